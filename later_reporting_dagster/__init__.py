@@ -1,0 +1,1 @@
+"""Later's Reporting API as Dagster assets: post performance in Parquet, organic against paid."""

@@ -1,0 +1,92 @@
+"""One page of an answer: its posts, the rows that cannot be true, and where it stands in the whole."""
+
+import json
+from typing import Any
+
+import msgspec
+
+from later_reporting_dagster.contract.post import BadRow, Post, post_from_json
+
+
+class Pagination(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a page stands [S]. Pages count from 1."""
+
+    page: int
+    page_size: int
+    total_items: int
+    total_pages: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """The posts of one page as the contract reads them; `rows` of the server = posts + bad rows."""
+
+    posts: list[Post]
+    pagination: Pagination
+    bad_rows: list[BadRow] = []
+
+
+class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
+    """The instance ids of one page."""
+
+    instance_ids: list[str]
+
+
+class InstancesPage(msgspec.Struct, frozen=True):
+    """One page of `GET /v2/instances` [D]."""
+
+    data: InstancesData
+    pagination: Pagination
+
+
+class UnreadablePage(ValueError):  # noqa: N818 - named for what it is
+    """The body is not a page of the contract at all: cut off, HTML, or another envelope."""
+
+
+class _ExactPage(msgspec.Struct):
+    data: list[Post]
+    pagination: Pagination
+
+
+_exact_page = msgspec.json.Decoder(_ExactPage)
+
+
+def page_from_body(body: bytes) -> Page:
+    """Reads a page. Rows that the contract does not foresee are read one by one and cost only themselves.
+
+    Raises:
+        UnreadablePage: the body as a whole cannot be read.
+    """
+    try:
+        exact = _exact_page.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _page_row_by_row(body)
+    return Page(posts=exact.data, pagination=exact.pagination)
+
+
+def instances_page_from_body(body: bytes) -> InstancesPage:
+    """Reads a page of instance ids.
+
+    Raises:
+        UnreadablePage: the body is not one.
+    """
+    try:
+        return msgspec.json.decode(body, type=InstancesPage)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadablePage(f"not a page of instances: {error}") from None
+
+
+def _page_row_by_row(body: bytes) -> Page:
+    try:
+        document: Any = json.loads(body)
+        rows = document["data"]
+        pagination = msgspec.convert(document["pagination"], Pagination)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UnreadablePage(f"not a page of posts: {error}") from None
+    if not isinstance(rows, list):
+        raise UnreadablePage("not a page of posts: data is no array")
+    read = [post_from_json(row) for row in rows]
+    return Page(
+        posts=[row for row in read if not isinstance(row, BadRow)],
+        pagination=pagination,
+        bad_rows=[row for row in read if isinstance(row, BadRow)],
+    )

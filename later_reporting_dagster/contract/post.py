@@ -1,0 +1,214 @@
+"""A post with its metrics, and how one is read from JSON without inventing or losing anything.
+
+A post that arrives as documented is decoded by a typed decoder in one pass. Anything else takes the slow path,
+field by field: unknown fields are kept, whole floats become counts, and what cannot be true is a `BadRow`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from later_reporting_dagster.contract.metrics import METRICS, Kind
+
+INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
+
+Int64 = Annotated[int, msgspec.Meta(ge=INT64_MINIMUM, le=INT64_MAXIMUM)]
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Who posted, as the network shows them [S]."""
+
+    content_type: str | None = None
+    full_name: str | None = None
+    handle_name: str | None = None
+    profile_image: str | None = None
+    profile_link: str | None = None
+
+
+class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What a post is, without its metrics [S]. The key is (`instance_id`, `campaign_id`, `post_id`)."""
+
+    instance_id: str
+    campaign_id: Int64
+    post_id: Int64
+    post_date: Instant
+    creator_id: Int64 | None = None
+    content_type: str | None = None
+    content_url: str | None = None
+    content_image_url: str | None = None
+    creator_profile: CreatorProfile | None = None
+    # Not of the API: JSON of the fields that the contract does not know. A private-use name, so that none can meet it.
+    extra: str | None = msgspec.field(default=None, name="\ue000extra")
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """The row key."""
+        return (self.instance_id, self.campaign_id, self.post_id)
+
+
+if TYPE_CHECKING:
+    Post = PostIdentity
+else:
+    Post = msgspec.defstruct(
+        "Post",
+        [
+            (
+                metric.column,
+                (Int64 if metric.kind is Kind.COUNT else float) | None,
+                msgspec.field(default=None, name=metric.api_name),
+            )
+            for metric in METRICS
+        ],
+        bases=(PostIdentity,),
+        module=__name__,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+    Post.__doc__ = "A `PostIdentity` and, by its column's name, each metric of the metric table."
+
+
+class BadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that cannot be true, kept whole: `raw` is its JSON, `reason` says which field and why.
+
+    `instance_id` and `post_date` are there when they could be read; they tell which partition it belongs to.
+    """
+
+    reason: str
+    raw: str
+    instance_id: str | None = None
+    post_date: datetime | None = None
+
+
+class _FieldError(ValueError):
+    """A field's value cannot be what the contract says."""
+
+
+def post_from_json(row: object) -> Post | BadRow:
+    """Reads one element of `data` as parsed by the standard library's JSON: the slow, lenient and exact path."""
+    if not isinstance(row, Mapping):
+        return BadRow(reason=f"a post is an object, not {_kind_of(row)}", raw=_dumps(row))
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, (attribute, read, required) in _FIELDS.items():
+        value = row.get(name)
+        if value is None:
+            if required:
+                problems.append(f"{name} is missing")
+            continue
+        try:
+            values[attribute] = read(value)
+        except _FieldError as error:
+            problems.append(f"{name} {error}")
+    unknown: dict[str, Any] = {
+        name: value for name, value in row.items() if name not in _FIELDS and name != "creatorProfile"
+    }
+    try:
+        profile, unknown_of_profile = _creator_profile(row.get("creatorProfile"))
+        if unknown_of_profile:
+            unknown["creatorProfile"] = unknown_of_profile
+        values["creator_profile"] = profile
+    except _FieldError as error:
+        problems.append(f"creatorProfile {error}")
+    unknown_is_storable = True
+    try:
+        extra = json.dumps(unknown, sort_keys=True, allow_nan=False, separators=(",", ":")) if unknown else None
+    except ValueError:
+        unknown_is_storable = False
+    if not unknown_is_storable:
+        problems.append("an unknown field holds a number that is not finite")
+    if problems:
+        return BadRow(
+            reason="; ".join(problems),
+            raw=_dumps(row),
+            instance_id=values.get("instance_id"),
+            post_date=values.get("post_date"),
+        )
+    return Post(**values, extra=extra)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _FieldError(f"is a whole number, not {_shown(value)}")
+    if not INT64_MINIMUM <= value <= INT64_MAXIMUM:
+        raise _FieldError(f"does not fit 64 bits: {_shown(value)}")
+    return value
+
+
+def _decimal(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _FieldError(f"is a number, not {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _FieldError(f"is not finite: {_shown(value)}")
+    return number
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _FieldError(f"is a string, not {_shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _FieldError(f"is not valid Unicode: {_shown(value)}") from None
+    return value
+
+
+def _instant(value: object) -> datetime:
+    try:
+        return msgspec.convert(_text(value), Instant).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise _FieldError(f"is an ISO 8601 instant with its zone, not {_shown(value)}") from None
+
+
+def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
+    if value is None:
+        return None, {}
+    if not isinstance(value, Mapping):
+        raise _FieldError(f"is an object, not {_kind_of(value)}")
+    known = {name: _text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
+    unknown = {name: part for name, part in value.items() if name not in _PROFILE_FIELDS}
+    return CreatorProfile(**{_PROFILE_FIELDS[name]: part for name, part in known.items()}), unknown
+
+
+def _kind_of(value: object) -> str:
+    return {dict: "an object", list: "an array", type(None): "null"}.get(type(value), type(value).__name__)
+
+
+def _shown(value: object) -> str:
+    text = _dumps(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+_READERS: dict[str, Callable[[object], Any]] = {
+    "instance_id": _text,
+    "campaign_id": _count,
+    "post_id": _count,
+    "post_date": _instant,
+    "creator_id": _count,
+    "content_type": _text,
+    "content_url": _text,
+    "content_image_url": _text,
+}
+_READERS |= {metric.column: _count if metric.kind is Kind.COUNT else _decimal for metric in METRICS}
+
+# API name -> (attribute, reader, required); `creatorProfile` is read apart.
+_FIELDS: dict[str, tuple[str, Callable[[object], Any], bool]] = {
+    field.encode_name: (field.name, _READERS[field.name], field.required)
+    for field in msgspec.structs.fields(Post)
+    if field.name in _READERS
+}
+_PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
