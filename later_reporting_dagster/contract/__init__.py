@@ -4,9 +4,21 @@ from later_reporting_dagster.contract.enums import (
     ContentType,
     DateBasis,
     Platform,
+    ProblemType,
     SortDirection,
     SortProperty,
     platform_of,
+)
+from later_reporting_dagster.contract.limits import (
+    DEFAULT_PAGE_SIZE,
+    INSTANCES_PATH,
+    MAXIMUM_CAMPAIGN_IDS,
+    MAXIMUM_PAGE_NUMBER,
+    MAXIMUM_PAGE_SIZE,
+    MAXIMUM_RANGE_YEARS,
+    POSTS_PERFORMANCE_PATH,
+    TOKEN_PATH,
+    years_later,
 )
 from later_reporting_dagster.contract.metrics import METRICS, Channel, Kind, Metric
 from later_reporting_dagster.contract.page import (
@@ -18,19 +30,8 @@ from later_reporting_dagster.contract.page import (
     page_from_body,
 )
 from later_reporting_dagster.contract.post import BadRow, CreatorProfile, Post, post_from_json
-from later_reporting_dagster.contract.problem import Problem, ProblemType
-from later_reporting_dagster.contract.query import (
-    DEFAULT_PAGE_SIZE,
-    INSTANCES_PATH,
-    MAXIMUM_CAMPAIGN_IDS,
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
-    MAXIMUM_RANGE_YEARS,
-    POSTS_PERFORMANCE_PATH,
-    TOKEN_PATH,
-    PostPerformanceQuery,
-    years_later,
-)
+from later_reporting_dagster.contract.problem import Problem
+from later_reporting_dagster.contract.query import PostPerformanceQuery
 
 __all__ = [
     "DEFAULT_PAGE_SIZE",

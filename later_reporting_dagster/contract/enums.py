@@ -66,6 +66,18 @@ class SortDirection(StrEnum):
     DESC = "DESC"
 
 
+class ProblemType(StrEnum):
+    """Known problem types [D]. `INVALID_SORT` arrives with HTTP 400, not 422."""
+
+    VALIDATION = "ANL_00400"
+    INVALID_SORT = "ANL_00422"
+    UNAUTHORIZED = "ANL_00401"
+    FORBIDDEN = "ANL_00403"
+    NOT_FOUND = "ANL_00404"
+    INTERNAL = "ANL_00500"
+    INVALID_CLIENT_CREDENTIALS = "INVALID_CLIENT_CREDENTIALS"
+
+
 def platform_of(content_type: str | None) -> Platform | None:
     """The platform that a content type belongs to, known or not: `instagram_reel` is on instagram.
 

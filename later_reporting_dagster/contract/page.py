@@ -1,6 +1,7 @@
 """One page of an answer: its posts, the rows that cannot be true, and where it stands in the whole."""
 
 import json
+from datetime import UTC
 from typing import Any
 
 import msgspec
@@ -48,6 +49,7 @@ class _ExactPage(msgspec.Struct):
 
 
 _exact_page = msgspec.json.Decoder(_ExactPage)
+_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def page_from_body(body: bytes) -> Page:
@@ -58,7 +60,10 @@ def page_from_body(body: bytes) -> Page:
     """
     try:
         exact = _exact_page.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NOT_DECODABLE:
+        return _page_row_by_row(body)
+    # An instant with an offset is made UTC there; `extra` is ours to write and never the server's.
+    if not all(post.post_date.tzinfo is UTC and post.extra is None for post in exact.data):
         return _page_row_by_row(body)
     return Page(posts=exact.data, pagination=exact.pagination)
 
@@ -71,20 +76,18 @@ def instances_page_from_body(body: bytes) -> InstancesPage:
     """
     try:
         return msgspec.json.decode(body, type=InstancesPage)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NOT_DECODABLE as error:
         raise UnreadablePage(f"not a page of instances: {error}") from None
 
 
 def _page_row_by_row(body: bytes) -> Page:
     try:
         document: Any = json.loads(body)
-        rows = document["data"]
+        rows: list[Any] = msgspec.convert(document["data"], list)
         pagination = msgspec.convert(document["pagination"], Pagination)
+        read = [post_from_json(row) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
-    if not isinstance(rows, list):
-        raise UnreadablePage("not a page of posts: data is no array")
-    read = [post_from_json(row) for row in rows]
     return Page(
         posts=[row for row in read if not isinstance(row, BadRow)],
         pagination=pagination,

@@ -15,6 +15,7 @@ import msgspec
 from later_reporting_dagster.contract.metrics import METRICS, Kind
 
 INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
+EXACT_IN_A_FLOAT = 2**53
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MINIMUM, le=INT64_MAXIMUM)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -132,7 +133,7 @@ def post_from_json(row: object) -> Post | BadRow:
 
 
 def _count(value: object) -> int:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_IN_A_FLOAT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _FieldError(f"is a whole number, not {_shown(value)}")

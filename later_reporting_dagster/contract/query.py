@@ -15,16 +15,15 @@ from later_reporting_dagster.contract.enums import (
     SortDirection,
     SortProperty,
 )
-
-POSTS_PERFORMANCE_PATH = "/v2/posts/performance"
-INSTANCES_PATH = "/v2/instances"
-TOKEN_PATH = "/oauth/token"  # noqa: S105 - a route, not a secret
-
-DEFAULT_PAGE_SIZE = 50
-MAXIMUM_PAGE_SIZE = 100
-MAXIMUM_PAGE_NUMBER = 500
-MAXIMUM_CAMPAIGN_IDS = 50
-MAXIMUM_RANGE_YEARS = 2
+from later_reporting_dagster.contract.limits import (
+    DEFAULT_PAGE_SIZE,
+    MAXIMUM_CAMPAIGN_IDS,
+    MAXIMUM_PAGE_NUMBER,
+    MAXIMUM_PAGE_SIZE,
+    MAXIMUM_RANGE_YEARS,
+    POSTS_PERFORMANCE_PATH,
+    years_later,
+)
 
 _Name = TypeVar("_Name", bound=StrEnum)
 
@@ -70,9 +69,13 @@ class PostPerformanceQuery:
         return replace(self, page_number=number)
 
     def parameters(self) -> list[tuple[str, str]]:
-        """The query string's pairs, arrays as repeated keys: the one form in which a value may hold a comma."""
+        """The query string's pairs, arrays as repeated keys: the one form in which a value may hold a comma.
+
+        A lone id with a comma is sent twice, because `p=a,b` alone reads as two values.
+        """
         pairs = [("startDate", self.start_date.isoformat()), ("endDate", self.end_date.isoformat())]
-        pairs += [("instanceIds", instance_id) for instance_id in self.instance_ids]
+        lone_with_comma = len(self.instance_ids) == 1 and "," in self.instance_ids[0]
+        pairs += [("instanceIds", instance_id) for instance_id in self.instance_ids * (2 if lone_with_comma else 1)]
         pairs += [("campaignIds", str(campaign_id)) for campaign_id in self.campaign_ids]
         pairs += [("platform", platform.value) for platform in self.platforms]
         pairs += [("contentType", content_type.value) for content_type in self.content_types]
@@ -106,13 +109,16 @@ class PostPerformanceQuery:
 
         def many(name: str) -> tuple[str, ...]:
             values = given.pop(name, [])
-            return tuple(values[0].split(",")) if len(values) == 1 else tuple(values)
+            return tuple(dict.fromkeys(values[0].split(",") if len(values) == 1 else values))
 
         def day(name: str) -> date:
             value = single(name)
             if value is None:
                 raise ValueError(f"{name} is required, as YYYY-MM-DD")
-            return date.fromisoformat(value)
+            read = date.fromisoformat(value)
+            if read.isoformat() != value:  # other ISO 8601 forms, as 20240131 or 2024-W05-3
+                raise ValueError(f"{name} is YYYY-MM-DD, not {value}")
+            return read
 
         sort_property = single("sortProperty")
         sort_direction = single("sortDirection")
@@ -132,14 +138,6 @@ class PostPerformanceQuery:
         if given:
             raise ValueError(f"not parameters of {POSTS_PERFORMANCE_PATH}: {', '.join(sorted(given))}")
         return query
-
-
-def years_later(day: date, years: int) -> date:
-    """The same calendar day some years later; Feb 29 becomes Feb 28 where there is none."""
-    try:
-        return day.replace(year=day.year + years)
-    except ValueError:
-        return day.replace(year=day.year + years, day=28)
 
 
 def _named(names: type[_Name], values: Iterable[str]) -> tuple[_Name, ...]:
