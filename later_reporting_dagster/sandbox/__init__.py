@@ -1,0 +1,16 @@
+"""The documented endpoint, served locally over synthetic data: for the demo, and for tests over real HTTP."""
+
+from later_reporting_dagster.sandbox.server import BANNER, DEFAULT_PORT, running_sandbox, serve
+from later_reporting_dagster.sandbox.service import SandboxOptions, create_app
+from later_reporting_dagster.sandbox.world import EXAMPLE_INSTANCE_IDS, World
+
+__all__ = [
+    "BANNER",
+    "DEFAULT_PORT",
+    "EXAMPLE_INSTANCE_IDS",
+    "SandboxOptions",
+    "World",
+    "create_app",
+    "running_sandbox",
+    "serve",
+]

@@ -1,0 +1,226 @@
+"""The documented endpoint itself, with the token and instances routes around it, over a synthetic world."""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import cast
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
+from later_reporting_dagster.sandbox.answers import answerer, envelope
+from later_reporting_dagster.sandbox.parameters import read_page_query, read_posts_query
+from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
+from later_reporting_dagster.sandbox.tokens import TokenIssuer
+from later_reporting_dagster.sandbox.world import World
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """How the service behaves, whatever the data.
+
+    Attributes:
+        client_id: The one client that there is.
+        client_secret: Its secret.
+        instance_scope: Instances that the client reaches; None: all of the world.
+        latency_seconds: How long each admitted request waits before it is answered.
+        requests_per_window: Requests that one IP address may make in any window [D]: 120.
+        window_seconds: Length of the window, which slides [D]: 60.
+        token_lifetime_seconds: From a token's `iat` to its `exp` [D]: twelve hours.
+    """
+
+    client_id: str = "sandbox-client"
+    client_secret: str = "sandbox-secret"  # noqa: S105 - opens nothing but the sandbox
+    instance_scope: tuple[str, ...] | None = None
+    latency_seconds: float = 0.0
+    requests_per_window: int = 120
+    window_seconds: float = 60.0
+    token_lifetime_seconds: int = 43_200
+
+
+class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
+    client_id: str
+    client_secret: str
+
+
+def create_app(
+    world: World,
+    *,
+    options: SandboxOptions | None = None,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    middleware: Sequence[Middleware] = (),
+) -> Starlette:
+    """The service over `world`, as an ASGI application.
+
+    Args:
+        world: What there is to report.
+        options: How the service behaves; None: as documented.
+        clock: Seconds since the epoch, for tokens and the rate limit.
+        sleep: Waits for the latency.
+        middleware: Put between the rate limit and the routes: what it answers or breaks has been counted already,
+            and carries the rate-limit headers.
+
+    Raises:
+        ValueError: the scope names an instance that the world does not have.
+    """
+    options = options or SandboxOptions()
+    scope = world.instance_ids if options.instance_scope is None else options.instance_scope
+    if strangers := set(scope) - set(world.instance_ids):
+        raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
+    issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
+    answer = answerer(world)
+
+    async def token(request: Request) -> Response:
+        try:
+            given = msgspec.json.decode(await request.body(), type=_Credentials)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise invalid("the body must be a JSON object with the strings clientId and clientSecret") from None
+        if (given.client_id, given.client_secret) != (options.client_id, options.client_secret):
+            detail = "clientId or clientSecret is wrong"
+            raise Refusal(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
+        return _json({"jwt": issuer.issue(clock())})
+
+    async def instances(request: Request) -> Response:
+        authorize(request)
+        page = read_page_query(_query_string(request))
+        return _json(envelope({"instanceIds": scope[page.rows]}, page=page, total=len(scope)))
+
+    async def posts_performance(request: Request) -> Response:
+        authorize(request)
+        question, page = read_posts_query(_query_string(request))
+        if forbidden := set(question.instance_ids or ()) - set(scope):
+            detail = f"these credentials do not reach {', '.join(sorted(forbidden))}"
+            raise Refusal(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
+        if question.instance_ids is None:
+            question = replace(question, instance_ids=scope)
+        return _json(answer(question, page))
+
+    def authorize(request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not given:
+            raise unauthorized("a bearer token is required")
+        if not issuer.accepts(given.strip(), clock()):
+            raise unauthorized("the bearer token is invalid or has expired")
+
+    app = Starlette(
+        routes=[
+            Route(TOKEN_PATH, token, methods=["POST"]),
+            Route(INSTANCES_PATH, instances),
+            Route(POSTS_PERFORMANCE_PATH, posts_performance),
+        ],
+        middleware=[
+            Middleware(_RateLimit, options=options, clock=clock),
+            Middleware(_InternalErrors),
+            Middleware(_Latency, seconds=options.latency_seconds, sleep=sleep),
+            *middleware,
+        ],
+        exception_handlers={Refusal: _refused, HTTPException: _http_error},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _RateLimit:
+    """Admits so many requests of an IP address in any window, tokens included, and tells the limit in every answer.
+
+    A refused request does not count, so that a client that waits out the window is always admitted.
+    """
+
+    def __init__(self, app: ASGIApp, *, options: SandboxOptions, clock: Callable[[], float]) -> None:
+        self._app, self._clock = app, clock
+        self._limit, self._window = options.requests_per_window, options.window_seconds
+        self._headers = {"X-Ratelimit-Limit": str(self._limit), "X-Ratelimit-Window": f"{self._window:g}"}
+        self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        app = self._app if self._admits(scope) else PlainTextResponse("Too Many Requests", status_code=429)
+        await app(scope, receive, send_with_headers)
+
+    def _admits(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        admitted, now = self._admitted[client[0] if client else ""], self._clock()
+        while admitted and admitted[0] <= now - self._window:
+            admitted.popleft()
+        if len(admitted) >= self._limit:
+            return False
+        admitted.append(now)
+        return True
+
+
+class _InternalErrors:
+    """Answers an unexpected error as documented and keeps the connection, which the server would close.
+
+    An answer that has begun is past saving: the error goes on, and the connection breaks.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception:
+            if begun:
+                raise
+            _log.exception("unexpected error")
+            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an unexpected error occurred")
+            await answer(scope, receive, send)
+
+
+class _Latency:
+    """Waits before each answer, as a network does."""
+
+    def __init__(self, app: ASGIApp, *, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._app, self._seconds, self._sleep = app, seconds, sleep
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._seconds:
+            await self._sleep(self._seconds)
+        await self._app(scope, receive, send)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    refusal = cast(Refusal, error)
+    return problem(refusal.status, refusal.type, str(refusal))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown routes and methods; the types follow the documented pattern, which ends in the status."""
+    http = cast(HTTPException, error)
+    return problem(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _query_string(request: Request) -> str:
+    return cast(bytes, request.scope["query_string"]).decode("latin-1")

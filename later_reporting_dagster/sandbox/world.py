@@ -1,0 +1,329 @@
+"""The posts behind the sandbox: a pure function of a seed, so that the demo is always fresh and yet always the same.
+
+Everything is drawn by hashing what it belongs to (seed, instance, day, place in the day), never from a stream: a
+day's posts are therefore the same whatever the range of the world, and columns are drawn for all posts at once.
+
+From there on everything is a whole number, money and rates in hundredths: rounding is exact, and what accrues day by
+day sums to the total.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from later_reporting_dagster.contract.enums import ContentType, Platform
+from later_reporting_dagster.contract.limits import MAXIMUM_RANGE_YEARS, years_later
+
+IntArray = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+NOT_AVAILABLE = -1  # in a column of metrics, none of which can be negative
+EXAMPLE_INSTANCE_IDS = ("instance_abc", "instance_def")
+"""The instances that the document's own curl example asks for."""
+
+# The document's list of content types is cut off, and `twitter` has none listed: an answer may hold one that no query
+# can name.
+CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
+    (ContentType.INSTAGRAM_POST, Platform.INSTAGRAM, 0.18),
+    (ContentType.INSTAGRAM_REEL, Platform.INSTAGRAM, 0.22),
+    (ContentType.INSTAGRAM_STORY, Platform.INSTAGRAM, 0.15),
+    (ContentType.TIKTOK, Platform.TIKTOK, 0.20),
+    (ContentType.YOUTUBE_VIDEO, Platform.YOUTUBE, 0.05),
+    (ContentType.YOUTUBE_SHORTS, Platform.YOUTUBE, 0.06),
+    (ContentType.FACEBOOK_POST, Platform.FACEBOOK, 0.04),
+    (ContentType.FACEBOOK_REEL, Platform.FACEBOOK, 0.03),
+    (ContentType.FACEBOOK_LIVE, Platform.FACEBOOK, 0.01),
+    (ContentType.FACEBOOK_GROUP, Platform.FACEBOOK, 0.01),
+    ("twitter", Platform.TWITTER, 0.05),
+)
+
+FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12  # the first two are those of the document's example
+CREATORS, CREATORS_PER_INSTANCE = 5_000, 150
+MAXIMUM_POSTS_PER_DAY = 500_000  # keeps post ids of different days apart, with room for the day's scatter
+MAXIMUM_LIFE_DAYS = 28
+
+_POST_IDS_PER_DAY = 1_000_000
+_QUIET_DAYS = 0.03
+_MILLISECONDS_PER_DAY = 86_400_000
+_UNIX_EPOCH = date(1970, 1, 1).toordinal()
+
+# What accrues over a post's active life, in this order: counts, and money in hundredths.
+_ACCRUING = (
+    "impressions",
+    "engagements",
+    "estimatedValueGenerated",
+    "cost",
+    "paidImpressions",
+    "paidEngagements",
+    "paidCost",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posts:
+    """All posts of a world as columns of one length, ordered by instance, then by post.
+
+    `instance` and `content_type` are positions in `World.instance_ids` and `CONTENT_TYPES`; `day` is a proleptic
+    ordinal; `published_ms` counts from the Unix epoch; `life` is in days, of which the day of publication is the
+    first; `totals` has a row for each quantity that accrues, as at the end of life.
+    """
+
+    instance: IntArray
+    campaign_id: IntArray
+    post_id: IntArray
+    creator_id: IntArray
+    content_type: IntArray
+    day: IntArray
+    published_ms: IntArray
+    life: IntArray
+    pace: IntArray
+    totals: IntArray
+
+    def __len__(self) -> int:
+        return len(self.post_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Every instance, creator, post and number that a sandbox serves.
+
+    Attributes:
+        seed: Another seed is another world.
+        instances: How many instances there are, named `instance_000` and on.
+        posts_per_day: Mean of an instance's posts on a day; about one day in thirty is quiet and has none.
+        first_day: First UTC day on which anything was published.
+        last_day: Last UTC day of publication and of metrics: the service is current up to the day before [D].
+        further_instances: More instances, by name: they change nothing in the others.
+
+    Raises:
+        ValueError: there is no such world.
+    """
+
+    first_day: date
+    last_day: date
+    seed: int = 0
+    instances: int = 8
+    posts_per_day: int = 20
+    further_instances: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.last_day < self.first_day:
+            raise ValueError(f"a world's last day {self.last_day} is before its first, {self.first_day}")
+        if self.instances < 0 or not self.instance_ids:
+            raise ValueError("a world has at least one instance")
+        if len(set(self.instance_ids)) < len(self.instance_ids):
+            raise ValueError("a world's instances have different names")
+        if not 0 <= self.posts_per_day <= MAXIMUM_POSTS_PER_DAY:
+            raise ValueError(f"posts_per_day is 0 to {MAXIMUM_POSTS_PER_DAY}, not {self.posts_per_day}")
+
+    @classmethod
+    def up_to(
+        cls,
+        yesterday: date,
+        *,
+        seed: int = 0,
+        instances: int = 8,
+        posts_per_day: int = 20,
+        further_instances: tuple[str, ...] = (),
+    ) -> Self:
+        """A world of the two years up to and including `yesterday`, the longest range that one query may span."""
+        return cls(
+            first_day=years_later(yesterday, -MAXIMUM_RANGE_YEARS),
+            last_day=yesterday,
+            seed=seed,
+            instances=instances,
+            posts_per_day=posts_per_day,
+            further_instances=further_instances,
+        )
+
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """Names of all instances."""
+        return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.further_instances)
+
+    @cached_property
+    def posts(self) -> Posts:
+        """All posts, drawn at the first use, in about half a second for a million."""
+        days = np.arange(self.first_day.toordinal(), self.last_day.toordinal() + 1, dtype=np.int64)
+        instance_keys = np.array([_hash(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
+        cell_instance = np.repeat(np.arange(len(instance_keys)), len(days))
+        cell_day = np.tile(days, len(instance_keys))
+        cell_key = _child(instance_keys[cell_instance], cell_day)
+        cell_posts = _posts_of_the_day(cell_key, self.posts_per_day)
+
+        cell = np.repeat(np.arange(len(cell_key)), cell_posts)
+        place = np.arange(len(cell)) - (np.cumsum(cell_posts) - cell_posts)[cell]
+        row = _child(cell_key[cell], place)
+        # A few rows are the post before them once more, in another campaign: a post id alone is no key.
+        again = (_uniform(row, "again") < 0.03) & (place > 0)
+        content = _child(cell_key[cell], place - again)
+        return Posts(
+            instance=cell_instance[cell],
+            campaign_id=FIRST_CAMPAIGN_ID
+            + CAMPAIGN_ID_STEP * ((_skewed(content, "campaign", CAMPAIGNS) + again) % CAMPAIGNS),
+            post_id=cell_day[cell] * _POST_IDS_PER_DAY + place - again,
+            creator_id=_creator_ids(instance_keys[cell_instance[cell]], content),
+            content_type=_content_types(content),
+            day=cell_day[cell],
+            published_ms=(cell_day[cell] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day(content),
+            life=_lives(content),
+            pace=_whole(_uniform(content, "pace") * len(_PACES)),
+            totals=_totals(row, content),
+        )
+
+    def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+        """Every metric of some posts, by its API name, as recorded in the days `since` to `until`, both inclusive.
+
+        Days are ordinals. Counts are as they are, money and rates in hundredths; `NOT_AVAILABLE` stands for null.
+        """
+        posts = self.posts
+        life, pace = posts.life[rows], posts.pace[rows]
+        before = _ACCRUED[pace, life, np.clip(since - posts.day[rows], 0, life)]
+        after = _ACCRUED[pace, life, np.clip(until + 1 - posts.day[rows], 0, life)]
+        totals = posts.totals[:, rows]
+        recorded = np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
+        values = dict(zip(_ACCRUING, recorded, strict=True))
+        cost, paid_cost = values.pop("cost"), values.pop("paidCost")
+        values |= rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
+        paid = rates(engagements=values["paidEngagements"], impressions=values["paidImpressions"], cost=paid_cost)
+        return values | {f"paid{name[0].upper()}{name[1:]}": value for name, value in paid.items()}
+
+
+def rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
+    """The rates of one channel in hundredths, rounded half up, from its counts and its cost in hundredths.
+
+    The document's sample shows the units [S]: `engagementRate` is in percent, `cpe` and `cpm` are one cost over
+    engagements and over thousands of impressions. A rate whose parts are missing or whose denominator is 0 is not
+    available.
+    """
+    return {
+        "engagementRate": _quotient(engagements, impressions, 10_000),
+        "cpe": _quotient(cost, engagements, 1),
+        "cpm": _quotient(cost, impressions, 1_000),
+    }
+
+
+def _quotient(numerator: IntArray, denominator: IntArray, scale: int) -> IntArray:
+    available = (numerator >= 0) & (denominator > 0)
+    divisor = np.where(available, denominator, 1)
+    return np.where(available, (2 * scale * numerator + divisor) // (2 * divisor), NOT_AVAILABLE)
+
+
+# How a post's totals accrue: geometrically, at one of a few paces, all of it by the end of its life. A table of whole
+# numbers `[pace, life, age in days]`, so that a day's metrics are exact differences and add up to the totals.
+_WHOLE = 2**20
+_PACES = (0.35, 0.5, 0.65, 0.8)
+
+
+def _accrual_table() -> IntArray:
+    table = np.zeros((len(_PACES), MAXIMUM_LIFE_DAYS + 1, MAXIMUM_LIFE_DAYS + 1), dtype=np.int64)
+    for number, pace in enumerate(_PACES):
+        for life in range(1, MAXIMUM_LIFE_DAYS + 1):
+            for age in range(life + 1):
+                table[number, life, age] = round(_WHOLE * (1 - pace**age) / (1 - pace**life))
+    return table
+
+
+_ACCRUED = _accrual_table()
+
+
+def _posts_of_the_day(cell: Keys, mean: int) -> IntArray:
+    spread = 1.5 * np.sqrt(mean)
+    posts = np.maximum(np.rint(mean + spread * _normal(cell, "posts")), 0)
+    return np.where(_uniform(cell, "quiet") < _QUIET_DAYS, 0, posts).astype(np.int64)
+
+
+def _creator_ids(instance: Keys, content: Keys) -> IntArray:
+    """Each instance works with its own few of all creators, and with some of them much more than with others."""
+    member = _child(instance, _skewed(content, "creator", CREATORS_PER_INSTANCE))
+    return 10_000 + _whole(_uniform(member, "person") * CREATORS)
+
+
+def _content_types(content: Keys) -> IntArray:
+    shares = np.cumsum([share for _, _, share in CONTENT_TYPES])
+    return np.searchsorted(shares[:-1], _uniform(content, "content type"), side="right").astype(np.int64)
+
+
+def _time_of_day(content: Keys) -> IntArray:
+    """Milliseconds since midnight; the first and the last of a day are commoner than chance would have them."""
+    moment = _uniform(content, "time of day") * 1.02 - 0.01
+    return np.clip(_whole(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
+
+
+def _lives(content: Keys) -> IntArray:
+    """Days on which metrics are recorded: half of all posts live for two days or less, the mean is five."""
+    return np.clip(_whole(1.35 / (1 - _uniform(content, "life"))), 1, MAXIMUM_LIFE_DAYS)
+
+
+def _totals(row: Keys, content: Keys) -> IntArray:
+    """The accruing quantities at the end of life: organic ones are the content's own, paid ones the campaign's."""
+    channel = _uniform(row, "channel")
+    organic, paid = channel < 0.90, channel >= 0.62
+
+    seen = np.where(_uniform(content, "silent") < 0.04, 0.0, _log_normal(content, "impressions", 3_000, 1.5))
+    engaged = seen * np.minimum(_log_normal(content, "engagement rate", 0.04, 0.7), 0.6)
+    value = np.floor(engaged) * _log_normal(content, "value of an engagement", 180, 0.5)
+    cost = _log_normal(content, "cost", 30_000, 1.0)
+
+    paid_seen = np.where(_uniform(row, "paid silent") < 0.03, 0.0, _log_normal(row, "paid impressions", 8_000, 1.3))
+    paid_engaged = paid_seen * np.minimum(_log_normal(row, "paid engagement rate", 0.02, 0.8), 0.6)
+    paid_cost = paid_seen * _log_normal(row, "paid cost of an impression", 1.5, 0.5)
+
+    return np.stack(
+        [
+            np.where(organic & (_uniform(content, "impressions known") < 0.95), _whole(seen), NOT_AVAILABLE),
+            np.where(organic, _whole(engaged), NOT_AVAILABLE),
+            np.where(organic & (_uniform(content, "value known") < 0.95), _whole(value), NOT_AVAILABLE),
+            np.where(organic & (_uniform(content, "cost known") < 0.85), _whole(cost), NOT_AVAILABLE),
+            np.where(paid, _whole(paid_seen), NOT_AVAILABLE),
+            np.where(paid & (_uniform(row, "paid engagements known") < 0.95), _whole(paid_engaged), NOT_AVAILABLE),
+            np.where(paid & (_uniform(row, "paid cost known") < 0.95), _whole(paid_cost), NOT_AVAILABLE),
+        ]
+    )
+
+
+# Draws. A key stands for what a draw belongs to, a name for what is drawn; nothing else decides the number.
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _mixed(keys: Keys) -> Keys:
+    """The finalizer of SplitMix64: neighbouring keys give unrelated numbers."""
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))
+
+
+def _child(keys: Keys, number: IntArray) -> Keys:
+    return _mixed(keys + (number.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _uniform(keys: Keys, name: str) -> NDArray[np.float64]:
+    """From 0 inclusive to 1 exclusive."""
+    return (_mixed(keys ^ np.uint64(_hash(name))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _normal(keys: Keys, name: str) -> NDArray[np.float64]:
+    """By Box and Muller."""
+    radius = np.sqrt(-2 * np.log1p(-_uniform(keys, f"{name}, radius")))
+    return np.asarray(radius * np.cos(2 * np.pi * _uniform(keys, f"{name}, angle")))
+
+
+def _log_normal(keys: Keys, name: str, median: float, sigma: float) -> NDArray[np.float64]:
+    return np.asarray(median * np.exp(sigma * _normal(keys, name)))
+
+
+def _skewed(keys: Keys, name: str, choices: int) -> IntArray:
+    """One of `choices`, the first of them the likeliest."""
+    return _whole(_uniform(keys, name) ** 2 * choices)
+
+
+def _whole(values: NDArray[np.float64]) -> IntArray:
+    return np.floor(values).astype(np.int64)

@@ -1,0 +1,198 @@
+"""`openapi.yaml` says what the contract says, and the sandbox does what `openapi.yaml` says."""
+
+import copy
+from datetime import date, timedelta
+from importlib.resources import files
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import yaml
+from hypothesis import HealthCheck, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.core.failures import FailureGroup
+
+from later_reporting_dagster import contract
+from later_reporting_dagster.contract import (
+    METRICS,
+    ContentType,
+    DateBasis,
+    Kind,
+    Platform,
+    ProblemType,
+    SortDirection,
+    SortProperty,
+)
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS
+from tests.sandbox.test_document import SAMPLE
+
+PATH = files(contract).joinpath("openapi.yaml")
+DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATION = DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
+
+
+def resolved(node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        target: Any = DOCUMENT
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = target
+    return node
+
+
+PARAMETERS = {parameter["name"]: parameter for parameter in map(resolved, OPERATION["parameters"])}
+
+
+# The document and the contract
+
+
+def test_paths_are_the_contracts() -> None:
+    assert list(DOCUMENT["paths"]) == [contract.TOKEN_PATH, contract.INSTANCES_PATH, contract.POSTS_PERFORMANCE_PATH]
+
+
+@pytest.mark.parametrize("enum", [Platform, ContentType, DateBasis, SortProperty, SortDirection])
+def test_enums_are_the_contracts(enum: Any) -> None:
+    assert SCHEMAS[enum.__name__]["enum"] == [value.value for value in enum]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "schema"),
+    [
+        ("platform", "Platform"),
+        ("contentType", "ContentType"),
+        ("dateBasis", "DateBasis"),
+        ("sortProperty", "SortProperty"),
+        ("sortDirection", "SortDirection"),
+    ],
+)
+def test_parameters_take_their_enum(parameter: str, schema: str) -> None:
+    given = PARAMETERS[parameter]["schema"]
+    assert given.get("items", given) == {"$ref": f"#/components/schemas/{schema}"}
+
+
+def test_bounds_are_the_contracts() -> None:
+    assert PARAMETERS["pageSize"]["schema"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": contract.MAXIMUM_PAGE_SIZE,
+        "default": contract.DEFAULT_PAGE_SIZE,
+    }
+    assert PARAMETERS["pageNumber"]["schema"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": contract.MAXIMUM_PAGE_NUMBER,
+        "default": 1,
+    }
+    assert PARAMETERS["campaignIds"]["schema"]["maxItems"] == contract.MAXIMUM_CAMPAIGN_IDS
+    assert SCHEMAS["DateBasis"]["default"] == DateBasis.POST_DATE
+    assert SCHEMAS["SortDirection"]["default"] == SortDirection.DESC
+
+
+def test_parameters_are_those_that_the_contract_sends() -> None:
+    every = contract.PostPerformanceQuery(
+        start_date=date(2024, 1, 1),
+        end_date=date(2024, 1, 2),
+        instance_ids=("a",),
+        campaign_ids=(1,),
+        platforms=(Platform.TIKTOK,),
+        sort_property=SortProperty.CPM,
+        sort_direction=SortDirection.ASC,
+    )
+    assert set(PARAMETERS) == {name for name, _ in every.parameters()} | {"contentType"}
+    assert {name for name, parameter in PARAMETERS.items() if parameter.get("required")} == {"startDate", "endDate"}
+
+
+def test_metrics_are_the_contracts_and_nullable() -> None:
+    for metric in METRICS:
+        schema = resolved(SCHEMAS["Post"]["properties"][metric.api_name])
+        assert schema["type"] == ["integer" if metric.kind is Kind.COUNT else "number", "null"]
+
+
+def test_a_post_is_that_of_the_sample() -> None:
+    assert SCHEMAS["Post"]["required"] == list(SCHEMAS["Post"]["properties"]) == list(SAMPLE["data"][0])
+    example = OPERATION["responses"]["200"]["content"]["application/json"]["examples"]["documented"]["value"]
+    assert example == SAMPLE
+
+
+def test_problem_types_are_the_contracts() -> None:
+    def types(schema: dict[str, Any]) -> list[str]:
+        rule = schema["allOf"][1]["properties"]["type"]
+        return rule.get("enum") or [rule["const"]]
+
+    problems = [
+        problem_type
+        for response in DOCUMENT["components"]["responses"].values()
+        for media, content in response["content"].items()
+        if media == "application/problem+json"
+        for problem_type in types(content["schema"])
+    ]
+    assert sorted(problems) == sorted(ProblemType)
+
+
+def test_every_answer_has_the_rate_limit_headers() -> None:
+    for path in DOCUMENT["paths"].values():
+        for operation in path.values():
+            assert {"400", "401", "429", "500"} <= set(operation["responses"])
+            for response in map(resolved, operation["responses"].values()):
+                assert set(response["headers"]) == {"X-Ratelimit-Limit", "X-Ratelimit-Window"}
+
+
+# The sandbox and the document
+
+
+def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with instances that exist, so that what is asked of it finds posts."""
+    document = copy.deepcopy(document)
+    for parameter in document["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]["parameters"]:
+        if parameter.get("name") == "instanceIds":
+            parameter["schema"]["items"]["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
+    return document
+
+
+schema = schemathesis.openapi.from_dict(for_this_world(DOCUMENT))
+
+
+def with_rules_that_openapi_cannot_express(query: dict[str, Any]) -> dict[str, Any]:
+    """Of a query that is valid by the letter, the nearest one that is valid by the descriptions too."""
+    if "platform" in query and "contentType" in query:
+        query = {name: value for name, value in query.items() if name != "contentType"}
+    if "startDate" in query and "endDate" in query:
+        start, end = query["startDate"], query["endDate"]
+        if end < start or date.fromisoformat(end) - date.fromisoformat(start) > timedelta(days=730):
+            query = query | {"endDate": start}
+    return query
+
+
+@schema.parametrize()
+@settings(
+    max_examples=100,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+def test_the_sandbox_keeps_to_the_document(case: Case, base_url: str, api: httpx.Client) -> None:
+    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
+        case.query = with_rules_that_openapi_cannot_express(case.query)
+    case.call_and_validate(base_url=base_url, headers={"Authorization": api.headers["Authorization"]})
+
+
+@pytest.mark.parametrize("basis", list(DateBasis))
+def test_thousands_of_posts_keep_to_the_document(api: httpx.Client, basis: str) -> None:
+    operation = schema[contract.POSTS_PERFORMANCE_PATH]["GET"]
+    query = f"startDate=2024-06-01&endDate=2024-08-31&dateBasis={basis}&pageSize=100"
+    pages = api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}").json()["pagination"]["totalPages"]
+    assert pages > 15
+    for number in range(1, pages + 1):
+        operation.validate_response(api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}&pageNumber={number}"))
+
+
+def test_an_answer_that_breaks_the_document_would_be_seen(api: httpx.Client) -> None:
+    query = "startDate=2024-06-01&endDate=2024-06-01"
+    answer = api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}")
+    broken = httpx.Response(200, headers=answer.headers, content=answer.content.replace(b'"postId":', b'"postID":'))
+    broken.request, broken.elapsed = answer.request, answer.elapsed
+    with pytest.raises(FailureGroup, match="distinct failure"):
+        schema[contract.POSTS_PERFORMANCE_PATH]["GET"].validate_response(broken)

@@ -1,0 +1,361 @@
+"""What surrounds the data: tokens, scope, the rate limit, problems, and the seams for tests and faults."""
+
+import ast
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import later_reporting_dagster.sandbox as sandbox_package
+from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, answers, create_app, running_sandbox
+from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
+from tests.sandbox.conftest import CREDENTIALS, sign_in
+
+DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
+
+
+@dataclass
+class Clock:
+    now: float = 1_700_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def serving(world: World, **arguments: object) -> Iterator[httpx.Client]:
+    with (
+        running_sandbox(create_app(world, **arguments)) as base_url,  # type: ignore[arg-type]
+        httpx.Client(base_url=base_url) as client,
+    ):
+        yield client
+
+
+def assert_problem(answer: httpx.Response, status: int, problem_type: str) -> None:
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert list(answer.json()) == ["type", "title", "detail"]
+    assert answer.json()["type"] == problem_type
+    assert all(isinstance(value, str) and value for value in answer.json().values())
+    assert {"x-ratelimit-limit", "x-ratelimit-window"} <= set(answer.headers)
+
+
+# Tokens
+
+
+def test_a_token_is_a_jwt_that_tells_its_own_life(world: World) -> None:
+    with serving(world, clock=Clock()) as client:
+        answer = client.post("/oauth/token", json=CREDENTIALS)
+    assert list(answer.json()) == ["jwt"]
+    header, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in answer.json()["jwt"].split("."))
+    assert json.loads(header) == {"alg": "HS256", "typ": "JWT"}
+    assert json.loads(claims) == {"sub": "sandbox-client", "iat": 1_700_000_000, "exp": 1_700_000_000 + 43_200}
+    assert len(signature) == 32
+
+
+def test_a_token_is_refused_from_the_moment_of_its_exp(world: World) -> None:
+    clock = Clock(now=1_000_000.0)
+    with serving(world, clock=clock, options=SandboxOptions(token_lifetime_seconds=3)) as client:
+        sign_in(client)
+        clock.now += 2.99
+        assert client.get(DAY).status_code == 200
+        clock.now += 0.01
+        assert_problem(client.get(DAY), 401, "ANL_00401")
+        sign_in(client)
+        assert client.get(DAY).status_code == 200
+
+
+@pytest.mark.parametrize("path", [DAY, "/v2/instances"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer nonsense", "Bearer a.b.c", "Basic {token}", "{token}"]
+)
+def test_data_routes_want_a_bearer_token(
+    api: httpx.Client, base_url: str, path: str, authorization: str | None
+) -> None:
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+    headers = {} if authorization is None else {"Authorization": authorization.format(token=token)}
+    assert_problem(httpx.get(base_url + path, headers=headers), 401, "ANL_00401")
+
+
+def test_authorization_comes_before_validation(base_url: str) -> None:
+    assert_problem(httpx.get(f"{base_url}/v2/posts/performance?nonsense=1"), 401, "ANL_00401")
+
+
+def test_a_token_that_was_tampered_with_or_comes_from_elsewhere_is_refused(api: httpx.Client, world: World) -> None:
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+    header, claims, signature = token.split(".")
+    longer = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"exp": 2**40}
+    forged = base64.urlsafe_b64encode(json.dumps(longer).encode()).rstrip(b"=").decode()
+    unsigned = f"{header}.{forged}."
+    for wrong in (f"{header}.{forged}.{signature}", unsigned, token[:-2], f"ü.{token}".encode("latin-1")):
+        authorization = b"Bearer " + (wrong if isinstance(wrong, bytes) else wrong.encode())
+        assert_problem(api.get(DAY, headers={"Authorization": authorization}), 401, "ANL_00401")  # type: ignore[dict-item]
+    with serving(world, options=SandboxOptions(client_secret="another")) as elsewhere:
+        assert_problem(elsewhere.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
+
+
+@pytest.mark.parametrize("wrong", [{"clientId": "other"}, {"clientSecret": "other"}, {"clientSecret": ""}])
+def test_wrong_credentials_have_a_type_of_their_own(base_url: str, wrong: dict[str, str]) -> None:
+    answer = httpx.post(f"{base_url}/oauth/token", json=CREDENTIALS | wrong)
+    assert_problem(answer, 401, "INVALID_CLIENT_CREDENTIALS")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"clientId": "sandbox-client"}',
+        b'{"clientId": 1, "clientSecret": "x"}',
+        b'{"clientId": null, "clientSecret": null}',
+        b"clientId=sandbox-client&clientSecret=sandbox-secret",
+        b'{"clientId": "\xff", "clientSecret": "x"}',
+    ],
+)
+def test_a_malformed_token_request_is_refused(base_url: str, body: bytes) -> None:
+    assert_problem(httpx.post(f"{base_url}/oauth/token", content=body), 400, "ANL_00400")
+
+
+# Instances and scope
+
+
+def test_instances_are_listed_in_pages(world: World) -> None:
+    with serving(world) as client:
+        sign_in(client)
+        everything = client.get("/v2/instances").json()
+        second = client.get("/v2/instances?pageSize=3&pageNumber=2").json()
+    names = ["instance_000", "instance_001", "instance_abc", "instance_def"]
+    assert everything == {
+        "data": {"instanceIds": names},
+        "pagination": {"page": 1, "pageSize": 50, "totalItems": 4, "totalPages": 1},
+    }
+    assert second == {
+        "data": {"instanceIds": ["instance_def"]},
+        "pagination": {"page": 2, "pageSize": 3, "totalItems": 4, "totalPages": 2},
+    }
+
+
+@pytest.mark.parametrize("query", ["pageSize=0", "pageSize=101", "pageNumber=501", "startDate=2024-01-01"])
+def test_instances_take_pages_only(api: httpx.Client, query: str) -> None:
+    assert_problem(api.get(f"/v2/instances?{query}"), 400, "ANL_00400")
+
+
+def test_credentials_reach_the_instances_of_their_scope_only(world: World) -> None:
+    with serving(world, options=SandboxOptions(instance_scope=("instance_001",))) as client:
+        sign_in(client)
+        assert client.get("/v2/instances").json()["data"] == {"instanceIds": ["instance_001"]}
+        assert {row["instanceId"] for row in client.get(DAY).json()["data"]} == {"instance_001"}
+        assert client.get(f"{DAY}&instanceIds=instance_001").status_code == 200
+        refused = client.get(f"{DAY}&instanceIds=instance_001&instanceIds=instance_000")
+        assert_problem(refused, 403, "ANL_00403")
+        assert "instance_000" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("unknown", ["nobody", "instance_00", "instance_999"])
+def test_an_instance_that_does_not_exist_is_outside_the_scope(api: httpx.Client, unknown: str) -> None:
+    assert_problem(api.get(f"{DAY}&instanceIds={unknown}"), 403, "ANL_00403")
+
+
+def test_an_empty_scope_reaches_nothing(world: World) -> None:
+    with serving(world, options=SandboxOptions(instance_scope=())) as client:
+        sign_in(client)
+        assert client.get("/v2/instances").json()["pagination"]["totalItems"] == 0
+        assert client.get(DAY).json()["pagination"] == {"page": 1, "pageSize": 50, "totalItems": 0, "totalPages": 0}
+
+
+def test_a_scope_outside_the_world_is_refused(world: World) -> None:
+    with pytest.raises(ValueError, match="instance_9"):
+        create_app(world, options=SandboxOptions(instance_scope=("instance_000", "instance_9")))
+
+
+def test_an_instance_id_with_a_comma_can_be_asked_for(world: World) -> None:
+    odd = World(first_day=world.first_day, last_day=world.last_day, instances=1, further_instances=("a,b|c/ü",))
+    with serving(odd) as client:
+        sign_in(client)
+        for name in ("instanceIds[]", "instanceIds"):
+            again = [("instanceIds", "instance_000")] if name == "instanceIds" else []
+            parameters = [("startDate", "2024-06-03"), ("endDate", "2024-06-05"), (name, "a,b|c/ü"), *again]
+            rows = client.get("/v2/posts/performance", params=parameters).json()["data"]
+            assert "a,b|c/ü" in {row["instanceId"] for row in rows}
+
+
+# The rate limit
+
+
+def test_every_answer_tells_the_limit_and_over_it_is_429(world: World) -> None:
+    clock = Clock()
+    with serving(world, clock=clock, options=SandboxOptions(requests_per_window=4, window_seconds=2.5)) as client:
+        sign_in(client)
+        seen = [client.get(path) for path in (DAY, f"{DAY}&nonsense=1", "/nowhere", DAY, DAY)]
+    assert [answer.status_code for answer in seen] == [200, 400, 404, 429, 429]
+    for answer in seen:
+        assert answer.headers["X-Ratelimit-Limit"] == "4"
+        assert answer.headers["X-Ratelimit-Window"] == "2.5"
+        assert "Retry-After" not in answer.headers
+    assert seen[-1].text == "Too Many Requests"
+
+
+def test_the_default_limit_is_the_documented_one(world: World) -> None:
+    clock = Clock()
+    with serving(world, clock=clock) as client:
+        statuses = [client.post("/oauth/token", json=CREDENTIALS).status_code for _ in range(121)]
+        headers = client.get(DAY).headers
+    assert statuses == [200] * 120 + [429]
+    assert (headers["X-Ratelimit-Limit"], headers["X-Ratelimit-Window"]) == ("120", "60")
+
+
+def test_the_window_slides(world: World) -> None:
+    clock = Clock(now=1000.0)
+    with serving(world, clock=clock, options=SandboxOptions(requests_per_window=2, window_seconds=10)) as client:
+
+        def status_at(now: float) -> int:
+            clock.now = now
+            return client.post("/oauth/token", json=CREDENTIALS).status_code
+
+        assert [status_at(1000), status_at(1009), status_at(1009.9)] == [200, 200, 429]
+        # A fixed window would admit two here; a refused request, were it counted, would admit none.
+        assert [status_at(1010), status_at(1010.1), status_at(1018.9), status_at(1019)] == [200, 429, 429, 200]
+
+
+# Problems
+
+
+@pytest.mark.parametrize("path", ["/", "/v2", "/v2/posts/performance/", "/v1/posts/performance", "/v2/instances/"])
+def test_an_unknown_route_is_a_problem(api: httpx.Client, path: str) -> None:
+    assert_problem(api.get(path), 404, "ANL_00404")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", DAY), ("DELETE", DAY), ("PUT", "/v2/instances"), ("GET", "/oauth/token")]
+)
+def test_a_wrong_method_is_a_problem(api: httpx.Client, method: str, path: str) -> None:
+    answer = api.request(method, path)
+    assert_problem(answer, 405, "ANL_00405")
+    assert answer.headers["Allow"]
+
+
+class Breaking:
+    """A fault as a middleware: it breaks whatever it is in front of."""
+
+    def __init__(self, app: ASGIApp, *, message: str) -> None:
+        self.message = message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError(self.message)
+
+
+def test_an_unexpected_error_is_a_problem_that_tells_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(world, middleware=[Middleware(Breaking, message="a secret")]) as client:
+        answers_of_one_connection = [client.get(DAY) for _ in range(3)]
+    for answer in answers_of_one_connection:
+        assert_problem(answer, 500, "ANL_00500")
+        assert "secret" not in answer.text
+    assert "a secret" in caplog.text
+
+
+class BreakingAmid(Breaking):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"12345", "more_body": True})
+        raise RuntimeError(self.message)
+
+
+def test_an_error_amid_an_answer_breaks_the_connection(world: World) -> None:
+    with (
+        serving(world, middleware=[Middleware(BreakingAmid, message="x")]) as client,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        client.get(DAY)
+
+
+def test_middleware_stands_behind_the_rate_limit(world: World) -> None:
+    options = SandboxOptions(requests_per_window=1)
+    with serving(world, clock=Clock(), options=options, middleware=[Middleware(Breaking, message="x")]) as client:
+        assert [client.get("/").status_code for _ in range(2)] == [500, 429]
+
+
+# Latency, work, independence
+
+
+def test_latency_is_waited_for_before_each_answer(world: World) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    with serving(world, options=SandboxOptions(latency_seconds=0.08), sleep=sleep) as client:
+        sign_in(client)
+        client.get(DAY)
+        client.get("/nowhere")
+    assert waited == [0.08] * 3
+
+
+def test_a_walk_sorts_once_and_renders_only_the_rows_of_its_pages(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sorted_questions, rendered_rows = [], []
+    matching_rows, rendered = answers.matching_rows, answers.rendered
+
+    def spied_matching_rows(*arguments: object) -> object:
+        sorted_questions.append(arguments)
+        return matching_rows(*arguments)  # type: ignore[arg-type]
+
+    def spied_rendered(world: World, question: object, rows: list[int]) -> object:
+        rendered_rows.append(len(rows))
+        return rendered(world, question, rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(answers, "matching_rows", spied_matching_rows)
+    monkeypatch.setattr(answers, "rendered", spied_rendered)
+    answer = answers.answerer(world)
+    query = "startDate=2024-01-01&endDate=2024-12-31&sortProperty=cpm&pageSize=100"
+    for number in (1, 2, 3, 2):
+        question, page = read_posts_query(f"{query}&pageNumber={number}")
+        assert len(answer(question, page)["data"]) == 100
+    assert len(sorted_questions) == 1
+    assert rendered_rows == [100] * 4
+
+
+def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
+    answer = answers.answerer(world)
+    question, _ = read_posts_query("startDate=2024-06-01&endDate=2024-06-30&sortProperty=paidCpe&sortDirection=ASC")
+    whole = answer(question, PageRequest(number=1, size=10_000))["data"]
+    pages = [answer(question, PageRequest(number=number, size=7))["data"] for number in range(1, len(whole) // 7 + 2)]
+    assert [row for page in pages for row in page] == whole
+
+
+def test_the_sandbox_shares_the_contracts_constants_but_none_of_its_readers() -> None:
+    """If both sides used one parser, a shared misreading would pass every test."""
+    readers = {"PostPerformanceQuery", "Post", "Page", "Problem", "page_from_body", "instances_page_from_body"}
+    readers |= {"post_from_json", "Pagination", "InstancesPage", "CreatorProfile", "platform_of", "*"}
+    package = "later_reporting_dagster"
+    for path in Path(sandbox_package.__path__[0]).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package):
+                assert node.module in {f"{package}.contract"} or node.module.startswith(f"{package}.sandbox"), path
+                assert not {alias.name for alias in node.names} & readers, path
+            elif isinstance(node, ast.Import):
+                assert not [alias for alias in node.names if alias.name.startswith((package, "dagster"))], path
+
+
+def test_the_banner_says_that_the_data_is_synthetic() -> None:
+    assert "synthetic" in BANNER.lower()
+    assert "\n" not in BANNER
+
+
+def test_a_fresh_world_is_served_up_to_yesterday() -> None:
+    yesterday = date(2026, 3, 1)
+    with serving(World.up_to(yesterday, instances=1)) as client:
+        sign_in(client)
+        query = f"startDate={yesterday}&endDate={yesterday}&dateBasis=performance_date"
+        assert client.get(f"/v2/posts/performance?{query}").json()["data"]

@@ -1,0 +1,269 @@
+"""The world is a pure function of its seed, and its numbers hold together."""
+
+from dataclasses import fields, replace
+from datetime import date, timedelta
+
+import numpy as np
+import pytest
+
+from later_reporting_dagster.contract import ContentType, DateBasis, Platform, platform_of
+from later_reporting_dagster.sandbox import World
+from later_reporting_dagster.sandbox.answers import matching_rows
+from later_reporting_dagster.sandbox.parameters import read_posts_query
+from later_reporting_dagster.sandbox.world import CONTENT_TYPES, NOT_AVAILABLE, Posts, rates
+
+WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
+DAYS = range(WORLD.first_day.toordinal(), WORLD.last_day.toordinal() + 1)
+SUMMED = ("impressions", "engagements", "estimatedValueGenerated", "paidImpressions", "paidEngagements")
+
+
+def columns(posts: Posts, rows: object = slice(None)) -> dict[str, list[object]]:
+    return {field.name: getattr(posts, field.name)[..., rows].tolist() for field in fields(posts)}
+
+
+def of_days(world: World, first: date, last: date) -> dict[str, list[object]]:
+    days = world.posts.day
+    return columns(world.posts, np.flatnonzero((days >= first.toordinal()) & (days <= last.toordinal())))
+
+
+def to_date(world: World) -> dict[str, np.ndarray]:
+    return world.metrics(np.arange(len(world.posts)), since=1, until=world.last_day.toordinal())
+
+
+def test_the_same_seed_is_the_same_world() -> None:
+    assert columns(replace(WORLD).posts) == columns(WORLD.posts)
+
+
+def test_another_seed_is_another_world() -> None:
+    assert columns(replace(WORLD, seed=1).posts) != columns(WORLD.posts)
+
+
+def test_a_days_posts_are_the_same_whatever_today_is() -> None:
+    week = date(2024, 3, 4), date(2024, 3, 10)
+    later = World.up_to(date(2025, 11, 3))
+    assert later.first_day < WORLD.first_day
+    assert of_days(later, *week) == of_days(WORLD, *week)
+    assert of_days(World(first_day=week[0], last_day=week[1]), *week) == of_days(WORLD, *week)
+
+
+def test_what_a_day_recorded_is_the_same_whatever_today_is() -> None:
+    question, _ = read_posts_query("startDate=2024-06-10&endDate=2024-06-10&dateBasis=performance_date")
+    day = date(2024, 6, 10)
+    recorded = []
+    for world in (replace(WORLD, last_day=day), WORLD):
+        rows = matching_rows(world, question)
+        metrics = world.metrics(rows, since=day.toordinal(), until=day.toordinal())
+        recorded.append({name: values.tolist() for name, values in metrics.items()})
+    assert recorded[0] == recorded[1]
+
+
+def test_further_instances_change_nothing_in_the_others() -> None:
+    larger = replace(WORLD, further_instances=("instance_abc", "a,b/ü"))
+    assert larger.instance_ids[-2:] == ("instance_abc", "a,b/ü")
+    assert columns(larger.posts, slice(0, len(WORLD.posts))) == columns(WORLD.posts)
+    assert set(larger.posts.instance.tolist()) == set(range(10))
+
+
+def test_up_to_yesterday_spans_the_two_years_that_a_query_may() -> None:
+    assert World.up_to(date(2026, 11, 24)).first_day == date(2024, 11, 24)
+    assert World.up_to(date(2024, 2, 29)).first_day == date(2022, 2, 28)
+
+
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"last_day": date(2023, 12, 31)},
+        {"instances": 0},
+        {"instances": -1},
+        {"posts_per_day": -1},
+        {"posts_per_day": 500_001},
+        {"further_instances": ("instance_000",)},
+    ],
+)
+def test_an_impossible_world_is_refused(impossible: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="world|posts_per_day"):
+        replace(WORLD, **impossible)  # type: ignore[arg-type]
+
+
+def test_a_world_without_posts_is_possible() -> None:
+    assert len(replace(WORLD, posts_per_day=0).posts) == 0
+
+
+def test_rows_are_unique_by_key_and_by_nothing_less() -> None:
+    posts = WORLD.posts
+    of_row = list(zip(posts.instance.tolist(), posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True))
+    assert len(set(of_row)) == len(of_row)
+    assert len({(instance, post) for instance, _, post in of_row}) < len(of_row)
+    assert len({(campaign, post) for _, campaign, post in of_row}) < len(of_row)
+
+
+def test_a_post_in_two_campaigns_is_one_content() -> None:
+    posts = WORLD.posts
+    again = 1 + np.flatnonzero((np.diff(posts.post_id) == 0) & (np.diff(posts.instance) == 0))
+    assert 0.01 < len(again) / len(posts) < 0.05
+    for name in ("creator_id", "content_type", "published_ms", "life"):
+        assert (getattr(posts, name)[again] == getattr(posts, name)[again - 1]).all()
+    assert (posts.campaign_id[again] != posts.campaign_id[again - 1]).all()
+
+
+def test_posts_of_a_day_vary_around_the_mean_and_some_days_have_none() -> None:
+    cells = np.zeros((8, len(DAYS)), dtype=int)
+    np.add.at(cells, (WORLD.posts.instance, WORLD.posts.day - DAYS[0]), 1)
+    assert 18 < cells.mean() < 21
+    assert cells.std() > 3
+    assert (cells == 0).any(axis=1).sum() >= 6
+    assert cells.max() < 60
+
+
+def test_publication_falls_on_its_utc_day_and_touches_its_ends() -> None:
+    midnight = (WORLD.posts.day - date(1970, 1, 1).toordinal()) * 86_400_000
+    time_of_day = WORLD.posts.published_ms - midnight
+    assert time_of_day.min() == 0
+    assert time_of_day.max() == 86_399_999
+    assert len(np.unique(time_of_day)) > 0.9 * len(time_of_day)
+
+
+def test_every_content_type_occurs_and_one_that_no_query_can_name() -> None:
+    names = [CONTENT_TYPES[number][0] for number in np.unique(WORLD.posts.content_type)]
+    assert set(names) == {*ContentType, "twitter"}
+
+
+def test_content_types_are_on_the_platform_of_their_name() -> None:
+    assert [platform for _, platform, _ in CONTENT_TYPES] == [platform_of(name) for name, _, _ in CONTENT_TYPES]
+    assert {platform for _, platform, _ in CONTENT_TYPES} == set(Platform)
+    assert sum(share for _, _, share in CONTENT_TYPES) == pytest.approx(1)
+
+
+def test_active_lives_are_heavy_tailed_with_a_mean_of_five() -> None:
+    life = WORLD.posts.life
+    assert (life.min(), life.max()) == (1, 28)
+    assert 4.5 < life.mean() < 5.5
+    assert np.median(life) <= 2
+    assert (life > 20).mean() > 0.04
+
+
+@pytest.mark.parametrize("name", ["impressions", "engagements", "paidImpressions", "paidEngagements"])
+def test_metrics_are_heavy_tailed(name: str) -> None:
+    values = to_date(WORLD)[name]
+    values = np.sort(values[values > 0])
+    assert values.mean() > 2 * np.median(values)
+    assert values[-len(values) // 100 :].sum() > 0.1 * values.sum()
+
+
+def test_posts_are_organic_only_paid_only_or_both() -> None:
+    values = to_date(WORLD)
+    organic, paid = values["engagements"] != NOT_AVAILABLE, values["paidImpressions"] != NOT_AVAILABLE
+    shares = [(organic & ~paid).mean(), (paid & ~organic).mean(), (organic & paid).mean()]
+    assert shares == pytest.approx([0.62, 0.10, 0.28], abs=0.02)
+    assert (organic | paid).all()
+    for name in ("impressions", "estimatedValueGenerated", "engagementRate", "cpe", "cpm"):
+        assert (values[name][~organic] == NOT_AVAILABLE).all()
+    for name in ("paidEngagements", "paidEngagementRate", "paidCpe", "paidCpm"):
+        assert (values[name][~paid] == NOT_AVAILABLE).all()
+
+
+@pytest.mark.parametrize("name", ["impressions", "engagements", "estimatedValueGenerated", "paidEngagements"])
+def test_null_and_zero_both_occur_where_the_channel_was_used(name: str) -> None:
+    values = to_date(WORLD)
+    other = (
+        "paidImpressions" if name == "paidEngagements" else "engagements" if name != "engagements" else "impressions"
+    )
+    used = values[other] > 0
+    silent = values[other] == 0
+    assert (values[name][silent] == 0).any()
+    if name != "engagements":
+        assert (values[name][used] == NOT_AVAILABLE).any()
+
+
+def test_every_day_of_performance_sums_to_what_post_date_says_to_date() -> None:
+    everything = np.arange(len(WORLD.posts))
+    sums = {name: np.zeros(len(everything), dtype=np.int64) for name in SUMMED}
+    listed = np.zeros(len(everything), dtype=np.int64)
+    for day in DAYS:
+        today = date.fromordinal(day)
+        question, _ = read_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
+        rows = matching_rows(WORLD, question)
+        listed[rows] += 1
+        metrics = WORLD.metrics(rows, since=day, until=day)
+        for name in SUMMED:
+            assert (metrics[name] >= NOT_AVAILABLE).all()
+            sums[name][rows] += metrics[name]
+    totals = to_date(WORLD)
+    for name in SUMMED:
+        available = totals[name] != NOT_AVAILABLE
+        assert (sums[name][available] == totals[name][available]).all()
+        assert (sums[name][~available] == NOT_AVAILABLE * listed[~available]).all()
+    lived = np.minimum(WORLD.posts.life, DAYS[-1] + 1 - WORLD.posts.day)
+    assert (listed == lived).all()
+
+
+def test_metrics_grow_for_days_after_publication() -> None:
+    old = np.flatnonzero((WORLD.posts.life == 28) & (WORLD.posts.day == WORLD.first_day.toordinal()))
+    day = WORLD.first_day.toordinal()
+    daily = [WORLD.metrics(old, since=day + age, until=day + age)["impressions"] for age in range(28)]
+    seen = np.array(daily)[:, WORLD.posts.totals[0][old] > 1000]
+    assert (seen[0] > seen[3]).all()
+    assert (seen[3] > 0).all()
+    assert not WORLD.metrics(old, since=day + 28, until=day + 40)["impressions"].clip(0).any()
+
+
+def test_metrics_to_date_of_the_latest_posts_are_not_final() -> None:
+    yesterday = replace(WORLD, last_day=WORLD.last_day - timedelta(days=1))
+    before, after = to_date(yesterday)["impressions"].sum(), to_date(WORLD)["impressions"].sum()
+    assert before < after
+
+
+def test_rates_are_those_of_the_documents_sample() -> None:
+    """The cost that its organic cpe and cpm have in common is 300, as is that of its paid ones."""
+
+    def of(engagements: int, impressions: int) -> dict[str, float]:
+        values = rates(
+            engagements=np.array([engagements]), impressions=np.array([impressions]), cost=np.array([30_000])
+        )
+        return {name: value.item() / 100 for name, value in values.items()}
+
+    assert of(1240, 8500) == {"engagementRate": 14.59, "cpe": 0.24, "cpm": 35.29}
+    assert of(380, 5200) == {"engagementRate": 7.31, "cpe": 0.79, "cpm": 57.69}
+
+
+def test_rates_round_half_up_and_are_null_without_a_denominator() -> None:
+    values = rates(
+        engagements=np.array([1, 0, 5, NOT_AVAILABLE, 3]),
+        impressions=np.array([20_000, 0, NOT_AVAILABLE, 10, 8]),
+        cost=np.array([NOT_AVAILABLE, 100, 1, 0, 5]),
+    )
+    null = NOT_AVAILABLE
+    assert values["engagementRate"].tolist() == [1, null, null, null, 3750]
+    assert values["cpe"].tolist() == [null, null, 0, null, 2]
+    assert values["cpm"].tolist() == [null, null, null, 0, 625]
+
+
+@pytest.mark.parametrize("basis", list(DateBasis))
+@pytest.mark.parametrize("prefix", ["", "paid"])
+def test_rates_agree_with_the_counts_of_their_row(basis: DateBasis, prefix: str) -> None:
+    def named(name: str) -> np.ndarray:
+        return values[f"{prefix}{name[0].upper()}{name[1:]}" if prefix else name]
+
+    everything = np.arange(len(WORLD.posts))
+    since = 1 if basis is DateBasis.POST_DATE else DAYS[60]
+    values = WORLD.metrics(everything, since=since, until=DAYS[-1])
+    engagements, impressions = named("engagements"), named("impressions")
+    rate, cpe, cpm = named("engagementRate"), named("cpe"), named("cpm")
+
+    rated = (engagements >= 0) & (impressions > 0)
+    assert ((rate >= 0) == rated).all()
+    assert (np.abs(rate / 100 - 100 * engagements / np.maximum(impressions, 1))[rated] <= 0.005 + 1e-9).all()
+
+    both = (cpe >= 0) & (cpm >= 0)
+    assert both.mean() > 0.2
+    # Each rounded rate gives an interval for the cost; one cost lies in both.
+    by_engagements, by_impressions = cpe[both] / 100 * engagements[both], cpm[both] / 100 * impressions[both] / 1000
+    slack = 0.005 * engagements[both] + 0.005 * impressions[both] / 1000 + 1e-6
+    assert (np.abs(by_engagements - by_impressions) <= slack).all()
+
+
+def test_large_worlds_are_columns() -> None:
+    day = date(2024, 1, 2)
+    one_day = World(first_day=day, last_day=day, instances=1, posts_per_day=120_000)
+    assert len(one_day.posts) == pytest.approx(120_000, rel=0.02)
+    assert len(np.unique(one_day.posts.post_id)) > 0.95 * len(one_day.posts)
