@@ -1,0 +1,45 @@
+"""Speaks the contract over HTTP: token, rate limit, retry, page walk. No Dagster, and no files but the limiter's."""
+
+from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials
+from later_reporting_dagster.client.client import LaterClient, Probe
+from later_reporting_dagster.client.errors import (
+    ContractBroken,
+    CredentialsRejected,
+    InstanceForbidden,
+    LaterError,
+    QueryRefused,
+    Retriable,
+    TooManyPosts,
+    WalkInconsistent,
+)
+from later_reporting_dagster.client.events import ClientEvent, PageFetched, Retried, Waited, WalkRepeated
+from later_reporting_dagster.client.limiter import RateLimiter, next_slot, shared_state_path
+from later_reporting_dagster.client.retry import RetryPolicy
+from later_reporting_dagster.client.walk import Walk, problem_of
+
+__all__ = [
+    "AccessToken",
+    "BearerAuth",
+    "ClientCredentials",
+    "ClientEvent",
+    "ContractBroken",
+    "CredentialsRejected",
+    "InstanceForbidden",
+    "LaterClient",
+    "LaterError",
+    "PageFetched",
+    "Probe",
+    "QueryRefused",
+    "RateLimiter",
+    "Retriable",
+    "Retried",
+    "RetryPolicy",
+    "TooManyPosts",
+    "Waited",
+    "Walk",
+    "WalkInconsistent",
+    "WalkRepeated",
+    "next_slot",
+    "problem_of",
+    "shared_state_path",
+]

@@ -1,0 +1,37 @@
+"""Where the service is, checked before a secret goes there."""
+
+import ipaddress
+
+import httpx
+
+
+def checked_base_url(base_url: str) -> str:
+    """Scheme, host and port of a base URL, and nothing else.
+
+    Raises:
+        ValueError: it has another form, or would send secrets in the clear.
+    """
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    # httpx would take a space for part of the host.
+    is_bare = (
+        base_url.split() == [base_url] and not (url.userinfo or url.query or url.fragment) and url.path in ("", "/")
+    )
+    if url.scheme not in ("http", "https") or not url.host or not is_bare:
+        # It is not shown: it may hold a password.
+        raise ValueError("the base URL is a scheme and a host, as https://reporting.api.later.com, and nothing more")
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise ValueError(
+            f"the base URL http://{url.host} would send the token in the clear: use https (http is for loopback only)"
+        )
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself: localhost, ::1, or 127.0.0.0/8."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,242 @@
+"""Keeps all processes of one machine together under the service's rate limit, which counts per IP [D].
+
+The service counts a sliding window. So does this: an instant is reserved for each request, first come first served,
+in a file that the processes share, and the request starts at its instant. A process that dies wastes only the
+instants that it had reserved.
+"""
+
+import asyncio
+import hashlib
+import logging
+import math
+import os
+import sys
+import tempfile
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, MutableSequence, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import filelock
+
+from later_reporting_dagster.client.address import checked_base_url
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WINDOW_SECONDS = 3600.0
+LONGEST_PENALTY_SECONDS = 3600.0
+# Further ahead than this many windows, a reservation is no queue but the trace of a clock that was set back.
+LONGEST_QUEUE_WINDOWS = 20
+LOCK_TIMEOUT_SECONDS = 10.0
+LOCK_POLL_SECONDS = 0.002
+STATE_MAGIC = b"LATER\x00\x00\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `limit` requests in any `window_seconds`."""
+
+    limit: int
+    window_seconds: float
+
+    @property
+    def padded_window_seconds(self) -> float:
+        """The window with room for jitter: one request arrives late, its successor a window later arrives early."""
+        return self.window_seconds * 1.02 + 0.05
+
+
+def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
+    """The earliest instant, not before `now`, at which one more request keeps to the limit in any window.
+
+    Args:
+        reserved: the instants already reserved, ascending; those older than a window may be left out.
+        now: the present, on the same clock.
+        limit: requests that a window may hold.
+        window_seconds: length of a window.
+    """
+    slot = max(now, reserved[-1]) if reserved else now
+    return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
+
+
+def shared_state_path(base_url: str) -> Path:
+    """Where the processes of this user keep their reservations for the host of `base_url`.
+
+    Raises:
+        ValueError: it is not a base URL.
+    """
+    host = hashlib.sha256(checked_base_url(base_url).encode()).hexdigest()[:16]
+    return _cache_directory() / "later-reporting" / f"rate-{host}"
+
+
+def _cache_directory() -> Path:
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / f"user-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """The reserved instants, ascending, and the instant before which nobody starts."""
+
+    reserved: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    not_before: float = 0.0
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "_Ledger":
+        """Reads a ledger; anything that is not one reads as an empty one."""
+        values = array("d")
+        body = data.removeprefix(STATE_MAGIC)
+        if len(body) == len(data) or len(body) < values.itemsize or len(body) % values.itemsize:
+            return cls()
+        values.frombytes(body)
+        return cls(reserved=values[1:], not_before=values[0])
+
+    def to_bytes(self) -> bytes:
+        return STATE_MAGIC + array("d", [self.not_before, *self.reserved]).tobytes()
+
+    def is_plausible(self, now: float, *, window_seconds: float) -> bool:
+        # Written so that NaN is not plausible.
+        horizon = max(now, self.not_before) + LONGEST_QUEUE_WINDOWS * window_seconds
+        return self.not_before <= now + LONGEST_PENALTY_SECONDS and (
+            not self.reserved or self.reserved[0] <= self.reserved[-1] <= horizon
+        )
+
+    def reserve(self, now: float, rates: Sequence[Rate]) -> float:
+        """Reserves the next instant that keeps to every rate."""
+        longest = max(rate.padded_window_seconds for rate in rates)
+        if not self.is_plausible(now, window_seconds=longest):
+            self.reserved, self.not_before = array("d"), 0.0
+        del self.reserved[: bisect_left(self.reserved, now - longest)]
+        earliest = max(now, self.not_before)
+        slot = max(
+            next_slot(self.reserved, earliest, limit=rate.limit, window_seconds=rate.padded_window_seconds)
+            for rate in rates
+        )
+        self.reserved.append(slot)
+        return slot
+
+
+class RateLimiter:
+    """Turns for requests: at most `requests` in any `window_seconds`, over all processes that share `state_path`.
+
+    Args:
+        requests: what the user allows; the service's own limit, once learned, applies beside it.
+        window_seconds: the window of `requests`.
+        state_path: the shared file; None keeps the reservations in memory. A file that cannot be used costs a warning
+            and leaves each process to itself.
+        clock: seconds since the epoch, the same for all processes.
+        sleep: waits for seconds.
+
+    Raises:
+        ValueError: the limit is below 1, or the window is not between 0 and an hour.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests: int,
+        window_seconds: float = 60.0,
+        state_path: Path | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        if not _is_sensible(requests, window_seconds):
+            raise ValueError(f"a rate limit is at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s")
+        self._allowed = Rate(requests, window_seconds)
+        self._learned: Rate | None = None
+        self._ledger = _Ledger()
+        self._state_path = state_path
+        self._clock = clock
+        self._sleep = sleep
+
+    @property
+    def window_seconds(self) -> float:
+        """The window after which the service has forgotten what was sent, as far as known."""
+        return (self._learned or self._allowed).window_seconds
+
+    async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
+        """Waits for a turn, and returns the seconds that it took. Turns come in the order of asking.
+
+        Args:
+            on_wait: told how many seconds the wait will be, before it begins; not told when there is none.
+        """
+        asked_at = self._clock()
+        while True:
+            slot = await self._reserve()
+            if on_wait is not None and (wait := slot - self._clock()) > 0:
+                on_wait(wait)
+            while (wait := slot - self._clock()) > 0:
+                await self._sleep(wait)
+            if self._ledger.not_before <= slot:  # else a refusal came meanwhile: this turn is void
+                return max(0.0, self._clock() - asked_at)
+
+    def learn(self, *, limit: int, window_seconds: float) -> None:
+        """Takes over what an answer says of the service's limit [D]; what the user allows stays in force beside it."""
+        if _is_sensible(limit, window_seconds):
+            self._learned = Rate(limit, window_seconds)
+
+    def penalize(self, seconds: float) -> None:
+        """Lets nobody start for `seconds`, in any process: the service has refused a request."""
+        until = self._clock() + min(max(seconds, 0.0), LONGEST_PENALTY_SECONDS)
+
+        def postpone(ledger: _Ledger) -> None:
+            ledger.not_before = max(ledger.not_before, until)
+
+        self._change(postpone, patience_seconds=LOCK_TIMEOUT_SECONDS)
+
+    async def _reserve(self) -> float:
+        slot = 0.0
+        rates = (self._allowed, self._learned) if self._learned else (self._allowed,)
+
+        def reserve(ledger: _Ledger) -> None:
+            nonlocal slot
+            slot = ledger.reserve(self._clock(), rates)
+
+        try:
+            self._change(reserve, patience_seconds=0)
+        except filelock.Timeout:  # held by another process just now: rare, and short, but not on the event loop
+            await asyncio.to_thread(self._change, reserve, patience_seconds=LOCK_TIMEOUT_SECONDS)
+        return slot
+
+    def _change(self, change: Callable[[_Ledger], None], *, patience_seconds: float) -> None:
+        """Applies a change to the shared ledger, or to our own copy when there is none.
+
+        Raises:
+            filelock.Timeout: only without patience: another process holds the ledger.
+        """
+        path = self._state_path
+        if path is None:
+            change(self._ledger)
+            return
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = filelock.FileLock(f"{path}.lock", mode=0o600)
+            with lock.acquire(timeout=patience_seconds, poll_interval=LOCK_POLL_SECONDS):
+                file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+                with os.fdopen(file, "r+b") as stream:
+                    self._ledger = _Ledger.from_bytes(stream.read())
+                    change(self._ledger)
+                    stream.seek(0)
+                    stream.write(self._ledger.to_bytes())
+                    stream.truncate()
+                return
+        except filelock.Timeout:
+            if patience_seconds == 0:
+                raise
+            logger.warning("the shared rate limit state %s stays locked: this process counts only itself", path)
+        except (OSError, NotImplementedError) as error:
+            logger.warning("the rate limit is not shared with other processes: %s: %s", path, error)
+        self._state_path = None
+        change(self._ledger)
+
+
+def _is_sensible(limit: int, window_seconds: float) -> bool:
+    return limit >= 1 and math.isfinite(window_seconds) and 0 < window_seconds <= LONGEST_WINDOW_SECONDS
