@@ -1,0 +1,279 @@
+"""Organic beside paid: posts rolled up by instance, campaign, platform and content type.
+
+One grammar makes both tables. Counts and money of the metric table add up; a rate is never averaged: it is recomputed
+from the sums of just those posts that report both of its parts. A sum over nothing available is null, and beside each
+sum stands how many posts it is made of.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.contract import METRICS, Channel, Kind, Metric
+from later_reporting_dagster.lake.schema import POST_COLUMNS, Column, schema_of
+from later_reporting_dagster.rollups.spend import spend_bounds
+from later_reporting_dagster.rollups.sums import grouped_sums, total
+
+GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
+
+_Columns = dict[str, pa.ChunkedArray]
+
+
+def measure_of(metric: Metric) -> str:
+    """What a metric measures, whatever its channel: `impressions` for both `impressions` and `paid_impressions`."""
+    return metric.column.removeprefix(f"{metric.channel}_").removesuffix("_generated")
+
+
+# Measure -> its metric in each channel that has it, of those that add up.
+_ADDING: dict[str, list[Metric]] = {}
+for _metric in METRICS:
+    if _metric.kind is not Kind.RATE:
+        _ADDING.setdefault(measure_of(_metric), []).append(_metric)
+
+# The two channels that are compared. Rates and unit costs are theirs, as the document defines them for both.
+_CHANNELS = (Channel.ORGANIC, Channel.PAID)
+
+# Channel -> measure -> the post's column.
+_OF_CHANNEL: dict[Channel, dict[str, str]] = {
+    channel: {measure_of(metric): metric.column for metric in METRICS if metric.channel is channel}
+    for channel in _CHANNELS
+}
+_USED = frozenset({*GRAIN, *(metric.column for metric in METRICS)})
+
+
+def _sum_name(metric: Metric) -> str:
+    return f"{metric.channel}_{measure_of(metric)}"
+
+
+def _money(name: str, description: str, unit: str = "currency") -> Column:
+    return Column(name, pa.float64(), True, description, unit)
+
+
+def _number_of_posts(name: str, description: str) -> Column:
+    return Column(name, pa.int64(), False, description, "posts")
+
+
+def _grain_columns() -> Iterator[Column]:
+    described = {column.name: column for column in POST_COLUMNS}
+    yield from (described[name] for name in GRAIN)
+    yield _number_of_posts("posts", "Posts of the group, with or without metrics")
+
+
+def _sum_columns() -> Iterator[Column]:
+    for metrics in _ADDING.values():
+        for metric in metrics:
+            type_ = pa.int64() if metric.kind is Kind.COUNT else pa.float64()
+            description = f"{metric.description}, summed; null when no post of the group reports it, 0 is measured"
+            yield Column(_sum_name(metric), type_, True, description, metric.unit)
+        for metric in metrics:
+            name = _sum_name(metric)
+            yield _number_of_posts(f"{name}_posts", f"How many posts {name} is the sum of")
+
+
+def _rate_columns() -> Iterator[Column]:
+    for channel in _CHANNELS:
+        yield Column(
+            f"{channel}_engagement_rate",
+            pa.float64(),
+            True,
+            f"{channel.capitalize()} engagements per 100 impressions: sum by sum, over just the posts that report both;"
+            " null when there are none, or no impressions",
+            "percent",
+        )
+    for measure in ("impressions", "engagements"):
+        yield Column(
+            f"paid_share_of_{measure}",
+            pa.float64(),
+            True,
+            f"paid_{measure} of organic_{measure} + paid_{measure}, each over the posts that report it; null when one"
+            " of the two is null, because then the whole is not known, or when both are 0",
+            "percent",
+        )
+    yield Column(
+        "paid_lift",
+        pa.float64(),
+        True,
+        "paid_engagement_rate / organic_engagement_rate: above 1, paid engages better; null when one of them is null"
+        " or the organic rate is 0",
+        "ratio",
+    )
+
+
+def _spend_columns() -> Iterator[Column]:
+    bounded = "bounded by the posts' CPE and CPM, each known to half a cent"
+    for channel in _CHANNELS:
+        spend = f"{channel}_spend"
+        for side, most in (("minimum", "least"), ("maximum", "most")):
+            yield _money(f"{spend}_{side}", f"The {most} that the posts of {spend}_posts cost, {bounded}")
+        yield _number_of_posts(f"{spend}_posts", f"Posts whose {channel} spend is bounded: those that the bounds sum")
+        yield _number_of_posts(
+            f"{spend}_contradictory_posts",
+            f"Posts whose {channel} CPE and CPM cannot both be true; they are in no bounds",
+        )
+        for unit_cost, measure, units in (("cpe", "engagement", ""), ("cpm", "impression", "1000 ")):
+            for side in ("minimum", "maximum"):
+                yield _money(
+                    f"{channel}_{unit_cost}_{side}",
+                    f"The {side} of spend per {units}{measure}: sum by sum, over just the posts whose spend is bounded"
+                    f" and that report {measure}s; null when there are none, or no {measure}s",
+                    f"currency per {units}{measure}",
+                )
+
+
+ORGANIC_PAID_DAILY_COLUMNS: tuple[Column, ...] = (*_grain_columns(), *_sum_columns(), *_rate_columns())
+ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_DAILY_COLUMNS)
+
+ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS: tuple[Column, ...] = (*ORGANIC_PAID_DAILY_COLUMNS, *_spend_columns())
+ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS)
+
+
+def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.Table:
+    """Rolls up the metrics of a day, of `post_metrics_daily`. No spend: nothing says how a cost falls on a day.
+
+    Args:
+        posts: rows of the posts' schema, in any order; columns that are not used may be missing.
+        grain: what to group by, for a coarser comparison: some columns of `GRAIN`.
+
+    Returns:
+        One row for each group of `grain` in its order, nulls last, as `ORGANIC_PAID_DAILY_SCHEMA` less what is not
+        grouped by. The same posts in any order give the same values to the last bit. Money is summed to the millionth.
+
+    Raises:
+        SumOutOfRange: a sum does not fit its column.
+    """
+    posts = _used(posts)
+    groups = _grouped(_added(posts) | _rate_parts(posts), by=_grain(posts, grain))
+    columns = [column for column in ORGANIC_PAID_DAILY_COLUMNS if column.name in grain or column.name not in GRAIN]
+    return _table(groups | _rates(groups), schema_of(columns))
+
+
+def organic_paid_by_publish_day(posts: pa.Table) -> pa.Table:
+    """Rolls up the metrics to date of the posts published on a day, of `posts_published`, with bounds of their spend.
+
+    As `organic_paid_daily`, as `ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA`. How one post's spend is bounded: `spend_bounds`.
+
+    Raises:
+        SumOutOfRange: a sum does not fit its column.
+    """
+    posts = _used(posts)
+    groups = _grouped(_added(posts) | _rate_parts(posts) | _spend_parts(posts), by=_grain(posts, GRAIN))
+    return _table(groups | _rates(groups) | _unit_costs(groups), ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA)
+
+
+def totals_that_differ(posts: pa.Table, rollup: pa.Table) -> list[str]:
+    """Reconciles a rollup with the rows that it was made from, one sentence for each column whose totals differ.
+
+    Compared are the number of posts and, for each count and money metric, its sum and how many posts report it. Counts
+    must be equal; money may differ by what rounding each post to the millionth can come to. Null and 0 differ.
+    """
+    expected: dict[str, int | float | None] = {"posts": posts.num_rows}
+    for metric in (metric for metrics in _ADDING.values() for metric in metrics):
+        values = posts.column(metric.column)
+        expected[_sum_name(metric)] = total(values)
+        expected[f"{_sum_name(metric)}_posts"] = len(values) - values.null_count
+    sentences = []
+    for name, of_posts in expected.items():
+        of_rollup = total(rollup.column(name))
+        if of_rollup is None and name.endswith("posts"):
+            of_rollup = 0  # a rollup without rows is of no posts
+        if not _agree(of_posts, of_rollup, posts=posts.num_rows):
+            sentences.append(f"{name} is {_said(of_posts)} in the posts and {_said(of_rollup)} in the rollup")
+    return sentences
+
+
+def _agree(left: float | None, right: float | None, *, posts: int) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return abs(left - right) <= 1e-6 * (1 + posts) + 1e-12 * abs(left)
+    return left == right
+
+
+def _said(value: float | None) -> str:
+    return "not available" if value is None else str(value)
+
+
+def _used(posts: pa.Table) -> pa.Table:
+    # Thousands of files make thousands of chunks, and every step below would pay for each.
+    return posts.select([name for name in posts.column_names if name in _USED]).combine_chunks()
+
+
+def _grain(posts: pa.Table, names: Sequence[str]) -> _Columns:
+    return {name: posts.column(name) for name in names}
+
+
+def _added(posts: pa.Table) -> _Columns:
+    return {_sum_name(metric): posts.column(metric.column) for metrics in _ADDING.values() for metric in metrics}
+
+
+def _rate_parts(posts: pa.Table) -> _Columns:
+    parts: _Columns = {}
+    for channel, column in _OF_CHANNEL.items():
+        engagements, impressions = (posts.column(column[measure]) for measure in ("engagements", "impressions"))
+        parts[f"{channel}_rate_engagements"] = _where(impressions.is_valid(), engagements)
+        parts[f"{channel}_rate_impressions"] = _where(engagements.is_valid(), impressions)
+    return parts
+
+
+def _spend_parts(posts: pa.Table) -> _Columns:
+    parts: _Columns = {}
+    for channel, column in _OF_CHANNEL.items():
+        given = {measure: posts.column(column[measure]) for measure in ("cpe", "engagements", "cpm", "impressions")}
+        minimum, maximum, is_contradictory = spend_bounds(**given)
+        parts[f"{channel}_spend_minimum"], parts[f"{channel}_spend_maximum"] = minimum, maximum
+        parts[f"{channel}_contradictory"] = is_contradictory.cast(pa.int64())
+        for unit_cost, measure in (("cpe", "engagements"), ("cpm", "impressions")):
+            reports = given[measure].is_valid()
+            parts[f"{channel}_{unit_cost}_spend_minimum"] = _where(reports, minimum)
+            parts[f"{channel}_{unit_cost}_spend_maximum"] = _where(reports, maximum)
+            parts[f"{channel}_{unit_cost}_units"] = _where(minimum.is_valid(), given[measure])
+    return parts
+
+
+def _grouped(values: _Columns, *, by: _Columns) -> _Columns:
+    sums = grouped_sums(pa.table(by | values), keys=tuple(by))
+    return dict(zip(sums.column_names, sums.columns, strict=True))
+
+
+def _rates(groups: _Columns) -> _Columns:
+    rates = {
+        f"{channel}_engagement_rate": _quotient(
+            groups[f"{channel}_rate_engagements"], groups[f"{channel}_rate_impressions"], times=100
+        )
+        for channel in _CHANNELS
+    }
+    for measure in ("impressions", "engagements"):
+        organic, paid = (_decimal(groups[f"{channel}_{measure}"]) for channel in _CHANNELS)
+        rates[f"paid_share_of_{measure}"] = _quotient(paid, pc.add(organic, paid), times=100)
+    rates["paid_lift"] = _quotient(rates["paid_engagement_rate"], rates["organic_engagement_rate"])
+    return rates
+
+
+def _unit_costs(groups: _Columns) -> _Columns:
+    costs: _Columns = {}
+    for channel in _CHANNELS:
+        costs[f"{channel}_spend_posts"] = groups[f"{channel}_spend_minimum_posts"]
+        costs[f"{channel}_spend_contradictory_posts"] = pc.fill_null(groups[f"{channel}_contradictory"], 0)
+        for unit_cost, per in (("cpe", 1), ("cpm", 1000)):
+            for side in ("minimum", "maximum"):
+                costs[f"{channel}_{unit_cost}_{side}"] = _quotient(
+                    groups[f"{channel}_{unit_cost}_spend_{side}"], groups[f"{channel}_{unit_cost}_units"], times=per
+                )
+    return costs
+
+
+def _table(columns: _Columns, schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _where(condition: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(condition, values, pa.scalar(None, values.type))
+
+
+def _quotient(dividend: pa.ChunkedArray, divisor: pa.ChunkedArray, *, times: int = 1) -> pa.ChunkedArray:
+    """`times · dividend / divisor`, null where either is null or the divisor is not above 0."""
+    divisor = _decimal(divisor)
+    return pc.divide(pc.multiply(_decimal(dividend), float(times)), _where(pc.greater(divisor, 0.0), divisor))
+
+
+def _decimal(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return values.cast(pa.float64(), safe=False)
