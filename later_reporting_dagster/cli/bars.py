@@ -1,0 +1,41 @@
+"""Progress bars that outlive Dagster's capture of a step's output."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from later_reporting_dagster.defs.progress import Progress
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """A bar a table on the terminal's standard error: partitions done, pages, rows, time left."""
+    # Dagster redirects file descriptor 2 while a step runs; a duplicate still leads to the terminal.
+    with os.fdopen(os.dup(2), "w") as stream:
+        console = Console(file=stream)
+        bars = Bars(
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("partitions, {task.fields[pages]} pages, {task.fields[rows]} rows"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        tasks = {}
+
+        def show(progress: Progress) -> None:
+            if progress.asset not in tasks:
+                tasks[progress.asset] = bars.add_task(progress.asset, total=progress.partitions, pages=0, rows=0)
+            bars.update(
+                tasks[progress.asset],
+                completed=progress.landed + progress.failed,
+                pages=progress.pages,
+                rows=progress.rows,
+            )
+
+        with bars:
+            yield show

@@ -1,0 +1,165 @@
+"""`later-reporting demo`: the whole way, on synthetic data, in a folder of its own."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox
+
+if TYPE_CHECKING:
+    from later_reporting_dagster.cli.launch import RunOutcome
+
+# No first-visit dialog, no telemetry, and a queue that is looked at every second: a demo is watched.
+DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+"""
+
+
+def run_demo(
+    *,
+    directory: Path,
+    start: date,
+    end: date,
+    instances: int,
+    posts_per_day: int,
+    seed: int,
+    ui_port: int | None,
+) -> "list[RunOutcome]":
+    """Fetches `start` to `end` of a synthetic world into `directory`, rolls up, checks, and prints the comparison.
+
+    With `ui_port`, then serves the Dagster UI on it until interrupted.
+    """
+    click.echo(BANNER)
+    options = SandboxOptions()
+    world = World.up_to(end, seed=seed, instances=instances, posts_per_day=posts_per_day)
+    with running_sandbox(create_app(world, options=options)) as base_url:
+        environment = _environment(directory, base_url=base_url, options=options, start=start)
+        # Before the definitions load: they read it.
+        os.environ.update(environment)
+        outcomes = _fill(start, end)
+        _print_comparison(start, end)
+        click.echo(f"\nThe lake:      {environment['LATER_LAKE_ROOT']}")
+        click.echo(f"Dagster home:  {environment['DAGSTER_HOME']}")
+        if ui_port is None:
+            click.echo("See it in the UI:  make ui   (or: later-reporting demo --ui)")
+        elif all(outcome.succeeded for outcome in outcomes):
+            _serve_ui(ui_port)
+    return outcomes
+
+
+def _environment(directory: Path, *, base_url: str, options: SandboxOptions, start: date) -> Mapping[str, str]:
+    home = directory / "dagster-home"
+    home.mkdir(parents=True, exist_ok=True)
+    configuration = home / "dagster.yaml"
+    if not configuration.exists():
+        configuration.write_text(DAGSTER_YAML)
+    return {
+        "DAGSTER_HOME": str(home),
+        "LATER_BASE_URL": base_url,
+        "LATER_CLIENT_ID": options.client_id,
+        "LATER_CLIENT_SECRET": options.client_secret,
+        "LATER_ACCESS_TOKEN": "",
+        "LATER_INSTANCE_IDS": "",
+        "LATER_LAKE_ROOT": str(directory / "lake"),
+        "LATER_START_DATE": start.isoformat(),
+    }
+
+
+def _fill(start: date, end: date) -> "list[RunOutcome]":
+    from later_reporting_dagster.cli import launch
+    from later_reporting_dagster.cli.bars import progress_bar
+    from later_reporting_dagster.defs.partitions import (
+        INSTANCES,
+        RANGE_END_TAG,
+        RANGE_START_TAG,
+        box_tags,
+        registered_keys,
+    )
+    from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.defs.sensors import discovered
+
+    later = LaterReportingResource.from_environment().process_config_and_initialize()
+    with launch.dagster_instance() as instance:
+        name = str(INSTANCES.name)
+        found = discovered(asyncio.run(later.wanted_instances()), registered=registered_keys(instance))
+        instance.add_dynamic_partitions(name, found.new_keys)
+        box = box_tags(start, end, registered_keys(instance))
+        days = {RANGE_START_TAG: start.isoformat(), RANGE_END_TAG: end.isoformat()}
+        with progress_bar() as show:
+            outcomes = [
+                launch.run(launch.later_posts, instance=instance, assets=[asset], tags=box, on_progress=show)
+                for asset in ("post_metrics_daily", "posts_published")
+            ]
+        outcomes.append(launch.run(launch.later_organic_paid, instance=instance, tags=days))
+        outcomes.append(launch.run(launch.later_checks, instance=instance))
+    for evaluation in outcomes[-1].checks:
+        mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")
+    return outcomes
+
+
+def _print_comparison(start: date, end: date) -> None:
+    """Organic beside paid, by platform, over all that the demo fetched. An empty cell is *not available*."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from later_reporting_dagster.defs.posts import POST_METRICS_DAILY
+    from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.lake import POSTS_SCHEMA
+    from later_reporting_dagster.rollups import organic_paid_daily
+
+    lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
+    days = [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
+    partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days)
+    posts = lake.read(POST_METRICS_DAILY.asset, partitions, schema=POSTS_SCHEMA)
+    table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, title_justify="left")
+    for heading in (
+        "",
+        "organic impressions",
+        "paid impressions",
+        "paid share",
+        "organic rate",
+        "paid rate",
+        "paid lift",
+    ):
+        table.add_column(heading, justify="right" if heading else "left", min_width=max(map(len, heading.split(" "))))
+    for row in organic_paid_daily(posts, grain=["platform"]).to_pylist():
+        table.add_row(
+            row["platform"] or "other",
+            _shown(row["organic_impressions"], "{:,}"),
+            _shown(row["paid_impressions"], "{:,}"),
+            _shown(row["paid_share_of_impressions"], "{:.1f} %"),
+            _shown(row["organic_engagement_rate"], "{:.2f} %"),
+            _shown(row["paid_engagement_rate"], "{:.2f} %"),
+            _shown(row["paid_lift"], "{:.2f} ×"),
+        )
+    Console().print(table)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _serve_ui(port: int) -> None:
+    click.echo(f"The Dagster UI:  http://127.0.0.1:{port}  (Ctrl-C stops it)")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "later_reporting_dagster.definitions"]
+    try:
+        subprocess.run([*command, "-h", "127.0.0.1", "-p", str(port)], check=False)
+    except KeyboardInterrupt:
+        click.echo("Stopped.")

@@ -1,0 +1,111 @@
+"""`later-reporting doctor`: is everything there that a run needs, and if not, what to do."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from later_reporting_dagster.client import LaterClient, LaterError
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
+
+# A token's own expiry is read against this machine's clock, with a margin of a minute.
+TOLERATED_SKEW_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor: what was looked at, whether it is well, and what to do if not."""
+
+    subject: str
+    well: bool
+    text: str
+
+
+async def examine(
+    later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> list[Finding]:
+    """Looks at settings, token, scope, rate limit, clock and lake, in that order; costs two or three requests."""
+    findings = [_settings()]
+    try:
+        client = later.client()
+    except ValueError as error:
+        findings.append(Finding("credentials", well=False, text=str(error)))
+    else:
+        async with client:
+            findings += await _service(client, later=later, now=now)
+    findings.append(_lake(later))
+    return findings
+
+
+def _settings() -> Finding:
+    try:
+        settings = LoadSettings.from_environment()
+    except ValueError as error:
+        return Finding("settings", well=False, text=str(error))
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        return Finding(
+            "settings",
+            well=False,
+            text="DAGSTER_HOME is not set: set it to the absolute path of a folder that keeps runs and partitions",
+        )
+    return Finding(
+        "settings",
+        well=True,
+        text=f"partitions from {settings.start_date}, {settings.restate_days} days restated, DAGSTER_HOME {home}",
+    )
+
+
+async def _service(client: LaterClient, *, later: LaterReportingResource, now: Callable[[], datetime]) -> list[Finding]:
+    try:
+        observed = await client.probe()
+    except LaterError as error:
+        return [Finding("token", well=False, text=str(error))]
+    findings = [Finding("token", well=True, text=f"accepted by {later.base_url}")]
+    try:
+        reachable = await client.instances()
+    except LaterError as error:
+        return [*findings, Finding("scope", well=False, text=str(error))]
+    findings.append(_scope(reachable, named=await later.wanted_instances()))
+    stated = (
+        "no limit stated" if observed.limit is None else f"{observed.limit} requests in {observed.window_seconds:g} s"
+    )
+    ours = f"asking {later.requests_per_minute} times a minute at most"
+    findings.append(Finding("rate limit", well=True, text=f"{stated}; {ours}"))
+    if observed.server_time is not None:
+        skew = (now() - observed.server_time).total_seconds()
+        well = abs(skew) <= TOLERATED_SKEW_SECONDS
+        advice = "" if well else ": set this machine's clock, or tokens and due days are misjudged"
+        findings.append(Finding("clock", well=well, text=f"{skew:+.0f} s against the server{advice}"))
+    return findings
+
+
+def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> Finding:
+    beyond = [instance_id for instance_id in named if instance_id not in reachable]
+    if not reachable:
+        return Finding(
+            "scope", well=False, text="the credentials reach no instance: have instances added to their scope"
+        )
+    if beyond:
+        return Finding(
+            "scope",
+            well=False,
+            text=f"LATER_INSTANCE_IDS names {', '.join(beyond)}, which the credentials do not reach",
+        )
+    for instance_id in named:
+        try:
+            encode_instance_id(instance_id)
+        except ValueError as error:
+            return Finding("scope", well=False, text=f"instance {instance_id!r} cannot be a partition: {error}")
+    return Finding("scope", well=True, text=f"{len(reachable)} instances within reach")
+
+
+def _lake(later: LaterReportingResource) -> Finding:
+    try:
+        lake = later.lake()
+        lake.check_writable()
+    except (LakeUnavailable, ValueError) as error:
+        return Finding("lake", well=False, text=str(error))
+    return Finding("lake", well=True, text=f"{later.lake_root} is writable")

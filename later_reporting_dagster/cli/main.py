@@ -1,0 +1,305 @@
+"""The commands. A user's mistake is one line that says what to do; what takes a while shows how far it is."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from later_reporting_dagster.sandbox import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from later_reporting_dagster.cli.launch import RunOutcome
+    from later_reporting_dagster.defs.resource import LaterReportingResource
+
+# Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
+
+RAW_ASSETS = ("post_metrics_daily", "posts_published")
+ROLLUP_ASSETS = ("organic_paid_daily", "organic_paid_by_publish_day")
+SHOWN_FAILURES = 50
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+class _Day(click.ParamType[date]):
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
+
+
+class _Asset(click.Choice[str]):
+    """An asset by its key, `later/posts_published`, or by its name alone."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(value.removeprefix("later/"), param, ctx)
+
+
+def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Turns what a user can mend into one line."""
+
+    @wraps(command)
+    def guarded(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
+        from later_reporting_dagster.client import LaterError
+        from later_reporting_dagster.lake import LakeUnavailable
+
+        try:
+            return command(*arguments, **options)
+        except (LaterError, LakeUnavailable, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return guarded
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="later-reporting-dagster")
+def main() -> None:
+    r"""Later post performance in your lake, organic against paid.
+
+    \b
+    Try it without credentials:   later-reporting demo
+    Point it at the real API:     set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
+                                  and DAGSTER_HOME, then: later-reporting doctor
+    """
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen on; 0 takes a free one.")
+@click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
+@click.option("--instances", default=8, show_default=True, type=click.IntRange(1), help="How many instances.")
+@click.option(
+    "--posts-per-day",
+    default=20,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Posts a day and instance, on average.",
+)
+@click.option(
+    "--latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds that each answer takes."
+)
+@click.option(
+    "--requests-per-window",
+    default=120,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests allowed in a window.",
+)
+@click.option(
+    "--window", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="The window's seconds."
+)
+@click.option(
+    "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
+    help="Seconds for which a token is accepted.",
+)  # fmt: skip
+@_plain_errors
+def sandbox(
+    host: str,
+    port: int,
+    seed: int,
+    instances: int,
+    posts_per_day: int,
+    latency: float,
+    requests_per_window: int,
+    window: float,
+    token_lifetime: int,
+) -> None:
+    """Serve the documented endpoint over synthetic data, on this machine.
+
+    Beside its numbered instances it has the two that the document's own example asks for.
+    """
+    from later_reporting_dagster import sandbox as room
+
+    click.echo(room.BANNER)
+    options = room.SandboxOptions(
+        latency_seconds=latency,
+        requests_per_window=requests_per_window,
+        window_seconds=window,
+        token_lifetime_seconds=token_lifetime,
+    )
+    world = room.World.up_to(
+        _yesterday(),
+        seed=seed,
+        instances=instances,
+        posts_per_day=posts_per_day,
+        further_instances=room.EXAMPLE_INSTANCE_IDS,
+    )
+
+    def tell(base_url: str) -> None:
+        click.echo(f"export LATER_BASE_URL={base_url}")
+        click.echo(f"export LATER_CLIENT_ID={options.client_id}")
+        click.echo(f"export LATER_CLIENT_SECRET={options.client_secret}")
+
+    room.serve(room.create_app(world, options=options), host=host, port=port, on_ready=tell)
+
+
+@main.command()
+@click.option("--sync", is_flag=True, help="Register those that are new as partitions; none is taken away.")
+@_plain_errors
+def instances(sync: bool) -> None:
+    """List the instances that the credentials reach, and which of them are registered as partitions."""
+    from later_reporting_dagster.defs.partitions import INSTANCES, registered_keys
+    from later_reporting_dagster.defs.sensors import discovered
+
+    later = _resource()
+    instance_ids = asyncio.run(later.wanted_instances())
+    if not sync:
+        for instance_id in instance_ids:
+            click.echo(instance_id)
+        return
+    from later_reporting_dagster.cli.launch import dagster_instance
+
+    with dagster_instance() as instance:
+        found = discovered(instance_ids, registered=registered_keys(instance))
+        if found.new_keys:
+            instance.add_dynamic_partitions(str(INSTANCES.name), found.new_keys)
+    for instance_id in instance_ids:
+        click.echo(instance_id)
+    click.echo(f"{len(instance_ids)} instances, {len(found.new_keys)} of them newly registered", err=True)
+    for instance_id, reason in found.refused.items():
+        click.echo(f"{instance_id!r} cannot be a partition: {reason}", err=True)
+    if found.refused:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
+@click.option("--start", required=True, type=_Day(), help="First day, UTC.")
+@click.option("--end", required=True, type=_Day(), help="Last day, UTC, inclusive.")
+@click.option(
+    "--instances", "wanted", multiple=True, metavar="ID[,ID…]", help="Only these; all registered ones when left out."
+)
+@click.option("--verbose", is_flag=True, help="Print the run's log too.")
+@_plain_errors
+def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbose: bool) -> None:
+    """Materialize a range of days × instances as one run.
+
+    A range names neighbours: instances that were not registered one after the other make a run a group. Exit code 1
+    lists the partitions that failed; the others have landed.
+    """
+    from later_reporting_dagster.cli import launch
+    from later_reporting_dagster.cli.bars import progress_bar
+    from later_reporting_dagster.defs.partitions import box_tags, contiguous_groups, instance_keys, registered_keys
+    from later_reporting_dagster.defs.settings import LoadSettings
+
+    _check_days(start, end, first=LoadSettings.from_environment().start_date)
+    with launch.dagster_instance() as instance, progress_bar() as show:
+        if asset in ROLLUP_ASSETS:
+            if wanted:
+                raise click.UsageError(
+                    f"later/{asset} holds all instances of a day in one partition: leave out --instances"
+                )
+            runs = [(launch.later_organic_paid, {**_range_tags(start.isoformat(), end.isoformat())})]
+        else:
+            registered = registered_keys(instance)
+            if not registered:
+                raise click.ClickException("No instance is registered: run `later-reporting instances --sync` first.")
+            keys = instance_keys(name for each in wanted for name in each.split(",") if name) or registered
+            unknown = [key for key in keys if key not in registered]
+            if unknown:
+                raise click.ClickException(
+                    f"Not registered: {', '.join(unknown)}. Registered are {', '.join(registered)};"
+                    " `later-reporting instances --sync` registers those that the credentials reach."
+                )
+            runs = [(launch.later_posts, box_tags(start, end, group)) for group in contiguous_groups(keys, registered)]
+        outcomes = [
+            launch.run(job, instance=instance, assets=[asset], tags=tags, on_progress=show, verbose=verbose)
+            for job, tags in runs
+        ]
+    _report(outcomes)
+
+
+@main.command()
+@_plain_errors
+def doctor() -> None:
+    """Check settings, token, scope, rate limit, clock and lake, each with what to do."""
+    from later_reporting_dagster.cli.doctor import examine
+
+    findings = asyncio.run(examine(_resource()))
+    for finding in findings:
+        mark = click.style("ok  ", fg="green") if finding.well else click.style("FAIL", fg="red")
+        click.echo(f"{mark}  {finding.subject:<12} {finding.text}")
+    if not all(finding.well for finding in findings):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option(
+    "--directory", default=".later-demo", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+    help="Where everything goes; it can be deleted at any time.",
+)  # fmt: skip
+@click.option("--days", default=14, show_default=True, type=click.IntRange(1, 365), help="Days up to yesterday.")
+@click.option("--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Instances.")
+@click.option("--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts a day and instance.")
+@click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
+@click.option("--ui", is_flag=True, help="Then open the Dagster UI on it, with the sandbox behind it.")
+@click.option("--ui-port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@_plain_errors
+def demo(
+    directory: Path, days: int, instance_count: int, posts_per_day: int, seed: int, ui: bool, ui_port: int
+) -> None:
+    """See all of it on synthetic data: fetch two weeks, roll them up, check them, compare organic with paid."""
+    from later_reporting_dagster.cli.demo import run_demo
+
+    yesterday = _yesterday()
+    outcomes = run_demo(
+        directory=directory.resolve(),
+        start=yesterday - timedelta(days=days - 1),
+        end=yesterday,
+        instances=instance_count,
+        posts_per_day=posts_per_day,
+        seed=seed,
+        ui_port=ui_port if ui else None,
+    )
+    _report(outcomes)
+
+
+def _report(outcomes: "Sequence[RunOutcome]") -> None:
+    """Says what failed, if anything, and exits with 1 then."""
+    failed = {key: reason for outcome in outcomes for key, reason in outcome.failed.items()}
+    for key in sorted(failed)[:SHOWN_FAILURES]:
+        click.echo(f"failed  {key}  {failed[key]}", err=True)
+    if len(failed) > SHOWN_FAILURES:
+        click.echo(f"failed  … and {len(failed) - SHOWN_FAILURES} more: see the run in the UI", err=True)
+    for outcome in outcomes:
+        if outcome.error:
+            click.echo(f"Error: {outcome.error}", err=True)
+    if not all(outcome.succeeded for outcome in outcomes):
+        raise SystemExit(1)
+
+
+def _check_days(start: date, end: date, *, first: date) -> None:
+    if end < start:
+        raise click.UsageError(f"--end {end} is before --start {start}")
+    if start < first:
+        raise click.UsageError(
+            f"--start {start} is before the first partition: set LATER_START_DATE, now {first}, earlier"
+        )
+    if end > _yesterday():
+        raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
+
+
+def _range_tags(start: str, end: str) -> dict[str, str]:
+    from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+
+    return {RANGE_START_TAG: start, RANGE_END_TAG: end}
+
+
+def _resource() -> "LaterReportingResource":
+    from later_reporting_dagster.defs.resource import LaterReportingResource
+
+    later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
+    return later
+
+
+def _yesterday() -> date:
+    return datetime.now(UTC).date() - timedelta(days=1)

@@ -1,0 +1,46 @@
+"""The code location: one `Definitions` object that loads offline and without secrets."""
+
+import dagster as dg
+
+from later_reporting_dagster.defs.checks import posts_checks
+from later_reporting_dagster.defs.jobs import checks_job, posts_job, rollups_job
+from later_reporting_dagster.defs.organic_paid import (
+    ORGANIC_PAID_BY_PUBLISH_DAY,
+    ORGANIC_PAID_DAILY,
+    rollup_asset,
+    rollup_checks,
+)
+from later_reporting_dagster.defs.partitions import daily_instance_partitions, daily_partitions
+from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED, posts_asset
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.schedules import daily_schedule
+from later_reporting_dagster.defs.sensors import automation_sensor, instances_sensor
+from later_reporting_dagster.defs.settings import LoadSettings
+
+
+def definitions(settings: LoadSettings) -> dg.Definitions:
+    """All that Dagster shows of this project, shaped by `settings`."""
+    sources = (POST_METRICS_DAILY, POSTS_PUBLISHED)
+    rollups = (ORGANIC_PAID_DAILY, ORGANIC_PAID_BY_PUBLISH_DAY)
+    grid = daily_instance_partitions(settings.start_date)
+    days = daily_partitions(settings.start_date)
+    due_hour_utc = settings.due_hour_utc
+    return dg.Definitions(
+        assets=[
+            *(posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc) for source in sources),
+            *(rollup_asset(rollup, partitions_def=days, due_hour_utc=due_hour_utc) for rollup in rollups),
+        ],
+        asset_checks=[
+            *(posts_checks(source, due_hour_utc=due_hour_utc) for source in sources),
+            *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
+        ],
+        resources={"later": LaterReportingResource.from_environment()},
+        jobs=[posts_job, rollups_job, checks_job],
+        schedules=[daily_schedule(start_date=settings.start_date, restate_days=settings.restate_days)],
+        sensors=[instances_sensor(start_date=settings.start_date), automation_sensor],
+        # A run is one or two steps that wait for the network: a process for each would only cost its start.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(LoadSettings.from_environment())

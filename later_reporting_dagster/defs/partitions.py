@@ -1,0 +1,113 @@
+"""Partitions: a UTC day × an instance for what is fetched, a UTC day for what is rolled up."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date
+
+import dagster as dg
+from dagster import AssetExecutionContext, MultiPartitionKey
+
+from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id
+
+INSTANCES = dg.DynamicPartitionsDefinition(name="later_instance")
+
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+
+
+def daily_partitions(start_date: date) -> dg.DailyPartitionsDefinition:
+    """UTC days from `start_date` up to yesterday."""
+    return dg.DailyPartitionsDefinition(start_date=start_date.isoformat(), timezone="UTC")
+
+
+def daily_instance_partitions(start_date: date) -> dg.MultiPartitionsDefinition:
+    """The grid of days × registered instances; a key reads `2024-01-03|instance_000`."""
+    return dg.MultiPartitionsDefinition({"date": daily_partitions(start_date), "instance": INSTANCES})
+
+
+def partition_key(partition: Partition) -> str:
+    """The Dagster key of a lake partition."""
+    day = partition.day.isoformat()
+    if partition.instance_id is None:
+        return day
+    return MultiPartitionKey({"date": day, "instance": encode_instance_id(partition.instance_id)})
+
+
+def lake_partition(key: str) -> Partition:
+    """The lake partition of a Dagster key, of either kind."""
+    day, separator, instance_key = key.partition("|")
+    return Partition(
+        day=date.fromisoformat(day),
+        instance_id=decode_instance_id(instance_key) if separator else None,
+    )
+
+
+def lake_partitions(context: AssetExecutionContext) -> list[Partition]:
+    """The partitions that a run is to fill.
+
+    Raises:
+        Failure: there are none, as in a range whose end comes before its start.
+    """
+    try:
+        partitions = [lake_partition(key) for key in context.partition_keys]
+    except ValueError as error:
+        raise dg.Failure(
+            f"{error}. Instances are registered by `later-reporting instances --sync` or the later_instances sensor.",
+            allow_retries=False,
+        ) from None
+    if not partitions:
+        tags = context.run.tags
+        raise dg.Failure(
+            f"The range {tags.get(RANGE_START_TAG)} to {tags.get(RANGE_END_TAG)} holds no partition: its end comes"
+            " before its start. Days are ordered by date, instances by when they were registered.",
+            allow_retries=False,
+        )
+    return partitions
+
+
+def registered_instances(instance: dg.DagsterInstance) -> list[str]:
+    """The ids of the registered instances, in the order of registration."""
+    return [_instance_id(key) for key in registered_keys(instance)]
+
+
+def registered_keys(instance: dg.DagsterInstance) -> list[str]:
+    """The partition keys of the registered instances, in the order of registration."""
+    return list(instance.get_dynamic_partitions(str(INSTANCES.name)))
+
+
+def box_tags(start: date, end: date, instance_keys: Sequence[str]) -> dict[str, str]:
+    """Run tags for the days `start` to `end`, inclusive, × `instance_keys`, which are contiguous as registered."""
+    return {
+        RANGE_START_TAG: f"{start.isoformat()}|{instance_keys[0]}",
+        RANGE_END_TAG: f"{end.isoformat()}|{instance_keys[-1]}",
+    }
+
+
+def contiguous_groups(wanted: Collection[str], registered: Sequence[str]) -> list[list[str]]:
+    """`wanted` instance keys in the groups that a range can name: neighbours in the order of registration."""
+    groups: list[list[str]] = []
+    previous_wanted = False
+    for key in registered:
+        if key in wanted:
+            if previous_wanted:
+                groups[-1].append(key)
+            else:
+                groups.append([key])
+        previous_wanted = key in wanted
+    return groups
+
+
+def instance_keys(instance_ids: Iterable[str]) -> list[str]:
+    """The partition keys of instances, in their order.
+
+    Raises:
+        ValueError: an id that cannot be a partition.
+    """
+    return [encode_instance_id(instance_id) for instance_id in instance_ids]
+
+
+def _instance_id(key: str) -> str:
+    # A key that someone typed into the UI may be no encoding: it names itself, and is missed like any other instance.
+    try:
+        return decode_instance_id(key)
+    except ValueError:
+        return key

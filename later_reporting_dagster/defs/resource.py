@@ -1,0 +1,93 @@
+"""The configurable resource: from settings to a client of the API and a lake to land in."""
+
+from collections.abc import Callable
+
+import dagster as dg
+from pydantic import Field
+
+from later_reporting_dagster.client import (
+    AccessToken,
+    ClientCredentials,
+    ClientEvent,
+    LaterClient,
+    RateLimiter,
+    shared_state_path,
+)
+from later_reporting_dagster.defs.settings import (
+    DEFAULT_BASE_URL,
+    DEFAULT_REQUESTS_PER_MINUTE,
+    default_lake_root,
+    from_environment,
+)
+from later_reporting_dagster.lake import Lake
+
+
+class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Later's Reporting API and the lake that its posts land in.
+
+    Every field can be given in code, by its environment variable, or in the Launchpad.
+    """
+
+    base_url: str = Field(default=DEFAULT_BASE_URL, description="Where the API is. https, but for loopback.")
+    client_id: str = Field(default="", description="Client id of the API credentials.", repr=False)
+    client_secret: str = Field(default="", description="Client secret of the API credentials.", repr=False)
+    access_token: str = Field(
+        default="", description="A ready bearer token, used instead of client id and secret.", repr=False
+    )
+    instance_ids: str = Field(
+        default="", description="Instances to work on, comma-separated. Empty: all that the credentials reach."
+    )
+    lake_root: str = Field(default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.")
+    requests_per_minute: int = Field(
+        default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
+    )
+
+    @classmethod
+    def from_environment(cls) -> "LaterReportingResource":
+        """The resource as the environment describes it; needs none of it to be there, and reads no secret yet."""
+        return cls(
+            base_url=from_environment("LATER_BASE_URL", DEFAULT_BASE_URL),
+            client_id=from_environment("LATER_CLIENT_ID", ""),
+            client_secret=from_environment("LATER_CLIENT_SECRET", ""),
+            access_token=from_environment("LATER_ACCESS_TOKEN", ""),
+            instance_ids=from_environment("LATER_INSTANCE_IDS", ""),
+            lake_root=from_environment("LATER_LAKE_ROOT", default_lake_root()),
+            requests_per_minute=from_environment("LATER_REQUESTS_PER_MINUTE", DEFAULT_REQUESTS_PER_MINUTE),
+        )
+
+    def credentials(self) -> ClientCredentials | AccessToken:
+        """A ready token where there is one, else client id and secret.
+
+        Raises:
+            ValueError: neither is set.
+        """
+        if self.access_token:
+            return AccessToken(self.access_token)
+        if self.client_id and self.client_secret:
+            return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
+        raise ValueError("no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN")
+
+    def client(self, *, on_event: Callable[[ClientEvent], None] | None = None) -> LaterClient:
+        """A client that shares its rate limit with all processes of this machine.
+
+        Raises:
+            ValueError: a setting is missing or wrong; the message says which and what to do.
+        """
+        return LaterClient(
+            base_url=self.base_url,
+            credentials=self.credentials(),
+            limiter=RateLimiter(requests=self.requests_per_minute, state_path=shared_state_path(self.base_url)),
+            on_event=on_event,
+        )
+
+    def lake(self) -> Lake:
+        """The lake under `lake_root`."""
+        return Lake(self.lake_root)
+
+    async def wanted_instances(self) -> tuple[str, ...]:
+        """The instances to work on: those that the settings name, else all that the credentials reach."""
+        named = tuple(name.strip() for name in self.instance_ids.split(",") if name.strip())
+        if named:
+            return named
+        async with self.client() as client:
+            return await client.instances()

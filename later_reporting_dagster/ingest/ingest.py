@@ -1,0 +1,303 @@
+"""Asks the planned queries and lands each partition as soon as it is complete and verified.
+
+What goes wrong costs as little as it can: a query that fails is asked again in smaller parts, an instance that is
+forbidden or always fails costs its own partitions alone, and nothing is written from a walk that is not good.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from urllib.parse import urlencode
+
+import msgspec
+import pyarrow as pa
+
+from later_reporting_dagster.client import (
+    CredentialsRejected,
+    InstanceForbidden,
+    LaterClient,
+    LaterError,
+    Retriable,
+    TooManyPosts,
+    Walk,
+    WalkInconsistent,
+)
+from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
+from later_reporting_dagster.ingest.plan import by_content_types, by_instances, narrower, partitions_of, plan
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Written, posts_table
+
+# Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
+# while a third is being written; each holds at most 50,000 posts in memory.
+CONCURRENT_QUERIES = 3
+# An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
+FAILURES_TO_GIVE_UP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A raw table: its name in the lake and the date basis that its queries use."""
+
+    asset: str
+    date_basis: DateBasis
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days."""
+
+    queries: tuple[str, ...]
+    pages: int
+    requests: int
+    retries: int
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """A partition that lies in the lake, complete and verified, with its rows as written."""
+
+    partition: Partition
+    written: Written
+    table: pa.Table
+    bad_rows: int
+    fetched: Fetched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A partition that stayed as it was, and why."""
+
+    partition: Partition
+    error: LaterError | LakeUnavailable
+
+
+Outcome = Landed | Failed
+
+
+async def ingest(
+    partitions: Collection[Partition],
+    *,
+    source: Source,
+    client: LaterClient,
+    lake: Lake,
+    deliver: Callable[[Outcome], None],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Lands `partitions` of `source`, and delivers exactly one outcome for each, as soon as it is known.
+
+    `deliver` is called from worker threads and may block, which holds up the fetching. What fails for a reason of the
+    service or of the lake is an outcome, not an exception.
+    """
+    await _Ingest(source=source, client=client, lake=lake, deliver=deliver, now=now).run(
+        plan(partitions, date_basis=source.date_basis)
+    )
+
+
+class _Ingest:
+    def __init__(
+        self,
+        *,
+        source: Source,
+        client: LaterClient,
+        lake: Lake,
+        deliver: Callable[[Outcome], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._lake = lake
+        self._deliver = deliver
+        self._now = now
+        self._rejected: CredentialsRejected | None = None
+        self._given_up: dict[str, LaterError] = {}
+        self._failures: dict[str, int] = {}
+        self._reachable: frozenset[str] | None = None
+
+    async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
+        remaining = iter(queries)
+
+        async def work() -> None:
+            for query in remaining:
+                await self._answer(query)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(CONCURRENT_QUERIES, len(queries))):
+                workers.create_task(work())
+
+    async def _answer(self, whole: PostPerformanceQuery) -> None:
+        query = await self._worth_asking(whole)
+        if query is None:
+            return
+        try:
+            walks = await self._walks(query)
+        except CredentialsRejected as error:
+            self._rejected = error
+            await self._fail(query, error)
+        except InstanceForbidden as error:
+            await self._ask_without_the_forbidden(query, error)
+        except TooManyPosts as error:
+            await self._ask_in_parts(narrower(query, total_items=error.total_items), of=query, error=error)
+        except Retriable as error:
+            self._note_failure(query, error)
+            await self._ask_in_parts(by_instances(query), of=query, error=error)
+        except WalkInconsistent as error:
+            await self._ask_in_parts(narrower(query), of=query, error=error)
+        except LaterError as error:
+            await self._fail(query, error)
+        else:
+            for instance_id in query.instance_ids:
+                self._failures.pop(instance_id, None)
+            await asyncio.to_thread(self._land, query, walks)
+
+    async def _walks(self, query: PostPerformanceQuery) -> list[Walk]:
+        """The walks that hold the query's posts: one, or one a content type where a single partition is too large."""
+        try:
+            return [await self._client.walk(query)]
+        except TooManyPosts as error:
+            parts = by_content_types(query, total_items=error.total_items)
+            if not parts or len(partitions_of(query)) > 1:
+                raise
+            walks = [walk for part in parts for walk in await self._walks(part)]
+            found = sum(walk.total_items for walk in walks)
+            if found != error.total_items:
+                raise WalkInconsistent(
+                    f"{_named(query)} has {error.total_items} posts, too many for one query, but {found} when asked by"
+                    " content type: the rest is of types that cannot be asked for, or posts came in between. Try again."
+                ) from error
+            return walks
+
+    async def _worth_asking(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
+        """The query without the instances that are given up, whose partitions fail here; None when nothing is left."""
+        if self._rejected is not None:
+            await self._fail(query, self._rejected)
+            return None
+        for instance_id in query.instance_ids:
+            if instance_id in self._given_up:
+                await self._fail(replace(query, instance_ids=(instance_id,)), self._given_up[instance_id])
+        wanted = tuple(instance_id for instance_id in query.instance_ids if instance_id not in self._given_up)
+        return replace(query, instance_ids=wanted) if wanted else None
+
+    def _note_failure(self, query: PostPerformanceQuery, error: LaterError) -> None:
+        """Counts the failures of an instance that was asked for alone, where no other can be the cause."""
+        if len(query.instance_ids) == 1:
+            (instance_id,) = query.instance_ids
+            self._failures[instance_id] = self._failures.get(instance_id, 0) + 1
+            if self._failures[instance_id] >= FAILURES_TO_GIVE_UP:
+                self._given_up[instance_id] = error
+
+    async def _ask_in_parts(
+        self, parts: Sequence[PostPerformanceQuery], *, of: PostPerformanceQuery, error: LaterError
+    ) -> None:
+        if not parts:
+            await self._fail(of, error)
+        for part in parts:
+            await self._answer(part)
+
+    async def _ask_without_the_forbidden(self, query: PostPerformanceQuery, error: InstanceForbidden) -> None:
+        if len(query.instance_ids) == 1:
+            self._given_up[query.instance_ids[0]] = error
+            await self._fail(query, error)
+            return
+        reachable = await self._reachable_instances()
+        forbidden = set() if reachable is None else set(query.instance_ids) - reachable
+        for instance_id in forbidden:
+            self._given_up[instance_id] = InstanceForbidden(
+                f"instance {instance_id!r} is not within reach of these credentials: "
+                "have it added to their scope, or retire its partition",
+                instance_ids=(instance_id,),
+            )
+        # Where the scope does not tell which one it is, each is asked for alone.
+        parts = [query] if forbidden else [replace(query, instance_ids=(each,)) for each in query.instance_ids]
+        await self._ask_in_parts(parts, of=query, error=error)
+
+    async def _reachable_instances(self) -> frozenset[str] | None:
+        if self._reachable is None:
+            try:
+                self._reachable = frozenset(await self._client.instances())
+            except LaterError:
+                return None
+        return self._reachable
+
+    async def _fail(self, query: PostPerformanceQuery, error: LaterError | LakeUnavailable) -> None:
+        # In a thread, because delivery may wait for whoever takes the outcomes.
+        await asyncio.to_thread(self._deliver_failures, partitions_of(query), error)
+
+    def _deliver_failures(self, partitions: Sequence[Partition], error: LaterError | LakeUnavailable) -> None:
+        for partition in partitions:
+            self._deliver(Failed(partition=partition, error=error))
+
+    def _land(self, query: PostPerformanceQuery, walks: Sequence[Walk]) -> None:
+        """Splits an answer into its partitions and writes them; a day without posts is a file without rows."""
+        asset, lake = self._source.asset, self._lake
+        partitions = partitions_of(query)
+        posts: dict[Partition, list[Post]] = {}
+        for walk in walks:
+            for post in walk.posts:
+                partition = Partition(day=_day_of(post.post_date, query), instance_id=post.instance_id)
+                posts.setdefault(partition, []).append(post)
+        bad_rows, homeless = _by_partition([row for walk in walks for row in walk.bad_rows], query, set(partitions))
+        queries = tuple(_named(walk.query) for walk in walks)
+        fetched = Fetched(
+            queries=queries,
+            pages=sum(walk.pages for walk in walks),
+            requests=sum(walk.requests for walk in walks),
+            retries=sum(walk.retries for walk in walks),
+            partitions=len(partitions),
+        )
+        facts = {
+            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            "queries": msgspec.json.encode(queries).decode(),
+        }
+        try:
+            lake.quarantine_query(asset, homeless, query=_named(query))
+        except LakeUnavailable as error:
+            self._deliver_failures(partitions, error)
+            return
+        for partition in partitions:
+            table = posts_table(posts.get(partition, []))
+            bad = bad_rows.get(partition, [])
+            try:
+                lake.quarantine(asset, partition, bad, query=_named(query))
+                written = lake.write(asset, partition, table, facts=facts)
+            except LakeUnavailable as error:
+                self._deliver(Failed(partition=partition, error=error))
+            else:
+                self._deliver(
+                    Landed(partition=partition, written=written, table=table, bad_rows=len(bad), fetched=fetched)
+                )
+
+
+def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
+    """The day of the partition that a row belongs to: its own UTC day, or the one that was asked for."""
+    if query.date_basis is DateBasis.PERFORMANCE_DATE:
+        return query.start_date
+    return post_date.astimezone(UTC).date()
+
+
+def _by_partition(
+    bad_rows: Sequence[BadRow], query: PostPerformanceQuery, partitions: set[Partition]
+) -> tuple[dict[Partition, list[BadRow]], list[BadRow]]:
+    """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
+    found: dict[Partition, list[BadRow]] = {}
+    homeless: list[BadRow] = []
+    for row in bad_rows:
+        partition = _partition_of(row, query)
+        if partition in partitions:
+            found.setdefault(partition, []).append(row)
+        else:
+            homeless.append(row)
+    return found, homeless
+
+
+def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
+    instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
+    if instance_id is None:
+        return None
+    if query.start_date == query.end_date:
+        return Partition(day=query.start_date, instance_id=instance_id)
+    return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
+
+
+def _named(query: PostPerformanceQuery) -> str:
+    return urlencode(query.parameters())

@@ -1,0 +1,70 @@
+"""What must hold of a raw table whatever the service answered: pure questions to an Arrow table."""
+
+from datetime import UTC, datetime, time, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.contract import METRICS, DateBasis
+from later_reporting_dagster.lake import POST_KEY, Partition
+
+# Rates are rounded to two decimals [S], so half a hundredth either way; the rest is the slop of binary fractions.
+ROUNDING = 0.005 + 1e-6
+
+
+def duplicate_keys(posts: pa.Table) -> int:
+    """How many rows share their key with an earlier row."""
+    distinct: int = posts.select(list(POST_KEY)).group_by(list(POST_KEY)).aggregate([]).num_rows
+    return int(posts.num_rows) - distinct
+
+
+def rows_outside(posts: pa.Table, *, partition: Partition, date_basis: DateBasis) -> int:
+    """How many rows of a partition's file belong to another partition.
+
+    By `performance_date` a post of any age may report on a day, but none that was published after it.
+    """
+    next_day = datetime.combine(partition.day + timedelta(days=1), time.min, tzinfo=UTC)
+    first = next_day - timedelta(days=1) if date_basis is DateBasis.POST_DATE else datetime.min.replace(tzinfo=UTC)
+    post_date = posts["post_date"]
+    inside = pc.and_(
+        pc.equal(posts["instance_id"], pa.scalar(partition.instance_id, pa.string())),
+        pc.and_(
+            pc.greater_equal(post_date, pa.scalar(first, post_date.type)),
+            pc.less(post_date, pa.scalar(next_day, post_date.type)),
+        ),
+    )
+    return int(posts.num_rows) - int(pc.sum(inside).as_py() or 0)
+
+
+def rates_that_disagree(posts: pa.Table) -> dict[str, int]:
+    """How many rows state a rate that their own counts contradict by more than rounding, by rate; none: empty.
+
+    The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are one
+    cost. A row that lacks a part of the comparison is not compared.
+    """
+    disagreeing: dict[str, int] = {}
+    for prefix in ("", "paid_"):
+        engagements = pc.cast(posts[f"{prefix}engagements"], pa.float64())
+        thousands = pc.divide(pc.cast(posts[f"{prefix}impressions"], pa.float64()), 1000.0)
+        rate, cpe, cpm = (posts[f"{prefix}{name}"] for name in ("engagement_rate", "cpe", "cpm"))
+        # Compared as products, so that a zero denominator needs no case of its own.
+        wrong_rate = pc.greater(
+            pc.abs(pc.subtract(pc.multiply(rate, thousands), pc.divide(engagements, 10.0))),
+            pc.add(pc.multiply(thousands, ROUNDING), 1e-9),
+        )
+        wrong_cost = pc.greater(
+            pc.abs(pc.subtract(pc.multiply(cpe, engagements), pc.multiply(cpm, thousands))),
+            pc.add(pc.multiply(pc.add(engagements, thousands), ROUNDING), 1e-9),
+        )
+        for name, wrong in ((f"{prefix}engagement_rate", wrong_rate), (f"{prefix}cpe and {prefix}cpm", wrong_cost)):
+            count = int(pc.sum(wrong).as_py() or 0)
+            if count:
+                disagreeing[name] = count
+    return disagreeing
+
+
+def null_shares(posts: pa.Table) -> dict[str, float]:
+    """The share of rows, 0 to 1, for which each metric is not available; empty for a table without rows."""
+    if not posts.num_rows:
+        return {}
+    return {metric.column: posts[metric.column].null_count / posts.num_rows for metric in METRICS}

@@ -1,0 +1,123 @@
+"""The planner: every wanted partition exactly once, nothing else, and never more queries than partitions."""
+
+from collections import Counter
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import ContentType, DateBasis, PostPerformanceQuery
+from later_reporting_dagster.ingest.plan import (
+    MAXIMUM_DAYS,
+    MAXIMUM_INSTANCE_CHARACTERS,
+    MAXIMUM_POSTS,
+    by_content_types,
+    by_instances,
+    narrower,
+    partitions_of,
+    plan,
+)
+from later_reporting_dagster.lake import Partition
+
+FIRST = date(2024, 1, 1)
+
+partitions = st.builds(
+    lambda offset, instance: Partition(FIRST + timedelta(days=offset), instance),
+    st.integers(0, 12),
+    st.sampled_from(["a", "b", "c", "ä|,/", "."]),
+)
+date_bases = st.sampled_from(DateBasis)
+
+
+def box(days: int, instances: int) -> list[Partition]:
+    return [Partition(FIRST + timedelta(days=day), f"i{index}") for day in range(days) for index in range(instances)]
+
+
+def filled(queries: list[PostPerformanceQuery]) -> Counter[Partition]:
+    return Counter(partition for query in queries for partition in partitions_of(query))
+
+
+@given(st.sets(partitions, max_size=40), date_bases)
+def test_each_wanted_partition_is_asked_for_exactly_once_and_no_other(
+    wanted: set[Partition], date_basis: DateBasis
+) -> None:
+    queries = plan(wanted, date_basis=date_basis)
+    assert filled(queries) == Counter(wanted)
+    assert len(queries) <= len(wanted)
+    assert [query.start_date for query in queries] == sorted(query.start_date for query in queries)
+
+
+@given(st.sets(partitions, min_size=1, max_size=40))
+def test_by_performance_date_each_day_is_one_query(wanted: set[Partition]) -> None:
+    queries = plan(wanted, date_basis=DateBasis.PERFORMANCE_DATE)
+    assert all(query.start_date == query.end_date for query in queries)
+    assert len(queries) == len({partition.day for partition in wanted})
+
+
+def test_by_post_date_a_box_of_days_and_instances_is_one_query() -> None:
+    (query,) = plan(box(365, 8), date_basis=DateBasis.POST_DATE)
+    assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=364))
+    assert query.instance_ids == tuple(f"i{index}" for index in range(8))
+
+
+def test_a_range_beyond_two_years_is_cut() -> None:
+    queries = plan(box(MAXIMUM_DAYS + 1, 1), date_basis=DateBasis.POST_DATE)
+    assert [len(partitions_of(query)) for query in queries] == [MAXIMUM_DAYS, 1]
+
+
+def test_so_many_instances_that_the_url_would_be_long_are_asked_for_in_groups() -> None:
+    wanted = [Partition(FIRST, f"{index:0>100}") for index in range(200)]
+    queries = plan(wanted, date_basis=DateBasis.PERFORMANCE_DATE)
+    assert len(queries) > 1
+    assert filled(queries) == Counter(wanted)
+    assert all(
+        sum(len(f"&instanceIds={name}") for name in query.instance_ids) <= MAXIMUM_INSTANCE_CHARACTERS
+        for query in queries
+    )
+
+
+def test_a_partition_without_an_instance_is_refused() -> None:
+    with pytest.raises(ValueError, match="names no instance"):
+        plan([Partition(FIRST)], date_basis=DateBasis.POST_DATE)
+
+
+@given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 1_000_000), date_bases)
+def test_narrower_queries_fill_the_same_partitions(
+    days: int, instances: int, total_items: int, date_basis: DateBasis
+) -> None:
+    for query in plan(box(min(days, 30), instances), date_basis=date_basis):
+        parts = narrower(query, total_items=total_items)
+        if len(partitions_of(query)) == 1:
+            assert parts == []
+        else:
+            assert len(parts) >= 2
+            assert filled(parts) == filled([query])
+
+
+def test_a_large_query_is_split_into_as_many_parts_as_its_posts_need() -> None:
+    (query,) = plan(box(365, 8), date_basis=DateBasis.POST_DATE)
+    parts = narrower(query, total_items=10 * MAXIMUM_POSTS)
+    assert len(parts) == 13
+    assert {len(part.instance_ids) for part in parts} == {8}
+
+
+def test_by_instances_keeps_the_days_together() -> None:
+    (query,) = plan(box(10, 3), date_basis=DateBasis.POST_DATE)
+    parts = by_instances(query)
+    assert filled(parts) == filled([query])
+    assert {(part.start_date, part.end_date) for part in parts} == {(query.start_date, query.end_date)}
+    assert by_instances(parts[0]) == []
+
+
+def test_one_partition_is_split_by_content_types_until_one_is_left() -> None:
+    (query,) = plan(box(1, 1), date_basis=DateBasis.PERFORMANCE_DATE)
+    asked = []
+    pending = [query]
+    while pending:
+        part = pending.pop()
+        parts = by_content_types(part, total_items=MAXIMUM_POSTS + 1)
+        pending += parts
+        if not parts:
+            asked.append(part.content_types)
+    assert sorted(asked) == sorted((content_type,) for content_type in ContentType)
