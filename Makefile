@@ -1,0 +1,55 @@
+# Each target does its own set-up: a virtual environment in .venv, and for `test` a browser where none is there.
+# It needs Python 3.11 to 3.13 and make; PYTHON=… picks another interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+BIN := .venv/bin
+
+.PHONY: help demo ui test lint bench browser clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: .venv/installed ## Fetch, roll up, check and compare two weeks of synthetic data, under .later-demo
+	$(BIN)/later-reporting demo
+
+ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at http://127.0.0.1:3000
+	$(BIN)/later-reporting demo --ui
+
+test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/installed-test ## Style, types and the rules of who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed-bench ## Requests and time against their lower bounds
+	$(BIN)/python -m tests.bench
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium; }
+
+clean: ## Remove the virtual environment and the demo
+	rm -rf .venv .later-demo
+
+.venv/bin/python:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed: install one, or name it with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+		echo "This Python has no venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-test .venv/installed-bench: .venv/installed-%: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
+	@touch $@
