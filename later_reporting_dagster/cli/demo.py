@@ -128,17 +128,17 @@ def _print_comparison(start: date, end: date) -> None:
     days = [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
     partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days)
     posts = lake.read(POST_METRICS_DAILY.asset, partitions, schema=POSTS_SCHEMA)
-    table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, title_justify="left")
-    for heading in (
-        "",
-        "organic impressions",
-        "paid impressions",
-        "paid share",
-        "organic rate",
-        "paid rate",
-        "paid lift",
+    table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("platform")
+    for first, second in (
+        ("organic", "impressions"),
+        ("paid", "impressions"),
+        ("paid", "share"),
+        ("organic", "rate"),
+        ("paid", "rate"),
+        ("paid", "lift"),
     ):
-        table.add_column(heading, justify="right" if heading else "left", min_width=max(map(len, heading.split(" "))))
+        table.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
     for row in organic_paid_daily(posts, grain=["platform"]).to_pylist():
         table.add_row(
             row["platform"] or "other",

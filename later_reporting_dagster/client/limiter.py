@@ -44,7 +44,7 @@ class Rate:
     @property
     def padded_window_seconds(self) -> float:
         """The window with room for jitter: one request arrives late, its successor a window later arrives early."""
-        return self.window_seconds * 1.02 + 0.05
+        return self.window_seconds * 1.03 + 0.1
 
 
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:

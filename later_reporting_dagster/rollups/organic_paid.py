@@ -111,13 +111,16 @@ def _spend_columns() -> Iterator[Column]:
             f"{spend}_contradictory_posts",
             f"Posts whose {channel} CPE and CPM cannot both be true; they are in no bounds",
         )
-        for unit_cost, measure, units in (("cpe", "engagement", ""), ("cpm", "impression", "1000 ")):
+        for unit_cost, measure, unit in (
+            ("cpe", "engagements", "engagement"),
+            ("cpm", "impressions", "1000 impressions"),
+        ):
             for side in ("minimum", "maximum"):
                 yield _money(
                     f"{channel}_{unit_cost}_{side}",
-                    f"The {side} of spend per {units}{measure}: sum by sum, over just the posts whose spend is bounded"
-                    f" and that report {measure}s; null when there are none, or no {measure}s",
-                    f"currency per {units}{measure}",
+                    f"The {side} of spend per {unit}: sum by sum, over just the posts whose spend is bounded and that"
+                    f" report {measure}; null when there are none, or no {measure}",
+                    f"currency per {unit}",
                 )
 
 

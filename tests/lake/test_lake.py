@@ -1,0 +1,265 @@
+import threading
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.lake import (
+    POSTS_SCHEMA,
+    Lake,
+    Partition,
+    PartitionDamaged,
+    content_hash_of,
+    partition_path,
+)
+from tests.lake.conftest import DAY, files_of, rows
+
+ODD_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
+
+
+def test_what_is_written_is_read_back_exactly(lake: Lake) -> None:
+    written = lake.write("posts", DAY, rows(), facts={"fetched_at": "2024-01-04T05:00:00Z"})
+
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
+    facts = lake.facts("posts", DAY)
+    assert facts is not None
+    assert (written.rows, written.bytes, written.content_hash) == (20, facts.bytes, facts.content_hash)
+    assert facts.content_hash == content_hash_of(rows())
+    assert facts.facts == {"fetched_at": "2024-01-04T05:00:00Z"}
+    assert (written.changed, written.url) == (True, lake.url("posts", DAY))
+
+
+def test_a_partition_is_replaced_whole(lake: Lake) -> None:
+    lake.write("posts", DAY, rows(20))
+    assert lake.write("posts", DAY, rows(3)).changed
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(3))
+
+
+def test_the_same_rows_again_change_nothing_not_even_the_facts(lake: Lake) -> None:
+    first = lake.write("posts", DAY, rows(), facts={"fetched_at": "first"})
+    again = lake.write("posts", DAY, rows(), facts={"fetched_at": "second"})
+    facts = lake.facts("posts", DAY)
+    assert facts is not None
+    assert facts.facts == {"fetched_at": "first"}
+    assert not again.changed
+    assert (again.url, again.rows, again.bytes, again.content_hash) == (
+        first.url,
+        first.rows,
+        first.bytes,
+        first.content_hash,
+    )
+
+
+def test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file(lake: Lake) -> None:
+    assert lake.partitions("posts") == []
+    assert lake.facts("posts", DAY) is None
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
+
+    assert lake.write("posts", DAY, rows(0)).rows == 0
+
+    assert lake.partitions("posts") == [DAY]
+    facts = lake.facts("posts", DAY)
+    assert facts is not None
+    assert facts.rows == 0
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
+
+
+def test_read_gives_the_partitions_that_exist_in_the_order_asked(lake: Lake) -> None:
+    partitions = [Partition(date(2024, 1, day), "a") for day in range(1, 6)]
+    for partition in partitions[::2]:
+        lake.write("posts", partition, rows(2, instance_id=str(partition.day)))
+    table = lake.read("posts", reversed(partitions), schema=POSTS_SCHEMA)
+    assert table.column("instance_id").to_pylist() == [
+        day for day in ("2024-01-05", "2024-01-03", "2024-01-01") for _ in range(2)
+    ]
+
+
+def test_partitions_are_listed_sorted_and_by_day(lake: Lake) -> None:
+    first, second, third = (Partition(date(2024, 1, day), name) for day, name in ((1, "b"), (2, "a"), (2, "b")))
+    for partition in (third, first, second):
+        lake.write("posts", partition, rows(1))
+    lake.write("other", Partition(date(2024, 1, 1)), rows(1))
+    assert lake.partitions("posts") == [first, second, third]
+    assert lake.partitions("posts", days=[date(2024, 1, 2), date(2024, 1, 9)]) == [second, third]
+    assert lake.partitions("posts", days=[]) == []
+    assert lake.partitions("other") == [Partition(date(2024, 1, 1))]
+
+
+@settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(instance_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+def test_any_instance_id_is_a_partition_of_its_own(lake: Lake, instance_id: str) -> None:
+    partition = Partition(DAY.day, instance_id)
+    lake.write("posts", partition, rows(1, instance_id=instance_id))
+    assert partition in lake.partitions("posts")
+    assert lake.read("posts", [partition], schema=POSTS_SCHEMA).column("instance_id").to_pylist() == [instance_id]
+
+
+def test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset(lake: Lake) -> None:
+    for instance_id in ODD_IDS:
+        lake.write("posts", Partition(DAY.day, instance_id), rows(1, instance_id=instance_id))
+    assert {partition.instance_id for partition in lake.partitions("posts")} == set(ODD_IDS)
+
+    dataset = lake.dataset("posts", POSTS_SCHEMA)
+    assert dataset.schema.equals(POSTS_SCHEMA.append(pa.field("date", pa.date32())))
+    table = dataset.to_table()
+    assert sorted(table.column("instance_id").to_pylist()) == sorted(ODD_IDS)
+    assert set(table.column("date").to_pylist()) == {DAY.day}
+    assert dataset.to_table(filter=pc.field("instance_id") == "007").num_rows == 1
+    assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
+
+
+def test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows(lake: Lake) -> None:
+    lake.write("rollup", Partition(DAY.day), rows(2, instance_id="007"))
+    table = lake.dataset("rollup", POSTS_SCHEMA).to_table()
+    assert table.column("instance_id").to_pylist() == ["007", "007"]
+    assert table.column("date").to_pylist() == [DAY.day, DAY.day]
+
+
+def test_a_day_is_one_hive_path_and_the_same_rows_are_the_same_bytes_everywhere(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Lake(str(tmp_path / name)).write("posts", Partition(DAY.day, "a/b"), rows(), facts={"queries": "q"})
+    one = files_of(tmp_path / "one")
+    assert list(one) == ["posts/date=2024-01-03/instance_id=a%2Fb/part-0.parquet"]
+    assert one == files_of(tmp_path / "two")
+
+
+def test_a_rerun_touches_no_file(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    path = tmp_path / partition_path("posts", DAY)
+    lake.write("posts", DAY, rows())
+    before = path.stat()
+    lake.write("posts", DAY, rows())
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_plain_pyarrow_reads_the_lake_without_being_told_more(tmp_path: Path) -> None:
+    Lake(str(tmp_path)).write("posts", DAY, rows())
+    assert pq.ParquetFile(tmp_path / partition_path("posts", DAY)).read().cast(POSTS_SCHEMA).equals(rows())
+
+
+def test_what_is_no_partition_is_ignored(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows())
+    day = tmp_path / "posts" / "date=2024-01-03"
+    for odd in ("instance_id=a b/part-0.parquet", "instance_id=b/part-1.parquet", ".hidden/part-0.parquet", "README"):
+        (day / odd).parent.mkdir(exist_ok=True)
+        (day / odd).write_bytes(b"")
+    assert lake.partitions("posts") == [DAY]
+
+
+def test_a_damaged_partition_is_named_and_the_next_write_repairs_it(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows())
+    path = tmp_path / partition_path("posts", DAY)
+    path.write_bytes(path.read_bytes()[:100])
+    for look in (lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA), lambda: lake.facts("posts", DAY)):
+        with pytest.raises(PartitionDamaged, match=f"{path} is damaged.*materialize this partition again"):
+            look()
+    assert lake.write("posts", DAY, rows()).changed
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
+
+
+def test_readers_see_the_old_rows_or_the_new_ones_while_writers_replace_them(lake: Lake) -> None:
+    versions = [rows(count) for count in (1, 50)]
+    whole = {content_hash_of(version) for version in versions}
+    lake.write("posts", DAY, versions[0])
+    seen: list[str] = []
+    done = threading.Event()
+    problems: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not done.is_set() or len(seen) < 20:
+                assert lake.partitions("posts") == [DAY]
+                table = lake.read("posts", [DAY], schema=POSTS_SCHEMA)
+                seen.append(content_hash_of(table))
+        except BaseException as problem:
+            problems.append(problem)
+
+    def write(number: int) -> None:
+        try:
+            for turn in range(20):
+                lake.write("posts", DAY, versions[(number + turn) % 2])
+        except BaseException as problem:
+            problems.append(problem)
+
+    reader = threading.Thread(target=read)
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in (reader, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    reader.join()
+
+    assert problems == []
+    assert set(seen) <= whole
+    assert content_hash_of(lake.read("posts", [DAY], schema=POSTS_SCHEMA)) in whole
+
+
+def test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition(lake: Lake) -> None:
+    bad = [BadRow(reason="impressions is a whole number, not 8500.5", raw='{"impressions":8500.5}')]
+    where = lake.quarantine("posts", DAY, bad, query="startDate=2024-01-03")
+    assert where is not None
+    assert where.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
+    (row,) = lake.quarantined("posts")
+    assert (row.partition, row.reason, row.raw, row.query) == (DAY, bad[0].reason, bad[0].raw, "startDate=2024-01-03")
+    assert lake.partitions("posts") == []
+    assert lake.quarantined("other") == []
+
+
+def test_newer_bad_rows_replace_older_ones_and_none_clear_them(lake: Lake) -> None:
+    two = [BadRow(reason="first\nline", raw="1"), BadRow(reason="second \u2028", raw="2")]
+    lake.quarantine("posts", DAY, two, query="q")
+    assert [row.reason for row in lake.quarantined("posts")] == ["first\nline", "second \u2028"]
+    lake.quarantine("posts", DAY, two[1:], query="q")
+    assert [row.raw for row in lake.quarantined("posts")] == ["2"]
+    for _ in range(2):
+        assert lake.quarantine("posts", DAY, [], query="q") is None
+        assert lake.quarantined("posts") == []
+
+
+def test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day(lake: Lake) -> None:
+    bad = BadRow(reason="postDate is missing", raw="{}", post_date=datetime(2024, 1, 3, tzinfo=UTC))
+    lake.quarantine_query("posts", [bad], query="one")
+    lake.quarantine_query("posts", [bad], query="two")
+    lake.quarantine("posts", DAY, [bad], query="three")
+    lake.quarantine("posts", Partition(date(2024, 1, 9), "a"), [bad], query="four")
+    assert sorted(row.query for row in lake.quarantined("posts")) == ["four", "one", "three", "two"]
+    of_day = lake.quarantined("posts", days=[DAY.day])
+    assert {(row.query, row.partition) for row in of_day} == {("one", None), ("two", None), ("three", DAY)}
+    assert lake.quarantine_query("posts", [], query="one") is None
+    assert [row.query for row in lake.quarantined("posts", days=[])] == ["two"]
+
+
+def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    where = lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+    assert where is not None
+    for text in ("{", "[]\n", '{"reason": "r"}\n'):
+        Path(where).write_text(text, encoding="utf-8")
+        with pytest.raises(PartitionDamaged, match="is damaged"):
+            lake.quarantined("posts")
+
+
+def test_a_writable_lake_is_found_so_and_left_as_it_was(tmp_path: Path) -> None:
+    Lake(str(tmp_path)).check_writable()
+    assert files_of(tmp_path) == {}
+
+
+def test_checking_works_on_every_storage(lake: Lake) -> None:
+    lake.check_writable()
+    assert lake.partitions("posts") == []
+
+
+def test_a_hundred_partitions_are_read_together(lake: Lake) -> None:
+    partitions = [Partition(date(2024, month, day), "a") for month in (1, 2, 3, 4) for day in range(1, 29)]
+    for partition in partitions:
+        lake.write("posts", partition, rows(10))
+    assert lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA).num_rows == 10 * len(partitions)

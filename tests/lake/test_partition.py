@@ -1,0 +1,98 @@
+import re
+from datetime import date
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id, partition_path
+from later_reporting_dagster.lake.partition import partition_of
+from tests.lake.conftest import steady
+
+DAY = date(2024, 1, 3)
+
+
+@steady
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+@example("a/b")
+@example("..")
+@example("x|y,[z]")
+@example("100%25")
+@example("\x00")
+@example("__HIVE_DEFAULT_PARTITION__")
+def test_any_instance_id_survives_as_one_safe_name(instance_id: str) -> None:
+    encoded = encode_instance_id(instance_id)
+    assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", encoded)
+    assert decode_instance_id(encoded) == instance_id
+    partition = Partition(DAY, instance_id)
+    directory = partition_path("posts", partition).removeprefix("posts/").removesuffix("/part-0.parquet")
+    assert partition_of(directory) == partition
+
+
+@steady
+@given(st.text(max_size=12))
+def test_a_key_is_decoded_only_when_it_is_what_an_id_encodes_to(key: str) -> None:
+    try:
+        instance_id = decode_instance_id(key)
+    except ValueError:
+        return
+    assert encode_instance_id(instance_id) == key
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a%2fb", "%41", "%", "%ff", "a/b", "x|y"])
+def test_what_is_no_encoding_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="not a percent-encoded instance id"):
+        decode_instance_id(key)
+
+
+@pytest.mark.parametrize(
+    ("instance_id", "reason"),
+    [
+        ("", "cannot be empty"),
+        ("a\ud800", "not valid Unicode"),
+        ("é" * 41, "room for 243"),
+        ("a" * 244, "room for 243"),
+    ],
+)
+def test_an_id_that_cannot_be_a_partition_is_refused_with_the_reason(instance_id: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        encode_instance_id(instance_id)
+
+
+def test_the_longest_id_fits_a_directory_name() -> None:
+    path = partition_path("posts", Partition(DAY, "a" * 243))
+    assert max(len(part) for part in path.split("/")) == 255
+
+
+def test_hives_word_for_null_is_no_directory_name() -> None:
+    assert "__HIVE_DEFAULT_PARTITION__" not in partition_path("posts", Partition(DAY, "__HIVE_DEFAULT_PARTITION__"))
+
+
+def test_paths_name_the_day_and_where_there_is_one_the_instance() -> None:
+    assert (
+        partition_path("posts_published", Partition(DAY, "instance_000"))
+        == "posts_published/date=2024-01-03/instance_id=instance_000/part-0.parquet"
+    )
+    assert partition_path("rollup", Partition(DAY)) == "rollup/date=2024-01-03/part-0.parquet"
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        "",
+        "date=20240103/instance_id=a",
+        "date=2024-02-30/instance_id=a",
+        "day=2024-01-03/instance_id=a",
+        "date=2024-01-03/instance_id=",
+        "date=2024-01-03/instance=a",
+        "date=2024-01-03/instance_id=a b",
+        "date=2024-01-03/instance_id=a/deeper",
+    ],
+)
+def test_a_directory_that_the_lake_does_not_make_is_no_partition(directory: str) -> None:
+    assert partition_of(directory) is None
+
+
+def test_partitions_sort_by_day_then_instance() -> None:
+    first, second, third = Partition(DAY, "b"), Partition(date(2024, 1, 4), "a"), Partition(date(2024, 1, 4), "b")
+    assert sorted([third, first, second]) == [first, second, third]

@@ -1,0 +1,274 @@
+import random
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import METRICS, Kind, page_from_body
+from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table
+from later_reporting_dagster.rollups import (
+    GRAIN,
+    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
+    ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
+    ORGANIC_PAID_DAILY_COLUMNS,
+    ORGANIC_PAID_DAILY_SCHEMA,
+    SumOutOfRange,
+    organic_paid_by_publish_day,
+    organic_paid_daily,
+    totals_that_differ,
+)
+from tests.rollups.conftest import ROWS, Row, posts_of, row, steady
+from tests.rollups.reference import rolled_up
+
+RollUp = Callable[[pa.Table], pa.Table]
+
+both_tables = pytest.mark.parametrize(
+    ("roll_up", "schema"),
+    [
+        (organic_paid_daily, ORGANIC_PAID_DAILY_SCHEMA),
+        (organic_paid_by_publish_day, ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA),
+    ],
+)
+
+
+def one(*rows: Row) -> Row:
+    (group,) = organic_paid_by_publish_day(posts_of(*rows)).to_pylist()
+    return group
+
+
+def expected_of(value: Any) -> Any:
+    # Money sums to the millionth; beyond that floats may differ in their last bits.
+    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
+
+
+@steady
+@given(ROWS)
+def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
+    expected = rolled_up(rows)
+    for roll_up, schema in (
+        (organic_paid_daily, ORGANIC_PAID_DAILY_SCHEMA),
+        (organic_paid_by_publish_day, ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA),
+    ):
+        table = roll_up(posts_of(*rows))
+        assert table.schema.equals(schema, check_metadata=True)
+        table.validate(full=True)
+        assert table.to_pylist() == [{name: expected_of(group[name]) for name in schema.names} for group in expected]
+
+
+@steady
+@given(ROWS, st.randoms(use_true_random=False))
+def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chance: random.Random) -> None:
+    shuffled = list(rows)
+    chance.shuffle(shuffled)
+    cut = chance.randint(0, len(rows))
+    chunked = pa.concat_tables([posts_of(*shuffled[:cut]), posts_of(*shuffled[cut:])])
+    for roll_up in (organic_paid_daily, organic_paid_by_publish_day):
+        assert roll_up(chunked).equals(roll_up(posts_of(*rows)))
+
+
+@steady
+@given(ROWS)
+def test_a_rollup_reconciles_to_its_posts(rows: list[Row]) -> None:
+    posts = posts_of(*rows)
+    assert totals_that_differ(posts, organic_paid_daily(posts)) == []
+    assert totals_that_differ(posts, organic_paid_by_publish_day(posts)) == []
+
+
+@both_tables
+def test_no_posts_are_a_table_of_the_schema_with_no_rows(roll_up: RollUp, schema: pa.Schema) -> None:
+    assert roll_up(POSTS_SCHEMA.empty_table()).equals(schema.empty_table())
+    assert totals_that_differ(POSTS_SCHEMA.empty_table(), schema.empty_table()) == []
+
+
+@both_tables
+def test_only_the_instance_and_the_campaign_and_numbers_of_posts_are_never_null(
+    roll_up: RollUp, schema: pa.Schema
+) -> None:
+    (group,) = roll_up(posts_of(row(platform=None, content_type=None))).to_pylist()
+    never_null = {name for name in schema.names if name.endswith("posts")} | {"instance_id", "campaign_id"}
+    assert {name for name, value in group.items() if value is not None} == never_null
+    assert {field.name for field in schema if not field.nullable} == never_null
+
+
+def test_the_documents_own_post() -> None:
+    sample = Path(__file__).parent.parent / "samples" / "post_performance" / "200.json"
+    posts = posts_table(page_from_body(sample.read_bytes()).posts)
+    (group,) = organic_paid_by_publish_day(posts).to_pylist()
+    assert (group["platform"], group["content_type"], group["posts"]) == ("instagram", "instagram_post", 1)
+    assert round(group["organic_engagement_rate"], 2) == 14.59
+    assert round(group["paid_engagement_rate"], 2) == 7.31
+    assert group["organic_estimated_value"] == 3200
+    assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (299.9225, 300.0075)
+    assert (group["paid_spend_minimum"], group["paid_spend_maximum"]) == (299.962, 300.014)
+    assert group["organic_cpe_minimum"] <= 0.2419 <= group["organic_cpe_maximum"]
+    assert group["paid_cpm_minimum"] <= 57.69 <= group["paid_cpm_maximum"]
+
+
+def test_a_sum_over_nothing_available_is_null_and_a_measured_zero_is_zero() -> None:
+    group = one(row(impressions=None, paid_impressions=0), row(impressions=None, paid_impressions=None))
+    assert (group["organic_impressions"], group["organic_impressions_posts"]) == (None, 0)
+    assert (group["paid_impressions"], group["paid_impressions_posts"]) == (0, 1)
+
+
+def test_a_rate_is_of_sums_and_never_a_mean_of_rates() -> None:
+    group = one(row(engagements=1, impressions=1, engagement_rate=100.0), row(engagements=0, impressions=99))
+    assert group["organic_engagement_rate"] == 1.0
+
+
+def test_a_rate_leaves_out_posts_that_report_just_one_of_its_parts() -> None:
+    group = one(row(engagements=10, impressions=100), row(engagements=90), row(impressions=900))
+    assert group["organic_engagement_rate"] == 10.0
+    assert (group["organic_engagements"], group["organic_impressions"]) == (100, 1000)
+
+
+def test_a_rate_over_no_impressions_is_null() -> None:
+    assert one(row(engagements=0, impressions=0))["organic_engagement_rate"] is None
+
+
+def test_a_share_needs_both_channels_to_be_available_and_is_in_percent() -> None:
+    assert one(row(impressions=75, paid_impressions=25))["paid_share_of_impressions"] == 25.0
+    assert one(row(impressions=75, paid_impressions=0))["paid_share_of_impressions"] == 0.0
+    assert one(row(impressions=0, paid_impressions=5))["paid_share_of_impressions"] == 100.0
+    assert one(row(impressions=75))["paid_share_of_impressions"] is None
+    assert one(row(paid_impressions=25))["paid_share_of_impressions"] is None
+    assert one(row(impressions=0, paid_impressions=0))["paid_share_of_impressions"] is None
+
+
+def test_lift_is_the_paid_rate_over_the_organic_one_where_both_are() -> None:
+    paid = {"paid_engagements": 4, "paid_impressions": 100}
+    assert one(row(engagements=2, impressions=100, **paid))["paid_lift"] == 2.0
+    assert one(row(engagements=0, impressions=100, **paid))["paid_lift"] is None
+    assert one(row(**paid))["paid_lift"] is None
+
+
+def test_contradictory_posts_are_counted_and_left_out_of_the_bounds() -> None:
+    group = one(
+        row(cpe=1.0, engagements=100, cpm=10.0, impressions=10_000),
+        row(cpe=9.0, engagements=100, cpm=10.0, impressions=10_000),
+    )
+    assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 1)
+    assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (99.95, 100.05)
+    assert (group["organic_cpe_minimum"], group["organic_cpe_maximum"]) == (0.9995, 1.0005)
+
+
+def test_a_unit_cost_is_over_just_the_posts_with_bounds_that_report_its_measure() -> None:
+    group = one(
+        row(cpm=10.0, impressions=1000),  # bounded, without engagements
+        row(cpm=10.0, impressions=1000, engagements=0),
+        row(cpm=10.0, impressions=1000, engagements=4),
+        row(engagements=1000, impressions=1_000_000),  # not bounded
+    )
+    assert group["organic_spend_minimum"] == 29.985
+    assert (group["organic_cpe_minimum"], group["organic_cpe_maximum"]) == (4.9975, 5.0025)
+    assert (group["organic_cpm_minimum"], group["organic_cpm_maximum"]) == (9.995, 10.005)
+
+
+def test_groups_come_sorted_by_grain_and_nulls_are_a_group_of_their_own_at_the_end() -> None:
+    keys = [("b", 1, "tiktok", "tiktok"), ("a", 2, None, "x"), ("a", 10, None, None), ("a", 10, None, "x")]
+    table = organic_paid_daily(posts_of(*(row(**dict(zip(GRAIN, key, strict=True))) for key in keys)))
+    assert [tuple(group[name] for name in GRAIN) for group in table.to_pylist()] == [
+        ("a", 2, None, "x"),
+        ("a", 10, None, "x"),
+        ("a", 10, None, None),
+        ("b", 1, "tiktok", "tiktok"),
+    ]
+
+
+def test_a_coarser_grain_recomputes_from_the_posts_and_leaves_out_what_is_not_grouped_by() -> None:
+    posts = posts_of(row(engagements=1, impressions=1), row(campaign_id=2, engagements=0, impressions=99))
+    table = organic_paid_daily(posts, grain=["platform"])
+    assert set(ORGANIC_PAID_DAILY_SCHEMA.names) - set(table.column_names) == set(GRAIN) - {"platform"}
+    (group,) = table.to_pylist()
+    assert (group["platform"], group["posts"], group["organic_engagement_rate"]) == ("tiktok", 2, 1.0)
+
+
+def test_counts_stay_exact_beyond_what_a_decimal_number_holds() -> None:
+    assert one(row(impressions=2**53), row(impressions=1))["organic_impressions"] == 2**53 + 1
+    assert one(row(impressions=2**62), row(impressions=2**62 - 1))["organic_impressions"] == 2**63 - 1
+    assert one(row(impressions=-(2**63)), row(impressions=2**63 - 1))["organic_impressions"] == -1
+
+
+@both_tables
+def test_a_count_too_large_for_its_column_is_refused_by_name(roll_up: RollUp, schema: pa.Schema) -> None:
+    with pytest.raises(SumOutOfRange, match="paid_engagements does not fit int64"):
+        roll_up(posts_of(row(paid_engagements=2**62), row(paid_engagements=2**62)))
+
+
+def test_money_adds_up_as_decimals_do() -> None:
+    table = one(row(estimated_value_generated=0.1), row(estimated_value_generated=0.2))
+    assert table["organic_estimated_value"] == 0.3
+
+
+def test_every_metric_that_adds_up_is_in_both_tables_with_its_number_of_posts_and_its_unit() -> None:
+    for columns in (ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS):
+        units = {column.name: column.unit for column in columns}
+        for metric in METRICS:
+            name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
+            if metric.kind is not Kind.RATE:
+                assert (units[name], units[f"{name}_posts"]) == (metric.unit, "posts")
+
+
+def test_the_daily_table_has_no_spend() -> None:
+    assert not [name for name in ORGANIC_PAID_DAILY_SCHEMA.names if "spend" in name or "cp" in name]
+
+
+@pytest.mark.parametrize("columns", [ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS])
+def test_every_column_is_described_and_every_number_has_its_unit(columns: tuple[Any, ...]) -> None:
+    assert len({column.name for column in columns}) == len(columns)
+    for column in columns:
+        assert column.description
+        assert bool(column.unit) == (column.name not in GRAIN)
+
+
+def test_columns_that_are_not_used_may_be_missing() -> None:
+    posts = posts_of(row(impressions=5, cpm=1.0))
+    lean = posts.drop_columns([name for name in posts.column_names if name.startswith("creator") or "url" in name])
+    assert organic_paid_by_publish_day(lean).equals(organic_paid_by_publish_day(posts))
+
+
+def altered(table: pa.Table, name: str, value: object) -> pa.Table:
+    field = table.schema.field(name)
+    return table.set_column(table.schema.get_field_index(name), field, pa.array([value], field.type))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("posts", 3, "posts is 2 in the posts and 3 in the rollup"),
+        ("organic_impressions", 12, "organic_impressions is 11 in the posts and 12 in the rollup"),
+        ("organic_impressions", None, "organic_impressions is 11 in the posts and not available in the rollup"),
+        ("paid_impressions", 0, "paid_impressions is not available in the posts and 0 in the rollup"),
+        ("organic_impressions_posts", 1, "organic_impressions_posts is 2 in the posts and 1 in the rollup"),
+        ("organic_estimated_value", 3.76, "organic_estimated_value is 3.75 in the posts and 3.76 in the rollup"),
+    ],
+)
+def test_each_total_that_differs_is_told_in_a_sentence(name: str, value: object, sentence: str) -> None:
+    posts = posts_of(
+        row(impressions=5, estimated_value_generated=1.5), row(impressions=6, estimated_value_generated=2.25)
+    )
+    rollup = organic_paid_daily(posts)
+    assert totals_that_differ(posts, rollup) == []
+    assert totals_that_differ(posts, altered(rollup, name, value)) == [sentence]
+
+
+def test_a_group_that_is_missing_is_told() -> None:
+    posts = posts_of(row(impressions=5), row(impressions=6, campaign_id=2))
+    assert totals_that_differ(posts, organic_paid_daily(posts).slice(1)) == [
+        "posts is 2 in the posts and 1 in the rollup",
+        "organic_impressions is 11 in the posts and 6 in the rollup",
+        "organic_impressions_posts is 2 in the posts and 1 in the rollup",
+    ]
+
+
+def test_totals_are_compared_exactly_even_where_64_bits_end() -> None:
+    posts = posts_of(row(impressions=2**63 - 1), row(impressions=2**63 - 1, campaign_id=2))
+    rollup = organic_paid_daily(posts)
+    assert totals_that_differ(posts, rollup) == []
+    assert totals_that_differ(posts_of(row(impressions=2**63 - 2), row(impressions=2**63 - 1)), rollup) == [
+        f"organic_impressions is {2**64 - 3} in the posts and {2**64 - 2} in the rollup"
+    ]

@@ -1,0 +1,66 @@
+"""The README says what is so: its tables are the code's, and its commands run as they are written.
+
+`python -m tests.test_readme` writes the tables of columns into it.
+"""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from later_reporting_dagster.lake import POST_COLUMNS, Column
+from later_reporting_dagster.rollups import ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, ORGANIC_PAID_DAILY_COLUMNS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+TABLES: dict[str, Sequence[Column]] = {
+    "columns of posts": POST_COLUMNS,
+    "columns of organic_paid_daily": ORGANIC_PAID_DAILY_COLUMNS,
+    "columns of spend": ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[len(ORGANIC_PAID_DAILY_COLUMNS) :],
+}
+
+
+def described(columns: Sequence[Column]) -> str:
+    """A table's dictionary as Markdown."""
+    lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| `{column.name}` | {str(column.type).replace('double', 'float64')} | {column.unit} | {column.description} |"
+        for column in columns
+    ]
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """The README with each table of columns as the code has it."""
+    for name, columns in TABLES.items():
+        marker = f"<!-- {name} -->"
+        pattern = re.escape(marker) + r"\n(?:\n?\|.*\n)*"
+        text = re.sub(pattern, lambda _, marker=marker, columns=columns: f"{marker}\n\n{described(columns)}\n", text)
+    return text
+
+
+def test_the_tables_of_columns_are_those_of_the_code() -> None:
+    text = README.read_text()
+    assert all(f"<!-- {name} -->" in text for name in TABLES)
+    assert with_tables(text) == text, "write them anew: python -m tests.test_readme"
+
+
+def test_each_make_target_that_is_named_exists() -> None:
+    named = set(re.findall(r"(?:`|^)make ([a-z]+)", README.read_text(), re.MULTILINE))
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "test", "ui", "lint", "bench", "help"} <= named
+    assert named <= set(re.findall(r"make ([a-z]+)", listed))
+
+
+def test_each_file_and_folder_that_is_named_exists() -> None:
+    text = README.read_text()
+    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)]+)\)", text))
+    missing = {
+        name for name in named if not (ROOT / name).exists() and not (ROOT / "later_reporting_dagster" / name).exists()
+    }
+    assert not missing
+
+
+if __name__ == "__main__":
+    README.write_text(with_tables(README.read_text()))
