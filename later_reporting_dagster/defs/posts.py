@@ -87,7 +87,7 @@ def posts_asset(
         context.log.info(
             f"Landed {progress.landed} of {len(partitions)} partitions, {changed} of them changed:"
             f" {progress.rows} rows on {progress.pages} pages, {progress.retries} retries,"
-            f" {progress.waited_seconds:.0f} s of waiting"
+            f" {progress.waits} requests waited for the rate limit"
         )
         # Checks as steps of their own would be skipped here, since this step hands on no output: they are told from
         # here, so that a run that fails in part is checked for what it landed.

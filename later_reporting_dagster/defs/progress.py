@@ -1,5 +1,6 @@
 """How far a run has come, for whoever wants to show it: the run's log always, a terminal when there is one."""
 
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ WORTH_TELLING_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far. Times are in seconds."""
+    """What a run has done so far. `waits` is how many requests had to wait for their turn under the rate limit."""
 
     asset: str
     partitions: int
@@ -21,7 +22,7 @@ class Progress:
     rows: int = 0
     pages: int = 0
     retries: int = 0
-    waited_seconds: float = 0.0
+    waits: int = 0
 
 
 # Whoever runs an asset in its own process may listen; a run that the daemon launched has only its log.
@@ -31,9 +32,13 @@ LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("LISTENER",
 class ProgressTeller:
     """Counts events into a `Progress`, and tells the log what would otherwise be a silence."""
 
-    def __init__(self, progress: Progress, *, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, progress: Progress, *, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.progress = progress
         self._log = log
+        self._clock = clock
+        self._told_until = 0.0
         self._listener = LISTENER.get()
 
     def note(self, event: ClientEvent) -> None:
@@ -44,14 +49,17 @@ class ProgressTeller:
                 progress.pages += 1
                 progress.rows += event.rows
             case Waited():
-                progress.waited_seconds += event.seconds
-                if event.seconds >= WORTH_TELLING_SECONDS:
-                    self._log(f"Waited {event.seconds:.0f} s: {event.reason}")
+                progress.waits += 1
+                now = self._clock()
+                # Requests wait side by side: one of them tells for all.
+                if event.seconds >= WORTH_TELLING_SECONDS and now >= self._told_until:
+                    self._told_until = now + event.seconds
+                    self._log(f"Waiting {event.seconds:.0f} s for the {event.reason}")
             case Retried():
                 progress.retries += 1
-                self._log(f"Asked again after {event.wait_seconds:.1f} s: {event.reason}")
+                self._log(f"Asking again in {event.wait_seconds:.1f} s: {event.reason}")
             case WalkRepeated():
-                self._log(f"Walked again from the first page: {event.reason}")
+                self._log(f"Walking again from the first page: {event.reason}")
         self.tell()
 
     def landed(self) -> None:

@@ -1,20 +1,17 @@
 """What surrounds the data: tokens, scope, the rate limit, problems, and the seams for tests and faults."""
 
-import ast
 import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import httpx
 import pytest
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import later_reporting_dagster.sandbox as sandbox_package
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, answers, create_app, running_sandbox
 from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
 from tests.sandbox.conftest import CREDENTIALS, sign_in
@@ -332,20 +329,6 @@ def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
     whole = answer(question, PageRequest(number=1, size=10_000))["data"]
     pages = [answer(question, PageRequest(number=number, size=7))["data"] for number in range(1, len(whole) // 7 + 2)]
     assert [row for page in pages for row in page] == whole
-
-
-def test_the_sandbox_shares_the_contracts_constants_but_none_of_its_readers() -> None:
-    """If both sides used one parser, a shared misreading would pass every test."""
-    readers = {"PostPerformanceQuery", "Post", "Page", "Problem", "page_from_body", "instances_page_from_body"}
-    readers |= {"post_from_json", "Pagination", "InstancesPage", "CreatorProfile", "platform_of", "*"}
-    package = "later_reporting_dagster"
-    for path in Path(sandbox_package.__path__[0]).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package):
-                assert node.module in {f"{package}.contract"} or node.module.startswith(f"{package}.sandbox"), path
-                assert not {alias.name for alias in node.names} & readers, path
-            elif isinstance(node, ast.Import):
-                assert not [alias for alias in node.names if alias.name.startswith((package, "dagster"))], path
 
 
 def test_the_banner_says_that_the_data_is_synthetic() -> None:

@@ -1,0 +1,73 @@
+from collections.abc import Callable, Iterator
+from datetime import date
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
+from later_reporting_dagster.contract import PostPerformanceQuery
+from tests.client.service import CLIENT_ID, CLIENT_SECRET, FakeTime, Service
+from tests.servers import running
+
+
+class Switchboard:
+    """One server for all tests, and a new service behind it for each."""
+
+    service: Service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.service(scope, receive, send)
+
+
+@pytest.fixture(scope="session")
+def switchboard() -> Iterator[tuple[Switchboard, str]]:
+    board = Switchboard()
+    with running(board) as base_url:
+        yield board, base_url
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def service(switchboard: tuple[Switchboard, str], time: FakeTime) -> Service:
+    board, _ = switchboard
+    board.service = Service(clock=time)
+    return board.service
+
+
+@pytest.fixture
+def base_url(switchboard: tuple[Switchboard, str]) -> str:
+    return switchboard[1]
+
+
+@pytest.fixture
+def events() -> list[object]:
+    return []
+
+
+@pytest.fixture
+def new_client(base_url: str, time: FakeTime, events: list[object]) -> Callable[..., LaterClient]:
+    """Makes a client of the service whose waiting takes no time."""
+
+    def make(**changes: object) -> LaterClient:
+        given = {
+            "base_url": base_url,
+            "credentials": ClientCredentials(CLIENT_ID, CLIENT_SECRET),
+            "limiter": RateLimiter(requests=100_000, clock=time, sleep=time.sleep),
+            "timeout_seconds": 5.0,
+            "on_event": events.append,
+            "clock": time,
+            "sleep": time.sleep,
+            "random": lambda: 0.0,
+        }
+        return LaterClient(**given | changes)
+
+    return make
+
+
+@pytest.fixture
+def july() -> PostPerformanceQuery:
+    return PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a", "b"))

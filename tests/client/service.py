@@ -1,0 +1,146 @@
+"""A small service of the contract for the client's tests: scripted faults, and a memory of what it was asked."""
+
+import base64
+import json
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+CLIENT_ID, CLIENT_SECRET = "the-client", "s3cret/that+nobody=sees"
+Fault = Response | Callable[[Request], Awaitable[Response | None]]
+
+
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, now: float = 1_750_000_000.0) -> None:
+        self.now = now
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+def post(number: int, *, instance_id: str = "a", post_date: datetime | None = None, **changes: object) -> dict:
+    """A post as the service writes it; the number tells it from the others and orders it by date."""
+    written = post_date or datetime(2024, 7, 1, tzinfo=UTC) + timedelta(minutes=number)
+    row = {
+        "instanceId": instance_id,
+        "campaignId": 1,
+        "postId": number,
+        "postDate": written.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "contentType": "instagram_reel",
+        "impressions": number * 10,
+        "engagements": 0,
+        "cpm": None,
+    }
+    return row | changes
+
+
+def jwt(**claims: object) -> str:
+    """A token with these claims and a signature that nobody checks."""
+    parts = [{"alg": "none"}, claims, {"signature": "x"}]
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
+
+
+def problem(status: int, type_: str, detail: str = "for people") -> Response:
+    body = {"type": type_, "title": "Title", "detail": detail}
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) -> dict:
+    total_pages = math.ceil(total_items / page_size)
+    pagination = {"page": page, "pageSize": page_size, "totalItems": total_items, "totalPages": total_pages}
+    return {"data": rows, "pagination": pagination}
+
+
+@dataclass(frozen=True)
+class Seen:
+    path: str
+    query: str
+    parameters: list[tuple[str, str]]
+    authorization: str | None
+    body: bytes
+
+    @property
+    def page(self) -> int:
+        return int(dict(self.parameters)["pageNumber"])
+
+
+@dataclass
+class Service:
+    """Answers as the document says, unless `faults` (data routes) or `token_faults` hold something for a request."""
+
+    posts: list[dict] = field(default_factory=list)
+    instance_ids: list[str] = field(default_factory=lambda: ["a", "b"])
+    faults: deque[Fault | None] = field(default_factory=deque)
+    token_faults: deque[Response] = field(default_factory=deque)
+    lie: Callable[[int, dict], dict] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    token_lifetime: float | None = 3600.0
+    clock: Callable[[], float] = field(default_factory=FakeTime)
+    seen: list[Seen] = field(default_factory=list)
+    tokens: dict[str, float] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        self.seen.append(
+            Seen(
+                path=request.url.path,
+                query=request.url.query,
+                parameters=request.query_params.multi_items(),
+                authorization=request.headers.get("authorization"),
+                body=await request.body(),
+            )
+        )
+        response = await self._answer(request)
+        response.headers.update(self.headers)
+        await response(scope, receive, send)
+
+    def asked(self, path: str = "/v2/posts/performance") -> list[Seen]:
+        return [seen for seen in self.seen if seen.path == path]
+
+    async def _answer(self, request: Request) -> Response:
+        if request.url.path == "/oauth/token":
+            return self.token_faults.popleft() if self.token_faults else await self._token(request)
+        if self.faults and (fault := self.faults.popleft()) is not None:
+            response = fault if isinstance(fault, Response) else await fault(request)
+            if response is not None:
+                return response
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.tokens.get(token, -math.inf) <= self.clock():
+            return problem(401, "ANL_00401", detail=f"not a token: {token}")
+        number = int(request.query_params["pageNumber"])
+        size = int(request.query_params["pageSize"])
+        all_rows = self.instance_ids if request.url.path == "/v2/instances" else self.posts
+        rows = all_rows[(number - 1) * size : number * size]
+        body = page_body(rows, page=number, page_size=size, total_items=len(all_rows))
+        if request.url.path == "/v2/instances":
+            body["data"] = {"instanceIds": rows}
+        return JSONResponse(self.lie(number, body) if self.lie else body)
+
+    async def _token(self, request: Request) -> Response:
+        given = await request.json()
+        if given != {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}:
+            return problem(401, "INVALID_CLIENT_CREDENTIALS", detail=f"no such client: {given}")
+        return JSONResponse({"jwt": self.new_token()})
+
+    def new_token(self) -> str:
+        expiry = math.inf if self.token_lifetime is None else self.clock() + self.token_lifetime
+        claims = {"number": len(self.tokens)} | ({} if self.token_lifetime is None else {"exp": expiry})
+        token = jwt(**claims)
+        self.tokens[token] = expiry
+        return token
+
+    def revoke_tokens(self) -> None:
+        self.tokens = dict.fromkeys(self.tokens, -math.inf)

@@ -1,0 +1,76 @@
+"""A secret goes out in the clear to nobody, and the base URL is one."""
+
+import pytest
+
+from later_reporting_dagster.client import AccessToken, LaterClient, RateLimiter, shared_state_path
+from later_reporting_dagster.client.address import checked_base_url, is_loopback
+
+
+@pytest.mark.parametrize(
+    ("given_url", "used"),
+    [
+        ("https://reporting.api.later.com", "https://reporting.api.later.com"),
+        ("https://reporting.api.later.com/", "https://reporting.api.later.com"),
+        ("HTTPS://Reporting.API.later.com:8443", "https://reporting.api.later.com:8443"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://127.9.9.9/", "http://127.9.9.9"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_https_anywhere_and_http_on_loopback(given_url, used):
+    assert checked_base_url(given_url) == used
+
+
+@pytest.mark.parametrize(
+    "given_url",
+    [
+        "http://reporting.api.later.com",
+        "http://10.0.0.1",
+        "http://0.0.0.0:80",
+        "http://localhost.evil.com",
+        "http://[::2]",
+    ],
+)
+def test_plain_http_beyond_loopback_is_refused_and_says_why(given_url):
+    with pytest.raises(ValueError, match=r"would send the token in the clear: use https"):
+        checked_base_url(given_url)
+
+
+@pytest.mark.parametrize(
+    "given_url",
+    [
+        "",
+        "reporting.api.later.com",
+        "ftp://reporting.api.later.com",
+        "https://",
+        "https:///v2",
+        "https://reporting.api.later.com/v2",
+        "https://reporting.api.later.com?key=1",
+        "https://reporting.api.later.com#top",
+        "https://user:hunter2@reporting.api.later.com",
+        "https://host:port",
+        "https://a b",
+        "http://[::1",
+    ],
+)
+def test_anything_but_scheme_and_host_is_refused_and_not_repeated(given_url):
+    with pytest.raises(ValueError, match=r"^the base URL is a scheme and a host, as https://reporting.api") as refused:
+        checked_base_url(given_url)
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(ValueError, match="the base URL"):
+        shared_state_path(given_url)
+    with pytest.raises(ValueError, match="the base URL"):
+        LaterClient(base_url=given_url, credentials=AccessToken("t"), limiter=RateLimiter(requests=1))
+
+
+def test_a_client_sends_at_least_one_request_at_once():
+    with pytest.raises(ValueError, match="concurrency is at least 1, not 0"):
+        LaterClient(base_url="https://a", credentials=AccessToken("t"), limiter=RateLimiter(requests=1), concurrency=0)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("localhost", True), ("127.0.0.1", True), ("8.8.8.8", False), ("", False)]
+)
+def test_loopback(host, expected):
+    assert is_loopback(host) is expected

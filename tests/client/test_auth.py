@@ -1,0 +1,59 @@
+"""A token is used for as long as it says, is never shown, and is renewed once however many ask."""
+
+import pytest
+
+from later_reporting_dagster.client import AccessToken, ClientCredentials
+from later_reporting_dagster.client.auth import _Token, expiry_of, is_header_safe
+from tests.client.service import jwt
+
+
+def test_secrets_are_in_no_repr():
+    assert repr(ClientCredentials("id", "hunter2")) == "ClientCredentials(client_id='id')"
+    assert "hunter2" not in repr(AccessToken("hunter2"))
+    assert "hunter2" not in repr(_Token.received("hunter2", now=0))
+
+
+@pytest.mark.parametrize(("client_id", "client_secret"), [("", "secret"), ("id", "")])
+def test_credentials_need_both_parts(client_id, client_secret):
+    with pytest.raises(ValueError, match="both needed"):
+        ClientCredentials(client_id, client_secret)
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\n", "ünicode", "\x00"])
+def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(token):
+    assert not is_header_safe(token)
+    with pytest.raises(ValueError, match="the access token is empty or holds spaces") as refused:
+        AccessToken(token)
+    assert token == "" or token not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("token", "expiry"),
+    [
+        (jwt(exp=1_750_000_000), 1_750_000_000.0),
+        (jwt(exp=1_750_000_000.5, sub="x"), 1_750_000_000.5),
+        (jwt(sub="x"), None),
+        (jwt(exp="soon"), None),
+        (jwt(exp=None), None),
+        (jwt(exp=True), None),
+        ("opaque", None),
+        ("a.b.c", None),
+        ("a.ünicode.c", None),
+        ("..", None),
+    ],
+)
+def test_the_expiry_is_the_jwts_own(token, expiry):
+    assert expiry_of(token) == expiry
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "good_for"), [(12 * 3600, 12 * 3600 - 60), (600, 540), (300, 270), (3, 2.7), (0.5, 0.45)]
+)
+def test_the_margin_is_a_minute_and_never_more_than_a_tenth_of_the_lifetime(lifetime, good_for):
+    token = _Token.received(jwt(exp=1000 + lifetime), now=1000)
+    assert token.good_until == pytest.approx(1000 + good_for)
+
+
+@pytest.mark.parametrize("token", ["opaque", jwt(exp=999), jwt(exp=1000)])
+def test_a_token_of_unknown_expiry_or_expired_on_arrival_is_used_until_it_is_refused(token):
+    assert _Token.received(token, now=1000).good_until == float("inf")
