@@ -33,16 +33,19 @@ from later_reporting_dagster.client.events import ClientEvent, PageFetched, Retr
 from later_reporting_dagster.client.limiter import RateLimiter
 from later_reporting_dagster.client.retry import RetryPolicy
 from later_reporting_dagster.client.walk import (
+    FIRST,
+    Place,
     Walk,
     as_walked,
     pages_in,
+    places_after_first,
     problem_of,
     problem_of_instances,
     problem_of_page,
+    without_overlap,
 )
 from later_reporting_dagster.contract import (
     INSTANCES_PATH,
-    MAXIMUM_PAGE_NUMBER,
     MAXIMUM_PAGE_SIZE,
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
@@ -172,16 +175,20 @@ class LaterClient:
             LaterError: as `walk`.
         """
 
-        async def fetch(number: int) -> InstancesPage:
+        async def fetch(place: Place) -> InstancesPage:
             return await self._get(
-                f"{INSTANCES_PATH}?{_page_parameters(MAXIMUM_PAGE_SIZE, number)}",
-                question=Question(f"instances, page {number}"),
+                f"{INSTANCES_PATH}?{_page_parameters(MAXIMUM_PAGE_SIZE, place.number)}",
+                question=Question(f"instances, {place}"),
                 read=lambda answer: instances_page_from_body(answer.body),
                 tally=_Tally(),
             )
 
-        pages = await self._all_pages(
-            "instances", fetch, rows_of=lambda page: len(page.data.instance_ids), problem_in=problem_of_instances
+        pages, _ = await self._all_pages(
+            "instances",
+            fetch,
+            both_ends=False,
+            rows_of=lambda page: len(page.data.instance_ids),
+            problem_in=lambda pages, _: problem_of_instances(pages),
         )
         return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
 
@@ -191,7 +198,7 @@ class LaterClient:
         Page, page size and sorting of the query do not matter: a walk has its own.
 
         Raises:
-            TooManyPosts: it has more pages than the service counts; nothing but the first was fetched.
+            TooManyPosts: it has more pages than the service counts from both ends; only the first was fetched.
             WalkInconsistent: the pages did not add up, and did not when walked again.
             InstanceForbidden: the credentials do not reach one of its instances.
             QueryRefused: the service does not accept it.
@@ -199,11 +206,10 @@ class LaterClient:
             ContractBroken: the answer is none of the document's.
             Retriable: it failed for longer than the retry policy covers.
         """
-        asked = as_walked(query)
         tally = _Tally()
 
-        async def fetch(number: int) -> Page:
-            asked_page = asked.page(number)
+        async def fetch(place: Place) -> Page:
+            asked_page = as_walked(query, place)
             page = await self._get(
                 f"{POSTS_PERFORMANCE_PATH}?{urlencode(asked_page.parameters())}",
                 question=question_of(asked_page),
@@ -211,18 +217,24 @@ class LaterClient:
                 tally=tally,
             )
             total_items = page.pagination.total_items
-            self._tell(PageFetched(number, pages_in(page.pagination), rows=_rows_of(page), total_items=total_items))
+            pages = pages_in(page.pagination)
+            self._tell(PageFetched(place.number, pages, rows=_rows_of(page), total_items=total_items))
             return page
 
-        pages = await self._all_pages(
-            describe(asked), fetch, rows_of=_rows_of, problem_in=lambda pages: problem_of(asked, pages)
+        pages, from_the_end = await self._all_pages(
+            describe(query),
+            fetch,
+            both_ends=True,
+            rows_of=_rows_of,
+            problem_in=lambda pages, from_the_end: problem_of(query, pages, from_the_end),
         )
+        posts, bad_rows = without_overlap(pages, from_the_end)
         return Walk(
             query=query,
-            posts=[post for page in pages for post in page.posts],
-            bad_rows=[row for page in pages for row in page.bad_rows],
+            posts=posts,
+            bad_rows=bad_rows,
             total_items=pages[0].pagination.total_items,
-            pages=len(pages),
+            pages=len(pages) + len(from_the_end),
             requests=tally.requests,
             retries=tally.retries,
         )
@@ -245,16 +257,17 @@ class LaterClient:
     async def _all_pages(
         self,
         what: str,
-        fetch: Callable[[int], Coroutine[Any, Any, _PageType]],
+        fetch: Callable[[Place], Coroutine[Any, Any, _PageType]],
         *,
+        both_ends: bool,
         rows_of: Callable[[_PageType], int],
-        problem_in: Callable[[Sequence[_PageType]], str | None],
-    ) -> list[_PageType]:
-        """Page 1, then the others at once; all of them again if they do not add up."""
+        problem_in: Callable[[Sequence[_PageType], Sequence[_PageType]], str | None],
+    ) -> tuple[list[_PageType], list[_PageType]]:
+        """Page 1, then the others at once, those from the end apart; all of them again if they do not add up."""
 
-        async def fetch_fitting(number: int, first: Pagination | None = None) -> _PageType:
-            page = await fetch(number)
-            if problem := problem_of_page(number, page.pagination, rows=rows_of(page), first=first or page.pagination):
+        async def fetch_fitting(place: Place, first: Pagination | None = None) -> _PageType:
+            page = await fetch(place)
+            if problem := problem_of_page(place, page.pagination, rows=rows_of(page), first=first or page.pagination):
                 raise _Misfit(problem)  # at once: each page that follows would be a request for nothing
             return page
 
@@ -264,21 +277,22 @@ class LaterClient:
                 logger.info("%s: %s; all pages again", what, problem)
                 self._tell(WalkRepeated(problem))
             try:
-                first = await fetch_fitting(1)
-                count = pages_in(first.pagination)
-                if count > MAXIMUM_PAGE_NUMBER:
+                first = await fetch_fitting(FIRST)
+                places = places_after_first(first.pagination, both_ends=both_ends)
+                if places is None:
                     raise TooManyPosts(
-                        f"{what}: {first.pagination.total_items} items are {count} pages, and the service counts to "
-                        f"{MAXIMUM_PAGE_NUMBER}. Ask for fewer days or instances at once.",
+                        f"{what}: {first.pagination.total_items} items are {pages_in(first.pagination)} pages, more "
+                        "than the service lets anyone reach. Ask for fewer days or instances at once.",
                         total_items=first.pagination.total_items,
                     )
-                rest = [fetch_fitting(number, first.pagination) for number in range(2, count + 1)]
-                pages = [first, *await _together(rest)]
+                rest = await _together([fetch_fitting(place, first.pagination) for place in places])
+                count = 1 + sum(not place.from_the_end for place in places)
+                pages, from_the_end = [first, *rest][:count], [first, *rest][count:]
             except _Misfit as misfit:
                 problem = str(misfit)
             else:
-                if (problem := problem_in(pages)) is None:
-                    return pages
+                if (problem := problem_in(pages, from_the_end)) is None:
+                    return pages, from_the_end
         raise WalkInconsistent(
             f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. "
             "Posts may be arriving just now: try later, or ask for fewer days or instances at once."

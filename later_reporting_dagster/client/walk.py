@@ -1,7 +1,7 @@
 """All pages of one query, and the proof that they are one answer: nothing lost, nothing doubled, nothing foreign."""
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 
@@ -23,7 +23,7 @@ from later_reporting_dagster.contract import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """The whole and verified answer to `query`, in the order of the service: by post date, oldest first.
+    """The whole and verified answer to `query`.
 
     `requests` counts what went over the wire for it, `retries` those of them that repeated another; token requests
     are not among them.
@@ -38,15 +38,49 @@ class Walk:
     retries: int
 
 
-def as_walked(query: PostPerformanceQuery) -> PostPerformanceQuery:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page stands: counted from 1, from the beginning of an answer or, in the opposite order, from its end."""
+
+    number: int
+    from_the_end: bool = False
+
+    def __str__(self) -> str:
+        return f"page {self.number}{' from the end' * self.from_the_end}"
+
+
+FIRST = Place(1)
+
+
+def as_walked(query: PostPerformanceQuery, place: Place = FIRST) -> PostPerformanceQuery:
     """The query as a walk asks it: the largest pages, in an order to which new posts add at the end."""
     return replace(
         query,
         page_size=MAXIMUM_PAGE_SIZE,
-        page_number=1,
+        page_number=place.number,
         sort_property=SortProperty.POST_DATE,
-        sort_direction=SortDirection.ASC,
+        sort_direction=SortDirection.DESC if place.from_the_end else SortDirection.ASC,
     )
+
+
+def places_after_first(first: Pagination, *, both_ends: bool) -> list[Place] | None:
+    """The pages that remain to be asked for once page 1 is there; None when there are more than can be reached.
+
+    The service counts to 500. What lies beyond is reached from the other end, by one page more than would meet: posts
+    of the same instant may stand in another order there, so that the two ends have to overlap.
+
+    Args:
+        first: what page 1 says of itself.
+        both_ends: whether the answer has an opposite order.
+    """
+    from_the_beginning = min(pages_in(first), MAXIMUM_PAGE_NUMBER)
+    beyond = pages_in(first) - from_the_beginning
+    if beyond > (MAXIMUM_PAGE_NUMBER if both_ends else 0):
+        return None
+    from_the_end = min(beyond + 1, MAXIMUM_PAGE_NUMBER) if beyond else 0
+    return [Place(number) for number in range(2, from_the_beginning + 1)] + [
+        Place(number, from_the_end=True) for number in range(1, from_the_end + 1)
+    ]
 
 
 def pages_in(pagination: Pagination) -> int:
@@ -54,61 +88,90 @@ def pages_in(pagination: Pagination) -> int:
     return max(1, math.ceil(pagination.total_items / pagination.page_size)) if pagination.page_size > 0 else 1
 
 
-def problem_of_page(number: int, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
+def problem_of_page(place: Place, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
     """Why a page cannot belong to an answer that began with `first`; None when it can.
 
     Args:
-        number: the page that was asked for.
+        place: the page that was asked for.
         pagination: what it says of itself.
         rows: how many rows it holds.
         first: what page 1 said of itself.
     """
     total_items, size = first.total_items, first.page_size
-    if pagination.page != number:
-        return f"page {number} was asked for, and page {pagination.page} answered"
+    if pagination.page != place.number:
+        return f"{place} was asked for, and page {pagination.page} answered"
     if (pagination.total_items, pagination.page_size) != (total_items, size):
         return (
             f"page 1 says {total_items} items by {size}, "
-            f"page {number} says {pagination.total_items} by {pagination.page_size}"
+            f"{place} says {pagination.total_items} by {pagination.page_size}"
         )
     # The document does not say whether an answer without rows has one page or none, nor whether pages beyond the
     # last that can be asked for are counted.
     pages = pages_in(pagination)
     if (pagination.total_pages or 1) not in (pages, min(pages, MAXIMUM_PAGE_NUMBER)):
-        return f"page {number} says that {total_items} items by {size} are {pagination.total_pages} pages"
-    due = min(size, total_items - (number - 1) * size)
+        return f"{place} says that {total_items} items by {size} are {pagination.total_pages} pages"
+    due = min(size, total_items - (place.number - 1) * size)
     if rows != due:
-        return f"page {number} has {rows} rows where {total_items} items by {size} leave {due} for it"
+        return f"{place} has {rows} rows where {total_items} items by {size} leave {due} for it"
     return None
 
 
-def problem_of(query: PostPerformanceQuery, pages: Sequence[Page]) -> str | None:
-    """Why pages 1, 2, … are not the one whole answer to `query`; None when they are."""
+def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end: Sequence[Page] = ()) -> str | None:
+    """Why pages 1, 2, … and those from the end are not the one whole answer to `query`; None when they are."""
+    first = pages[0].pagination
+    for ordered, is_end in ((pages, False), (from_the_end, True)):
+        for number, page in enumerate(ordered, start=1):
+            rows = len(page.posts) + len(page.bad_rows)
+            if problem := problem_of_page(Place(number, is_end), page.pagination, rows=rows, first=first):
+                return problem
+    ends = [_keys(pages), _keys(from_the_end)]
+    distinct = {key for keys in ends for key in keys}
+    for keys in ends:
+        if problem := _repeated(keys):
+            return problem
+    if problem := _incomplete(distinct, total_items=first.total_items):
+        return problem
+    both = [*pages, *from_the_end]
+    return _foreign_row(
+        query, [post for page in both for post in page.posts], [row for page in both for row in page.bad_rows]
+    )
+
+
+def without_overlap(pages: Sequence[Page], from_the_end: Sequence[Page]) -> tuple[list[Post], list[BadRow]]:
+    """The rows of an answer that was asked for from both ends, each once."""
     posts = [post for page in pages for post in page.posts]
     bad_rows = [row for page in pages for row in page.bad_rows]
-    keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for post in posts]
-    keys += [row.raw for row in bad_rows]
-    sizes = [(page.pagination, len(page.posts) + len(page.bad_rows)) for page in pages]
-    return _problem_of_sum(keys, sizes) or _foreign_row(query, posts, bad_rows)
+    if from_the_end:
+        seen = set(_keys(pages))
+        posts += [post for page in from_the_end for post in page.posts if post.key not in seen]
+        bad_rows += [row for page in from_the_end for row in page.bad_rows if row.raw not in seen]
+    return posts, bad_rows
+
+
+def _keys(pages: Sequence[Page]) -> list[Hashable]:
+    keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
+    keys += [row.raw for page in pages for row in page.bad_rows]
+    return keys
 
 
 def problem_of_instances(pages: Sequence[InstancesPage]) -> str | None:
     """Why pages 1, 2, … are not the one whole list of instances; None when they are."""
-    keys = [instance_id for page in pages for instance_id in page.data.instance_ids]
-    return _problem_of_sum(keys, [(page.pagination, len(page.data.instance_ids)) for page in pages])
-
-
-def _problem_of_sum(keys: Sequence[Hashable], sizes: Sequence[tuple[Pagination, int]]) -> str | None:
-    first, _ = sizes[0]
-    for number, (pagination, rows) in enumerate(sizes, start=1):
-        if problem := problem_of_page(number, pagination, rows=rows, first=first):
+    first = pages[0].pagination
+    for number, page in enumerate(pages, start=1):
+        rows = len(page.data.instance_ids)
+        if problem := problem_of_page(Place(number), page.pagination, rows=rows, first=first):
             return problem
-    distinct = len(set(keys))
-    if distinct != len(keys):
-        return f"{len(keys) - distinct} of {len(keys)} rows came twice"
-    if distinct != first.total_items:
-        return f"{distinct} rows came of {first.total_items}"
-    return None
+    ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
+    return _repeated(ids) or _incomplete(ids, total_items=first.total_items)
+
+
+def _repeated(keys: Sequence[Hashable]) -> str | None:
+    repeated = len(keys) - len(set(keys))
+    return f"{repeated} of {len(keys)} rows came twice" if repeated else None
+
+
+def _incomplete(distinct: Collection[Hashable], *, total_items: int) -> str | None:
+    return f"{len(distinct)} rows came of {total_items}" if len(distinct) != total_items else None
 
 
 def _foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Sequence[BadRow]) -> str | None:

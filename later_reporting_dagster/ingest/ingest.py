@@ -28,7 +28,7 @@ from later_reporting_dagster.ingest.plan import by_content_types, by_instances, 
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Written, posts_table
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
-# while a third is being written; each holds at most 50,000 posts in memory.
+# while a third is being written; each holds at most 100,000 posts in memory.
 CONCURRENT_QUERIES = 3
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
 FAILURES_TO_GIVE_UP = 2

@@ -23,7 +23,8 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.lake import Partition
 
-MAXIMUM_POSTS = MAXIMUM_PAGE_NUMBER * MAXIMUM_PAGE_SIZE
+# A walk reaches as many pages from the end of an answer as from its beginning.
+MAXIMUM_POSTS = 2 * MAXIMUM_PAGE_NUMBER * MAXIMUM_PAGE_SIZE
 # The document allows two years; whole days short of that need no thought about leap years.
 MAXIMUM_DAYS = 730
 # Well inside what servers and proxies take as a request line (8 KiB), with room for the other parameters.

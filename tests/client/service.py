@@ -123,6 +123,8 @@ class Service:
         number = int(request.query_params["pageNumber"])
         size = int(request.query_params["pageSize"])
         all_rows = self.instance_ids if request.url.path == "/v2/instances" else self.posts
+        if request.query_params.get("sortDirection") == "DESC":
+            all_rows = all_rows[::-1]
         rows = all_rows[(number - 1) * size : number * size]
         body = page_body(rows, page=number, page_size=size, total_items=len(all_rows))
         if request.url.path == "/v2/instances":

@@ -126,10 +126,10 @@ def test_bad_rows_come_apart_from_the_good_ones(service, new_client, july):
 
 def test_too_many_posts_cost_one_request(service, new_client, july):
     service.posts = THREE_PAGES
-    service.lie = lambda number, body: page_body(body["data"], page=number, page_size=100, total_items=50_001)
-    with pytest.raises(TooManyPosts, match="50001 items are 501 pages") as raised:
+    service.lie = lambda number, body: page_body(body["data"], page=number, page_size=100, total_items=100_001)
+    with pytest.raises(TooManyPosts, match="100001 items are 1001 pages") as raised:
         walk(new_client(), july)
-    assert raised.value.total_items == 50_001
+    assert raised.value.total_items == 100_001
     assert len(service.asked()) == 1
 
 
@@ -137,6 +137,14 @@ def test_the_last_page_that_can_be_asked_for_is_asked_for(service, new_client, j
     service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(50_000)]
     walked = walk(new_client(), july)
     assert (len(walked.posts), walked.pages) == (50_000, 500)
+
+
+def test_what_lies_beyond_the_last_page_is_met_from_the_other_end(service, new_client, july):
+    service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(50_450)]
+    walked = walk(new_client(), july)
+    assert sorted(each.post_id for each in walked.posts) == list(range(50_450))
+    assert walked.requests == 500 + 6
+    assert ("sortDirection", "DESC") in service.asked()[-1].parameters
 
 
 def test_several_walks_at_once_share_token_and_connections(service, new_client, july):

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import problem_of
-from later_reporting_dagster.client.walk import as_walked, pages_in, problem_of_instances, problem_of_page
+from later_reporting_dagster.client.walk import (
+    FIRST,
+    Place,
+    as_walked,
+    pages_in,
+    places_after_first,
+    problem_of_instances,
+    problem_of_page,
+)
 from later_reporting_dagster.contract import (
     ContentType,
     DateBasis,
@@ -157,13 +165,13 @@ def test_totals_that_the_rows_do_not_bear_out_are_no_answer(total_items):
 def test_a_page_size_of_nothing_is_no_answer(page_size):
     pagination = Pagination(page=1, page_size=page_size, total_items=3, total_pages=1)
     assert pages_in(pagination) == 1
-    assert problem_of_page(1, pagination, rows=3, first=pagination) is not None
+    assert problem_of_page(FIRST, pagination, rows=3, first=pagination) is not None
 
 
 def test_beyond_the_last_page_that_can_be_asked_for_the_service_may_stop_counting_pages():
     for total_pages in (500, 700):
         pagination = Pagination(page=1, page_size=100, total_items=70_000, total_pages=total_pages)
-        assert problem_of_page(1, pagination, rows=100, first=pagination) is None
+        assert problem_of_page(FIRST, pagination, rows=100, first=pagination) is None
 
 
 def good_pages() -> st.SearchStrategy[list[dict]]:
@@ -237,3 +245,61 @@ def test_instances_add_up_too():
 def test_pages_are_counted_from_totals():
     assert [pages_in(Pagination(1, 100, total, 0)) for total in (0, 1, 100, 101, 50_000)] == [1, 1, 1, 2, 500]
     assert isinstance(problem_of(QUERY, [Page(posts=[], pagination=Pagination(1, 100, 1, 1))]), str)
+
+
+@pytest.mark.parametrize(
+    ("total_items", "from_the_beginning", "from_the_end"),
+    [
+        (0, 1, 0),
+        (250, 3, 0),
+        (50_000, 500, 0),
+        (50_001, 500, 2),
+        (55_465, 500, 56),
+        (99_900, 500, 500),
+        (100_000, 500, 500),
+    ],
+)
+def test_what_lies_beyond_500_pages_is_reached_from_the_end(total_items, from_the_beginning, from_the_end):
+    first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))
+    places = [FIRST, *places_after_first(first, both_ends=True)]
+    assert [place for place in places if not place.from_the_end] == [
+        Place(number) for number in range(1, from_the_beginning + 1)
+    ]
+    assert [place.number for place in places if place.from_the_end] == list(range(1, from_the_end + 1))
+
+
+@pytest.mark.parametrize(("total_items", "both_ends"), [(100_001, True), (50_001, False)])
+def test_more_than_that_cannot_be_reached(total_items, both_ends):
+    first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))
+    assert places_after_first(first, both_ends=both_ends) is None
+
+
+def two_ends(count: int, head: int, tail: int, size: int = 2) -> tuple[list[Page], list[Page]]:
+    """The first `head` rows, in their order, and the last `tail`, in the opposite one."""
+    rows = [post(number) for number in range(count)]
+    ends = (rows[:head], rows[count - tail :][::-1])
+    return tuple(
+        [
+            page_from_body(
+                json.dumps(
+                    page_body(end[start : start + size], page=start // size + 1, page_size=size, total_items=count)
+                ).encode()
+            )
+            for start in range(0, len(end), size)
+        ]
+        for end in ends
+    )
+
+
+def test_two_ends_that_overlap_are_one_answer(july):
+    assert problem_of(july, *two_ends(10, 6, 6)) is None
+    assert problem_of(july, *two_ends(10, 6, 4)) is None
+
+
+def test_two_ends_that_do_not_meet_are_none(july):
+    assert problem_of(july, *two_ends(10, 4, 4)) == "8 rows came of 10"
+
+
+def test_a_row_that_comes_twice_from_the_same_end_is_noticed(july):
+    pages, from_the_end = two_ends(10, 6, 6)
+    assert problem_of(july, pages, [from_the_end[0], *from_the_end[:1], *from_the_end[2:]]) is not None
