@@ -6,6 +6,7 @@ forbidden or always fails costs its own partitions alone, and nothing is written
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from urllib.parse import urlencode
@@ -30,6 +31,8 @@ from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Writt
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
 # while a third is being written; each holds at most 100,000 posts in memory.
 CONCURRENT_QUERIES = 3
+# Partitions of an answer that are written side by side.
+WRITERS = 4
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
 FAILURES_TO_GIVE_UP = 2
 
@@ -254,18 +257,21 @@ class _Ingest:
         except LakeUnavailable as error:
             self._deliver_failures(partitions, error)
             return
-        for partition in partitions:
+
+        def write(partition: Partition) -> Outcome:
             table = posts_table(posts.get(partition, []))
             bad = bad_rows.get(partition, [])
             try:
                 lake.quarantine(asset, partition, bad, query=_named(query))
                 written = lake.write(asset, partition, table, facts=facts)
             except LakeUnavailable as error:
-                self._deliver(Failed(partition=partition, error=error))
-            else:
-                self._deliver(
-                    Landed(partition=partition, written=written, table=table, bad_rows=len(bad), fetched=fetched)
-                )
+                return Failed(partition=partition, error=error)
+            return Landed(partition=partition, written=written, table=table, bad_rows=len(bad), fetched=fetched)
+
+        # A write waits for the disk more than it computes.
+        with ThreadPoolExecutor(WRITERS) as writers:
+            for outcome in writers.map(write, partitions):
+                self._deliver(outcome)
 
 
 def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
