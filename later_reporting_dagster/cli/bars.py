@@ -18,10 +18,10 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
     with os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)
         bars = Bars(
-            TextColumn("{task.description:<28}"),
-            BarColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("partitions, {task.fields[pages]} pages, {task.fields[rows]} rows"),
+            TextColumn("{task.fields[pages]} pages, {task.fields[rows]} rows"),
             TimeRemainingColumn(),
             console=console,
         )
