@@ -1,0 +1,29 @@
+"""Takes the README's picture of the UI, in about two minutes: `python -m tests.e2e.picture docs/dagster-ui.png`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.e2e.browser import SECONDS, chromium, window
+from tests.e2e.dagster_dev import dagster_dev
+
+
+def take(picture: Path) -> None:
+    """Fetches all days of a Dagster with one instance that fails, and takes the lineage once the rollups followed."""
+    with tempfile.TemporaryDirectory() as directory, dagster_dev(Path(directory)) as dagster:
+        for asset in ("later/post_metrics_daily", "later/posts_published"):
+            first, *_, last = map(str, dagster.days)
+            dagster.run("later-reporting", "backfill", "--asset", asset, "--start", first, "--end", last)
+        with chromium() as browser, window(browser, dagster, Path(directory) / "seen-last.png") as ui:
+            ui.open("/asset-groups")
+            ui.page.get_by_role("button", name="Hide navigation").click()
+            ui.page.get_by_role("button", name="panel_show_right", exact=True).last.click()
+            ui.expand_groups()
+            expect(ui.page.get_by_text("100% filled")).to_have_count(2, timeout=180 * SECONDS)
+            ui.page.screenshot(path=picture)
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1]))

@@ -1,0 +1,60 @@
+"""The commands of Dagster that a user types in a clone, each in a process of its own."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.dagster_dev import GOOD_INSTANCES, clean_environment, run, sandbox_environment
+
+
+@pytest.fixture
+def nothing_set(tmp_path: Path) -> Mapping[str, str]:
+    """No setting of any kind, and a wide terminal."""
+    return clean_environment() | {"HOME": str(tmp_path), "COLUMNS": "300"}
+
+
+@pytest.fixture
+def pointed_at_a_sandbox(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    with sandbox_environment(tmp_path) as environment:
+        yield environment
+
+
+def test_dg_checks_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> None:
+    checked = run("dg", "check", "defs", environment=nothing_set)
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "All definitions loaded successfully" in checked.stdout
+
+
+def test_dg_lists_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> None:
+    listed = run("dg", "list", "defs", environment=nothing_set)
+
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    for name in (
+        *("later/post_metrics_daily", "later/posts_published"),
+        *("later/organic_paid_daily", "later/organic_paid_by_publish_day"),
+        *("later/posts_published:rows_unique_by_key", "later/organic_paid_daily:reconciles_with_raw_rows"),
+        *("later_posts", "later_organic_paid", "later_checks"),
+        *("later_posts_daily", "later_instances", "later_automation"),
+    ):
+        assert f" {name} " in listed.stdout, name
+
+
+def test_dagster_materializes_one_partition(pointed_at_a_sandbox: Mapping[str, str]) -> None:
+    day = pointed_at_a_sandbox["LATER_START_DATE"]
+    synced = run("later-reporting", "instances", "--sync", environment=pointed_at_a_sandbox)
+    assert synced.returncode == 0, synced.stderr
+    assert synced.stdout.split() == [*GOOD_INSTANCES]
+
+    materialized = run(
+        *("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"),
+        *("--select", "later/post_metrics_daily", "--partition", f"{day}|instance_000"),
+        environment=pointed_at_a_sandbox,
+    )
+
+    assert materialized.returncode == 0, materialized.stdout + materialized.stderr
+    (file,) = Path(pointed_at_a_sandbox["LATER_LAKE_ROOT"]).rglob("*.parquet")
+    assert file.parts[-4:-1] == ("post_metrics_daily", f"date={day}", "instance_id=instance_000")
+    assert set(pq.ParquetFile(file).read(["instance_id"])["instance_id"].to_pylist()) == {"instance_000"}
