@@ -14,7 +14,6 @@ PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 40
 # The columns of a post that tell it apart at a glance; the others are a click on the file away.
 POST_PREVIEW_COLUMNS = (
-    "campaign_id",
     "post_id",
     "content_type",
     "creator_handle_name",
@@ -45,27 +44,28 @@ def column_schema(columns: Sequence[Column]) -> Mapping[str, dg.TableSchema]:
 def posts_metadata(landed: Landed) -> dict[str, Any]:
     """Metadata of a landed partition of posts. A query's figures are shared by all the partitions that it filled."""
     fetched = landed.fetched
+    # Those that were seen most: the first by key are often those that nobody saw yet.
+    most_seen = landed.table.select(POST_PREVIEW_COLUMNS).sort_by([("impressions", "descending")])
     return {
-        **written_metadata(landed.written),
+        **written_metadata(landed.written, preview=preview(most_seen)),
         "bad_rows": landed.bad_rows,
         "query": dg.MetadataValue.text("\n".join(fetched.queries)),
         "pages": fetched.pages,
         "requests": fetched.requests,
         "retries": fetched.retries,
         "partitions_of_query": fetched.partitions,
-        **{f"null_share/{metric}": share for metric, share in null_shares(landed.table).items()},
-        "preview": preview(landed.table.select(POST_PREVIEW_COLUMNS)),
+        **{f"null_share/{metric}": round(share, 4) for metric, share in null_shares(landed.table).items()},
     }
 
 
-def written_metadata(written: Written) -> dict[str, Any]:
+def written_metadata(written: Written, *, preview: dg.MarkdownMetadataValue) -> dict[str, Any]:
     """Metadata of any written partition."""
     return {
         "rows": written.rows,
-        "dagster/partition_row_count": written.rows,
+        "preview": preview,
+        "changed": written.changed,
         "bytes": written.bytes,
         "content_hash": written.content_hash,
-        "changed": written.changed,
         "path": dg.MetadataValue.path(written.url),
     }
 

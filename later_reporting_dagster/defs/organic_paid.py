@@ -20,7 +20,7 @@ from later_reporting_dagster.defs.checks import (
     rolled_up_verdict,
     selected_checks,
 )
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization
+from later_reporting_dagster.defs.materializations import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_schema, preview, written_metadata
 from later_reporting_dagster.defs.partitions import lake_partitions, registered_instances
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
@@ -123,6 +123,7 @@ def rollup_asset(
         registered = registered_instances(context.instance)
         failed: dict[Partition, str] = {}
         differences: dict[Any, list[str]] = {}
+        provenance = provenance_tags(context, dg.AssetKey(["later", rollup.source.asset]))
         for day in days:
             sources = lake.partitions(rollup.source.asset, days=[day.day])
             if not sources:
@@ -143,12 +144,12 @@ def rollup_asset(
                 context,
                 day,
                 data_version=written.content_hash,
+                provenance=provenance,
                 metadata={
-                    **written_metadata(written),
+                    **written_metadata(written, preview=preview(table.select(ROLLUP_PREVIEW_COLUMNS))),
                     "posts": posts.num_rows,
                     "instances": len(landed),
                     "missing_instances": dg.MetadataValue.json(missing),
-                    "preview": preview(table.select(ROLLUP_PREVIEW_COLUMNS)),
                 },
             )
         rolled_up = len(days) - len(failed)

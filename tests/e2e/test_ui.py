@@ -155,6 +155,7 @@ def test_the_rollup_follows_the_days_that_changed_and_no_others(
         ui.open_partition("organic_paid_daily", day)
         ui.expect_text(re.compile("^Materialized$"))
         ui.expect_colour(str(day), GREEN)
+        expect(ui.page.get_by_text(re.compile("Unsynced"))).to_have_count(0)
     ui.expect_colour(str(dagster.days[0]), GRAY)
     files = dagster.files("organic_paid_daily")
     assert [file.parent.name for file in files] == [f"date={day}" for day in sorted(after)]
