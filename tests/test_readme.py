@@ -3,13 +3,17 @@
 `python -m tests.test_readme` writes the tables of columns into it.
 """
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 from later_reporting_dagster.lake import POST_COLUMNS, Column
 from later_reporting_dagster.rollups import ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, ORGANIC_PAID_DAILY_COLUMNS
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -51,6 +55,45 @@ def test_each_make_target_that_is_named_exists() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"demo", "test", "ui", "lint", "bench", "help"} <= named
     assert named <= set(re.findall(r"make ([a-z]+)", listed))
+
+
+def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -> None:
+    """Against the sandbox, which has the days that they name; without the install and the UI that goes on running."""
+    section = README.read_text().partition("## With the real API")[2]
+    (block,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    left_out = ("python3 -m venv", ".venv/bin/pip", "source .venv", "dagster dev")
+    lines = [line for line in block.splitlines() if not line.startswith(left_out)]
+    options = SandboxOptions(requests_per_window=1_000_000)
+    world = World(first_day=date(2024, 1, 1), last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    values = {
+        "LATER_CLIENT_ID": options.client_id,
+        "LATER_CLIENT_SECRET": options.client_secret,
+        "LATER_LAKE_ROOT": str(tmp_path / "lake"),
+        "DAGSTER_HOME": str(home),
+    }
+    script = "set -e\n" + "\n".join(
+        re.sub(
+            r"^export (\w+)=\S+",
+            lambda match: f"export {match[1]}={values.get(match[1]) or match[0].partition('=')[2]}",
+            line,
+        )
+        for line in lines
+    )
+    with running_sandbox(create_app(world, options=options)) as base_url:
+        environment = {
+            "HOME": str(tmp_path),
+            "LATER_BASE_URL": base_url,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        ended = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "FAIL" not in ended.stdout
+    assert len(list((tmp_path / "lake" / "posts_published").rglob("part-0.parquet"))) == 30 * 2
 
 
 def test_each_file_and_folder_that_is_named_exists() -> None:

@@ -26,7 +26,7 @@ def log_materialization(
     metadata: Mapping[str, Any],
     provenance: Mapping[str, str] | None = None,
 ) -> None:
-    """Records that a partition is there, with its content hash as data version and, for a rollup, what it was made from."""
+    """Records that a partition is there, its content hash as data version and, for a rollup, what it was made from."""
     context.log_event(
         dg.AssetMaterialization(
             asset_key=context.asset_key,
