@@ -7,8 +7,9 @@ forbidden or always fails costs its own partitions alone, and nothing is written
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
 
 import msgspec
@@ -26,7 +27,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
 from later_reporting_dagster.ingest.plan import by_content_types, by_instances, narrower, partitions_of, plan
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Written, posts_table
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged, Written, posts_table
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
 # while a third is being written; each holds at most 100,000 posts in memory.
@@ -92,9 +93,28 @@ async def ingest(
     `deliver` is called from worker threads and may block, which holds up the fetching. What fails for a reason of the
     service or of the lake is an outcome, not an exception.
     """
-    await _Ingest(source=source, client=client, lake=lake, deliver=deliver, now=now).run(
-        plan(partitions, date_basis=source.date_basis)
-    )
+    known_rows = await asyncio.to_thread(_rows_in_the_lake, partitions, source=source, lake=lake)
+    queries = plan(partitions, date_basis=source.date_basis, known_rows=known_rows)
+    ingest = _Ingest(source=source, client=client, lake=lake, wanted=frozenset(partitions), deliver=deliver, now=now)
+    await ingest.run(queries)
+
+
+def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake: Lake) -> dict[Partition, int]:
+    """What is known of the partitions that lie between scattered ones: how many rows they had when last fetched."""
+    if source.date_basis is not DateBasis.POST_DATE or len(plan(partitions, date_basis=source.date_basis)) < 2:
+        return {}
+    first, last = min(partition.day for partition in partitions), max(partition.day for partition in partitions)
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    wanted = {partition.instance_id for partition in partitions}
+    known: dict[Partition, int] = {}
+    # What cannot be read tells nothing. Whether it can be written is for the writing to say.
+    with suppress(LakeUnavailable):
+        for partition in lake.partitions(source.asset, days=days):
+            with suppress(PartitionDamaged):
+                facts = lake.facts(source.asset, partition) if partition.instance_id in wanted else None
+                if facts is not None:
+                    known[partition] = facts.rows
+    return known
 
 
 class _Ingest:
@@ -104,9 +124,11 @@ class _Ingest:
         source: Source,
         client: LaterClient,
         lake: Lake,
+        wanted: frozenset[Partition],
         deliver: Callable[[Outcome], None],
         now: Callable[[], datetime],
     ) -> None:
+        self._wanted = wanted
         self._source = source
         self._client = client
         self._lake = lake
@@ -179,7 +201,8 @@ class _Ingest:
             if instance_id in self._given_up:
                 await self._fail(replace(query, instance_ids=(instance_id,)), self._given_up[instance_id])
         wanted = tuple(instance_id for instance_id in query.instance_ids if instance_id not in self._given_up)
-        return replace(query, instance_ids=wanted) if wanted else None
+        left = replace(query, instance_ids=wanted) if wanted else None
+        return left if left is not None and self._wanted_of(left) else None
 
     def _note_failure(self, query: PostPerformanceQuery, error: LaterError) -> None:
         """Counts the failures of an instance that was asked for alone, where no other can be the cause."""
@@ -224,7 +247,11 @@ class _Ingest:
 
     async def _fail(self, query: PostPerformanceQuery, error: LaterError | LakeUnavailable) -> None:
         # In a thread, because delivery may wait for whoever takes the outcomes.
-        await asyncio.to_thread(self._deliver_failures, partitions_of(query), error)
+        await asyncio.to_thread(self._deliver_failures, self._wanted_of(query), error)
+
+    def _wanted_of(self, query: PostPerformanceQuery) -> list[Partition]:
+        """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
+        return [partition for partition in partitions_of(query) if partition in self._wanted]
 
     def _deliver_failures(self, partitions: Sequence[Partition], error: LaterError | LakeUnavailable) -> None:
         for partition in partitions:
@@ -233,13 +260,13 @@ class _Ingest:
     def _land(self, query: PostPerformanceQuery, walks: Sequence[Walk]) -> None:
         """Splits an answer into its partitions and writes them; a day without posts is a file without rows."""
         asset, lake = self._source.asset, self._lake
-        partitions = partitions_of(query)
+        partitions = self._wanted_of(query)
         posts: dict[Partition, list[Post]] = {}
         for walk in walks:
             for post in walk.posts:
                 partition = Partition(day=_day_of(post.post_date, query), instance_id=post.instance_id)
                 posts.setdefault(partition, []).append(post)
-        bad_rows, homeless = _by_partition([row for walk in walks for row in walk.bad_rows], query, set(partitions))
+        bad_rows, homeless = _by_partition([row for walk in walks for row in walk.bad_rows], query)
         queries = tuple(_named(walk.query) for walk in walks)
         fetched = Fetched(
             queries=queries,
@@ -282,9 +309,10 @@ def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
 
 
 def _by_partition(
-    bad_rows: Sequence[BadRow], query: PostPerformanceQuery, partitions: set[Partition]
+    bad_rows: Sequence[BadRow], query: PostPerformanceQuery
 ) -> tuple[dict[Partition, list[BadRow]], list[BadRow]]:
     """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
+    partitions = set(partitions_of(query))
     found: dict[Partition, list[BadRow]] = {}
     homeless: list[BadRow] = []
     for row in bad_rows:

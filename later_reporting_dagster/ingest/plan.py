@@ -1,13 +1,14 @@
 """Which queries to ask: the number of requests is the cost of everything, so it is decided here and purely.
 
 A partition is one UTC day of one instance. `post_date` answers can be split into days by each post's own date, so
-contiguous days of the same instances become one range query; `performance_date` answers cannot, so each day is a
-query of its own over all its instances.
+contiguous days of the same instances become one range query, and scattered ones too where the rows in between cost
+fewer requests than another query; `performance_date` answers cannot, so each day is a query of its own over all its
+instances.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
@@ -29,13 +30,34 @@ MAXIMUM_POSTS = 2 * MAXIMUM_PAGE_NUMBER * MAXIMUM_PAGE_SIZE
 MAXIMUM_DAYS = 730
 # Well inside what servers and proxies take as a request line (8 KiB), with room for the other parameters.
 MAXIMUM_INSTANCE_CHARACTERS = 6_000
+# Boxes that are looked at together: what lies farther apart than that is never worth one query.
+MERGED_AT_MOST = 60
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
 
 
-def plan(partitions: Collection[Partition], *, date_basis: DateBasis) -> list[PostPerformanceQuery]:
-    """The queries whose answers hold each of `partitions` exactly once and nothing else, in order of date.
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """Days, both inclusive, × instances."""
+
+    start: date
+    end: date
+    instances: frozenset[str]
+
+
+def plan(
+    partitions: Collection[Partition], *, date_basis: DateBasis, known_rows: Mapping[Partition, int] | None = None
+) -> list[PostPerformanceQuery]:
+    """The queries whose answers hold each of `partitions` exactly once, in order of date.
+
+    They hold nothing else, unless `known_rows` says that this costs fewer requests.
+
+    Args:
+        partitions: what is wanted.
+        date_basis: what the days mean.
+        known_rows: how many rows a partition had when it was last fetched, wanted or not. A partition that is not in
+            it may have any number, so no query is widened over it.
 
     Raises:
         ValueError: a partition names no instance.
@@ -45,27 +67,26 @@ def plan(partitions: Collection[Partition], *, date_basis: DateBasis) -> list[Po
         if partition.instance_id is None:
             raise ValueError(f"{partition} names no instance: posts are fetched per instance")
         instances_of_day[partition.day].add(partition.instance_id)
-    longest = MAXIMUM_DAYS if date_basis is DateBasis.POST_DATE else 1
+    if date_basis is DateBasis.POST_DATE:
+        boxes = _merged(list(_boxes(instances_of_day, longest=MAXIMUM_DAYS)), known_rows or {})
+    else:
+        boxes = list(_boxes(instances_of_day, longest=1))
     return [
         PostPerformanceQuery(
-            start_date=start,
-            end_date=end,
+            start_date=box.start,
+            end_date=box.end,
             instance_ids=instance_ids,
             date_basis=date_basis,
             page_size=MAXIMUM_PAGE_SIZE,
         )
-        for start, end, instances in _boxes(instances_of_day, longest=longest)
-        for instance_ids in _short_enough(sorted(instances))
+        for box in boxes
+        for instance_ids in _short_enough(sorted(box.instances))
     ]
 
 
 def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
     """The partitions that a query's answer fills: each of its days × each of its instances."""
-    return [
-        Partition(day=day, instance_id=instance_id)
-        for day in _days(query.start_date, query.end_date)
-        for instance_id in query.instance_ids
-    ]
+    return _partitions(query.start_date, query.end_date, query.instance_ids)
 
 
 def narrower(query: PostPerformanceQuery, *, total_items: int = 0) -> list[PostPerformanceQuery]:
@@ -98,21 +119,61 @@ def by_content_types(query: PostPerformanceQuery, *, total_items: int) -> list[P
     return [replace(query, content_types=tuple(part)) for part in _even_parts(content_types, total_items)]
 
 
-def _boxes(instances_of_day: dict[date, set[str]], *, longest: int) -> Iterator[tuple[date, date, set[str]]]:
-    """Runs of contiguous days that want the same instances, none longer than `longest` days."""
-    start: date | None = None
-    end = date.min
-    wanted: set[str] = set()
+def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:
+    """Runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
+    box: _Box | None = None
     for day in sorted(instances_of_day):
-        instances = instances_of_day[day]
-        if start is not None and day == end + _DAY and instances == wanted and (day - start).days < longest:
-            end = day
+        instances = frozenset(instances_of_day[day])
+        if box is not None and _continues(box, day, instances) and (day - box.start).days < longest:
+            box = replace(box, end=day)
             continue
-        if start is not None:
-            yield start, end, wanted
-        start, end, wanted = day, day, instances
-    if start is not None:
-        yield start, end, wanted
+        if box is not None:
+            yield box
+        box = _Box(day, day, instances)
+    if box is not None:
+        yield box
+
+
+def _continues(box: _Box, day: date, instances: frozenset[str]) -> bool:
+    return day == box.end + _DAY and instances == box.instances
+
+
+def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
+    """Neighbouring boxes made one wherever that costs fewer requests, found by the cheapest way to cut their row.
+
+    A merged box has all days from the first to the last × all instances of any. Its cost is the pages of its rows.
+    """
+    # Cheapest cost of the first n boxes, and the box that ends the row there.
+    cheapest: list[int] = [0]
+    last: list[tuple[int, _Box]] = []
+    for n, box in enumerate(boxes, start=1):
+        best = (cheapest[n - 1] + (_pages(box, known_rows) or 1), n - 1, box)
+        wide = box
+        for first in range(n - 2, max(n - 1 - MERGED_AT_MOST, 0) - 1, -1):
+            wide = _Box(boxes[first].start, box.end, wide.instances | boxes[first].instances)
+            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
+            if pages is None:
+                break
+            best = min(best, (cheapest[first] + pages, first, wide), key=lambda found: found[0])
+        cheapest.append(best[0])
+        last.append(best[1:])
+    merged: list[_Box] = []
+    n = len(boxes)
+    while n:
+        n, box = last[n - 1]
+        merged.append(box)
+    return merged[::-1]
+
+
+def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
+    """The requests that a box costs; None when that is not known."""
+    rows = 0
+    for partition in _partitions(box.start, box.end, sorted(box.instances)):
+        known = known_rows.get(partition)
+        if known is None:
+            return None
+        rows += known
+    return max(1, ceil(rows / MAXIMUM_PAGE_SIZE))
 
 
 def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
@@ -128,6 +189,11 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         characters += cost
     if group:
         yield tuple(group)
+
+
+def _partitions(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
+    instance_ids = list(instance_ids)
+    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
 
 
 def _days(start: date, end: date) -> list[date]:

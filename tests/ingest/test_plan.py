@@ -1,7 +1,10 @@
 """The planner: every wanted partition exactly once, nothing else, and never more queries than partitions."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date, timedelta
+from math import ceil
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -59,6 +62,44 @@ def test_by_post_date_a_box_of_days_and_instances_is_one_query() -> None:
     (query,) = plan(box(365, 8), date_basis=DateBasis.POST_DATE)
     assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=364))
     assert query.instance_ids == tuple(f"i{index}" for index in range(8))
+
+
+def pages(queries: list[PostPerformanceQuery], rows: Mapping[Partition, int]) -> int:
+    return sum(max(1, ceil(sum(rows[partition] for partition in partitions_of(query)) / 100)) for query in queries)
+
+
+@given(st.sets(partitions, min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_with_all_rows_known_a_plan_never_costs_more_and_covers_all(wanted: set[Partition], random: Random) -> None:
+    names = sorted({str(partition.instance_id) for partition in wanted})
+    rows = {
+        Partition(FIRST + timedelta(days=day), name): random.choice((0, 20, 60, 250))
+        for day in range(13)
+        for name in names
+    }
+    narrow = plan(wanted, date_basis=DateBasis.POST_DATE)
+    wide = plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=rows)
+    assert pages(wide, rows) <= pages(narrow, rows)
+    assert len(wide) <= len(narrow)
+    covered = filled(wide)
+    assert all(covered[partition] == 1 for partition in wanted)
+    assert max(covered.values()) == 1
+
+
+def test_scattered_days_are_one_query_where_the_days_between_have_few_posts() -> None:
+    days = (0, 2, 5)
+    wanted = [Partition(FIRST + timedelta(days=day), "a") for day in days]
+    quiet = {Partition(FIRST + timedelta(days=day), "a"): 10 for day in range(6)}
+    (query,) = plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=quiet)
+    assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=5))
+    busy = quiet | {Partition(FIRST + timedelta(days=day), "a"): 250 for day in (1, 3, 4)}
+    assert len(plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=busy)) == 3
+
+
+def test_a_day_of_which_nothing_is_known_is_never_asked_for_in_passing() -> None:
+    wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
+    known = dict.fromkeys(wanted, 10)
+    assert len(plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=known)) == 2
+    assert len(plan(wanted, date_basis=DateBasis.PERFORMANCE_DATE, known_rows=known)) == 2
 
 
 def test_a_range_beyond_two_years_is_cut() -> None:

@@ -1,0 +1,611 @@
+"""What lands is what the service holds, and what goes wrong costs only what it must. All of it over real HTTP."""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import Response
+
+from later_reporting_dagster.client import (
+    ClientCredentials,
+    CredentialsRejected,
+    InstanceForbidden,
+    LaterClient,
+    LaterError,
+    QueryRefused,
+    RateLimiter,
+    Retriable,
+    RetryPolicy,
+    TooManyPosts,
+    WalkInconsistent,
+)
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.ingest import Failed, Landed, Outcome, Source, ingest
+from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.sandbox import World, create_app
+from tests.conftest import (
+    DAYS,
+    FIRST_DAY,
+    INSTANCE_IDS,
+    QUIET_CELL,
+    UNHURRIED,
+    Service,
+    Truth,
+    files,
+    parameters,
+    partition_file,
+    problem,
+    stored_rows,
+)
+
+PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
+DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+BOX = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
+BROKEN = INSTANCE_IDS[2]
+
+both_sources = pytest.mark.parametrize("source", [PUBLISHED, DAILY], ids=lambda source: source.asset)
+
+
+@dataclass
+class Ingested:
+    """The outcomes of one ingest, of which each partition has exactly one."""
+
+    landed: dict[Partition, Landed] = field(default_factory=dict)
+    failed: dict[Partition, Failed] = field(default_factory=dict)
+
+    def errors(self) -> dict[Partition, type[Exception]]:
+        return {partition: type(failed.error) for partition, failed in self.failed.items()}
+
+
+def ingested(
+    partitions: Collection[Partition],
+    *,
+    source: Source,
+    base_url: str,
+    root: Path,
+    client_secret: str = UNHURRIED.client_secret,
+    now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
+    on_delivery: Callable[[], object] = lambda: None,
+) -> Ingested:
+    outcomes: list[Outcome] = []
+
+    def deliver(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        on_delivery()
+
+    async def no_wait(_seconds: float) -> None:
+        return
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=ClientCredentials(client_id=UNHURRIED.client_id, client_secret=client_secret),
+            limiter=RateLimiter(requests=1_000_000),
+            retry=RetryPolicy(attempts=2),
+            sleep=no_wait,
+        ) as client:
+            await ingest(
+                partitions, source=source, client=client, lake=Lake(str(root)), deliver=deliver, now=lambda: now
+            )
+
+    asyncio.run(run())
+    assert Counter(outcome.partition for outcome in outcomes) == Counter(partitions)
+    return Ingested(
+        landed={outcome.partition: outcome for outcome in outcomes if isinstance(outcome, Landed)},
+        failed={outcome.partition: outcome for outcome in outcomes if isinstance(outcome, Failed)},
+    )
+
+
+def assert_lake_is_true(root: Path, source: Source, partitions: Collection[Partition], truth: Truth) -> None:
+    """The lake holds `partitions` of the source, each row, value, null and type as the service has it, and no more."""
+    for partition in partitions:
+        assert partition.instance_id is not None
+        wanted = truth.partition(source.date_basis.value, partition.day, partition.instance_id)
+        found = stored_rows(root, source.asset, partition.day, partition.instance_id)
+        assert [list(row.items()) for row in found] == [list(row.items()) for row in wanted]
+    held = {str(path.relative_to(root)) for path in root.rglob("*.parquet")}
+    assert held == {
+        str(partition_file(root, source.asset, each.day, each.instance_id or "").relative_to(root))
+        for each in partitions
+    }
+
+
+@both_sources
+def test_the_lake_holds_what_the_service_holds(source: Source, service: Service, truth: Truth, tmp_path: Path) -> None:
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.landed.keys() == set(BOX)
+    assert_lake_is_true(tmp_path, source, BOX, truth)
+    for partition, landed in result.landed.items():
+        rows = truth.partition(source.date_basis.value, partition.day, partition.instance_id or "")
+        assert landed.table.to_pylist() == rows
+        assert (landed.written.rows, landed.written.changed, landed.bad_rows) == (len(rows), True, 0)
+
+
+def test_the_truth_is_worth_comparing_with(truth: Truth) -> None:
+    # Were the two tables the same, or without nulls, zeros and whole floats, mix-ups of them would pass the test above.
+    published, daily = (
+        [row for day in DAYS for instance_id in INSTANCE_IDS for row in truth.partition(basis, day, instance_id)]
+        for basis in ("post_date", "performance_date")
+    )
+    assert min(row["post_date"] for row in daily) < min(row["post_date"] for row in published)
+    for rows in (published, daily):
+        assert {None, 0} <= {row[name] for row in rows for name in ("engagements", "impressions", "paid_engagements")}
+    assert {type(row["cpe"]) for row in published} == {float, type(None)}
+
+
+@both_sources
+def test_a_day_without_posts_is_a_file_without_rows(source: Source, service: Service, tmp_path: Path) -> None:
+    before_the_world = Partition(date(2024, 1, 5), INSTANCE_IDS[0])
+    quiet = Partition(*QUIET_CELL) if source is PUBLISHED else before_the_world
+    result = ingested([quiet], source=source, base_url=service.base_url, root=tmp_path)
+    assert result.landed[quiet].written.rows == 0
+    assert stored_rows(tmp_path, source.asset, quiet.day, quiet.instance_id or "") == []
+
+
+@both_sources
+def test_a_second_ingest_writes_nothing_again(source: Source, service: Service, tmp_path: Path) -> None:
+    ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    later = datetime(2024, 4, 1, tzinfo=UTC)
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path, now=later)
+    assert files(tmp_path) == before
+    assert not any(landed.written.changed for landed in result.landed.values())
+
+
+def test_published_posts_cost_the_pages_of_one_query(service: Service, truth: Truth, tmp_path: Path) -> None:
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    total = sum(len(truth.day("post_date", day)) for day in DAYS)
+    assert total > 200
+    assert service.data_requests == ceil(total / 100)
+    assert service.asked("/oauth/token") == 1
+    assert len(service.requests) == service.data_requests + 1
+    fetched = {landed.fetched for landed in result.landed.values()}
+    assert [(each.pages, each.requests, each.retries, each.partitions) for each in fetched] == [
+        (ceil(total / 100), ceil(total / 100), 0, len(BOX))
+    ]
+
+
+def test_metrics_of_days_cost_the_pages_of_a_query_a_day(service: Service, truth: Truth, tmp_path: Path) -> None:
+    ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path)
+    pages = [ceil(len(truth.day("performance_date", day)) / 100) for day in DAYS]
+    assert max(pages) > 1
+    assert service.data_requests == sum(pages)
+    assert len(service.requests) == sum(pages) + 1
+
+
+def test_a_file_tells_its_queries_and_when_they_were_answered(service: Service, tmp_path: Path) -> None:
+    now = datetime(2024, 3, 11, 7, 30, 15, 250_000, tzinfo=UTC)
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[1])
+    result = ingested([partition], source=PUBLISHED, base_url=service.base_url, root=tmp_path, now=now)
+    facts = Lake(str(tmp_path)).facts("posts_published", partition)
+    assert facts is not None
+    assert facts.facts["fetched_at"] == "2024-03-11T07:30:15.250+00:00"
+    (query,) = json.loads(facts.facts["queries"])
+    assert "startDate=2024-03-01&endDate=2024-03-01&instanceIds=007&dateBasis=post_date" in query
+    assert result.landed[partition].fetched.queries == (query,)
+
+
+# Instances that cannot be had
+
+
+@both_sources
+@pytest.mark.parametrize("scope", ["tells", "lies", "fails"])
+def test_a_forbidden_instance_costs_its_own_partitions_alone(
+    source: Source, scope: str, service: Service, truth: Truth, small_world: World, tmp_path: Path
+) -> None:
+    def instead(request: Request) -> Response | None:
+        if request.url.path == "/v2/instances" and scope == "fails":
+            return problem(404)
+        if request.url.path == "/v2/instances" or BROKEN not in parameters(request).get("instanceIds", []):
+            return None
+        return problem(403)
+
+    service.instead = instead
+    if scope == "tells":
+        within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
+        service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=within))
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {Partition(day, BROKEN): InstanceForbidden for day in DAYS}
+    assert all(repr(BROKEN) in str(failed.error) for failed in result.failed.values())
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
+def test_where_the_scope_tells_who_is_forbidden_it_costs_two_requests(
+    service: Service, truth: Truth, small_world: World, tmp_path: Path
+) -> None:
+    within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
+    service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=within))
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    reached = [row for day in DAYS for row in truth.day("post_date", day) if row["instanceId"] != BROKEN]
+    assert service.data_requests == 1 + ceil(len(reached) / 100)
+    assert service.asked("/v2/instances") == 1
+
+
+@both_sources
+def test_an_instance_that_always_fails_fails_alone(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    service.instead = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {Partition(day, BROKEN): Retriable for day in DAYS}
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
+def test_an_instance_that_always_fails_is_given_up(service: Service, tmp_path: Path) -> None:
+    service.instead = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
+    days = [FIRST_DAY + timedelta(days=offset) for offset in range(-20, 5)]
+    partitions = [Partition(day, instance_id) for day in days for instance_id in (BROKEN, INSTANCE_IDS[0])]
+    result = ingested(partitions, source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.failed.keys() == {Partition(day, BROKEN) for day in days}
+    asked = sum(BROKEN in parameters(request).get("instanceIds", []) for request in service.requests)
+    # A few days are under way at once, each of them asked twice with the others and twice alone.
+    assert asked <= (CONCURRENT_QUERIES + 2) * 4
+
+
+def test_an_instance_that_fails_now_and_then_is_not_given_up(
+    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One day after the other, so that bad days and good days take turns.
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "CONCURRENT_QUERIES", 1)
+    bad_days = DAYS[::2]
+    service.instead = lambda request: (
+        problem(500) if parameters(request).get("startDate", [""])[0] in map(str, bad_days) else None
+    )
+    result = ingested([Partition(day, BROKEN) for day in DAYS], source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.failed.keys() == {Partition(day, BROKEN) for day in bad_days}
+    assert_lake_is_true(tmp_path, DAILY, list(result.landed), truth)
+
+
+def test_a_fault_that_passes_is_no_failure(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def instead(request: Request) -> Response | None:
+        # Each page is refused once.
+        seen = sum(request.url == other.url for other in service.requests)
+        return problem(503) if seen == 1 and request.url.path == "/v2/posts/performance" else None
+
+    service.instead = instead
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+    (retries,) = {landed.fetched.retries for landed in result.landed.values()}
+    assert retries == service.data_requests / 2
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    wanted=st.sets(st.sampled_from(BOX), min_size=1),
+    broken=st.dictionaries(st.sampled_from(INSTANCE_IDS), st.sampled_from([403, 500, 503]), max_size=3),
+    source=st.sampled_from([PUBLISHED, DAILY]),
+)
+def test_whatever_is_wanted_and_whoever_is_broken_the_rest_lands(
+    wanted: set[Partition],
+    broken: dict[str, int],
+    source: Source,
+    service: Service,
+    truth: Truth,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    def instead(request: Request) -> Response | None:
+        statuses = [broken[name] for name in parameters(request).get("instanceIds", []) if name in broken]
+        return problem(statuses[0]) if statuses else None
+
+    service.instead = instead
+    root = tmp_path_factory.mktemp("lake")
+    result = ingested(wanted, source=source, base_url=service.base_url, root=root)
+    assert result.failed.keys() == {partition for partition in wanted if partition.instance_id in broken}
+    assert_lake_is_true(root, source, [each for each in wanted if each.instance_id not in broken], truth)
+
+
+# Nothing can be had
+
+
+@both_sources
+def test_rejected_credentials_fail_everything_at_the_cost_of_a_few_requests(
+    source: Source, service: Service, tmp_path: Path
+) -> None:
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path, client_secret="wrong")
+    assert result.errors() == dict.fromkeys(BOX, CredentialsRejected)
+    assert len(service.requests) <= CONCURRENT_QUERIES
+    assert files(tmp_path) == {}
+
+
+def test_a_query_that_is_refused_fails_its_partitions_and_is_not_asked_again(service: Service, tmp_path: Path) -> None:
+    service.instead = lambda request: problem(400) if request.url.path == "/v2/posts/performance" else None
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == dict.fromkeys(BOX, QueryRefused)
+    assert service.data_requests == 1
+
+
+# Too many posts for one query
+
+
+@pytest.fixture
+def two_pages_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that counts to one page, from either end, so that 201 posts are too many for a query."""
+    for module in ("client.walk", "sandbox.parameters"):
+        monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAXIMUM_PAGE_NUMBER", 1)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.plan"], "MAXIMUM_POSTS", 200)
+
+
+@pytest.mark.usefixtures("two_pages_at_most")
+def test_too_many_posts_are_asked_for_by_fewer_days(service: Service, truth: Truth, tmp_path: Path) -> None:
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+    asked = [parameters(request) for request in service.requests if request.url.path == "/v2/posts/performance"]
+    assert {len(query["instanceIds"]) for query in asked} == {len(INSTANCE_IDS)}
+    assert len({(query["startDate"][0], query["endDate"][0]) for query in asked}) == 3  # the whole, and two parts
+
+
+@pytest.mark.usefixtures("two_pages_at_most")
+def test_too_many_posts_of_a_day_are_asked_for_by_fewer_instances(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    assert len(truth.day("performance_date", FIRST_DAY)) > 200
+    partitions = [Partition(FIRST_DAY, instance_id) for instance_id in INSTANCE_IDS]
+    result = ingested(partitions, source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    assert_lake_is_true(tmp_path, DAILY, partitions, truth)
+    asked = [parameters(request) for request in service.requests if request.url.path == "/v2/posts/performance"]
+    assert max(len(query["instanceIds"]) for query in asked[1:]) < len(INSTANCE_IDS)
+    assert not any("contentType" in query for query in asked)
+
+
+def crowded_app(*, with_unlisted_types: bool) -> tuple[Any, World]:
+    """One instance with some 900 posts on the one day that there is."""
+    world = World(first_day=FIRST_DAY, last_day=FIRST_DAY, instances=1, posts_per_day=900)
+    content_types = world.posts.content_type
+    if not with_unlisted_types:
+        content_types[content_types == content_types.max()] = 0
+    return create_app(world, options=UNHURRIED), world
+
+
+@pytest.mark.usefixtures("two_pages_at_most")
+@both_sources
+def test_too_many_posts_of_a_partition_are_asked_for_by_content_type(
+    source: Source, service: Service, tmp_path: Path
+) -> None:
+    service.app, world = crowded_app(with_unlisted_types=False)
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = ingested([partition], source=source, base_url=service.base_url, root=tmp_path)
+    landed = result.landed[partition]
+    assert landed.written.rows == len(world.posts) > 400
+    found = {(row["campaign_id"], row["post_id"]) for row in landed.table.to_pylist()}
+    assert found == set(zip(world.posts.campaign_id.tolist(), world.posts.post_id.tolist(), strict=True))
+    assert len(landed.fetched.queries) > 2
+    assert all("contentType=" in query for query in landed.fetched.queries)
+
+
+@pytest.mark.usefixtures("two_pages_at_most")
+def test_posts_of_a_type_that_cannot_be_asked_for_are_missed_and_named(service: Service, tmp_path: Path) -> None:
+    service.app, _ = crowded_app(with_unlisted_types=True)
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = ingested([partition], source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {partition: WalkInconsistent}
+    assert "types that cannot be asked for" in str(result.failed[partition].error)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("two_pages_at_most")
+def test_a_partition_that_is_too_large_even_by_content_type_fails_alone(service: Service, tmp_path: Path) -> None:
+    world = World(first_day=FIRST_DAY, last_day=FIRST_DAY + timedelta(days=1), instances=1, posts_per_day=900)
+    tomorrow = FIRST_DAY + timedelta(days=1)
+    world.posts.content_type[:] = 0
+    mask = world.posts.day == tomorrow.toordinal()
+    few = np.flatnonzero(mask)[150:]
+    world.posts.day[few] = date(2020, 1, 1).toordinal()  # leaves 150 posts for the second day
+    service.app = create_app(world, options=UNHURRIED)
+    partitions = [Partition(FIRST_DAY, "instance_000"), Partition(tomorrow, "instance_000")]
+    result = ingested(partitions, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {partitions[0]: TooManyPosts}
+    assert result.landed[partitions[1]].written.rows == 150
+
+
+# Answers that do not add up
+
+
+@both_sources
+def test_answers_that_never_add_up_fail_the_partition_alone(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    day, instance_id = DAYS[2], INSTANCE_IDS[1]
+
+    def one_row_less(request: Request, document: Any) -> Any:
+        asked = parameters(request)
+        if asked["startDate"][0] <= str(day) <= asked["endDate"][0] and instance_id in asked["instanceIds"]:
+            document["data"] = document["data"][:-1]
+        return document
+
+    service.edited = one_row_less
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {Partition(day, instance_id): WalkInconsistent}
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
+def test_a_range_that_does_not_add_up_is_asked_for_in_smaller_ranges(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    def restless(request: Request, document: Any) -> Any:
+        # Posts keep arriving while a long walk is under way; a short one is over before that.
+        asked = parameters(request)
+        if asked["startDate"] != asked["endDate"] and asked["pageNumber"] != ["1"]:
+            document["pagination"]["totalItems"] += 1
+        return document
+
+    service.edited = restless
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+
+
+# Rows that cannot be true
+
+
+@both_sources
+def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    day, instance_id = DAYS[1], INSTANCE_IDS[3]
+    partition = Partition(day, instance_id)
+    (bad,) = [row for row in truth.day(source.date_basis.value, day) if row["instanceId"] == instance_id][:1]
+
+    def spoilt(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if (row["instanceId"], row["campaignId"], row["postId"]) == (
+                instance_id,
+                bad["campaignId"],
+                bad["postId"],
+            ) and (source is PUBLISHED or parameters(request)["startDate"] == [str(day)]):
+                row["impressions"] = "many"
+        return document
+
+    service.edited = spoilt
+    lake = Lake(str(tmp_path))
+    spoilt_result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert not spoilt_result.failed
+    assert {each: landed.bad_rows for each, landed in spoilt_result.landed.items() if landed.bad_rows} == {partition: 1}
+    (quarantined,) = lake.quarantined(source.asset)
+    assert quarantined.partition == partition
+    assert "impressions" in quarantined.reason
+    assert json.loads(quarantined.raw) == {**bad, "impressions": "many"}
+    kept = stored_rows(tmp_path, source.asset, day, instance_id)
+    assert kept == [
+        row
+        for row in truth.partition(source.date_basis.value, day, instance_id)
+        if (row["campaign_id"], row["post_id"]) != (bad["campaignId"], bad["postId"])
+    ]
+
+    service.edited = None
+    ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(source.asset) == []
+    assert_lake_is_true(tmp_path, source, BOX, truth)
+
+
+def test_a_bad_row_that_tells_no_partition_lies_under_its_query(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def spoilt(request: Request, document: Any) -> Any:
+        if parameters(request)["pageNumber"] == ["1"]:
+            document["data"][0] = {"surprise": True}
+        return document
+
+    service.edited = spoilt
+    lake = Lake(str(tmp_path))
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    (quarantined,) = lake.quarantined(PUBLISHED.asset)
+    assert quarantined.partition is None
+    assert json.loads(quarantined.raw) == {"surprise": True}
+    assert "startDate=2024-03-01&endDate=2024-03-05" in quarantined.query
+
+    service.edited = None
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(PUBLISHED.asset) == []
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+
+
+def test_a_bad_row_without_instance_is_of_the_only_one_that_was_asked_for(service: Service, tmp_path: Path) -> None:
+    def spoilt(request: Request, document: Any) -> Any:
+        del document["data"][0]["instanceId"]
+        return document
+
+    service.edited = spoilt
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    result = ingested([partition], source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.landed[partition].bad_rows == 1
+    (quarantined,) = Lake(str(tmp_path)).quarantined(DAILY.asset)
+    assert quarantined.partition == partition
+
+
+def test_a_field_that_the_contract_does_not_know_is_kept(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def richer(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            row["trackingLinksClicks"] = row["postId"]
+        return document
+
+    service.edited = richer
+    day, instance_id = FIRST_DAY, INSTANCE_IDS[0]
+    ingested([Partition(day, instance_id)], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert stored_rows(tmp_path, PUBLISHED.asset, day, instance_id) == [
+        {**row, "extra": json.dumps({"trackingLinksClicks": row["post_id"]}, separators=(",", ":"))}
+        for row in truth.partition("post_date", day, instance_id)
+    ]
+
+
+# A lake that fails
+
+
+@both_sources
+def test_a_partition_that_cannot_be_written_fails_alone(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    blocked = Partition(DAYS[2], INSTANCE_IDS[0])
+    directory = partition_file(tmp_path, source.asset, blocked.day, INSTANCE_IDS[0]).parent
+    directory.parent.mkdir(parents=True)
+    directory.write_bytes(b"a file where a directory is due")
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {blocked: LakeUnavailable}
+    assert str(directory) in str(result.failed[blocked].error)
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
+def test_a_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp_path: Path) -> None:
+    def spoilt(request: Request, document: Any) -> Any:
+        document["data"][0] = None
+        return document
+
+    (tmp_path / "_quarantine").write_bytes(b"a file where a directory is due")
+    service.edited = spoilt
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == dict.fromkeys(BOX, LakeUnavailable)
+
+
+def test_what_failed_stays_as_it_was(service: Service, tmp_path: Path) -> None:
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    service.instead = lambda request: problem(500) if request.url.path == "/v2/posts/performance" else None
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert all(isinstance(failed.error, LaterError) for failed in result.failed.values())
+    assert len(result.failed) == len(BOX)
+    assert files(tmp_path) == before
+
+
+def test_outcomes_are_delivered_as_they_come(service: Service, tmp_path: Path) -> None:
+    days = [FIRST_DAY - timedelta(days=offset) for offset in range(20)]
+    asked: list[int] = []
+    ingested(
+        [Partition(day, INSTANCE_IDS[0]) for day in days],
+        source=DAILY,
+        base_url=service.base_url,
+        root=tmp_path,
+        on_delivery=lambda: asked.append(service.data_requests),
+    )
+    assert asked[0] < len(days) <= service.data_requests
+
+
+# Scattered partitions
+
+
+def test_scattered_days_whose_rows_are_known_share_a_query_and_nothing_else_is_touched(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    scattered = [Partition(day, INSTANCE_IDS[0]) for day in (DAYS[0], DAYS[2], DAYS[4])]
+    service.requests.clear()
+    result = ingested(scattered, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert set(result.landed) == set(scattered)
+    assert not result.failed
+    assert service.data_requests == 1
+    assert files(tmp_path) == before
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
