@@ -26,7 +26,7 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
 )
 from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
-from later_reporting_dagster.ingest.plan import by_content_types, by_instances, narrower, partitions_of, plan
+from later_reporting_dagster.ingest.plan import by_content, by_instances, narrower, partitions_of, plan
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged, Written, posts_table
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
@@ -176,11 +176,11 @@ class _Ingest:
             await asyncio.to_thread(self._land, query, walks)
 
     async def _walks(self, query: PostPerformanceQuery) -> list[Walk]:
-        """The walks that hold the query's posts: one, or one a content type where a single partition is too large."""
+        """The walks that hold the query's posts: one, or several by content where a single partition is too large."""
         try:
             return [await self._client.walk(query)]
         except TooManyPosts as error:
-            parts = by_content_types(query, total_items=error.total_items)
+            parts = by_content(query, total_items=error.total_items)
             if not parts or len(partitions_of(query)) > 1:
                 raise
             walks = [walk for part in parts for walk in await self._walks(part)]
@@ -188,7 +188,8 @@ class _Ingest:
             if found != error.total_items:
                 raise WalkInconsistent(
                     f"{_named(query)} has {error.total_items} posts, too many for one query, but {found} when asked by"
-                    " content type: the rest is of types that cannot be asked for, or posts came in between. Try again."
+                    " platform and content type: the rest is of types that cannot be asked for, or posts came in"
+                    " between. Try again."
                 ) from error
             return walks
 

@@ -20,7 +20,9 @@ from later_reporting_dagster.contract import (
     MAXIMUM_PAGE_SIZE,
     ContentType,
     DateBasis,
+    Platform,
     PostPerformanceQuery,
+    platform_of,
 )
 from later_reporting_dagster.lake import Partition
 
@@ -108,15 +110,20 @@ def by_instances(query: PostPerformanceQuery, *, total_items: int = 0) -> list[P
     return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, total_items)]
 
 
-def by_content_types(query: PostPerformanceQuery, *, total_items: int) -> list[PostPerformanceQuery]:
-    """Smaller queries for one partition that is too large for one query; none where it is down to one content type.
+def by_content(query: PostPerformanceQuery, *, total_items: int) -> list[PostPerformanceQuery]:
+    """Smaller queries for one partition that is too large for one: by platforms, then by content types of a platform.
 
-    They leave out posts of a type that the document does not list: hold their totals against the whole's.
+    None where nothing is left to split by. They leave out what cannot be asked for, as posts of a platform or, once a
+    platform alone is too large, of a content type that the document does not list: hold their totals against the
+    whole's.
     """
-    if len(query.content_types) == 1:
+    if not query.content_types and len(query.platforms) != 1:
+        platforms = query.platforms or tuple(Platform)
+        return [replace(query, platforms=tuple(part)) for part in _even_parts(platforms, total_items)]
+    content_types = query.content_types or tuple(name for name in ContentType if platform_of(name) in query.platforms)
+    if len(content_types) < 2:
         return []
-    content_types = query.content_types or tuple(ContentType)
-    return [replace(query, content_types=tuple(part)) for part in _even_parts(content_types, total_items)]
+    return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, total_items)]
 
 
 def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:

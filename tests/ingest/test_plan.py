@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import ContentType, DateBasis, PostPerformanceQuery
+from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
 from later_reporting_dagster.ingest.plan import (
     MAXIMUM_DAYS,
     MAXIMUM_INSTANCE_CHARACTERS,
     MAXIMUM_POSTS,
-    by_content_types,
+    by_content,
     by_instances,
     narrower,
     partitions_of,
@@ -151,14 +151,18 @@ def test_by_instances_keeps_the_days_together() -> None:
     assert by_instances(parts[0]) == []
 
 
-def test_one_partition_is_split_by_content_types_until_one_is_left() -> None:
+def test_one_partition_is_split_by_platforms_and_these_by_content_types() -> None:
     (query,) = plan(box(1, 1), date_basis=DateBasis.PERFORMANCE_DATE)
     asked = []
     pending = [query]
     while pending:
         part = pending.pop()
-        parts = by_content_types(part, total_items=MAXIMUM_POSTS + 1)
+        parts = by_content(part, total_items=MAXIMUM_POSTS + 1)
         pending += parts
         if not parts:
-            asked.append(part.content_types)
-    assert sorted(asked) == sorted((content_type,) for content_type in ContentType)
+            asked.append((part.platforms, part.content_types))
+    of_platform = {name: [each for each in ContentType if platform_of(each) is name] for name in Platform}
+    assert Counter(asked) == Counter(
+        [((name,), ()) for name, types in of_platform.items() if len(types) < 2]
+        + [((), (each,)) for types in of_platform.values() if len(types) > 1 for each in types]
+    )
