@@ -6,7 +6,7 @@ little. It makes one range query for `post_date`, and one query a day for `perfo
 
 import asyncio
 from collections import defaultdict
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from later_reporting_dagster.lake import POSTS_SCHEMA
-from tests.bench.workload import Box, Figures
+from tests.bench.workload import CREDENTIALS, Box, Figures
 
 CONCURRENCY = 8
 _PROFILE = "creatorProfile"
@@ -33,7 +33,7 @@ async def fetch(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figu
     in_flight = asyncio.Semaphore(CONCURRENCY)
     requests = rows = 0
     async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
-        token = (await client.post("/oauth/token", json=box.credentials)).json()["jwt"]
+        token = (await client.post("/oauth/token", json=CREDENTIALS)).json()["jwt"]
         client.headers["Authorization"] = f"Bearer {token}"
 
         async def page(start: date, end: date, number: int, direction: str = "ASC") -> Any:
@@ -67,7 +67,11 @@ async def fetch(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figu
                 *(page(start, end, number, "DESC") for number in range(1, ceil(beyond / 100) + 1)),
             )
             cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-            posts = {(post["instanceId"], post["campaignId"], post["postId"]): post for answer in (first, *rest) for post in answer["data"]}
+            posts = {
+                (post["instanceId"], post["campaignId"], post["postId"]): post
+                for answer in (first, *rest)
+                for post in answer["data"]
+            }
             for post in posts.values():
                 day = post["postDate"][:10] if date_basis == "post_date" else str(start)
                 cells[day, post["instanceId"]].append(_row(post))
@@ -81,7 +85,7 @@ async def fetch(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figu
         if date_basis == "post_date":
             await land(box.start, box.end)
         else:
-            days = iter([box.start + timedelta(days=offset) for offset in range((box.end - box.start).days + 1)])
+            days = iter(box.days)
 
             async def work() -> None:
                 for day in days:
