@@ -192,13 +192,15 @@ class LaterClient:
         )
         return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
 
-    async def walk(self, query: PostPerformanceQuery) -> Walk:
+    async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None = None) -> Walk:
         """The whole answer to a query, verified before anyone sees a row of it.
 
-        Page, page size and sorting of the query do not matter: a walk has its own.
+        Args:
+            query: what to ask. Its page, page size and sorting do not matter: a walk has its own.
+            most_posts: how many posts the caller wants at once; all that can be reached when None.
 
         Raises:
-            TooManyPosts: it has more pages than the service counts from both ends; only the first was fetched.
+            TooManyPosts: it holds more than that, or than the service counts to; only its first page was fetched.
             WalkInconsistent: the pages did not add up, and did not when walked again.
             InstanceForbidden: the credentials do not reach one of its instances.
             QueryRefused: the service does not accept it.
@@ -225,6 +227,7 @@ class LaterClient:
             describe(query),
             fetch,
             both_ends=True,
+            most_items=most_posts,
             rows_of=_rows_of,
             problem_in=lambda pages, from_the_end: problem_of(query, pages, from_the_end),
         )
@@ -260,6 +263,7 @@ class LaterClient:
         fetch: Callable[[Place], Coroutine[Any, Any, _PageType]],
         *,
         both_ends: bool,
+        most_items: int | None = None,
         rows_of: Callable[[_PageType], int],
         problem_in: Callable[[Sequence[_PageType], Sequence[_PageType]], str | None],
     ) -> tuple[list[_PageType], list[_PageType]]:
@@ -278,12 +282,13 @@ class LaterClient:
                 self._tell(WalkRepeated(problem))
             try:
                 first = await fetch_fitting(FIRST)
+                total_items = first.pagination.total_items
                 places = places_after_first(first.pagination, both_ends=both_ends)
-                if places is None:
+                if places is None or total_items > (most_items or total_items):
                     raise TooManyPosts(
-                        f"{what}: {first.pagination.total_items} items are {pages_in(first.pagination)} pages, more "
-                        "than the service lets anyone reach. Ask for fewer days or instances at once.",
-                        total_items=first.pagination.total_items,
+                        f"{what}: {total_items} items are {pages_in(first.pagination)} pages, more than can be asked"
+                        " for at once. Ask for fewer days or instances.",
+                        total_items=total_items,
                     )
                 rest = await _together([fetch_fitting(place, first.pagination) for place in places])
                 count = 1 + sum(not place.from_the_end for place in places)

@@ -46,7 +46,7 @@ class WalkInconsistent(LaterError):
 
 
 class TooManyPosts(LaterError):
-    """The query holds `total_items` posts, more than its pages reach: split it. Only its first page was fetched."""
+    """The query holds `total_items` posts, more than its pages reach or the caller wants: split it."""
 
     def __init__(self, message: str, *, total_items: int) -> None:
         super().__init__(message)

@@ -26,12 +26,26 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
 )
 from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
-from later_reporting_dagster.ingest.plan import by_content, by_instances, narrower, partitions_of, plan
+from later_reporting_dagster.ingest.plan import (
+    MAXIMUM_POSTS,
+    by_content,
+    by_days,
+    by_instances,
+    narrower,
+    partitions_of,
+    parts_for,
+    plan,
+)
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged, Written, posts_table
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
-# while a third is being written; each holds at most 100,000 posts in memory.
+# while a third is being written.
 CONCURRENT_QUERIES = 3
+# A range of more posts is asked for in parts, so that the first days are written while the next are fetched, and so
+# that memory does not grow with the range. It costs the page that told, and a last page that is not full for each part.
+POSTS_AT_ONCE = 10_000
+# A fifth of slack, because posts are never spread evenly.
+POSTS_OF_A_PART = MAXIMUM_POSTS * 4 // 5
 # Partitions of an answer that are written side by side.
 WRITERS = 4
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
@@ -117,6 +131,14 @@ def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake
     return known
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A query to be asked; `is_part` when it was split off another, and need not be split again for convenience."""
+
+    query: PostPerformanceQuery
+    is_part: bool = False
+
+
 class _Ingest:
     def __init__(
         self,
@@ -134,35 +156,43 @@ class _Ingest:
         self._lake = lake
         self._deliver = deliver
         self._now = now
+        # Last in, first out: the parts of a query come before the next one, so that what they teach is known by then.
+        self._due: asyncio.LifoQueue[_Due] = asyncio.LifoQueue()
         self._rejected: CredentialsRejected | None = None
         self._given_up: dict[str, LaterError] = {}
         self._failures: dict[str, int] = {}
         self._reachable: frozenset[str] | None = None
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
-        remaining = iter(queries)
+        for query in reversed(queries):
+            self._due.put_nowait(_Due(query))
 
         async def work() -> None:
-            for query in remaining:
-                await self._answer(query)
+            while True:
+                await self._answer(await self._due.get())
+                self._due.task_done()
 
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(CONCURRENT_QUERIES, len(queries))):
-                workers.create_task(work())
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(work()) for _ in range(CONCURRENT_QUERIES)]
+            await self._due.join()
+            for worker in workers:
+                worker.cancel()
 
-    async def _answer(self, whole: PostPerformanceQuery) -> None:
-        query = await self._worth_asking(whole)
+    async def _answer(self, due: "_Due") -> None:
+        query = await self._worth_asking(due.query)
         if query is None:
             return
+        in_parts = [] if due.is_part else by_days(query)
         try:
-            walks = await self._walks(query)
+            walks = await self._walks(query, most_posts=POSTS_AT_ONCE if in_parts else None)
         except CredentialsRejected as error:
             self._rejected = error
             await self._fail(query, error)
         except InstanceForbidden as error:
             await self._ask_without_the_forbidden(query, error)
         except TooManyPosts as error:
-            await self._ask_in_parts(narrower(query, total_items=error.total_items), of=query, error=error)
+            parts = parts_for(error.total_items, posts_each=POSTS_AT_ONCE if in_parts else POSTS_OF_A_PART)
+            await self._ask_in_parts(narrower(query, parts=parts), of=query, error=error)
         except Retriable as error:
             self._note_failure(query, error)
             await self._ask_in_parts(by_instances(query), of=query, error=error)
@@ -175,12 +205,12 @@ class _Ingest:
                 self._failures.pop(instance_id, None)
             await asyncio.to_thread(self._land, query, walks)
 
-    async def _walks(self, query: PostPerformanceQuery) -> list[Walk]:
+    async def _walks(self, query: PostPerformanceQuery, *, most_posts: int | None = None) -> list[Walk]:
         """The walks that hold the query's posts: one, or several by content where a single partition is too large."""
         try:
-            return [await self._client.walk(query)]
+            return [await self._client.walk(query, most_posts=most_posts)]
         except TooManyPosts as error:
-            parts = by_content(query, total_items=error.total_items)
+            parts = by_content(query, parts=parts_for(error.total_items, posts_each=POSTS_OF_A_PART))
             if not parts or len(partitions_of(query)) > 1:
                 raise
             walks = [walk for part in parts for walk in await self._walks(part)]
@@ -218,8 +248,8 @@ class _Ingest:
     ) -> None:
         if not parts:
             await self._fail(of, error)
-        for part in parts:
-            await self._answer(part)
+        for part in reversed(parts):
+            self._due.put_nowait(_Due(part, is_part=True))
 
     async def _ask_without_the_forbidden(self, query: PostPerformanceQuery, error: InstanceForbidden) -> None:
         if len(query.instance_ids) == 1:

@@ -91,26 +91,35 @@ def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
     return _partitions(query.start_date, query.end_date, query.instance_ids)
 
 
-def narrower(query: PostPerformanceQuery, *, total_items: int = 0) -> list[PostPerformanceQuery]:
+def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """Smaller queries that fill the same partitions together: split by dates, or else by instances.
 
-    Enough parts for `total_items` posts, if they are spread evenly, and two at least; none for a single partition.
+    As many as `parts`, where there are so many days or instances; none for a single partition.
     """
+    return by_days(query, parts=parts) or by_instances(query, parts=parts)
+
+
+def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+    """As `narrower`, but by dates alone: none for a single day."""
     days = _days(query.start_date, query.end_date)
-    if query.date_basis is DateBasis.POST_DATE and len(days) > 1:
-        parts = _even_parts(days, total_items)
-        return [replace(query, start_date=part[0], end_date=part[-1]) for part in parts]
-    return by_instances(query, total_items=total_items)
+    if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
+        return []
+    return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
 
 
-def by_instances(query: PostPerformanceQuery, *, total_items: int = 0) -> list[PostPerformanceQuery]:
+def parts_for(total_items: int, *, posts_each: int) -> int:
+    """Into how many parts to split so many posts: each has at most `posts_each` if they are spread evenly."""
+    return max(2, ceil(total_items / posts_each))
+
+
+def by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """As `narrower`, but by instances alone: none for a single instance."""
     if len(query.instance_ids) == 1:
         return []
-    return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, total_items)]
+    return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
 
 
-def by_content(query: PostPerformanceQuery, *, total_items: int) -> list[PostPerformanceQuery]:
+def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """Smaller queries for one partition that is too large for one: by platforms, then by content types of a platform.
 
     None where nothing is left to split by. They leave out what cannot be asked for, as posts of a platform or, once a
@@ -119,11 +128,11 @@ def by_content(query: PostPerformanceQuery, *, total_items: int) -> list[PostPer
     """
     if not query.content_types and len(query.platforms) != 1:
         platforms = query.platforms or tuple(Platform)
-        return [replace(query, platforms=tuple(part)) for part in _even_parts(platforms, total_items)]
+        return [replace(query, platforms=tuple(part)) for part in _even_parts(platforms, parts)]
     content_types = query.content_types or tuple(name for name in ContentType if platform_of(name) in query.platforms)
     if len(content_types) < 2:
         return []
-    return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, total_items)]
+    return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
 
 
 def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:
@@ -207,8 +216,7 @@ def _days(start: date, end: date) -> list[date]:
     return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
 
 
-def _even_parts(items: Sequence[_Item], total_posts: int) -> list[Sequence[_Item]]:
-    # A fifth of slack, because posts are never spread evenly.
-    parts = min(max(2, ceil(total_posts / (MAXIMUM_POSTS * 0.8))), len(items))
+def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:
+    parts = min(parts, len(items))
     edges = [len(items) * index // parts for index in range(parts + 1)]
     return [items[low:high] for low, high in pairwise(edges)]

@@ -66,7 +66,7 @@ def dagster_range_run(box: Box, *, base_url: str, date_basis: str, root: Path) -
         "LATER_CLIENT_SECRET": CREDENTIALS["clientSecret"],
         "LATER_LAKE_ROOT": str(root / "lake"),
         "LATER_START_DATE": str(box.start),
-        "LATER_REQUESTS_PER_MINUTE": str(10**9),
+        "LATER_REQUESTS_PER_MINUTE": "1000000",
     }
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.defs.partitions import INSTANCES, box_tags

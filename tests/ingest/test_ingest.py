@@ -614,3 +614,15 @@ def test_scattered_days_whose_rows_are_known_share_a_query_and_nothing_else_is_t
     assert service.data_requests == 1
     assert files(tmp_path) == before
     assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+
+
+def test_a_long_range_is_landed_in_parts_for_a_page_or_so_more(
+    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    total = sum(len(truth.day("post_date", day)) for day in DAYS)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_AT_ONCE", ceil(total / 3))
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert not result.failed
+    assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
+    assert len({landed.fetched.queries for landed in result.landed.values()}) == 3
+    assert service.data_requests <= ceil(total / 100) + 1 + 3

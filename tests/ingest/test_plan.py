@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
+from later_reporting_dagster.ingest.ingest import POSTS_OF_A_PART
 from later_reporting_dagster.ingest.plan import (
     MAXIMUM_DAYS,
     MAXIMUM_INSTANCE_CHARACTERS,
-    MAXIMUM_POSTS,
     by_content,
     by_instances,
     narrower,
     partitions_of,
+    parts_for,
     plan,
 )
 from later_reporting_dagster.lake import Partition
@@ -128,7 +129,7 @@ def test_narrower_queries_fill_the_same_partitions(
     days: int, instances: int, total_items: int, date_basis: DateBasis
 ) -> None:
     for query in plan(box(min(days, 30), instances), date_basis=date_basis):
-        parts = narrower(query, total_items=total_items)
+        parts = narrower(query, parts=parts_for(total_items, posts_each=POSTS_OF_A_PART))
         if len(partitions_of(query)) == 1:
             assert parts == []
         else:
@@ -138,7 +139,7 @@ def test_narrower_queries_fill_the_same_partitions(
 
 def test_a_large_query_is_split_into_as_many_parts_as_its_posts_need() -> None:
     (query,) = plan(box(365, 8), date_basis=DateBasis.POST_DATE)
-    parts = narrower(query, total_items=10 * MAXIMUM_POSTS)
+    parts = narrower(query, parts=parts_for(130_000, posts_each=10_000))
     assert len(parts) == 13
     assert {len(part.instance_ids) for part in parts} == {8}
 
@@ -157,7 +158,7 @@ def test_one_partition_is_split_by_platforms_and_these_by_content_types() -> Non
     pending = [query]
     while pending:
         part = pending.pop()
-        parts = by_content(part, total_items=MAXIMUM_POSTS + 1)
+        parts = by_content(part)
         pending += parts
         if not parts:
             asked.append((part.platforms, part.content_types))
