@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
-from later_reporting_dagster.defs.partitions import registered_instances
+from later_reporting_dagster.defs.partitions import partition_key, registered_instances
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Source
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside
@@ -255,7 +255,7 @@ def _rows_verdict(
         check,
         passed=not count,
         description=(
-            f"{count} {what}, in {_listed(sorted(found))}"
+            f"{count} {what}, in {_listed([partition_key(partition) for partition in sorted(found)])}"
             if count
             else f"All {looked_at['rows']} rows of {looked_at['partitions']} partitions"
         ),

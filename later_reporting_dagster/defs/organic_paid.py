@@ -94,7 +94,9 @@ def when_posts_change() -> dg.AutomationCondition[Any]:
     never_rolled_up = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
         ~dg.AutomationCondition.missing()
     )
-    due = (changed | never_rolled_up.newly_true()).since(dg.AutomationCondition.newly_requested())
+    # A request tells of itself in the next tick, and there it would take a change with it that came in between.
+    requested = ~changed & dg.AutomationCondition.newly_requested()
+    due = (changed | never_rolled_up.newly_true()).since(requested)
     return (due & ~dg.AutomationCondition.in_progress()).with_label("posts_changed")
 
 

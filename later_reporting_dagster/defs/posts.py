@@ -11,7 +11,7 @@ from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.checks import PostsFindings, posts_verdicts
 from later_reporting_dagster.defs.materializations import failure_of, log_materialization
 from later_reporting_dagster.defs.metadata import column_schema, posts_metadata
-from later_reporting_dagster.defs.partitions import lake_partitions, registered_instances
+from later_reporting_dagster.defs.partitions import lake_partitions, partition_key, registered_instances
 from later_reporting_dagster.defs.progress import Progress, ProgressTeller
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Landed, Outcome, Source, ingest
@@ -60,7 +60,8 @@ def posts_asset(
         lake = later.lake()
         teller = ProgressTeller(Progress(source.asset, partitions=len(partitions)), log=context.log.info)
         client = later.client(on_event=teller.note)
-        context.log.info(f"Fetching {len(partitions)} partitions from {partitions[0]} to {partitions[-1]}")
+        first, last = partition_key(partitions[0]), partition_key(partitions[-1])
+        context.log.info(f"Fetching {len(partitions)} partitions, from {first} to {last}")
 
         async def start(deliver: Callable[[Outcome], None]) -> None:
             async with client:

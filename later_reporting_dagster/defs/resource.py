@@ -1,9 +1,11 @@
 """The configurable resource: from settings to a client of the API and a lake to land in."""
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -45,15 +47,26 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
         """The resource as the environment describes it; needs none of it to be there, and reads no secret yet."""
-        return cls(
-            base_url=from_environment("LATER_BASE_URL", DEFAULT_BASE_URL),
-            client_id=from_environment("LATER_CLIENT_ID", ""),
-            client_secret=from_environment("LATER_CLIENT_SECRET", ""),
-            access_token=from_environment("LATER_ACCESS_TOKEN", ""),
-            instance_ids=from_environment("LATER_INSTANCE_IDS", ""),
-            lake_root=from_environment("LATER_LAKE_ROOT", default_lake_root()),
-            requests_per_minute=from_environment("LATER_REQUESTS_PER_MINUTE", DEFAULT_REQUESTS_PER_MINUTE),
-        )
+        values = {
+            "base_url": from_environment("LATER_BASE_URL", DEFAULT_BASE_URL),
+            "client_id": from_environment("LATER_CLIENT_ID", ""),
+            "client_secret": from_environment("LATER_CLIENT_SECRET", ""),
+            "access_token": from_environment("LATER_ACCESS_TOKEN", ""),
+            "instance_ids": from_environment("LATER_INSTANCE_IDS", ""),
+            "lake_root": from_environment("LATER_LAKE_ROOT", default_lake_root()),
+            "requests_per_minute": from_environment("LATER_REQUESTS_PER_MINUTE", DEFAULT_REQUESTS_PER_MINUTE),
+        }
+        # A Launchpad that gives one field takes all others from the defaults of their fields, and not from these
+        # values: so what the environment gives has to be their default too.
+        fields: dict[str, Any] = {
+            name: (
+                field.annotation,
+                Field(default={"env": f"LATER_{name.upper()}"}, description=field.description, repr=field.repr),
+            )
+            for name, field in cls.model_fields.items()
+            if os.environ.get(f"LATER_{name.upper()}")
+        }
+        return create_model(cls.__name__, __base__=cls, **fields)(**values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
         """A ready token where there is one, else client id and secret.

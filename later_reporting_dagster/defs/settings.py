@@ -50,10 +50,17 @@ class LoadSettings:
 
 
 def from_environment(name: str, default: _Default) -> Any:
-    """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`."""
+    """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`.
+
+    Raises:
+        ValueError: the default is a number, and what is set is none from 1 to a million.
+    """
     if not os.environ.get(name):
         return default
-    return dg.EnvVar.int(name) if isinstance(default, int) else dg.EnvVar(name)
+    if isinstance(default, int):
+        _whole(os.environ, name, default, least=1, most=1_000_000)
+        return dg.EnvVar.int(name)
+    return dg.EnvVar(name)
 
 
 def default_lake_root() -> str:

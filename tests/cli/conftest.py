@@ -1,0 +1,59 @@
+"""The command as a user types it: settings that point at the sandbox, a Dagster home, and a lake."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.defs.settings import LoadSettings
+from tests.conftest import UNHURRIED, Service
+
+
+@dataclass(frozen=True)
+class User:
+    """Who types commands; their environment is that of the test's process."""
+
+    home: Path
+    lake: Path
+
+    def types(self, *arguments: str) -> Result:
+        """Runs a command to its end. A traceback would be the test's own failure."""
+        result = CliRunner().invoke(main, arguments, prog_name="later-reporting")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return result
+
+
+@pytest.fixture
+def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
+    user = User(home=tmp_path / "dagster-home", lake=tmp_path / "lake")
+    user.home.mkdir()
+    (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    for name, value in {
+        "DAGSTER_HOME": str(user.home),
+        "LATER_BASE_URL": service.base_url,
+        "LATER_CLIENT_ID": UNHURRIED.client_id,
+        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
+        "LATER_LAKE_ROOT": str(user.lake),
+        "LATER_REQUESTS_PER_MINUTE": "1000000",
+    }.items():
+        monkeypatch.setenv(name, value)
+    # A process of its own would load them from this environment.
+    monkeypatch.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+    return user
+
+
+def said(result: Result) -> str:
+    """The one error that a command ends with, without what click says of its usage."""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.stderr.splitlines()[-1] == line
+    return line.removeprefix("Error: ")
+
+
+def environment() -> dict[str, str]:
+    """What a process of its own needs to run as this one does."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -1,0 +1,92 @@
+"""`later-reporting demo`: the whole way, twice, in processes of their own."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import environment
+from tests.conftest import files
+
+
+@dataclass(frozen=True)
+class Twice:
+    """A demo that was run twice: what it said first, and the lake after each run."""
+
+    directory: Path
+    said: str
+    after_first: dict[str, tuple[bytes, int]]
+    after_second: dict[str, tuple[bytes, int]]
+
+
+def demo(directory: Path) -> str:
+    command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
+    small = ["--days", "2", "--instances", "2", "--posts-per-day", "3"]
+    result = subprocess.run(
+        [*command, *small], env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    directory = tmp_path_factory.mktemp("demo") / "never-was"
+    said = demo(directory)
+    first = files(directory / "lake")
+    demo(directory)
+    return Twice(directory, said, first, files(directory / "lake"))
+
+
+def test_all_four_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
+    newest = max(path.split("date=")[1][:10] for path in twice.after_first)
+    day = datetime.fromisoformat(newest).date()
+    assert day in {datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)}
+    days = [str(day - timedelta(days=1)), str(day)]
+    assert set(twice.after_first) == {
+        *(
+            f"{asset}/date={day}/instance_id={instance}/part-0.parquet"
+            for asset in ("post_metrics_daily", "posts_published")
+            for day in days
+            for instance in ("instance_000", "instance_001")
+        ),
+        *(
+            f"{asset}/date={day}/part-0.parquet"
+            for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
+            for day in days
+        ),
+    }
+
+
+def test_a_second_run_touches_no_file(twice: Twice) -> None:
+    assert twice.after_second == twice.after_first
+
+
+def test_it_says_what_it_is_and_where_everything_lies(twice: Twice) -> None:
+    assert "SYNTHETIC DATA" in twice.said.splitlines()[0]
+    assert f"{twice.directory}/lake" in twice.said
+    assert f"{twice.directory}/dagster-home" in twice.said
+
+
+def test_it_compares_organic_with_paid_by_platform(twice: Twice) -> None:
+    assert "Organic against paid" in twice.said
+    platforms = {
+        row["platform"]
+        for path in twice.after_first
+        if path.startswith("organic_paid_daily")
+        for row in pq.ParquetFile(twice.directory / "lake" / path).read(["platform"]).to_pylist()
+    }
+    assert platforms
+    told = {line.split()[0] for line in twice.said.splitlines() if line.strip()}
+    assert platforms <= told
+
+
+def test_its_checks_are_told_and_green(twice: Twice) -> None:
+    told = [line for line in twice.said.splitlines() if line.startswith(("ok ", "FAIL "))]
+    assert len(told) == 14
+    assert all(line.startswith("ok ") for line in told)

@@ -1,0 +1,153 @@
+"""Rollups follow by themselves: the days whose posts changed, once, and no others."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.test_utils import freeze_time
+from starlette.requests import Request
+
+from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from tests.conftest import INSTANCE_IDS, Service
+from tests.defs.conftest import DAYS, KEYS, Project, asset_key
+
+RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
+
+
+@dataclass
+class Automation:
+    """The automation sensor's ticks, one after the other, without the runs that it requests."""
+
+    project: Project
+    cursor: Any = None
+
+    def tick(self) -> set[date]:
+        """The days of the rollup that this tick requests; no other asset is requested."""
+        result = dg.evaluate_automation_conditions(
+            self.project.defs, self.project.instance, asset_selection=dg.AssetSelection.all(), cursor=self.cursor
+        )
+        self.cursor = result.cursor
+        requested = result.get_requested_partitions(asset_key(ROLLUP))
+        assert result.total_requested == len(requested)
+        return {date.fromisoformat(str(key)) for key in requested}
+
+
+@pytest.fixture
+def automation(project: Project) -> Iterator[Automation]:
+    """Automation soon after the days of the tests: each day of the grid costs each tick its time."""
+    with freeze_time(datetime(2024, 3, 6, tzinfo=UTC)):
+        yield Automation(project)
+
+
+def one_engagement_more(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
+    def edited(_request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if (row["postDate"][:10], row["instanceId"]) == (str(day), instance_id):
+                row["engagements"] = (row["engagements"] or 0) + 1
+        return document
+
+    return edited
+
+
+def test_what_landed_is_rolled_up_once(automation: Automation, project: Project) -> None:
+    assert automation.tick() == set()
+    project.fetch(RAW, days=DAYS[:2])
+    assert automation.tick() == set(DAYS[:2])
+    assert automation.tick() == set()
+    project.roll_up(ROLLUP, days=DAYS[:2])
+    assert automation.tick() == set()
+
+
+def test_one_instance_is_enough(automation: Automation, project: Project) -> None:
+    automation.tick()
+    project.fetch_one(RAW, DAYS[1], KEYS[0])
+    assert automation.tick() == {DAYS[1]}
+
+
+def test_a_rerun_that_changed_nothing_requests_nothing(automation: Automation, project: Project) -> None:
+    automation.tick()
+    project.fetch(RAW)
+    automation.tick()
+    project.roll_up(ROLLUP)
+    automation.tick()
+    assert project.fetch(RAW).success
+    assert automation.tick() == set()
+
+
+def test_a_restatement_requests_the_days_that_changed(
+    automation: Automation, project: Project, service: Service
+) -> None:
+    automation.tick()
+    project.fetch(RAW)
+    automation.tick()
+    project.roll_up(ROLLUP)
+    service.edited = one_engagement_more(DAYS[1], INSTANCE_IDS[0])
+    project.fetch(RAW)
+    assert automation.tick() == {DAYS[1]}
+    project.roll_up(ROLLUP, days=[DAYS[1]])
+    assert automation.tick() == set()
+
+
+def test_a_lake_that_was_filled_before_is_rolled_up_once(automation: Automation, project: Project) -> None:
+    project.fetch(RAW)
+    assert automation.tick() == set(DAYS)
+    project.roll_up(ROLLUP)
+    assert automation.tick() == set()
+    assert automation.tick() == set()
+
+
+def test_what_was_rolled_up_by_hand_before_is_left_alone(automation: Automation, project: Project) -> None:
+    project.fetch(RAW)
+    project.roll_up(ROLLUP, days=DAYS[:2])
+    assert automation.tick() == {DAYS[2]}
+
+
+def test_a_rollup_that_fails_is_not_requested_again_and_again(automation: Automation, project: Project) -> None:
+    project.fetch(RAW)
+    assert automation.tick() == set(DAYS)
+    (project.root / ROLLUP).write_bytes(b"a file where a directory is due")
+    assert not project.roll_up(ROLLUP).success
+    assert [automation.tick() for _ in range(3)] == [set(), set(), set()]
+
+
+def test_a_day_that_failed_is_requested_when_its_posts_change(
+    automation: Automation, project: Project, service: Service
+) -> None:
+    project.fetch(RAW)
+    automation.tick()
+    (project.root / ROLLUP).write_bytes(b"a file where a directory is due")
+    project.roll_up(ROLLUP)
+    automation.tick()
+    service.edited = one_engagement_more(DAYS[0], INSTANCE_IDS[0])
+    project.fetch(RAW)
+    assert automation.tick() == {DAYS[0]}
+
+
+def test_a_change_while_a_run_is_under_way_is_requested_when_it_is_over(
+    automation: Automation, project: Project, service: Service
+) -> None:
+    project.fetch(RAW)
+    automation.tick()
+    project.roll_up(ROLLUP)
+    automation.tick()
+    under_way = project.instance.create_run_for_job(
+        project.defs.resolve_job_def("later_organic_paid"),
+        asset_selection=frozenset({asset_key(ROLLUP)}),
+        tags={RANGE_START_TAG: str(DAYS[0]), RANGE_END_TAG: str(DAYS[-1])},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    service.edited = one_engagement_more(DAYS[2], INSTANCE_IDS[0])
+    project.fetch(RAW)
+    assert [automation.tick() for _ in range(2)] == [set(), set()]
+    project.instance.report_run_canceled(under_way)
+    assert automation.tick() == {DAYS[2]}
+    assert automation.tick() == set()
+
+
+def test_the_automation_is_on_by_default(project: Project) -> None:
+    sensor = project.defs.resolve_sensor_def("later_automation")
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 30

@@ -1,0 +1,263 @@
+"""Asset checks: red on a lake that someone has tampered with, green otherwise, and each can be asked alone."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.defs.checks import (
+    PostsFindings,
+    due_day,
+    freshness_verdict,
+    posts_verdicts,
+    reconciliation_verdict,
+    rolled_up_verdict,
+)
+from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
+from later_reporting_dagster.rollups import ORGANIC_PAID_DAILY_SCHEMA
+from tests.conftest import FIRST_DAY, INSTANCE_IDS
+from tests.defs.conftest import DAYS, Project
+
+RAW = "post_metrics_daily"
+ROLLUP = "organic_paid_daily"
+TAMPERED, OTHER = Partition(DAYS[1], INSTANCE_IDS[0]), Partition(DAYS[2], INSTANCE_IDS[1])
+WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
+ALL_CHECKS = {
+    *(
+        (asset, check)
+        for asset in ("post_metrics_daily", "posts_published")
+        for check in (
+            "rows_unique_by_key",
+            "rows_belong_to_partition",
+            "rates_agree_with_counts",
+            "quarantine_is_empty",
+            "newest_due_day_is_present",
+        )
+    ),
+    *(
+        (asset, check)
+        for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
+        for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
+    ),
+}
+
+
+def changed(table: pa.Table, column: str, value: object) -> pa.Table:
+    """The table with one value in all rows of a column."""
+    index = table.schema.get_field_index(column)
+    values = pa.array([value] * table.num_rows, table.schema.field(column).type)
+    return table.set_column(index, table.schema.field(column), values)
+
+
+def raw(lake: Lake, partition: Partition) -> pa.Table:
+    return lake.read(RAW, [partition], schema=POSTS_SCHEMA)
+
+
+def repeat_a_row(lake: Lake) -> None:
+    table = raw(lake, TAMPERED)
+    lake.write(RAW, TAMPERED, pa.concat_tables([table, table.slice(0, 1)]))
+
+
+def swap_partitions(lake: Lake) -> None:
+    lake.write(RAW, TAMPERED, raw(lake, OTHER))
+
+
+def invent_a_rate(lake: Lake) -> None:
+    table = raw(lake, TAMPERED)
+    table = changed(changed(changed(table, "engagements", 1), "impressions", 100), "engagement_rate", 2.0)
+    lake.write(RAW, TAMPERED, table)
+
+
+def set_a_row_aside(lake: Lake) -> None:
+    lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
+
+
+def restate_a_raw_day(lake: Lake) -> None:
+    lake.write(RAW, TAMPERED, changed(raw(lake, TAMPERED), "paid_impressions", 12345))
+
+
+def tamper_with_a_rollup(lake: Lake) -> None:
+    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=ORGANIC_PAID_DAILY_SCHEMA)
+    lake.write(ROLLUP, Partition(TAMPERED.day), changed(table, "organic_engagements", None))
+
+
+TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]] = {
+    repeat_a_row: (RAW, "rows_unique_by_key", ERROR),
+    swap_partitions: (RAW, "rows_belong_to_partition", ERROR),
+    invent_a_rate: (RAW, "rates_agree_with_counts", WARN),
+    set_a_row_aside: (RAW, "quarantine_is_empty", WARN),
+    restate_a_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
+    tamper_with_a_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),
+}
+
+
+@pytest.fixture
+def filled(project: Project) -> Project:
+    """A project whose lake holds one raw table and its rollup, and nothing due."""
+    project.fetch(RAW)
+    project.roll_up(ROLLUP)
+    return project
+
+
+def test_all_is_well_with_what_was_fetched_but_that_nothing_is_new(filled: Project) -> None:
+    told = filled.check()
+    assert told.keys() == ALL_CHECKS
+    assert {key for key, evaluation in told.items() if not evaluation.passed} == {
+        key for key in ALL_CHECKS if key[1] == "newest_due_day_is_present"
+    }
+    rows = sum(
+        filled.lake.read(RAW, [partition], schema=POSTS_SCHEMA).num_rows for partition in filled.lake.partitions(RAW)
+    )
+    assert told[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 partitions"
+    assert told[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
+def test_a_check_is_red_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: Project) -> None:
+    asset, check, severity = TAMPERINGS[tamper]
+    (before,) = filled.check((asset, check)).values()
+    assert before.passed
+    tamper(filled.lake)
+    told = filled.check((asset, check))
+    assert told.keys() == {(asset, check)}
+    (after,) = told.values()
+    assert (after.passed, after.severity) == (False, severity)
+    named = {RAW: "2024-03-02|instance_000", ROLLUP: "materialize 2024-03-02"}[asset]
+    assert after.description is not None
+    assert after.description.endswith(named) or check == "quarantine_is_empty"
+
+
+def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
+    repeat_a_row(filled.lake)
+    told = filled.check()
+    red = {key for key, evaluation in told.items() if not evaluation.passed}
+    assert {key for key in red if key[1] != "newest_due_day_is_present"} == {
+        (RAW, "rows_unique_by_key"),
+        (ROLLUP, "reconciles_with_raw_rows"),
+    }
+
+
+def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
+    set_a_row_aside(filled.lake)
+    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
+    (told,) = filled.check((RAW, "quarantine_is_empty")).values()
+    assert told.description == "2 rows lie in quarantine"
+    assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
+
+
+def test_a_rollup_whose_raw_rows_are_gone_does_not_reconcile(filled: Project) -> None:
+    for path in (filled.root / RAW / f"date={DAYS[0]}").rglob("*.parquet"):
+        path.unlink()
+    (told,) = filled.check((ROLLUP, "reconciles_with_raw_rows")).values()
+    assert not told.passed
+    assert set(told.metadata["differences"].value) == {str(DAYS[0])}
+
+
+def test_what_is_due_is_green_once_it_is_there(project: Project) -> None:
+    # Two days, so that it does not matter whether the due hour passes while this runs.
+    days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)]
+    for day in days:
+        for instance_id in INSTANCE_IDS[1:]:
+            project.lake.write(RAW, Partition(day, instance_id), posts_table([]))
+    key, rollup_key = (RAW, "newest_due_day_is_present"), (ROLLUP, "newest_due_day_is_present")
+    told = project.check(key, rollup_key)
+    assert not told[key].passed
+    assert told[key].metadata["missing_instances"].value == 1
+    assert (told[key].description or "").endswith(f" is missing for {INSTANCE_IDS[0]}: materialize it")
+    assert not told[rollup_key].passed
+
+    for day in days:
+        project.lake.write(RAW, Partition(day, INSTANCE_IDS[0]), posts_table([]))
+        project.lake.write(ROLLUP, Partition(day), ORGANIC_PAID_DAILY_SCHEMA.empty_table())
+    told = project.check(key, rollup_key)
+    assert told.keys() == {key, rollup_key}
+    assert all(evaluation.passed for evaluation in told.values())
+
+
+def test_an_empty_lake_has_nothing_wrong_but_what_is_missing(project: Project) -> None:
+    told = project.check()
+    assert told.keys() == ALL_CHECKS
+    assert {check for (_, check), evaluation in told.items() if not evaluation.passed} == {"newest_due_day_is_present"}
+
+
+# When a day is due
+
+
+@given(
+    st.integers(0, 5000).map(lambda hours: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hours / 4)),
+    st.integers(0, 23),
+)
+def test_a_day_is_due_from_the_due_hour_of_the_next_day_on(now: datetime, hour: int) -> None:
+    due = due_day(now, due_hour_utc=hour)
+    expires = datetime.combine(due + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=hour)
+    assert expires - timedelta(days=1) <= now < expires
+
+
+def test_the_due_hour_is_utc() -> None:
+    tokyo = datetime.fromisoformat("2024-03-02T20:59:59+09:00")
+    assert due_day(tokyo, due_hour_utc=12) == date(2024, 2, 29)
+    assert due_day(tokyo + timedelta(seconds=1), due_hour_utc=12) == date(2024, 3, 1)
+
+
+@pytest.mark.parametrize(("hour", "passed"), [(11, True), (12, False)])
+def test_a_lake_grows_stale_at_the_due_hour(hour: int, passed: bool, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write(POSTS_PUBLISHED.asset, Partition(FIRST_DAY, "a"), posts_table([]))
+    now = datetime.combine(FIRST_DAY + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=hour)
+    *_, freshness = posts_verdicts(PostsFindings(POSTS_PUBLISHED), lake=lake, instances=["a"], now=now, due_hour_utc=12)
+    assert freshness.check == "newest_due_day_is_present"
+    assert freshness.passed is passed
+
+
+def test_a_long_list_of_missing_instances_is_cut_but_counted() -> None:
+    verdict = freshness_verdict(FIRST_DAY, wanted=[f"i{number}" for number in range(50)], present={"i0", None})
+    assert not verdict.passed
+    assert verdict.description.endswith("i20 and 29 more: materialize it")
+    assert verdict.metadata == {"due_day": "2024-03-01", "missing_instances": 49, "instances": 50}
+
+
+def test_without_instances_nothing_is_missing() -> None:
+    assert freshness_verdict(FIRST_DAY, wanted=[], present=set()).passed
+
+
+def test_verdicts_on_rollups_name_the_days() -> None:
+    assert rolled_up_verdict(FIRST_DAY, present=True).passed
+    assert not rolled_up_verdict(FIRST_DAY, present=False).passed
+    assert "2024-03-01 is not rolled up" in rolled_up_verdict(FIRST_DAY, present=False).description
+    differing = reconciliation_verdict({DAYS[2]: ["posts is 1"], DAYS[0]: ["posts is 2"]}, days=3)
+    assert differing.description == "2 of 3 days differ from their raw rows: materialize 2024-03-01, 2024-03-03"
+    assert reconciliation_verdict({}, days=3).passed
+
+
+def test_freshness_is_asked_once_a_day_at_the_due_hour(project: Project) -> None:
+    due = datetime(2026, 1, 10, 12, tzinfo=UTC)
+    cursor = None
+    requested = []
+    for time in (
+        due - timedelta(hours=1),
+        due - timedelta(minutes=1),
+        due + timedelta(minutes=1),
+        due + timedelta(hours=9),
+    ):
+        result = dg.evaluate_automation_conditions(
+            project.defs,
+            project.instance,
+            asset_selection=dg.AssetSelection.all_asset_checks(),
+            evaluation_time=time,
+            cursor=cursor,
+        )
+        cursor = result.cursor
+        requested.append({each.key for each in result.results if not each.true_subset.is_empty})
+    assert requested == [
+        set(),
+        set(),
+        {dg.AssetCheckKey(dg.AssetKey(["later", asset]), check) for asset, check in ALL_CHECKS if "due" in check},
+        set(),
+    ]

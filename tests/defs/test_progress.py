@@ -1,0 +1,67 @@
+"""Progress: counted for whoever listens, and told to the log where there would be silence."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from later_reporting_dagster.client import PageFetched, Retried, Waited, WalkRepeated
+from later_reporting_dagster.defs.progress import LISTENER, Progress, ProgressTeller
+from later_reporting_dagster.lake import POSTS_SCHEMA
+from tests.defs.conftest import KEYS, Project
+
+
+def teller(log: Callable[[str], None] = lambda line: None, *, time: list[float] | None = None) -> ProgressTeller:
+    clock = [0.0] if time is None else time
+    return ProgressTeller(Progress("posts_published", partitions=3), log=log, clock=lambda: clock[0])
+
+
+def test_events_are_counted() -> None:
+    counting = teller()
+    counting.note(PageFetched(page=1, pages=2, rows=100, total_items=142))
+    counting.note(PageFetched(page=2, pages=2, rows=42, total_items=142))
+    counting.note(Retried(reason="HTTP 503", wait_seconds=0.5))
+    counting.note(Waited(seconds=1.0, reason="rate limit"))
+    counting.landed()
+    counting.landed()
+    counting.failed()
+    assert counting.progress == Progress(
+        "posts_published", partitions=3, landed=2, failed=1, rows=142, pages=2, retries=1, waits=1
+    )
+
+
+def test_a_long_wait_is_told_once_for_all_that_wait() -> None:
+    lines: list[str] = []
+    time = [100.0]
+    waiting = teller(lines.append, time=time)
+    for _ in range(8):
+        waiting.note(Waited(seconds=40.0, reason="rate limit"))
+    assert lines == ["Waiting 40 s for the rate limit"]
+    time[0] += 41
+    waiting.note(Waited(seconds=20.0, reason="rate limit"))
+    assert lines[1:] == ["Waiting 20 s for the rate limit"]
+
+
+def test_the_pace_of_the_work_is_no_news() -> None:
+    lines: list[str] = []
+    teller(lines.append).note(Waited(seconds=0.5, reason="rate limit"))
+    assert lines == []
+
+
+def test_what_is_asked_again_is_told() -> None:
+    lines: list[str] = []
+    asking = teller(lines.append)
+    asking.note(Retried(reason="HTTP 503", wait_seconds=0.5))
+    asking.note(WalkRepeated(reason="3 rows came twice"))
+    assert lines == ["Asking again in 0.5 s: HTTP 503", "Walking again from the first page: 3 rows came twice"]
+
+
+def test_who_listens_sees_a_run_come_to_its_end(project: Project) -> None:
+    seen: list[Progress] = []
+    token = LISTENER.set(lambda progress: seen.append(replace(progress)))
+    try:
+        project.fetch("posts_published", keys=KEYS[:2])
+    finally:
+        LISTENER.reset(token)
+    assert (seen[0].landed, seen[0].partitions) == (0, 6)
+    assert (seen[-1].landed, seen[-1].failed) == (6, 0)
+    assert seen[-1].rows == project.lake.dataset("posts_published", POSTS_SCHEMA).count_rows() > 0
+    assert [each.landed for each in seen] == sorted(each.landed for each in seen)

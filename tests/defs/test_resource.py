@@ -1,0 +1,114 @@
+"""The resource: settings from the environment or from code, secrets that are never shown."""
+
+import asyncio
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.client import AccessToken, ClientCredentials
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from tests.conftest import INSTANCE_IDS, Service
+from tests.defs.conftest import QUIETLY, Project
+
+
+def in_use(resource: LaterReportingResource) -> LaterReportingResource:
+    """The resource as an asset has it."""
+    used: LaterReportingResource = resource.process_config_and_initialize()
+    return used
+
+
+def test_nothing_set_is_the_documented_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    later = in_use(LaterReportingResource.from_environment())
+    assert later.base_url == "https://reporting.api.later.com"
+    assert later.requests_per_minute == 120
+    assert later.lake_root == str(tmp_path / "later-lake")
+    assert (later.client_id, later.client_secret, later.access_token, later.instance_ids) == ("", "", "", "")
+
+
+def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {
+        "base_url": "https://example.com",
+        "client_id": "some-client",
+        "client_secret": "some-secret",
+        "access_token": "some-token",
+        "instance_ids": "a,b",
+        "lake_root": "memory://lake",
+        "requests_per_minute": 60,
+    }
+    for name, value in wanted.items():
+        monkeypatch.setenv(f"LATER_{name.upper()}", str(value))
+    resource = LaterReportingResource.from_environment()
+    # Until it is used, it knows names of variables and no values: so they reach neither the UI nor a log.
+    assert dict(resource) == {
+        name: dg.EnvVar.int(f"LATER_{name.upper()}") if isinstance(value, int) else dg.EnvVar(f"LATER_{name.upper()}")
+        for name, value in wanted.items()
+    }
+    assert {name: getattr(in_use(resource), name) for name in wanted} == wanted
+
+
+def test_the_launchpad_goes_before_the_environment(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_BASE_URL", "https://nowhere.invalid")
+    result = project.defs.resolve_job_def("later_posts").execute_in_process(
+        instance=project.instance,
+        asset_selection=[dg.AssetKey(["later", "posts_published"])],
+        partition_key=dg.MultiPartitionKey({"date": "2024-03-01", "instance": "007"}),
+        run_config={**QUIETLY, "resources": {"later": {"config": {"base_url": service.base_url}}}},
+    )
+    assert result.success
+    assert service.data_requests == 1
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"client_secret": "some-secret", "access_token": "some-token"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"LATER_{name.upper()}", value)
+    for resource in (LaterReportingResource(**secrets), LaterReportingResource.from_environment()):
+        later = in_use(resource)
+        assert later.client_secret == "some-secret"
+        shown = f"{resource!r} {resource} {later!r} {later} {later.credentials()!r} {later.client()!r}"
+        assert not [value for value in secrets.values() if value in shown]
+
+
+def test_a_ready_token_goes_before_client_credentials() -> None:
+    credentials = {"client_id": "some-client", "client_secret": "some-secret"}
+    assert in_use(LaterReportingResource(**credentials)).credentials() == ClientCredentials(**credentials)
+    assert in_use(LaterReportingResource(**credentials, access_token="token")).credentials() == AccessToken("token")
+
+
+@pytest.mark.parametrize("given", [{}, {"client_id": "some-client"}, {"client_secret": "some-secret"}])
+def test_without_credentials_it_says_which_variables_to_set(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"):
+        in_use(LaterReportingResource(**given)).credentials()
+
+
+def test_a_token_does_not_go_in_the_clear() -> None:
+    with pytest.raises(ValueError, match="in the clear: use https"):
+        in_use(LaterReportingResource(base_url="http://example.com", access_token="token")).client()
+
+
+def test_its_clients_share_the_rate_limit_of_the_machine(
+    later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for _ in range(2):
+        asyncio.run(later.wanted_instances())
+    (state,) = [path for path in (tmp_path / "later-reporting").iterdir() if path.suffix != ".lock"]
+    reserved = len(state.read_bytes()) // 8 - 2  # after a mark and the instant before which nobody starts
+    assert reserved == len(service.requests) == 4
+
+
+def test_the_instances_are_all_that_the_credentials_reach(later: LaterReportingResource) -> None:
+    assert asyncio.run(later.wanted_instances()) == INSTANCE_IDS
+
+
+def test_named_instances_are_taken_as_they_are_and_cost_no_request(
+    settings: None, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", " b, a ,, Zoë")
+    later = in_use(LaterReportingResource.from_environment())
+    assert asyncio.run(later.wanted_instances()) == ("b", "a", "Zoë")
+    assert service.requests == []
