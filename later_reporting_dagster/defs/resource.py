@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import Lake
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Later's Reporting API and the lake that its posts land in.
 
-    Every field can be given in code, by its environment variable, or in the Launchpad.
+    Every field can be given in code, in the Launchpad, or by the environment variable `LATER_` and its name.
     """
 
     base_url: str = Field(default=DEFAULT_BASE_URL, description="Where the API is. https, but for loopback.")
@@ -48,13 +48,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def from_environment(cls) -> "LaterReportingResource":
         """The resource as the environment describes it; needs none of it to be there, and reads no secret yet."""
         values = {
-            "base_url": from_environment("LATER_BASE_URL", DEFAULT_BASE_URL),
-            "client_id": from_environment("LATER_CLIENT_ID", ""),
-            "client_secret": from_environment("LATER_CLIENT_SECRET", ""),
-            "access_token": from_environment("LATER_ACCESS_TOKEN", ""),
-            "instance_ids": from_environment("LATER_INSTANCE_IDS", ""),
-            "lake_root": from_environment("LATER_LAKE_ROOT", default_lake_root()),
-            "requests_per_minute": from_environment("LATER_REQUESTS_PER_MINUTE", DEFAULT_REQUESTS_PER_MINUTE),
+            name: from_environment(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
+            for name, field in cls.model_fields.items()
         }
         # A Launchpad that gives one field takes all others from the defaults of their fields, and not from these
         # values: so what the environment gives has to be their default too.
