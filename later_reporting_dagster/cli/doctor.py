@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from later_reporting_dagster.client import LaterClient, LaterError
+from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 
+# Whoever asks a doctor wants to know now.
+ONE_MORE_TRY = RetryPolicy(attempts=2)
 # A token's own expiry is read against this machine's clock, with a margin of a minute.
 TOLERATED_SKEW_SECONDS = 30
 
@@ -26,10 +28,10 @@ class Finding:
 async def examine(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Finding]:
-    """Looks at settings, token, scope, rate limit, clock and lake, in that order; costs two or three requests."""
+    """Looks at settings, token, scope, rate limit, clock and lake, in that order; costs three requests."""
     findings = [_settings()]
     try:
-        client = later.client()
+        client = later.client(retry=ONE_MORE_TRY)
     except ValueError as error:
         findings.append(Finding("credentials", well=False, text=str(error)))
     else:
@@ -68,7 +70,7 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
         reachable = await client.instances()
     except LaterError as error:
         return [*findings, Finding("scope", well=False, text=str(error))]
-    findings.append(_scope(reachable, named=await later.wanted_instances()))
+    findings.append(_scope(reachable, named=later.named_instances() or reachable))
     stated = (
         "no limit stated" if observed.limit is None else f"{observed.limit} requests in {observed.window_seconds:g} s"
     )

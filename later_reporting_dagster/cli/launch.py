@@ -77,12 +77,12 @@ def run(
             run_config={"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}},
             raise_on_error=False,
         ) as result:
-            return _outcome(result)
+            return _outcome(result, instance=instance)
     finally:
         LISTENER.reset(listening)
 
 
-def _outcome(result: dg.JobExecutionResult) -> RunOutcome:
+def _outcome(result: dg.JobExecutionResult, *, instance: dg.DagsterInstance) -> RunOutcome:
     failed: dict[str, str] = {}
     error: str | None = None
     for event in result.all_events:
@@ -96,7 +96,7 @@ def _outcome(result: dg.JobExecutionResult) -> RunOutcome:
             error = data.user_failure_data.description
         elif data.error:
             cause = data.error.cause or data.error
-            error = cause.message.strip()
+            error = cause.message.strip().removeprefix(f"{cause.cls_name}: ")
     if not result.success and not failed and error is None:
         error = f"run {result.run_id} failed: see it in the UI"
     return RunOutcome(
@@ -104,9 +104,10 @@ def _outcome(result: dg.JobExecutionResult) -> RunOutcome:
         succeeded=result.success,
         failed=failed,
         error=error,
+        # A run that failed tells them in the instance's log alone.
         checks=[
-            event.asset_check_evaluation_data
-            for event in result.all_events
-            if event.event_type_value == "ASSET_CHECK_EVALUATION"
+            entry.dagster_event.asset_check_evaluation_data
+            for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            if entry.dagster_event
         ],
     )

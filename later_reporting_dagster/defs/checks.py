@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.partitions import partition_key, registered_in
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Source
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
@@ -83,6 +83,7 @@ class PostsFindings:
         self.duplicates: dict[Partition, int] = {}
         self.strangers: dict[Partition, int] = {}
         self.disagreements: dict[Partition, dict[str, int]] = {}
+        self.damaged: dict[Partition, int] = {}
 
     def add(self, partition: Partition, posts: Any) -> None:
         """Looks at the rows of one partition, an Arrow table of posts."""
@@ -102,7 +103,10 @@ def posts_verdicts(
     """The verdicts on a raw asset, in the order of `POSTS_CHECKS`."""
     looked_at = {"partitions": findings.partitions, "rows": findings.rows}
     yield _rows_verdict(ROWS_UNIQUE, findings.duplicates, "rows repeat a key", looked_at)
-    yield _rows_verdict(ROWS_BELONG, findings.strangers, "rows belong elsewhere", looked_at)
+    if findings.damaged:
+        yield _rows_verdict(ROWS_BELONG, findings.damaged, "files cannot be read", looked_at)
+    else:
+        yield _rows_verdict(ROWS_BELONG, findings.strangers, "rows belong elsewhere", looked_at)
     disagreeing = {partition: sum(counts.values()) for partition, counts in findings.disagreements.items()}
     yield _rows_verdict(
         RATES_AGREE, disagreeing, "rates contradict their counts", looked_at, severity=dg.AssetCheckSeverity.WARN
@@ -193,7 +197,10 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
         findings = PostsFindings(source)
         if {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE} & selected_checks(context):
             for partition in lake.partitions(source.asset):
-                findings.add(partition, lake.read(source.asset, [partition], schema=POSTS_SCHEMA))
+                try:
+                    findings.add(partition, lake.read(source.asset, [partition], schema=POSTS_SCHEMA))
+                except PartitionDamaged:
+                    findings.damaged[partition] = 1
         return posts_verdicts(
             findings,
             lake=lake,

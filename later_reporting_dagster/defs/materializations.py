@@ -52,9 +52,9 @@ def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> Ma
     }
 
 
-def failure_of(failed: Mapping[Partition, str], *, landed: int) -> dg.Failure:
-    """The one failure of a run: each partition that failed, and why. Not retried as a whole, since the rest is done."""
-    reasons = {str(partition_key(partition)): failed[partition] for partition in sorted(failed)}
+def failure_of(failed: Mapping[str, str], *, landed: int) -> dg.Failure:
+    """The one failure of a run: each partition key that failed, and why. Not retried whole, since the rest is done."""
+    reasons = {str(key): failed[key] for key in sorted(failed)}
     lines = [f"{key}: {reason}" for key, reason in list(reasons.items())[:DESCRIBED_FAILURES]]
     if len(reasons) > len(lines):
         lines.append(f"… and {len(reasons) - len(lines)} more, in the metadata")

@@ -22,11 +22,11 @@ from later_reporting_dagster.defs.checks import (
 )
 from later_reporting_dagster.defs.materializations import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_schema, preview, written_metadata
-from later_reporting_dagster.defs.partitions import lake_partitions, registered_instances
+from later_reporting_dagster.defs.partitions import lake_partitions, partition_key, registered_instances
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Source
-from later_reporting_dagster.lake import POSTS_SCHEMA, Column, Lake, LakeUnavailable, Partition, PartitionDamaged
+from later_reporting_dagster.lake import POSTS_SCHEMA, Column, Lake, LakeUnavailable, PartitionDamaged
 from later_reporting_dagster.rollups import (
     ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
     ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
@@ -120,23 +120,24 @@ def rollup_asset(
     def organic_paid(
         context: AssetExecutionContext, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        days = lake_partitions(context)
+        days, failed = lake_partitions(context)
         lake = later.lake()
         registered = registered_instances(context.instance)
-        failed: dict[Partition, str] = {}
         differences: dict[Any, list[str]] = {}
         provenance = provenance_tags(context, dg.AssetKey(["later", rollup.source.asset]))
         for day in days:
             sources = lake.partitions(rollup.source.asset, days=[day.day])
             if not sources:
-                failed[day] = f"no instance of later/{rollup.source.asset} has landed for it: materialize that first"
+                failed[partition_key(day)] = (
+                    f"no instance of later/{rollup.source.asset} has landed for it: materialize that first"
+                )
                 continue
             try:
                 posts = lake.read(rollup.source.asset, sources, schema=POSTS_SCHEMA)
                 table = rollup.roll_up(posts)
                 written = lake.write(rollup.asset, day, table)
             except (LakeUnavailable, PartitionDamaged, SumOutOfRange) as error:
-                failed[day] = str(error)
+                failed[partition_key(day)] = str(error)
                 continue
             if differing := totals_that_differ(posts, table):
                 differences[day.day] = differing

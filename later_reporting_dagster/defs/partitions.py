@@ -41,27 +41,30 @@ def lake_partition(key: str) -> Partition:
     )
 
 
-def lake_partitions(context: AssetExecutionContext) -> list[Partition]:
-    """The partitions that a run is to fill.
+def lake_partitions(context: AssetExecutionContext) -> tuple[list[Partition], dict[str, str]]:
+    """The partitions that a run is to fill, and the keys that name none, each with why.
 
     Raises:
-        Failure: there are none, as in a range whose end comes before its start.
+        Failure: there are none of either, as in a range whose end comes before its start.
     """
-    try:
-        partitions = [lake_partition(key) for key in context.partition_keys]
-    except ValueError as error:
-        raise dg.Failure(
-            f"{error}. Instances are registered by `later-reporting instances --sync` or the later_instances sensor.",
-            allow_retries=False,
-        ) from None
-    if not partitions:
+    partitions: list[Partition] = []
+    refused: dict[str, str] = {}
+    for key in context.partition_keys:
+        try:
+            partitions.append(lake_partition(key))
+        except ValueError as error:
+            refused[key] = (
+                f"{error}: delete the partition, and register the instance by `later-reporting instances --sync`"
+                " or the later_instances sensor"
+            )
+    if not partitions and not refused:
         tags = context.run.tags
         raise dg.Failure(
             f"The range {tags.get(RANGE_START_TAG)} to {tags.get(RANGE_END_TAG)} holds no partition: its end comes"
             " before its start. Days are ordered by date, instances by when they were registered.",
             allow_retries=False,
         )
-    return partitions
+    return partitions, refused
 
 
 def registered_instances(instance: dg.DagsterInstance) -> list[str]:

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.progress import Progress, ProgressTeller
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Landed, Outcome, Source, ingest
 from later_reporting_dagster.ingest.stream import stream
-from later_reporting_dagster.lake import POST_COLUMNS, Partition
+from later_reporting_dagster.lake import POST_COLUMNS
 
 POST_METRICS_DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 POSTS_PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
@@ -56,18 +56,18 @@ def posts_asset(
         metadata=column_schema(POST_COLUMNS),
     )
     def posts(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        partitions = lake_partitions(context)
+        partitions, failed = lake_partitions(context)
         lake = later.lake()
         teller = ProgressTeller(Progress(source.asset, partitions=len(partitions)), log=context.log.info)
         client = later.client(on_event=teller.note)
-        first, last = partition_key(partitions[0]), partition_key(partitions[-1])
-        context.log.info(f"Fetching {len(partitions)} partitions, from {first} to {last}")
+        context.log.info(
+            f"Fetching {len(partitions)} partitions, {context.partition_keys[0]} to {context.partition_keys[-1]}"
+        )
 
         async def start(deliver: Callable[[Outcome], None]) -> None:
             async with client:
                 await ingest(partitions, source=source, client=client, lake=lake, deliver=deliver)
 
-        failed: dict[Partition, str] = {}
         findings = PostsFindings(source)
         changed = 0
         for outcome in stream(start):
@@ -82,7 +82,7 @@ def posts_asset(
                 changed += outcome.written.changed
                 teller.landed()
             else:
-                failed[outcome.partition] = str(outcome.error)
+                failed[partition_key(outcome.partition)] = str(outcome.error)
                 teller.failed()
         progress = teller.progress
         context.log.info(

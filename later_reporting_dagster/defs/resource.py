@@ -13,6 +13,7 @@ from later_reporting_dagster.client import (
     ClientEvent,
     LaterClient,
     RateLimiter,
+    RetryPolicy,
     shared_state_path,
 )
 from later_reporting_dagster.defs.settings import (
@@ -75,7 +76,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
         raise ValueError("no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN")
 
-    def client(self, *, on_event: Callable[[ClientEvent], None] | None = None) -> LaterClient:
+    def client(
+        self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
+    ) -> LaterClient:
         """A client that shares its rate limit with all processes of this machine.
 
         Raises:
@@ -86,16 +89,20 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             credentials=self.credentials(),
             limiter=RateLimiter(requests=self.requests_per_minute, state_path=shared_state_path(self.base_url)),
             on_event=on_event,
+            retry=retry or RetryPolicy(),
         )
 
     def lake(self) -> Lake:
         """The lake under `lake_root`."""
         return Lake(self.lake_root)
 
+    def named_instances(self) -> tuple[str, ...]:
+        """The instances that the settings name; none when all within reach are meant."""
+        return tuple(name.strip() for name in self.instance_ids.split(",") if name.strip())
+
     async def wanted_instances(self) -> tuple[str, ...]:
         """The instances to work on: those that the settings name, else all that the credentials reach."""
-        named = tuple(name.strip() for name in self.instance_ids.split(",") if name.strip())
-        if named:
+        if named := self.named_instances():
             return named
         async with self.client() as client:
             return await client.instances()

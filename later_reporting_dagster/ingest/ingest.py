@@ -5,7 +5,7 @@ forbidden or always fails costs its own partitions alone, and nothing is written
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
+    QueryRefused,
     Retriable,
     TooManyPosts,
     Walk,
@@ -161,6 +162,8 @@ class _Ingest:
         self._rejected: CredentialsRejected | None = None
         self._given_up: dict[str, LaterError] = {}
         self._failures: dict[str, int] = {}
+        self._asking_for_reach = asyncio.Lock()
+        self._asked_for_reach = False
         self._reachable: frozenset[str] | None = None
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
@@ -195,6 +198,11 @@ class _Ingest:
             await self._ask_in_parts(narrower(query, parts=parts), of=query, error=error)
         except Retriable as error:
             self._note_failure(query, error)
+            await self._ask_in_parts(by_instances(query), of=query, error=error)
+        except QueryRefused as error:
+            # Perhaps for one of its instances, which may be gone.
+            if len(query.instance_ids) == 1:
+                self._given_up[query.instance_ids[0]] = error
             await self._ask_in_parts(by_instances(query), of=query, error=error)
         except WalkInconsistent as error:
             await self._ask_in_parts(narrower(query), of=query, error=error)
@@ -256,8 +264,7 @@ class _Ingest:
             self._given_up[query.instance_ids[0]] = error
             await self._fail(query, error)
             return
-        reachable = await self._reachable_instances()
-        forbidden = set() if reachable is None else set(query.instance_ids) - reachable
+        forbidden = set(query.instance_ids) - await self._reachable_among(query.instance_ids)
         for instance_id in forbidden:
             self._given_up[instance_id] = InstanceForbidden(
                 f"instance {instance_id!r} is not within reach of these credentials: "
@@ -268,13 +275,14 @@ class _Ingest:
         parts = [query] if forbidden else [replace(query, instance_ids=(each,)) for each in query.instance_ids]
         await self._ask_in_parts(parts, of=query, error=error)
 
-    async def _reachable_instances(self) -> frozenset[str] | None:
-        if self._reachable is None:
-            try:
-                self._reachable = frozenset(await self._client.instances())
-            except LaterError:
-                return None
-        return self._reachable
+    async def _reachable_among(self, instance_ids: Sequence[str]) -> Set[str]:
+        """Those that the service lists as within reach; all of them when it does not say, which is asked only once."""
+        async with self._asking_for_reach:
+            if not self._asked_for_reach:
+                self._asked_for_reach = True
+                with suppress(LaterError):
+                    self._reachable = frozenset(await self._client.instances())
+        return frozenset(instance_ids) if self._reachable is None else self._reachable
 
     async def _fail(self, query: PostPerformanceQuery, error: LaterError | LakeUnavailable) -> None:
         # In a thread, because delivery may wait for whoever takes the outcomes.

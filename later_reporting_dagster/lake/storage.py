@@ -161,12 +161,14 @@ class _LocalStorage:
 
         A root that was there and is gone is not made anew: it may be a disk that is no longer mounted.
         """
+        # Asked before looking: another thread may be making the root at this very moment.
+        was_there = self._root_was_there
         missing: list[Path] = []
         while not directory.is_dir() and directory != self._root:
             missing.append(directory)
             directory = directory.parent
         if not self._root.is_dir():
-            if self._root_was_there:
+            if was_there:
                 raise FileNotFoundError(errno.ENOENT, "the lake's root has vanished")
             self._root.mkdir(parents=True, exist_ok=True)
         self._root_was_there = True

@@ -321,11 +321,25 @@ def test_rejected_credentials_fail_everything_at_the_cost_of_a_few_requests(
     assert files(tmp_path) == {}
 
 
-def test_a_query_that_is_refused_fails_its_partitions_and_is_not_asked_again(service: Service, tmp_path: Path) -> None:
+@both_sources
+def test_a_query_that_is_refused_fails_its_partitions_and_is_soon_not_asked_any_more(
+    source: Source, service: Service, tmp_path: Path
+) -> None:
     service.instead = lambda request: problem(400) if request.url.path == "/v2/posts/performance" else None
-    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == dict.fromkeys(BOX, QueryRefused)
-    assert service.data_requests == 1
+    # The whole, and its parts down to each instance alone, by each of the queries that are under way at once.
+    assert service.data_requests <= CONCURRENT_QUERIES * (2 * len(INSTANCE_IDS) - 1)
+
+
+@both_sources
+def test_an_instance_for_which_a_query_is_refused_fails_alone(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    service.instead = lambda request: problem(404) if BROKEN in parameters(request).get("instanceIds", []) else None
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {Partition(day, BROKEN): QueryRefused for day in DAYS}
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
 
 
 # Too many posts for one query
