@@ -180,9 +180,13 @@ def rollup_checks(rollup: Rollup, *, due_hour_utc: int) -> dg.AssetChecksDefinit
             differences = {}
             for day in days:
                 sources = lake.partitions(rollup.source.asset, days=[day.day])
-                posts = lake.read(rollup.source.asset, sources, schema=POSTS_SCHEMA)
-                rolled_up = lake.read(rollup.asset, [day], schema=rollup.schema)
-                if differing := totals_that_differ(posts, rolled_up):
+                try:
+                    posts = lake.read(rollup.source.asset, sources, schema=POSTS_SCHEMA)
+                    rolled_up = lake.read(rollup.asset, [day], schema=rollup.schema)
+                    differing = totals_that_differ(posts, rolled_up)
+                except PartitionDamaged as error:
+                    differing = [str(error)]
+                if differing:
                     differences[day.day] = differing
             yield reconciliation_verdict(differences, days=len(days))
         if NEWEST_DUE_DAY in wanted:

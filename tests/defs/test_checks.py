@@ -69,6 +69,10 @@ def swap_partitions(lake: Lake) -> None:
     lake.write(RAW, TAMPERED, raw(lake, OTHER))
 
 
+def damage_a_file(lake: Lake) -> None:
+    Path(lake.url(RAW, TAMPERED)).write_bytes(b"no Parquet")
+
+
 def invent_a_rate(lake: Lake) -> None:
     table = raw(lake, TAMPERED)
     table = changed(changed(changed(table, "engagements", 1), "impressions", 100), "engagement_rate", 2.0)
@@ -91,6 +95,7 @@ def tamper_with_a_rollup(lake: Lake) -> None:
 TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]] = {
     repeat_a_row: (RAW, "rows_unique_by_key", ERROR),
     swap_partitions: (RAW, "rows_belong_to_partition", ERROR),
+    damage_a_file: (RAW, "rows_belong_to_partition", ERROR),
     invent_a_rate: (RAW, "rates_agree_with_counts", WARN),
     set_a_row_aside: (RAW, "quarantine_is_empty", WARN),
     restate_a_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),

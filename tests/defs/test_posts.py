@@ -11,6 +11,7 @@ from dagster import AssetPartitionStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
+from later_reporting_dagster.defs.partitions import box_tags
 from later_reporting_dagster.lake import Partition
 from tests.conftest import (
     FIRST_DAY,
@@ -27,6 +28,7 @@ from tests.conftest import (
 from tests.defs.conftest import (
     DAYS,
     KEYS,
+    QUIETLY,
     RAW_ASSETS,
     Project,
     asset_key,
@@ -208,6 +210,22 @@ def test_a_key_that_is_no_encoding_fails_with_what_to_do(project: Project, servi
     assert "'typed by hand' is not a percent-encoded instance id" in description
     assert "later-reporting instances --sync" in description
     assert service.requests == []
+
+
+def test_a_key_that_is_no_encoding_fails_alone(project: Project) -> None:
+    project.instance.add_dynamic_partitions("later_instance", ["typed by hand"])
+    tags = box_tags(FIRST_DAY, DAYS[-1], [*KEYS, "typed by hand"])
+    job = project.defs.resolve_job_def("later_posts")
+    result = job.execute_in_process(
+        instance=project.instance,
+        asset_selection=[asset_key("posts_published")],
+        tags=tags,
+        run_config=QUIETLY,
+        raise_on_error=False,
+    )
+    _, metadata = failure(result)
+    assert metadata["failed_partitions"].keys() == {f"{day}|typed by hand" for day in DAYS}
+    assert len(project.lake.partitions("posts_published")) == len(CELLS)
 
 
 def test_rejected_credentials_fail_the_run_with_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

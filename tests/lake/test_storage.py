@@ -2,8 +2,11 @@ import errno
 import os
 import resource
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, storage_at, without_credentials
 from tests.lake.conftest import DAY, MovingFileSystem, files_of, rows
 
@@ -122,6 +125,20 @@ def test_a_root_that_vanished_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(LakeUnavailable, match="vanished"):
         lake.check_writable()
     assert not root.exists()
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_writers_that_start_together_make_the_root_together(tmp_path: Path, attempt: int) -> None:
+    lake = Lake(str(tmp_path / "new" / str(attempt)))
+    days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(8)]
+    together = threading.Barrier(len(days))
+
+    def write(day: Partition) -> bool:
+        together.wait(10)
+        return lake.write("posts", day, rows()).changed
+
+    with ThreadPoolExecutor(len(days)) as writers:
+        assert all(writers.map(write, days))
 
 
 def test_a_root_that_is_a_file_is_unavailable_for_everything(tmp_path: Path) -> None:
