@@ -26,12 +26,13 @@ from later_reporting_dagster.defs.partitions import lake_partitions, partition_k
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest import Source
-from later_reporting_dagster.lake import POSTS_SCHEMA, Column, Lake, LakeUnavailable, PartitionDamaged
+from later_reporting_dagster.lake import Column, Lake, LakeUnavailable, PartitionDamaged
 from later_reporting_dagster.rollups import (
     ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
     ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
     ORGANIC_PAID_DAILY_COLUMNS,
     ORGANIC_PAID_DAILY_SCHEMA,
+    ROLLED_UP_SCHEMA,
     SumOutOfRange,
     organic_paid_by_publish_day,
     organic_paid_daily,
@@ -133,7 +134,7 @@ def rollup_asset(
                 )
                 continue
             try:
-                posts = lake.read(rollup.source.asset, sources, schema=POSTS_SCHEMA)
+                posts = lake.read(rollup.source.asset, sources, schema=ROLLED_UP_SCHEMA)
                 table = rollup.roll_up(posts)
                 written = lake.write(rollup.asset, day, table)
             except (LakeUnavailable, PartitionDamaged, SumOutOfRange) as error:
@@ -181,7 +182,7 @@ def rollup_checks(rollup: Rollup, *, due_hour_utc: int) -> dg.AssetChecksDefinit
             for day in days:
                 sources = lake.partitions(rollup.source.asset, days=[day.day])
                 try:
-                    posts = lake.read(rollup.source.asset, sources, schema=POSTS_SCHEMA)
+                    posts = lake.read(rollup.source.asset, sources, schema=ROLLED_UP_SCHEMA)
                     rolled_up = lake.read(rollup.asset, [day], schema=rollup.schema)
                     differing = totals_that_differ(posts, rolled_up)
                 except PartitionDamaged as error:

@@ -39,11 +39,26 @@ _OF_CHANNEL: dict[Channel, dict[str, str]] = {
     channel: {measure_of(metric): metric.column for metric in METRICS if metric.channel is channel}
     for channel in _CHANNELS
 }
-_USED = frozenset({*GRAIN, *(metric.column for metric in METRICS)})
+# What a rollup reads of a post: its texts, which are most of it, can stay where they are.
+ROLLED_UP_SCHEMA: pa.Schema = schema_of(
+    column for column in POST_COLUMNS if column.name in {*GRAIN, *(metric.column for metric in METRICS)}
+)
 
 
 def _sum_name(metric: Metric) -> str:
     return f"{metric.channel}_{measure_of(metric)}"
+
+
+# The sums that the tables tell the number of posts of.
+_COUNTED = frozenset(
+    {
+        *(_sum_name(metric) for metrics in _ADDING.values() for metric in metrics),
+        *(f"{channel}_spend_minimum" for channel in _CHANNELS),
+    }
+)
+
+# Chunks with fewer rows than this cost more than their copy.
+_ROWS_WORTH_A_CHUNK = 4096
 
 
 def _money(name: str, description: str, unit: str = "currency") -> Column:
@@ -145,8 +160,8 @@ def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.T
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    posts = _used(posts)
-    groups = _grouped(_added(posts) | _rate_parts(posts), by=_grain(posts, grain))
+    given = _used(posts)
+    groups = _grouped(_added(given) | _rate_parts(given), by={name: given[name] for name in grain})
     columns = [column for column in ORGANIC_PAID_DAILY_COLUMNS if column.name in grain or column.name not in GRAIN]
     return _table(groups | _rates(groups), schema_of(columns))
 
@@ -159,8 +174,9 @@ def organic_paid_by_publish_day(posts: pa.Table) -> pa.Table:
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    posts = _used(posts)
-    groups = _grouped(_added(posts) | _rate_parts(posts) | _spend_parts(posts), by=_grain(posts, GRAIN))
+    given = _used(posts)
+    values = _added(given) | _rate_parts(given) | _spend_parts(given)
+    groups = _grouped(values, by={name: given[name] for name in GRAIN})
     return _table(groups | _rates(groups) | _unit_costs(groups), ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA)
 
 
@@ -195,46 +211,52 @@ def _said(value: float | None) -> str:
     return "not available" if value is None else str(value)
 
 
-def _used(posts: pa.Table) -> pa.Table:
-    # Thousands of files make thousands of chunks, and every step below would pay for each.
-    return posts.select([name for name in posts.column_names if name in _USED]).combine_chunks()
+def _used(posts: pa.Table) -> _Columns:
+    posts = posts.select([name for name in posts.column_names if name in ROLLED_UP_SCHEMA.names])
+    # Thousands of small files make thousands of small chunks, and every step below would pay for each.
+    if max(column.num_chunks for column in posts.columns) * _ROWS_WORTH_A_CHUNK > posts.num_rows:
+        posts = posts.combine_chunks()
+    return dict(zip(posts.column_names, posts.columns, strict=True))
 
 
-def _grain(posts: pa.Table, names: Sequence[str]) -> _Columns:
-    return {name: posts.column(name) for name in names}
+def _added(given: _Columns) -> _Columns:
+    return {_sum_name(metric): given[metric.column] for metrics in _ADDING.values() for metric in metrics}
 
 
-def _added(posts: pa.Table) -> _Columns:
-    return {_sum_name(metric): posts.column(metric.column) for metrics in _ADDING.values() for metric in metrics}
-
-
-def _rate_parts(posts: pa.Table) -> _Columns:
+def _rate_parts(given: _Columns) -> _Columns:
     parts: _Columns = {}
     for channel, column in _OF_CHANNEL.items():
-        engagements, impressions = (posts.column(column[measure]) for measure in ("engagements", "impressions"))
+        engagements, impressions = (given[column[measure]] for measure in ("engagements", "impressions"))
         parts[f"{channel}_rate_engagements"] = _where(impressions.is_valid(), engagements)
         parts[f"{channel}_rate_impressions"] = _where(engagements.is_valid(), impressions)
     return parts
 
 
-def _spend_parts(posts: pa.Table) -> _Columns:
+def _spend_parts(given: _Columns) -> _Columns:
     parts: _Columns = {}
     for channel, column in _OF_CHANNEL.items():
-        given = {measure: posts.column(column[measure]) for measure in ("cpe", "engagements", "cpm", "impressions")}
-        minimum, maximum, is_contradictory = spend_bounds(**given)
+        of_channel = {measure: given[column[measure]] for measure in ("cpe", "engagements", "cpm", "impressions")}
+        minimum, maximum, is_contradictory = spend_bounds(**of_channel)
         parts[f"{channel}_spend_minimum"], parts[f"{channel}_spend_maximum"] = minimum, maximum
         parts[f"{channel}_contradictory"] = is_contradictory.cast(pa.int64())
         for unit_cost, measure in (("cpe", "engagements"), ("cpm", "impressions")):
-            reports = given[measure].is_valid()
+            reports = of_channel[measure].is_valid()
             parts[f"{channel}_{unit_cost}_spend_minimum"] = _where(reports, minimum)
             parts[f"{channel}_{unit_cost}_spend_maximum"] = _where(reports, maximum)
-            parts[f"{channel}_{unit_cost}_units"] = _where(minimum.is_valid(), given[measure])
+            parts[f"{channel}_{unit_cost}_units"] = _where(minimum.is_valid(), of_channel[measure])
     return parts
 
 
 def _grouped(values: _Columns, *, by: _Columns) -> _Columns:
-    sums = grouped_sums(pa.table(by | values), keys=tuple(by))
-    return dict(zip(sums.column_names, sums.columns, strict=True))
+    # What leaves no post out is the very column that it is a part of, and is summed just once.
+    first: dict[int, str] = {}
+    summed_as = {name: first.setdefault(id(column), name) for name, column in values.items()}
+    distinct = {name: values[name] for name in first.values()}
+    sums = grouped_sums(
+        pa.table(by | distinct), keys=tuple(by), counted=[name for name in distinct if name in _COUNTED]
+    )
+    groups = dict(zip(sums.column_names, sums.columns, strict=True))
+    return groups | {name: groups[summed] for name, summed in summed_as.items()}
 
 
 def _rates(groups: _Columns) -> _Columns:
@@ -269,6 +291,9 @@ def _table(columns: _Columns, schema: pa.Schema) -> pa.Table:
 
 
 def _where(condition: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values where the condition holds, else null; when that leaves none out, the very same column."""
+    if not pc.any(pc.and_not(values.is_valid(), pc.fill_null(condition, False))).as_py():
+        return values
     return pc.if_else(condition, values, pa.scalar(None, values.type))
 
 

@@ -219,7 +219,21 @@ def loading() -> None:
         row(module, seconds, seconds / statistics.median(times["dagster"]))
 
 
-WORKLOADS = {"loading": loading, "scattered": scattered, "large": large, "rate": rate, "year": year}
+def rollup() -> None:
+    """Ten million raw rows."""
+    heading("organic_paid_daily", "rows", "wall s", "bare group_by s", "/ bare", "peak MB")
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", "tests.bench.rollup"], check=True)
+
+
+WORKLOADS = {
+    "loading": loading,
+    "rollup": rollup,
+    "scattered": scattered,
+    "large": large,
+    "rate": rate,
+    "year": year,
+}
 
 
 def main(names: Sequence[str]) -> None:

@@ -100,3 +100,12 @@ def test_null_and_zero_never_meet_and_64_bits_are_exact() -> None:
 def test_ids_sort_as_text_by_code_point_as_arrow_sorts_them() -> None:
     table = posts_table([post(instance_id=instance_id) for instance_id in ("b", "é", "B", "\U0001f600", "\uffff", "a")])
     assert table == table.sort_by([(name, "ascending") for name in POST_KEY])
+
+
+def test_many_posts_are_one_chunk_and_those_of_one_key_keep_their_order() -> None:
+    many = [post(number % 700, campaign_id=number % 3, impressions=number) for number in range(2_000, 0, -1)]
+    table = posts_table(many)
+    table.validate(full=True)
+    assert {column.num_chunks for column in table.columns} == {1}
+    in_order = sorted(many, key=lambda one: one.key)
+    assert table.column("impressions").to_pylist() == [one.impressions for one in in_order]

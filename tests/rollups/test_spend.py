@@ -78,3 +78,19 @@ def test_the_true_cost_of_correctly_rounded_unit_costs_is_always_within_the_boun
     assert maximum is not None
     assert minimum * (1 - 1e-9) <= cost <= maximum * (1 + 1e-9)
     assert maximum - minimum <= min(engagements, impressions / 1000) * 0.01 + cost * 1e-9 + 1e-9
+
+
+def test_many_posts_keep_their_order_and_their_own_bounds() -> None:
+    posts = 200_000
+    costs = pa.chunked_array([pa.array([post / 100 for post in range(posts)])])
+    tens = pa.chunked_array([pa.array([10] * posts)])
+    nothing = pa.nulls(posts)
+    minimum, maximum, is_contradictory = spend_bounds(
+        cpe=costs,
+        engagements=tens,
+        cpm=pa.chunked_array([nothing.cast(pa.float64())]),
+        impressions=pa.chunked_array([nothing.cast(pa.int64())]),
+    )
+    assert [round(cost * 100) for cost in maximum.to_pylist()] == [10 * post + 5 for post in range(posts)]
+    assert [round(cost * 100) for cost in minimum.to_pylist()] == [max(10 * post - 5, 0) for post in range(posts)]
+    assert not any(is_contradictory.to_pylist())

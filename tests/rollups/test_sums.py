@@ -2,6 +2,7 @@ import math
 from fractions import Fraction
 from itertools import permutations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -74,3 +75,41 @@ def test_the_total_of_no_values_is_none() -> None:
 
 def test_a_total_does_not_wrap() -> None:
     assert total(pa.chunked_array([pa.array([2**63 - 1, 2**63 - 1])])) == 2**64 - 2
+
+
+@steady
+@given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=6))
+def test_money_between_two_millionths_goes_to_the_even_one_whatever_its_size(halves: list[int]) -> None:
+    (value,) = sums_of([half / 2e6 for half in halves], pa.float64())["value"]
+    assert value == sum(round(half / 2e6 * 1e6) for half in halves) / 1e6
+
+
+@pytest.mark.parametrize("under", [math.nan, math.inf, -1e300])
+def test_what_lies_under_a_null_changes_nothing(under: float) -> None:
+    values = pa.array(np.array([0.1, under, 0.2]), mask=np.array([False, True, False]))
+    rows = pa.table({"key": pa.array(["k", "k", "k"]), "value": values})
+    assert grouped_sums(rows, keys=["key"]).to_pydict() == {
+        "key": ["k"],
+        "posts": [3],
+        "value": [0.3],
+        "value_posts": [2],
+    }
+
+
+def test_what_is_not_a_number_is_refused_by_name() -> None:
+    with pytest.raises(SumOutOfRange, match="value holds a value too large to sum"):
+        sums_of([1.0, math.nan], pa.float64())
+
+
+def test_just_what_is_asked_for_is_counted_and_columns_with_values_in_other_rows_are_told_apart() -> None:
+    columns = {"a": [1, None, 3], "b": [None, 2, 3], "c": [4, None, 6], "d": [7, 8, 9], "e": [None, 1, None]}
+    rows = pa.table({"key": ["k", "l", "l"]} | {name: pa.array(values, pa.int64()) for name, values in columns.items()})
+    sums = grouped_sums(rows, keys=["key"], counted=["a", "b", "c", "d"]).to_pydict()
+    assert {name: values for name, values in sums.items() if name.endswith("posts")} == {
+        "posts": [1, 2],
+        "a_posts": [1, 1],
+        "b_posts": [0, 2],
+        "c_posts": [1, 1],
+        "d_posts": [1, 2],
+    }
+    assert (sums["c"], sums["e"]) == ([4, 6], [None, 1])
