@@ -52,25 +52,21 @@ class Verdict:
 
     def evaluation(self, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
         """As an event that an asset logs of itself."""
-        return dg.AssetCheckEvaluation(
-            asset_key=asset_key,
-            check_name=self.check,
-            passed=self.passed,
-            description=self.description,
-            metadata=dict(self.metadata),
-            severity=self.severity,
-        )
+        return dg.AssetCheckEvaluation(**self._told_of(asset_key))
 
     def result(self, asset_key: dg.AssetKey) -> dg.AssetCheckResult:
         """As the result of a check's own step."""
-        return dg.AssetCheckResult(
-            asset_key=asset_key,
-            check_name=self.check,
-            passed=self.passed,
-            description=self.description,
-            metadata=dict(self.metadata),
-            severity=self.severity,
-        )
+        return dg.AssetCheckResult(**self._told_of(asset_key))
+
+    def _told_of(self, asset_key: dg.AssetKey) -> dict[str, Any]:
+        return {
+            "asset_key": asset_key,
+            "check_name": self.check,
+            "passed": self.passed,
+            "description": self.description,
+            "metadata": dict(self.metadata),
+            "severity": self.severity,
+        }
 
 
 class PostsFindings:
