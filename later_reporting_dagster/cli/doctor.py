@@ -110,4 +110,4 @@ def _lake(later: LaterReportingResource) -> Finding:
         lake.check_writable()
     except (LakeUnavailable, ValueError) as error:
         return Finding("lake", well=False, text=str(error))
-    return Finding("lake", well=True, text=f"{later.lake_root} is writable")
+    return Finding("lake", well=True, text=f"{lake.root} is writable")

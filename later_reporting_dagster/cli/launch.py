@@ -30,11 +30,11 @@ def later_checks() -> dg.JobDefinition:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `failed` names each failed partition with its reason; `error` is set when all of it failed."""
+    """How a run ended. `failed` has each failed (asset, partition) and why; `error` is set when all of it failed."""
 
     run_id: str
     succeeded: bool
-    failed: Mapping[str, str]
+    failed: Mapping[tuple[str, str], str]
     error: str | None
     checks: Sequence[dg.AssetCheckEvaluation]
 
@@ -83,7 +83,7 @@ def run(
 
 
 def _outcome(result: dg.JobExecutionResult, *, instance: dg.DagsterInstance) -> RunOutcome:
-    failed: dict[str, str] = {}
+    failed: dict[tuple[str, str], str] = {}
     error: str | None = None
     for event in result.all_events:
         if not event.is_step_failure:
@@ -91,7 +91,8 @@ def _outcome(result: dg.JobExecutionResult, *, instance: dg.DagsterInstance) -> 
         data = event.step_failure_data
         named = data.user_failure_data.metadata.get(FAILED_PARTITIONS) if data.user_failure_data else None
         if isinstance(named, dg.JsonMetadataValue) and isinstance(named.data, dict):
-            failed.update({str(key): str(reason) for key, reason in named.data.items()})
+            asset = str(event.step_key).removeprefix("later__")
+            failed.update({(asset, str(key)): str(reason) for key, reason in named.data.items()})
         elif data.user_failure_data and data.user_failure_data.description:
             error = data.user_failure_data.description
         elif data.error:

@@ -146,7 +146,7 @@ def sandbox(
 @click.option("--sync", is_flag=True, help="Register those that are new as partitions; none is taken away.")
 @_plain_errors
 def instances(sync: bool) -> None:
-    """List the instances that the credentials reach, and which of them are registered as partitions."""
+    """List the instances to work on: those that LATER_INSTANCE_IDS names, else all that the credentials reach."""
     from later_reporting_dagster.defs.partitions import INSTANCES, registered_keys
     from later_reporting_dagster.defs.sensors import discovered
 
@@ -203,7 +203,10 @@ def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbos
             registered = registered_keys(instance)
             if not registered:
                 raise click.ClickException("No instance is registered: run `later-reporting instances --sync` first.")
-            keys = instance_keys(name for each in wanted for name in each.split(",") if name) or registered
+            named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
+            if wanted and not named:
+                raise click.UsageError("--instances names none: leave it out to mean all")
+            keys = instance_keys(named) if wanted else registered
             unknown = [key for key in keys if key not in registered]
             if unknown:
                 raise click.ClickException(
@@ -265,9 +268,9 @@ def demo(
 
 def _report(outcomes: "Sequence[RunOutcome]") -> None:
     """Says what failed, if anything, and exits with 1 then."""
-    failed = {key: reason for outcome in outcomes for key, reason in outcome.failed.items()}
-    for key in sorted(failed)[:SHOWN_FAILURES]:
-        click.echo(f"failed  {key}  {failed[key]}", err=True)
+    failed = [line for outcome in outcomes for line in sorted(outcome.failed.items())]
+    for (asset, key), reason in failed[:SHOWN_FAILURES]:
+        click.echo(f"failed  {asset}  {key}  {reason}", err=True)
     if len(failed) > SHOWN_FAILURES:
         click.echo(f"failed  … and {len(failed) - SHOWN_FAILURES} more: see the run in the UI", err=True)
     for outcome in outcomes:

@@ -4,14 +4,15 @@ The assets of this project are materialized by events that they log themselves, 
 output would mark all of its partitions as done, failed ones included.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.defs.checks import Verdict
 from later_reporting_dagster.defs.partitions import partition_key
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake import LakeUnavailable, Partition, PartitionDamaged
 
 # A description is read by people; the metadata holds all of them.
 DESCRIBED_FAILURES = 20
@@ -50,6 +51,15 @@ def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> Ma
         f"dagster/input_data_version/{name}": "by partition",
         f"dagster/input_event_pointer/{name}": str(newest[0].storage_id) if newest else "NULL",
     }
+
+
+def log_verdicts(context: AssetExecutionContext, verdicts: Iterable[Verdict]) -> None:
+    """Records what the checks of a run say. One that cannot be asked is told in the log, and hides no other news."""
+    try:
+        for verdict in verdicts:
+            context.log_event(verdict.evaluation(context.asset_key))
+    except (LakeUnavailable, PartitionDamaged) as error:
+        context.log.warning(f"Not all checks could be asked: {error}")
 
 
 def failure_of(failed: Mapping[str, str], *, landed: int) -> dg.Failure:

@@ -20,7 +20,12 @@ from later_reporting_dagster.defs.checks import (
     rolled_up_verdict,
     selected_checks,
 )
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization, provenance_tags
+from later_reporting_dagster.defs.materializations import (
+    failure_of,
+    log_materialization,
+    log_verdicts,
+    provenance_tags,
+)
 from later_reporting_dagster.defs.metadata import column_schema, preview, written_metadata
 from later_reporting_dagster.defs.partitions import lake_partitions, partition_key, registered_instances
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
@@ -124,16 +129,17 @@ def rollup_asset(
         days, failed = lake_partitions(context)
         lake = later.lake()
         registered = registered_instances(context.instance)
+        rolled_up = 0
         differences: dict[Any, list[str]] = {}
         provenance = provenance_tags(context, dg.AssetKey(["later", rollup.source.asset]))
         for day in days:
-            sources = lake.partitions(rollup.source.asset, days=[day.day])
-            if not sources:
-                failed[partition_key(day)] = (
-                    f"no instance of later/{rollup.source.asset} has landed for it: materialize that first"
-                )
-                continue
             try:
+                sources = lake.partitions(rollup.source.asset, days=[day.day])
+                if not sources:
+                    failed[partition_key(day)] = (
+                        f"no instance of later/{rollup.source.asset} has landed for it: materialize that first"
+                    )
+                    continue
                 posts = lake.read(rollup.source.asset, sources, schema=ROLLED_UP_SCHEMA)
                 table = rollup.roll_up(posts)
                 written = lake.write(rollup.asset, day, table)
@@ -156,13 +162,14 @@ def rollup_asset(
                     "missing_instances": dg.MetadataValue.json(missing),
                 },
             )
-        rolled_up = len(days) - len(failed)
+            rolled_up += 1
         context.log.info(f"Rolled up {rolled_up} of {len(days)} days")
-        for verdict in (
-            reconciliation_verdict(differences, days=rolled_up),
-            _newest_due_day(rollup, lake=lake, due_hour_utc=due_hour_utc),
-        ):
-            context.log_event(verdict.evaluation(context.asset_key))
+
+        def verdicts() -> Iterator[Verdict]:
+            yield reconciliation_verdict(differences, days=rolled_up)
+            yield _newest_due_day(rollup, lake=lake, due_hour_utc=due_hour_utc)
+
+        log_verdicts(context, verdicts())
         if failed:
             raise failure_of(failed, landed=rolled_up)
         yield from ()

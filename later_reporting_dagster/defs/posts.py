@@ -9,7 +9,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.checks import PostsFindings, posts_verdicts
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization
+from later_reporting_dagster.defs.materializations import failure_of, log_materialization, log_verdicts
 from later_reporting_dagster.defs.metadata import column_schema, posts_metadata
 from later_reporting_dagster.defs.partitions import lake_partitions, partition_key, registered_instances
 from later_reporting_dagster.defs.progress import Progress, ProgressTeller
@@ -69,7 +69,7 @@ def posts_asset(
                 await ingest(partitions, source=source, client=client, lake=lake, deliver=deliver)
 
         findings = PostsFindings(source)
-        changed = 0
+        rows = changed = 0
         for outcome in stream(start):
             if isinstance(outcome, Landed):
                 log_materialization(
@@ -79,6 +79,7 @@ def posts_asset(
                     metadata=posts_metadata(outcome),
                 )
                 findings.add(outcome.partition, outcome.table)
+                rows += outcome.written.rows
                 changed += outcome.written.changed
                 teller.landed()
             else:
@@ -87,19 +88,19 @@ def posts_asset(
         progress = teller.progress
         context.log.info(
             f"Landed {progress.landed} of {len(partitions)} partitions, {changed} of them changed:"
-            f" {progress.rows} rows on {progress.pages} pages, {progress.retries} retries,"
+            f" {rows} rows, from {progress.pages} pages, with {progress.retries} retries;"
             f" {progress.waits} requests waited for the rate limit"
         )
         # Checks as steps of their own would be skipped here, since this step hands on no output: they are told from
         # here, so that a run that fails in part is checked for what it landed.
-        for verdict in posts_verdicts(
+        verdicts = posts_verdicts(
             findings,
             lake=lake,
             instances=registered_instances(context.instance),
             now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
-        ):
-            context.log_event(verdict.evaluation(context.asset_key))
+        )
+        log_verdicts(context, verdicts)
         if failed:
             raise failure_of(failed, landed=progress.landed)
         yield from ()

@@ -40,7 +40,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     instance_ids: str = Field(
         default="", description="Instances to work on, comma-separated. Empty: all that the credentials reach."
     )
-    lake_root: str = Field(default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.")
+    lake_root: str = Field(
+        default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.", repr=False
+    )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
     )

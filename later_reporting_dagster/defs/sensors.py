@@ -14,6 +14,8 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import encode_instance_id
 
 INSTANCES_SENSOR_SECONDS = 3600
+# Dagster ends a sensor's evaluation after a minute, and says nothing of why it took so long.
+PATIENCE_SECONDS = 45.0
 AUTOMATION_SENSOR_SECONDS = 30
 
 
@@ -57,7 +59,9 @@ def instances_sensor(*, start_date: date) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, later: LaterReportingResource
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            instance_ids = asyncio.run(later.wanted_instances())
+            instance_ids = asyncio.run(asyncio.wait_for(later.wanted_instances(), PATIENCE_SECONDS))
+        except TimeoutError:
+            return dg.SkipReason("The service or the rate limit has no room just now: they are listed next time.")
         except (LaterError, ValueError) as error:
             # The trace would add nothing to what the message says.
             raise dg.DagsterError(f"The instances could not be listed: {error}") from None
@@ -67,9 +71,8 @@ def instances_sensor(*, start_date: date) -> dg.SensorDefinition:
         if not found.new_keys:
             return dg.SkipReason(f"All {len(instance_ids)} instances are registered.")
         yesterday = datetime.now(UTC).date() - timedelta(days=1)
-        run_requests = [
-            dg.RunRequest(run_key=",".join(found.new_keys), tags=box_tags(start_date, yesterday, found.new_keys))
-        ]
+        # Without a run key: Dagster would remember it, and an instance that was deleted and comes back had no history.
+        run_requests = [dg.RunRequest(tags=box_tags(start_date, yesterday, found.new_keys))]
         return dg.SensorResult(
             dynamic_partitions_requests=[INSTANCES.build_add_request(found.new_keys)],
             run_requests=run_requests if yesterday >= start_date else [],

@@ -51,6 +51,8 @@ POSTS_OF_A_PART = MAXIMUM_POSTS * 4 // 5
 WRITERS = 4
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
 FAILURES_TO_GIVE_UP = 2
+# When so many instances have failed alone, one after the other and with no success in between, the service is down.
+INSTANCES_OF_AN_OUTAGE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,9 @@ class _Ingest:
         self._now = now
         # Last in, first out: the parts of a query come before the next one, so that what they teach is known by then.
         self._due: asyncio.LifoQueue[_Due] = asyncio.LifoQueue()
-        self._rejected: CredentialsRejected | None = None
+        # Why nothing more is asked: the credentials are rejected, or the service is down.
+        self._ended_by: LaterError | None = None
+        self._failed_alone: set[str] = set()
         self._given_up: dict[str, LaterError] = {}
         self._failures: dict[str, int] = {}
         self._asking_for_reach = asyncio.Lock()
@@ -189,7 +193,7 @@ class _Ingest:
         try:
             walks = await self._walks(query, most_posts=POSTS_AT_ONCE if in_parts else None)
         except CredentialsRejected as error:
-            self._rejected = error
+            self._ended_by = error
             await self._fail(query, error)
         except InstanceForbidden as error:
             await self._ask_without_the_forbidden(query, error)
@@ -209,6 +213,7 @@ class _Ingest:
         except LaterError as error:
             await self._fail(query, error)
         else:
+            self._failed_alone.clear()
             for instance_id in query.instance_ids:
                 self._failures.pop(instance_id, None)
             await asyncio.to_thread(self._land, query, walks)
@@ -233,8 +238,8 @@ class _Ingest:
 
     async def _worth_asking(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
         """The query without the instances that are given up, whose partitions fail here; None when nothing is left."""
-        if self._rejected is not None:
-            await self._fail(query, self._rejected)
+        if self._ended_by is not None:
+            await self._fail(query, self._ended_by)
             return None
         for instance_id in query.instance_ids:
             if instance_id in self._given_up:
@@ -250,6 +255,9 @@ class _Ingest:
             self._failures[instance_id] = self._failures.get(instance_id, 0) + 1
             if self._failures[instance_id] >= FAILURES_TO_GIVE_UP:
                 self._given_up[instance_id] = error
+            self._failed_alone.add(instance_id)
+            if len(self._failed_alone) >= INSTANCES_OF_AN_OUTAGE:
+                self._ended_by = error
 
     async def _ask_in_parts(
         self, parts: Sequence[PostPerformanceQuery], *, of: PostPerformanceQuery, error: LaterError

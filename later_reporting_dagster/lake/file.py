@@ -41,6 +41,7 @@ def to_parquet(table: pa.Table, *, content_hash: str, facts: Mapping[str, str]) 
         use_dictionary=False,
         write_statistics=False,
         store_schema=False,
+        write_page_checksum=True,
     ) as writer:
         writer.write_table(table.combine_chunks())
         writer.add_key_value_metadata(
@@ -100,7 +101,7 @@ def is_faithful(data: bytes, table: pa.Table, *, content_hash: str) -> bool:
 
 def _opened(data: bytes) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(pa.BufferReader(data))
+        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise PartitionDamaged(f"it cannot be read as Parquet: {error}") from error
 

@@ -72,7 +72,9 @@ def test_what_failed_is_listed_and_the_rest_has_landed(synced: User, service: Se
     result = synced.types("backfill", "--asset", "later/posts_published", *BOX)
     assert result.exit_code == 1
     listed = [line for line in result.stderr.splitlines() if line.startswith("failed  ")]
-    assert [line.split("  ")[1] for line in listed] == ["2024-03-01|007", "2024-03-02|007"]
+    assert [tuple(line.split("  ")[1:3]) for line in listed] == [
+        ("posts_published", f"{day}|007") for day in ("2024-03-01", "2024-03-02")
+    ]
     assert all("'007'" in line for line in listed)
     assert landed(synced, "posts_published") == {
         (day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS if instance_id != "007"
@@ -94,7 +96,9 @@ def test_a_rollup_without_raw_days_lists_them(synced: User) -> None:
     result = synced.types("backfill", "--asset", "later/organic_paid_daily", *BOX)
     assert result.exit_code == 1
     listed = [line for line in result.stderr.splitlines() if line.startswith("failed  ")]
-    assert [line.split("  ")[1] for line in listed] == ["2024-03-01", "2024-03-02"]
+    assert [tuple(line.split("  ")[1:3]) for line in listed] == [
+        ("organic_paid_daily", day) for day in ("2024-03-01", "2024-03-02")
+    ]
     assert all("materialize that first" in line for line in listed)
 
 

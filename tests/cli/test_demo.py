@@ -23,9 +23,9 @@ class Twice:
     after_second: dict[str, tuple[bytes, int]]
 
 
-def demo(directory: Path) -> str:
+def demo(directory: Path, *, instances: int = 2) -> str:
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
-    small = ["--days", "2", "--instances", "2", "--posts-per-day", "3"]
+    small = ["--days", "2", "--instances", str(instances), "--posts-per-day", "3"]
     result = subprocess.run(
         [*command, *small], env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
@@ -90,3 +90,7 @@ def test_its_checks_are_told_and_green(twice: Twice) -> None:
     told = [line for line in twice.said.splitlines() if line.startswith(("ok ", "FAIL "))]
     assert len(told) == 14
     assert all(line.startswith("ok ") for line in told)
+
+
+def test_it_can_be_run_again_with_fewer_instances(twice: Twice) -> None:
+    assert "2 days equal their raw rows" in demo(twice.directory, instances=1)

@@ -127,3 +127,11 @@ def test_a_clock_that_is_off_is_told(seconds: int, well: bool, user: User) -> No
     assert clock.well is well
     assert isinstance(clock, Finding)
     assert ("set this machine's clock" in clock.text) is not well
+
+
+def test_a_password_in_the_lake_s_url_is_not_shown(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_LAKE_ROOT", "memory://someone:t0psecret@somewhere/lake")
+    mark, text = findings(user, exit_code=0)["lake"]
+    assert mark == "ok"
+    assert "t0psecret" not in text
+    assert "t0psecret" not in repr(LaterReportingResource.from_environment().process_config_and_initialize())

@@ -255,6 +255,17 @@ def test_an_instance_that_always_fails_is_given_up(service: Service, tmp_path: P
     assert asked <= (CONCURRENT_QUERIES + 2) * 4
 
 
+def test_an_outage_ends_the_asking_soon(service: Service, tmp_path: Path) -> None:
+    service.instead = lambda request: problem(503) if request.url.path == "/v2/posts/performance" else None
+    partitions = [
+        Partition(FIRST_DAY + timedelta(days=day), f"instance_{number}") for day in range(20) for number in range(12)
+    ]
+    result = ingested(partitions, source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == dict.fromkeys(partitions, Retriable)
+    # Without an end to it, each of 20 days would be asked 23 times, each time with its retries.
+    assert service.data_requests < 120
+
+
 def test_an_instance_that_fails_now_and_then_is_not_given_up(
     service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

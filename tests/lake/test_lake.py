@@ -165,6 +165,25 @@ def test_a_damaged_partition_is_named_and_the_next_write_repairs_it(tmp_path: Pa
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
 
 
+def test_rows_that_rot_under_a_whole_footer_are_never_read_and_the_next_write_repairs_them(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows(50))
+    path = tmp_path / partition_path("posts", DAY)
+    whole = path.read_bytes()
+    footer = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
+    noticed = 0
+    for place in range(4, footer, max(1, footer // 40)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+        try:
+            # A page's header has bytes on which nothing depends.
+            assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(50))
+        except PartitionDamaged:
+            noticed += 1
+            assert lake.write("posts", DAY, rows(50)).changed
+            assert path.read_bytes() == whole
+    assert noticed > 20
+
+
 def test_readers_see_the_old_rows_or_the_new_ones_while_writers_replace_them(lake: Lake) -> None:
     versions = [rows(count) for count in (1, 50)]
     whole = {content_hash_of(version) for version in versions}
