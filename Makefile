@@ -36,7 +36,7 @@ bench: .venv/installed-bench ## Requests and time against their lower bounds
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium; }
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
 
 clean: ## Remove the virtual environment and the demo
 	rm -rf .venv .later-demo
