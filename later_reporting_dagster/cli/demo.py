@@ -85,10 +85,9 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli.bars import progress_bar
     from later_reporting_dagster.defs.partitions import (
         INSTANCES,
-        RANGE_END_TAG,
-        RANGE_START_TAG,
         box_tags,
         contiguous_groups,
+        day_tags,
         instance_keys,
         registered_keys,
     )
@@ -104,13 +103,12 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
         # An earlier demo may have had more instances: the numbers of this one's are the first of them.
         (keys,) = contiguous_groups(instance_keys(served), registered_keys(instance))
         box = box_tags(start, end, keys)
-        days = {RANGE_START_TAG: start.isoformat(), RANGE_END_TAG: end.isoformat()}
         with progress_bar() as show:
             outcomes = [
                 launch.run(launch.later_posts, instance=instance, assets=[asset], tags=box, on_progress=show)
                 for asset in ("post_metrics_daily", "posts_published")
             ]
-        outcomes.append(launch.run(launch.later_organic_paid, instance=instance, tags=days))
+        outcomes.append(launch.run(launch.later_organic_paid, instance=instance, tags=day_tags(start, end)))
         outcomes.append(launch.run(launch.later_checks, instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")

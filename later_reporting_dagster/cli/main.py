@@ -188,7 +188,13 @@ def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbos
     """
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.bars import progress_bar
-    from later_reporting_dagster.defs.partitions import box_tags, contiguous_groups, instance_keys, registered_keys
+    from later_reporting_dagster.defs.partitions import (
+        box_tags,
+        contiguous_groups,
+        day_tags,
+        instance_keys,
+        registered_keys,
+    )
     from later_reporting_dagster.defs.settings import LoadSettings
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
@@ -198,7 +204,7 @@ def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbos
                 raise click.UsageError(
                     f"later/{asset} holds all instances of a day in one partition: leave out --instances"
                 )
-            runs = [(launch.later_organic_paid, {**_range_tags(start.isoformat(), end.isoformat())})]
+            runs = [(launch.later_organic_paid, day_tags(start, end))]
         else:
             registered = registered_keys(instance)
             if not registered:
@@ -289,12 +295,6 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         )
     if end > _yesterday():
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
-
-
-def _range_tags(start: str, end: str) -> dict[str, str]:
-    from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-
-    return {RANGE_START_TAG: start, RANGE_END_TAG: end}
 
 
 def _resource() -> "LaterReportingResource":

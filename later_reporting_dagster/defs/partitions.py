@@ -85,6 +85,11 @@ def box_tags(start: date, end: date, instance_keys: Sequence[str]) -> dict[str, 
     }
 
 
+def day_tags(start: date, end: date) -> dict[str, str]:
+    """Run tags for the days `start` to `end`, inclusive, of what is rolled up."""
+    return {RANGE_START_TAG: start.isoformat(), RANGE_END_TAG: end.isoformat()}
+
+
 def contiguous_groups(wanted: Collection[str], registered: Sequence[str]) -> list[list[str]]:
     """`wanted` instance keys in the groups that a range can name: neighbours in the order of registration."""
     groups: list[list[str]] = []
