@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.progress import Progress
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar a table on the terminal's standard error: partitions done, pages, rows, time left."""
+    """A bar a table on the terminal's standard error: partitions done, pages and rows or what it waits for, time left."""
     # Dagster redirects file descriptor 2 while a step runs; a duplicate still leads to the terminal.
     with os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)
@@ -21,7 +21,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[pages]} pages, {task.fields[rows]} rows"),
+            TextColumn("{task.fields[news]}"),
             TimeRemainingColumn(),
             console=console,
         )
@@ -29,12 +29,11 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             if progress.asset not in tasks:
-                tasks[progress.asset] = bars.add_task(progress.asset, total=progress.partitions, pages=0, rows=0)
+                tasks[progress.asset] = bars.add_task(progress.asset, total=progress.partitions, news="")
             bars.update(
                 tasks[progress.asset],
                 completed=progress.landed + progress.failed,
-                pages=progress.pages,
-                rows=progress.rows,
+                news=progress.waiting or f"{progress.pages} pages, {progress.rows} rows",
             )
 
         with bars:

@@ -13,7 +13,11 @@ WORTH_TELLING_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far. `waits` is how many requests had to wait for their turn under the rate limit."""
+    """What a run has done so far.
+
+    `waits` is how many requests had to wait for their turn under the rate limit. `waiting` says what the run waits for
+    just now, when that is long enough to wonder; empty while pages come.
+    """
 
     asset: str
     partitions: int
@@ -23,6 +27,7 @@ class Progress:
     pages: int = 0
     retries: int = 0
     waits: int = 0
+    waiting: str = ""
 
 
 # Whoever runs an asset in its own process may listen; a run that the daemon launched has only its log.
@@ -48,15 +53,18 @@ class ProgressTeller:
             case PageFetched():
                 progress.pages += 1
                 progress.rows += event.rows
+                progress.waiting = ""
             case Waited():
                 progress.waits += 1
                 now = self._clock()
                 # Requests wait side by side: one of them tells for all.
                 if event.seconds >= WORTH_TELLING_SECONDS and now >= self._told_until:
                     self._told_until = now + event.seconds
-                    self._log(f"Waiting {event.seconds:.0f} s for the {event.reason}")
+                    progress.waiting = f"waiting {event.seconds:.0f} s for the {event.reason}"
+                    self._log(progress.waiting.capitalize())
             case Retried():
                 progress.retries += 1
+                progress.waiting = f"asking again in {event.wait_seconds:.0f} s"
                 self._log(f"Asking again in {event.wait_seconds:.1f} s: {event.reason}")
             case WalkRepeated():
                 self._log(f"Walking again from the first page: {event.reason}")

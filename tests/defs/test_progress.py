@@ -24,7 +24,15 @@ def test_events_are_counted() -> None:
     counting.landed()
     counting.failed()
     assert counting.progress == Progress(
-        "posts_published", partitions=3, landed=2, failed=1, rows=142, pages=2, retries=1, waits=1
+        "posts_published",
+        partitions=3,
+        landed=2,
+        failed=1,
+        rows=142,
+        pages=2,
+        retries=1,
+        waits=1,
+        waiting="asking again in 0 s",
     )
 
 
@@ -35,6 +43,9 @@ def test_a_long_wait_is_told_once_for_all_that_wait() -> None:
     for _ in range(8):
         waiting.note(Waited(seconds=40.0, reason="rate limit"))
     assert lines == ["Waiting 40 s for the rate limit"]
+    assert waiting.progress.waiting == "waiting 40 s for the rate limit"
+    waiting.note(PageFetched(page=1, pages=2, rows=100, total_items=142))
+    assert waiting.progress.waiting == ""
     time[0] += 41
     waiting.note(Waited(seconds=20.0, reason="rate limit"))
     assert lines[1:] == ["Waiting 20 s for the rate limit"]
@@ -42,8 +53,10 @@ def test_a_long_wait_is_told_once_for_all_that_wait() -> None:
 
 def test_the_pace_of_the_work_is_no_news() -> None:
     lines: list[str] = []
-    teller(lines.append).note(Waited(seconds=0.5, reason="rate limit"))
+    pacing = teller(lines.append)
+    pacing.note(Waited(seconds=0.5, reason="rate limit"))
     assert lines == []
+    assert pacing.progress.waiting == ""
 
 
 def test_what_is_asked_again_is_told() -> None:

@@ -1,0 +1,21 @@
+"""The bars: what a run says of itself reaches the terminal, waits included."""
+
+import pytest
+
+from later_reporting_dagster.cli.bars import progress_bar
+from later_reporting_dagster.defs.progress import Progress
+
+
+@pytest.mark.parametrize(
+    ("waiting", "news"),
+    [("", "120 pages, 11900 rows"), ("waiting 40 s for the rate limit", "waiting 40 s for the rate limit")],
+)
+def test_the_bar_tells_the_pages_or_what_it_waits_for(
+    waiting: str, news: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar() as show:
+        show(Progress("posts_published", partitions=10, landed=4, pages=120, rows=11_900, waiting=waiting))
+    _, shown = capfd.readouterr()
+    words = " ".join(shown.split())
+    assert words.startswith("posts_published")
+    assert f" 4/10 {news} " in words
