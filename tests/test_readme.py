@@ -28,10 +28,7 @@ TABLES: dict[str, Sequence[Column]] = {
 def described(columns: Sequence[Column]) -> str:
     """A table's dictionary as Markdown."""
     lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| `{column.name}` | {str(column.type).replace('double', 'float64')} | {column.unit} | {column.description} |"
-        for column in columns
-    ]
+    lines += [f"| `{column.name}` | {column.type} | {column.unit} | {column.description} |" for column in columns]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.progress import Progress
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar a table on the terminal's standard error: partitions done, pages and rows or what it waits for, time left."""
+    """A bar a table on the terminal's standard error: partitions done, pages and rows or a wait, time left."""
     # Dagster redirects file descriptor 2 while a step runs; a duplicate still leads to the terminal.
     with os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)

@@ -31,7 +31,7 @@ def column_schema(columns: Sequence[Column]) -> Mapping[str, dg.TableSchema]:
             columns=[
                 dg.TableColumn(
                     name=column.name,
-                    type=str(column.type),
+                    type=column.type,
                     description=column.description,
                     constraints=dg.TableColumnConstraints(nullable=column.nullable),
                 )

@@ -5,145 +5,38 @@ from the sums of just those posts that report both of its parts. A sum over noth
 sum stands how many posts it is made of.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, Channel, Kind, Metric
-from later_reporting_dagster.lake.schema import POST_COLUMNS, Column, schema_of
+from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.lake.columns import POST_COLUMNS
+from later_reporting_dagster.lake.schema import schema_of
+from later_reporting_dagster.rollups.columns import (
+    COMPARED,
+    COUNTED,
+    GRAIN,
+    OF_CHANNEL,
+    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
+    ORGANIC_PAID_DAILY_COLUMNS,
+    SUMMED,
+    sum_name,
+)
 from later_reporting_dagster.rollups.spend import spend_bounds
 from later_reporting_dagster.rollups.sums import grouped_sums, total
 
-GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
-
 _Columns = dict[str, pa.ChunkedArray]
 
-
-def measure_of(metric: Metric) -> str:
-    """What a metric measures, whatever its channel: `impressions` for both `impressions` and `paid_impressions`."""
-    return metric.column.removeprefix(f"{metric.channel}_").removesuffix("_generated")
-
-
-# Measure -> its metric in each channel that has it, of those that add up.
-_ADDING: dict[str, list[Metric]] = {}
-for _metric in METRICS:
-    if _metric.kind is not Kind.RATE:
-        _ADDING.setdefault(measure_of(_metric), []).append(_metric)
-
-# The two channels that are compared. Rates and unit costs are theirs, as the document defines them for both.
-_CHANNELS = (Channel.ORGANIC, Channel.PAID)
-
-# Channel -> measure -> the post's column.
-_OF_CHANNEL: dict[Channel, dict[str, str]] = {
-    channel: {measure_of(metric): metric.column for metric in METRICS if metric.channel is channel}
-    for channel in _CHANNELS
-}
 # What a rollup reads of a post: its texts, which are most of it, can stay where they are.
 ROLLED_UP_SCHEMA: pa.Schema = schema_of(
     column for column in POST_COLUMNS if column.name in {*GRAIN, *(metric.column for metric in METRICS)}
 )
-
-
-def _sum_name(metric: Metric) -> str:
-    return f"{metric.channel}_{measure_of(metric)}"
-
-
-# The sums that the tables tell the number of posts of.
-_COUNTED = frozenset(
-    {
-        *(_sum_name(metric) for metrics in _ADDING.values() for metric in metrics),
-        *(f"{channel}_spend_minimum" for channel in _CHANNELS),
-    }
-)
+ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_DAILY_COLUMNS)
+ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS)
 
 # Chunks with fewer rows than this cost more than their copy.
 _ROWS_WORTH_A_CHUNK = 4096
-
-
-def _money(name: str, description: str, unit: str = "currency") -> Column:
-    return Column(name, pa.float64(), True, description, unit)
-
-
-def _number_of_posts(name: str, description: str) -> Column:
-    return Column(name, pa.int64(), False, description, "posts")
-
-
-def _grain_columns() -> Iterator[Column]:
-    described = {column.name: column for column in POST_COLUMNS}
-    yield from (described[name] for name in GRAIN)
-    yield _number_of_posts("posts", "Posts of the group, with or without metrics")
-
-
-def _sum_columns() -> Iterator[Column]:
-    for metrics in _ADDING.values():
-        for metric in metrics:
-            type_ = pa.int64() if metric.kind is Kind.COUNT else pa.float64()
-            description = f"{metric.description}, summed; null when no post of the group reports it, 0 is measured"
-            yield Column(_sum_name(metric), type_, True, description, metric.unit)
-        for metric in metrics:
-            name = _sum_name(metric)
-            yield _number_of_posts(f"{name}_posts", f"How many posts {name} is the sum of")
-
-
-def _rate_columns() -> Iterator[Column]:
-    for channel in _CHANNELS:
-        yield Column(
-            f"{channel}_engagement_rate",
-            pa.float64(),
-            True,
-            f"{channel.capitalize()} engagements per 100 impressions: sum by sum, over just the posts that report both;"
-            " null when there are none, or no impressions",
-            "percent",
-        )
-    for measure in ("impressions", "engagements"):
-        yield Column(
-            f"paid_share_of_{measure}",
-            pa.float64(),
-            True,
-            f"paid_{measure} of organic_{measure} + paid_{measure}, each over the posts that report it; null when one"
-            " of the two is null, because then the whole is not known, or when both are 0",
-            "percent",
-        )
-    yield Column(
-        "paid_lift",
-        pa.float64(),
-        True,
-        "paid_engagement_rate / organic_engagement_rate: above 1, paid engages better; null when one of them is null"
-        " or the organic rate is 0",
-        "ratio",
-    )
-
-
-def _spend_columns() -> Iterator[Column]:
-    bounded = "bounded by the posts' CPE and CPM, each known to half a cent"
-    for channel in _CHANNELS:
-        spend = f"{channel}_spend"
-        for side, most in (("minimum", "least"), ("maximum", "most")):
-            yield _money(f"{spend}_{side}", f"The {most} that the posts of {spend}_posts cost, {bounded}")
-        yield _number_of_posts(f"{spend}_posts", f"Posts whose {channel} spend is bounded: those that the bounds sum")
-        yield _number_of_posts(
-            f"{spend}_contradictory_posts",
-            f"Posts whose {channel} CPE and CPM cannot both be true; they are in no bounds",
-        )
-        for unit_cost, measure, unit in (
-            ("cpe", "engagements", "engagement"),
-            ("cpm", "impressions", "1000 impressions"),
-        ):
-            for side in ("minimum", "maximum"):
-                yield _money(
-                    f"{channel}_{unit_cost}_{side}",
-                    f"The {side} of spend per {unit}: sum by sum, over just the posts whose spend is bounded and that"
-                    f" report {measure}; null when there are none, or no {measure}",
-                    f"currency per {unit}",
-                )
-
-
-ORGANIC_PAID_DAILY_COLUMNS: tuple[Column, ...] = (*_grain_columns(), *_sum_columns(), *_rate_columns())
-ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_DAILY_COLUMNS)
-
-ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS: tuple[Column, ...] = (*ORGANIC_PAID_DAILY_COLUMNS, *_spend_columns())
-ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS)
 
 
 def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.Table:
@@ -187,10 +80,10 @@ def totals_that_differ(posts: pa.Table, rollup: pa.Table) -> list[str]:
     must be equal; money may differ by what rounding each post to the millionth can come to. Null and 0 differ.
     """
     expected: dict[str, int | float | None] = {"posts": posts.num_rows}
-    for metric in (metric for metrics in _ADDING.values() for metric in metrics):
+    for metric in (metric for metrics in SUMMED.values() for metric in metrics):
         values = posts.column(metric.column)
-        expected[_sum_name(metric)] = total(values)
-        expected[f"{_sum_name(metric)}_posts"] = len(values) - values.null_count
+        expected[sum_name(metric)] = total(values)
+        expected[f"{sum_name(metric)}_posts"] = len(values) - values.null_count
     sentences = []
     for name, of_posts in expected.items():
         of_rollup = total(rollup.column(name))
@@ -220,12 +113,12 @@ def _used(posts: pa.Table) -> _Columns:
 
 
 def _added(given: _Columns) -> _Columns:
-    return {_sum_name(metric): given[metric.column] for metrics in _ADDING.values() for metric in metrics}
+    return {sum_name(metric): given[metric.column] for metrics in SUMMED.values() for metric in metrics}
 
 
 def _rate_parts(given: _Columns) -> _Columns:
     parts: _Columns = {}
-    for channel, column in _OF_CHANNEL.items():
+    for channel, column in OF_CHANNEL.items():
         engagements, impressions = (given[column[measure]] for measure in ("engagements", "impressions"))
         parts[f"{channel}_rate_engagements"] = _where(impressions.is_valid(), engagements)
         parts[f"{channel}_rate_impressions"] = _where(engagements.is_valid(), impressions)
@@ -234,7 +127,7 @@ def _rate_parts(given: _Columns) -> _Columns:
 
 def _spend_parts(given: _Columns) -> _Columns:
     parts: _Columns = {}
-    for channel, column in _OF_CHANNEL.items():
+    for channel, column in OF_CHANNEL.items():
         of_channel = {measure: given[column[measure]] for measure in ("cpe", "engagements", "cpm", "impressions")}
         minimum, maximum, is_contradictory = spend_bounds(**of_channel)
         parts[f"{channel}_spend_minimum"], parts[f"{channel}_spend_maximum"] = minimum, maximum
@@ -252,9 +145,7 @@ def _grouped(values: _Columns, *, by: _Columns) -> _Columns:
     first: dict[int, str] = {}
     summed_as = {name: first.setdefault(id(column), name) for name, column in values.items()}
     distinct = {name: values[name] for name in first.values()}
-    sums = grouped_sums(
-        pa.table(by | distinct), keys=tuple(by), counted=[name for name in distinct if name in _COUNTED]
-    )
+    sums = grouped_sums(pa.table(by | distinct), keys=tuple(by), counted=[name for name in distinct if name in COUNTED])
     groups = dict(zip(sums.column_names, sums.columns, strict=True))
     return groups | {name: groups[summed] for name, summed in summed_as.items()}
 
@@ -264,10 +155,10 @@ def _rates(groups: _Columns) -> _Columns:
         f"{channel}_engagement_rate": _quotient(
             groups[f"{channel}_rate_engagements"], groups[f"{channel}_rate_impressions"], times=100
         )
-        for channel in _CHANNELS
+        for channel in COMPARED
     }
     for measure in ("impressions", "engagements"):
-        organic, paid = (_decimal(groups[f"{channel}_{measure}"]) for channel in _CHANNELS)
+        organic, paid = (_decimal(groups[f"{channel}_{measure}"]) for channel in COMPARED)
         rates[f"paid_share_of_{measure}"] = _quotient(paid, pc.add(organic, paid), times=100)
     rates["paid_lift"] = _quotient(rates["paid_engagement_rate"], rates["organic_engagement_rate"])
     return rates
@@ -275,7 +166,7 @@ def _rates(groups: _Columns) -> _Columns:
 
 def _unit_costs(groups: _Columns) -> _Columns:
     costs: _Columns = {}
-    for channel in _CHANNELS:
+    for channel in COMPARED:
         costs[f"{channel}_spend_posts"] = groups[f"{channel}_spend_minimum_posts"]
         costs[f"{channel}_spend_contradictory_posts"] = pc.fill_null(groups[f"{channel}_contradictory"], 0)
         for unit_cost, per in (("cpe", 1), ("cpm", 1000)):

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import acero
 
 # Money is summed in whole millionths of the currency unit: cents, and half cents per thousand, are whole in it.
 MILLIONTHS = 1_000_000
@@ -37,6 +36,8 @@ def grouped_sums(rows: pa.Table, *, keys: Sequence[str], counted: Sequence[str] 
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
+    from pyarrow import acero  # brings pandas along, which nothing else here needs
+
     names = [name for name in rows.column_names if name not in keys]
     counts = _counts(rows, names if counted is None else counted)
     with ThreadPoolExecutor(pa.cpu_count()) as threads:  # Arrow and numpy look through columns outside Python's lock
