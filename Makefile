@@ -22,7 +22,7 @@ ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at h
 	$(BIN)/later-reporting demo --ui
 
 test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/ruff check .
@@ -30,8 +30,8 @@ lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-bench ## Requests and time against their lower bounds
-	$(BIN)/python -m tests.bench
+bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
+	$(BIN)/python -m tests.bench --write docs/benchmarks.md $(WORKLOADS)
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \

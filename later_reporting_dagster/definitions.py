@@ -3,6 +3,7 @@
 import dagster as dg
 
 from later_reporting_dagster.defs.checks import posts_checks
+from later_reporting_dagster.defs.compaction import compaction_job, compaction_schedule
 from later_reporting_dagster.defs.jobs import checks_job, posts_job, rollups_job
 from later_reporting_dagster.defs.organic_paid import (
     ORGANIC_PAID_BY_PUBLISH_DAY,
@@ -25,6 +26,7 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
     grid = daily_instance_partitions(settings.start_date)
     days = daily_partitions(settings.start_date)
     due_hour_utc = settings.due_hour_utc
+    compaction = compaction_job(sources, restate_days=settings.restate_days)
     return dg.Definitions(
         assets=[
             *(posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc) for source in sources),
@@ -35,8 +37,11 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
             *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
         ],
         resources={"later": LaterReportingResource.from_environment()},
-        jobs=[posts_job, rollups_job, checks_job],
-        schedules=[daily_schedule(start_date=settings.start_date, restate_days=settings.restate_days)],
+        jobs=[posts_job, rollups_job, checks_job, compaction],
+        schedules=[
+            daily_schedule(start_date=settings.start_date, restate_days=settings.restate_days),
+            compaction_schedule(compaction),
+        ],
         sensors=[instances_sensor(start_date=settings.start_date), automation_sensor],
         # A run is one or two steps that wait for the network: a process for each would only cost its start.
         executor=dg.in_process_executor,

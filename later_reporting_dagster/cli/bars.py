@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from later_reporting_dagster.defs.progress import Progress
+from later_reporting_dagster.defs.runs.progress import Progress
 
 
 @contextmanager

@@ -64,10 +64,13 @@ def run_demo(
 
 def _environment(directory: Path, *, base_url: str, options: SandboxOptions, start: date) -> Mapping[str, str]:
     home = directory / "dagster-home"
-    home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
-    if not configuration.exists():
-        configuration.write_text(DAGSTER_YAML)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if not configuration.exists():
+            configuration.write_text(DAGSTER_YAML)
+    except OSError as error:
+        raise click.UsageError(f"--directory: {error}. Name a folder that can be written.") from error
     return {
         "DAGSTER_HOME": str(home),
         "LATER_BASE_URL": base_url,

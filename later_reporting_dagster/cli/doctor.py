@@ -5,7 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import click
+
+from later_reporting_dagster.cli.text import shown_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
+from later_reporting_dagster.defs.partitions import newest_day
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
@@ -29,7 +33,7 @@ async def examine(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Finding]:
     """Looks at settings, token, scope, rate limit, clock and lake, in that order; costs three requests."""
-    findings = [_settings()]
+    findings = [_settings(now())]
     try:
         client = later.client(retry=ONE_MORE_TRY)
     except ValueError as error:
@@ -41,18 +45,25 @@ async def examine(
     return findings
 
 
-def _settings() -> Finding:
+def _settings(now: datetime) -> Finding:
     try:
         settings = LoadSettings.from_environment()
     except ValueError as error:
         return Finding("settings", well=False, text=str(error))
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
+    if settings.start_date > newest_day(now):
         return Finding(
             "settings",
             well=False,
-            text="DAGSTER_HOME is not set: set it to the absolute path of a folder that keeps runs and partitions",
+            text=f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC): set it earlier, for until"
+            " then there is nothing to fetch",
         )
+    from later_reporting_dagster.cli.launch import dagster_instance  # loads the definitions, which need good settings
+
+    home = os.environ.get("DAGSTER_HOME")
+    try:
+        dagster_instance().dispose()
+    except click.ClickException as error:
+        return Finding("settings", well=False, text=error.message)
     return Finding(
         "settings",
         well=True,
@@ -70,7 +81,10 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
         reachable = await client.instances()
     except LaterError as error:
         return [*findings, Finding("scope", well=False, text=str(error))]
-    findings.append(_scope(reachable, named=later.named_instances() or reachable))
+    try:
+        findings.append(_scope(reachable, named=later.named_instances() or reachable))
+    except ValueError as error:
+        findings.append(Finding("scope", well=False, text=str(error)))
     stated = (
         "no limit stated" if observed.limit is None else f"{observed.limit} requests in {observed.window_seconds:g} s"
     )
@@ -94,7 +108,7 @@ def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> Finding:
         return Finding(
             "scope",
             well=False,
-            text=f"LATER_INSTANCE_IDS names {', '.join(beyond)}, which the credentials do not reach",
+            text=f"LATER_INSTANCE_IDS names {', '.join(map(shown_id, beyond))}, which the credentials do not reach",
         )
     for instance_id in named:
         try:
@@ -108,6 +122,8 @@ def _lake(later: LaterReportingResource) -> Finding:
     try:
         lake = later.lake()
         lake.check_writable()
-    except (LakeUnavailable, ValueError) as error:
+    except LakeUnavailable as error:
+        return Finding("lake", well=False, text=f"LATER_LAKE_ROOT: {error}")
+    except ValueError as error:
         return Finding("lake", well=False, text=str(error))
     return Finding("lake", well=True, text=f"{lake.root} is writable")

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import dagster as dg
 
+from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.jobs import CHECKS_JOB, POSTS_JOB, ROLLUPS_JOB
-from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
-from later_reporting_dagster.defs.progress import LISTENER, Progress
+from later_reporting_dagster.defs.runs.materializations import FAILED_PARTITIONS
+from later_reporting_dagster.defs.runs.progress import LISTENER, Progress
 
 
 def later_posts() -> dg.JobDefinition:
@@ -54,7 +56,9 @@ def dagster_instance() -> dg.DagsterInstance:
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
-        raise click.ClickException(f"The Dagster instance in DAGSTER_HOME={home} does not open: {error}") from error
+        raise click.ClickException(
+            f"The Dagster instance in DAGSTER_HOME={home} does not open: {in_one_line(str(error))}"
+        ) from error
 
 
 def run(
@@ -63,10 +67,15 @@ def run(
     instance: dg.DagsterInstance,
     assets: Sequence[str] | None = None,
     tags: Mapping[str, str] | None = None,
+    configured: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Runs `job`, narrowed to `assets` where given, to its end. What fails is in the outcome, not raised."""
+    """Runs `job`, narrowed to `assets` where given, to its end. What fails is in the outcome, not raised.
+
+    `configured` are fields of the resource `later` that are to be other than the environment has them.
+    """
+    console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
     listening = LISTENER.set(on_progress)
     try:
         with dg.execute_job(
@@ -74,7 +83,10 @@ def run(
             instance=instance,
             asset_selection=[dg.AssetKey(["later", asset]) for asset in assets] if assets else None,
             tags=dict(tags or {}),
-            run_config={"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": console},
+                "resources": {"later": {"config": dict(configured or {})}},
+            },
             raise_on_error=False,
         ) as result:
             return _outcome(result, instance=instance)

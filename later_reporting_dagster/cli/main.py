@@ -1,19 +1,27 @@
 """The commands. A user's mistake is one line that says what to do; what takes a while shows how far it is."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import math
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from later_reporting_dagster.cli.text import in_one_line, shown_id
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from later_reporting_dagster.cli.launch import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.lake import Partition
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
 
@@ -37,6 +45,16 @@ class _Day(click.ParamType[date]):
             self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds: click takes `nan` and `inf` for numbers within any range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 class _Asset(click.Choice[str]):
     """An asset by its key, `later/posts_published`, or by its name alone."""
 
@@ -55,9 +73,52 @@ def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramete
         try:
             return command(*arguments, **options)
         except (LaterError, LakeUnavailable, ValueError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(in_one_line(str(error))) from error
 
     return guarded
+
+
+class _PartitionKey(click.ParamType["Partition"]):
+    name = "KEY"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Partition":
+        from later_reporting_dagster.defs.partitions import lake_partition
+
+        try:
+            return lake_partition(value)
+        except ValueError:
+            self.fail(
+                f"{value!r} is no partition key: give it as the UI shows it, a day and an instance as"
+                " '2024-01-03|instance_000', or of a rollup the day alone",
+                param,
+                ctx,
+            )
+
+
+def _listed(kind: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
+    """Makes `list` as an option's value print what there is, as FAULTS or HOSTILE, and end."""
+
+    def list_or_take(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+        if "list" in given:
+            from later_reporting_dagster import sandbox as room
+
+            for entry in getattr(room, kind).values():
+                click.echo(f"{entry.name:<25} {entry.description}")
+            context.exit()
+        return given
+
+    return list_or_take
+
+
+@contextmanager
+def _blaming(flags: str) -> Iterator[None]:
+    """Names the flags that a wrong value came from."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads what is said any more, which is no flag's fault
+        raise
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"{flags}: {error}") from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,8 +135,11 @@ def main() -> None:
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 takes a free one.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
 @click.option("--instances", default=8, show_default=True, type=click.IntRange(1), help="How many instances.")
 @click.option(
     "--posts-per-day",
@@ -84,9 +148,7 @@ def main() -> None:
     type=click.IntRange(0),
     help="Posts a day and instance, on average.",
 )
-@click.option(
-    "--latency", default=0.0, show_default=True, type=click.FloatRange(0), help="Seconds that each answer takes."
-)
+@click.option("--latency", default=0.0, show_default=True, type=_Seconds(0), help="Seconds that each answer takes.")
 @click.option(
     "--requests-per-window",
     default=120,
@@ -95,12 +157,22 @@ def main() -> None:
     help="Requests allowed in a window.",
 )
 @click.option(
-    "--window", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="The window's seconds."
+    "--window", default=60.0, show_default=True, type=_Seconds(0, min_open=True), help="The window's seconds."
 )
 @click.option(
     "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
     help="Seconds for which a token is accepted.",
 )  # fmt: skip
+@click.option(
+    "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY", callback=_listed("FAULTS"),
+    help="Do this to so many of the requests, as http-500:0.03; repeatable. `--fault list` says what there is.",
+)  # fmt: skip
+@click.option(
+    "--hostile", multiple=True, metavar="NAME:SHARE", callback=_listed("HOSTILE"),
+    help="Alter so many of the rows, as nan:0.01; repeatable. `--hostile list` says what there is.",
+)  # fmt: skip
+@click.option("--hostile-instances", is_flag=True, help="Have instances whose ids break paths and query strings too.")
+@click.option("--fault-seed", default=0, show_default=True, help="Another seed hits other requests and rows.")
 @_plain_errors
 def sandbox(
     host: str,
@@ -112,13 +184,24 @@ def sandbox(
     requests_per_window: int,
     window: float,
     token_lifetime: int,
+    faults: tuple[str, ...],
+    hostile: tuple[str, ...],
+    hostile_instances: bool,
+    fault_seed: int,
 ) -> None:
     """Serve the documented endpoint over synthetic data, on this machine.
 
-    Beside its numbered instances it has the two that the document's own example asks for.
+    Beside its numbered instances it has the two that the document's own example asks for. With faults it says at its
+    end how many there were; a request with the header `X-Sandbox-Faults: off` has none.
     """
     from later_reporting_dagster import sandbox as room
 
+    with _blaming("--fault"):
+        fault_chances = room.read_chances(faults, known=room.FAULTS, what="fault")
+    with _blaming("--hostile"):
+        hostile_shares = room.read_chances(hostile, known=room.HOSTILE, what="hostile row")
+    if not host:
+        raise click.UsageError("--host is empty, which would mean all addresses: leave it out for this machine alone")
     click.echo(room.BANNER)
     options = room.SandboxOptions(
         latency_seconds=latency,
@@ -131,7 +214,7 @@ def sandbox(
         seed=seed,
         instances=instances,
         posts_per_day=posts_per_day,
-        further_instances=room.EXAMPLE_INSTANCE_IDS,
+        further_instances=room.EXAMPLE_INSTANCE_IDS + (room.HOSTILE_INSTANCE_IDS if hostile_instances else ()),
     )
 
     def tell(base_url: str) -> None:
@@ -139,7 +222,21 @@ def sandbox(
         click.echo(f"export LATER_CLIENT_ID={options.client_id}")
         click.echo(f"export LATER_CLIENT_SECRET={options.client_secret}")
 
-    room.serve(room.create_app(world, options=options), host=host, port=port, on_ready=tell)
+    if not faults and not hostile:
+        with _blaming("--host, --port"):
+            room.serve(room.create_app(world, options=options), host=host, port=port, on_ready=tell)
+        return
+    faulty = room.FaultySandbox(
+        world,
+        faults=fault_chances,
+        hostile=hostile_shares,
+        seed=fault_seed,
+        options=options,
+    )
+    with _blaming("--host, --port"):
+        room.serve(faulty, host=host, port=port, on_ready=tell)
+    for name, count in [*faulty.injected.items(), *((name, len(keys)) for name, keys in faulty.altered.items())]:
+        click.echo(f"{name:<25} {count}")
 
 
 @main.command()
@@ -154,7 +251,7 @@ def instances(sync: bool) -> None:
     instance_ids = asyncio.run(later.wanted_instances())
     if not sync:
         for instance_id in instance_ids:
-            click.echo(instance_id)
+            click.echo(shown_id(instance_id))
         return
     from later_reporting_dagster.cli.launch import dagster_instance
 
@@ -163,7 +260,7 @@ def instances(sync: bool) -> None:
         if found.new_keys:
             instance.add_dynamic_partitions(str(INSTANCES.name), found.new_keys)
     for instance_id in instance_ids:
-        click.echo(instance_id)
+        click.echo(shown_id(instance_id))
     click.echo(f"{len(instance_ids)} instances, {len(found.new_keys)} of them newly registered", err=True)
     for instance_id, reason in found.refused.items():
         click.echo(f"{instance_id!r} cannot be a partition: {reason}", err=True)
@@ -178,9 +275,14 @@ def instances(sync: bool) -> None:
 @click.option(
     "--instances", "wanted", multiple=True, metavar="ID[,ID…]", help="Only these; all registered ones when left out."
 )
+@click.option(
+    "--accept-shrinking", is_flag=True, help="Replace partitions that shrink too: posts have really been deleted."
+)
 @click.option("--verbose", is_flag=True, help="Print the run's log too.")
 @_plain_errors
-def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbose: bool) -> None:
+def backfill(
+    asset: str, start: date, end: date, wanted: tuple[str, ...], accept_shrinking: bool, verbose: bool
+) -> None:
     """Materialize a range of days × instances as one run.
 
     A range names neighbours: instances that were not registered one after the other make a run a group. Exit code 1
@@ -212,7 +314,8 @@ def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbos
             named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
             if wanted and not named:
                 raise click.UsageError("--instances names none: leave it out to mean all")
-            keys = instance_keys(named) if wanted else registered
+            with _blaming("--instances"):
+                keys = instance_keys(named) if wanted else registered
             unknown = [key for key in keys if key not in registered]
             if unknown:
                 raise click.ClickException(
@@ -221,10 +324,93 @@ def backfill(asset: str, start: date, end: date, wanted: tuple[str, ...], verbos
                 )
             runs = [(launch.later_posts, box_tags(start, end, group)) for group in contiguous_groups(keys, registered)]
         outcomes = [
-            launch.run(job, instance=instance, assets=[asset], tags=tags, on_progress=show, verbose=verbose)
+            launch.run(
+                job,
+                instance=instance,
+                assets=[asset],
+                tags=tags,
+                configured={"accept_shrinking": True} if accept_shrinking else {},
+                on_progress=show,
+                verbose=verbose,
+            )
             for job, tags in runs
         ]
     _report(outcomes)
+
+
+@main.command()
+@click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
+@_plain_errors
+def compact(assets: tuple[str, ...]) -> None:
+    """Copy months that are no longer restated to one file an instance each, which reads them much faster.
+
+    The partitions stay as they are. Run it again at any time: it does what is new, and leaves the rest alone.
+    """
+    from later_reporting_dagster.defs.runs.compaction import compact_table, described
+    from later_reporting_dagster.defs.settings import LoadSettings
+
+    lake = _resource().lake()
+    restate_days = LoadSettings.from_environment().restate_days
+    for asset in assets or RAW_ASSETS:
+        done = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
+        click.echo(f"{asset}: {described(done)}")
+
+
+@main.command()
+@click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
+@click.option("--raw", is_flag=True, help="Show each row as it came, too.")
+@click.option("--replay", is_flag=True, help="Read the rows again, and add those that are good now to their partition.")
+@_plain_errors
+def quarantine(assets: tuple[str, ...], raw: bool, replay: bool) -> None:
+    """List the rows that cannot be true, by partition and reason, or read them again after a fix. No request is made.
+
+    Where a row's key lies in its partition already, the row that lies there stays. Exit code 1 names rows that are
+    good now and could not be added.
+    """
+    from later_reporting_dagster.cli.mending import quarantine_lines, replayed
+
+    if raw and replay:
+        raise click.UsageError("--raw lists rows and --replay reads them again: give one of them")
+    lake = _resource().lake()
+    if not replay:
+        lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+        click.echo("\n".join(lines) or "No row lies in quarantine.")
+        return
+    with _dagster_instance_if_any() as instance:
+        whole = [replayed(lake, asset, instance=instance) for asset in assets or RAW_ASSETS]
+    if not all(whole):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
+@click.option(
+    "--partition", required=True, type=_PartitionKey(), metavar="KEY",
+    help="As the UI shows it: 'DAY|INSTANCE', or DAY for a rollup.",
+)  # fmt: skip
+@click.option("--restore", "wanted", metavar="N|HASH", help="Put one back, by its number or the start of its hash.")
+@_plain_errors
+def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
+    """List the versions of a partition that were replaced and kept, the newest first, or put one back.
+
+    LATER_KEEP_VERSIONS says how many are kept. What is put back replaces what lies there, which is kept in turn.
+    """
+    from later_reporting_dagster.cli.mending import restored, version_lines, version_named
+    from later_reporting_dagster.defs.partitions import partition_key
+
+    if (partition.instance_id is None) is not (asset in ROLLUP_ASSETS):
+        key = "the day alone" if asset in ROLLUP_ASSETS else "a day and an instance, as '2024-01-03|instance_000'"
+        raise click.UsageError(f"--partition {partition_key(partition)}: a partition of later/{asset} is {key}")
+    lake = _resource().lake()
+    kept = lake.versions(asset, partition)
+    if wanted is None:
+        lines = list(version_lines(lake, asset, partition, kept))
+        click.echo("\n".join(lines) or "No version of this partition is kept: LATER_KEEP_VERSIONS says how many are.")
+        return
+    with _blaming(f"--restore {wanted}"):
+        version = version_named(wanted, kept)
+    with _dagster_instance_if_any() as instance:
+        click.echo(restored(lake, asset, partition, version, instance=instance))
 
 
 @main.command()
@@ -236,7 +422,7 @@ def doctor() -> None:
     findings = asyncio.run(examine(_resource()))
     for finding in findings:
         mark = click.style("ok  ", fg="green") if finding.well else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {finding.subject:<12} {finding.text}")
+        click.echo(f"{mark}  {finding.subject:<12} {in_one_line(finding.text)}")
     if not all(finding.well for finding in findings):
         raise SystemExit(1)
 
@@ -249,9 +435,11 @@ def doctor() -> None:
 @click.option("--days", default=14, show_default=True, type=click.IntRange(1, 365), help="Days up to yesterday.")
 @click.option("--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Instances.")
 @click.option("--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts a day and instance.")
-@click.option("--seed", default=0, show_default=True, help="Another seed is another world.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
 @click.option("--ui", is_flag=True, help="Then open the Dagster UI on it, with the sandbox behind it.")
-@click.option("--ui-port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option(
+    "--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="Port of the Dagster UI."
+)
 @_plain_errors
 def demo(
     directory: Path, days: int, instance_count: int, posts_per_day: int, seed: int, ui: bool, ui_port: int
@@ -259,6 +447,9 @@ def demo(
     """See all of it on synthetic data: fetch two weeks, roll them up, check them, compare organic with paid."""
     from later_reporting_dagster.cli.demo import run_demo
 
+    if ui:
+        with _blaming(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
+            pass  # it is free: two weeks are not fetched first to find out that it is not
     yesterday = _yesterday()
     outcomes = run_demo(
         directory=directory.resolve(),
@@ -276,12 +467,12 @@ def _report(outcomes: "Sequence[RunOutcome]") -> None:
     """Says what failed, if anything, and exits with 1 then."""
     failed = [line for outcome in outcomes for line in sorted(outcome.failed.items())]
     for (asset, key), reason in failed[:SHOWN_FAILURES]:
-        click.echo(f"failed  {asset}  {key}  {reason}", err=True)
+        click.echo(f"failed  {asset}  {key}  {in_one_line(reason)}", err=True)
     if len(failed) > SHOWN_FAILURES:
         click.echo(f"failed  … and {len(failed) - SHOWN_FAILURES} more: see the run in the UI", err=True)
     for outcome in outcomes:
         if outcome.error:
-            click.echo(f"Error: {outcome.error}", err=True)
+            click.echo(f"Error: {in_one_line(outcome.error)}", err=True)
     if not all(outcome.succeeded for outcome in outcomes):
         raise SystemExit(1)
 
@@ -295,6 +486,21 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         )
     if end > _yesterday():
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
+
+
+@contextmanager
+def _dagster_instance_if_any() -> "Iterator[DagsterInstance | None]":
+    """The instance of `DAGSTER_HOME`; without one, says what goes without."""
+    from later_reporting_dagster.cli.launch import dagster_instance
+
+    if not os.environ.get("DAGSTER_HOME"):
+        click.echo(
+            "DAGSTER_HOME is not set: no Dagster hears of it, and rollups do not follow by themselves.", err=True
+        )
+        yield None
+        return
+    with dagster_instance() as instance:
+        yield instance
 
 
 def _resource() -> "LaterReportingResource":

@@ -19,7 +19,7 @@ def checked_base_url(base_url: str) -> str:
     is_bare = (
         base_url.split() == [base_url] and not (url.userinfo or url.query or url.fragment) and url.path in ("", "/")
     )
-    if url.scheme not in ("http", "https") or not url.host or not is_bare:
+    if url.scheme not in ("http", "https") or not _can_be_looked_up(url) or not is_bare:
         # It is not shown: it may hold a password.
         raise ValueError("the base URL is a scheme and a host, as https://reporting.api.later.com, and nothing more")
     if url.scheme == "http" and not is_loopback(url.host):
@@ -27,6 +27,15 @@ def checked_base_url(base_url: str) -> str:
             f"the base URL http://{url.host} would send the token in the clear: use https (http is for loopback only)"
         )
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
+
+
+def _can_be_looked_up(url: httpx.URL) -> bool:
+    """Whether a socket takes its host and port, which httpx does not ask."""
+    try:
+        url.host.encode("idna")
+    except UnicodeError:  # a part of the host is empty or too long
+        return False
+    return bool(url.host.strip(".")) and (url.port is None or 0 < url.port <= 65_535)
 
 
 def is_loopback(host: str) -> bool:

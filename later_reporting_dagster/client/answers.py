@@ -1,6 +1,7 @@
 """What an answer means for the caller, decided from status, headers and body alone."""
 
 import math
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,21 +52,21 @@ def question_of(query: PostPerformanceQuery) -> Question:
     return Question(f"{describe(query)}, page {query.page_number}", instance_ids=query.instance_ids)
 
 
-def error_in(answer: Answer, question: Question, *, now: float, window_seconds: float) -> LaterError:
+def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seconds: float) -> LaterError:
     """What an answer other than HTTP 200 means.
 
     Args:
         answer: the answer, without secrets.
         question: what it answers.
         now: seconds since the epoch, for a `Retry-After` that is a date.
-        window_seconds: how long a 429 without `Retry-After` asks to wait: until the service has forgotten all.
+        unsaid_wait_seconds: how long to wait after a 429 without `Retry-After`.
     """
     status, problem = answer.status, Problem.from_body(answer.body)
     said = f"HTTP {status} {_shortened(str(problem))}"
     if status in (408, 429) or status >= 500:
         wait = retry_after(answer.headers, now=now)
         if wait is None and status == 429:
-            wait = window_seconds
+            wait = unsaid_wait_seconds
         return Retriable(f"{question.text}: {said}", wait_seconds=wait)
     if question.is_for_token and status in (401, 403):
         return CredentialsRejected(
@@ -105,6 +106,16 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         answered = _http_date(headers.get("date", ""))
         seconds = until.timestamp() - (now if answered is None else answered.timestamp())
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def why_untrusted(error: BaseException) -> str | None:
+    """Why a server's certificate was not trusted, when that is at the root of an error; None when it is not."""
+    root: BaseException | None = error
+    while root is not None:
+        if isinstance(root, ssl.SSLCertVerificationError):
+            return root.verify_message
+        root = root.__cause__ or root.__context__
+    return None
 
 
 def rate_limit_in(headers: Mapping[str, str]) -> tuple[int, float] | None:

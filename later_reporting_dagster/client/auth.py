@@ -15,6 +15,9 @@ from later_reporting_dagster.client.errors import CredentialsRejected
 LONGEST_MARGIN_SECONDS = 60.0
 MARGIN_SHARE = 0.1  # of the lifetime, so that a token of three seconds can still be used
 RENEWALS_BEFORE_USE = 3
+# A token that others use too may be revoked between being fetched and being used; no token is good for a client that
+# is disabled.
+TOKENS_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class ClientCredentials:
     """What the account manager hands out; tokens are fetched with it.
 
     Raises:
-        ValueError: one of the two is empty.
+        ValueError: one of the two is empty, or holds what no credential does: characters other than those that OAuth
+            has for it (RFC 6749, A.1 and A.2), or spaces around it, as what was copied with its line's end.
     """
 
     client_id: str
@@ -31,6 +35,11 @@ class ClientCredentials:
     def __post_init__(self) -> None:
         if not self.client_id or not self.client_secret:
             raise ValueError("client id and client secret are both needed, and one is empty")
+        for name, value in (("id", self.client_id), ("secret", self.client_secret)):
+            if value != value.strip() or not (value.isascii() and value.isprintable()):
+                raise ValueError(
+                    f"the client {name} holds a line break, spaces around it or characters beyond ASCII: copy it anew"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +54,9 @@ class AccessToken:
 
     def __post_init__(self) -> None:
         if not is_header_safe(self.token):
-            raise ValueError("the access token is empty or holds spaces, line breaks or characters beyond ASCII")
+            raise ValueError(
+                "the access token is empty or holds spaces, line breaks or characters beyond ASCII: copy it anew"
+            )
 
 
 def is_header_safe(token: str) -> bool:
@@ -64,10 +75,10 @@ def expiry_of(token: str) -> float | None:
     """
     try:
         payload = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
+        # More padding than is due does no harm.
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_Claims).exp
     except (IndexError, ValueError, msgspec.DecodeError, RecursionError):
         return None
-    return claims.exp if math.isfinite(claims.exp) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,27 +127,24 @@ class BearerAuth(httpx.Auth):
         return None if self._token is None else self._token.value
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sends a request with a token, and once more with another one if that is refused."""
-        token = await self._turn_and_token()
-        request.headers["Authorization"] = f"Bearer {token.value}"
-        response = yield request
-        if response.status_code != httpx.codes.UNAUTHORIZED:
-            return
-        if self._fetch_token is None:
-            raise CredentialsRejected(
-                f"GET {request.url.path}: the access token was refused or has expired. "
-                "Bring a new one (LATER_ACCESS_TOKEN), or use a client id and secret, which renew by themselves."
-            )
-        if self._token is token:  # else another request has renewed it meanwhile
-            self._token = None
-        token = await self._turn_and_token()
-        request.headers["Authorization"] = f"Bearer {token.value}"
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise CredentialsRejected(
-                f"GET {request.url.path}: a token fetched just now was refused. "
-                "Ask your account manager whether the client is enabled and reaches any instance."
-            )
+        """Sends a request with a token, and again with another one while that is refused, a few times."""
+        for _ in range(TOKENS_TRIED):
+            token = await self._turn_and_token()
+            request.headers["Authorization"] = f"Bearer {token.value}"
+            response = yield request
+            if response.status_code != httpx.codes.UNAUTHORIZED:
+                return
+            if self._fetch_token is None:
+                raise CredentialsRejected(
+                    f"GET {request.url.path}: the access token was refused or has expired. "
+                    "Bring a new one (LATER_ACCESS_TOKEN), or use a client id and secret, which renew by themselves."
+                )
+            if self._token is token:  # else another request has renewed it meanwhile
+                self._token = None
+        raise CredentialsRejected(
+            f"GET {request.url.path}: {TOKENS_TRIED} tokens were refused, the last one fetched just now. "
+            "Ask your account manager whether the client is enabled and reaches any instance."
+        )
 
     async def _turn_and_token(self) -> _Token:
         """Takes a turn, and a token that is good when the turn has come, however long that took."""

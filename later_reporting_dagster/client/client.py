@@ -26,9 +26,16 @@ from later_reporting_dagster.client.answers import (
     question_of,
     rate_limit_in,
     server_time_in,
+    why_untrusted,
 )
 from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials, is_header_safe
-from later_reporting_dagster.client.errors import QueryRefused, Retriable, TooManyPosts, WalkInconsistent
+from later_reporting_dagster.client.errors import (
+    ContractBroken,
+    QueryRefused,
+    Retriable,
+    TooManyPosts,
+    WalkInconsistent,
+)
 from later_reporting_dagster.client.events import ClientEvent, PageFetched, Retried, Waited, WalkRepeated
 from later_reporting_dagster.client.limiter import RateLimiter
 from later_reporting_dagster.client.retry import RetryPolicy
@@ -53,12 +60,21 @@ from later_reporting_dagster.contract import (
     Page,
     Pagination,
     PostPerformanceQuery,
+    Problem,
     UnreadablePage,
     instances_page_from_body,
     page_from_body,
 )
 
 logger = logging.getLogger(__name__)
+
+
+def _holds_no_headers(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("receive_response_headers.complete")
+
+
+# At its debug level httpcore logs the headers of each answer, and a service that echoes a request has the token there.
+logging.getLogger("httpcore.http11").addFilter(_holds_no_headers)
 
 MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
 WALKS = 2
@@ -337,7 +353,9 @@ class LaterClient:
         for attempt in itertools.count(1):
             # The token request has no place among the data requests: they hold theirs while they wait for it.
             async with self._in_flight if auth else nullcontext():
-                outcome = await self._attempt(request, question=question, read=read, tally=tally, auth=auth)
+                outcome = await self._attempt(
+                    request, attempt=attempt, question=question, read=read, tally=tally, auth=auth
+                )
             if not isinstance(outcome, Retriable):
                 return outcome
             wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
@@ -358,6 +376,7 @@ class LaterClient:
         self,
         request: httpx.Request,
         *,
+        attempt: int,
         question: Question,
         read: Callable[[Answer], _Result],
         tally: _Tally,
@@ -367,13 +386,20 @@ class LaterClient:
         try:
             answer = await self._exchange(request, auth=auth, tally=tally)
         except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
+            if reason := why_untrusted(error):
+                # No trust comes from asking again, and nothing was sent yet.
+                raise ContractBroken(
+                    f"{question.text}: {self._base_url} has a certificate that this machine does not trust: {reason}."
+                    " Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
+                ) from None
             return Retriable(f"{question.text}: {type(error).__name__} {error}".rstrip())
         if answer.status == 200:
             try:
                 return read(answer)
             except UnreadablePage as error:
                 return Retriable(f"{question.text}: HTTP 200, but {error}")
-        failure = error_in(answer, question, now=self._clock(), window_seconds=self._limiter.window_seconds)
+        unsaid_wait = self._retry.unsaid_wait_after(attempt, window_seconds=self._limiter.window_seconds)
+        failure = error_in(answer, question, now=self._clock(), unsaid_wait_seconds=unsaid_wait)
         if not isinstance(failure, Retriable):
             raise failure
         if answer.status == 429 and failure.wait_seconds is not None:
@@ -392,7 +418,7 @@ class LaterClient:
         finally:
             await response.aclose()
         if response.status_code != 200:  # only such bodies are quoted
-            body = self._without_secrets(body)
+            body = self._quotable(body, sent=response.request)
         return Answer(response.status_code, response.headers, body)
 
     async def _take_turn(self) -> None:
@@ -411,14 +437,13 @@ class LaterClient:
         if self._on_event is not None:
             self._on_event(event)
 
-    def _without_secrets(self, body: bytes) -> bytes:
-        """A body that may be quoted, even if the service echoes what it was sent."""
-        secrets = [self._auth.secret]
+    def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
+        """What may be quoted of a refusal, even if the service echoes what it was sent: a problem without secrets."""
+        # The token that was sent may be another than the one that is in use by now.
+        secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
         if isinstance(self._credentials, ClientCredentials):
-            secrets.append(self._credentials.client_secret)
-        for secret in filter(None, secrets):
-            body = body.replace(secret.encode(errors="surrogatepass"), b"[hidden]")
-        return body
+            secrets += [self._credentials.client_secret, self._credentials.client_id]
+        return msgspec.json.encode(Problem.from_body(body).without(secrets))
 
 
 class _Misfit(Exception):  # noqa: N818 - named for what it is

@@ -171,10 +171,15 @@ class RateLimiter:
         asked_at = self._clock()
         while True:
             slot = await self._reserve()
-            if on_wait is not None and (wait := slot - self._clock()) > 0:
+            wait = slot - self._clock()
+            if on_wait is not None and wait > 0:
                 on_wait(wait)
-            while (wait := slot - self._clock()) > 0:
+            while wait > 0:
                 await self._sleep(wait)
+                left = slot - self._clock()
+                if left >= wait:
+                    break  # the clock was set back meanwhile: what was to be waited has been
+                wait = left
             if self._ledger.not_before <= slot:  # else a refusal came meanwhile: this turn is void
                 return max(0.0, self._clock() - asked_at)
 

@@ -28,3 +28,15 @@ class RetryPolicy:
         # The exponent is bounded so that no policy can overflow a float.
         backoff = min(self.longest_backoff_seconds, self.first_wait_seconds * 2.0 ** min(attempt - 1, 60))
         return max(asked_for or 0.0, backoff * (1 + jitter / 2))
+
+    def unsaid_wait_after(self, attempt: int, *, window_seconds: float) -> float:
+        """Seconds to wait after a 429 that does not say how long: a share of the window that doubles up to all of it.
+
+        A window slides, so that a request too many is soon forgotten; only before the last attempt everything has to
+        be.
+
+        Args:
+            attempt: the attempt that was refused.
+            window_seconds: after which the service has forgotten all that it counted.
+        """
+        return window_seconds / 2.0 ** min(max(self.attempts - 1 - attempt, 0), 60)

@@ -67,7 +67,8 @@ def places_after_first(first: Pagination, *, both_ends: bool) -> list[Place] | N
     """The pages that remain to be asked for once page 1 is there; None when there are more than can be reached.
 
     The service counts to 500. What lies beyond is reached from the other end, by one page more than would meet: posts
-    of the same instant may stand in another order there, so that the two ends have to overlap.
+    of the same instant may stand in another order there, so that the two ends have to overlap. Where the last page is
+    full, only the other end tells that there is none after it.
 
     Args:
         first: what page 1 says of itself.
@@ -77,7 +78,8 @@ def places_after_first(first: Pagination, *, both_ends: bool) -> list[Place] | N
     beyond = pages_in(first) - from_the_beginning
     if beyond > (MAXIMUM_PAGE_NUMBER if both_ends else 0):
         return None
-    from_the_end = min(beyond + 1, MAXIMUM_PAGE_NUMBER) if beyond else 0
+    last_is_full = both_ends and first.total_items == pages_in(first) * first.page_size
+    from_the_end = min(beyond + 1, MAXIMUM_PAGE_NUMBER) if beyond or last_is_full else 0
     return [Place(number) for number in range(2, from_the_beginning + 1)] + [
         Place(number, from_the_end=True) for number in range(1, from_the_end + 1)
     ]
@@ -191,9 +193,10 @@ def _foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: S
         return f"rows of platforms that were not asked for: {_some(foreign)}"
     if query.content_types and (foreign := content_types - {None, *query.content_types}):
         return f"rows of content types that were not asked for: {_some(foreign)}"
-    if query.date_basis is DateBasis.POST_DATE and dates:
+    if dates:
         earliest, latest = min(dates), max(dates)
-        if earliest < datetime.combine(query.start_date, time.min, UTC):
+        # Performance is of a post of any age, but of none that is not published yet.
+        if query.date_basis is DateBasis.POST_DATE and earliest < datetime.combine(query.start_date, time.min, UTC):
             return f"a row of {earliest.isoformat()}, before {query.start_date}"
         if latest > datetime.combine(query.end_date, time.max, UTC):
             return f"a row of {latest.isoformat()}, after {query.end_date}"

@@ -18,6 +18,7 @@ INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
 EXACT_IN_A_FLOAT = 2**53
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MINIMUM, le=INT64_MAXIMUM)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAXIMUM)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -60,7 +61,7 @@ else:
         [
             (
                 metric.column,
-                (Int64 if metric.kind is Kind.COUNT else float) | None,
+                (Count if metric.kind is Kind.COUNT else float) | None,
                 msgspec.field(default=None, name=metric.api_name),
             )
             for metric in METRICS
@@ -133,6 +134,13 @@ def post_from_json(row: object) -> Post | BadRow:
 
 
 def _count(value: object) -> int:
+    number = _whole(value)
+    if number < 0:
+        raise _FieldError(f"counts something and is not negative: {_shown(value)}")
+    return number
+
+
+def _whole(value: object) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_IN_A_FLOAT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
@@ -196,10 +204,10 @@ def _dumps(value: object) -> str:
 
 _READERS: dict[str, Callable[[object], Any]] = {
     "instance_id": _text,
-    "campaign_id": _count,
-    "post_id": _count,
+    "campaign_id": _whole,
+    "post_id": _whole,
     "post_date": _instant,
-    "creator_id": _count,
+    "creator_id": _whole,
     "content_type": _text,
     "content_url": _text,
     "content_image_url": _text,

@@ -1,26 +1,22 @@
-"""Asset checks: what must hold of the tables, told after each run and asked again whenever someone wants to know.
+"""Asset checks: what must hold of the tables, told after each run and asked again whenever someone wants to know."""
 
-A check is a pure verdict over what lies in the lake. The assets tell the verdicts of their own runs themselves; the
-check definitions here ask the same questions of the whole lake.
-"""
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import AssetCheckExecutionContext
 
-from later_reporting_dagster.defs.partitions import partition_key, registered_instances
+from later_reporting_dagster.defs.partitions import registered_instances
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest import Source
-from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, PartitionDamaged
+from later_reporting_dagster.ingest.source import Source
+
+if TYPE_CHECKING:
+    from later_reporting_dagster.defs.runs.verdicts import Verdict
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
 RATES_AGREE = "rates_agree_with_counts"
+NO_UNKNOWN_FIELDS = "no_unknown_fields"
 QUARANTINE_EMPTY = "quarantine_is_empty"
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
@@ -29,6 +25,7 @@ POSTS_CHECKS: Mapping[str, str] = {
     ROWS_UNIQUE: "No two rows share instance, campaign and post.",
     ROWS_BELONG: "Each row is of the instance and the day of its partition.",
     RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts beside them, within rounding.",
+    NO_UNKNOWN_FIELDS: "The API answered no field and no content type that the contract does not know.",
     QUARANTINE_EMPTY: "The API answered no row that cannot be true.",
     NEWEST_DUE_DAY: "The newest day that is due has landed for every instance.",
 }
@@ -37,171 +34,19 @@ ROLLUP_CHECKS: Mapping[str, str] = {
     NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
 }
 
-NAMED_PARTITIONS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer of a check, before Dagster hears of it."""
-
-    check: str
-    passed: bool
-    description: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-
-    def evaluation(self, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
-        """As an event that an asset logs of itself."""
-        return dg.AssetCheckEvaluation(**self._told_of(asset_key))
-
-    def result(self, asset_key: dg.AssetKey) -> dg.AssetCheckResult:
-        """As the result of a check's own step."""
-        return dg.AssetCheckResult(**self._told_of(asset_key))
-
-    def _told_of(self, asset_key: dg.AssetKey) -> dict[str, Any]:
-        return {
-            "asset_key": asset_key,
-            "check_name": self.check,
-            "passed": self.passed,
-            "description": self.description,
-            "metadata": dict(self.metadata),
-            "severity": self.severity,
-        }
-
-
-class PostsFindings:
-    """What is wrong in partitions of posts, gathered one partition at a time."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.partitions = 0
-        self.rows = 0
-        self.duplicates: dict[Partition, int] = {}
-        self.strangers: dict[Partition, int] = {}
-        self.disagreements: dict[Partition, dict[str, int]] = {}
-        self.damaged: dict[Partition, int] = {}
-
-    def add(self, partition: Partition, posts: Any) -> None:
-        """Looks at the rows of one partition, an Arrow table of posts."""
-        self.partitions += 1
-        self.rows += posts.num_rows
-        if duplicates := duplicate_keys(posts):
-            self.duplicates[partition] = duplicates
-        if strangers := rows_outside(posts, partition=partition, date_basis=self.source.date_basis):
-            self.strangers[partition] = strangers
-        if disagreements := rates_that_disagree(posts):
-            self.disagreements[partition] = disagreements
-
-
-def posts_verdicts(
-    findings: PostsFindings, *, lake: Lake, instances: Sequence[str], now: datetime, due_hour_utc: int
-) -> Iterator[Verdict]:
-    """The verdicts on a raw asset, in the order of `POSTS_CHECKS`."""
-    looked_at = {"partitions": findings.partitions, "rows": findings.rows}
-    yield _rows_verdict(ROWS_UNIQUE, findings.duplicates, "rows repeat a key", looked_at)
-    if findings.damaged:
-        yield _rows_verdict(ROWS_BELONG, findings.damaged, "files cannot be read", looked_at)
-    else:
-        yield _rows_verdict(ROWS_BELONG, findings.strangers, "rows belong elsewhere", looked_at)
-    disagreeing = {partition: sum(counts.values()) for partition, counts in findings.disagreements.items()}
-    yield _rows_verdict(
-        RATES_AGREE, disagreeing, "rates contradict their counts", looked_at, severity=dg.AssetCheckSeverity.WARN
-    )
-    yield quarantine_verdict(findings.source.asset, lake=lake)
-    due = due_day(now, due_hour_utc=due_hour_utc)
-    present = {partition.instance_id for partition in lake.partitions(findings.source.asset, days=[due])}
-    yield freshness_verdict(due, wanted=instances, present=present)
-
-
-def quarantine_verdict(asset: str, *, lake: Lake) -> Verdict:
-    """Whether any row of `asset` lies in quarantine, and the reasons."""
-    reasons: dict[str, int] = {}
-    for row in lake.quarantined(asset):
-        reasons[row.reason] = reasons.get(row.reason, 0) + 1
-    count = sum(reasons.values())
-    return Verdict(
-        QUARANTINE_EMPTY,
-        passed=not count,
-        description=f"{count} rows lie in quarantine" if count else "Empty",
-        metadata={"rows": count, **({"reasons": dg.MetadataValue.json(reasons)} if reasons else {})},
-        severity=dg.AssetCheckSeverity.WARN,
-    )
-
-
-def due_day(now: datetime, *, due_hour_utc: int) -> date:
-    """The newest day that must be there: yesterday from the due hour on, the day before until then."""
-    today = now.astimezone(UTC)
-    return today.date() - timedelta(days=1 if today.hour >= due_hour_utc else 2)
-
-
-def freshness_verdict(due: date, *, wanted: Sequence[str], present: set[str | None]) -> Verdict:
-    """Whether the day `due` is there for all `wanted` instances, and for which it is not."""
-    missing = [instance_id for instance_id in wanted if instance_id not in present]
-    return Verdict(
-        NEWEST_DUE_DAY,
-        passed=not missing,
-        description=(
-            f"{due} is missing for {_listed(missing)}: materialize it"
-            if missing
-            else f"{due} is there for all {len(wanted)} instances"
-        ),
-        metadata={"due_day": str(due), "missing_instances": len(missing), "instances": len(wanted)},
-    )
-
-
-def rolled_up_verdict(due: date, *, present: bool) -> Verdict:
-    """Whether the day `due` has been rolled up."""
-    return Verdict(
-        NEWEST_DUE_DAY,
-        passed=present,
-        description=f"{due} is rolled up" if present else f"{due} is not rolled up: materialize it, or see its raw day",
-        metadata={"due_day": str(due)},
-    )
-
-
-def reconciliation_verdict(differences: Mapping[date, Sequence[str]], *, days: int) -> Verdict:
-    """Whether the rolled-up days have the totals of their raw rows, and what differs."""
-    return Verdict(
-        RECONCILES,
-        passed=not differences,
-        description=(
-            f"{len(differences)} of {days} days differ from their raw rows: materialize {_listed(sorted(differences))}"
-            if differences
-            else f"{days} days equal their raw rows"
-        ),
-        metadata={
-            "days": days,
-            **(
-                {
-                    "differences": dg.MetadataValue.json(
-                        {str(day): list(differences[day]) for day in sorted(differences)}
-                    )
-                }
-                if differences
-                else {}
-            ),
-        },
-    )
-
 
 def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """The checks of a raw asset over its whole lake; freshness is asked every day at the due hour."""
     asset_key = dg.AssetKey(["later", source.asset])
 
-    def verdicts(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[Verdict]:
-        lake = later.lake()
-        findings = PostsFindings(source)
-        if {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE} & selected_checks(context):
-            for partition in lake.partitions(source.asset):
-                try:
-                    findings.add(partition, lake.read(source.asset, [partition], schema=POSTS_SCHEMA))
-                except PartitionDamaged:
-                    findings.damaged[partition] = 1
-        return posts_verdicts(
-            findings,
-            lake=lake,
+    def verdicts(context: AssetCheckExecutionContext, later: LaterReportingResource) -> "Iterator[Verdict]":
+        from later_reporting_dagster.defs.runs.verdicts import verdicts_on_posts
+
+        return verdicts_on_posts(
+            source,
+            wanted=selected_checks(context),
+            lake=later.lake(),
             instances=registered_instances(context.instance),
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
 
@@ -217,7 +62,7 @@ def checks_of(
     asset_key: dg.AssetKey,
     checks: Mapping[str, str],
     *,
-    verdicts: Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterator[Verdict]],
+    verdicts: "Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterator[Verdict]]",
     due_hour_utc: int,
 ) -> dg.AssetChecksDefinition:
     """Check definitions, by name and description, whose answers `verdicts` gives. Any of them can be run alone."""
@@ -243,30 +88,3 @@ def checks_of(
                 yield verdict.result(asset_key)
 
     return check
-
-
-def _rows_verdict(
-    check: str,
-    found: Mapping[Partition, int],
-    what: str,
-    looked_at: Mapping[str, int],
-    *,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-) -> Verdict:
-    count = sum(found.values())
-    return Verdict(
-        check,
-        passed=not count,
-        description=(
-            f"{count} {what}, in {_listed([partition_key(partition) for partition in sorted(found)])}"
-            if count
-            else f"All {looked_at['rows']} rows of {looked_at['partitions']} partitions"
-        ),
-        metadata={**looked_at, "found": count},
-        severity=severity,
-    )
-
-
-def _listed(names: Sequence[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:NAMED_PARTITIONS])
-    return f"{shown} and {len(names) - NAMED_PARTITIONS} more" if len(names) > NAMED_PARTITIONS else shown

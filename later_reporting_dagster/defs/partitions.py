@@ -1,10 +1,11 @@
 """Partitions: a UTC day × an instance for what is fetched, a UTC day for what is rolled up."""
 
-from collections.abc import Collection, Iterable, Sequence
-from datetime import date
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster import AssetExecutionContext, MultiPartitionKey
+from dagster_shared.check import CheckError
 
 from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id
 
@@ -12,6 +13,7 @@ INSTANCES = dg.DynamicPartitionsDefinition(name="later_instance")
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+PARTITION_TAG = "dagster/partition"
 
 
 def daily_partitions(start_date: date) -> dg.DailyPartitionsDefinition:
@@ -41,15 +43,23 @@ def lake_partition(key: str) -> Partition:
     )
 
 
-def lake_partitions(context: AssetExecutionContext) -> tuple[list[Partition], dict[str, str]]:
+def newest_day(now: datetime) -> date:
+    """The newest day that is over, in UTC: the last of the partitions."""
+    return now.astimezone(UTC).date() - timedelta(days=1)
+
+
+def lake_partitions(
+    context: AssetExecutionContext, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> tuple[list[Partition], dict[str, str]]:
     """The partitions that a run is to fill, and the keys that name none, each with why.
 
     Raises:
-        Failure: there are none of either, as in a range whose end comes before its start.
+        Failure: there are none of either, as in a range whose end comes before its start, or Dagster does not know
+            them; or a day is not over, so that what is written of it would soon be wrong.
     """
     partitions: list[Partition] = []
     refused: dict[str, str] = {}
-    for key in context.partition_keys:
+    for key in _partition_keys(context):
         try:
             partitions.append(lake_partition(key))
         except ValueError as error:
@@ -64,7 +74,30 @@ def lake_partitions(context: AssetExecutionContext) -> tuple[list[Partition], di
             " before its start. Days are ordered by date, instances by when they were registered.",
             allow_retries=False,
         )
+    newest, last = newest_day(now()), max((partition.day for partition in partitions), default=date.min)
+    if last > newest:
+        raise dg.Failure(
+            f"The day {last} is not over yet: the newest partition is {newest} (UTC). End the range there.",
+            allow_retries=False,
+        )
     return partitions, refused
+
+
+def _partition_keys(context: AssetExecutionContext) -> Sequence[str]:
+    tags = context.run.tags
+    asked = f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}" if RANGE_START_TAG in tags else tags.get(PARTITION_TAG)
+    if asked is None:
+        raise dg.Failure("The run names no partition: pick those that it is to fill, or a range.", allow_retries=False)
+    try:
+        keys: Sequence[str] = context.partition_keys
+    except (CheckError, dg.DagsterError, ValueError) as error:
+        # Dagster's own words run over several lines, and each kind of range has others.
+        raise dg.Failure(
+            f"There is no partition {asked}: {' '.join(str(error).split())}. A key is a day, YYYY-MM-DD, or for posts"
+            " a day and a registered instance, YYYY-MM-DD|instance.",
+            allow_retries=False,
+        ) from None
+    return keys
 
 
 def registered_instances(instance: dg.DagsterInstance) -> list[str]:

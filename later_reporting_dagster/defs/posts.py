@@ -1,21 +1,15 @@
 """The two raw assets: posts as the API reports them, one partition a day and instance."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.defs.checks import PostsFindings, posts_verdicts
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization, log_verdicts
-from later_reporting_dagster.defs.metadata import column_schema, posts_metadata
-from later_reporting_dagster.defs.partitions import lake_partitions, partition_key, registered_instances
-from later_reporting_dagster.defs.progress import Progress, ProgressTeller
+from later_reporting_dagster.defs.metadata import column_schema
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest import Landed, Outcome, Source, ingest
-from later_reporting_dagster.ingest.stream import stream
+from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import POST_COLUMNS
 
 POST_METRICS_DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
@@ -56,53 +50,9 @@ def posts_asset(
         metadata=column_schema(POST_COLUMNS),
     )
     def posts(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        partitions, failed = lake_partitions(context)
-        lake = later.lake()
-        teller = ProgressTeller(Progress(source.asset, partitions=len(partitions)), log=context.log.info)
-        client = later.client(on_event=teller.note)
-        context.log.info(
-            f"Fetching {len(partitions)} partitions, {context.partition_keys[0]} to {context.partition_keys[-1]}"
-        )
+        # Needs Arrow and HTTP, which the definitions load without.
+        from later_reporting_dagster.defs.runs.posts import land_posts
 
-        async def start(deliver: Callable[[Outcome], None]) -> None:
-            async with client:
-                await ingest(partitions, source=source, client=client, lake=lake, deliver=deliver)
-
-        findings = PostsFindings(source)
-        rows = changed = 0
-        for outcome in stream(start):
-            if isinstance(outcome, Landed):
-                log_materialization(
-                    context,
-                    outcome.partition,
-                    data_version=outcome.written.content_hash,
-                    metadata=posts_metadata(outcome),
-                )
-                findings.add(outcome.partition, outcome.table)
-                rows += outcome.written.rows
-                changed += outcome.written.changed
-                teller.landed()
-            else:
-                failed[partition_key(outcome.partition)] = str(outcome.error)
-                teller.failed()
-        progress = teller.progress
-        context.log.info(
-            f"Landed {progress.landed} of {len(partitions)} partitions, {changed} of them changed:"
-            f" {rows} rows, from {progress.pages} pages, with {progress.retries} retries;"
-            f" {progress.waits} requests waited for the rate limit"
-        )
-        # Checks as steps of their own would be skipped here, since this step hands on no output: they are told from
-        # here, so that a run that fails in part is checked for what it landed.
-        verdicts = posts_verdicts(
-            findings,
-            lake=lake,
-            instances=registered_instances(context.instance),
-            now=datetime.now(UTC),
-            due_hour_utc=due_hour_utc,
-        )
-        log_verdicts(context, verdicts)
-        if failed:
-            raise failure_of(failed, landed=progress.landed)
-        yield from ()
+        yield from land_posts(context, later, source=source, due_hour_utc=due_hour_utc)
 
     return posts

@@ -1,28 +1,42 @@
 """The configurable resource: from settings to a client of the API and a lake to land in."""
 
 import os
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, create_model
 
-from later_reporting_dagster.client import (
-    AccessToken,
-    ClientCredentials,
-    ClientEvent,
-    LaterClient,
-    RateLimiter,
-    RetryPolicy,
-    shared_state_path,
-)
 from later_reporting_dagster.defs.settings import (
+    BOUNDS,
     DEFAULT_BASE_URL,
     DEFAULT_REQUESTS_PER_MINUTE,
     default_lake_root,
     from_environment,
 )
-from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake import encode_instance_id
+
+# Arrow and HTTP are imported where they are used: the definitions load without them.
+if TYPE_CHECKING:
+    from later_reporting_dagster.client import AccessToken, ClientCredentials, ClientEvent, LaterClient, RetryPolicy
+    from later_reporting_dagster.ingest.guard import Guard
+    from later_reporting_dagster.lake import Lake
+
+# What the UI masks. A run's config is kept as it was typed, so what belongs in no database is given by its name.
+_SECRET: dict[str, Any] = {"dagster__is_secret": True}
+_BY_NAME = "In the Launchpad, name a variable that holds it: Dagster keeps what is typed there."
+
+
+class SettingIsWrong(dg.Failure, ValueError):  # noqa: N818 - named for what it is
+    """A setting that only its user can mend. One line names it, by its variable and its field, and says what to do.
+
+    A run shows that line as its failure, and nothing that would come to the same end again.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, allow_retries=False)
 
 
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -33,9 +47,17 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     base_url: str = Field(default=DEFAULT_BASE_URL, description="Where the API is. https, but for loopback.")
     client_id: str = Field(default="", description="Client id of the API credentials.", repr=False)
-    client_secret: str = Field(default="", description="Client secret of the API credentials.", repr=False)
+    client_secret: str = Field(
+        default="",
+        description=f"Client secret of the API credentials. {_BY_NAME}",
+        repr=False,
+        json_schema_extra=_SECRET,
+    )
     access_token: str = Field(
-        default="", description="A ready bearer token, used instead of client id and secret.", repr=False
+        default="",
+        description=f"A ready bearer token, used instead of client id and secret. {_BY_NAME}",
+        repr=False,
+        json_schema_extra=_SECRET,
     )
     instance_ids: str = Field(
         default="", description="Instances to work on, comma-separated. Empty: all that the credentials reach."
@@ -45,6 +67,20 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
+    )
+    shrink_limit_percent: int = Field(
+        default=50,
+        description="How many of 100 posts of a partition a new answer may take away; 100 lets all of them go.",
+    )
+    accept_shrinking: bool = Field(
+        default=False, description="Replace what shrinks too, this once: when posts have really been deleted."
+    )
+    bad_rows_limit_percent: int = Field(
+        default=100,
+        description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
+    )
+    keep_versions: int = Field(
+        default=0, description="How many replaced versions of each partition are kept, to be restored by hand."
     )
 
     @classmethod
@@ -59,52 +95,139 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         fields: dict[str, Any] = {
             name: (
                 field.annotation,
-                Field(default={"env": f"LATER_{name.upper()}"}, description=field.description, repr=field.repr),
+                Field(
+                    default=values[name] if field.annotation is bool else {"env": f"LATER_{name.upper()}"},
+                    description=field.description,
+                    repr=field.repr,
+                    json_schema_extra=field.json_schema_extra,
+                ),
             )
             for name, field in cls.model_fields.items()
             if os.environ.get(f"LATER_{name.upper()}")
         }
         return create_model(cls.__name__, __base__=cls, **fields)(**values)
 
-    def credentials(self) -> ClientCredentials | AccessToken:
+    def credentials(self) -> "ClientCredentials | AccessToken":
         """A ready token where there is one, else client id and secret.
 
         Raises:
-            ValueError: neither is set.
+            SettingIsWrong: neither is set, or it holds what no credential does.
         """
+        from later_reporting_dagster.client import AccessToken, ClientCredentials
+
         if self.access_token:
-            return AccessToken(self.access_token)
-        if self.client_id and self.client_secret:
+            with _named("access_token"):
+                return AccessToken(self.access_token)
+        if not (self.client_id and self.client_secret):
+            half = "LATER_CLIENT_SECRET" if self.client_id else "LATER_CLIENT_ID" if self.client_secret else None
+            raise SettingIsWrong(
+                "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
+                + (f" ({half} is empty)" if half else "")
+            )
+        with _named("client_id", "client_secret"):
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
-        raise ValueError("no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN")
 
     def client(
-        self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
-    ) -> LaterClient:
+        self, *, on_event: "Callable[[ClientEvent], None] | None" = None, retry: "RetryPolicy | None" = None
+    ) -> "LaterClient":
         """A client that shares its rate limit with all processes of this machine.
 
         Raises:
-            ValueError: a setting is missing or wrong; the message says which and what to do.
+            SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
         """
+        from later_reporting_dagster.client import LaterClient, RateLimiter, RetryPolicy, shared_state_path
+
+        with _named("base_url"):
+            state_path = shared_state_path(self.base_url)
+        requests_per_minute = self._within_bounds("requests_per_minute")
         return LaterClient(
             base_url=self.base_url,
             credentials=self.credentials(),
-            limiter=RateLimiter(requests=self.requests_per_minute, state_path=shared_state_path(self.base_url)),
+            limiter=RateLimiter(requests=requests_per_minute, state_path=state_path),
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
 
-    def lake(self) -> Lake:
-        """The lake under `lake_root`."""
-        return Lake(self.lake_root)
+    def lake(self) -> "Lake":
+        """The lake under `lake_root`.
+
+        Raises:
+            SettingIsWrong: no lake can be there.
+            LakeUnavailable: its filesystem cannot be reached.
+        """
+        from later_reporting_dagster.lake import Lake
+
+        keep_versions = self._within_bounds("keep_versions")
+        with _named("lake_root"):
+            _check_lake_root(self.lake_root)
+            return Lake(self.lake_root, keep_versions=keep_versions)
+
+    def guard(self) -> "Guard":
+        """What an answer may take from the lake, and how much of it may be bad.
+
+        Raises:
+            SettingIsWrong: a limit is no percentage.
+        """
+        from later_reporting_dagster.ingest.guard import Guard
+
+        shrink_limit_percent = self._within_bounds("shrink_limit_percent")
+        return Guard(
+            shrink_limit_percent=100 if self.accept_shrinking else shrink_limit_percent,
+            bad_rows_limit_percent=self._within_bounds("bad_rows_limit_percent"),
+        )
 
     def named_instances(self) -> tuple[str, ...]:
-        """The instances that the settings name; none when all within reach are meant."""
-        return tuple(name.strip() for name in self.instance_ids.split(",") if name.strip())
+        """The instances that the settings name, each once; none when all within reach are meant.
+
+        Raises:
+            SettingIsWrong: an id cannot be a partition, or something is there and it names none.
+        """
+        names = tuple(dict.fromkeys(name.strip() for name in self.instance_ids.split(",") if name.strip()))
+        with _named("instance_ids"):
+            if self.instance_ids and not names:
+                raise ValueError(f"{self.instance_ids!r} names no instance: leave it empty to mean all within reach")
+            for name in names:
+                encode_instance_id(name)
+        return names
 
     async def wanted_instances(self) -> tuple[str, ...]:
-        """The instances to work on: those that the settings name, else all that the credentials reach."""
+        """The instances to work on: those that the settings name, else all that the credentials reach.
+
+        Raises:
+            SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
+            LaterError: the service does not list them.
+        """
         if named := self.named_instances():
             return named
         async with self.client() as client:
             return await client.instances()
+
+    def _within_bounds(self, field: str) -> int:
+        value: int = getattr(self, field)
+        least, most = BOUNDS[field]
+        with _named(field):
+            if not least <= value <= most:
+                raise ValueError(f"a whole number from {least} to {most}, not {value}")
+        return value
+
+
+@contextmanager
+def _named(*fields: str) -> Iterator[None]:
+    """Names the settings that what goes wrong is about, as whoever set them knows them."""
+    try:
+        yield
+    except ValueError as error:
+        names = ", ".join(f"LATER_{field.upper()} ({field})" for field in fields)
+        raise SettingIsWrong(f"{names}: {error}") from None
+
+
+def _check_lake_root(root: str) -> None:
+    """Refuses what would silently become a folder of a strange name.
+
+    Raises:
+        ValueError: it has a control character, as a line's end, spaces around it, or a URL's scheme and no host.
+    """
+    if root.strip() and (root != root.strip() or any(character < " " for character in root)):
+        raise ValueError("it has a line break, another control character or spaces around it: give it without")
+    if re.match(r"(?!file:|local:)[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", root):
+        raise ValueError("a URL has two slashes after its scheme, as s3://bucket/lake")

@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.defs.jobs import posts_job
 from later_reporting_dagster.defs.partitions import INSTANCES, box_tags, registered_keys
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -58,6 +57,9 @@ def instances_sensor(*, start_date: date) -> dg.SensorDefinition:
     def later_instances(
         context: dg.SensorEvaluationContext, later: LaterReportingResource
     ) -> dg.SensorResult | dg.SkipReason:
+        # Needs HTTP, which the definitions load without.
+        from later_reporting_dagster.client import LaterError
+
         try:
             instance_ids = asyncio.run(asyncio.wait_for(later.wanted_instances(), PATIENCE_SECONDS))
         except TimeoutError:

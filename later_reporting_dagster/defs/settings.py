@@ -15,6 +15,20 @@ DEFAULT_REQUESTS_PER_MINUTE = 120
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
 
+# An earlier start is a slip of the finger, and would make a grid of days that no browser can show.
+EARLIEST_START_DATE = date(2000, 1, 1)
+MOST_REQUESTS_PER_MINUTE = 1_000_000
+MOST_KEPT_VERSIONS = 1_000
+SHOWN_CHARACTERS = 40
+
+# The least and the most of each number that the resource takes, by its field.
+BOUNDS: Mapping[str, tuple[int, int]] = {
+    "requests_per_minute": (1, MOST_REQUESTS_PER_MINUTE),
+    "shrink_limit_percent": (0, 100),
+    "bad_rows_limit_percent": (0, 100),
+    "keep_versions": (0, MOST_KEPT_VERSIONS),
+}
+
 _Default = TypeVar("_Default")
 
 
@@ -41,7 +55,9 @@ class LoadSettings:
         try:
             start_date = date.fromisoformat(start)
         except ValueError:
-            raise ValueError(f"LATER_START_DATE is a day as YYYY-MM-DD, not {start!r}") from None
+            raise ValueError(f"LATER_START_DATE is a day as YYYY-MM-DD, not {_shown(start)}") from None
+        if start_date < EARLIEST_START_DATE:
+            raise ValueError(f"LATER_START_DATE is a day from {EARLIEST_START_DATE} on, not {_shown(start)}")
         return cls(
             start_date=start_date,
             restate_days=_whole(environment, "LATER_RESTATE_DAYS", DEFAULT_RESTATE_DAYS, least=1, most=730),
@@ -52,13 +68,21 @@ class LoadSettings:
 def from_environment(name: str, default: _Default) -> Any:
     """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`.
 
+    A yes or no is read at once, because Dagster has no `EnvVar` for it.
+
     Raises:
-        ValueError: the default is a number, and what is set is none from 1 to a million.
+        ValueError: the default is a number or a yes or no, and what is set is none, or a number out of its `BOUNDS`.
     """
-    if not os.environ.get(name):
+    text = os.environ.get(name)
+    if not text:
         return default
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{name} is true or false, not {_shown(text)}")
+        return text.lower() == "true"
     if isinstance(default, int):
-        _whole(os.environ, name, default, least=1, most=1_000_000)
+        least, most = BOUNDS[name.removeprefix("LATER_").lower()]
+        _whole(os.environ, name, default, least=least, most=most)
         return dg.EnvVar.int(name)
     return dg.EnvVar(name)
 
@@ -70,6 +94,12 @@ def default_lake_root() -> str:
 
 def _whole(environment: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
     text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise ValueError(f"{name} is a whole number from {least} to {most}, not {text!r}")
+    # Python refuses to read a number of thousands of digits, in words that name no setting.
+    is_whole = text.isascii() and text.isdigit() and len(text) <= SHOWN_CHARACTERS
+    if not (is_whole and least <= int(text) <= most):
+        raise ValueError(f"{name} is a whole number from {least} to {most}, not {_shown(text)}")
     return int(text)
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]!r}…"

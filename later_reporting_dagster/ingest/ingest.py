@@ -5,7 +5,8 @@ forbidden or always fails costs its own partitions alone, and nothing is written
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence, Set
+import threading
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
 )
 from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
+from later_reporting_dagster.ingest.changes import Changes, changes_between
+from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
+from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
 from later_reporting_dagster.ingest.plan import (
     MAXIMUM_POSTS,
     by_content,
@@ -37,7 +41,18 @@ from later_reporting_dagster.ingest.plan import (
     parts_for,
     plan,
 )
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged, Written, posts_table
+from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.lake import (
+    Lake,
+    LakeUnavailable,
+    NotReplaced,
+    Partition,
+    PartitionDamaged,
+    QuarantinedRow,
+    Written,
+    encode_instance_id,
+    posts_tables,
+)
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
 # while a third is being written.
@@ -47,42 +62,48 @@ CONCURRENT_QUERIES = 3
 POSTS_AT_ONCE = 10_000
 # A fifth of slack, because posts are never spread evenly.
 POSTS_OF_A_PART = MAXIMUM_POSTS * 4 // 5
-# Partitions of an answer that are written side by side.
-WRITERS = 4
+# Partitions of an answer that are made durable together, and such batches that are written side by side.
+WRITTEN_TOGETHER = 16
+WRITERS = 2
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
 FAILURES_TO_GIVE_UP = 2
 # When so many instances have failed alone, one after the other and with no success in between, the service is down.
 INSTANCES_OF_AN_OUTAGE = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A raw table: its name in the lake and the date basis that its queries use."""
-
-    asset: str
-    date_basis: DateBasis
+DEFAULT_GUARD = Guard()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days."""
+    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days.
+
+    `homeless_rows` is how many of its rows are bad and do not tell their partition.
+    """
 
     queries: tuple[str, ...]
     pages: int
     requests: int
     retries: int
     partitions: int
+    homeless_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Landed:
-    """A partition that lies in the lake, complete and verified, with its rows as written."""
+    """A partition that lies in the lake, complete and verified, with its rows as written.
+
+    `changes` is what that changed; None when nothing did, or when there was nothing before that could be read.
+    """
 
     partition: Partition
     written: Written
     table: pa.Table
     bad_rows: int
     fetched: Fetched
+    changes: Changes | None = None
+
+
+# Of the service, of the lake, of the guard, or of an instance id that cannot be a partition.
+Reason = LaterError | LakeUnavailable | NotReplaced | ValueError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +111,7 @@ class Failed:
     """A partition that stayed as it was, and why."""
 
     partition: Partition
-    error: LaterError | LakeUnavailable
+    error: Reason
 
 
 Outcome = Landed | Failed
@@ -103,17 +124,57 @@ async def ingest(
     client: LaterClient,
     lake: Lake,
     deliver: Callable[[Outcome], None],
+    guard: Guard = DEFAULT_GUARD,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
     """Lands `partitions` of `source`, and delivers exactly one outcome for each, as soon as it is known.
 
     `deliver` is called from worker threads and may block, which holds up the fetching. What fails for a reason of the
-    service or of the lake is an outcome, not an exception.
+    service or of the lake, or because `guard` does not let it pass, is an outcome, not an exception; so is an instance
+    whose id cannot be a partition, which nothing is asked for.
     """
+    refused = _refused_instances(partitions)
+    for partition in partitions:
+        if partition.instance_id in refused:
+            await asyncio.to_thread(deliver, Failed(partition=partition, error=refused[partition.instance_id]))
+    partitions = [partition for partition in partitions if partition.instance_id not in refused]
+    if not partitions:
+        return
     known_rows = await asyncio.to_thread(_rows_in_the_lake, partitions, source=source, lake=lake)
     queries = plan(partitions, date_basis=source.date_basis, known_rows=known_rows)
-    ingest = _Ingest(source=source, client=client, lake=lake, wanted=frozenset(partitions), deliver=deliver, now=now)
+    ingest = _Ingest(
+        source=source,
+        client=client,
+        lake=lake,
+        wanted=frozenset(partitions),
+        deliver=deliver,
+        guard=guard,
+        homeless=await asyncio.to_thread(_homeless_rows, source.asset, lake=lake),
+        now=now,
+    )
     await ingest.run(queries)
+
+
+def _refused_instances(partitions: Iterable[Partition]) -> dict[str | None, ValueError]:
+    """The instances whose ids cannot be partitions, each with why."""
+    refused: dict[str | None, ValueError] = {}
+    for instance_id in {partition.instance_id for partition in partitions}:
+        try:
+            if instance_id is not None:
+                encode_instance_id(instance_id)
+        except ValueError as error:
+            refused[instance_id] = error
+    return refused
+
+
+def _homeless_rows(asset: str, *, lake: Lake) -> dict[str, list[QuarantinedRow]]:
+    """The bad rows that tell no partition, by the query that they came from."""
+    found: dict[str, list[QuarantinedRow]] = {}
+    # What cannot be read stays as it is, and is not ours to tell: a check asks for it.
+    with suppress(LakeUnavailable, PartitionDamaged):
+        for row in lake.quarantined(asset, days=[]):
+            found.setdefault(row.query, []).append(row)
+    return found
 
 
 def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake: Lake) -> dict[Partition, int]:
@@ -151,8 +212,13 @@ class _Ingest:
         lake: Lake,
         wanted: frozenset[Partition],
         deliver: Callable[[Outcome], None],
+        guard: Guard,
+        homeless: dict[str, list[QuarantinedRow]],
         now: Callable[[], datetime],
     ) -> None:
+        self._guard = guard
+        self._homeless = homeless
+        self._homeless_lock = threading.Lock()
         self._wanted = wanted
         self._source = source
         self._client = client
@@ -241,10 +307,11 @@ class _Ingest:
         if self._ended_by is not None:
             await self._fail(query, self._ended_by)
             return None
-        for instance_id in query.instance_ids:
-            if instance_id in self._given_up:
-                await self._fail(replace(query, instance_ids=(instance_id,)), self._given_up[instance_id])
-        wanted = tuple(instance_id for instance_id in query.instance_ids if instance_id not in self._given_up)
+        # Looked up once: while failures are told, another query may give up one more instance.
+        given_up = {each: self._given_up[each] for each in query.instance_ids if each in self._given_up}
+        for instance_id, error in given_up.items():
+            await self._fail(replace(query, instance_ids=(instance_id,)), error)
+        wanted = tuple(instance_id for instance_id in query.instance_ids if instance_id not in given_up)
         left = replace(query, instance_ids=wanted) if wanted else None
         return left if left is not None and self._wanted_of(left) else None
 
@@ -292,7 +359,7 @@ class _Ingest:
                     self._reachable = frozenset(await self._client.instances())
         return frozenset(instance_ids) if self._reachable is None else self._reachable
 
-    async def _fail(self, query: PostPerformanceQuery, error: LaterError | LakeUnavailable) -> None:
+    async def _fail(self, query: PostPerformanceQuery, error: Reason) -> None:
         # In a thread, because delivery may wait for whoever takes the outcomes.
         await asyncio.to_thread(self._deliver_failures, self._wanted_of(query), error)
 
@@ -300,7 +367,7 @@ class _Ingest:
         """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
         return [partition for partition in partitions_of(query) if partition in self._wanted]
 
-    def _deliver_failures(self, partitions: Sequence[Partition], error: LaterError | LakeUnavailable) -> None:
+    def _deliver_failures(self, partitions: Sequence[Partition], error: Reason) -> None:
         for partition in partitions:
             self._deliver(Failed(partition=partition, error=error))
 
@@ -308,44 +375,105 @@ class _Ingest:
         """Splits an answer into its partitions and writes them; a day without posts is a file without rows."""
         asset, lake = self._source.asset, self._lake
         partitions = self._wanted_of(query)
-        posts: dict[Partition, list[Post]] = {}
+        posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
+        cells = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
         for walk in walks:
             for post in walk.posts:
-                partition = Partition(day=_day_of(post.post_date, query), instance_id=post.instance_id)
-                posts.setdefault(partition, []).append(post)
-        bad_rows, homeless = _by_partition([row for walk in walks for row in walk.bad_rows], query)
-        queries = tuple(_named(walk.query) for walk in walks)
+                if (members := cells.get((_day_of(post.post_date, query), post.instance_id))) is not None:
+                    members.append(post)
+        all_bad_rows = [row for walk in walks for row in walk.bad_rows]
+        bad_rows, homeless = _by_partition(all_bad_rows, query)
+        asked, queries = _named(query), tuple(_named(walk.query) for walk in walks)
         fetched = Fetched(
             queries=queries,
             pages=sum(walk.pages for walk in walks),
             requests=sum(walk.requests for walk in walks),
             retries=sum(walk.retries for walk in walks),
             partitions=len(partitions),
+            homeless_rows=len(homeless),
         )
         facts = {
             "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode(queries).decode(),
         }
         try:
-            lake.quarantine_query(asset, homeless, query=_named(query))
-        except LakeUnavailable as error:
+            if homeless:
+                possible = possible_partitions(homeless, partitions_of(query))
+                lake.quarantine_query(asset, homeless, query=asked, possible=possible)
+                rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
+                self._guard.check_bad_rows(len(homeless), of=rows, what="the query, which do not tell their partition,")
+        except (LakeUnavailable, TooManyBadRows) as error:
             self._deliver_failures(partitions, error)
             return
+        landed: list[Partition] = []
 
-        def write(partition: Partition) -> Outcome:
-            table = posts_table(posts.get(partition, []))
-            bad = bad_rows.get(partition, [])
-            try:
-                lake.quarantine(asset, partition, bad, query=_named(query))
-                written = lake.write(asset, partition, table, facts=facts)
-            except LakeUnavailable as error:
-                return Failed(partition=partition, error=error)
-            return Landed(partition=partition, written=written, table=table, bad_rows=len(bad), fetched=fetched)
+        def write(some: Sequence[Partition]) -> list[Outcome]:
+            came_to: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
+            for partition in some:
+                bad, good = bad_rows.get(partition, []), posts[partition]
+                try:
+                    lake.quarantine(asset, partition, bad, query=asked)
+                    self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
+                except (LakeUnavailable, TooManyBadRows) as error:
+                    came_to[partition] = error
+            tables = posts_tables({partition: posts[partition] for partition in some if partition not in came_to})
+            changes: dict[Partition, Changes] = {}
 
-        # A write waits for the disk more than it computes.
+            def review(partition: Partition, old: pa.Table, new: pa.Table) -> None:
+                changes[partition] = found = changes_between(old, new)
+                self._guard.check_changes(found, bad_rows=len(bad_rows.get(partition, [])))
+
+            came_to |= lake.write_all(asset, tables, facts=facts, review=review)
+            return [
+                Failed(partition=partition, error=written)
+                if not isinstance(written := came_to[partition], Written)
+                else Landed(
+                    partition=partition,
+                    written=written,
+                    table=tables[partition],
+                    bad_rows=len(bad_rows.get(partition, [])),
+                    fetched=fetched,
+                    changes=changes.get(partition),
+                )
+                for partition in some
+            ]
+
+        together = range(0, len(partitions), WRITTEN_TOGETHER)
         with ThreadPoolExecutor(WRITERS) as writers:
-            for outcome in writers.map(write, partitions):
-                self._deliver(outcome)
+            for outcomes in writers.map(lambda start: write(partitions[start : start + WRITTEN_TOGETHER]), together):
+                landed += [outcome.partition for outcome in outcomes if isinstance(outcome, Landed)]
+                for outcome in outcomes:
+                    self._deliver(outcome)
+        if self._homeless:
+            answered: set[Hashable] = set()
+            if query.date_basis is DateBasis.POST_DATE:  # by the other, a post is in a partition a day
+                answered = {identity_of(row) for row in homeless}
+                answered |= {identity_of(row) for each in landed for row in bad_rows.get(each, [])}
+                answered |= {identity_of(post) for each in landed for post in posts[each]}
+            self._clear_homeless(landed, answered=answered, filed=asked if homeless else None)
+
+    def _clear_homeless(
+        self, landed: Collection[Partition], *, answered: Collection[Hashable], filed: str | None
+    ) -> None:
+        """Clears what earlier runs set aside and could not place, as far as an answer has dealt with it.
+
+        `filed` is the query under which this answer's own were filed, in place of those before.
+        """
+        with self._homeless_lock:
+            if filed is not None:
+                self._homeless.pop(filed, None)
+            for asked, rows in [*self._homeless.items()]:
+                left, possible = still_homeless(rows, landed=landed, answered=answered)
+                if len(left) == len(rows) and possible == rows[0].possible:
+                    continue
+                # What cannot be cleared now is cleared next time; the partitions have landed whatever comes of it.
+                with suppress(LakeUnavailable):
+                    bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in left]
+                    self._lake.quarantine_query(self._source.asset, bad_rows, query=asked, possible=possible)
+                    if left:
+                        self._homeless[asked] = [replace(row, possible=possible) for row in left]
+                    else:
+                        del self._homeless[asked]
 
 
 def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:

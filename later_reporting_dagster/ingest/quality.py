@@ -1,5 +1,7 @@
 """What must hold of a raw table whatever the service answered: pure questions to an Arrow table."""
 
+import json
+from collections import Counter
 from datetime import UTC, datetime, time, timedelta
 
 import pyarrow as pa
@@ -61,6 +63,24 @@ def rates_that_disagree(posts: pa.Table) -> dict[str, int]:
             if count:
                 disagreeing[name] = count
     return disagreeing
+
+
+def unknown_fields(posts: pa.Table) -> dict[str, int]:
+    """How many rows have what the contract does not know, by name; none: empty.
+
+    A field of a row or, as `creatorProfile.field`, of its creator; or a content type of no known platform, as
+    `contentType=name`.
+    """
+    found: Counter[str] = Counter()
+    for extra in posts["extra"].drop_null().to_pylist():
+        for name, value in json.loads(extra).items():
+            is_of_creator = name == "creatorProfile" and isinstance(value, dict)
+            found.update([f"{name}.{each}" for each in value] if is_of_creator else [name])
+    # Where there is no content type there is no platform to be known.
+    if posts["platform"].null_count > posts["content_type"].null_count:
+        unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
+        found.update(f"contentType={name}" for name in unknown.to_pylist())
+    return dict(found)
 
 
 def null_shares(posts: pa.Table) -> dict[str, float]:

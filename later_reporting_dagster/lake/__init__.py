@@ -7,21 +7,28 @@ from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column
 from later_reporting_dagster.lake.partition import Partition, decode_instance_id, encode_instance_id, partition_path
 
 if TYPE_CHECKING:
+    from later_reporting_dagster.lake.compaction import CompactedMonth
     from later_reporting_dagster.lake.file import PartitionDamaged, StoredFacts, content_hash_of
-    from later_reporting_dagster.lake.lake import Lake, QuarantinedRow, Written
-    from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
+    from later_reporting_dagster.lake.lake import DayRead, Lake, NotReplaced, QuarantinedRow, Review, Written
+    from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
+    from later_reporting_dagster.lake.versions import KeptVersion
 
 __all__ = [
     "POSTS_SCHEMA",
     "POST_COLUMNS",
     "POST_KEY",
     "Column",
+    "CompactedMonth",
+    "DayRead",
+    "KeptVersion",
     "Lake",
     "LakeUnavailable",
+    "NotReplaced",
     "Partition",
     "PartitionDamaged",
     "QuarantinedRow",
+    "Review",
     "StoredFacts",
     "Written",
     "content_hash_of",
@@ -29,11 +36,12 @@ __all__ = [
     "encode_instance_id",
     "partition_path",
     "posts_table",
+    "posts_tables",
     "schema_of",
 ]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("file", "lake", "schema", "storage")
+_NEEDING_ARROW = ("file", "lake", "schema", "storage", "versions")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,10 @@ from urllib.parse import quote, unquote
 
 FILE_NAME = "part-0.parquet"
 
-_DAY, _INSTANCE = "date=", "instance_id="
+_DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
+# Other readers of the lake skip what begins with an underscore.
+_COMPACTED = "_compacted"
+_VERSIONS = "_versions"
 # The longest name of one directory on the file systems in use, in bytes.
 _MAXIMUM_ENCODED_LENGTH = 255 - len(_INSTANCE)
 # Hive's own spelling of null: readers would take a directory of this name for an instance that is not there.
@@ -72,15 +75,53 @@ def partition_directory(asset: str, partition: Partition) -> str:
     Raises:
         ValueError: the instance id cannot be a partition.
     """
-    directory = day_directory(asset, partition.day)
-    if partition.instance_id is None:
-        return directory
-    return f"{directory}/{_INSTANCE}{encode_instance_id(partition.instance_id)}"
+    return _of_instance(day_directory(asset, partition.day), partition.instance_id)
 
 
 def day_directory(asset: str, day: date) -> str:
     """The directory below the lake's root that holds all of a day."""
     return f"{asset}/{_DAY}{day.isoformat()}"
+
+
+def month_of(day: date) -> date:
+    """The first day of a day's month, which stands for the month."""
+    return day.replace(day=1)
+
+
+def compacted_directory(asset: str) -> str:
+    """The directory below the lake's root that holds a table's compacted months."""
+    return f"{_COMPACTED}/{asset}"
+
+
+def versions_directory(asset: str, partition: Partition) -> str:
+    """The directory below the lake's root that holds the versions of a partition that were replaced.
+
+    Raises:
+        ValueError: the instance id cannot be a partition.
+    """
+    return f"{_VERSIONS}/{partition_directory(asset, partition)}"
+
+
+def compacted_path(asset: str, month: date, instance_id: str | None) -> str:
+    """Where the file of a compacted month of an instance lies below the lake's root.
+
+    Raises:
+        ValueError: the instance id cannot be a partition.
+    """
+    directory = f"{compacted_directory(asset)}/{_MONTH}{month.isoformat()[: len('YYYY-MM')]}"
+    return f"{_of_instance(directory, instance_id)}/{FILE_NAME}"
+
+
+def compacted_of(path: str) -> tuple[date, str | None] | None:
+    """The month and instance of a path below a table's compacted months; None when it is none of `compacted_path`."""
+    month, _, rest = path.partition("/")
+    try:
+        first = date.fromisoformat(f"{month.removeprefix(_MONTH)}-01")
+        instance, _, file = rest.rpartition("/")
+        instance_id = decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None
+    except ValueError:
+        return None
+    return (first, instance_id) if compacted_path("", first, instance_id).endswith(f"//{path}") else None
 
 
 def partition_of(directory: str) -> Partition | None:
@@ -97,3 +138,7 @@ def partition_of(directory: str) -> Partition | None:
         return None
     # `fromisoformat` reads other spellings of a day too, which would make two directories one partition.
     return partition if day == f"{_DAY}{partition.day.isoformat()}" else None
+
+
+def _of_instance(directory: str, instance_id: str | None) -> str:
+    return directory if instance_id is None else f"{directory}/{_INSTANCE}{encode_instance_id(instance_id)}"

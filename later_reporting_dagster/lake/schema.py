@@ -1,14 +1,17 @@
 """The one schema of the lake's posts, so that every file, reader and page of documentation says the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
 from later_reporting_dagster.contract import CreatorProfile, Post, platform_of
 from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, ColumnType
+
+_Group = TypeVar("_Group")
 
 _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -34,13 +37,26 @@ def posts_table(posts: Sequence[Post]) -> pa.Table:
     Raises:
         pyarrow.ArrowInvalid: a value does not fit its column. Posts read by the contract always do.
     """
-    ordered = list(posts)
-    for name in reversed(POST_KEY):  # a stable sort by each part, the last one first: much faster than by tuples
-        ordered.sort(key=attrgetter(name))
-    if len(ordered) <= _BLOCK:
-        return _rows(ordered)
-    blocks = (ordered[start : start + _BLOCK] for start in range(0, len(ordered), _BLOCK))
-    return pa.concat_tables(map(_rows, blocks)).combine_chunks()
+    return posts_tables({None: posts})[None]
+
+
+def posts_tables(posts: Mapping[_Group, Sequence[Post]]) -> dict[_Group, pa.Table]:
+    """The `posts_table` of each group. They are made together, as slices of one: most partitions are small.
+
+    Raises:
+        pyarrow.ArrowInvalid: as `posts_table`.
+    """
+    ordered: list[Post] = []
+    bounds: dict[_Group, tuple[int, int]] = {}
+    for group, members in posts.items():
+        rows = list(members)
+        for name in reversed(POST_KEY):  # a stable sort by each part, the last one first: much faster than by tuples
+            rows.sort(key=attrgetter(name))
+        bounds[group] = (len(ordered), len(rows))
+        ordered += rows
+    blocks = (ordered[start : start + _BLOCK] for start in range(0, len(ordered) or 1, _BLOCK))
+    table = pa.concat_tables(map(_rows, blocks)).combine_chunks()
+    return {group: table.slice(start, count) for group, (start, count) in bounds.items()}
 
 
 def _rows(posts: Sequence[Post]) -> pa.Table:
@@ -51,7 +67,7 @@ def _rows(posts: Sequence[Post]) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for type_, names in _NAMES_OF_TYPE.items():
         # Columns of one type are made together: most partitions are small, and there each call is what costs.
-        together = pa.array([value for name in names for value in values[name]], type=type_)
+        together = pa.array(list(chain.from_iterable(values[name] for name in names)), type=type_)
         columns |= {name: together.slice(index * len(posts), len(posts)) for index, name in enumerate(names)}
     return pa.Table.from_arrays([columns[name] for name in POSTS_SCHEMA.names], schema=POSTS_SCHEMA)
 

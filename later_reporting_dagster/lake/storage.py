@@ -4,31 +4,59 @@ Nothing here knows what is in a file: the lake decides that, and says by `check`
 """
 
 import errno
+import fcntl
+import inspect
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
 import pyarrow.fs
 
+from later_reporting_dagster.lake.side_by_side import side_by_side
+
 # Readers and dataset discovery skip names that begin with a dot.
 _STAGE = ".stage-"
 # A writer is done with its stage within seconds. One this old was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
+# A younger one is locked while its writer lives, if not from its very first moment on.
+LOCKED_AFTER_SECONDS = 2
 
 # On these a put is atomic: the object appears whole, under its own name, when the upload is complete.
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
 # Here what stands before an @ is a container or part of a path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
+# What a listing calls the version or the digest of a file's content, and the time at which it was last changed.
+_VERSION_TAGS = ("ETag", "etag", "generation", "md5Hash", "md5")
+_CHANGE_TIMES = ("mtime", "LastModified", "last_modified")
 
 
 class LakeUnavailable(OSError):  # noqa: N818 - named for what it is
     """The lake cannot be read or written. The message names the place and the next step, and holds no credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What a listing says of a file, from which one version of it can be told from another.
+
+    Attributes:
+        bytes: its size.
+        identity: not the same for two versions, but for two of one size and one `modified`; None where the filesystem
+            tells nothing that could be trusted so far.
+        modified: when it was last changed, in seconds since the epoch, if `identity` rests on that; else None.
+    """
+
+    bytes: int
+    identity: str | None
+    modified: float | None = None
 
 
 class Storage(Protocol):
@@ -37,6 +65,10 @@ class Storage(Protocol):
     @property
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         """The same files for pyarrow, which finds them by `full_path`."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a call waits for a network, so that several are best made side by side."""
 
     def full_path(self, path: str) -> str:
         """The file's path within its filesystem."""
@@ -50,11 +82,22 @@ class Storage(Protocol):
     def write(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
         """Replaces the whole file at once. `check` sees the staged bytes first; what it raises leaves all as it was."""
 
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+    ) -> dict[str, LakeUnavailable]:
+        """As `write` of each file, at less cost for some dozens. What was not written is told by path, with why."""
+
     def remove(self, path: str) -> None:
         """Removes a file, if there is one."""
 
     def files(self, under: str) -> list[str]:
         """Paths of all files below a directory, stages excepted; none when there is no such directory."""
+
+    def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
+        """Which version each of these files is right now; those that do not exist are left out.
+
+        Where a listing can be narrowed to a prefix it is one request, of all that begins as all of `paths` do.
+        """
 
 
 def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
@@ -104,6 +147,10 @@ class _LocalStorage:
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         return pyarrow.fs.LocalFileSystem()
 
+    @property
+    def waits(self) -> bool:
+        return False
+
     def full_path(self, path: str) -> str:
         return str(self._root / path)
 
@@ -118,24 +165,57 @@ class _LocalStorage:
                 return None
 
     def write(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
-        # When this returns, the file outlives a loss of power.
-        target = self._root / path
-        with self._explained("write", path):
-            grown = self._make_directory(target.parent)
-            for file in target.parent.iterdir():
-                if _is_stale_stage(file.name):
-                    file.unlink(missing_ok=True)
-            stage = target.parent / _stage_name()
+        for error in self.write_all({path: data}, check=lambda _, staged: check(staged)).values():
+            raise error
+
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+    ) -> dict[str, LakeUnavailable]:
+        # When this returns, the files outlive a loss of power. They go step by step together: to sync many files costs
+        # a disk little more than to sync one, and each directory has to be synced but once.
+        failed: dict[str, LakeUnavailable] = {}
+        stages: dict[str, _Stage] = {}
+
+        @contextmanager
+        def attempt(path: str) -> Iterator[None]:
             try:
-                self._stage(stage, data)
-                check(stage.read_bytes())
-                stage.replace(target)
-            except BaseException:
-                with suppress(OSError):
-                    stage.unlink(missing_ok=True)
-                raise
-            for directory in (target.parent, *grown):
+                with self._explained("write", path):
+                    yield
+            except LakeUnavailable as error:
+                failed[path] = error
+                if path in stages:
+                    stages.pop(path).discard()
+
+        try:
+            for path, data in files.items():
+                with attempt(path):
+                    directory = (self._root / path).parent
+                    self._make_directory(directory)
+                    stages[path] = _Stage(directory)
+                    stages[path].write(data)
+            for path, stage in [*stages.items()]:
+                with attempt(path):
+                    stage.sync()
+            for path, stage in [*stages.items()]:
+                with attempt(path):
+                    check(path, stage.read())
+                    stage.replace(self._root / path)
+        except BaseException:
+            for stage in stages.values():
+                stage.discard()
+            raise
+        entered: dict[Path, list[str]] = {}
+        for path in stages:
+            target = self._root / path
+            # All up to the root: one that another writer has just made is not durable before that writer is done.
+            for directory in target.parents[: len(target.parts) - len(self._root.parts)]:
+                entered.setdefault(directory, []).append(path)
+        for directory, paths in entered.items():
+            try:
                 _sync_directory(directory)
+            except OSError as error:
+                failed |= {path: _unavailable("write", self.shown(path), error) for path in paths}
+        return failed
 
     def remove(self, path: str) -> None:
         with self._explained("remove", path):
@@ -150,31 +230,47 @@ class _LocalStorage:
                 found += [f"{below}/{name}" for name in names if not name.startswith(".")]
         return found
 
-    def _stage(self, stage: Path, data: bytes) -> None:
-        with stage.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
+        found: dict[str, FileVersion] = {}
+        for path in paths:
+            with self._explained("look at", path), suppress(FileNotFoundError):
+                status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - there are thousands of them
+                found[path] = FileVersion(
+                    status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime
+                )
+        return found
 
-    def _make_directory(self, directory: Path) -> list[Path]:
-        """Makes a directory below the root and gives the directories that gained an entry by it.
+    def _make_directory(self, directory: Path) -> None:
+        """Makes a directory below the root, or sweeps one that was there.
 
         A root that was there and is gone is not made anew: it may be a disk that is no longer mounted.
         """
         # Asked before looking: another thread may be making the root at this very moment.
         was_there = self._root_was_there
-        missing: list[Path] = []
-        while not directory.is_dir() and directory != self._root:
-            missing.append(directory)
-            directory = directory.parent
         if not self._root.is_dir():
             if was_there:
                 raise FileNotFoundError(errno.ENOENT, "the lake's root has vanished")
-            self._root.mkdir(parents=True, exist_ok=True)
+            for new in reversed([self._root, *(above for above in self._root.parents if not above.exists())]):
+                new.mkdir(exist_ok=True)
+                _sync_directory(new.parent)
         self._root_was_there = True
-        for new in reversed(missing):
-            new.mkdir(exist_ok=True)
-        return [new.parent for new in missing]
+        if not self._is_made(directory):
+            for file in directory.iterdir():
+                if _is_stale_stage(file.name) or _is_abandoned_stage(file):
+                    file.unlink(missing_ok=True)
+
+    def _is_made(self, directory: Path) -> bool:
+        """Makes a directory with those above it, up to the root, which has to be there; False when it was there."""
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            return False
+        except FileNotFoundError:
+            if directory.parent == self._root:
+                raise
+            self._is_made(directory.parent)
+            directory.mkdir(exist_ok=True)
+        return True
 
     @contextmanager
     def _explained(self, action: str, path: str) -> Iterator[None]:
@@ -200,11 +296,16 @@ class _FsspecStorage:
         self._root = root
         self._options = options
         protocol = filesystem.protocol
+        self._lists_by_prefix = "prefix" in inspect.signature(filesystem.find).parameters
         self._puts_are_atomic = not _ATOMIC_PUT.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     @property
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._filesystem))
+
+    @property
+    def waits(self) -> bool:
+        return True
 
     def full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
@@ -242,6 +343,19 @@ class _FsspecStorage:
                     self._remove(stage)
                 raise
 
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+    ) -> dict[str, LakeUnavailable]:
+        def failure(path: str) -> LakeUnavailable | None:
+            try:
+                self.write(path, files[path], check=partial(check, path))
+            except LakeUnavailable as error:
+                return error
+            return None
+
+        failures = zip(files, side_by_side(failure, files), strict=True)
+        return {path: error for path, error in failures if error is not None}
+
     def remove(self, path: str) -> None:
         with self._explained("remove", path):
             self._remove(self.full_path(path))
@@ -257,6 +371,34 @@ class _FsspecStorage:
         below_root = len(self._path.lstrip("/")) + 1
         paths = [name.lstrip("/")[below_root:] for name in found]
         return [path for path in paths if not path.rpartition("/")[2].startswith(".")]
+
+    def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
+        under = os.path.commonprefix([self.full_path(path) for path in paths])
+        with self._explained("list", under.removeprefix(self._path).lstrip("/")):
+            self._filesystem.invalidate_cache()
+            if not self._lists_by_prefix:
+                asked = zip(paths, side_by_side(self._version, paths), strict=True)
+                return {path: version for path, version in asked if version is not None}
+            directory, _, prefix = under.rpartition("/")
+            try:
+                found = self._filesystem.find(directory, prefix=prefix, detail=True)
+            except FileNotFoundError:
+                return {}
+        listed = {name.lstrip("/"): details for name, details in found.items()}
+        names = ((path, self.full_path(path).lstrip("/")) for path in paths)
+        return {path: _version_of(listed[name]) for path, name in names if name in listed}
+
+    def _version(self, path: str) -> FileVersion | None:
+        full_path = self.full_path(path)
+        with suppress(FileNotFoundError):
+            details = self._filesystem.info(full_path)
+            version = _version_of(details)
+            if version.identity is not None:
+                return version
+            with suppress(NotImplementedError):
+                return _version_of({"size": details["size"], "mtime": self._filesystem.modified(full_path)})
+            return version
+        return None
 
     def _remove(self, full_path: str) -> None:
         with suppress(FileNotFoundError):
@@ -274,15 +416,73 @@ class _FsspecStorage:
             raise unavailable from (error if str(error) in str(unavailable) else None)
 
 
+def _version_of(details: Mapping[str, Any]) -> FileVersion:
+    size = int(details["size"])
+    for name in _VERSION_TAGS:
+        if tag := details.get(name):
+            return FileVersion(size, f"{size}-{tag}")
+    for name in _CHANGE_TIMES:
+        match details.get(name):
+            case datetime() as changed:
+                # fsspec's own are aware; a time without a zone is at least always read alike.
+                modified = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
+                return FileVersion(size, f"{size}-{modified!r}", modified=modified)
+            case int() | float() as modified:
+                return FileVersion(size, f"{size}-{modified!r}", modified=float(modified))
+    return FileVersion(size, None)
+
+
+class _Stage:
+    """A file that nobody reads yet, beside the one that it is to replace."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / _stage_name()
+        # Open until it is in place: what goes wrong with a file behind our back is told to those who hold it open.
+        self._file = self._path.open("xb", buffering=0)
+        # The lock ends with this process, however it ends. Where a filesystem has none, age alone tells.
+        with suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def read(self) -> bytes:
+        return self._path.read_bytes()
+
+    def replace(self, target: Path) -> None:
+        self._path.replace(target)
+        self._file.close()
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink()
+
+
 def _stage_name() -> str:
     return f"{_STAGE}{int(time.time())}-{secrets.token_hex(8)}"
 
 
-def _is_stale_stage(name: str) -> bool:
+def _is_stale_stage(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
     if not name.startswith(_STAGE):
         return False
     made = name.removeprefix(_STAGE).partition("-")[0]
-    return not made.isdigit() or time.time() - int(made) > STALE_AFTER_SECONDS
+    return not made.isdigit() or time.time() - int(made) > after_seconds
+
+
+def _is_abandoned_stage(file: Path) -> bool:
+    """Whether it is a stage that no process holds any more, in which case its writer died in the middle of it."""
+    if _is_stale_stage(file.name, after_seconds=LOCKED_AFTER_SECONDS):
+        with suppress(OSError), file.open("rb") as stage:
+            fcntl.flock(stage, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def _sync_directory(directory: Path) -> None:
@@ -304,6 +504,8 @@ def _unavailable(
     match getattr(error, "errno", None):
         case errno.ENOSPC | errno.EDQUOT:
             step = "free some space there and run again"
+        case errno.EFBIG:
+            step = "raise the limit on the size of files there (ulimit -f) and run again"
         case errno.EACCES | errno.EPERM | errno.EROFS:
             step = "give this user the rights it lacks there, or name another place as the lake's root"
         case errno.ENOENT:

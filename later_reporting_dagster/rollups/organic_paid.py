@@ -168,7 +168,7 @@ def _unit_costs(groups: _Columns) -> _Columns:
     costs: _Columns = {}
     for channel in COMPARED:
         costs[f"{channel}_spend_posts"] = groups[f"{channel}_spend_minimum_posts"]
-        costs[f"{channel}_spend_contradictory_posts"] = pc.fill_null(groups[f"{channel}_contradictory"], 0)
+        costs[f"{channel}_spend_contradictory_posts"] = groups[f"{channel}_contradictory"]
         for unit_cost, per in (("cpe", 1), ("cpm", 1000)):
             for side in ("minimum", "maximum"):
                 costs[f"{channel}_{unit_cost}_{side}"] = _quotient(

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
 from later_reporting_dagster.sandbox.answers import answerer, envelope
-from later_reporting_dagster.sandbox.parameters import read_page_query, read_posts_query
+from later_reporting_dagster.sandbox.parameters import PageRequest, Question, read_page_query, read_posts_query
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
 from later_reporting_dagster.sandbox.tokens import TokenIssuer
 from later_reporting_dagster.sandbox.world import World
@@ -52,6 +52,11 @@ class SandboxOptions:
     window_seconds: float = 60.0
     token_lifetime_seconds: int = 43_200
 
+    @property
+    def rate_limit_headers(self) -> dict[str, str]:
+        """What every answer carries [D]."""
+        return {"X-Ratelimit-Limit": str(self.requests_per_window), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
+
 
 class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
     client_id: str
@@ -65,6 +70,7 @@ def create_app(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     middleware: Sequence[Middleware] = (),
+    answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
 ) -> Starlette:
     """The service over `world`, as an ASGI application.
 
@@ -75,6 +81,7 @@ def create_app(
         sleep: Waits for the latency.
         middleware: Put between the rate limit and the routes: what it answers or breaks has been counted already,
             and carries the rate-limit headers.
+        answer: Answers a page of posts; None: from the world, as documented.
 
     Raises:
         ValueError: the scope names an instance that the world does not have.
@@ -84,7 +91,7 @@ def create_app(
     if strangers := set(scope) - set(world.instance_ids):
         raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
     issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
-    answer = answerer(world)
+    answer_page = answer or answerer(world)
 
     async def token(request: Request) -> Response:
         try:
@@ -109,7 +116,7 @@ def create_app(
             raise Refusal(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
         if question.instance_ids is None:
             question = replace(question, instance_ids=scope)
-        return _json(answer(question, page))
+        return _json(answer_page(question, page))
 
     def authorize(request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
@@ -145,7 +152,7 @@ class _RateLimit:
     def __init__(self, app: ASGIApp, *, options: SandboxOptions, clock: Callable[[], float]) -> None:
         self._app, self._clock = app, clock
         self._limit, self._window = options.requests_per_window, options.window_seconds
-        self._headers = {"X-Ratelimit-Limit": str(self._limit), "X-Ratelimit-Window": f"{self._window:g}"}
+        self._headers = options.rate_limit_headers
         self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,40 +1,39 @@
-"""Runs the workloads against the sandbox in its own process, and prints one table. `make bench`."""
+"""Runs the workloads against the sandbox in its own process, and prints a table of each. `make bench`."""
 
-import json
+import argparse
 import os
+import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from importlib.util import find_spec
 from math import ceil
+from pathlib import Path
 
-import httpx
+import msgspec
 
-from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures
+from tests.bench.compaction import compaction
+from tests.bench.files import files
+from tests.bench.land import landed
+from tests.bench.rollup import RollupFigures
+from tests.bench.serve import sandbox
+from tests.bench.tables import Table, with_section
+from tests.bench.workload import SCATTERED_CELLS, SOURCES, Box, Figures, scattered_cells
 
-LATENCIES_SECONDS = (0.0, 0.08)
+# How many days are landed at which latency: what a page or a partition costs shows in fewer of them too.
+DAYS_AT_LATENCY_SECONDS = {0.0: 365, 0.08: 120}
+# What a backfill costs in requests is the same for each day of `performance_date`.
+DAYS_OF_A_BACKFILL = {"post_date": 365, "performance_date": 90}
 LIMIT, WINDOW_SECONDS = 40, 5.0
 LOADS = 5
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
-
-
-@contextmanager
-def sandbox(*, first_day: date, instances: int, posts_per_day: int, **options: float) -> Iterator[str]:
-    """A sandbox in a process of its own; gives its base URL."""
-    command = [sys.executable, "-m", "tests.bench.serve", "--first-day", str(first_day), "--last-day", str(YESTERDAY)]
-    command += ["--instances", str(instances), "--posts-per-day", str(posts_per_day)]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
 
 
 def box_of(days: int, instances: Sequence[int]) -> Box:
@@ -46,201 +45,205 @@ def box_of(days: int, instances: Sequence[int]) -> Box:
     )
 
 
-@contextmanager
-def landing(
-    means: str, box: Box, *, base_url: str, date_basis: str, cache: str | None = None
-) -> Iterator[list[Figures]]:
-    """Starts a fresh process that lands the box into an empty folder; its figures are there when the block ends."""
-    figures: list[Figures] = []
-    with tempfile.TemporaryDirectory() as root:
-        arguments = [means, base_url, date_basis, root, str(box.start), str(box.end), ",".join(box.instance_ids)]
-        command = [sys.executable, "-m", "tests.bench.land", *arguments]
-        environment = os.environ | ({"XDG_CACHE_HOME": cache} if cache else {})
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
-            yield figures
-            output, _ = child.communicate()
-        if child.returncode:
-            raise SystemExit(f"{' '.join(command)} failed")
-        figures.append(Figures(**json.loads(output.splitlines()[-1])))
-
-
-def landed(means: str, box: Box, *, base_url: str, date_basis: str) -> Figures:
-    """The figures of one such process."""
-    with landing(means, box, base_url=base_url, date_basis=date_basis) as figures:
-        pass
-    return figures[0]
-
-
-def totals(ranges: Sequence[tuple[date, date]], box: Box, *, base_url: str, date_basis: str) -> list[int]:
-    """How many rows each range of days has, by the service's own totals."""
-    with httpx.Client(base_url=base_url, timeout=60) as client:
-        token = client.post("/oauth/token", json=CREDENTIALS).json()["jwt"]
-        client.headers["Authorization"] = f"Bearer {token}"
-        answers = [
-            client.get(
-                "/v2/posts/performance",
-                params={
-                    "startDate": str(start),
-                    "endDate": str(end),
-                    "dateBasis": date_basis,
-                    "instanceIds": list(box.instance_ids),
-                    "pageSize": 1,
-                },
-            )
-            for start, end in ranges
-        ]
-    return [answer.json()["pagination"]["totalItems"] for answer in answers]
-
-
-def least_requests(box: Box, *, base_url: str, date_basis: str) -> int:
-    """The fewest data requests that hold all rows of the box: full pages of the fewest queries."""
-    ranges = [(box.start, box.end)] if date_basis == "post_date" else [(day, day) for day in box.days]
-    return sum(max(1, ceil(total / 100)) for total in totals(ranges, box, base_url=base_url, date_basis=date_basis))
-
-
-def row(*cells: object) -> None:
-    """Prints one row of a table."""
-    shown = [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells]
-    print(f"| {' | '.join(shown)} |", flush=True)
-
-
-def heading(title: str, *columns: str) -> None:
-    """Begins a table."""
-    print(f"\n## {title}\n")
-    row(*columns)
-    row(*["---"] * len(columns))
-
-
-def year() -> None:
-    """A year by each means, side by side."""
-    box = box_of(365, range(8))
-    heading(
-        f"365 days × 8 instances × 20 posts a day: {len(box.days) * 8} partitions",
-        *("table", "latency ms", "by", "requests", "/ least", "wall s", "/ plain", "CPU s", "/ plain", "peak MB"),
-        "ms a partition over the library",
-    )
-    for latency in LATENCIES_SECONDS:
-        with sandbox(first_day=box.start - timedelta(days=30), instances=8, posts_per_day=20, latency=latency) as url:
-            for date_basis, table in SOURCES.items():
-                least = least_requests(box, base_url=url, date_basis=date_basis)
-                by = {
-                    means: landed(means, box, base_url=url, date_basis=date_basis)
-                    for means in ("plain script", "library", "Dagster range run")
-                }
-                yardstick = by["plain script"]
-                for means, found in by.items():
-                    over = (found.seconds - by["library"].seconds) / (len(box.days) * 8) * 1000
-                    row(
-                        *(table, f"{latency * 1000:.0f}", means, found.requests, f"{found.requests / least:.3f}"),
-                        *(found.seconds, found.seconds / yardstick.seconds),
-                        *(found.cpu_seconds, found.cpu_seconds / yardstick.cpu_seconds, f"{found.peak_megabytes:.0f}"),
-                        f"{over:.1f}" if means.startswith("Dagster") else "",
-                    )
-
-
-def rate() -> None:
-    """A service that limits, asked by one process and by two at once."""
-    heading(
-        f"A service that allows {LIMIT} requests in {WINDOW_SECONDS:g} s",
-        *("processes", "requests", "wall s", "least s", "/ least", "refused %"),
-    )
-    for shares in ([range(8)], [range(4), range(4, 8)]):
-        with (
-            tempfile.TemporaryDirectory() as cache,
-            sandbox(
-                first_day=YESTERDAY - timedelta(days=400),
-                instances=8,
-                posts_per_day=20,
-                requests=LIMIT,
-                window=WINDOW_SECONDS,
-            ) as url,
-        ):
-            children = [
-                landing("library, paced", box_of(255, share), base_url=url, date_basis="post_date", cache=cache)
-                for share in shares
-            ]
-            figures = [child.__enter__() for child in children]
-            for child in children:
-                child.__exit__(None, None, None)
-        seconds = max(found[0].seconds for found in figures)
-        requests = sum(found[0].requests + found[0].refused for found in figures)
-        refused = sum(found[0].refused for found in figures)
-        # The last window's requests may all start at its beginning.
-        least = (ceil(requests / LIMIT) - 1) * WINDOW_SECONDS
-        row(len(shares), requests, seconds, least, seconds / least, 100 * refused / requests)
-
-
-def large() -> None:
-    """A day that no single query reaches, and memory that must not grow with the range."""
-    heading("Large answers", "workload", "rows", "requests", "/ least", "peak MB")
-    with sandbox(first_day=YESTERDAY, instances=1, posts_per_day=124_000) as url:
-        box = box_of(1, [0])
-        least = least_requests(box, base_url=url, date_basis="post_date")
-        found = landed("library", box, base_url=url, date_basis="post_date")
-        row(
-            "one day of one instance", found.rows, found.requests, found.requests / least, f"{found.peak_megabytes:.0f}"
-        )
-    for posts_per_day in (17, 86):
-        with sandbox(first_day=YESTERDAY - timedelta(days=729), instances=8, posts_per_day=posts_per_day) as url:
-            box = box_of(730, range(8))
-            least = least_requests(box, base_url=url, date_basis="post_date")
-            found = landed("library", box, base_url=url, date_basis="post_date")
-            row(
-                "two years of 8 instances",
-                found.rows,
-                found.requests,
-                found.requests / least,
-                f"{found.peak_megabytes:.0f}",
-            )
-
-
-def scattered() -> None:
-    """Cells here and there."""
-    heading("60 random cells of 30 days × 8 instances", "table", "requests", "one query a cell", "fewer by")
-    box = box_of(30, range(8))
-    with sandbox(first_day=YESTERDAY - timedelta(days=60), instances=8, posts_per_day=20) as url:
-        for date_basis, table in SOURCES.items():
-            found = landed("library, scattered", box, base_url=url, date_basis=date_basis)
-            row(table, found.requests - 1, found.one_by_one, f"{1 - (found.requests - 1) / found.one_by_one:.0%}")
-
-
-def loading() -> None:
+def loading() -> Table:
     """How long the code location takes to load, beside Dagster itself."""
-    heading(f"Loading, median of {LOADS} processes", "import", "wall s", "/ import dagster")
-    modules = ("dagster", "later_reporting_dagster.definitions")
-    times: dict[str, list[float]] = {module: [] for module in modules}
+    ways = {
+        "import dagster": "import dagster",
+        "import later_reporting_dagster.definitions": "import later_reporting_dagster.definitions",
+        "the same, resolved as a code server does": (
+            "from later_reporting_dagster.definitions import defs; defs.get_repository_def()"
+        ),
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(LOADS):
-        for module in modules:
+        for way, statement in ways.items():
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
-            times[module].append(time.perf_counter() - started)
-    for module in modules:
-        seconds = statistics.median(times[module])
-        row(module, seconds, seconds / statistics.median(times["dagster"]))
+            subprocess.run([sys.executable, "-c", statement], check=True)
+            times[way].append(time.perf_counter() - started)
+    medians = {way: statistics.median(seconds) for way, seconds in times.items()}
+    return Table(
+        title=f"Loading, median of {LOADS} processes",
+        columns=("process", "wall s", "/ import dagster"),
+        rows=[(way, seconds, seconds / medians["import dagster"]) for way, seconds in medians.items()],
+    )
 
 
-def rollup() -> None:
+def rollup() -> Table:
     """Ten million raw rows."""
-    heading("organic_paid_daily", "rows", "wall s", "bare group_by s", "/ bare", "peak MB")
-    sys.stdout.flush()
-    subprocess.run([sys.executable, "-m", "tests.bench.rollup"], check=True)
+    command = [sys.executable, "-m", "tests.bench.rollup"]
+    found = msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout, type=RollupFigures)
+    return Table(
+        title="organic_paid_daily, beside pyarrow's bare group_by over the same columns",
+        columns=("rows", "wall s", "bare wall s", "/ bare", "peak MB"),
+        rows=[(f"{found.rows:,}", found.seconds, found.bare_seconds, found.ratio, f"{found.peak_megabytes:.0f}")],
+    )
+
+
+def scattered() -> Table:
+    """Cells here and there, of a lake that holds all of them already."""
+    box, rows = box_of(30, range(8)), []
+    with sandbox(first_day=YESTERDAY - timedelta(days=60), last_day=YESTERDAY, instances=8, posts_per_day=20) as served:
+        for date_basis, table in SOURCES.items():
+            one_by_one = served.least(scattered_cells(box), date_basis=date_basis).requests
+            with tempfile.TemporaryDirectory() as root:
+                landed("library", box, sandbox=served, date_basis=date_basis, root=root)
+                found = landed("library, scattered", box, sandbox=served, date_basis=date_basis, root=root)
+            # One of them was the token's.
+            fewer = 1 - (found.requests - 1) / one_by_one
+            rows.append((table, found.requests - 1, one_by_one, f"{fewer:.0%}"))
+    return Table(
+        title=f"{SCATTERED_CELLS} random cells of 30 days × 8 instances",
+        columns=("table", "requests", "one query a cell", "fewer by"),
+        rows=rows,
+    )
+
+
+def rate() -> Table:
+    """A service that limits, asked by one process and by two at once."""
+    rows = []
+    for shares in ([range(8)], [range(4), range(4, 8)]):
+        with sandbox(
+            first_day=YESTERDAY - timedelta(days=400),
+            last_day=YESTERDAY,
+            instances=8,
+            posts_per_day=20,
+            requests=LIMIT,
+            window=WINDOW_SECONDS,
+        ) as served:
+            boxes = [box_of(255, share) for share in shares]
+            found = landed("library, paced", *boxes, sandbox=served, date_basis="post_date")
+        # The last window's requests may all start at its beginning.
+        least = (ceil(found.requests / LIMIT) - 1) * WINDOW_SECONDS
+        refused = 100 * found.refused / found.requests
+        rows.append((len(shares), found.requests, found.seconds, least, found.seconds / least, refused))
+    return Table(
+        title=f"A service that allows {LIMIT} requests in {WINDOW_SECONDS:g} s",
+        columns=("processes", "requests", "wall s", "least s", "/ least", "refused %"),
+        rows=rows,
+    )
+
+
+def large() -> Table:
+    """A day that no single query reaches, and memory that must not grow with the range."""
+    rows = []
+    for named, days, instances, posts_per_day in (
+        ("one day of one instance", 1, 1, 124_000),
+        ("two years of 8 instances", 730, 8, 17),
+        ("two years of 8 instances", 730, 8, 86),
+    ):
+        box = box_of(days, range(instances))
+        with sandbox(
+            first_day=box.start, last_day=YESTERDAY, instances=instances, posts_per_day=posts_per_day
+        ) as served:
+            least = served.least([box], date_basis="post_date").requests
+            found = landed("library", box, sandbox=served, date_basis="post_date")
+        rows.append((named, found.rows, found.requests, f"{found.requests / least:.3f}", f"{found.peak_megabytes:.0f}"))
+    return Table(
+        title="Large answers, landed by the library",
+        columns=("posts", "rows", "requests", "/ least", "peak MB"),
+        rows=rows,
+    )
+
+
+def backfill() -> Table:
+    """A backfill as the UI launches it, which becomes a run for each instance or day, all at once."""
+    rows = []
+    first_day = YESTERDAY - timedelta(days=395)
+    with sandbox(first_day=first_day, last_day=YESTERDAY, instances=8, posts_per_day=20) as served:
+        for date_basis, table in SOURCES.items():
+            box = box_of(DAYS_OF_A_BACKFILL[date_basis], range(8))
+            found = landed("Dagster backfill", box, sandbox=served, date_basis=date_basis)
+            least = served.least(found.runs, date_basis=date_basis)
+            assert found.rows == least.rows, f"{found.rows} rows of {least.rows} landed"
+            ratio = f"{found.requests / least.requests:.3f}"
+            rows.append((table, len(box.days), len(found.runs), found.requests, least.requests, ratio, found.seconds))
+    return Table(
+        title="A backfill from the UI, 8 instances × 20 posts a day",
+        columns=("table", "days", "runs", "requests", "least of the runs' boxes", "/ least", "wall s"),
+        rows=rows,
+        note="The wall time is from the start of Dagster's daemon, which has its default settings, to the end of the"
+        " last run; the rollups that follow by themselves run beside.",
+    )
+
+
+def year() -> Table:
+    """A year by each means, side by side."""
+    means = ["plain script", "fast script", "dlt rest_api", "library", "Dagster range run"]
+    if is_without_dlt := find_spec("dlt") is None:
+        means.remove("dlt rest_api")
+    rows = []
+    for latency, days in DAYS_AT_LATENCY_SECONDS.items():
+        box = box_of(days, range(8))
+        first_day = box.start - timedelta(days=30)
+        with sandbox(first_day=first_day, last_day=YESTERDAY, instances=8, posts_per_day=20, latency=latency) as served:
+            for date_basis, table in SOURCES.items():
+                least = served.least([box], date_basis=date_basis)
+                by = {each: landed(each, box, sandbox=served, date_basis=date_basis) for each in means}
+                for each, found in by.items():
+                    assert found.rows == least.rows, f"{each}: {found.rows} rows of {least.rows} landed"
+                    ratio = f"{found.requests / least.requests:.3f}"
+                    compared = _compared(found, plain=by["plain script"], library=by["library"], cells=len(box.cells))
+                    rows.append((table, days, f"{latency * 1000:.0f}", each, found.requests, ratio, *compared))
+    return Table(
+        title="Days × 8 instances × 20 posts a day, by each means",
+        columns=(
+            *("table", "days", "latency ms", "by", "requests", "/ least"),
+            *("wall s", "/ plain", "/ library", "CPU s", "/ plain", "peak MB"),
+            *("ms a partition over the library", "s before the run starts"),
+        ),
+        rows=rows,
+        note="Without dlt, which is not installed: `pip install dlt` adds its rows." if is_without_dlt else "",
+    )
+
+
+def _compared(found: Figures, *, plain: Figures, library: Figures, cells: int) -> Sequence[object]:
+    """What one means took beside two others; the last two columns are Dagster's alone."""
+    over_library = (found.seconds - library.seconds) * 1000 / cells
+    of_dagster = (f"{over_library:.1f}", found.creating_seconds) if found.creating_seconds else ("", "")
+    return (
+        *(found.seconds, found.seconds / plain.seconds, found.seconds / library.seconds),
+        *(found.cpu_seconds, found.cpu_seconds / plain.cpu_seconds, f"{found.peak_megabytes:.0f}"),
+        *of_dagster,
+    )
 
 
 WORKLOADS = {
-    "loading": loading,
-    "rollup": rollup,
+    "year": year,
+    "backfill": backfill,
     "scattered": scattered,
     "large": large,
     "rate": rate,
-    "year": year,
+    "rollup": rollup,
+    "loading": loading,
+    "files": files,
+    "compaction": compaction,
 }
 
 
-def main(names: Sequence[str]) -> None:
+def main() -> None:
     """Runs the named workloads, or all."""
-    for name in names or WORKLOADS:
-        WORKLOADS[name]()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="workload", help=f"of {', '.join(WORKLOADS)}; all by default")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="replaces the workloads' sections in it")
+    given = parser.parse_args()
+    if strangers := set(given.workloads) - set(WORKLOADS):
+        parser.error(f"no such workload: {', '.join(sorted(strangers))}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it started ends with it
+    began = time.perf_counter()
+    for name in given.workloads or WORKLOADS:
+        print(f"{name}:", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        section = WORKLOADS[name]().markdown()
+        section += (
+            f"\n\nMeasured by `python -m tests.bench {name}` in {time.perf_counter() - started:.0f} s:"
+            f" {os.cpu_count()} cores, Python {platform.python_version()}, dagster {version('dagster')}."
+        )
+        print(f"\n{section}\n", flush=True)
+        if given.write:
+            document = given.write.read_text(encoding="utf-8")
+            given.write.write_text(with_section(document, name, section, order=WORKLOADS), encoding="utf-8")
+    print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -6,7 +6,8 @@ little. It makes one range query for `post_date`, and one query a day for `perfo
 
 import asyncio
 from collections import defaultdict
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import datetime
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from later_reporting_dagster.lake import POSTS_SCHEMA
-from tests.bench.workload import CREDENTIALS, Box, Figures
+from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures
 
 CONCURRENCY = 8
 _PROFILE = "creatorProfile"
@@ -28,71 +29,76 @@ _COLUMN = {
 }
 
 
-async def fetch(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """Lands a box, and says what it took."""
+def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
+    """Lands a box."""
+    return Figures(rows=asyncio.run(_land(box, base_url=base_url, date_basis=date_basis, root=root)))
+
+
+async def _land(box: Box, *, base_url: str, date_basis: str, root: Path) -> int:
     in_flight = asyncio.Semaphore(CONCURRENCY)
-    requests = rows = 0
     async with httpx.AsyncClient(base_url=base_url, timeout=60) as client:
         token = (await client.post("/oauth/token", json=CREDENTIALS)).json()["jwt"]
         client.headers["Authorization"] = f"Bearer {token}"
 
-        async def page(start: date, end: date, number: int, direction: str = "ASC") -> Any:
-            nonlocal requests
+        async def page(query: Box, number: int, direction: str = "ASC") -> Any:
             async with in_flight:
-                requests += 1
-                answer = await client.get(
-                    "/v2/posts/performance",
-                    params={
-                        "startDate": str(start),
-                        "endDate": str(end),
-                        "instanceIds": ",".join(box.instance_ids),
-                        "dateBasis": date_basis,
-                        "pageSize": 100,
-                        "pageNumber": number,
-                        "sortProperty": "postDate",
-                        "sortDirection": direction,
-                    },
-                )
+                parameters = parameters_of(query, date_basis, number, direction)
+                answer = await client.get("/v2/posts/performance", params=parameters)
             answer.raise_for_status()
             return msgspec.json.decode(answer.content)
 
-        async def land(start: date, end: date) -> None:
-            nonlocal rows
-            first = await page(start, end, 1)
-            total = first["pagination"]["totalItems"]
-            # What lies beyond the 500 pages of one direction is reached from the other end.
-            beyond = max(0, total - 50_000)
-            rest = await asyncio.gather(
-                *(page(start, end, number) for number in range(2, ceil((total - beyond) / 100) + 1)),
-                *(page(start, end, number, "DESC") for number in range(1, ceil(beyond / 100) + 1)),
-            )
-            cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-            posts = {
-                (post["instanceId"], post["campaignId"], post["postId"]): post
-                for answer in (first, *rest)
-                for post in answer["data"]
-            }
-            for post in posts.values():
-                day = post["postDate"][:10] if date_basis == "post_date" else str(start)
-                cells[day, post["instanceId"]].append(_row(post))
-            for (day, instance_id), cell in cells.items():
-                directory = root / f"date={day}" / f"instance_id={quote(instance_id, safe='')}"
-                directory.mkdir(parents=True, exist_ok=True)
-                table = pa.Table.from_pylist(cell, schema=POSTS_SCHEMA)
-                pq.write_table(table, directory / "part-0.parquet", compression="zstd")
-                rows += len(cell)
+        async def answer(query: Box) -> int:
+            first = await page(query, 1)
+            rest = await asyncio.gather(*(page(query, *each) for each in pages_after(first)))
+            return write([first, *rest], query, date_basis=date_basis, root=root)
 
-        if date_basis == "post_date":
-            await land(box.start, box.end)
-        else:
-            days = iter(box.days)
+        queries = iter(box.queries(date_basis))
 
-            async def work() -> None:
-                for day in days:
-                    await land(day, day)
+        async def work() -> int:
+            return sum([await answer(query) for query in queries])
 
-            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-    return Figures(requests=requests + 1, rows=rows)
+        return sum(await asyncio.gather(*(work() for _ in range(CONCURRENCY))))
+
+
+def parameters_of(query: Box, date_basis: str, number: int, direction: str) -> dict[str, str | int]:
+    """What to ask for a page."""
+    return {
+        "startDate": str(query.start),
+        "endDate": str(query.end),
+        "instanceIds": ",".join(query.instance_ids),
+        "dateBasis": date_basis,
+        "pageSize": 100,
+        "pageNumber": number,
+        "sortProperty": "postDate",
+        "sortDirection": direction,
+    }
+
+
+def pages_after(first: Any) -> list[tuple[int, str]]:
+    """The pages that the first one leaves; what lies beyond 500 pages of one direction comes from the other end."""
+    total = first["pagination"]["totalItems"]
+    beyond = max(0, total - 50_000)
+    return [
+        *((number, "ASC") for number in range(2, ceil((total - beyond) / 100) + 1)),
+        *((number, "DESC") for number in range(1, ceil(beyond / 100) + 1)),
+    ]
+
+
+def write(answers: Iterable[Any], query: Box, *, date_basis: str, root: Path) -> int:
+    """Writes the posts of a query's pages as a file a day and instance; gives how many they are."""
+    posts = {
+        (post["instanceId"], post["campaignId"], post["postId"]): post for answer in answers for post in answer["data"]
+    }
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for post in posts.values():
+        day = post["postDate"][:10] if date_basis == "post_date" else str(query.start)
+        cells[day, post["instanceId"]].append(_row(post))
+    for (day, instance_id), cell in cells.items():
+        directory = root / SOURCES[date_basis] / f"date={day}" / f"instance_id={quote(instance_id, safe='')}"
+        directory.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(cell, schema=POSTS_SCHEMA)
+        pq.write_table(table, directory / "part-0.parquet", compression="zstd")
+    return len(posts)
 
 
 def _row(post: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -93,12 +94,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measures, and prints one row of Markdown: rows, seconds, bare group-by's seconds, ratio, peak MB."""
-    figures = rollup_workload()
-    print(
-        f"| {figures.rows:,} | {figures.seconds:.2f} | {figures.bare_seconds:.2f} | {figures.ratio:.2f}"
-        f" | {figures.peak_megabytes:.0f} |"
-    )
+    """Measures, and prints the figures as JSON."""
+    print(msgspec.json.encode(rollup_workload()).decode())
 
 
 if __name__ == "__main__":

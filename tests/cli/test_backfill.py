@@ -1,13 +1,15 @@
 """`later-reporting backfill`: one run over a box of days × instances, and who failed in it."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, said
-from tests.conftest import INSTANCE_IDS, Service, Truth, parameters, partition_file, problem, stored_rows
+from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, parameters, partition_file, problem, stored_rows
 from tests.defs.conftest import KEYS
 from tests.defs.test_organic_paid import assert_sums
 
@@ -80,6 +82,20 @@ def test_what_failed_is_listed_and_the_rest_has_landed(synced: User, service: Se
         (day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS if instance_id != "007"
     }
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.FAILURE]
+
+
+def test_what_shrinks_is_replaced_when_it_is_accepted(synced: User, service: Service, small_world: World) -> None:
+    wanted = ("backfill", "--asset", "later/post_metrics_daily", *BOX[:2], "--end", BOX[1], "--instances", "007")
+    synced.types(*wanted)
+    before = stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007")
+    service.app = create_app(replace(small_world, posts_per_day=0), options=UNHURRIED)
+    refused = synced.types(*wanted)
+    assert refused.exit_code == 1
+    assert f"failed  post_metrics_daily  2024-03-01|007  {len(before)} posts lie in the lake" in refused.stderr
+    assert "--accept-shrinking" in refused.stderr
+    assert stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007") == before
+    assert synced.types(*wanted, "--accept-shrinking").exit_code == 0
+    assert stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007") == []
 
 
 def test_days_are_rolled_up(synced: User, truth: Truth) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from later_reporting_dagster.cli.bars import progress_bar
-from later_reporting_dagster.defs.progress import Progress
+from later_reporting_dagster.defs.runs.progress import Progress
 
 
 @pytest.mark.parametrize(

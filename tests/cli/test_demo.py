@@ -88,7 +88,7 @@ def test_it_compares_organic_with_paid_by_platform(twice: Twice) -> None:
 
 def test_its_checks_are_told_and_green(twice: Twice) -> None:
     told = [line for line in twice.said.splitlines() if line.startswith(("ok ", "FAIL "))]
-    assert len(told) == 14
+    assert len(told) == 16
     assert all(line.startswith("ok ") for line in told)
 
 

@@ -57,7 +57,10 @@ def test_without_credentials_it_says_what_to_set(user: User, monkeypatch: pytest
     monkeypatch.delenv("LATER_CLIENT_SECRET")
     result = user.types("instances")
     assert result.exit_code == 1
-    assert said(result) == "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
+    assert said(result) == (
+        "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
+        " (LATER_CLIENT_SECRET is empty)"
+    )
 
 
 def test_wrong_credentials_are_one_line_without_secrets(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

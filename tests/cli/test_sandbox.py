@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
-from tests.cli.conftest import environment
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, HOSTILE
+from tests.cli.conftest import environment, said
 
 # The document's own example [S], less the `contentType` that it may not be combined with.
 EXAMPLE = (
@@ -19,13 +22,17 @@ EXAMPLE = (
 CONTENT_TYPES = "&contentType=instagram_reel&contentType=tiktok"
 
 
+def started(*options: str) -> subprocess.Popen[str]:
+    """The command, in a process of its own."""
+    command = [sys.executable, "-m", "later_reporting_dagster.cli", "sandbox", "--port", "0", "--instances", "2"]
+    environment_of_it = {**environment(), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen([*command, *options], env=environment_of_it, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
     """What the command says as it starts; it serves while the tests run, and ends as a Ctrl-C ends it."""
-    command = [sys.executable, "-m", "later_reporting_dagster.cli", "sandbox", "--port", "0", "--instances", "2"]
-    process = subprocess.Popen(
-        command, env={**environment(), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
-    )
+    process = started()
     assert process.stdout is not None
     with process, process.stdout as output:
         yield [output.readline().strip() for _ in range(4)]
@@ -74,3 +81,49 @@ def test_platform_and_content_type_together_are_refused(api: httpx.Client) -> No
 def test_it_serves_as_many_instances_as_it_was_told(api: httpx.Client) -> None:
     listed = api.get("/v2/instances").json()["data"]["instanceIds"]
     assert listed == ["instance_000", "instance_001", "instance_abc", "instance_def"]
+
+
+@pytest.mark.parametrize(("option", "entries"), [("--fault", FAULTS), ("--hostile", HOSTILE)])
+def test_it_lists_the_faults_and_the_hostile_rows_that_there_are(option: str, entries: dict[str, object]) -> None:
+    result = CliRunner().invoke(main, ["sandbox", option, "list"])
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(entries)
+    assert f"{option} list" in CliRunner().invoke(main, ["sandbox", "--help"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--fault", "http-599:0.1"], "'http-599'"),
+        (["--fault", "http-500"], "'http-500'"),
+        (["--fault", "http-500:2"], "http-500"),
+        (["--fault", "http-500:0.7", "--fault", "http-503:0.7"], "1.4"),
+        (["--hostile", "nan:all"], "'nan:all'"),
+    ],
+)
+def test_a_wrong_fault_is_one_line_before_anything_is_served(options: list[str], named: str) -> None:
+    result = CliRunner().invoke(main, ["sandbox", *options])
+    assert result.exit_code != 0
+    assert named in said(result)
+    assert result.stdout == ""
+
+
+def test_with_faults_it_says_at_its_end_how_many_there_were() -> None:
+    options = ["--fault", "http-500:1", "--fault-seed", "7", "--hostile", "newlines:0.5", "--hostile-instances"]
+    process = started(*options)
+    assert process.stdout is not None
+    with process, process.stdout as output:
+        settings = dict(output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(4))
+        with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
+            credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
+            assert [client.post("/oauth/token", json=credentials).status_code for _ in range(3)] == [500, 500, 500]
+            client.headers[FAULTS_HEADER] = "off"
+            token = client.post("/oauth/token", json=credentials).json()["jwt"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            assert ".." in client.get("/v2/instances").json()["data"]["instanceIds"]
+            posts = client.get(EXAMPLE.partition("&")[0] + "&endDate=2024-12-31").json()["data"]
+        process.send_signal(signal.SIGINT)
+        ended = dict(line.split() for line in output)
+        assert process.wait(timeout=20) == 0
+    altered = sum("\r\n" in post["creatorProfile"]["fullName"] for post in posts if post["creatorProfile"]["fullName"])
+    assert ended == {"http-500": "3", "newlines": str(altered)}

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -69,8 +70,12 @@ class Seen:
     path: str
     query: str
     parameters: list[tuple[str, str]]
-    authorization: str | None
+    headers: Headers
     body: bytes
+
+    @property
+    def authorization(self) -> str | None:
+        return self.headers.get("authorization")
 
     @property
     def page(self) -> int:
@@ -99,7 +104,7 @@ class Service:
                 path=request.url.path,
                 query=request.url.query,
                 parameters=request.query_params.multi_items(),
-                authorization=request.headers.get("authorization"),
+                headers=request.headers,
                 body=await request.body(),
             )
         )

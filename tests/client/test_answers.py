@@ -1,6 +1,9 @@
 """What an answer means is decided from status, headers and body alone."""
 
 import json
+import ssl
+import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -20,6 +23,7 @@ from later_reporting_dagster.client.answers import (
     rate_limit_in,
     retry_after,
     server_time_in,
+    why_untrusted,
 )
 from later_reporting_dagster.contract import DateBasis, PostPerformanceQuery
 
@@ -29,7 +33,7 @@ TOKEN = Question("token", is_for_token=True)
 
 
 def meaning(status, *, headers=None, question=POSTS, body=b""):
-    return error_in(Answer(status, headers or {}, body), question, now=NOW, window_seconds=60.0)
+    return error_in(Answer(status, headers or {}, body), question, now=NOW, unsaid_wait_seconds=60.0)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,7 @@ def meaning(status, *, headers=None, question=POSTS, body=b""):
         (400, POSTS, QueryRefused),
         (404, POSTS, QueryRefused),
         (414, POSTS, QueryRefused),
+        (422, POSTS, QueryRefused),
         (401, POSTS, CredentialsRejected),
         (403, POSTS, InstanceForbidden),
         (401, TOKEN, CredentialsRejected),
@@ -51,6 +56,7 @@ def meaning(status, *, headers=None, question=POSTS, body=b""):
         (599, POSTS, Retriable),
         (201, POSTS, ContractBroken),
         (204, POSTS, ContractBroken),
+        (300, POSTS, ContractBroken),
         (301, POSTS, ContractBroken),
         (307, TOKEN, ContractBroken),
         (405, POSTS, ContractBroken),
@@ -63,12 +69,46 @@ def test_each_status_has_one_meaning(status, question, kind):
     assert str(error).startswith(f"{question.text}: HTTP {status}")
 
 
-def test_a_refusal_repeats_what_the_service_said_in_one_short_line():
-    body = json.dumps({"type": "ANL_00422", "title": "Bad\nsort", "detail": "x" * 1000}).encode()
-    text = str(meaning(400, body=body))
-    assert "HTTP 400 ANL_00422 Bad sort xxx" in text
-    assert "\n" not in text
-    assert len(text) < 500
+REDIRECT = "a redirect, which is not followed because the token would go with it. Check the base URL."
+FORESEEN_NOWHERE = "no problem document. The document foresees no such answer: check the base URL."
+
+
+@pytest.mark.parametrize(
+    ("status", "question", "line"),
+    [
+        (
+            401,
+            TOKEN,
+            "token: HTTP 401. Check the client id and secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are right,"
+            " the client is disabled or reaches no instance.",
+        ),
+        (401, POSTS, "posts: HTTP 401 no problem document. Check the credentials."),
+        (
+            403,
+            POSTS,
+            "posts: HTTP 403 no problem document. The credentials do not reach one of these instances: leave it out, or"
+            " ask your account manager for access.",
+        ),
+        (
+            404,
+            POSTS,
+            "posts: HTTP 404 no problem document. Check the parameters, and whether the base URL is right.",
+        ),
+        (300, POSTS, f"posts: HTTP 300, {REDIRECT}"),
+        (399, POSTS, f"posts: HTTP 399, {REDIRECT}"),
+        (299, POSTS, f"posts: HTTP 299 {FORESEEN_NOWHERE}"),
+        (499, POSTS, f"posts: HTTP 499 {FORESEEN_NOWHERE}"),
+        (500, POSTS, "posts: HTTP 500 no problem document"),
+    ],
+)
+def test_each_refusal_is_one_line_that_ends_in_the_next_step(status, question, line):
+    assert str(meaning(status, question=question)) == line
+
+
+@pytest.mark.parametrize(("length", "shown"), [(296, "x" * 296), (297, "x" * 296 + "…")])
+def test_a_refusal_repeats_what_the_service_said_in_one_short_line(length, shown):
+    body = json.dumps({"title": "Bad", "detail": "\n" + "x" * length}).encode()
+    assert str(meaning(500, body=body)) == f"posts: HTTP 500 Bad {shown}"
 
 
 def test_a_forbidden_instance_is_one_of_the_query():
@@ -91,6 +131,7 @@ def test_what_the_token_route_says_is_not_repeated_beyond_its_type():
         (429, {"retry-after": "garbage"}, 60.0),
         (503, {}, None),
         (503, {"retry-after": "2"}, 2.0),
+        (503, {"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT"}, 9.0),
         (500, {}, None),
     ],
 )
@@ -135,10 +176,43 @@ def test_the_rate_limit_of_an_answer(headers, limit):
     assert rate_limit_in(headers) == limit
 
 
-def test_the_clock_of_the_service():
-    assert server_time_in({"date": "Sun, 15 Jun 2025 14:00:00 +0200"}) == datetime(2025, 6, 15, 12, tzinfo=UTC)
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("Sun, 15 Jun 2025 14:00:00 +0200", "2025-06-15T12:00:00+00:00"),
+        ("Sun, 15 Jun 2025 12:00:00 -0000", "2025-06-15T12:00:00+00:00"),  # without a zone
+    ],
+)
+def test_the_clock_of_the_service_is_read_in_utc_whatever_the_zone_of_the_machine(monkeypatch, written, read):
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        set_zone = getattr(time, "tzset", lambda: None)
+        set_zone()
+        clock = server_time_in({"date": written})
+    set_zone()
+    assert clock.isoformat() == read
+
+
+def test_a_service_that_tells_no_clock_has_none():
     assert server_time_in({"date": "now"}) is None
     assert server_time_in({}) is None
+
+
+def untrusted() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+def test_an_untrusted_certificate_is_found_at_the_root_of_an_error():
+    caused, met = OSError("no connection"), OSError("no connection")
+    caused.__cause__ = untrusted()
+    met.__context__ = untrusted()
+    outermost = RuntimeError()
+    outermost.__cause__ = met
+    for error in (untrusted(), caused, met, outermost):
+        assert why_untrusted(error) == "self-signed certificate"
+    assert why_untrusted(OSError("no connection")) is None
 
 
 def test_a_question_names_its_query_briefly():
@@ -155,5 +229,8 @@ def test_a_question_names_its_query_briefly():
         "instances 'i0', 'i1', 'i2', 'i3', 'i4' and 35 more, page 3"
     )
     assert question.instance_ids == query.instance_ids
+    for count, ending in ((5, "'i3', 'i4', page 3"), (6, "'i3', 'i4' and 1 more, page 3")):
+        fewer = replace(query, instance_ids=query.instance_ids[:count])
+        assert question_of(fewer).text.endswith(ending)
     everything = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
     assert question_of(everything).text == "posts of 2024-07-01 to 2024-07-01 by post_date, instances all, page 1"

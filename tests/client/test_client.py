@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,20 +49,17 @@ from tests.client.service import CLIENT_ID, CLIENT_SECRET, jwt, page_body, post,
 THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(250)]
 
 
-def walk(client, query):
-    async def scenario():
-        async with client:
-            return await client.walk(query)
+async def asked_of(client, ask):
+    async with client:
+        return await ask(client)
 
-    return asyncio.run(scenario())
+
+def walk(client, query):
+    return asyncio.run(asked_of(client, lambda client: client.walk(query)))
 
 
 def instances(client):
-    async def scenario():
-        async with client:
-            return await client.instances()
-
-    return asyncio.run(scenario())
+    return asyncio.run(asked_of(client, lambda client: client.instances()))
 
 
 def kinds(events, kind):
@@ -133,10 +131,24 @@ def test_too_many_posts_cost_one_request(service, new_client, july):
     assert len(service.asked()) == 1
 
 
+def test_more_posts_than_are_wanted_at_once_cost_one_request(service, new_client, july):
+    service.posts = THREE_PAGES
+    assert len(asyncio.run(asked_of(new_client(), lambda client: client.walk(july, most_posts=250))).posts) == 250
+    del service.seen[:]
+    with pytest.raises(TooManyPosts) as raised:
+        asyncio.run(asked_of(new_client(), lambda client: client.walk(july, most_posts=249)))
+    assert str(raised.value) == (
+        "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b': 250 items are 3 pages, more than can be"
+        " asked for at once. Ask for fewer days or instances."
+    )
+    assert len(service.asked()) == 1
+
+
 def test_the_last_page_that_can_be_asked_for_is_asked_for(service, new_client, july):
     service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(50_000)]
     walked = walk(new_client(), july)
-    assert (len(walked.posts), walked.pages) == (50_000, 500)
+    # The page from the other end tells that there is none after it.
+    assert (len(walked.posts), walked.pages) == (50_000, 501)
 
 
 def test_what_lies_beyond_the_last_page_is_met_from_the_other_end(service, new_client, july):
@@ -286,7 +298,7 @@ def test_a_fault_that_passes_costs_one_more_request(service, new_client, july, e
 
 @pytest.mark.parametrize(
     ("fault", "seconds"),
-    [("429 in seconds", 7), ("429", 60), ("500", 0.5), ("truncated JSON", 0.5)],
+    [("429 in seconds", 7), ("429", 60 / 64), ("500", 0.5), ("truncated JSON", 0.5)],
 )
 def test_a_retry_waits_as_long_as_the_service_asks_or_as_the_backoff_says(
     service, new_client, july, time, fault, seconds
@@ -297,12 +309,15 @@ def test_a_retry_waits_as_long_as_the_service_asks_or_as_the_backoff_says(
     assert time.now - started == pytest.approx(seconds, abs=0.01)
 
 
-def test_a_429_waits_out_the_window_that_the_service_states(service, new_client, july, time):
-    service.headers = {"X-Ratelimit-Limit": "1000", "X-Ratelimit-Window": "13"}
+@pytest.mark.parametrize(("refusals", "seconds"), [(1, 2), (2, 2 + 4), (7, 2 + 4 + 8 + 16 + 32 + 64 + 128)])
+def test_a_429_waits_for_more_and_more_of_the_window_that_the_service_states(
+    service, new_client, july, time, refusals, seconds
+):
+    service.headers = {"X-Ratelimit-Limit": "1000", "X-Ratelimit-Window": "128"}
     started = time.now
-    service.faults.append(problem(429, "Too Many Requests"))
+    service.faults.extend([problem(429, "Too Many Requests")] * refusals)
     walk(new_client(), july)
-    assert time.now - started == pytest.approx(13, abs=0.01)
+    assert time.now - started == pytest.approx(seconds, abs=0.01)
 
 
 def test_after_a_429_no_other_request_starts_either(service, new_client, july, time):
@@ -358,6 +373,22 @@ def test_a_body_that_is_too_large_is_cut_off_and_asked_for_again(service, new_cl
     service.faults.extend([fault] * 8)
     with pytest.raises(Retriable, match="more than 100000 bytes"):
         walk(new_client(), july)
+
+
+def test_a_body_that_comes_in_pieces_is_put_together_up_to_the_largest(service, new_client, july, monkeypatch):
+    body = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
+    monkeypatch.setattr(client_module, "MAXIMUM_BODY_BYTES", len(body))
+
+    async def pieces():
+        for byte in body:
+            yield bytes([byte])
+
+    async def in_pieces(request):
+        return StreamingResponse(pieces())
+
+    service.faults.append(in_pieces)
+    walked = walk(new_client(), july)
+    assert ([post.post_id for post in walked.posts], walked.retries) == ([1], 0)
 
 
 def test_a_small_body_that_unpacks_to_a_large_one_is_cut_off(service, new_client, july, monkeypatch):
@@ -431,7 +462,49 @@ def test_a_service_that_is_not_there_is_named(new_client, july):
         walk(new_client(base_url=base_url), july)
 
 
+def test_what_takes_time_is_logged(service, new_client, july, time, caplog):
+    caplog.set_level(logging.INFO, logger=client_module.__name__)
+    service.posts = THREE_PAGES
+    service.lie = moving_total(service)
+    service.faults.append(problem(500, "ANL_00500"))
+    walk(new_client(concurrency=1), july)
+    of_july = "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b'"
+    assert caplog.messages == [
+        f"{of_july}, page 1: HTTP 500 ANL_00500 Title for people; again in 0.5 s",
+        f"{of_july}: page 1 says 250 items by 100, page 3 says 251 by 100; all pages again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wait", "logged"), [(0.9, []), (1.0, ["1.0 s until the rate limit has room for the next request"])]
+)
+def test_a_wait_of_a_second_for_the_rate_limit_is_logged(service, new_client, july, time, events, caplog, wait, logged):
+    caplog.set_level(logging.INFO, logger=client_module.__name__)
+    time.now = 0.0  # so that no digit of the wait is lost
+    limiter = RateLimiter(requests=100, clock=time, sleep=time.sleep)
+    limiter.penalize(wait)
+    walk(new_client(limiter=limiter), july)
+    assert caplog.messages == logged
+    assert kinds(events, Waited) == [Waited(wait, "rate limit")]
+
+
 # What does not pass
+
+
+def untrusted(request):
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    raise httpx.ConnectError("no connection") from error
+
+
+def test_a_certificate_that_is_not_trusted_is_final_and_says_what_to_do(new_client, july, events):
+    with pytest.raises(ContractBroken) as raised:
+        walk(new_client(base_url="https://proxied.example.com", transport=httpx.MockTransport(untrusted)), july)
+    assert str(raised.value) == (
+        "token: https://proxied.example.com has a certificate that this machine does not trust: self-signed"
+        " certificate. Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
+    )
+    assert kinds(events, Retried) == []
 
 
 @pytest.mark.parametrize(
@@ -486,6 +559,7 @@ def test_credentials_are_sent_in_the_body_of_the_token_route_only(service, new_c
     (asked,) = service.asked("/oauth/token")
     assert json.loads(asked.body) == {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}
     assert (asked.query, asked.authorization) == ("", None)
+    assert asked.headers["content-type"] == "application/json"
     assert CLIENT_SECRET not in "".join(seen.query for seen in service.seen)
 
 
@@ -524,6 +598,12 @@ def test_a_token_route_that_fails_for_a_while_is_asked_again(service, new_client
     assert (walked.requests, len(service.asked("/oauth/token"))) == (1, 3)
 
 
+def test_an_answer_that_is_no_token_is_not_repeated(service, new_client, july, events):
+    service.token_faults.append(JSONResponse({"jwt": "two w0rds"}))
+    walk(new_client(), july)
+    assert kinds(events, Retried) == [Retried("token: HTTP 200, but not a token", 0.5)]
+
+
 def test_a_token_route_that_is_down_is_not_asked_for_ever(service, new_client, july):
     service.token_faults.extend([problem(500, "ANL_00500")] * 100)
     with pytest.raises(Retriable, match="token: HTTP 500 .* Given up after 8 attempts"):
@@ -541,12 +621,12 @@ def test_every_request_takes_a_turn_of_the_limiter(service, new_client, july, ti
             return await super().acquire(**given)
 
     service.posts = THREE_PAGES
-    service.token_faults.append(problem(500, "ANL_00500"))
+    service.token_faults.extend([problem(500, "ANL_00500")] * 2)
     service.faults.extend([None, problem(500, "ANL_00500"), problem(401, "ANL_00401")])
     limiter = Counting(requests=1000, clock=time, sleep=time.sleep)
     walked = walk(new_client(limiter=limiter, concurrency=1), july)
     assert (walked.requests, walked.retries) == (5, 2)
-    assert turns == len(service.seen) == 5 + 3
+    assert turns == len(service.seen) == 5 + 4
 
 
 def test_a_token_that_is_refused_amid_a_walk_is_renewed_once_for_all(service, new_client, july):
@@ -567,15 +647,21 @@ def test_a_token_that_is_refused_amid_a_walk_is_renewed_once_for_all(service, ne
     service.faults.extend([first_page] + [all_here] * 8)
     walked = walk(new_client(concurrency=8), july)
     assert len(walked.posts) == 1000
-    assert (walked.requests, walked.retries) == (10 + 8, 8)
+    assert (walked.requests, walked.retries) == (11 + 8, 8)
     assert len(service.asked("/oauth/token")) == 2
 
 
-def test_a_fresh_token_that_is_refused_rejects_the_credentials(service, new_client, july):
-    service.faults.extend([problem(401, "ANL_00401")] * 2)
-    with pytest.raises(CredentialsRejected, match="a token fetched just now was refused"):
+def test_one_token_refused_after_the_other_rejects_the_credentials(service, new_client, july):
+    service.faults.extend([problem(401, "ANL_00401")] * 3)
+    with pytest.raises(CredentialsRejected, match="3 tokens were refused, the last one fetched just now"):
         walk(new_client(), july)
-    assert (len(service.asked()), len(service.asked("/oauth/token"))) == (2, 2)
+    assert (len(service.asked()), len(service.asked("/oauth/token"))) == (3, 3)
+
+
+def test_a_fresh_token_that_is_refused_may_have_been_revoked(service, new_client, july):
+    service.posts = THREE_PAGES
+    service.faults.extend([problem(401, "ANL_00401")] * 2)
+    assert len(walk(new_client(), july).posts) == 250
 
 
 def test_tokens_of_three_seconds_are_renewed_before_they_expire(service, new_client, july, time):
@@ -589,8 +675,8 @@ def test_tokens_of_three_seconds_are_renewed_before_they_expire(service, new_cli
     walked = walk(new_client(concurrency=1), july)
     assert len(walked.posts) == 3000
     assert walked.retries == 0
-    # Each is good for 2.7 seconds, in which ten of the thirty pages are asked for.
-    assert len(service.asked("/oauth/token")) == 3
+    # Each is good for 2.7 seconds, in which ten of the thirty-one pages are asked for.
+    assert len(service.asked("/oauth/token")) == 4
 
 
 def test_a_token_is_chosen_when_the_turn_has_come_not_before(service, new_client, july, time):
@@ -647,12 +733,20 @@ def test_instances_that_do_not_add_up_are_an_error(service, new_client):
         instances(new_client())
 
 
-def probe(client):
-    async def scenario():
-        async with client:
-            return await client.probe()
+def test_a_full_page_of_instances_is_one_request(service, new_client):
+    service.instance_ids = [f"i{number}" for number in range(100)]
+    assert len(instances(new_client())) == 100
+    assert len(service.asked("/v2/instances")) == 1
 
-    return asyncio.run(scenario())
+
+def test_a_list_of_instances_that_is_refused_is_named(service, new_client):
+    service.faults.append(problem(404, "ANL_00404"))
+    with pytest.raises(QueryRefused, match=r"^instances, page 1: HTTP 404 ANL_00404 "):
+        instances(new_client())
+
+
+def probe(client):
+    return asyncio.run(asked_of(client, lambda client: client.probe()))
 
 
 def test_a_probe_tells_the_rate_limit_and_the_clock_of_the_service(service, new_client):
@@ -661,6 +755,7 @@ def test_a_probe_tells_the_rate_limit_and_the_clock_of_the_service(service, new_
     assert (probed.limit, probed.window_seconds) == (120, 60.0)
     assert abs((probed.server_time - datetime.now(UTC)).total_seconds()) < 60
     assert len(service.seen) == 2
+    assert dict(service.asked("/v2/instances")[0].parameters) == {"pageSize": "1", "pageNumber": "1"}
 
 
 def test_a_probe_of_a_service_that_tells_nothing(new_client):
@@ -671,7 +766,7 @@ def test_a_probe_of_a_service_that_tells_nothing(new_client):
 
 def test_a_probe_of_something_else_is_an_error(new_client):
     transport = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
-    with pytest.raises(Retriable, match="HTTP 200, but not a page of instances"):
+    with pytest.raises(Retriable, match="^instances, page 1: HTTP 200, but not a page of instances"):
         probe(new_client(transport=transport, credentials=AccessToken("ready")))
 
 
@@ -714,7 +809,7 @@ def test_secrets_are_in_no_error_log_repr_or_event(service, new_client, july, ev
         texts.append(repr(client))
 
     failing(echo)
-    failing(*[problem(401, "ANL_00401", CLIENT_SECRET)] * 2)
+    failing(*[problem(401, "ANL_00401", CLIENT_SECRET)] * 3)
     failing(problem(403, "ANL_00403", CLIENT_SECRET))
     failing(*[problem(500, "ANL_00500", CLIENT_SECRET)] * 8)
     failing(RedirectResponse("/elsewhere"))
@@ -732,6 +827,40 @@ def test_secrets_are_in_no_error_log_repr_or_event(service, new_client, july, ev
     for secret in (CLIENT_SECRET, jwt(ready=True), *service.tokens):
         assert secret not in everything
     assert not re.search(r"Bearer (?!\[hidden\])", everything)
+
+
+def test_a_token_that_an_answer_echoes_in_a_header_is_in_no_log(service, new_client, july, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async def echo(request):
+        return PlainTextResponse("", 500, headers={"X-Request": request.headers["authorization"]})
+
+    service.faults.append(echo)
+    walk(new_client(), july)
+    (token,) = service.tokens
+    assert token not in caplog.text
+    assert "send_request_headers.complete" in caplog.text
+
+
+def test_a_token_that_was_renewed_while_a_request_was_on_its_way_is_not_shown_either(service, new_client, july, events):
+    renewed = asyncio.Event()
+
+    async def late_echo(request):
+        await renewed.wait()
+        return problem(500, "ANL_00500", f"you sent {request.headers['authorization']}")
+
+    async def with_another_token(request):
+        renewed.set()
+
+    service.faults.extend([late_echo, problem(401, "ANL_00401"), with_another_token])
+
+    async def two_walks(client):
+        await asyncio.gather(client.walk(july), client.walk(july))
+
+    asyncio.run(asked_of(new_client(), two_walks))
+    assert len(service.tokens) == 2
+    (retried,) = kinds(events, Retried)
+    assert retried.reason.endswith("you sent Bearer [hidden]")
 
 
 def test_a_proxy_of_the_environment_does_not_stand_before_loopback(service, new_client, july, monkeypatch):

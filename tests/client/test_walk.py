@@ -105,11 +105,13 @@ def test_the_days_of_a_query_are_utc_and_inclusive(post_date):
     assert problem_in(pages_of([post(1, post_date=post_date)])) is None
 
 
-def test_by_performance_date_a_post_may_be_of_any_day():
+def test_by_performance_date_a_post_may_be_of_any_day_that_is_not_later():
     query = PostPerformanceQuery(
         start_date=date(2024, 7, 1), end_date=date(2024, 7, 1), date_basis=DateBasis.PERFORMANCE_DATE
     )
     assert problem_in(pages_of([post(1, post_date=datetime(2021, 1, 1, tzinfo=UTC), instance_id="c")]), query) is None
+    later = post(1, post_date=datetime(2024, 7, 2, tzinfo=UTC))
+    assert problem_in(pages_of([later]), query) == "a row of 2024-07-02T00:00:00+00:00, after 2024-07-01"
 
 
 DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
@@ -251,8 +253,12 @@ def test_pages_are_counted_from_totals():
     ("total_items", "from_the_beginning", "from_the_end"),
     [
         (0, 1, 0),
+        (99, 1, 0),
+        (100, 1, 1),
+        (101, 2, 0),
         (250, 3, 0),
-        (50_000, 500, 0),
+        (300, 3, 1),
+        (50_000, 500, 1),
         (50_001, 500, 2),
         (55_465, 500, 56),
         (99_900, 500, 500),
@@ -266,6 +272,15 @@ def test_what_lies_beyond_500_pages_is_reached_from_the_end(total_items, from_th
         Place(number) for number in range(1, from_the_beginning + 1)
     ]
     assert [place.number for place in places if place.from_the_end] == list(range(1, from_the_end + 1))
+
+
+def test_rows_beyond_a_full_last_page_are_told_by_the_other_end():
+    """A total that leaves out the last page whole is seen by no count of what came."""
+    rows = [post(number, instance_id="a") for number in range(9)]
+    answered = [page_body(rows[n : n + 3], page=n // 3 + 1, page_size=3, total_items=6) for n in (0, 3)]
+    from_the_end = page_body(rows[:5:-1], page=1, page_size=3, total_items=6)
+    pages = [page_from_body(json.dumps(body).encode()) for body in (*answered, from_the_end)]
+    assert problem_of(QUERY, pages[:2], pages[2:]) == "9 rows came of 6"
 
 
 @pytest.mark.parametrize(("total_items", "both_ends"), [(100_001, True), (50_001, False)])

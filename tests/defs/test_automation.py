@@ -10,7 +10,9 @@ import pytest
 from dagster._core.test_utils import freeze_time
 from starlette.requests import Request
 
-from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from later_reporting_dagster.cli.mending import restored
+from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, box_tags
+from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, KEYS, Project, asset_key
 
@@ -91,6 +93,26 @@ def test_a_restatement_requests_the_days_that_changed(
     assert automation.tick() == set()
 
 
+def test_a_version_that_was_put_back_by_hand_requests_its_day(
+    automation: Automation, project: Project, service: Service
+) -> None:
+    partition, lake = Partition(DAYS[1], INSTANCE_IDS[0]), Lake(str(project.root), keep_versions=1)
+    automation.tick()
+    project.fetch(RAW)
+    automation.tick()
+    project.roll_up(ROLLUP)
+    automation.tick()
+    lake.write(RAW, partition, posts_table([]))
+    (fetched,) = lake.versions(RAW, partition)
+    restored(lake, RAW, partition, fetched, instance=project.instance)
+    assert automation.tick() == set()  # it is what was rolled up
+    (emptied,) = lake.versions(RAW, partition)
+    restored(lake, RAW, partition, emptied, instance=project.instance)
+    assert automation.tick() == {DAYS[1]}
+    project.roll_up(ROLLUP, days=[DAYS[1]])
+    assert automation.tick() == set()
+
+
 def test_a_lake_that_was_filled_before_is_rolled_up_once(automation: Automation, project: Project) -> None:
     project.fetch(RAW)
     assert automation.tick() == set(DAYS)
@@ -126,21 +148,30 @@ def test_a_day_that_failed_is_requested_when_its_posts_change(
     assert automation.tick() == {DAYS[0]}
 
 
+@pytest.mark.parametrize(
+    ("job", "asset", "tags"),
+    [
+        ("later_organic_paid", ROLLUP, {RANGE_START_TAG: str(DAYS[0]), RANGE_END_TAG: str(DAYS[-1])}),
+        # A backfill is a run an instance: each would roll the days up again.
+        ("later_posts", RAW, box_tags(DAYS[0], DAYS[-1], KEYS[1:2])),
+    ],
+    ids=["of the rollup", "of another instance's posts"],
+)
 def test_a_change_while_a_run_is_under_way_is_requested_when_it_is_over(
-    automation: Automation, project: Project, service: Service
+    job: str, asset: str, tags: dict[str, str], automation: Automation, project: Project, service: Service
 ) -> None:
     project.fetch(RAW)
     automation.tick()
     project.roll_up(ROLLUP)
     automation.tick()
     under_way = project.instance.create_run_for_job(
-        project.defs.resolve_job_def("later_organic_paid"),
-        asset_selection=frozenset({asset_key(ROLLUP)}),
-        tags={RANGE_START_TAG: str(DAYS[0]), RANGE_END_TAG: str(DAYS[-1])},
+        project.defs.resolve_job_def(job),
+        asset_selection=frozenset({asset_key(asset)}),
+        tags=tags,
         status=dg.DagsterRunStatus.STARTED,
     )
     service.edited = one_engagement_more(DAYS[2], INSTANCE_IDS[0])
-    project.fetch(RAW)
+    project.fetch(RAW, keys=KEYS[:1])
     assert [automation.tick() for _ in range(2)] == [set(), set()]
     project.instance.report_run_canceled(under_way)
     assert automation.tick() == {DAYS[2]}

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.defs.checks import (
+from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
+from later_reporting_dagster.defs.runs.verdicts import (
     PostsFindings,
     due_day,
     freshness_verdict,
@@ -19,7 +20,6 @@ from later_reporting_dagster.defs.checks import (
     reconciliation_verdict,
     rolled_up_verdict,
 )
-from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
 from later_reporting_dagster.rollups import ORGANIC_PAID_DAILY_SCHEMA
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
@@ -37,6 +37,7 @@ ALL_CHECKS = {
             "rows_unique_by_key",
             "rows_belong_to_partition",
             "rates_agree_with_counts",
+            "no_unknown_fields",
             "quarantine_is_empty",
             "newest_due_day_is_present",
         )
@@ -79,6 +80,10 @@ def invent_a_rate(lake: Lake) -> None:
     lake.write(RAW, TAMPERED, table)
 
 
+def meet_what_is_unknown(lake: Lake) -> None:
+    lake.write(RAW, TAMPERED, changed(raw(lake, TAMPERED), "extra", '{"shares":1}'))
+
+
 def set_a_row_aside(lake: Lake) -> None:
     lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
 
@@ -97,6 +102,7 @@ TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]]
     swap_partitions: (RAW, "rows_belong_to_partition", ERROR),
     damage_a_file: (RAW, "rows_belong_to_partition", ERROR),
     invent_a_rate: (RAW, "rates_agree_with_counts", WARN),
+    meet_what_is_unknown: (RAW, "no_unknown_fields", WARN),
     set_a_row_aside: (RAW, "quarantine_is_empty", WARN),
     restate_a_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
     tamper_with_a_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),

@@ -1,6 +1,6 @@
 """The one failure of a run: it names each partition, and stays readable when there are many."""
 
-from later_reporting_dagster.defs.materializations import failure_of
+from later_reporting_dagster.defs.runs.materializations import failure_of
 
 
 def test_each_failed_partition_is_named_with_its_reason_in_order() -> None:

@@ -1,6 +1,7 @@
 """The raw assets, run for real: what landed is told partition by partition, what failed fails alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -11,12 +12,16 @@ from dagster import AssetPartitionStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
+from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.partitions import box_tags
+from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     FIRST_DAY,
     INSTANCE_IDS,
     QUIET_CELL,
+    UNHURRIED,
     Service,
     Truth,
     files,
@@ -143,6 +148,7 @@ def test_an_instance_that_fails_is_red_and_the_others_are_green(
         "rows_unique_by_key": True,
         "rows_belong_to_partition": True,
         "rates_agree_with_counts": True,
+        "no_unknown_fields": True,
         "quarantine_is_empty": True,
         "newest_due_day_is_present": False,
     }
@@ -193,6 +199,102 @@ def test_a_restatement_changes_the_version_of_its_partition_alone(project: Proje
     second = project.fetch("posts_published")
     before, after = project.data_versions(first), project.data_versions(second)
     assert {key for key in after if after[key] != before[key]} == {f"{FIRST_DAY}|{KEYS[0]}"}
+
+
+def test_what_a_restatement_changed_is_metadata_of_its_partition(project: Project, service: Service) -> None:
+    first = project.fetch("posts_published")
+    assert not any("change/" in name for event in project.materializations(first).values() for name in event.metadata)
+    service.edited = restated(FIRST_DAY, INSTANCE_IDS[0])
+    second = project.fetch("posts_published")
+    told_of = project.materializations(second)
+    found = values(told_of.pop(f"{FIRST_DAY}|{KEYS[0]}"))
+    rows = found["rows"]
+    assert {name: value for name, value in found.items() if name.startswith("change/")} == {
+        "change/rows_added": 0,
+        "change/rows_removed": 0,
+        "change/rows_restated": rows,
+        "change/engagements": rows,
+        "change/impressions": 0,
+        "change/estimated_value_generated": 0.0,
+        "change/paid_engagements": 0,
+        "change/paid_impressions": 0,
+    }
+    assert not any("change/" in name for event in told_of.values() for name in event.metadata)
+
+
+def test_an_answer_that_shrinks_fails_its_partitions_until_the_launchpad_accepts_it(
+    project: Project, service: Service, truth: Truth, small_world: World
+) -> None:
+    asset, instance_id = "post_metrics_daily", INSTANCE_IDS[0]
+    project.fetch(asset, keys=KEYS[:1])
+    before = files(project.root)
+    count = len(truth.partition("performance_date", FIRST_DAY, instance_id))
+    assert count >= 20
+    service.app = create_app(replace(small_world, posts_per_day=0), options=UNHURRIED)
+    result = project.fetch(asset, days=[FIRST_DAY], keys=KEYS[:1])
+    description, metadata = failure(result)
+    reason = metadata["failed_partitions"][f"{FIRST_DAY}|{KEYS[0]}"]
+    assert reason.startswith(f"{count} posts lie in the lake, and the answer has 0: nothing was replaced.")
+    assert reason in description
+    assert project.statuses(asset)[FIRST_DAY, instance_id] is AssetPartitionStatus.FAILED
+    assert files(project.root) == before
+
+    accepted = project.defs.resolve_job_def("later_posts").execute_in_process(
+        instance=project.instance,
+        asset_selection=[asset_key(asset)],
+        partition_key=dg.MultiPartitionKey({"date": str(FIRST_DAY), "instance": KEYS[0]}),
+        run_config={**QUIETLY, "resources": {"later": {"config": {"accept_shrinking": True}}}},
+    )
+    found = values(project.materializations(accepted)[f"{FIRST_DAY}|{KEYS[0]}"])
+    assert (found["rows"], found["change/rows_removed"]) == (0, count)
+    assert found["change/impressions"].endswith(" → not available")
+    assert stored_rows(project.root, asset, FIRST_DAY, instance_id) == []
+
+
+def test_what_the_contract_does_not_know_and_cannot_place_is_told_by_the_run(
+    project: Project, service: Service
+) -> None:
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            row["shares"] = 1
+            row["creatorProfile"]["verified"] = True
+        document["data"][0]["contentType"] = "billboard"
+        if parameters(request)["pageNumber"] == ["1"]:
+            document["data"][1] = {"surprise": True}
+        return document
+
+    service.edited = edited
+    result = project.fetch("posts_published")
+    told = project.evaluations(result)
+    unknown = told["posts_published", "no_unknown_fields"]
+    assert (unknown.passed, unknown.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (unknown.description or "").startswith(
+        "contentType=billboard, creatorProfile.verified, shares came, in 2024"
+    )
+    rows, pages = unknown.metadata["rows"].value, service.data_requests
+    assert unknown.metadata["unknown"].value == {
+        "contentType=billboard": pages,
+        "creatorProfile.verified": rows,
+        "shares": rows,
+    }
+    quarantine = told["posts_published", "quarantine_is_empty"]
+    assert (quarantine.passed, quarantine.description) == (False, "1 rows lie in quarantine")
+    for event in project.materializations(result).values():
+        assert values(event)["bad_rows_without_partition"] == 1
+
+
+def test_versions_are_kept_of_posts_and_rollups(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_KEEP_VERSIONS", "1")
+    keeping = replace(project, defs=definitions(LoadSettings(start_date=FIRST_DAY)))
+    for edited in (None, restated(FIRST_DAY, INSTANCE_IDS[0])):
+        service.edited = edited
+        keeping.fetch("posts_published", days=[FIRST_DAY])
+        keeping.roll_up("organic_paid_by_publish_day", days=[FIRST_DAY])
+    assert len(project.lake.versions("posts_published", Partition(FIRST_DAY, INSTANCE_IDS[0]))) == 1
+    assert project.lake.versions("posts_published", Partition(FIRST_DAY, INSTANCE_IDS[1])) == []
+    assert len(project.lake.versions("organic_paid_by_publish_day", Partition(FIRST_DAY))) == 1
 
 
 def test_an_inverted_range_fails_clearly(project: Project, service: Service) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.ingest.guard import Guard
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import QUIETLY, Project
 
@@ -36,16 +37,32 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "instance_ids": "a,b",
         "lake_root": "memory://lake",
         "requests_per_minute": 60,
+        "shrink_limit_percent": 5,
+        "accept_shrinking": True,
+        "bad_rows_limit_percent": 0,
+        "keep_versions": 3,
     }
     for name, value in wanted.items():
         monkeypatch.setenv(f"LATER_{name.upper()}", str(value))
     resource = LaterReportingResource.from_environment()
     # Until it is used, it knows names of variables and no values: so they reach neither the UI nor a log.
     assert dict(resource) == {
-        name: dg.EnvVar.int(f"LATER_{name.upper()}") if isinstance(value, int) else dg.EnvVar(f"LATER_{name.upper()}")
+        name: value
+        if isinstance(value, bool)
+        else dg.EnvVar.int(f"LATER_{name.upper()}")
+        if isinstance(value, int)
+        else dg.EnvVar(f"LATER_{name.upper()}")
         for name, value in wanted.items()
     }
     assert {name: getattr(in_use(resource), name) for name in wanted} == wanted
+
+
+def test_what_an_answer_may_take_away_is_a_setting() -> None:
+    assert in_use(LaterReportingResource()).guard() == Guard(shrink_limit_percent=50, bad_rows_limit_percent=100)
+    limited = LaterReportingResource(shrink_limit_percent=5, bad_rows_limit_percent=0)
+    assert in_use(limited).guard() == Guard(shrink_limit_percent=5, bad_rows_limit_percent=0)
+    accepted = in_use(LaterReportingResource(shrink_limit_percent=5, accept_shrinking=True))
+    assert accepted.guard() == Guard(shrink_limit_percent=100)
 
 
 def test_the_launchpad_goes_before_the_environment(

@@ -16,6 +16,7 @@ from tests.e2e.dagster_dev import GONE_INSTANCE, GOOD_INSTANCES, DagsterDev, unt
 ASSETS = ("post_metrics_daily", "posts_published", "organic_paid_daily", "organic_paid_by_publish_day")
 CHECKS = (
     "newest_due_day_is_present",
+    "no_unknown_fields",
     "quarantine_is_empty",
     "rates_agree_with_counts",
     "rows_belong_to_partition",

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -32,8 +33,9 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
 )
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.ingest import Failed, Landed, Outcome, Source, ingest
-from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES
+from later_reporting_dagster.ingest.guard import Guard, ShrankTooMuch, TooManyBadRows
+from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, Failed, Landed, Outcome, ingest
+from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
@@ -78,13 +80,14 @@ def ingested(
     root: Path,
     client_secret: str = UNHURRIED.client_secret,
     now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
-    on_delivery: Callable[[], object] = lambda: None,
+    guard: Guard | None = None,
+    on_delivery: Callable[[Outcome], object] = lambda _outcome: None,
 ) -> Ingested:
     outcomes: list[Outcome] = []
 
     def deliver(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        on_delivery()
+        on_delivery(outcome)
 
     async def no_wait(_seconds: float) -> None:
         return
@@ -98,7 +101,13 @@ def ingested(
             sleep=no_wait,
         ) as client:
             await ingest(
-                partitions, source=source, client=client, lake=Lake(str(root)), deliver=deliver, now=lambda: now
+                partitions,
+                source=source,
+                client=client,
+                lake=Lake(str(root)),
+                deliver=deliver,
+                now=lambda: now,
+                guard=guard or Guard(),
             )
 
     asyncio.run(run())
@@ -221,6 +230,26 @@ def test_a_forbidden_instance_costs_its_own_partitions_alone(
     assert result.errors() == {Partition(day, BROKEN): InstanceForbidden for day in DAYS}
     assert all(repr(BROKEN) in str(failed.error) for failed in result.failed.values())
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
+def test_an_instance_given_up_while_the_failure_of_another_is_told_fails_each_of_its_partitions(
+    service: Service, small_world: World, tmp_path: Path
+) -> None:
+    service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=(INSTANCE_IDS[0],)))
+    one, other = INSTANCE_IDS[1:3]
+    *first_days, day_of_both, last_day = DAYS
+    cells = [Partition(day, other) for day in [*first_days, day_of_both]]
+    cells += [Partition(day_of_both, one), Partition(last_day, one)]
+    given_up = threading.Event()
+
+    def hold_up(outcome: Outcome) -> None:
+        if outcome.partition == Partition(last_day, one):
+            given_up.set()
+        elif outcome.partition == Partition(day_of_both, other):
+            given_up.wait(10)
+
+    result = ingested(cells, source=DAILY, base_url=service.base_url, root=tmp_path, on_delivery=hold_up)
+    assert result.failed.keys() == set(cells)
 
 
 def test_where_the_scope_tells_who_is_forbidden_it_costs_two_requests(
@@ -572,6 +601,217 @@ def test_a_field_that_the_contract_does_not_know_is_kept(service: Service, truth
     ]
 
 
+def without(field: str, **given: Any) -> Callable[[Request, Any], Any]:
+    """Takes a field from the rows that have all that is given, wherever they come."""
+
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if given.items() <= row.items():
+                del row[field]
+        return document
+
+    return edited
+
+
+def test_a_homeless_row_is_cleared_when_its_post_comes_again_however_the_window_moved(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    post = next(row for row in truth.day("post_date", DAYS[2]) if row["instanceId"] == INSTANCE_IDS[0])
+    lake = Lake(str(tmp_path))
+    service.edited = without("postDate", **{name: post[name] for name in ("instanceId", "campaignId", "postId")})
+    result = ingested(BOX[:-4], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert {landed.fetched.homeless_rows for landed in result.landed.values()} == {1}
+    (first,) = lake.quarantined(PUBLISHED.asset)
+    assert first.possible == {each for each in BOX[:-4] if each.instance_id == INSTANCE_IDS[0]}
+
+    # The next day's window leaves the first day out: that row is the newer answer's now, and not a second one.
+    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    (second,) = lake.quarantined(PUBLISHED.asset)
+    assert second.possible == {each for each in BOX[4:] if each.instance_id == INSTANCE_IDS[0]}
+
+    service.edited = None
+    ingested(BOX[8:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(PUBLISHED.asset) == []
+
+
+def test_a_homeless_row_that_is_gone_is_cleared_once_all_that_it_may_belong_to_has_landed_again(
+    service: Service, tmp_path: Path
+) -> None:
+    def with_a_surprise(request: Request, document: Any) -> Any:
+        if parameters(request)["pageNumber"] == ["1"]:
+            document["data"][0] = {"surprise": True}
+        return document
+
+    lake = Lake(str(tmp_path))
+    service.edited = with_a_surprise
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    service.edited = None
+    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    (left,) = lake.quarantined(PUBLISHED.asset)
+    assert left.possible == set(BOX[:4])
+    ingested(BOX[:3], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    (left,) = lake.quarantined(PUBLISHED.asset)
+    assert left.possible == {BOX[3]}
+    ingested([BOX[3]], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(PUBLISHED.asset) == []
+
+
+def test_a_homeless_row_of_a_day_is_not_cleared_by_the_same_post_on_another_day(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    first_day, second_day = (
+        [Partition(day, instance_id) for instance_id in INSTANCE_IDS] for day in (FIRST_DAY, DAYS[1])
+    )
+    of_day = {day: {row["postId"] for row in truth.day("performance_date", day)} for day in (FIRST_DAY, DAYS[1])}
+    post_id = min(of_day[FIRST_DAY] & of_day[DAYS[1]])
+    lake = Lake(str(tmp_path))
+    service.edited = without("instanceId", postId=post_id)
+    ingested(first_day, source=DAILY, base_url=service.base_url, root=tmp_path)
+    service.edited = None
+    ingested(second_day, source=DAILY, base_url=service.base_url, root=tmp_path)
+    left = lake.quarantined(DAILY.asset)
+    assert {row.possible for row in left} == {frozenset(first_day)}
+    ingested(first_day, source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(DAILY.asset) == []
+
+
+def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    spoilt = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    count = len(truth.partition("performance_date", FIRST_DAY, INSTANCE_IDS[0]))
+
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]:
+                row["impressions"] = -1
+        return document
+
+    ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    service.edited = edited
+    some = Guard(bad_rows_limit_percent=99)
+    result = ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path, guard=some)
+    assert result.errors() == {spoilt: TooManyBadRows}
+    assert f"{count} of {count} rows of this partition cannot be true" in str(result.failed[spoilt].error)
+    assert files(tmp_path).items() >= before.items()
+    assert {row.partition for row in Lake(str(tmp_path)).quarantined(DAILY.asset)} == {spoilt}
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
+def test_too_many_homeless_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
+    def edited(request: Request, document: Any) -> Any:
+        if parameters(request)["pageNumber"] == ["1"]:
+            document["data"][0] = {"surprise": True}
+        return document
+
+    service.edited = edited
+    guard = Guard(bad_rows_limit_percent=limit)
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path, guard=guard)
+    assert result.errors() == (dict.fromkeys(BOX, TooManyBadRows) if fails else {})
+    assert len(Lake(str(tmp_path)).quarantined(PUBLISHED.asset)) == 1
+
+
+# Answers that take something away
+
+
+def emptied(world: World) -> Any:
+    """The service with the same days and instances, and not one post."""
+    empty = World(
+        first_day=world.first_day,
+        last_day=world.last_day,
+        instances=1,
+        posts_per_day=0,
+        further_instances=INSTANCE_IDS[1:],
+    )
+    return create_app(empty, options=UNHURRIED)
+
+
+def test_an_answer_that_shrinks_too_much_replaces_nothing_until_it_is_accepted(
+    service: Service, small_world: World, truth: Truth, tmp_path: Path
+) -> None:
+    counts = {each: len(truth.partition("performance_date", each.day, each.instance_id or "")) for each in BOX}
+    judged = {each for each, count in counts.items() if count >= 20}
+    assert judged
+    ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    service.app = emptied(small_world)
+    result = ingested(judged, source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == dict.fromkeys(judged, ShrankTooMuch)
+    for partition, failed in result.failed.items():
+        assert str(failed.error).startswith(f"{counts[partition]} posts lie in the lake, and the answer has 0: nothing")
+    assert files(tmp_path) == before
+
+    accepted = ingested(
+        judged, source=DAILY, base_url=service.base_url, root=tmp_path, guard=Guard(shrink_limit_percent=100)
+    )
+    assert all(landed.written.rows == 0 for landed in accepted.landed.values())
+    for partition, landed in accepted.landed.items():
+        assert landed.changes is not None
+        assert (landed.changes.removed, landed.changes.rows_after) == (counts[partition], 0)
+
+
+def test_an_answer_without_any_value_replaces_none(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def valueless(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            for name in row.keys() - {"instanceId", "campaignId", "postId", "postDate", "contentType"}:
+                row[name] = None
+        return document
+
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    ingested([partition], source=DAILY, base_url=service.base_url, root=tmp_path)
+    before = files(tmp_path)
+    service.edited = valueless
+    result = ingested([partition], source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {partition: ShrankTooMuch}
+    assert files(tmp_path) == before
+
+
+def test_what_a_restatement_changed_is_told(service: Service, truth: Truth, tmp_path: Path) -> None:
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    (first, *_) = truth.partition("post_date", FIRST_DAY, INSTANCE_IDS[0])
+
+    def edited(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if row["postId"] == first["post_id"]:
+                row["impressions"] = (row["impressions"] or 0) + 7
+        return document
+
+    landed = ingested([partition], source=PUBLISHED, base_url=service.base_url, root=tmp_path).landed[partition]
+    assert landed.changes is None
+    service.edited = edited
+    landed = ingested([partition], source=PUBLISHED, base_url=service.base_url, root=tmp_path).landed[partition]
+    assert landed.changes is not None
+    assert (landed.changes.added, landed.changes.removed, landed.changes.restated) == (0, 0, 1)
+    assert landed.changes.totals["impressions"].change == 7
+    again = ingested([partition], source=PUBLISHED, base_url=service.base_url, root=tmp_path).landed[partition]
+    assert again.changes is None
+
+
+# Instances that cannot be partitions
+
+
+@both_sources
+def test_an_instance_whose_id_cannot_be_a_partition_fails_alone_and_is_not_asked_for(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    impossible = ["x" * 300, "", "\udcff"]
+    cells = [Partition(day, instance_id) for day in DAYS[:2] for instance_id in impossible]
+    result = ingested([*cells, *BOX], source=source, base_url=service.base_url, root=tmp_path)
+    assert result.failed.keys() == set(cells)
+    assert {type(failed.error) for failed in result.failed.values()} == {ValueError}
+    assert "has room for" in str(result.failed[cells[0]].error)
+    assert_lake_is_true(tmp_path, source, BOX, truth)
+    asked = {name for request in service.requests for name in parameters(request).get("instanceIds", [])}
+    assert asked == set(INSTANCE_IDS)
+
+
+def test_where_no_instance_can_be_a_partition_nothing_is_asked(service: Service, tmp_path: Path) -> None:
+    cells = [Partition(day, "x" * 300) for day in DAYS]
+    assert ingested(cells, source=PUBLISHED, base_url=service.base_url, root=tmp_path).failed.keys() == set(cells)
+    assert service.requests == []
+
+
 # A lake that fails
 
 
@@ -600,6 +840,19 @@ def test_a_quarantine_that_cannot_be_written_fails_its_query(service: Service, t
     assert result.errors() == dict.fromkeys(BOX, LakeUnavailable)
 
 
+@both_sources
+def test_a_partition_whose_quarantine_cannot_be_cleared_fails_alone(
+    source: Source, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    blocked = Partition(DAYS[2], INSTANCE_IDS[0])
+    directory = partition_file(tmp_path / "_quarantine", source.asset, blocked.day, INSTANCE_IDS[0]).parent
+    directory.parent.mkdir(parents=True)
+    directory.write_bytes(b"a file where a directory is due")
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {blocked: LakeUnavailable}
+    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
+
+
 def test_what_failed_stays_as_it_was(service: Service, tmp_path: Path) -> None:
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     before = files(tmp_path)
@@ -618,7 +871,7 @@ def test_outcomes_are_delivered_as_they_come(service: Service, tmp_path: Path) -
         source=DAILY,
         base_url=service.base_url,
         root=tmp_path,
-        on_delivery=lambda: asked.append(service.data_requests),
+        on_delivery=lambda _outcome: asked.append(service.data_requests),
     )
     assert asked[0] < len(days) <= service.data_requests
 

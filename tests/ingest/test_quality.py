@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.ingest.quality import duplicate_keys, null_shares, rates_that_disagree, rows_outside
+from later_reporting_dagster.ingest.quality import (
+    duplicate_keys,
+    null_shares,
+    rates_that_disagree,
+    rows_outside,
+    unknown_fields,
+)
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
 
 DAY = date(2024, 3, 2)
@@ -134,3 +140,21 @@ def test_a_rate_that_its_counts_contradict_is_named(
 @given(st.lists(st.fixed_dictionaries({name: st.none() | st.just(0) for name in METRICS}), min_size=1, max_size=8))
 def test_the_share_of_nulls_counts_no_zero(rows: list[dict[str, Any]]) -> None:
     assert null_shares(posts(*rows)) == {name: sum(row[name] is None for row in rows) / len(rows) for name in METRICS}
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([], {}),
+        ([{"content_type": "instagram_reel", "platform": "instagram"}, {}], {}),
+        ([{"extra": '{"shares":1,"saves":null}'}, {"extra": '{"shares":2}'}, {}], {"shares": 2, "saves": 1}),
+        ([{"extra": '{"creatorProfile":{"verified":true}}'}], {"creatorProfile.verified": 1}),
+        (
+            [{"content_type": "billboard"}, {}, {"platform": "tiktok", "content_type": "tiktok"}],
+            {"contentType=billboard": 1},
+        ),
+        ([{"content_type": ""}], {"contentType=": 1}),
+    ],
+)
+def test_what_the_contract_does_not_know_is_counted_by_name(rows: list[dict[str, Any]], found: dict[str, int]) -> None:
+    assert unknown_fields(posts(*rows)) == found

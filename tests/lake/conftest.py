@@ -1,6 +1,9 @@
 """Lakes to write to, one suite over each kind of storage, and posts to write."""
 
+import os
 import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +38,55 @@ class MovingFileSystem(MemoryFileSystem):
         self.store[path2] = self.store.pop(path1)
 
 
-fsspec.register_implementation("moving", MovingFileSystem, clobber=True)
+class BucketFileSystem(MemoryFileSystem):
+    """An object store: puts are atomic, a listing can be narrowed to a prefix, and tells an ETag."""
+
+    protocol = ("bucket", "s3")
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    requests: ClassVar[list[str]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("bucket://", "memory://"))
+
+    def find(
+        self, path: str, maxdepth: Any = None, withdirs: bool = False, detail: bool = False, prefix: str = "", **_: Any
+    ) -> Any:
+        self.requests.append(f"list {path}/{prefix}")
+        found = {
+            name: {"name": name, "size": file.size, "type": "file", "ETag": f'"{hash(file.getvalue())}"'}
+            for name, file in self.store.items()
+            if name.startswith(f"{path}/{prefix}")
+        }
+        return found if detail else sorted(found)
+
+    def cat_file(self, path: str, *args: Any, **options: Any) -> Any:
+        self.requests.append(f"get {path}")
+        return super().cat_file(path, *args, **options)
+
+    def info(self, path: str, **_: Any) -> Any:
+        raise AssertionError("a request for one file alone")
+
+
+class MuteFileSystem(MemoryFileSystem):
+    """A filesystem that tells of a file its size and nothing else."""
+
+    protocol = "mute"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("mute://", "memory://"))
+
+    def modified(self, path: str) -> datetime:
+        raise NotImplementedError
+
+
+for filesystem in (MovingFileSystem, BucketFileSystem, MuteFileSystem):
+    name = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
+    fsspec.register_implementation(name, filesystem, clobber=True)
 
 
 @pytest.fixture(params=["file", "memory", "moving"])
@@ -76,3 +127,19 @@ def files_of(directory: Path) -> dict[str, bytes]:
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
+
+
+@contextmanager
+def unreadable(paths: Iterable[Path]) -> Iterator[None]:
+    """Has files hold nothing that could be read, while by size and time they are what they were."""
+    stored = {path: (path.read_bytes(), path.stat()) for path in paths if path.exists()}
+
+    def put(path: Path, data: bytes, status: os.stat_result) -> None:
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    for path, (data, status) in stored.items():
+        put(path, bytes(len(data)), status)
+    yield
+    for path, (data, status) in stored.items():
+        put(path, data, status)

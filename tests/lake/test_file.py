@@ -1,4 +1,6 @@
 from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, PartitionDamaged, content_hash_of
-from later_reporting_dagster.lake.file import facts_of, from_parquet, is_faithful, to_parquet
+from later_reporting_dagster.lake.file import content_hashes_of, facts_of, from_parquet, is_faithful, to_parquet
 from tests.lake.conftest import rows, steady
 
 SCHEMA = pa.schema(
@@ -71,6 +73,17 @@ def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, ob
     assert parquet_of(padded) == parquet_of(table)
 
 
+@steady
+@given(st.lists(ROWS, max_size=4))
+def test_slices_of_one_table_have_the_hashes_and_the_files_of_tables_of_their_own(groups: list[list[Any]]) -> None:
+    alone = [table_of(values) for values in groups]
+    whole = table_of([row for values in groups for row in values])
+    starts = accumulate(map(len, groups), initial=0)
+    slices = [whole.slice(start, len(values)) for start, values in zip(starts, groups, strict=False)]
+    assert content_hashes_of(slices) == content_hashes_of(alone) == [content_hash_of(table) for table in alone]
+    assert [parquet_of(table) for table in slices] == [parquet_of(table) for table in alone]
+
+
 def test_the_hash_of_a_table_is_this_one_whatever_the_version_of_anything() -> None:
     table = table_of(
         [
@@ -85,6 +98,8 @@ def test_the_hash_does_not_depend_on_where_blocks_of_rows_begin_in_memory() -> N
     table = rows(70_000)  # more than one block
     assert content_hash_of(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == content_hash_of(table)
     assert content_hash_of(table.slice(0, 69_999)) != content_hash_of(table)
+    few = table.slice(69_990)
+    assert content_hashes_of([few, table, few]) == [content_hash_of(each) for each in (few, table, few)]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +148,12 @@ def test_any_reader_finds_the_exact_schema_in_a_file_with_and_without_rows() -> 
 
 def test_a_small_file_is_small() -> None:
     assert len(parquet_of(rows(20))) < 4_000
+
+
+@pytest.mark.parametrize(("count", "codec"), [(0, "SNAPPY"), (20, "SNAPPY"), (256, "SNAPPY"), (257, "ZSTD")])
+def test_a_file_is_compressed_for_speed_when_it_is_small_and_for_size_when_it_is_large(count: int, codec: str) -> None:
+    footer = pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).metadata
+    assert {footer.row_group(0).column(column).compression for column in range(footer.num_columns)} == {codec}
 
 
 def test_a_schema_of_fewer_columns_reads_just_those_in_its_own_order() -> None:

@@ -13,8 +13,10 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
     Lake,
+    LakeUnavailable,
     Partition,
     PartitionDamaged,
+    Written,
     content_hash_of,
     partition_path,
 )
@@ -56,6 +58,50 @@ def test_the_same_rows_again_change_nothing_not_even_the_facts(lake: Lake) -> No
     )
 
 
+def test_partitions_written_together_come_to_what_they_come_to_alone(lake: Lake) -> None:
+    tables = {Partition(date(2024, 1, day), "a"): rows(day - 1) for day in (3, 1, 2)}
+    same, other, new = tables
+    lake.write("posts", same, tables[same])
+    lake.write("posts", other, rows(9))
+    facts = {"fetched_at": "now"}
+
+    written = lake.write_all("posts", tables, facts=facts)
+
+    assert written == {
+        partition: Written(
+            lake.url("posts", partition), table.num_rows, stored.bytes, content_hash_of(table), partition != same
+        )
+        for partition, table in tables.items()
+        if (stored := lake.facts("posts", partition))
+    }
+    assert [stored.facts for partition in (same, other, new) if (stored := lake.facts("posts", partition))] == [
+        {},
+        facts,
+        facts,
+    ]
+    assert all(lake.read("posts", [each], schema=POSTS_SCHEMA).equals(table) for each, table in tables.items())
+    assert lake.write_all("posts", {}) == {}
+
+
+def test_of_partitions_written_together_one_that_cannot_be_leaves_the_others_to_themselves(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    tables = {Partition(date(2024, 1, 3), name): rows(3, instance_id=name) for name in ("a", "b", "c")}
+    in_the_way = tmp_path / "posts" / "date=2024-01-03" / "instance_id=b"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("", encoding="utf-8")
+
+    written = lake.write_all("posts", tables)
+
+    assert {name for name in tables if isinstance(written[name], LakeUnavailable)} == {Partition(DAY.day, "b")}
+    assert lake.partitions("posts") == [Partition(DAY.day, "a"), Partition(DAY.day, "c")]
+
+
+def test_a_partition_whose_id_cannot_be_one_keeps_all_that_come_with_it_from_being_written(lake: Lake) -> None:
+    with pytest.raises(ValueError, match="cannot be empty"):
+        lake.write_all("posts", {DAY: rows(), Partition(DAY.day, ""): rows()})
+    assert lake.partitions("posts") == []
+
+
 def test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file(lake: Lake) -> None:
     assert lake.partitions("posts") == []
     assert lake.facts("posts", DAY) is None
@@ -78,6 +124,62 @@ def test_read_gives_the_partitions_that_exist_in_the_order_asked(lake: Lake) -> 
     assert table.column("instance_id").to_pylist() == [
         day for day in ("2024-01-05", "2024-01-03", "2024-01-01") for _ in range(2)
     ]
+
+
+def test_days_are_read_one_after_the_other_with_their_partitions_apart(lake: Lake) -> None:
+    days = [date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 2)]
+    written = {
+        Partition(day, instance_id): rows(number, instance_id=instance_id)
+        for number, (day, instance_id) in enumerate([(days[0], "b"), (days[0], "a"), (days[2], "a")])
+    }
+    for partition, table in written.items():
+        lake.write("posts", partition, table)
+    asked = [*reversed(days), days[0]]
+    read = list(lake.read_days("posts", asked, schema=POSTS_SCHEMA))
+    assert [day.day for day in read] == asked
+    assert [[partition.instance_id for partition in day.tables] for day in read] == [["a"], [], ["a", "b"], ["a", "b"]]
+    for day in read:
+        assert all(table.equals(written[partition]) for partition, table in day.tables.items())
+        assert day.unread == {}
+    assert [day.day for day in lake.read_days("posts", schema=POSTS_SCHEMA)] == [days[0], days[2]]
+    assert list(lake.read_days("posts", [], schema=POSTS_SCHEMA)) == []
+    assert list(lake.read_days("other", schema=POSTS_SCHEMA)) == []
+
+
+def test_what_cannot_be_read_is_told_with_its_day_and_stops_no_other(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    days = [date(2024, 1, number) for number in range(1, 5)]
+    for day in days[:3]:
+        for instance_id in ("a", "b"):
+            lake.write("posts", Partition(day, instance_id), rows(2))
+    Path(lake.url("posts", Partition(days[1], "a"))).write_bytes(b"no Parquet")
+    (tmp_path / "posts" / f"date={days[3]}").write_bytes(b"a file where a directory is due")
+    first, damaged, third, unlisted = lake.read_days("posts", days, schema=POSTS_SCHEMA)
+    assert [[partition.instance_id for partition in day.tables] for day in (first, damaged, third, unlisted)] == [
+        ["a", "b"],
+        ["b"],
+        ["a", "b"],
+        [],
+    ]
+    assert not first.unread
+    assert not third.unread
+    ((partition, error),) = damaged.unread.items()
+    assert partition == Partition(days[1], "a")
+    assert isinstance(error, PartitionDamaged)
+    ((partition, unavailable),) = unlisted.unread.items()
+    assert partition == Partition(days[3])
+    assert isinstance(unavailable, LakeUnavailable)
+
+
+def test_a_day_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    partitions = [Partition(date(2024, 1, number), "a") for number in range(1, 5)]
+    for partition in partitions:
+        lake.write("posts", partition, rows(2))
+    days = lake.read_days("posts", schema=POSTS_SCHEMA)
+    assert len(next(days).tables) == 1
+    lake.write("posts", partitions[1], rows(7))
+    assert next(days).tables[partitions[1]].num_rows == 7
 
 
 def test_partitions_are_listed_sorted_and_by_day(lake: Lake) -> None:
@@ -257,11 +359,25 @@ def test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_
     assert [row.query for row in lake.quarantined("posts", days=[])] == ["two"]
 
 
+def test_bad_rows_that_tell_no_partition_say_which_they_may_belong_to(lake: Lake) -> None:
+    bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
+    possible = {Partition(date(2024, 1, day), name) for day in (3, 9) for name in (*ODD_IDS, "\udcff")}
+    lake.quarantine_query("posts", bad, query="q", possible=possible)
+    assert [(row.raw, row.partition, row.possible) for row in lake.quarantined("posts")] == [
+        ("{}", None, possible),
+        ("[]", None, possible),
+    ]
+    lake.quarantine_query("posts", bad[:1], query="q")
+    assert [row.possible for row in lake.quarantined("posts")] == [frozenset()]
+    assert lake.quarantine_query("posts", [], query="q", possible=possible) is None
+    assert lake.quarantined("posts") == []
+
+
 def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     where = lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert where is not None
-    for text in ("{", "[]\n", '{"reason": "r"}\n'):
+    for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n', '{"possible": 5}\n', '{"possible": {"x": ["a"]}}\n'):
         Path(where).write_text(text, encoding="utf-8")
         with pytest.raises(PartitionDamaged, match="is damaged"):
             lake.quarantined("posts")

@@ -6,7 +6,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id, partition_path
-from later_reporting_dagster.lake.partition import partition_of
+from later_reporting_dagster.lake.partition import (
+    compacted_directory,
+    compacted_of,
+    compacted_path,
+    month_of,
+    partition_of,
+)
 from tests.lake.conftest import steady
 
 DAY = date(2024, 1, 3)
@@ -27,6 +33,8 @@ def test_any_instance_id_survives_as_one_safe_name(instance_id: str) -> None:
     partition = Partition(DAY, instance_id)
     directory = partition_path("posts", partition).removeprefix("posts/").removesuffix("/part-0.parquet")
     assert partition_of(directory) == partition
+    path = compacted_path("posts", month_of(DAY), instance_id).removeprefix(f"{compacted_directory('posts')}/")
+    assert compacted_of(path) == (date(2024, 1, 1), instance_id)
 
 
 @steady
@@ -91,6 +99,33 @@ def test_paths_name_the_day_and_where_there_is_one_the_instance() -> None:
 )
 def test_a_directory_that_the_lake_does_not_make_is_no_partition(directory: str) -> None:
     assert partition_of(directory) is None
+
+
+def test_a_compacted_month_lies_where_other_readers_do_not_look() -> None:
+    path = compacted_path("posts", date(2024, 1, 1), "a/b")
+    assert path == "_compacted/posts/month=2024-01/instance_id=a%2Fb/part-0.parquet"
+    assert compacted_path("rollup", date(1, 12, 1), None) == "_compacted/rollup/month=0001-12/part-0.parquet"
+    assert compacted_of("month=0001-12/part-0.parquet") == (date(1, 12, 1), None)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "month=2024-01",
+        "month=2024-13/part-0.parquet",
+        "month=202401/part-0.parquet",
+        "date=2024-01/part-0.parquet",
+        "month=2024-01/part-1.parquet",
+        "month=2024-01/instance_id=/part-0.parquet",
+        "month=2024-01/instance_id=a b/part-0.parquet",
+        "month=2024-01/a/part-0.parquet",
+        "month=2024-01/instance_id=a/deeper/part-0.parquet",
+        "2024-01/instance_id=a/part-0.parquet",
+    ],
+)
+def test_a_path_that_compaction_does_not_make_is_no_month(path: str) -> None:
+    assert compacted_of(path) is None
 
 
 def test_partitions_sort_by_day_then_instance() -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import METRICS, CreatorProfile, Kind, Post, page_from_body
-from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_table
+from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_table, posts_tables
 from tests.lake.conftest import post, steady
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -109,3 +109,13 @@ def test_many_posts_are_one_chunk_and_those_of_one_key_keep_their_order() -> Non
     assert {column.num_chunks for column in table.columns} == {1}
     in_order = sorted(many, key=lambda one: one.key)
     assert table.column("impressions").to_pylist() == [one.impressions for one in in_order]
+
+
+@steady
+@given(st.lists(st.lists(posts, max_size=3), max_size=4))
+def test_tables_made_together_are_those_made_alone(groups: list[list[Post]]) -> None:
+    together = posts_tables(dict(enumerate(groups)))
+    assert list(together) == list(range(len(groups)))
+    for table, members in zip(together.values(), groups, strict=True):
+        table.validate(full=True)
+        assert table.equals(posts_table(members), check_metadata=True)

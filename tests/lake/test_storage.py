@@ -2,11 +2,13 @@ import errno
 import os
 import resource
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, storage_at, without_credentials
-from tests.lake.conftest import DAY, MovingFileSystem, files_of, rows
+from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, Storage, storage_at, without_credentials
+from tests.lake.conftest import DAY, BucketFileSystem, MovingFileSystem, MuteFileSystem, files_of, rows
 
 
 def failing(number: int) -> Callable[..., Any]:
@@ -78,6 +80,82 @@ def test_a_write_that_fails_leaves_the_partition_and_no_stage(
     with pytest.raises(LakeUnavailable, match=r"cannot write .*Input/output error.*Next step"):
         lake.write("posts", DAY, rows(3))
     assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("stop", ["fsync", "rename"])
+def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselves_and_no_stage(
+    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storage_at(str(tmp_path), {})
+    home, name = {"fsync": (os, "fsync"), "rename": (Path, "replace")}[stop]
+    done, calls = getattr(home, name), count()
+    monkeypatch.setattr(home, name, lambda *given: failing(errno.EIO)() if next(calls) == 1 else done(*given))
+
+    failed = storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=lambda _path, _staged: None)
+
+    assert list(failed) == ["b/file"]
+    assert files_of(tmp_path) == {"a/file": b"a", "c/file": b"c"}
+
+
+def test_a_writer_that_is_interrupted_leaves_what_was_and_no_stage(tmp_path: Path) -> None:
+    storage = storage_at(str(tmp_path), {})
+
+    def interrupt(path: str, _staged: bytes) -> None:
+        if path == "b/file":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=interrupt)
+    assert files_of(tmp_path) == {"a/file": b"a"}
+
+
+def test_nothing_is_shown_before_it_is_durable_nor_told_before_its_place_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[tuple[str, str]] = []
+    sync, replace, root = os.fsync, Path.replace, tmp_path / "new" / "lake"
+
+    def note_sync(descriptor: int) -> None:
+        log.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path).as_posix()))
+        sync(descriptor)
+
+    def note_replace(stage: Path, target: Path) -> Path:
+        log.append(("show", stage.relative_to(tmp_path).as_posix()))
+        return replace(stage, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    storage = storage_at(str(root), {})
+    storage.write_all({"t/a/file": b"a", "t/b/file": b"b"}, check=lambda path, _: log.append(("check", path)))
+
+    # The root's own place, the files, their check and their rename, and each directory on the way to them, once.
+    stages = [path for what, path in log if what == "show"]
+    assert [Path(stage).parent.as_posix() for stage in stages] == ["new/lake/t/a", "new/lake/t/b"]
+    assert log == [
+        ("sync", "."),
+        ("sync", "new"),
+        *(("sync", stage) for stage in stages),
+        ("check", "t/a/file"),
+        ("show", stages[0]),
+        ("check", "t/b/file"),
+        ("show", stages[1]),
+        ("sync", "new/lake/t/a"),
+        ("sync", "new/lake/t"),
+        ("sync", "new/lake"),
+        ("sync", "new/lake/t/b"),
+    ]
+
+
+def test_a_file_whose_directory_is_not_durable_is_told_as_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(str(tmp_path))
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: failing(errno.EIO)() if stat.S_ISDIR(os.fstat(number).st_mode) else sync(number)
+    )
+    with pytest.raises(LakeUnavailable, match=r"cannot write .*Input/output error.*Next step"):
+        lake.write("posts", DAY, rows(3))
 
 
 def test_a_full_disk_leaves_the_partition_and_no_stage(tmp_path: Path) -> None:
@@ -252,3 +330,72 @@ def test_a_place_on_a_local_disk_is_shown_as_a_path_that_can_be_opened(tmp_path:
     lake = Lake(f"file://{tmp_path}/lake")
     lake.write("posts", DAY, rows())
     assert Path(lake.url("posts", DAY)).is_file()
+
+
+PATHS = ["posts/date=2024-01-01/a", "posts/date=2024-01-02/a", "posts/date=2024-01-02/b"]
+
+
+def put(storage: Storage, path: str, data: bytes) -> None:
+    storage.write(path, data, check=lambda staged: None)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
+def test_versions_are_of_the_files_that_are_there_and_change_with_them(kind: str, tmp_path: Path) -> None:
+    storage = storage_at(f"{kind}://{tmp_path}", {})
+    assert storage.versions(PATHS) == {}
+    for path in PATHS[1:]:
+        put(storage, path, b"one")
+    before = storage.versions(PATHS)
+    assert before.keys() == set(PATHS[1:])
+    assert [version.bytes for version in before.values()] == [3, 3]
+    assert all(version.identity for version in before.values())
+    assert storage.versions(PATHS) == before
+    assert storage.versions(PATHS[1:2]) == {PATHS[1]: before[PATHS[1]]}
+
+    # Of another size, because a clock of files may not tick in between.
+    put(storage, PATHS[1], b"three")
+    after = storage.versions(PATHS)
+    assert after[PATHS[1]].identity != before[PATHS[1]].identity
+    assert after[PATHS[2]] == before[PATHS[2]]
+
+
+def test_only_a_version_that_rests_on_time_tells_it(tmp_path: Path) -> None:
+    for kind, told in (("file", True), ("memory", True), ("bucket", False), ("mute", False)):
+        storage = storage_at(f"{kind}://{tmp_path}", {})
+        put(storage, PATHS[0], b"one")
+        (version,) = storage.versions(PATHS).values()
+        assert (version.modified is not None) is told
+        assert version.modified is None or abs(version.modified - time.time()) < 60
+        assert (version.identity is None) is (kind == "mute")
+
+
+AWARE = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("details", "identity", "modified"),
+    [
+        ({"ETag": '"abc"', "LastModified": AWARE}, '3-"abc"', None),  # s3fs
+        ({"etag": "CJ=", "mtime": AWARE, "md5Hash": "m"}, "3-CJ=", None),  # gcsfs
+        ({"etag": '"0x8D"', "last_modified": AWARE, "creation_time": AWARE}, '3-"0x8D"', None),  # adlfs
+        ({"mtime": AWARE}, "3-1704067200.0", 1704067200.0),  # sftp
+        ({"mtime": AWARE.replace(tzinfo=None)}, "3-1704067200.0", 1704067200.0),
+        ({"mtime": 1704067200.25}, "3-1704067200.25", 1704067200.25),
+        ({"ETag": "", "mtime": 7}, "3-7", 7.0),
+        ({"modify": "20240101000000", "created": AWARE}, None, None),  # when it was made says nothing of its content
+    ],
+)
+def test_a_version_is_what_each_filesystem_calls_it(
+    details: dict[str, Any], identity: str | None, modified: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = storage_at("mute://versions", {})
+    monkeypatch.setattr(MuteFileSystem, "info", lambda self, path: {"name": path, "size": 3, **details})
+    (version,) = storage.versions(PATHS[:1]).values()
+    assert (version.bytes, version.identity, version.modified) == (3, identity, modified)
+
+
+def test_versions_that_cannot_be_asked_for_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = storage_at("bucket://user:hunter2@host/lake", {})
+    monkeypatch.setattr(BucketFileSystem, "find", failing(errno.EIO))
+    with pytest.raises(LakeUnavailable, match=r"cannot list bucket://host/lake/posts/date=2024-01-0.*Input/output"):
+        storage.versions(PATHS)

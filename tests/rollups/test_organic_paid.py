@@ -245,6 +245,11 @@ def altered(table: pa.Table, name: str, value: object) -> pa.Table:
         ("paid_impressions", 0, "paid_impressions is not available in the posts and 0 in the rollup"),
         ("organic_impressions_posts", 1, "organic_impressions_posts is 2 in the posts and 1 in the rollup"),
         ("organic_estimated_value", 3.76, "organic_estimated_value is 3.75 in the posts and 3.76 in the rollup"),
+        (
+            "organic_estimated_value",
+            None,
+            "organic_estimated_value is 3.75 in the posts and not available in the rollup",
+        ),
     ],
 )
 def test_each_total_that_differs_is_told_in_a_sentence(name: str, value: object, sentence: str) -> None:
@@ -254,6 +259,21 @@ def test_each_total_that_differs_is_told_in_a_sentence(name: str, value: object,
     rollup = organic_paid_daily(posts)
     assert totals_that_differ(posts, rollup) == []
     assert totals_that_differ(posts, altered(rollup, name, value)) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("value", "difference", "is_told"),
+    [
+        (1.0, 2.5e-6, False),  # of two posts, each rounded to the millionth
+        (1.0, 3.5e-6, True),
+        (1e9, 1.5e-3, False),  # the last digits of a float that large
+        (1e9, 3e-3, True),
+    ],
+)
+def test_money_may_differ_by_what_rounding_comes_to(value: float, difference: float, is_told: bool) -> None:
+    posts = posts_of(row(estimated_value_generated=value), row(estimated_value_generated=value))
+    rollup = altered(organic_paid_daily(posts), "organic_estimated_value", 2 * value + difference)
+    assert bool(totals_that_differ(posts, rollup)) is is_told
 
 
 def test_a_group_that_is_missing_is_told() -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.checks import Verdict
 from later_reporting_dagster.defs.partitions import partition_key
-from later_reporting_dagster.lake import LakeUnavailable, Partition, PartitionDamaged
+from later_reporting_dagster.defs.runs.metadata import written_metadata
+from later_reporting_dagster.defs.runs.verdicts import Verdict
+from later_reporting_dagster.lake import LakeUnavailable, Partition, PartitionDamaged, Written
 
 # A description is read by people; the metadata holds all of them.
 DESCRIBED_FAILURES = 20
@@ -29,12 +30,39 @@ def log_materialization(
 ) -> None:
     """Records that a partition is there, its content hash as data version and, for a rollup, what it was made from."""
     context.log_event(
-        dg.AssetMaterialization(
-            asset_key=context.asset_key,
-            partition=partition_key(partition),
-            metadata=dict(metadata),
-            tags={"dagster/data_version": data_version, **(provenance or {})},
+        _materialization(
+            context.asset_key, partition, data_version=data_version, metadata=metadata, provenance=provenance
         )
+    )
+
+
+def report_change_by_hand(
+    instance: dg.DagsterInstance, asset: str, partition: Partition, written: Written, *, how: Mapping[str, Any]
+) -> None:
+    """The same of a partition that no run has changed, and `how` it was: what is made from it follows all the same."""
+    instance.report_runless_asset_event(
+        _materialization(
+            dg.AssetKey(["later", asset]),
+            partition,
+            data_version=written.content_hash,
+            metadata={**written_metadata(written), **how},
+        )
+    )
+
+
+def _materialization(
+    asset_key: dg.AssetKey,
+    partition: Partition,
+    *,
+    data_version: str,
+    metadata: Mapping[str, Any],
+    provenance: Mapping[str, str] | None = None,
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=asset_key,
+        partition=partition_key(partition),
+        metadata=dict(metadata),
+        tags={"dagster/data_version": data_version, **(provenance or {})},
     )
 
 

@@ -1,0 +1,62 @@
+"""`later-reporting backfill`, as a user has it: a Dagster instance with all instances registered, and settings."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+
+from later_reporting_dagster.cli import launch as _launch  # noqa: F401 - with it comes all that the command imports
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.lake import encode_instance_id
+from tests.conftest import UNHURRIED
+from tests.crash.landings import BOX, DAYS
+from tests.crash.nursery import REPOSITORY
+
+DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+
+
+def user_environment(directory: Path, *, base_url: str, lake_root: str) -> dict[str, str]:
+    """The environment of a user whose instance lies in `directory`; nothing of the surrounding settings is in it."""
+    home = directory / "dagster-home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.add_dynamic_partitions(
+            "later_instance", list(dict.fromkeys(encode_instance_id(each.instance_id or "") for each in BOX))
+        )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATER_", "DAGSTER_", "AWS_"))}
+    return kept | {
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "LATER_BASE_URL": base_url,
+        "LATER_CLIENT_ID": UNHURRIED.client_id,
+        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
+        "LATER_LAKE_ROOT": lake_root,
+        "LATER_REQUESTS_PER_MINUTE": "1000000",
+        "XDG_CACHE_HOME": str(directory / "cache"),
+    }
+
+
+def arguments(asset: str) -> list[str]:
+    """What the user types after `later-reporting` for the whole box."""
+    return ["backfill", "--asset", f"later/{asset}", "--start", str(DAYS[0]), "--end", str(DAYS[-1])]
+
+
+def command(*typed: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """`later-reporting` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "later_reporting_dagster.cli", *typed],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment,
+    )
+
+
+def backfill(asset: str) -> None:
+    """The same in this process, with the environment that it has."""
+    main(arguments(asset), standalone_mode=False)

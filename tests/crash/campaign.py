@@ -1,0 +1,268 @@
+"""Kills writers of a lake with SIGKILL at random moments, again and again, and looks at all of it after each kill.
+
+    python -m tests.crash.campaign --kills 300
+
+Three kinds of writer: of synthetic partitions, for the most writes in a life; the ingest library over a real service;
+and `later-reporting backfill`. What they write is restated before each, so that every partition has an old version and
+a new one. After a kill a partition must be one of the versions that there ever were, whole, by the hash it states, no
+older than it was seen before, and not absent once it was present. The next run, undisturbed, must bring all of them to
+the newest version, and the one after it must leave nothing behind of those who died.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of, partition_path
+from tests.conftest import stored_rows
+from tests.crash import backfills, writes
+from tests.crash.landings import BOX, PUBLISHED, SOURCES, VERSIONS, RestatedService, restated_service
+from tests.crash.nursery import Child, nursery
+
+Cell = tuple[str, Partition]
+
+
+class Kind(Protocol):
+    """One kind of writer, with a lake of its own."""
+
+    name: str
+    root: Path
+    cells: list[Cell]
+
+    def start(self, version: int) -> Child:
+        """A process that brings all cells to a version, which is greater than those before."""
+
+    def version_of(self, cell: Cell, *, until: int) -> int | None:
+        """The newest version up to `until` that the cell's rows are; None when they are none of them."""
+
+    def repair(self, version: int) -> list[str]:
+        """Runs once more, undisturbed; what was wrong with that."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What a campaign came to: kills, how many of them left a stage behind, what was looked at, and what was wrong."""
+
+    kind: str
+    kills: int = 0
+    in_a_write: int = 0
+    looked_at: int = 0
+    new: int = 0
+    damaged: list[str] = field(default_factory=list)
+    repaired: int = 0
+
+
+def campaign(kind: Kind, *, kills: int, seed: int) -> Tally:
+    """Kills that many processes of a kind, then lets one finish."""
+    tally, draws, seen = Tally(kind=kind.name), random.Random(seed), dict[Cell, int]()
+    version = 0
+    child, started = kind.start(version), time.monotonic()
+    child.succeed()
+    life = time.monotonic() - started
+    _look(kind, tally, seen, until=version)
+    while tally.kills < kills:
+        version += 1
+        stages = len(writes.stages(kind.root))
+        before = dict(seen)
+        child = kind.start(version)
+        moment = draws.uniform(0, life)
+        time.sleep(moment)
+        if child.kill():
+            tally.kills += 1
+            tally.in_a_write += len(writes.stages(kind.root)) > stages
+        else:
+            life = (life + moment) / 2  # it lived for less than that: the first of them had more to do
+        _look(kind, tally, seen, until=version)
+        tally.new += sum(seen[cell] > before[cell] for cell in before)
+    version += 1
+    behind = {cell for cell in kind.cells if seen.get(cell) != version}
+    tally.damaged += kind.repair(version)
+    _look(kind, tally, seen, until=version)
+    tally.damaged += [f"{cell} was not repaired" for cell in kind.cells if seen.get(cell) != version]
+    tally.repaired = sum(seen.get(cell) == version for cell in behind)
+    writes.age_stages(kind.root)
+    kind.start(version + 1).succeed()
+    tally.damaged += [f"{stage} was left behind" for stage in writes.stages(kind.root)]
+    return tally
+
+
+def _look(kind: Kind, tally: Tally, seen: dict[Cell, int], *, until: int) -> None:
+    """Reads all partitions as the lake's readers do, and notes what is there."""
+    lake = Lake(str(kind.root))
+    present = {(asset, each) for asset in {asset for asset, _ in kind.cells} for each in lake.partitions(asset)}
+    tally.damaged += [f"{cell} is absent" for cell in seen.keys() - present]
+    tally.damaged += [f"{cell} is not one of them" for cell in present - set(kind.cells)]
+    for cell in present:
+        tally.looked_at += 1
+        facts, table = lake.facts(*cell), lake.read(cell[0], [cell[1]], schema=POSTS_SCHEMA)
+        if facts is None or facts.content_hash != content_hash_of(table):
+            tally.damaged.append(f"{cell} does not hold what it states")
+        found = kind.version_of(cell, until=until)
+        if found is None or found < seen.get(cell, 0):
+            tally.damaged.append(f"{cell} holds none of its versions, or an older one: {found}")
+        else:
+            seen[cell] = found
+
+
+class SyntheticWrites:
+    """`Lake.write` of synthetic partitions, as fast as they go."""
+
+    name = "writes"
+    cells: list[Cell] = [(writes.ASSET, partition) for partition in writes.PARTITIONS]
+
+    def __init__(self, root: Path, start: Callable[..., Child]) -> None:
+        self.root = root
+        self._start = start
+
+    def start(self, version: int) -> Child:
+        """Each in an order of its own."""
+        return self._start("write", root=str(self.root), version=version, seed=version)
+
+    def version_of(self, cell: Cell, *, until: int) -> int | None:
+        """Its rows tell the version, and must be just those of it; those of no rows are of all versions."""
+        table = pq.ParquetFile(self.root / partition_path(*cell)).read().cast(POSTS_SCHEMA)
+        version = table["campaign_id"][0].as_py() if len(table) else until
+        return version if version <= until and table.equals(writes.version_of(cell[1], version)) else None
+
+    def repair(self, version: int) -> list[str]:
+        """The same process, in peace."""
+        self.start(version).succeed()
+        return []
+
+
+class Landings:
+    """The ingest library over a service that holds another world each time."""
+
+    name = "ingest"
+    cells: list[Cell] = [(source.asset, partition) for source in SOURCES for partition in BOX]
+
+    def __init__(self, root: Path, start: Callable[[], Child], service: RestatedService) -> None:
+        self.root = root
+        self._service = service
+        self._start = start
+
+    def start(self, version: int) -> Child:
+        """After the service has been restated."""
+        self._service.restate(version)
+        return self._start()
+
+    def version_of(self, cell: Cell, *, until: int) -> int | None:
+        """By comparison with what the service answered to a reader of its own."""
+        asset, partition = cell
+        rows = stored_rows(self.root, asset, partition.day, partition.instance_id or "")
+        versions = range(until, max(-1, until - VERSIONS), -1)
+        return next((each for each in versions if self._service.answers[each % VERSIONS][cell] == rows), None)
+
+    def repair(self, version: int) -> list[str]:
+        """The same process, in peace."""
+        self.start(version).succeed()
+        return []
+
+
+class Backfills(Landings):
+    """The same by `later-reporting backfill`, of one source, because Dagster's events take their time."""
+
+    name = "backfill"
+    cells: list[Cell] = [(PUBLISHED.asset, partition) for partition in BOX]
+
+    def __init__(
+        self, root: Path, start: Callable[[], Child], service: RestatedService, *, environment: dict[str, str]
+    ) -> None:
+        super().__init__(root, start, service)
+        self._environment = environment
+
+    def repair(self, version: int) -> list[str]:
+        """The very command in a process of its own, after which Dagster must know of each partition."""
+        self._service.restate(version)
+        process = backfills.command(*backfills.arguments(PUBLISHED.asset), environment=self._environment)
+        said, _ = process.communicate()
+        with dg.DagsterInstance.from_config(self._environment["DAGSTER_HOME"]) as instance:
+            known = instance.get_materialized_partitions(dg.AssetKey(["later", PUBLISHED.asset]))
+        problems = [f"the run after the kills failed: {said}"] if process.returncode else []
+        return problems if len(known) == len(BOX) else [*problems, f"Dagster knows of {sorted(known)} only"]
+
+
+@contextmanager
+def kinds(directory: Path) -> Iterator[dict[str, Kind]]:
+    """The kinds of writer by name, each with an empty lake in the directory."""
+    with ExitStack() as open_while_used:
+        service = open_while_used.enter_context(restated_service())
+        environment = backfills.user_environment(
+            directory, base_url=service.base_url, lake_root=str(directory / "backfill")
+        )
+
+        def start(kind: str, module: str, **of_children: dict[str, str]) -> Callable[..., Child]:
+            return open_while_used.enter_context(
+                nursery(f"tests.crash.{module}", log=directory / f"{kind}.log", **of_children)
+            ).start
+
+        write = start("writes", "writes")
+        land = start("ingest", "landings")
+        backfill = start("backfill", "backfills", environment=environment)
+        landed = directory / "ingest"
+        found: list[Kind] = [
+            SyntheticWrites(directory / "writes", write),
+            Landings(landed, lambda: land("land", root=str(landed), base_url=service.base_url), service),
+            Backfills(
+                directory / "backfill",
+                lambda: backfill("backfill", asset=PUBLISHED.asset),
+                service,
+                environment=environment,
+            ),
+        ]
+        yield {kind.name: kind for kind in found}
+
+
+def shares(kills: int) -> dict[str, int]:
+    """How many kills each kind gets: the command, which lives long, one in fifteen; the others halve the rest."""
+    backfill = kills // 15
+    ingest = (kills - backfill) // 2
+    return {"writes": kills - backfill - ingest, "ingest": ingest, "backfill": backfill}
+
+
+def summary(tallies: Iterable[Tally]) -> str:
+    """A line for each kind, for people, and one that adds them up."""
+    head = ("kind", "kills", "in a write", "partitions read", "gone on to new", "damaged", "repaired")
+    lines = [
+        (
+            tally.kind,
+            tally.kills,
+            tally.in_a_write,
+            tally.looked_at,
+            tally.new,
+            len(tally.damaged),
+            tally.repaired,
+        )
+        for tally in tallies
+    ]
+    lines.append(("all", *(sum(column) for column in zip(*(line[1:] for line in lines), strict=True))))
+    return "\n".join("  ".join(f"{value:>15}" for value in line) for line in (head, *lines))
+
+
+def main() -> None:
+    """Runs all kinds, prints the summary, and fails when anything was damaged."""
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.campaign", description=__doc__)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, kinds(Path(directory)) as victims:
+        tallies = [campaign(victims[name], kills=kills, seed=given.seed) for name, kills in shares(given.kills).items()]
+    print(summary(tallies))
+    for tally in tallies:
+        for problem in tally.damaged:
+            print(f"{tally.kind}: {problem}", file=sys.stderr)
+    sys.exit(any(tally.damaged for tally in tallies))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What a restatement changed: rows by key, values, and totals in which null is never 0."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.ingest.changes import Totals, changes_between
+from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
+from tests.lake.conftest import post
+
+COUNTS = st.one_of(st.none(), st.integers(0, 2**63 - 1))
+
+
+def posts(*given: dict[str, Any]) -> pa.Table:
+    return posts_table([post(**fields) for fields in given])
+
+
+def test_rows_are_told_apart_by_their_key() -> None:
+    old = posts({"post_id": 1}, {"post_id": 2}, {"post_id": 3, "campaign_id": 8})
+    new = posts({"post_id": 2}, {"post_id": 3, "campaign_id": 7}, {"post_id": 4}, {"post_id": 5})
+    found = changes_between(old, new)
+    assert (found.rows_before, found.rows_after, found.added, found.removed, found.restated) == (3, 4, 3, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"impressions": 1}, {"impressions": 2}),
+        ({"impressions": None}, {"impressions": 0}),
+        ({"cpm": 0.0}, {"cpm": None}),
+        ({"content_type": "instagram_post"}, {"content_type": "instagram_reel"}),
+        ({"extra": None}, {"extra": "{}"}),
+    ],
+)
+def test_another_value_of_whatever_column_is_a_restatement(before: dict[str, Any], after: dict[str, Any]) -> None:
+    same = {"post_id": 1, "impressions": 5}
+    found = changes_between(posts(same, {"post_id": 2, **before}), posts(same, {"post_id": 2, **after}))
+    assert (found.added, found.removed, found.restated) == (0, 0, 1)
+
+
+def test_a_row_with_several_other_values_is_one_restated_row() -> None:
+    old = posts({"post_id": 1, "impressions": 1, "cpm": 1.0}, {"post_id": 2})
+    new = posts({"post_id": 1, "impressions": 2, "cpm": None}, {"post_id": 3})
+    found = changes_between(old, new)
+    assert (found.added, found.removed, found.restated) == (1, 1, 1)
+
+
+def test_totals_are_of_what_adds_up_and_not_available_is_not_0() -> None:
+    old = posts({"post_id": 1, "impressions": 100, "paid_impressions": None, "estimated_value_generated": 0.1})
+    new = posts(
+        {"post_id": 1, "impressions": 223, "paid_impressions": 7, "estimated_value_generated": 0.1},
+        {"post_id": 2, "estimated_value_generated": 0.2},
+    )
+    totals = changes_between(old, new).totals
+    assert totals.keys() == {
+        "engagements",
+        "impressions",
+        "paid_engagements",
+        "paid_impressions",
+        "estimated_value_generated",
+    }
+    assert (totals["impressions"], totals["impressions"].change) == (Totals(100, 223), 123)
+    assert (totals["paid_impressions"], totals["paid_impressions"].change) == (Totals(None, 7), None)
+    assert (totals["engagements"], totals["engagements"].change) == (Totals(None, None), None)
+    assert totals["estimated_value_generated"].change == 0.2
+    gone = changes_between(new, old).totals
+    assert (gone["paid_impressions"], gone["impressions"].change) == (Totals(7, None), -123)
+
+
+def test_totals_may_need_more_than_64_bits() -> None:
+    most = 2**63 - 1
+    old = posts({"post_id": 1, "impressions": most})
+    new = posts({"post_id": 1, "impressions": most}, {"post_id": 2, "impressions": most})
+    assert changes_between(old, new).totals["impressions"] == Totals(most, 2 * most)
+
+
+def test_from_and_to_no_rows() -> None:
+    nothing, some = POSTS_SCHEMA.empty_table(), posts({"post_id": 1, "impressions": 3})
+    filled, emptied = changes_between(nothing, some), changes_between(some, nothing)
+    assert (filled.added, filled.removed, emptied.added, emptied.removed) == (1, 0, 0, 1)
+    assert filled.totals["impressions"] == Totals(None, 3)
+    assert (emptied.values_before, emptied.values_kept, filled.values_before) == (1, 0, 0)
+
+
+def test_values_that_are_kept_are_those_of_metrics_that_had_any() -> None:
+    old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
+    new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
+    found = changes_between(old, new)
+    assert (found.values_before, found.values_kept) == (3, 1)
+
+
+@given(
+    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
+    st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
+)
+def test_changes_are_those_of_dictionaries(
+    before: dict[int, tuple[int | None, str | None]], after: dict[int, tuple[int | None, str | None]]
+) -> None:
+    def table(rows: dict[int, tuple[int | None, str | None]]) -> pa.Table:
+        return posts(
+            *({"post_id": key, "impressions": count, "content_type": kind} for key, (count, kind) in rows.items())
+        )
+
+    def total(rows: dict[int, tuple[int | None, str | None]]) -> int | None:
+        known = [count for count, _ in rows.values() if count is not None]
+        return sum(known) if known else None
+
+    found = changes_between(table(before), table(after))
+    assert found.added == len(after.keys() - before.keys())
+    assert found.removed == len(before.keys() - after.keys())
+    assert found.restated == sum(before[key] != after[key] for key in before.keys() & after.keys())
+    assert found.totals["impressions"] == Totals(total(before), total(after))

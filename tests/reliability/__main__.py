@@ -1,0 +1,146 @@
+"""Does to the ingest library all that a server can do to it, and tabulates what became of the rows.
+
+    python -m tests.reliability --write docs/reliability.md
+
+It ends with 1 when a row was lost, doubled, invented or changed, and says where.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
+from functools import reduce
+from itertools import starmap
+from operator import add
+from pathlib import Path
+
+from later_reporting_dagster.sandbox import FAULTS, HOSTILE
+from tests.bench.tables import Table
+from tests.reliability.trial import LOSES_UNTIL_THE_NEXT_FETCH, Trial, Trials
+
+POSTS_PER_DAY = 24
+SHARE = 0.1
+# A token is asked for but once, and all requests share it; what is slow or huge takes its time.
+SHARES = {"token-route-down": 0.6, "token-revoked": 0.05, "slow": 0.05, "huge-body": 0.05}
+HOSTILE_SHARE = 0.05
+HOSTILE_SHARES = {"megabyte-text": 0.01}
+# Most of a trial is waiting.
+AT_ONCE = 3
+
+COLUMNS = (
+    "injected",
+    "partitions landed",
+    "refused, lake untouched",
+    "rows quarantined",
+    "lost",
+    "doubled",
+    "invented",
+    "changed",
+)
+
+INTRODUCTION = """\
+# Reliability
+
+Each fault below is produced for real: a service on a real port answers so, the ingest library fetches five days of
+four instances of both raw tables from it, and then every partition is held against what the service holds, row for row
+and value for value, by code that shares nothing with the library's own reading. `python -m tests.reliability --write
+docs/reliability.md` makes this page, and fails when a row was lost, doubled, invented or changed.
+
+**Promised.** After any of these a partition equals the service's truth, or it stays as it was and its failure says why
+and what to do. Nothing is written from an answer that does not add up. What was refused lands with the next fetch,
+which asks for just that. A row that cannot be true is set aside with its reason and its JSON, and the rows beside it
+land.
+
+**Not promised.** That an answer is true: a service that reports a wrong number, and the same one in every answer, is
+believed. That nothing is missed at the very moment: an answer of several pages is no snapshot. When a post vanishes and
+another arrives between two pages, no count can show it, and a post that slips over the edge between them is missed
+until the day is fetched again."""
+
+CRASHES = """\
+## Crashes, full disks, two at once
+
+`python -m tests.crash.campaign --kills 300` kills writers with SIGKILL at random moments, reads the whole lake after
+each kill, and tabulates what it found. The tests beside it, in `tests/crash`, fill a disk, take the lake away and let
+two runs write the same partitions at once."""
+
+
+def tables(faults: Mapping[str, Trial], hostile: Mapping[str, Trial]) -> list[Table]:
+    """What was found, for people."""
+    exchanged = faults[LOSES_UNTIL_THE_NEXT_FETCH]
+    return [
+        Table(
+            title="Faults of a server",
+            columns=("fault", "what it does", *COLUMNS),
+            rows=[(f"`{name}`", FAULTS[name].description, *_cells(trial)) for name, trial in faults.items()],
+            note=f"{SHARE:.0%} of all answers are so, {SHARES['slow']:.0%} where they are slow or huge or revoke the"
+            f" token, and {SHARES['token-route-down']:.0%} of those that bring one. Slow is here twice the client's"
+            " time limit, and huge a little more than the 32 MB that it reads. Where posts come and go, those count as"
+            " lost that were there before and after; what arrived or vanished meanwhile may be in or out. After the"
+            " faults, what was refused was fetched again, and where posts come and go, everything was: then all of it"
+            " equalled the truth."
+            f" `{LOSES_UNTIL_THE_NEXT_FETCH}` is the one that no count can show: {exchanged.found.lost} rows were"
+            f" missed until the next fetch, and {exchanged.found_after.lost} after it.",
+        ),
+        Table(
+            title="Hostile rows",
+            columns=("row", "what it is", *COLUMNS),
+            rows=[(f"`{name}`", HOSTILE[name].description, *_cells(trial)) for name, trial in hostile.items()],
+            note=f"{HOSTILE_SHARE:.0%} of all posts are so, {HOSTILE_SHARES['megabyte-text']:.0%} of those of 1 MB."
+            " What is not in quarantine is in the lake as it was sent: values that are odd but possible stay what they"
+            " are.",
+        ),
+    ]
+
+
+def _cells(trial: Trial) -> tuple[int, ...]:
+    return (trial.injected, trial.landed, trial.refused, trial.quarantined, *astuple(trial.found))
+
+
+def failures(name: str, trial: Trial) -> list[str]:
+    """Why a trial breaks the promise; none when it keeps it."""
+    allowed = name == LOSES_UNTIL_THE_NEXT_FETCH
+    found = [f"{name}: {problem}" for problem in trial.problems]
+    if not trial.injected:
+        found.append(f"{name}: nothing was injected")
+    if any(astuple(trial.found)[1:]) or (trial.found.lost and not allowed):
+        found.append(f"{name}: {trial.found}")
+    if trial.found_after:
+        found.append(f"{name}: after one more fetch {trial.found_after}")
+    return found
+
+
+def main() -> None:
+    """Runs all trials, prints their tables or writes the page, and fails when a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, instead of printing it")
+    parser.add_argument("--seeds", type=int, default=4, help="trials of each fault")
+    given = parser.parse_args()
+    trials = Trials(posts_per_day=POSTS_PER_DAY)
+
+    def of_fault(name: str, seed: int) -> Trial:
+        return trials.of_fault(name, share=SHARES.get(name, SHARE), seed=seed)
+
+    def of_hostile_rows(name: str) -> Trial:
+        return trials.of_hostile_rows({name: HOSTILE_SHARES.get(name, HOSTILE_SHARE)}, seed=1)
+
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        # Each fault has seeds of its own, so that not all befall the same requests.
+        numbers = range(len(FAULTS))
+        by_seed = [
+            workers.map(of_fault, FAULTS, [100 * each + seed for each in numbers]) for seed in range(given.seeds)
+        ]
+        hostile = dict(zip(HOSTILE, workers.map(of_hostile_rows, HOSTILE), strict=True))
+        faults = {name: reduce(add, each) for name, each in zip(FAULTS, zip(*by_seed, strict=True), strict=True)}
+    page = "\n\n".join([INTRODUCTION, *(table.markdown() for table in tables(faults, hostile)), CRASHES]) + "\n"
+    if given.write:
+        given.write.write_text(page, encoding="utf-8")
+    else:
+        print(page)
+    broken = [line for found in starmap(failures, (*faults.items(), *hostile.items())) for line in found]
+    print("\n".join(broken), file=sys.stderr, end="\n" * bool(broken))
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

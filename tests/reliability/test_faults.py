@@ -1,0 +1,121 @@
+"""Whatever a server does, no row is lost, doubled, invented or changed: each fault once, and all hostile rows at once.
+
+`python -m tests.reliability` does more of it, and tabulates it.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from later_reporting_dagster.client import client
+from later_reporting_dagster.sandbox import FAULTS, HOSTILE
+from tests.reliability.__main__ import COLUMNS, failures
+from tests.reliability.trial import LOSES_UNTIL_THE_NEXT_FETCH, Trials
+from tests.reliability.truth import Differences, Row, as_stored, can_be_true, differences
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+# More of them than of the command's, because there are fewer answers.
+SHARE = 0.2
+SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
+
+
+@pytest.fixture(scope="module")
+def trials() -> Trials:
+    return Trials(posts_per_day=12)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_costs_no_row(trials: Trials, name: str) -> None:
+    trial = trials.of_fault(name, share=SHARES.get(name, SHARE), seed=1)
+    assert failures(name, trial) == []
+
+
+def test_hostile_rows_land_as_they_are_or_are_set_aside(trials: Trials) -> None:
+    shares = {name: 0.003 if name == "megabyte-text" else 0.03 for name in HOSTILE}
+    trial = trials.of_hostile_rows(shares, seed=1)
+    assert failures("hostile rows", trial) == []
+    assert 0 < trial.quarantined < trial.injected
+
+
+def test_a_client_that_believes_every_page_would_be_found_out(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "problem_of", lambda *pages: None)
+    monkeypatch.setattr(client, "problem_of_page", lambda *page, **more: None)
+    trial = trials.of_fault("page-short", share=0.4, seed=1)
+    assert trial.found.lost > 0
+    assert failures("page-short", trial)
+
+
+def test_the_page_has_each_fault_and_each_hostile_row_with_nothing_lost() -> None:
+    rows: dict[str, list[str]] = {}
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            name, *cells = line.strip("| ").split(" | ")
+            rows[name.strip("`")] = cells
+    assert {name: cells[0] for name, cells in rows.items()} == {
+        name: each.description for registry in (FAULTS, HOSTILE) for name, each in registry.items()
+    }, "write it anew: python -m tests.reliability --write docs/reliability.md"
+    for name, (_, *cells) in rows.items():
+        counts = dict(zip(COLUMNS, map(int, cells), strict=True))
+        assert counts["injected"] > 0, name
+        assert counts["partitions landed"] > 0, name
+        wrong = {column: counts[column] for column in ("lost", "doubled", "invented", "changed")}
+        if name == LOSES_UNTIL_THE_NEXT_FETCH:
+            del wrong["lost"]
+        assert not any(wrong.values()), name
+
+
+POST: Row = {
+    "campaignId": 1,
+    "contentType": "tiktok",
+    "creatorId": 2,
+    "creatorProfile": {"fullName": "Ada", "followers": 3},
+    "engagements": 8500.0,
+    "impressions": 2**53 + 1,
+    "instanceId": "a",
+    "postDate": "2024-02-29T23:59:59.999Z",
+    "postId": 4,
+    "reach": None,
+}
+
+
+def test_the_plain_reading_keeps_null_from_zero_and_what_is_unknown() -> None:
+    stored = as_stored(POST)
+    assert (stored["engagements"], stored["impressions"], stored["paid_engagements"]) == (8500, 2**53 + 1, None)
+    assert (stored["creator_full_name"], stored["creator_handle_name"], stored["platform"]) == ("Ada", None, "tiktok")
+    assert stored["post_date"] == datetime(2024, 2, 29, 23, 59, 59, 999_000, tzinfo=UTC)
+    assert stored["extra"] == {"reach": None, "creatorProfile": {"followers": 3}}
+
+
+def test_each_difference_is_seen() -> None:
+    other = POST | {"postId": 5}
+    stored, due = [as_stored(POST)], [POST]
+    assert differences(stored, due=due, ever=due) == Differences()
+    assert differences([], due=due, ever=due) == Differences(lost=1)
+    assert differences(stored * 3, due=due, ever=due) == Differences(doubled=2)
+    assert differences([*stored, as_stored(other)], due=due, ever=due) == Differences(invented=1)
+    assert differences([*stored, as_stored(other)], due=due, ever=[POST, other]) == Differences()
+    assert differences([as_stored(POST | {"paidEngagements": 0})], due=due, ever=due) == Differences(changed=1)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"postId": 0}, {"postId": -1}, {"impressions": 8500.0}, {"cpe": 1e300}, {"cpe": None},
+        {"postDate": "2024-02-29T00:00:00+14:00"},
+    ],
+)  # fmt: skip
+def test_what_is_odd_can_be_true(odd: Row) -> None:
+    assert can_be_true(POST | odd)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"postId": 2**63}, {"impressions": 8500.5}, {"impressions": -1}, {"impressions": "1240"}, {"cpe": float("nan")},
+        {"cpe": float("inf")}, {"postDate": "2024-02-29T00:00:00.000"}, {"postDate": "2023-02-29T00:00:00.000Z"},
+        {"contentUrl": "\ud83d"},
+    ],
+)  # fmt: skip
+def test_what_the_columns_cannot_hold_cannot_be_true(wrong: Row) -> None:
+    assert not can_be_true(POST | wrong)

@@ -1,0 +1,129 @@
+"""A month through the command, as users type it, from services that fail at random and whose tokens live 3 seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.sandbox import (
+    FaultSettings,
+    FaultySandbox,
+    SandboxOptions,
+    World,
+    create_app,
+    running_sandbox,
+)
+from tests.cli.conftest import User
+from tests.conftest import UNHURRIED
+from tests.reliability import other_server
+from tests.reliability.other_server import OtherServer, Posts
+from tests.reliability.truth import DATE_BASES, Cell, Differences, Row, differences, in_the_lake, rows_of_the_sandbox
+
+FIRST_DAY = date(2024, 2, 1)
+DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(30)]
+TOKEN_SECONDS = 3
+SHARES = {"429": 0.03, "500": 0.03, "503": 0.02, "cut": 0.02, "dropped": 0.02}
+OF_THE_SANDBOX = {
+    "429": "http-429", "500": "http-500", "503": "http-503", "cut": "body-cut", "dropped": "connection-closed",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """A user with an empty Dagster instance and an empty lake."""
+
+    user: User
+    environment: pytest.MonkeyPatch
+
+    def fetches(self, base_url: str, *, client_id: str, client_secret: str) -> Path:
+        """Registers the instances and fetches both raw tables, by commands that all succeed; the lake then."""
+        for name, value in {
+            "LATER_BASE_URL": base_url,
+            "LATER_CLIENT_ID": client_id,
+            "LATER_CLIENT_SECRET": client_secret,
+            "LATER_REQUESTS_PER_MINUTE": "100000",
+        }.items():
+            self.environment.setenv(name, value)
+        # A process of its own would load them from this environment.
+        self.environment.setattr(
+            "later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment())
+        )
+        days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+        for typed in (
+            ("instances", "--sync"),
+            *(("backfill", "--asset", f"later/{asset}", *days) for asset in DATE_BASES),
+        ):
+            result = self.user.types(*typed)
+            assert result.exit_code == 0, result.output
+        return self.user.lake
+
+
+@pytest.fixture
+def reporter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reporter:
+    user = User(home=tmp_path / "dagster-home", lake=tmp_path / "lake")
+    user.home.mkdir()
+    (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+    monkeypatch.setenv("DAGSTER_HOME", str(user.home))
+    monkeypatch.setenv("LATER_LAKE_ROOT", str(user.lake))
+    return Reporter(user, monkeypatch)
+
+
+def assert_equal(lake: Path, truth: Mapping[Cell, list[Row]]) -> None:
+    """Each partition is in the lake and equals the truth, and there is no other."""
+    for cell, rows in truth.items():
+        stored = in_the_lake(lake, cell)
+        assert stored is not None, cell
+        assert differences(stored, due=rows, ever=rows) == Differences(), cell
+    assert len(list(lake.rglob("*.parquet"))) == len(truth)
+
+
+def test_a_month_lands_from_a_sandbox_that_fails_at_random(reporter: Reporter) -> None:
+    world = World(
+        first_day=FIRST_DAY - timedelta(days=20),
+        last_day=DAYS[-1] + timedelta(days=1),
+        seed=4,
+        instances=4,
+        posts_per_day=8,
+    )
+    with running_sandbox(create_app(world, options=UNHURRIED)) as base_url:
+        truth = rows_of_the_sandbox(base_url, days=DAYS, instance_ids=world.instance_ids)
+    app = FaultySandbox(
+        world,
+        faults={OF_THE_SANDBOX[name]: share for name, share in SHARES.items()},
+        settings=FaultSettings(),
+        options=SandboxOptions(requests_per_window=UNHURRIED.requests_per_window, token_lifetime_seconds=TOKEN_SECONDS),
+    )
+    with running_sandbox(app) as base_url:
+        lake = reporter.fetches(base_url, client_id=UNHURRIED.client_id, client_secret=UNHURRIED.client_secret)
+    assert all(app.injected.values()), app.injected
+    assert len(truth) == 2 * 30 * 4
+    assert_equal(lake, truth)
+
+
+def test_a_month_lands_from_another_server_that_fails_at_random(reporter: Reporter) -> None:
+    posts = Posts(
+        first_day=FIRST_DAY - timedelta(days=10), days=45, instance_ids=("north", "007", "a/b c", "Zoë"), seed=1
+    )
+    server = OtherServer(posts, token_seconds=TOKEN_SECONDS, faults=SHARES)
+    with server.running() as base_url:
+        lake = reporter.fetches(base_url, client_id=other_server.CLIENT_ID, client_secret=other_server.CLIENT_SECRET)
+    assert {*server.injected} == {*SHARES}, server.injected
+    assert server.issued > 1
+    assert_equal(
+        lake,
+        {
+            (asset, Partition(day, instance_id)): [row for row in rows if row["instanceId"] == instance_id]
+            for asset, rows_of in (
+                ("posts_published", lambda day: posts.published(day, day)),
+                ("post_metrics_daily", posts.reported),
+            )
+            for day in DAYS
+            for rows in [rows_of(day)]
+            for instance_id in posts.instance_ids
+        },
+    )
