@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from tests.e2e.dagster_dev import DagsterDev
 
 SECONDS = 1000
-PATIENCE = 30 * SECONDS  # a page asks for news by itself, some of it every fifteen seconds
+PATIENCE = 90 * SECONDS  # a page asks for news by itself, some of it every fifteen seconds, and a machine may be busy
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
     "--no-sandbox",
