@@ -20,7 +20,16 @@ from later_reporting_dagster.contract.limits import (
     TOKEN_PATH,
     years_later,
 )
-from later_reporting_dagster.contract.metrics import METRICS, Channel, Kind, Metric
+from later_reporting_dagster.contract.metrics import (
+    DOCUMENT_METRICS,
+    METRICS,
+    Channel,
+    Kind,
+    Metric,
+    metrics_asked_for,
+    metrics_in,
+    metrics_named,
+)
 from later_reporting_dagster.contract.page import (
     InstancesPage,
     Page,
@@ -29,12 +38,21 @@ from later_reporting_dagster.contract.page import (
     instances_page_from_body,
     page_from_body,
 )
-from later_reporting_dagster.contract.post import BadRow, CreatorProfile, Post, post_from_json
+from later_reporting_dagster.contract.post import (
+    BadRow,
+    CreatorProfile,
+    Post,
+    flattener,
+    nested_post_type,
+    post_from_json,
+    post_type,
+)
 from later_reporting_dagster.contract.problem import Problem
 from later_reporting_dagster.contract.query import PostPerformanceQuery
 
 __all__ = [
     "DEFAULT_PAGE_SIZE",
+    "DOCUMENT_METRICS",
     "INSTANCES_PATH",
     "MAXIMUM_CAMPAIGN_IDS",
     "MAXIMUM_PAGE_NUMBER",
@@ -61,9 +79,15 @@ __all__ = [
     "SortDirection",
     "SortProperty",
     "UnreadablePage",
+    "flattener",
     "instances_page_from_body",
+    "metrics_asked_for",
+    "metrics_in",
+    "metrics_named",
+    "nested_post_type",
     "page_from_body",
     "platform_of",
     "post_from_json",
+    "post_type",
     "years_later",
 ]

@@ -6,13 +6,14 @@ field by field: unknown fields are kept, whole floats become counts, and what ca
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import METRICS, Kind
+from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
 
 INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
 EXACT_IN_A_FLOAT = 2**53
@@ -53,25 +54,66 @@ class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, ren
         return (self.instance_id, self.campaign_id, self.post_id)
 
 
+Metrics = tuple[Metric, ...]
+_A_FEW_SELECTIONS = 64
+
+
+def _fields_of(metrics: Metrics) -> list[tuple[str, Any, Any]]:
+    return [
+        (
+            metric.column,
+            (Count if metric.kind.is_whole else float) | None,
+            msgspec.field(default=None, name=metric.api_name),
+        )
+        for metric in metrics
+    ]
+
+
+def _struct(name: str, fields: Sequence[Any]) -> Any:
+    return msgspec.defstruct(
+        name, fields, bases=(PostIdentity,), module=__name__, kw_only=True, forbid_unknown_fields=True
+    )
+
+
+@lru_cache(_A_FEW_SELECTIONS)
+def post_type(metrics: Metrics, /) -> Any:
+    """What a post is of which `metrics` were asked for: a `PostIdentity` and, by its column's name, each of them.
+
+    Its decoder knows no other field, so that what comes without having been asked for is not lost unseen.
+    """
+    return _struct("Post", _fields_of(metrics))
+
+
 if TYPE_CHECKING:
     Post = PostIdentity
 else:
-    Post = msgspec.defstruct(
-        "Post",
-        [
-            (
-                metric.column,
-                (Count if metric.kind is Kind.COUNT else float) | None,
-                msgspec.field(default=None, name=metric.api_name),
-            )
-            for metric in METRICS
-        ],
-        bases=(PostIdentity,),
-        module=__name__,
-        kw_only=True,
-        forbid_unknown_fields=True,
+    Post = post_type(DOCUMENT_METRICS)
+    Post.__doc__ = "A `PostIdentity` and, by its column's name, each metric of the document."
+
+
+@lru_cache(_A_FEW_SELECTIONS)
+def nested_post_type(metrics: Metrics, /) -> Any:
+    """A post as the cursor revision nests it: a `PostIdentity`, and its metrics under `metrics` [C]."""
+    of_metrics = msgspec.defstruct(
+        "MetricsOfPost", _fields_of(metrics), module=__name__, frozen=True, forbid_unknown_fields=True
     )
-    Post.__doc__ = "A `PostIdentity` and, by its column's name, each metric of the metric table."
+    return _struct("NestedPost", [("metrics", of_metrics)])
+
+
+def flattener(metrics: Metrics, /) -> "Callable[[Any], Post]":
+    """Makes of a `nested_post_type` the `post_type` of the same metrics: above this, both revisions are the same."""
+    flat = post_type(metrics)
+    names = [*PostIdentity.__struct_fields__, *(metric.column for metric in metrics)]
+    parts = msgspec.structs.astuple
+    place = nested_post_type(metrics).__struct_fields__.index("metrics")
+
+    def flattened(post: Any) -> Post:
+        values = parts(post)
+        together = (*values[:place], *values[place + 1 :], *parts(values[place]))
+        of_both: Post = flat(**dict(zip(names, together, strict=True)))
+        return of_both
+
+    return flattened
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,25 +132,38 @@ class _FieldError(ValueError):
     """A field's value cannot be what the contract says."""
 
 
-def post_from_json(row: object) -> Post | BadRow:
-    """Reads one element of `data` as parsed by the standard library's JSON: the slow, lenient and exact path."""
+def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS, nested: bool = False) -> Post | BadRow:
+    """Reads one element of `data` as parsed by the standard library's JSON: the slow, lenient and exact path.
+
+    Args:
+        row: the element.
+        metrics: what was asked for. A value of another metric is kept as an unknown field is.
+        nested: whether the metrics lie under `metrics`, as in the cursor revision, and not beside the other fields.
+            What is unknown among them is kept by its name alone, so that both revisions read the same post.
+    """
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a post is an object, not {_kind_of(row)}", raw=_dumps(row))
+    of_metrics = _metric_fields(metrics)
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for name, (attribute, read, required) in _FIELDS.items():
-        value = row.get(name)
-        if value is None:
-            if required:
-                problems.append(f"{name} is missing")
-            continue
-        try:
-            values[attribute] = read(value)
-        except _FieldError as error:
-            problems.append(f"{name} {error}")
-    unknown: dict[str, Any] = {
-        name: value for name, value in row.items() if name not in _FIELDS and name != "creatorProfile"
-    }
+    within: Mapping[str, Any] = row
+    if nested:
+        given = row.get("metrics")
+        within = given if isinstance(given, Mapping) else {}
+        if within is not given and given is not None:
+            problems.append(f"metrics is an object, not {_kind_of(given)}")
+    for fields, holder in ((_FIELDS, row), (of_metrics, within)):
+        for name, (attribute, read, required) in fields.items():
+            value = holder.get(name)
+            if value is None:
+                if required:
+                    problems.append(f"{name} is missing")
+                continue
+            try:
+                values[attribute] = read(value)
+            except _FieldError as error:
+                problems.append(f"{name} {error}")
+    unknown = _unknown(row, within, of_metrics=of_metrics)
     try:
         profile, unknown_of_profile = _creator_profile(row.get("creatorProfile"))
         if unknown_of_profile:
@@ -130,7 +185,20 @@ def post_from_json(row: object) -> Post | BadRow:
             instance_id=values.get("instance_id"),
             post_date=values.get("post_date"),
         )
-    return Post(**values, extra=extra)
+    post: Post = post_type(metrics)(**values, extra=extra)
+    return post
+
+
+def _unknown(row: Mapping[str, Any], within: Mapping[str, Any], *, of_metrics: "_Fields") -> dict[str, Any]:
+    """What a row has beside its fields and, where metrics lie `within` an object of it, beside them in there."""
+    if within is row:
+        return {name: value for name, value in row.items() if name not in _READ_BESIDE and name not in of_metrics}
+    unknown = {name: value for name, value in row.items() if name not in _READ_BESIDE and name != "metrics"}
+    inside = {name: value for name, value in within.items() if name not in of_metrics}
+    # A name that stands for something beside the metrics too is told apart by its place.
+    ambiguous = {name: value for name, value in inside.items() if name in row or name in _READ_BESIDE}
+    unknown |= {name: value for name, value in inside.items() if name not in ambiguous}
+    return unknown | ({"metrics": ambiguous} if ambiguous else {})
 
 
 def _count(value: object) -> int:
@@ -212,12 +280,18 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "content_url": _text,
     "content_image_url": _text,
 }
-_READERS |= {metric.column: _count if metric.kind is Kind.COUNT else _decimal for metric in METRICS}
 
 # API name -> (attribute, reader, required); `creatorProfile` is read apart.
-_FIELDS: dict[str, tuple[str, Callable[[object], Any], bool]] = {
+_Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
+_FIELDS: _Fields = {
     field.encode_name: (field.name, _READERS[field.name], field.required)
-    for field in msgspec.structs.fields(Post)
+    for field in msgspec.structs.fields(PostIdentity)
     if field.name in _READERS
 }
+_READ_BESIDE = frozenset({*_FIELDS, "creatorProfile"})
 _PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
+
+
+@lru_cache(_A_FEW_SELECTIONS)
+def _metric_fields(metrics: Metrics, /) -> _Fields:
+    return {metric.api_name: (metric.column, _count if metric.kind.is_whole else _decimal, False) for metric in metrics}

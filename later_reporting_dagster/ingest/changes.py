@@ -1,4 +1,8 @@
-"""What a restatement changed: pure questions to the rows of a partition before and after."""
+"""What a restatement changed: pure questions to the rows of a partition before and after.
+
+Compared are the columns that both have: a metric that was not asked for before has not changed, nor has one that is not
+asked for any more.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, Kind
+from later_reporting_dagster.contract import metrics_in
 from later_reporting_dagster.lake import POST_KEY
 
 # A sum of 64-bit counts may need more than 64 bits.
@@ -43,7 +47,7 @@ class Changes:
         removed: rows whose key is there no more.
         restated: rows that have another value, of whatever column, under the same key.
         totals: of each metric that adds up, by column.
-        values_before: how many values of metrics there were, rates included.
+        values_before: how many values of metrics there were, of those too that do not add up.
         values_kept: how many there are of the metrics that had any.
     """
 
@@ -58,13 +62,16 @@ class Changes:
 
 
 def changes_between(old: pa.Table, new: pa.Table) -> Changes:
-    """What changes when a partition's rows `old` become `new`, both of the posts' schema."""
+    """What changes when a partition's rows `old` become `new`, both of posts, of whichever metrics."""
+    shared_names = [name for name in new.column_names if name in old.column_names]
+    metrics = metrics_in(shared_names)
+    old, new = old.select(shared_names), new.select(shared_names)
     before = {key: row for row, key in enumerate(_keys(old))}
     shared = [(before[key], row) for row, key in enumerate(_keys(new)) if key in before]
     was, now = (pa.array(rows, pa.int64()) for rows in (zip(*shared, strict=True) if shared else ([], [])))
     # Mostly the same posts are there, in the same order.
     same = len(shared) == old.num_rows == new.num_rows and was.equals(now)
-    had = [metric.column for metric in METRICS if old[metric.column].null_count < old.num_rows]
+    had = [metric.column for metric in metrics if old[metric.column].null_count < old.num_rows]
     return Changes(
         rows_before=old.num_rows,
         rows_after=new.num_rows,
@@ -73,8 +80,8 @@ def changes_between(old: pa.Table, new: pa.Table) -> Changes:
         restated=_restated(old, new) if same else _restated(old.take(was), new.take(now)),
         totals={
             metric.column: Totals(_total(old[metric.column]), _total(new[metric.column]))
-            for metric in METRICS
-            if metric.kind is not Kind.RATE
+            for metric in metrics
+            if metric.kind.adds_up
         },
         values_before=sum(old.num_rows - old[name].null_count for name in had),
         values_kept=sum(new.num_rows - new[name].null_count for name in had),

@@ -3,14 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column
+from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, post_columns
 from later_reporting_dagster.lake.partition import Partition, decode_instance_id, encode_instance_id, partition_path
 
 if TYPE_CHECKING:
     from later_reporting_dagster.lake.compaction import CompactedMonth
     from later_reporting_dagster.lake.file import PartitionDamaged, StoredFacts, content_hash_of
     from later_reporting_dagster.lake.lake import DayRead, Lake, NotReplaced, QuarantinedRow, Review, Written
-    from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, posts_tables, schema_of
+    from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
     from later_reporting_dagster.lake.versions import KeptVersion
 
@@ -35,6 +35,8 @@ __all__ = [
     "decode_instance_id",
     "encode_instance_id",
     "partition_path",
+    "post_columns",
+    "posts_schema",
     "posts_table",
     "posts_tables",
     "schema_of",

@@ -3,10 +3,11 @@
 The definitions show them in the UI, and a code location loads more often than it reads a file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from later_reporting_dagster.contract import METRICS, Kind, Metric
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 
 # All types that the lake's tables have, as Arrow names them.
 ColumnType = Literal["string", "int64", "float64", "timestamp[us, tz=UTC]"]
@@ -25,7 +26,7 @@ class Column:
 
 def type_of(metric: Metric) -> ColumnType:
     """The type of a metric's column, and of its sum's."""
-    return "int64" if metric.kind is Kind.COUNT else "float64"
+    return "int64" if metric.kind.is_whole else "float64"
 
 
 def _key(name: str, type_: ColumnType, description: str) -> Column:
@@ -43,7 +44,7 @@ def _metric(metric: Metric) -> Column:
 
 POST_KEY = ("instance_id", "campaign_id", "post_id")
 
-POST_COLUMNS: tuple[Column, ...] = (
+_IDENTITY = (
     _key("instance_id", "string", "The Later instance that the campaign belongs to; part of the row key"),
     _key("campaign_id", "int64", "The campaign; part of the row key"),
     _key("post_id", "int64", "The post; part of the row key"),
@@ -58,6 +59,13 @@ POST_COLUMNS: tuple[Column, ...] = (
     _fact("creator_profile_image", "string", "Where the creator's picture is"),
     _fact("creator_profile_link", "string", "Where the creator's profile is"),
     _key("post_date", "timestamp[us, tz=UTC]", "When the post was published"),
-    *(_metric(metric) for metric in METRICS),
-    _fact("extra", "string", "JSON of just the fields that the contract does not know; null when there were none"),
 )
+_EXTRA = _fact("extra", "string", "JSON of just the fields that the contract does not know; null when there were none")
+
+
+def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
+    """The columns of posts of which `metrics` were asked for, these in the order of the metric table."""
+    return (*_IDENTITY, *(_metric(metric) for metric in metrics), _EXTRA)
+
+
+POST_COLUMNS = post_columns(DOCUMENT_METRICS)

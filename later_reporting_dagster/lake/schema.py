@@ -1,6 +1,11 @@
-"""The one schema of the lake's posts, so that every file, reader and page of documentation says the same."""
+"""The schemas of the lake's posts, so that every file, reader and page of documentation says the same.
+
+Which metrics were asked for decides which columns a file has, and nothing else does: files of different selections have
+the columns that they share in the same order and of the same types, and read as one table.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -8,8 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.contract import CreatorProfile, Post, platform_of
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, ColumnType
+from later_reporting_dagster.contract import DOCUMENT_METRICS, CreatorProfile, Metric, Post, platform_of
+from later_reporting_dagster.lake.columns import POST_KEY, Column, ColumnType, post_columns
 
 _Group = TypeVar("_Group")
 
@@ -26,26 +31,36 @@ def schema_of(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, _ARROW_TYPES[column.type], column.nullable) for column in columns])
 
 
-POSTS_SCHEMA: pa.Schema = schema_of(POST_COLUMNS)
+@lru_cache
+def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
+    """The schema of posts of which `metrics` were asked for. Read by that of all, any lake of posts is one table."""
+    return schema_of(post_columns(metrics))
 
 
-def posts_table(posts: Sequence[Post]) -> pa.Table:
-    """Posts as rows of `POSTS_SCHEMA`, sorted by `POST_KEY`; text sorts by code point, as Arrow sorts it.
+POSTS_SCHEMA = posts_schema(DOCUMENT_METRICS)
 
-    Nulls stay null and counts stay exact 64-bit integers. Instants are kept to the microsecond, in UTC.
+
+def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS) -> pa.Table:
+    """Posts as rows of `posts_schema(metrics)`, sorted by `POST_KEY`; text sorts by code point, as Arrow sorts it.
+
+    Nulls stay null and counts stay exact 64-bit integers. Instants are kept to the microsecond, in UTC. A metric that
+    a post was not asked for is null.
 
     Raises:
         pyarrow.ArrowInvalid: a value does not fit its column. Posts read by the contract always do.
     """
-    return posts_tables({None: posts})[None]
+    return posts_tables({None: posts}, metrics=metrics)[None]
 
 
-def posts_tables(posts: Mapping[_Group, Sequence[Post]]) -> dict[_Group, pa.Table]:
+def posts_tables(
+    posts: Mapping[_Group, Sequence[Post]], *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS
+) -> dict[_Group, pa.Table]:
     """The `posts_table` of each group. They are made together, as slices of one: most partitions are small.
 
     Raises:
         pyarrow.ArrowInvalid: as `posts_table`.
     """
+    schema = posts_schema(metrics)
     ordered: list[Post] = []
     bounds: dict[_Group, tuple[int, int]] = {}
     for group, members in posts.items():
@@ -55,21 +70,30 @@ def posts_tables(posts: Mapping[_Group, Sequence[Post]]) -> dict[_Group, pa.Tabl
         bounds[group] = (len(ordered), len(rows))
         ordered += rows
     blocks = (ordered[start : start + _BLOCK] for start in range(0, len(ordered) or 1, _BLOCK))
-    table = pa.concat_tables(map(_rows, blocks)).combine_chunks()
+    table = pa.concat_tables(_rows(block, schema) for block in blocks).combine_chunks()
     return {group: table.slice(start, count) for group, (start, count) in bounds.items()}
 
 
-def _rows(posts: Sequence[Post]) -> pa.Table:
+def _rows(posts: Sequence[Post], schema: pa.Schema) -> pa.Table:
     creators = [post.creator_profile or _NOBODY for post in posts]
-    values = _values(Post.__struct_fields__, posts) | _values(_OF_CREATOR, creators)
+    values = _values_of_posts(posts, schema) | _values(_OF_CREATOR, creators)
     platforms = {content_type: platform_of(content_type) for content_type in set(values["content_type"])}
     values["platform"] = [platforms[content_type] for content_type in values["content_type"]]
     columns: dict[str, pa.Array] = {}
-    for type_, names in _NAMES_OF_TYPE.items():
+    for type_, names in _names_of_type(schema).items():
         # Columns of one type are made together: most partitions are small, and there each call is what costs.
         together = pa.array(list(chain.from_iterable(values[name] for name in names)), type=type_)
         columns |= {name: together.slice(index * len(posts), len(posts)) for index, name in enumerate(names)}
-    return pa.Table.from_arrays([columns[name] for name in POSTS_SCHEMA.names], schema=POSTS_SCHEMA)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _values_of_posts(posts: Sequence[Post], schema: pa.Schema) -> dict[str, Sequence[Any]]:
+    fields = posts[0].__struct_fields__ if posts else ()
+    if any(post.__struct_fields__ is not fields for post in posts):  # not all were asked for the same metrics
+        return {name: [getattr(post, name, None) for post in posts] for name in schema.names}
+    values = _values(fields, posts)
+    absent = [None] * len(posts)
+    return {name: values.get(name, absent) for name in schema.names}
 
 
 def _values(names: Sequence[str], structs: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
@@ -77,11 +101,16 @@ def _values(names: Sequence[str], structs: Sequence[msgspec.Struct]) -> dict[str
     return dict(zip(names, columns, strict=True))
 
 
+@lru_cache
+def _names_of_type(schema: pa.Schema) -> dict[pa.DataType, list[str]]:
+    names: dict[pa.DataType, list[str]] = {}
+    for field in schema:
+        names.setdefault(field.type, []).append(field.name)
+    return names
+
+
 # Few enough posts for what is made of them to stay in the processor's cache, and for their tuples not to wake the
 # garbage collector, which would look through all posts time and again.
 _BLOCK = 500
-_NAMES_OF_TYPE: dict[pa.DataType, list[str]] = {}
-for _field in POSTS_SCHEMA:
-    _NAMES_OF_TYPE.setdefault(_field.type, []).append(_field.name)
 _NOBODY = CreatorProfile()
 _OF_CREATOR = tuple(f"creator_{attribute}" for attribute in CreatorProfile.__struct_fields__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from later_reporting_dagster.contract import METRICS, Channel, Kind, Metric
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, Metric
 from later_reporting_dagster.lake.columns import POST_COLUMNS, Column, type_of
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
@@ -15,8 +15,8 @@ def measure_of(metric: Metric) -> str:
 
 # Measure -> its metric in each channel that has it, of those that add up.
 SUMMED: dict[str, list[Metric]] = {}
-for _metric in METRICS:
-    if _metric.kind is not Kind.RATE:
+for _metric in DOCUMENT_METRICS:
+    if _metric.kind.adds_up:
         SUMMED.setdefault(measure_of(_metric), []).append(_metric)
 
 # The two channels that are compared. Rates and unit costs are theirs, as the document defines them for both.
@@ -24,7 +24,7 @@ COMPARED = (Channel.ORGANIC, Channel.PAID)
 
 # Channel -> measure -> the post's column.
 OF_CHANNEL: dict[Channel, dict[str, str]] = {
-    channel: {measure_of(metric): metric.column for metric in METRICS if metric.channel is channel}
+    channel: {measure_of(metric): metric.column for metric in DOCUMENT_METRICS if metric.channel is channel}
     for channel in COMPARED
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.lake.columns import POST_COLUMNS
 from later_reporting_dagster.lake.schema import schema_of
 from later_reporting_dagster.rollups.columns import (
@@ -30,7 +30,7 @@ _Columns = dict[str, pa.ChunkedArray]
 
 # What a rollup reads of a post: its texts, which are most of it, can stay where they are.
 ROLLED_UP_SCHEMA: pa.Schema = schema_of(
-    column for column in POST_COLUMNS if column.name in {*GRAIN, *(metric.column for metric in METRICS)}
+    column for column in POST_COLUMNS if column.name in {*GRAIN, *(metric.column for metric in DOCUMENT_METRICS)}
 )
 ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_DAILY_COLUMNS)
 ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS)

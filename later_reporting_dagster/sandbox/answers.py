@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
-from later_reporting_dagster.contract.metrics import METRICS, Kind
+from later_reporting_dagster.contract.metrics import METRICS
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES, IntArray, World
 
@@ -133,7 +133,7 @@ def _recorded_days(world: World, question: Question) -> tuple[int, int]:
     return question.start.toordinal(), min(question.end, world.last_day).toordinal()
 
 
-_COUNTS = frozenset(metric.api_name for metric in METRICS if metric.kind is Kind.COUNT)
+_COUNTS = frozenset(metric.api_name for metric in METRICS if metric.kind.is_whole)
 
 
 def _shown(name: str, values: IntArray) -> list[int | float | None]:

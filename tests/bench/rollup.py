@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from later_reporting_dagster.contract import METRICS, Channel, ContentType, Kind, platform_of
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, ContentType, Kind, platform_of
 from later_reporting_dagster.lake import POSTS_SCHEMA
 from later_reporting_dagster.rollups import GRAIN, organic_paid_daily
 
 ROWS, ROWS_A_CHUNK, ROUNDS = 10_000_000, 1_000_000, 7
 INSTANCES, CAMPAIGNS = 8, 28
-SUMMED = [metric for metric in METRICS if metric.kind is not Kind.RATE]
+SUMMED = [metric for metric in DOCUMENT_METRICS if metric.kind.adds_up]
 NOT_AVAILABLE = {Channel.ORGANIC: 0.1, Channel.PAID: 0.6}
 
 

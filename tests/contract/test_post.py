@@ -5,11 +5,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import (
+    DOCUMENT_METRICS,
     METRICS,
     BadRow,
     CreatorProfile,
@@ -18,9 +20,13 @@ from later_reporting_dagster.contract import (
     Pagination,
     Post,
     UnreadablePage,
+    flattener,
     instances_page_from_body,
+    metrics_named,
+    nested_post_type,
     page_from_body,
     post_from_json,
+    post_type,
 )
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
@@ -97,7 +103,7 @@ def test_the_slow_path_reads_the_sample_as_the_fast_one_does():
     assert [post_from_json(row)] == page_from_body(SAMPLE.read_bytes()).posts
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.api_name)
+@pytest.mark.parametrize("metric", DOCUMENT_METRICS, ids=lambda metric: metric.api_name)
 def test_absent_and_null_are_not_available_and_zero_is_zero(metric):
     assert getattr(read(), metric.column) is None
     assert getattr(read(**{metric.api_name: None}), metric.column) is None
@@ -337,7 +343,7 @@ OFFSETS = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timedelta(minutes=m
 
 
 @st.composite
-def rows(draw):
+def rows(draw, metrics=DOCUMENT_METRICS):
     """Posts as the document has them: any value of the right type, null, or nothing."""
     instant = draw(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1)))  # noqa: DTZ001 - gets its zone below
     row = {
@@ -347,8 +353,8 @@ def rows(draw):
         "postDate": instant.replace(tzinfo=timezone(draw(st.just(timedelta()) | OFFSETS))).isoformat(),
     }
     optional = {name: TEXT for name in ("contentType", "contentUrl", "contentImageUrl")} | {"creatorId": INT64}
-    for metric in METRICS:
-        is_count = metric.kind is Kind.COUNT
+    for metric in metrics:
+        is_count = metric.kind.is_whole
         optional[metric.api_name] = COUNT if is_count else st.floats(allow_nan=False, allow_infinity=False) | INT64
     for name, values in optional.items():
         if draw(st.booleans()):
@@ -384,3 +390,83 @@ def test_any_value_in_any_field_gives_a_post_or_a_bad_row_and_the_same_one_on_bo
     assert repr([*page.posts, *page.bad_rows]) == repr([slow])
     if isinstance(slow, BadRow):
         assert repr(json.loads(slow.raw)) == repr(json.loads(text))
+
+
+SELECTIONS = st.lists(st.sampled_from(METRICS), max_size=6, unique=True).map(
+    lambda chosen: tuple(metric for metric in METRICS if metric in chosen)
+)
+
+
+def nested(row):
+    """The row as the cursor revision has it: every metric that is known lies under `metrics`."""
+    names = {metric.api_name for metric in METRICS}
+    beside = {name: value for name, value in row.items() if name not in names}
+    return beside | {"metrics": {name: value for name, value in row.items() if name in names}}
+
+
+@given(rows(METRICS), SELECTIONS)
+def test_both_revisions_and_both_paths_read_the_same_post_of_any_metrics(row, metrics):
+    asked_for = {metric.api_name for metric in metrics}
+    unasked = {metric.api_name for metric in METRICS} - asked_for
+    row = {name: value for name, value in row.items() if name not in unasked}
+    post = post_from_json(row, metrics=metrics)
+    assert type(post) is post_type(metrics)
+    assert post == post_from_json(nested(row), metrics=metrics, nested=True)
+    text = json.dumps(row)
+    assert post == with_utc(msgspec.json.decode(text, type=post_type(metrics)))
+    exact = msgspec.json.decode(json.dumps(nested(row)), type=nested_post_type(metrics))
+    assert post == with_utc(flattener(metrics)(exact))
+
+
+def with_utc(post):
+    return msgspec.structs.replace(post, post_date=post.post_date.astimezone(UTC))
+
+
+@given(rows(METRICS), SELECTIONS, st.booleans())
+def test_a_value_that_was_not_asked_for_is_kept_as_what_is_unknown_is(row, metrics, is_nested):
+    asked_for = {metric.api_name for metric in metrics}
+    post = post_from_json(nested(row) if is_nested else row, metrics=metrics, nested=is_nested)
+    known = {metric.api_name for metric in METRICS}
+    unasked = {name: value for name, value in row.items() if name in known - asked_for}
+    assert json.loads(post.extra or "{}") == unasked
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.json.decode(json.dumps(ROW | {"reach": 1}), type=post_type(DOCUMENT_METRICS))
+
+
+def test_what_is_unknown_among_nested_metrics_is_kept_by_its_name_and_by_its_place_where_that_tells_more():
+    row = ROW | {"reach": 1, "metrics": {"reach": 2, "likes": 3, "clicks": 4, "postId": 5, "contentUrl": 6}}
+    post = post_from_json(row, metrics=metrics_named("likes"), nested=True)
+    assert post.likes == 3
+    assert post.content_url is None
+    assert json.loads(post.extra) == {
+        "reach": 1,
+        "clicks": 4,
+        "metrics": {"reach": 2, "postId": 5, "contentUrl": 6},
+    }
+
+
+@pytest.mark.parametrize("metrics", [[], 0, "", "likes", False])
+def test_metrics_that_are_no_object_cannot_be_true(metrics):
+    row = ROW | {"metrics": metrics}
+    bad = post_from_json(row, nested=True)
+    assert bad.reason.startswith("metrics is an object, not ")
+    assert json.loads(bad.raw) == row
+    assert bad.instance_id == "instance_abc"
+
+
+@pytest.mark.parametrize("without", [{}, {"metrics": None}, {"metrics": {}}])
+def test_a_nested_post_without_metrics_has_none_available(without):
+    assert post_from_json(ROW | without, nested=True) == post_from_json(ROW)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.api_name)
+def test_whole_numbers_are_those_of_counts_and_levels(metric):
+    def read(value, **how):
+        return post_from_json(ROW | value, metrics=(metric,), **how)
+
+    post, within = read({metric.api_name: 3.0}), read({"metrics": {metric.api_name: 3}}, nested=True)
+    value = getattr(post, metric.column)
+    assert (value, type(value)) == (3, int if metric.kind.is_whole else float)
+    assert within == post
+    is_bad = isinstance(read({metric.api_name: 3.5}), BadRow)
+    assert is_bad == metric.kind.is_whole

@@ -4,8 +4,17 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, CreatorProfile, Kind, Post, page_from_body
-from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_table, posts_tables
+from later_reporting_dagster.contract import (
+    DOCUMENT_METRICS,
+    METRICS,
+    CreatorProfile,
+    Kind,
+    Metric,
+    Post,
+    page_from_body,
+    post_type,
+)
+from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_schema, posts_table, posts_tables
 from tests.lake.conftest import post, steady
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -27,7 +36,7 @@ posts = st.builds(
     extra=st.none() | TEXT,
     **{
         metric.column: st.none() | (INT64 if metric.kind is Kind.COUNT else st.floats(allow_nan=False))
-        for metric in METRICS
+        for metric in DOCUMENT_METRICS
     },
 )
 
@@ -39,13 +48,13 @@ def test_columns_are_the_identity_then_each_metric_of_the_metric_table_then_extr
         *("creator_content_type", "creator_full_name", "creator_handle_name"),
         *("creator_profile_image", "creator_profile_link"),
         "post_date",
-        *(metric.column for metric in METRICS),
+        *(metric.column for metric in DOCUMENT_METRICS),
         "extra",
     ]
 
 
 def test_counts_are_whole_numbers_and_money_and_rates_are_decimals() -> None:
-    for metric in METRICS:
+    for metric in DOCUMENT_METRICS:
         assert POSTS_SCHEMA.field(metric.column).type == (pa.int64() if metric.kind is Kind.COUNT else pa.float64())
 
 
@@ -54,7 +63,7 @@ def test_only_the_key_and_the_post_date_cannot_be_null() -> None:
 
 
 def test_every_column_is_described_and_every_metric_has_its_unit() -> None:
-    units = {metric.column: metric.unit for metric in METRICS}
+    units = {metric.column: metric.unit for metric in DOCUMENT_METRICS}
     for column in POST_COLUMNS:
         assert column.description
         assert column.unit == units.get(column.name, "")
@@ -119,3 +128,38 @@ def test_tables_made_together_are_those_made_alone(groups: list[list[Post]]) -> 
     for table, members in zip(together.values(), groups, strict=True):
         table.validate(full=True)
         assert table.equals(posts_table(members), check_metadata=True)
+
+
+selections = st.lists(st.sampled_from(METRICS), max_size=8, unique=True).map(
+    lambda chosen: tuple(metric for metric in METRICS if metric in chosen)
+)
+
+
+@given(selections)
+def test_more_metrics_are_more_columns_in_one_order_between_the_identity_and_extra(metrics: tuple[Metric, ...]) -> None:
+    schema, whole = posts_schema(metrics), posts_schema(METRICS)
+    of_metrics = {metric.column for metric in METRICS}
+    assert [name for name in schema.names if name in of_metrics] == [metric.column for metric in metrics]
+    assert schema.names == [name for name in whole.names if name in schema.names]
+    assert [name for name in schema.names if name not in of_metrics] == [
+        name for name in POSTS_SCHEMA.names if name not in of_metrics
+    ]
+    assert all(field.equals(whole.field(field.name)) for field in schema)
+
+
+@steady
+@given(selections, st.lists(st.tuples(selections, st.integers(1, 9)), max_size=6))
+def test_a_metric_that_a_post_was_not_asked_for_is_null(
+    metrics: tuple[Metric, ...], given_posts: list[tuple[tuple[Metric, ...], int]]
+) -> None:
+    identity = {"instance_id": "a", "campaign_id": 1, "post_date": datetime(2024, 1, 3, tzinfo=UTC)}
+    some = [
+        post_type(asked_for)(post_id=place, **identity, **{metric.column: value for metric in asked_for})
+        for place, (asked_for, value) in enumerate(given_posts)
+    ]
+    table = posts_table(some, metrics=metrics)
+    table.validate(full=True)
+    assert table.schema.equals(posts_schema(metrics))
+    for metric in metrics:
+        expected = [value if metric in asked_for else None for asked_for, value in given_posts]
+        assert table.column(metric.column).to_pylist() == expected

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA
 
 # The same examples in every run, and no clock: a shared machine stalls at times.
@@ -41,7 +41,7 @@ MONEY = st.none() | st.integers(-2, 9_999).map(lambda cents: cents / 100)
 
 @st.composite
 def _rows(draw: st.DrawFn) -> Row:
-    fields: Row = {metric.column: draw(COUNTS if metric.kind is Kind.COUNT else MONEY) for metric in METRICS}
+    fields: Row = {metric.column: draw(COUNTS if metric.kind is Kind.COUNT else MONEY) for metric in DOCUMENT_METRICS}
     if draw(st.booleans()):  # one cost behind both unit costs, as in a real answer, so that their intervals meet
         for channel in ("", "paid_"):
             cost = draw(st.integers(0, 100_000)) / 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, Kind, page_from_body
+from later_reporting_dagster.contract import DOCUMENT_METRICS, page_from_body
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table
 from later_reporting_dagster.rollups import (
     GRAIN,
@@ -207,9 +207,9 @@ def test_money_adds_up_as_decimals_do() -> None:
 def test_every_metric_that_adds_up_is_in_both_tables_with_its_number_of_posts_and_its_unit() -> None:
     for columns in (ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS):
         units = {column.name: column.unit for column in columns}
-        for metric in METRICS:
+        for metric in DOCUMENT_METRICS:
             name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
-            if metric.kind is not Kind.RATE:
+            if metric.kind.adds_up:
                 assert (units[name], units[f"{name}_posts"]) == (metric.unit, "posts")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from later_reporting_dagster.contract import METRICS, ContentType, Platform, SortProperty, platform_of
+from later_reporting_dagster.contract import DOCUMENT_METRICS, ContentType, Platform, SortProperty, platform_of
 from tests.sandbox.conftest import Row, key, keys
 
 Ask = Callable[[str], httpx.Response]
@@ -200,9 +200,9 @@ def test_organic_metrics_use_their_plain_name_and_paid_ones_are_prefixed(ask: As
     (e.g. paidEngagements, paidImpressions, paidCpm).
     """
     row = ask(JUNE).json()["data"][0]
-    assert {metric.api_name for metric in METRICS} <= set(row)
+    assert {metric.api_name for metric in DOCUMENT_METRICS} <= set(row)
     assert {name for name in row if name.startswith("paid")} == {
-        metric.api_name for metric in METRICS if metric.channel == "paid"
+        metric.api_name for metric in DOCUMENT_METRICS if metric.channel == "paid"
     }
 
 
@@ -214,7 +214,7 @@ def test_link_metrics_are_named_but_are_no_part_of_a_post(ask: Ask) -> None:
     assert not [name for name in ask(JUNE).json()["data"][0] if re.match("trackingLinks|affiliateLinks", name)]
 
 
-@pytest.mark.parametrize("name", [metric.api_name for metric in METRICS])
+@pytest.mark.parametrize("name", [metric.api_name for metric in DOCUMENT_METRICS])
 def test_every_metric_is_nullable(all_posts: AllPosts, name: str) -> None:
     """All metric fields are nullable - null indicates the metric is not available for the given data."""
     values = [row[name] for row in all_posts(JUNE)]

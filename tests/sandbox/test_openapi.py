@@ -15,10 +15,9 @@ from schemathesis.core.failures import FailureGroup
 
 from later_reporting_dagster import contract
 from later_reporting_dagster.contract import (
-    METRICS,
+    DOCUMENT_METRICS,
     ContentType,
     DateBasis,
-    Kind,
     Platform,
     ProblemType,
     SortDirection,
@@ -105,9 +104,9 @@ def test_parameters_are_those_that_the_contract_sends() -> None:
 
 
 def test_metrics_are_the_contracts_and_nullable() -> None:
-    for metric in METRICS:
+    for metric in DOCUMENT_METRICS:
         schema = resolved(SCHEMAS["Post"]["properties"][metric.api_name])
-        assert schema["type"] == ["integer" if metric.kind is Kind.COUNT else "number", "null"]
+        assert schema["type"] == ["integer" if metric.kind.is_whole else "number", "null"]
 
 
 def test_a_post_is_that_of_the_sample() -> None:
