@@ -9,9 +9,11 @@ moment is a row absent or doubled.
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
+    completed,
     content_hash_of,
     facts_of,
     from_parquet,
@@ -45,13 +48,13 @@ LARGEST_DAY_BYTES = 256 * 1024
 # storages count in whole seconds, and some clocks run a little apart.
 SETTLED_AFTER_SECONDS = 3.0
 
-_DAYS = "days"
+_DAYS, _ABSENT = "days", "absent"
 _DATE = pa.field("date", pa.date32(), nullable=False)
 
 WRITTEN_MOMENTS_AGO = "written moments ago: copied next time"
 LARGE_BY_ITSELF = "large enough to be read by itself"
 NOT_READABLE = "its file cannot be read"
-OTHER_COLUMNS = "its columns are not those of the month's other days"
+OTHER_COLUMNS = "its columns contradict those of the month's other days"
 CHANGED_MEANWHILE = "replaced or removed meanwhile"
 TOO_FEW_DAYS = "too few days for a file of a month"
 
@@ -231,7 +234,7 @@ class CompactedMonths:
     def _daily_rows(
         self, asset: str, instance_id: str | None, days: Iterable[date]
     ) -> tuple[dict[date, tuple[pa.Table, str]], dict[date, str]]:
-        """By day what its file holds and its hash, all of the same columns; and the days that cannot be copied."""
+        """By day what its file holds and its hash, of columns that go together; and the days that cannot be copied."""
 
         def rows(day: date) -> tuple[pa.Table, str] | str:
             data = self._storage.read(partition_path(asset, Partition(day, instance_id)))
@@ -249,8 +252,8 @@ class CompactedMonths:
         read = dict(zip(ordered, side_by_side(rows, ordered), strict=True))
         copies = {day: found for day, found in read.items() if not isinstance(found, str)}
         left_out = {day: found for day, found in read.items() if isinstance(found, str)}
-        for usual, _ in Counter(table.schema for table, _ in copies.values()).most_common(1):
-            left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if table.schema != usual}
+        together = _together([table.schema for table, _ in copies.values()])
+        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if not _is_part(table.schema, together)}
         return {day: copy for day, copy in copies.items() if day not in left_out}, left_out
 
     def _moved(self, asset: str, instance_id: str | None, copied: Mapping[date, FileVersion]) -> list[date]:
@@ -290,12 +293,50 @@ def _worth_copying(
 
 def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> bytes:
     dates = pa.concat_arrays([pa.repeat(pa.scalar(day, _DATE.type), table.num_rows) for day, table in rows.items()])
-    table = pa.concat_tables(rows.values())
-    return to_parquet(
-        table.add_column(0, _DATE, dates),
-        content_hash=content_hash_of(table),
-        facts={_DAYS: msgspec.json.encode(days).decode()},
-    )
+    schema = _together([table.schema for table in rows.values()])
+    table = pa.concat_tables([completed(table, schema) for table in rows.values()])
+    absent = {
+        day: columns
+        for day, table in rows.items()
+        if (columns := [name for name in schema.names if name not in table.column_names])
+    }
+    facts = {_DAYS: msgspec.json.encode(days).decode()}
+    if absent:
+        facts[_ABSENT] = msgspec.json.encode(absent).decode()
+    return to_parquet(table.add_column(0, _DATE, dates), content_hash=content_hash_of(table), facts=facts)
+
+
+def _together(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """The columns of all schemas, in an order that keeps that of each; without those that contradict commoner ones."""
+    together = pa.schema([])
+    taken: list[pa.Schema] = []
+    for schema, _ in Counter(schemas).most_common():
+        with suppress(CycleError):
+            wider = _ordered([*taken, schema])
+            if all(_is_part(each, wider) for each in [*taken, schema]):
+                together = wider
+                taken.append(schema)
+    return together
+
+
+def _ordered(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """The columns of all schemas, in an order that keeps that of each.
+
+    Raises:
+        CycleError: there is no such order.
+    """
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for schema in schemas:
+        for name, before in zip(schema.names, [[], *([each] for each in schema.names)], strict=False):
+            order.add(name, *before)
+    fields = {field.name: field for schema in reversed(schemas) for field in schema}
+    return pa.schema([fields[name] for name in order.static_order()])
+
+
+def _is_part(schema: pa.Schema, of: pa.Schema) -> bool:
+    """Whether rows of a schema are rows of another too, with nulls where they have no column, and can be told again."""
+    shared = [field for field in of if field.name in schema.names]
+    return pa.schema(shared).equals(schema) and all(field.nullable for field in of if field not in shared)
 
 
 def _days_of(data: bytes) -> dict[date, _Day]:
@@ -307,6 +348,18 @@ def _days_of(data: bytes) -> dict[date, _Day]:
     try:
         return msgspec.json.decode(facts_of(data).facts[_DAYS], type=dict[date, _Day])
     except (KeyError, msgspec.DecodeError) as error:
+        raise PartitionDamaged(f"it is no compacted month: {error}") from error
+
+
+def _absent_in(data: bytes) -> dict[date, list[str]]:
+    """The columns that a month's file has and the daily files of some days have not; days that have all are not there.
+
+    Raises:
+        PartitionDamaged: it is no such file.
+    """
+    try:
+        return msgspec.json.decode(facts_of(data).facts.get(_ABSENT, "{}"), type=dict[date, list[str]])
+    except msgspec.DecodeError as error:
         raise PartitionDamaged(f"it is no compacted month: {error}") from error
 
 
@@ -323,11 +376,12 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     if data is None:
         return None
     try:
-        days = _days_of(data)
+        days, absent = _days_of(data), _absent_in(data)
         rows = _rows_by_day(stored_rows(data), days)
         is_whole = all(
             set(rows[day][_DATE.name].to_pylist()) <= {day}
-            and content_hash_of(rows[day].drop_columns([_DATE.name])) == copy.content_hash
+            and all(rows[day][name].null_count == copy.rows for name in absent.get(day, []))
+            and content_hash_of(rows[day].drop_columns([_DATE.name, *absent.get(day, [])])) == copy.content_hash
             for day, copy in days.items()
         )
     except (PartitionDamaged, TypeError, KeyError):

@@ -34,6 +34,7 @@ class StoredFacts:
     bytes: int
     content_hash: str
     facts: Mapping[str, str]
+    columns: tuple[str, ...] = ()
 
 
 def to_parquet(table: pa.Table, *, content_hash: str, facts: Mapping[str, str]) -> bytes:
@@ -56,10 +57,11 @@ def to_parquet(table: pa.Table, *, content_hash: str, facts: Mapping[str, str]) 
     return data
 
 
-def from_parquet(data: bytes, *, schema: pa.Schema) -> pa.Table:
+def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -> pa.Table:
     """The rows, as exactly `schema`, which may name fewer columns than the file has.
 
-    A nullable column that the file does not have, because it is younger than the file, is read as null.
+    A nullable column that the file does not have, because it is younger than the file or its metric was not asked for,
+    is read as null; with `only_stored` it is left out.
 
     Raises:
         PartitionDamaged: the bytes are no Parquet file, or a column is missing or of another type.
@@ -72,11 +74,14 @@ def from_parquet(data: bytes, *, schema: pa.Schema) -> pa.Table:
                 raise PartitionDamaged(f"it has no column {field.name}")
         elif stored[field.name] != field.type:
             raise PartitionDamaged(f"it holds {field.name} as {stored[field.name]}, not {field.type}")
-    table = _rows(file, [name for name in schema.names if name in stored])
+    present = pa.schema([field for field in schema if field.name in stored])
+    return completed(_rows(file, present.names), present if only_stored else schema)
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows, as exactly `schema`, in which a column that they do not have is null."""
     found = dict(zip(table.column_names, table.columns, strict=True))
-    columns = [
-        found[field.name] if field.name in found else pa.nulls(file.metadata.num_rows, field.type) for field in schema
-    ]
+    columns = [found[field.name] if field.name in found else pa.nulls(len(table), field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -135,7 +140,7 @@ def _facts(file: pq.ParquetFile, size: int) -> StoredFacts:
         for name, value in (footer.metadata or {}).items()
         if name.startswith(_PREFIX.encode())
     }
-    return StoredFacts(footer.num_rows, size, facts.pop(_CONTENT_HASH, ""), facts)
+    return StoredFacts(footer.num_rows, size, facts.pop(_CONTENT_HASH, ""), facts, tuple(footer.schema.names))
 
 
 def content_hash_of(table: pa.Table) -> str:

@@ -52,7 +52,8 @@ class NotReplaced(Exception):  # noqa: N818 - named for what happened
     """Whoever reviewed a replacement would not have it. The partition stays as it was; the message says why."""
 
 
-# Sees what lies in the lake and what is to replace it, and refuses by raising `NotReplaced`.
+# Sees what lies in the lake, in those columns that it shares with what is to replace it, and what that is; refuses by
+# raising `NotReplaced`.
 Review = Callable[[Partition, pa.Table, pa.Table], None]
 
 
@@ -207,7 +208,7 @@ class Lake:
                     if self._keep_versions:
                         replaced[partition] = content_hash_of(stored_rows(data)), data
                     if review is not None:
-                        review(partition, from_parquet(data, schema=table.schema), table)
+                        review(partition, from_parquet(data, schema=table.schema, only_stored=True), table)
                 except NotReplaced as refusal:
                     outcomes[partition] = refusal
                     replaced.pop(partition, None)
@@ -278,7 +279,7 @@ class Lake:
     def read(self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> pa.Table:
         """The rows of those of `partitions` that exist, in the order given, as exactly `schema`.
 
-        `schema` may name fewer columns than the files have. A nullable column that a file is too old to have is null.
+        `schema` may name fewer columns than the files have. A nullable column that a file does not have is null.
         Days whose compacted month is up to date are taken from there: the rows are the same.
 
         Raises:
