@@ -29,7 +29,10 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
     compaction = compaction_job(sources, restate_days=settings.restate_days)
     return dg.Definitions(
         assets=[
-            *(posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc) for source in sources),
+            *(
+                posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc, metrics=settings.metrics)
+                for source in sources
+            ),
             *(rollup_asset(rollup, partitions_def=days, due_hour_utc=due_hour_utc) for rollup in rollups),
         ],
         asset_checks=[

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from later_reporting_dagster.lake import POST_COLUMNS, Column
+from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
 from later_reporting_dagster.rollups import ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, ORGANIC_PAID_DAILY_COLUMNS
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
@@ -20,6 +21,7 @@ README = ROOT / "README.md"
 
 TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": POST_COLUMNS,
+    "columns of further metrics": [column for column in post_columns(METRICS) if column not in POST_COLUMNS],
     "columns of organic_paid_daily": ORGANIC_PAID_DAILY_COLUMNS,
     "columns of spend": ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[len(ORGANIC_PAID_DAILY_COLUMNS) :],
 }

@@ -67,7 +67,8 @@ def _settings(now: datetime) -> Finding:
     return Finding(
         "settings",
         well=True,
-        text=f"partitions from {settings.start_date}, {settings.restate_days} days restated, DAGSTER_HOME {home}",
+        text=f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
+        f" {len(settings.metrics)} metrics, DAGSTER_HOME {home}",
     )
 
 

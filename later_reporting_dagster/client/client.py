@@ -63,6 +63,7 @@ from later_reporting_dagster.contract import (
     Problem,
     UnreadablePage,
     instances_page_from_body,
+    metrics_asked_for,
     page_from_body,
 )
 
@@ -224,14 +225,14 @@ class LaterClient:
             ContractBroken: the answer is none of the document's.
             Retriable: it failed for longer than the retry policy covers.
         """
-        tally = _Tally()
+        tally, metrics = _Tally(), metrics_asked_for(query.metrics)
 
         async def fetch(place: Place) -> Page:
             asked_page = as_walked(query, place)
             page = await self._get(
                 f"{POSTS_PERFORMANCE_PATH}?{urlencode(asked_page.parameters())}",
                 question=question_of(asked_page),
-                read=lambda answer: page_from_body(answer.body),
+                read=lambda answer: page_from_body(answer.body, metrics=metrics),
                 tally=tally,
             )
             total_items = page.pagination.total_items

@@ -29,6 +29,7 @@ from later_reporting_dagster.contract.metrics import (
     metrics_asked_for,
     metrics_in,
     metrics_named,
+    names_to_ask_for,
 )
 from later_reporting_dagster.contract.page import (
     InstancesPage,
@@ -84,6 +85,7 @@ __all__ = [
     "metrics_asked_for",
     "metrics_in",
     "metrics_named",
+    "names_to_ask_for",
     "nested_post_type",
     "page_from_body",
     "platform_of",

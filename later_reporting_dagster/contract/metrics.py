@@ -144,6 +144,11 @@ def metrics_asked_for(api_names: Iterable[str]) -> tuple[Metric, ...]:
     return _in_order(_BY_NAME[name] for name in api_names) or DOCUMENT_METRICS
 
 
+def names_to_ask_for(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+    """The `metrics` of a query for these: none where they are the document's, which need not be asked for by name."""
+    return () if metrics == DOCUMENT_METRICS else tuple(metric.api_name for metric in metrics)
+
+
 def metrics_in(columns: Iterable[str]) -> tuple[Metric, ...]:
     """The metrics that have their column among `columns`, in the order of the table."""
     present = set(columns)

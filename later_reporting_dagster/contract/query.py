@@ -32,6 +32,9 @@ _Name = TypeVar("_Name", bound=StrEnum)
 class PostPerformanceQuery:
     """Every parameter of the document. Both dates are UTC days and inclusive; an empty tuple means *all*.
 
+    `metrics` are the API's names in the order of the metric table; none means those of the document. By number they
+    are not asked for: the document has no such parameter.
+
     Raises:
         ValueError: a bound of the document is broken; the message names the parameter and the bound.
     """
@@ -45,6 +48,7 @@ class PostPerformanceQuery:
     date_basis: DateBasis = DateBasis.POST_DATE
     page_size: int = DEFAULT_PAGE_SIZE
     page_number: int = 1
+    metrics: tuple[str, ...] = ()
     sort_property: SortProperty | None = None
     sort_direction: SortDirection | None = None
 

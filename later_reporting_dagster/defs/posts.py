@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.defs.metadata import column_schema
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.source import Source
-from later_reporting_dagster.lake import POST_COLUMNS
+from later_reporting_dagster.lake import post_columns
 
 POST_METRICS_DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 POSTS_PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
@@ -30,9 +30,13 @@ _DESCRIPTIONS = {
 
 
 def posts_asset(
-    source: Source, *, partitions_def: dg.MultiPartitionsDefinition, due_hour_utc: int
+    source: Source,
+    *,
+    partitions_def: dg.MultiPartitionsDefinition,
+    due_hour_utc: int,
+    metrics: tuple[Metric, ...],
 ) -> dg.AssetsDefinition:
-    """The raw asset of a source.
+    """The raw asset of a source, shown with the columns of `metrics`.
 
     Any number of partitions is one run. A partition that fails stays as it was and is named in the run's failure; the
     others land.
@@ -47,7 +51,7 @@ def posts_asset(
         backfill_policy=dg.BackfillPolicy.single_run(),
         output_required=False,
         pool=API_POOL,
-        metadata=column_schema(POST_COLUMNS),
+        metadata=column_schema(post_columns(metrics)),
     )
     def posts(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         # Needs Arrow and HTTP, which the definitions load without.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, create_model
 
+from later_reporting_dagster.contract import Metric, metrics_named
 from later_reporting_dagster.defs.settings import (
     BOUNDS,
     DEFAULT_BASE_URL,
@@ -64,6 +65,11 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     lake_root: str = Field(
         default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.", repr=False
+    )
+    metrics: str = Field(
+        default="",
+        description="Metrics to ask for, by the names of the API or of columns, comma-separated; all: all that are"
+        " known. Empty: the document's eleven, which are all that come without being asked for.",
     )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
@@ -175,6 +181,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             shrink_limit_percent=100 if self.accept_shrinking else shrink_limit_percent,
             bad_rows_limit_percent=self._within_bounds("bad_rows_limit_percent"),
         )
+
+    def selected_metrics(self) -> tuple[Metric, ...]:
+        """The metrics to ask for, in the order of their columns.
+
+        Raises:
+            SettingIsWrong: a name is not of a metric that is known.
+        """
+        with _named("metrics"):
+            return metrics_named(self.metrics)
 
     def named_instances(self) -> tuple[str, ...]:
         """The instances that the settings name, each once; none when all within reach are meant.

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric, metrics_named
+
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 DEFAULT_START_DATE = date(2024, 1, 1)
 DEFAULT_REQUESTS_PER_MINUTE = 120
@@ -38,15 +40,17 @@ class LoadSettings:
 
     `start_date` is the first partition. `restate_days` is how many days the daily schedule fetches again.
     `due_hour_utc` is the hour of the day at which the previous day is due: Later is current to the previous day [D].
+    `metrics` are those whose columns the tables are shown with, and whose sums the rollups have.
     """
 
     start_date: date = DEFAULT_START_DATE
     restate_days: int = DEFAULT_RESTATE_DAYS
     due_hour_utc: int = DEFAULT_DUE_HOUR_UTC
+    metrics: tuple[Metric, ...] = DOCUMENT_METRICS
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "LoadSettings":
-        """Reads `LATER_START_DATE`, `LATER_RESTATE_DAYS` and `LATER_DUE_HOUR_UTC`.
+        """Reads `LATER_START_DATE`, `LATER_RESTATE_DAYS`, `LATER_DUE_HOUR_UTC` and `LATER_METRICS`.
 
         Raises:
             ValueError: one of them is not of its form; the message names it and says what it takes.
@@ -58,10 +62,15 @@ class LoadSettings:
             raise ValueError(f"LATER_START_DATE is a day as YYYY-MM-DD, not {_shown(start)}") from None
         if start_date < EARLIEST_START_DATE:
             raise ValueError(f"LATER_START_DATE is a day from {EARLIEST_START_DATE} on, not {_shown(start)}")
+        try:
+            metrics = metrics_named(environment.get("LATER_METRICS", ""))
+        except ValueError as error:
+            raise ValueError(f"LATER_METRICS: {error}") from None
         return cls(
             start_date=start_date,
             restate_days=_whole(environment, "LATER_RESTATE_DAYS", DEFAULT_RESTATE_DAYS, least=1, most=730),
             due_hour_utc=_whole(environment, "LATER_DUE_HOUR_UTC", DEFAULT_DUE_HOUR_UTC, least=0, most=23),
+            metrics=metrics,
         )
 
 

@@ -27,7 +27,15 @@ from later_reporting_dagster.client import (
     Walk,
     WalkInconsistent,
 )
-from later_reporting_dagster.contract import BadRow, DateBasis, Post, PostPerformanceQuery
+from later_reporting_dagster.contract import (
+    DOCUMENT_METRICS,
+    BadRow,
+    DateBasis,
+    Metric,
+    Post,
+    PostPerformanceQuery,
+    names_to_ask_for,
+)
 from later_reporting_dagster.ingest.changes import Changes, changes_between
 from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
 from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
@@ -125,13 +133,15 @@ async def ingest(
     lake: Lake,
     deliver: Callable[[Outcome], None],
     guard: Guard = DEFAULT_GUARD,
+    metrics: tuple[Metric, ...] = DOCUMENT_METRICS,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
     """Lands `partitions` of `source`, and delivers exactly one outcome for each, as soon as it is known.
 
     `deliver` is called from worker threads and may block, which holds up the fetching. What fails for a reason of the
     service or of the lake, or because `guard` does not let it pass, is an outcome, not an exception; so is an instance
-    whose id cannot be a partition, which nothing is asked for.
+    whose id cannot be a partition, which nothing is asked for. Asked for are `metrics`, of which each partition gets a
+    column, whether or not the service has any of them.
     """
     refused = _refused_instances(partitions)
     for partition in partitions:
@@ -141,7 +151,8 @@ async def ingest(
     if not partitions:
         return
     known_rows = await asyncio.to_thread(_rows_in_the_lake, partitions, source=source, lake=lake)
-    queries = plan(partitions, date_basis=source.date_basis, known_rows=known_rows)
+    asked_for = names_to_ask_for(metrics)
+    queries = plan(partitions, date_basis=source.date_basis, known_rows=known_rows, metrics=asked_for)
     ingest = _Ingest(
         source=source,
         client=client,
@@ -149,6 +160,7 @@ async def ingest(
         wanted=frozenset(partitions),
         deliver=deliver,
         guard=guard,
+        metrics=metrics,
         homeless=await asyncio.to_thread(_homeless_rows, source.asset, lake=lake),
         now=now,
     )
@@ -213,10 +225,12 @@ class _Ingest:
         wanted: frozenset[Partition],
         deliver: Callable[[Outcome], None],
         guard: Guard,
+        metrics: tuple[Metric, ...],
         homeless: dict[str, list[QuarantinedRow]],
         now: Callable[[], datetime],
     ) -> None:
         self._guard = guard
+        self._metrics = metrics
         self._homeless = homeless
         self._homeless_lock = threading.Lock()
         self._wanted = wanted
@@ -395,6 +409,7 @@ class _Ingest:
         facts = {
             "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode(queries).decode(),
+            "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
         }
         try:
             if homeless:
@@ -416,7 +431,8 @@ class _Ingest:
                     self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
                 except (LakeUnavailable, TooManyBadRows) as error:
                     came_to[partition] = error
-            tables = posts_tables({partition: posts[partition] for partition in some if partition not in came_to})
+            whole = {partition: posts[partition] for partition in some if partition not in came_to}
+            tables = posts_tables(whole, metrics=self._metrics)
             changes: dict[Partition, Changes] = {}
 
             def review(partition: Partition, old: pa.Table, new: pa.Table) -> None:

@@ -49,7 +49,11 @@ class _Box:
 
 
 def plan(
-    partitions: Collection[Partition], *, date_basis: DateBasis, known_rows: Mapping[Partition, int] | None = None
+    partitions: Collection[Partition],
+    *,
+    date_basis: DateBasis,
+    known_rows: Mapping[Partition, int] | None = None,
+    metrics: tuple[str, ...] = (),
 ) -> list[PostPerformanceQuery]:
     """The queries whose answers hold each of `partitions` exactly once, in order of date.
 
@@ -60,6 +64,7 @@ def plan(
         date_basis: what the days mean.
         known_rows: how many rows a partition had when it was last fetched, wanted or not. A partition that is not in
             it may have any number, so no query is widened over it.
+        metrics: the API's names of what is asked for; none: the document's.
 
     Raises:
         ValueError: a partition names no instance.
@@ -80,6 +85,7 @@ def plan(
             instance_ids=instance_ids,
             date_basis=date_basis,
             page_size=MAXIMUM_PAGE_SIZE,
+            metrics=metrics,
         )
         for box in boxes
         for instance_ids in _short_enough(sorted(box.instances))

@@ -42,13 +42,18 @@ def rates_that_disagree(posts: pa.Table) -> dict[str, int]:
     """How many rows state a rate that their own counts contradict by more than rounding, by rate; none: empty.
 
     The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are one
-    cost. A row that lacks a part of the comparison is not compared.
+    cost. A row that lacks a part of the comparison is not compared, and neither is a metric that was not asked for.
     """
     disagreeing: dict[str, int] = {}
+    unknown = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
+
+    def decimals(name: str) -> pa.ChunkedArray:
+        return posts[name].cast(pa.float64()) if name in posts.column_names else unknown
+
     for prefix in ("", "paid_"):
-        engagements = pc.cast(posts[f"{prefix}engagements"], pa.float64())
-        thousands = pc.divide(pc.cast(posts[f"{prefix}impressions"], pa.float64()), 1000.0)
-        rate, cpe, cpm = (posts[f"{prefix}{name}"] for name in ("engagement_rate", "cpe", "cpm"))
+        engagements = decimals(f"{prefix}engagements")
+        thousands = pc.divide(decimals(f"{prefix}impressions"), 1000.0)
+        rate, cpe, cpm = (decimals(f"{prefix}{name}") for name in ("engagement_rate", "cpe", "cpm"))
         # Compared as products, so that a zero denominator needs no case of its own.
         wrong_rate = pc.greater(
             pc.abs(pc.subtract(pc.multiply(rate, thousands), pc.divide(engagements, 10.0))),

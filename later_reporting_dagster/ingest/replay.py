@@ -5,24 +5,34 @@ replay finds it there.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import BadRow, DateBasis, Post, post_from_json
+from later_reporting_dagster.contract import (
+    DOCUMENT_METRICS,
+    BadRow,
+    DateBasis,
+    Metric,
+    Post,
+    metrics_in,
+    post_from_json,
+)
 from later_reporting_dagster.ingest.homeless import possible_of
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import (
     POST_KEY,
-    POSTS_SCHEMA,
     Lake,
     LakeUnavailable,
     Partition,
     PartitionDamaged,
     QuarantinedRow,
     Written,
+    posts_schema,
     posts_table,
 )
 
@@ -51,12 +61,21 @@ class Replayed:
 def replay(lake: Lake, source: Source, *, now: datetime) -> Iterator[Replayed]:
     """Reads each quarantined row of a table again, partition by partition, and yields what came of it.
 
-    A partition that has not landed is not made of the rows that were bad: it would not be whole.
+    A partition that has not landed is not made of the rows that were bad: it would not be whole. One that has keeps its
+    columns: a row is read for the metrics that its partition was asked for.
 
     Raises:
         LakeUnavailable: the quarantine cannot be read or written. What was merged until then stays merged.
         PartitionDamaged: a quarantine file is not what the lake writes.
     """
+
+    @lru_cache
+    def metrics_of(partition: Partition | None) -> tuple[Metric, ...]:
+        with suppress(LakeUnavailable, PartitionDamaged):  # which merging meets again, and tells
+            if partition is not None and (facts := lake.facts(source.asset, partition)) is not None:
+                return metrics_in(facts.columns)
+        return DOCUMENT_METRICS
+
     groups: dict[Partition | str, list[QuarantinedRow]] = {}
     for row in lake.quarantined(source.asset):
         groups.setdefault(row.partition or row.query, []).append(row)
@@ -64,17 +83,20 @@ def replay(lake: Lake, source: Source, *, now: datetime) -> Iterator[Replayed]:
         good: dict[Partition, list[tuple[QuarantinedRow, Post]]] = {}
         left: list[QuarantinedRow] = []
         for row in rows:
-            match _read(row):
-                case BadRow(reason=reason):
-                    left.append(replace(row, reason=reason))
-                case post:
-                    if (partition := _place_of(post, row, source)) is None:
-                        left.append(replace(row, reason="it belongs to another partition, or tells none"))
-                    else:
-                        good.setdefault(partition, []).append((row, post))
+            post = _read(row, metrics_of(row.partition))
+            partition = None if isinstance(post, BadRow) else _place_of(post, row, source)
+            if partition != row.partition and partition is not None:
+                post = _read(row, metrics_of(partition))
+            if isinstance(post, BadRow):
+                left.append(replace(row, reason=post.reason))
+            elif partition is None:
+                left.append(replace(row, reason="it belongs to another partition, or tells none"))
+            else:
+                good.setdefault(partition, []).append((row, post))
         still_bad = len(left)
         for partition, found in sorted(good.items()):
-            outcome = _merge(lake, source, partition, [post for _, post in found], now=now)
+            posts = [post for _, post in found]
+            outcome = _merge(lake, source, partition, posts, metrics=metrics_of(partition), now=now)
             if outcome.error:
                 left += [row for row, _ in found]
             yield outcome
@@ -84,9 +106,11 @@ def replay(lake: Lake, source: Source, *, now: datetime) -> Iterator[Replayed]:
             yield Replayed(partition=place if isinstance(place, Partition) else None, still_bad=still_bad)
 
 
-def _read(row: QuarantinedRow) -> Post | BadRow:
+def _read(row: QuarantinedRow, metrics: tuple[Metric, ...]) -> Post | BadRow:
     try:
-        return post_from_json(json.loads(row.raw))
+        fields = json.loads(row.raw)
+        nested = isinstance(fields, Mapping) and isinstance(fields.get("metrics"), Mapping)
+        return post_from_json(fields, metrics=metrics, nested=nested)
     except (ValueError, RecursionError) as error:
         return BadRow(reason=f"its raw JSON cannot be read: {error}", raw=row.raw)
 
@@ -105,17 +129,25 @@ def _place_of(post: Post, row: QuarantinedRow, source: Source) -> Partition | No
     return partition if partition in may_be else None
 
 
-def _merge(lake: Lake, source: Source, partition: Partition, posts: Sequence[Post], *, now: datetime) -> Replayed:
+def _merge(
+    lake: Lake,
+    source: Source,
+    partition: Partition,
+    posts: Sequence[Post],
+    *,
+    metrics: tuple[Metric, ...],
+    now: datetime,
+) -> Replayed:
     try:
         facts = lake.facts(source.asset, partition)
         if facts is None:
             return Replayed(partition=partition, error="the partition has not landed yet: materialize it first")
-        stored = lake.read(source.asset, [partition], schema=POSTS_SCHEMA)
+        stored = lake.read(source.asset, [partition], schema=posts_schema(metrics))
         there = set(zip(*(stored[name].to_pylist() for name in POST_KEY), strict=True))
         new = {post.key: post for post in posts if post.key not in there}
         if not new:
             return Replayed(partition=partition, already_there=len(posts))
-        rows = pa.concat_tables([stored, posts_table(list(new.values()))])
+        rows = pa.concat_tables([stored, posts_table(list(new.values()), metrics=metrics)])
         table = rows.sort_by([(name, "ascending") for name in POST_KEY])
         told = {**facts.facts, "replayed_at": now.astimezone(UTC).isoformat(timespec="milliseconds")}
         written = lake.write(source.asset, partition, table, facts=told)

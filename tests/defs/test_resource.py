@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
+from later_reporting_dagster.defs.resource import LaterReportingResource, SettingIsWrong
 from later_reporting_dagster.ingest.guard import Guard
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import QUIETLY, Project
@@ -36,6 +37,7 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "access_token": "some-token",
         "instance_ids": "a,b",
         "lake_root": "memory://lake",
+        "metrics": "likes, reach",
         "requests_per_minute": 60,
         "shrink_limit_percent": 5,
         "accept_shrinking": True,
@@ -55,6 +57,16 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         for name, value in wanted.items()
     }
     assert {name: getattr(in_use(resource), name) for name in wanted} == wanted
+
+
+def test_the_metrics_to_ask_for_are_the_documents_unless_others_are_named() -> None:
+    assert in_use(LaterReportingResource()).selected_metrics() == DOCUMENT_METRICS
+    assert in_use(LaterReportingResource(metrics="all")).selected_metrics() == METRICS
+    named = in_use(LaterReportingResource(metrics="paidReach,likes")).selected_metrics()
+    assert [metric.column for metric in named] == ["likes", "paid_reach"]
+    wrong = r"LATER_METRICS \(metrics\): 'like' is no metric that is known; the nearest is likes"
+    with pytest.raises(SettingIsWrong, match=wrong):
+        in_use(LaterReportingResource(metrics="like")).selected_metrics()
 
 
 def test_what_an_answer_may_take_away_is_a_setting() -> None:

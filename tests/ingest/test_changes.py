@@ -1,5 +1,6 @@
 """What a restatement changed: rows by key, values, and totals in which null is never 0."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -7,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from later_reporting_dagster.contract import METRICS, metrics_named, post_type
 from later_reporting_dagster.ingest.changes import Totals, changes_between
+from later_reporting_dagster.ingest.guard import Guard
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
 from tests.lake.conftest import post
 
+IDENTITY: dict[str, Any] = {
+    "instance_id": "instance_000",
+    "campaign_id": 7,
+    "post_date": datetime(2024, 1, 3, tzinfo=UTC),
+}
 COUNTS = st.one_of(st.none(), st.integers(0, 2**63 - 1))
 
 
@@ -90,6 +98,30 @@ def test_values_that_are_kept_are_those_of_metrics_that_had_any() -> None:
     new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
     found = changes_between(old, new)
     assert (found.values_before, found.values_kept) == (3, 1)
+
+
+def test_a_metric_that_is_asked_for_in_one_of_the_two_only_has_not_changed() -> None:
+    old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
+    new = posts_table(
+        [post_type(METRICS)(**(IDENTITY | {"post_id": each, "impressions": 5, "likes": 6})) for each in (1, 3)],
+        metrics=metrics_named("impressions, likes"),
+    )
+    there, back = changes_between(old, new), changes_between(new, old)
+    assert (there.added, there.removed, there.restated) == (1, 1, 1)
+    assert there.totals == {"impressions": Totals(7, 10)}
+    assert (there.values_before, there.values_kept) == (2, 2)
+    assert back.totals == {"impressions": Totals(10, 7)}
+    assert (back.values_before, back.values_kept) == (2, 2)
+    assert changes_between(old, old.drop_columns(["cpm"])).restated == 0
+
+
+def test_where_no_metric_is_shared_none_is_lost() -> None:
+    old = posts(*({"post_id": each, "impressions": 3} for each in range(30)))
+    likes = metrics_named("likes")
+    new = posts_table([post_type(likes)(**(IDENTITY | {"post_id": each})) for each in range(30)], metrics=likes)
+    found = changes_between(old, new)
+    assert (found.restated, found.totals, found.values_before) == (0, {}, 0)
+    Guard().check_changes(found)
 
 
 @given(

@@ -137,6 +137,21 @@ def test_a_rate_that_its_counts_contradict_is_named(
     assert rates_that_disagree(posts(row, good, {})) == ({names[disagreeing]: 1} if disagreeing else {})
 
 
+@pytest.mark.parametrize("absent", ["engagements", "impressions", "engagement_rate", "cpe"])
+def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
+    wrong = posts(SAMPLE | {"engagement_rate": 99.0, "cpe": 99.0})
+    assert len(rates_that_disagree(wrong)) == 2
+    left = {
+        "engagements": set(),
+        "impressions": set(),
+        "engagement_rate": {"cpe and cpm"},
+        "cpe": {"engagement_rate"},
+    }[absent]
+    assert rates_that_disagree(wrong.drop_columns([absent])).keys() == left
+    assert absent not in null_shares(wrong.drop_columns([absent]))
+    assert rates_that_disagree(posts().select(["post_id", "cpm"])) == {}
+
+
 @given(st.lists(st.fixed_dictionaries({name: st.none() | st.just(0) for name in METRICS}), min_size=1, max_size=8))
 def test_the_share_of_nulls_counts_no_zero(rows: list[dict[str, Any]]) -> None:
     assert null_shares(posts(*rows)) == {name: sum(row[name] is None for row in rows) / len(rows) for name in METRICS}

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import BadRow, DateBasis, Post
+from later_reporting_dagster.contract import BadRow, DateBasis, Post, metrics_named, post_type
 from later_reporting_dagster.ingest.replay import Replayed, replay
 from later_reporting_dagster.ingest.source import Source
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, posts_table
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, posts_schema, posts_table
 from tests.conftest import files
 from tests.lake.conftest import post
 
@@ -19,6 +19,7 @@ PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
 DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 DAY = date(2024, 3, 2)
 CELL = Partition(DAY, "a")
+NOON = datetime(2024, 3, 2, 12, tzinfo=UTC)
 NOW = datetime(2024, 3, 11, 6, tzinfo=UTC)
 
 
@@ -179,3 +180,36 @@ def test_an_unwritable_partition_keeps_its_rows_in_quarantine(lake: Lake, monkey
     monkeypatch.setattr(lake, "write", write)
     assert replayed(lake) == [Replayed(partition=CELL, error="no space left")]
     assert len(lake.quarantined(PUBLISHED.asset)) == 1
+
+
+def test_a_row_is_read_for_the_metrics_that_its_partition_was_asked_for(lake: Lake) -> None:
+    likes = metrics_named("likes, impressions")
+    there = post_type(likes)(post_id=2, instance_id="a", campaign_id=7, post_date=NOON, likes=9)
+    lake.write(PUBLISHED.asset, CELL, posts_table([there], metrics=likes), facts={"metrics": "as it was"})
+    beside = row(1, likes=3.0, impressions=4, cpm=5.0)
+    within = row(3, metrics={"likes": 6, "reach": 7})
+    bad = row(5, likes=0.5, cpm="was not asked for, so it may be anything")
+    lake.quarantine(PUBLISHED.asset, CELL, set_aside([beside, within, bad]), query="q")
+    merged, left = replayed(lake)
+    assert (merged.merged, left.still_bad) == (2, 1)
+    table = lake.read(PUBLISHED.asset, [CELL], schema=posts_schema(likes))
+    facts = lake.facts(PUBLISHED.asset, CELL)
+    assert facts is not None
+    assert list(facts.columns) == posts_schema(likes).names
+    assert facts.facts["metrics"] == "as it was"
+    assert table.select(["post_id", "impressions", "likes", "extra"]).to_pylist() == [
+        {"post_id": 1, "impressions": 4, "likes": 3, "extra": '{"cpm":5.0}'},
+        {"post_id": 2, "impressions": None, "likes": 9, "extra": None},
+        {"post_id": 3, "impressions": None, "likes": 6, "extra": '{"reach":7}'},
+    ]
+    assert [each.reason for each in lake.quarantined(PUBLISHED.asset)] == ["likes is a whole number, not 0.5"]
+
+
+def test_a_row_that_told_no_partition_is_read_for_the_metrics_of_the_one_that_it_is_found_to_be_of(lake: Lake) -> None:
+    likes = metrics_named("likes")
+    lake.write(PUBLISHED.asset, CELL, posts_table([], metrics=likes))
+    query = "startDate=2024-03-02&endDate=2024-03-02&instanceIds=a&dateBasis=post_date"
+    lake.quarantine_query(PUBLISHED.asset, set_aside([row(1, likes=3), row(2, likes=-3)]), query=query)
+    merged, left = replayed(lake)
+    assert (merged.partition, merged.merged, left.still_bad) == (CELL, 1, 1)
+    assert lake.read(PUBLISHED.asset, [CELL], schema=posts_schema(likes))["likes"].to_pylist() == [3]

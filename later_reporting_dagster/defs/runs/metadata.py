@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from later_reporting_dagster.contract import metrics_in
 from later_reporting_dagster.ingest.changes import Changes
 from later_reporting_dagster.ingest.ingest import Landed
 from later_reporting_dagster.ingest.quality import null_shares
@@ -23,24 +24,27 @@ POST_PREVIEW_COLUMNS = (
     "paid_impressions",
     "paid_engagements",
 )
+# Of these, the first that was asked for tells how much a post was seen.
+SEEN = ("impressions", "paid_impressions")
 
 
 def posts_metadata(landed: Landed) -> dict[str, Any]:
     """Metadata of a landed partition of posts. A query's figures are shared by all the partitions that it filled."""
     fetched = landed.fetched
-    # Those that were seen most: the first by key are often those that nobody saw yet.
-    most_seen = landed.table.select(POST_PREVIEW_COLUMNS).sort_by([("impressions", "descending")])
+    table = landed.table
+    metrics = [metric.api_name for metric in metrics_in(table.column_names)]
     return {
-        **written_metadata(landed.written, preview=preview(most_seen)),
+        **written_metadata(landed.written, preview=preview(_most_seen(table))),
         **(changes_metadata(landed.changes) if landed.changes else {}),
         "bad_rows": landed.bad_rows,
         **({"bad_rows_without_partition": fetched.homeless_rows} if fetched.homeless_rows else {}),
+        "metrics": dg.MetadataValue.text(", ".join(metrics)),
         "query": dg.MetadataValue.text("\n".join(fetched.queries)),
         "pages": fetched.pages,
         "requests": fetched.requests,
         "retries": fetched.retries,
         "partitions_of_query": fetched.partitions,
-        **{f"null_share/{metric}": round(share, 4) for metric, share in null_shares(landed.table).items()},
+        **{f"null_share/{metric}": round(share, 4) for metric, share in null_shares(table).items()},
     }
 
 
@@ -85,6 +89,13 @@ def preview(table: pa.Table) -> dg.MarkdownMetadataValue:
     if table.num_rows > len(head):
         lines.append(f"\n*{table.num_rows - len(head)} more rows*")
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _most_seen(posts: pa.Table) -> pa.Table:
+    """What tells posts apart, those first that were seen most: the first by key are often those nobody saw yet."""
+    shown = posts.select([name for name in POST_PREVIEW_COLUMNS if name in posts.column_names])
+    seen = [name for name in SEEN if name in shown.column_names][:1]
+    return shown.sort_by([(name, "descending") for name in seen]) if seen else shown
 
 
 def _or_not_available(total: float | None) -> str:

@@ -27,7 +27,7 @@ def land_posts(
         Failure: at least one partition stayed as it was.
     """
     partitions, failed = lake_partitions(context)
-    lake, guard = later.lake(), later.guard()
+    lake, guard, metrics = later.lake(), later.guard(), later.selected_metrics()
     teller = ProgressTeller(Progress(source.asset, partitions=len(partitions)), log=context.log.info)
     client = later.client(on_event=teller.note)
     context.log.info(
@@ -36,7 +36,9 @@ def land_posts(
 
     async def start(deliver: Callable[[Outcome], None]) -> None:
         async with client:
-            await ingest(partitions, source=source, client=client, lake=lake, deliver=deliver, guard=guard)
+            await ingest(
+                partitions, source=source, client=client, lake=lake, deliver=deliver, guard=guard, metrics=metrics
+            )
 
     findings = PostsFindings(source)
     rows = changed = 0
