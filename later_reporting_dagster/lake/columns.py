@@ -10,18 +10,23 @@ from typing import Literal
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 
 # All types that the lake's tables have, as Arrow names them.
-ColumnType = Literal["string", "int64", "float64", "timestamp[us, tz=UTC]"]
+ColumnType = Literal["string", "int64", "float64", "date32[day]", "timestamp[us, tz=UTC]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table's dictionary: what it holds, and in what unit where one applies."""
+    """One column of a table's dictionary: what it holds, and in what unit where one applies.
+
+    Of a column that is computed, `computed` says how, and `made_from` names the columns of posts that it comes from.
+    """
 
     name: str
     type: ColumnType
     nullable: bool
     description: str
     unit: str = ""
+    computed: str = ""
+    made_from: tuple[str, ...] = ()
 
 
 def type_of(metric: Metric) -> ColumnType:

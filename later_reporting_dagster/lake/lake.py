@@ -33,6 +33,7 @@ from later_reporting_dagster.lake.partition import (
     partition_directory,
     partition_of,
     partition_path,
+    table_path,
 )
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
@@ -231,6 +232,36 @@ class Lake:
             with suppress(LakeUnavailable):  # what is too much is the next writer's to remove
                 self._versions.prune(asset, replaced, keep=self._keep_versions)
         return outcomes | unkept | {due[path]: error for path, error in failed.items()}
+
+    def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
+        """As `write`, of a table without partitions: one file, replaced whole. No version of it is kept.
+
+        It is what can be made anew from partitions at any time.
+
+        Raises:
+            TypeError: a column is of a type that the lake does not store.
+            LakeUnavailable: as `write`.
+        """
+        path, content_hash = table_path(asset), content_hash_of(table)
+        data = self._storage.read(path)
+        changed = data is None or not is_faithful(data, table, content_hash=content_hash)
+        if data is None or changed:
+            data = to_parquet(table, content_hash=content_hash, facts=facts or {})
+
+            def check(staged: bytes) -> None:
+                if not is_faithful(staged, table, content_hash=content_hash):
+                    raise self._not_as_written(path)
+
+            self._storage.write(path, data, check=check)
+        return Written(self._storage.shown(path), table.num_rows, len(data), content_hash, changed=changed)
+
+    def read_table(self, asset: str, *, schema: pa.Schema) -> pa.Table | None:
+        """The rows of a table without partitions, as exactly `schema`; None when there is no such file.
+
+        Raises:
+            PartitionDamaged: as `read`.
+        """
+        return self._read_file(table_path(asset), schema=schema)
 
     def versions(self, asset: str, partition: Partition) -> list[KeptVersion]:
         """The replaced versions of a partition that are kept, the newest first."""
@@ -437,7 +468,9 @@ class Lake:
             self._storage.remove(path)
 
     def _read_daily(self, asset: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
-        path = partition_path(asset, partition)
+        return self._read_file(partition_path(asset, partition), schema=schema)
+
+    def _read_file(self, path: str, *, schema: pa.Schema) -> pa.Table | None:
         data = self._storage.read(path)
         if data is None:
             return None

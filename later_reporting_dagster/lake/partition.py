@@ -69,6 +69,11 @@ def partition_path(asset: str, partition: Partition) -> str:
     return f"{partition_directory(asset, partition)}/{FILE_NAME}"
 
 
+def table_path(asset: str) -> str:
+    """Where the file of a table without partitions lies below the lake's root."""
+    return f"{asset}/{FILE_NAME}"
+
+
 def partition_directory(asset: str, partition: Partition) -> str:
     """The directory of a partition's file below the lake's root.
 

@@ -22,6 +22,7 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),
     "float64": pa.float64(),
+    "date32[day]": pa.date32(),
     "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
 }
 

@@ -3,10 +3,23 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from later_reporting_dagster.rollups.columns import (
-    GRAIN,
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.spans import WINDOWS, Days, Span, days_of, first_day_of, previous_of, windows_of
+from later_reporting_dagster.rollups.tables import (
+    BY_CAMPAIGN,
+    BY_CREATOR,
+    BY_DAY,
+    BY_PLATFORM,
+    BY_PUBLISH_DAY,
+    BY_WINDOW,
+    DAILY,
+    MONTHLY,
     ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
     ORGANIC_PAID_DAILY_COLUMNS,
+    OVER_DAYS,
+    TABLES,
+    WEEKLY,
+    RolledUp,
 )
 
 if TYPE_CHECKING:
@@ -16,28 +29,60 @@ if TYPE_CHECKING:
         ROLLED_UP_SCHEMA,
         organic_paid_by_publish_day,
         organic_paid_daily,
-        totals_that_differ,
     )
+    from later_reporting_dagster.rollups.periods import (
+        OVER_DAYS_SCHEMA,
+        Landed,
+        organic_paid_by,
+        organic_paid_over_days,
+        rows_schema,
+    )
+    from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
     from later_reporting_dagster.rollups.spend import SpendBounds, spend_bounds
     from later_reporting_dagster.rollups.sums import SumOutOfRange
 
 __all__ = [
+    "BY_CAMPAIGN",
+    "BY_CREATOR",
+    "BY_DAY",
+    "BY_PLATFORM",
+    "BY_PUBLISH_DAY",
+    "BY_WINDOW",
+    "DAILY",
     "GRAIN",
+    "MONTHLY",
     "ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS",
     "ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA",
     "ORGANIC_PAID_DAILY_COLUMNS",
     "ORGANIC_PAID_DAILY_SCHEMA",
+    "OVER_DAYS",
+    "OVER_DAYS_SCHEMA",
     "ROLLED_UP_SCHEMA",
+    "TABLES",
+    "WEEKLY",
+    "WINDOWS",
+    "Days",
+    "Landed",
+    "RolledUp",
+    "Span",
     "SpendBounds",
     "SumOutOfRange",
+    "days_of",
+    "first_day_of",
+    "organic_paid_by",
     "organic_paid_by_publish_day",
     "organic_paid_daily",
+    "organic_paid_over_days",
+    "previous_of",
+    "rows_schema",
     "spend_bounds",
     "totals_that_differ",
+    "window_totals_that_differ",
+    "windows_of",
 ]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("organic_paid", "spend", "sums")
+_NEEDING_ARROW = ("organic_paid", "periods", "reconciliation", "spend", "sums")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,15 @@
-"""The dictionaries of the rolled-up tables, derived from the metric table. Nothing here needs Arrow."""
+"""The grammar of the rolled-up tables, and their dictionaries, derived from the metric table. Nothing here needs Arrow.
 
-from collections.abc import Iterator
+A table is a grain, what it measures of each group, and a span of time. What is measured comes in blocks, each of which
+says of its columns what they mean, how they are computed and which columns of the posts they are made from.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, Metric
 from later_reporting_dagster.lake.columns import POST_COLUMNS, Column, type_of
+from later_reporting_dagster.rollups.spans import WINDOWS
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 
@@ -27,6 +33,15 @@ OF_CHANNEL: dict[Channel, dict[str, str]] = {
     channel: {measure_of(metric): metric.column for metric in DOCUMENT_METRICS if metric.channel is channel}
     for channel in COMPARED
 }
+# What both channels are compared by: a post that reports one of them reports its channel.
+RESULTS = ("impressions", "engagements")
+
+# Cochran's working rule for ratio estimates: their large-sample variance may be used if the sample exceeds 30.
+POSTS_TO_EXCEED = 30
+# Of the normal distribution: 95 % of it lie so many standard deviations around its middle, or nearer.
+STANDARD_DEVIATIONS = 1.96
+
+PAID_BETTER, ORGANIC_BETTER, UNDECIDED = "paid_better", "organic_better", "undecided"
 
 
 def sum_name(metric: Metric) -> str:
@@ -42,70 +57,160 @@ COUNTED = frozenset(
     }
 )
 
-
-def _money(name: str, description: str, unit: str = "currency") -> Column:
-    return Column(name, "float64", True, description, unit)
+POSTS = "posts"
 
 
-def _number_of_posts(name: str, description: str) -> Column:
-    return Column(name, "int64", False, description, "posts")
+def _money(name: str, description: str, unit: str = "currency", *, computed: str, made_from: Sequence[str]) -> Column:
+    return Column(name, "float64", True, description, unit, computed, tuple(made_from))
 
 
-def _grain_columns() -> Iterator[Column]:
+def _number_of_posts(name: str, description: str, *, computed: str = "", made_from: Sequence[str]) -> Column:
+    return Column(name, "int64", False, description, "posts", computed, tuple(made_from))
+
+
+def _of_posts(names: Sequence[str]) -> Iterator[Column]:
     described = {column.name: column for column in POST_COLUMNS}
-    yield from (described[name] for name in GRAIN)
-    yield _number_of_posts("posts", "Posts of the group, with or without metrics")
+    return (replace(described[name], made_from=(name,)) for name in names)
 
 
-def _sum_columns() -> Iterator[Column]:
+def posts_columns() -> Iterator[Column]:
+    """How many posts a group has."""
+    yield _number_of_posts(
+        POSTS,
+        "Posts of the group, with or without metrics",
+        computed="Number of posts, each once: a post of two campaigns is one of each",
+        made_from=["post_id"],
+    )
+
+
+def sum_columns() -> Iterator[Column]:
+    """What adds up, each with its coverage: how many posts reported it."""
     for metrics in SUMMED.values():
         for metric in metrics:
-            description = f"{metric.description}, summed; null when no post of the group reports it, 0 is measured"
-            yield Column(sum_name(metric), type_of(metric), True, description, metric.unit)
+            yield Column(
+                sum_name(metric),
+                type_of(metric),
+                True,
+                metric.description,
+                metric.unit,
+                "Sum; null when no post of the group reports it, 0 is measured",
+                (metric.column,),
+            )
         for metric in metrics:
             name = sum_name(metric)
-            yield _number_of_posts(f"{name}_posts", f"How many posts {name} is the sum of")
+            yield _number_of_posts(
+                f"{name}_posts",
+                f"Coverage: how many posts {name} is the sum of",
+                computed="Number of posts that report it",
+                made_from=[metric.column],
+            )
 
 
-def _rate_columns() -> Iterator[Column]:
+def rate_columns() -> Iterator[Column]:
+    """Rates from sums, shares and the paid lift."""
     for channel in COMPARED:
         yield Column(
             f"{channel}_engagement_rate",
             "float64",
             True,
-            f"{channel.capitalize()} engagements per 100 impressions: sum by sum, over just the posts that report both;"
-            " null when there are none, or no impressions",
+            f"{channel.capitalize()} engagements per 100 impressions",
             "percent",
+            "100 × engagements / impressions: sum by sum, over just the posts that report both; null when there are"
+            " none, or no impressions",
+            _both_results(channel),
         )
-    for measure in ("impressions", "engagements"):
+    for measure in RESULTS:
         yield Column(
             f"paid_share_of_{measure}",
             "float64",
             True,
-            f"paid_{measure} of organic_{measure} + paid_{measure}, each over the posts that report it; null when one"
-            " of the two is null, because then the whole is not known, or when both are 0",
+            f"How much of all {measure} is paid",
             "percent",
+            f"100 × paid_{measure} / (organic_{measure} + paid_{measure}), each over the posts that report it; null"
+            " when one of the two is null, because then the whole is not known, or when both are 0",
+            tuple(OF_CHANNEL[channel][measure] for channel in COMPARED),
         )
     yield Column(
         "paid_lift",
         "float64",
         True,
-        "paid_engagement_rate / organic_engagement_rate: above 1, paid engages better; null when one of them is null"
-        " or the organic rate is 0",
+        "How much better paid engages than organic: above 1 it does",
         "ratio",
+        "paid_engagement_rate / organic_engagement_rate; null when one of them is null or the organic rate is 0",
+        _all_results(),
     )
 
 
-def _spend_columns() -> Iterator[Column]:
-    bounded = "bounded by the posts' CPE and CPM, each known to half a cent"
+def lift_columns() -> Iterator[Column]:
+    """Whether the paid lift is more than noise."""
+    for side, sign in (("low", "−"), ("high", "+")):
+        yield Column(
+            f"paid_lift_{side}",
+            "float64",
+            True,
+            f"The {side} end of paid_lift's 95 % interval: how far chance alone could move it, had other posts of the"
+            " kind been published",
+            "ratio",
+            f"exp(log paid_lift {sign} {STANDARD_DEVIATIONS} × √v), v the linearised variance of the log of the two"
+            " ratios with posts as clusters: v = n/(n−1) × Σ z² over the n posts of either rate, z = (e − r×i)/E of"
+            " paid less the same of organic (Cochran, Sampling Techniques, ratio estimators; Deng et al. 2018, delta"
+            f" method). Null unless each rate is of more than {POSTS_TO_EXCEED} posts and above 0",
+            _all_results(),
+        )
+    yield Column(
+        "paid_lift_verdict",
+        "string",
+        True,
+        f"Whether the difference is more than noise: {PAID_BETTER}, {ORGANIC_BETTER}, or {UNDECIDED}",
+        "",
+        f"{PAID_BETTER} where paid_lift_low is above 1, {ORGANIC_BETTER} where paid_lift_high is below 1, else"
+        f" {UNDECIDED}; null without an interval",
+        _all_results(),
+    )
+
+
+def channel_columns() -> Iterator[Column]:
+    """How many posts are of one channel alone, and how many of both."""
+    said = {
+        "organic_only_posts": "report organic results and no paid ones",
+        "paid_only_posts": "report paid results and no organic ones",
+        "both_channels_posts": "report organic results and paid ones",
+    }
+    for name, how in said.items():
+        yield _number_of_posts(
+            name,
+            f"Posts that {how}",
+            computed="Number of posts; a channel's results are its impressions or engagements where they are not null,"
+            " and 0 is one. Posts that report neither channel are in none of the three",
+            made_from=_all_results(),
+        )
+
+
+def spend_columns() -> Iterator[Column]:
+    """Bounds of what was spent, where a post's unit costs tell them."""
     for channel in COMPARED:
+        column = OF_CHANNEL[channel]
+        costs = tuple(column[measure] for measure in ("cpe", "engagements", "cpm", "impressions"))
         spend = f"{channel}_spend"
         for side, most in (("minimum", "least"), ("maximum", "most")):
-            yield _money(f"{spend}_{side}", f"The {most} that the posts of {spend}_posts cost, {bounded}")
-        yield _number_of_posts(f"{spend}_posts", f"Posts whose {channel} spend is bounded: those that the bounds sum")
+            yield _money(
+                f"{spend}_{side}",
+                f"The {most} that the posts of {spend}_posts cost",
+                computed="Sum of the posts' bounds: CPE × engagements and CPM × impressions / 1000 are the same cost,"
+                " each unit cost known to half a cent; null when no post is bounded",
+                made_from=costs,
+            )
+        yield _number_of_posts(
+            f"{spend}_posts",
+            f"Coverage: posts whose {channel} spend is bounded",
+            computed="Number of posts that the bounds sum",
+            made_from=costs,
+        )
         yield _number_of_posts(
             f"{spend}_contradictory_posts",
             f"Posts whose {channel} CPE and CPM cannot both be true; they are in no bounds",
+            computed="Number of posts whose two intervals do not meet",
+            made_from=costs,
         )
         for unit_cost, measure, unit in (
             ("cpe", "engagements", "engagement"),
@@ -114,11 +219,142 @@ def _spend_columns() -> Iterator[Column]:
             for side in ("minimum", "maximum"):
                 yield _money(
                     f"{channel}_{unit_cost}_{side}",
-                    f"The {side} of spend per {unit}: sum by sum, over just the posts whose spend is bounded and that"
-                    f" report {measure}; null when there are none, or no {measure}",
+                    f"The {side} of spend per {unit}",
                     f"currency per {unit}",
+                    computed=f"Sum by sum, over just the posts whose spend is bounded and that report {measure}; null"
+                    f" when there are none, or no {measure}",
+                    made_from=costs,
                 )
 
 
-ORGANIC_PAID_DAILY_COLUMNS: tuple[Column, ...] = (*_grain_columns(), *_sum_columns(), *_rate_columns())
-ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS: tuple[Column, ...] = (*ORGANIC_PAID_DAILY_COLUMNS, *_spend_columns())
+def _both_results(channel: Channel) -> tuple[str, ...]:
+    return tuple(OF_CHANNEL[channel][measure] for measure in RESULTS)
+
+
+def _all_results() -> tuple[str, ...]:
+    return tuple(name for channel in COMPARED for name in _both_results(channel))
+
+
+Block = Callable[[], Iterator[Column]]
+
+# The numbers that a change is told of: coverage, bounds and intervals are read beside both periods.
+_CHANGING = (posts_columns, rate_columns)
+_NO_DAYS = "null where no day of the period is there"
+
+
+def columns_of(grain: Sequence[str], blocks: Sequence[Block]) -> tuple[Column, ...]:
+    """The dictionary of a table whose file is one span of time."""
+    return (*_of_posts(grain), *(column for block in blocks for column in block()))
+
+
+def window_columns(grain: Sequence[str], labels: Sequence[str], blocks: Sequence[Block]) -> tuple[Column, ...]:
+    """The dictionary of a table of all windows: each measure, then of the period before, then how it changed."""
+    measures = [_over_days(column) for block in blocks for column in block()]
+    return (
+        Column(
+            "window",
+            "string",
+            False,
+            f"How many days are rolled up: {', '.join(WINDOWS)}",
+            computed="The last so many days, or all that are there",
+        ),
+        Column(
+            "date_basis",
+            "string",
+            False,
+            "What a day is: performance_date, the day on which results were recorded, or post_date, the day on which"
+            " posts were published, with their results to date",
+            computed="performance_date is made from post_metrics_daily, post_date from posts_published",
+        ),
+        Column("first_day", "date32[day]", False, "First day of the window"),
+        Column(
+            "last_day",
+            "date32[day]",
+            False,
+            "Last day of the window",
+            computed="The newest day that is there of any instance, of this basis",
+        ),
+        *_of_posts(grain),
+        *(
+            replace(column, nullable=True, computed="As the newest post of the group that has one says")
+            for column in _of_posts(labels)
+        ),
+        Column(
+            "days",
+            "int64",
+            False,
+            "How many days of the window are there for the instance",
+            "days",
+            "Number of days whose partition has landed, with or without posts",
+        ),
+        Column(
+            "previous_days",
+            "int64",
+            True,
+            "How many days of the previous period are there for the instance",
+            "days",
+            "As days, over as many days before first_day as the window has; null for the window all",
+        ),
+        *measures,
+        *(_previous(column) for column in measures),
+        *(_change(column) for column in measures if column.name in CHANGING),
+    )
+
+
+def change_name(name: str) -> str:
+    """The column of a measure's change."""
+    return f"{name}_change"
+
+
+def previous_name(name: str) -> str:
+    """The column of a measure in the period before."""
+    return f"previous_{name}"
+
+
+def is_difference(column: Column) -> bool:
+    """Whether a measure's change is a difference; of what adds up it is a percentage."""
+    return column.unit in ("percent", "ratio")
+
+
+def _over_days(column: Column) -> Column:
+    # A number of posts is known where a day is; what is null for another reason says so itself.
+    return column if column.nullable else replace(column, nullable=True, computed=f"{column.computed}; {_NO_DAYS}")
+
+
+def _previous(column: Column) -> Column:
+    return replace(
+        column,
+        name=previous_name(column.name),
+        description=f"{column.name} of the previous period",
+        computed=f"As {column.name}, over as many days before first_day as the window has; null for the window all, and"
+        " where none of these days is there",
+    )
+
+
+def _change(column: Column) -> Column:
+    previous = previous_name(column.name)
+    unequal = "null when one of them is null, or when days and previous_days are not the same"
+    if is_difference(column):
+        unit = "percentage points" if column.unit == "percent" else column.unit
+        computed = f"{column.name} − {previous}; {unequal}"
+    else:
+        unit = "percent"
+        computed = f"100 × ({column.name} − {previous}) / {previous}; {unequal}, or {previous} is 0"
+    return Column(
+        change_name(column.name),
+        "float64",
+        True,
+        f"By how much {column.name} changed from the previous period",
+        unit,
+        computed,
+        column.made_from,
+    )
+
+
+# What a change is told of: what adds up, rates, shares and the lift.
+CHANGING = frozenset(
+    {
+        *(column.name for block in _CHANGING for column in block()),
+        *(sum_name(metric) for metrics in SUMMED.values() for metric in metrics),
+    }
+)

@@ -14,6 +14,8 @@ _INT64_MAXIMUM = 2**63 - 1
 _EXACT_IN_A_FLOAT = 2**53
 # Between 2**52 and 2**53 floats are just the whole numbers. This is half-way: a third of it to either side stays there.
 _WHOLE = 3 * 2**51
+# Fewer rows are looked through in less time than it takes to start a thread.
+_ROWS_WORTH_THREADS = 65_536
 _WIDE_COUNT, _WIDE_MONEY = pa.decimal128(19, 0), pa.decimal128(38, 6)
 
 
@@ -40,8 +42,12 @@ def grouped_sums(rows: pa.Table, *, keys: Sequence[str], counted: Sequence[str] 
 
     names = [name for name in rows.column_names if name not in keys]
     counts = _counts(rows, names if counted is None else counted)
-    with ThreadPoolExecutor(pa.cpu_count()) as threads:  # Arrow and numpy look through columns outside Python's lock
-        summable = dict(zip(names, threads.map(_summable, names, map(rows.column, names)), strict=True))
+    columns_of_names = map(rows.column, names)
+    if rows.num_rows < _ROWS_WORTH_THREADS:
+        summable = dict(zip(names, map(_summable, names, columns_of_names), strict=True))
+    else:
+        with ThreadPoolExecutor(pa.cpu_count()) as threads:  # Arrow and numpy look through them outside Python's lock
+            summable = dict(zip(names, threads.map(_summable, names, columns_of_names), strict=True))
     source = pa.table(
         {key: rows.column(key) for key in keys} | {name: values for name, (values, _) in summable.items()}
     )
