@@ -1,0 +1,1 @@
+"""Rollups to pictures and one self-contained page. No I/O: values in, text and bytes out."""
