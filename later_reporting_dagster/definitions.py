@@ -4,7 +4,7 @@ import dagster as dg
 
 from later_reporting_dagster.defs.checks import posts_checks
 from later_reporting_dagster.defs.compaction import compaction_job, compaction_schedule
-from later_reporting_dagster.defs.jobs import checks_job, posts_job, rollups_job
+from later_reporting_dagster.defs.jobs import checks_job, posts_job, report_job, rollups_job
 from later_reporting_dagster.defs.organic_paid import (
     ORGANIC_PAID_BY_PUBLISH_DAY,
     ORGANIC_PAID_DAILY,
@@ -13,6 +13,7 @@ from later_reporting_dagster.defs.organic_paid import (
 )
 from later_reporting_dagster.defs.partitions import daily_instance_partitions, daily_partitions
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED, posts_asset
+from later_reporting_dagster.defs.report import report_asset
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.schedules import daily_schedule
 from later_reporting_dagster.defs.sensors import automation_sensor, instances_sensor
@@ -34,13 +35,14 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
                 for source in sources
             ),
             *(rollup_asset(rollup, partitions_def=days, due_hour_utc=due_hour_utc) for rollup in rollups),
+            report_asset(rollups),
         ],
         asset_checks=[
             *(posts_checks(source, due_hour_utc=due_hour_utc) for source in sources),
             *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
         ],
         resources={"later": LaterReportingResource.from_environment()},
-        jobs=[posts_job, rollups_job, checks_job, compaction],
+        jobs=[posts_job, rollups_job, report_job, checks_job, compaction],
         schedules=[
             daily_schedule(start_date=settings.start_date, restate_days=settings.restate_days),
             compaction_schedule(compaction),

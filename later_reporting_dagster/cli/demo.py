@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def run_demo(
         click.echo(f"Dagster home:  {environment['DAGSTER_HOME']}")
         if ui_port is None:
             click.echo("See it in the UI:  make ui   (or: later-reporting demo --ui)")
-        elif all(outcome.succeeded for outcome in outcomes):
+        click.echo(f"The report:    {environment['LATER_LAKE_ROOT']}/{REPORT}/{REPORT_FILE}")
+        if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
             _serve_ui(ui_port)
     return outcomes
 
@@ -112,6 +114,7 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
                 for asset in ("post_metrics_daily", "posts_published")
             ]
         outcomes.append(launch.run(launch.later_organic_paid, instance=instance, tags=day_tags(start, end)))
+        outcomes.append(launch.run(launch.later_report, instance=instance))
         outcomes.append(launch.run(launch.later_checks, instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")

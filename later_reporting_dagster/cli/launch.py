@@ -10,7 +10,7 @@ import dagster as dg
 
 from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.jobs import CHECKS_JOB, POSTS_JOB, ROLLUPS_JOB
+from later_reporting_dagster.defs.jobs import CHECKS_JOB, POSTS_JOB, REPORT_JOB, ROLLUPS_JOB
 from later_reporting_dagster.defs.runs.materializations import FAILED_PARTITIONS
 from later_reporting_dagster.defs.runs.progress import LISTENER, Progress
 
@@ -23,6 +23,11 @@ def later_posts() -> dg.JobDefinition:
 def later_organic_paid() -> dg.JobDefinition:
     """The job over the rollups, as a process finds it by name."""
     return defs.resolve_job_def(ROLLUPS_JOB)
+
+
+def later_report() -> dg.JobDefinition:
+    """The job over the report, as a process finds it by name."""
+    return defs.resolve_job_def(REPORT_JOB)
 
 
 def later_checks() -> dg.JobDefinition:

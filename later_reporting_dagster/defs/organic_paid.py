@@ -57,11 +57,18 @@ def when_posts_change() -> dg.AutomationCondition[Any]:
     never_rolled_up = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
         ~dg.AutomationCondition.missing()
     )
+    return latched(changed, never_rolled_up, label="posts_changed")
+
+
+def latched(
+    changed: dg.AutomationCondition[Any], never_made: dg.AutomationCondition[Any], *, label: str
+) -> dg.AutomationCondition[Any]:
+    """Once for what changed, or was never made; kept until no run is under way, of it or of what it is made from."""
     # A request tells of itself in the next tick, and there it would take a change with it that came in between.
     requested = ~changed & dg.AutomationCondition.newly_requested()
-    due = (changed | never_rolled_up.newly_true()).since(requested)
+    due = (changed | never_made.newly_true()).since(requested)
     under_way = dg.AutomationCondition.in_progress() | dg.AutomationCondition.any_deps_in_progress()
-    return (due & ~under_way).with_label("posts_changed")
+    return (due & ~under_way).with_label(label)
 
 
 def rollup_asset(

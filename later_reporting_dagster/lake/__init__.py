@@ -9,7 +9,15 @@ from later_reporting_dagster.lake.partition import Partition, decode_instance_id
 if TYPE_CHECKING:
     from later_reporting_dagster.lake.compaction import CompactedMonth
     from later_reporting_dagster.lake.file import PartitionDamaged, StoredFacts, content_hash_of
-    from later_reporting_dagster.lake.lake import DayRead, Lake, NotReplaced, QuarantinedRow, Review, Written
+    from later_reporting_dagster.lake.lake import (
+        DayRead,
+        Lake,
+        NotReplaced,
+        QuarantinedRow,
+        Review,
+        Written,
+        WrittenFile,
+    )
     from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
     from later_reporting_dagster.lake.versions import KeptVersion
@@ -31,6 +39,7 @@ __all__ = [
     "Review",
     "StoredFacts",
     "Written",
+    "WrittenFile",
     "content_hash_of",
     "decode_instance_id",
     "encode_instance_id",

@@ -70,6 +70,16 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """What writing a whole file came to. `changed` is False when the lake held the same bytes already."""
+
+    url: str
+    bytes: int
+    content_hash: str
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantinedRow:
     """A bad row as it was set aside.
 
@@ -262,6 +272,24 @@ class Lake:
             PartitionDamaged: as `read`.
         """
         return self._read_file(table_path(asset), schema=schema)
+
+    def write_file(self, asset: str, name: str, data: bytes) -> WrittenFile:
+        """Replaces a file of an asset that is no table, such as a page, whole; the same bytes are not written again.
+
+        Raises:
+            LakeUnavailable: also when what was staged does not read back as it was written; the file is then what it
+                was.
+        """
+        path = f"{asset}/{name}"
+        changed = self._storage.read(path) != data
+
+        def check(staged: bytes) -> None:
+            if staged != data:
+                raise self._not_as_written(path)
+
+        if changed:
+            self._storage.write(path, data, check=check)
+        return WrittenFile(self._storage.shown(path), len(data), hashlib.sha256(data).hexdigest(), changed)
 
     def versions(self, asset: str, partition: Partition) -> list[KeptVersion]:
         """The replaced versions of a partition that are kept, the newest first."""

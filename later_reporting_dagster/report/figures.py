@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, ReportData
 from later_reporting_dagster.report.periods import spans_before, spans_of
-from later_reporting_dagster.report.wording import bounds, count, metric_label, percent
+from later_reporting_dagster.report.wording import bounds, count, metric_label, percent, written
 from later_reporting_dagster.rollups.columns import COMPARED
 
 Sums = Mapping[str, Any]
@@ -66,6 +66,15 @@ def headlines(data: ReportData) -> list[Headline]:
     return [
         Headline(name, label, form, now[name], before[name] if is_covered else None) for name, label, form in HEADLINES
     ]
+
+
+def headlines_in_markdown(found: Sequence[Headline]) -> str:
+    """The headline figures as a table, with what they were before."""
+    lines = ["| | now | before |", "| --- | ---: | ---: |"]
+    lines += [
+        f"| {each.label} | {written(each.value, each.form)} | {written(each.before, each.form)} |" for each in found
+    ]
+    return "\n".join(lines)
 
 
 HEADLINES = (

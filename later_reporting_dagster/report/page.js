@@ -81,6 +81,7 @@
 
   const forms = {
     count: (value) => whole.format(value),
+    headline: (value) => (Math.abs(value) >= 1e9 ? `${decimal.format(value / 1e9)}\u00a0bn` : whole.format(value)),
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
     ratio: (value) => `${twoDecimals(value)}\u00a0×`,
     money: (value) => (Math.abs(value) >= 1000 ? whole.format(value) : twoDecimals(value)),
@@ -151,7 +152,7 @@
             make(
               "td",
               {},
-              make("span", { class: "value", id: `figure-${name}` }, figure(now[name], form)),
+              make("span", { class: "value", id: `figure-${name}` }, figure(now[name], form === "count" ? "headline" : form)),
               ...(what ? [make("span", { class: "what" }, what)] : []),
               make("span", { class: "change", id: `change-${name}` }, ...change(now[name], then[name], form)),
             ),
@@ -193,6 +194,8 @@
 
   const onlyOf = (tables) => (tables.length < TABLES.length ? ` (${tables.map((table) => report.tables[table]).join(", ")})` : "");
 
+  const dated = (age) => make("span", { class: "date" }, dayOf(age));
+
   const bold = (text) => make("b", {}, make("bdi", {}, text));
 
   function staleLines() {
@@ -204,12 +207,11 @@
         lines.push(["Nothing of ", name, " has landed."]);
         continue;
       }
-      const behind = Map.groupBy ? Map.groupBy(TABLES, (table) => newestAge(table, instance)) : groupedBy(TABLES, (table) => newestAge(table, instance));
-      for (const [age, tables] of behind) {
+      for (const [age, tables] of groupedBy(TABLES, (table) => newestAge(table, instance))) {
         if (age === 0) continue;
         const told = bold(report.instances[instance]);
         if (age === null) lines.push([told, `: nothing has landed${onlyOf(tables)}.`]);
-        else lines.push([told, ` is stale: its newest day is ${dayOf(age)}, ${many(age, "day")} behind${onlyOf(tables)}.`]);
+        else lines.push([told, " is stale: its newest day is ", dated(age), `, ${many(age, "day")} behind${onlyOf(tables)}.`]);
       }
     }
     return lines;
@@ -290,6 +292,13 @@
       shown.push(item(["Nothing: all days of the period that are to be there have landed, and no row is quarantined."], "good"));
     }
     shown.push(item([`Data as of ${report.as_of}, the newest day that has landed.`], "aside"));
+    const of = total(report.published, current());
+    if (of.published) {
+      shown.push(item([
+        `Of ${many(of.published, "post")} published, ${whole.format(of.reports_impressions)} report organic impressions`,
+        ` and ${whole.format(of.reports_paid_impressions)} paid ones.`,
+      ], "aside"));
+    }
     if (report.days < picked.period) {
       shown.push(item([`The first day that has landed is ${report.first_day}: ${report.days} of the ${picked.period} days.`], "aside"));
     }
@@ -309,7 +318,7 @@
         const rows = setAside().filter((part) => part.instance === report.instances[instance]).reduce((sum, part) => sum + part.rows, 0);
         return row(
           rowHead(make("bdi", {}, report.instances[instance])),
-          make("td", {}, newest === Infinity ? figure(null) : `${dayOf(newest)}${newest ? ` (${many(newest, "day")} behind)` : ""}`),
+          make("td", {}, ...(newest === Infinity ? [figure(null)] : [dated(newest), newest ? ` (${many(newest, "day")} behind)` : ""])),
           ...TABLES.map((table) => cell(figure(daysOf(table, instance), "count"), " of ", figure(Math.min(picked.period, report.days), "count"))),
           cell(figure(rows, "count")),
         );
@@ -552,8 +561,8 @@
       picked.campaign === null ? "all campaigns" : `campaign ${report.campaigns[picked.campaign]}`].join(", ");
 
   function show() {
-    byId("span").textContent = `${dayOf(picked.period - 1)} to ${report.as_of}` +
-      (isComparable() ? `, against ${dayOf(2 * picked.period - 1)} to ${dayOf(picked.period)}` : "");
+    const against = isComparable() ? [", against ", dated(2 * picked.period - 1), " to ", dated(picked.period)] : [];
+    byId("span").replaceChildren(dated(picked.period - 1), " to ", dated(0), ...against);
     const now = showHeadline();
     const missing = showMissing();
     showTime();

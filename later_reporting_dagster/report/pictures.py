@@ -60,11 +60,12 @@ STILL = Palette("#0b65a3", "#e07a1f", "#7a828c", "#1b1f24", "#59636e", "#e4e7eb"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of the report. `bars` is False of the one that is drawn over time."""
+    """A picture of the report: of bars up to `most`, if that is known, or lines over time."""
 
     name: str
     title: str
     bars: bool = True
+    most: float | None = None
 
 
 IMPRESSIONS = Picture("impressions", "Impressions by day", bars=False)
@@ -72,7 +73,7 @@ PLATFORM_RATES = Picture("platform_rates", "Engagement rate by platform, percent
 CONTENT_RATES = Picture("content_rates", "Engagement rate by content type, percent")
 SPEND = Picture("spend", "Spend by campaign, between its bounds")
 COST = Picture("cost", "Cost of an engagement by campaign, between its bounds")
-COVERAGE = Picture("coverage", "Posts that report each metric, percent of those published")
+COVERAGE = Picture("coverage", "Posts that report each metric, percent of those published", most=100)
 PICTURES: Sequence[Picture] = (IMPRESSIONS, PLATFORM_RATES, CONTENT_RATES, SPEND, COST, COVERAGE)
 
 
@@ -90,9 +91,12 @@ def still_pictures(data: ReportData) -> Mapping[Picture, str]:
     return {picture: _still(picture, rows[picture]) for picture in PICTURES}
 
 
-def as_markdown(picture: Picture, svg: str) -> str:
-    """A still picture inside Markdown, which the Dagster UI shows as an image."""
-    return f"![{picture.title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+def as_markdown(pictures: Mapping[Picture, str]) -> str:
+    """Still pictures inside Markdown, one below the other: the Dagster UI shows them as images."""
+    return "\n\n".join(
+        f"![{picture.title}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+        for picture, svg in pictures.items()
+    )
 
 
 def page_picture(picture: Picture) -> Spec:
@@ -124,13 +128,20 @@ def _still(picture: Picture, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _specification(picture: Picture, palette: Palette) -> Spec:
-    spec = _bars(palette) if picture.bars else _over_time(palette)
+    spec = _bars(palette, most=picture.most) if picture.bars else _over_time(palette)
     is_still = palette is STILL
     channels = {
         "field": "channel",
         "scale": {"domain": _CHANNELS, "range": [palette.organic, palette.paid, palette.other]},
         # The page has one of its own, which wraps.
-        "legend": {"orient": "top", "title": None, "values": _CHANNELS[:2]} if is_still else None,
+        "legend": {
+            "orient": "top",
+            "title": None,
+            "values": _CHANNELS[:2],
+            "symbolType": "square" if picture.bars else "stroke",
+        }
+        if is_still
+        else None,
     }
     for layer in spec["layer"]:
         if layer["encoding"].pop("channel", False):
@@ -147,12 +158,13 @@ def _specification(picture: Picture, palette: Palette) -> Spec:
     }
 
 
-def _bars(palette: Palette) -> Spec:
+def _bars(palette: Palette, *, most: float | None) -> Spec:
     """Bars from 0: solid up to where it is at least, faint up to where it is at most, then in words."""
 
     def along(name: str) -> Spec:
         # Without an axis: each bar says what it is.
-        scale = {"domainMin": 0, "range": [0, {"expr": f"max(width - {_ROOM_FOR_WORDS}, 40)"}]}
+        ends = {"domainMin": 0} if most is None else {"domain": [0, most]}
+        scale = ends | {"range": [0, {"expr": f"max(width - {_ROOM_FOR_WORDS}, 40)"}]}
         return {"field": name, "type": "quantitative", "stack": None, "title": None, "axis": None, "scale": scale}
 
     return {
@@ -238,7 +250,7 @@ def _style(palette: Palette) -> Spec:
         "view": {"stroke": None},
         "title": {"anchor": "start", "color": palette.ink, "fontSize": 14, "fontWeight": 600, "offset": 10},
         "text": {"fontSize": 11},
-        "legend": {"labelColor": palette.ink, "labelFontSize": 12, "symbolType": "square", "symbolOpacity": 1},
+        "legend": {"labelColor": palette.ink, "labelFontSize": 12, "symbolOpacity": 1, "symbolStrokeWidth": 3},
         "axis": {
             "labelColor": palette.muted,
             "labelFontSize": 11,

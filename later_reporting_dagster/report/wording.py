@@ -34,6 +34,11 @@ def bounds(low: float | None, high: float | None) -> str:
     return least if least == most else f"{least} to {most}"
 
 
+def written(value: float | None, form: str) -> str:
+    """A figure in its form: count, percent or ratio."""
+    return {"count": count, "percent": percent, "ratio": ratio}[form](value)
+
+
 def metric_label(metric: Metric) -> str:
     """A metric's name with its channel: Organic engagement rate, Paid CPM."""
     measure = measure_of(metric)

@@ -43,8 +43,8 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     return Twice(directory, said, first, files(directory / "lake"))
 
 
-def test_all_four_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
-    newest = max(path.split("date=")[1][:10] for path in twice.after_first)
+def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
+    newest = max(path.split("date=")[1][:10] for path in twice.after_first if "date=" in path)
     day = datetime.fromisoformat(newest).date()
     assert day in {datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)}
     days = [str(day - timedelta(days=1)), str(day)]
@@ -60,6 +60,7 @@ def test_all_four_assets_are_there_for_all_days_and_instances(twice: Twice) -> N
             for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
             for day in days
         ),
+        "organic_paid_report/report.html",
     }
 
 
@@ -71,6 +72,12 @@ def test_it_says_what_it_is_and_where_everything_lies(twice: Twice) -> None:
     assert "SYNTHETIC DATA" in twice.said.splitlines()[0]
     assert f"{twice.directory}/lake" in twice.said
     assert f"{twice.directory}/dagster-home" in twice.said
+
+
+def test_it_ends_with_where_the_report_lies(twice: Twice) -> None:
+    path = Path(twice.said.splitlines()[-1].removeprefix("The report:").strip())
+    assert path == twice.directory / "lake" / "organic_paid_report" / "report.html"
+    assert path.read_bytes().startswith(b"<!doctype html>")
 
 
 def test_it_compares_organic_with_paid_by_platform(twice: Twice) -> None:

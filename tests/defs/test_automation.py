@@ -27,13 +27,14 @@ class Automation:
     cursor: Any = None
 
     def tick(self) -> set[date]:
-        """The days of the rollup that this tick requests; no other asset is requested."""
+        """The days of the rollup that this tick requests; no other asset is requested, but for the report on it."""
         result = dg.evaluate_automation_conditions(
             self.project.defs, self.project.instance, asset_selection=dg.AssetSelection.all(), cursor=self.cursor
         )
         self.cursor = result.cursor
         requested = result.get_requested_partitions(asset_key(ROLLUP))
-        assert result.total_requested == len(requested)
+        reports = result.get_num_requested(asset_key("organic_paid_report"))
+        assert result.total_requested == len(requested) + reports
         return {date.fromisoformat(str(key)) for key in requested}
 
 

@@ -44,7 +44,7 @@ from later_reporting_dagster.definitions import defs
 dg.Definitions.validate_loadable(defs)
 import sys
 
-heavy = {"fsspec", "httpx", "numpy", "pandas", "pyarrow", "rich"} & set(sys.modules)
+heavy = {"fsspec", "httpx", "numpy", "pandas", "pyarrow", "rich", "vl_convert"} & set(sys.modules)
 assert not heavy, f"what a load has no need of: {heavy}"
 print(*sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()))
 """
@@ -66,7 +66,7 @@ def loaded(environment: dict[str, str], directory: Path) -> subprocess.Completed
 def test_they_load_with_nothing_set_and_nobody_to_talk_to(tmp_path: Path) -> None:
     result = loaded({}, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == sorted(f"later/{asset}" for asset in SCHEMAS)
+    assert result.stdout.split() == sorted(f"later/{asset}" for asset in (*SCHEMAS, "organic_paid_report"))
     assert result.stderr == ""
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
@@ -106,7 +106,14 @@ def test_each_rollup_comes_from_its_raw_table() -> None:
         "posts_published": set(),
         "organic_paid_daily": {"post_metrics_daily"},
         "organic_paid_by_publish_day": {"posts_published"},
+        "organic_paid_report": {*SCHEMAS},
     }
+
+
+def test_the_report_is_described_and_of_its_kind() -> None:
+    spec = defs.resolve_assets_def(asset_key("organic_paid_report")).specs_by_key[asset_key("organic_paid_report")]
+    assert (spec.group_name, spec.kinds) == ("organic_paid", {"html"})
+    assert spec.description
 
 
 @pytest.mark.parametrize("asset", SCHEMAS)
@@ -116,10 +123,14 @@ def test_a_range_is_one_run(asset: str) -> None:
 
 
 def test_the_jobs_and_their_assets() -> None:
-    jobs = {name: defs.resolve_job_def(name) for name in ("later_posts", "later_organic_paid", "later_checks")}
+    jobs = {
+        name: defs.resolve_job_def(name)
+        for name in ("later_posts", "later_organic_paid", "later_report", "later_checks")
+    }
     assert {name: {key.path[-1] for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()} == {
         "later_posts": {"post_metrics_daily", "posts_published"},
         "later_organic_paid": {"organic_paid_daily", "organic_paid_by_publish_day"},
+        "later_report": {"organic_paid_report"},
         "later_checks": set(),
     }
 

@@ -34,9 +34,9 @@ def test_dg_lists_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> 
     assert listed.returncode == 0, listed.stdout + listed.stderr
     for name in (
         *("later/post_metrics_daily", "later/posts_published"),
-        *("later/organic_paid_daily", "later/organic_paid_by_publish_day"),
+        *("later/organic_paid_daily", "later/organic_paid_by_publish_day", "later/organic_paid_report"),
         *("later/posts_published:rows_unique_by_key", "later/organic_paid_daily:reconciles_with_raw_rows"),
-        *("later_posts", "later_organic_paid", "later_checks"),
+        *("later_posts", "later_organic_paid", "later_report", "later_checks"),
         *("later_posts_daily", "later_instances", "later_automation"),
     ):
         assert f" {name} " in listed.stdout, name

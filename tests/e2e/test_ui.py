@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,13 @@ from playwright.sync_api import Browser, expect
 from tests.e2e.browser import GRAY, GREEN, RED, Ui, window
 from tests.e2e.dagster_dev import GONE_INSTANCE, GOOD_INSTANCES, DagsterDev, until
 
-ASSETS = ("post_metrics_daily", "posts_published", "organic_paid_daily", "organic_paid_by_publish_day")
+ASSETS = (
+    "post_metrics_daily",
+    "posts_published",
+    "organic_paid_daily",
+    "organic_paid_by_publish_day",
+    "organic_paid_report",
+)
 CHECKS = (
     "newest_due_day_is_present",
     "no_unknown_fields",
@@ -160,6 +167,21 @@ def test_the_rollup_follows_the_days_that_changed_and_no_others(
     ui.expect_colour(str(dagster.days[0]), GRAY)
     files = dagster.files("organic_paid_daily")
     assert [file.parent.name for file in files] == [f"date={day}" for day in sorted(after)]
+
+
+def test_the_report_follows_and_shows_its_pictures(ui: Ui, dagster: DagsterDev, backfill: Backfill) -> None:
+    page = Path(dagster.environment["LATER_LAKE_ROOT"]) / "organic_paid_report" / "report.html"
+    until("the report is written", page.exists, seconds=120)
+
+    ui.open_asset("organic_paid_report")
+    expect(ui.page.get_by_role("row", name=f"path {page}")).to_be_visible()
+    ui.page.get_by_text("[Show Markdown]").click()
+    dialog = ui.page.get_by_role("dialog")
+    expect(dialog.get_by_role("row", name=re.compile("^Organic impressions [0-9,]+ not available$"))).to_be_visible()
+    pictures = dialog.get_by_role("img", name=re.compile(" by | each "))
+    expect(pictures).to_have_count(6)
+    for picture in pictures.all():
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 0")
 
 
 def _cells(dagster: DagsterDev, status: str) -> set[tuple[date, str]]:

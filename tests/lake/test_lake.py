@@ -102,6 +102,25 @@ def test_a_partition_whose_id_cannot_be_one_keeps_all_that_come_with_it_from_bei
     assert lake.partitions("posts") == []
 
 
+def test_a_file_that_is_no_table_is_replaced_whole_and_written_just_when_it_changed(lake: Lake) -> None:
+    first, same, other = (lake.write_file("report", "page.html", data) for data in (b"one", b"one", b"another"))
+    assert [written.changed for written in (first, same, other)] == [True, False, True]
+    assert first.content_hash == same.content_hash != other.content_hash
+    assert other.bytes == len(b"another")
+    assert first.url == other.url
+    assert first.url.endswith("report/page.html")
+    assert lake.partitions("report") == []
+
+
+def test_a_file_that_does_not_read_back_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write_file("report", "page.html", b"one")
+    monkeypatch.setattr("later_reporting_dagster.lake.storage._Stage.read", lambda _: b"what the disk made of it")
+    with pytest.raises(LakeUnavailable, match=r"page.html: what was staged does not read back"):
+        lake.write_file("report", "page.html", b"another")
+    assert (tmp_path / "report" / "page.html").read_bytes() == b"one"
+
+
 def test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file(lake: Lake) -> None:
     assert lake.partitions("posts") == []
     assert lake.facts("posts", DAY) is None

@@ -232,6 +232,13 @@ def test_null_zero_and_present_read_differently_everywhere(
         assert styles == ({True: "italic"} if impressions is None else {True: "italic", False: "normal"})
 
 
+def test_a_headline_of_billions_fits(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, report_data(one_post(impressions=12_345_678_901)), tmp_path, width=375) as report:
+        assert report.page.locator("#figure-organic_impressions").inner_text() == "12.35\u00a0bn"
+        assert report.figure("organic_impressions") == 12_345_678_901
+        assert report.page.evaluate("document.documentElement.scrollWidth") == 375
+
+
 def test_names_and_links_of_creators_are_data(browser: Browser, tmp_path: Path) -> None:
     hostile = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\u202e${1}<!--'
     link = "javascript:window.pwned=1"

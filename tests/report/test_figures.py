@@ -8,7 +8,14 @@ import pytest
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.report import data as room
-from later_reporting_dagster.report.figures import coverage, headlines, impressions_by_day, rates, spending
+from later_reporting_dagster.report.figures import (
+    coverage,
+    headlines,
+    headlines_in_markdown,
+    impressions_by_day,
+    rates,
+    spending,
+)
 from tests.report.posts import (
     INSTANCES,
     METRICS_TABLE,
@@ -100,6 +107,12 @@ def test_nothing_landed_is_not_available_and_no_zero() -> None:
     assert {headline.value for headline in headlines(data)} == {None}
     zero = headlines(report_data(one_post(impressions=0, engagements=0)))
     assert [headline.value for headline in zero] == [0, None, None, 0, None, None, None, None, None]
+
+
+def test_headlines_are_told_as_a_table() -> None:
+    nothing = headlines_in_markdown(headlines(report_data(one_post(impressions=0))))
+    assert "| Organic impressions | 0 | not available |" in nothing
+    assert "| Paid lift | not available | not available |" in nothing
 
 
 def test_creators_are_as_last_seen_whatever_the_order_of_days() -> None:
