@@ -10,22 +10,21 @@ from datetime import date
 from functools import cached_property
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import METRICS, platform_of
-from later_reporting_dagster.lake.columns import POST_COLUMNS
+from later_reporting_dagster.lake.columns import post_columns
 from later_reporting_dagster.lake.schema import schema_of
 from later_reporting_dagster.report.periods import MAXIMUM_DAYS, default_period, span_of
-from later_reporting_dagster.rollups.columns import COMPARED, OF_CHANNEL
-from later_reporting_dagster.rollups.spend import spend_bounds
+from later_reporting_dagster.rollups.columns import COMPARED, OF_CHANNEL, RESULTS
+from later_reporting_dagster.rollups.measures import Columns, rate_parts, spend_parts
 from later_reporting_dagster.rollups.sums import grouped_sums
 
 METRICS_TABLE, PUBLISHED_TABLE = "post_metrics_daily", "posts_published"
 
 _PROFILE = ("creator_id", "creator_content_type", "creator_full_name", "creator_handle_name", "creator_profile_link")
 _READ = {"instance_id", "campaign_id", "platform", "content_type", *_PROFILE, *(metric.column for metric in METRICS)}
-# What a report reads of a post.
-REPORTED_SCHEMA: pa.Schema = schema_of(column for column in POST_COLUMNS if column.name in _READ)
+# What a report reads of a post: a metric that was not asked for is null.
+REPORTED_SCHEMA: pa.Schema = schema_of(column for column in post_columns(METRICS) if column.name in _READ)
 
 # More rows than this are summed before others are added, so that memory does not grow with the days.
 _ROWS_AT_ONCE = 500_000
@@ -130,9 +129,6 @@ class ReportData:
 def days_looked_at(as_of: date, days: Iterable[date]) -> list[date]:
     """Those of `days` that a report as of `as_of` is made from, sorted."""
     return sorted(day for day in set(days) if 0 <= (as_of - day).days < MAXIMUM_DAYS)
-
-
-_Columns = dict[str, pa.ChunkedArray]
 
 
 class Gathering:
@@ -243,7 +239,7 @@ _NO_POSTS = _aged(REPORTED_SCHEMA.empty_table(), 0)
 class _Sums:
     """Sums of `parts` of posts by `keys`, which grow with the groups and not with the posts."""
 
-    def __init__(self, keys: Sequence[str], parts: Callable[[pa.Table], _Columns]) -> None:
+    def __init__(self, keys: Sequence[str], parts: Callable[[pa.Table], Columns]) -> None:
         self._keys = keys
         self._parts = parts
         self._tables: list[pa.Table] = []
@@ -267,44 +263,27 @@ class _Sums:
         return grouped_sums(rows, keys=self._keys, counted=()).drop_columns("posts")
 
 
-def _impressions(posts: pa.Table) -> _Columns:
+def _impressions(posts: pa.Table) -> Columns:
     return {f"{channel}_impressions": posts[OF_CHANNEL[channel]["impressions"]] for channel in COMPARED}
 
 
-def _recorded(posts: pa.Table) -> _Columns:
-    """Counts, and the parts of the engagement rate: over just the posts that report both of them."""
-    parts: _Columns = {}
-    for channel in COMPARED:
-        engagements, impressions = (posts[OF_CHANNEL[channel][measure]] for measure in ("engagements", "impressions"))
-        parts[f"{channel}_engagements"], parts[f"{channel}_impressions"] = engagements, impressions
-        parts[f"{channel}_rate_engagements"] = _where(impressions.is_valid(), engagements)
-        parts[f"{channel}_rate_impressions"] = _where(engagements.is_valid(), impressions)
-    return parts
+def _recorded(posts: pa.Table) -> Columns:
+    """Counts, and the parts of the engagement rates."""
+    return _results(posts) | rate_parts(_columns(posts))
 
 
-def _published(posts: pa.Table) -> _Columns:
+def _published(posts: pa.Table) -> Columns:
     """How many report each metric, counts to date, bounds of the spend, and the parts of what a unit cost."""
-    parts = {f"reports_{metric.column}": _number(posts[metric.column].is_valid()) for metric in METRICS}
-    parts["published"] = _number(posts["campaign_id"].is_valid())
-    for channel in COMPARED:
-        names = OF_CHANNEL[channel]
-        of_channel = {measure: posts[names[measure]] for measure in ("cpe", "engagements", "cpm", "impressions")}
-        low, high, is_contradictory = spend_bounds(**of_channel)
-        parts[f"{channel}_spend_minimum"], parts[f"{channel}_spend_maximum"] = low, high
-        parts[f"{channel}_spend_posts"] = _number(low.is_valid())
-        parts[f"{channel}_contradictory_posts"] = _number(is_contradictory)
-        for unit_cost, measure in (("cpe", "engagements"), ("cpm", "impressions")):
-            count = of_channel[measure]
-            parts[f"{channel}_{measure}"] = count
-            parts[f"{channel}_{unit_cost}_spend_minimum"] = _where(count.is_valid(), low)
-            parts[f"{channel}_{unit_cost}_spend_maximum"] = _where(count.is_valid(), high)
-            parts[f"{channel}_{unit_cost}_units"] = _where(low.is_valid(), count)
-    return parts
+    parts = _results(posts) | spend_parts(_columns(posts))
+    counted = {f"reports_{metric.column}": posts[metric.column] for metric in METRICS}
+    counted |= {f"{channel}_spend_posts": parts[f"{channel}_spend_minimum"] for channel in COMPARED}
+    counted["published"] = posts["campaign_id"]
+    return parts | {name: values.is_valid().cast(pa.int64()) for name, values in counted.items()}
 
 
-def _number(are: pa.ChunkedArray) -> pa.ChunkedArray:
-    return are.cast(pa.int64())
+def _results(posts: pa.Table) -> Columns:
+    return {f"{channel}_{measure}": posts[OF_CHANNEL[channel][measure]] for channel in COMPARED for measure in RESULTS}
 
 
-def _where(condition: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.if_else(condition, values, pa.scalar(None, values.type))
+def _columns(posts: pa.Table) -> Columns:
+    return dict(zip(posts.column_names, posts.columns, strict=True))

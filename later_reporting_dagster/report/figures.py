@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
 from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, ReportData
 from later_reporting_dagster.report.periods import spans_before, spans_of
 from later_reporting_dagster.report.wording import bounds, count, metric_label, percent, written
@@ -159,12 +159,17 @@ def spending(data: ReportData) -> tuple[list[Bar], list[Bar]]:
 
 
 def coverage(data: ReportData) -> list[Bar]:
-    """How many of the posts published in the period report each metric, in percent of them."""
+    """How many of the posts published in the period report each metric, in percent of them.
+
+    Metrics beyond the document's have to be asked for, and are there when any post reports them.
+    """
     sums = _total(data.published, spans_of(data.period))
     published = sums.get("published") or 0
     bars = []
     for metric in METRICS:
         reporting = sums.get(f"reports_{metric.column}") or 0
+        if not reporting and metric not in DOCUMENT_METRICS:
+            continue
         share = quotient(reporting, published, times=100)
         channel = metric.channel if metric.channel in COMPARED else "other"
         bars.append(Bar(metric_label(metric), channel, share, share, f"{count(reporting)} of {count(published)}"))

@@ -5,6 +5,7 @@
   const report = JSON.parse(document.getElementById("report-data").textContent);
   const CHANNELS = ["organic", "paid"];
   const TABLES = Object.keys(report.tables);
+  const [METRICS_TABLE] = TABLES;
   const DAY = 86400000;
   const NEWEST = Date.parse(`${report.as_of}T00:00:00Z`);
   const DRAWN_CAMPAIGNS = 12;
@@ -71,6 +72,7 @@
 
   const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
   const decimal = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   const NOT_AVAILABLE = "not available";
 
   function twoDecimals(value) {
@@ -136,6 +138,10 @@
 
   const isComparable = () => report.days >= 2 * picked.period;
 
+  /** Whether as many days have landed of each instance in both periods: else what changed is how many. */
+  const isLikeForLike = () =>
+    instances().every((instance) => daysOf(METRICS_TABLE, instance, 0) === daysOf(METRICS_TABLE, instance, picked.period));
+
   function showHeadline() {
     const now = compared(total(report.by_content, current()));
     const then = compared(total(report.by_content, before()));
@@ -165,13 +171,13 @@
 
   function change(now, then, form) {
     if (!isComparable()) return [];
-    if (now === null || then === null) return then === null ? ["before: ", figure(null)] : ["before: ", figure(then, form)];
+    if (now === null || then === null || !isLikeForLike()) return ["before: ", figure(then, form)];
     const difference = now - then;
     const sign = difference > 0 ? "+" : difference < 0 ? "−" : "±";
     let by;
     if (form === "count") {
-      if (then === 0) return ["from ", figure(then, form)];
-      by = `${sign}${twoDecimals(Math.abs(difference / then) * 100).replace(/(\.\d)\d$/, "$1")} %`;
+      if (then <= 0) return ["from ", figure(then, form)];
+      by = `${sign}${tenth.format((Math.abs(difference) / then) * 100)} %`;
     } else {
       by = `${sign}${twoDecimals(Math.abs(difference))}${form === "percent" ? " points" : ""}`;
     }
@@ -187,8 +193,10 @@
 
   const newestAge = (table, instance) => report.landed[table][instance][0]?.[0] ?? null;
 
-  const daysOf = (table, instance) =>
-    report.landed[table][instance].reduce((days, [from, to]) => days + Math.max(0, Math.min(to, picked.period - 1) - from + 1), 0);
+  /** How many days of an instance have landed in the period whose newest day has age `newest`. */
+  const daysOf = (table, instance, newest) =>
+    report.landed[table][instance].reduce(
+      (days, [from, to]) => days + Math.max(0, Math.min(to, newest + picked.period - 1) - Math.max(from, newest) + 1), 0);
 
   const lacking = (instance, age) => TABLES.filter((table) => !hasLanded(table, instance, age));
 
@@ -223,12 +231,12 @@
     return groups;
   }
 
-  /** Days of ages `from` to `to` that lie between an instance's others, and that are not there. */
-  function gaps(from, to) {
-    const oldest = Math.min(to, report.days - 1);
+  /** Days of the period before an instance's newest that are not there. */
+  function gaps() {
+    const oldest = Math.min(picked.period, report.days) - 1;
     const found = new Map();
     for (const instance of instances()) {
-      for (let age = from; age <= oldest; age++) {
+      for (let age = 0; age <= oldest; age++) {
         const tables = lacking(instance, age).filter((table) => newestAge(table, instance) !== null && newestAge(table, instance) < age);
         if (!tables.length) continue;
         const key = JSON.stringify([age, tables]);
@@ -240,7 +248,7 @@
 
   function gapLines() {
     const lines = [];
-    const shared = groupedBy(gaps(0, picked.period - 1), (gap) => JSON.stringify([gap.tables, gap.instances]));
+    const shared = groupedBy(gaps(), (gap) => JSON.stringify([gap.tables, gap.instances]));
     for (const alike of shared.values()) {
       const { tables, instances: of } = alike[0];
       const days = alike.map((gap) => dayOf(gap.age)).sort();
@@ -304,9 +312,8 @@
     }
     if (!isComparable()) {
       shown.push(item([`The ${picked.period} days before have not all landed, so there is no change to show.`], "aside"));
-    } else {
-      const lost = gaps(picked.period, 2 * picked.period - 1).reduce((sum, gap) => sum + gap.instances.length, 0);
-      if (lost) shown.push(item([`The period before lacks ${many(lost, "day")} of an instance: changes do not compare like with like.`], "aside"));
+    } else if (!isLikeForLike()) {
+      shown.push(item(["Not as many days have landed of both periods, so they stand beside each other without a change."], "aside"));
     }
     byId("missing").replaceChildren(...shown);
     byId("all-missing").replaceChildren(
@@ -319,7 +326,7 @@
         return row(
           rowHead(make("bdi", {}, report.instances[instance])),
           make("td", {}, ...(newest === Infinity ? [figure(null)] : [dated(newest), newest ? ` (${many(newest, "day")} behind)` : ""])),
-          ...TABLES.map((table) => cell(figure(daysOf(table, instance), "count"), " of ", figure(Math.min(picked.period, report.days), "count"))),
+          ...TABLES.map((table) => cell(figure(daysOf(table, instance, 0), "count"), " of ", figure(Math.min(picked.period, report.days), "count"))),
           cell(figure(rows, "count")),
         );
       }),
@@ -375,7 +382,7 @@
     const ages = Array.from({ length: picked.period }, (_, index) => oldest - index);
     const none = { organic_impressions: null, paid_impressions: null };
     const days = ages.map((age) => {
-      const absent = age < report.days ? instances().filter((instance) => !hasLanded("post_metrics_daily", instance, age)) : [];
+      const absent = age < report.days ? instances().filter((instance) => !hasLanded(METRICS_TABLE, instance, age)) : [];
       return { age, absent, ...(byAge.get(age) ?? none) };
     });
     const rows = CHANNELS.flatMap((channel) =>
@@ -473,7 +480,7 @@
           cell(...range(...unit(of, channel, "cpe", 1))),
           cell(...range(...unit(of, channel, "cpm", 1000))),
           cell(figure(of[`${channel}_spend_posts`] ?? 0, "count"), " of ", figure(of.published ?? 0, "count"),
-            ...(of[`${channel}_contradictory_posts`] ? [` (${many(of[`${channel}_contradictory_posts`], "contradiction")})`] : [])),
+            ...(of[`${channel}_contradictory`] ? [` (${many(of[`${channel}_contradictory`], "contradiction")})`] : [])),
         ),
       )),
     );
@@ -542,7 +549,9 @@
   function showCoverage() {
     const of = total(report.published, current());
     const published = of.published ?? 0;
-    const rows = report.metrics.map(({ column, label, channel }) => ({ label, channel, reporting: of[`reports_${column}`] ?? 0 }));
+    const rows = report.metrics
+      .map((metric) => ({ ...metric, reporting: of[`reports_${metric.column}`] ?? 0 }))
+      .filter((metric) => metric.is_always_told || metric.reporting);
     draw(
       "coverage",
       published ? bars(rows.map(({ label, channel, reporting }) => {

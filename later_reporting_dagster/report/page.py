@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
 from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, PUBLISHED_TABLE, Profile, ReportData
 from later_reporting_dagster.report.periods import PERIODS, SPAN_ENDS
 from later_reporting_dagster.report.pictures import PICTURES, drawing_script, page_picture
@@ -96,6 +96,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
                 "column": metric.column,
                 "label": metric_label(metric),
                 "channel": metric.channel if metric.channel in COMPARED else "other",
+                "is_always_told": metric in DOCUMENT_METRICS,
             }
             for metric in METRICS
         ],

@@ -99,6 +99,7 @@ def as_markdown(pictures: Mapping[Picture, str]) -> str:
     )
 
 
+@cache
 def page_picture(picture: Picture) -> Spec:
     """A picture as Vega, without rows, in the page's own colours."""
     compiled: Spec = vl_convert.vegalite_to_vega(_specification(picture, PAGE), vl_version="6.1")

@@ -1,6 +1,6 @@
 """Numbers and names as the report writes them for people. What is not available is said, and never looks like a 0."""
 
-from later_reporting_dagster.contract import Metric
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 from later_reporting_dagster.rollups.columns import measure_of
 
 NOT_AVAILABLE = "not available"
@@ -40,7 +40,9 @@ def written(value: float | None, form: str) -> str:
 
 
 def metric_label(metric: Metric) -> str:
-    """A metric's name with its channel: Organic engagement rate, Paid CPM."""
+    """A metric's name, of the document's with its channel: Organic engagement rate, Paid CPM, Likes."""
+    if metric not in DOCUMENT_METRICS:
+        return metric.column.replace("_", " ").capitalize()
     measure = measure_of(metric)
     name = measure.upper() if measure in {"cpe", "cpm"} else measure.replace("_", " ")
     return f"{metric.channel.capitalize()} {name}"

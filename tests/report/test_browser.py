@@ -10,8 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.report.data import ReportData, SetAside
+from later_reporting_dagster.report.figures import coverage
 from tests.report.posts import (
     CAMPAIGNS,
     INSTANCES,
@@ -143,7 +144,7 @@ def test_every_number_is_that_of_the_raw_rows(
         assert engagements == sorted(engagements, key=lambda value: (value is None, -(value or 0)))
 
         assert [_flat(row[1:]) for row in report.rows("coverage")] == [
-            [sum(row[metric.column] is not None for row in published), len(published)] for metric in METRICS
+            [sum(row[metric.column] is not None for row in published), len(published)] for metric in DOCUMENT_METRICS
         ]
         assert report.miswritten() == []
         bars = report.words_in("coverage")
@@ -184,6 +185,36 @@ def test_what_is_missing_is_said_on_the_first_screen(browser: Browser, incomplet
         report.pick("instance", INSTANCES[0])
         assert report.missing() == [f"{day_before(14)} and {day_before(9)} are missing for {INSTANCES[0]}."]
         assert "1 gap to know of" in report.page.locator("#told").inner_text()
+
+
+def test_a_change_is_told_where_as_many_days_have_landed(
+    browser: Browser, incomplete: ReportData, tmp_path: Path
+) -> None:
+    cells = drawn_rows(7, days=56)
+    change = "#change-organic_impressions"
+    with opened(browser, report_data(cells), tmp_path) as report:
+        now, before = report.figure("organic_impressions"), report.before("organic_impressions")
+        assert now is not None
+        assert before is not None
+        percent = (now - before) / before * 100
+        sign = "+" if percent > 0 else "−"
+        assert report.page.locator(change).inner_text() == f"{sign}{abs(percent):.1f} % from {before:,.0f}"
+        now, before = report.figure("organic_engagement_rate"), report.before("organic_engagement_rate")
+        assert now is not None
+        assert before is not None
+        sign = "+" if now > before else "−"
+        told = report.page.locator("#change-organic_engagement_rate").inner_text()
+        assert told == f"{sign}{abs(now - before):.2f} points from {before:.2f}\u00a0%"
+    with opened(browser, incomplete, tmp_path) as report:
+        assert report.page.locator(change).inner_text().startswith("before: ")
+        said = report.page.locator("#missing").inner_text()
+        assert "Not as many days have landed of both periods" in said
+
+
+def test_a_metric_that_was_asked_for_is_told_of_where_a_post_reports_it(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, report_data(one_post(likes=0)), tmp_path) as report:
+        assert [row[0] for row in report.rows("coverage")][len(DOCUMENT_METRICS) :] == ["Likes"]
+        assert [bar.group for bar in coverage(report_data(one_post(likes=0)))][len(DOCUMENT_METRICS) :] == ["Likes"]
 
 
 def test_where_nothing_is_missing_it_says_so(browser: Browser, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.report import data as room
 from later_reporting_dagster.report.figures import (
     coverage,
@@ -87,7 +87,8 @@ def test_days_rates_spend_and_coverage_are_those_of_the_raw_rows(cells: Any) -> 
                 near(group[f"{bar.channel}_{cost}_{side}"]) for side in ("minimum", "maximum")
             )
     assert [bar.label for bar in coverage(data)] == [
-        f"{sum(row[metric.column] is not None for row in published):,} of {len(published):,}" for metric in METRICS
+        f"{sum(row[metric.column] is not None for row in published):,} of {len(published):,}"
+        for metric in DOCUMENT_METRICS
     ]
 
 
