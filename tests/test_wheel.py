@@ -48,4 +48,4 @@ print(len(list(loaded.defs.resolve_all_asset_specs())))
         text=True,
         check=True,
     )
-    assert loaded.stdout.strip() == "4"
+    assert loaded.stdout.strip() == "5"

@@ -313,7 +313,7 @@
     if (!isComparable()) {
       shown.push(item([`The ${picked.period} days before have not all landed, so there is no change to show.`], "aside"));
     } else if (!isLikeForLike()) {
-      shown.push(item(["Not as many days have landed of both periods, so they stand beside each other without a change."], "aside"));
+      shown.push(item(["The periods differ in how many days have landed, so they stand side by side without a change."], "aside"));
     }
     byId("missing").replaceChildren(...shown);
     byId("all-missing").replaceChildren(
@@ -404,7 +404,7 @@
     draw("impressions", isEmpty ? [] : rows, `Lines of organic and paid impressions on each of ${picked.period} days. The table below has the numbers.`);
     byId("incomplete-key").hidden = !days.some((day) => day.absent.length);
     byId("days").replaceChildren(
-      ...days.toReversed().map((day) =>
+      ...[...days].reverse().map((day) =>
         row(
           rowHead(dayOf(day.age)),
           cell(figure(day.organic_impressions, "count")),

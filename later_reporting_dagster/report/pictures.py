@@ -152,7 +152,7 @@ def _specification(picture: Picture, palette: Palette) -> Spec:
         "data": {"name": "rows", "values": []},
         "width": _STILL_WIDTH,
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "padding": 12 if is_still else {"left": 0, "right": 2, "top": 4, "bottom": 0},
+        "padding": 12 if is_still else {"left": 4, "right": 4, "top": 4, "bottom": 0},
         **({"title": picture.title} if is_still else {}),
         **spec,
         "config": _style(palette),
