@@ -82,7 +82,9 @@ def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seco
             instance_ids=question.instance_ids,
         )
     if status in (400, 404, 414, 422):
-        return QueryRefused(f"{question.text}: {said}. Check the parameters, and whether the base URL is right.")
+        return QueryRefused(
+            f"{question.text}: {said}. Check the parameters, and whether the base URL is right.", detail=str(problem)
+        )
     if 300 <= status < 400:
         return ContractBroken(
             f"{question.text}: HTTP {status}, a redirect, which is not followed because the token would go with it. "

@@ -34,7 +34,15 @@ class InstanceForbidden(LaterError):
 
 
 class QueryRefused(LaterError):
-    """The service does not accept the query: a parameter of the user, or a bug here."""
+    """The service does not accept the query: a parameter of the user, or a bug here. `detail` is all that it said."""
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class MetricsRefused(QueryRefused):
+    """Not all metrics of the query can be asked for with its filters: ask by platform for those that each has."""
 
 
 class ContractBroken(LaterError):

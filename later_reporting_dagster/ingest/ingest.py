@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
+    MetricsRefused,
     QueryRefused,
     Retriable,
     TooManyPosts,
@@ -36,6 +37,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     names_to_ask_for,
 )
+from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
 from later_reporting_dagster.ingest.changes import Changes, changes_between
 from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
 from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
@@ -231,6 +233,7 @@ class _Ingest:
     ) -> None:
         self._guard = guard
         self._metrics = metrics
+        self._allowed = AllowedMetrics(metrics)
         self._homeless = homeless
         self._homeless_lock = threading.Lock()
         self._wanted = wanted
@@ -270,8 +273,16 @@ class _Ingest:
         if query is None:
             return
         in_parts = [] if due.is_part else by_days(query)
+        query = self._allowed.first(query)
         try:
             walks = await self._walks(query, most_posts=POSTS_AT_ONCE if in_parts else None)
+            walks = await self._with_further_metrics(query, walks)
+        except MetricsRefused as error:
+            self._allowed.learn(query, error.detail)
+            if self._allowed.has_any(query):
+                self._due.put_nowait(due)
+            else:
+                await self._fail(query, error)
         except CredentialsRejected as error:
             self._ended_by = error
             await self._fail(query, error)
@@ -315,6 +326,20 @@ class _Ingest:
                     " between. Try again."
                 ) from error
             return walks
+
+    async def _with_further_metrics(self, query: PostPerformanceQuery, walks: Sequence[Walk]) -> list[Walk]:
+        """The walks of a query, with the values of metrics that could not be asked for with its filters."""
+        self._allowed.accept(query)
+        answered, further = [query], list[Walk]()
+        while (part := self._allowed.further(query, answered)) is not None:
+            try:
+                further += await self._walks(part)
+            except MetricsRefused as error:
+                self._allowed.learn(part, error.detail)
+            else:
+                self._allowed.accept(part)
+                answered.append(part)
+        return await asyncio.to_thread(with_values, walks, further, metrics=self._metrics)
 
     async def _worth_asking(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
         """The query without the instances that are given up, whose partitions fail here; None when nothing is left."""
