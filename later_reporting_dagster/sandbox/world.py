@@ -8,6 +8,7 @@ day sums to the total.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.enums import ContentType, Platform
 from later_reporting_dagster.contract.limits import MAXIMUM_RANGE_YEARS, years_later
+from later_reporting_dagster.sandbox import availability
 
 IntArray = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -62,6 +64,34 @@ _ACCRUING = (
     "paidEngagements",
     "paidCost",
 )
+# What adds up of the further metrics: of what it is a part, and how many of a thousand on average.
+_SHARES: Mapping[str, tuple[str, int]] = {
+    "likes": ("engagements", 700),
+    "comments": ("engagements", 80),
+    "shares": ("engagements", 60),
+    "saves": ("engagements", 50),
+    "replies": ("engagements", 20),
+    "reposts": ("engagements", 30),
+    "totalInteractions": ("engagements", 950),
+    "views": ("impressions", 600),
+    "navigationTapForward": ("impressions", 300),
+    "navigationTapBack": ("impressions", 40),
+    "navigationTapExit": ("impressions", 60),
+    "navigationSwipeForward": ("impressions", 80),
+    "crosspostedViews": ("impressions", 200),
+    "crosspostedFacebookOnlyViews": ("impressions", 90),
+    "paidLikes": ("paidEngagements", 700),
+    "paidComments": ("paidEngagements", 60),
+    "paidShares": ("paidEngagements", 50),
+    "paidSaves": ("paidEngagements", 40),
+    "paidViews": ("paidImpressions", 600),
+}
+# How many people are reached at most, of a thousand impressions.
+_REACHED: Mapping[str, tuple[str, int]] = {
+    "organicReach": ("impressions", 500),
+    "reach": ("impressions", 550),
+    "paidReach": ("paidImpressions", 450),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +177,14 @@ class World:
         return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.further_instances)
 
     @cached_property
+    def _instance_keys(self) -> Keys:
+        return np.array([_hash(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
+
+    @cached_property
     def posts(self) -> Posts:
         """All posts, drawn at the first use, in about half a second for a million."""
         days = np.arange(self.first_day.toordinal(), self.last_day.toordinal() + 1, dtype=np.int64)
-        instance_keys = np.array([_hash(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
+        instance_keys = self._instance_keys
         cell_instance = np.repeat(np.arange(len(instance_keys)), len(days))
         cell_day = np.tile(days, len(instance_keys))
         cell_key = _child(instance_keys[cell_instance], cell_day)
@@ -177,21 +211,53 @@ class World:
         )
 
     def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """Every metric of some posts, by its API name, as recorded in the days `since` to `until`, both inclusive.
+        """The document's metrics of some posts, by API name, as recorded from `since` to `until`, both inclusive.
 
         Days are ordinals. Counts are as they are, money and rates in hundredths; `NOT_AVAILABLE` stands for null.
         """
-        posts = self.posts
-        life, pace = posts.life[rows], posts.pace[rows]
-        before = _ACCRUED[pace, life, np.clip(since - posts.day[rows], 0, life)]
-        after = _ACCRUED[pace, life, np.clip(until + 1 - posts.day[rows], 0, life)]
-        totals = posts.totals[:, rows]
-        recorded = np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
+        recorded = self._recorded(self.posts.totals[:, rows], rows, since=since, until=until)
         values = dict(zip(_ACCRUING, recorded, strict=True))
         cost, paid_cost = values.pop("cost"), values.pop("paidCost")
         values |= rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
         paid = rates(engagements=values["paidEngagements"], impressions=values["paidImpressions"], cost=paid_cost)
         return values | {f"paid{name[0].upper()}{name[1:]}": value for name, value in paid.items()}
+
+    def further_metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+        """As `metrics`, those that the document does not have. What a content type does not have is not available.
+
+        What adds up is shares of engagements and impressions, so that it accrues as they do. Reach does not add up: in
+        a few days a post reaches most of all whom it will ever reach.
+        """
+        posts = self.posts
+        key = _child(_child(self._instance_keys[posts.instance[rows]], posts.post_id[rows]), posts.campaign_id[rows])
+        totals = dict(zip(_ACCRUING, posts.totals[:, rows], strict=True))
+        values: dict[str, IntArray] = {}
+        for name, (of, per_mille) in _SHARES.items():
+            share = _whole(per_mille * (0.5 + _uniform(key, name)))
+            total = np.where(totals[of] < 0, NOT_AVAILABLE, totals[of] * share // 1000)
+            values[name] = self._recorded(total, rows, since=since, until=until)
+        for name, (of, per_mille) in _REACHED.items():
+            most = np.where(totals[of] < 0, NOT_AVAILABLE, totals[of] * per_mille // 1000)
+            seen = self._recorded(totals[of], rows, since=since, until=until)
+            values[name] = np.where(most < 0, NOT_AVAILABLE, np.minimum(most, seen))
+        followers = _whole(_log_normal(_child(key, posts.creator_id[rows]), "followers", 20_000, 1.2))
+        values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
+        # In hundredths of a second; the sandbox had to choose a unit.
+        watched = 100 * values["views"] * (3 + _whole(20 * _uniform(key, "watched")))
+        values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watched)
+        values["avgWatchTime"] = _quotient(values["videoViewTotalTime"], values["views"], 1)
+        for name in values:
+            has = np.array([availability.has(content_type, name) for content_type, _, _ in CONTENT_TYPES])
+            values[name] = np.where(has[posts.content_type[rows]], values[name], NOT_AVAILABLE)
+        return values
+
+    def _recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
+        """How much of posts' totals accrued in the days `since` to `until`: days add up to the whole."""
+        posts = self.posts
+        life, pace = posts.life[rows], posts.pace[rows]
+        before = _ACCRUED[pace, life, np.clip(since - posts.day[rows], 0, life)]
+        after = _ACCRUED[pace, life, np.clip(until + 1 - posts.day[rows], 0, life)]
+        return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
 
 
 def rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:

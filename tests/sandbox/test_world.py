@@ -6,8 +6,15 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from later_reporting_dagster.contract import ContentType, DateBasis, Platform, platform_of
-from later_reporting_dagster.sandbox import World
+from later_reporting_dagster.contract import (
+    DOCUMENT_METRICS,
+    METRICS,
+    ContentType,
+    DateBasis,
+    Platform,
+    platform_of,
+)
+from later_reporting_dagster.sandbox import World, availability
 from later_reporting_dagster.sandbox.answers import matching_rows
 from later_reporting_dagster.sandbox.parameters import read_posts_query
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES, NOT_AVAILABLE, Posts, rates
@@ -267,3 +274,64 @@ def test_large_worlds_are_columns() -> None:
     one_day = World(first_day=day, last_day=day, instances=1, posts_per_day=120_000)
     assert len(one_day.posts) == pytest.approx(120_000, rel=0.02)
     assert len(np.unique(one_day.posts.post_id)) > 0.95 * len(one_day.posts)
+
+
+# The metrics that the document does not have
+
+
+def further(world: World, rows: np.ndarray, since: int, until: int) -> dict[str, np.ndarray]:
+    return world.further_metrics(rows, since=since, until=until)
+
+
+def test_the_world_has_every_metric_that_is_known() -> None:
+    rows = np.arange(len(WORLD.posts))
+    names = to_date(WORLD).keys() | further(WORLD, rows, 1, WORLD.last_day.toordinal()).keys()
+    assert names == {metric.api_name for metric in METRICS}
+
+
+def test_each_metric_is_measured_for_the_content_types_that_have_it_and_for_no_other() -> None:
+    found = further(WORLD, np.arange(len(WORLD.posts)), 1, WORLD.last_day.toordinal())
+    for name, values in found.items():
+        for number, (content_type, _, _) in enumerate(CONTENT_TYPES):
+            of_type = values[WORLD.posts.content_type == number]
+            assert (of_type != NOT_AVAILABLE).any() == availability.has(content_type, name)
+
+
+def test_what_adds_up_adds_up_over_days_and_reach_does_not() -> None:
+    rows = np.flatnonzero(WORLD.posts.day == date(2024, 3, 4).toordinal())
+    since, until = date(2024, 3, 4).toordinal(), date(2024, 4, 4).toordinal()
+    whole = further(WORLD, rows, since, until)
+    days = [further(WORLD, rows, day, day) for day in range(since, until + 1)]
+    for metric in METRICS:
+        if (name := metric.api_name) not in whole:
+            continue
+        known = whole[name] != NOT_AVAILABLE
+        assert all((day[name] != NOT_AVAILABLE)[~known].sum() == 0 for day in days)
+        added = sum(np.maximum(day[name], 0)[known].sum() for day in days)
+        if metric.kind.adds_up:
+            assert added == whole[name][known].sum() > 0
+        else:
+            assert added > whole[name][known].sum() > 0
+
+
+def test_what_is_a_part_is_no_more_than_the_whole() -> None:
+    rows = np.arange(len(WORLD.posts))
+    last = WORLD.last_day.toordinal()
+    whole, found = WORLD.metrics(rows, since=1, until=last), further(WORLD, rows, 1, last)
+    for part, of in (("reach", "impressions"), ("views", "impressions"), ("paidReach", "paidImpressions")):
+        assert (found[part] <= whole[of]).all()
+    assert (found["organicReach"] <= found["reach"]).all()
+
+
+def test_a_filter_takes_what_every_content_type_that_it_lets_in_has() -> None:
+    everything = [content_type for content_type, _, _ in CONTENT_TYPES]
+    document = [metric.api_name for metric in DOCUMENT_METRICS]
+    assert availability.not_supported([*document, "likes"], everything) == []
+    assert availability.not_supported(["likes", "navigationTapExit", "clicks"], everything) == [
+        "navigationTapExit",
+        "clicks",
+    ]
+    assert availability.not_supported(["navigationTapExit"], ["instagram_story"]) == []
+    assert availability.not_supported(["navigationTapExit"], ["instagram_story", "instagram_reel"]) != []
+    for metric in METRICS:  # each can be asked for somewhere
+        assert [each for each in everything if not availability.not_supported([metric.api_name], [each])]
