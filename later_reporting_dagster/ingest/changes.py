@@ -4,19 +4,21 @@ Compared are the columns that both have: a metric that was not asked for before 
 asked for any more.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import metrics_in
+from later_reporting_dagster.contract import METRICS, metrics_in
 from later_reporting_dagster.lake import POST_KEY
 
 # A sum of 64-bit counts may need more than 64 bits.
 _EXACT = pa.decimal128(19, 0)
 # Sums of money differ in their last binary digits for no reason but the order of their rows.
 _MONEY_DIGITS = 6
+_METRICS = frozenset(metric.api_name for metric in METRICS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +97,26 @@ def _keys(posts: pa.Table) -> "zip[tuple[str | int, ...]]":
 def _restated(old: pa.Table, new: pa.Table) -> int:
     """How many rows differ, row by row, in any column."""
     differs: pa.ChunkedArray | None = None
-    for before, after in zip(old.columns, new.columns, strict=True):
+    for name, before, after in zip(new.column_names, old.columns, new.columns, strict=True):
         if before.equals(after):
             continue
+        if name == "extra":
+            before, after = _without_metrics(before), _without_metrics(after)
         other = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
         differs = other if differs is None else pc.or_(differs, other)
     return 0 if differs is None else int(pc.sum(differs).as_py())
+
+
+def _without_metrics(extras: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Unknown fields without metrics, which lie there for as long as they are not asked for: that changes no post."""
+
+    def left(extra: str | None) -> str | None:
+        if extra is None or _METRICS.isdisjoint(fields := json.loads(extra)):
+            return extra
+        others = {name: value for name, value in fields.items() if name not in _METRICS}
+        return json.dumps(others, sort_keys=True, separators=(",", ":")) if others else None
+
+    return pa.chunked_array([pa.array([left(extra) for extra in extras.to_pylist()], pa.string())])
 
 
 def _total(values: pa.ChunkedArray) -> int | float | None:

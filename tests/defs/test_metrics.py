@@ -1,0 +1,132 @@
+"""LATER_METRICS, run for real: partitions have the columns that were asked for, and the lake stays one table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+from starlette.requests import Request
+
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_named
+from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
+from tests.conftest import FIRST_DAY, Service, Truth, files
+from tests.defs.conftest import KEYS, QUIETLY, Project, asset_key, failure, values
+
+ASSET, KEY = "posts_published", KEYS[0]
+CELL = Partition(FIRST_DAY, "instance_000")
+PATH = f"{ASSET}/date={FIRST_DAY}/instance_id=instance_000/part-0.parquet"
+
+
+def fetched(project: Project, metrics: str, **config: Any) -> dg.ExecuteInProcessResult:
+    """Materializes a cell with metrics that the Launchpad names."""
+    return project.defs.resolve_job_def("later_posts").execute_in_process(
+        instance=project.instance,
+        asset_selection=[asset_key(ASSET)],
+        partition_key=dg.MultiPartitionKey({"date": str(FIRST_DAY), "instance": KEY}),
+        run_config={**QUIETLY, "resources": {"later": {"config": {"metrics": metrics, **config}}}},
+        raise_on_error=False,
+    )
+
+
+def told(project: Project, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    assert result.success
+    (event,) = project.materializations(result).values()
+    return values(event)
+
+
+def with_likes(_request: Request, document: Any) -> Any:
+    """A service that tells, beside the document's fields, two more."""
+    for row in document["data"]:
+        row |= {"likes": row["postId"] % 7, "shares": 3}
+    return document
+
+
+def test_the_metrics_of_the_environment_are_columns_and_are_told(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.edited = with_likes
+    monkeypatch.setenv("LATER_METRICS", "likes, reach, impressions")
+    chosen = metrics_named("impressions, likes, reach")
+    project = Project(definitions(LoadSettings(start_date=FIRST_DAY)), project.instance, project.root)
+    found = told(project, project.fetch_one(ASSET, FIRST_DAY, KEY))
+    rows = truth.partition("post_date", FIRST_DAY, "instance_000")
+    table = pq.ParquetFile(project.root / PATH).read()
+    assert table.column_names == posts_schema(chosen).names
+    for row, expected in zip(table.to_pylist(), rows, strict=True):
+        assert row["impressions"] == expected["impressions"]
+        assert row["likes"] == row["post_id"] % 7
+        assert row["reach"] is None
+        # What came without having been asked for, whether or not its name is known.
+        assert json.loads(row["extra"]).keys() == {
+            "shares",
+            *(metric.api_name for metric in DOCUMENT_METRICS if metric.api_name != "impressions"),
+        }
+    facts = project.lake.facts(ASSET, CELL)
+    assert facts is not None
+    assert json.loads(facts.facts["metrics"]) == ["impressions", "likes", "reach"]
+    assert found["metrics"] == "impressions, likes, reach"
+    shares = {name: share for name, share in found.items() if name.startswith("null_share/")}
+    assert shares.keys() == {"null_share/impressions", "null_share/likes", "null_share/reach"}
+    assert shares["null_share/reach"] == 1.0
+    assert found["preview"].startswith("| post_id | content_type | creator_handle_name | impressions |")
+
+
+def test_a_change_of_metrics_is_no_restatement_and_loses_no_value(project: Project, service: Service) -> None:
+    first = told(project, fetched(project, ""))
+    assert first["metrics"] == ", ".join(metric.api_name for metric in DOCUMENT_METRICS)
+    wide = told(project, fetched(project, "all"))
+    narrow = told(project, fetched(project, "likes, reach, saves"))
+    for found in (wide, narrow):
+        assert found["changed"]
+        changes = {name: change for name, change in found.items() if name.startswith("change/")}
+        assert {name: changes[f"change/rows_{name}"] for name in ("added", "removed", "restated")} == {
+            "added": 0,
+            "removed": 0,
+            "restated": 0,
+        }
+        assert not any(change for name, change in changes.items() if not isinstance(change, str))
+    before = files(project.root)
+    assert not told(project, fetched(project, "saves,reach,likes"))["changed"]
+    assert files(project.root) == before
+    back = told(project, fetched(project, ""))
+    assert back["content_hash"] == first["content_hash"]
+
+
+def test_the_checks_work_with_whichever_columns_there_are(project: Project, service: Service) -> None:
+    for metrics in ("likes, reach", "cpm, impressions", "all"):
+        result = fetched(project, metrics)
+        verdicts = project.verdicts(result)
+        assert verdicts["rates_agree_with_counts"]
+        assert verdicts["rows_unique_by_key"]
+    assert project.check((ASSET, "rates_agree_with_counts"))[ASSET, "rates_agree_with_counts"].passed
+
+
+def test_a_rollup_of_posts_that_were_asked_for_other_metrics_has_nulls_for_what_they_lack(project: Project) -> None:
+    assert fetched(project, "likes, paid_impressions").success
+    assert project.roll_up("organic_paid_by_publish_day", days=[FIRST_DAY]).success
+    table = pq.ParquetFile(project.root / f"organic_paid_by_publish_day/date={FIRST_DAY}/part-0.parquet").read()
+    assert table["organic_impressions"].null_count == table.num_rows > 0
+    assert table["paid_impressions"].null_count < table.num_rows
+
+
+def test_a_metric_that_is_none_fails_the_run_in_one_line_and_asks_for_nothing(
+    project: Project, service: Service
+) -> None:
+    result = fetched(project, "like")
+    description, _ = failure(result)
+    assert description == "LATER_METRICS (metrics): 'like' is no metric that is known; the nearest is likes"
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("metrics", [DOCUMENT_METRICS, METRICS])
+def test_the_raw_assets_are_shown_with_the_columns_of_the_selection(metrics: Any, tmp_path: Path) -> None:
+    defs = definitions(LoadSettings(metrics=metrics))
+    for asset in ("posts_published", "post_metrics_daily"):
+        metadata = defs.resolve_assets_def(asset_key(asset)).metadata_by_key[asset_key(asset)]
+        shown = [column.name for column in metadata["dagster/column_schema"].columns]
+        assert shown == [column.name for column in post_columns(metrics)]
+    assert [column.name for column in POST_COLUMNS] == [column.name for column in post_columns(DOCUMENT_METRICS)]
