@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ROLLED_UP_SCHEMA,
         organic_paid_by_publish_day,
         organic_paid_daily,
+        rolled_up_schema,
     )
     from later_reporting_dagster.rollups.periods import (
         OVER_DAYS_SCHEMA,
@@ -74,6 +75,7 @@ __all__ = [
     "organic_paid_daily",
     "organic_paid_over_days",
     "previous_of",
+    "rolled_up_schema",
     "rows_schema",
     "spend_bounds",
     "totals_that_differ",

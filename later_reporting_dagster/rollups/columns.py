@@ -4,10 +4,10 @@ A table is a grain, what it measures of each group, and a span of time. What is 
 says of its columns what they mean, how they are computed and which columns of the posts they are made from.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, Metric
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, Channel, Metric
 from later_reporting_dagster.lake.columns import POST_COLUMNS, Column, type_of
 from later_reporting_dagster.rollups.spans import WINDOWS
 
@@ -19,11 +19,17 @@ def measure_of(metric: Metric) -> str:
     return metric.column.removeprefix(f"{metric.channel}_").removesuffix("_generated")
 
 
-# Measure -> its metric in each channel that has it, of those that add up.
-SUMMED: dict[str, list[Metric]] = {}
-for _metric in DOCUMENT_METRICS:
-    if _metric.kind.adds_up:
-        SUMMED.setdefault(measure_of(_metric), []).append(_metric)
+def summed(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
+    """Measure -> its metric in each channel that has it, of those that add up."""
+    by_measure: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        if metric.kind.adds_up:
+            by_measure.setdefault(measure_of(metric), []).append(metric)
+    return by_measure
+
+
+# Of the document's metrics, which every table has.
+SUMMED = summed(DOCUMENT_METRICS)
 
 # The two channels that are compared. Rates and unit costs are theirs, as the document defines them for both.
 COMPARED = (Channel.ORGANIC, Channel.PAID)
@@ -52,12 +58,17 @@ def sum_name(metric: Metric) -> str:
 # The sums that the tables tell the number of posts of.
 COUNTED = frozenset(
     {
-        *(sum_name(metric) for metrics in SUMMED.values() for metric in metrics),
+        *(sum_name(metric) for metric in METRICS if metric.kind.adds_up),
         *(f"{channel}_spend_minimum" for channel in COMPARED),
     }
 )
 
 POSTS = "posts"
+
+
+def is_number_of_posts(name: str) -> bool:
+    """Whether a column counts posts, which is known where nothing else is; reposts are a metric."""
+    return name == POSTS or name.endswith(f"_{POSTS}")
 
 
 def _money(name: str, description: str, unit: str = "currency", *, computed: str, made_from: Sequence[str]) -> Column:
@@ -83,10 +94,10 @@ def posts_columns() -> Iterator[Column]:
     )
 
 
-def sum_columns() -> Iterator[Column]:
-    """What adds up, each with its coverage: how many posts reported it."""
-    for metrics in SUMMED.values():
-        for metric in metrics:
+def sum_columns(metrics: Iterable[Metric] = DOCUMENT_METRICS) -> Iterator[Column]:
+    """What adds up of some metrics, the channels side by side, each with its coverage: how many posts reported it."""
+    for channels in summed(metrics).values():
+        for metric in channels:
             yield Column(
                 sum_name(metric),
                 type_of(metric),
@@ -96,7 +107,7 @@ def sum_columns() -> Iterator[Column]:
                 "Sum; null when no post of the group reports it, 0 is measured",
                 (metric.column,),
             )
-        for metric in metrics:
+        for metric in channels:
             name = sum_name(metric)
             yield _number_of_posts(
                 f"{name}_posts",
@@ -355,6 +366,6 @@ def _change(column: Column) -> Column:
 CHANGING = frozenset(
     {
         *(column.name for block in _CHANGING for column in block()),
-        *(sum_name(metric) for metrics in SUMMED.values() for metric in metrics),
+        *(sum_name(metric) for metric in METRICS if metric.kind.adds_up),
     }
 )

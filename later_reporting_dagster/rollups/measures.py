@@ -7,7 +7,8 @@ that report both of its parts. A sum over nothing available is null.
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.rollups.columns import COMPARED, COUNTED, OF_CHANNEL, RESULTS, SUMMED, sum_name
+from later_reporting_dagster.contract import metrics_in
+from later_reporting_dagster.rollups.columns import COMPARED, COUNTED, OF_CHANNEL, RESULTS, sum_name
 from later_reporting_dagster.rollups.spend import spend_bounds
 from later_reporting_dagster.rollups.sums import grouped_sums
 
@@ -27,8 +28,8 @@ def used(posts: pa.Table, names: list[str]) -> Columns:
 
 
 def added(given: Columns) -> Columns:
-    """What adds up, by the name of its sum."""
-    return {sum_name(metric): given[metric.column] for metrics in SUMMED.values() for metric in metrics}
+    """What adds up of all metrics that are there, by the name of its sum."""
+    return {sum_name(metric): given[metric.column] for metric in metrics_in(given) if metric.kind.adds_up}
 
 
 def rate_parts(given: Columns) -> Columns:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.lake.columns import POST_COLUMNS
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, Metric, metrics_in
+from later_reporting_dagster.lake.columns import post_columns
 from later_reporting_dagster.lake.schema import schema_of
 from later_reporting_dagster.rollups.columns import GRAIN
 from later_reporting_dagster.rollups.measures import (
@@ -21,14 +21,18 @@ from later_reporting_dagster.rollups.measures import (
     unit_costs,
     used,
 )
-from later_reporting_dagster.rollups.tables import ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, ORGANIC_PAID_DAILY_COLUMNS
+from later_reporting_dagster.rollups.tables import BY_PUBLISH_DAY, DAILY
 
-# What a rollup reads of a post: its texts, which are most of it, can stay where they are.
-ROLLED_UP_SCHEMA: pa.Schema = schema_of(
-    column for column in POST_COLUMNS if column.name in {*GRAIN, *(metric.column for metric in DOCUMENT_METRICS)}
-)
-ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_DAILY_COLUMNS)
-ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS)
+
+def rolled_up_schema(metrics: Sequence[Metric]) -> pa.Schema:
+    """What a rollup of some metrics reads of a post: its texts, which are most of it, can stay where they are."""
+    names = {*GRAIN, *(metric.column for metric in (*DOCUMENT_METRICS, *metrics))}
+    return schema_of(column for column in post_columns(METRICS) if column.name in names)
+
+
+ROLLED_UP_SCHEMA = rolled_up_schema(DOCUMENT_METRICS)
+ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(DAILY.columns)
+ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(BY_PUBLISH_DAY.columns)
 
 
 def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.Table:
@@ -40,14 +44,16 @@ def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.T
 
     Returns:
         One row for each group of `grain` in its order, nulls last, as `ORGANIC_PAID_DAILY_SCHEMA` less what is not
-        grouped by. The same posts in any order give the same values to the last bit. Money is summed to the millionth.
+        grouped by, and with the sums of whatever other metrics the posts have. The same posts in any order give the
+        same values to the last bit. Money is summed to the millionth.
 
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    given = used(posts, ROLLED_UP_SCHEMA.names)
+    given = used(posts, rolled_up_schema(METRICS).names)
     groups = grouped(added(given) | rate_parts(given), by={name: given[name] for name in grain})
-    columns = [column for column in ORGANIC_PAID_DAILY_COLUMNS if column.name in grain or column.name not in GRAIN]
+    table = DAILY.of(metrics_in(given))
+    columns = [column for column in table.columns if column.name in grain or column.name not in GRAIN]
     return table_of(groups | rates(groups), schema_of(columns))
 
 
@@ -59,7 +65,8 @@ def organic_paid_by_publish_day(posts: pa.Table) -> pa.Table:
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    given = used(posts, ROLLED_UP_SCHEMA.names)
+    given = used(posts, rolled_up_schema(METRICS).names)
     values = added(given) | rate_parts(given) | spend_parts(given)
     groups = grouped(values, by={name: given[name] for name in GRAIN})
-    return table_of(groups | rates(groups) | unit_costs(groups), ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA)
+    schema = schema_of(BY_PUBLISH_DAY.of(metrics_in(given)).columns)
+    return table_of(groups | rates(groups) | unit_costs(groups), schema)

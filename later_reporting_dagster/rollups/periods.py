@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY
+from later_reporting_dagster.contract import METRICS, DateBasis, metrics_in
+from later_reporting_dagster.lake.columns import POST_KEY, post_columns
 from later_reporting_dagster.lake.schema import schema_of
 from later_reporting_dagster.rollups.columns import (
     CHANGING,
     GRAIN,
     change_name,
     is_difference,
+    is_number_of_posts,
     previous_name,
 )
 from later_reporting_dagster.rollups.lift import Indices, lift_columns_of
@@ -55,7 +56,7 @@ def rows_schema(*tables: RolledUp, dated: bool = False) -> pa.Schema:
     names = {*POST_KEY, *(name for table in tables for column in table.columns for name in column.made_from)}
     if any(table.labels for table in tables):
         names.add("post_date")
-    schema = schema_of(column for column in POST_COLUMNS if column.name in names)
+    schema = schema_of(column for column in post_columns(METRICS) if column.name in names)
     return schema.append(DATE) if dated else schema
 
 
@@ -87,7 +88,8 @@ def organic_paid_over_days(posts: pa.Table) -> pa.Table:
         posts: rows of all its days, as `rows_schema(WEEKLY)`, in any order.
 
     Returns:
-        One row for each group of `GRAIN` in its order, nulls last, as `OVER_DAYS_SCHEMA`.
+        One row for each group of `GRAIN` in its order, nulls last, as `OVER_DAYS_SCHEMA`, and with the sums of whatever
+        other metrics the posts have.
 
     Raises:
         SumOutOfRange: a sum does not fit its column.
@@ -95,7 +97,7 @@ def organic_paid_over_days(posts: pa.Table) -> pa.Table:
     given = used(posts, posts.column_names)
     of_posts = _Posts(given, identity=[*POST_KEY, *(name for name in GRAIN if name not in POST_KEY)], with_spend=False)
     found, groups = _groups_of(of_posts.sums(0, posts.num_rows), _numbered_by(of_posts, GRAIN), with_spend=False)
-    return table_of(found | _taken(groups, found[_GROUP]), OVER_DAYS_SCHEMA)
+    return table_of(found | _taken(groups, found[_GROUP]), schema_of(WEEKLY.of(metrics_in(given)).columns))
 
 
 def organic_paid_by(
@@ -262,7 +264,7 @@ def _period(found: Columns, present: Indices, there: pa.Array) -> Columns:
     columns: Columns = {}
     for name, values in found.items():
         taken = values.take(rows)
-        if name.endswith("posts"):
+        if is_number_of_posts(name):
             zero = pa.scalar(0, taken.type)
             taken = pc.if_else(pc.and_(pa.array(~is_found), is_there), zero, taken)
         columns[name] = pa.chunked_array([taken]) if isinstance(taken, pa.Array) else taken

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import DateBasis, Metric, metrics_in
 from later_reporting_dagster.lake.columns import POST_KEY
-from later_reporting_dagster.rollups.columns import POSTS, SUMMED, previous_name, sum_name
+from later_reporting_dagster.rollups.columns import POSTS, is_number_of_posts, previous_name, sum_name
 from later_reporting_dagster.rollups.periods import DATE, Landed
 from later_reporting_dagster.rollups.spans import Days, previous_of, windows_of
 from later_reporting_dagster.rollups.sums import total
 from later_reporting_dagster.rollups.tables import RolledUp
 
-_METRICS = [metric for metrics in SUMMED.values() for metric in metrics]
 _Totals = Mapping[str, int | float | None]
 
 
@@ -28,7 +27,8 @@ def totals_that_differ(posts: pa.Table, rollup: pa.Table, *, once: Sequence[str]
         rollup: what was made of them.
         once: the columns by which rows are one post, which counts once; none, where each row is a post.
     """
-    return [*_differing(_totals(posts, once=once), rollup, rows=posts.num_rows)]
+    metrics = _summed_in(rollup, posts)
+    return [*_differing(_totals(posts, metrics, once=once), rollup, rows=posts.num_rows)]
 
 
 def window_totals_that_differ(
@@ -47,7 +47,8 @@ def window_totals_that_differ(
                 rows = of_basis.filter(pc.field("window") == window)
                 for period, named in ((days, str), (previous_of(window, days), previous_name)):
                     posts = found.rows.filter(_is_in(period))
-                    expected = {named(name): value for name, value in _totals(posts, once=once).items()}
+                    totals = _totals(posts, _summed_in(rows, posts), once=once)
+                    expected = {named(name): value for name, value in totals.items()}
                     differing[table.name] += [
                         f"{window} by {basis}: {sentence}"
                         for sentence in _differing(expected, rows, rows=posts.num_rows)
@@ -69,16 +70,22 @@ def _is_in(days: Days | None) -> pc.Expression:
     return (pc.field(DATE.name) >= days.first) & (pc.field(DATE.name) <= days.last)
 
 
-def _totals(posts: pa.Table, *, once: Sequence[str]) -> _Totals:
+def _summed_in(rollup: pa.Table, posts: pa.Table) -> list[Metric]:
+    """The metrics whose sums a rollup has; the posts may have others, which were not asked for when it was made."""
+    there = set(rollup.column_names)
+    return [each for each in metrics_in(posts.column_names) if each.kind.adds_up and sum_name(each) in there]
+
+
+def _totals(posts: pa.Table, metrics: Sequence[Metric], *, once: Sequence[str]) -> _Totals:
     if once:
-        each = posts.group_by(list(once)).aggregate([(metric.column, "count") for metric in _METRICS])
-        count = {metric: int(pc.sum(pc.greater(each[f"{metric.column}_count"], 0)).as_py() or 0) for metric in _METRICS}
+        each = posts.group_by(list(once)).aggregate([(metric.column, "count") for metric in metrics])
+        count = {metric: int(pc.sum(pc.greater(each[f"{metric.column}_count"], 0)).as_py() or 0) for metric in metrics}
         number = each.num_rows
     else:
-        count = {metric: len(posts) - posts[metric.column].null_count for metric in _METRICS}
+        count = {metric: len(posts) - posts[metric.column].null_count for metric in metrics}
         number = posts.num_rows
     totals: dict[str, int | float | None] = {POSTS: number}
-    for metric in _METRICS:
+    for metric in metrics:
         totals[sum_name(metric)] = total(posts[metric.column])
         totals[f"{sum_name(metric)}_posts"] = count[metric]
     return totals
@@ -87,7 +94,7 @@ def _totals(posts: pa.Table, *, once: Sequence[str]) -> _Totals:
 def _differing(expected: _Totals, rollup: pa.Table, *, rows: int) -> Iterator[str]:
     for name, of_posts in expected.items():
         of_rollup = total(rollup.column(name))
-        if of_rollup is None and name.endswith(POSTS):
+        if of_rollup is None and is_number_of_posts(name):
             of_rollup = 0  # a rollup without rows is of no posts
         if not _agree(of_posts, of_rollup, rows=rows):
             yield f"{name} is {_said(of_posts)} in the posts and {_said(of_rollup)} in the rollup"

@@ -1,12 +1,14 @@
 """The family of rolled-up tables, each a sentence of one grammar: by what, over what, and measured how."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.columns import Column
 from later_reporting_dagster.rollups.columns import (
     GRAIN,
+    Block,
     channel_columns,
     columns_of,
     lift_columns,
@@ -28,18 +30,30 @@ class RolledUp:
         grain: what its rows are by, in each span or window.
         bases: the date bases that it has rows of: by performance date, by post date, or by both.
         span: what one of its files spans.
-        columns: its dictionary.
+        blocks: what it measures of each group.
         labels: columns of posts that name what the grain identifies.
         description: what it is for.
+        metrics: those whose sums it has, where they add up.
     """
 
     name: str
     grain: Sequence[str]
     bases: Sequence[DateBasis]
     span: Span
-    columns: Sequence[Column]
+    blocks: Sequence[Block]
     labels: Sequence[str] = ()
     description: str
+    metrics: Sequence[Metric] = DOCUMENT_METRICS
+
+    def of(self, metrics: Iterable[Metric]) -> "RolledUp":
+        """The table with the sums of `metrics` beside those of the document's, which it always has."""
+        wanted = {*DOCUMENT_METRICS, *metrics}
+        return replace(self, metrics=tuple(metric for metric in METRICS if metric in wanted))
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Its dictionary."""
+        return _columns_of(self)
 
     def columns_from(self, basis: DateBasis) -> list[Column]:
         """The columns that rows of a date basis fill: nothing says how a cost falls on a day's performance."""
@@ -49,17 +63,23 @@ class RolledUp:
         return [column for column in self.columns if column.name not in spend]
 
 
-_RESULTS = (posts_columns, sum_columns, rate_columns)
-_PERIOD = (*_RESULTS, lift_columns, channel_columns)
+@lru_cache
+def _columns_of(table: RolledUp) -> tuple[Column, ...]:
+    sums = partial(sum_columns, table.metrics)
+    blocks = [sums if block is sum_columns else block for block in table.blocks]
+    if table.span is Span.WINDOWS:
+        return window_columns(table.grain, table.labels, blocks)
+    return columns_of(table.grain, blocks)
+
+
+_RESULTS: Sequence[Block] = (posts_columns, sum_columns, rate_columns)
+_PERIOD: Sequence[Block] = (*_RESULTS, lift_columns, channel_columns)
 _BY = "instance, campaign, platform and content type"
 _CREATOR_LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
 _WINDOWS = (
     "over the last 7, 28, 90 and 365 days and all time, with the previous period beside it and the change: organic"
     " beside paid, by performance date and, with the bounds of what was spent, by post date"
 )
-
-ORGANIC_PAID_DAILY_COLUMNS: tuple[Column, ...] = columns_of(GRAIN, _RESULTS)
-ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS: tuple[Column, ...] = columns_of(GRAIN, (*_RESULTS, spend_columns))
 
 
 def _over(name: str, *, span: Span, description: str) -> RolledUp:
@@ -68,7 +88,7 @@ def _over(name: str, *, span: Span, description: str) -> RolledUp:
         grain=GRAIN,
         bases=(DateBasis.PERFORMANCE_DATE,),
         span=span,
-        columns=columns_of(GRAIN, _PERIOD),
+        blocks=_PERIOD,
         description=description,
     )
 
@@ -79,7 +99,7 @@ def _by(name: str, *grain: str, labels: Sequence[str] = (), description: str) ->
         grain=grain,
         bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
         span=Span.WINDOWS,
-        columns=window_columns(grain, labels, (*_PERIOD, spend_columns)),
+        blocks=(*_PERIOD, spend_columns),
         labels=labels,
         description=f"{description} {_WINDOWS}.",
     )
@@ -90,7 +110,7 @@ DAILY = RolledUp(
     grain=GRAIN,
     bases=(DateBasis.PERFORMANCE_DATE,),
     span=Span.DAY,
-    columns=ORGANIC_PAID_DAILY_COLUMNS,
+    blocks=_RESULTS,
     description=f"What the day earned, organic beside paid, by {_BY}.",
 )
 BY_PUBLISH_DAY = RolledUp(
@@ -98,7 +118,7 @@ BY_PUBLISH_DAY = RolledUp(
     grain=GRAIN,
     bases=(DateBasis.POST_DATE,),
     span=Span.DAY,
-    columns=ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
+    blocks=(*_RESULTS, spend_columns),
     description=(
         "What the posts published on the day have earned to date, organic beside paid, with the bounds of what was"
         f" spent, by {_BY}."
@@ -124,3 +144,6 @@ BY_DAY: tuple[RolledUp, ...] = (DAILY, BY_PUBLISH_DAY)
 OVER_DAYS: tuple[RolledUp, ...] = (WEEKLY, MONTHLY)
 BY_WINDOW: tuple[RolledUp, ...] = (BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM)
 TABLES: tuple[RolledUp, ...] = (*BY_DAY, *OVER_DAYS, *BY_WINDOW)
+
+ORGANIC_PAID_DAILY_COLUMNS = DAILY.columns
+ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS = BY_PUBLISH_DAY.columns

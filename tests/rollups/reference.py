@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import Any
 
-from later_reporting_dagster.contract import METRICS, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 HALF_A_CENT = Fraction(5, 1000)
@@ -139,7 +139,7 @@ def measured(rows: list[Row], grain: Sequence[str]) -> Row:
     """All that is measured of one group, whose rows are posts on days."""
     posts = [*groups_of(rows, [*POST_KEY, *grain]).values()]
     group: Row = {"posts": len(posts)}
-    for metric in METRICS:
+    for metric in DOCUMENT_METRICS:
         if metric.kind is Kind.RATE:
             continue
         name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
@@ -270,7 +270,7 @@ def period_of(rows: list[Row], grain: Sequence[str], days: int | None, basis: st
     return measures
 
 
-METRICS_COLUMNS = [metric.column for metric in METRICS]
+METRICS_COLUMNS = [metric.column for metric in DOCUMENT_METRICS]
 
 
 def change(name: str, now: Any, then: Any, present: Row) -> Any:

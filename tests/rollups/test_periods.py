@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, DateBasis, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Kind
 from later_reporting_dagster.rollups import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -55,7 +55,7 @@ IDENTITIES = st.fixed_dictionaries(
     }
 )
 METRIC_VALUES = st.fixed_dictionaries(
-    {metric.column: COUNTS if metric.kind is Kind.COUNT else MONEY for metric in METRICS}
+    {metric.column: COUNTS if metric.kind is Kind.COUNT else MONEY for metric in DOCUMENT_METRICS}
 )
 ROWS = st.lists(
     st.tuples(IDENTITIES, METRIC_VALUES, AGES).map(
@@ -178,7 +178,7 @@ def _drawn_post(chance: random.Random, number: int) -> Row:
 
 def _drawn_metrics(chance: random.Random, post: Row) -> Row:
     rates = {"": 0.03, "paid_": 0.03 if post["campaign_id"] == 1 else 0.05}
-    found: Row = {metric.column: None for metric in METRICS}
+    found: Row = {metric.column: None for metric in DOCUMENT_METRICS}
     for channel, rate in rates.items():
         if chance.random() < 0.8:
             impressions = int(chance.lognormvariate(7, 0.5))
