@@ -1,52 +1,16 @@
-"""The README says what is so: its tables are the code's, and its commands run as they are written.
-
-`python -m tests.test_readme` writes the tables of columns into it.
-"""
+"""The README says what is so: what it names is there, and its commands run as they are written."""
 
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
-from later_reporting_dagster.rollups import ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, ORGANIC_PAID_DAILY_COLUMNS
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-
-TABLES: dict[str, Sequence[Column]] = {
-    "columns of posts": POST_COLUMNS,
-    "columns of further metrics": [column for column in post_columns(METRICS) if column not in POST_COLUMNS],
-    "columns of organic_paid_daily": ORGANIC_PAID_DAILY_COLUMNS,
-    "columns of spend": ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[len(ORGANIC_PAID_DAILY_COLUMNS) :],
-}
-
-
-def described(columns: Sequence[Column]) -> str:
-    """A table's dictionary as Markdown."""
-    lines = ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
-    lines += [f"| `{column.name}` | {column.type} | {column.unit} | {column.description} |" for column in columns]
-    return "\n".join(lines)
-
-
-def with_tables(text: str) -> str:
-    """The README with each table of columns as the code has it."""
-    for name, columns in TABLES.items():
-        marker = f"<!-- {name} -->"
-        pattern = re.escape(marker) + r"\n(?:\n?\|.*\n)*"
-        text = re.sub(pattern, lambda _, marker=marker, columns=columns: f"{marker}\n\n{described(columns)}\n", text)
-    return text
-
-
-def test_the_tables_of_columns_are_those_of_the_code() -> None:
-    text = README.read_text()
-    assert all(f"<!-- {name} -->" in text for name in TABLES)
-    assert with_tables(text) == text, "write them anew: python -m tests.test_readme"
 
 
 def test_each_make_target_that_is_named_exists() -> None:
@@ -97,12 +61,8 @@ def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -
 
 def test_each_file_and_folder_that_is_named_exists() -> None:
     text = README.read_text()
-    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)]+)\)", text))
+    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)#]+)[^)]*\)", text))
     missing = {
         name for name in named if not (ROOT / name).exists() and not (ROOT / "later_reporting_dagster" / name).exists()
     }
     assert not missing
-
-
-if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))

@@ -113,7 +113,11 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
                 launch.run(launch.later_posts, instance=instance, assets=[asset], tags=box, on_progress=show)
                 for asset in ("post_metrics_daily", "posts_published")
             ]
-        outcomes.append(launch.run(launch.later_organic_paid, instance=instance, tags=day_tags(start, end)))
+        outcomes += [
+            launch.run(job, instance=instance, tags=day_tags(start, end, span=span))
+            for span, job in launch.JOB_OF_SPAN.items()
+        ]
+        outcomes.append(launch.run(launch.later_organic_paid_by_window, instance=instance))
         outcomes.append(launch.run(launch.later_report, instance=instance))
         outcomes.append(launch.run(launch.later_checks, instance=instance))
     for evaluation in outcomes[-1].checks:

@@ -10,9 +10,18 @@ import dagster as dg
 
 from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.jobs import CHECKS_JOB, POSTS_JOB, REPORT_JOB, ROLLUPS_JOB
+from later_reporting_dagster.defs.jobs import (
+    CHECKS_JOB,
+    MONTHS_JOB,
+    POSTS_JOB,
+    REPORT_JOB,
+    ROLLUPS_JOB,
+    WEEKS_JOB,
+    WINDOWS_JOB,
+)
 from later_reporting_dagster.defs.runs.materializations import FAILED_PARTITIONS
 from later_reporting_dagster.defs.runs.progress import LISTENER, Progress
+from later_reporting_dagster.rollups import Span
 
 
 def later_posts() -> dg.JobDefinition:
@@ -30,9 +39,31 @@ def later_report() -> dg.JobDefinition:
     return defs.resolve_job_def(REPORT_JOB)
 
 
+def later_organic_paid_weekly() -> dg.JobDefinition:
+    """The job over the rollup of weeks, as a process finds it by name."""
+    return defs.resolve_job_def(WEEKS_JOB)
+
+
+def later_organic_paid_monthly() -> dg.JobDefinition:
+    """The job over the rollup of months, as a process finds it by name."""
+    return defs.resolve_job_def(MONTHS_JOB)
+
+
+def later_organic_paid_by_window() -> dg.JobDefinition:
+    """The job over the tables of windows, as a process finds it by name."""
+    return defs.resolve_job_def(WINDOWS_JOB)
+
+
 def later_checks() -> dg.JobDefinition:
     """The job over all asset checks, as a process finds it by name."""
     return defs.resolve_job_def(CHECKS_JOB)
+
+
+JOB_OF_SPAN: Mapping[Span, Callable[[], dg.JobDefinition]] = {
+    Span.DAY: later_organic_paid,
+    Span.WEEK: later_organic_paid_weekly,
+    Span.MONTH: later_organic_paid_monthly,
+}
 
 
 @dataclass(frozen=True, slots=True)

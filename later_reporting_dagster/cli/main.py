@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 RAW_ASSETS = ("post_metrics_daily", "posts_published")
 ROLLUP_ASSETS = ("organic_paid_daily", "organic_paid_by_publish_day")
+SPAN_ASSETS = ("organic_paid_weekly", "organic_paid_monthly")
 SHOWN_FAILURES = 50
 
 _Parameters = ParamSpec("_Parameters")
@@ -269,7 +270,9 @@ def instances(sync: bool) -> None:
 
 
 @main.command()
-@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
+@click.option(
+    "--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS, *SPAN_ASSETS]), help="As later/posts_published."
+)
 @click.option("--start", required=True, type=_Day(), help="First day, UTC.")
 @click.option("--end", required=True, type=_Day(), help="Last day, UTC, inclusive.")
 @click.option(
@@ -283,7 +286,7 @@ def instances(sync: bool) -> None:
 def backfill(
     asset: str, start: date, end: date, wanted: tuple[str, ...], accept_shrinking: bool, verbose: bool
 ) -> None:
-    """Materialize a range of days × instances as one run.
+    """Materialize a range of days × instances as one run; of weeks or months, those that the days are in.
 
     A range names neighbours: instances that were not registered one after the other make a run a group. Exit code 1
     lists the partitions that failed; the others have landed.
@@ -298,15 +301,17 @@ def backfill(
         registered_keys,
     )
     from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.rollups import TABLES
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
     with launch.dagster_instance() as instance, progress_bar() as show:
-        if asset in ROLLUP_ASSETS:
+        if asset not in RAW_ASSETS:
+            span = next(table.span for table in TABLES if table.name == asset)
             if wanted:
                 raise click.UsageError(
-                    f"later/{asset} holds all instances of a day in one partition: leave out --instances"
+                    f"later/{asset} holds all instances of a {span} in one partition: leave out --instances"
                 )
-            runs = [(launch.later_organic_paid, day_tags(start, end))]
+            runs = [(launch.JOB_OF_SPAN[span], day_tags(start, end, span=span))]
         else:
             registered = registered_keys(instance)
             if not registered:

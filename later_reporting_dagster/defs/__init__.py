@@ -5,4 +5,5 @@ import warnings
 import dagster as dg
 
 # Known and accepted, once: the same news at each load of the code location would only hide others.
-warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
+for _parameter in ("backfill_policy", "allow_nonexistent_upstream_partitions"):
+    warnings.filterwarnings("ignore", message=f"Parameter `{_parameter}`", category=dg.BetaWarning)

@@ -1,6 +1,6 @@
 """Asset checks: what must hold of the tables, told after each run and asked again whenever someone wants to know."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,6 +20,7 @@ NO_UNKNOWN_FIELDS = "no_unknown_fields"
 QUARANTINE_EMPTY = "quarantine_is_empty"
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
+DAYS_ADD_UP = "days_add_up_to_metrics_to_date"
 
 POSTS_CHECKS: Mapping[str, str] = {
     ROWS_UNIQUE: "No two rows share instance, campaign and post.",
@@ -29,10 +30,21 @@ POSTS_CHECKS: Mapping[str, str] = {
     QUARANTINE_EMPTY: "The API answered no row that cannot be true.",
     NEWEST_DUE_DAY: "The newest day that is due has landed for every instance.",
 }
+SETTLEMENT_CHECKS: Mapping[str, str] = {
+    DAYS_ADD_UP: (
+        "Of posts old enough to be settled, the days of later/post_metrics_daily add up to the metrics to date."
+    ),
+}
 ROLLUP_CHECKS: Mapping[str, str] = {
     RECONCILES: "Its totals equal those of the raw rows it comes from.",
     NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
 }
+WINDOWS_CHECKS: Mapping[str, str] = {
+    RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
+    NEWEST_DUE_DAY: "Its windows end with the newest day that is due, or later.",
+}
+# Those that time alone may change, or that no run of one asset can tell.
+ASKED_DAILY = frozenset({NEWEST_DUE_DAY, DAYS_ADD_UP})
 
 
 def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
@@ -58,26 +70,53 @@ def selected_checks(context: AssetCheckExecutionContext) -> set[str]:
     return {key.name for key in context.selected_asset_check_keys}
 
 
+def settlement_checks(
+    recorded: Source, published: Source, *, settled_after_days: int, due_hour_utc: int
+) -> dg.AssetChecksDefinition:
+    """The check between the two raw assets, asked every day at the due hour."""
+    asset_key = dg.AssetKey(["later", published.asset])
+
+    def verdicts(_context: AssetCheckExecutionContext, later: LaterReportingResource) -> "Iterator[Verdict]":
+        from later_reporting_dagster.defs.runs.settlement import verdicts_on_settlement
+
+        return verdicts_on_settlement(later.lake(), recorded, published, settled_after_days=settled_after_days)
+
+    return checks_of(
+        asset_key,
+        SETTLEMENT_CHECKS,
+        verdicts=verdicts,
+        due_hour_utc=due_hour_utc,
+        name=f"{published.asset}_settlement",
+        deps=[dg.AssetKey(["later", recorded.asset])],
+    )
+
+
 def checks_of(
     asset_key: dg.AssetKey,
     checks: Mapping[str, str],
     *,
     verdicts: "Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterator[Verdict]]",
     due_hour_utc: int,
+    name: str | None = None,
+    deps: Sequence[dg.AssetKey] = (),
 ) -> dg.AssetChecksDefinition:
-    """Check definitions, by name and description, whose answers `verdicts` gives. Any of them can be run alone."""
+    """Check definitions, by name and description, whose answers `verdicts` gives. Any of them can be run alone.
+
+    Those that no run of the asset tells by itself are asked every day at the due hour.
+    """
     daily_when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {due_hour_utc} * * *")
 
     @dg.multi_asset_check(
-        name=f"{asset_key.path[-1]}_checks",
+        name=name or f"{asset_key.path[-1]}_checks",
         specs=[
             dg.AssetCheckSpec(
-                name,
+                check_name,
                 asset=asset_key,
                 description=description,
-                automation_condition=daily_when_due if name == NEWEST_DUE_DAY else None,
+                additional_deps=[*deps],
+                automation_condition=daily_when_due if check_name in ASKED_DAILY else None,
             )
-            for name, description in checks.items()
+            for check_name, description in checks.items()
         ],
         can_subset=True,
     )

@@ -8,6 +8,7 @@ from dagster import AssetExecutionContext, MultiPartitionKey
 from dagster_shared.check import CheckError
 
 from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id
+from later_reporting_dagster.rollups import Span, first_day_of
 
 INSTANCES = dg.DynamicPartitionsDefinition(name="later_instance")
 
@@ -19,6 +20,16 @@ PARTITION_TAG = "dagster/partition"
 def daily_partitions(start_date: date) -> dg.DailyPartitionsDefinition:
     """UTC days from `start_date` up to yesterday."""
     return dg.DailyPartitionsDefinition(start_date=start_date.isoformat(), timezone="UTC")
+
+
+def span_partitions(span: Span, start_date: date) -> dg.TimeWindowPartitionsDefinition:
+    """The days, or the ISO weeks or months from the one that `start_date` is in up to the one that is under way."""
+    if span is Span.DAY:
+        return daily_partitions(start_date)
+    first = first_day_of(span, start_date).isoformat()
+    if span is Span.WEEK:
+        return dg.WeeklyPartitionsDefinition(start_date=first, day_offset=1, timezone="UTC", end_offset=1)
+    return dg.MonthlyPartitionsDefinition(start_date=first, timezone="UTC", end_offset=1)
 
 
 def daily_instance_partitions(start_date: date) -> dg.MultiPartitionsDefinition:
@@ -118,9 +129,12 @@ def box_tags(start: date, end: date, instance_keys: Sequence[str]) -> dict[str, 
     }
 
 
-def day_tags(start: date, end: date) -> dict[str, str]:
-    """Run tags for the days `start` to `end`, inclusive, of what is rolled up."""
-    return {RANGE_START_TAG: start.isoformat(), RANGE_END_TAG: end.isoformat()}
+def day_tags(start: date, end: date, *, span: Span = Span.DAY) -> dict[str, str]:
+    """Run tags for the days `start` to `end`, inclusive, of what is rolled up, or for the weeks or months of them."""
+    return {
+        RANGE_START_TAG: first_day_of(span, start).isoformat(),
+        RANGE_END_TAG: first_day_of(span, end).isoformat(),
+    }
 
 
 def contiguous_groups(wanted: Collection[str], registered: Sequence[str]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis, Metric
-from later_reporting_dagster.defs.metadata import column_schema
+from later_reporting_dagster.defs.metadata import table_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import post_columns
@@ -47,11 +47,12 @@ def posts_asset(
         description=_DESCRIPTIONS[source],
         group_name="posts",
         kinds={"parquet"},
+        tags={"later/layer": "raw", "later/date_basis": str(source.date_basis)},
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
         output_required=False,
         pool=API_POOL,
-        metadata=column_schema(post_columns(metrics)),
+        metadata=table_metadata(source.asset, post_columns(metrics)),
     )
     def posts(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         # Needs Arrow and HTTP, which the definitions load without.

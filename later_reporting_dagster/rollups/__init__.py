@@ -39,6 +39,13 @@ if TYPE_CHECKING:
         rows_schema,
     )
     from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+    from later_reporting_dagster.rollups.settling import (
+        SETTLEMENT_SCHEMA,
+        TOLERANCE_PERCENT,
+        Settlement,
+        Sums,
+        settlement,
+    )
     from later_reporting_dagster.rollups.spend import SpendBounds, spend_bounds
     from later_reporting_dagster.rollups.sums import SumOutOfRange
 
@@ -59,15 +66,19 @@ __all__ = [
     "OVER_DAYS",
     "OVER_DAYS_SCHEMA",
     "ROLLED_UP_SCHEMA",
+    "SETTLEMENT_SCHEMA",
     "TABLES",
+    "TOLERANCE_PERCENT",
     "WEEKLY",
     "WINDOWS",
     "Days",
     "Landed",
     "RolledUp",
+    "Settlement",
     "Span",
     "SpendBounds",
     "SumOutOfRange",
+    "Sums",
     "days_of",
     "first_day_of",
     "organic_paid_by",
@@ -77,6 +88,7 @@ __all__ = [
     "previous_of",
     "rolled_up_schema",
     "rows_schema",
+    "settlement",
     "spend_bounds",
     "totals_that_differ",
     "window_totals_that_differ",
@@ -84,7 +96,7 @@ __all__ = [
 ]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("organic_paid", "periods", "reconciliation", "spend", "sums")
+_NEEDING_ARROW = ("organic_paid", "periods", "reconciliation", "settling", "spend", "sums")
 
 
 def __getattr__(name: str) -> Any:

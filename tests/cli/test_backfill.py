@@ -108,6 +108,16 @@ def test_days_are_rolled_up(synced: User, truth: Truth) -> None:
         assert_sums(pq.ParquetFile(file).read().to_pylist(), posts)
 
 
+def test_weeks_and_months_are_rolled_up_by_the_days_that_are_in_them(synced: User) -> None:
+    synced.types("backfill", "--asset", "post_metrics_daily", *BOX)
+    for asset, first in (("organic_paid_weekly", "2024-02-26"), ("organic_paid_monthly", "2024-03-01")):
+        result = synced.types("backfill", "--asset", f"later/{asset}", *BOX)
+        assert result.exit_code == 0, result.stderr
+        assert [path.parent.name for path in (synced.lake / asset).rglob("*.parquet")] == [f"date={first}"]
+    refused = synced.types("backfill", "--asset", "organic_paid_weekly", *BOX, "--instances", "007")
+    assert "later/organic_paid_weekly holds all instances of a week in one partition" in said(refused)
+
+
 def test_a_rollup_without_raw_days_lists_them(synced: User) -> None:
     result = synced.types("backfill", "--asset", "later/organic_paid_daily", *BOX)
     assert result.exit_code == 1

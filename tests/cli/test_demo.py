@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -43,6 +43,11 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     return Twice(directory, said, first, files(directory / "lake"))
 
 
+def monday_of(day: str) -> date:
+    found = date.fromisoformat(day)
+    return found - timedelta(days=found.weekday())
+
+
 def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
     newest = max(path.split("date=")[1][:10] for path in twice.after_first if "date=" in path)
     day = datetime.fromisoformat(newest).date()
@@ -60,6 +65,9 @@ def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
             for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
             for day in days
         ),
+        *(f"organic_paid_weekly/date={monday_of(day)}/part-0.parquet" for day in days),
+        *(f"organic_paid_monthly/date={day[:8]}01/part-0.parquet" for day in days),
+        *(f"organic_paid_by_{grain}/part-0.parquet" for grain in ("campaign", "creator", "platform")),
         "organic_paid_report/report.html",
     }
 
@@ -95,7 +103,7 @@ def test_it_compares_organic_with_paid_by_platform(twice: Twice) -> None:
 
 def test_its_checks_are_told_and_green(twice: Twice) -> None:
     told = [line for line in twice.said.splitlines() if line.startswith(("ok ", "FAIL "))]
-    assert len(told) == 16
+    assert len(told) == 27
     assert all(line.startswith("ok ") for line in told)
 
 

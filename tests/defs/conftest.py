@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus, ExecuteInProcessResult
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, box_tags
@@ -21,6 +23,8 @@ from tests.conftest import FIRST_DAY, INSTANCE_IDS, UNHURRIED, Service
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
 RAW_ASSETS = ("post_metrics_daily", "posts_published")
 ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
+SPANS = ("organic_paid_weekly", "organic_paid_monthly")
+WINDOWS = ("organic_paid_by_campaign", "organic_paid_by_creator", "organic_paid_by_platform")
 QUIETLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 KEYS = [encode_instance_id(instance_id) for instance_id in INSTANCE_IDS]
 Cell = tuple[date, str]
@@ -55,12 +59,20 @@ class Project:
         tags = {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1])}
         return self.run("later_organic_paid", asset, tags=tags)
 
+    def roll_up_span(self, asset: str, first: date, last: date) -> ExecuteInProcessResult:
+        """Materializes the weeks or months from the one that begins on `first` to the one that begins on `last`."""
+        return self.run(f"later_{asset}", asset, tags={RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)})
+
+    def roll_up_windows(self, *assets: str) -> ExecuteInProcessResult:
+        """Materializes tables of windows in one run; all of them, unless some are named."""
+        return self.run("later_organic_paid_by_window", *(assets or WINDOWS))
+
     def run(
-        self, job: str, asset: str, *, tags: Mapping[str, str] | None = None, partition: str | None = None
+        self, job: str, *assets: str, tags: Mapping[str, str] | None = None, partition: str | None = None
     ) -> ExecuteInProcessResult:
         return self.defs.resolve_job_def(job).execute_in_process(
             instance=self.instance,
-            asset_selection=[asset_key(asset)],
+            asset_selection=[asset_key(asset) for asset in assets],
             tags=dict(tags or {}),
             partition_key=partition,
             run_config=QUIETLY,
@@ -101,6 +113,13 @@ class Project:
     def verdicts(self, result: ExecuteInProcessResult) -> dict[str, bool]:
         """Which checks a run told of, and whether they passed."""
         return {name: evaluation.passed for (_, name), evaluation in self.evaluations(result).items()}
+
+    def is_in_sync(self, asset: str, partition: str | None = None) -> bool:
+        """Whether the UI calls what is there made from what it comes from as that is now."""
+        resolver = CachingStaleStatusResolver(
+            self.instance, self.defs.resolve_asset_graph(), LoadingContextForTest(self.instance)
+        )
+        return resolver.get_status(asset_key(asset), partition) is StaleStatus.FRESH
 
     def statuses(self, asset: str) -> dict[Cell, AssetPartitionStatus]:
         """The cells of the UI's grid that are not empty."""

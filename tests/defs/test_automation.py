@@ -13,6 +13,7 @@ from starlette.requests import Request
 from later_reporting_dagster.cli.mending import restored
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, box_tags
 from later_reporting_dagster.lake import Lake, Partition, posts_table
+from later_reporting_dagster.rollups import BY_WINDOW
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, KEYS, Project, asset_key
 
@@ -26,16 +27,25 @@ class Automation:
     project: Project
     cursor: Any = None
 
-    def tick(self) -> set[date]:
-        """The days of the rollup that this tick requests; no other asset is requested, but for the report on it."""
+    def tick(self, rollup: str = ROLLUP, *others: str) -> set[date]:
+        """The partitions of a rollup that this tick requests; no other asset is, but for windows and the report."""
+        result = self.ticked()
+        found = {asset: result.get_requested_partitions(asset_key(asset)) for asset in (rollup, *others)}
+        besides = sum(result.get_num_requested(asset_key(asset)) for asset in (*ALL_WINDOWS, "organic_paid_report"))
+        assert result.total_requested == sum(map(len, found.values())) + besides
+        return {date.fromisoformat(str(key)) for key in found[rollup]}
+
+    def tick_of_windows(self) -> set[str]:
+        """The tables of windows that this tick requests."""
+        result = self.ticked()
+        return {table.name for table in BY_WINDOW if result.get_num_requested(asset_key(table.name))}
+
+    def ticked(self) -> Any:
         result = dg.evaluate_automation_conditions(
             self.project.defs, self.project.instance, asset_selection=dg.AssetSelection.all(), cursor=self.cursor
         )
         self.cursor = result.cursor
-        requested = result.get_requested_partitions(asset_key(ROLLUP))
-        reports = result.get_num_requested(asset_key("organic_paid_report"))
-        assert result.total_requested == len(requested) + reports
-        return {date.fromisoformat(str(key)) for key in requested}
+        return result
 
 
 @pytest.fixture
@@ -177,6 +187,101 @@ def test_a_change_while_a_run_is_under_way_is_requested_when_it_is_over(
     project.instance.report_run_canceled(under_way)
     assert automation.tick() == {DAYS[2]}
     assert automation.tick() == set()
+
+
+# Weeks and months, which follow the days' rollup, and windows, which follow the posts.
+
+DAILY, WEEKLY, MONTHLY = "organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly"
+WEEK, MONTH = (
+    date(2024, 2, 26),
+    date(2024, 3, 1),
+)  # the first ones, of which the days before the first are no partitions
+ALL_WINDOWS = {table.name for table in BY_WINDOW}
+
+
+def test_weeks_and_months_follow_their_days(automation: Automation, project: Project, service: Service) -> None:
+    def tick() -> tuple[set[date], set[date], set[date]]:
+        result = automation.ticked()
+        days, weeks, months = (
+            {date.fromisoformat(str(key)) for key in result.get_requested_partitions(asset_key(asset))}
+            for asset in (DAILY, WEEKLY, MONTHLY)
+        )
+        return days, weeks, months
+
+    tick()
+    project.fetch("post_metrics_daily")
+    assert tick() == (set(DAYS), set(), set())
+    project.roll_up(DAILY)
+    assert tick() == (set(), {WEEK}, {MONTH})
+    assert project.roll_up_span(WEEKLY, WEEK, WEEK).success
+    assert project.roll_up_span(MONTHLY, MONTH, MONTH).success
+    assert tick() == (set(), set(), set())
+
+    assert project.fetch("post_metrics_daily").success  # and nothing has changed
+    assert tick() == (set(), set(), set())
+
+    service.edited = lambda _request, document: {
+        **document,
+        "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]],
+    }
+    project.fetch("post_metrics_daily", days=DAYS[:1], keys=KEYS[:1])
+    assert tick() == ({DAYS[0]}, set(), set())
+    project.roll_up(DAILY, days=DAYS[:1])
+    assert tick() == (set(), {WEEK}, {MONTH})
+
+
+def test_windows_follow_once_whatever_the_number_of_days(automation: Automation, project: Project) -> None:
+    assert automation.tick_of_windows() == set()
+    project.fetch(RAW)
+    assert automation.tick_of_windows() == ALL_WINDOWS
+    assert automation.tick_of_windows() == set()
+    project.roll_up_windows()
+    assert [automation.tick_of_windows() for _ in range(2)] == [set(), set()]
+
+
+def test_windows_wait_until_nothing_that_brings_posts_is_under_way(automation: Automation, project: Project) -> None:
+    """A backfill is a run an instance, or a run a day: the tables are made when the last one is over."""
+    automation.tick_of_windows()
+    runs = [
+        project.instance.create_run_for_job(
+            project.defs.resolve_job_def("later_posts"),
+            asset_selection=frozenset({asset_key(asset)}),
+            tags=box_tags(DAYS[0], DAYS[-1], [key]),
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        for asset, key in (("post_metrics_daily", KEYS[1]), (RAW, KEYS[2]))
+    ]
+    for key in KEYS[:1]:
+        project.fetch(RAW, keys=[key])
+        assert automation.tick_of_windows() == set()
+    project.instance.report_run_canceled(runs[0])
+    assert automation.tick_of_windows() == set()
+    project.instance.report_run_canceled(runs[1])
+    assert automation.tick_of_windows() == ALL_WINDOWS
+    assert automation.tick_of_windows() == set()
+
+
+def test_a_restatement_that_changed_nothing_makes_no_windows(
+    automation: Automation, project: Project, service: Service
+) -> None:
+    automation.tick_of_windows()
+    project.fetch(RAW)
+    automation.tick_of_windows()
+    project.roll_up_windows()
+    automation.tick_of_windows()
+    project.fetch(RAW)
+    assert automation.tick_of_windows() == set()
+    service.edited = one_engagement_more(DAYS[0], INSTANCE_IDS[0])
+    project.fetch(RAW)
+    assert automation.tick_of_windows() == ALL_WINDOWS
+
+
+def test_windows_that_fail_are_not_requested_again_and_again(automation: Automation, project: Project) -> None:
+    project.fetch(RAW)
+    assert automation.tick_of_windows() == ALL_WINDOWS
+    (project.root / "organic_paid_by_creator").write_bytes(b"a file where a directory is due")
+    assert not project.roll_up_windows().success
+    assert [automation.tick_of_windows() for _ in range(3)] == [set(), set(), set()]
 
 
 def test_the_automation_is_on_by_default(project: Project) -> None:

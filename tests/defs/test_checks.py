@@ -23,7 +23,7 @@ from later_reporting_dagster.defs.runs.verdicts import (
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
 from later_reporting_dagster.rollups import ORGANIC_PAID_DAILY_SCHEMA
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
-from tests.defs.conftest import DAYS, Project
+from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
 
 RAW = "post_metrics_daily"
 ROLLUP = "organic_paid_daily"
@@ -42,9 +42,10 @@ ALL_CHECKS = {
             "newest_due_day_is_present",
         )
     ),
+    ("posts_published", "days_add_up_to_metrics_to_date"),
     *(
         (asset, check)
-        for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
+        for asset in (*ROLLUPS, *SPANS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
     ),
 }
@@ -242,9 +243,12 @@ def test_verdicts_on_rollups_name_the_days() -> None:
     assert rolled_up_verdict(FIRST_DAY, present=True).passed
     assert not rolled_up_verdict(FIRST_DAY, present=False).passed
     assert "2024-03-01 is not rolled up" in rolled_up_verdict(FIRST_DAY, present=False).description
-    differing = reconciliation_verdict({DAYS[2]: ["posts is 1"], DAYS[0]: ["posts is 2"]}, days=3)
+    differing = reconciliation_verdict({DAYS[2]: ["posts is 1"], DAYS[0]: ["posts is 2"]}, partitions=3)
     assert differing.description == "2 of 3 days differ from their raw rows: materialize 2024-03-01, 2024-03-03"
-    assert reconciliation_verdict({}, days=3).passed
+    assert reconciliation_verdict({}, partitions=3).passed
+    assert reconciliation_verdict({}, partitions=1, what="week").description == "1 week equals its raw rows"
+    within = rolled_up_verdict(FIRST_DAY, present=True, within="week of 2024-02-26")
+    assert within.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
 
 
 def test_freshness_is_asked_once_a_day_at_the_due_hour(project: Project) -> None:
@@ -269,6 +273,10 @@ def test_freshness_is_asked_once_a_day_at_the_due_hour(project: Project) -> None
     assert requested == [
         set(),
         set(),
-        {dg.AssetCheckKey(dg.AssetKey(["later", asset]), check) for asset, check in ALL_CHECKS if "due" in check},
+        {
+            dg.AssetCheckKey(dg.AssetKey(["later", asset]), check)
+            for asset, check in ALL_CHECKS
+            if check in ("newest_due_day_is_present", "days_add_up_to_metrics_to_date")
+        },
         set(),
     ]

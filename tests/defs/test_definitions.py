@@ -9,9 +9,14 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.lake import POSTS_SCHEMA
-from later_reporting_dagster.rollups import ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA, ORGANIC_PAID_DAILY_SCHEMA
-from tests.defs.conftest import asset_key
+from later_reporting_dagster.lake import POSTS_SCHEMA, schema_of
+from later_reporting_dagster.rollups import (
+    BY_WINDOW,
+    ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
+    ORGANIC_PAID_DAILY_SCHEMA,
+    OVER_DAYS_SCHEMA,
+)
+from tests.defs.conftest import RAW_ASSETS, ROLLUPS, SPANS, WINDOWS, asset_key
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = {
@@ -19,12 +24,17 @@ SCHEMAS = {
     "posts_published": POSTS_SCHEMA,
     "organic_paid_daily": ORGANIC_PAID_DAILY_SCHEMA,
     "organic_paid_by_publish_day": ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
+    "organic_paid_weekly": OVER_DAYS_SCHEMA,
+    "organic_paid_monthly": OVER_DAYS_SCHEMA,
+    **{table.name: schema_of(table.columns) for table in BY_WINDOW},
 }
-GROUPS = {
-    "post_metrics_daily": "posts",
-    "posts_published": "posts",
-    "organic_paid_daily": "organic_paid",
-    "organic_paid_by_publish_day": "organic_paid",
+GROUPS = dict.fromkeys(SCHEMAS, "organic_paid") | dict.fromkeys(RAW_ASSETS, "posts")
+
+SOURCES = {
+    "organic_paid_daily": {"post_metrics_daily"},
+    "organic_paid_by_publish_day": {"posts_published"},
+    **dict.fromkeys(SPANS, {"post_metrics_daily"}),
+    **dict.fromkeys(WINDOWS, {"post_metrics_daily", "posts_published"}),
 }
 
 LOAD_IN_SILENCE = """
@@ -95,6 +105,41 @@ def test_assets_are_grouped_described_and_of_a_kind(asset: str) -> None:
     assert spec.kinds == {"parquet"}
     assert spec.description
     assert spec.owners == []
+    assert spec.tags["later/layer"] == ("raw" if asset in RAW_ASSETS else "rollup")
+
+
+@pytest.mark.parametrize("asset", SCHEMAS)
+def test_each_table_leads_to_its_dictionary(asset: str) -> None:
+    metadata = defs.resolve_assets_def(asset_key(asset)).specs_by_key[asset_key(asset)].metadata
+    document, _, heading = metadata["documentation"].value.partition("#")
+    assert f"`{heading}`" in (REPOSITORY / document).read_text()
+    told = metadata["dictionary"].value.splitlines()
+    assert [line.split("`")[1] for line in told[2:]] == SCHEMAS[asset].names
+
+
+@pytest.mark.parametrize("asset", [asset for asset in SCHEMAS if asset not in RAW_ASSETS])
+def test_each_column_tells_the_raw_columns_that_it_is_made_from(asset: str) -> None:
+    """They are columns of the raw tables that the asset is made from, and every number has some."""
+    metadata = defs.resolve_assets_def(asset_key(asset)).specs_by_key[asset_key(asset)].metadata
+    shown = metadata["dagster/column_lineage"]
+    lineage = shown.value if isinstance(shown, dg.TableColumnLineageMetadataValue) else shown
+    assert lineage.deps_by_column.keys() <= set(SCHEMAS[asset].names)
+    without = {"window", "date_basis", "first_day", "last_day", "days", "previous_days"}
+    assert set(SCHEMAS[asset].names) - lineage.deps_by_column.keys() == without & set(SCHEMAS[asset].names)
+    assert {dep.asset_key.path[-1] for deps in lineage.deps_by_column.values() for dep in deps} == SOURCES[asset]
+    for name, deps in lineage.deps_by_column.items():
+        assert {dep.column_name for dep in deps} <= set(POSTS_SCHEMA.names)
+        assert {dep.asset_key.path[-1] for dep in deps} <= SOURCES[asset]
+        if "spend" in name or "_cp" in name:
+            assert {dep.asset_key.path[-1] for dep in deps} == {"posts_published"}
+            assert {dep.column_name.removeprefix("paid_") for dep in deps} == {
+                *("cpe", "engagements", "cpm", "impressions")
+            }
+    impressions = {dep.column_name for dep in lineage.deps_by_column["organic_impressions"]}
+    assert impressions == {"impressions"}
+    assert {dep.column_name for dep in lineage.deps_by_column["paid_lift"]} == {
+        *("impressions", "engagements", "paid_impressions", "paid_engagements")
+    }
 
 
 def test_each_rollup_comes_from_its_raw_table() -> None:
@@ -106,7 +151,10 @@ def test_each_rollup_comes_from_its_raw_table() -> None:
         "posts_published": set(),
         "organic_paid_daily": {"post_metrics_daily"},
         "organic_paid_by_publish_day": {"posts_published"},
-        "organic_paid_report": {*SCHEMAS},
+        "organic_paid_weekly": {"organic_paid_daily"},
+        "organic_paid_monthly": {"organic_paid_daily"},
+        **dict.fromkeys(WINDOWS, {"post_metrics_daily", "posts_published"}),
+        "organic_paid_report": {*RAW_ASSETS, *ROLLUPS},
     }
 
 
@@ -116,20 +164,21 @@ def test_the_report_is_described_and_of_its_kind() -> None:
     assert spec.description
 
 
-@pytest.mark.parametrize("asset", SCHEMAS)
+@pytest.mark.parametrize("asset", [*RAW_ASSETS, *ROLLUPS, *SPANS])
 def test_a_range_is_one_run(asset: str) -> None:
     definition = defs.resolve_assets_def(asset_key(asset))
     assert definition.backfill_policy == dg.BackfillPolicy.single_run()
 
 
 def test_the_jobs_and_their_assets() -> None:
-    jobs = {
-        name: defs.resolve_job_def(name)
-        for name in ("later_posts", "later_organic_paid", "later_report", "later_checks")
-    }
+    names = ["later_posts", "later_organic_paid", "later_report", "later_checks", "later_organic_paid_by_window"]
+    names += [f"later_{asset}" for asset in SPANS]
+    jobs = {name: defs.resolve_job_def(name) for name in names}
     assert {name: {key.path[-1] for key in job.asset_layer.executable_asset_keys} for name, job in jobs.items()} == {
         "later_posts": {"post_metrics_daily", "posts_published"},
         "later_organic_paid": {"organic_paid_daily", "organic_paid_by_publish_day"},
+        **{f"later_{asset}": {asset} for asset in SPANS},
+        "later_organic_paid_by_window": set(WINDOWS),
         "later_report": {"organic_paid_report"},
         "later_checks": set(),
     }

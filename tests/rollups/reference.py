@@ -140,7 +140,7 @@ def measured(rows: list[Row], grain: Sequence[str]) -> Row:
     posts = [*groups_of(rows, [*POST_KEY, *grain]).values()]
     group: Row = {"posts": len(posts)}
     for metric in DOCUMENT_METRICS:
-        if metric.kind is Kind.RATE:
+        if not metric.kind.adds_up:
             continue
         name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
         is_money = metric.kind is Kind.MONEY

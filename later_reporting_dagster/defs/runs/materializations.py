@@ -22,16 +22,24 @@ FAILED_PARTITIONS = "failed_partitions"
 
 def log_materialization(
     context: AssetExecutionContext,
-    partition: Partition,
+    partition: Partition | None,
     *,
     data_version: str,
     metadata: Mapping[str, Any],
     provenance: Mapping[str, str] | None = None,
+    asset_key: dg.AssetKey | None = None,
 ) -> None:
-    """Records that a partition is there, its content hash as data version and, for a rollup, what it was made from."""
+    """Records that a partition is there, its content hash as data version and, for a rollup, what it was made from.
+
+    A table without partitions has None; of a step that makes several assets, `asset_key` says which it is.
+    """
     context.log_event(
         _materialization(
-            context.asset_key, partition, data_version=data_version, metadata=metadata, provenance=provenance
+            asset_key or context.asset_key,
+            partition,
+            data_version=data_version,
+            metadata=metadata,
+            provenance=provenance,
         )
     )
 
@@ -52,7 +60,7 @@ def report_change_by_hand(
 
 def _materialization(
     asset_key: dg.AssetKey,
-    partition: Partition,
+    partition: Partition | None,
     *,
     data_version: str,
     metadata: Mapping[str, Any],
@@ -60,32 +68,34 @@ def _materialization(
 ) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(
         asset_key=asset_key,
-        partition=partition_key(partition),
+        partition=None if partition is None else partition_key(partition),
         metadata=dict(metadata),
         tags={"dagster/data_version": data_version, **(provenance or {})},
     )
 
 
-def provenance_tags(context: AssetExecutionContext, upstream: dg.AssetKey) -> Mapping[str, str]:
-    """Says up to which event of `upstream` this run reads; to be asked for before anything is read.
+def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> Mapping[str, str]:
+    """Says up to which event of each `upstream` this run reads; to be asked for before anything is read.
 
     Without it the UI goes by time alone, and calls a rollup unsynced when its posts were fetched again unchanged.
     """
-    newest = context.instance.fetch_materializations(upstream, limit=1).records
-    name = upstream.to_user_string()
-    return {
-        "dagster/code_version": context.run.run_id,
+    tags = {"dagster/code_version": context.run.run_id}
+    for key in upstream:
+        newest = context.instance.fetch_materializations(key, limit=1).records
+        name = key.to_user_string()
         # Dagster compares the versions of each upstream partition after the event; this one stands for all of them.
-        f"dagster/input_data_version/{name}": "by partition",
-        f"dagster/input_event_pointer/{name}": str(newest[0].storage_id) if newest else "NULL",
-    }
+        tags[f"dagster/input_data_version/{name}"] = "by partition"
+        tags[f"dagster/input_event_pointer/{name}"] = str(newest[0].storage_id) if newest else "NULL"
+    return tags
 
 
-def log_verdicts(context: AssetExecutionContext, verdicts: Iterable[Verdict]) -> None:
+def log_verdicts(
+    context: AssetExecutionContext, verdicts: Iterable[Verdict], *, asset_key: dg.AssetKey | None = None
+) -> None:
     """Records what the checks of a run say. One that cannot be asked is told in the log, and hides no other news."""
     try:
         for verdict in verdicts:
-            context.log_event(verdict.evaluation(context.asset_key))
+            context.log_event(verdict.evaluation(asset_key or context.asset_key))
     except (LakeUnavailable, PartitionDamaged) as error:
         context.log.warning(f"Not all checks could be asked: {error}")
 

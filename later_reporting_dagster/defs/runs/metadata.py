@@ -11,6 +11,8 @@ from later_reporting_dagster.ingest.changes import Changes
 from later_reporting_dagster.ingest.ingest import Landed
 from later_reporting_dagster.ingest.quality import null_shares
 from later_reporting_dagster.lake import Written
+from later_reporting_dagster.rollups.columns import COMPARED, RESULTS
+from later_reporting_dagster.rollups.sums import total as sum_of
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 40
@@ -70,6 +72,7 @@ def changes_metadata(changes: Changes) -> dict[str, Any]:
 def written_metadata(written: Written, *, preview: dg.MarkdownMetadataValue | None = None) -> dict[str, Any]:
     """Metadata of any written partition."""
     return {
+        "dagster/row_count": written.rows,
         "rows": written.rows,
         **({} if preview is None else {"preview": preview}),
         "changed": written.changed,
@@ -77,6 +80,24 @@ def written_metadata(written: Written, *, preview: dg.MarkdownMetadataValue | No
         "content_hash": written.content_hash,
         "path": dg.MetadataValue.path(written.url),
     }
+
+
+def plotted_totals(rollup: pa.Table) -> dict[str, Any]:
+    """The results of a whole rolled-up partition: numbers, which the UI plots; none of a channel that has none.
+
+    The coverage is how many of 100 posts report organic and paid impressions, in the posts that there are.
+    """
+    told: dict[str, Any] = {}
+    posts = sum_of(rollup["posts"]) or 0
+    for channel in COMPARED:
+        for measure in RESULTS:
+            name = f"{channel}_{measure}"
+            if (found := sum_of(rollup[name])) is not None:
+                told[f"total/{name}"] = found
+        reported = sum_of(rollup[f"{channel}_impressions_posts"]) or 0
+        if posts:
+            told[f"coverage_percent/{channel}_impressions"] = round(100 * reported / posts, 2)
+    return told
 
 
 def preview(table: pa.Table) -> dg.MarkdownMetadataValue:

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     NO_UNKNOWN_FIELDS,
@@ -115,7 +116,7 @@ def unknown_fields_verdict(found: Mapping[Partition, Mapping[str, int]], looked_
         NO_UNKNOWN_FIELDS,
         passed=not rows,
         description=(
-            f"{_listed(sorted(rows))} came, in {_listed([partition_key(partition) for partition in sorted(found)])}"
+            f"{listed(sorted(rows))} came, in {listed([partition_key(partition) for partition in sorted(found)])}"
             if rows
             else f"All {looked_at['rows']} rows of {looked_at['partitions']} partitions"
         ),
@@ -152,7 +153,7 @@ def freshness_verdict(due: date, *, wanted: Sequence[str], present: set[str | No
         NEWEST_DUE_DAY,
         passed=not missing,
         description=(
-            f"{due} is missing for {_listed(missing)}: materialize it"
+            f"{due} is missing for {listed(missing)}: materialize it"
             if missing
             else f"{due} is there for all {len(wanted)} instances"
         ),
@@ -160,28 +161,68 @@ def freshness_verdict(due: date, *, wanted: Sequence[str], present: set[str | No
     )
 
 
-def rolled_up_verdict(due: date, *, present: bool) -> Verdict:
-    """Whether the day `due` has been rolled up."""
+def rolled_up_verdict(due: date, *, present: bool, within: str = "") -> Verdict:
+    """Whether the day `due` has been rolled up, or `within` what it is: the week of which day, or the month."""
+    what = f"The {within}, with {due} in it," if within else str(due)
     return Verdict(
         NEWEST_DUE_DAY,
         passed=present,
-        description=f"{due} is rolled up" if present else f"{due} is not rolled up: materialize it, or see its raw day",
+        description=(
+            f"{what} is rolled up" if present else f"{what} is not rolled up: materialize it, or see its raw day"
+        ),
         metadata={"due_day": str(due)},
     )
 
 
-def reconciliation_verdict(differences: Mapping[date, Sequence[str]], *, days: int) -> Verdict:
-    """Whether the rolled-up days have the totals of their raw rows, and what differs."""
+def windows_due_verdict(due: date, newest: Mapping[str, date]) -> Verdict:
+    """Whether windows end with the day `due` or later, given the newest day of each date basis that has rows."""
+    behind = {basis: newest.get(basis) for basis in DateBasis if newest.get(basis, date.min) < due}
+    return Verdict(
+        NEWEST_DUE_DAY,
+        passed=not behind,
+        description=(
+            f"{due} is not in it by {' and '.join(behind)}: materialize it, or see its raw day"
+            if behind
+            else f"All windows end with {due} or later"
+        ),
+        metadata={"due_day": str(due), **{f"newest_day/{basis}": str(day) for basis, day in newest.items()}},
+    )
+
+
+def windows_verdict(differences: Sequence[str], *, is_there: bool = True) -> Verdict:
+    """Whether all windows have the totals of their raw rows, and what differs."""
+    count = len(differences)
+    return Verdict(
+        RECONCILES,
+        passed=not count,
+        description=(
+            f"{count} totals differ from their raw rows, as {differences[0]}: materialize it"
+            if differences
+            else "All windows equal their raw rows"
+            if is_there
+            else "It is not there yet"
+        ),
+        metadata={
+            "differing_totals": count,
+            **({"differences": dg.MetadataValue.json(list(differences))} if differences else {}),
+        },
+    )
+
+
+def reconciliation_verdict(differences: Mapping[date, Sequence[str]], *, partitions: int, what: str = "day") -> Verdict:
+    """Whether the rolled-up partitions have the totals of their raw rows, and what differs."""
+    counted = f"{partitions} {what}{'s' * (partitions != 1)}"
     return Verdict(
         RECONCILES,
         passed=not differences,
         description=(
-            f"{len(differences)} of {days} days differ from their raw rows: materialize {_listed(sorted(differences))}"
+            f"{len(differences)} of {counted} differ from their raw rows: materialize {listed(sorted(differences))}"
             if differences
-            else f"{days} days equal their raw rows"
+            else f"{counted} equal{'s' * (partitions == 1)} {'its' if partitions == 1 else 'their'} raw rows"
         ),
         metadata={
-            "days": days,
+            f"{what}s": partitions,
+            "differing": len(differences),
             **(
                 {
                     "differences": dg.MetadataValue.json(
@@ -229,7 +270,7 @@ def _rows_verdict(
         check,
         passed=not count,
         description=(
-            f"{count} {what}, in {_listed([partition_key(partition) for partition in sorted(found)])}"
+            f"{count} {what}, in {listed([partition_key(partition) for partition in sorted(found)])}"
             if count
             else f"All {looked_at['rows']} rows of {looked_at['partitions']} partitions"
         ),
@@ -238,6 +279,7 @@ def _rows_verdict(
     )
 
 
-def _listed(names: Sequence[object]) -> str:
+def listed(names: Sequence[object]) -> str:
+    """The first of some names, and how many more there are."""
     shown = ", ".join(str(name) for name in names[:NAMED_PARTITIONS])
     return f"{shown} and {len(names) - NAMED_PARTITIONS} more" if len(names) > NAMED_PARTITIONS else shown
