@@ -19,6 +19,11 @@ ASSETS = (
     "posts_published",
     "organic_paid_daily",
     "organic_paid_by_publish_day",
+    "organic_paid_weekly",
+    "organic_paid_monthly",
+    "organic_paid_by_campaign",
+    "organic_paid_by_creator",
+    "organic_paid_by_platform",
     "organic_paid_report",
 )
 CHECKS = (
@@ -57,10 +62,9 @@ def backfill(browser: Browser, dagster: DagsterDev, tmp_path_factory: pytest.Tem
 
 def test_one_partition_is_materialized_by_hand(ui: Ui, dagster: DagsterDev) -> None:
     day, instance = dagster.days[4], GOOD_INSTANCES[1]
-    ui.open("/asset-groups")
-    ui.expand_groups()
+    ui.open("/assets")
     for asset in ASSETS:
-        ui.expect_text(asset)
+        expect(ui.page.get_by_role("link", name=f"later / {asset}").first).to_be_visible()
 
     ui.launch("posts_published", days=[day], instances=[instance])
 
