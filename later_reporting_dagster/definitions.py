@@ -13,6 +13,7 @@ from later_reporting_dagster.defs.jobs import (
     weeks_job,
     windows_job,
 )
+from later_reporting_dagster.defs.lake_io import LaterLake
 from later_reporting_dagster.defs.organic_paid import (
     ORGANIC_PAID_BY_PUBLISH_DAY,
     ORGANIC_PAID_DAILY,
@@ -28,6 +29,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.schedules import daily_schedule
 from later_reporting_dagster.defs.sensors import automation_sensor, instances_sensor
 from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, loadable
 from later_reporting_dagster.defs.windows import windows_assets, windows_checks
 from later_reporting_dagster.rollups import BY_WINDOW
 
@@ -42,22 +44,24 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
     due_hour_utc = settings.due_hour_utc
     compaction = compaction_job(sources, restate_days=settings.restate_days)
     return dg.Definitions(
-        assets=[
-            *(
-                posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc, metrics=settings.metrics)
-                for source in sources
-            ),
-            *(rollup_asset(each, partitions_def=spans[each.span], due_hour_utc=due_hour_utc) for each in rollups),
-            windows_assets(due_hour_utc=due_hour_utc),
-            report_asset(by_day),
-        ],
+        assets=loadable(
+            [
+                *(
+                    posts_asset(source, partitions_def=grid, due_hour_utc=due_hour_utc, metrics=settings.metrics)
+                    for source in sources
+                ),
+                *(rollup_asset(each, partitions_def=spans[each.span], due_hour_utc=due_hour_utc) for each in rollups),
+                windows_assets(due_hour_utc=due_hour_utc),
+                report_asset(by_day),
+            ]
+        ),
         asset_checks=[
             *(posts_checks(source, due_hour_utc=due_hour_utc) for source in sources),
             settlement_checks(*sources, settled_after_days=settings.restate_days, due_hour_utc=due_hour_utc),
             *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
             *(windows_checks(table, due_hour_utc=due_hour_utc) for table in BY_WINDOW),
         ],
-        resources={"later": LaterReportingResource.from_environment()},
+        resources={"later": LaterReportingResource.from_environment(), LAKE_IO_MANAGER: LaterLake()},
         jobs=[posts_job, rollups_job, weeks_job, months_job, windows_job, report_job, checks_job, compaction],
         schedules=[
             daily_schedule(start_date=settings.start_date, restate_days=settings.restate_days),

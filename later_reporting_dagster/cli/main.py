@@ -3,7 +3,9 @@
 import asyncio
 import math
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -416,6 +418,54 @@ def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
         version = version_named(wanted, kept)
     with _dagster_instance_if_any() as instance:
         click.echo(restored(lake, asset, partition, version, instance=instance))
+
+
+@main.command()
+@click.argument("sql")
+@click.option(
+    "--format", "as_", default="table", show_default=True,
+    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    help="A table is for people; the others have all rows, and all of each text.",
+)  # fmt: skip
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file to write instead of printing.")
+@click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
+@_plain_errors
+def query(sql: str, as_: str, output: Path | None, rows: int) -> None:
+    r"""Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
+
+    \b
+      later-reporting query "show tables"
+      later-reporting query "describe posts_published"
+      later-reporting query "select platform, sum(impressions) from posts_published group by platform"
+
+    SQL - reads it from standard input. The lake is only read. Null is `null`, and `""` an empty text.
+    """
+    from later_reporting_dagster.cli.query import FORMATS, table_lines
+    from later_reporting_dagster.definitions import defs
+    from later_reporting_dagster.defs.tables import table_of, tables_of
+    from later_reporting_dagster.reading import answer
+
+    if as_ == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("--format parquet is no text: name a file by --output, or pipe it")
+    tables = [table for spec in tables_of(defs).values() if (table := table_of(spec.key, spec.metadata)) is not None]
+    answered = answer(
+        sys.stdin.read() if sql == "-" else sql,
+        _resource().lake(),
+        tables,
+        note=lambda text: click.echo(in_one_line(text), err=True),
+    )
+    if as_ != "table":
+        data = FORMATS[as_](answered)
+    else:
+        width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
+        data = "".join(f"{line}\n" for line in table_lines(answered.slice(0, rows), width=width)).encode()
+    if output is None:
+        click.echo(data, nl=False)
+    else:
+        with _blaming(f"--output {output}"):
+            output.write_bytes(data)
+    if as_ == "table" and answered.num_rows > rows:
+        click.echo(f"… {answered.num_rows - rows:,} more rows: --rows shows more, and other formats have all", err=True)
 
 
 @main.command()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from graphlib import CycleError, TopologicalSorter
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 from typing import NamedTuple
 
 import msgspec
@@ -37,6 +37,7 @@ from later_reporting_dagster.lake.partition import (
     month_of,
     partition_path,
 )
+from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
@@ -49,7 +50,6 @@ LARGEST_DAY_BYTES = 256 * 1024
 SETTLED_AFTER_SECONDS = 3.0
 
 _DAYS, _ABSENT = "days", "absent"
-_DATE = pa.field("date", pa.date32(), nullable=False)
 
 WRITTEN_MOMENTS_AGO = "written moments ago: copied next time"
 LARGE_BY_ITSELF = "large enough to be read by itself"
@@ -105,9 +105,7 @@ class CompactedMonths:
 
         The others are to be read from their daily files: nothing that is wrong with a month is a reader's trouble.
         """
-        wanted: dict[tuple[date, str | None], list[Partition]] = {}
-        for partition in partitions:
-            wanted.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
+        wanted = _by_month(partitions)
 
         def held(days: Collection[Partition]) -> dict[Partition, tuple[str, pa.Table]]:
             try:
@@ -127,6 +125,43 @@ class CompactedMonths:
             partition: rows
             for partition, (identity, rows) in candidates.items()
             if (version := versions.get(partition)) and version.identity == identity
+        }
+
+    def whole(self, asset: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
+        """The months' files that hold nothing but days of `partitions` as their daily files have them right now.
+
+        By path, the partitions that a file stands for. Nothing that is wrong with a month is a reader's trouble.
+        """
+        wanted = _by_month(partitions)
+
+        def days(path: str) -> dict[date, _Day]:
+            try:
+                data = self._storage.read(path)
+                return {} if data is None else _days_of(data)
+            except (LakeUnavailable, PartitionDamaged):
+                return {}
+
+        paths = {
+            compacted_path(asset, month, instance_id): instance_id
+            for (month, instance_id), found in wanted.items()
+            if len(found) >= FEWEST_DAYS
+        }
+        copies = {
+            path: {Partition(day, instance_id): copy.identity for day, copy in found.items()}
+            for (path, instance_id), found in zip(paths.items(), side_by_side(days, paths), strict=True)
+            if found
+        }
+        among = set(chain.from_iterable(wanted.values()))
+        copies = {path: copied for path, copied in copies.items() if among.issuperset(copied)}
+        try:
+            versions = self._versions(asset, set(chain.from_iterable(copies.values())))
+        except LakeUnavailable:
+            return {}
+        identities = {partition: version.identity for partition, version in versions.items()}
+        return {
+            path: list(copied)
+            for path, copied in copies.items()
+            if all(identities.get(partition) == identity for partition, identity in copied.items())
         }
 
     def compact(
@@ -292,7 +327,7 @@ def _worth_copying(
 
 
 def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> bytes:
-    dates = pa.concat_arrays([pa.repeat(pa.scalar(day, _DATE.type), table.num_rows) for day, table in rows.items()])
+    dates = day_column((day, table.num_rows) for day, table in rows.items())
     schema = _together([table.schema for table in rows.values()])
     table = pa.concat_tables([completed(table, schema) for table in rows.values()])
     absent = {
@@ -303,7 +338,7 @@ def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> byt
     facts = {_DAYS: msgspec.json.encode(days).decode()}
     if absent:
         facts[_ABSENT] = msgspec.json.encode(absent).decode()
-    return to_parquet(table.add_column(0, _DATE, dates), content_hash=content_hash_of(table), facts=facts)
+    return to_parquet(table.add_column(0, DATE, dates), content_hash=content_hash_of(table), facts=facts)
 
 
 def _together(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -379,14 +414,21 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
         days, absent = _days_of(data), _absent_in(data)
         rows = _rows_by_day(stored_rows(data), days)
         is_whole = all(
-            set(rows[day][_DATE.name].to_pylist()) <= {day}
+            set(rows[day][DATE.name].to_pylist()) <= {day}
             and all(rows[day][name].null_count == copy.rows for name in absent.get(day, []))
-            and content_hash_of(rows[day].drop_columns([_DATE.name, *absent.get(day, [])])) == copy.content_hash
+            and content_hash_of(rows[day].drop_columns([DATE.name, *absent.get(day, [])])) == copy.content_hash
             for day, copy in days.items()
         )
     except (PartitionDamaged, TypeError, KeyError):
         return None
     return days if is_whole else None
+
+
+def _by_month(partitions: Iterable[Partition]) -> dict[tuple[date, str | None], list[Partition]]:
+    found: dict[tuple[date, str | None], list[Partition]] = {}
+    for partition in partitions:
+        found.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
+    return found
 
 
 def _end_of(month: date) -> date:

@@ -35,6 +35,7 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
     table_path,
 )
+from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
 from later_reporting_dagster.lake.versions import KeptVersion, KeptVersions
@@ -44,9 +45,8 @@ if TYPE_CHECKING:
 
 _QUARANTINE = "_quarantine"
 _QUARANTINE_FILE = "part-0.jsonl"
-
-# Types of what stands in the paths, so that the id `007` stays text.
-PATH_SCHEMA: pa.Schema = pa.schema([("date", pa.date32()), ("instance_id", pa.string())])
+# More days than these are found sooner by a listing of the whole table.
+_DAYS_LISTED_ONE_BY_ONE = 32
 
 
 class NotReplaced(Exception):  # noqa: N818 - named for what happened
@@ -335,11 +335,14 @@ class Lake:
         url = self._storage.shown(path)
         return Written(url, rows.num_rows, len(data), content_hash, changed=current != data)
 
-    def read(self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> pa.Table:
+    def read(
+        self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
+    ) -> pa.Table:
         """The rows of those of `partitions` that exist, in the order given, as exactly `schema`.
 
         `schema` may name fewer columns than the files have. A nullable column that a file does not have is null.
-        Days whose compacted month is up to date are taken from there: the rows are the same.
+        Days whose compacted month is up to date are taken from there: the rows are the same. With `with_date` the day
+        of each row's partition stands before them, in a column `date`.
 
         Raises:
             PartitionDamaged: a file is no Parquet, or a column is missing or of another type.
@@ -352,8 +355,12 @@ class Lake:
 
         daily = iter(side_by_side(rows, [partition for partition in wanted if partition not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in wanted]
-        found = [table for table in tables if table is not None]
-        return pa.concat_tables(found) if found else schema.empty_table()
+        found = [(partition, table) for partition, table in zip(wanted, tables, strict=True) if table is not None]
+        together = pa.concat_tables([schema.empty_table(), *(table for _, table in found)])
+        if not with_date:
+            return together
+        days = day_column((partition.day, table.num_rows) for partition, table in found)
+        return together.add_column(0, DATE, days)
 
     def read_days(self, asset: str, days: Iterable[date] | None = None, *, schema: pa.Schema) -> Iterator[DayRead]:
         """Reads one day after the other, as `read` does, in the order given; all days that exist, when none are.
@@ -393,6 +400,13 @@ class Lake:
         found = [partition for _, partition in self._found(asset, FILE_NAME, days=days) if partition is not None]
         return sorted(found, key=_by_day)
 
+    def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
+        """Those of `partitions` that exist, sorted."""
+        wanted = set(partitions)
+        days = {partition.day for partition in wanted}
+        found = self.partitions(asset, days=days if len(days) <= _DAYS_LISTED_ONE_BY_ONE else None)
+        return [partition for partition in found if partition in wanted]
+
     def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
         """What a partition's file says about itself; None when there is no such file.
 
@@ -409,22 +423,19 @@ class Lake:
         """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(partition_path(asset, partition))
 
-    def dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """The partitions that exist now as one lazy dataset: `schema`'s columns, and `date` from the paths.
+    def dataset(
+        self, asset: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
+    ) -> "pyarrow.dataset.Dataset":
+        """Those of `partitions` that exist now, or all that do, as one lazy dataset: `date`, and `schema`'s columns.
 
-        For exploring and filtering; a partition that is replaced during a scan may fail it, where `read` may not.
+        Nothing is read but the columns that are asked for, of the partitions that a filter on `date` or `instance_id`
+        leaves. Months whose compacted file holds nothing else are read from there. For exploring and filtering: a
+        partition that is replaced during a scan may fail it, where `read` may not.
         """
-        import pyarrow.dataset  # brings pandas along, which nothing else here needs
+        from later_reporting_dagster.lake.dataset import dataset_of  # brings pandas along, which nothing else needs
 
-        return pyarrow.dataset.dataset(
-            [self._storage.full_path(partition_path(asset, partition)) for partition in self.partitions(asset)],
-            schema=schema.append(PATH_SCHEMA.field("date")),
-            format="parquet",
-            filesystem=self._storage.arrow_filesystem,
-            # No id is empty, so no id is taken for Hive's null.
-            partitioning=pyarrow.dataset.HivePartitioning(PATH_SCHEMA, null_fallback=""),
-            partition_base_dir=self._storage.full_path(asset),
-        )
+        found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
+        return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
 
     def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
         """Sets a partition's bad rows aside, in place of those set aside before; none at all clears the place.

@@ -5,6 +5,7 @@ the columns that they share in the same order and of the same types, and read as
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -39,6 +40,20 @@ def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
 
 
 POSTS_SCHEMA = posts_schema(DOCUMENT_METRICS)
+
+# The day of a row's partition, which stands in the path and not in the file.
+DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)
+
+
+def dated(schema: pa.Schema) -> pa.Schema:
+    """The schema of rows that are read with the day of their partition, in a column `date` before the others."""
+    return schema.insert(0, DATE)
+
+
+def day_column(days: Iterable[tuple[date, int]]) -> pa.Array:
+    """The column `date` of tables that follow each other, each of one day and so many rows."""
+    runs = [pa.repeat(pa.scalar(day, DATE.type), rows) for day, rows in days]
+    return pa.concat_arrays(runs) if runs else pa.array([], DATE.type)
 
 
 def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS) -> pa.Table:

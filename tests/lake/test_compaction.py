@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -47,6 +48,7 @@ PARTITIONS = [
 ]
 ONE_MONTH = [partition for partition in PARTITIONS if partition.day < FEBRUARY and partition.instance_id == "a/b"]
 AFTERWARDS = date(2024, 6, 1)
+BY_DAY_AND_KEY = [("date", "ascending"), ("creator_id", "ascending"), ("post_id", "ascending")]
 
 
 def lake_at(scheme: str, tmp_path: Path) -> Lake:
@@ -189,6 +191,40 @@ def test_who_reads_the_folders_sees_nothing_twice(local: Lake, tmp_path: Path) -
         found = pyarrow.dataset.dataset(directory, schema=POSTS_SCHEMA, format="parquet")
         assert found.count_rows() == 3 * len(PARTITIONS)
     assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(PARTITIONS)
+
+
+def test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same(lake: Lake) -> None:
+    filled(lake)
+    before = lake.dataset("posts", POSTS_SCHEMA).to_table().sort_by(BY_DAY_AND_KEY)
+    compact(lake)
+    dataset = lake.dataset("posts", POSTS_SCHEMA)
+    assert [path for path in dataset.files if "_compacted" not in path] == []
+    assert len(dataset.files) == 2 * len(INSTANCES)
+    assert dataset.to_table().sort_by(BY_DAY_AND_KEY).equals(before)
+    one_day = dataset.to_table(filter=pc.field("date") == pa.scalar(JANUARY))
+    assert one_day.num_rows == 3 * len(INSTANCES)
+
+
+def test_the_dataset_reads_a_month_by_days_when_a_day_is_newer_or_is_not_asked_for(lake: Lake) -> None:
+    filled(lake, ONE_MONTH)
+    compact(lake)
+
+    def files_read(partitions: list[Partition]) -> int:
+        dataset = lake.dataset("posts", POSTS_SCHEMA, partitions)
+        assert dataset.count_rows() == sum(len(one_by_one(lake, [partition])) for partition in partitions)
+        return len(dataset.files)
+
+    assert files_read(ONE_MONTH) == 1
+    assert files_read(ONE_MONTH[1:]) == len(ONE_MONTH) - 1
+    lake.write("posts", ONE_MONTH[0], rows(7, instance_id="a/b"))
+    assert files_read(ONE_MONTH) == len(ONE_MONTH)
+
+
+def test_the_dataset_does_without_a_copy_that_is_damaged(local: Lake, tmp_path: Path) -> None:
+    filled(local, ONE_MONTH)
+    (month,) = compact(local)
+    Path(month.url).write_bytes(b"no Parquet")
+    assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(ONE_MONTH)
 
 
 # What is compacted, and when

@@ -1,5 +1,5 @@
 import threading
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -227,12 +227,35 @@ def test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset(la
     assert {partition.instance_id for partition in lake.partitions("posts")} == set(ODD_IDS)
 
     dataset = lake.dataset("posts", POSTS_SCHEMA)
-    assert dataset.schema.equals(POSTS_SCHEMA.append(pa.field("date", pa.date32())))
+    assert dataset.schema.equals(POSTS_SCHEMA.insert(0, pa.field("date", pa.date32(), nullable=False)))
     table = dataset.to_table()
     assert sorted(table.column("instance_id").to_pylist()) == sorted(ODD_IDS)
     assert set(table.column("date").to_pylist()) == {DAY.day}
     assert dataset.to_table(filter=pc.field("instance_id") == "007").num_rows == 1
     assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
+
+
+def test_rows_are_read_with_the_day_of_their_partition_when_asked(lake: Lake) -> None:
+    days = [Partition(date(2024, 1, number)) for number in (1, 2, 3, 4)]
+    for day, count in zip(days, (2, 0, 1), strict=False):  # of the fourth there is no file
+        lake.write("rollup", day, rows(count))
+    table = lake.read("rollup", [days[2], days[1], days[0], days[3]], schema=POSTS_SCHEMA, with_date=True)
+    assert table.schema.equals(lake.dataset("rollup", POSTS_SCHEMA).schema)
+    assert table.column("date").to_pylist() == [date(2024, 1, 3), date(2024, 1, 1), date(2024, 1, 1)]
+    assert table.drop_columns(["date"]).equals(lake.read("rollup", [days[2], days[0]], schema=POSTS_SCHEMA))
+    nothing = lake.read("rollup", [], schema=POSTS_SCHEMA, with_date=True)
+    assert (nothing.num_rows, nothing.schema) == (0, table.schema)
+
+
+def test_the_dataset_has_just_the_partitions_that_are_named_and_exist(lake: Lake) -> None:
+    days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(40)]
+    for number, day in enumerate(days):
+        lake.write("rollup", day, rows(1 + number % 2))
+    for wanted in (days[3:5], days[1:], [*days, Partition(date(2025, 1, 1))], []):
+        found = [day for day in wanted if day in days]
+        assert lake.existing("rollup", reversed(wanted)) == found
+        expected = lake.read("rollup", found, schema=POSTS_SCHEMA, with_date=True)
+        assert lake.dataset("rollup", POSTS_SCHEMA, wanted).to_table().equals(expected)
 
 
 def test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows(lake: Lake) -> None:

@@ -1,0 +1,162 @@
+"""How other assets get the tables: an IO manager that loads what a parameter's annotation asks for."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dagster as dg
+from pydantic import Field
+
+from later_reporting_dagster.defs.partitions import lake_partition, partition_key
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import default_lake_root, from_environment
+from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, table_of
+from later_reporting_dagster.lake import Partition
+
+# Arrow is imported where it is used: the definitions load without it.
+if TYPE_CHECKING:
+    from later_reporting_dagster.lake import Lake
+    from later_reporting_dagster.reading import Table
+
+_Frame = TypeVar("_Frame")
+
+# Dagster's own name for it, where files are loaded by its IO managers.
+ALLOW_MISSING = "allow_missing_partitions"
+NAMED_MISSING = 20
+
+
+def _lake_root() -> Any:
+    return from_environment("LATER_LAKE_ROOT", default_lake_root())
+
+
+class LaterLake(dg.ConfigurableIOManager):
+    """Loads the tables of Later's lake as the type that a parameter is annotated with; it only loads.
+
+    pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame, polars.LazyFrame or
+    duckdb.DuckDBPyRelation: each with the day of its partition in a column `date`, and with nulls that stay null.
+    """
+
+    lake_root: str = Field(
+        default_factory=_lake_root,
+        description="Where the tables lie: LATER_LAKE_ROOT, where it is not given.",
+        repr=False,
+    )
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Refuses: the lake is written by the assets of this project alone.
+
+        Raises:
+            Failure: always.
+        """
+        raise dg.Failure(
+            f"{LAKE_IO_MANAGER} only loads Later's tables: give {context.asset_key.to_user_string()} another"
+            " io_manager_key",
+            allow_retries=False,
+        )
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The partitions of the upstream table that Dagster's partition mapping names; all, of a table without any.
+
+        Those that have not landed are told in the log, and the others are loaded. With
+        `allow_missing_partitions: False` in the input's metadata they fail the step.
+
+        Raises:
+            Failure: nothing has landed, the annotation is none that is known, or the asset is no table of the lake.
+        """
+        what = context.asset_key.to_user_string()
+        with _plainly(what):
+            lake, upstream = self._lake(), context.upstream_output
+            table = _known(context.asset_key, upstream.definition_metadata if upstream else {})
+            wanted = _partitions_of(context)
+            found = lake.partitions(table.name) if wanted is None else lake.existing(table.name, wanted)
+            missing = sorted(map(partition_key, set(wanted or ()).difference(found)))
+            told = f"{len(missing)} of {len(wanted or ())} partitions have not landed: {_first_of(missing)}"
+            if not found or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
+                raise ValueError(f"{told if missing else 'nothing has landed'}. Materialize it first")
+            if missing:
+                context.log.warning(f"{what}: {told}")
+            from later_reporting_dagster.reading import frame
+
+            loaded = frame(context.dagster_type.typing_type, lake, table, found)
+        context.log.info(f"{what}: {len(found)} partitions, {partition_key(found[0])} to {partition_key(found[-1])}")
+        return loaded
+
+    def load(
+        self,
+        table: dg.AssetSpec,
+        kind: type[_Frame],
+        *,
+        start: date | None = None,
+        end: date | None = None,
+        instance_ids: Collection[str] | None = None,
+    ) -> _Frame:
+        """What has landed of a table, for code that no partition mapping serves: a notebook, or a window of its own.
+
+        Args:
+            table: one of `later_tables()`.
+            kind: the type to have it as, such as `pandas.DataFrame`.
+            start: the first day; from the first that there is, when not given.
+            end: the last day, inclusive; up to the last that there is, when not given.
+            instance_ids: just these instances, of a table that has partitions by instance; all, when not given.
+
+        Raises:
+            Failure: `kind` is none that is known, or the lake cannot be read.
+            ValueError: `table` is no table of the lake.
+        """
+        from later_reporting_dagster.reading import frame
+
+        with _plainly(table.key.to_user_string()):
+            lake, known = self._lake(), _known(table.key, table.metadata)
+            found = [
+                partition
+                for partition in lake.partitions(known.name)
+                if (start is None or partition.day >= start)
+                and (end is None or partition.day <= end)
+                and (instance_ids is None or partition.instance_id in instance_ids)
+            ]
+            loaded: _Frame = frame(kind, lake, known, found)
+        return loaded
+
+    def _lake(self) -> "Lake":
+        # Outside of a run nobody has looked the variable up yet.
+        root = self.lake_root.get_value() if isinstance(self.lake_root, dg.EnvVar) else self.lake_root
+        return LaterReportingResource(lake_root=root or "").lake()
+
+
+def _partitions_of(context: dg.InputContext) -> Sequence[Partition] | None:
+    """The partitions that the input is mapped to; None of a table that Dagster knows no partitions of."""
+    if not context.has_asset_partitions:
+        return None
+    partitions = []
+    for key in context.asset_partition_keys:
+        with suppress(ValueError):  # a key that names no instance has no partition in the lake
+            partitions.append(lake_partition(key))
+    return partitions
+
+
+def _known(key: dg.AssetKey, metadata: Mapping[str, Any]) -> "Table":
+    table = table_of(key, metadata)
+    if table is None:
+        raise ValueError(
+            "it has no column schema, so nobody knows what to read: put `*later_tables().values()` among the assets"
+        )
+    return table
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    named = ", ".join(keys[:NAMED_MISSING])
+    return f"{named}, …" if len(keys) > NAMED_MISSING else named
+
+
+@contextmanager
+def _plainly(what: str) -> Iterator[None]:
+    """Says in one line what could not be loaded and why, instead of a stack trace through Dagster."""
+    from later_reporting_dagster.lake import LakeUnavailable
+
+    try:
+        yield
+    except LakeUnavailable as error:
+        raise dg.Failure(f"{what}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise dg.Failure(f"{what}: {error}", allow_retries=False) from error

@@ -1,0 +1,120 @@
+"""A table's partitions as the type that somebody computes with: none of them turns null into a number.
+
+Whole frames are read by `Lake.read`, which survives a partition that is replaced meanwhile. Lazy ones are datasets:
+they read the columns and the partitions that are asked of them, when they are asked.
+"""
+
+from collections.abc import Callable, Collection
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from later_reporting_dagster.lake import Lake, Partition, schema_of
+from later_reporting_dagster.reading.table import Table
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+    import pyarrow.dataset as ds
+
+
+class NotInstalled(ValueError):  # noqa: N818 - named for what it is
+    """A library that is asked for is not there. The message says how it is installed."""
+
+
+def frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
+    """Those of `partitions` that exist, as a `kind`: the column `date`, then those of the table's dictionary.
+
+    Whole frames have the partitions in the order given. A DuckDB relation belongs to DuckDB's default connection, so
+    that several can be joined, and named in `duckdb.sql`.
+
+    Raises:
+        TypeError: `kind` is none of `known_kinds`.
+        NotInstalled: its library is not there.
+        LakeUnavailable: the lake cannot be read.
+        PartitionDamaged: a file is not what it should be.
+    """
+    made = _FRAMES.get(_name_of(kind))
+    if made is None:
+        raise TypeError(f"{_name_of(kind)} is none of {', '.join(known_kinds())}")
+    return made(lake, table, partitions)
+
+
+def known_kinds() -> tuple[str, ...]:
+    """The types that a table can be had as."""
+    return tuple(_FRAMES)
+
+
+def is_lazy(made: Any) -> bool:
+    """Whether what `frame` made has read no row yet."""
+    return _name_of(type(made)) in _LAZY
+
+
+def library(name: str, *, extra: str) -> Any:
+    """An optional library, imported.
+
+    Raises:
+        NotInstalled: it is not there.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise NotInstalled(
+            f"{name} is not installed: pip install 'later-reporting-dagster[{extra}]', or {name} alone"
+        ) from None
+
+
+def _name_of(kind: Any) -> str:
+    """A class by the library and the name that users know it by, whichever of its modules defines it."""
+    if not isinstance(kind, type):
+        return str(kind)
+    return f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__qualname__}"
+
+
+def _arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
+    return lake.read(table.name, partitions, schema=schema_of(table.columns), with_date=True)
+
+
+def _dataset(lake: Lake, table: Table, partitions: Collection[Partition]) -> "ds.Dataset":
+    return lake.dataset(table.name, schema_of(table.columns), partitions)
+
+
+def _pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
+    import pandas as pd
+
+    # Types of pandas that have a null of their own: with its default ones a count with a null becomes a float.
+    nullable = {
+        pa.int64(): pd.Int64Dtype(),
+        pa.float64(): pd.Float64Dtype(),
+        pa.string(): pd.StringDtype(na_value=pd.NA),
+    }
+    rows: pd.DataFrame = _arrow(lake, table, partitions).to_pandas(types_mapper=nullable.get, date_as_object=False)
+    return rows
+
+
+def _polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":
+    rows: pl.DataFrame = library("polars", extra="polars").from_arrow(_arrow(lake, table, partitions))
+    return rows
+
+
+def _polars_lazily(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
+    rows: pl.LazyFrame = library("polars", extra="polars").scan_pyarrow_dataset(_dataset(lake, table, partitions))
+    return rows
+
+
+def _duckdb(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
+    rows: duckdb.DuckDBPyRelation = library("duckdb", extra="query").from_arrow(_dataset(lake, table, partitions))
+    return rows
+
+
+_FRAMES: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
+    "pandas.DataFrame": _pandas,
+    "pyarrow.Table": _arrow,
+    "pyarrow.Dataset": _dataset,
+    "polars.DataFrame": _polars,
+    "polars.LazyFrame": _polars_lazily,
+    "duckdb.DuckDBPyRelation": _duckdb,
+}
+_LAZY = ("pyarrow.Dataset", "polars.LazyFrame", "duckdb.DuckDBPyRelation")

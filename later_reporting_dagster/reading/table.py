@@ -1,0 +1,14 @@
+"""What a reader has to know of a table: its name and its dictionary. Nothing here needs Arrow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from later_reporting_dagster.lake import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the lake. Whoever reads it finds the day of each row's partition in a column `date` before these."""
+
+    name: str
+    columns: Sequence[Column]

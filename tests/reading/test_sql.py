@@ -1,0 +1,157 @@
+"""SQL over the lake: every table a view with the types of its dictionary, nothing inferred, nothing changed."""
+
+import secrets
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from later_reporting_dagster.lake import Lake, Partition, partition_path, posts_table
+from later_reporting_dagster.reading import NotInstalled, QueryRefused, Table, answer
+from tests.conftest import files
+from tests.lake.conftest import BucketFileSystem, post
+from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, lake_at, rows_of
+
+ABSENT = Table("not_landed", POSTS.columns)
+
+
+def asked(sql: str, lake: Lake) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = answer(sql, lake, [POSTS, ABSENT]).to_pylist()
+    return rows
+
+
+def test_every_row_is_there_with_its_day_and_its_nulls(lake: Lake) -> None:
+    rows = asked(f"SELECT {', '.join(COLUMNS)} FROM posts ORDER BY date, instance_id, post_id", lake)
+    assert rows == [row for partition in PARTITIONS for row in rows_of(partition)]
+
+
+def test_columns_have_the_types_of_the_dictionary(lake: Lake) -> None:
+    table = answer("SELECT * FROM posts LIMIT 0", lake, [POSTS])
+    assert table.column_names == ["date", *(column.name for column in POSTS.columns)]
+    assert [str(type_).replace("double", "float64") for type_ in table.schema.types] == [
+        "date32[day]",
+        *(column.type for column in POSTS.columns),
+    ]
+
+
+def test_sums_of_counts_are_exact_integers_and_of_nothing_null(lake: Lake) -> None:
+    table = answer(
+        "SELECT sum(impressions) AS known, sum(impressions) FILTER (post_id = 1) AS nothing,"
+        " sum(impressions) FILTER (post_id = 2) AS zero FROM posts",
+        lake,
+        [POSTS],
+    )
+    assert table.to_pylist() == [{"known": BEYOND_FLOATS * len(PARTITIONS), "nothing": None, "zero": 0}]
+    assert set(table.schema.types) == {pa.int64()}
+
+
+def test_a_sum_beyond_int64_stays_exact(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    most = 2**63 - 1
+    lake.write("posts", PARTITIONS[0], posts_table([post(1, impressions=most), post(2, impressions=most)]))
+    assert asked("SELECT sum(impressions) AS sum FROM posts", lake) == [{"sum": 2 * most}]
+
+
+def test_a_table_that_has_not_landed_is_empty_and_that_is_noted(lake: Lake) -> None:
+    notes: list[str] = []
+    table = answer(
+        "SELECT post_id FROM not_landed JOIN posts USING (post_id)", lake, [POSTS, ABSENT], note=notes.append
+    )
+    assert (table.num_rows, table.schema.types) == (0, [pa.int64()])
+    assert notes == [f"not_landed has no partition in {lake.root}"]
+
+
+def test_no_partition_is_opened_that_the_query_leaves_out(lake: Lake, tmp_path: Path) -> None:
+    for partition in PARTITIONS:
+        if partition.day != DAYS[1] or partition.instance_id != "007":
+            (tmp_path / "lake" / partition_path(POSTS.name, partition)).write_bytes(b"no Parquet")
+    where = f"date = '{DAYS[1]}' AND instance_id = '007'"
+    assert asked(f"SELECT count(*) AS posts FROM posts WHERE {where} AND impressions >= 0", lake) == [{"posts": 2}]
+    with pytest.raises(QueryRefused):
+        asked("SELECT sum(impressions) FROM posts", lake)
+
+
+def test_tables_are_listed_and_described(lake: Lake) -> None:
+    assert asked("SHOW TABLES", lake) == [{"name": "not_landed"}, {"name": "posts"}]
+    assert asked("DESCRIBE posts", lake)[1]["column_type"] == "VARCHAR"
+    assert len(asked("SUMMARIZE posts", lake)) == 1 + len(POSTS.columns)
+    assert asked("EXPLAIN SELECT * FROM posts", lake)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH p AS (SELECT * FROM posts) SELECT count(*) AS n FROM p",
+        'SELECT count(*) AS n FROM "posts"',
+        "SELECT count(*) AS n FROM main.POSTS;",
+        "FROM posts SELECT count(*) AS n",
+        "SELECT (SELECT count(*) FROM posts) AS n",
+        "SELECT count(*) AS n FROM posts p JOIN posts q USING (date, instance_id, post_id)",
+    ],
+)
+def test_however_a_table_is_named_it_is_found(sql: str, lake: Lake) -> None:
+    assert asked(sql, lake) == [{"n": 3 * len(PARTITIONS)}]
+
+
+def test_a_pivot_is_a_query_too(lake: Lake) -> None:
+    rows = asked("PIVOT posts ON instance_id USING count(*) GROUP BY post_id ORDER BY post_id", lake)
+    assert rows == [{"post_id": number, **dict.fromkeys(INSTANCES, len(DAYS))} for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("SELEC 1", "syntax error"),
+        ("SELECT nothing_such FROM posts", '"nothing_such" not found'),
+        ("SELECT * FROM nowhere", "The tables are posts, not_landed"),
+        ("", "here are none"),
+        ("SELECT 1; SELECT 2", "here are 2"),
+        ("DELETE FROM posts", "this is DELETE"),
+        ("CREATE TABLE mine AS SELECT * FROM posts", "this is CREATE"),
+        ("COPY posts TO 'posts.csv'", "this is COPY"),
+        ("ATTACH 'other.db'", "this is ATTACH"),
+        ("INSTALL httpfs", "this is LOAD"),
+        ("SET enable_external_access = true", "this is SET"),
+        ("SELECT * FROM read_csv('/etc/hostname')", "disabled"),
+        ("SELECT * FROM '/etc/hostname'", "disabled|does not exist"),
+        ("SELECT * FROM read_text('https://example.com')", "disabled"),
+    ],
+)
+def test_what_is_no_query_of_the_lake_is_refused_in_a_line_and_changes_nothing(
+    sql: str, why: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises(QueryRefused, match=why) as refused:
+        asked(sql, lake)
+    assert "LINE 1" not in str(refused.value)
+    assert files(tmp_path) == before
+
+
+def test_nothing_of_the_calling_program_can_be_asked_for(lake: Lake) -> None:
+    mine = pa.table({"secret": ["of the program"]})
+    with pytest.raises(QueryRefused, match="mine"):
+        asked("SELECT * FROM mine", lake)
+    assert mine.num_rows == 1
+
+
+def test_a_lake_in_an_object_store_is_asked_through_the_same_filesystem_and_no_more_of_it_than_needed() -> None:
+    lake = lake_at(f"bucket://{secrets.token_hex(8)}/lake")
+    BucketFileSystem.requests.clear()
+    assert asked("SELECT count(*) AS n FROM posts WHERE extra = ''", lake) == [{"n": len(PARTITIONS)}]
+    assert not any("not_landed" in request for request in BucketFileSystem.requests)
+
+
+def test_a_file_that_is_too_old_for_a_column_has_null_there(lake: Lake) -> None:
+    old = posts_table([post(9, instance_id="007")]).drop_columns(["paid_cpm"])
+    lake.write("posts", Partition(DAYS[0], "007"), old)
+    assert asked(f"SELECT post_id, paid_cpm FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '007'", lake) == [
+        {"post_id": 9, "paid_cpm": None}
+    ]
+
+
+def test_without_duckdb_it_says_what_to_install(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(NotInstalled, match=r"^duckdb is not installed: pip install 'later-reporting-dagster\[query\]'"):
+        asked("SELECT 1", lake)
