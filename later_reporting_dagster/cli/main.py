@@ -427,10 +427,10 @@ def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
     type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="A table is for people; the others have all rows, and all of each text.",
 )  # fmt: skip
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A file to write instead of printing.")
+@click.option("--output", metavar="FILE", help="A file to write instead of printing.")
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
 @_plain_errors
-def query(sql: str, as_: str, output: Path | None, rows: int) -> None:
+def query(sql: str, as_: str, output: str | None, rows: int) -> None:
     r"""Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
 
     \b
@@ -463,7 +463,7 @@ def query(sql: str, as_: str, output: Path | None, rows: int) -> None:
         click.echo(data, nl=False)
     else:
         with _blaming(f"--output {output}"):
-            output.write_bytes(data)
+            Path(output).write_bytes(data)
     if as_ == "table" and answered.num_rows > rows:
         click.echo(f"… {answered.num_rows - rows:,} more rows: --rows shows more, and other formats have all", err=True)
 

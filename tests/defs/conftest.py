@@ -1,6 +1,7 @@
 """The whole project over the small world: its definitions, a Dagster instance, and a lake on disk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -173,6 +174,22 @@ def project(settings: None, tmp_path: Path) -> Iterator[Project]:
     """A Dagster that keeps its events in memory, because on disk each costs more than fetching what it tells of."""
     with dg.DagsterInstance.ephemeral() as instance:
         yield _project(instance, tmp_path / "lake")
+
+
+@pytest.fixture(scope="module")
+def kept_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests of a module keep a lake that is only read; there is nothing at first."""
+    return tmp_path_factory.mktemp("kept") / "lake"
+
+
+def filled_once(project: Project, kept_lake: Path, fill: Callable[[Project], bool]) -> Project:
+    """The project with the lake that `fill` fills, which is done for the first test of a module alone."""
+    if not kept_lake.exists():
+        assert fill(project)
+        shutil.copytree(project.root, kept_lake)
+    else:
+        shutil.copytree(kept_lake, project.root)
+    return project
 
 
 @pytest.fixture

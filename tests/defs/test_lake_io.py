@@ -1,6 +1,5 @@
 """Assets of others are given the tables by name and annotation: just the partitions that their run is of."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.defs.tables import table_of, tables_of
 from later_reporting_dagster.lake import POST_COLUMNS, schema_of
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
-from tests.defs.conftest import DAYS, KEYS, QUIETLY, Project, asset_key
+from tests.defs.conftest import DAYS, KEYS, QUIETLY, Project, asset_key, filled_once
 
 FIRST, LAST = DAYS[0], DAYS[-1]
 Cell = tuple[date, str]
@@ -114,20 +113,9 @@ def same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
 
 
 @pytest.fixture
-def landed(project: Project, fetched: Path) -> Project:
+def landed(project: Project, kept_lake: Path) -> Project:
     """The project with the posts in its lake. Their events are of no account to who loads them."""
-    if not fetched.exists():
-        assert project.fetch("posts_published").success
-        shutil.copytree(project.root, fetched)
-    elif not project.root.exists():
-        shutil.copytree(fetched, project.root)
-    return project
-
-
-@pytest.fixture(scope="module")
-def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a lake that was once fetched is kept, to be copied."""
-    return tmp_path_factory.mktemp("fetched") / "lake"
+    return filled_once(project, kept_lake, lambda project: project.fetch("posts_published").success)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")

@@ -1,0 +1,184 @@
+"""The example of a user's code location runs as it stands: on one partition and on a range, by public names alone."""
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from tests.conftest import DAYS, INSTANCE_IDS, Truth
+from tests.defs.conftest import (  # noqa: F401 - some are fixtures
+    KEYS,
+    QUIETLY,
+    Project,
+    filled_once,
+    kept_lake,
+    project,
+    settings,
+)
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "creators.py"
+FIRST, LAST = DAYS[0], DAYS[-1]  # a Friday, and the Tuesday after it
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def example(settings: None) -> Iterator[ModuleType]:  # noqa: F811
+    """The example, imported as Dagster imports a file."""
+    spec = importlib.util.spec_from_file_location("creators", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["creators"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["creators"]
+
+
+@pytest.fixture
+def landed(project: Project, kept_lake: Path) -> Project:  # noqa: F811
+    def fetch_and_roll_up(project: Project) -> bool:
+        fetched = [project.fetch(asset, days=DAYS).success for asset in ("posts_published", "post_metrics_daily")]
+        return all(fetched) and project.roll_up("organic_paid_daily", days=DAYS).success
+
+    return filled_once(project, kept_lake, fetch_and_roll_up)
+
+
+def made(
+    example: ModuleType,
+    asset: str,
+    landed: Project,
+    *,
+    partition: str | None = None,
+    between: tuple[str, str] | None = None,
+) -> tuple[int, list[Row]]:
+    """How many rows the example's asset tells of, and the first of them, all as text."""
+    result = example.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=landed.instance,
+        asset_selection=[dg.AssetKey(asset)],
+        partition_key=partition,
+        tags={RANGE_START_TAG: between[0], RANGE_END_TAG: between[1]} if between else None,
+        run_config=QUIETLY,
+    )
+    first, *_ = result.asset_materializations_for_node(asset)
+    table = first.metadata["rows"]
+    assert isinstance(table, dg.TableMetadataValue)
+    return int(first.metadata["dagster/row_count"].value), [dict(record.data) for record in table.records]  # type: ignore[arg-type]
+
+
+def summed(rows: list[Row], by: list[str], *measures: str) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """The sums of groups, slowly: null where no row of the group has a value."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    return {
+        key: tuple(
+            sum(values) if (values := [row[name] for row in members if row[name] is not None]) else None
+            for name in measures
+        )
+        for key, members in groups.items()
+    }
+
+
+def text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def of_cells(truth: Truth, basis: str, days: list[date], instance_ids: tuple[str, ...] = INSTANCE_IDS) -> list[Row]:
+    return [{"date": day, **row} for day in days for name in instance_ids for row in truth.partition(basis, day, name)]
+
+
+@pytest.mark.parametrize(
+    ("run", "days", "instance_ids"),
+    [
+        ({"partition": dg.MultiPartitionKey({"date": str(FIRST), "instance": KEYS[1]})}, DAYS[:1], INSTANCE_IDS[1:2]),
+        ({"between": (f"{DAYS[1]}|{KEYS[0]}", f"{DAYS[2]}|{KEYS[1]}")}, DAYS[1:3], INSTANCE_IDS[:2]),
+    ],
+    ids=["one partition", "a range"],
+)
+def test_pandas(
+    run: Row, days: list[date], instance_ids: tuple[str, ...], example: ModuleType, landed: Project, truth: Truth
+) -> None:
+    expected = summed(
+        of_cells(truth, "post_date", days, instance_ids),
+        ["date", "instance_id", "platform"],
+        "impressions",
+        "paid_impressions",
+    )
+    count, rows = made(example, "reach_by_platform", landed, **run)
+    assert count == len(expected)
+    assert len(rows) == min(count, 10)
+    found = {(row["date"][:10], row["instance_id"], row["platform"]): row for row in rows}
+    for key, sums in sorted(expected.items())[: len(rows)]:
+        row = found[str(key[0]), key[1], key[2]]
+        assert (row["impressions"], row["paid_impressions"]) == tuple(map(text, sums))
+
+
+@pytest.mark.parametrize(
+    ("run", "days"),
+    [({"partition": str(DAYS[1])}, DAYS[1:2]), ({"between": (str(FIRST), str(LAST))}, DAYS)],
+    ids=["one partition", "a range"],
+)
+def test_arrow(run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth) -> None:
+    expected = summed(
+        of_cells(truth, "performance_date", days),
+        ["date", "creator_id", "creator_handle_name"],
+        "engagements",
+        "paid_engagements",
+    )
+    count, rows = made(example, "creators_of_the_day", landed, **run)
+    assert count == len(expected)
+    assert len(rows) == 10
+    most = sorted((sums[0] for sums in expected.values() if sums[0] is not None), reverse=True)[:10]
+    assert [row["engagements_sum"] for row in rows] == list(map(str, most))
+    texts = {
+        (str(day), text(creator), handle): tuple(map(text, sums)) for (day, creator, handle), sums in expected.items()
+    }
+    for row in rows:
+        sums = texts[row["date"], row["creator_id"], row["creator_handle_name"]]
+        assert (row["engagements_sum"], row["paid_engagements_sum"]) == sums
+
+
+@pytest.mark.parametrize(
+    ("run", "days"),
+    [({"partition": "2024-02-26"}, DAYS[:3]), ({"between": ("2024-02-26", "2024-03-04")}, DAYS)],
+    ids=["one partition", "a range"],
+)
+def test_polars(run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth) -> None:
+    posts = [
+        {**row, "week": row["date"] - timedelta(days=row["date"].weekday())}
+        for row in of_cells(truth, "performance_date", days)
+    ]
+    expected = summed(posts, ["week", "campaign_id"], "impressions", "paid_impressions")
+    count, rows = made(example, "campaigns_of_the_week", landed, **run)
+    assert count == len(expected) > 0
+    assert [tuple(row.values()) for row in rows] == [
+        tuple(map(text, (*key, *sums))) for key, sums in sorted(expected.items())[: len(rows)]
+    ]
+
+
+def test_it_loads_as_a_code_location(example: ModuleType) -> None:
+    dg.Definitions.validate_loadable(example.defs)
+    graph = example.defs.resolve_asset_graph()
+    assert {key.path[-1] for key in graph.materializable_asset_keys} == {
+        "reach_by_platform",
+        "creators_of_the_day",
+        "campaigns_of_the_week",
+    }
+
+
+def test_it_imports_nothing_private() -> None:
+    imported = [node for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imported if str(node.module).startswith("later_reporting_dagster")]
+    assert ours
+    for node in ours:
+        assert {name.name for name in node.names} <= set(import_module(str(node.module)).__all__)
+    assert not any("_" in part[:1] for node in imported for part in str(node.module).split("."))
