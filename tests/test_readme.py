@@ -61,7 +61,7 @@ def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -
 
 def test_each_file_and_folder_that_is_named_exists() -> None:
     text = README.read_text()
-    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)#]+)[^)]*\)", text))
+    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)#]+)", text))
     missing = {
         name for name in named if not (ROOT / name).exists() and not (ROOT / "later_reporting_dagster" / name).exists()
     }

@@ -1,0 +1,117 @@
+"""Where the documentation's commands are typed: the sandbox, a Dagster instance, and a lake that has seen something."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+# The first days of which the documents speak, and the partition that something has happened to.
+FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
+CELL = Partition(date(2024, 1, 3), "instance_000")
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a block: its lines, of which some go on until a quotation ends."""
+    found: list[str] = []
+    for line in block.splitlines():
+        if found and found[-1].count('"') % 2:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return found
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder to type in, and the environment that the README has its reader set."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def type(self, command: str) -> str:
+        """Has the shell run a command to a good end; returns what it printed."""
+        program, *arguments = shlex.split(command)
+        if program == "later-reporting" and not {"|", ">"} & set(command):
+            # Nothing is left for the shell to do, and to load Dagster anew would take longer than the command.
+            result = CliRunner().invoke(main, arguments)
+            assert result.exit_code == 0, f"{command}: {result.output}"
+            return result.stdout
+        ended = self.run("bash", "-o", "pipefail", "-ec", command)
+        assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+        return ended.stdout
+
+    def run(self, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs a program in this place."""
+        return subprocess.run(
+            command, input=text, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.environment["LATER_LAKE_ROOT"], keep_versions=3)
+
+
+@pytest.fixture(scope="package")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    home = folder / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    options = SandboxOptions(requests_per_window=1_000_000)
+    world = World(first_day=FIRST, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
+    with running_sandbox(create_app(world, options=options)) as base_url, pytest.MonkeyPatch.context() as patched:
+        environment = {
+            "DAGSTER_HOME": str(home),
+            "HOME": str(folder),
+            "LATER_BASE_URL": base_url,
+            "LATER_CLIENT_ID": options.client_id,
+            "LATER_CLIENT_SECRET": options.client_secret,
+            "LATER_LAKE_ROOT": str(folder / "lake"),
+            "LATER_REQUESTS_PER_MINUTE": "1000000",
+            "LATER_START_DATE": str(FIRST),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        for name, value in environment.items():
+            patched.setenv(name, value)
+        patched.chdir(folder)
+        # A process of its own would load them from this environment.
+        patched.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+        place = Place(folder, environment)
+        _live_for_a_while(place.lake)
+        yield place
+
+
+def _live_for_a_while(lake: Lake) -> None:
+    """Has a week fetched and rolled up, a partition replaced by less than it was, and a row set aside."""
+    assets = ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily")
+    backfills = [["backfill", "--asset", asset, "--start", str(FIRST), "--end", str(LAST)] for asset in assets]
+    for command in (["instances", "--sync"], *backfills):
+        ended = CliRunner().invoke(main, command)
+        assert ended.exit_code == 0, ended.output
+    rows = lake.read("posts_published", [CELL], schema=POSTS_SCHEMA)
+    lake.write("posts_published", CELL, rows.slice(1))
+    bad = BadRow(reason="impressions counts something and is not negative: -1", raw='{"impressions":-1}')
+    lake.quarantine("posts_published", Partition(date(2024, 1, 31), "instance_000"), [bad], query="a query")
