@@ -442,16 +442,15 @@ def query(sql: str, as_: str, output: str | None, rows: int) -> None:
     """
     from later_reporting_dagster.cli.query import FORMATS, table_lines
     from later_reporting_dagster.definitions import defs
-    from later_reporting_dagster.defs.tables import table_of, tables_of
+    from later_reporting_dagster.defs.tables import readable
     from later_reporting_dagster.reading import answer
 
     if as_ == "parquet" and output is None and sys.stdout.isatty():
         raise click.UsageError("--format parquet is no text: name a file by --output, or pipe it")
-    tables = [table for spec in tables_of(defs).values() if (table := table_of(spec.key, spec.metadata)) is not None]
     answered = answer(
         sys.stdin.read() if sql == "-" else sql,
         _resource().lake(),
-        tables,
+        readable(defs),
         note=lambda text: click.echo(in_one_line(text), err=True),
     )
     if as_ != "table":

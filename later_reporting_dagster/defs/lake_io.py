@@ -24,6 +24,7 @@ _Frame = TypeVar("_Frame")
 # Dagster's own name for it, where files are loaded by its IO managers.
 ALLOW_MISSING = "allow_missing_partitions"
 NAMED_MISSING = 20
+_NOTHING = "nothing has landed. Materialize it first"
 
 
 def _lake_root() -> Any:
@@ -56,7 +57,7 @@ class LaterLake(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The partitions of the upstream table that Dagster's partition mapping names; all, of a table without any.
+        """The partitions of the upstream table that Dagster's partition mapping names; all, of a table without them.
 
         Those that have not landed are told in the log, and the others are loaded. With
         `allow_missing_partitions: False` in the input's metadata they fail the step.
@@ -64,20 +65,28 @@ class LaterLake(dg.ConfigurableIOManager):
         Raises:
             Failure: nothing has landed, the annotation is none that is known, or the asset is no table of the lake.
         """
+        from later_reporting_dagster.reading import frame, whole
+
         what = context.asset_key.to_user_string()
         with _plainly(what):
             lake, upstream = self._lake(), context.upstream_output
-            table = _known(context.asset_key, upstream.definition_metadata if upstream else {})
+            table = _known(
+                context.asset_key,
+                upstream.definition_metadata if upstream else {},
+                is_partitioned=_is_partitioned(context),
+            )
+            if not table.is_partitioned:
+                if not whole(lake, table).files:
+                    raise ValueError(_NOTHING)
+                return frame(context.dagster_type.typing_type, lake, table, ())
             wanted = _partitions_of(context)
             found = lake.partitions(table.name) if wanted is None else lake.existing(table.name, wanted)
             missing = sorted(map(partition_key, set(wanted or ()).difference(found)))
             told = f"{len(missing)} of {len(wanted or ())} partitions have not landed: {_first_of(missing)}"
             if not found or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
-                raise ValueError(f"{told if missing else 'nothing has landed'}. Materialize it first")
+                raise ValueError(f"{told}. Materialize it first" if missing else _NOTHING)
             if missing:
                 context.log.warning(f"{what}: {told}")
-            from later_reporting_dagster.reading import frame
-
             loaded = frame(context.dagster_type.typing_type, lake, table, found)
         context.log.info(f"{what}: {len(found)} partitions, {partition_key(found[0])} to {partition_key(found[-1])}")
         return loaded
@@ -98,19 +107,25 @@ class LaterLake(dg.ConfigurableIOManager):
             kind: the type to have it as, such as `pandas.DataFrame`.
             start: the first day; from the first that there is, when not given.
             end: the last day, inclusive; up to the last that there is, when not given.
-            instance_ids: just these instances, of a table that has partitions by instance; all, when not given.
+            instance_ids: just these instances; all, when not given.
 
         Raises:
-            Failure: `kind` is none that is known, or the lake cannot be read.
-            ValueError: `table` is no table of the lake.
+            Failure: `table` is no table of the lake or has no such partitions, `kind` is none that is known, or the
+                lake cannot be read.
         """
         from later_reporting_dagster.reading import frame
 
         with _plainly(table.key.to_user_string()):
-            lake, known = self._lake(), _known(table.key, table.metadata)
+            lake = self._lake()
+            known = _known(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
+            if not known.is_partitioned and (start, end, instance_ids) != (None, None, None):
+                raise ValueError("it has no partitions to choose from: filter its rows")
+            landed = lake.partitions(known.name) if known.is_partitioned else []
+            if instance_ids is not None and any(partition.instance_id is None for partition in landed):
+                raise ValueError("its partitions hold all instances: leave instance_ids out, and filter its rows")
             found = [
                 partition
-                for partition in lake.partitions(known.name)
+                for partition in landed
                 if (start is None or partition.day >= start)
                 and (end is None or partition.day <= end)
                 and (instance_ids is None or partition.instance_id in instance_ids)
@@ -125,7 +140,7 @@ class LaterLake(dg.ConfigurableIOManager):
 
 
 def _partitions_of(context: dg.InputContext) -> Sequence[Partition] | None:
-    """The partitions that the input is mapped to; None of a table that Dagster knows no partitions of."""
+    """The partitions that the input is mapped to; None when none are named, and all are meant."""
     if not context.has_asset_partitions:
         return None
     partitions = []
@@ -135,8 +150,15 @@ def _partitions_of(context: dg.InputContext) -> Sequence[Partition] | None:
     return partitions
 
 
-def _known(key: dg.AssetKey, metadata: Mapping[str, Any]) -> "Table":
-    table = table_of(key, metadata)
+def _is_partitioned(context: dg.InputContext) -> bool:
+    try:
+        return bool(context.asset_partitions_def)
+    except dg.DagsterInvariantViolationError:
+        return False
+
+
+def _known(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> "Table":
+    table = table_of(key, metadata, is_partitioned=is_partitioned)
     if table is None:
         raise ValueError(
             "it has no column schema, so nobody knows what to read: put `*later_tables().values()` among the assets"

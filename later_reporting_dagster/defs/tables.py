@@ -24,7 +24,7 @@ def tables_of(definitions: dg.Definitions) -> Mapping[str, dg.AssetSpec]:
     return {spec.key.path[-1]: _without_its_making(spec) for spec in _specs_of_tables(definitions)}
 
 
-def table_of(key: dg.AssetKey, metadata: Mapping[str, Any]) -> Table | None:
+def table_of(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table | None:
     """The asset of this key and definition metadata as a table, with the dictionary that the UI shows, if it is one."""
     schema = metadata.get(_COLUMN_SCHEMA)
     if schema is None:
@@ -39,7 +39,14 @@ def table_of(key: dg.AssetKey, metadata: Mapping[str, Any]) -> Table | None:
         )
         for column in shown.columns
     ]
-    return Table(key.path[-1], tuple(columns))
+    return Table(key.path[-1], tuple(columns), is_partitioned)
+
+
+def readable(definitions: dg.Definitions) -> list[Table]:
+    """The tables among the assets of `definitions`, for who reads them without Dagster."""
+    specs = tables_of(definitions).values()
+    found = (table_of(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs)
+    return [table for table in found if table is not None]
 
 
 def _specs_of_tables(definitions: dg.Definitions) -> Iterator[dg.AssetSpec]:

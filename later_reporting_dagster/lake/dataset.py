@@ -13,6 +13,11 @@ from later_reporting_dagster.lake.partition import Partition, partition_path
 from later_reporting_dagster.lake.schema import DATE, dated
 from later_reporting_dagster.lake.storage import Storage
 
+# Verified as `Lake.read` verifies: a flipped bit is an error, and never a number.
+_PARQUET = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
 
 def dataset_of(
     storage: Storage,
@@ -31,9 +36,6 @@ def dataset_of(
         months: by the path of a compacted file the partitions, all among these, that it is read in place of.
         schema: the columns; a nullable one that a file does not have is null.
     """
-    # Verified as `Lake.read` verifies: a flipped bit is an error, and never a number.
-    verified = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    file_format = ds.ParquetFileFormat(default_fragment_scan_options=verified)
     filesystem = storage.arrow_filesystem
 
     def fragments() -> Iterator[ds.Fragment]:
@@ -45,11 +47,18 @@ def dataset_of(
                 yield fragment(partition_path(asset, partition), [partition])
 
     def fragment(path: str, holds: Sequence[Partition]) -> ds.Fragment:
-        return file_format.make_fragment(
+        return _PARQUET.make_fragment(
             storage.full_path(path), filesystem=filesystem, partition_expression=_true_of(holds)
         )
 
-    return ds.FileSystemDataset(list(fragments()), dated(schema), file_format, filesystem)
+    return ds.FileSystemDataset(list(fragments()), dated(schema), _PARQUET, filesystem)
+
+
+def dataset_of_file(storage: Storage, path: str | None, *, schema: pa.Schema) -> ds.Dataset:
+    """The dataset of one file, or of none; a nullable column that it does not have is null."""
+    filesystem = storage.arrow_filesystem
+    fragments = [] if path is None else [_PARQUET.make_fragment(storage.full_path(path), filesystem=filesystem)]
+    return ds.FileSystemDataset(fragments, schema, _PARQUET, filesystem)
 
 
 def _true_of(partitions: Sequence[Partition]) -> ds.Expression:

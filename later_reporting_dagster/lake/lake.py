@@ -437,6 +437,13 @@ class Lake:
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
         return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
 
+    def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
+        """A table without partitions as a lazy dataset of `schema`'s columns; of no file when there is none."""
+        from later_reporting_dagster.lake.dataset import dataset_of_file
+
+        path = table_path(asset)
+        return dataset_of_file(self._storage, path if path in self._storage.files(asset) else None, schema=schema)
+
     def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
         """Sets a partition's bad rows aside, in place of those set aside before; none at all clears the place.
 

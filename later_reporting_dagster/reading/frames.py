@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, Partition, schema_of
+from later_reporting_dagster.lake.schema import dated
 from later_reporting_dagster.reading.table import Table
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class NotInstalled(ValueError):  # noqa: N818 - named for what it is
 def frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
     """Those of `partitions` that exist, as a `kind`: the column `date`, then those of the table's dictionary.
 
-    Whole frames have the partitions in the order given. A DuckDB relation belongs to DuckDB's default connection, so
-    that several can be joined, and named in `duckdb.sql`.
+    Of a table without partitions it is all, without `date`; what has not landed has no rows. Whole frames have the
+    partitions in the order given. A DuckDB relation belongs to DuckDB's default connection, so that several can be
+    joined, and named in `duckdb.sql`.
 
     Raises:
         TypeError: `kind` is none of `known_kinds`.
@@ -47,9 +49,16 @@ def known_kinds() -> tuple[str, ...]:
     return tuple(_FRAMES)
 
 
-def is_lazy(made: Any) -> bool:
-    """Whether what `frame` made has read no row yet."""
-    return _name_of(type(made)) in _LAZY
+def whole(lake: Lake, table: Table) -> "ds.Dataset":
+    """All that has landed of a table, as a lazy dataset."""
+    schema = schema_of(table.columns)
+    return lake.dataset(table.name, schema) if table.is_partitioned else lake.table_dataset(table.name, schema)
+
+
+def read_schema(table: Table) -> pa.Schema:
+    """The columns that whoever reads a table finds."""
+    schema = schema_of(table.columns)
+    return dated(schema) if table.is_partitioned else schema
 
 
 def library(name: str, *, extra: str) -> Any:
@@ -74,11 +83,17 @@ def _name_of(kind: Any) -> str:
 
 
 def _arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
-    return lake.read(table.name, partitions, schema=schema_of(table.columns), with_date=True)
+    schema = schema_of(table.columns)
+    if table.is_partitioned:
+        return lake.read(table.name, partitions, schema=schema, with_date=True)
+    found = lake.read_table(table.name, schema=schema)
+    return schema.empty_table() if found is None else found
 
 
 def _dataset(lake: Lake, table: Table, partitions: Collection[Partition]) -> "ds.Dataset":
-    return lake.dataset(table.name, schema_of(table.columns), partitions)
+    return (
+        lake.dataset(table.name, schema_of(table.columns), partitions) if table.is_partitioned else whole(lake, table)
+    )
 
 
 def _pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
@@ -117,4 +132,3 @@ _FRAMES: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
     "polars.LazyFrame": _polars_lazily,
     "duckdb.DuckDBPyRelation": _duckdb,
 }
-_LAZY = ("pyarrow.Dataset", "polars.LazyFrame", "duckdb.DuckDBPyRelation")

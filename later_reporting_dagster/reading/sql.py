@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import Lake, schema_of
-from later_reporting_dagster.lake.schema import dated
-from later_reporting_dagster.reading.frames import library
+from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.reading.frames import library, read_schema, whole
 from later_reporting_dagster.reading.table import Table
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ def answer(sql: str, lake: Lake, tables: Collection[Table], *, note: Callable[[s
     Args:
         sql: the query, in DuckDB's SQL.
         lake: where the tables lie.
-        tables: all that there are. One that has no partition yet has no rows.
-        note: is told what may explain an answer, such as a table without partitions.
+        tables: all that there are. One that has not landed yet has no rows.
+        note: is told what may explain an answer, as a table that has not landed.
 
     Raises:
         QueryRefused: it is no SQL, is more than one statement or no query, or names what is not there; or a file that
@@ -50,15 +49,14 @@ def answer(sql: str, lake: Lake, tables: Collection[Table], *, note: Callable[[s
             _check_that_it_reads(sql, connection)
             connection.execute("SET TimeZone = 'UTC'")
             for table in tables:
-                schema = schema_of(table.columns)
                 # No others are looked for in the lake, which may be far away.
                 if re.search(rf"\b{re.escape(table.name)}\b", sql, re.IGNORECASE):
-                    dataset = lake.dataset(table.name, schema)
-                    connection.register(table.name, dataset)
-                    if not dataset.files:
-                        note(f"{table.name} has no partition in {lake.root}")
+                    view = whole(lake, table)
+                    connection.register(table.name, view)
+                    if not view.files:
+                        note(f"{table.name} has not landed in {lake.root}")
                 else:
-                    connection.register(table.name, dated(schema).empty_table())
+                    connection.register(table.name, read_schema(table).empty_table())
             connection.execute("SET lock_configuration = true")
             return _with_plain_integers(connection.sql(sql).to_arrow_table())
     except duckdb.CatalogException as error:

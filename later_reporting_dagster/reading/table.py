@@ -8,7 +8,11 @@ from later_reporting_dagster.lake import Column
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the lake. Whoever reads it finds the day of each row's partition in a column `date` before these."""
+    """A table of the lake.
+
+    Whoever reads one that has partitions finds the first day of each row's partition in a column `date`, before these.
+    """
 
     name: str
     columns: Sequence[Column]
+    is_partitioned: bool = True

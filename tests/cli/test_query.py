@@ -81,7 +81,7 @@ def test_every_table_of_the_definitions_is_there_landed_or_not(user: User) -> No
     for name in names:
         result = user.types("query", f"SELECT * FROM {name}")
         assert result.exit_code == 0, result.stderr
-        assert result.stderr == ("" if name == "posts_published" else f"{name} has no partition in {user.lake}\n")
+        assert result.stderr == ("" if name == "posts_published" else f"{name} has not landed in {user.lake}\n")
 
 
 def test_a_query_is_read_from_standard_input(user: User) -> None:

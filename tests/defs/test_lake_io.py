@@ -18,9 +18,10 @@ from later_reporting_dagster.defs.lake_io import LaterLake
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.defs.tables import table_of, tables_of
-from later_reporting_dagster.lake import POST_COLUMNS, schema_of
+from later_reporting_dagster.lake import POST_COLUMNS, posts_table, schema_of
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
 from tests.defs.conftest import DAYS, KEYS, QUIETLY, Project, asset_key, filled_once
+from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
 Cell = tuple[date, str]
@@ -207,6 +208,28 @@ def test_a_code_location_of_its_own_is_given_the_same(landed: Project, truth: Tr
     assert not theirs.resolve_asset_graph().materializable_asset_keys - {mine.asset.key}
 
 
+def test_a_table_without_partitions_is_given_whole(project: Project) -> None:
+    mine = Downstream(pa.Table, table="a_window")
+    columns = table_of_posts(project)
+    window = dg.AssetSpec(["later", "a_window"], metadata=columns).with_io_manager_key("later_lake")
+    theirs = dg.Definitions(assets=[mine.asset, window], resources={"later_lake": LaterLake()})
+    assert told(mine.run(project, defs=theirs)) == "later/a_window: nothing has landed. Materialize it first"
+    rows = posts_table([post(1), post(2, impressions=0)])
+    project.lake.write_table("a_window", rows)
+    assert mine.run(project, defs=theirs).success
+    assert mine.given == [rows]
+    assert LaterLake().load(window, pa.Table) == rows
+    assert LaterLake().load(window, pl.DataFrame)["impressions"].to_list() == [None, 0]
+    with pytest.raises(dg.Failure, match="no partitions to choose from"):
+        LaterLake().load(window, pa.Table, start=FIRST)
+
+
+def table_of_posts(project: Project) -> Mapping[str, Any]:
+    """The column schema of posts, as the UI has it."""
+    metadata = tables_of(project.defs)["posts_published"].metadata
+    return {"dagster/column_schema": metadata["dagster/column_schema"]}
+
+
 def test_a_table_whose_columns_nobody_told_is_refused_with_what_to_do(landed: Project) -> None:
     mine = Downstream(pd.DataFrame)
     bare = dg.AssetSpec(["later", "posts_published"]).with_io_manager_key("later_lake")
@@ -265,6 +288,11 @@ def test_a_window_of_ones_own_is_loaded_without_any_run(landed: Project, truth: 
     assert nothing.height == 0
     with pytest.raises(dg.Failure, match="is none of"):
         lake.load(table, dict)
+    assert landed.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
+    rollup = tables_of(landed.defs)["organic_paid_by_publish_day"]
+    assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
+    with pytest.raises(dg.Failure, match="hold all instances"):
+        lake.load(rollup, pa.Table, instance_ids=["007"])
 
 
 def test_an_asset_may_ask_for_the_lake_itself(landed: Project, truth: Truth) -> None:
@@ -285,7 +313,7 @@ def test_tables_are_found_by_their_columns(project: Project) -> None:
     tables = tables_of(project.defs)
     assert list(tables) == sorted(tables)
     spec = tables["posts_published"]
-    known = table_of(spec.key, spec.metadata)
+    known = table_of(spec.key, spec.metadata, is_partitioned=True)
     assert known is not None
     assert schema_of(known.columns).equals(schema_of(POST_COLUMNS))
-    assert table_of(dg.AssetKey("a report"), {}) is None
+    assert table_of(dg.AssetKey("a report"), {}, is_partitioned=False) is None

@@ -13,31 +13,37 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from later_reporting_dagster.lake import Lake, Partition, partition_path
-from later_reporting_dagster.reading import NotInstalled, frame, known_kinds
+from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, partition_path, schema_of
+from later_reporting_dagster.reading import NotInstalled, Table, frame, known_kinds
 from tests.reading.conftest import COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, Row, rows_of
 
 
-def of_pandas(frame: pd.DataFrame) -> list[Row]:
+def of_pandas(frame: pd.DataFrame, names: list[str]) -> list[Row]:
     return [
         {
             name: None if value is pd.NA else value.date() if isinstance(value, pd.Timestamp) else value
             for name, value in row.items()
         }
-        for row in frame[COLUMNS].astype(object).to_dict("records")
+        for row in frame[names].astype(object).to_dict("records")
     ]
 
 
-# Each type, and how its rows are had as plain Python, by that library alone.
-KINDS: dict[type, Callable[[Any], list[Row]]] = {
+# Each type, and how columns of it are had as plain Python, by that library alone.
+KINDS: dict[type, Callable[[Any, list[str]], list[Row]]] = {
     pd.DataFrame: of_pandas,
-    pa.Table: lambda table: table.select(COLUMNS).to_pylist(),
-    ds.Dataset: lambda dataset: dataset.to_table(columns=COLUMNS).to_pylist(),
-    pl.DataFrame: lambda frame: frame.select(COLUMNS).to_dicts(),
-    pl.LazyFrame: lambda frame: frame.select(COLUMNS).collect().to_dicts(),
-    duckdb.DuckDBPyRelation: lambda relation: relation.select(*COLUMNS).to_arrow_table().to_pylist(),
+    pa.Table: lambda table, names: table.select(names).to_pylist(),
+    ds.Dataset: lambda dataset, names: dataset.to_table(columns=names).to_pylist(),
+    pl.DataFrame: lambda frame, names: frame.select(names).to_dicts(),
+    pl.LazyFrame: lambda frame, names: frame.select(names).collect().to_dicts(),
+    duckdb.DuckDBPyRelation: lambda relation, names: relation.select(*names).to_arrow_table().to_pylist(),
 }
 LAZY = (ds.Dataset, pl.LazyFrame, duckdb.DuckDBPyRelation)
+
+
+def rows_in(made: Any, names: list[str] = COLUMNS) -> list[Row]:
+    (kind,) = (kind for kind in KINDS if isinstance(made, kind))
+    return KINDS[kind](made, names)
+
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
 
@@ -55,7 +61,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__m
 def test_it_has_the_rows_of_just_these_partitions_exactly(kind: type, partitions: list[Partition], lake: Lake) -> None:
     loaded = frame(kind, lake, POSTS, partitions)
     assert isinstance(loaded, kind)
-    rows = KINDS[kind](loaded)
+    rows = rows_in(loaded)
     expected = [row for partition in partitions for row in rows_of(partition)]
     assert sorted(map(repr, rows)) == sorted(map(repr, expected))
     if kind not in LAZY:
@@ -64,14 +70,24 @@ def test_it_has_the_rows_of_just_these_partitions_exactly(kind: type, partitions
 
 @every_kind
 def test_a_table_without_partitions_has_the_columns_and_no_rows(kind: type, lake: Lake) -> None:
-    assert KINDS[kind](frame(kind, lake, POSTS, [])) == []
-    assert KINDS[kind](frame(kind, lake, POSTS, [Partition(date(2020, 1, 1), "007")])) == []
+    assert rows_in(frame(kind, lake, POSTS, [])) == []
+    assert rows_in(frame(kind, lake, POSTS, [Partition(date(2020, 1, 1), "007")])) == []
+
+
+@every_kind
+def test_a_table_that_has_no_partitions_is_had_whole_and_without_a_date(kind: type, lake: Lake) -> None:
+    window = Table("window", POST_COLUMNS, is_partitioned=False)
+    columns = COLUMNS[1:]
+    assert rows_in(frame(kind, lake, window, []), columns) == []
+    lake.write_table("window", lake.read(POSTS.name, PARTITIONS[:1], schema=schema_of(POST_COLUMNS)))
+    expected = [{name: row[name] for name in columns} for row in rows_of(PARTITIONS[0])]
+    assert rows_in(frame(kind, lake, window, []), columns) == expected
 
 
 @every_kind
 def test_no_file_of_another_partition_is_opened(kind: type, lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "lake" / partition_path(POSTS.name, PARTITIONS[0])).write_bytes(b"no Parquet")
-    assert len(KINDS[kind](frame(kind, lake, POSTS, PARTITIONS[1:]))) == 3 * len(PARTITIONS[1:])
+    assert len(rows_in(frame(kind, lake, POSTS, PARTITIONS[1:]))) == 3 * len(PARTITIONS[1:])
 
 
 @pytest.mark.parametrize(

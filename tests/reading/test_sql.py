@@ -59,7 +59,19 @@ def test_a_table_that_has_not_landed_is_empty_and_that_is_noted(lake: Lake) -> N
         "SELECT post_id FROM not_landed JOIN posts USING (post_id)", lake, [POSTS, ABSENT], note=notes.append
     )
     assert (table.num_rows, table.schema.types) == (0, [pa.int64()])
-    assert notes == [f"not_landed has no partition in {lake.root}"]
+    assert notes == [f"not_landed has not landed in {lake.root}"]
+
+
+def test_a_table_that_has_no_partitions_is_a_view_too(lake: Lake) -> None:
+    window, absent = (Table(name, POSTS.columns, is_partitioned=False) for name in ("window_of_all", "absent_window"))
+    lake.write_table("window_of_all", posts_table([post(4, impressions=0)]))
+    notes: list[str] = []
+    counts = "SELECT count(*) AS n, (SELECT count(*) FROM absent_window) AS none, sum(impressions) AS sum"
+    table = answer(f"{counts} FROM window_of_all", lake, [POSTS, window, absent], note=notes.append)
+    assert table.to_pylist() == [{"n": 1, "none": 0, "sum": 0}]
+    assert notes == [f"absent_window has not landed in {lake.root}"]
+    described = answer("DESCRIBE absent_window", lake, [window, absent])
+    assert described.column("column_name").to_pylist() == [column.name for column in POSTS.columns]
 
 
 def test_no_partition_is_opened_that_the_query_leaves_out(lake: Lake, tmp_path: Path) -> None:
