@@ -127,13 +127,13 @@ def _blaming(flags: str) -> Iterator[None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="later-reporting-dagster")
 def main() -> None:
-    r"""Later post performance in your lake, organic against paid.
+    """Later post performance in your lake, organic against paid.
 
     \b
     Try it without credentials:   later-reporting demo
     Point it at the real API:     set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
                                   and DAGSTER_HOME, then: later-reporting doctor
-    """
+    """  # noqa: D301 - click reads the character
 
 
 @main.command()
@@ -431,7 +431,7 @@ def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
 @_plain_errors
 def query(sql: str, as_: str, output: str | None, rows: int) -> None:
-    r"""Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
+    """Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
 
     \b
       later-reporting query "show tables"
@@ -439,7 +439,7 @@ def query(sql: str, as_: str, output: str | None, rows: int) -> None:
       later-reporting query "select platform, sum(impressions) from posts_published group by platform"
 
     SQL - reads it from standard input. The lake is only read. Null is `null`, and `""` an empty text.
-    """
+    """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.query import FORMATS, table_lines
     from later_reporting_dagster.definitions import defs
     from later_reporting_dagster.defs.tables import readable

@@ -25,6 +25,7 @@ from tests.lake.test_compaction import (  # noqa: F401
     test_a_table_without_instances_in_its_paths_is_compacted_too,
     test_months_are_read_as_their_daily_files_are,
     test_readers_see_each_row_once_and_no_version_that_was_replaced_while_months_are_restated_and_compacted,
+    test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same,
 )
 from tests.lake.test_lake import (  # noqa: F401
     test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file,
@@ -39,6 +40,7 @@ from tests.lake.test_lake import (  # noqa: F401
     test_partitions_are_listed_sorted_and_by_day,
     test_read_gives_the_partitions_that_exist_in_the_order_asked,
     test_readers_see_the_old_rows_or_the_new_ones_while_writers_replace_them,
+    test_rows_are_read_with_the_day_of_their_partition_when_asked,
     test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows,
     test_the_same_rows_again_change_nothing_not_even_the_facts,
     test_what_is_written_is_read_back_exactly,
