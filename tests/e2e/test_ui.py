@@ -178,7 +178,7 @@ def test_the_report_follows_and_shows_its_pictures(ui: Ui, dagster: DagsterDev, 
     until("the report is written", page.exists, seconds=120)
 
     ui.open_asset("organic_paid_report")
-    expect(ui.page.get_by_role("row", name=f"path {page}")).to_be_visible()
+    expect(ui.page.get_by_role("row", name=re.compile("^path ")).filter(has_text=str(page))).to_be_visible()
     ui.page.get_by_text("[Show Markdown]").click()
     dialog = ui.page.get_by_role("dialog")
     expect(dialog.get_by_role("row", name=re.compile("^Organic impressions [0-9,]+ not available$"))).to_be_visible()
