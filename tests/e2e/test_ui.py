@@ -56,6 +56,7 @@ def backfill(browser: Browser, dagster: DagsterDev, tmp_path_factory: pytest.Tem
     until(
         "the backfill's runs are over",
         lambda: _cells(dagster, "materializedPartitions") | _cells(dagster, "failedPartitions") == done,
+        seconds=180,
     )
     return Backfill(days, address)
 
