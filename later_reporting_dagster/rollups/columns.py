@@ -109,12 +109,14 @@ def sum_columns(metrics: Iterable[Metric] = DOCUMENT_METRICS) -> Iterator[Column
             )
         for metric in channels:
             name = sum_name(metric)
-            yield _number_of_posts(
+            coverage = _number_of_posts(
                 f"{name}_posts",
                 f"Coverage: how many posts {name} is the sum of",
                 computed="Number of posts that report it",
                 made_from=[metric.column],
             )
+            # What was rolled up without a metric has neither column, and reads as one table with what has them.
+            yield coverage if metric in DOCUMENT_METRICS else replace(coverage, nullable=True)
 
 
 def rate_columns() -> Iterator[Column]:
@@ -329,7 +331,8 @@ def is_difference(column: Column) -> bool:
 
 def _over_days(column: Column) -> Column:
     # A number of posts is known where a day is; what is null for another reason says so itself.
-    return column if column.nullable else replace(column, nullable=True, computed=f"{column.computed}; {_NO_DAYS}")
+    is_known = is_number_of_posts(column.name) or not column.nullable
+    return replace(column, nullable=True, computed=f"{column.computed}; {_NO_DAYS}") if is_known else column
 
 
 def _previous(column: Column) -> Column:

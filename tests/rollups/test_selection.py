@@ -152,3 +152,9 @@ def test_what_is_read_is_what_is_summed_and_what_the_document_has() -> None:
     assert rolled_up_schema(DOCUMENT_METRICS).equals(rolled_up_schema(()))
     assert {*rolled_up_schema(METRICS).names} >= {metric.column for metric in METRICS}
     assert replace(DAILY, metrics=METRICS) == DAILY.of(METRICS)
+
+
+def test_what_was_rolled_up_with_fewer_metrics_reads_as_one_table_with_what_has_more() -> None:
+    for table in TABLES:
+        for column in table.of(METRICS).columns:
+            assert column.nullable or column in table.columns
