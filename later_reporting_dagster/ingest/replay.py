@@ -5,7 +5,7 @@ replay finds it there.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,9 +108,7 @@ def replay(lake: Lake, source: Source, *, now: datetime) -> Iterator[Replayed]:
 
 def _read(row: QuarantinedRow, metrics: tuple[Metric, ...]) -> Post | BadRow:
     try:
-        fields = json.loads(row.raw)
-        nested = isinstance(fields, Mapping) and isinstance(fields.get("metrics"), Mapping)
-        return post_from_json(fields, metrics=metrics, nested=nested)
+        return post_from_json(json.loads(row.raw), metrics=metrics)
     except (ValueError, RecursionError) as error:
         return BadRow(reason=f"its raw JSON cannot be read: {error}", raw=row.raw)
 
