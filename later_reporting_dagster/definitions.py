@@ -38,7 +38,8 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
     """All that Dagster shows of this project, shaped by `settings`."""
     sources = (POST_METRICS_DAILY, POSTS_PUBLISHED)
     by_day = (ORGANIC_PAID_DAILY, ORGANIC_PAID_BY_PUBLISH_DAY)
-    rollups = (*by_day, ORGANIC_PAID_WEEKLY, ORGANIC_PAID_MONTHLY)
+    rollups = tuple(rollup.of(settings.metrics) for rollup in (*by_day, ORGANIC_PAID_WEEKLY, ORGANIC_PAID_MONTHLY))
+    windows = tuple(table.of(settings.metrics) for table in BY_WINDOW)
     grid = daily_instance_partitions(settings.start_date)
     spans = {span: span_partitions(span, settings.start_date) for span in {rollup.span for rollup in rollups}}
     due_hour_utc = settings.due_hour_utc
@@ -51,7 +52,7 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
                     for source in sources
                 ),
                 *(rollup_asset(each, partitions_def=spans[each.span], due_hour_utc=due_hour_utc) for each in rollups),
-                windows_assets(due_hour_utc=due_hour_utc),
+                windows_assets(windows, due_hour_utc=due_hour_utc),
                 report_asset(by_day),
             ]
         ),
@@ -59,7 +60,7 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
             *(posts_checks(source, due_hour_utc=due_hour_utc) for source in sources),
             settlement_checks(*sources, settled_after_days=settings.restate_days, due_hour_utc=due_hour_utc),
             *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
-            *(windows_checks(table, due_hour_utc=due_hour_utc) for table in BY_WINDOW),
+            *(windows_checks(table, due_hour_utc=due_hour_utc) for table in windows),
         ],
         resources={"later": LaterReportingResource.from_environment(), LAKE_IO_MANAGER: LaterLake()},
         jobs=[posts_job, rollups_job, weeks_job, months_job, windows_job, report_job, checks_job, compaction],

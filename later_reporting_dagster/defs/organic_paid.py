@@ -4,13 +4,14 @@ Weeks and months read the posts of their days, because a post counts once in the
 tells the days whose posts changed.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
+from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.defs.checks import ROLLUP_CHECKS, checks_of, selected_checks
 from later_reporting_dagster.defs.metadata import column_lineage, table_metadata
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
@@ -32,6 +33,10 @@ class Rollup:
     table: RolledUp
     source: Source
     follows: str | None = None
+
+    def of(self, metrics: Iterable[Metric]) -> "Rollup":
+        """The rollup with the sums of `metrics` beside those of the document's."""
+        return replace(self, table=self.table.of(metrics))
 
     @property
     def asset(self) -> str:

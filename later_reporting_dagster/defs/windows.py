@@ -1,6 +1,6 @@
 """The rollup assets of windows: by campaign, by creator and by platform, each a table as of the newest day there is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,7 +12,7 @@ from later_reporting_dagster.defs.metadata import column_lineage, table_metadata
 from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_tags, when_posts_change
 from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.rollups import BY_WINDOW, RolledUp
+from later_reporting_dagster.rollups import RolledUp
 
 if TYPE_CHECKING:
     from later_reporting_dagster.defs.runs.verdicts import Verdict
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SOURCES = {source.date_basis: source for source in (POST_METRICS_DAILY, POSTS_PUBLISHED)}
 
 
-def windows_assets(*, due_hour_utc: int) -> dg.AssetsDefinition:
+def windows_assets(tables: Sequence[RolledUp], *, due_hour_utc: int) -> dg.AssetsDefinition:
     """All tables of windows, which one step makes, because they read the same posts. Any of them can be made alone.
 
     They follow when any posts changed and nothing that brings posts is under way: not once for each of a backfill's
@@ -41,7 +41,7 @@ def windows_assets(*, due_hour_utc: int) -> dg.AssetsDefinition:
                 automation_condition=when_posts_change(),
                 skippable=True,
             )
-            for table in BY_WINDOW
+            for table in tables
         ],
         can_subset=True,
     )
@@ -51,7 +51,7 @@ def windows_assets(*, due_hour_utc: int) -> dg.AssetsDefinition:
         # Needs Arrow, which the definitions load without.
         from later_reporting_dagster.defs.runs.windows import roll_up_windows
 
-        wanted = [table for table in BY_WINDOW if windows_key(table) in context.selected_asset_keys]
+        wanted = [table for table in tables if windows_key(table) in context.selected_asset_keys]
         yield from roll_up_windows(context, later, tables=wanted, due_hour_utc=due_hour_utc)
 
     return organic_paid_by_window

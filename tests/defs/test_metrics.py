@@ -13,6 +13,7 @@ from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
+from later_reporting_dagster.rollups import BY_PUBLISH_DAY, TABLES
 from tests.conftest import FIRST_DAY, Service, Truth, files
 from tests.defs.conftest import KEYS, QUIETLY, Project, asset_key, failure, values
 
@@ -130,3 +131,37 @@ def test_the_raw_assets_are_shown_with_the_columns_of_the_selection(metrics: Any
         shown = [column.name for column in metadata["dagster/column_schema"].columns]
         assert shown == [column.name for column in post_columns(metrics)]
     assert [column.name for column in POST_COLUMNS] == [column.name for column in post_columns(DOCUMENT_METRICS)]
+
+
+ROLLUP = "organic_paid_by_publish_day"
+ROLLED_UP = f"{ROLLUP}/date={FIRST_DAY}/part-0.parquet"
+
+
+def test_the_rollups_sum_what_the_selection_names(project: Project, service: Service) -> None:
+    service.edited = with_likes
+    assert fetched(project, "all").success
+    assert project.roll_up(ROLLUP, days=[FIRST_DAY]).success
+    before = pq.ParquetFile(project.root / ROLLED_UP).read()
+    assert before.column_names == [column.name for column in BY_PUBLISH_DAY.columns]
+    everything = definitions(LoadSettings(start_date=FIRST_DAY, metrics=METRICS))
+    wide = Project(everything, project.instance, project.root)
+    # What was rolled up with fewer metrics is held against the posts as they are now.
+    assert not wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
+    result = wide.roll_up(ROLLUP, days=[FIRST_DAY])
+    assert wide.verdicts(result)["reconciles_with_raw_rows"]
+    table = pq.ParquetFile(project.root / ROLLED_UP).read()
+    assert table.column_names == [column.name for column in BY_PUBLISH_DAY.of(METRICS).columns]
+    assert table.select(before.column_names).equals(before)
+    posts = pq.ParquetFile(project.root / PATH).read()
+    assert sum(table["organic_likes"].to_pylist()) == sum(posts["likes"].to_pylist()) > 0
+    assert table["organic_likes_posts"].to_pylist() == table["posts"].to_pylist()
+    assert table["paid_likes"].null_count == table.num_rows
+    assert wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
+
+
+def test_every_rollup_is_shown_with_the_sums_of_the_selection() -> None:
+    defs = definitions(LoadSettings(metrics=METRICS))
+    for table in TABLES:
+        metadata = defs.resolve_assets_def(asset_key(table.name)).metadata_by_key[asset_key(table.name)]
+        shown = [column.name for column in metadata["dagster/column_schema"].columns]
+        assert shown == [column.name for column in table.of(METRICS).columns]

@@ -41,7 +41,6 @@ from later_reporting_dagster.rollups import (
     BY_PUBLISH_DAY,
     DAILY,
     GRAIN,
-    ROLLED_UP_SCHEMA,
     Days,
     Span,
     SumOutOfRange,
@@ -50,6 +49,7 @@ from later_reporting_dagster.rollups import (
     organic_paid_by_publish_day,
     organic_paid_daily,
     organic_paid_over_days,
+    rolled_up_schema,
     rows_schema,
     totals_that_differ,
 )
@@ -180,7 +180,7 @@ def verdicts_on_rollup(rollup: Rollup, *, wanted: Set[str], lake: Lake, due_hour
 
 def _read(lake: Lake, rollup: Rollup, partitions: Sequence[Partition]) -> Iterator[_Read]:
     """Reads the posts of each partition's days, one partition after the other."""
-    schema = ROLLED_UP_SCHEMA if rollup.span is Span.DAY else rows_schema(rollup.table)
+    schema = rolled_up_schema(rollup.table.metrics) if rollup.span is Span.DAY else rows_schema(rollup.table)
     spans = [days_of(rollup.span, partition.day) for partition in partitions]
     reads = lake.read_days(rollup.source.asset, [day for days in spans for day in days], schema=schema)
     for partition, days in zip(partitions, spans, strict=True):
