@@ -29,13 +29,15 @@ from later_reporting_dagster.rollups import (
     totals_that_differ,
     window_totals_that_differ,
 )
-from later_reporting_dagster.rollups.columns import CHANGING
 from later_reporting_dagster.rollups.periods import numbered
 from tests.rollups.conftest import COUNTS, MONEY, Row, row, steady
 from tests.rollups.reference import GRAIN, POST_KEY, groups_of, key_of, labels, over_days, windows
 
 # All windows of all tables are computed in each example.
 a_few = settings(steady, max_examples=30)
+
+NAMES = {column.name for column in BY_CAMPAIGN.columns}
+CHANGING = {name for name in NAMES if f"{name}_change" in NAMES}
 
 PERFORMANCE, POST = DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE
 LAST = date(2024, 3, 31)
