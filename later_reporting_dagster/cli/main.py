@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from later_reporting_dagster.cli.text import in_one_line, shown_id
+from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -167,6 +168,10 @@ def main() -> None:
     help="Seconds for which a token is accepted.",
 )  # fmt: skip
 @click.option(
+    "--revision", default="paged", show_default=True, type=click.Choice(["paged", "cursor"]),
+    help="Numbered pages, or cursors and metrics by name.",
+)  # fmt: skip
+@click.option(
     "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY", callback=_listed("FAULTS"),
     help="Do this to so many of the requests, as http-500:0.03; repeatable. `--fault list` says what there is.",
 )  # fmt: skip
@@ -187,6 +192,7 @@ def sandbox(
     requests_per_window: int,
     window: float,
     token_lifetime: int,
+    revision: str,
     faults: tuple[str, ...],
     hostile: tuple[str, ...],
     hostile_instances: bool,
@@ -211,6 +217,7 @@ def sandbox(
         requests_per_window=requests_per_window,
         window_seconds=window,
         token_lifetime_seconds=token_lifetime,
+        revision=REVISIONS[revision],
     )
     world = room.World.up_to(
         _yesterday(),

@@ -32,10 +32,15 @@ from later_reporting_dagster.contract.metrics import (
     names_to_ask_for,
 )
 from later_reporting_dagster.contract.page import (
+    CursorPage,
+    InstancesCursorPage,
     InstancesPage,
+    OtherRevision,
     Page,
     Pagination,
     UnreadablePage,
+    cursor_page_from_body,
+    instances_cursor_page_from_body,
     instances_page_from_body,
     page_from_body,
 )
@@ -50,8 +55,10 @@ from later_reporting_dagster.contract.post import (
 )
 from later_reporting_dagster.contract.problem import Problem
 from later_reporting_dagster.contract.query import PostPerformanceQuery
+from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, REVISIONS, Revision, revision_with
 
 __all__ = [
+    "CURSOR",
     "DEFAULT_PAGE_SIZE",
     "DOCUMENT_METRICS",
     "INSTANCES_PATH",
@@ -60,16 +67,22 @@ __all__ = [
     "MAXIMUM_PAGE_SIZE",
     "MAXIMUM_RANGE_YEARS",
     "METRICS",
+    "METRICS_MEMBER",
+    "PAGED",
     "POSTS_PERFORMANCE_PATH",
+    "REVISIONS",
     "TOKEN_PATH",
     "BadRow",
     "Channel",
     "ContentType",
     "CreatorProfile",
+    "CursorPage",
     "DateBasis",
+    "InstancesCursorPage",
     "InstancesPage",
     "Kind",
     "Metric",
+    "OtherRevision",
     "Page",
     "Pagination",
     "Platform",
@@ -77,10 +90,13 @@ __all__ = [
     "PostPerformanceQuery",
     "Problem",
     "ProblemType",
+    "Revision",
     "SortDirection",
     "SortProperty",
     "UnreadablePage",
+    "cursor_page_from_body",
     "flattener",
+    "instances_cursor_page_from_body",
     "instances_page_from_body",
     "metrics_asked_for",
     "metrics_in",
@@ -91,5 +107,6 @@ __all__ = [
     "platform_of",
     "post_from_json",
     "post_type",
+    "revision_with",
     "years_later",
 ]

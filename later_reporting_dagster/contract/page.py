@@ -1,14 +1,27 @@
-"""One page of an answer: its posts, the rows that cannot be true, and where it stands in the whole."""
+"""One page of an answer: its posts, the rows that cannot be true, and where it stands in the whole.
+
+A page of either revision has the same posts. By number it tells the totals of the whole; by cursor it tells only
+whether there is another page, and each post's metrics lie in an object of their own.
+"""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
-from later_reporting_dagster.contract.post import BadRow, Post, post_from_json, post_type
+from later_reporting_dagster.contract.post import (
+    BadRow,
+    Post,
+    flattener,
+    nested_post_type,
+    post_from_json,
+    post_type,
+)
+from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision, revision_with
 
 
 class Pagination(msgspec.Struct, frozen=True, rename="camel"):
@@ -21,10 +34,18 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The posts of one page as the contract reads them; `rows` of the server = posts + bad rows."""
+    """The posts of one numbered page as the contract reads them; `rows` of the server = posts + bad rows."""
 
     posts: list[Post]
     pagination: Pagination
+    bad_rows: list[BadRow] = []
+
+
+class CursorPage(msgspec.Struct, frozen=True):
+    """The posts of one page that a cursor leads to, and the cursor of the next one; None where there is none [C]."""
+
+    posts: list[Post]
+    next_cursor: str | None
     bad_rows: list[BadRow] = []
 
 
@@ -35,65 +56,156 @@ class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class InstancesPage(msgspec.Struct, frozen=True):
-    """One page of `GET /v2/instances` [D]."""
+    """One numbered page of `GET /v2/instances` [D]."""
 
     data: InstancesData
     pagination: Pagination
+
+
+class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):
+    """One page of `GET /v2/instances` that a cursor leads to [C]."""
+
+    data: InstancesData
+    next_cursor: str | None
 
 
 class UnreadablePage(ValueError):  # noqa: N818 - named for what it is
     """The body is not a page of the contract at all: cut off, HTML, or another envelope."""
 
 
+class OtherRevision(UnreadablePage):
+    """The body is a page of the other revision: `revision`."""
+
+    def __init__(self, message: str, *, revision: Revision) -> None:
+        super().__init__(message)
+        self.revision = revision
+
+
+Metrics = tuple[Metric, ...]
+
+
 @lru_cache
-def _exact_page(metrics: tuple[Metric, ...], /) -> "msgspec.json.Decoder[Any]":
+def _exact_page(metrics: Metrics, /) -> "msgspec.json.Decoder[Any]":
     fields = [("data", list[post_type(metrics)]), ("pagination", Pagination)]  # type: ignore[misc]
     return msgspec.json.Decoder(msgspec.defstruct("ExactPage", fields))
 
 
+@lru_cache
+def _exact_cursor_page(metrics: Metrics, /) -> "tuple[msgspec.json.Decoder[Any], Callable[[Any], Post]]":
+    fields = [("data", list[nested_post_type(metrics)]), ("next_cursor", str | None)]  # type: ignore[misc]
+    return msgspec.json.Decoder(msgspec.defstruct("ExactCursorPage", fields, rename="camel")), flattener(metrics)
+
+
 _NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
+_Envelope = TypeVar("_Envelope")
 
-def page_from_body(body: bytes, *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS) -> Page:
-    """Reads a page. Rows that the contract does not foresee are read one by one and cost only themselves.
+
+def page_from_body(body: bytes, *, metrics: Metrics = DOCUMENT_METRICS) -> Page:
+    """Reads a numbered page. Rows that the contract does not foresee are read one by one and cost only themselves.
 
     What comes beside `metrics`, which were asked for, is kept as an unknown field is.
 
     Raises:
+        OtherRevision: it is a page of cursors.
         UnreadablePage: the body as a whole cannot be read.
     """
     try:
         exact = _exact_page(metrics).decode(body)
     except _NOT_DECODABLE:
-        return _page_row_by_row(body, metrics)
-    # An instant with an offset is made UTC there; `extra` is ours to write and never the server's.
-    if not all(post.post_date.tzinfo is UTC and post.extra is None for post in exact.data):
-        return _page_row_by_row(body, metrics)
-    return Page(posts=exact.data, pagination=exact.pagination)
+        exact = None
+    if exact is not None and _are_exact(exact.data):
+        return Page(posts=exact.data, pagination=exact.pagination)
+    posts, bad_rows, document = _row_by_row(body, PAGED, metrics)
+    return Page(posts=posts, pagination=_member(document, PAGED, Pagination), bad_rows=bad_rows)
+
+
+def cursor_page_from_body(body: bytes, *, metrics: Metrics = DOCUMENT_METRICS) -> CursorPage:
+    """Reads a page of cursors, as `page_from_body` a numbered one. A metric that is not there is not available.
+
+    Raises:
+        OtherRevision: it is a numbered page.
+        UnreadablePage: the body as a whole cannot be read, or does not say whether there is another page.
+    """
+    decoder, flattened = _exact_cursor_page(metrics)
+    try:
+        exact = decoder.decode(body)
+    except _NOT_DECODABLE:
+        exact = None
+    if exact is not None and exact.next_cursor != "" and _are_exact(exact.data):
+        return CursorPage(posts=[flattened(post) for post in exact.data], next_cursor=exact.next_cursor)
+    posts, bad_rows, document = _row_by_row(body, CURSOR, metrics)
+    return CursorPage(posts=posts, next_cursor=_cursor_in(document), bad_rows=bad_rows)
 
 
 def instances_page_from_body(body: bytes) -> InstancesPage:
-    """Reads a page of instance ids.
+    """Reads a numbered page of instance ids.
 
     Raises:
+        OtherRevision: it is a page of cursors.
         UnreadablePage: the body is not one.
     """
+    return _instances_page(body, PAGED, InstancesPage)
+
+
+def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
+    """Reads a page of instance ids that has a cursor.
+
+    Raises:
+        OtherRevision: it is a numbered page.
+        UnreadablePage: the body is not one.
+    """
+    page = _instances_page(body, CURSOR, InstancesCursorPage)
+    if page.next_cursor == "":
+        raise UnreadablePage("not a page of instances: its cursor is empty")
+    return page
+
+
+def _instances_page(body: bytes, revision: Revision, page: type[_Envelope]) -> _Envelope:
     try:
-        return msgspec.json.decode(body, type=InstancesPage)
+        return msgspec.json.decode(body, type=page)
     except _NOT_DECODABLE as error:
+        _refuse_the_other(body, revision, what="instances")
         raise UnreadablePage(f"not a page of instances: {error}") from None
 
 
-def _page_row_by_row(body: bytes, metrics: tuple[Metric, ...]) -> Page:
+def _are_exact(posts: Sequence[Post]) -> bool:
+    """Whether posts are just as decoded: an instant with an offset is made UTC elsewhere; `extra` is ours to write."""
+    return all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
+
+
+def _row_by_row(body: bytes, revision: Revision, metrics: Metrics) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
+    _refuse_the_other(body, revision, what="posts")
     try:
-        document: Any = json.loads(body)
-        rows: list[Any] = msgspec.convert(document["data"], list)
-        pagination = msgspec.convert(document["pagination"], Pagination)
-        read = [post_from_json(row, metrics=metrics) for row in rows]
+        document: dict[str, Any] = msgspec.convert(json.loads(body), dict)
+        rows = msgspec.convert(document["data"], list)
+        found = [post_from_json(row, metrics=metrics, nested=revision.nests_metrics) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
-    return Page(
-        posts=[row for row in read if not isinstance(row, BadRow)],
-        pagination=pagination,
-        bad_rows=[row for row in read if isinstance(row, BadRow)],
-    )
+    posts = [row for row in found if not isinstance(row, BadRow)]
+    return posts, [row for row in found if isinstance(row, BadRow)], document
+
+
+def _member(document: Mapping[str, Any], revision: Revision, kind: type[_Envelope]) -> _Envelope:
+    try:
+        return msgspec.convert(document[revision.envelope], kind)
+    except (ValueError, KeyError) as error:
+        raise UnreadablePage(f"not a page of posts: {error}") from None
+
+
+def _cursor_in(document: Mapping[str, Any]) -> str | None:
+    cursor: str | None = _member(document, CURSOR, str | None)  # type: ignore[arg-type]
+    if cursor == "":
+        raise UnreadablePage("not a page of posts: its cursor is empty")
+    return cursor
+
+
+def _refuse_the_other(body: bytes, revision: Revision, *, what: str) -> None:
+    """Tells a page of the other revision from one that cannot be read at all."""
+    try:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except _NOT_DECODABLE:
+        return
+    found = revision_with(members)
+    if "data" in members and found is not None and found is not revision:
+        raise OtherRevision(f"not a page of {what} of the revision {revision}, but one of {found}", revision=found)

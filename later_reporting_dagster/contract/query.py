@@ -24,16 +24,19 @@ from later_reporting_dagster.contract.limits import (
     POSTS_PERFORMANCE_PATH,
     years_later,
 )
+from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS
+from later_reporting_dagster.contract.revision import METRICS_MEMBER, PAGED, Revision
 
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostPerformanceQuery:
-    """Every parameter of the document. Both dates are UTC days and inclusive; an empty tuple means *all*.
+    """Every parameter of both revisions. Both dates are UTC days and inclusive; an empty tuple means *all*.
 
-    `metrics` are the API's names in the order of the metric table; none means those of the document. By number they
-    are not asked for: the document has no such parameter.
+    `metrics` are the API's names in the order of the metric table; none means those of the document. They are asked
+    for by cursor alone: by number, all that there are come unasked. `page_number` is the place by number, `cursor` the
+    one by cursor, where None is the first page.
 
     Raises:
         ValueError: a bound of the document is broken; the message names the parameter and the bound.
@@ -48,6 +51,7 @@ class PostPerformanceQuery:
     date_basis: DateBasis = DateBasis.POST_DATE
     page_size: int = DEFAULT_PAGE_SIZE
     page_number: int = 1
+    cursor: str | None = None
     metrics: tuple[str, ...] = ()
     sort_property: SortProperty | None = None
     sort_direction: SortDirection | None = None
@@ -72,10 +76,11 @@ class PostPerformanceQuery:
         """The same question, asked for another page."""
         return replace(self, page_number=number)
 
-    def parameters(self) -> list[tuple[str, str]]:
-        """The query string's pairs, arrays as repeated keys: the one form in which a value may hold a comma.
+    def question(self) -> list[tuple[str, str]]:
+        """What is asked, as the query string's pairs, whichever page, order, metrics and revision it is asked by.
 
-        A lone id with a comma is sent twice, because `p=a,b` alone reads as two values.
+        Arrays are repeated keys: the one form in which a value may hold a comma. A lone id with a comma is there
+        twice, because `p=a,b` alone reads as two values.
         """
         pairs = [("startDate", self.start_date.isoformat()), ("endDate", self.end_date.isoformat())]
         lone_with_comma = len(self.instance_ids) == 1 and "," in self.instance_ids[0]
@@ -83,11 +88,20 @@ class PostPerformanceQuery:
         pairs += [("campaignIds", str(campaign_id)) for campaign_id in self.campaign_ids]
         pairs += [("platform", platform.value) for platform in self.platforms]
         pairs += [("contentType", content_type.value) for content_type in self.content_types]
-        pairs += [
-            ("dateBasis", self.date_basis.value),
-            ("pageSize", str(self.page_size)),
-            ("pageNumber", str(self.page_number)),
-        ]
+        pairs.append(("dateBasis", self.date_basis.value))
+        return pairs
+
+    def parameters(self, revision: Revision = PAGED) -> list[tuple[str, str]]:
+        """The query string's pairs, as a revision takes them."""
+        pairs = self.question()
+        if revision.nests_metrics:
+            # No name holds a comma, and there may be dozens of them.
+            names = self.metrics or tuple(metric.api_name for metric in DOCUMENT_METRICS)
+            pairs.append((METRICS_MEMBER, ",".join(names)))
+        pairs.append((revision.size_parameter, str(self.page_size)))
+        place = self.page_number if revision.has_totals else self.cursor
+        if place is not None:
+            pairs.append((revision.place_parameter, str(place)))
         if self.sort_property is not None:
             pairs.append(("sortProperty", self.sort_property.value))
         if self.sort_direction is not None:
@@ -95,8 +109,8 @@ class PostPerformanceQuery:
         return pairs
 
     @classmethod
-    def from_query_string(cls, query_string: str) -> Self:
-        """Reads a query back, from any of the document's three array forms: `p=a,b`, `p=a&p=b`, `p[]=a&p[]=b`.
+    def from_query_string(cls, query_string: str, revision: Revision = PAGED) -> Self:
+        """Reads a query back, from any of the three array forms: `p=a,b`, `p=a&p=b`, `p[]=a&p[]=b`.
 
         Raises:
             ValueError: a parameter is unknown, missing, repeated where one is due, or out of bounds.
@@ -124,6 +138,7 @@ class PostPerformanceQuery:
                 raise ValueError(f"{name} is YYYY-MM-DD, not {value}")
             return read
 
+        place = single(revision.place_parameter)
         sort_property = single("sortProperty")
         sort_direction = single("sortDirection")
         query = cls(
@@ -134,8 +149,10 @@ class PostPerformanceQuery:
             platforms=_named(Platform, many("platform")),
             content_types=_named(ContentType, many("contentType")),
             date_basis=DateBasis(single("dateBasis") or DateBasis.POST_DATE),
-            page_size=int(single("pageSize") or DEFAULT_PAGE_SIZE),
-            page_number=int(single("pageNumber") or 1),
+            page_size=int(single(revision.size_parameter) or DEFAULT_PAGE_SIZE),
+            page_number=int(place or 1) if revision.has_totals else 1,
+            cursor=None if revision.has_totals else place,
+            metrics=many(METRICS_MEMBER) if revision.nests_metrics else (),
             sort_property=SortProperty(sort_property) if sort_property else None,
             sort_direction=SortDirection(sort_direction) if sort_direction else None,
         )

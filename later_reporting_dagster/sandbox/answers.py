@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
-from later_reporting_dagster.contract.metrics import METRICS
+from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, METRICS
+from later_reporting_dagster.contract.revision import METRICS_MEMBER
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES, IntArray, World
 
@@ -36,10 +37,14 @@ def matching_rows(world: World, question: Question) -> IntArray:
 
 
 def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str, Any]]:
-    """Posts as the document's sample shows them [S]: the same names in the same order, whole numbers without `.0`."""
+    """Posts as the document's sample shows them [S]: the same names in the same order, whole numbers without `.0`.
+
+    Metrics that are asked for by name and that the document does not have follow; null where the world has none.
+    """
     posts = world.posts
     metrics = {name: _shown(name, values) for name, values in _metrics(world, question, rows).items()}
     published = np.datetime_as_string(posts.published_ms[rows].astype("datetime64[ms]"), unit="ms").tolist()
+    further = [name for name in question.metrics or () if name not in _OF_THE_DOCUMENT]
     answer = []
     for place, row in enumerate(rows.tolist()):
         instance_id = world.instance_ids[posts.instance[row]]
@@ -69,12 +74,29 @@ def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str,
                 "postDate": f"{published[place]}Z",
                 "postId": post_id,
             }
+            | {name: metrics[name][place] if name in metrics else None for name in further}
         )
     return answer
 
 
-def envelope(data: object, *, page: PageRequest, total: int) -> dict[str, Any]:
-    """What surrounds a page's data [S]. A page past the end has no data and the true totals."""
+def nested(row: Any, question: Question) -> Any:
+    """A row as the question's revision has it: where metrics are asked for by name, they lie in an object [C]."""
+    if question.metrics is None or not isinstance(row, dict):
+        return row
+    outer = {
+        name: value for name, value in row.items() if name not in _OF_THE_DOCUMENT and name not in question.metrics
+    }
+    return outer | {METRICS_MEMBER: {name: row[name] for name in question.metrics if name in row}}
+
+
+def envelope(data: object, *, page: PageRequest, total: int, next_start: int | None = None) -> dict[str, Any]:
+    """What surrounds a page's data. A numbered page past the end has no data and the true totals [S].
+
+    `next_start` is where the next page begins that a cursor leads to; None where that is after this one's size [C].
+    """
+    if not page.revision.has_totals:
+        following = page.start + page.size if next_start is None else next_start
+        return {"data": data, "nextCursor": page.cursor_to(following) if following < total else None}
     return {
         "data": data,
         "pagination": {
@@ -88,11 +110,12 @@ def envelope(data: object, *, page: PageRequest, total: int) -> dict[str, Any]:
 
 def answerer(world: World) -> Callable[[Question, PageRequest], dict[str, Any]]:
     """Answers pages; the order of rows of the latest questions is kept, so that a walk sorts once and not per page."""
-    recent = lru_cache(maxsize=32)(lambda question: matching_rows(world, question))
+    recent = lru_cache(maxsize=256)(lambda question: matching_rows(world, question))
 
     def answer(question: Question, page: PageRequest) -> dict[str, Any]:
         rows = recent(question)
-        return envelope(rendered(world, question, rows[page.rows]), page=page, total=len(rows))
+        shown = [nested(row, question) for row in rendered(world, question, rows[page.rows])]
+        return envelope(shown, page=page, total=len(rows))
 
     return answer
 
@@ -133,6 +156,7 @@ def _recorded_days(world: World, question: Question) -> tuple[int, int]:
     return question.start.toordinal(), min(question.end, world.last_day).toordinal()
 
 
+_OF_THE_DOCUMENT = frozenset(metric.api_name for metric in DOCUMENT_METRICS)
 _COUNTS = frozenset(metric.api_name for metric in METRICS if metric.kind.is_whole)
 
 

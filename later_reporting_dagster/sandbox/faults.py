@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.sandbox.answers import envelope, matching_rows, rendered
+from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
+from later_reporting_dagster.sandbox.answers import envelope, matching_rows, nested, rendered
 from later_reporting_dagster.sandbox.chances import checked_chances, drawn
 from later_reporting_dagster.sandbox.hostile import HostileRows
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question
-from later_reporting_dagster.sandbox.problems import problem
+from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem
 from later_reporting_dagster.sandbox.service import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.world import IntArray, World
 
@@ -51,6 +52,7 @@ class FaultSettings:
         huge_bytes: Size of a huge body.
         redirect_to: Where a redirect leads.
         changes: How many posts at most arrive, and how many vanish, while the sandbox runs.
+        switches: How often at most the service begins to speak the other revision.
     """
 
     retry_after_seconds: int = 1
@@ -58,6 +60,7 @@ class FaultSettings:
     huge_bytes: int = 200 * 2**20
     redirect_to: str = "http://127.0.0.1:9/"
     changes: int = 20
+    switches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +107,32 @@ class WireFault:
     change: Callable[[Answer, Circumstances], Answer]
     routes: tuple[str, ...] = (TOKEN_PATH, INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
     refuses: bool = False
+    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
 
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """Answers a page of posts otherwise; None when it cannot with this page, which is then answered as it is due."""
+    """Answers a page of posts otherwise; None when it cannot with this page, which is then answered as it is due.
+
+    `revisions` are those whose pages can be so.
+    """
 
     name: str
     description: str
     change: Callable[["AskedPage"], Document | None]
+    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
 
 
-Fault = WireFault | PageFault
+@dataclass(frozen=True, slots=True)
+class RevisionFault:
+    """From the request that draws it on, the service speaks the other revision."""
+
+    name: str
+    description: str
+    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
+
+
+Fault = WireFault | PageFault | RevisionFault
 
 
 class FaultySandbox:
@@ -159,13 +176,20 @@ class FaultySandbox:
         self._seed = seed
         self._settings = settings or FaultSettings()
         self._options = options or SandboxOptions()
+        self._revision = self._options.revision
+        self._switches = 0
         self._clock = clock
         self._sleep = sleep
         self._hostile = HostileRows(hostile or {}, seed=seed)
         late_seed = seed if {"post-inserted", "post-exchanged"} & self._faults.keys() else None
         self._posts = ServedPosts(world, alter=self._hostile, late_seed=late_seed)
         self._app: ASGIApp = create_app(
-            world, options=self._options, clock=clock, sleep=sleep, answer=self._answer_page
+            world,
+            options=self._options,
+            clock=clock,
+            sleep=sleep,
+            answer=self._answer_page,
+            revision=lambda: self._revision,
         )
         self._times_asked: Counter[str] = Counter()
         self._revoked: set[str] = set()
@@ -186,6 +210,8 @@ class FaultySandbox:
         path = scope["path"]
         fault, random = self._drawn(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
         _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
+        if isinstance(fault, RevisionFault) and path != TOKEN_PATH:
+            self._switch(fault)
         befallen = isinstance(fault, WireFault) and path in fault.routes
         if not befallen and path != TOKEN_PATH:
             await self._app(scope, receive, send)
@@ -208,10 +234,20 @@ class FaultySandbox:
         name = drawn(self._faults, random)
         return FAULTS[name] if name else None, random
 
+    def _switch(self, fault: RevisionFault) -> None:
+        if self._switches < self._settings.switches:
+            self._revision = next(each for each in REVISIONS.values() if each is not self._revision)
+            self._switches += 1
+            self.injected[fault.name] += 1
+
     def _answer_page(self, question: Question, page: PageRequest) -> Document:
-        if drawn_fault := _drawn_page_fault.get():
+        if (drawn_fault := _drawn_page_fault.get()) and page.revision in drawn_fault[0].revisions:
             fault, random = drawn_fault
-            answer = fault.change(AskedPage(self._posts, question, page, random, self._settings))
+            try:
+                answer = fault.change(AskedPage(self._posts, question, page, random, self._settings))
+            except Refusal:
+                self.injected[fault.name] += 1
+                raise
             if answer is not None:
                 self.injected[fault.name] += 1
                 return answer
@@ -308,13 +344,22 @@ class ServedPosts:
         return ever[~(self._late[ever] | self._vanished[ever])]
 
     def page(self, question: Question, page: PageRequest) -> Document:
-        """A page as it is due."""
-        return self.page_of(question, page, self.rows(question))
+        """A page as it is due. What comes or goes meanwhile moves no place that a cursor leads to."""
+        if page.revision.has_totals:
+            return self.page_of(question, page, self.rows(question))
+        ever = self._ever(question)
+        places = np.flatnonzero(~(self._late[ever] | self._vanished[ever]))
+        places = places[places >= page.start]
+        here, after = places[: page.size], places[page.size :]
+        following = int(after[0]) if len(after) else len(ever)
+        return envelope(self._shown(question, ever[here]), page=page, total=len(ever), next_start=following)
 
     def page_of(self, question: Question, page: PageRequest, rows: IntArray) -> Document:
         """A page of `rows`."""
-        shown = [self._alter(row) for row in rendered(self._world, question, rows[page.rows])]
-        return envelope(shown, page=page, total=len(rows))
+        return envelope(self._shown(question, rows[page.rows]), page=page, total=len(rows))
+
+    def _shown(self, question: Question, rows: IntArray) -> list[Any]:
+        return [nested(self._alter(row), question) for row in rendered(self._world, question, rows)]
 
     def days(self, rows: IntArray) -> IntArray:
         """The days on which posts were published, as ordinals."""
@@ -419,9 +464,9 @@ def _without_pagination(asked: AskedPage) -> Document:
 
 
 def _previous_rows(asked: AskedPage) -> Document | None:
-    if asked.page.number == 1 or not asked.as_due()["data"]:
+    if asked.page.start == 0 or not asked.as_due()["data"]:
         return None
-    previous = asked.posts.page(asked.question, replace(asked.page, number=asked.page.number - 1))
+    previous = asked.posts.page(asked.question, replace(asked.page, start=max(0, asked.page.start - asked.page.size)))
     return asked.as_due() | {"data": previous["data"]}
 
 
@@ -454,9 +499,33 @@ def _with_row_of_another_instance(asked: AskedPage) -> Document | None:
 
 def _short(asked: AskedPage) -> Document | None:
     due = asked.as_due()
-    if asked.page.number >= due["pagination"]["totalPages"]:
+    if _is_last(asked.page, due):
         return None
     return due | {"data": due["data"][: asked.random.randrange(len(due["data"]))]}
+
+
+def _is_last(page: PageRequest, due: Document) -> bool:
+    return page.number >= due["pagination"]["totalPages"] if page.revision.has_totals else due["nextCursor"] is None
+
+
+def _without_cursor(asked: AskedPage) -> Document:
+    return {"data": asked.as_due()["data"]}
+
+
+def _with_its_own_cursor(asked: AskedPage) -> Document | None:
+    due = asked.as_due()
+    return None if _is_last(asked.page, due) else due | {"nextCursor": asked.page.cursor_to(asked.page.start)}
+
+
+def _without_what_follows(asked: AskedPage) -> Document | None:
+    due = asked.as_due()
+    return None if _is_last(asked.page, due) else due | {"nextCursor": None}
+
+
+def _refused_cursor(asked: AskedPage) -> Document | None:
+    if asked.page.start == 0:
+        return None
+    raise invalid("nextCursor is invalid, has expired, or belongs to a query with other parameters")
 
 
 def _after_an_arrival(asked: AskedPage) -> Document | None:
@@ -576,23 +645,43 @@ FAULTS: Mapping[str, Fault] = {
             lambda answer, _: _encoded(answer, _brotli(answer.body), "br"),
         ),
         WireFault("gzip-cut", "a gzip body that is cut off", _gzip_cut),
-        PageFault("pagination-missing", "a page without `pagination`", _without_pagination),
+        PageFault("pagination-missing", "a page without `pagination`", _without_pagination, revisions=(PAGED,)),
         PageFault(
-            "total-too-high", "totalItems is one more", lambda asked: _with_total(asked, lambda total, _: total + 1)
+            "total-too-high",
+            "totalItems is one more",
+            lambda asked: _with_total(asked, lambda total, _: total + 1),
+            revisions=(PAGED,),
         ),
         PageFault(
-            "total-too-low", "totalItems is one less", lambda asked: _with_total(asked, lambda total, _: total - 1)
+            "total-too-low",
+            "totalItems is one less",
+            lambda asked: _with_total(asked, lambda total, _: total - 1),
+            revisions=(PAGED,),
         ),
         PageFault(
             "total-without-last-page",
             "totalItems leaves out the last page, if it is not the only one",
             lambda asked: _with_total(asked, lambda total, size: (total - 1) // size * size or total),
+            revisions=(PAGED,),
         ),
         PageFault(
             "total-changing",
             "totalItems is more by another number in each answer",
             lambda asked: _with_total(asked, lambda total, _: total + asked.random.randint(1, 9)),
+            revisions=(PAGED,),
         ),
+        PageFault("cursor-missing", "a page without `nextCursor`", _without_cursor, revisions=(CURSOR,)),
+        PageFault(
+            "cursor-repeated", "nextCursor leads to the same page again", _with_its_own_cursor, revisions=(CURSOR,)
+        ),
+        PageFault(
+            "cursor-null-early",
+            "nextCursor is null on a page that is not the last",
+            _without_what_follows,
+            revisions=(CURSOR,),
+        ),  # fmt: skip
+        PageFault("cursor-expired", "400 for a cursor, as if it had expired", _refused_cursor, revisions=(CURSOR,)),
+        RevisionFault("switch-revision", "from then on the service speaks the other revision, once"),
         PageFault("page-repeated", "a page has the rows of the one before it", _previous_rows),
         PageFault(
             "post-inserted", "a post arrives, up to 20 in all; until then a few are held back", _after_an_arrival

@@ -1,4 +1,4 @@
-"""The sandbox's own reading of a query string.
+"""The sandbox's own reading of a query string, strict in either revision: a parameter of the other one is refused.
 
 It shares the contract's constants but none of its parsers: a misreading shared by both sides would pass every test.
 """
@@ -27,6 +27,9 @@ from later_reporting_dagster.contract.limits import (
     MAXIMUM_PAGE_SIZE,
     MAXIMUM_RANGE_YEARS,
 )
+from later_reporting_dagster.contract.metrics import METRICS
+from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, Revision
+from later_reporting_dagster.sandbox import cursors
 from later_reporting_dagster.sandbox.problems import Refusal, invalid
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -38,22 +41,41 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of an answer is wanted; `number` counts from 1."""
+    """Which page of an answer is wanted.
 
-    number: int
+    Attributes:
+        start: How many rows of the whole answer stand before it.
+        size: How many rows it may have.
+        revision: How it is asked for, and is to be answered.
+        belongs_to: The query that its cursors are good for.
+    """
+
+    start: int
     size: int
+    revision: Revision = PAGED
+    belongs_to: str = ""
+
+    @property
+    def number(self) -> int:
+        """Its place among numbered pages, counted from 1."""
+        return self.start // self.size + 1
 
     @property
     def rows(self) -> slice:
         """Where the page lies in the whole answer."""
-        return slice((self.number - 1) * self.size, self.number * self.size)
+        return slice(self.start, self.start + self.size)
+
+    def cursor_to(self, start: int) -> str:
+        """A cursor to the page of the same query that begins there."""
+        return cursors.issue(start, belongs_to=self.belongs_to)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """What is asked of the posts, whatever the page. Hashable: one order of rows serves all its pages.
 
-    Both days are inclusive; None means that the parameter was not given, hence *all*.
+    Both days are inclusive; None means that the parameter was not given, hence *all*. `metrics` are those that are
+    asked for by name, None where the revision has no such parameter.
     """
 
     start: date
@@ -65,10 +87,11 @@ class Question:
     basis: DateBasis
     sort_property: SortProperty
     sort_direction: SortDirection
+    metrics: tuple[str, ...] | None = None
 
 
-def read_posts_query(query_string: str) -> tuple[Question, PageRequest]:
-    """Reads the query string of `GET /v2/posts/performance`.
+def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Question, PageRequest]:
+    """Reads the query string of `GET /v2/posts/performance`, as a revision takes it.
 
     Raises:
         Refusal: 400 `ANL_00400`, or `ANL_00422` for a `sortProperty` that is not in the list.
@@ -84,8 +107,9 @@ def read_posts_query(query_string: str) -> tuple[Question, PageRequest]:
         basis=_choice(DateBasis, "dateBasis", given.one("dateBasis"), default=DateBasis.POST_DATE),
         sort_property=_sort_property(given.one("sortProperty")),
         sort_direction=_choice(SortDirection, "sortDirection", given.one("sortDirection"), default=SortDirection.DESC),
+        metrics=_metrics(given.many(METRICS_MEMBER)) if revision.nests_metrics else None,
     )
-    page = _page(given)
+    page = _page(given, revision, question)
     given.refuse_the_rest()
     if question.end < question.start:
         raise invalid("endDate must not be before startDate")
@@ -97,14 +121,14 @@ def read_posts_query(query_string: str) -> tuple[Question, PageRequest]:
     return question, page
 
 
-def read_page_query(query_string: str) -> PageRequest:
-    """Reads the query string of `GET /v2/instances`, which takes only `pageSize` and `pageNumber`.
+def read_page_query(query_string: str, revision: Revision = PAGED) -> PageRequest:
+    """Reads the query string of `GET /v2/instances`, which takes only the parameters of a page.
 
     Raises:
         Refusal: 400 `ANL_00400`.
     """
     given = _Given(query_string)
-    page = _page(given)
+    page = _page(given, revision, "instances")
     given.refuse_the_rest()
     return page
 
@@ -152,11 +176,32 @@ def _day(name: str, value: str | None) -> date:
     raise invalid(f"{name} must be a day as YYYY-MM-DD")
 
 
-def _page(given: _Given) -> PageRequest:
-    return PageRequest(
-        number=_bounded("pageNumber", given.one("pageNumber"), default=1, maximum=MAXIMUM_PAGE_NUMBER),
-        size=_bounded("pageSize", given.one("pageSize"), default=DEFAULT_PAGE_SIZE, maximum=MAXIMUM_PAGE_SIZE),
+def _page(given: _Given, revision: Revision, question: object) -> PageRequest:
+    place = given.one(revision.place_parameter)
+    size = _bounded(
+        revision.size_parameter,
+        given.one(revision.size_parameter),
+        default=DEFAULT_PAGE_SIZE,
+        maximum=MAXIMUM_PAGE_SIZE,
     )
+    if revision is CURSOR:
+        belongs_to = f"{question} by {size}"
+        start = 0 if place is None else cursors.read(place, belongs_to=belongs_to)
+        return PageRequest(start, size, revision, belongs_to)
+    number = _bounded(revision.place_parameter, place, default=1, maximum=MAXIMUM_PAGE_NUMBER)
+    return PageRequest((number - 1) * size, size, revision)
+
+
+def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:
+    known = [metric.api_name for metric in METRICS]
+    if names is None:
+        raise invalid(f"{METRICS_MEMBER} is required, of {', '.join(known)}")
+    if strangers := set(names) - set(known):
+        raise invalid(
+            f"{METRICS_MEMBER} not supported for these filters: {', '.join(sorted(strangers))};"
+            f" supported are {', '.join(known)}"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def _bounded(name: str, value: str | None, *, default: int, maximum: int) -> int:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
+from later_reporting_dagster.contract.revision import PAGED, Revision
 from later_reporting_dagster.sandbox.answers import answerer, envelope
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question, read_page_query, read_posts_query
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
@@ -42,6 +43,7 @@ class SandboxOptions:
         requests_per_window: Requests that one IP address may make in any window [D]: 120.
         window_seconds: Length of the window, which slides [D]: 60.
         token_lifetime_seconds: From a token's `iat` to its `exp` [D]: twelve hours.
+        revision: How lists are asked for and answered.
     """
 
     client_id: str = "sandbox-client"
@@ -51,6 +53,7 @@ class SandboxOptions:
     requests_per_window: int = 120
     window_seconds: float = 60.0
     token_lifetime_seconds: int = 43_200
+    revision: Revision = PAGED
 
     @property
     def rate_limit_headers(self) -> dict[str, str]:
@@ -71,6 +74,7 @@ def create_app(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     middleware: Sequence[Middleware] = (),
     answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
+    revision: Callable[[], Revision] | None = None,
 ) -> Starlette:
     """The service over `world`, as an ASGI application.
 
@@ -82,6 +86,7 @@ def create_app(
         middleware: Put between the rate limit and the routes: what it answers or breaks has been counted already,
             and carries the rate-limit headers.
         answer: Answers a page of posts; None: from the world, as documented.
+        revision: The one in force when a request comes; None: that of the options.
 
     Raises:
         ValueError: the scope names an instance that the world does not have.
@@ -92,6 +97,7 @@ def create_app(
         raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
     issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
     answer_page = answer or answerer(world)
+    revision_now = revision or (lambda: options.revision)
 
     async def token(request: Request) -> Response:
         try:
@@ -105,12 +111,12 @@ def create_app(
 
     async def instances(request: Request) -> Response:
         authorize(request)
-        page = read_page_query(_query_string(request))
+        page = read_page_query(_query_string(request), revision_now())
         return _json(envelope({"instanceIds": scope[page.rows]}, page=page, total=len(scope)))
 
     async def posts_performance(request: Request) -> Response:
         authorize(request)
-        question, page = read_posts_query(_query_string(request))
+        question, page = read_posts_query(_query_string(request), revision_now())
         if forbidden := set(question.instance_ids or ()) - set(scope):
             detail = f"these credentials do not reach {', '.join(sorted(forbidden))}"
             raise Refusal(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)

@@ -1,6 +1,8 @@
-"""`openapi.yaml` says what the contract says, and the sandbox does what `openapi.yaml` says."""
+"""The OpenAPI documents say what the contract says, and the sandbox does what they say, in either revision."""
 
 import copy
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from importlib.resources import files
 from typing import Any
@@ -16,6 +18,7 @@ from schemathesis.core.failures import FailureGroup
 from later_reporting_dagster import contract
 from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
+    METRICS,
     ContentType,
     DateBasis,
     Platform,
@@ -23,7 +26,8 @@ from later_reporting_dagster.contract import (
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, running_sandbox
+from tests.sandbox.conftest import UNHURRIED
 from tests.sandbox.test_document import SAMPLE
 
 PATH = files(contract).joinpath("openapi.yaml")
@@ -32,9 +36,25 @@ SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATION = DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
 
 
+def document_by_cursor() -> dict[str, Any]:
+    """The other revision's document in one piece, with what it refers to in the first."""
+    text = files(contract).joinpath("openapi-cursor.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = yaml.safe_load(text.replace("openapi.yaml#", "#"))
+    document["paths"] = DOCUMENT["paths"] | document["paths"]
+    document["paths"][contract.TOKEN_PATH] = DOCUMENT["paths"][contract.TOKEN_PATH]
+    del document["components"]["securitySchemes"]
+    for kind, components in DOCUMENT["components"].items():
+        document["components"][kind] = components | document["components"].get(kind, {})
+    return document
+
+
+BY_CURSOR = document_by_cursor()
+OPERATION_BY_CURSOR = BY_CURSOR["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
+
+
 def resolved(node: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in node:
-        target: Any = DOCUMENT
+        target: Any = BY_CURSOR  # which has all that is in the first one too
         for part in node["$ref"].removeprefix("#/").split("/"):
             target = target[part]
         node = target
@@ -42,6 +62,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
 
 
 PARAMETERS = {parameter["name"]: parameter for parameter in map(resolved, OPERATION["parameters"])}
+PARAMETERS_BY_CURSOR = {parameter["name"]: parameter for parameter in map(resolved, OPERATION_BY_CURSOR["parameters"])}
 
 
 # The document and the contract
@@ -101,6 +122,22 @@ def test_parameters_are_those_that_the_contract_sends() -> None:
     )
     assert set(PARAMETERS) == {name for name, _ in every.parameters()} | {"contentType"}
     assert {name for name, parameter in PARAMETERS.items() if parameter.get("required")} == {"startDate", "endDate"}
+    by_cursor = {name for name, _ in replace(every, cursor="on").parameters(contract.CURSOR)}
+    assert set(PARAMETERS_BY_CURSOR) == by_cursor | {"contentType"}
+    required = {name for name, parameter in PARAMETERS_BY_CURSOR.items() if parameter.get("required")}
+    assert required == {"startDate", "endDate", "metrics"}
+
+
+def test_the_revisions_differ_in_nothing_else() -> None:
+    assert {name: PARAMETERS[name] for name in PARAMETERS.keys() & PARAMETERS_BY_CURSOR.keys()} == {
+        name: PARAMETERS_BY_CURSOR[name] for name in PARAMETERS.keys() & PARAMETERS_BY_CURSOR.keys()
+    }
+    limit, size = (dict(BY_CURSOR["components"]["parameters"][name], name="") for name in ("limit", "pageSize"))
+    assert limit == size
+    metrics = {metric.api_name for metric in METRICS}
+    required = {*BY_CURSOR["components"]["schemas"]["CursorPost"]["required"]}
+    assert required - {"metrics"} == {*SCHEMAS["Post"]["required"]} - metrics
+    assert metrics <= {*BY_CURSOR["components"]["schemas"]["MetricName"]["enum"]}
 
 
 def test_metrics_are_the_contracts_and_nullable() -> None:
@@ -142,15 +179,23 @@ def test_every_answer_has_the_rate_limit_headers() -> None:
 
 
 def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with instances that exist, so that what is asked of it finds posts."""
+    """The document with instances and metrics that exist, so that what is asked of it finds posts."""
     document = copy.deepcopy(document)
-    for parameter in document["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]["parameters"]:
-        if parameter.get("name") == "instanceIds":
-            parameter["schema"]["items"]["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
+    instances = document["components"]["parameters"]["instanceIds"]["schema"]["items"]
+    instances["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
+    if "MetricName" in document["components"]["schemas"]:
+        document["components"]["schemas"]["MetricName"]["enum"] = [metric.api_name for metric in METRICS]
     return document
 
 
 schema = schemathesis.openapi.from_dict(for_this_world(DOCUMENT))
+schema_by_cursor = schemathesis.openapi.from_dict(for_this_world(BY_CURSOR))
+
+
+@pytest.fixture(scope="module")
+def url_by_cursor(world: World) -> Iterator[str]:
+    with running_sandbox(create_app(world, options=replace(UNHURRIED, revision=contract.CURSOR))) as url:
+        yield url
 
 
 def with_rules_that_openapi_cannot_express(query: dict[str, Any]) -> dict[str, Any]:
@@ -161,21 +206,48 @@ def with_rules_that_openapi_cannot_express(query: dict[str, Any]) -> dict[str, A
         start, end = query["startDate"], query["endDate"]
         if end < start or date.fromisoformat(end) - date.fromisoformat(start) > timedelta(days=730):
             query = query | {"endDate": start}
-    return query
+    # A cursor that nobody issued leads nowhere.
+    return {name: value for name, value in query.items() if name != "nextCursor"}
 
 
-@schema.parametrize()
-@settings(
+often = settings(
     max_examples=100,
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
-def test_the_sandbox_keeps_to_the_document(case: Case, base_url: str, api: httpx.Client) -> None:
+
+
+def validate(case: Case, base_url: str, api: httpx.Client) -> None:
     if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
         case.query = with_rules_that_openapi_cannot_express(case.query)
     case.call_and_validate(base_url=base_url, headers={"Authorization": api.headers["Authorization"]})
+
+
+@schema.parametrize()
+@often
+def test_the_sandbox_keeps_to_the_document(case: Case, base_url: str, api: httpx.Client) -> None:
+    validate(case, base_url, api)
+
+
+@schema_by_cursor.include(path_regex="^/v2/").parametrize()
+@often
+def test_the_sandbox_keeps_to_the_document_by_cursor(case: Case, url_by_cursor: str, api: httpx.Client) -> None:
+    validate(case, url_by_cursor, api)
+
+
+def test_posts_by_cursor_keep_to_the_document(url_by_cursor: str, api: httpx.Client) -> None:
+    operation = schema_by_cursor[contract.POSTS_PERFORMANCE_PATH]["GET"]
+    query = "startDate=2024-06-01&endDate=2024-07-15&limit=100&metrics=engagements,impressions,cpe,paidCpm"
+    address = f"{url_by_cursor}{contract.POSTS_PERFORMANCE_PATH}?{query}"
+    pages, cursor = 0, None
+    while pages == 0 or cursor is not None:
+        more = f"&{httpx.QueryParams(nextCursor=cursor)}" if cursor else ""
+        answer = api.get(f"{address}{more}")
+        operation.validate_response(answer)
+        pages, cursor = pages + 1, answer.json()["nextCursor"]
+    assert pages > 5
 
 
 @pytest.mark.parametrize("basis", list(DateBasis))

@@ -326,8 +326,8 @@ def test_a_walk_sorts_once_and_renders_only_the_rows_of_its_pages(
 def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
     answer = answers.answerer(world)
     question, _ = read_posts_query("startDate=2024-06-01&endDate=2024-06-30&sortProperty=paidCpe&sortDirection=ASC")
-    whole = answer(question, PageRequest(number=1, size=10_000))["data"]
-    pages = [answer(question, PageRequest(number=number, size=7))["data"] for number in range(1, len(whole) // 7 + 2)]
+    whole = answer(question, PageRequest(start=0, size=10_000))["data"]
+    pages = [answer(question, PageRequest(start=start, size=7))["data"] for start in range(0, len(whole), 7)]
     assert [row for page in pages for row in page] == whole
 
 
