@@ -13,9 +13,18 @@ from later_reporting_dagster.client.errors import (
     TooManyPosts,
     WalkInconsistent,
 )
-from later_reporting_dagster.client.events import ClientEvent, PageFetched, Retried, Waited, WalkRepeated
+from later_reporting_dagster.client.events import (
+    ClientEvent,
+    PageFetched,
+    Retried,
+    RevisionChanged,
+    Waited,
+    WalkRepeated,
+)
 from later_reporting_dagster.client.limiter import RateLimiter, next_slot, shared_state_path
+from later_reporting_dagster.client.memory import RevisionMemory, remembered_revision_path
 from later_reporting_dagster.client.retry import RetryPolicy
+from later_reporting_dagster.client.trail import Reach
 from later_reporting_dagster.client.walk import Walk, problem_of
 
 __all__ = [
@@ -33,9 +42,12 @@ __all__ = [
     "Probe",
     "QueryRefused",
     "RateLimiter",
+    "Reach",
     "Retriable",
     "Retried",
     "RetryPolicy",
+    "RevisionChanged",
+    "RevisionMemory",
     "TooManyPosts",
     "Waited",
     "Walk",
@@ -43,5 +55,6 @@ __all__ = [
     "WalkRepeated",
     "next_slot",
     "problem_of",
+    "remembered_revision_path",
     "shared_state_path",
 ]

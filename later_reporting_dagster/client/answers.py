@@ -47,9 +47,9 @@ def describe(query: PostPerformanceQuery) -> str:
     return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
 
 
-def question_of(query: PostPerformanceQuery) -> Question:
-    """One page of a query, as a question."""
-    return Question(f"{describe(query)}, page {query.page_number}", instance_ids=query.instance_ids)
+def question_of(query: PostPerformanceQuery, *, page: int | None = None) -> Question:
+    """One page of a query, counted from 1, as a question; by default the one of its number."""
+    return Question(f"{describe(query)}, page {page or query.page_number}", instance_ids=query.instance_ids)
 
 
 def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seconds: float) -> LaterError:
@@ -83,7 +83,9 @@ def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seco
         )
     if status in (400, 404, 414, 422):
         return QueryRefused(
-            f"{question.text}: {said}. Check the parameters, and whether the base URL is right.", detail=str(problem)
+            f"{question.text}: {said}. Check the parameters, and whether the base URL is right.",
+            status=status,
+            detail=str(problem),
         )
     if 300 <= status < 400:
         return ContractBroken(

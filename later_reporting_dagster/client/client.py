@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -31,37 +31,61 @@ from later_reporting_dagster.client.answers import (
 from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials, is_header_safe
 from later_reporting_dagster.client.errors import (
     ContractBroken,
+    MetricsRefused,
     QueryRefused,
     Retriable,
     TooManyPosts,
     WalkInconsistent,
 )
-from later_reporting_dagster.client.events import ClientEvent, PageFetched, Retried, Waited, WalkRepeated
+from later_reporting_dagster.client.events import (
+    ClientEvent,
+    PageFetched,
+    Retried,
+    RevisionChanged,
+    Waited,
+    WalkRepeated,
+)
 from later_reporting_dagster.client.limiter import RateLimiter
+from later_reporting_dagster.client.memory import RevisionMemory
 from later_reporting_dagster.client.retry import RetryPolicy
+from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short, same_rows
 from later_reporting_dagster.client.walk import (
     FIRST,
     Place,
     Walk,
     as_walked,
+    keys_of,
     pages_in,
     places_after_first,
     problem_of,
     problem_of_instances,
     problem_of_page,
+    repeated,
     without_overlap,
 )
 from later_reporting_dagster.contract import (
+    CURSOR,
     INSTANCES_PATH,
     MAXIMUM_PAGE_SIZE,
+    METRICS_MEMBER,
+    PAGED,
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
+    BadRow,
+    CursorPage,
+    InstancesCursorPage,
     InstancesPage,
+    OtherRevision,
     Page,
     Pagination,
+    Post,
     PostPerformanceQuery,
     Problem,
+    Revision,
+    SortDirection,
     UnreadablePage,
+    cursor_page_from_body,
+    instances_cursor_page_from_body,
     instances_page_from_body,
     metrics_asked_for,
     page_from_body,
@@ -79,6 +103,8 @@ logging.getLogger("httpcore.http11").addFilter(_holds_no_headers)
 
 MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
 WALKS = 2
+# A service that changes its revision more often within one walk has none.
+REVISIONS_OF_A_WALK = 4
 NOTABLE_WAIT_SECONDS = 1.0
 # Shorter than the five seconds after which common servers close an idle connection under a request.
 KEEPALIVE_SECONDS = 4.0
@@ -95,8 +121,12 @@ _PageType = TypeVar("_PageType", bound=_Paged)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one small answer tells of the service: its rate limit, and its clock in UTC; None where it says nothing."""
+    """What one small answer tells of the service: its revision, its rate limit, and its clock in UTC.
 
+    None where it says nothing.
+    """
+
+    revision: Revision
     limit: int | None
     window_seconds: float | None
     server_time: datetime | None
@@ -106,6 +136,23 @@ class Probe:
 class _Tally:
     requests: int = 0
     retries: int = 0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A query that is under way, as far as it is still wanted."""
+
+    query: PostPerformanceQuery
+    tally: _Tally = field(default_factory=_Tally)
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstInstances:
+    """What the instances route answers when nothing is said of pages: it tells the revision."""
+
+    revision: Revision
+    instance_ids: tuple[str, ...]
+    are_all: bool
 
 
 class _TokenAnswer(msgspec.Struct):
@@ -121,6 +168,10 @@ class LaterClient:
         base_url: scheme and host of the service; https, unless it is loopback.
         credentials: client credentials, or a ready token.
         limiter: turns for every single request, retries and token requests included.
+        revision: the revision of the API that the service speaks; None to ask it, and to notice when that changes.
+        memory: what is known of it, so that it is not asked each time.
+        second_looks: the share of finished walks by cursor, 0 to 1, that are walked once more to be compared: the
+            only thing that tells rows which the service leaves out now and then. Each doubles a walk's requests.
         concurrency: requests in flight at once.
         timeout_seconds: for connecting, for each silence of the service, and for a whole body.
         retry: how often and how long.
@@ -140,6 +191,9 @@ class LaterClient:
         base_url: str,
         credentials: ClientCredentials | AccessToken,
         limiter: RateLimiter,
+        revision: Revision | None = PAGED,
+        memory: RevisionMemory | None = None,
+        second_looks: float = 0.0,
         concurrency: int = 8,
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -154,6 +208,12 @@ class LaterClient:
         self._base_url = checked_base_url(base_url)
         self._credentials = credentials
         self._limiter = limiter
+        self._memory = memory or RevisionMemory()
+        self._tells_itself = revision is None
+        self._revision = self._memory.recall() if revision is None else revision
+        self._second_looks = second_looks
+        self._asking_revision = asyncio.Lock()
+        self.concurrency = concurrency
         self._timeout_seconds = timeout_seconds
         self._retry = retry
         self._on_event = on_event
@@ -185,18 +245,161 @@ class LaterClient:
     ) -> None:
         await self._http.__aexit__(kind, error, traceback)
 
+    async def revision(self) -> Revision:
+        """The revision that the service speaks, asked for with one request where that is not known yet.
+
+        Raises:
+            LaterError: as `walk`.
+        """
+        async with self._asking_revision:
+            if self._revision is None:
+                self._note_revision((await self._first_instances()).revision)
+            return self._revision or PAGED
+
     async def instances(self) -> tuple[str, ...]:
         """The ids of all instances that the credentials reach, in the order of the service [D].
 
         Raises:
             LaterError: as `walk`.
         """
+        if self._revision is None:
+            first = await self._first_instances()
+            self._note_revision(first.revision)
+            if first.are_all:
+                return first.instance_ids
+        return await self._in_its_revision(
+            "instances", paged=self._instances_by_page, by_cursor=self._instances_by_cursor
+        )
 
-        async def fetch(place: Place) -> InstancesPage:
+    async def walk(
+        self, query: PostPerformanceQuery, *, most_posts: int | None = None, reach: Reach | None = None
+    ) -> Walk:
+        """The whole answer to a query, verified before anyone sees a row of it.
+
+        Args:
+            query: what to ask. Its page, page size, cursor and sorting do not matter: a walk has its own.
+            most_posts: how many posts the caller wants at once; all that can be reached when None. It is held against
+                totals, where there are any.
+            reach: until which day the answer is wanted, asked as the walk goes on, where there are no totals. What is
+                cut off stays unanswered, and the query of the walk is without it.
+
+        Raises:
+            TooManyPosts: it holds more than that, or than the service counts to; only its first page was fetched.
+            WalkInconsistent: the pages did not add up, and did not when walked again.
+            InstanceForbidden: the credentials do not reach one of its instances.
+            MetricsRefused: not all of its metrics can be asked for with its filters.
+            QueryRefused: the service does not accept it.
+            CredentialsRejected: nothing will be answered.
+            ContractBroken: the answer is none of the document's.
+            Retriable: it failed for longer than the retry policy covers.
+        """
+        asked = _Asked(query)
+        return await self._in_its_revision(
+            describe(query),
+            paged=lambda: self._walk_by_page(asked, most_posts=most_posts),
+            by_cursor=lambda: self._walk_by_cursor(asked, reach=reach),
+        )
+
+    async def probe(self) -> Probe:
+        """Asks for some instances, to see whether the service answers, its revision, its rate limit, and its clock.
+
+        Raises:
+            LaterError: as `walk`.
+        """
+
+        def read(answer: Answer) -> Probe:
+            limit, window_seconds = rate_limit_in(answer.headers) or (None, None)
+            return Probe(
+                revision=_first_instances_in(answer).revision,
+                limit=limit,
+                window_seconds=window_seconds,
+                server_time=server_time_in(answer.headers),
+            )
+
+        probe = await self._get(INSTANCES_PATH, question=Question("instances"), read=read, tally=_Tally())
+        if self._tells_itself:
+            self._note_revision(probe.revision)
+        return probe
+
+    # Which revision it is
+
+    async def _first_instances(self) -> _FirstInstances:
+        return await self._get(INSTANCES_PATH, question=Question("instances"), read=_first_instances_in, tally=_Tally())
+
+    def _note_revision(self, revision: Revision) -> None:
+        before, self._revision = self._revision, revision
+        if before is revision:
+            return
+        self._memory.keep(revision)
+        if before is not None:
+            changed = RevisionChanged(before.name, revision.name)
+            # Whoever listens will say it.
+            logger.log(logging.INFO if self._on_event else logging.WARNING, "%s", changed)
+            self._tell(changed)
+
+    async def _has_left(self, revision: Revision) -> bool:
+        """Whether the service speaks another revision by now, as its instances tell."""
+        async with self._asking_revision:
+            if self._revision is revision:
+                self._note_revision((await self._first_instances()).revision)
+            return self._revision is not revision
+
+    async def _in_its_revision(
+        self,
+        what: str,
+        *,
+        paged: Callable[[], Awaitable[_Result]],
+        by_cursor: Callable[[], Awaitable[_Result]],
+    ) -> _Result:
+        """Asks in the revision that the service speaks, and once more where it has changed under the asking."""
+        for _ in range(REVISIONS_OF_A_WALK):
+            revision = await self.revision()
+            try:
+                return await (paged if revision.has_totals else by_cursor)()
+            except _RevisionLeft:
+                continue
+        raise ContractBroken(
+            f"{what}: the service answers now in one revision of the API, now in another. Try again later, or set the"
+            " one that it should speak (LATER_API_REVISION)."
+        )
+
+    async def _get_list(
+        self,
+        path: str,
+        parameters: Sequence[tuple[str, str]],
+        *,
+        revision: Revision,
+        question: Question,
+        read: Callable[[bytes], _Result],
+        tally: _Tally,
+    ) -> _Result:
+        """A page of a list, asked for in a revision.
+
+        Raises:
+            _RevisionLeft: the service speaks the other one.
+        """
+        try:
             return await self._get(
-                f"{INSTANCES_PATH}?{_page_parameters(MAXIMUM_PAGE_SIZE, place.number)}",
+                f"{path}?{urlencode(parameters)}", question=question, read=lambda answer: read(answer.body), tally=tally
+            )
+        except OtherRevision as other:
+            self._note_revision(other.revision)
+            raise _RevisionLeft from None
+        except QueryRefused as error:
+            if self._tells_itself and error.status == 400 and await self._has_left(revision):
+                raise _RevisionLeft from None
+            raise
+
+    # Numbered pages
+
+    async def _instances_by_page(self) -> tuple[str, ...]:
+        async def fetch(place: Place) -> InstancesPage:
+            return await self._get_list(
+                INSTANCES_PATH,
+                _page_parameters(PAGED, place.number),
+                revision=PAGED,
                 question=Question(f"instances, {place}"),
-                read=lambda answer: instances_page_from_body(answer.body),
+                read=instances_page_from_body,
                 tally=_Tally(),
             )
 
@@ -209,30 +412,18 @@ class LaterClient:
         )
         return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
 
-    async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None = None) -> Walk:
-        """The whole answer to a query, verified before anyone sees a row of it.
-
-        Args:
-            query: what to ask. Its page, page size and sorting do not matter: a walk has its own.
-            most_posts: how many posts the caller wants at once; all that can be reached when None.
-
-        Raises:
-            TooManyPosts: it holds more than that, or than the service counts to; only its first page was fetched.
-            WalkInconsistent: the pages did not add up, and did not when walked again.
-            InstanceForbidden: the credentials do not reach one of its instances.
-            QueryRefused: the service does not accept it.
-            CredentialsRejected: nothing will be answered.
-            ContractBroken: the answer is none of the document's.
-            Retriable: it failed for longer than the retry policy covers.
-        """
-        tally, metrics = _Tally(), metrics_asked_for(query.metrics)
+    async def _walk_by_page(self, asked: _Asked, *, most_posts: int | None) -> Walk:
+        query, tally = asked.query, asked.tally
+        metrics = metrics_asked_for(query.metrics)
 
         async def fetch(place: Place) -> Page:
             asked_page = as_walked(query, place)
-            page = await self._get(
-                f"{POSTS_PERFORMANCE_PATH}?{urlencode(asked_page.parameters())}",
+            page = await self._get_list(
+                POSTS_PERFORMANCE_PATH,
+                asked_page.parameters(PAGED),
+                revision=PAGED,
                 question=question_of(asked_page),
-                read=lambda answer: page_from_body(answer.body, metrics=metrics),
+                read=lambda body: page_from_body(body, metrics=metrics),
                 tally=tally,
             )
             total_items = page.pagination.total_items
@@ -258,21 +449,6 @@ class LaterClient:
             requests=tally.requests,
             retries=tally.retries,
         )
-
-    async def probe(self) -> Probe:
-        """Asks for one instance, to see whether the service answers, its rate limit, and its clock.
-
-        Raises:
-            LaterError: as `walk`.
-        """
-
-        def read(answer: Answer) -> Probe:
-            instances_page_from_body(answer.body)
-            limit, window_seconds = rate_limit_in(answer.headers) or (None, None)
-            return Probe(limit=limit, window_seconds=window_seconds, server_time=server_time_in(answer.headers))
-
-        url = f"{INSTANCES_PATH}?{_page_parameters(1, 1)}"
-        return await self._get(url, question=Question("instances, page 1"), read=read, tally=_Tally())
 
     async def _all_pages(
         self,
@@ -319,6 +495,133 @@ class LaterClient:
             f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. "
             "Posts may be arriving just now: try later, or ask for fewer days or instances at once."
         )
+
+    # Cursors
+
+    async def _instances_by_cursor(self) -> tuple[str, ...]:
+        async def fetch(cursor: str | None) -> InstancesCursorPage:
+            return await self._get_list(
+                INSTANCES_PATH,
+                _page_parameters(CURSOR, cursor),
+                revision=CURSOR,
+                question=Question("instances"),
+                read=instances_cursor_page_from_body,
+                tally=_Tally(),
+            )
+
+        problem: str | None = None
+        for _ in range(WALKS):
+            ids: list[str] = []
+            cursors: list[str | None] = [None]
+            while True:
+                try:
+                    page = await fetch(cursors[-1])
+                except QueryRefused as error:
+                    if cursors[-1] is None:
+                        raise
+                    problem = f"its cursor was refused: {error}"
+                    break
+                ids += page.data.instance_ids
+                if problem := repeated(ids):
+                    break
+                if page.next_cursor is None:
+                    return tuple(ids)
+                if page.next_cursor in cursors:
+                    problem = f"page {len(cursors)} leads to one that was there already"
+                    break
+                cursors.append(page.next_cursor)
+            self._tell(WalkRepeated(f"{problem}"))
+        raise WalkInconsistent(f"instances: walked {WALKS} times, and the pages do not add up: {problem}. Try later.")
+
+    async def _walk_by_cursor(self, asked: _Asked, *, reach: Reach | None) -> Walk:
+        problem: str | None = None
+        for _ in range(WALKS):
+            if problem is not None:
+                logger.info("%s: %s; all pages again", describe(asked.query), problem)
+                self._tell(WalkRepeated(problem))
+            trail = Trail(asked.query)
+            if (problem := await self._problem_on(trail, asked, reach=reach)) is None:
+                posts, bad_rows = trail.rows_until(asked.query.end_date)
+                if self._second_looks and self._random() < self._second_looks:
+                    problem = await self._problem_at_a_second_look(asked, [*posts, *bad_rows])
+            if problem is None:
+                return Walk(
+                    query=asked.query,
+                    posts=posts,
+                    bad_rows=bad_rows,
+                    total_items=len(posts) + len(bad_rows),
+                    pages=trail.pages,
+                    requests=asked.tally.requests,
+                    retries=asked.tally.retries,
+                )
+            if not trail.is_in_order:
+                reach = None  # days are told apart by their order, so that such an answer has to be walked to its end
+        raise WalkInconsistent(
+            f"{describe(asked.query)}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was"
+            " used. Posts may be arriving just now: try later, or ask for fewer days or instances at once."
+        )
+
+    async def _problem_on(self, trail: Trail, asked: _Asked, *, reach: Reach | None) -> str | None:
+        """Walks page by page, as far as the query is wanted; why that is no answer, None when it is one."""
+        query, cursor = asked.query, None
+        while True:
+            try:
+                page = await self._cursor_page(query, cursor, number=trail.pages + 1, tally=asked.tally)
+                if is_suspiciously_short(page):
+                    again = await self._cursor_page(query, cursor, number=trail.pages + 1, tally=asked.tally)
+                    if not same_rows(page, again):
+                        return f"page {trail.pages + 1} has other rows each time"
+            except QueryRefused as error:
+                if cursor is None:
+                    raise
+                return f"the cursor to page {trail.pages + 1} was refused: {error}"
+            if problem := trail.add(page):
+                return problem
+            if page.next_cursor is None:
+                return await self._problem_at_the_end(trail, page, query=query, tally=asked.tally)
+            if reach is not None and trail.latest is not None:
+                asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
+                if trail.latest.date() > asked.query.end_date:
+                    return None if trail.is_in_order else "the posts are not in the order of their days"
+            cursor = page.next_cursor
+
+    async def _problem_at_the_end(
+        self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: _Tally
+    ) -> str | None:
+        if not is_suspiciously_full(last):
+            return None
+        newest = as_walked(query, Place(1, from_the_end=True))
+        page = await self._cursor_page(newest, None, number=1, tally=tally)
+        missed = set(keys_of([page])) - trail.keys
+        return f"{len(missed)} rows at the end did not come, although the last page was full" if missed else None
+
+    async def _problem_at_a_second_look(self, asked: _Asked, rows: Sequence[Post | BadRow]) -> str | None:
+        second = Trail(asked.query)
+        if problem := await self._problem_on(second, asked, reach=None):
+            return problem
+        differ = {row.raw if isinstance(row, BadRow) else row.key for row in rows} ^ second.keys
+        return f"at a second look {len(differ)} rows were others" if differ else None
+
+    async def _cursor_page(
+        self, query: PostPerformanceQuery, cursor: str | None, *, number: int, tally: _Tally
+    ) -> CursorPage:
+        asked_page = query if query.sort_direction is SortDirection.DESC else as_walked(query, cursor=cursor)
+        try:
+            page = await self._get_list(
+                POSTS_PERFORMANCE_PATH,
+                asked_page.parameters(CURSOR),
+                revision=CURSOR,
+                question=question_of(query, page=number),
+                read=lambda body: cursor_page_from_body(body, metrics=metrics_asked_for(query.metrics)),
+                tally=tally,
+            )
+        except QueryRefused as error:
+            # The service tells by words alone what it is that it refuses; they decide no more than what is tried next.
+            if cursor is None and error.status == 400 and METRICS_MEMBER in str(error):
+                raise MetricsRefused(str(error), detail=error.detail) from None
+            raise
+        self._tell(PageFetched(number, None, rows=_rows_of(page), total_items=None))
+        return page
 
     async def _fetch_token(self) -> str:
         """Asks for a token, in a turn that the caller has taken."""
@@ -397,6 +700,10 @@ class LaterClient:
         if answer.status == 200:
             try:
                 return read(answer)
+            except OtherRevision as error:
+                if self._tells_itself:
+                    raise
+                return Retriable(f"{question.text}: HTTP 200, but {error}")
             except UnreadablePage as error:
                 return Retriable(f"{question.text}: HTTP 200, but {error}")
         unsaid_wait = self._retry.unsaid_wait_after(attempt, window_seconds=self._limiter.window_seconds)
@@ -451,6 +758,10 @@ class _Misfit(Exception):  # noqa: N818 - named for what it is
     """A page does not belong to the answer that page 1 began."""
 
 
+class _RevisionLeft(Exception):  # noqa: N818 - named for what it is
+    """The service does not speak the revision any more in which it was asked."""
+
+
 class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
     """The body is longer than any that the contract could give."""
 
@@ -485,9 +796,20 @@ def _token_in(answer: Answer) -> str:
     return token
 
 
-def _rows_of(page: Page) -> int:
+def _first_instances_in(answer: Answer) -> _FirstInstances:
+    try:
+        page = instances_page_from_body(answer.body)
+    except OtherRevision:
+        by_cursor = instances_cursor_page_from_body(answer.body)
+        return _FirstInstances(CURSOR, tuple(by_cursor.data.instance_ids), are_all=by_cursor.next_cursor is None)
+    ids = tuple(page.data.instance_ids)
+    return _FirstInstances(PAGED, ids, are_all=problem_of_instances([page]) is None)
+
+
+def _rows_of(page: Page | CursorPage) -> int:
     return len(page.posts) + len(page.bad_rows)
 
 
-def _page_parameters(page_size: int, page_number: int) -> str:
-    return urlencode({"pageSize": page_size, "pageNumber": page_number})
+def _page_parameters(revision: Revision, place: int | str | None) -> list[tuple[str, str]]:
+    size = (revision.size_parameter, str(MAXIMUM_PAGE_SIZE))
+    return [size] if place is None else [size, (revision.place_parameter, str(place))]

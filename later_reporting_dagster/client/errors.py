@@ -34,10 +34,14 @@ class InstanceForbidden(LaterError):
 
 
 class QueryRefused(LaterError):
-    """The service does not accept the query: a parameter of the user, or a bug here. `detail` is all that it said."""
+    """The service does not accept the query: a parameter of the user, or a bug here.
 
-    def __init__(self, message: str, *, detail: str = "") -> None:
+    `status` is HTTP's, `detail` all that the service said.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, detail: str = "") -> None:
         super().__init__(message)
+        self.status = status
         self.detail = detail
 
 
@@ -54,7 +58,10 @@ class WalkInconsistent(LaterError):
 
 
 class TooManyPosts(LaterError):
-    """The query holds `total_items` posts, more than its pages reach or the caller wants: split it."""
+    """The query holds `total_items` posts, more than its pages reach or the caller wants: split it.
+
+    Where there are no totals, `total_items` is how many had come by then.
+    """
 
     def __init__(self, message: str, *, total_items: int) -> None:
         super().__init__(message)

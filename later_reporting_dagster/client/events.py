@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PageFetched:
-    """A page of posts has arrived. It is not verified yet: the walk may still be walked again."""
+    """A page of posts has arrived. It is not verified yet: the walk may still be walked again.
+
+    `pages` and `total_items` are of the whole answer; None where the service tells no totals.
+    """
 
     page: int
-    pages: int
+    pages: int | None
     rows: int
-    total_items: int
+    total_items: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +39,18 @@ class WalkRepeated:
     reason: str
 
 
-ClientEvent = PageFetched | Waited | Retried | WalkRepeated
+@dataclass(frozen=True, slots=True)
+class RevisionChanged:
+    """The service answers in another revision of the API than it did: told once, and nothing is lost by it."""
+
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        return (
+            f"the service speaks the revision {self.now} of the API now, and no longer {self.before}:"
+            " what was under way is asked for again"
+        )
+
+
+ClientEvent = PageFetched | Waited | Retried | WalkRepeated | RevisionChanged

@@ -9,6 +9,7 @@ from later_reporting_dagster.contract import (
     MAXIMUM_PAGE_NUMBER,
     MAXIMUM_PAGE_SIZE,
     BadRow,
+    CursorPage,
     DateBasis,
     InstancesPage,
     Page,
@@ -25,6 +26,7 @@ from later_reporting_dagster.contract import (
 class Walk:
     """The whole and verified answer to `query`.
 
+    `query` is what it answers, all of it: where a walk by cursor was cut short, the days until there.
     `requests` counts what went over the wire for it, `retries` those of them that repeated another; token requests
     are not among them.
     """
@@ -52,12 +54,13 @@ class Place:
 FIRST = Place(1)
 
 
-def as_walked(query: PostPerformanceQuery, place: Place = FIRST) -> PostPerformanceQuery:
+def as_walked(query: PostPerformanceQuery, place: Place = FIRST, *, cursor: str | None = None) -> PostPerformanceQuery:
     """The query as a walk asks it: the largest pages, in an order to which new posts add at the end."""
     return replace(
         query,
         page_size=MAXIMUM_PAGE_SIZE,
         page_number=place.number,
+        cursor=cursor,
         sort_property=SortProperty.POST_DATE,
         sort_direction=SortDirection.DESC if place.from_the_end else SortDirection.ASC,
     )
@@ -126,15 +129,15 @@ def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end:
             rows = len(page.posts) + len(page.bad_rows)
             if problem := problem_of_page(Place(number, is_end), page.pagination, rows=rows, first=first):
                 return problem
-    ends = [_keys(pages), _keys(from_the_end)]
+    ends = [keys_of(pages), keys_of(from_the_end)]
     distinct = {key for keys in ends for key in keys}
     for keys in ends:
-        if problem := _repeated(keys):
+        if problem := repeated(keys):
             return problem
     if problem := _incomplete(distinct, total_items=first.total_items):
         return problem
     both = [*pages, *from_the_end]
-    return _foreign_row(
+    return foreign_row(
         query, [post for page in both for post in page.posts], [row for page in both for row in page.bad_rows]
     )
 
@@ -144,13 +147,14 @@ def without_overlap(pages: Sequence[Page], from_the_end: Sequence[Page]) -> tupl
     posts = [post for page in pages for post in page.posts]
     bad_rows = [row for page in pages for row in page.bad_rows]
     if from_the_end:
-        seen = set(_keys(pages))
+        seen = set(keys_of(pages))
         posts += [post for page in from_the_end for post in page.posts if post.key not in seen]
         bad_rows += [row for page in from_the_end for row in page.bad_rows if row.raw not in seen]
     return posts, bad_rows
 
 
-def _keys(pages: Sequence[Page]) -> list[Hashable]:
+def keys_of(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
+    """What tells each row of some pages from the others: a good one's key, or all of a bad one."""
     keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
     keys += [row.raw for page in pages for row in page.bad_rows]
     return keys
@@ -164,19 +168,21 @@ def problem_of_instances(pages: Sequence[InstancesPage]) -> str | None:
         if problem := problem_of_page(Place(number), page.pagination, rows=rows, first=first):
             return problem
     ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-    return _repeated(ids) or _incomplete(ids, total_items=first.total_items)
+    return repeated(ids) or _incomplete(ids, total_items=first.total_items)
 
 
-def _repeated(keys: Sequence[Hashable]) -> str | None:
-    repeated = len(keys) - len(set(keys))
-    return f"{repeated} of {len(keys)} rows came twice" if repeated else None
+def repeated(keys: Sequence[Hashable]) -> str | None:
+    """How many rows came twice, in words; None when none did."""
+    twice = len(keys) - len(set(keys))
+    return f"{twice} of {len(keys)} rows came twice" if twice else None
 
 
 def _incomplete(distinct: Collection[Hashable], *, total_items: int) -> str | None:
     return f"{len(distinct)} rows came of {total_items}" if len(distinct) != total_items else None
 
 
-def _foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Sequence[BadRow]) -> str | None:
+def foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Sequence[BadRow]) -> str | None:
+    """Which rows cannot be an answer to the query, in words; None when all can."""
     rows: list[Post | BadRow] = [*posts, *bad_rows]
     instances = {row.instance_id for row in rows}
     campaigns = {post.campaign_id for post in posts}

@@ -59,6 +59,15 @@ def problem(status: int, type_: str, detail: str = "for people") -> Response:
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
+METRICS = ("impressions", "engagements", "cpm")  # those that a post of this service has
+
+
+def nested(row: dict) -> dict:
+    """A post as the cursor form has it."""
+    metrics = {name: value for name, value in row.items() if name in METRICS}
+    return {name: value for name, value in row.items() if name not in METRICS} | {"metrics": metrics}
+
+
 def page_body(rows: list[dict], *, page: int, page_size: int, total_items: int) -> dict:
     total_pages = math.ceil(total_items / page_size)
     pagination = {"page": page, "pageSize": page_size, "totalItems": total_items, "totalPages": total_pages}
@@ -81,11 +90,19 @@ class Seen:
     def page(self) -> int:
         return int(dict(self.parameters)["pageNumber"])
 
+    @property
+    def cursor(self) -> str | None:
+        return dict(self.parameters).get("nextCursor")
+
 
 @dataclass
 class Service:
-    """Answers as the document says, unless `faults` (data routes) or `token_faults` hold something for a request."""
+    """Answers as the document says, unless `faults` (data routes) or `token_faults` hold something for a request.
 
+    With `by_cursor` it speaks the cursor form, and refuses what only the other form has, as it does without.
+    """
+
+    by_cursor: bool = False
     posts: list[dict] = field(default_factory=list)
     instance_ids: list[str] = field(default_factory=lambda: ["a", "b"])
     faults: deque[Fault | None] = field(default_factory=deque)
@@ -125,14 +142,24 @@ class Service:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.tokens.get(token, -math.inf) <= self.clock():
             return problem(401, "ANL_00401", detail=f"not a token: {token}")
-        number = int(request.query_params["pageNumber"])
-        size = int(request.query_params["pageSize"])
-        all_rows = self.instance_ids if request.url.path == "/v2/instances" else self.posts
-        if request.query_params.get("sortDirection") == "DESC":
+        given, is_instances = request.query_params, request.url.path == "/v2/instances"
+        foreign = {"pageSize", "pageNumber"} if self.by_cursor else {"limit", "nextCursor", "metrics"}
+        if foreign & given.keys() or (self.by_cursor and not is_instances and "metrics" not in given):
+            return problem(400, "ANL_00400")
+        size = int(given.get("limit" if self.by_cursor else "pageSize", 50))
+        start = (
+            int(given.get("nextCursor", "c0")[1:]) if self.by_cursor else (int(given.get("pageNumber", 1)) - 1) * size
+        )
+        all_rows = self.instance_ids if is_instances else self.posts
+        if given.get("sortDirection") == "DESC":
             all_rows = all_rows[::-1]
-        rows = all_rows[(number - 1) * size : number * size]
+        rows = all_rows[start : start + size]
+        number = start // size + 1
         body = page_body(rows, page=number, page_size=size, total_items=len(all_rows))
-        if request.url.path == "/v2/instances":
+        if self.by_cursor:
+            cursor = f"c{start + size}" if start + size < len(all_rows) else None
+            body = {"data": rows if is_instances else [nested(row) for row in rows], "nextCursor": cursor}
+        if is_instances:
             body["data"] = {"instanceIds": rows}
         return JSONResponse(self.lie(number, body) if self.lie else body)
 

@@ -43,7 +43,7 @@ from later_reporting_dagster.client import (
     WalkRepeated,
 )
 from later_reporting_dagster.client import client as client_module
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import PAGED, DateBasis
 from tests.client.service import CLIENT_ID, CLIENT_SECRET, jwt, page_body, post, problem
 
 THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(250)]
@@ -752,21 +752,22 @@ def probe(client):
 def test_a_probe_tells_the_rate_limit_and_the_clock_of_the_service(service, new_client):
     service.headers = {"X-Ratelimit-Limit": "120", "X-Ratelimit-Window": "60"}
     probed = probe(new_client())
-    assert (probed.limit, probed.window_seconds) == (120, 60.0)
+    assert (probed.revision, probed.limit, probed.window_seconds) == (PAGED, 120, 60.0)
     assert abs((probed.server_time - datetime.now(UTC)).total_seconds()) < 60
     assert len(service.seen) == 2
-    assert dict(service.asked("/v2/instances")[0].parameters) == {"pageSize": "1", "pageNumber": "1"}
+    # In either revision this is a question, and its envelope tells which one it is.
+    assert service.asked("/v2/instances")[0].parameters == []
 
 
 def test_a_probe_of_a_service_that_tells_nothing(new_client):
     empty = page_body([], page=1, page_size=1, total_items=0) | {"data": {"instanceIds": []}}
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=empty))
-    assert probe(new_client(transport=transport, credentials=AccessToken("ready"))) == Probe(None, None, None)
+    assert probe(new_client(transport=transport, credentials=AccessToken("ready"))) == Probe(PAGED, None, None, None)
 
 
 def test_a_probe_of_something_else_is_an_error(new_client):
     transport = httpx.MockTransport(lambda request: httpx.Response(200, text="<html>"))
-    with pytest.raises(Retriable, match="^instances, page 1: HTTP 200, but not a page of instances"):
+    with pytest.raises(Retriable, match="^instances: HTTP 200, but not a page of instances"):
         probe(new_client(transport=transport, credentials=AccessToken("ready")))
 
 

@@ -1,0 +1,53 @@
+"""Which revision of the API a service was last heard to speak, kept for the next process so that it need not ask."""
+
+import logging
+from pathlib import Path
+
+from later_reporting_dagster.client.limiter import shared_state_path
+from later_reporting_dagster.contract import REVISIONS, Revision
+
+logger = logging.getLogger(__name__)
+
+
+def remembered_revision_path(base_url: str) -> Path:
+    """Where the processes of this user keep it, beside the rate limit that they share.
+
+    Raises:
+        ValueError: it is not a base URL.
+    """
+    rate = shared_state_path(base_url)
+    return rate.with_name(rate.name.replace("rate-", "revision-"))
+
+
+class RevisionMemory:
+    """What is known of a service's revision.
+
+    Args:
+        path: the shared file; None keeps it for whoever holds this object. One that cannot be used costs a question a
+            process.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._known: Revision | None = None
+
+    def recall(self) -> Revision | None:
+        """The revision that was last heard of; None when none was, or when what is there is not readable."""
+        if self._known is None and self._path is not None:
+            try:
+                self._known = REVISIONS.get(self._path.read_text(encoding="ascii"))
+            except (OSError, ValueError):
+                return None
+        return self._known
+
+    def keep(self, revision: Revision) -> None:
+        """Keeps what was heard."""
+        self._known = revision
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One short write: a reader who comes in between finds what names no revision, and asks.
+            self._path.write_text(revision.name, encoding="ascii")
+        except OSError as error:
+            logger.info("the revision of the API is not kept for other processes: %s: %s", self._path, error)

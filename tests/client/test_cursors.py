@@ -1,0 +1,486 @@
+"""The cursor form against a real server: whole answers without totals, and which of the two forms a service speaks."""
+
+import asyncio
+import logging
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from starlette.responses import JSONResponse, Response
+
+from later_reporting_dagster.client import (
+    ContractBroken,
+    MetricsRefused,
+    PageFetched,
+    QueryRefused,
+    Retriable,
+    RetryPolicy,
+    RevisionChanged,
+    RevisionMemory,
+    WalkInconsistent,
+    WalkRepeated,
+    remembered_revision_path,
+)
+from later_reporting_dagster.contract import CURSOR, DOCUMENT_METRICS, PAGED
+from tests.client.service import page_body, post, problem
+
+JULY = datetime(2024, 7, 1, tzinfo=UTC)
+# A post an hour and a half, so that a page is six days and a quarter.
+DAYS = [post(number, post_date=JULY + timedelta(minutes=90 * number)) for number in range(450)]
+THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(250)]
+
+
+def asked_of(client, ask):
+    async def run():
+        async with client:
+            return await ask(client)
+
+    return asyncio.run(run())
+
+
+def walk(client, query, **more):
+    return asked_of(client, lambda client: client.walk(query, **more))
+
+
+def instances(client):
+    return asked_of(client, lambda client: client.instances())
+
+
+def kinds(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def by_cursor(service, new_client):
+    """Makes clients of a service that speaks the cursor form, which they know."""
+    service.by_cursor = True
+    return lambda **changes: new_client(**{"revision": CURSOR} | changes)
+
+
+# Walks
+
+
+@pytest.mark.parametrize("revision", [PAGED, CURSOR], ids=str)
+def test_both_forms_give_the_same_posts(service, new_client, july, revision):
+    service.posts, service.by_cursor = THREE_PAGES, revision is CURSOR
+    walked = walk(new_client(revision=revision), july)
+    assert [(each.post_id, each.impressions, each.engagements, each.cpm) for each in walked.posts] == [
+        (number, number * 10, 0, None) for number in range(250)
+    ]
+    assert (walked.query, walked.total_items, walked.pages) == (july, 250, 3)
+    assert (walked.requests, walked.retries, walked.bad_rows) == (3, 0, [])
+
+
+def test_every_parameter_but_the_cursor_stays_the_same(service, by_cursor, july, events):
+    service.posts = THREE_PAGES
+    walk(by_cursor(), july)
+    first, *others = service.asked()
+    assert first.parameters == [
+        ("startDate", "2024-07-01"),
+        ("endDate", "2024-07-31"),
+        ("instanceIds", "a"),
+        ("instanceIds", "b"),
+        ("dateBasis", "post_date"),
+        ("metrics", ",".join(metric.api_name for metric in DOCUMENT_METRICS)),
+        ("limit", "100"),
+        ("sortProperty", "postDate"),
+        ("sortDirection", "ASC"),
+    ]
+    assert [seen.cursor for seen in others] == ["c100", "c200"]
+    for seen in others:
+        assert [pair for pair in seen.parameters if pair[0] != "nextCursor"] == first.parameters
+    assert kinds(events, PageFetched) == [
+        PageFetched(page=number, pages=None, rows=rows, total_items=None)
+        for number, rows in enumerate((100, 100, 50), 1)
+    ]
+
+
+def test_the_metrics_of_a_query_are_asked_for(service, by_cursor, july):
+    walk(by_cursor(), replace(july, metrics=("impressions", "likes")))
+    assert dict(service.asked()[0].parameters)["metrics"] == "impressions,likes"
+
+
+def test_an_answer_without_posts_is_one_page(service, by_cursor, july):
+    walked = walk(by_cursor(), july)
+    assert (walked.posts, walked.total_items, walked.pages, walked.requests) == ([], 0, 1, 1)
+
+
+def test_what_is_bad_comes_apart_as_numbered_pages_have_it(service, by_cursor, july):
+    service.posts = [*THREE_PAGES, post(999) | {"impressions": 0.5}]
+    (bad,) = walk(by_cursor(), july).bad_rows
+    assert bad.reason == "impressions is a whole number, not 0.5"
+    assert '"impressions":0.5' in bad.raw
+
+
+def test_a_full_last_page_costs_a_look_from_the_other_end(service, by_cursor, july):
+    service.posts = THREE_PAGES[:200]
+    walked = walk(by_cursor(), july)
+    assert (len(walked.posts), walked.requests) == (200, 3)
+    assert dict(service.asked()[-1].parameters)["sortDirection"] == "DESC"
+
+
+def test_an_empty_last_page_ends_a_walk(service, by_cursor, july):
+    service.posts = THREE_PAGES[:200]
+    service.lie = lambda number, body: body | {"nextCursor": f"c{number * 100}" if number < 3 else None}
+    walked = walk(by_cursor(), july)
+    assert (len(walked.posts), walked.requests) == (200, 3)
+
+
+# Walks that are not good
+
+
+@pytest.mark.parametrize(
+    ("lie", "problem_text"),
+    [
+        (lambda number, body: body | {"data": [body["data"][0], *body["data"][:-1]]}, "1 of 100 rows came twice"),
+        (lambda number, body: body | {"data": [post(1), *body["data"][1:]]} if number > 1 else body, "came twice"),
+        (lambda number, body: body | {"nextCursor": "c100"}, "page 2 leads to one that was there already"),
+        (lambda number, body: body | {"nextCursor": None}, "50 rows at the end did not come|150 rows|100 rows"),
+        (
+            lambda number, body: body | {"data": [post(5000 + number, instance_id="c"), *body["data"][1:]]},
+            "rows of instances that were not asked for: 'c'",
+        ),
+        (
+            lambda number, body: (
+                body | {"data": [post(5000 + number, post_date=datetime(2024, 8, 1, tzinfo=UTC)), *body["data"][1:]]}
+            ),
+            "a row of 2024-08-01T00:00:00\\+00:00, after 2024-07-31",
+        ),
+        (lambda number, body: body | {"data": [*body["data"], post(9999)]}, "page 1 has 101 rows"),
+        (
+            lambda number, body: {"data": [], "nextCursor": f"c{number}00"},
+            "10 pages without a row, and yet there should be more",
+        ),
+    ],
+)
+def test_a_walk_that_does_not_add_up_twice_gives_no_row(service, by_cursor, july, events, lie, problem_text):
+    service.posts = THREE_PAGES
+    service.lie = lie
+    with pytest.raises(WalkInconsistent, match=problem_text) as raised:
+        walk(by_cursor(), july)
+    assert "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b'" in str(raised.value)
+    assert len(kinds(events, WalkRepeated)) == 1
+
+
+def test_a_page_that_lost_rows_once_is_asked_for_again_and_all_is_walked_again(service, by_cursor, july, events):
+    service.posts = THREE_PAGES
+    service.lie = lambda number, body: body | {"data": body["data"][:40]} if len(service.asked()) == 2 else body
+    walked = walk(by_cursor(), july)
+    assert [each.post_id for each in walked.posts] == list(range(250))
+    assert [event.reason for event in kinds(events, WalkRepeated)] == ["page 2 has other rows each time"]
+
+
+def test_a_page_that_is_short_each_time_is_what_it_is(service, by_cursor, july):
+    service.posts = THREE_PAGES
+    service.lie = lambda number, body: body | {"data": body["data"][:40]} if number == 2 else body
+    walked = walk(by_cursor(), july)
+    assert (len(walked.posts), walked.requests) == (190, 4)
+
+
+EXPIRED = problem(400, "ANL_00400", detail="the cursor has expired")
+
+
+def test_an_expired_cursor_restarts_the_walk(service, by_cursor, july, events):
+    service.posts = THREE_PAGES
+    service.faults.extend([None, None, EXPIRED])
+    walked = walk(by_cursor(), july)
+    assert [each.post_id for each in walked.posts] == list(range(250))
+    assert [seen.cursor for seen in service.asked()] == [None, "c100", "c200", None, "c100", "c200"]
+    (repeated,) = kinds(events, WalkRepeated)
+    assert repeated.reason.startswith("the cursor to page 3 was refused: posts of 2024-07-01")
+
+
+def test_cursors_that_always_expire_are_an_error(service, by_cursor, july):
+    service.posts = THREE_PAGES
+    service.faults.extend([None, EXPIRED] * 2)
+    with pytest.raises(WalkInconsistent, match="the cursor to page 2 was refused"):
+        walk(by_cursor(), july)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Response(b'{"data": [], "nex'),
+        JSONResponse({"data": []}),
+        JSONResponse({"data": [], "nextCursor": ""}),
+        JSONResponse({"data": [], "nextCursor": 5}),
+        JSONResponse({"data": {}, "nextCursor": None}),
+        JSONResponse(page_body([], page=1, page_size=100, total_items=0)),
+        problem(500, "ANL_00500"),
+        problem(401, "ANL_00401"),
+    ],
+    ids=["cut", "no cursor", "empty cursor", "number", "no list", "numbered", "500", "401"],
+)
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_fault_that_passes_costs_one_more_request(service, by_cursor, july, fault, place):
+    service.posts = THREE_PAGES
+    service.faults.extend([None] * place + [fault])
+    walked = walk(by_cursor(), july)
+    assert [each.post_id for each in walked.posts] == list(range(250))
+    assert (walked.requests, walked.retries) == (4, 1)
+
+
+def test_metrics_that_are_refused_are_told_from_other_refusals(service, by_cursor, july):
+    service.faults.append(problem(400, "ANL_00400", detail="metrics not supported for these filters: replies"))
+    with pytest.raises(MetricsRefused, match="replies"):
+        walk(by_cursor(), july)
+    service.faults.append(problem(400, "ANL_00400", detail="endDate is wrong"))
+    with pytest.raises(QueryRefused) as raised:
+        walk(by_cursor(), july)
+    assert not isinstance(raised.value, MetricsRefused)
+
+
+# Walks that are cut short
+
+
+def until(day):
+    return lambda rows, latest: day
+
+
+def test_a_walk_that_is_cut_answers_the_days_until_there(service, by_cursor, july):
+    service.posts = DAYS
+    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
+    assert walked.query == replace(july, end_date=date(2024, 7, 10))
+    assert [each.post_id for each in walked.posts] == list(range(160))
+    assert (walked.total_items, walked.pages) == (160, 2)
+
+
+def test_where_a_walk_may_be_cut_is_asked_after_each_page(service, by_cursor, july):
+    service.posts = DAYS
+    asked = []
+
+    def reach(rows, latest):
+        asked.append((rows, latest))
+        return july.end_date
+
+    assert walk(by_cursor(), july, reach=reach).query == july
+    assert asked == [(rows, JULY + timedelta(minutes=90 * (rows - 1))) for rows in (100, 200, 300, 400)]
+
+
+def test_an_answer_in_no_order_is_walked_to_its_end(service, by_cursor, july, events):
+    service.posts = [DAYS[number * 7 % 450] for number in range(450)]
+
+    async def keep_to_the_days_asked_for(request):
+        assert request.query_params["endDate"] == "2024-07-10"
+        service.posts = [DAYS[number * 7 % 160] for number in range(160)]
+
+    service.faults.extend([None, keep_to_the_days_asked_for])
+    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
+    assert walked.query == replace(july, end_date=date(2024, 7, 10))
+    assert sorted(each.post_id for each in walked.posts) == list(range(160))
+    assert [event.reason for event in kinds(events, WalkRepeated)] == ["the posts are not in the order of their days"]
+
+
+def test_a_bad_row_of_no_day_stays_with_a_walk_that_is_cut(service, by_cursor, july):
+    service.posts = [*DAYS[:150], post(9000) | {"postDate": "some day"}, *DAYS[150:]]
+    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
+    assert [row.reason.split(" is ")[0] for row in walked.bad_rows] == ["postDate"]
+
+
+# A second look
+
+
+def test_a_second_look_costs_a_walk(service, by_cursor, july):
+    service.posts = THREE_PAGES
+    walked = walk(by_cursor(second_looks=1.0), july)
+    assert (len(walked.posts), walked.requests) == (250, 6)
+    assert walk(by_cursor(second_looks=0.5, random=lambda: 0.5), july).requests == 3
+
+
+def test_a_second_look_finds_what_was_left_out(service, by_cursor, july, events):
+    service.posts = THREE_PAGES
+    service.lie = lambda number, body: body | {"data": body["data"][:-1]} if len(service.asked()) == 3 else body
+    walked = walk(by_cursor(second_looks=1.0), july)
+    assert len(walked.posts) == 250
+    assert [event.reason for event in kinds(events, WalkRepeated)] == ["at a second look 1 rows were others"]
+
+
+# Instances
+
+
+def test_instances_come_from_all_pages(service, by_cursor):
+    service.instance_ids = [f"i{number}" for number in range(250)]
+    assert instances(by_cursor()) == tuple(service.instance_ids)
+    assert [dict(seen.parameters) for seen in service.asked("/v2/instances")] == [
+        {"limit": "100"}, {"limit": "100", "nextCursor": "c100"}, {"limit": "100", "nextCursor": "c200"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lie", "problem_text"),
+    [
+        (lambda number, body: body | {"data": {"instanceIds": ["a", "a"]}}, "1 of 2 rows came twice"),
+        (
+            lambda number, body: {"data": {"instanceIds": [f"i{number}"]}, "nextCursor": "c100"},
+            "page 2 leads to one that was there already",
+        ),
+    ],
+)
+def test_instances_that_do_not_add_up_are_an_error(service, by_cursor, lie, problem_text):
+    service.lie = lie
+    with pytest.raises(WalkInconsistent, match=f"instances: walked 2 times, .*{problem_text}"):
+        instances(by_cursor())
+
+
+def test_an_expired_cursor_restarts_the_list_of_instances(service, by_cursor):
+    service.instance_ids = [f"i{number}" for number in range(150)]
+    service.faults.extend([None, EXPIRED])
+    assert instances(by_cursor()) == tuple(service.instance_ids)
+    service.faults.append(problem(400, "ANL_00400"))
+    with pytest.raises(QueryRefused, match="^instances: HTTP 400 "):
+        instances(by_cursor())
+
+
+# Which form it is
+
+
+@pytest.fixture
+def of_either_form(new_client):
+    """Makes clients that have to find out; what it is, and that it changed, is in the log and in their memory."""
+    return lambda **changes: new_client(**{"revision": None, "on_event": None} | changes)
+
+
+@pytest.mark.parametrize("by_cursor", [False, True])
+def test_the_form_is_told_by_one_request_and_remembered(service, of_either_form, july, tmp_path, by_cursor, caplog):
+    service.by_cursor, service.posts = by_cursor, THREE_PAGES
+    memory = tmp_path / "there is none yet" / "revision"
+    for requests in (1, 0):
+        del service.seen[:]
+        walked = walk(of_either_form(memory=RevisionMemory(memory)), july)
+        assert len(walked.posts) == 250
+        assert len(service.asked("/v2/instances")) == requests
+        assert len(service.asked()) == 3
+    assert memory.read_text() == ("cursor" if by_cursor else "paged")
+    assert caplog.records == []
+
+
+def test_instances_tell_the_form_themselves(service, of_either_form):
+    service.by_cursor = True
+    assert instances(of_either_form()) == ("a", "b")
+    assert len(service.asked("/v2/instances")) == 1
+    service.instance_ids = [f"i{number}" for number in range(120)]
+    for service.by_cursor in (True, False):
+        assert instances(of_either_form()) == tuple(service.instance_ids)
+
+
+def test_a_probe_tells_it_too(service, of_either_form, july):
+    service.by_cursor = True
+
+    async def probe_and_walk(client):
+        probed = await client.probe()
+        await client.walk(july)
+        return probed.revision, await client.revision()
+
+    assert asked_of(of_either_form(), probe_and_walk) == (CURSOR, CURSOR)
+    assert len(service.asked("/v2/instances")) == 1
+
+
+@pytest.mark.parametrize("was_by_cursor", [False, True])
+@pytest.mark.parametrize("pages_before", [0, 1, 2])
+def test_a_change_is_noticed_and_costs_no_row(
+    service, of_either_form, july, tmp_path, caplog, was_by_cursor, pages_before
+):
+    service.posts, service.by_cursor = THREE_PAGES, was_by_cursor
+    memory = tmp_path / "revision"
+    memory.write_text("cursor" if was_by_cursor else "paged")
+
+    async def change(request):
+        service.by_cursor = not was_by_cursor
+
+    service.faults.extend([None] * pages_before + [change])
+    client = of_either_form(memory=RevisionMemory(memory), concurrency=1)
+    with caplog.at_level(logging.WARNING):
+        walked = walk(client, july)
+    assert [each.post_id for each in walked.posts] == list(range(250))
+    before, now = ("cursor", "paged") if was_by_cursor else ("paged", "cursor")
+    assert [record.getMessage() for record in caplog.records] == [str(RevisionChanged(before, now))]
+    assert memory.read_text() == now
+    # What was there before, what was refused, the walk, and the look that told. A numbered page may be on its way.
+    assert pages_before + 1 + 3 <= walked.requests <= pages_before + 2 + 3
+    assert len(service.asked("/v2/instances")) == 1
+
+
+def test_many_walks_at_once_notice_a_change_once(service, of_either_form, july, caplog):
+    service.posts = THREE_PAGES
+
+    async def change(request):
+        service.by_cursor = True
+
+    service.faults.extend([None] * 6 + [change])
+
+    async def walk_often(client):
+        return await asyncio.gather(*(client.walk(july) for _ in range(8)))
+
+    with caplog.at_level(logging.WARNING):
+        walks = asked_of(of_either_form(), walk_often)
+    assert [len(walked.posts) for walked in walks] == [250] * 8
+    assert len(caplog.records) == 1
+
+
+def test_who_listens_is_told_instead_of_the_log(service, of_either_form, july, caplog, events):
+    service.by_cursor = True
+    memory = RevisionMemory()
+    memory.keep(PAGED)
+    with caplog.at_level(logging.WARNING):
+        walk(of_either_form(on_event=events.append, memory=memory), july)
+    assert kinds(events, RevisionChanged) == [RevisionChanged("paged", "cursor")]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("by_cursor", [False, True])
+def test_an_envelope_of_the_other_form_tells_the_change_by_itself(service, of_either_form, july, by_cursor):
+    # As from a service that takes any parameter.
+    service.by_cursor = by_cursor
+    numbered = page_body([], page=1, page_size=100, total_items=0)
+    service.faults.append(JSONResponse({"data": [], "nextCursor": None} if by_cursor else numbered))
+    memory = RevisionMemory()
+    memory.keep(PAGED if by_cursor else CURSOR)
+    walked = walk(of_either_form(memory=memory), july)
+    assert (walked.posts, walked.requests) == ([], 2)
+    assert service.asked("/v2/instances") == []
+
+
+def test_a_refusal_in_the_same_form_stays_one(service, of_either_form, july):
+    async def refuse(request):
+        return problem(400, "ANL_00400", detail="endDate is wrong") if "performance" in request.url.path else None
+
+    service.faults.extend([None, refuse])
+    with pytest.raises(QueryRefused, match="endDate is wrong"):
+        walk(of_either_form(), july)
+    assert len(service.asked("/v2/instances")) == 2
+
+
+def test_a_service_that_changes_with_each_answer_is_an_error(service, of_either_form, july):
+    async def change(request):
+        service.by_cursor = not service.by_cursor
+
+    service.faults.extend([None] + [change, None] * 20)
+    with pytest.raises(ContractBroken, match="now in one revision of the API, now in another"):
+        walk(of_either_form(), july)
+
+
+def test_a_form_that_is_set_is_not_asked_for(service, new_client, july):
+    service.by_cursor = True
+    with pytest.raises(QueryRefused, match="HTTP 400 ANL_00400"):
+        walk(new_client(revision=PAGED), july)
+    assert service.asked("/v2/instances") == []
+    service.faults.extend([JSONResponse({"data": [], "nextCursor": None})] * 2)
+    with pytest.raises(Retriable, match="not a page of posts of the revision paged, but one of cursor"):
+        walk(new_client(revision=PAGED, retry=RetryPolicy(attempts=2)), july)
+
+
+def test_a_memory_that_cannot_be_used_costs_a_question(service, of_either_form, july, tmp_path):
+    for path in (tmp_path, tmp_path / "nonsense"):
+        (tmp_path / "nonsense").write_bytes(b"\xff")
+        memory = RevisionMemory(path)
+        assert memory.recall() is None
+        walk(of_either_form(memory=memory), july)
+        assert memory.recall() is PAGED
+    assert len(service.asked("/v2/instances")) == 2
+
+
+def test_the_memory_lies_beside_the_rate_limit_of_the_same_service():
+    one, other = (remembered_revision_path(f"https://{host}.example") for host in "ab")
+    assert one.parent == other.parent
+    assert one != other
+    assert one.name.startswith("revision-")
