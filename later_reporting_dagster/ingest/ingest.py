@@ -23,6 +23,7 @@ from later_reporting_dagster.client import (
     LaterError,
     MetricsRefused,
     QueryRefused,
+    Reach,
     Retriable,
     TooManyPosts,
     Walk,
@@ -50,6 +51,7 @@ from later_reporting_dagster.ingest.plan import (
     partitions_of,
     parts_for,
     plan,
+    shares,
 )
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import (
@@ -67,6 +69,9 @@ from later_reporting_dagster.lake import (
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
 # while a third is being written.
 CONCURRENT_QUERIES = 3
+# Where each page has to come before the next can be asked for, as many walk as requests may be in flight, and some
+# more while others write.
+WALKERS_AHEAD = 2
 # A range of more posts is asked for in parts, so that the first days are written while the next are fetched, and so
 # that memory does not grow with the range. It costs the page that told, and a last page that is not full for each part.
 POSTS_AT_ONCE = 10_000
@@ -211,10 +216,43 @@ def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """A query to be asked; `is_part` when it was split off another, and need not be split again for convenience."""
+    """A query to be asked; `is_part` when it was split off another, and need not be split again for convenience.
+
+    `planned` is the one that it was split off, or itself: the same whatever became of that on the way.
+    """
 
     query: PostPerformanceQuery
+    planned: PostPerformanceQuery
     is_part: bool = False
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one walk without totals is to answer: it tells the walk, and hands on what it takes from it."""
+
+    query: PostPerformanceQuery
+    hand_on: Callable[[Sequence[PostPerformanceQuery]], None]
+    idle: Callable[[], int]
+
+    def __call__(self, rows: int, latest: datetime) -> date:
+        """The last day of it, after so many rows, the latest of that instant.
+
+        Raises:
+            TooManyPosts: there is nothing left to take from it, and yet it is too large.
+        """
+        if latest.date() >= self.query.end_date:
+            if rows > MAXIMUM_POSTS and len(self.query.instance_ids) > 1:
+                raise TooManyPosts(
+                    f"{_named(self.query)} has {rows} posts and more. Ask for fewer instances.", total_items=rows
+                )
+            return self.query.end_date
+        wanted, others = shares(self.query, rows=rows, latest=latest, idle=self.idle())
+        if rows >= POSTS_AT_ONCE:
+            wanted, rest = replace(wanted, end_date=latest.date()), wanted
+            others.insert(0, replace(rest, start_date=latest.date() + timedelta(days=1)))
+        self.query = wanted
+        self.hand_on(others)
+        return wanted.end_date
 
 
 class _Ingest:
@@ -249,24 +287,38 @@ class _Ingest:
         self._failed_alone: set[str] = set()
         self._given_up: dict[str, LaterError] = {}
         self._failures: dict[str, int] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._busy = 0
+        self._landing = asyncio.Semaphore(CONCURRENT_QUERIES)
         self._asking_for_reach = asyncio.Lock()
         self._asked_for_reach = False
         self._reachable: frozenset[str] | None = None
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
         for query in reversed(queries):
-            self._due.put_nowait(_Due(query))
-
-        async def work() -> None:
-            while True:
-                await self._answer(await self._due.get())
-                self._due.task_done()
-
-        async with asyncio.TaskGroup() as group:
-            workers = [group.create_task(work()) for _ in range(CONCURRENT_QUERIES)]
+            self._due.put_nowait(_Due(query, planned=query))
+        async with asyncio.TaskGroup() as self._group:
+            self._let_work(CONCURRENT_QUERIES)
             await self._due.join()
-            for worker in workers:
+            for worker in self._workers:
                 worker.cancel()
+
+    def _let_work(self, workers: int) -> None:
+        """Has at least so many queries under way at once."""
+        self._workers += [self._group.create_task(self._work()) for _ in range(workers - len(self._workers))]
+
+    async def _work(self) -> None:
+        while True:
+            due = await self._due.get()
+            self._busy += 1
+            await self._answer(due)
+            self._busy -= 1
+            self._due.task_done()
+
+    def _idle(self) -> int:
+        """How many could walk and have nothing to, once it is known that there are no totals."""
+        self._let_work(self._client.concurrency + WALKERS_AHEAD)
+        return max(0, self._client.concurrency - self._busy - self._due.qsize())
 
     async def _answer(self, due: "_Due") -> None:
         query = await self._worth_asking(due.query)
@@ -274,45 +326,59 @@ class _Ingest:
             return
         in_parts = [] if due.is_part else by_days(query)
         query = self._allowed.first(query)
+
+        def ask(parts: Sequence[PostPerformanceQuery]) -> None:
+            for part in reversed(parts):
+                self._due.put_nowait(_Due(part, due.planned, is_part=True))
+
+        async def ask_or_fail(parts: Sequence[PostPerformanceQuery], error: LaterError) -> None:
+            if not parts:
+                await self._fail(share.query, error)
+            ask(parts)
+
+        share = _Share(query, hand_on=ask, idle=self._idle)
         try:
-            walks = await self._walks(query, most_posts=POSTS_AT_ONCE if in_parts else None)
-            walks = await self._with_further_metrics(query, walks)
+            walks = await self._walks(query, most_posts=POSTS_AT_ONCE if in_parts else None, reach=share)
+            walks = await self._with_further_metrics(share.query, walks)
         except MetricsRefused as error:
-            self._allowed.learn(query, error.detail)
-            if self._allowed.has_any(query):
-                self._due.put_nowait(due)
+            self._allowed.learn(share.query, error.detail)
+            if self._allowed.has_any(share.query):
+                self._due.put_nowait(replace(due, query=share.query))
             else:
-                await self._fail(query, error)
+                await self._fail(share.query, error)
         except CredentialsRejected as error:
             self._ended_by = error
-            await self._fail(query, error)
+            await self._fail(share.query, error)
         except InstanceForbidden as error:
-            await self._ask_without_the_forbidden(query, error)
+            await ask_or_fail(await self._without_the_forbidden(share.query, error), error)
         except TooManyPosts as error:
             parts = parts_for(error.total_items, posts_each=POSTS_AT_ONCE if in_parts else POSTS_OF_A_PART)
-            await self._ask_in_parts(narrower(query, parts=parts), of=query, error=error)
+            await ask_or_fail(narrower(share.query, parts=parts), error)
         except Retriable as error:
-            self._note_failure(query, error)
-            await self._ask_in_parts(by_instances(query), of=query, error=error)
+            self._note_failure(share.query, error)
+            await ask_or_fail(by_instances(share.query), error)
         except QueryRefused as error:
             # Perhaps for one of its instances, which may be gone.
             if len(query.instance_ids) == 1:
                 self._given_up[query.instance_ids[0]] = error
-            await self._ask_in_parts(by_instances(query), of=query, error=error)
+            await ask_or_fail(by_instances(share.query), error)
         except WalkInconsistent as error:
-            await self._ask_in_parts(narrower(query), of=query, error=error)
+            await ask_or_fail(narrower(share.query), error)
         except LaterError as error:
-            await self._fail(query, error)
+            await self._fail(share.query, error)
         else:
             self._failed_alone.clear()
             for instance_id in query.instance_ids:
                 self._failures.pop(instance_id, None)
-            await asyncio.to_thread(self._land, query, walks)
+            async with self._landing:
+                await asyncio.to_thread(self._land, share.query, walks, due.planned)
 
-    async def _walks(self, query: PostPerformanceQuery, *, most_posts: int | None = None) -> list[Walk]:
+    async def _walks(
+        self, query: PostPerformanceQuery, *, most_posts: int | None = None, reach: Reach | None = None
+    ) -> list[Walk]:
         """The walks that hold the query's posts: one, or several by content where a single partition is too large."""
         try:
-            return [await self._client.walk(query, most_posts=most_posts)]
+            return [await self._client.walk(query, most_posts=most_posts, reach=reach)]
         except TooManyPosts as error:
             parts = by_content(query, parts=parts_for(error.total_items, posts_each=POSTS_OF_A_PART))
             if not parts or len(partitions_of(query)) > 1:
@@ -365,19 +431,13 @@ class _Ingest:
             if len(self._failed_alone) >= INSTANCES_OF_AN_OUTAGE:
                 self._ended_by = error
 
-    async def _ask_in_parts(
-        self, parts: Sequence[PostPerformanceQuery], *, of: PostPerformanceQuery, error: LaterError
-    ) -> None:
-        if not parts:
-            await self._fail(of, error)
-        for part in reversed(parts):
-            self._due.put_nowait(_Due(part, is_part=True))
-
-    async def _ask_without_the_forbidden(self, query: PostPerformanceQuery, error: InstanceForbidden) -> None:
+    async def _without_the_forbidden(
+        self, query: PostPerformanceQuery, error: InstanceForbidden
+    ) -> Sequence[PostPerformanceQuery]:
+        """What is left to ask of a query that is forbidden; nothing when it is of one instance alone."""
         if len(query.instance_ids) == 1:
             self._given_up[query.instance_ids[0]] = error
-            await self._fail(query, error)
-            return
+            return []
         forbidden = set(query.instance_ids) - await self._reachable_among(query.instance_ids)
         for instance_id in forbidden:
             self._given_up[instance_id] = InstanceForbidden(
@@ -386,8 +446,7 @@ class _Ingest:
                 instance_ids=(instance_id,),
             )
         # Where the scope does not tell which one it is, each is asked for alone.
-        parts = [query] if forbidden else [replace(query, instance_ids=(each,)) for each in query.instance_ids]
-        await self._ask_in_parts(parts, of=query, error=error)
+        return [query] if forbidden else [replace(query, instance_ids=(each,)) for each in query.instance_ids]
 
     async def _reachable_among(self, instance_ids: Sequence[str]) -> Set[str]:
         """Those that the service lists as within reach; all of them when it does not say, which is asked only once."""
@@ -410,8 +469,11 @@ class _Ingest:
         for partition in partitions:
             self._deliver(Failed(partition=partition, error=error))
 
-    def _land(self, query: PostPerformanceQuery, walks: Sequence[Walk]) -> None:
-        """Splits an answer into its partitions and writes them; a day without posts is a file without rows."""
+    def _land(self, query: PostPerformanceQuery, walks: Sequence[Walk], planned: PostPerformanceQuery) -> None:
+        """Splits an answer into its partitions and writes them; a day without posts is a file without rows.
+
+        Their files tell the planned query: into how many parts that came to be asked for is no fact of the posts.
+        """
         asset, lake = self._source.asset, self._lake
         partitions = self._wanted_of(query)
         posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
@@ -433,7 +495,7 @@ class _Ingest:
         )
         facts = {
             "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
-            "queries": msgspec.json.encode(queries).decode(),
+            "queries": msgspec.json.encode([_named(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
         }
         try:
@@ -550,4 +612,4 @@ def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
 
 
 def _named(query: PostPerformanceQuery) -> str:
-    return urlencode(query.parameters())
+    return urlencode(query.question())

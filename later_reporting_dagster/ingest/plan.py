@@ -9,7 +9,7 @@ instances.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import TypeVar
@@ -32,6 +32,10 @@ MAXIMUM_POSTS = 2 * MAXIMUM_PAGE_NUMBER * MAXIMUM_PAGE_SIZE
 MAXIMUM_DAYS = 730
 # Well inside what servers and proxies take as a request line (8 KiB), with room for the other parameters.
 MAXIMUM_INSTANCE_CHARACTERS = 6_000
+# A walk without totals is shared out among so many pages each: each share costs a page at most, its last, which is
+# seldom full, and so a tenth at most. More would be too much to hold at once, each by one of those who walk.
+FEWEST_PAGES_OF_A_SHARE = 10
+MOST_PAGES_OF_A_SHARE = 50
 # Boxes that are looked at together: what lies farther apart than that is never worth one query.
 MERGED_AT_MOST = 60
 
@@ -116,6 +120,34 @@ def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerforma
 def parts_for(total_items: int, *, posts_each: int) -> int:
     """Into how many parts to split so many posts: each has at most `posts_each` if they are spread evenly."""
     return max(2, ceil(total_items / posts_each))
+
+
+def shares(
+    query: PostPerformanceQuery, *, rows: int, latest: datetime, idle: int
+) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
+    """What a walk without totals should still answer, and how the days after that are to be asked for by others.
+
+    How many posts are left is told by how many have come of how long a time. The days are shared out only where each
+    share is worth a walk of its own.
+
+    Args:
+        query: what the walk was to answer.
+        rows: how many have come.
+        latest: the newest one's instant, in UTC.
+        idle: how many others could walk.
+    """
+    days = _days(latest.date() + _DAY, query.end_date)
+    if query.date_basis is not DateBasis.POST_DATE or not days:
+        return query, []
+    walked = latest - datetime.combine(query.start_date, time.min, UTC)
+    pages = rows / MAXIMUM_PAGE_SIZE * (len(days) * _DAY / max(walked, timedelta(seconds=1)))
+    worth = int(pages // FEWEST_PAGES_OF_A_SHARE)
+    count = min(worth, max(idle + 1, ceil(pages / MOST_PAGES_OF_A_SHARE))) if idle else 1
+    first, *others = _even_parts(days, max(count, 1))
+    return (
+        replace(query, end_date=first[-1]),
+        [replace(query, start_date=part[0], end_date=part[-1]) for part in others],
+    )
 
 
 def by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
