@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
 # The same examples in each run, however busy the machine is.
@@ -31,6 +32,10 @@ DAYS = [date(2024, 3, number) for number in range(1, 6)]
 FIRST_DAY, LAST_DAY = DAYS[0], DAYS[-1]
 QUIET_CELL = (date(2024, 3, 2), "a/b|c,d [e]")  # on which nothing was published
 UNHURRIED = SandboxOptions(requests_per_window=100_000)
+
+# The service of the tests in either revision; `numbered` is for what only numbered pages have.
+both_revisions = pytest.mark.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
+numbered = pytest.mark.parametrize("service", [PAGED], indirect=True, ids=str)
 
 # The columns of the lake's posts, in order, as the documentation promises them.
 POSTS_TYPES = {
@@ -69,6 +74,7 @@ class Service:
 
     base_url: str = ""
     app: ASGIApp | None = None
+    revision: Revision = PAGED
     requests: list[Request] = field(default_factory=list)
     instead: Callable[[Request], Response | None] = lambda request: None
     edited: Callable[[Request, Any], Any] | None = None
@@ -114,6 +120,18 @@ def parameters(request: Request) -> dict[str, list[str]]:
     for name, value in parse_qsl(request.url.query):
         given.setdefault(name, []).append(value)
     return given
+
+
+def is_first_page(request: Request) -> bool:
+    """Whether a request is for the first page of an answer, in either revision."""
+    given = parameters(request)
+    return given.get("pageNumber", ["1"]) == ["1"] and "nextCursor" not in given
+
+
+def metrics_of(row: Row) -> Row:
+    """Where a row of an answer has its metrics, in either revision."""
+    metrics: Row = row.get("metrics", row)
+    return metrics
 
 
 def problem(status: int, kind: str = "") -> Response:
@@ -237,17 +255,21 @@ def small_world() -> World:
 
 
 @pytest.fixture(scope="session")
-def _served(small_world: World) -> Iterator[tuple[Service, ASGIApp]]:
-    app = create_app(small_world, options=UNHURRIED)
-    service = Service(app=app)
+def _served(small_world: World) -> Iterator[tuple[Service, dict[Revision, ASGIApp]]]:
+    apps: dict[Revision, ASGIApp] = {
+        revision: create_app(small_world, options=replace(UNHURRIED, revision=revision))
+        for revision in REVISIONS.values()
+    }
+    service = Service(app=apps[PAGED])
     with running_sandbox(service) as service.base_url:
-        yield service, app
+        yield service, apps
 
 
 @pytest.fixture(scope="session")
-def truth(_served: tuple[Service, ASGIApp]) -> Truth:
+def truth(_served: tuple[Service, dict[Revision, ASGIApp]]) -> Truth:
     """What the service of the tests holds, asked for before any test alters it."""
-    service, _ = _served
+    service, apps = _served
+    service.app, service.instead, service.edited = apps[PAGED], lambda request: None, None
     with httpx.Client(base_url=service.base_url) as client:
         truth = Truth(client)
         for day in DAYS:
@@ -257,10 +279,11 @@ def truth(_served: tuple[Service, ASGIApp]) -> Truth:
 
 
 @pytest.fixture
-def service(_served: tuple[Service, ASGIApp], truth: Truth) -> Service:
-    """The sandbox over `small_world`, with nothing asked yet and nothing altered."""
-    service, app = _served
-    service.app = app
+def service(_served: tuple[Service, dict[Revision, ASGIApp]], truth: Truth, request: pytest.FixtureRequest) -> Service:
+    """The sandbox over `small_world`, with nothing asked yet and nothing altered; by number, unless a test says so."""
+    service, apps = _served
+    service.revision = getattr(request, "param", PAGED)
+    service.app = apps[service.revision]
     service.requests.clear()
     service.instead = lambda request: None
     service.edited = None

@@ -9,6 +9,7 @@ import click
 
 from later_reporting_dagster.cli.text import shown_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
+from later_reporting_dagster.contract import Revision
 from later_reporting_dagster.defs.partitions import newest_day
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
@@ -32,7 +33,7 @@ class Finding:
 async def examine(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Finding]:
-    """Looks at settings, token, scope, rate limit, clock and lake, in that order; costs three requests."""
+    """Looks at settings, token, revision, scope, rate limit, clock and lake, in that order; costs three requests."""
     findings = [_settings(now())]
     try:
         client = later.client(retry=ONE_MORE_TRY)
@@ -77,7 +78,10 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
         observed = await client.probe()
     except LaterError as error:
         return [Finding("token", well=False, text=str(error))]
-    findings = [Finding("token", well=True, text=f"accepted by {later.base_url}")]
+    findings = [
+        Finding("token", well=True, text=f"accepted by {later.base_url}"),
+        _revision(observed.revision, wanted=later.revision()),
+    ]
     try:
         reachable = await client.instances()
     except LaterError as error:
@@ -97,6 +101,17 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
         advice = "" if well else ": set this machine's clock, or tokens and due days are misjudged"
         findings.append(Finding("clock", well=well, text=f"{skew:+.0f} s against the server{advice}"))
     return findings
+
+
+def _revision(spoken: Revision, *, wanted: Revision | None) -> Finding:
+    if wanted not in (None, spoken):
+        return Finding(
+            "revision",
+            well=False,
+            text=f"the service speaks {spoken}, and LATER_API_REVISION is {wanted}: set it to auto",
+        )
+    pages = "numbered pages with totals" if spoken.has_totals else "cursors without totals"
+    return Finding("revision", well=True, text=f"{spoken}: {pages}")
 
 
 def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> Finding:

@@ -11,9 +11,11 @@ from pydantic import Field, create_model
 
 from later_reporting_dagster.contract import Metric, metrics_named
 from later_reporting_dagster.defs.settings import (
+    AUTO,
     BOUNDS,
     DEFAULT_BASE_URL,
     DEFAULT_REQUESTS_PER_MINUTE,
+    DEFAULT_SECOND_LOOK_PERCENT,
     default_lake_root,
     from_environment,
 )
@@ -22,6 +24,7 @@ from later_reporting_dagster.lake import encode_instance_id
 # Arrow and HTTP are imported where they are used: the definitions load without them.
 if TYPE_CHECKING:
     from later_reporting_dagster.client import AccessToken, ClientCredentials, ClientEvent, LaterClient, RetryPolicy
+    from later_reporting_dagster.contract import Revision
     from later_reporting_dagster.ingest.guard import Guard
     from later_reporting_dagster.lake import Lake
 
@@ -73,6 +76,14 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
+    )
+    api_revision: str = Field(
+        default=AUTO,
+        description="Which revision of the API the service speaks: paged, cursor, or auto to have it tell itself.",
+    )
+    second_look_percent: int = Field(
+        default=DEFAULT_SECOND_LOOK_PERCENT,
+        description="How many of 100 answers without totals are fetched twice and compared; each costs its requests.",
     )
     shrink_limit_percent: int = Field(
         default=50,
@@ -141,18 +152,42 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
         """
-        from later_reporting_dagster.client import LaterClient, RateLimiter, RetryPolicy, shared_state_path
+        from later_reporting_dagster.client import (
+            LaterClient,
+            RateLimiter,
+            RetryPolicy,
+            RevisionMemory,
+            remembered_revision_path,
+            shared_state_path,
+        )
 
         with _named("base_url"):
             state_path = shared_state_path(self.base_url)
+            memory = RevisionMemory(remembered_revision_path(self.base_url))
         requests_per_minute = self._within_bounds("requests_per_minute")
         return LaterClient(
             base_url=self.base_url,
             credentials=self.credentials(),
             limiter=RateLimiter(requests=requests_per_minute, state_path=state_path),
+            revision=self.revision(),
+            memory=memory,
+            second_looks=self._within_bounds("second_look_percent") / 100,
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
+
+    def revision(self) -> "Revision | None":
+        """The revision of the API that is set; None when the service is to tell.
+
+        Raises:
+            SettingIsWrong: there is no such revision.
+        """
+        from later_reporting_dagster.contract import REVISIONS
+
+        with _named("api_revision"):
+            if self.api_revision not in (AUTO, *REVISIONS):
+                raise ValueError(f"{AUTO} or one of {', '.join(REVISIONS)}, not {self.api_revision!r}")
+        return REVISIONS.get(self.api_revision)
 
     def lake(self) -> "Lake":
         """The lake under `lake_root`.

@@ -16,6 +16,10 @@ DEFAULT_START_DATE = date(2024, 1, 1)
 DEFAULT_REQUESTS_PER_MINUTE = 120
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
+# Which revision of the API the service speaks: told by the service itself, or set.
+AUTO = "auto"
+# Each costs a walk's requests once more.
+DEFAULT_SECOND_LOOK_PERCENT = 1
 
 # An earlier start is a slip of the finger, and would make a grid of days that no browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
@@ -29,6 +33,7 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "shrink_limit_percent": (0, 100),
     "bad_rows_limit_percent": (0, 100),
     "keep_versions": (0, MOST_KEPT_VERSIONS),
+    "second_look_percent": (0, 100),
 }
 
 _Default = TypeVar("_Default")

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -123,6 +124,34 @@ def rate() -> Table:
     )
 
 
+def cursor() -> Table:
+    """The same days by numbered pages and by cursor."""
+    rows = []
+    for latency, days in DAYS_AT_LATENCY_SECONDS.items():
+        box = box_of(days, range(8))
+        world: dict[str, Any] = {
+            "first_day": box.start - timedelta(days=30), "last_day": YESTERDAY, "instances": 8, "posts_per_day": 20,
+        }  # fmt: skip
+        for date_basis, table in SOURCES.items():
+            with sandbox(**world, latency=latency) as served:
+                least = served.least([box], date_basis=date_basis)
+                numbered = landed("library", box, sandbox=served, date_basis=date_basis)
+            with sandbox(**world, latency=latency, revision="cursor") as served:
+                found = landed("library, by cursor", box, sandbox=served, date_basis=date_basis)
+            for each, figures in (("numbered pages", numbered), ("cursor", found)):
+                assert figures.rows == least.rows, f"{each}: {figures.rows} rows of {least.rows} landed"
+                ratio = f"{figures.requests / least.requests:.3f}"
+                compared = (figures.seconds, figures.seconds / numbered.seconds, f"{figures.peak_megabytes:.0f}")
+                rows.append((table, days, f"{latency * 1000:.0f}", each, figures.requests, ratio, *compared))
+    return Table(
+        title="By cursor, beside numbered pages: days × 8 instances × 20 posts a day",
+        columns=("table", "days", "latency ms", "by", "requests", "/ least", "wall s", "/ numbered", "peak MB"),
+        rows=rows,
+        note="The least is that of full pages and the fewest queries. By cursor a page has to come before the next can be"
+        " asked for, so that days are shared out among several walks, each of which ends in a page that is not full.",
+    )
+
+
 def large() -> Table:
     """A day that no single query reaches, and memory that must not grow with the range."""
     rows = []
@@ -212,6 +241,7 @@ WORKLOADS = {
     "backfill": backfill,
     "scattered": scattered,
     "large": large,
+    "cursor": cursor,
     "rate": rate,
     "rollup": rollup,
     "loading": loading,

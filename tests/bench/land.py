@@ -21,6 +21,7 @@ MEANS = {
     "fast script": "tests.bench.fast:land",
     "dlt rest_api": "tests.bench.with_dlt:land",
     "library": "tests.bench.library:land",
+    "library, by cursor": "tests.bench.library:land_by_cursor",
     "library, paced": "tests.bench.library:land_paced",
     "library, scattered": "tests.bench.library:land_scattered",
     "Dagster range run": "tests.bench.in_dagster:range_run",

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, shared_state_path
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
 from later_reporting_dagster.ingest.ingest import Failed, Landed, ingest
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
@@ -15,6 +15,12 @@ from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures, scattered_c
 def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
     """As fast as the service lets it."""
     return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=RateLimiter(requests=10**9))
+
+
+def land_by_cursor(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
+    """As fast as the service lets it, by cursor."""
+    limiter = RateLimiter(requests=10**9)
+    return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=limiter, revision=CURSOR)
 
 
 def land_paced(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
@@ -29,7 +35,15 @@ def land_scattered(box: Box, *, base_url: str, date_basis: str, root: Path) -> F
     return _landed(scattered_cells(box), base_url=base_url, date_basis=date_basis, root=root, limiter=limiter)
 
 
-def _landed(cells: Collection[Box], *, base_url: str, date_basis: str, root: Path, limiter: RateLimiter) -> Figures:
+def _landed(
+    cells: Collection[Box],
+    *,
+    base_url: str,
+    date_basis: str,
+    root: Path,
+    limiter: RateLimiter,
+    revision: Revision = PAGED,
+) -> Figures:
     """Lands cells, all of which have to land."""
     rows = 0
 
@@ -42,6 +56,7 @@ def _landed(cells: Collection[Box], *, base_url: str, date_basis: str, root: Pat
         base_url=base_url,
         credentials=ClientCredentials(client_id=CREDENTIALS["clientId"], client_secret=CREDENTIALS["clientSecret"]),
         limiter=limiter,
+        revision=revision,
     )
 
     async def run() -> None:

@@ -14,6 +14,7 @@ import httpx
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, serve
 from tests.bench.workload import CREDENTIALS, Box
 
@@ -63,7 +64,7 @@ class Sandbox:
 
 @contextmanager
 def sandbox(
-    *, first_day: date, last_day: date, instances: int, posts_per_day: int, **options: float
+    *, first_day: date, last_day: date, instances: int, posts_per_day: int, **options: float | str
 ) -> Iterator[Sandbox]:
     """Serves a world while the block runs; `options` are those of the command line."""
     command = [sys.executable, "-m", "tests.bench.serve", "--first-day", str(first_day), "--last-day", str(last_day)]
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--requests", type=int, default=10**9)
     parser.add_argument("--window", type=float, default=60.0)
+    parser.add_argument("--revision", choices=list(REVISIONS), default="paged")
     given = parser.parse_args()
     world = World(
         first_day=given.first_day,
@@ -114,7 +116,10 @@ def main() -> None:
         posts_per_day=given.posts_per_day,
     )
     options = SandboxOptions(
-        latency_seconds=given.latency, requests_per_window=given.requests, window_seconds=given.window
+        latency_seconds=given.latency,
+        requests_per_window=given.requests,
+        window_seconds=given.window,
+        revision=REVISIONS[given.revision],
     )
     app = _Tally(create_app(world, options=options))
     serve(app, port=0, on_ready=lambda base_url: print(base_url, flush=True))

@@ -7,9 +7,10 @@ import pytest
 
 from later_reporting_dagster.cli.doctor import Finding, examine
 from later_reporting_dagster.client import RetryPolicy
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from tests.cli.conftest import User
-from tests.conftest import Service, problem
+from tests.conftest import Service, both_revisions, problem
 from tests.defs.test_sensors import listing
 
 
@@ -39,8 +40,9 @@ def failing(user: User) -> dict[str, str]:
 def test_all_is_well(user: User, service: Service) -> None:
     found = findings(user, exit_code=0)
     assert {subject: mark for subject, (mark, _) in found.items()} == dict.fromkeys(
-        ("settings", "token", "scope", "rate limit", "clock", "lake"), "ok"
+        ("settings", "token", "revision", "scope", "rate limit", "clock", "lake"), "ok"
     )
+    assert found["revision"][1] == "paged: numbered pages with totals"
     assert found["scope"][1] == "4 instances within reach"
     assert found["rate limit"][1].startswith("100000 requests in 60 s")
     assert found["lake"][1] == f"{user.lake} is writable"
@@ -105,6 +107,17 @@ def test_a_listing_that_fails_is_told(user: User, service: Service) -> None:
     told = failing(user)
     assert told.keys() == {"scope"}
     assert "HTTP 500" in told["scope"]
+
+
+@both_revisions
+def test_a_revision_that_is_set_otherwise_is_told(
+    user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert findings(user, exit_code=0)["revision"][1].startswith(f"{service.revision}: ")
+    other = "paged" if service.revision is CURSOR else "cursor"
+    monkeypatch.setenv("LATER_API_REVISION", other)
+    told = f"the service speaks {service.revision}, and LATER_API_REVISION is {other}: set it to auto"
+    assert failing(user)["revision"] == told
 
 
 def test_a_lake_that_cannot_be_written_is_told(user: User) -> None:

@@ -39,6 +39,8 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "lake_root": "memory://lake",
         "metrics": "likes, reach",
         "requests_per_minute": 60,
+        "api_revision": "cursor",
+        "second_look_percent": 7,
         "shrink_limit_percent": 5,
         "accept_shrinking": True,
         "bad_rows_limit_percent": 0,
@@ -125,9 +127,25 @@ def test_its_clients_share_the_rate_limit_of_the_machine(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         asyncio.run(later.wanted_instances())
-    (state,) = [path for path in (tmp_path / "later-reporting").iterdir() if path.suffix != ".lock"]
+    (state,) = [path for path in (tmp_path / "later-reporting").glob("rate-*") if path.suffix != ".lock"]
     reserved = len(state.read_bytes()) // 8 - 2  # after a mark and the instant before which nobody starts
     assert reserved == len(service.requests) == 4
+
+
+def test_its_clients_remember_which_revision_the_service_speaks(
+    later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asyncio.run(later.wanted_instances())
+    (kept,) = (tmp_path / "later-reporting").glob("revision-*")
+    assert kept.read_text() == "paged"
+
+
+def test_a_revision_that_there_is_not_is_named(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_API_REVISION", "v3")
+    message = r"^LATER_API_REVISION \(api_revision\): auto or one of paged, cursor, not 'v3'$"
+    with pytest.raises(SettingIsWrong, match=message):
+        in_use(LaterReportingResource.from_environment()).client()
 
 
 def test_the_instances_are_all_that_the_credentials_reach(later: LaterReportingResource) -> None:

@@ -32,7 +32,7 @@ from later_reporting_dagster.client import (
     TooManyPosts,
     WalkInconsistent,
 )
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
 from later_reporting_dagster.ingest.guard import Guard, ShrankTooMuch, TooManyBadRows
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, Failed, Landed, Outcome, ingest
 from later_reporting_dagster.ingest.source import Source
@@ -47,6 +47,9 @@ from tests.conftest import (
     Service,
     Truth,
     files,
+    is_first_page,
+    metrics_of,
+    numbered,
     parameters,
     partition_file,
     problem,
@@ -58,7 +61,22 @@ DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 BOX = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 BROKEN = INSTANCE_IDS[2]
 
+# How the clients of these tests are told to ask: as the service of the test speaks.
+SPOKEN = [PAGED]
+
 both_sources = pytest.mark.parametrize("source", [PUBLISHED, DAILY], ids=lambda source: source.asset)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Everything holds in either revision, but for what says which one it is about."""
+    named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "service" not in named:
+        metafunc.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _clients_ask_as_the_service_speaks(service: Service) -> None:
+    SPOKEN[0] = service.revision
 
 
 @dataclass
@@ -97,6 +115,7 @@ def ingested(
             base_url=base_url,
             credentials=ClientCredentials(client_id=UNHURRIED.client_id, client_secret=client_secret),
             limiter=RateLimiter(requests=1_000_000),
+            revision=SPOKEN[0],
             retry=RetryPolicy(attempts=2),
             sleep=no_wait,
         ) as client:
@@ -210,6 +229,11 @@ def test_a_file_tells_its_queries_and_when_they_were_answered(service: Service, 
 # Instances that cannot be had
 
 
+def reaching(instance_ids: tuple[str, ...], world: World, service: Service) -> Any:
+    """The service for a client whose scope is these instances."""
+    return create_app(world, options=replace(UNHURRIED, revision=service.revision, instance_scope=instance_ids))
+
+
 @both_sources
 @pytest.mark.parametrize("scope", ["tells", "lies", "fails"])
 def test_a_forbidden_instance_costs_its_own_partitions_alone(
@@ -225,7 +249,9 @@ def test_a_forbidden_instance_costs_its_own_partitions_alone(
     service.instead = instead
     if scope == "tells":
         within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
-        service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=within))
+        service.app = create_app(
+            small_world, options=replace(UNHURRIED, revision=service.revision, instance_scope=within)
+        )
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == {Partition(day, BROKEN): InstanceForbidden for day in DAYS}
     assert all(repr(BROKEN) in str(failed.error) for failed in result.failed.values())
@@ -235,7 +261,9 @@ def test_a_forbidden_instance_costs_its_own_partitions_alone(
 def test_an_instance_given_up_while_the_failure_of_another_is_told_fails_each_of_its_partitions(
     service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=(INSTANCE_IDS[0],)))
+    service.app = create_app(
+        small_world, options=replace(UNHURRIED, revision=service.revision, instance_scope=(INSTANCE_IDS[0],))
+    )
     one, other = INSTANCE_IDS[1:3]
     *first_days, day_of_both, last_day = DAYS
     cells = [Partition(day, other) for day in [*first_days, day_of_both]]
@@ -256,7 +284,7 @@ def test_where_the_scope_tells_who_is_forbidden_it_costs_two_requests(
     service: Service, truth: Truth, small_world: World, tmp_path: Path
 ) -> None:
     within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
-    service.app = create_app(small_world, options=replace(UNHURRIED, instance_scope=within))
+    service.app = reaching(within, small_world, service)
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     reached = [row for day in DAYS for row in truth.day("post_date", day) if row["instanceId"] != BROKEN]
     assert service.data_requests == 1 + ceil(len(reached) / 100)
@@ -393,6 +421,7 @@ def two_pages_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.plan"], "MAXIMUM_POSTS", 200)
 
 
+@numbered
 @pytest.mark.usefixtures("two_pages_at_most")
 def test_too_many_posts_are_asked_for_by_fewer_days(service: Service, truth: Truth, tmp_path: Path) -> None:
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
@@ -403,6 +432,7 @@ def test_too_many_posts_are_asked_for_by_fewer_days(service: Service, truth: Tru
     assert len({(query["startDate"][0], query["endDate"][0]) for query in asked}) == 3  # the whole, and two parts
 
 
+@numbered
 @pytest.mark.usefixtures("two_pages_at_most")
 def test_too_many_posts_of_a_day_are_asked_for_by_fewer_instances(
     service: Service, truth: Truth, tmp_path: Path
@@ -423,6 +453,7 @@ def crowded_app() -> tuple[Any, World]:
     return create_app(world, options=UNHURRIED), world
 
 
+@numbered
 @pytest.mark.usefixtures("two_pages_at_most")
 @both_sources
 def test_too_many_posts_of_a_partition_are_asked_for_by_platform_and_content_type(
@@ -439,6 +470,7 @@ def test_too_many_posts_of_a_partition_are_asked_for_by_platform_and_content_typ
     assert any("contentType=" in query for query in landed.fetched.queries)
 
 
+@numbered
 @pytest.mark.usefixtures("two_pages_at_most")
 def test_posts_that_no_filter_reaches_are_missed_and_said(service: Service, tmp_path: Path) -> None:
     def with_others(request: Request, document: Any) -> Any:
@@ -457,6 +489,7 @@ def test_posts_that_no_filter_reaches_are_missed_and_said(service: Service, tmp_
     assert files(tmp_path) == {}
 
 
+@numbered
 @pytest.mark.usefixtures("two_pages_at_most")
 def test_a_partition_that_is_too_large_even_by_content_type_fails_alone(service: Service, tmp_path: Path) -> None:
     world = World(first_day=FIRST_DAY, last_day=FIRST_DAY + timedelta(days=1), instances=1, posts_per_day=900)
@@ -475,6 +508,7 @@ def test_a_partition_that_is_too_large_even_by_content_type_fails_alone(service:
 # Answers that do not add up
 
 
+@numbered
 @both_sources
 def test_answers_that_never_add_up_fail_the_partition_alone(
     source: Source, service: Service, truth: Truth, tmp_path: Path
@@ -493,6 +527,7 @@ def test_answers_that_never_add_up_fail_the_partition_alone(
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)
 
 
+@numbered
 def test_a_range_that_does_not_add_up_is_asked_for_in_smaller_ranges(
     service: Service, truth: Truth, tmp_path: Path
 ) -> None:
@@ -527,7 +562,7 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
                 bad["campaignId"],
                 bad["postId"],
             ) and (source is PUBLISHED or parameters(request)["startDate"] == [str(day)]):
-                row["impressions"] = "many"
+                metrics_of(row)["impressions"] = "many"
         return document
 
     service.edited = spoilt
@@ -554,7 +589,7 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
 
 def test_a_bad_row_that_tells_no_partition_lies_under_its_query(service: Service, truth: Truth, tmp_path: Path) -> None:
     def spoilt(request: Request, document: Any) -> Any:
-        if parameters(request)["pageNumber"] == ["1"]:
+        if is_first_page(request):
             document["data"][0] = {"surprise": True}
         return document
 
@@ -638,7 +673,7 @@ def test_a_homeless_row_that_is_gone_is_cleared_once_all_that_it_may_belong_to_h
     service: Service, tmp_path: Path
 ) -> None:
     def with_a_surprise(request: Request, document: Any) -> Any:
-        if parameters(request)["pageNumber"] == ["1"]:
+        if is_first_page(request):
             document["data"][0] = {"surprise": True}
         return document
 
@@ -684,7 +719,7 @@ def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside
     def edited(request: Request, document: Any) -> Any:
         for row in document["data"]:
             if row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]:
-                row["impressions"] = -1
+                metrics_of(row)["impressions"] = -1
         return document
 
     ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path)
@@ -701,7 +736,7 @@ def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
 def test_too_many_homeless_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
     def edited(request: Request, document: Any) -> Any:
-        if parameters(request)["pageNumber"] == ["1"]:
+        if is_first_page(request):
             document["data"][0] = {"surprise": True}
         return document
 
@@ -715,7 +750,7 @@ def test_too_many_homeless_rows_fail_their_query(limit: int, fails: bool, servic
 # Answers that take something away
 
 
-def emptied(world: World) -> Any:
+def emptied(world: World, revision: Revision) -> Any:
     """The service with the same days and instances, and not one post."""
     empty = World(
         first_day=world.first_day,
@@ -724,7 +759,7 @@ def emptied(world: World) -> Any:
         posts_per_day=0,
         further_instances=INSTANCE_IDS[1:],
     )
-    return create_app(empty, options=UNHURRIED)
+    return create_app(empty, options=replace(UNHURRIED, revision=revision))
 
 
 def test_an_answer_that_shrinks_too_much_replaces_nothing_until_it_is_accepted(
@@ -735,7 +770,7 @@ def test_an_answer_that_shrinks_too_much_replaces_nothing_until_it_is_accepted(
     assert judged
     ingested(BOX, source=DAILY, base_url=service.base_url, root=tmp_path)
     before = files(tmp_path)
-    service.app = emptied(small_world)
+    service.app = emptied(small_world, service.revision)
     result = ingested(judged, source=DAILY, base_url=service.base_url, root=tmp_path)
     assert result.errors() == dict.fromkeys(judged, ShrankTooMuch)
     for partition, failed in result.failed.items():
@@ -754,8 +789,10 @@ def test_an_answer_that_shrinks_too_much_replaces_nothing_until_it_is_accepted(
 def test_an_answer_without_any_value_replaces_none(service: Service, truth: Truth, tmp_path: Path) -> None:
     def valueless(request: Request, document: Any) -> Any:
         for row in document["data"]:
-            for name in row.keys() - {"instanceId", "campaignId", "postId", "postDate", "contentType"}:
+            for name in row.keys() - {"instanceId", "campaignId", "postId", "postDate", "contentType", "metrics"}:
                 row[name] = None
+            for name in row.get("metrics", ()):
+                row["metrics"][name] = None
         return document
 
     partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
@@ -774,7 +811,7 @@ def test_what_a_restatement_changed_is_told(service: Service, truth: Truth, tmp_
     def edited(request: Request, document: Any) -> Any:
         for row in document["data"]:
             if row["postId"] == first["post_id"]:
-                row["impressions"] = (row["impressions"] or 0) + 7
+                metrics_of(row)["impressions"] = (metrics_of(row)["impressions"] or 0) + 7
         return document
 
     landed = ingested([partition], source=PUBLISHED, base_url=service.base_url, root=tmp_path).landed[partition]
@@ -894,6 +931,7 @@ def test_scattered_days_whose_rows_are_known_share_a_query_and_nothing_else_is_t
     assert_lake_is_true(tmp_path, PUBLISHED, BOX, truth)
 
 
+@numbered
 def test_a_long_range_is_landed_in_parts_for_a_page_or_so_more(
     service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,8 @@ def land_posts(
     """
     partitions, failed = lake_partitions(context)
     lake, guard, metrics = later.lake(), later.guard(), later.selected_metrics()
-    teller = ProgressTeller(Progress(source.asset, partitions=len(partitions)), log=context.log.info)
+    progress = Progress(source.asset, partitions=len(partitions))
+    teller = ProgressTeller(progress, log=context.log.info, warn=context.log.warning)
     client = later.client(on_event=teller.note)
     context.log.info(
         f"Fetching {len(partitions)} partitions, {context.partition_keys[0]} to {context.partition_keys[-1]}"
@@ -57,7 +58,6 @@ def land_posts(
         else:
             failed[partition_key(outcome.partition)] = str(outcome.error)
             teller.failed()
-    progress = teller.progress
     context.log.info(
         f"Landed {progress.landed} of {len(partitions)} partitions, {changed} of them changed:"
         f" {rows} rows, from {progress.pages} pages, with {progress.retries} retries;"

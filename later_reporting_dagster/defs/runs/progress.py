@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from later_reporting_dagster.client import ClientEvent, PageFetched, Retried, Waited, WalkRepeated
+from later_reporting_dagster.client import ClientEvent, PageFetched, Retried, RevisionChanged, Waited, WalkRepeated
 
 # Waits shorter than this are the pace of the work, not news.
 WORTH_TELLING_SECONDS = 5.0
@@ -35,13 +35,26 @@ LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("LISTENER",
 
 
 class ProgressTeller:
-    """Counts events into a `Progress`, and tells the log what would otherwise be a silence."""
+    """Counts events into a `Progress`, and tells the log what would otherwise be a silence.
+
+    Args:
+        progress: where it counts.
+        log: takes what is good to know.
+        warn: takes what somebody should know; `log` if None.
+        clock: seconds.
+    """
 
     def __init__(
-        self, progress: Progress, *, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self,
+        progress: Progress,
+        *,
+        log: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.progress = progress
         self._log = log
+        self._warn = warn or log
         self._clock = clock
         self._told_until = 0.0
         self._listener = LISTENER.get()
@@ -68,6 +81,8 @@ class ProgressTeller:
                 self._log(f"Asking again in {event.wait_seconds:.1f} s: {event.reason}")
             case WalkRepeated():
                 self._log(f"Walking again from the first page: {event.reason}")
+            case RevisionChanged():
+                self._warn(f"The API has changed: {event}")
         self.tell()
 
     def landed(self) -> None:
