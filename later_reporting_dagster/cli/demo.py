@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from later_reporting_dagster.contract import Revision
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox
 
@@ -39,6 +40,7 @@ def run_demo(
     instances: int,
     posts_per_day: int,
     seed: int,
+    revision: Revision,
     ui_port: int | None,
 ) -> "list[RunOutcome]":
     """Fetches `start` to `end` of a synthetic world into `directory`, rolls up, checks, and prints the comparison.
@@ -46,7 +48,7 @@ def run_demo(
     With `ui_port`, then serves the Dagster UI on it until interrupted.
     """
     click.echo(BANNER)
-    options = SandboxOptions()
+    options = SandboxOptions(revision=revision)
     world = World.up_to(end, seed=seed, instances=instances, posts_per_day=posts_per_day)
     with running_sandbox(create_app(world, options=options)) as base_url:
         environment = _environment(directory, base_url=base_url, options=options, start=start)

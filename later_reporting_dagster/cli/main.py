@@ -125,6 +125,12 @@ def _blaming(flags: str) -> Iterator[None]:
         raise click.UsageError(f"{flags}: {error}") from error
 
 
+_revision = click.option(
+    "--revision", default="paged", show_default=True, type=click.Choice(list(REVISIONS)),
+    help="Numbered pages, or cursors and metrics by name.",
+)  # fmt: skip
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="later-reporting-dagster")
 def main() -> None:
@@ -167,10 +173,7 @@ def main() -> None:
     "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
     help="Seconds for which a token is accepted.",
 )  # fmt: skip
-@click.option(
-    "--revision", default="paged", show_default=True, type=click.Choice(["paged", "cursor"]),
-    help="Numbered pages, or cursors and metrics by name.",
-)  # fmt: skip
+@_revision
 @click.option(
     "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY", callback=_listed("FAULTS"),
     help="Do this to so many of the requests, as http-500:0.03; repeatable. `--fault list` says what there is.",
@@ -497,13 +500,21 @@ def doctor() -> None:
 @click.option("--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Instances.")
 @click.option("--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts a day and instance.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
+@_revision
 @click.option("--ui", is_flag=True, help="Then open the Dagster UI on it, with the sandbox behind it.")
 @click.option(
     "--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="Port of the Dagster UI."
 )
 @_plain_errors
 def demo(
-    directory: Path, days: int, instance_count: int, posts_per_day: int, seed: int, ui: bool, ui_port: int
+    directory: Path,
+    days: int,
+    instance_count: int,
+    posts_per_day: int,
+    seed: int,
+    revision: str,
+    ui: bool,
+    ui_port: int,
 ) -> None:
     """See all of it on synthetic data: fetch two weeks, roll them up, check them, compare organic with paid."""
     from later_reporting_dagster.cli.demo import run_demo
@@ -519,6 +530,7 @@ def demo(
         instances=instance_count,
         posts_per_day=posts_per_day,
         seed=seed,
+        revision=REVISIONS[revision],
         ui_port=ui_port if ui else None,
     )
     _report(outcomes)

@@ -147,8 +147,9 @@ def cursor() -> Table:
         title="By cursor, beside numbered pages: days × 8 instances × 20 posts a day",
         columns=("table", "days", "latency ms", "by", "requests", "/ least", "wall s", "/ numbered", "peak MB"),
         rows=rows,
-        note="The least is that of full pages and the fewest queries. By cursor a page has to come before the next can be"
-        " asked for, so that days are shared out among several walks, each of which ends in a page that is not full.",
+        note="The least is that of full pages and the fewest queries. By cursor a page has to come before the next can"
+        " be asked for, so that days are shared out among several walks, each of which ends in a page that is seldom"
+        " full.",
     )
 
 

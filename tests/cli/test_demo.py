@@ -1,5 +1,6 @@
 """`later-reporting demo`: the whole way, twice, in processes of their own."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import pytest
 from tests.cli.conftest import environment
 from tests.conftest import files
 
+# When it was fetched or made, as a file's metadata has it.
+INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
+
 
 @dataclass(frozen=True)
 class Twice:
@@ -23,11 +27,11 @@ class Twice:
     after_second: dict[str, tuple[bytes, int]]
 
 
-def demo(directory: Path, *, instances: int = 2) -> str:
+def demo(directory: Path, *options: str, instances: int = 2) -> str:
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
     small = ["--days", "2", "--instances", str(instances), "--posts-per-day", "3"]
     result = subprocess.run(
-        [*command, *small], env=environment(), capture_output=True, text=True, timeout=120, check=False
+        [*command, *small, *options], env=environment(), capture_output=True, text=True, timeout=120, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
@@ -74,6 +78,17 @@ def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
 
 def test_a_second_run_touches_no_file(twice: Twice) -> None:
     assert twice.after_second == twice.after_first
+
+
+def test_by_cursor_it_lands_the_same_bytes_but_for_the_clock(twice: Twice, tmp_path: Path) -> None:
+    demo(tmp_path, "--revision", "cursor")
+
+    def timeless(lake: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
+        return {path: INSTANT.sub(b"", content) for path, (content, _) in lake.items()}
+
+    found = timeless(files(tmp_path / "lake"))
+    assert found == timeless(twice.after_first)
+    assert all(len(found[path]) < len(content) for path, (content, _) in twice.after_first.items() if "post" in path)
 
 
 def test_it_says_what_it_is_and_where_everything_lies(twice: Twice) -> None:

@@ -71,7 +71,9 @@ ODD = st.none() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False, allo
 def test_both_forms_of_a_row_are_read_alike(changes, missing):
     row = ROW | changes
     del row[missing]
-    assert rows_of(cursor_page_from_body(by_cursor([nested(ROW), nested(row)]))) == rows_of(page_from_body(paged([ROW, row])))
+    assert rows_of(cursor_page_from_body(by_cursor([nested(ROW), nested(row)]))) == rows_of(
+        page_from_body(paged([ROW, row]))
+    )
 
 
 def test_the_usual_row_takes_the_short_way_and_a_strange_one_the_long_way():

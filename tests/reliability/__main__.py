@@ -7,7 +7,7 @@ It ends with 1 when a row was lost, doubled, invented or changed, and says where
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from functools import reduce
@@ -15,6 +15,7 @@ from itertools import starmap
 from operator import add
 from pathlib import Path
 
+from later_reporting_dagster.contract import CURSOR, PAGED
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
 from tests.bench.tables import Table
 from tests.reliability.trial import LOSES_UNTIL_THE_NEXT_FETCH, Trial, Trials
@@ -65,7 +66,7 @@ each kill, and tabulates what it found. The tests beside it, in `tests/crash`, f
 two runs write the same partitions at once."""
 
 
-def tables(faults: Mapping[str, Trial], hostile: Mapping[str, Trial]) -> list[Table]:
+def tables(faults: Mapping[str, Trial], by_cursor: Mapping[str, Trial], hostile: Mapping[str, Trial]) -> list[Table]:
     """What was found, for people."""
     exchanged = faults[LOSES_UNTIL_THE_NEXT_FETCH]
     return [
@@ -81,6 +82,15 @@ def tables(faults: Mapping[str, Trial], hostile: Mapping[str, Trial]) -> list[Ta
             " equalled the truth."
             f" `{LOSES_UNTIL_THE_NEXT_FETCH}` is the one that no count can show: {exchanged.found.lost} rows were"
             f" missed until the next fetch, and {exchanged.found_after.lost} after it.",
+        ),
+        Table(
+            title="Faults of a server that pages by cursor",
+            columns=("fault", "what it does", *COLUMNS),
+            rows=[(f"`{name}`", FAULTS[name].description, *_cells(trial)) for name, trial in by_cursor.items()],
+            note="There are no totals here that an answer could be held against: it is good when no row and no cursor"
+            " came twice, each row was asked for, and the end was reached; a page that is short amid others, or full at"
+            " the end, is looked at once more. Cursors are of the last row before, so that what arrives or vanishes"
+            " moves no other row.",
         ),
         Table(
             title="Hostile rows",
@@ -116,28 +126,41 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, instead of printing it")
     parser.add_argument("--seeds", type=int, default=4, help="trials of each fault")
     given = parser.parse_args()
-    trials = Trials(posts_per_day=POSTS_PER_DAY)
+    trials, trials_by_cursor = (Trials(posts_per_day=POSTS_PER_DAY, revision=each) for each in (PAGED, CURSOR))
 
-    def of_fault(name: str, seed: int) -> Trial:
-        return trials.of_fault(name, share=SHARES.get(name, SHARE), seed=seed)
+    def of_faults(workers: ThreadPoolExecutor, trials: Trials, *, names: Sequence[str]) -> dict[str, Trial]:
+        def of_fault(name: str, seed: int) -> Trial:
+            return trials.of_fault(name, share=SHARES.get(name, SHARE), seed=seed)
+
+        # Each fault has seeds of its own, so that not all befall the same requests.
+        by_seed = [
+            workers.map(of_fault, names, [100 * number + seed for number in range(len(names))])
+            for seed in range(given.seeds)
+        ]
+        return {name: reduce(add, each) for name, each in zip(names, zip(*by_seed, strict=True), strict=True)}
 
     def of_hostile_rows(name: str) -> Trial:
         return trials.of_hostile_rows({name: HOSTILE_SHARES.get(name, HOSTILE_SHARE)}, seed=1)
 
     with ThreadPoolExecutor(AT_ONCE) as workers:
-        # Each fault has seeds of its own, so that not all befall the same requests.
-        numbers = range(len(FAULTS))
-        by_seed = [
-            workers.map(of_fault, FAULTS, [100 * each + seed for each in numbers]) for seed in range(given.seeds)
-        ]
+        by_number, by_cursor = (
+            of_faults(workers, each, names=[name for name, fault in FAULTS.items() if revision in fault.revisions])
+            for each, revision in ((trials, PAGED), (trials_by_cursor, CURSOR))
+        )
         hostile = dict(zip(HOSTILE, workers.map(of_hostile_rows, HOSTILE), strict=True))
-        faults = {name: reduce(add, each) for name, each in zip(FAULTS, zip(*by_seed, strict=True), strict=True)}
-    page = "\n\n".join([INTRODUCTION, *(table.markdown() for table in tables(faults, hostile)), CRASHES]) + "\n"
+    page = (
+        "\n\n".join([INTRODUCTION, *(table.markdown() for table in tables(by_number, by_cursor, hostile)), CRASHES])
+        + "\n"
+    )
     if given.write:
         given.write.write_text(page, encoding="utf-8")
     else:
         print(page)
-    broken = [line for found in starmap(failures, (*faults.items(), *hostile.items())) for line in found]
+    broken = [
+        line
+        for found in starmap(failures, (*by_number.items(), *by_cursor.items(), *hostile.items()))
+        for line in found
+    ]
     print("\n".join(broken), file=sys.stderr, end="\n" * bool(broken))
     sys.exit(bool(broken))
 

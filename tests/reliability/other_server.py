@@ -1,7 +1,8 @@
 """A server of the documented contract that shares no line with the package: another reading of the document.
 
 It is written on the standard library alone, invents its own posts, hands out tokens that are no JWTs, says nothing of a
-rate limit, and fails at random, as real ones do.
+rate limit, and fails at random, as real ones do. It speaks either revision. Its cursors are good for some answers only,
+and one that follows a full page may lead to nothing.
 """
 
 import json
@@ -23,6 +24,10 @@ Row = dict[str, Any]
 CLIENT_ID, CLIENT_SECRET = "somebody", "5e3cret"  # noqa: S105 - opens nothing but this
 CONTENT_TYPES = (
     "instagram_post", "instagram_reel", "instagram_story", "facebook_reel", "tiktok", "youtube_shorts", "twitter",
+)  # fmt: skip
+METRICS = (
+    "cpe", "cpm", "engagementRate", "engagements", "estimatedValueGenerated", "impressions", "paidCpe", "paidCpm",
+    "paidEngagementRate", "paidEngagements", "paidImpressions",
 )  # fmt: skip
 REPORTED_DAYS = 5
 """How many days from its first a post is reported for, by performance date."""
@@ -117,6 +122,7 @@ class OtherServer:
         token_seconds: how long it accepts a token.
         faults: shares of all answers: of a status, by its number, `cut` amid the body, or `dropped` before any of it.
         seed: another seed befalls other requests.
+        by_cursor: whether it pages by cursor, with metrics by name.
         base_url: where it is.
         injected: how many there were of each fault.
         issued: how many tokens it has handed out.
@@ -126,6 +132,7 @@ class OtherServer:
     token_seconds: float
     faults: Mapping[str, float]
     seed: int = 0
+    by_cursor: bool = False
 
     def __post_init__(self) -> None:
         self.base_url = ""
@@ -133,6 +140,7 @@ class OtherServer:
         self.issued = 0
         self._good_until: dict[str, float] = {}
         self._asked: Counter[str] = Counter()
+        self._cursors: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -165,6 +173,19 @@ class OtherServer:
                     return name, random
                 number -= share
             return None, random
+
+    def cursor_to(self, start: int, *, of: str) -> str:
+        """A cursor to a place in the answer to a question."""
+        with self._lock:
+            cursor = secrets.token_urlsafe(9)
+            self._cursors[cursor] = (of, start)
+            return cursor
+
+    def place_of(self, cursor: str, *, of: str) -> int | None:
+        """Where a cursor leads in the answer to a question; None when it is not one of its own."""
+        with self._lock:
+            asked, start = self._cursors.get(cursor, ("", 0))
+            return start if asked == of else None
 
     def issue(self) -> str:
         """A token, of which nobody can read how long it is good."""
@@ -205,8 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server_of.accepts(self.headers.get("Authorization", "")):
             self._answer(401, _problem("ANL_00401"))
         elif url.path == "/v2/instances":
-            ids = self.server_of.posts.instance_ids
-            self._answer(200, _page([*ids], given, wrap=lambda rows: {"instanceIds": rows}))
+            self._answer_page([*self.server_of.posts.instance_ids], given, wrap=lambda rows: {"instanceIds": rows})
         elif url.path == "/v2/posts/performance":
             self._answer_posts(given)
         else:
@@ -214,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_posts(self, given: dict[str, list[str]]) -> None:
         posts = self.server_of.posts
-        (first,), (last,) = map(given.pop, ("startDate", "endDate"))
+        first, last = given["startDate"][0], given["endDate"][0]
         wanted = set(given.get("instanceIds", posts.instance_ids))
         if not wanted <= {*posts.instance_ids}:
             self._answer(403, _problem("ANL_00403"))
@@ -228,11 +248,39 @@ class _Handler(BaseHTTPRequestHandler):
             return
         rows = [row for row in rows if row["instanceId"] in wanted]
         rows.sort(key=lambda row: (row["postDate"], row["postId"]), reverse=given.get("sortDirection") != ["ASC"])
-        self._answer(200, _page(rows, given, wrap=lambda rows: rows))
+        if not self.server_of.by_cursor:
+            self._answer_page(rows, given, wrap=lambda rows: rows)
+        elif not given.get("metrics") or not {*given["metrics"]} <= {*METRICS}:
+            self._answer(400, _problem("ANL_00400"))
+        else:
+            self._answer_page(
+                rows, given, wrap=lambda rows: [_with_metrics_apart(row, given["metrics"]) for row in rows]
+            )
+
+    def _answer_page(self, rows: list[Any], given: dict[str, list[str]], *, wrap: Any) -> None:
+        names = ("limit", "nextCursor") if self.server_of.by_cursor else ("pageSize", "pageNumber")
+        if {"limit", "nextCursor", "pageSize", "pageNumber"} & given.keys() - {*names}:
+            self._answer(400, _problem("ANL_00400"))
+            return
+        if not self.server_of.by_cursor:
+            self._answer(200, _page(rows, given, wrap=wrap))
+            return
+        (cursor,) = given.pop("nextCursor", [None])
+        of = f"{self.path.partition('?')[0]} {sorted(given.items())}"
+        start = 0 if cursor is None else self.server_of.place_of(cursor, of=of)
+        if start is None:
+            self._answer(400, _problem("ANL_00400"))
+            return
+        end = start + int(given.get("limit", ["50"])[0])
+        # It looks no further than to the page's end, so that after a full one there may be nothing.
+        following = self.server_of.cursor_to(end, of=of) if end <= len(rows) else None
+        self._answer(200, {"data": wrap(rows[start:end]), "nextCursor": following})
 
     def _answer(self, status: int, body: object) -> None:
         fault, random = self.server_of.fault_of(f"{self.command} {self.path}")
         content, content_type = json.dumps(body, ensure_ascii=False).encode(), "application/json"
+        if fault == "expired" and "nextCursor=" in self.path:
+            status, content = 400, json.dumps(_problem("ANL_00400")).encode()
         if fault == "dropped":
             self.close_connection = True
             return
@@ -253,6 +301,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _problem(kind: str) -> Row:
     return {"type": kind, "title": "It was not to be", "detail": ""}
+
+
+def _with_metrics_apart(row: Row, names: list[str]) -> Row:
+    others = {name: value for name, value in row.items() if name not in METRICS}
+    return others | {"metrics": {name: row[name] for name in names}}
 
 
 def _page(rows: list[Any], given: Mapping[str, list[str]], *, wrap: Any) -> Row:

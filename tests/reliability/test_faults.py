@@ -3,13 +3,17 @@
 `python -m tests.reliability` does more of it, and tabulates it.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from later_reporting_dagster.client import client
+from later_reporting_dagster.contract import CURSOR, PAGED, Revision
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
+from later_reporting_dagster.sandbox.faults import WireFault
 from tests.reliability.__main__ import COLUMNS, failures
 from tests.reliability.trial import LOSES_UNTIL_THE_NEXT_FETCH, Trials
 from tests.reliability.truth import Differences, Row, as_stored, can_be_true, differences
@@ -20,18 +24,44 @@ SHARE = 0.2
 SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
 
 
+# What becomes of an answer on its way is the same for both revisions: a few of these are enough by cursor.
+ON_THE_WAY = ("http-429", "http-503", "body-cut", "json-truncated", "token-revoked")
+
+
 @pytest.fixture(scope="module")
 def trials() -> Trials:
     return Trials(posts_per_day=12)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.fixture(scope="module")
+def trials_by_cursor() -> Trials:
+    return Trials(posts_per_day=12, revision=CURSOR)
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if PAGED in fault.revisions])
 def test_a_fault_costs_no_row(trials: Trials, name: str) -> None:
     trial = trials.of_fault(name, share=SHARES.get(name, SHARE), seed=1)
     assert failures(name, trial) == []
 
 
-def test_hostile_rows_land_as_they_are_or_are_set_aside(trials: Trials) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, fault in FAULTS.items()
+        if CURSOR in fault.revisions and (name in ON_THE_WAY or not isinstance(fault, WireFault))
+    ],
+)
+def test_a_fault_costs_no_row_by_cursor(trials_by_cursor: Trials, name: str) -> None:
+    trial = trials_by_cursor.of_fault(name, share=SHARES.get(name, SHARE), seed=1)
+    assert failures(name, trial) == []
+
+
+@pytest.mark.parametrize("revision", [PAGED, CURSOR], ids=str)
+def test_hostile_rows_land_as_they_are_or_are_set_aside(
+    revision: Revision, trials: Trials, trials_by_cursor: Trials
+) -> None:
+    trials = trials if revision is PAGED else trials_by_cursor
     shares = {name: 0.003 if name == "megabyte-text" else 0.03 for name in HOSTILE}
     trial = trials.of_hostile_rows(shares, seed=1)
     assert failures("hostile rows", trial) == []
@@ -46,15 +76,28 @@ def test_a_client_that_believes_every_page_would_be_found_out(trials: Trials, mo
     assert failures("page-short", trial)
 
 
-def test_the_page_has_each_fault_and_each_hostile_row_with_nothing_lost() -> None:
+@pytest.mark.parametrize(
+    ("title", "due"),
+    [
+        ("Faults of a server", {name: each for name, each in FAULTS.items() if PAGED in each.revisions}),
+        (
+            "Faults of a server that pages by cursor",
+            {name: each for name, each in FAULTS.items() if CURSOR in each.revisions},
+        ),
+        ("Hostile rows", HOSTILE),
+    ],
+)
+def test_the_page_has_each_fault_and_each_hostile_row_with_nothing_lost(title: str, due: Mapping[str, Any]) -> None:
+    _, found, section = PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")
+    assert found, title
     rows: dict[str, list[str]] = {}
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
+    for line in section.partition("\n## ")[0].splitlines():
         if line.startswith("| `"):
             name, *cells = line.strip("| ").split(" | ")
             rows[name.strip("`")] = cells
-    assert {name: cells[0] for name, cells in rows.items()} == {
-        name: each.description for registry in (FAULTS, HOSTILE) for name, each in registry.items()
-    }, "write it anew: python -m tests.reliability --write docs/reliability.md"
+    assert {name: cells[0] for name, cells in rows.items()} == {name: each.description for name, each in due.items()}, (
+        "write it anew: python -m tests.reliability --write docs/reliability.md"
+    )
     for name, (_, *cells) in rows.items():
         counts = dict(zip(COLUMNS, map(int, cells), strict=True))
         assert counts["injected"] > 0, name

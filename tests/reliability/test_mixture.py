@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from later_reporting_dagster.contract import CURSOR, PAGED, Revision
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import Partition
@@ -82,7 +83,11 @@ def assert_equal(lake: Path, truth: Mapping[Cell, list[Row]]) -> None:
     assert len(list(lake.rglob("*.parquet"))) == len(truth)
 
 
-def test_a_month_lands_from_a_sandbox_that_fails_at_random(reporter: Reporter) -> None:
+both_revisions = pytest.mark.parametrize("revision", [PAGED, CURSOR], ids=str)
+
+
+@both_revisions
+def test_a_month_lands_from_a_sandbox_that_fails_at_random(revision: Revision, reporter: Reporter) -> None:
     world = World(
         first_day=FIRST_DAY - timedelta(days=20),
         last_day=DAYS[-1] + timedelta(days=1),
@@ -96,7 +101,11 @@ def test_a_month_lands_from_a_sandbox_that_fails_at_random(reporter: Reporter) -
         world,
         faults={OF_THE_SANDBOX[name]: share for name, share in SHARES.items()},
         settings=FaultSettings(),
-        options=SandboxOptions(requests_per_window=UNHURRIED.requests_per_window, token_lifetime_seconds=TOKEN_SECONDS),
+        options=SandboxOptions(
+            requests_per_window=UNHURRIED.requests_per_window,
+            token_lifetime_seconds=TOKEN_SECONDS,
+            revision=revision,
+        ),
     )
     with running_sandbox(app) as base_url:
         lake = reporter.fetches(base_url, client_id=UNHURRIED.client_id, client_secret=UNHURRIED.client_secret)
@@ -105,14 +114,16 @@ def test_a_month_lands_from_a_sandbox_that_fails_at_random(reporter: Reporter) -
     assert_equal(lake, truth)
 
 
-def test_a_month_lands_from_another_server_that_fails_at_random(reporter: Reporter) -> None:
+@both_revisions
+def test_a_month_lands_from_another_server_that_fails_at_random(revision: Revision, reporter: Reporter) -> None:
     posts = Posts(
         first_day=FIRST_DAY - timedelta(days=10), days=45, instance_ids=("north", "007", "a/b c", "Zoë"), seed=1
     )
-    server = OtherServer(posts, token_seconds=TOKEN_SECONDS, faults=SHARES)
+    faults = SHARES | ({"expired": 0.03} if revision is CURSOR else {})
+    server = OtherServer(posts, token_seconds=TOKEN_SECONDS, faults=faults, by_cursor=revision is CURSOR)
     with server.running() as base_url:
         lake = reporter.fetches(base_url, client_id=other_server.CLIENT_ID, client_secret=other_server.CLIENT_SECRET)
-    assert {*server.injected} == {*SHARES}, server.injected
+    assert {*server.injected} == {*faults}, server.injected
     assert server.issued > 1
     assert_equal(
         lake,

@@ -5,14 +5,14 @@ import json
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
 from later_reporting_dagster.ingest.ingest import Failed, Outcome, ingest
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
@@ -33,6 +33,7 @@ from tests.reliability.truth import (
     as_text,
     can_be_true,
     differences,
+    flat,
     in_the_lake,
     rows_of_the_sandbox,
 )
@@ -96,9 +97,11 @@ class Trials:
 
     Args:
         posts_per_day: of each instance, on average.
+        revision: how the services page, at least in the beginning. Clients have to find out.
     """
 
-    def __init__(self, *, posts_per_day: int) -> None:
+    def __init__(self, *, posts_per_day: int, revision: Revision = PAGED) -> None:
+        self._options = replace(OPTIONS, revision=revision)
         self._world = World(
             first_day=date(2024, 2, 1),
             last_day=date(2024, 3, 10),
@@ -108,16 +111,16 @@ class Trials:
             further_instances=INSTANCE_IDS[1:],
         )
         with self._service({}, {}, seed=0) as (_, _, base_url):
-            self._ever = _truth(base_url)
+            self._ever = self._truth(base_url)
 
     def of_fault(self, name: str, *, share: float, seed: int) -> Trial:
         """What a fault does that befalls so many of the answers."""
         with self._service({name: share}, {}, seed=seed) as (app, calmed, base_url):
             changes = name in WORLD_CHANGES
-            before = _truth(base_url) if changes else self._ever
+            before = self._truth(base_url) if changes else self._ever
             with _lake() as root:
                 outcomes = _land(CELLS, base_url, root)
-                after = _truth(base_url) if changes else self._ever
+                after = self._truth(base_url) if changes else self._ever
                 due = {cell: [row for row in rows if row in after[cell]] for cell, rows in before.items()}
                 trial = _compared(outcomes, root, due=due, ever=self._ever)
                 refused = [cell for cell, outcome in outcomes.items() if isinstance(outcome, Failed)]
@@ -134,7 +137,7 @@ class Trials:
     def of_hostile_rows(self, shares: Mapping[str, float], *, seed: int) -> Trial:
         """What becomes of so many rows of some kinds, and of those beside them."""
         with self._service({}, shares, seed=seed) as (app, _, base_url), _lake() as root:
-            truth = _truth(base_url)
+            truth = self._truth(base_url)
             outcomes = _land(CELLS, base_url, root)
             good = {cell: [row for row in rows if can_be_true(row)] for cell, rows in truth.items()}
             trial = _compared(outcomes, root, due=good, ever=good)
@@ -142,7 +145,7 @@ class Trials:
             problems += [_told(each) for each in outcomes.values() if isinstance(each, Failed)]
             quarantined = 0
             for asset in DATE_BASES:
-                aside = as_text(json.loads(row.raw) for row in Lake(str(root)).quarantined(asset))
+                aside = as_text(flat(json.loads(row.raw)) for row in Lake(str(root)).quarantined(asset))
                 rows = [row for (of, _), rows in truth.items() if of == asset for row in rows]
                 bad = as_text(row for row in rows if not can_be_true(row))
                 quarantined += aside.total()
@@ -151,18 +154,20 @@ class Trials:
         altered = sum((as_text(rows) - as_text(self._ever[cell])).total() for cell, rows in truth.items())
         return trial + Trial(injected=altered, quarantined=quarantined, problems=tuple(problems))
 
+    def _truth(self, base_url: str) -> dict[Cell, list[Row]]:
+        by_cursor = self._options.revision is CURSOR
+        return rows_of_the_sandbox(base_url, days=DAYS, instance_ids=INSTANCE_IDS, by_cursor=by_cursor)
+
     @contextmanager
     def _service(
         self, faults: Mapping[str, float], hostile: Mapping[str, float], *, seed: int
     ) -> Iterator[tuple[FaultySandbox, _Calmed, str]]:
-        app = FaultySandbox(self._world, faults=faults, hostile=hostile, seed=seed, settings=SETTINGS, options=OPTIONS)
+        app = FaultySandbox(
+            self._world, faults=faults, hostile=hostile, seed=seed, settings=SETTINGS, options=self._options
+        )
         calmed = _Calmed(app)
         with running_sandbox(calmed) as base_url:
             yield app, calmed, base_url
-
-
-def _truth(base_url: str) -> dict[Cell, list[Row]]:
-    return rows_of_the_sandbox(base_url, days=DAYS, instance_ids=INSTANCE_IDS)
 
 
 @contextmanager
@@ -180,6 +185,7 @@ def _land(cells: Collection[Cell], base_url: str, root: Path) -> dict[Cell, Outc
             base_url=base_url,
             credentials=ClientCredentials(client_id=OPTIONS.client_id, client_secret=OPTIONS.client_secret),
             limiter=RateLimiter(requests=1_000_000),
+            revision=None,
             timeout_seconds=TIMEOUT_SECONDS,
             sleep=lambda _: asyncio.sleep(0),
         ) as client:

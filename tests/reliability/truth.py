@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -34,12 +34,15 @@ _COLUMNS = {
     name: re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
     for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, *_PROFILE)
 }
+_METRICS = ",".join((*_COUNTS, *_DECIMALS))
 _KNOWN = {*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, "postDate", "creatorProfile"}
 _PLATFORMS = ("facebook", "instagram", "tiktok", "twitter", "youtube")
 
 
-def rows_of_the_sandbox(base_url: str, *, days: Iterable[date], instance_ids: Iterable[str]) -> dict[Cell, list[Row]]:
-    """What a sandbox holds now, by cell and as JSON has it: asked a day at a time, and answered without faults."""
+def rows_of_the_sandbox(
+    base_url: str, *, days: Iterable[date], instance_ids: Iterable[str], by_cursor: bool = False
+) -> dict[Cell, list[Row]]:
+    """What a sandbox holds now, by cell and as numbered pages have it: asked a day at a time, without faults."""
     ids = list(instance_ids)
     found: dict[Cell, list[Row]] = {}
     with httpx.Client(base_url=base_url, headers={FAULTS_HEADER: "off"}) as client:
@@ -48,15 +51,31 @@ def rows_of_the_sandbox(base_url: str, *, days: Iterable[date], instance_ids: It
         for asset, date_basis in DATE_BASES.items():
             for day in days:
                 found |= {(asset, Partition(day, instance_id)): [] for instance_id in ids}
-                page, pages = 1, 1
-                while page <= pages:
-                    query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis, "pageSize": 100}
-                    answer = client.get("/v2/posts/performance", params={**query, "pageNumber": page})
-                    document = json.loads(answer.raise_for_status().content)
-                    for row in document["data"]:
-                        found[asset, Partition(day, row["instanceId"])].append(row)
-                    page, pages = page + 1, document["pagination"]["totalPages"]
+                query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis}
+                for row in _all_rows(client, query, by_cursor=by_cursor):
+                    found[asset, Partition(day, row["instanceId"])].append(row)
     return found
+
+
+def _all_rows(client: httpx.Client, query: dict[str, Any], *, by_cursor: bool) -> Iterator[Row]:
+    place: dict[str, Any] | None = (
+        {"limit": 100, "metrics": _METRICS} if by_cursor else {"pageSize": 100, "pageNumber": 1}
+    )
+    while place:
+        answer = client.get("/v2/posts/performance", params={**query, **place})
+        document = json.loads(answer.raise_for_status().content)
+        if by_cursor:
+            yield from map(flat, document["data"])
+            place = {**place, "nextCursor": document["nextCursor"]} if document["nextCursor"] else None
+        else:
+            yield from document["data"]
+            following = place["pageNumber"] + 1
+            place = {**place, "pageNumber": following} if following <= document["pagination"]["totalPages"] else None
+
+
+def flat(row: Row) -> Row:
+    """A row with its metrics where numbered pages have them."""
+    return {name: value for name, value in row.items() if name != "metrics"} | row.get("metrics", {})
 
 
 def can_be_true(row: Row) -> bool:
