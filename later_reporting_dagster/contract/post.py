@@ -132,30 +132,38 @@ class _FieldError(ValueError):
     """A field's value cannot be what the contract says."""
 
 
-def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS) -> Post | BadRow:
+def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS, nested: bool = False) -> Post | BadRow:
     """Reads one element of `data` as parsed by the standard library's JSON: the slow, lenient and exact path.
 
-    Its metrics lie beside its other fields. A value of one that is not among `metrics`, which were asked for, is kept
-    as an unknown field is.
+    Args:
+        row: the element.
+        metrics: what was asked for. A value of another metric is kept as an unknown field is.
+        nested: whether the metrics lie under `metrics`, as in the cursor revision, and not beside the other fields.
+            What is unknown among them is kept by its name alone, so that both revisions read the same post.
     """
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a post is an object, not {_kind_of(row)}", raw=_dumps(row))
-    fields = _fields(metrics)
+    of_metrics = _metric_fields(metrics)
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for name, (attribute, read, required) in fields.items():
-        value = row.get(name)
-        if value is None:
-            if required:
-                problems.append(f"{name} is missing")
-            continue
-        try:
-            values[attribute] = read(value)
-        except _FieldError as error:
-            problems.append(f"{name} {error}")
-    unknown: dict[str, Any] = {
-        name: value for name, value in row.items() if name not in fields and name != "creatorProfile"
-    }
+    within: Mapping[str, Any] = row
+    if nested:
+        given = row.get("metrics")
+        within = given if isinstance(given, Mapping) else {}
+        if within is not given and given is not None:
+            problems.append(f"metrics is an object, not {_kind_of(given)}")
+    for fields, holder in ((_FIELDS, row), (of_metrics, within)):
+        for name, (attribute, read, required) in fields.items():
+            value = holder.get(name)
+            if value is None:
+                if required:
+                    problems.append(f"{name} is missing")
+                continue
+            try:
+                values[attribute] = read(value)
+            except _FieldError as error:
+                problems.append(f"{name} {error}")
+    unknown = _unknown(row, within, of_metrics=of_metrics)
     try:
         profile, unknown_of_profile = _creator_profile(row.get("creatorProfile"))
         if unknown_of_profile:
@@ -179,6 +187,18 @@ def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS) -> Post 
         )
     post: Post = post_type(metrics)(**values, extra=extra)
     return post
+
+
+def _unknown(row: Mapping[str, Any], within: Mapping[str, Any], *, of_metrics: "_Fields") -> dict[str, Any]:
+    """What a row has beside its fields and, where metrics lie `within` an object of it, beside them in there."""
+    if within is row:
+        return {name: value for name, value in row.items() if name not in _READ_BESIDE and name not in of_metrics}
+    unknown = {name: value for name, value in row.items() if name not in _READ_BESIDE and name != "metrics"}
+    inside = {name: value for name, value in within.items() if name not in of_metrics}
+    # A name that stands for something beside the metrics too is told apart by its place.
+    ambiguous = {name: value for name, value in inside.items() if name in row or name in _READ_BESIDE}
+    unknown |= {name: value for name, value in inside.items() if name not in ambiguous}
+    return unknown | ({"metrics": ambiguous} if ambiguous else {})
 
 
 def _count(value: object) -> int:
@@ -261,15 +281,17 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "content_image_url": _text,
 }
 
-_IDENTITY = [field for field in msgspec.structs.fields(PostIdentity) if field.name in _READERS]
+# API name -> (attribute, reader, required); `creatorProfile` is read apart.
+_Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
+_FIELDS: _Fields = {
+    field.encode_name: (field.name, _READERS[field.name], field.required)
+    for field in msgspec.structs.fields(PostIdentity)
+    if field.name in _READERS
+}
+_READ_BESIDE = frozenset({*_FIELDS, "creatorProfile"})
 _PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
 
 
 @lru_cache(_A_FEW_SELECTIONS)
-def _fields(metrics: Metrics, /) -> Mapping[str, tuple[str, Callable[[object], Any], bool]]:
-    """API name -> (attribute, reader, required); `creatorProfile` is read apart."""
-    of_identity = {field.encode_name: (field.name, _READERS[field.name], field.required) for field in _IDENTITY}
-    of_metrics = {
-        metric.api_name: (metric.column, _count if metric.kind.is_whole else _decimal, False) for metric in metrics
-    }
-    return of_identity | of_metrics
+def _metric_fields(metrics: Metrics, /) -> _Fields:
+    return {metric.api_name: (metric.column, _count if metric.kind.is_whole else _decimal, False) for metric in metrics}

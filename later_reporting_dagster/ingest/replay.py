@@ -5,7 +5,7 @@ replay finds it there.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,7 +108,9 @@ def replay(lake: Lake, source: Source, *, now: datetime) -> Iterator[Replayed]:
 
 def _read(row: QuarantinedRow, metrics: tuple[Metric, ...]) -> Post | BadRow:
     try:
-        return post_from_json(json.loads(row.raw), metrics=metrics)
+        fields = json.loads(row.raw)
+        nested = isinstance(fields, Mapping) and isinstance(fields.get("metrics"), Mapping)
+        return post_from_json(fields, metrics=metrics, nested=nested)
     except (ValueError, RecursionError) as error:
         return BadRow(reason=f"its raw JSON cannot be read: {error}", raw=row.raw)
 

@@ -22,6 +22,7 @@ from later_reporting_dagster.contract import (
     UnreadablePage,
     flattener,
     instances_page_from_body,
+    metrics_named,
     nested_post_type,
     page_from_body,
     post_from_json,
@@ -410,6 +411,7 @@ def test_both_revisions_and_both_paths_read_the_same_post_of_any_metrics(row, me
     row = {name: value for name, value in row.items() if name not in unasked}
     post = post_from_json(row, metrics=metrics)
     assert type(post) is post_type(metrics)
+    assert post == post_from_json(nested(row), metrics=metrics, nested=True)
     text = json.dumps(row)
     assert post == with_utc(msgspec.json.decode(text, type=post_type(metrics)))
     exact = msgspec.json.decode(json.dumps(nested(row)), type=nested_post_type(metrics))
@@ -420,10 +422,10 @@ def with_utc(post):
     return msgspec.structs.replace(post, post_date=post.post_date.astimezone(UTC))
 
 
-@given(rows(METRICS), SELECTIONS)
-def test_a_value_that_was_not_asked_for_is_kept_as_what_is_unknown_is(row, metrics):
+@given(rows(METRICS), SELECTIONS, st.booleans())
+def test_a_value_that_was_not_asked_for_is_kept_as_what_is_unknown_is(row, metrics, is_nested):
     asked_for = {metric.api_name for metric in metrics}
-    post = post_from_json(row, metrics=metrics)
+    post = post_from_json(nested(row) if is_nested else row, metrics=metrics, nested=is_nested)
     known = {metric.api_name for metric in METRICS}
     unasked = {name: value for name, value in row.items() if name in known - asked_for}
     assert json.loads(post.extra or "{}") == unasked
@@ -431,11 +433,40 @@ def test_a_value_that_was_not_asked_for_is_kept_as_what_is_unknown_is(row, metri
         msgspec.json.decode(json.dumps(ROW | {"reach": 1}), type=post_type(DOCUMENT_METRICS))
 
 
+def test_what_is_unknown_among_nested_metrics_is_kept_by_its_name_and_by_its_place_where_that_tells_more():
+    row = ROW | {"reach": 1, "metrics": {"reach": 2, "likes": 3, "clicks": 4, "postId": 5, "contentUrl": 6}}
+    post = post_from_json(row, metrics=metrics_named("likes"), nested=True)
+    assert post.likes == 3
+    assert post.content_url is None
+    assert json.loads(post.extra) == {
+        "reach": 1,
+        "clicks": 4,
+        "metrics": {"reach": 2, "postId": 5, "contentUrl": 6},
+    }
+
+
+@pytest.mark.parametrize("metrics", [[], 0, "", "likes", False])
+def test_metrics_that_are_no_object_cannot_be_true(metrics):
+    row = ROW | {"metrics": metrics}
+    bad = post_from_json(row, nested=True)
+    assert bad.reason.startswith("metrics is an object, not ")
+    assert json.loads(bad.raw) == row
+    assert bad.instance_id == "instance_abc"
+
+
+@pytest.mark.parametrize("without", [{}, {"metrics": None}, {"metrics": {}}])
+def test_a_nested_post_without_metrics_has_none_available(without):
+    assert post_from_json(ROW | without, nested=True) == post_from_json(ROW)
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.api_name)
 def test_whole_numbers_are_those_of_counts_and_levels(metric):
-    def read(value):
-        return post_from_json(ROW | {metric.api_name: value}, metrics=(metric,))
+    def read(value, **how):
+        return post_from_json(ROW | value, metrics=(metric,), **how)
 
-    value = getattr(read(3.0), metric.column)
+    post, within = read({metric.api_name: 3.0}), read({"metrics": {metric.api_name: 3}}, nested=True)
+    value = getattr(post, metric.column)
     assert (value, type(value)) == (3, int if metric.kind.is_whole else float)
-    assert isinstance(read(3.5), BadRow) == metric.kind.is_whole
+    assert within == post
+    is_bad = isinstance(read({metric.api_name: 3.5}), BadRow)
+    assert is_bad == metric.kind.is_whole
