@@ -215,7 +215,11 @@ class LakeAgainstADictionary(RuleBasedStateMachine):
         data: st.DataObject,
     ) -> None:
         cell = data.draw(st.sampled_from(cells))
-        self.service.amid = deque([*[None] * calm, (cell, posts(cell))])
+        new = posts(cell)
+        # Pages of before and of after that come to the same number are an answer that no count can tell from a good one.
+        if len(new) == len(self.service.truth[cell]):
+            return
+        self.service.amid = deque([*[None] * calm, (cell, new)])
         self._ingest(cells, source)
         self.service.amid.clear()
 
