@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
 
-.PHONY: help demo ui test lint bench browser clean
+.PHONY: help demo ui test lint bench mutants browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +33,9 @@ lint: .venv/installed-test ## Style, types and the rules of who imports whom
 bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
 	$(BIN)/python -m tests.bench --write docs/benchmarks.md $(WORKLOADS)
 
+mutants: .venv/installed-test .venv/installed-mutation ## Puts faults into the code, which the tests have to find, into docs/mutation.md
+	$(BIN)/python -m tests.mutation --write docs/mutation.md
+
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
@@ -50,6 +53,6 @@ clean: ## Remove the virtual environment and the demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/installed-test .venv/installed-bench: .venv/installed-%: .venv/installed
+.venv/installed-test .venv/installed-bench .venv/installed-mutation: .venv/installed-%: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
