@@ -15,8 +15,18 @@ def test_secrets_are_in_no_repr():
 
 @pytest.mark.parametrize(("client_id", "client_secret"), [("", "secret"), ("id", "")])
 def test_credentials_need_both_parts(client_id, client_secret):
-    with pytest.raises(ValueError, match="both needed"):
+    with pytest.raises(ValueError, match="^client id and client secret are both needed, and one is empty$"):
         ClientCredentials(client_id, client_secret)
+
+
+@pytest.mark.parametrize("odd", ["pässword", "bell\x07", " led", "trailed\n", "two\nlines"])
+def test_credentials_that_no_service_hands_out_are_refused_by_name_without_being_shown(odd):
+    for name, given in (("id", (odd, "secret")), ("secret", ("id", odd))):
+        with pytest.raises(ValueError, match="copy it anew") as refused:
+            ClientCredentials(*given)
+        assert str(refused.value) == (
+            f"the client {name} holds a line break, spaces around it or characters beyond ASCII: copy it anew"
+        )
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ünicode", "\x00"])

@@ -876,3 +876,12 @@ def test_any_transport_can_stand_in_for_the_network(new_client, july):
 
     client = new_client(transport=httpx.MockTransport(answer), credentials=AccessToken("ready"))
     assert walk(client, july).total_items == 1
+
+
+def test_an_error_without_words_is_called_by_its_kind(new_client, july):
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("")
+
+    transport, retry = httpx.MockTransport(refuse), RetryPolicy(attempts=1)
+    with pytest.raises(Retriable, match=", page 1: ReadError. Given up after 1 attempts: try again later.$"):
+        walk(new_client(transport=transport, retry=retry, credentials=AccessToken("ready")), july)

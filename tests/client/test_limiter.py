@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from array import array
 from bisect import bisect_right
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import RateLimiter, next_slot, shared_state_path
+from later_reporting_dagster.client import limiter as limiter_module
 from later_reporting_dagster.client.limiter import Rate, _Ledger
 from tests.client.service import FakeTime
 
@@ -171,7 +173,7 @@ def test_a_penalty_has_an_end(time):
 
 
 def test_limiters_share_a_file_and_with_it_limit_and_penalty(time, tmp_path):
-    path = tmp_path / "deep" / "rate"
+    path = tmp_path / "deep" / "down" / "rate"
     one = limiter_at(time, requests=3, state_path=path)
     other = limiter_at(time, requests=3, state_path=path)
 
@@ -188,11 +190,12 @@ def test_limiters_share_a_file_and_with_it_limit_and_penalty(time, tmp_path):
 
 
 def test_the_file_is_for_the_user_alone_and_stays_small(time, tmp_path):
-    path = tmp_path / "rate"
+    path = tmp_path / "later-reporting" / "rate"
     limiter = limiter_at(time, requests=10, state_path=path)
     asyncio.run(instants_of(limiter, time, 500))
     assert path.stat().st_size <= 8 * (2 + 2 * 10)
     if os.name == "posix":
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.with_name("rate.lock").stat().st_mode) == 0o600
 
@@ -240,7 +243,9 @@ def test_a_place_that_cannot_be_written_costs_a_warning_and_not_the_limit(time, 
     instants = asyncio.run(instants_of(limiter, time, 5))
     assert most_in_a_window(instants, 60.0) == 2
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "not shared with other processes" in record.getMessage()
+    assert record.getMessage().startswith(
+        f"the rate limit is not shared with other processes: {tmp_path / 'file' / 'rate'}: [Errno "
+    )
 
 
 def test_the_event_loop_runs_on_while_another_holds_the_file(time, tmp_path):
@@ -343,9 +348,45 @@ def test_the_shared_file_is_one_for_each_host(monkeypatch, tmp_path):
         assert path.parent == tmp_path / "later-reporting"
 
 
-def test_without_a_home_the_shared_file_lies_among_temporary_files(monkeypatch):
+@pytest.mark.parametrize(
+    ("platform", "environment", "place"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/cache"}, Path("/cache")),
+        ("linux", {"XDG_CACHE_HOME": ""}, Path("/home/me/.cache")),
+        ("linux", {}, Path("/home/me/.cache")),
+        ("darwin", {"XDG_CACHE_HOME": "/cache"}, Path("/home/me/Library/Caches")),
+        ("win32", {"LOCALAPPDATA": "/local"}, Path("/local")),
+        ("win32", {"XDG_CACHE_HOME": "/cache"}, Path("/home/me/AppData/Local")),
+    ],
+)
+def test_the_shared_file_lies_where_the_system_keeps_caches(monkeypatch, platform, environment, place):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert shared_state_path("https://a").parent == place / "later-reporting"
+
+
+@pytest.mark.parametrize(("user", "place"), [(lambda: 1234, "user-1234"), (None, "user-0")])
+def test_without_a_home_the_shared_file_lies_among_temporary_files_of_the_user(monkeypatch, user, place):
     def no_home() -> Path:
         raise RuntimeError("no home")
 
     monkeypatch.setattr(Path, "home", no_home)
-    assert shared_state_path("https://a").parts[-3].startswith("user-")
+    monkeypatch.delattr(os, "getuid", raising=False)
+    if user is not None:
+        monkeypatch.setattr(os, "getuid", user, raising=False)
+    assert shared_state_path("https://a").parent == Path(tempfile.gettempdir()) / place / "later-reporting"
+
+
+def test_a_file_that_stays_locked_costs_a_warning_and_not_the_limit(time, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(limiter_module, "LOCK_TIMEOUT_SECONDS", 0.05)
+    limiter = limiter_at(time, requests=2, state_path=tmp_path / "rate")
+    with filelock.FileLock(tmp_path / "rate.lock"):
+        limiter.penalize(30)
+        assert f"{tmp_path / 'rate'} stays locked: this process counts only itself" in caplog.text
+        instants = asyncio.run(instants_of(limiter, time, 5))
+    assert instants[0] == START + 30
+    assert most_in_a_window(instants, 60.0) == 2
