@@ -265,6 +265,14 @@ def test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_it
     assert table.column("date").to_pylist() == [DAY.day, DAY.day]
 
 
+def test_the_folders_above_the_lake_say_nothing_of_its_rows(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "date=2020-02-02" / "instance_id=other" / "lake"))
+    lake.write("rollup", Partition(DAY.day), rows(2, instance_id="007"))
+    table = lake.dataset("rollup", POSTS_SCHEMA).to_table()
+    assert set(table.column("instance_id").to_pylist()) == {"007"}
+    assert set(table.column("date").to_pylist()) == {DAY.day}
+
+
 def test_a_day_is_one_hive_path_and_the_same_rows_are_the_same_bytes_everywhere(tmp_path: Path) -> None:
     for name in ("one", "two"):
         Lake(str(tmp_path / name)).write("posts", Partition(DAY.day, "a/b"), rows(), facts={"queries": "q"})

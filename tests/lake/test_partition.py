@@ -49,22 +49,29 @@ def test_a_key_is_decoded_only_when_it_is_what_an_id_encodes_to(key: str) -> Non
 
 @pytest.mark.parametrize("key", ["", "a b", "a%2fb", "%41", "%", "%ff", "a/b", "x|y"])
 def test_what_is_no_encoding_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="not a percent-encoded instance id"):
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(key))} is not a percent-encoded instance id$"):
         decode_instance_id(key)
 
 
 @pytest.mark.parametrize(
     ("instance_id", "reason"),
     [
-        ("", "cannot be empty"),
-        ("a\ud800", "not valid Unicode"),
-        ("é" * 41, "room for 243"),
-        ("a" * 244, "room for 243"),
+        ("", "an instance id cannot be empty: leave it out, or give the id that GET /v2/instances lists"),
+        ("a\ud800", r"instance id 'a\ud800' is not valid Unicode"),
+        (
+            "é" * 41,
+            f"instance id '{'é' * 40}'… is 246 characters when percent-encoded; a directory's name has room for 243",
+        ),
+        (
+            "a" * 244,
+            f"instance id '{'a' * 40}'… is 244 characters when percent-encoded; a directory's name has room for 243",
+        ),
     ],
 )
 def test_an_id_that_cannot_be_a_partition_is_refused_with_the_reason(instance_id: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match="instance id") as caught:
         encode_instance_id(instance_id)
+    assert str(caught.value) == reason
 
 
 def test_the_longest_id_fits_a_directory_name() -> None:
@@ -93,6 +100,7 @@ def test_paths_name_the_day_and_where_there_is_one_the_instance() -> None:
         "day=2024-01-03/instance_id=a",
         "date=2024-01-03/instance_id=",
         "date=2024-01-03/instance=a",
+        "date=2024-01-03/a",
         "date=2024-01-03/instance_id=a b",
         "date=2024-01-03/instance_id=a/deeper",
     ],

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -172,25 +173,112 @@ def test_a_full_disk_leaves_the_partition_and_no_stage(tmp_path: Path) -> None:
     assert files_of(tmp_path) == before
 
 
+RIGHTS = "give this user the rights it lacks there, or name another place as the lake's root"
+IN_THE_WAY = "a file stands where a directory is due: move it, or name another place as the lake's root"
+ANYTHING = "check that the lake's root can be reached with these settings and run again"
+
+
 @pytest.mark.parametrize(
     ("number", "step"),
     [
-        (errno.ENOSPC, "free some space"),
-        (errno.EROFS, "the rights it lacks"),
-        (errno.EACCES, "the rights it lacks"),
-        (errno.EIO, "can be reached"),
+        (errno.ENOSPC, "free some space there and run again"),
+        (errno.EDQUOT, "free some space there and run again"),
+        (errno.EFBIG, "raise the limit on the size of files there (ulimit -f) and run again"),
+        (errno.EACCES, RIGHTS),
+        (errno.EPERM, RIGHTS),
+        (errno.EROFS, RIGHTS),
+        (errno.ENOENT, "check that the lake's root is there and mounted"),
+        (errno.ENOTDIR, IN_THE_WAY),
+        (errno.EISDIR, IN_THE_WAY),
+        (errno.EEXIST, IN_THE_WAY),
+        (errno.EIO, ANYTHING),
     ],
 )
 def test_a_failure_names_the_place_the_reason_and_the_next_step(
     number: int, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Path, "open", failing(number))
+    monkeypatch.setattr(os, "fsync", failing(number))
     with pytest.raises(LakeUnavailable) as caught:
         Lake(str(tmp_path)).write("posts", DAY, rows())
-    message = str(caught.value)
-    assert partition_path("posts", DAY) in message
-    assert os.strerror(number) in message
-    assert step in message
+    place, reason = tmp_path / partition_path("posts", DAY), f"[Errno {number}] {os.strerror(number)}"
+    assert str(caught.value) == f"cannot write {place}: {reason}. Next step: {step}"
+
+
+USES: dict[str, Callable[[Storage], object]] = {
+    "read": lambda storage: storage.read("t/file"),
+    "write": lambda storage: put(storage, "t/file", b"data"),
+    "remove": lambda storage: storage.remove("t/file"),
+    "list": lambda storage: storage.files("t/file"),
+    "look at": lambda storage: storage.versions(["t/file"]),
+}
+
+
+@pytest.mark.parametrize("action", USES)
+def test_what_cannot_be_done_to_a_file_of_this_machine_is_told(action: str, tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("", encoding="utf-8")
+    place = tmp_path / "t" / "file"
+    with pytest.raises(LakeUnavailable) as caught:
+        USES[action](storage_at(str(tmp_path), {}))
+    told = str(caught.value)
+    assert told.startswith(f"cannot {action} {place}: [Errno ")
+    assert told.endswith(f". Next step: {IN_THE_WAY}")
+
+
+@pytest.mark.parametrize("action", USES)
+@pytest.mark.parametrize("kind", [MovingFileSystem, BucketFileSystem])
+def test_what_cannot_be_done_to_a_remote_file_is_told(
+    kind: type[MemoryFileSystem], action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheme = {MovingFileSystem: "moving", BucketFileSystem: "bucket"}[kind]
+    storage = storage_at(f"{scheme}://user:hunter2@host/lake/", {})
+
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise RuntimeError
+
+    for name in ("cat_file", "pipe_file", "rm_file", "find", "info"):
+        monkeypatch.setattr(kind, name, refuse)
+    with pytest.raises(LakeUnavailable) as caught:
+        USES[action](storage)
+    done = "list" if action == "look at" else action
+    assert str(caught.value) == f"cannot {done} {scheme}://host/lake/t/file: RuntimeError. Next step: {ANYTHING}"
+
+
+def test_a_filesystem_that_cannot_be_opened_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", failing(errno.EIO))
+    with pytest.raises(LakeUnavailable) as caught:
+        storage_at("sftp://user:hunter2@host/lake", {})
+    reason = f"[Errno {errno.EIO}] {os.strerror(errno.EIO)}"
+    assert str(caught.value) == f"cannot open sftp://host/lake: {reason}. Next step: {ANYTHING}"
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "moving"])
+def test_what_is_hidden_is_not_listed(kind: str, tmp_path: Path) -> None:
+    storage = storage_at(f"{kind}://{tmp_path}", {})
+    for path in ("t/a/file", "t/a/.stage-1", "t/.hidden"):
+        put(storage, path, b"data")
+    assert storage.files("t") == ["t/a/file"]
+    assert storage.files("u") == []
+    if kind == "file":
+        put(storage, "t/.trash/file", b"data")
+        assert storage.files("t") == ["t/a/file"]
+
+
+def test_a_writer_whose_stage_was_swept_meanwhile_tells_its_own_failure(tmp_path: Path) -> None:
+    def sweep(_path: str, _staged: bytes) -> None:
+        for stage in tmp_path.glob("a/.stage-*"):
+            stage.unlink()
+        raise LakeUnavailable("it is not what was written")
+
+    failed = storage_at(str(tmp_path), {}).write_all({"a/file": b"a"}, check=sweep)
+    assert {path: str(error) for path, error in failed.items()} == {"a/file": "it is not what was written"}
+
+
+def test_a_filesystem_without_locks_is_written_to_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    Lake(str(tmp_path)).write("posts", DAY, rows())
+    assert list(files_of(tmp_path)) == [partition_path("posts", DAY)]
 
 
 def test_a_root_that_vanished_is_not_made_anew(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Versions that were replaced: kept to the byte while they are wanted, and put back whole."""
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
@@ -183,6 +184,25 @@ def test_what_cannot_be_kept_is_not_replaced(tmp_path: Path) -> None:
     outcomes = lake.write_all("posts", {DAY: rows(2), other: rows(2)})
     assert isinstance(outcomes[DAY], LakeUnavailable)
     assert (stored(lake).num_rows, stored(lake, other).num_rows) == (1, 2)
+
+
+def test_a_version_that_a_disk_lost_a_part_of_is_not_kept_and_nothing_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = keeping(tmp_path, 1)
+    lake.write("posts", DAY, rows(1))
+    before = files_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1))
+        outcome = lake.write_all("posts", {DAY: rows(2)})[DAY]
+    assert isinstance(outcome, LakeUnavailable)
+    name = f"20240311T060000.000000Z-{content_hash_of(rows(1))[:12]}.parquet"
+    place = tmp_path / "_versions/posts/date=2024-01-03/instance_id=instance_000" / name
+    assert str(outcome) == (
+        f"cannot write {place}: it does not read back as it was written, so nothing was replaced."
+        " Next step: check that disk or store, and run again"
+    )
+    assert files_of(tmp_path) == before
 
 
 def test_what_cannot_be_read_is_not_kept_and_replaced_all_the_same(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tests.mutation.mutations import COPY, Mutation, digest_of, made
 TESTS = {
     "client": ["tests/client"],
     "ingest": ["tests/ingest"],
-    "lake": ["tests/lake", "--ignore=tests/lake/test_s3.py"],
+    "lake": ["tests/lake", "tests/crash/test_stages.py", "--ignore=tests/lake/test_s3.py"],
     "rollups": ["tests/rollups"],
 }
 FEWEST_KILLED = 0.85
