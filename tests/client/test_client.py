@@ -870,6 +870,25 @@ def test_a_proxy_of_the_environment_does_not_stand_before_loopback(service, new_
     assert walk(new_client(), july).total_items == 0
 
 
+def test_a_proxy_of_the_environment_stands_before_any_other_host(new_client, july, monkeypatch):
+    refusal = b"HTTP/1.1 502 no way\r\nContent-Length: 0\r\n\r\n"
+    with raw_server([refusal]) as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, proxy)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        client = new_client(base_url="https://reporting.invalid", retry=RetryPolicy(attempts=1))
+        with pytest.raises(Retriable, match="^token: ProxyError 502 no way"):
+            walk(client, july)
+
+
+def test_every_request_says_who_asks_and_what_it_reads(service, new_client, july):
+    walk(new_client(), july)
+    assert {(seen.headers["accept"], seen.headers["user-agent"]) for seen in service.seen} == {
+        ("application/json", "later-reporting-dagster")
+    }
+
+
 def test_any_transport_can_stand_in_for_the_network(new_client, july):
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=page_body([post(1)], page=1, page_size=100, total_items=1))

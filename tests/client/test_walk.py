@@ -246,6 +246,7 @@ def test_instances_add_up_too():
 
 def test_pages_are_counted_from_totals():
     assert [pages_in(Pagination(1, 100, total, 0)) for total in (0, 1, 100, 101, 50_000)] == [1, 1, 1, 2, 500]
+    assert pages_in(Pagination(page=1, page_size=1, total_items=7, total_pages=7)) == 7
     assert isinstance(problem_of(QUERY, [Page(posts=[], pagination=Pagination(1, 100, 1, 1))]), str)
 
 
@@ -317,4 +318,6 @@ def test_two_ends_that_do_not_meet_are_none(july):
 
 def test_a_row_that_comes_twice_from_the_same_end_is_noticed(july):
     pages, from_the_end = two_ends(10, 6, 6)
-    assert problem_of(july, pages, [from_the_end[0], *from_the_end[:1], *from_the_end[2:]]) is not None
+    assert problem_of(july, pages, [from_the_end[0], *from_the_end[:1], *from_the_end[2:]]) == (
+        "page 2 from the end was asked for, and page 1 answered"
+    )
