@@ -1,0 +1,158 @@
+"""What the tables' dictionaries say to those who read them in the UI: one column of each kind, word for word."""
+
+import pytest
+
+from later_reporting_dagster.lake import Column
+from later_reporting_dagster.rollups import (
+    GRAIN,
+    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
+    ORGANIC_PAID_DAILY_COLUMNS,
+)
+
+SUM = "Sum; null when no post of the group reports it, 0 is measured"
+OF_PAID_SPEND = ("paid_cpe", "paid_engagements", "paid_cpm", "paid_impressions")
+
+IN_BOTH = [
+    Column("campaign_id", "int64", False, "The campaign; part of the row key", made_from=("campaign_id",)),
+    Column(
+        "posts",
+        "int64",
+        False,
+        "Posts of the group, with or without metrics",
+        "posts",
+        "Number of posts, each once: a post of two campaigns is one of each",
+        ("post_id",),
+    ),
+    Column("paid_impressions", "int64", True, "Paid impressions", "impressions", SUM, ("paid_impressions",)),
+    Column(
+        "paid_impressions_posts",
+        "int64",
+        False,
+        "Coverage: how many posts paid_impressions is the sum of",
+        "posts",
+        "Number of posts that report it",
+        ("paid_impressions",),
+    ),
+    Column(
+        "organic_estimated_value",
+        "float64",
+        True,
+        "Estimated value",
+        "currency",
+        SUM,
+        ("estimated_value_generated",),
+    ),
+    Column(
+        "organic_engagement_rate",
+        "float64",
+        True,
+        "Organic engagements per 100 impressions",
+        "percent",
+        "100 × engagements / impressions: sum by sum, over just the posts that report both; null when there are none,"
+        " or no impressions",
+        ("impressions", "engagements"),
+    ),
+    Column(
+        "paid_share_of_engagements",
+        "float64",
+        True,
+        "How much of all engagements is paid",
+        "percent",
+        "100 × paid_engagements / (organic_engagements + paid_engagements), each over the posts that report it; null"
+        " when one of the two is null, because then the whole is not known, or when both are 0",
+        ("engagements", "paid_engagements"),
+    ),
+    Column(
+        "paid_lift",
+        "float64",
+        True,
+        "How much better paid engages than organic: above 1 it does",
+        "ratio",
+        "paid_engagement_rate / organic_engagement_rate; null when one of them is null or the organic rate is 0",
+        ("impressions", "engagements", "paid_impressions", "paid_engagements"),
+    ),
+]
+OF_PUBLISH_DAYS = [
+    *(
+        Column(
+            f"paid_spend_{side}",
+            "float64",
+            True,
+            f"The {most} that the posts of paid_spend_posts cost",
+            "currency",
+            "Sum of the posts' bounds: CPE × engagements and CPM × impressions / 1000 are the same cost, each unit cost"
+            " known to half a cent; null when no post is bounded",
+            OF_PAID_SPEND,
+        )
+        for side, most in (("minimum", "least"), ("maximum", "most"))
+    ),
+    Column(
+        "paid_spend_posts",
+        "int64",
+        False,
+        "Coverage: posts whose paid spend is bounded",
+        "posts",
+        "Number of posts that the bounds sum",
+        OF_PAID_SPEND,
+    ),
+    Column(
+        "organic_spend_contradictory_posts",
+        "int64",
+        False,
+        "Posts whose organic CPE and CPM cannot both be true; they are in no bounds",
+        "posts",
+        "Number of posts whose two intervals do not meet",
+        ("cpe", "engagements", "cpm", "impressions"),
+    ),
+    *(
+        Column(
+            f"paid_{unit_cost}_{side}",
+            "float64",
+            True,
+            f"The {side} of spend per {unit}",
+            f"currency per {unit}",
+            f"Sum by sum, over just the posts whose spend is bounded and that report {measure}; null when there are"
+            f" none, or no {measure}",
+            OF_PAID_SPEND,
+        )
+        for unit_cost, measure, unit in (
+            ("cpe", "engagements", "engagement"),
+            ("cpm", "impressions", "1000 impressions"),
+        )
+        for side in ("minimum", "maximum")
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("columns", "described"),
+    [
+        (ORGANIC_PAID_DAILY_COLUMNS, IN_BOTH),
+        (ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, [*IN_BOTH, *OF_PUBLISH_DAYS]),
+    ],
+)
+def test_a_dictionary_says_what_a_column_holds_in_what_unit_and_when_it_is_null(
+    columns: tuple[Column, ...], described: list[Column]
+) -> None:
+    by_name = {column.name: column for column in columns}
+    assert [by_name[column.name] for column in described] == described
+
+
+def test_a_dictionary_begins_with_what_is_grouped_by_and_names_each_column_once() -> None:
+    for columns in (ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS):
+        names = [column.name for column in columns]
+        assert tuple(names[: len(GRAIN)]) == GRAIN
+        assert len({*names}) == len(names)
+
+
+def test_what_publish_days_tell_beyond_is_spend() -> None:
+    beyond = ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[len(ORGANIC_PAID_DAILY_COLUMNS) :]
+    assert ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[: len(ORGANIC_PAID_DAILY_COLUMNS)] == ORGANIC_PAID_DAILY_COLUMNS
+    assert [column.name for column in beyond] == [
+        f"{channel}_{name}"
+        for channel in ("organic", "paid")
+        for name in (
+            *("spend_minimum", "spend_maximum", "spend_posts", "spend_contradictory_posts"),
+            *("cpe_minimum", "cpe_maximum", "cpm_minimum", "cpm_maximum"),
+        )
+    ]
