@@ -838,7 +838,8 @@ def test_an_instance_whose_id_cannot_be_a_partition_fails_alone_and_is_not_asked
     result = ingested([*cells, *BOX], source=source, base_url=service.base_url, root=tmp_path)
     assert result.failed.keys() == set(cells)
     assert {type(failed.error) for failed in result.failed.values()} == {ValueError}
-    assert "has room for" in str(result.failed[cells[0]].error)
+    for cell, reason in zip(cells, ["has room for", "cannot be empty", "is not valid Unicode"] * 2, strict=True):
+        assert reason in str(result.failed[cell].error)
     assert_lake_is_true(tmp_path, source, BOX, truth)
     asked = {name for request in service.requests for name in parameters(request).get("instanceIds", [])}
     assert asked == set(INSTANCE_IDS)

@@ -113,14 +113,17 @@ def test_so_many_instances_that_the_url_would_be_long_are_asked_for_in_groups() 
     queries = plan(wanted, date_basis=DateBasis.PERFORMANCE_DATE)
     assert len(queries) > 1
     assert filled(queries) == Counter(wanted)
-    assert all(
-        sum(len(f"&instanceIds={name}") for name in query.instance_ids) <= MAXIMUM_INSTANCE_CHARACTERS
-        for query in queries
-    )
+    lengths = [sum(len(f"&instanceIds={name}") for name in query.instance_ids) for query in queries]
+    assert max(lengths) <= MAXIMUM_INSTANCE_CHARACTERS < lengths[0] + len(f"&instanceIds={0:0>100}")
+
+
+def test_the_length_of_a_url_is_that_of_its_encoding() -> None:
+    queries = plan([Partition(FIRST, f"{'é' * 30}{index:0>2}") for index in range(60)], date_basis=DateBasis.POST_DATE)
+    assert len(queries) == ceil(60 * (len("&instanceIds=") + 6 * 30 + 2) / MAXIMUM_INSTANCE_CHARACTERS)
 
 
 def test_a_partition_without_an_instance_is_refused() -> None:
-    with pytest.raises(ValueError, match="names no instance"):
+    with pytest.raises(ValueError, match="Partition.* names no instance: posts are fetched per instance$"):
         plan([Partition(FIRST)], date_basis=DateBasis.POST_DATE)
 
 
