@@ -182,6 +182,15 @@ def test_a_table_without_instances_in_its_paths_is_compacted_too(lake: Lake) -> 
     assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(one_by_one(lake, days))
 
 
+def test_months_come_in_the_order_of_time_and_instances_in_that_of_their_ids(tmp_path: Path) -> None:
+    lake, names = lake_at("memory", tmp_path), [None, "B", "a", "b", "c", "d"]
+    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(FEWEST_DAYS)]
+    lake.write_all("posts", {Partition(day, name): posts(1) for name in reversed(names) for day in days})
+    assert [(month.month, month.instance_id) for month in compact(lake)] == [
+        (month, name) for month in (JANUARY, FEBRUARY) for name in names
+    ]
+
+
 def test_who_reads_the_folders_sees_nothing_twice(local: Lake, tmp_path: Path) -> None:
     filled(local)
     before = files_of(tmp_path)

@@ -1,5 +1,6 @@
 from datetime import UTC, datetime
 from itertools import accumulate
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -222,3 +223,13 @@ def test_a_file_whose_pages_are_garbled_is_not_faithful() -> None:
     data = bytearray(parquet_of(table))
     data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
     assert not is_faithful(bytes(data), table, content_hash=content_hash_of(table))
+
+
+def test_a_value_that_rots_is_noticed_by_the_checksum_of_its_page() -> None:
+    numbers = Random(0)
+    table = pa.table({"a": [numbers.getrandbits(62) for _ in range(20)]})
+    data = bytearray(parquet_of(table))
+    column = pq.ParquetFile(pa.BufferReader(bytes(data))).metadata.row_group(0).column(0)
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    with pytest.raises(PartitionDamaged, match="cannot be read as Parquet: .*checksum"):
+        from_parquet(bytes(data), schema=table.schema)

@@ -212,6 +212,15 @@ def test_partitions_are_listed_sorted_and_by_day(lake: Lake) -> None:
     assert lake.partitions("other") == [Partition(date(2024, 1, 1))]
 
 
+def test_what_is_of_all_instances_comes_before_what_is_of_one(lake: Lake) -> None:
+    of_all, *of_one = (Partition(DAY.day, instance_id) for instance_id in (None, "A", "a"))
+    for partition in (*of_one, of_all):
+        lake.write("posts", partition, rows(1))
+    assert lake.partitions("posts") == [of_all, *of_one]
+    (day,) = lake.read_days("posts", schema=POSTS_SCHEMA)
+    assert list(day.tables) == [of_all, *of_one]
+
+
 @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(instance_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
 def test_any_instance_id_is_a_partition_of_its_own(lake: Lake, instance_id: str) -> None:

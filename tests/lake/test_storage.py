@@ -388,6 +388,7 @@ def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monk
         ("s3://bucket/lake", "s3://bucket/lake"),
         ("sftp://user:pass@host/lake", "sftp://host/lake"),
         ("sftp://user:p/a@s:s@host/lake", "sftp://host/lake"),
+        ("sftp://user:p://s@host/lake", "sftp://host/lake"),
         ("ftp://token@host/lake", "ftp://host/lake"),
         ("https://host/lake?sig=secret", "https://host/lake"),
         ("abfs://container@account.dfs.core.windows.net/lake", "abfs://container@account.dfs.core.windows.net/lake"),
@@ -412,6 +413,18 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
         assert "hunter2" not in text
         assert "s3cr3t" not in text
     assert lake.url("posts", DAY) == f"memory://host/lake/{partition_path('posts', DAY)}"
+
+
+def test_an_address_among_the_options_is_no_secret_and_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"client": {"endpoint_url": "http://127.0.0.1:9000", "key": "s3cr3t", "timeout": 5}}
+    storage = storage_at("memory://bucket/lake", options)
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("s3cr3t is refused by http://127.0.0.1:9000 after 5 s")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+    with pytest.raises(LakeUnavailable, match=r": … is refused by http://127\.0\.0\.1:9000 after 5 s\. Next step"):
+        storage.read("t/file")
 
 
 def test_a_place_on_a_local_disk_is_shown_as_a_path_that_can_be_opened(tmp_path: Path) -> None:

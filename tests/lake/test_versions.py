@@ -135,6 +135,30 @@ def test_a_version_is_put_back_where_nothing_lies_any_more_or_nothing_that_can_b
     assert lake.versions("posts", DAY) == [first]
 
 
+def test_a_version_of_which_a_disk_loses_a_part_is_not_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = keeping(tmp_path, 5)
+    for number in (1, 2):
+        lake.write("posts", DAY, rows(number))
+    (first,) = lake.versions("posts", DAY)
+
+    def lose_the_tail(descriptor: int) -> None:
+        synced = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if synced.is_file() and "_versions" not in synced.parts:
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lose_the_tail)
+        with pytest.raises(LakeUnavailable) as refused:
+            lake.restore("posts", DAY, first)
+    assert str(refused.value) == (
+        f"cannot write {lake.url('posts', DAY)}: what was staged does not read back as it was written, so nothing was"
+        " replaced. Next step: check that disk or store, and run again"
+    )
+    assert stored(lake).equals(rows(2))
+
+
 def test_a_version_that_is_gone_or_damaged_is_refused_and_changes_nothing(tmp_path: Path) -> None:
     lake = keeping(tmp_path, 5)
     for number in (1, 2):

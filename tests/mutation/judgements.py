@@ -40,19 +40,24 @@ class Judgement:
 
 JUDGED: tuple[Judgement, ...] = ()
 
-_TEXT = re.compile(r"""f?"(?:[^"\\\\]|\\\\.)*"|f?'(?:[^'\\\\]|\\\\.)*'""")
-
 
 def judged(mutation: Mutation) -> str:
     """The group of a mutant that survived."""
-    if _changes_words_alone(mutation):
+    if _changes_words_alone(mutation.before, mutation.after):
         return "words"
     return next((each.group for each in JUDGED if each.covers(mutation)), NOT_JUDGED)
 
 
-def _changes_words_alone(mutation: Mutation) -> bool:
-    """Whether only texts differ that have a space in them, which no program reads."""
-    texts = zip(_TEXT.findall(mutation.before), _TEXT.findall(mutation.after), strict=False)
-    changed = [before for before, after in texts if before != after]
-    rest = [_TEXT.split(line) for line in (mutation.before, mutation.after)]
-    return rest[0] == rest[1] and bool(changed) and all(" " in text for text in changed)
+def _changes_words_alone(before: str, after: str) -> bool:
+    """Whether only a text differs that has a space in it, which no program reads."""
+    if before.lower() == after.lower():  # in another case
+        differing = [place for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+        quotes = [place for place, character in enumerate(before) if character in "\"'"]
+        inside = slice(
+            max((place for place in quotes if place < differing[0]), default=0),
+            min((place for place in quotes if place > differing[-1]), default=0),
+        )
+        return " " in before[inside]
+    start, _, rest = after.partition("XX")
+    text, _, end = rest.rpartition("XX")
+    return start + text + end == before and " " in text
