@@ -115,6 +115,12 @@ def test_a_sum_over_nothing_available_is_null_and_a_measured_zero_is_zero() -> N
     assert (group["paid_impressions"], group["paid_impressions_posts"]) == (0, 1)
 
 
+def test_a_single_impression_and_a_rate_below_one_percent_can_be_divided_by() -> None:
+    assert one(row(engagements=1, impressions=1))["organic_engagement_rate"] == 100
+    group = one(row(engagements=1, impressions=1000, paid_engagements=3, paid_impressions=1000))
+    assert group["paid_lift"] == pytest.approx(3)
+
+
 def test_a_rate_is_of_sums_and_never_a_mean_of_rates() -> None:
     group = one(row(engagements=1, impressions=1, engagement_rate=100.0), row(engagements=0, impressions=99))
     assert group["organic_engagement_rate"] == 1.0

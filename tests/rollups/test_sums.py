@@ -52,9 +52,17 @@ def test_money_adds_up_to_the_same_bits_in_any_order(values: list[float]) -> Non
 
 
 def test_money_too_large_to_add_is_refused_by_name() -> None:
-    for value in (1e300, math.inf):
-        with pytest.raises(SumOutOfRange, match="value holds a value too large to sum"):
-            sums_of([value], pa.float64())
+    for value, size in ((1e300, "1e+300"), (-1e300, "1e+300"), (math.inf, "inf"), (-math.inf, "inf")):
+        with pytest.raises(SumOutOfRange) as refused:
+            sums_of([0.5, value], pa.float64())
+        assert str(refused.value) == f"value holds a value too large to sum: {size}"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_far_to_either_side_of_0_add_up_exactly(sign: int) -> None:
+    assert sums_of([sign * 2**62, sign * (2**62 - 1)], pa.int64())["value"] == [sign * (2**63 - 1)]
+    assert sums_of([sign * 2.0**43, sign * 0.5] * 3, pa.float64())["value"] == [sign * (3 * 2.0**43 + 1.5)]
+    assert sums_of([sign * 9e12] * 3, pa.float64())["value"] == [sign * 27e12]
 
 
 def test_null_keys_are_a_group_of_their_own_after_the_others() -> None:
