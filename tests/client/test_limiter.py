@@ -164,6 +164,30 @@ def test_a_turn_that_was_waited_for_is_void_when_a_refusal_comes_meanwhile():
     assert now >= START + 100
 
 
+@pytest.mark.parametrize("set_back", [0, 1000])
+def test_a_clock_that_stands_still_or_is_set_back_during_a_wait_keeps_nobody_waiting(set_back):
+    time = FakeTime()
+
+    async def sleep(seconds: float) -> None:
+        time.sleeps.append(seconds)
+        time.now -= set_back
+
+    async def scenario() -> float:
+        limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
+        await limiter.acquire()
+        return await limiter.acquire()
+
+    assert asyncio.run(scenario()) == 0
+    assert len(time.sleeps) == 1
+
+
+def test_a_window_of_less_than_a_second_and_one_of_an_hour_are_limits_too(time):
+    for window_seconds in (0.5, 3600):
+        limiter = limiter_at(time, requests=1, window_seconds=window_seconds)
+        (first, second) = asyncio.run(instants_of(limiter, time, 2))
+        assert second - first >= window_seconds
+
+
 def test_a_penalty_has_an_end(time):
     limiter = limiter_at(time, requests=100)
     limiter.penalize(1e12)

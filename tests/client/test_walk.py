@@ -89,6 +89,11 @@ def test_a_doubled_or_foreign_row_is_named(rows, problem):
     assert problem_in(pages_of(rows)) == problem
 
 
+def test_of_many_foreign_rows_a_few_are_named():
+    rows = [post(number, instance_id=f"i{number}") for number in range(7)]
+    assert problem_in(pages_of(rows)) == ("rows of instances that were not asked for: 'i0', 'i1', 'i2', 'i3', 'i4'")
+
+
 def test_the_same_post_in_another_instance_or_campaign_is_another_row():
     assert problem_in(pages_of([post(1), post(1, instance_id="b"), post(1, campaignId=2)])) is None
 

@@ -42,6 +42,8 @@ def test_a_file_of_old_tells_it_by_its_query() -> None:
     assert possible_of(set_aside(possible=frozenset(), query=QUERY)) == BOX
     assert possible_of(set_aside(possible=frozenset(), query="who knows")) == frozenset()
     assert possible_of(set_aside(possible=frozenset(), query="startDate=x&endDate=y")) == frozenset()
+    of_no_instance = QUERY.replace("&instanceIds=a&instanceIds=b", "")
+    assert possible_of(set_aside(possible=frozenset(), query=of_no_instance)) == frozenset()
 
 
 def test_a_row_is_the_same_post_whatever_else_it_says() -> None:

@@ -16,6 +16,7 @@ from later_reporting_dagster.ingest.plan import (
     MAXIMUM_DAYS,
     MAXIMUM_INSTANCE_CHARACTERS,
     by_content,
+    by_days,
     by_instances,
     narrower,
     partitions_of,
@@ -96,6 +97,16 @@ def test_scattered_days_are_one_query_where_the_days_between_have_few_posts() ->
     assert len(plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=busy)) == 3
 
 
+def test_two_quiet_days_with_one_between_them_are_one_query() -> None:
+    wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
+    quiet = {Partition(FIRST + timedelta(days=day), "a"): 10 for day in range(3)}
+    (query,) = plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=quiet)
+    assert (query.start_date, query.end_date) == (FIRST, FIRST + timedelta(days=2))
+    # As many requests as two queries would cost: then nothing is asked for that is not wanted.
+    dear = quiet | {Partition(FIRST + timedelta(days=1), "a"): 150}
+    assert len(plan(wanted, date_basis=DateBasis.POST_DATE, known_rows=dear)) == 2
+
+
 def test_a_day_of_which_nothing_is_known_is_never_asked_for_in_passing() -> None:
     wanted = [Partition(FIRST + timedelta(days=day), "a") for day in (0, 2)]
     known = dict.fromkeys(wanted, 10)
@@ -145,6 +156,16 @@ def test_a_large_query_is_split_into_as_many_parts_as_its_posts_need() -> None:
     parts = narrower(query, parts=parts_for(130_000, posts_each=10_000))
     assert len(parts) == 13
     assert {len(part.instance_ids) for part in parts} == {8}
+
+
+def test_a_day_is_split_by_instances_into_as_many_parts_as_are_due_and_in_two_otherwise() -> None:
+    (day,) = plan(box(1, 8), date_basis=DateBasis.POST_DATE)
+    (days,) = plan(box(8, 1), date_basis=DateBasis.POST_DATE)
+    (partition,) = plan(box(1, 1), date_basis=DateBasis.POST_DATE)
+    for query in (day, days):
+        assert [len(partitions_of(part)) for part in narrower(query)] == [4, 4]
+        assert [len(partitions_of(part)) for part in narrower(query, parts=4)] == [2, 2, 2, 2]
+    assert len(by_instances(day)) == len(by_days(days)) == len(by_content(partition)) == 2
 
 
 def test_by_instances_keeps_the_days_together() -> None:

@@ -71,8 +71,7 @@ def test_what_is_good_now_joins_its_partition_and_what_is_bad_stays(lake: Lake) 
 def test_a_row_whose_key_lies_there_already_replaces_nothing(lake: Lake, tmp_path: Path) -> None:
     before = files(tmp_path)
     lake.quarantine(PUBLISHED.asset, CELL, set_aside([row(2, impressions=5), row(4)]), query="q")
-    (outcome,) = replayed(lake)
-    assert (outcome.merged, outcome.already_there, outcome.written) == (0, 2, None)
+    assert replayed(lake) == [Replayed(partition=CELL, already_there=2)]
     assert files(tmp_path) == before
 
 
@@ -118,6 +117,16 @@ def test_a_damaged_partition_keeps_its_rows_in_quarantine_and_the_others_are_mer
     assert "is damaged" in outcomes[CELL].error
     assert outcomes[other].merged == 1
     assert [left.partition for left in lake.quarantined(PUBLISHED.asset)] == [CELL]
+
+
+def test_what_is_bad_stays_beside_what_cannot_be_merged(lake: Lake) -> None:
+    rows = [row(1), row(9, impressions=8500.5)]
+    lake.quarantine(PUBLISHED.asset, CELL, set_aside(rows), query="q")
+    damaged(lake, PUBLISHED)
+    failed, bad = replayed(lake)
+    assert "is damaged" in failed.error
+    assert bad == Replayed(partition=CELL, still_bad=1)
+    assert sorted(json.loads(left.raw)["postId"] for left in lake.quarantined(PUBLISHED.asset)) == [1, 9]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,8 @@ def test_what_a_newer_reader_reads_need_not_be_json_any_more(lake: Lake) -> None
     lake.quarantine(PUBLISHED.asset, CELL, [BadRow(reason="r", raw="{")], query="q")
     assert replayed(lake) == [Replayed(partition=CELL, still_bad=1)]
     (left,) = lake.quarantined(PUBLISHED.asset)
-    assert left.reason.startswith("its raw JSON cannot be read")
+    assert left.reason.startswith("its raw JSON cannot be read: ")
+    assert left.raw == "{"
 
 
 def test_an_unwritable_partition_keeps_its_rows_in_quarantine(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

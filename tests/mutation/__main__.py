@@ -2,9 +2,10 @@
 
     python -m tests.mutation --write docs/mutation.md
 
-What was found is kept in `mutants/found`, so that a run that was broken off goes on where it was, while the code is the
-same. `--again` puts what no test found to the tests once more, as they are now. `--sample 300` tries but so many of
-each folder, drawn by chance, and always the same ones. It ends with 1 when too few are found.
+Mutants are tried in an order that is drawn by chance, but always the same, so that those tried first are a fair sample:
+`--sample 500` tries but so many of each folder. What was found is kept in `mutants/found`; a run that was broken off
+goes on where it was, and `--known` tells of what it came to. `--again` puts what no test found to the tests once more,
+as they are now. It ends with 1 when too few are found.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
+from math import sqrt
 from pathlib import Path
 
 from tests.bench.tables import Table
@@ -29,89 +31,125 @@ TESTS = {
     "lake": ["tests/lake", "tests/crash/test_stages.py", "--ignore=tests/lake/test_s3.py"],
     "rollups": ["tests/rollups"],
 }
-FEWEST_KILLED = 0.85
+# For which the tests of one mutant may compute, the quickest first.
+SECONDS = 5.0
+FEWEST_FOUND = 0.85
 FOUND = COPY / "found"
+
+Outcomes = Mapping[str, Outcome]
 
 INTRODUCTION = """\
 # Mutation tests
 
 Do the tests notice when the code is wrong? A mutant is the code with one small fault: `<` made `<=`, `and` made `or`, a
-number one more, an argument left out or made `None`, a text in capitals. `make mutants` makes all that
-[mutmut](https://mutmut.readthedocs.io) can make of `client/`, `ingest/`, `lake/` and `rollups/`, puts each to the tests
-of its own folder, and writes this page. Tests of other folders, of whole runs in Dagster, of crashes and of stores find
-more, but are too slow to be run so often, and do not count here.
+number one more, an argument left out or made `None`, a text in capitals. [mutmut](https://mutmut.readthedocs.io) makes
+all that it can of `client/`, `ingest/`, `lake/` and `rollups/`; each is put to the tests of its own folder, and has to
+make one of them fail. `make mutants` does so, and writes this page.
 
-A mutant is **killed** when a test fails. One that makes a test hang is told apart, as **timeout**, once it has hung
-twice, the second time with four times the patience; it counts as found too. It **survives** when all tests that enter
-the changed function pass, and is **not entered** when no test does. Neither can a property test think for long: it has
-{examples} examples for each mutant instead of 100, which can only lessen what is found."""
+A mutant is **killed** when a test fails. It **survives** when all tests that enter the changed function pass, and is
+**not entered** when none does. One with which a test hangs is told apart, as **timeout**, once it has hung twice, the
+second time for four times as long; it counts as found too.
+
+Found is at least what this page says. Tests of other folders, of whole runs in Dagster, of crashes and of stores do not
+count. The tests of one mutant may compute for {seconds:g} seconds, the quickest first, and property tests have
+{examples} examples instead of 100."""
 
 SURVIVORS = """\
 ## Survivors, judged
 
-What no test found, by what it comes to. The list is made by what each mutant changes, `-` to `+`."""
+What no test found, by what it comes to. Judgements go by what a mutant changes, `-` to `+`, and are kept in
+`tests/mutation/judgements.py`."""
 
 
-def sampled(names: Sequence[str], size: int | None) -> list[str]:
-    """So many of the mutants, drawn by chance, but always the same ones; all of them by default."""
+def in_an_order_of_chance(names: Iterable[str]) -> list[str]:
+    """The same order each time."""
     drawn = list(names)
     random.Random(1).shuffle(drawn)
-    return drawn[:size]
+    return drawn
 
 
-def tried(mutants: Mapping[str, Sequence[str]], *, again: bool, seconds: float) -> dict[str, Outcome]:
-    """What became of each mutant, of which those are tried that are not known yet or, `again`, are not killed."""
-    FOUND.mkdir(exist_ok=True)
-    outcomes: dict[str, Outcome] = {}
-    for folder, names in mutants.items():
-        file = FOUND / f"{folder}-{digest_of(folder)}.jsonl"
-        known = _known(file)
-        due = [name for name in names if name not in known or (again and known[name] != Outcome.KILLED)]
-        if due:
-            command = [sys.executable, "-m", "tests.mutation.campaign", str(file.absolute()), str(seconds)]
-            subprocess.run([*command, *TESTS[folder]], cwd=COPY, input="\n".join(due), text=True, check=True)
-            known = _known(file)
-        outcomes |= {name: known[name] for name in names}
-    return outcomes
-
-
-def _known(file: Path) -> dict[str, Outcome]:
+def known(file: Path) -> dict[str, Outcome]:
+    """What was found so far, of each mutant the newest."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return {found["mutant"]: Outcome(found["outcome"]) for found in map(json.loads, lines)}
 
 
-def survivors(outcomes: Mapping[str, Outcome]) -> dict[str, list[Mutation]]:
-    """What no test found, by the group that it was judged to be of, each in the order of the files."""
+def tried(folder: str, names: Sequence[str], file: Path, *, again: bool) -> Outcomes:
+    """What became of each mutant, of which those are tried that are not known yet or, `again`, are not killed."""
+    before = known(file)
+    due = [name for name in names if name not in before or (again and before[name] != Outcome.KILLED)]
+    if due:
+        command = [sys.executable, "-m", "tests.mutation.campaign", str(file.absolute()), str(SECONDS)]
+        subprocess.run([*command, *TESTS[folder]], cwd=COPY, input="\n".join(due), text=True, check=True)
+    outcomes = known(file)
+    return {name: outcomes[name] for name in names}
+
+
+def share_found(outcomes: Outcomes) -> float:
+    """The share of mutants that the tests notice."""
+    return sum(each in (Outcome.KILLED, Outcome.TIMEOUT) for each in outcomes.values()) / max(1, len(outcomes))
+
+
+def variance(outcomes: Outcomes, *, of: int) -> float:
+    """How far that share may be from the one of all mutants, of which these are a sample."""
+    share, size = share_found(outcomes), max(1, len(outcomes))
+    return share * (1 - share) / size * (1 - size / of)
+
+
+def figures(by_folder: Mapping[str, Outcomes], made: Mapping[str, int]) -> Table:
+    """How many mutants of each folder were found, and of all: there each folder counts by how many it has."""
+    rows = [_row(f"`{folder}/`", outcomes, made[folder]) for folder, outcomes in by_folder.items()]
+    everything = {name: outcome for outcomes in by_folder.values() for name, outcome in outcomes.items()}
+    total = sum(made[folder] for folder in by_folder)
+    rows.append(
+        (
+            *_row("all", everything, total)[:-1],
+            _share(
+                overall(by_folder, made),
+                sum(
+                    (made[folder] / total) ** 2 * variance(each, of=made[folder]) for folder, each in by_folder.items()
+                ),
+            ),
+        )
+    )
+    return Table(
+        title="Figures",
+        columns=("folder", "mutants", "tried", *Outcome, "found"),
+        rows=rows,
+        note="" if len(everything) == total else SAMPLED,
+    )
+
+
+SAMPLED = (
+    "Where not all were tried, those that were are drawn by chance, and what is found of all of them lies within the"
+    " figure after ± in 95 of 100 such draws."
+)
+
+
+def overall(by_folder: Mapping[str, Outcomes], made: Mapping[str, int]) -> float:
+    """The share of all mutants that the tests notice."""
+    total = sum(made[folder] for folder in by_folder)
+    return sum(share_found(outcomes) * made[folder] for folder, outcomes in by_folder.items()) / total
+
+
+def _row(title: str, outcomes: Outcomes, made: int) -> tuple[object, ...]:
+    count = Counter(outcomes.values())
+    share = _share(share_found(outcomes), variance(outcomes, of=made))
+    return (title, made, len(outcomes), *(count[each] for each in Outcome), share)
+
+
+def _share(share: float, variance: float) -> str:
+    return f"{share:.1%}" + (f" ± {196 * sqrt(variance):.1f}" if variance > 0 else "")
+
+
+def survivors(outcomes: Outcomes) -> dict[str, list[Mutation]]:
+    """What no test found, by the group that it was judged to be of, in the order of the files."""
     groups: dict[str, list[Mutation]] = {group: [] for group in GROUPS}
-    for name, outcome in outcomes.items():
+    for name, outcome in sorted(outcomes.items()):
         if outcome in (Outcome.SURVIVED, Outcome.NOT_ENTERED):
             mutation = Mutation.of(name)
             groups[judged(mutation)].append(mutation)
     return {group: found for group, found in groups.items() if found}
-
-
-def figures(mutants: Mapping[str, Iterable[str]], outcomes: Mapping[str, Outcome]) -> Table:
-    """How many mutants of each folder were found, and of all."""
-    counts = {folder: Counter(outcomes[name] for name in names) for folder, names in mutants.items()}
-    counts["all"] = sum(counts.values(), Counter())
-    return Table(
-        title="Figures",
-        columns=("folder", "mutants", *Outcome, "found"),
-        rows=[
-            (
-                f"`{folder}/`" if folder in mutants else folder,
-                count.total(),
-                *(count[each] for each in Outcome),
-                f"{found_of(count):.1%}",
-            )
-            for folder, count in counts.items()
-        ],
-    )
-
-
-def found_of(count: Counter[Outcome]) -> float:
-    """The share of mutants that the tests notice."""
-    return (count[Outcome.KILLED] + count[Outcome.TIMEOUT]) / count.total()
 
 
 def section(group: str, mutations: Sequence[Mutation]) -> str:
@@ -119,30 +157,24 @@ def section(group: str, mutations: Sequence[Mutation]) -> str:
     lines: list[str] = []
     for place, some in groupby(mutations, key=lambda each: f"{each.file} {each.function}"):
         lines += ["", f"@@ {place} @@", *(line for each in some for line in (f"- {each.before}", f"+ {each.after}"))]
+    heading = f"### {group[0].upper()}{group[1:]}: {len(mutations)}"
     return "\n".join(
         [
-            f"### {len(mutations)} × {group}",
-            "",
-            GROUPS[group],
-            "",
-            "<details><summary>which</summary>",
-            "",
-            "```diff",
+            *(heading, "", GROUPS[group], "", "<details><summary>Which</summary>", "", "```diff"),
             *lines[1:],
-            "```",
-            "",
-            "</details>",
+            *("```", "", "</details>"),
         ]
     )
 
 
-def page(mutants: Mapping[str, Sequence[str]], outcomes: Mapping[str, Outcome]) -> str:
+def page(by_folder: Mapping[str, Outcomes], made: Mapping[str, int]) -> str:
     """All of it, as Markdown."""
+    everything = {name: outcome for outcomes in by_folder.values() for name, outcome in outcomes.items()}
     parts = [
-        INTRODUCTION.format(examples=EXAMPLES),
-        figures(mutants, outcomes).markdown(),
+        INTRODUCTION.format(seconds=SECONDS, examples=EXAMPLES),
+        figures(by_folder, made).markdown(),
         SURVIVORS,
-        *(section(group, found) for group, found in survivors(outcomes).items()),
+        *(section(group, found) for group, found in survivors(everything).items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -151,24 +183,33 @@ def main() -> None:
     """Tries all mutants that are due, prints the figures or writes the page, and fails when too few were found."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, instead of printing figures")
+    parser.add_argument("--sample", type=int, metavar="N", help="try but N mutants of each folder")
     parser.add_argument("--again", action="store_true", help="try those again that no test has found so far")
-    parser.add_argument("--sample", type=int, metavar="N", help="try but N mutants of each folder, drawn by chance")
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long the tests of one mutant may compute")
+    parser.add_argument("--known", action="store_true", help="try none, and tell of those that were tried")
     parser.add_argument("--only", choices=TESTS, action="append", help="just this folder; may be given several times")
     given = parser.parse_args()
     mutants = {
-        folder: sampled(names, given.sample)
+        folder: in_an_order_of_chance(names)
         for folder, names in made().items()
         if not given.only or folder in given.only
     }
-    outcomes = tried(mutants, again=given.again, seconds=given.seconds)
+    by_folder: dict[str, Outcomes] = {}
+    for folder, names in mutants.items():
+        file = FOUND / f"{folder}-{digest_of(folder)}.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        if given.known:
+            outcomes = known(file)
+            by_folder[folder] = {name: outcomes[name] for name in takewhile(outcomes.__contains__, names)}
+        else:
+            by_folder[folder] = tried(folder, names[: given.sample], file, again=given.again)
+    counts = {folder: len(names) for folder, names in mutants.items()}
     if given.write:
-        given.write.write_text(page(mutants, outcomes), encoding="utf-8")
+        given.write.write_text(page(by_folder, counts), encoding="utf-8")
     else:
-        print(figures(mutants, outcomes).markdown())
-    found = found_of(Counter(outcomes.values()))
-    if found < FEWEST_KILLED:
-        print(f"{found:.1%} of the mutants were found, and {FEWEST_KILLED:.0%} are due", file=sys.stderr)
+        print(figures(by_folder, counts).markdown())
+    found = overall(by_folder, counts)
+    if found < FEWEST_FOUND:
+        print(f"{found:.1%} of the mutants were found, and {FEWEST_FOUND:.0%} are due", file=sys.stderr)
         sys.exit(1)
 
 
