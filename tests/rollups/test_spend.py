@@ -55,6 +55,8 @@ def test_intervals_that_do_not_meet_contradict_each_other_and_bound_nothing() ->
     assert bounds(9.0, 100, 10.0, 10_000) == (None, None, True)
     assert bounds(10.0, 100, 10.0, 10_000) == (None, None, True)
     assert bounds(cpe=-1.0, engagements=100) == (None, None, True)
+    assert bounds(1.0, 100, 11.0, 10_000) == (None, None, True)
+    assert bounds(1.1, 100, 10.0, 10_000) == (None, None, True)
 
 
 def test_intervals_that_touch_in_one_point_meet_there() -> None:

@@ -65,6 +65,24 @@ def test_numbers_far_to_either_side_of_0_add_up_exactly(sign: int) -> None:
     assert sums_of([sign * 9e12] * 3, pa.float64())["value"] == [sign * 27e12]
 
 
+LARGE = 2**62  # two of them do not fit
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.chunked_array([[0, 0, LARGE, LARGE]]).slice(2),
+        pa.chunked_array([[LARGE, LARGE, 0, 0]]).slice(0, 2),
+        pa.chunked_array([[LARGE, LARGE], [1]]),
+        pa.chunked_array([[1], [-LARGE, -LARGE, -LARGE], [1]]),
+    ],
+)
+def test_a_sum_that_does_not_fit_is_refused_in_whatever_chunk_its_parts_lie(values: pa.ChunkedArray) -> None:
+    rows = pa.table({"key": ["k"] * len(values), "value": values})
+    with pytest.raises(SumOutOfRange, match="^the sum of value does not fit int64: "):
+        grouped_sums(rows, keys=["key"])
+
+
 def test_null_keys_are_a_group_of_their_own_after_the_others() -> None:
     rows = pa.table({"key": pa.array([None, "b", None, "a"]), "value": pa.array([1, 2, 3, None], pa.int64())})
     assert grouped_sums(rows, keys=["key"]).to_pydict() == {
