@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -649,6 +650,12 @@ def without(field: str, **given: Any) -> Callable[[Request, Any], Any]:
     return edited
 
 
+def with_a_surprise(request: Request, document: Any) -> Any:
+    if is_first_page(request):
+        document["data"][0] = {"surprise": True}
+    return document
+
+
 def test_a_homeless_row_is_cleared_when_its_post_comes_again_however_the_window_moved(
     service: Service, truth: Truth, tmp_path: Path
 ) -> None:
@@ -673,11 +680,6 @@ def test_a_homeless_row_is_cleared_when_its_post_comes_again_however_the_window_
 def test_a_homeless_row_that_is_gone_is_cleared_once_all_that_it_may_belong_to_has_landed_again(
     service: Service, tmp_path: Path
 ) -> None:
-    def with_a_surprise(request: Request, document: Any) -> Any:
-        if is_first_page(request):
-            document["data"][0] = {"surprise": True}
-        return document
-
     lake = Lake(str(tmp_path))
     service.edited = with_a_surprise
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
@@ -711,6 +713,32 @@ def test_a_homeless_row_of_a_day_is_not_cleared_by_the_same_post_on_another_day(
     assert lake.quarantined(DAILY.asset) == []
 
 
+def test_homeless_rows_of_several_queries_are_each_cleared_by_an_answer_of_their_own(
+    service: Service, tmp_path: Path
+) -> None:
+    days = [[Partition(day, instance_id) for instance_id in INSTANCE_IDS] for day in DAYS[:3]]
+    lake = Lake(str(tmp_path))
+    service.edited = with_a_surprise
+    ingested([*chain(*days)], source=DAILY, base_url=service.base_url, root=tmp_path)
+    before = lake.quarantined(DAILY.asset)
+    assert sorted(len(row.possible) for row in before) == [len(INSTANCE_IDS)] * 3
+    service.edited = None
+    ingested([*days[2], days[1][0]], source=DAILY, base_url=service.base_url, root=tmp_path)
+    left = {row.possible: row for row in lake.quarantined(DAILY.asset)}
+    assert left.keys() == {frozenset(days[0]), frozenset(days[1][1:])}
+    assert {(row.reason, row.raw) for row in left.values()} == {(row.reason, row.raw) for row in before}
+    ingested([*days[0], *days[1]], source=DAILY, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(DAILY.asset) == []
+
+
+def test_a_quarantine_file_that_cannot_be_read_keeps_nothing_from_landing(service: Service, tmp_path: Path) -> None:
+    damaged = tmp_path / "_quarantine" / PUBLISHED.asset / "query=0" / "part-0.jsonl"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("no JSON", encoding="utf-8")
+    assert not ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path).failed
+    assert damaged.read_text(encoding="utf-8") == "no JSON"
+
+
 def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside(
     service: Service, truth: Truth, tmp_path: Path
 ) -> None:
@@ -736,15 +764,12 @@ def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside
 
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
 def test_too_many_homeless_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
-    def edited(request: Request, document: Any) -> Any:
-        if is_first_page(request):
-            document["data"][0] = {"surprise": True}
-        return document
-
-    service.edited = edited
+    service.edited = with_a_surprise
     guard = Guard(bad_rows_limit_percent=limit)
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path, guard=guard)
     assert result.errors() == (dict.fromkeys(BOX, TooManyBadRows) if fails else {})
+    for failed in result.failed.values():
+        assert "rows of the query, which do not tell their partition, cannot be true" in str(failed.error)
     assert len(Lake(str(tmp_path)).quarantined(PUBLISHED.asset)) == 1
 
 

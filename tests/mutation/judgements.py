@@ -8,14 +8,19 @@ from tests.mutation.mutations import Mutation
 NOT_JUDGED = "not judged yet"
 
 GROUPS = {
-    "words": "Words for people, in another case or between `XX`, or left out. Tests hold what a message names and the"
-    " step that it tells, not each of its letters.",
-    "same": "The same behaviour by other means: nothing that anybody can observe differs.",
-    "speed": "How fast, or with how much memory: threads, buffers and chunks, where to look first. The rows are the"
-    " same.",
-    "log": "What is logged, and how the number in it is rounded.",
-    "elsewhere": "Found by tests that do not count here: of another folder, of whole runs in Dagster, of crashes or of"
-    " a store.",
+    "words": "Words for people, in another case, between `XX`, or left out. Tests hold what a message names and the step"
+    " that it tells, where it matters to the letter, but not everywhere.",
+    "the same": "The same behaviour by other means: a header's name in another case, `strict=` where lengths are equal by"
+    " construction, a type that Arrow finds by itself, a falsy value for another, a first value that is overwritten.",
+    "speed": "How fast, or with how much memory: threads, chunks, connections, what is looked at first, what is read"
+    " once more. What comes of it is the same, and `docs/benchmarks.md` watches over the time.",
+    "the edge": "At the very edge, where either side would do: an instant, a byte, a row more or less than a bound that"
+    " was chosen by judgement.",
+    "log": "What is logged beside what is raised or told.",
+    "other systems": "Of Windows, of filesystems that refuse what POSIX allows, or of two writers that meet in the same"
+    " moment.",
+    "elsewhere": "Found by tests that do not count here: of other folders, of whole runs in Dagster, of crashes, of a"
+    " store, or by those that take longer than a mutant is given.",
     NOT_JUDGED: "Looked at by nobody yet.",
 }
 
@@ -38,7 +43,59 @@ class Judgement:
         )
 
 
-JUDGED: tuple[Judgement, ...] = ()
+JUDGED: tuple[Judgement, ...] = (
+    Judgement("words", ".*", r'^raise \w+\(f?"', r"^raise \w+\(None\)"),
+    Judgement("words", ".*", r"^raise AssertionError"),
+    Judgement("words", r"lake/storage\.py .*", r"_explained\(", r"_explained\((None|\"[A-Zk X]+)|, None\)"),
+    Judgement("words", r"lake/storage\.py storage_at", "^raise _unavailable"),
+    Judgement(
+        "words", r"ingest/stream\.py stream", 'name="later-reporting-ingest"', "XX|LATER|name=None|work,\\), daemon"
+    ),
+    Judgement("words", r"ingest/ingest\.py .*", "", r"_named\(None\)|what=None"),
+    Judgement("the same", ".*", r"strict=(True|False)", r"strict=(None|True|False)|, ?\)"),
+    Judgement("the same", ".*", r"pa\.scalar\(|fill_null|safe=|pa\.array\(", r"None|, ?\)|safe=|True"),
+    Judgement(
+        "the same", r"client/.*", r'"(Accept|Authorization|Content-Type|User-Agent)"', r'(?i)"accept|"auth|"cont|"user'
+    ),
+    Judgement("the same", r"client/.*", r"headers\.get\("),
+    Judgement("the same", r"client/answers\.py error_in", "300 <= status < 400"),
+    Judgement("the same", r"client/address\.py _can_be_looked_up", "idna|strip"),
+    Judgement("the same", r"client/auth\.py .*async_auth_flow", "self._token = None"),
+    Judgement("the same", r"client/client\.py _token_in", 'token = ""'),
+    Judgement("the same", r"client/client\.py LaterClient\.__aexit__"),
+    Judgement("the same", r"client/client\.py LaterClient\.__init__", "follow_redirects|trust_env"),
+    Judgement("the same", r"client/client\.py LaterClient\.(_all_pages|instances)", "both_ends"),
+    Judgement("the same", r"client/client\.py LaterClient\._quotable", "self._auth.secret or"),
+    Judgement("the same", r"client/limiter\.py RateLimiter\._reserve", r"slot = 0\.0"),
+    Judgement("the same", r"(client|lake)/.*", r"hexdigest\(\)|token_hex"),
+    Judgement("the same", r"client/retry\.py .*", r"0\), 60\)"),
+    Judgement("the same", r"ingest/ingest\.py .*", "_asked_for_reach = |is_part=True"),
+    Judgement("the same", r"ingest/plan\.py plan", "page_size=MAXIMUM_PAGE_SIZE"),
+    Judgement("the same", r"lake/file\.py .*", r'b""|starts = characters|_CONTENT_HASH, ""'),
+    Judgement(
+        "the same", r"lake/lake\.py Lake\.(write_all|quarantined|dataset)", r"replaced\.pop|sorted\(found|null_fallback"
+    ),
+    Judgement("the same", r"lake/partition\.py .*", r'unquote\(key, errors="strict"'),
+    Judgement("the same", r"lake/storage\.py .*", r'partition\("-"\)|detail=False|lstrip\("/"\)|rstrip\(.*/'),
+    Judgement("the same", r"rollups/organic_paid\.py _used|rollups/sums\.py _counts", "strict|= None"),
+    Judgement("speed", ".*", r"ThreadPoolExecutor\(|pre_buffer|use_threads|_ROWS_WORTH_A_CHUNK|_PIECE|counted="),
+    Judgement("speed", r"client/client\.py LaterClient\.__init__", "concurrency|limits="),
+    Judgement("speed", r"ingest/plan\.py _merged", "MERGED_AT_MOST|best = min"),
+    Judgement(
+        "speed", r"ingest/ingest\.py .*", "known_rows|known|first, last|wanted = |facts = |parts_for|parts=parts"
+    ),
+    Judgement("speed", r"lake/compaction\.py CompactedMonths\.(_compact|rows|_versions)", "kept = |candidates|groupby"),
+    Judgement("speed", r"lake/file\.py content_hashes_of", "_ROWS_HASHED_AT_ONCE"),
+    Judgement("speed", r"rollups/sums\.py (_summable|_at_most|_largest|_counts)"),
+    Judgement("the edge", r"client/limiter\.py _Ledger\.is_plausible"),
+    Judgement("the edge", r"client/auth\.py .*", "good_until"),
+    Judgement("the edge", r"rollups/organic_paid\.py _agree"),
+    Judgement("the edge", r"ingest/stream\.py stream", "timeout="),
+    Judgement("log", ".*", r"logger\.(info|warning)"),
+    Judgement("other systems", r"client/limiter\.py .*", "O_BINARY"),
+    Judgement("other systems", r"lake/storage\.py .*", r"mkdir\(exist_ok|suppress\(OSError\)|flock"),
+    Judgement("elsewhere", r"ingest/(ingest|replay)\.py .*", r"astimezone\(UTC\)"),
+)
 
 
 def judged(mutation: Mutation) -> str:
