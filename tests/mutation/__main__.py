@@ -32,7 +32,7 @@ TESTS = {
     "rollups": ["tests/rollups"],
 }
 # For which the tests of one mutant may compute, the quickest first.
-SECONDS = 5.0
+SECONDS = 10.0
 FEWEST_FOUND = 0.85
 FOUND = COPY / "found"
 

@@ -8,10 +8,10 @@ from tests.mutation.mutations import Mutation
 NOT_JUDGED = "not judged yet"
 
 GROUPS = {
-    "words": "Words for people, in another case, between `XX`, or left out. Tests hold what a message names and the step"
-    " that it tells, where it matters to the letter, but not everywhere.",
-    "the same": "The same behaviour by other means: a header's name in another case, `strict=` where lengths are equal by"
-    " construction, a type that Arrow finds by itself, a falsy value for another, a first value that is overwritten.",
+    "words": "Words for people, in another case, between `XX`, or left out. Where it matters to the letter, tests hold"
+    " what a message says to the letter; elsewhere they hold what it names and the step that it tells.",
+    "the same": "The same behaviour by other means: a header's name in another case, `strict=` where lengths are equal"
+    " by construction, a type that Arrow finds by itself, one falsy value for another, a value that is never used.",
     "speed": "How fast, or with how much memory: threads, chunks, connections, what is looked at first, what is read"
     " once more. What comes of it is the same, and `docs/benchmarks.md` watches over the time.",
     "the edge": "At the very edge, where either side would do: an instant, a byte, a row more or less than a bound that"
