@@ -43,6 +43,8 @@ AT_ONCE = (os.cpu_count() or 1) + 1
 # Of each property test, for each mutant.
 EXAMPLES = 30
 
+# A longer traceback than Python's own is made by parsing the file that it leads to, and with all mutants in it that has
+# up to a megabyte.
 ARGUMENTS = (
     *("-q", "-x", "--tb=native", "--capture=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov"),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the plugins that are imported already

@@ -1,6 +1,7 @@
 import math
 from fractions import Fraction
 from itertools import permutations
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,9 @@ def test_money_adds_up_to_the_millionth(values: list[float]) -> None:
     assert value == pytest.approx(math.fsum(values), rel=1e-15, abs=0.5e-6 * len(values))
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.2, 0.3], [1e15, 0.1, -1e15, 2.5], [1e25, 1.0, -1e25]])
+@pytest.mark.parametrize(
+    "values", [[0.1, 0.2, 0.3], [1e12 + 0.3, 0.1, -2.5], [1e15, 0.1, -1e15, 2.5], [1e25, 1.0, -1e25]]
+)
 def test_money_adds_up_to_the_same_bits_in_any_order(values: list[float]) -> None:
     exact = float(sum(Fraction(round(Fraction(value) * 10**6), 10**6) for value in values))
     for order in permutations(values):
@@ -108,6 +111,12 @@ def test_a_total_does_not_wrap() -> None:
 def test_money_between_two_millionths_goes_to_the_even_one_whatever_its_size(halves: list[int]) -> None:
     (value,) = sums_of([half / 2e6 for half in halves], pa.float64())["value"]
     assert value == sum(round(half / 2e6 * 1e6) for half in halves) / 1e6
+
+
+def test_large_amounts_of_money_are_exact_to_the_millionth_too() -> None:
+    chance = Random(0)
+    for half in [chance.randrange(2**52, 2**53) for _ in range(20)]:
+        assert sums_of([half / 2e6], pa.float64())["value"] == [round(half / 2e6 * 1e6) / 1e6]
 
 
 @pytest.mark.parametrize("under", [math.nan, math.inf, -1e300])
