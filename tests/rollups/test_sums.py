@@ -102,6 +102,12 @@ def test_the_total_of_no_values_is_none() -> None:
         assert total(pa.chunked_array([], type_)) is None
 
 
+def test_a_group_without_values_is_null_beside_one_of_enormous_ones() -> None:
+    for type_, enormous in ((pa.float64(), 1e25), (pa.int64(), 2**63 - 1)):
+        rows = pa.table({"key": ["k", "l"], "value": pa.array([enormous, None], type_)})
+        assert grouped_sums(rows, keys=["key"]).column("value").to_pylist() == [enormous, None]
+
+
 def test_a_total_does_not_wrap() -> None:
     assert total(pa.chunked_array([pa.array([2**63 - 1, 2**63 - 1])])) == 2**64 - 2
 
