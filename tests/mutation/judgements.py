@@ -103,6 +103,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("speed", r"ingest/ingest\.py _homeless_rows", r"days=\[\]"),
     Judgement("elsewhere", r"lake/(lake|versions)\.py .*", r"format=|self\.of\(asset"),
     Judgement("elsewhere", r"lake/storage\.py .*versions", r"under\.rpartition"),
+    Judgement("the same", r"ingest/replay\.py _read", r"raw=row\.raw"),
     Judgement("the same", r"lake/columns\.py _metric", "True", "None"),
     Judgement("other systems", r"client/limiter\.py .*", "O_BINARY|LOCALAPPDATA"),
     Judgement("other systems", r"lake/storage\.py .*", r"mkdir\(exist_ok|suppress\(OSError\)|flock"),
