@@ -216,7 +216,7 @@ class LakeAgainstADictionary(RuleBasedStateMachine):
     ) -> None:
         cell = data.draw(st.sampled_from(cells))
         new = posts(cell)
-        # Pages of before and of after that come to the same number are an answer that no count can tell from a good one.
+        # Pages of before and after that come to the same number are an answer that no count can tell from a good one.
         if len(new) == len(self.service.truth[cell]):
             return
         self.service.amid = deque([*[None] * calm, (cell, new)])
