@@ -617,7 +617,7 @@ class LaterClient:
             )
         except QueryRefused as error:
             # The service tells by words alone what it is that it refuses; they decide no more than what is tried next.
-            if cursor is None and error.status == 400 and METRICS_MEMBER in str(error):
+            if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
                 raise MetricsRefused(str(error), detail=error.detail) from None
             raise
         self._tell(PageFetched(number, None, rows=_rows_of(page), total_items=None))

@@ -28,7 +28,8 @@ def matching_rows(world: World, question: Question) -> IntArray:
     if question.sort_property is SortProperty.POST_DATE:
         values = world.posts.published_ms[rows]
     else:
-        values = _metrics(world, question, rows)[question.sort_property.value]
+        since, until = _recorded_days(world, question)
+        values = world.metrics(rows, since=since, until=until)[question.sort_property.value]
     if question.sort_direction is SortDirection.DESC:
         values = -values
     elif question.sort_property is not SortProperty.POST_DATE:
@@ -39,12 +40,15 @@ def matching_rows(world: World, question: Question) -> IntArray:
 def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str, Any]]:
     """Posts as the document's sample shows them [S]: the same names in the same order, whole numbers without `.0`.
 
-    Metrics that are asked for by name and that the document does not have follow; null where the world has none.
+    Metrics that are asked for by name and that the document does not have follow.
     """
     posts = world.posts
-    metrics = {name: _shown(name, values) for name, values in _metrics(world, question, rows).items()}
+    since, until = _recorded_days(world, question)
+    values = world.metrics(rows, since=since, until=until)
+    if further := [name for name in question.metrics or () if name not in _OF_THE_DOCUMENT]:
+        values |= world.further_metrics(rows, since=since, until=until)
+    metrics = {name: _shown(name, column) for name, column in values.items()}
     published = np.datetime_as_string(posts.published_ms[rows].astype("datetime64[ms]"), unit="ms").tolist()
-    further = [name for name in question.metrics or () if name not in _OF_THE_DOCUMENT]
     answer = []
     for place, row in enumerate(rows.tolist()):
         instance_id = world.instance_ids[posts.instance[row]]
@@ -74,7 +78,7 @@ def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str,
                 "postDate": f"{published[place]}Z",
                 "postId": post_id,
             }
-            | {name: metrics[name][place] if name in metrics else None for name in further}
+            | {name: metrics[name][place] for name in further}
         )
     return answer
 
@@ -142,11 +146,6 @@ def _matches(world: World, question: Question) -> NDArray[np.bool_]:
 def _is_one_of(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
     """Numbers of any size are allowed in a question; those that no column can hold match nothing."""
     return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
-
-
-def _metrics(world: World, question: Question, rows: IntArray) -> dict[str, IntArray]:
-    since, until = _recorded_days(world, question)
-    return world.metrics(rows, since=since, until=until)
 
 
 def _recorded_days(world: World, question: Question) -> tuple[int, int]:

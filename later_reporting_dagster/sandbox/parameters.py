@@ -30,7 +30,9 @@ from later_reporting_dagster.contract.limits import (
 from later_reporting_dagster.contract.metrics import METRICS
 from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, Revision
 from later_reporting_dagster.sandbox import cursors
+from later_reporting_dagster.sandbox.availability import not_supported
 from later_reporting_dagster.sandbox.problems import Refusal, invalid
+from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NATURAL = re.compile(r"[0-9]+")
@@ -118,6 +120,8 @@ def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Que
         raise invalid(f"startDate and endDate must be at most {MAXIMUM_RANGE_YEARS} years apart")
     if question.platforms is not None and question.content_types is not None:
         raise invalid("platform and contentType cannot be combined: provide only one of the two")
+    if refused := not_supported(question.metrics or (), _let_in(question)):
+        raise invalid(f"{METRICS_MEMBER} not supported for these filters: {', '.join(refused)}")
     return question, page
 
 
@@ -193,15 +197,19 @@ def _page(given: _Given, revision: Revision, question: object) -> PageRequest:
 
 
 def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:
-    known = [metric.api_name for metric in METRICS]
     if names is None:
-        raise invalid(f"{METRICS_MEMBER} is required, of {', '.join(known)}")
-    if strangers := set(names) - set(known):
-        raise invalid(
-            f"{METRICS_MEMBER} not supported for these filters: {', '.join(sorted(strangers))};"
-            f" supported are {', '.join(known)}"
-        )
+        raise invalid(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in METRICS)}")
     return tuple(dict.fromkeys(names))
+
+
+def _let_in(question: Question) -> list[str]:
+    """The content types that a question's filters let in."""
+    return [
+        content_type
+        for content_type, platform, _ in CONTENT_TYPES
+        if (question.platforms is None or platform in question.platforms)
+        and (question.content_types is None or content_type in question.content_types)
+    ]
 
 
 def _bounded(name: str, value: str | None, *, default: int, maximum: int) -> int:

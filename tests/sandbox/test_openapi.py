@@ -26,7 +26,8 @@ from later_reporting_dagster.contract import (
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, availability, create_app, running_sandbox
+from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 from tests.sandbox.conftest import UNHURRIED
 from tests.sandbox.test_document import SAMPLE
 
@@ -179,12 +180,16 @@ def test_every_answer_has_the_rate_limit_headers() -> None:
 
 
 def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with instances and metrics that exist, so that what is asked of it finds posts."""
+    """The document with instances that exist and metrics that all posts have: what is asked of it finds posts."""
     document = copy.deepcopy(document)
     instances = document["components"]["parameters"]["instanceIds"]["schema"]["items"]
     instances["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
     if "MetricName" in document["components"]["schemas"]:
-        document["components"]["schemas"]["MetricName"]["enum"] = [metric.api_name for metric in METRICS]
+        document["components"]["schemas"]["MetricName"]["enum"] = [
+            metric.api_name
+            for metric in METRICS
+            if all(availability.has(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
+        ]
     return document
 
 
