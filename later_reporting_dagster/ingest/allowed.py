@@ -113,6 +113,11 @@ class AllowedMetrics:
             for part in _parts(query):
                 yield from self._missing(part, refused, done, told=known.told.issuperset(refused))
 
+    def has_accepted(self, query: PostPerformanceQuery) -> bool:
+        """Whether it is known that the query's metrics may be asked for with its filters."""
+        accepted = (group.names for group in self._of(_filters(query), ()).groups if group.accepted)
+        return set(_names(query)).issubset(name for names in accepted for name in names)
+
     def accept(self, query: PostPerformanceQuery) -> None:
         """Notes that a query was answered. Once all that are asked for apart are, they may be asked for together."""
         known = self._of(_filters(query), ())
@@ -177,7 +182,7 @@ def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tupl
     posts = {post.key: post for walk in whole for post in walk.posts}
     bad = {identity_of(row) for walk in whole for row in walk.bad_rows}
     brought: dict[Hashable, dict[str, Any]] = {}
-    extras: dict[Hashable, list[str]] = {}
+    extras: dict[Hashable, list[dict[str, Any]]] = {}
     walks: list[Walk] = []
     for walk in further:
         if problem := _problem_of(walk, posts, bad_rows=sum(len(each.bad_rows) for each in whole)):
@@ -185,8 +190,8 @@ def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tupl
         columns = [metric.column for metric in metrics_asked_for(walk.query.metrics)]
         for post in walk.posts:
             brought.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
-            if post.extra is not None:
-                extras.setdefault(post.key, []).append(post.extra)
+            if post.extra is not None and (extra := _without_metrics(post.extra, metrics)):
+                extras.setdefault(post.key, []).append(extra)
         new = [row for row in walk.bad_rows if identity_of(row) not in bad]
         bad.update(map(identity_of, new))
         walks.append(replace(walk, posts=[], bad_rows=new))
@@ -228,13 +233,19 @@ def _is_surely_within(post: Post, query: PostPerformanceQuery) -> bool:
     return not query.platforms or platform_of(post.content_type) in query.platforms
 
 
-def _together(extra: str | None, others: Sequence[str]) -> str | None:
+def _without_metrics(extra: str, metrics: tuple[Metric, ...]) -> dict[str, Any]:
+    """Unknown fields without metrics that have their column: a numbered page has some, whatever it is asked for."""
+    names = {metric.api_name for metric in metrics}
+    return {name: value for name, value in json.loads(extra).items() if name not in names}
+
+
+def _together(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str | None:
     """All unknown fields of a post's answers; the first has the word where they differ."""
-    if all(other == extra for other in others):
+    if not others:
         return extra
     fields: dict[str, Any] = {}
-    for each in [*others, extra or "{}"]:
-        fields |= json.loads(each)
+    for each in [*others, json.loads(extra or "{}")]:
+        fields |= each
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 

@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import urlencode
@@ -272,6 +272,8 @@ class _Ingest:
         self._guard = guard
         self._metrics = metrics
         self._allowed = AllowedMetrics(metrics)
+        # What one query is refused, the others need not be.
+        self._finding_out = asyncio.Lock()
         self._homeless = homeless
         self._homeless_lock = threading.Lock()
         self._wanted = wanted
@@ -398,13 +400,19 @@ class _Ingest:
         self._allowed.accept(query)
         answered, further = [query], list[Walk]()
         while (part := self._allowed.further(query, answered)) is not None:
-            try:
-                further += await self._walks(part)
-            except MetricsRefused as error:
-                self._allowed.learn(part, error.detail)
-            else:
-                self._allowed.accept(part)
-                answered.append(part)
+            is_known = self._allowed.has_accepted(part)
+            async with nullcontext() if is_known else self._finding_out:
+                if not is_known and (
+                    self._allowed.has_accepted(part) or part != self._allowed.further(query, answered)
+                ):
+                    continue  # which another query has found out meanwhile
+                try:
+                    further += await self._walks(part)
+                except MetricsRefused as error:
+                    self._allowed.learn(part, error.detail)
+                else:
+                    self._allowed.accept(part)
+                    answered.append(part)
         return await asyncio.to_thread(with_values, walks, further, metrics=self._metrics)
 
     async def _worth_asking(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:

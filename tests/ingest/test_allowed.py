@@ -294,6 +294,14 @@ def test_what_is_unknown_in_any_answer_is_kept() -> None:
     assert json.loads(first.posts[0].extra or "") == {"a": 1, "b": 2, "c": 4}
 
 
+def test_a_metric_that_has_its_column_is_not_unknown_where_it_comes_unasked() -> None:
+    whole = walk_of(post_of(1, "likes", likes=1), metrics="likes")
+    for extra, left in (('{"likes":1}', None), ('{"b":3,"likes":1}', '{"b":3}')):
+        further = walk_of(post_of(1, "views", views=5, extra=extra), metrics="views")
+        (first, _) = with_values([whole], [further], metrics=BOTH)
+        assert (first.posts[0].likes, first.posts[0].extra) == (1, left)
+
+
 # In a run
 
 

@@ -16,18 +16,28 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RevisionMemory
-from later_reporting_dagster.contract import CURSOR, MAXIMUM_PAGE_SIZE, PAGED, DateBasis, PostPerformanceQuery
+from later_reporting_dagster.contract import (
+    CURSOR,
+    DOCUMENT_METRICS,
+    MAXIMUM_PAGE_SIZE,
+    METRICS,
+    PAGED,
+    DateBasis,
+    Metric,
+    PostPerformanceQuery,
+)
 from later_reporting_dagster.ingest import ingest as ingest_module
 from later_reporting_dagster.ingest.ingest import Landed, Outcome, ingest
 from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, partitions_of, shares
 from later_reporting_dagster.ingest.source import Source
-from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED
 
 SOURCES = [Source("posts_published", DateBasis.POST_DATE), Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)]
 PUBLISHED = SOURCES[0]
 Files = dict[str, bytes]
+Row = dict[str, Any]
 FIRST_DAY, DAYS = date(2024, 2, 1), 30
 NOW = datetime(2024, 3, 11, 6, tzinfo=UTC)
 
@@ -79,6 +89,7 @@ def landed(
     source: Source,
     memory: RevisionMemory | None = None,
     days: int = DAYS,
+    metrics: tuple[Metric, ...] = DOCUMENT_METRICS,
     watch: Callable[[Outcome], object] = lambda outcome: None,
 ) -> int:
     """Lands all days and instances, each of which has to land; gives how many rows."""
@@ -103,7 +114,15 @@ def landed(
                 for offset in range(days)
                 for instance_id in world.instance_ids
             ]
-            await ingest(cells, source=source, client=client, lake=Lake(str(root)), deliver=deliver, now=lambda: NOW)
+            await ingest(
+                cells,
+                source=source,
+                client=client,
+                lake=Lake(str(root)),
+                deliver=deliver,
+                metrics=metrics,
+                now=lambda: NOW,
+            )
 
     asyncio.run(run())
     return rows
@@ -174,6 +193,41 @@ def test_a_service_that_changes_amid_a_run_loses_nothing(
     assert bytes_of(tmp_path) == files
     (warning,) = caplog.records
     assert "was under way is asked for again" in warning.getMessage()
+
+
+@pytest.fixture(scope="module")
+def rows_of_all_metrics(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of a week × 4 instances from cursors, with all metrics that there are."""
+    root = tmp_path_factory.mktemp("all")
+    with served(world, CURSOR) as (_, base_url):
+        landed(world, base_url, root, source=PUBLISHED, days=7, metrics=METRICS)
+    return rows_in(root)
+
+
+def rows_in(root: Path) -> list[Row]:
+    lake = Lake(str(root))
+    cells = lake.partitions(PUBLISHED.asset)
+    rows: list[Row] = lake.read(PUBLISHED.asset, cells, schema=posts_schema(METRICS)).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("before", "changes_at"), [(PAGED, 2), (PAGED, 6), (CURSOR, 3), (CURSOR, 10), (CURSOR, 30), (CURSOR, 60)], ids=str
+)
+def test_a_change_with_all_metrics_costs_none_that_both_have(
+    before: Any, changes_at: int, world: World, rows_of_all_metrics: list[Row], tmp_path: Path
+) -> None:
+    memory = RevisionMemory()
+    memory.keep(before)
+    with served(world, before, changes_at=changes_at) as (_, base_url):
+        landed(world, base_url, tmp_path, source=PUBLISHED, memory=memory, days=7, metrics=METRICS)
+    assert memory.recall() is (CURSOR if before is PAGED else PAGED)
+    found = rows_in(tmp_path)
+    further = [metric.column for metric in METRICS if metric not in DOCUMENT_METRICS]
+    for row, expected in zip(found, rows_of_all_metrics, strict=True):
+        # What numbered pages do not have is there, or is not available.
+        assert {name for name in row if row[name] != expected[name]} <= {*further}
+        assert all(row[name] in (None, expected[name]) for name in further)
 
 
 def test_a_walk_without_totals_holds_no_more_than_it_may(
