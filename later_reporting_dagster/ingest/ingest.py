@@ -1,20 +1,14 @@
-"""Asks the planned queries and lands each partition as soon as it is complete and verified.
+"""Asks the planned queries, and has each partition landed as soon as it is complete and verified.
 
 What goes wrong costs as little as it can: a query that fails is asked again in smaller parts, an instance that is
 forbidden or always fails costs its own partitions alone, and nothing is written from a walk that is not good.
 """
 
 import asyncio
-import threading
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from urllib.parse import urlencode
-
-import msgspec
-import pyarrow as pa
 
 from later_reporting_dagster.client import (
     CredentialsRejected,
@@ -31,17 +25,14 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
-    BadRow,
     DateBasis,
     Metric,
-    Post,
     PostPerformanceQuery,
     names_to_ask_for,
 )
 from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
-from later_reporting_dagster.ingest.changes import Changes, changes_between
-from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
-from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
+from later_reporting_dagster.ingest.guard import Guard
+from later_reporting_dagster.ingest.landing import Failed, Landing, Outcome, Reason, named
 from later_reporting_dagster.ingest.plan import (
     MAXIMUM_POSTS,
     by_content,
@@ -57,13 +48,9 @@ from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import (
     Lake,
     LakeUnavailable,
-    NotReplaced,
     Partition,
     PartitionDamaged,
-    QuarantinedRow,
-    Written,
     encode_instance_id,
-    posts_tables,
 )
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
@@ -77,59 +64,11 @@ WALKERS_AHEAD = 2
 POSTS_AT_ONCE = 10_000
 # A fifth of slack, because posts are never spread evenly.
 POSTS_OF_A_PART = MAXIMUM_POSTS * 4 // 5
-# Partitions of an answer that are made durable together, and such batches that are written side by side.
-WRITTEN_TOGETHER = 16
-WRITERS = 2
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
 FAILURES_TO_GIVE_UP = 2
 # When so many instances have failed alone, one after the other and with no success in between, the service is down.
 INSTANCES_OF_AN_OUTAGE = 5
 DEFAULT_GUARD = Guard()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days.
-
-    `homeless_rows` is how many of its rows are bad and do not tell their partition.
-    """
-
-    queries: tuple[str, ...]
-    pages: int
-    requests: int
-    retries: int
-    partitions: int
-    homeless_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Landed:
-    """A partition that lies in the lake, complete and verified, with its rows as written.
-
-    `changes` is what that changed; None when nothing did, or when there was nothing before that could be read.
-    """
-
-    partition: Partition
-    written: Written
-    table: pa.Table
-    bad_rows: int
-    fetched: Fetched
-    changes: Changes | None = None
-
-
-# Of the service, of the lake, of the guard, or of an instance id that cannot be a partition.
-Reason = LaterError | LakeUnavailable | NotReplaced | ValueError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A partition that stayed as it was, and why."""
-
-    partition: Partition
-    error: Reason
-
-
-Outcome = Landed | Failed
 
 
 async def ingest(
@@ -160,18 +99,17 @@ async def ingest(
     known_rows = await asyncio.to_thread(_rows_in_the_lake, partitions, source=source, lake=lake)
     asked_for = names_to_ask_for(metrics)
     queries = plan(partitions, date_basis=source.date_basis, known_rows=known_rows, metrics=asked_for)
-    ingest = _Ingest(
+    landing = await asyncio.to_thread(
+        Landing,
         source=source,
-        client=client,
         lake=lake,
         wanted=frozenset(partitions),
         deliver=deliver,
         guard=guard,
         metrics=metrics,
-        homeless=await asyncio.to_thread(_homeless_rows, source.asset, lake=lake),
         now=now,
     )
-    await ingest.run(queries)
+    await _Ingest(client=client, landing=landing, metrics=metrics).run(queries)
 
 
 def _refused_instances(partitions: Iterable[Partition]) -> dict[str | None, ValueError]:
@@ -184,16 +122,6 @@ def _refused_instances(partitions: Iterable[Partition]) -> dict[str | None, Valu
         except ValueError as error:
             refused[instance_id] = error
     return refused
-
-
-def _homeless_rows(asset: str, *, lake: Lake) -> dict[str, list[QuarantinedRow]]:
-    """The bad rows that tell no partition, by the query that they came from."""
-    found: dict[str, list[QuarantinedRow]] = {}
-    # What cannot be read stays as it is, and is not ours to tell: a check asks for it.
-    with suppress(LakeUnavailable, PartitionDamaged):
-        for row in lake.quarantined(asset, days=[]):
-            found.setdefault(row.query, []).append(row)
-    return found
 
 
 def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake: Lake) -> dict[Partition, int]:
@@ -243,7 +171,7 @@ class _Share:
         if latest.date() >= self.query.end_date:
             if rows > MAXIMUM_POSTS and len(self.query.instance_ids) > 1:
                 raise TooManyPosts(
-                    f"{_named(self.query)} has {rows} posts and more. Ask for fewer instances.", total_items=rows
+                    f"{named(self.query)} has {rows} posts and more. Ask for fewer instances.", total_items=rows
                 )
             return self.query.end_date
         wanted, others = shares(self.query, rows=rows, latest=latest, idle=self.idle())
@@ -256,32 +184,13 @@ class _Share:
 
 
 class _Ingest:
-    def __init__(
-        self,
-        *,
-        source: Source,
-        client: LaterClient,
-        lake: Lake,
-        wanted: frozenset[Partition],
-        deliver: Callable[[Outcome], None],
-        guard: Guard,
-        metrics: tuple[Metric, ...],
-        homeless: dict[str, list[QuarantinedRow]],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._guard = guard
+    def __init__(self, *, client: LaterClient, landing: Landing, metrics: tuple[Metric, ...]) -> None:
+        self._client = client
+        self._landing = landing
         self._metrics = metrics
         self._allowed = AllowedMetrics(metrics)
         # What one query is refused, the others need not be.
         self._finding_out = asyncio.Lock()
-        self._homeless = homeless
-        self._homeless_lock = threading.Lock()
-        self._wanted = wanted
-        self._source = source
-        self._client = client
-        self._lake = lake
-        self._deliver = deliver
-        self._now = now
         # Last in, first out: the parts of a query come before the next one, so that what they teach is known by then.
         self._due: asyncio.LifoQueue[_Due] = asyncio.LifoQueue()
         # Why nothing more is asked: the credentials are rejected, or the service is down.
@@ -291,7 +200,7 @@ class _Ingest:
         self._failures: dict[str, int] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._busy = 0
-        self._landing = asyncio.Semaphore(CONCURRENT_QUERIES)
+        self._writing = asyncio.Semaphore(CONCURRENT_QUERIES)
         self._asking_for_reach = asyncio.Lock()
         self._asked_for_reach = False
         self._reachable: frozenset[str] | None = None
@@ -372,8 +281,8 @@ class _Ingest:
             self._failed_alone.clear()
             for instance_id in query.instance_ids:
                 self._failures.pop(instance_id, None)
-            async with self._landing:
-                await asyncio.to_thread(self._land, share.query, walks, due.planned)
+            async with self._writing:
+                await asyncio.to_thread(self._landing.land, share.query, walks, due.planned)
 
     async def _walks(
         self, query: PostPerformanceQuery, *, most_posts: int | None = None, reach: Reach | None = None
@@ -389,7 +298,7 @@ class _Ingest:
             found = sum(walk.total_items for walk in walks)
             if found != error.total_items:
                 raise WalkInconsistent(
-                    f"{_named(query)} has {error.total_items} posts, too many for one query, but {found} when asked by"
+                    f"{named(query)} has {error.total_items} posts, too many for one query, but {found} when asked by"
                     " platform and content type: the rest is of types that cannot be asked for, or posts came in"
                     " between. Try again."
                 ) from error
@@ -426,7 +335,7 @@ class _Ingest:
             await self._fail(replace(query, instance_ids=(instance_id,)), error)
         wanted = tuple(instance_id for instance_id in query.instance_ids if instance_id not in given_up)
         left = replace(query, instance_ids=wanted) if wanted else None
-        return left if left is not None and self._wanted_of(left) else None
+        return left if left is not None and self._landing.wanted_of(left) else None
 
     def _note_failure(self, query: PostPerformanceQuery, error: LaterError) -> None:
         """Counts the failures of an instance that was asked for alone, where no other can be the cause."""
@@ -467,157 +376,4 @@ class _Ingest:
 
     async def _fail(self, query: PostPerformanceQuery, error: Reason) -> None:
         # In a thread, because delivery may wait for whoever takes the outcomes.
-        await asyncio.to_thread(self._deliver_failures, self._wanted_of(query), error)
-
-    def _wanted_of(self, query: PostPerformanceQuery) -> list[Partition]:
-        """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
-        return [partition for partition in partitions_of(query) if partition in self._wanted]
-
-    def _deliver_failures(self, partitions: Sequence[Partition], error: Reason) -> None:
-        for partition in partitions:
-            self._deliver(Failed(partition=partition, error=error))
-
-    def _land(self, query: PostPerformanceQuery, walks: Sequence[Walk], planned: PostPerformanceQuery) -> None:
-        """Splits an answer into its partitions and writes them; a day without posts is a file without rows.
-
-        Their files tell the planned query: into how many parts that came to be asked for is no fact of the posts.
-        """
-        asset, lake = self._source.asset, self._lake
-        partitions = self._wanted_of(query)
-        posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
-        cells = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
-        for walk in walks:
-            for post in walk.posts:
-                if (members := cells.get((_day_of(post.post_date, query), post.instance_id))) is not None:
-                    members.append(post)
-        all_bad_rows = [row for walk in walks for row in walk.bad_rows]
-        bad_rows, homeless = _by_partition(all_bad_rows, query)
-        asked, queries = _named(query), tuple(_named(walk.query) for walk in walks)
-        fetched = Fetched(
-            queries=queries,
-            pages=sum(walk.pages for walk in walks),
-            requests=sum(walk.requests for walk in walks),
-            retries=sum(walk.retries for walk in walks),
-            partitions=len(partitions),
-            homeless_rows=len(homeless),
-        )
-        facts = {
-            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
-            "queries": msgspec.json.encode([_named(planned)]).decode(),
-            "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
-        }
-        try:
-            if homeless:
-                possible = possible_partitions(homeless, partitions_of(query))
-                lake.quarantine_query(asset, homeless, query=asked, possible=possible)
-                rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
-                self._guard.check_bad_rows(len(homeless), of=rows, what="the query, which do not tell their partition,")
-        except (LakeUnavailable, TooManyBadRows) as error:
-            self._deliver_failures(partitions, error)
-            return
-        landed: list[Partition] = []
-
-        def write(some: Sequence[Partition]) -> list[Outcome]:
-            came_to: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
-            for partition in some:
-                bad, good = bad_rows.get(partition, []), posts[partition]
-                try:
-                    lake.quarantine(asset, partition, bad, query=asked)
-                    self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
-                except (LakeUnavailable, TooManyBadRows) as error:
-                    came_to[partition] = error
-            whole = {partition: posts[partition] for partition in some if partition not in came_to}
-            tables = posts_tables(whole, metrics=self._metrics)
-            changes: dict[Partition, Changes] = {}
-
-            def review(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-                changes[partition] = found = changes_between(old, new)
-                self._guard.check_changes(found, bad_rows=len(bad_rows.get(partition, [])))
-
-            came_to |= lake.write_all(asset, tables, facts=facts, review=review)
-            return [
-                Failed(partition=partition, error=written)
-                if not isinstance(written := came_to[partition], Written)
-                else Landed(
-                    partition=partition,
-                    written=written,
-                    table=tables[partition],
-                    bad_rows=len(bad_rows.get(partition, [])),
-                    fetched=fetched,
-                    changes=changes.get(partition),
-                )
-                for partition in some
-            ]
-
-        together = range(0, len(partitions), WRITTEN_TOGETHER)
-        with ThreadPoolExecutor(WRITERS) as writers:
-            for outcomes in writers.map(lambda start: write(partitions[start : start + WRITTEN_TOGETHER]), together):
-                landed += [outcome.partition for outcome in outcomes if isinstance(outcome, Landed)]
-                for outcome in outcomes:
-                    self._deliver(outcome)
-        if self._homeless:
-            answered: set[Hashable] = set()
-            if query.date_basis is DateBasis.POST_DATE:  # by the other, a post is in a partition a day
-                answered = {identity_of(row) for row in homeless}
-                answered |= {identity_of(row) for each in landed for row in bad_rows.get(each, [])}
-                answered |= {identity_of(post) for each in landed for post in posts[each]}
-            self._clear_homeless(landed, answered=answered, filed=asked if homeless else None)
-
-    def _clear_homeless(
-        self, landed: Collection[Partition], *, answered: Collection[Hashable], filed: str | None
-    ) -> None:
-        """Clears what earlier runs set aside and could not place, as far as an answer has dealt with it.
-
-        `filed` is the query under which this answer's own were filed, in place of those before.
-        """
-        with self._homeless_lock:
-            if filed is not None:
-                self._homeless.pop(filed, None)
-            for asked, rows in [*self._homeless.items()]:
-                left, possible = still_homeless(rows, landed=landed, answered=answered)
-                if len(left) == len(rows) and possible == rows[0].possible:
-                    continue
-                # What cannot be cleared now is cleared next time; the partitions have landed whatever comes of it.
-                with suppress(LakeUnavailable):
-                    bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in left]
-                    self._lake.quarantine_query(self._source.asset, bad_rows, query=asked, possible=possible)
-                    if left:
-                        self._homeless[asked] = [replace(row, possible=possible) for row in left]
-                    else:
-                        del self._homeless[asked]
-
-
-def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
-    """The day of the partition that a row belongs to: its own UTC day, or the one that was asked for."""
-    if query.date_basis is DateBasis.PERFORMANCE_DATE:
-        return query.start_date
-    return post_date.astimezone(UTC).date()
-
-
-def _by_partition(
-    bad_rows: Sequence[BadRow], query: PostPerformanceQuery
-) -> tuple[dict[Partition, list[BadRow]], list[BadRow]]:
-    """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
-    partitions = set(partitions_of(query))
-    found: dict[Partition, list[BadRow]] = {}
-    homeless: list[BadRow] = []
-    for row in bad_rows:
-        partition = _partition_of(row, query)
-        if partition in partitions:
-            found.setdefault(partition, []).append(row)
-        else:
-            homeless.append(row)
-    return found, homeless
-
-
-def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
-    instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
-    if instance_id is None:
-        return None
-    if query.start_date == query.end_date:
-        return Partition(day=query.start_date, instance_id=instance_id)
-    return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
-
-
-def _named(query: PostPerformanceQuery) -> str:
-    return urlencode(query.question())
+        await asyncio.to_thread(self._landing.fail, query, error)

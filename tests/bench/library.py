@@ -6,7 +6,8 @@ from pathlib import Path
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, shared_state_path
 from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
-from later_reporting_dagster.ingest.ingest import Failed, Landed, ingest
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.landing import Failed, Landed
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
 from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures, scattered_cells

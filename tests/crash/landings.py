@@ -13,7 +13,8 @@ from starlette.requests import Request
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.ingest.ingest import Failed, Outcome, ingest
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.landing import Failed, Outcome
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox

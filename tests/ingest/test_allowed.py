@@ -29,7 +29,8 @@ from later_reporting_dagster.contract import (
     post_type,
 )
 from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
-from later_reporting_dagster.ingest.ingest import Failed, Landed, Outcome, ingest
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.landing import Failed, Landed, Outcome
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 

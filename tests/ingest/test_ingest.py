@@ -35,7 +35,8 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
 from later_reporting_dagster.ingest.guard import Guard, ShrankTooMuch, TooManyBadRows
-from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, Failed, Landed, Outcome, ingest
+from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
+from later_reporting_dagster.ingest.landing import Failed, Landed, Outcome
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.sandbox import World, create_app

@@ -27,7 +27,8 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
 )
 from later_reporting_dagster.ingest import ingest as ingest_module
-from later_reporting_dagster.ingest.ingest import Landed, Outcome, ingest
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.landing import Landed, Outcome
 from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, partitions_of, shares
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import metrics_in
 from later_reporting_dagster.ingest.changes import Changes
-from later_reporting_dagster.ingest.ingest import Landed
+from later_reporting_dagster.ingest.landing import Landed
 from later_reporting_dagster.ingest.quality import null_shares
 from later_reporting_dagster.lake import Written
 from later_reporting_dagster.rollups.columns import COMPARED, RESULTS

@@ -13,7 +13,8 @@ from later_reporting_dagster.defs.runs.materializations import failure_of, log_m
 from later_reporting_dagster.defs.runs.metadata import posts_metadata
 from later_reporting_dagster.defs.runs.progress import Progress, ProgressTeller
 from later_reporting_dagster.defs.runs.verdicts import PostsFindings, posts_verdicts
-from later_reporting_dagster.ingest.ingest import Landed, Outcome, ingest
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.landing import Landed, Outcome
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.ingest.stream import stream
 

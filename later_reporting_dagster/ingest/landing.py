@@ -1,0 +1,282 @@
+"""Lands verified answers: splits each into its partitions, writes them, and tells what came of it."""
+
+import threading
+from collections.abc import Callable, Collection, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from urllib.parse import urlencode
+
+import msgspec
+import pyarrow as pa
+
+from later_reporting_dagster.client import LaterError, Walk
+from later_reporting_dagster.contract import BadRow, DateBasis, Metric, Post, PostPerformanceQuery
+from later_reporting_dagster.ingest.changes import Changes, changes_between
+from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
+from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
+from later_reporting_dagster.ingest.plan import partitions_of
+from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.lake import (
+    Lake,
+    LakeUnavailable,
+    NotReplaced,
+    Partition,
+    PartitionDamaged,
+    QuarantinedRow,
+    Written,
+    posts_tables,
+)
+
+# Partitions of an answer that are made durable together, and such batches that are written side by side.
+WRITTEN_TOGETHER = 16
+WRITERS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days.
+
+    `homeless_rows` is how many of its rows are bad and do not tell their partition.
+    """
+
+    queries: tuple[str, ...]
+    pages: int
+    requests: int
+    retries: int
+    partitions: int
+    homeless_rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """A partition that lies in the lake, complete and verified, with its rows as written.
+
+    `changes` is what that changed; None when nothing did, or when there was nothing before that could be read.
+    """
+
+    partition: Partition
+    written: Written
+    table: pa.Table
+    bad_rows: int
+    fetched: Fetched
+    changes: Changes | None = None
+
+
+# Of the service, of the lake, of the guard, or of an instance id that cannot be a partition.
+Reason = LaterError | LakeUnavailable | NotReplaced | ValueError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A partition that stayed as it was, and why."""
+
+    partition: Partition
+    error: Reason
+
+
+Outcome = Landed | Failed
+
+
+class Landing:
+    """Where the answers of one run go. It reads at once what earlier runs set aside and could not place.
+
+    Args:
+        source: the table, and how its posts belong to days.
+        lake: where it lies.
+        wanted: the partitions that the run is for; others stay as they are.
+        deliver: told of each of them once.
+        guard: decides what is not let pass.
+        metrics: those that each partition gets a column of.
+        now: the clock, in any zone.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        lake: Lake,
+        wanted: frozenset[Partition],
+        deliver: Callable[[Outcome], None],
+        guard: Guard,
+        metrics: tuple[Metric, ...],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._source = source
+        self._lake = lake
+        self._wanted = wanted
+        self._deliver = deliver
+        self._guard = guard
+        self._metrics = metrics
+        self._now = now
+        self._homeless = _homeless_rows(source.asset, lake=lake)
+        self._homeless_lock = threading.Lock()
+
+    def wanted_of(self, query: PostPerformanceQuery) -> list[Partition]:
+        """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
+        return [partition for partition in partitions_of(query) if partition in self._wanted]
+
+    def fail(self, query: PostPerformanceQuery, error: Reason) -> None:
+        """Tells that what a query was asked for stays as it was."""
+        self._fail(self.wanted_of(query), error)
+
+    def land(self, query: PostPerformanceQuery, walks: Sequence[Walk], planned: PostPerformanceQuery) -> None:
+        """Splits an answer into its partitions and writes them; a day without posts is a file without rows.
+
+        Their files tell the planned query: into how many parts that came to be asked for is no fact of the posts.
+        """
+        asset, lake = self._source.asset, self._lake
+        partitions = self.wanted_of(query)
+        posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
+        cells = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
+        for walk in walks:
+            for post in walk.posts:
+                if (members := cells.get((_day_of(post.post_date, query), post.instance_id))) is not None:
+                    members.append(post)
+        all_bad_rows = [row for walk in walks for row in walk.bad_rows]
+        bad_rows, homeless = _by_partition(all_bad_rows, query)
+        asked, queries = named(query), tuple(named(walk.query) for walk in walks)
+        fetched = Fetched(
+            queries=queries,
+            pages=sum(walk.pages for walk in walks),
+            requests=sum(walk.requests for walk in walks),
+            retries=sum(walk.retries for walk in walks),
+            partitions=len(partitions),
+            homeless_rows=len(homeless),
+        )
+        facts = {
+            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            "queries": msgspec.json.encode([named(planned)]).decode(),
+            "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
+        }
+        try:
+            if homeless:
+                possible = possible_partitions(homeless, partitions_of(query))
+                lake.quarantine_query(asset, homeless, query=asked, possible=possible)
+                rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
+                self._guard.check_bad_rows(len(homeless), of=rows, what="the query, which do not tell their partition,")
+        except (LakeUnavailable, TooManyBadRows) as error:
+            self._fail(partitions, error)
+            return
+        landed: list[Partition] = []
+
+        def write(some: Sequence[Partition]) -> list[Outcome]:
+            came_to: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
+            for partition in some:
+                bad, good = bad_rows.get(partition, []), posts[partition]
+                try:
+                    lake.quarantine(asset, partition, bad, query=asked)
+                    self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
+                except (LakeUnavailable, TooManyBadRows) as error:
+                    came_to[partition] = error
+            whole = {partition: posts[partition] for partition in some if partition not in came_to}
+            tables = posts_tables(whole, metrics=self._metrics)
+            changes: dict[Partition, Changes] = {}
+
+            def review(partition: Partition, old: pa.Table, new: pa.Table) -> None:
+                changes[partition] = found = changes_between(old, new)
+                self._guard.check_changes(found, bad_rows=len(bad_rows.get(partition, [])))
+
+            came_to |= lake.write_all(asset, tables, facts=facts, review=review)
+            return [
+                Failed(partition=partition, error=written)
+                if not isinstance(written := came_to[partition], Written)
+                else Landed(
+                    partition=partition,
+                    written=written,
+                    table=tables[partition],
+                    bad_rows=len(bad_rows.get(partition, [])),
+                    fetched=fetched,
+                    changes=changes.get(partition),
+                )
+                for partition in some
+            ]
+
+        together = range(0, len(partitions), WRITTEN_TOGETHER)
+        with ThreadPoolExecutor(WRITERS) as writers:
+            for outcomes in writers.map(lambda start: write(partitions[start : start + WRITTEN_TOGETHER]), together):
+                landed += [outcome.partition for outcome in outcomes if isinstance(outcome, Landed)]
+                for outcome in outcomes:
+                    self._deliver(outcome)
+        if self._homeless:
+            answered: set[Hashable] = set()
+            if query.date_basis is DateBasis.POST_DATE:  # by the other, a post is in a partition a day
+                answered = {identity_of(row) for row in homeless}
+                answered |= {identity_of(row) for each in landed for row in bad_rows.get(each, [])}
+                answered |= {identity_of(post) for each in landed for post in posts[each]}
+            self._clear_homeless(landed, answered=answered, filed=asked if homeless else None)
+
+    def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
+        for partition in partitions:
+            self._deliver(Failed(partition=partition, error=error))
+
+    def _clear_homeless(
+        self, landed: Collection[Partition], *, answered: Collection[Hashable], filed: str | None
+    ) -> None:
+        """Clears what earlier runs set aside and could not place, as far as an answer has dealt with it.
+
+        `filed` is the query under which this answer's own were filed, in place of those before.
+        """
+        with self._homeless_lock:
+            if filed is not None:
+                self._homeless.pop(filed, None)
+            for asked, rows in [*self._homeless.items()]:
+                left, possible = still_homeless(rows, landed=landed, answered=answered)
+                if len(left) == len(rows) and possible == rows[0].possible:
+                    continue
+                # What cannot be cleared now is cleared next time; the partitions have landed whatever comes of it.
+                with suppress(LakeUnavailable):
+                    bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in left]
+                    self._lake.quarantine_query(self._source.asset, bad_rows, query=asked, possible=possible)
+                    if left:
+                        self._homeless[asked] = [replace(row, possible=possible) for row in left]
+                    else:
+                        del self._homeless[asked]
+
+
+def _homeless_rows(asset: str, *, lake: Lake) -> dict[str, list[QuarantinedRow]]:
+    """The bad rows that tell no partition, by the query that they came from."""
+    found: dict[str, list[QuarantinedRow]] = {}
+    # What cannot be read stays as it is, and is not ours to tell: a check asks for it.
+    with suppress(LakeUnavailable, PartitionDamaged):
+        for row in lake.quarantined(asset, days=[]):
+            found.setdefault(row.query, []).append(row)
+    return found
+
+
+def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
+    """The day of the partition that a row belongs to: its own UTC day, or the one that was asked for."""
+    if query.date_basis is DateBasis.PERFORMANCE_DATE:
+        return query.start_date
+    return post_date.astimezone(UTC).date()
+
+
+def _by_partition(
+    bad_rows: Sequence[BadRow], query: PostPerformanceQuery
+) -> tuple[dict[Partition, list[BadRow]], list[BadRow]]:
+    """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
+    partitions = set(partitions_of(query))
+    found: dict[Partition, list[BadRow]] = {}
+    homeless: list[BadRow] = []
+    for row in bad_rows:
+        partition = _partition_of(row, query)
+        if partition in partitions:
+            found.setdefault(partition, []).append(row)
+        else:
+            homeless.append(row)
+    return found, homeless
+
+
+def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
+    instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
+    if instance_id is None:
+        return None
+    if query.start_date == query.end_date:
+        return Partition(day=query.start_date, instance_id=instance_id)
+    return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
+
+
+def named(query: PostPerformanceQuery) -> str:
+    """A query as files tell it."""
+    return urlencode(query.question())
