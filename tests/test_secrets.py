@@ -537,9 +537,11 @@ def test_nothing_shows_the_secrets_that_it_keeps() -> None:
     lake = resource.lake()
     client = resource.client()
     written = lake.url("posts", Partition(date(2024, 3, 1), "a"))
-    kept = [resource, resource.credentials(), lake, lake.root, written, client, vars(client)["_auth"]]
+    kept = [resource, resource.credentials(), lake, lake.root, written, client]
     ready = LaterReportingResource(access_token=READY_TOKEN)
-    kept += [ready, ready.credentials(), ready.client(), vars(ready.client())["_auth"]]
+    kept += [ready, ready.credentials(), ready.client()]
+    for exchange in (vars(each.client())["_exchange"] for each in (resource, ready)):
+        kept += [exchange, vars(exchange)["_auth"]]
     assert_holds_none(
         "\n".join(f"{each!r} {each}" for each in kept).encode(), CLIENT_SECRET, READY_TOKEN, LAKE_PASSWORD
     )

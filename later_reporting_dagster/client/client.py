@@ -1,50 +1,42 @@
 """The contract over HTTP: one client that paces itself, renews its token, tries again, and hands out whole answers."""
 
 import asyncio
-import itertools
-import json
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlencode
 
 import httpx
-import msgspec
 
-from later_reporting_dagster.client.address import checked_base_url, is_loopback
 from later_reporting_dagster.client.answers import (
     Answer,
     Question,
     describe,
-    error_in,
     question_of,
     rate_limit_in,
     server_time_in,
-    why_untrusted,
 )
-from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials, is_header_safe
+from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.errors import (
     ContractBroken,
     MetricsRefused,
     QueryRefused,
-    Retriable,
     TooManyPosts,
     WalkInconsistent,
 )
 from later_reporting_dagster.client.events import (
     ClientEvent,
     PageFetched,
-    Retried,
     RevisionChanged,
-    Waited,
     WalkRepeated,
 )
+from later_reporting_dagster.client.exchange import Exchange, Tally
 from later_reporting_dagster.client.limiter import RateLimiter
 from later_reporting_dagster.client.memory import RevisionMemory
 from later_reporting_dagster.client.retry import RetryPolicy
@@ -70,7 +62,6 @@ from later_reporting_dagster.contract import (
     METRICS_MEMBER,
     PAGED,
     POSTS_PERFORMANCE_PATH,
-    TOKEN_PATH,
     BadRow,
     CursorPage,
     InstancesCursorPage,
@@ -80,7 +71,6 @@ from later_reporting_dagster.contract import (
     Pagination,
     Post,
     PostPerformanceQuery,
-    Problem,
     Revision,
     SortDirection,
     UnreadablePage,
@@ -93,21 +83,9 @@ from later_reporting_dagster.contract import (
 
 logger = logging.getLogger(__name__)
 
-
-def _holds_no_headers(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("receive_response_headers.complete")
-
-
-# At its debug level httpcore logs the headers of each answer, and a service that echoes a request has the token there.
-logging.getLogger("httpcore.http11").addFilter(_holds_no_headers)
-
-MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
 WALKS = 2
 # A service that changes its revision more often within one walk has none.
 REVISIONS_OF_A_WALK = 4
-NOTABLE_WAIT_SECONDS = 1.0
-# Shorter than the five seconds after which common servers close an idle connection under a request.
-KEEPALIVE_SECONDS = 4.0
 
 
 class _Paged(Protocol):
@@ -133,17 +111,11 @@ class Probe:
 
 
 @dataclass(slots=True)
-class _Tally:
-    requests: int = 0
-    retries: int = 0
-
-
-@dataclass(slots=True)
 class _Asked:
     """A query that is under way, as far as it is still wanted."""
 
     query: PostPerformanceQuery
-    tally: _Tally = field(default_factory=_Tally)
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +125,6 @@ class _FirstInstances:
     revision: Revision
     instance_ids: tuple[str, ...]
     are_all: bool
-
-
-class _TokenAnswer(msgspec.Struct):
-    jwt: str
 
 
 class LaterClient:
@@ -205,45 +173,36 @@ class LaterClient:
     ) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency is at least 1, not {concurrency}")
-        self._base_url = checked_base_url(base_url)
-        self._credentials = credentials
-        self._limiter = limiter
         self._memory = memory or RevisionMemory()
         self._tells_itself = revision is None
         self._revision = self._memory.recall() if revision is None else revision
         self._second_looks = second_looks
         self._asking_revision = asyncio.Lock()
         self.concurrency = concurrency
-        self._timeout_seconds = timeout_seconds
-        self._retry = retry
         self._on_event = on_event
-        self._clock = clock
-        self._sleep = sleep
         self._random = random
-        self._in_flight = asyncio.Semaphore(concurrency)
-        if isinstance(credentials, AccessToken):
-            self._auth = BearerAuth(take_turn=self._take_turn, token=credentials, clock=clock)
-        else:
-            self._auth = BearerAuth(take_turn=self._take_turn, fetch_token=self._fetch_token, clock=clock)
-        self._http = httpx.AsyncClient(
+        self._exchange = Exchange(
+            base_url=base_url,
+            credentials=credentials,
+            limiter=limiter,
+            concurrency=concurrency,
+            timeout_seconds=timeout_seconds,
+            retry=retry,
+            tell=self._tell,
             transport=transport,
-            timeout=timeout_seconds,
-            # One more than for the data: a request that waits for its token keeps its own place.
-            limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
-            headers={"Accept": "application/json", "User-Agent": "later-reporting-dagster"},
-            event_hooks={"response": [self._learn_from]},
-            follow_redirects=False,
-            trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
+            clock=clock,
+            sleep=sleep,
+            random=random,
         )
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        await self._exchange.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._http.__aexit__(kind, error, traceback)
+        await self._exchange.__aexit__(kind, error, traceback)
 
     async def revision(self) -> Revision:
         """The revision that the service speaks, asked for with one request where that is not known yet.
@@ -316,7 +275,7 @@ class LaterClient:
                 server_time=server_time_in(answer.headers),
             )
 
-        probe = await self._get(INSTANCES_PATH, question=Question("instances"), read=read, tally=_Tally())
+        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read, tally=Tally())
         if self._tells_itself:
             self._note_revision(probe.revision)
         return probe
@@ -324,7 +283,9 @@ class LaterClient:
     # Which revision it is
 
     async def _first_instances(self) -> _FirstInstances:
-        return await self._get(INSTANCES_PATH, question=Question("instances"), read=_first_instances_in, tally=_Tally())
+        return await self._exchange.get(
+            INSTANCES_PATH, question=Question("instances"), read=_first_instances_in, tally=Tally()
+        )
 
     def _note_revision(self, revision: Revision) -> None:
         before, self._revision = self._revision, revision
@@ -371,16 +332,25 @@ class LaterClient:
         revision: Revision,
         question: Question,
         read: Callable[[bytes], _Result],
-        tally: _Tally,
+        tally: Tally,
     ) -> _Result:
         """A page of a list, asked for in a revision.
 
         Raises:
             _RevisionLeft: the service speaks the other one.
         """
+
+        def read_body(answer: Answer) -> _Result:
+            try:
+                return read(answer.body)
+            except OtherRevision as other:
+                if self._tells_itself:
+                    raise
+                raise UnreadablePage(str(other)) from None  # it was said to speak this one: perhaps the next time
+
         try:
-            return await self._get(
-                f"{path}?{urlencode(parameters)}", question=question, read=lambda answer: read(answer.body), tally=tally
+            return await self._exchange.get(
+                f"{path}?{urlencode(parameters)}", question=question, read=read_body, tally=tally
             )
         except OtherRevision as other:
             self._note_revision(other.revision)
@@ -400,7 +370,7 @@ class LaterClient:
                 revision=PAGED,
                 question=Question(f"instances, {place}"),
                 read=instances_page_from_body,
-                tally=_Tally(),
+                tally=Tally(),
             )
 
         pages, _ = await self._all_pages(
@@ -414,7 +384,6 @@ class LaterClient:
 
     async def _walk_by_page(self, asked: _Asked, *, most_posts: int | None) -> Walk:
         query, tally = asked.query, asked.tally
-        metrics = metrics_asked_for(query.metrics)
 
         async def fetch(place: Place) -> Page:
             asked_page = as_walked(query, place)
@@ -423,7 +392,7 @@ class LaterClient:
                 asked_page.parameters(PAGED),
                 revision=PAGED,
                 question=question_of(asked_page),
-                read=lambda body: page_from_body(body, metrics=metrics),
+                read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
                 tally=tally,
             )
             total_items = page.pagination.total_items
@@ -506,7 +475,7 @@ class LaterClient:
                 revision=CURSOR,
                 question=Question("instances"),
                 read=instances_cursor_page_from_body,
-                tally=_Tally(),
+                tally=Tally(),
             )
 
         problem: str | None = None
@@ -586,7 +555,7 @@ class LaterClient:
             cursor = page.next_cursor
 
     async def _problem_at_the_end(
-        self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: _Tally
+        self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: Tally
     ) -> str | None:
         if not is_suspiciously_full(last):
             return None
@@ -603,7 +572,7 @@ class LaterClient:
         return f"at a second look {len(differ)} rows were others" if differ else None
 
     async def _cursor_page(
-        self, query: PostPerformanceQuery, cursor: str | None, *, number: int, tally: _Tally
+        self, query: PostPerformanceQuery, cursor: str | None, *, number: int, tally: Tally
     ) -> CursorPage:
         asked_page = query if query.sort_direction is SortDirection.DESC else as_walked(query, cursor=cursor)
         try:
@@ -612,7 +581,7 @@ class LaterClient:
                 asked_page.parameters(CURSOR),
                 revision=CURSOR,
                 question=question_of(query, page=number),
-                read=lambda body: cursor_page_from_body(body, metrics=metrics_asked_for(query.metrics)),
+                read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),
                 tally=tally,
             )
         except QueryRefused as error:
@@ -623,135 +592,9 @@ class LaterClient:
         self._tell(PageFetched(number, None, rows=_rows_of(page), total_items=None))
         return page
 
-    async def _fetch_token(self) -> str:
-        """Asks for a token, in a turn that the caller has taken."""
-        credentials = self._credentials
-        assert isinstance(credentials, ClientCredentials)
-        body = {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
-        request = self._http.build_request(
-            "POST",
-            f"{self._base_url}{TOKEN_PATH}",
-            content=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        question = Question("token", is_for_token=True)
-        return await self._ask(request, question=question, read=_token_in, tally=_Tally(), auth=None)
-
-    async def _get(self, path: str, *, question: Question, read: Callable[[Answer], _Result], tally: _Tally) -> _Result:
-        try:
-            request = self._http.build_request("GET", f"{self._base_url}{path}")
-        except httpx.InvalidURL as error:
-            raise QueryRefused(f"{question.text}: {error}. Ask for fewer instances at once.") from None
-        return await self._ask(request, question=question, read=read, tally=tally, auth=self._auth)
-
-    async def _ask(
-        self,
-        request: httpx.Request,
-        *,
-        question: Question,
-        read: Callable[[Answer], _Result],
-        tally: _Tally,
-        auth: BearerAuth | None,
-    ) -> _Result:
-        """Sends a request until it has a good answer, or one that no repetition would change."""
-        for attempt in itertools.count(1):
-            # The token request has no place among the data requests: they hold theirs while they wait for it.
-            async with self._in_flight if auth else nullcontext():
-                outcome = await self._attempt(
-                    request, attempt=attempt, question=question, read=read, tally=tally, auth=auth
-                )
-            if not isinstance(outcome, Retriable):
-                return outcome
-            wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
-            if wait is None:
-                raise Retriable(
-                    f"{outcome}. Given up after {attempt} attempts: try again later.",
-                    wait_seconds=outcome.wait_seconds,
-                )
-            logger.info("%s; again in %.1f s", outcome, wait)
-            self._tell(Retried(str(outcome), wait))
-            tally.retries += 1
-            await self._sleep(wait)
-            if auth is None:  # which would take a turn for each sending
-                await self._take_turn()
-        raise AssertionError("unreachable")
-
-    async def _attempt(
-        self,
-        request: httpx.Request,
-        *,
-        attempt: int,
-        question: Question,
-        read: Callable[[Answer], _Result],
-        tally: _Tally,
-        auth: BearerAuth | None,
-    ) -> _Result | Retriable:
-        """Sends a request once. What may pass is returned, what is final is raised."""
-        try:
-            answer = await self._exchange(request, auth=auth, tally=tally)
-        except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
-            if reason := why_untrusted(error):
-                # No trust comes from asking again, and nothing was sent yet.
-                raise ContractBroken(
-                    f"{question.text}: {self._base_url} has a certificate that this machine does not trust: {reason}."
-                    " Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
-                ) from None
-            return Retriable(f"{question.text}: {type(error).__name__} {error}".rstrip())
-        if answer.status == 200:
-            try:
-                return read(answer)
-            except OtherRevision as error:
-                if self._tells_itself:
-                    raise
-                return Retriable(f"{question.text}: HTTP 200, but {error}")
-            except UnreadablePage as error:
-                return Retriable(f"{question.text}: HTTP 200, but {error}")
-        unsaid_wait = self._retry.unsaid_wait_after(attempt, window_seconds=self._limiter.window_seconds)
-        failure = error_in(answer, question, now=self._clock(), unsaid_wait_seconds=unsaid_wait)
-        if not isinstance(failure, Retriable):
-            raise failure
-        if answer.status == 429 and failure.wait_seconds is not None:
-            self._limiter.penalize(min(failure.wait_seconds, self._retry.longest_wait_seconds))
-        return failure
-
-    async def _exchange(self, request: httpx.Request, *, auth: BearerAuth | None, tally: _Tally) -> Answer:
-        tally.requests += 1
-        response = await self._http.send(request, auth=auth, stream=True)
-        replays = len(response.history)
-        tally.requests += replays
-        tally.retries += replays
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                body = await _body_of(response)
-        finally:
-            await response.aclose()
-        if response.status_code != 200:  # only such bodies are quoted
-            body = self._quotable(body, sent=response.request)
-        return Answer(response.status_code, response.headers, body)
-
-    async def _take_turn(self) -> None:
-        await self._limiter.acquire(on_wait=self._tell_of_wait)
-
-    async def _learn_from(self, response: httpx.Response) -> None:
-        if limit := rate_limit_in(response.headers):
-            self._limiter.learn(limit=limit[0], window_seconds=limit[1])
-
-    def _tell_of_wait(self, seconds: float) -> None:
-        if seconds >= NOTABLE_WAIT_SECONDS:
-            logger.info("%.1f s until the rate limit has room for the next request", seconds)
-        self._tell(Waited(seconds, "rate limit"))
-
     def _tell(self, event: ClientEvent) -> None:
         if self._on_event is not None:
             self._on_event(event)
-
-    def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
-        """What may be quoted of a refusal, even if the service echoes what it was sent: a problem without secrets."""
-        # The token that was sent may be another than the one that is in use by now.
-        secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
-        if isinstance(self._credentials, ClientCredentials):
-            secrets += [self._credentials.client_secret, self._credentials.client_id]
-        return msgspec.json.encode(Problem.from_body(body).without(secrets))
 
 
 class _Misfit(Exception):  # noqa: N818 - named for what it is
@@ -762,10 +605,6 @@ class _RevisionLeft(Exception):  # noqa: N818 - named for what it is
     """The service does not speak the revision any more in which it was asked."""
 
 
-class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
-    """The body is longer than any that the contract could give."""
-
-
 async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
     """Runs all at once; the first failure ends the others and is raised as itself."""
     try:
@@ -774,26 +613,6 @@ async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Resul
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-async def _body_of(response: httpx.Response) -> bytes:
-    size, chunks = 0, []
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAXIMUM_BODY_BYTES:
-            raise _BodyTooLarge(f"more than {MAXIMUM_BODY_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _token_in(answer: Answer) -> str:
-    try:
-        token = msgspec.json.decode(answer.body, type=_TokenAnswer).jwt
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        token = ""
-    if not is_header_safe(token):
-        raise UnreadablePage("not a token")  # and no more: the body may hold one
-    return token
 
 
 def _first_instances_in(answer: Answer) -> _FirstInstances:

@@ -42,7 +42,7 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
     WalkRepeated,
 )
-from later_reporting_dagster.client import client as client_module
+from later_reporting_dagster.client import exchange as exchange_module
 from later_reporting_dagster.contract import PAGED, DateBasis
 from tests.client.service import CLIENT_ID, CLIENT_SECRET, jwt, page_body, post, problem
 
@@ -358,7 +358,7 @@ def test_a_service_that_asks_for_an_hour_is_not_waited_for(service, new_client, 
 
 
 def test_a_body_that_is_too_large_is_cut_off_and_asked_for_again(service, new_client, july, monkeypatch):
-    monkeypatch.setattr(client_module, "MAXIMUM_BODY_BYTES", 100_000)
+    monkeypatch.setattr(exchange_module, "MAXIMUM_BODY_BYTES", 100_000)
 
     async def large():
         for _ in range(100):
@@ -377,7 +377,7 @@ def test_a_body_that_is_too_large_is_cut_off_and_asked_for_again(service, new_cl
 
 def test_a_body_that_comes_in_pieces_is_put_together_up_to_the_largest(service, new_client, july, monkeypatch):
     body = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
-    monkeypatch.setattr(client_module, "MAXIMUM_BODY_BYTES", len(body))
+    monkeypatch.setattr(exchange_module, "MAXIMUM_BODY_BYTES", len(body))
 
     async def pieces():
         for byte in body:
@@ -392,7 +392,7 @@ def test_a_body_that_comes_in_pieces_is_put_together_up_to_the_largest(service, 
 
 
 def test_a_small_body_that_unpacks_to_a_large_one_is_cut_off(service, new_client, july, monkeypatch):
-    monkeypatch.setattr(client_module, "MAXIMUM_BODY_BYTES", 1_000_000)
+    monkeypatch.setattr(exchange_module, "MAXIMUM_BODY_BYTES", 1_000_000)
     bomb = Response(gzip.compress(b" " * 10_000_000), headers={"Content-Encoding": "gzip"})
     service.faults.extend([bomb] * 8)
     with pytest.raises(Retriable, match="more than 1000000 bytes"):
@@ -463,7 +463,7 @@ def test_a_service_that_is_not_there_is_named(new_client, july):
 
 
 def test_what_takes_time_is_logged(service, new_client, july, time, caplog):
-    caplog.set_level(logging.INFO, logger=client_module.__name__)
+    caplog.set_level(logging.INFO, logger="later_reporting_dagster.client")
     service.posts = THREE_PAGES
     service.lie = moving_total(service)
     service.faults.append(problem(500, "ANL_00500"))
@@ -479,7 +479,7 @@ def test_what_takes_time_is_logged(service, new_client, july, time, caplog):
     ("wait", "logged"), [(0.9, []), (1.0, ["1.0 s until the rate limit has room for the next request"])]
 )
 def test_a_wait_of_a_second_for_the_rate_limit_is_logged(service, new_client, july, time, events, caplog, wait, logged):
-    caplog.set_level(logging.INFO, logger=client_module.__name__)
+    caplog.set_level(logging.INFO, logger="later_reporting_dagster.client")
     time.now = 0.0  # so that no digit of the wait is lost
     limiter = RateLimiter(requests=100, clock=time, sleep=time.sleep)
     limiter.penalize(wait)

@@ -1,0 +1,268 @@
+"""One request until it has a good answer: its turn, its token, its repetitions, and what may be said of a refusal."""
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+
+from later_reporting_dagster.client.address import checked_base_url, is_loopback
+from later_reporting_dagster.client.answers import Answer, Question, error_in, rate_limit_in, why_untrusted
+from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials, is_header_safe
+from later_reporting_dagster.client.errors import ContractBroken, QueryRefused, Retriable
+from later_reporting_dagster.client.events import ClientEvent, Retried, Waited
+from later_reporting_dagster.client.limiter import RateLimiter
+from later_reporting_dagster.client.retry import RetryPolicy
+from later_reporting_dagster.contract import TOKEN_PATH, OtherRevision, Problem, UnreadablePage
+
+logger = logging.getLogger(__name__)
+
+
+def _holds_no_headers(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("receive_response_headers.complete")
+
+
+# At its debug level httpcore logs the headers of each answer, and a service that echoes a request has the token there.
+logging.getLogger("httpcore.http11").addFilter(_holds_no_headers)
+
+MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
+NOTABLE_WAIT_SECONDS = 1.0
+# Shorter than the five seconds after which common servers close an idle connection under a request.
+KEEPALIVE_SECONDS = 4.0
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went over the wire: all requests, and those of them that repeated another."""
+
+    requests: int = 0
+    retries: int = 0
+
+
+class _TokenAnswer(msgspec.Struct):
+    jwt: str
+
+
+class Exchange:
+    """The connections to the service, with the token and the turns that all requests share.
+
+    An asynchronous context manager; `tell` is told of waits and retries, all else is as for `LaterClient`.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        credentials: ClientCredentials | AccessToken,
+        limiter: RateLimiter,
+        concurrency: int,
+        timeout_seconds: float,
+        retry: RetryPolicy,
+        tell: Callable[[ClientEvent], None],
+        transport: httpx.AsyncBaseTransport | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        random: Callable[[], float],
+    ) -> None:
+        self._base_url = checked_base_url(base_url)
+        self._credentials = credentials
+        self._limiter = limiter
+        self._timeout_seconds = timeout_seconds
+        self._retry = retry
+        self._tell = tell
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        self._in_flight = asyncio.Semaphore(concurrency)
+        if isinstance(credentials, AccessToken):
+            self._auth = BearerAuth(take_turn=self._take_turn, token=credentials, clock=clock)
+        else:
+            self._auth = BearerAuth(take_turn=self._take_turn, fetch_token=self._fetch_token, clock=clock)
+        self._http = httpx.AsyncClient(
+            transport=transport,
+            timeout=timeout_seconds,
+            # One more than for the data: a request that waits for its token keeps its own place.
+            limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
+            headers={"Accept": "application/json", "User-Agent": "later-reporting-dagster"},
+            event_hooks={"response": [self._learn_from]},
+            follow_redirects=False,
+            trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, traceback)
+
+    async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result], tally: Tally) -> _Result:
+        """The answer to a request for data, once it is good.
+
+        Args:
+            path: of the route, with its query string.
+            question: what is asked, for messages.
+            read: makes of a good answer what is wanted; one that it cannot read is asked for again.
+            tally: counts what goes over the wire.
+
+        Raises:
+            LaterError: what no repetition changes, or what lasted for longer than the retry policy covers.
+            OtherRevision: as `read`.
+        """
+        try:
+            request = self._http.build_request("GET", f"{self._base_url}{path}")
+        except httpx.InvalidURL as error:
+            raise QueryRefused(f"{question.text}: {error}. Ask for fewer instances at once.") from None
+        return await self._ask(request, question=question, read=read, tally=tally, auth=self._auth)
+
+    async def _fetch_token(self) -> str:
+        """Asks for a token, in a turn that the caller has taken."""
+        credentials = self._credentials
+        assert isinstance(credentials, ClientCredentials)
+        body = {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
+        request = self._http.build_request(
+            "POST",
+            f"{self._base_url}{TOKEN_PATH}",
+            content=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        question = Question("token", is_for_token=True)
+        return await self._ask(request, question=question, read=_token_in, tally=Tally(), auth=None)
+
+    async def _ask(
+        self,
+        request: httpx.Request,
+        *,
+        question: Question,
+        read: Callable[[Answer], _Result],
+        tally: Tally,
+        auth: BearerAuth | None,
+    ) -> _Result:
+        """Sends a request until it has a good answer, or one that no repetition would change."""
+        for attempt in itertools.count(1):
+            # The token request has no place among the data requests: they hold theirs while they wait for it.
+            async with self._in_flight if auth else nullcontext():
+                outcome = await self._attempt(
+                    request, attempt=attempt, question=question, read=read, tally=tally, auth=auth
+                )
+            if not isinstance(outcome, Retriable):
+                return outcome
+            wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
+            if wait is None:
+                raise Retriable(
+                    f"{outcome}. Given up after {attempt} attempts: try again later.",
+                    wait_seconds=outcome.wait_seconds,
+                )
+            logger.info("%s; again in %.1f s", outcome, wait)
+            self._tell(Retried(str(outcome), wait))
+            tally.retries += 1
+            await self._sleep(wait)
+            if auth is None:  # which would take a turn for each sending
+                await self._take_turn()
+        raise AssertionError("unreachable")
+
+    async def _attempt(
+        self,
+        request: httpx.Request,
+        *,
+        attempt: int,
+        question: Question,
+        read: Callable[[Answer], _Result],
+        tally: Tally,
+        auth: BearerAuth | None,
+    ) -> _Result | Retriable:
+        """Sends a request once. What may pass is returned, what is final is raised."""
+        try:
+            answer = await self._send(request, auth=auth, tally=tally)
+        except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
+            if reason := why_untrusted(error):
+                # No trust comes from asking again, and nothing was sent yet.
+                raise ContractBroken(
+                    f"{question.text}: {self._base_url} has a certificate that this machine does not trust: {reason}."
+                    " Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
+                ) from None
+            return Retriable(f"{question.text}: {type(error).__name__} {error}".rstrip())
+        if answer.status == 200:
+            try:
+                return read(answer)
+            except OtherRevision:
+                raise
+            except UnreadablePage as error:
+                return Retriable(f"{question.text}: HTTP 200, but {error}")
+        unsaid_wait = self._retry.unsaid_wait_after(attempt, window_seconds=self._limiter.window_seconds)
+        failure = error_in(answer, question, now=self._clock(), unsaid_wait_seconds=unsaid_wait)
+        if not isinstance(failure, Retriable):
+            raise failure
+        if answer.status == 429 and failure.wait_seconds is not None:
+            self._limiter.penalize(min(failure.wait_seconds, self._retry.longest_wait_seconds))
+        return failure
+
+    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None, tally: Tally) -> Answer:
+        tally.requests += 1
+        response = await self._http.send(request, auth=auth, stream=True)
+        replays = len(response.history)
+        tally.requests += replays
+        tally.retries += replays
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                body = await _body_of(response)
+        finally:
+            await response.aclose()
+        if response.status_code != 200:  # only such bodies are quoted
+            body = self._quotable(body, sent=response.request)
+        return Answer(response.status_code, response.headers, body)
+
+    async def _take_turn(self) -> None:
+        await self._limiter.acquire(on_wait=self._tell_of_wait)
+
+    async def _learn_from(self, response: httpx.Response) -> None:
+        if limit := rate_limit_in(response.headers):
+            self._limiter.learn(limit=limit[0], window_seconds=limit[1])
+
+    def _tell_of_wait(self, seconds: float) -> None:
+        if seconds >= NOTABLE_WAIT_SECONDS:
+            logger.info("%.1f s until the rate limit has room for the next request", seconds)
+        self._tell(Waited(seconds, "rate limit"))
+
+    def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
+        """What may be quoted of a refusal, even if the service echoes what it was sent: a problem without secrets."""
+        # The token that was sent may be another than the one that is in use by now.
+        secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
+        if isinstance(self._credentials, ClientCredentials):
+            secrets += [self._credentials.client_secret, self._credentials.client_id]
+        return msgspec.json.encode(Problem.from_body(body).without(secrets))
+
+
+class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
+    """The body is longer than any that the contract could give."""
+
+
+async def _body_of(response: httpx.Response) -> bytes:
+    size, chunks = 0, []
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > MAXIMUM_BODY_BYTES:
+            raise _BodyTooLarge(f"more than {MAXIMUM_BODY_BYTES} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _token_in(answer: Answer) -> str:
+    try:
+        token = msgspec.json.decode(answer.body, type=_TokenAnswer).jwt
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        token = ""
+    if not is_header_safe(token):
+        raise UnreadablePage("not a token")  # and no more: the body may hold one
+    return token
