@@ -81,6 +81,7 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
         "LATER_CLIENT_ID": options.client_id,
         "LATER_CLIENT_SECRET": options.client_secret,
         "LATER_ACCESS_TOKEN": "",
+        "LATER_API_REVISION": "auto",
         "LATER_INSTANCE_IDS": "",
         "LATER_LAKE_ROOT": str(directory / "lake"),
         "LATER_START_DATE": start.isoformat(),
