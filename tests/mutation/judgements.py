@@ -53,7 +53,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement(
         "words", r"ingest/stream\.py stream", 'name="later-reporting-ingest"', "XX|LATER|name=None|work,\\), daemon"
     ),
-    Judgement("words", r"ingest/ingest\.py .*", "", r"_named\(None\)|what=None"),
+    Judgement("words", r"ingest/(ingest|landing)\.py .*", "", r"named\(None\)|what=None"),
     Judgement("the same", ".*", r"strict=(True|False)", r"strict=(None|True|False)|, ?\)"),
     Judgement("the same", ".*", r"pa\.scalar\(|fill_null|safe=|pa\.array\(", r"None|, ?\)|safe=|True"),
     Judgement(
@@ -63,15 +63,17 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"client/answers\.py error_in", "300 <= status < 400"),
     Judgement("the same", r"client/address\.py _can_be_looked_up", "idna|strip"),
     Judgement("the same", r"client/auth\.py .*async_auth_flow", "self._token = None"),
-    Judgement("the same", r"client/client\.py _token_in", 'token = ""'),
-    Judgement("the same", r"client/client\.py LaterClient\.__aexit__"),
-    Judgement("the same", r"client/client\.py LaterClient\.__init__", "follow_redirects|trust_env"),
+    Judgement("the same", r"client/exchange\.py _token_in", 'token = ""'),
+    Judgement("the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__aexit__"),
+    Judgement(
+        "the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__init__", "follow_redirects|trust_env"
+    ),
     Judgement("the same", r"client/client\.py LaterClient\.(_all_pages|instances)", "both_ends"),
-    Judgement("the same", r"client/client\.py LaterClient\._quotable", "self._auth.secret or"),
+    Judgement("the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\._quotable", "self._auth.secret or"),
     Judgement("the same", r"client/limiter\.py RateLimiter\._reserve", r"slot = 0\.0"),
     Judgement("the same", r"(client|lake)/.*", r"hexdigest\(\)|token_hex"),
     Judgement("the same", r"client/retry\.py .*", r"0\), 60\)"),
-    Judgement("the same", r"ingest/ingest\.py .*", "_asked_for_reach = |is_part=True"),
+    Judgement("the same", r"ingest/(ingest|landing)\.py .*", "_asked_for_reach = |is_part=True"),
     Judgement("the same", r"ingest/plan\.py plan", "page_size=MAXIMUM_PAGE_SIZE"),
     Judgement("the same", r"lake/file\.py .*", r'b""|starts = characters|_CONTENT_HASH, ""'),
     Judgement(
@@ -81,9 +83,9 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"lake/storage\.py .*", r'partition\("-"\)|detail=False|lstrip\("/"\)|rstrip\(.*/'),
     Judgement("the same", r"rollups/organic_paid\.py _used|rollups/sums\.py _counts", "strict|= None"),
     Judgement("speed", ".*", r"ThreadPoolExecutor\(|pre_buffer|use_threads|_ROWS_WORTH_A_CHUNK|_PIECE|counted="),
-    Judgement("speed", r"client/client\.py LaterClient\.__init__", "concurrency|limits="),
+    Judgement("speed", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__init__", "concurrency|limits="),
     Judgement("speed", r"ingest/plan\.py _merged", "MERGED_AT_MOST|best = min"),
-    Judgement("speed", r"ingest/ingest\.py .*", r"known_rows|parts_for|parts=parts|len\(plan\("),
+    Judgement("speed", r"ingest/(ingest|landing)\.py .*", r"known_rows|parts_for|parts=parts|len\(plan\("),
     Judgement("elsewhere", r"ingest/ingest\.py _rows_in_the_lake"),
     Judgement("speed", r"lake/compaction\.py CompactedMonths\.(_compact|rows|_versions)", "kept = |candidates|groupby"),
     Judgement("elsewhere", r"lake/file\.py content_hashes_of", "_ROWS_HASHED_AT_ONCE"),
@@ -96,11 +98,13 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the edge", r"ingest/ingest\.py .*_note_failure", "INSTANCES_OF_AN_OUTAGE"),
     Judgement("not tested", r"ingest/stream\.py stream", "daemon|is_alive"),
     Judgement("the same", r"lake/partition\.py encode_instance_id", "%5F"),
-    Judgement("not tested", r"client/client\.py LaterClient\._attempt", "now=self._clock"),
-    Judgement("not tested", r"ingest/ingest\.py .*_clear_homeless", r"suppress|possible=possible\) for row"),
-    Judgement("elsewhere", r"ingest/ingest\.py .*", r"_clear_homeless\(|check_bad_rows\(|_ask_in_parts\(|_fail\("),
-    Judgement("elsewhere", r"ingest/ingest\.py .*", r"_homeless_rows|quarantine_query\(|len\(left\) =="),
-    Judgement("speed", r"ingest/ingest\.py _homeless_rows", r"days=\[\]"),
+    Judgement("not tested", r"client/(client|exchange)\.py (LaterClient|Exchange)\._attempt", "now=self._clock"),
+    Judgement("not tested", r"ingest/landing\.py .*_clear_homeless", r"suppress|possible=possible\) for row"),
+    Judgement(
+        "elsewhere", r"ingest/(ingest|landing)\.py .*", r"_clear_homeless\(|check_bad_rows\(|_ask_in_parts\(|_fail\("
+    ),
+    Judgement("elsewhere", r"ingest/(ingest|landing)\.py .*", r"_homeless_rows|quarantine_query\(|len\(left\) =="),
+    Judgement("speed", r"ingest/landing\.py _homeless_rows", r"days=\[\]"),
     Judgement("elsewhere", r"lake/(lake|versions)\.py .*", r"format=|self\.of\(asset"),
     Judgement("elsewhere", r"lake/storage\.py .*versions", r"under\.rpartition"),
     Judgement("the same", r"ingest/replay\.py _read", r"raw=row\.raw"),
