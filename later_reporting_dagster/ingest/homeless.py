@@ -31,7 +31,8 @@ def possible_of(row: QuarantinedRow) -> frozenset[Partition]:
 
 def identity_of(row: BadRow | QuarantinedRow | Post) -> Hashable:
     """What tells a row from the others of the service in whatever state it is: its key, or else all that it is."""
-    if isinstance(row, Post):
+    # Not by being a `Post`: each selection of metrics has posts of a type of its own.
+    if not isinstance(row, BadRow | QuarantinedRow):
         return row.key
     try:
         fields = json.loads(row.raw)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, BadRow, Metric, post_type
 from later_reporting_dagster.ingest.homeless import identity_of, possible_of, possible_partitions, still_homeless
 from later_reporting_dagster.lake import Partition, QuarantinedRow
 from tests.lake.conftest import post
@@ -82,3 +82,10 @@ def test_a_row_that_came_again_is_known_by_the_newer_answer_alone() -> None:
 def test_rows_of_which_nothing_is_known_are_not_cleared_by_chance() -> None:
     rows = [set_aside(possible=frozenset())]
     assert still_homeless(rows, landed=BOX, answered=()) == (rows, frozenset())
+
+
+@pytest.mark.parametrize("metrics", [DOCUMENT_METRICS, METRICS, METRICS[:1]], ids=["document's", "all", "one"])
+def test_a_post_is_told_by_its_key_whichever_metrics_it_has(metrics: tuple[Metric, ...]) -> None:
+    landed = post_type(metrics)(instance_id="a", campaign_id=1, post_id=2, post_date=datetime(2024, 3, 1, tzinfo=UTC))
+    left = set_aside({"instanceId": "a", "campaignId": 1, "postId": 2})
+    assert identity_of(landed) == identity_of(left) == ("a", 1, 2)
