@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlencode
 
@@ -62,14 +62,12 @@ from later_reporting_dagster.contract import (
     METRICS_MEMBER,
     PAGED,
     POSTS_PERFORMANCE_PATH,
-    BadRow,
     CursorPage,
     InstancesCursorPage,
     InstancesPage,
     OtherRevision,
     Page,
     Pagination,
-    Post,
     PostPerformanceQuery,
     Revision,
     SortDirection,
@@ -84,6 +82,7 @@ from later_reporting_dagster.contract import (
 logger = logging.getLogger(__name__)
 
 WALKS = 2
+ADVICE_ON_POSTS = "Posts may be arriving just now: try later, or ask for fewer days or instances at once."
 # A service that changes its revision more often within one walk has none.
 REVISIONS_OF_A_WALK = 4
 
@@ -138,8 +137,9 @@ class LaterClient:
         limiter: turns for every single request, retries and token requests included.
         revision: the revision of the API that the service speaks; None to ask it, and to notice when that changes.
         memory: what is known of it, so that it is not asked each time.
-        second_looks: the share of finished walks by cursor, 0 to 1, that are walked once more to be compared: the
-            only thing that tells rows which the service leaves out now and then. Each doubles a walk's requests.
+        second_looks: the share of finished walks in a revision, 0 to 1, that are walked once more to be compared:
+            the only thing that tells rows which a service without totals leaves out now and then, or which slip to
+            another page while as many arrive as vanish. Each doubles a walk's requests.
         concurrency: requests in flight at once.
         timeout_seconds: for connecting, for each silence of the service, and for a whole body.
         retry: how often and how long.
@@ -161,7 +161,7 @@ class LaterClient:
         limiter: RateLimiter,
         revision: Revision | None = PAGED,
         memory: RevisionMemory | None = None,
-        second_looks: float = 0.0,
+        second_looks: Mapping[Revision, float] = MappingProxyType({}),
         concurrency: int = 8,
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -360,6 +360,30 @@ class LaterClient:
                 raise _RevisionLeft from None
             raise
 
+    async def _until_it_adds_up(
+        self, what: str, attempt: Callable[[], Awaitable[_Result]], *, advice: str = "Try later."
+    ) -> _Result:
+        """Walks all pages, and once more when they are no whole answer.
+
+        Raises:
+            WalkInconsistent: they were none each time.
+        """
+        problem: str | None = None
+        for _ in range(WALKS):
+            if problem is not None:
+                logger.info("%s: %s; all pages again", what, problem)
+                self._tell(WalkRepeated(problem))
+            try:
+                return await attempt()
+            except _Misfit as misfit:
+                problem = str(misfit)
+        raise WalkInconsistent(
+            f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. {advice}"
+        )
+
+    def _looks_twice(self, revision: Revision) -> bool:
+        return self._random() < self._second_looks.get(revision, 0.0)
+
     # Numbered pages
 
     async def _instances_by_page(self) -> tuple[str, ...]:
@@ -373,14 +397,15 @@ class LaterClient:
                 tally=Tally(),
             )
 
-        pages, _ = await self._all_pages(
-            "instances",
-            fetch,
-            both_ends=False,
-            rows_of=lambda page: len(page.data.instance_ids),
-            problem_in=lambda pages, _: problem_of_instances(pages),
-        )
-        return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
+        async def attempt() -> tuple[str, ...]:
+            pages, _ = await _all_pages(
+                "instances", fetch, both_ends=False, rows_of=lambda page: len(page.data.instance_ids)
+            )
+            if problem := problem_of_instances(pages):
+                raise _Misfit(problem)
+            return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
+
+        return await self._until_it_adds_up("instances", attempt)
 
     async def _walk_by_page(self, asked: _Asked, *, most_posts: int | None) -> Walk:
         query, tally = asked.query, asked.tally
@@ -400,70 +425,31 @@ class LaterClient:
             self._tell(PageFetched(place.number, pages, rows=_rows_of(page), total_items=total_items))
             return page
 
-        pages, from_the_end = await self._all_pages(
-            describe(query),
-            fetch,
-            both_ends=True,
-            most_items=most_posts,
-            rows_of=_rows_of,
-            problem_in=lambda pages, from_the_end: problem_of(query, pages, from_the_end),
-        )
-        posts, bad_rows = without_overlap(pages, from_the_end)
-        return Walk(
-            query=query,
-            posts=posts,
-            bad_rows=bad_rows,
-            total_items=pages[0].pagination.total_items,
-            pages=len(pages) + len(from_the_end),
-            requests=tally.requests,
-            retries=tally.retries,
-        )
+        async def both_ends() -> tuple[list[Page], list[Page]]:
+            pages, from_the_end = await _all_pages(
+                describe(query), fetch, both_ends=True, most_items=most_posts, rows_of=_rows_of
+            )
+            if problem := problem_of(query, pages, from_the_end):
+                raise _Misfit(problem)
+            return pages, from_the_end
 
-    async def _all_pages(
-        self,
-        what: str,
-        fetch: Callable[[Place], Coroutine[Any, Any, _PageType]],
-        *,
-        both_ends: bool,
-        most_items: int | None = None,
-        rows_of: Callable[[_PageType], int],
-        problem_in: Callable[[Sequence[_PageType], Sequence[_PageType]], str | None],
-    ) -> tuple[list[_PageType], list[_PageType]]:
-        """Page 1, then the others at once, those from the end apart; all of them again if they do not add up."""
+        async def attempt() -> Walk:
+            pages, from_the_end = await both_ends()
+            # A single page is of one moment: nothing slips from it to another.
+            if len(pages) > 1 and self._looks_twice(PAGED):
+                _check_second_look(keys_of([*pages, *from_the_end]), keys_of(sum(await both_ends(), [])))
+            posts, bad_rows = without_overlap(pages, from_the_end)
+            return Walk(
+                query=query,
+                posts=posts,
+                bad_rows=bad_rows,
+                total_items=pages[0].pagination.total_items,
+                pages=len(pages) + len(from_the_end),
+                requests=tally.requests,
+                retries=tally.retries,
+            )
 
-        async def fetch_fitting(place: Place, first: Pagination | None = None) -> _PageType:
-            page = await fetch(place)
-            if problem := problem_of_page(place, page.pagination, rows=rows_of(page), first=first or page.pagination):
-                raise _Misfit(problem)  # at once: each page that follows would be a request for nothing
-            return page
-
-        problem: str | None = None
-        for _ in range(WALKS):
-            if problem is not None:
-                logger.info("%s: %s; all pages again", what, problem)
-                self._tell(WalkRepeated(problem))
-            try:
-                first = await fetch_fitting(FIRST)
-                total_items = first.pagination.total_items
-                places = places_after_first(first.pagination, both_ends=both_ends)
-                if places is None or total_items > (most_items or total_items):
-                    raise TooManyPosts(
-                        f"{what}: {total_items} items are {pages_in(first.pagination)} pages, more than can be asked"
-                        " for at once. Ask for fewer days or instances.",
-                        total_items=total_items,
-                    )
-                rest = await _together([fetch_fitting(place, first.pagination) for place in places])
-                count = 1 + sum(not place.from_the_end for place in places)
-                pages, from_the_end = [first, *rest][:count], [first, *rest][count:]
-            except _Misfit as misfit:
-                problem = str(misfit)
-            else:
-                if (problem := problem_in(pages, from_the_end)) is None:
-                    return pages, from_the_end
-        raise WalkInconsistent(
-            f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. "
-            "Posts may be arriving just now: try later, or ask for fewer days or instances at once."
-        )
+        return await self._until_it_adds_up(describe(query), attempt, advice=ADVICE_ON_POSTS)
 
     # Cursors
 
@@ -478,8 +464,7 @@ class LaterClient:
                 tally=Tally(),
             )
 
-        problem: str | None = None
-        for _ in range(WALKS):
+        async def attempt() -> tuple[str, ...]:
             ids: list[str] = []
             cursors: list[str | None] = [None]
             while True:
@@ -488,88 +473,83 @@ class LaterClient:
                 except QueryRefused as error:
                     if cursors[-1] is None:
                         raise
-                    problem = f"its cursor was refused: {error}"
-                    break
+                    raise _Misfit(f"its cursor was refused: {error}") from None
                 ids += page.data.instance_ids
                 if problem := repeated(ids):
-                    break
+                    raise _Misfit(problem)
                 if page.next_cursor is None:
                     return tuple(ids)
                 if page.next_cursor in cursors:
-                    problem = f"page {len(cursors)} leads to one that was there already"
-                    break
+                    raise _Misfit(f"page {len(cursors)} leads to one that was there already")
                 cursors.append(page.next_cursor)
-            self._tell(WalkRepeated(f"{problem}"))
-        raise WalkInconsistent(f"instances: walked {WALKS} times, and the pages do not add up: {problem}. Try later.")
+
+        return await self._until_it_adds_up("instances", attempt)
 
     async def _walk_by_cursor(self, asked: _Asked, *, reach: Reach | None) -> Walk:
-        problem: str | None = None
-        for _ in range(WALKS):
-            if problem is not None:
-                logger.info("%s: %s; all pages again", describe(asked.query), problem)
-                self._tell(WalkRepeated(problem))
+        async def attempt() -> Walk:
+            nonlocal reach
             trail = Trail(asked.query)
-            if (problem := await self._problem_on(trail, asked, reach=reach)) is None:
+            try:
+                await self._follow(trail, asked, reach=reach)
                 posts, bad_rows = trail.rows_until(asked.query.end_date)
-                if self._second_looks and self._random() < self._second_looks:
-                    problem = await self._problem_at_a_second_look(asked, [*posts, *bad_rows])
-            if problem is None:
-                return Walk(
-                    query=asked.query,
-                    posts=posts,
-                    bad_rows=bad_rows,
-                    total_items=len(posts) + len(bad_rows),
-                    pages=trail.pages,
-                    requests=asked.tally.requests,
-                    retries=asked.tally.retries,
-                )
-            if not trail.is_in_order:
-                reach = None  # days are told apart by their order, so that such an answer has to be walked to its end
-        raise WalkInconsistent(
-            f"{describe(asked.query)}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was"
-            " used. Posts may be arriving just now: try later, or ask for fewer days or instances at once."
-        )
+                if self._looks_twice(CURSOR):
+                    second = Trail(asked.query)
+                    await self._follow(second, asked, reach=None)
+                    _check_second_look([*(post.key for post in posts), *(row.raw for row in bad_rows)], second.keys)
+            except _Misfit:
+                if not trail.is_in_order:
+                    reach = None  # days are told apart by their order: such an answer has to be walked to its end
+                raise
+            return Walk(
+                query=asked.query,
+                posts=posts,
+                bad_rows=bad_rows,
+                total_items=len(posts) + len(bad_rows),
+                pages=trail.pages,
+                requests=asked.tally.requests,
+                retries=asked.tally.retries,
+            )
 
-    async def _problem_on(self, trail: Trail, asked: _Asked, *, reach: Reach | None) -> str | None:
-        """Walks page by page, as far as the query is wanted; why that is no answer, None when it is one."""
+        return await self._until_it_adds_up(describe(asked.query), attempt, advice=ADVICE_ON_POSTS)
+
+    async def _follow(self, trail: Trail, asked: _Asked, *, reach: Reach | None) -> None:
+        """Walks page by page, as far as the query is wanted.
+
+        Raises:
+            _Misfit: what came is no whole answer.
+        """
         query, cursor = asked.query, None
         while True:
+            number = trail.pages + 1
             try:
-                page = await self._cursor_page(query, cursor, number=trail.pages + 1, tally=asked.tally)
+                page = await self._cursor_page(query, cursor, number=number, tally=asked.tally)
                 if is_suspiciously_short(page):
-                    again = await self._cursor_page(query, cursor, number=trail.pages + 1, tally=asked.tally)
+                    again = await self._cursor_page(query, cursor, number=number, tally=asked.tally)
                     if not same_rows(page, again):
-                        return f"page {trail.pages + 1} has other rows each time"
+                        raise _Misfit(f"page {number} has other rows each time")
             except QueryRefused as error:
                 if cursor is None:
                     raise
-                return f"the cursor to page {trail.pages + 1} was refused: {error}"
+                raise _Misfit(f"the cursor to page {number} was refused: {error}") from None
             if problem := trail.add(page):
-                return problem
+                raise _Misfit(problem)
             if page.next_cursor is None:
-                return await self._problem_at_the_end(trail, page, query=query, tally=asked.tally)
+                await self._check_end(trail, page, query=query, tally=asked.tally)
+                return
             if reach is not None and trail.latest is not None:
                 asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
                 if trail.latest.date() > asked.query.end_date:
-                    return None if trail.is_in_order else "the posts are not in the order of their days"
+                    if not trail.is_in_order:
+                        raise _Misfit("the posts are not in the order of their days")
+                    return
             cursor = page.next_cursor
 
-    async def _problem_at_the_end(
-        self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: Tally
-    ) -> str | None:
-        if not is_suspiciously_full(last):
-            return None
-        newest = as_walked(query, Place(1, from_the_end=True))
-        page = await self._cursor_page(newest, None, number=1, tally=tally)
-        missed = set(keys_of([page])) - trail.keys
-        return f"{len(missed)} rows at the end did not come, although the last page was full" if missed else None
-
-    async def _problem_at_a_second_look(self, asked: _Asked, rows: Sequence[Post | BadRow]) -> str | None:
-        second = Trail(asked.query)
-        if problem := await self._problem_on(second, asked, reach=None):
-            return problem
-        differ = {row.raw if isinstance(row, BadRow) else row.key for row in rows} ^ second.keys
-        return f"at a second look {len(differ)} rows were others" if differ else None
+    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: Tally) -> None:
+        if is_suspiciously_full(last):
+            newest = as_walked(query, Place(1, from_the_end=True))
+            page = await self._cursor_page(newest, None, number=1, tally=tally)
+            if missed := set(keys_of([page])) - trail.keys:
+                raise _Misfit(f"{len(missed)} rows at the end did not come, although the last page was full")
 
     async def _cursor_page(
         self, query: PostPerformanceQuery, cursor: str | None, *, number: int, tally: Tally
@@ -598,11 +578,51 @@ class LaterClient:
 
 
 class _Misfit(Exception):  # noqa: N818 - named for what it is
-    """A page does not belong to the answer that page 1 began."""
+    """The pages are not one whole answer, and why."""
 
 
 class _RevisionLeft(Exception):  # noqa: N818 - named for what it is
     """The service does not speak the revision any more in which it was asked."""
+
+
+async def _all_pages(
+    what: str,
+    fetch: Callable[[Place], Coroutine[Any, Any, _PageType]],
+    *,
+    both_ends: bool,
+    most_items: int | None = None,
+    rows_of: Callable[[_PageType], int],
+) -> tuple[list[_PageType], list[_PageType]]:
+    """Page 1, then the others at once, those from the end apart.
+
+    Raises:
+        TooManyPosts: there are more than are wanted, or than can be reached; only page 1 was fetched.
+        _Misfit: a page does not belong to the answer that page 1 began.
+    """
+
+    async def fetch_fitting(place: Place, first: Pagination | None = None) -> _PageType:
+        page = await fetch(place)
+        if problem := problem_of_page(place, page.pagination, rows=rows_of(page), first=first or page.pagination):
+            raise _Misfit(problem)  # at once: each page that follows would be a request for nothing
+        return page
+
+    first = await fetch_fitting(FIRST)
+    total_items = first.pagination.total_items
+    places = places_after_first(first.pagination, both_ends=both_ends)
+    if places is None or total_items > (most_items or total_items):
+        raise TooManyPosts(
+            f"{what}: {total_items} items are {pages_in(first.pagination)} pages, more than can be asked"
+            " for at once. Ask for fewer days or instances.",
+            total_items=total_items,
+        )
+    rest = await _together([fetch_fitting(place, first.pagination) for place in places])
+    count = 1 + sum(not place.from_the_end for place in places)
+    return [first, *rest][:count], [first, *rest][count:]
+
+
+def _check_second_look(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
+    if differ := {*first} ^ {*second}:
+        raise _Misfit(f"at a second look {len(differ)} rows were others")
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:

@@ -81,9 +81,10 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=AUTO,
         description="Which revision of the API the service speaks: paged, cursor, or auto to have it tell itself.",
     )
-    second_look_percent: int = Field(
-        default=DEFAULT_SECOND_LOOK_PERCENT,
-        description="How many of 100 answers without totals are fetched twice and compared; each costs its requests.",
+    second_look_percent: int | None = Field(
+        default=None,
+        description="How many of 100 answers are fetched twice and compared; each costs its requests. Not set: 1 of"
+        " those without totals, none of the others.",
     )
     shrink_limit_percent: int = Field(
         default=50,
@@ -171,10 +172,16 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             limiter=RateLimiter(requests=requests_per_minute, state_path=state_path),
             revision=self.revision(),
             memory=memory,
-            second_looks=self._within_bounds("second_look_percent") / 100,
+            second_looks=self._second_looks(),
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
+
+    def _second_looks(self) -> "dict[Revision, float]":
+        percents = dict(DEFAULT_SECOND_LOOK_PERCENT)
+        if self.second_look_percent is not None:
+            percents = dict.fromkeys(percents, self._within_bounds("second_look_percent"))
+        return {revision: percent / 100 for revision, percent in percents.items()}
 
     def revision(self) -> "Revision | None":
         """The revision of the API that is set; None when the service is to tell.

@@ -9,17 +9,18 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric, metrics_named
+from later_reporting_dagster.contract import CURSOR, DOCUMENT_METRICS, PAGED, Metric, Revision, metrics_named
 
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 DEFAULT_START_DATE = date(2024, 1, 1)
 DEFAULT_REQUESTS_PER_MINUTE = 120
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
+# Each second look costs an answer's requests once more. Totals tell all that a second look does but for posts that
+# arrive and vanish between the same two pages.
+DEFAULT_SECOND_LOOK_PERCENT: Mapping[Revision, int] = {PAGED: 0, CURSOR: 1}
 # Which revision of the API the service speaks: told by the service itself, or set.
 AUTO = "auto"
-# Each costs a walk's requests once more.
-DEFAULT_SECOND_LOOK_PERCENT = 1
 
 # An earlier start is a slip of the finger, and would make a grid of days that no browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
@@ -60,6 +61,10 @@ class LoadSettings:
         Raises:
             ValueError: one of them is not of its form; the message names it and says what it takes.
         """
+
+        def whole(name: str, default: int, *, least: int, most: int) -> int:
+            return _whole(name, environment.get(name) or str(default), least=least, most=most)
+
         start = environment.get("LATER_START_DATE") or DEFAULT_START_DATE.isoformat()
         try:
             start_date = date.fromisoformat(start)
@@ -73,8 +78,8 @@ class LoadSettings:
             raise ValueError(f"LATER_METRICS: {error}") from None
         return cls(
             start_date=start_date,
-            restate_days=_whole(environment, "LATER_RESTATE_DAYS", DEFAULT_RESTATE_DAYS, least=1, most=730),
-            due_hour_utc=_whole(environment, "LATER_DUE_HOUR_UTC", DEFAULT_DUE_HOUR_UTC, least=0, most=23),
+            restate_days=whole("LATER_RESTATE_DAYS", DEFAULT_RESTATE_DAYS, least=1, most=730),
+            due_hour_utc=whole("LATER_DUE_HOUR_UTC", DEFAULT_DUE_HOUR_UTC, least=0, most=23),
             metrics=metrics,
         )
 
@@ -85,7 +90,7 @@ def from_environment(name: str, default: _Default) -> Any:
     A yes or no is read at once, because Dagster has no `EnvVar` for it.
 
     Raises:
-        ValueError: the default is a number or a yes or no, and what is set is none, or a number out of its `BOUNDS`.
+        ValueError: the field is a number or a yes or no, and what is set is none, or a number out of its `BOUNDS`.
     """
     text = os.environ.get(name)
     if not text:
@@ -94,9 +99,9 @@ def from_environment(name: str, default: _Default) -> Any:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{name} is true or false, not {_shown(text)}")
         return text.lower() == "true"
-    if isinstance(default, int):
-        least, most = BOUNDS[name.removeprefix("LATER_").lower()]
-        _whole(os.environ, name, default, least=least, most=most)
+    if bounds := BOUNDS.get(name.removeprefix("LATER_").lower()):
+        least, most = bounds
+        _whole(name, text, least=least, most=most)
         return dg.EnvVar.int(name)
     return dg.EnvVar(name)
 
@@ -106,8 +111,7 @@ def default_lake_root() -> str:
     return str(Path.cwd() / "later-lake")
 
 
-def _whole(environment: Mapping[str, str], name: str, default: int, *, least: int, most: int) -> int:
-    text = environment.get(name) or str(default)
+def _whole(name: str, text: str, *, least: int, most: int) -> int:
     # Python refuses to read a number of thousands of digits, in words that name no setting.
     is_whole = text.isascii() and text.isdigit() and len(text) <= SHOWN_CHARACTERS
     if not (is_whole and least <= int(text) <= most):

@@ -43,7 +43,7 @@ from later_reporting_dagster.client import (
     WalkRepeated,
 )
 from later_reporting_dagster.client import exchange as exchange_module
-from later_reporting_dagster.contract import PAGED, DateBasis
+from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis
 from tests.client.service import CLIENT_ID, CLIENT_SECRET, jwt, page_body, post, problem
 
 THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(250)]
@@ -217,6 +217,48 @@ def test_posts_that_arrive_during_the_walk_are_neither_lost_nor_doubled(service,
     service.faults.extend([None, arrive])
     walked = walk(new_client(concurrency=1), july)
     assert [post.post_id for post in walked.posts] == list(range(250))
+
+
+def exchanging(service):
+    """A service of which, once page 1 is out, a post of it vanishes while another arrives at the end."""
+
+    async def exchange(request):
+        service.posts = [*THREE_PAGES[1:], post(250)]
+
+    service.posts = THREE_PAGES
+    service.faults.extend([None, exchange])
+    return [*range(100), *range(101, 251)]  # what pages 1, 2 and 3 then have: 250 posts, and not post 100
+
+
+def test_pages_of_two_moments_with_the_same_total_look_like_one_answer(service, new_client, july):
+    mixed = exchanging(service)
+    walked = walk(new_client(concurrency=1, second_looks={CURSOR: 1.0}), july)
+    assert ([post.post_id for post in walked.posts], walked.requests) == (mixed, 3)
+
+
+def test_a_second_look_tells_pages_of_two_moments(service, new_client, july, events):
+    exchanging(service)
+    walked = walk(new_client(concurrency=1, second_looks={PAGED: 1.0}), july)
+    assert [post.post_id for post in walked.posts] == [*range(1, 251)]
+    assert walked.requests == 4 * 3
+    assert kinds(events, WalkRepeated) == [WalkRepeated("at a second look 2 rows were others")]
+
+
+def test_as_many_walks_are_looked_at_twice_as_are_wanted(service, new_client, july):
+    service.posts = THREE_PAGES
+    draws = iter([0.49, 0.5, 0.51])
+    client = new_client(second_looks={PAGED: 0.5}, random=lambda: next(draws))
+
+    async def walks(client):
+        return [(await client.walk(july)).requests for _ in range(3)]
+
+    assert asyncio.run(asked_of(client, walks)) == [6, 3, 3]
+
+
+@pytest.mark.parametrize("count", [0, 99, 100])
+def test_a_single_page_is_of_one_moment_and_not_looked_at_twice(service, new_client, july, count):
+    service.posts = THREE_PAGES[:count]
+    assert walk(new_client(second_looks={PAGED: 1.0}), july).requests == (2 if count == 100 else 1)
 
 
 @pytest.mark.parametrize(

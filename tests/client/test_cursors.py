@@ -282,15 +282,15 @@ def test_a_bad_row_of_no_day_stays_with_a_walk_that_is_cut(service, by_cursor, j
 
 def test_a_second_look_costs_a_walk(service, by_cursor, july):
     service.posts = THREE_PAGES
-    walked = walk(by_cursor(second_looks=1.0), july)
+    walked = walk(by_cursor(second_looks={CURSOR: 1.0}), july)
     assert (len(walked.posts), walked.requests) == (250, 6)
-    assert walk(by_cursor(second_looks=0.5, random=lambda: 0.5), july).requests == 3
+    assert walk(by_cursor(second_looks={CURSOR: 0.5}, random=lambda: 0.5), july).requests == 3
 
 
 def test_a_second_look_finds_what_was_left_out(service, by_cursor, july, events):
     service.posts = THREE_PAGES
     service.lie = lambda number, body: body | {"data": body["data"][:-1]} if len(service.asked()) == 3 else body
-    walked = walk(by_cursor(second_looks=1.0), july)
+    walked = walk(by_cursor(second_looks={CURSOR: 1.0}), july)
     assert len(walked.posts) == 250
     assert [event.reason for event in kinds(events, WalkRepeated)] == ["at a second look 1 rows were others"]
 

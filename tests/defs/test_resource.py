@@ -71,6 +71,25 @@ def test_the_metrics_to_ask_for_are_the_documents_unless_others_are_named() -> N
         in_use(LaterReportingResource(metrics="like")).selected_metrics()
 
 
+def test_answers_without_totals_are_looked_at_twice_now_and_then_unless_a_share_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def looks() -> dict[str, float]:
+        later = in_use(LaterReportingResource.from_environment())
+        return {str(revision): share for revision, share in later._second_looks().items()}
+
+    monkeypatch.setenv("LATER_ACCESS_TOKEN", "some-token")
+    assert looks() == {"paged": 0.0, "cursor": 0.01}
+    for percent in (0, 100):
+        monkeypatch.setenv("LATER_SECOND_LOOK_PERCENT", str(percent))
+        assert looks() == {"paged": percent / 100, "cursor": percent / 100}
+    monkeypatch.setenv("LATER_SECOND_LOOK_PERCENT", "101")
+    with pytest.raises(ValueError, match="LATER_SECOND_LOOK_PERCENT is a whole number from 0 to 100, not '101'"):
+        looks()
+    with pytest.raises(SettingIsWrong, match=r"LATER_SECOND_LOOK_PERCENT .* a whole number from 0 to 100, not 101"):
+        in_use(LaterReportingResource(access_token="t", second_look_percent=101)).client()
+
+
 def test_what_an_answer_may_take_away_is_a_setting() -> None:
     assert in_use(LaterReportingResource()).guard() == Guard(shrink_limit_percent=50, bad_rows_limit_percent=100)
     limited = LaterReportingResource(shrink_limit_percent=5, bad_rows_limit_percent=0)

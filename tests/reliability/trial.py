@@ -43,7 +43,7 @@ from tests.reliability.truth import (
 DAYS = [date(2024, 2, 27), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1), date(2024, 3, 2)]
 CELLS: list[Cell] = [(asset, Partition(day, name)) for asset in DATE_BASES for day in DAYS for name in INSTANCE_IDS]
 WORLD_CHANGES = ("post-inserted", "post-removed", "post-exchanged")
-LOSES_UNTIL_THE_NEXT_FETCH = "post-exchanged"
+TOLD_BY_A_SECOND_LOOK = "post-exchanged"
 """The fault that no count can show: a post vanishes and another arrives between two pages."""
 
 TIMEOUT_SECONDS = 1.0
@@ -114,13 +114,18 @@ class Trials:
         with self._service({}, {}, seed=0) as (_, _, base_url):
             self._ever = self._truth(base_url)
 
-    def of_fault(self, name: str, *, share: float, seed: int) -> Trial:
-        """What a fault does that befalls so many of the answers."""
+    def of_fault(self, name: str, *, share: float, seed: int, second_looks: float | None = None) -> Trial:
+        """What a fault does that befalls so many of the answers.
+
+        `second_looks` is the share of walks that are looked at twice: of all with the fault that needs it, else none.
+        """
+        if second_looks is None:
+            second_looks = float(name == TOLD_BY_A_SECOND_LOOK)
         with self._service({name: share}, {}, seed=seed) as (app, calmed, base_url):
             changes = name in WORLD_CHANGES
             before = self._truth(base_url) if changes else self._ever
             with _lake() as root:
-                outcomes = _land(CELLS, base_url, root)
+                outcomes = _land(CELLS, base_url, root, second_looks=second_looks)
                 after = self._truth(base_url) if changes else self._ever
                 due = {cell: [row for row in rows if row in after[cell]] for cell, rows in before.items()}
                 trial = _compared(outcomes, root, due=due, ever=self._ever)
@@ -177,7 +182,7 @@ def _lake() -> Iterator[Path]:
         yield Path(root)
 
 
-def _land(cells: Collection[Cell], base_url: str, root: Path) -> dict[Cell, Outcome]:
+def _land(cells: Collection[Cell], base_url: str, root: Path, *, second_looks: float = 0.0) -> dict[Cell, Outcome]:
     """Lands cells by the library, whose retries do not wait; the outcome of each."""
     outcomes: dict[Cell, Outcome] = {}
 
@@ -187,6 +192,7 @@ def _land(cells: Collection[Cell], base_url: str, root: Path) -> dict[Cell, Outc
             credentials=ClientCredentials(client_id=OPTIONS.client_id, client_secret=OPTIONS.client_secret),
             limiter=RateLimiter(requests=1_000_000),
             revision=None,
+            second_looks=dict.fromkeys((PAGED, CURSOR), second_looks),
             timeout_seconds=TIMEOUT_SECONDS,
             sleep=lambda _: asyncio.sleep(0),
         ) as client:
