@@ -59,7 +59,7 @@ def problem(status: int, type_: str, detail: str = "for people") -> Response:
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
-METRICS = ("impressions", "engagements", "cpm")  # those that a post of this service has
+METRICS = ("impressions", "engagements", "cpm", "likes")  # those that a post of this service has
 
 
 def nested(row: dict) -> dict:

@@ -100,6 +100,22 @@ def test_the_metrics_of_a_query_are_asked_for(service, by_cursor, july):
     assert dict(service.asked()[0].parameters)["metrics"] == "impressions,likes"
 
 
+@pytest.mark.parametrize("revision", [PAGED, CURSOR], ids=str)
+def test_the_metrics_of_a_query_come_with_its_posts(service, new_client, july, revision):
+    service.posts, service.by_cursor = [post(1) | {"likes": 5}], revision is CURSOR
+    (only,) = walk(new_client(revision=revision), replace(july, metrics=("impressions", "likes"))).posts
+    assert (only.impressions, only.likes) == (10, 5)
+    (without,) = walk(new_client(revision=revision), july).posts
+    assert not hasattr(without, "likes")
+
+
+def test_a_failure_names_its_page(service, by_cursor, july):
+    service.posts = THREE_PAGES
+    service.faults.extend([None, *[problem(500, "ANL_00500")] * 2])
+    with pytest.raises(Retriable, match="page 2.*Given up after 2 attempts"):
+        walk(by_cursor(retry=RetryPolicy(attempts=2)), july)
+
+
 def test_an_answer_without_posts_is_one_page(service, by_cursor, july):
     walked = walk(by_cursor(), july)
     assert (walked.posts, walked.total_items, walked.pages, walked.requests) == ([], 0, 1, 1)
@@ -107,7 +123,9 @@ def test_an_answer_without_posts_is_one_page(service, by_cursor, july):
 
 def test_what_is_bad_comes_apart_as_numbered_pages_have_it(service, by_cursor, july):
     service.posts = [*THREE_PAGES, post(999) | {"impressions": 0.5}]
-    (bad,) = walk(by_cursor(), july).bad_rows
+    walked = walk(by_cursor(), july)
+    (bad,) = walked.bad_rows
+    assert walked.total_items == 251
     assert bad.reason == "impressions is a whole number, not 0.5"
     assert '"impressions":0.5' in bad.raw
 
@@ -222,8 +240,10 @@ def test_a_fault_that_passes_costs_one_more_request(service, by_cursor, july, fa
 
 def test_metrics_that_are_refused_are_told_from_other_refusals(service, by_cursor, july):
     service.faults.append(problem(400, "ANL_00400", detail="metrics not supported for these filters: replies"))
-    with pytest.raises(MetricsRefused, match="replies"):
+    with pytest.raises(MetricsRefused, match="replies") as refused:
         walk(by_cursor(), july)
+    assert refused.value.status == 400
+    assert refused.value.detail.endswith("metrics not supported for these filters: replies")
     service.faults.append(problem(400, "ANL_00400", detail="endDate is wrong"))
     with pytest.raises(QueryRefused) as raised:
         walk(by_cursor(), replace(july, instance_ids=("metrics",)))
@@ -243,6 +263,20 @@ def test_a_walk_that_is_cut_answers_the_days_until_there(service, by_cursor, jul
     assert walked.query == replace(july, end_date=date(2024, 7, 10))
     assert [each.post_id for each in walked.posts] == list(range(160))
     assert (walked.total_items, walked.pages) == (160, 2)
+
+
+def test_a_walk_goes_on_while_the_last_day_may_have_more(service, by_cursor, july):
+    service.posts = DAYS
+    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 7)))  # of which page 1 has a part
+    assert [each.post_id for each in walked.posts] == list(range(112))
+
+
+def test_a_walk_that_starts_again_is_cut_too(service, by_cursor, july):
+    service.posts = DAYS
+    service.faults.extend([None, EXPIRED])
+    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
+    assert [each.post_id for each in walked.posts] == list(range(160))
+    assert walked.requests == 4
 
 
 def test_where_a_walk_may_be_cut_is_asked_after_each_page(service, by_cursor, july):
@@ -322,10 +356,12 @@ def test_instances_that_do_not_add_up_are_an_error(service, by_cursor, lie, prob
         instances(by_cursor())
 
 
-def test_an_expired_cursor_restarts_the_list_of_instances(service, by_cursor):
+def test_an_expired_cursor_restarts_the_list_of_instances(service, by_cursor, events):
     service.instance_ids = [f"i{number}" for number in range(150)]
     service.faults.extend([None, EXPIRED])
     assert instances(by_cursor()) == tuple(service.instance_ids)
+    (repeated,) = kinds(events, WalkRepeated)
+    assert repeated.reason.startswith("its cursor was refused: instances: HTTP 400 ")
     service.faults.append(problem(400, "ANL_00400"))
     with pytest.raises(QueryRefused, match="^instances: HTTP 400 "):
         instances(by_cursor())
@@ -354,10 +390,22 @@ def test_the_form_is_told_by_one_request_and_remembered(service, of_either_form,
     assert caplog.records == []
 
 
-def test_instances_tell_the_form_themselves(service, of_either_form):
-    service.by_cursor = True
-    assert instances(of_either_form()) == ("a", "b")
+@pytest.mark.parametrize("by_cursor", [False, True])
+def test_instances_tell_the_form_themselves(service, of_either_form, by_cursor):
+    service.by_cursor = by_cursor
+    memory = RevisionMemory()
+    assert instances(of_either_form(memory=memory)) == ("a", "b")
     assert len(service.asked("/v2/instances")) == 1
+    assert memory.recall() is (CURSOR if by_cursor else PAGED)
+
+
+def test_what_keeps_a_service_from_telling_is_an_error_of_its_instances(service, of_either_form, july):
+    service.faults.extend([problem(500, "ANL_00500")] * 2)
+    with pytest.raises(Retriable, match="^instances: HTTP 500 "):
+        walk(of_either_form(retry=RetryPolicy(attempts=2)), july)
+
+
+def test_many_instances_are_all_there_in_either_form(service, of_either_form):
     service.instance_ids = [f"i{number}" for number in range(120)]
     for service.by_cursor in (True, False):
         assert instances(of_either_form()) == tuple(service.instance_ids)
@@ -455,7 +503,7 @@ def test_a_service_that_changes_with_each_answer_is_an_error(service, of_either_
         service.by_cursor = not service.by_cursor
 
     service.faults.extend([None] + [change, None] * 20)
-    with pytest.raises(ContractBroken, match="now in one revision of the API, now in another"):
+    with pytest.raises(ContractBroken, match="^posts of 2024-07-01 .*now in one revision of the API, now in another"):
         walk(of_either_form(), july)
 
 

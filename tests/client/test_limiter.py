@@ -45,6 +45,10 @@ async def instants_of(limiter: RateLimiter, time: FakeTime, count: int) -> list[
     return instants
 
 
+def test_the_next_slot_is_never_before_another():
+    assert next_slot([START + 5], START, limit=10, window_seconds=60) == START + 5
+
+
 @given(
     st.lists(st.floats(0, 5), min_size=1, max_size=60),
     st.integers(1, 10),

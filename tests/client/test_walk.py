@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Collection
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -17,6 +18,7 @@ from later_reporting_dagster.client.walk import (
     places_after_first,
     problem_of_instances,
     problem_of_page,
+    without_overlap,
 )
 from later_reporting_dagster.contract import (
     ContentType,
@@ -108,6 +110,10 @@ def test_the_same_post_in_another_instance_or_campaign_is_another_row():
 )
 def test_the_days_of_a_query_are_utc_and_inclusive(post_date):
     assert problem_in(pages_of([post(1, post_date=post_date)])) is None
+
+
+def test_the_last_microsecond_of_a_day_is_of_it():
+    assert problem_in(pages_of([post(1) | {"postDate": "2024-07-02T23:59:59.999999Z"}])) is None
 
 
 def test_by_performance_date_a_post_may_be_of_any_day_that_is_not_later():
@@ -295,9 +301,11 @@ def test_more_than_that_cannot_be_reached(total_items, both_ends):
     assert places_after_first(first, both_ends=both_ends) is None
 
 
-def two_ends(count: int, head: int, tail: int, size: int = 2) -> tuple[list[Page], list[Page]]:
+def two_ends(
+    count: int, head: int, tail: int, size: int = 2, bad: Collection[int] = ()
+) -> tuple[list[Page], list[Page]]:
     """The first `head` rows, in their order, and the last `tail`, in the opposite one."""
-    rows = [post(number) for number in range(count)]
+    rows = [post(number) | ({"impressions": 0.5} if number in bad else {}) for number in range(count)]
     ends = (rows[:head], rows[count - tail :][::-1])
     return tuple(
         [
@@ -319,6 +327,13 @@ def test_two_ends_that_overlap_are_one_answer(july):
 
 def test_two_ends_that_do_not_meet_are_none(july):
     assert problem_of(july, *two_ends(10, 4, 4)) == "8 rows came of 10"
+
+
+def test_where_two_ends_overlap_each_row_comes_out_once():
+    pages, from_the_end = two_ends(10, 6, 6, bad={5, 9})
+    posts, bad_rows = without_overlap(pages, from_the_end)
+    assert sorted(each.post_id for each in posts) == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert sorted(json.loads(row.raw)["postId"] for row in bad_rows) == [5, 9]
 
 
 def test_a_row_that_comes_twice_from_the_same_end_is_noticed(july):
