@@ -274,7 +274,8 @@ def test_a_walk_goes_on_while_the_last_day_may_have_more(service, by_cursor, jul
 def test_a_walk_that_starts_again_is_cut_too(service, by_cursor, july):
     service.posts = DAYS
     service.faults.extend([None, EXPIRED])
-    walked = walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
+    days = iter([july.end_date, *[date(2024, 7, 10)] * 9])
+    walked = walk(by_cursor(), july, reach=lambda rows, latest: next(days))
     assert [each.post_id for each in walked.posts] == list(range(160))
     assert walked.requests == 4
 
