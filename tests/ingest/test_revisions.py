@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RevisionMemory
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RevisionMemory, TooManyPosts
 from later_reporting_dagster.contract import (
     CURSOR,
     DOCUMENT_METRICS,
@@ -27,9 +27,9 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
 )
 from later_reporting_dagster.ingest import ingest as ingest_module
-from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.ingest import POSTS_AT_ONCE, _Share, ingest
 from later_reporting_dagster.ingest.landing import Landed, Outcome
-from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, partitions_of, shares
+from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, MAXIMUM_POSTS, partitions_of, shares
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
@@ -281,6 +281,36 @@ def test_a_share_is_worth_a_walk_of_its_own(rows_a_day: int, idle: int) -> None:
     assert (len(others) + 1) * FEWEST_PAGES_OF_A_SHARE <= max(pages, FEWEST_PAGES_OF_A_SHARE)
     if pages > 20 * FEWEST_PAGES_OF_A_SHARE:
         assert len(others) >= idle
+
+
+@given(
+    st.integers(0, 60),
+    st.integers(0, 60),
+    st.sampled_from([100, POSTS_AT_ONCE - 1, POSTS_AT_ONCE, MAXIMUM_POSTS + 1]),
+    st.integers(0, 10),
+)
+def test_a_walk_that_holds_many_posts_leaves_the_days_that_it_has_not_begun_to_others(
+    days: int, passed: int, rows: int, idle: int
+) -> None:
+    query = replace(JULY, end_date=JULY.start_date + timedelta(days=days))
+    latest = datetime(2024, 7, 1, 13, tzinfo=UTC) + timedelta(days=min(passed, days))
+    others: list[PostPerformanceQuery] = []
+    share = _Share(query, hand_on=others.extend, idle=lambda: idle)
+    assert share(rows, latest) == share.query.end_date
+    assert [each for part in (share.query, *others) for each in partitions_of(part)] == partitions_of(query)
+    if rows >= POSTS_AT_ONCE:
+        assert share.query.end_date == latest.date()
+
+
+def test_a_day_of_too_many_posts_is_asked_for_by_instances() -> None:
+    day = replace(JULY, end_date=JULY.start_date)
+    noon = datetime(2024, 7, 1, 12, tzinfo=UTC)
+    share = _Share(replace(day, instance_ids=("a", "b")), hand_on=pytest.fail, idle=int)
+    assert share(MAXIMUM_POSTS, noon) == day.end_date
+    with pytest.raises(TooManyPosts, match="Ask for fewer instances") as raised:
+        share(MAXIMUM_POSTS + 1, noon)
+    assert raised.value.total_items == MAXIMUM_POSTS + 1
+    assert _Share(day, hand_on=pytest.fail, idle=int)(MAXIMUM_POSTS + 1, noon) == day.end_date
 
 
 def test_a_few_pages_are_walked_by_one() -> None:
