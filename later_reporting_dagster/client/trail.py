@@ -54,7 +54,7 @@ class Trail:
             (f"page {self.pages + 1} has {len(keys)} rows" if len(keys) > MAXIMUM_PAGE_SIZE else None)
             or (f"{twice} of {self.rows + len(keys)} rows came twice" if twice else None)
             or foreign_row(self._query, page.posts, page.bad_rows)
-            or self._problem_of_cursor(page.next_cursor, is_empty=not keys)
+            or self._problem_of_cursor(page.next_cursor, is_empty=not page.rows)
         )
         self.pages += 1
         self.keys.update(keys)
@@ -87,12 +87,12 @@ class Trail:
 
 def is_suspiciously_short(page: CursorPage) -> bool:
     """Whether a page has room for rows and is not the last: it may have lost some, so it is asked for once more."""
-    return page.next_cursor is not None and len(page.posts) + len(page.bad_rows) < MAXIMUM_PAGE_SIZE
+    return page.next_cursor is not None and page.rows < MAXIMUM_PAGE_SIZE
 
 
 def is_suspiciously_full(page: CursorPage) -> bool:
     """Whether a page is full and yet the last: only the other end tells that there is none after it."""
-    return page.next_cursor is None and len(page.posts) + len(page.bad_rows) == MAXIMUM_PAGE_SIZE
+    return page.next_cursor is None and page.rows == MAXIMUM_PAGE_SIZE
 
 
 def same_rows(one: CursorPage, other: CursorPage) -> bool:

@@ -126,8 +126,7 @@ def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end:
     first = pages[0].pagination
     for ordered, is_end in ((pages, False), (from_the_end, True)):
         for number, page in enumerate(ordered, start=1):
-            rows = len(page.posts) + len(page.bad_rows)
-            if problem := problem_of_page(Place(number, is_end), page.pagination, rows=rows, first=first):
+            if problem := problem_of_page(Place(number, is_end), page.pagination, rows=page.rows, first=first):
                 return problem
     ends = [keys_of(pages), keys_of(from_the_end)]
     distinct = {key for keys in ends for key in keys}
@@ -164,8 +163,7 @@ def problem_of_instances(pages: Sequence[InstancesPage]) -> str | None:
     """Why pages 1, 2, … are not the one whole list of instances; None when they are."""
     first = pages[0].pagination
     for number, page in enumerate(pages, start=1):
-        rows = len(page.data.instance_ids)
-        if problem := problem_of_page(Place(number), page.pagination, rows=rows, first=first):
+        if problem := problem_of_page(Place(number), page.pagination, rows=page.rows, first=first):
             return problem
     ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
     return repeated(ids) or _incomplete(ids, total_items=first.total_items)

@@ -34,11 +34,16 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The posts of one numbered page as the contract reads them; `rows` of the server = posts + bad rows."""
+    """The posts of one numbered page as the contract reads them."""
 
     posts: list[Post]
     pagination: Pagination
     bad_rows: list[BadRow] = []
+
+    @property
+    def rows(self) -> int:
+        """How many rows the service sent, good and bad."""
+        return len(self.posts) + len(self.bad_rows)
 
 
 class CursorPage(msgspec.Struct, frozen=True):
@@ -47,6 +52,11 @@ class CursorPage(msgspec.Struct, frozen=True):
     posts: list[Post]
     next_cursor: str | None
     bad_rows: list[BadRow] = []
+
+    @property
+    def rows(self) -> int:
+        """How many rows the service sent, good and bad."""
+        return len(self.posts) + len(self.bad_rows)
 
 
 class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
@@ -60,6 +70,11 @@ class InstancesPage(msgspec.Struct, frozen=True):
 
     data: InstancesData
     pagination: Pagination
+
+    @property
+    def rows(self) -> int:
+        """How many ids the service sent."""
+        return len(self.data.instance_ids)
 
 
 class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,0 +1,61 @@
+"""Walks all pages again when they do not add up, and looks at some answers twice."""
+
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import TypeVar
+
+from later_reporting_dagster.client.errors import WalkInconsistent
+from later_reporting_dagster.client.events import ClientEvent, WalkRepeated
+
+logger = logging.getLogger(__name__)
+
+WALKS = 2
+ADVICE_ON_POSTS = "Posts may be arriving just now: try later, or ask for fewer days or instances at once."
+
+_Result = TypeVar("_Result")
+
+
+class Misfit(Exception):  # noqa: N818 - named for what it is
+    """The pages are not one whole answer, and why."""
+
+
+async def until_it_adds_up(
+    what: str,
+    attempt: Callable[[], Awaitable[_Result]],
+    *,
+    tell: Callable[[ClientEvent], None],
+    advice: str = "Try later.",
+) -> _Result:
+    """What an attempt gives, the second where the first is no whole answer.
+
+    Args:
+        what: is asked, for messages.
+        attempt: walks all pages, and raises `Misfit` when they do not add up.
+        tell: told of the repetition.
+        advice: what to do when they never do.
+
+    Raises:
+        WalkInconsistent: they did not add up each time.
+    """
+    problem: str | None = None
+    for _ in range(WALKS):
+        if problem is not None:
+            logger.info("%s: %s; all pages again", what, problem)
+            tell(WalkRepeated(problem))
+        try:
+            return await attempt()
+        except Misfit as misfit:
+            problem = str(misfit)
+    raise WalkInconsistent(
+        f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. {advice}"
+    )
+
+
+def check_second_look(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
+    """Holds the keys of two looks at one answer against each other.
+
+    Raises:
+        Misfit: they differ.
+    """
+    if differ := {*first} ^ {*second}:
+        raise Misfit(f"at a second look {len(differ)} rows were others")

@@ -1,0 +1,176 @@
+"""Pages by cursor, without totals: each leads to the next, and what has come is the only proof that it is all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from later_reporting_dagster.client.answers import Question, describe, question_of
+from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
+from later_reporting_dagster.client.errors import MetricsRefused, QueryRefused
+from later_reporting_dagster.client.events import ClientEvent, PageFetched
+from later_reporting_dagster.client.exchange import Tally
+from later_reporting_dagster.client.lists import Lists, page_parameters
+from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short, same_rows
+from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of, repeated
+from later_reporting_dagster.contract import (
+    CURSOR,
+    INSTANCES_PATH,
+    METRICS_MEMBER,
+    POSTS_PERFORMANCE_PATH,
+    CursorPage,
+    InstancesCursorPage,
+    PostPerformanceQuery,
+    cursor_page_from_body,
+    instances_cursor_page_from_body,
+    metrics_asked_for,
+)
+
+
+@dataclass(slots=True)
+class Asked:
+    """A query that is under way, as far as it is still wanted, and what it costs."""
+
+    query: PostPerformanceQuery
+    tally: Tally = field(default_factory=Tally)
+
+
+class CursorPages:
+    """Whole answers from pages by cursor.
+
+    Args:
+        lists: where pages are asked for.
+        tell: told of pages, and of walks that are repeated.
+        looks_twice: says of a finished walk whether it is to be walked once more and compared.
+    """
+
+    def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
+        self._lists = lists
+        self._tell = tell
+        self._looks_twice = looks_twice
+
+    async def instances(self) -> tuple[str, ...]:
+        """All instances, in the order of the service; errors as of `LaterClient.walk`."""
+
+        async def fetch(cursor: str | None) -> InstancesCursorPage:
+            return await self._lists.get(
+                INSTANCES_PATH,
+                page_parameters(CURSOR, cursor),
+                revision=CURSOR,
+                question=Question("instances"),
+                read=instances_cursor_page_from_body,
+                tally=Tally(),
+            )
+
+        async def attempt() -> tuple[str, ...]:
+            ids: list[str] = []
+            cursors: list[str | None] = [None]
+            while True:
+                try:
+                    page = await fetch(cursors[-1])
+                except QueryRefused as error:
+                    if cursors[-1] is None:
+                        raise
+                    raise Misfit(f"its cursor was refused: {error}") from None
+                ids += page.data.instance_ids
+                if problem := repeated(ids):
+                    raise Misfit(problem)
+                if page.next_cursor is None:
+                    return tuple(ids)
+                if page.next_cursor in cursors:
+                    raise Misfit(f"page {len(cursors)} leads to one that was there already")
+                cursors.append(page.next_cursor)
+
+        return await until_it_adds_up("instances", attempt, tell=self._tell)
+
+    async def walk(self, asked: Asked, *, reach: Reach | None) -> Walk:
+        """The answer to what is asked, as far as `reach` wants it; errors as of `LaterClient.walk`."""
+
+        async def attempt() -> Walk:
+            nonlocal reach
+            trail = Trail(asked.query)
+            try:
+                await self._follow(trail, asked, reach=reach)
+                posts, bad_rows = trail.rows_until(asked.query.end_date)
+                if self._looks_twice():
+                    second = Trail(asked.query)
+                    await self._follow(second, asked, reach=None)
+                    check_second_look([*(post.key for post in posts), *(row.raw for row in bad_rows)], second.keys)
+            except Misfit:
+                if not trail.is_in_order:
+                    reach = None  # days are told apart by their order: such an answer has to be walked to its end
+                raise
+            return Walk(
+                query=asked.query,
+                posts=posts,
+                bad_rows=bad_rows,
+                total_items=len(posts) + len(bad_rows),
+                pages=trail.pages,
+                requests=asked.tally.requests,
+                retries=asked.tally.retries,
+            )
+
+        return await until_it_adds_up(describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
+
+    async def _follow(self, trail: Trail, asked: Asked, *, reach: Reach | None) -> None:
+        """Walks page by page, as far as the query is wanted.
+
+        Raises:
+            Misfit: what came is no whole answer.
+        """
+        query, cursor = asked.query, None
+        while True:
+            number = trail.pages + 1
+            try:
+                page = await self._page(query, cursor, number=number, tally=asked.tally)
+                if is_suspiciously_short(page):
+                    again = await self._page(query, cursor, number=number, tally=asked.tally)
+                    if not same_rows(page, again):
+                        raise Misfit(f"page {number} has other rows each time")
+            except QueryRefused as error:
+                if cursor is None:
+                    raise
+                raise Misfit(f"the cursor to page {number} was refused: {error}") from None
+            if problem := trail.add(page):
+                raise Misfit(problem)
+            if page.next_cursor is None:
+                await self._check_end(trail, page, query=query, tally=asked.tally)
+                return
+            if reach is not None and trail.latest is not None:
+                asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
+                if trail.latest.date() > asked.query.end_date:
+                    if not trail.is_in_order:
+                        raise Misfit("the posts are not in the order of their days")
+                    return
+            cursor = page.next_cursor
+
+    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: Tally) -> None:
+        if is_suspiciously_full(last):
+            page = await self._page(query, None, number=1, tally=tally, from_the_end=True)
+            if missed := set(keys_of([page])) - trail.keys:
+                raise Misfit(f"{len(missed)} rows at the end did not come, although the last page was full")
+
+    async def _page(
+        self,
+        query: PostPerformanceQuery,
+        cursor: str | None,
+        *,
+        number: int,
+        tally: Tally,
+        from_the_end: bool = False,
+    ) -> CursorPage:
+        try:
+            page = await self._lists.get(
+                POSTS_PERFORMANCE_PATH,
+                as_walked(query, Place(number, from_the_end), cursor=cursor).parameters(CURSOR),
+                revision=CURSOR,
+                question=question_of(query, page=number),
+                read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),
+                tally=tally,
+            )
+        except QueryRefused as error:
+            # The service tells by words alone what it is that it refuses; they decide no more than what is tried next.
+            if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
+                raise MetricsRefused(str(error), detail=error.detail) from None
+            raise
+        self._tell(PageFetched(number, None, rows=page.rows, total_items=None))
+        return page
