@@ -1,44 +1,25 @@
-"""The sandbox with faults: what servers, proxies and networks do to answers, done for real and on demand."""
+"""What servers, proxies and networks do to answers: each fault by its name, as a change of what is due."""
 
-import asyncio
 import gzip
 import math
-import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 from random import Random
-from typing import Any
 
-import msgspec
 import numpy as np
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
-from later_reporting_dagster.sandbox.answers import envelope, matching_rows, nested, rendered
-from later_reporting_dagster.sandbox.chances import checked_chances, drawn
-from later_reporting_dagster.sandbox.hostile import HostileRows
+from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision
+from later_reporting_dagster.sandbox.answers import envelope
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question
-from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem
-from later_reporting_dagster.sandbox.service import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.world import IntArray, World
+from later_reporting_dagster.sandbox.problems import invalid, problem
+from later_reporting_dagster.sandbox.served import Document, ServedPosts
 
-Document = dict[str, Any]
-
-FAULTS_HEADER = "X-Sandbox-Faults"
-"""With `off`, a request is answered by what is true now: the data as it is, hostile rows included, and no fault."""
-
-LATE_SHARE = 0.02  # of all posts, when posts are to arrive during a walk
-_CHUNK = b" " * 2**20
-_BEFORE_ANYTHING = -1
+BEFORE_ANYTHING = -1
 _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1></body></html>\n"
 
 
@@ -133,256 +114,6 @@ class RevisionFault:
 
 
 Fault = WireFault | PageFault | RevisionFault
-
-
-class FaultySandbox:
-    """The service over `world` with faults, as an ASGI application. It has to be the outermost one.
-
-    A request's fate hangs on the seed, on its method and URL, and on how often these were asked for: not on what runs
-    beside it. A fault that cannot be with a request, as a repeated page with the first, leaves it alone. Closing a
-    connection needs uvicorn.
-
-    Attributes:
-        injected: How many faults of each kind were injected.
-        altered: By the kind of hostile row, the true keys of the rows that were altered and served.
-
-    Args:
-        world: What there is to report.
-        faults: Probabilities by the names of `FAULTS`; together at most 1.
-        hostile: Shares of all rows by the names of `HOSTILE`; together at most 1.
-        seed: Another seed is another course of events.
-        settings: How bad the faults are.
-        options: How the service behaves otherwise.
-        clock: Seconds since the epoch.
-        sleep: Waits for latency and for slow answers.
-
-    Raises:
-        ValueError: a name or a probability is wrong, or the options are.
-    """
-
-    def __init__(
-        self,
-        world: World,
-        *,
-        faults: Mapping[str, float] | None = None,
-        hostile: Mapping[str, float] | None = None,
-        seed: int = 0,
-        settings: FaultSettings | None = None,
-        options: SandboxOptions | None = None,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._faults = checked_chances(faults or {}, known=FAULTS, what="fault")
-        self._seed = seed
-        self._settings = settings or FaultSettings()
-        self._options = options or SandboxOptions()
-        self._revision = self._options.revision
-        self._switches = 0
-        self._clock = clock
-        self._sleep = sleep
-        self._hostile = HostileRows(hostile or {}, seed=seed)
-        late_seed = seed if {"post-inserted", "post-exchanged"} & self._faults.keys() else None
-        self._posts = ServedPosts(world, alter=self._hostile, late_seed=late_seed)
-        self._app: ASGIApp = create_app(
-            world,
-            options=self._options,
-            clock=clock,
-            sleep=sleep,
-            answer=self._answer_page,
-            revision=lambda: self._revision,
-        )
-        self._times_asked: Counter[str] = Counter()
-        self._revoked: set[str] = set()
-        self.injected = Counter(dict.fromkeys(self._faults, 0))
-
-    @property
-    def altered(self) -> Mapping[str, set[tuple[str, int, int]]]:
-        """By the kind of hostile row, the true keys of the rows that were altered and served."""
-        return self._hostile.altered
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or does to it what it has drawn."""
-        headers = Headers(scope=scope)
-        authorization = headers.get("authorization", "")
-        if authorization in self._revoked:
-            scope = {**scope, "headers": list(scope["headers"])}
-            MutableHeaders(scope=scope)["authorization"] = "Bearer revoked"
-        path = scope["path"]
-        fault, random = self._drawn(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
-        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
-        if isinstance(fault, RevisionFault) and path != TOKEN_PATH:
-            self._switch(fault)
-        befallen = isinstance(fault, WireFault) and path in fault.routes
-        if not befallen and path != TOKEN_PATH:
-            await self._app(scope, receive, send)
-            return
-        if isinstance(fault, WireFault) and fault.refuses:
-            answer = Answer(200, {name.lower(): value for name, value in self._options.rate_limit_headers.items()})
-        else:
-            answer = await self._asked(scope, receive)
-        if isinstance(fault, WireFault) and befallen and answer.status == HTTPStatus.OK:
-            answer = fault.change(answer, Circumstances(random, self._settings, self._clock()))
-            self.injected[fault.name] += 1
-            if answer.revokes:
-                self._revoked.add(authorization)
-        await self._deliver(answer, receive, send)
-
-    def _drawn(self, scope: Scope) -> tuple[Fault | None, Random]:
-        asked = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
-        self._times_asked[asked] += 1
-        random = Random(f"{self._seed} {asked} {self._times_asked[asked]}")
-        name = drawn(self._faults, random)
-        return FAULTS[name] if name else None, random
-
-    def _switch(self, fault: RevisionFault) -> None:
-        if self._switches < self._settings.switches:
-            self._revision = next(each for each in REVISIONS.values() if each is not self._revision)
-            self._switches += 1
-            self.injected[fault.name] += 1
-
-    def _answer_page(self, question: Question, page: PageRequest) -> Document:
-        if (drawn_fault := _drawn_page_fault.get()) and page.revision in drawn_fault[0].revisions:
-            fault, random = drawn_fault
-            try:
-                answer = fault.change(AskedPage(self._posts, question, page, random, self._settings))
-            except Refusal:
-                self.injected[fault.name] += 1
-                raise
-            if answer is not None:
-                self.injected[fault.name] += 1
-                return answer
-        return self._posts.page(question, page)
-
-    async def _asked(self, scope: Scope, receive: Receive) -> Answer:
-        """The service's own answer."""
-        messages: list[Message] = []
-
-        async def keep(message: Message) -> None:
-            messages.append(message)
-
-        await self._app(scope, receive, keep)
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in messages[0]["headers"]}
-        headers.pop("content-length", None)
-        body = b"".join(message["body"] for message in messages[1:])
-        if scope["path"] == TOKEN_PATH and messages[0]["status"] == HTTPStatus.OK:
-            # Tokens of one second are equal: this one is good again.
-            self._revoked.discard(f"Bearer {msgspec.json.decode(body)['jwt']}")
-        return Answer(messages[0]["status"], headers, body)
-
-    async def _deliver(self, answer: Answer, receive: Receive, send: Send) -> None:
-        if answer.delay:
-            await self._wait(answer.delay, receive)
-        if answer.closes_at == _BEFORE_ANYTHING:
-            await _hang_up(receive, send)
-            return
-        headers = {**answer.headers} if answer.padding else {**answer.headers, "content-length": str(len(answer.body))}
-        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
-        if answer.closes_at is not None:
-            await send({"type": "http.response.body", "body": answer.body[: answer.closes_at], "more_body": True})
-            await _hang_up(receive, send)
-            return
-        body = answer.body
-        if answer.padding:
-            await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
-            for start in range(0, answer.padding, len(_CHUNK)):
-                chunk = _CHUNK[: answer.padding - start]
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            body = body[-1:]
-        await send({"type": "http.response.body", "body": body})
-
-    async def _wait(self, seconds: float, receive: Receive) -> None:
-        """Waits, but no longer than the client does, so that the sandbox can be ended."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._sleep(seconds), _disconnected(receive))]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-
-
-_drawn_page_fault: ContextVar[tuple[PageFault, Random] | None] = ContextVar("drawn page fault", default=None)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _hang_up(receive: Receive, send: Send) -> None:
-    """Closes the connection under an answer, for which ASGI has no word: uvicorn's `send` knows its transport."""
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if transport is None:
-        raise ConnectionError("this server does not let an application close a connection: use uvicorn, and no wrapper")
-    transport.close()
-    await _disconnected(receive)
-
-
-class ServedPosts:
-    """The posts as they are served now: some have not arrived yet, some have vanished, hostile ones are altered.
-
-    Args:
-        world: all posts, ever.
-        alter: makes of a row what is served.
-        late_seed: chooses posts that have not arrived yet; None: all have.
-    """
-
-    def __init__(
-        self, world: World, *, alter: Callable[[Document], Document | msgspec.Raw], late_seed: int | None = None
-    ) -> None:
-        self._world = world
-        self._alter = alter
-        self._ever = lru_cache(maxsize=32)(lambda question: matching_rows(world, question))
-        count = len(world.posts)
-        self._late = np.zeros(count, dtype=np.bool_)
-        if late_seed is not None:
-            self._late = np.random.default_rng(late_seed).random(count) < LATE_SHARE
-        self._vanished = np.zeros(count, dtype=np.bool_)
-        self._arrivals = self._departures = 0
-
-    def rows(self, question: Question) -> IntArray:
-        """Positions of all posts that answer the question now, in its order."""
-        ever = self._ever(question)
-        return ever[~(self._late[ever] | self._vanished[ever])]
-
-    def page(self, question: Question, page: PageRequest) -> Document:
-        """A page as it is due. What comes or goes meanwhile moves no place that a cursor leads to."""
-        if page.revision.has_totals:
-            return self.page_of(question, page, self.rows(question))
-        ever = self._ever(question)
-        places = np.flatnonzero(~(self._late[ever] | self._vanished[ever]))
-        places = places[places >= page.start]
-        here, after = places[: page.size], places[page.size :]
-        following = int(after[0]) if len(after) else len(ever)
-        return envelope(self._shown(question, ever[here]), page=page, total=len(ever), next_start=following)
-
-    def page_of(self, question: Question, page: PageRequest, rows: IntArray) -> Document:
-        """A page of `rows`."""
-        return envelope(self._shown(question, rows[page.rows]), page=page, total=len(rows))
-
-    def _shown(self, question: Question, rows: IntArray) -> list[Any]:
-        return [nested(self._alter(row), question) for row in rendered(self._world, question, rows)]
-
-    def days(self, rows: IntArray) -> IntArray:
-        """The days on which posts were published, as ordinals."""
-        return self._world.posts.day[rows]
-
-    def one_arrives(self, question: Question, *, random: Random, at_most: int) -> bool:
-        """Lets in a post that answers the question, if one is late and not so many have arrived already."""
-        ever = self._ever(question)
-        late = ever[self._late[ever]]
-        if not len(late) or self._arrivals >= at_most:
-            return False
-        self._late[random.choice(late.tolist())] = False
-        self._arrivals += 1
-        return True
-
-    def one_vanishes(self, question: Question, *, random: Random, at_most: int) -> bool:
-        """Takes away a post that answers the question for good, unless so many have vanished already."""
-        rows = self.rows(question)
-        if not len(rows) or self._departures >= at_most:
-            return False
-        self._vanished[random.choice(rows.tolist())] = True
-        self._departures += 1
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,7 +319,7 @@ FAULTS: Mapping[str, Fault] = {
         WireFault(
             "connection-closed",
             "the connection is closed before any byte of the answer",
-            lambda answer, _: replace(answer, closes_at=_BEFORE_ANYTHING),
+            lambda answer, _: replace(answer, closes_at=BEFORE_ANYTHING),
         ),
         WireFault(
             "body-cut",
