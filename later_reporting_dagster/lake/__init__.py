@@ -13,11 +13,11 @@ if TYPE_CHECKING:
         DayRead,
         Lake,
         NotReplaced,
-        QuarantinedRow,
         Review,
         Written,
         WrittenFile,
     )
+    from later_reporting_dagster.lake.quarantine import QuarantinedRow
     from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
     from later_reporting_dagster.lake.versions import KeptVersion
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("file", "lake", "schema", "storage", "versions")
+_NEEDING_ARROW = ("file", "lake", "quarantine", "schema", "storage", "versions")
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ from later_reporting_dagster.lake.partition import (
 )
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, not_as_written
 
 # With fewer days of a month and an instance, opening the month and looking at its days costs more than it saves.
 FEWEST_DAYS = 4
@@ -242,10 +242,7 @@ class CompactedMonths:
 
             def check(staged: bytes) -> None:
                 if _verified_days(staged) != days:
-                    raise LakeUnavailable(
-                        f"cannot write {self._storage.shown(path)}: what was staged does not read back as it was"
-                        " written, so nothing was replaced. Next step: check that disk or store, and run again"
-                    )
+                    raise not_as_written(self._storage.shown(path))
 
             self._storage.write(path, data, check=check)
         return outcome(days, data)

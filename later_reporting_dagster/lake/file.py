@@ -26,6 +26,11 @@ class PartitionDamaged(ValueError):  # noqa: N818 - named for what it is
     """A file of the lake is not what its reader was promised. Next step: materialize that partition again."""
 
 
+def damaged(shown: str, error: Exception) -> PartitionDamaged:
+    """What to raise of a file that cannot be read, named as people know it."""
+    return PartitionDamaged(f"{shown} is damaged: {error}. Next step: materialize this partition again")
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFacts:
     """What a partition's file says about itself. `facts` are those given when it was written, without prefix."""

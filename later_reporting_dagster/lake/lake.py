@@ -1,11 +1,10 @@
 """The lake: partitions that are replaced whole, verified before they are visible, and read with nothing inferred."""
 
 import hashlib
-import json
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
@@ -19,32 +18,30 @@ from later_reporting_dagster.lake.file import (
     StoredFacts,
     content_hash_of,
     content_hashes_of,
+    damaged,
     facts_of,
     from_parquet,
     is_faithful,
     stored_rows,
     to_parquet,
 )
+from later_reporting_dagster.lake.listing import by_day, directories_with
 from later_reporting_dagster.lake.partition import (
     FILE_NAME,
     Partition,
-    day_directory,
     month_of,
-    partition_directory,
-    partition_of,
     partition_path,
     table_path,
 )
+from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
+from later_reporting_dagster.lake.storage import LakeUnavailable, not_as_written, storage_at, without_credentials
 from later_reporting_dagster.lake.versions import KeptVersion, KeptVersions
 
 if TYPE_CHECKING:
     import pyarrow.dataset
 
-_QUARANTINE = "_quarantine"
-_QUARANTINE_FILE = "part-0.jsonl"
 # More days than these are found sooner by a listing of the whole table.
 _DAYS_LISTED_ONE_BY_ONE = 32
 
@@ -77,20 +74,6 @@ class WrittenFile:
     bytes: int
     content_hash: str
     changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedRow:
-    """A bad row as it was set aside.
-
-    `partition` is None when the row does not tell which one it belongs to; then it is one of `possible`, where known.
-    """
-
-    partition: Partition | None
-    reason: str
-    raw: str
-    query: str
-    possible: frozenset[Partition] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +117,7 @@ class Lake:
         self._shown = without_credentials(root)
         self._compacted = CompactedMonths(self._storage)
         self._versions = KeptVersions(self._storage)
+        self._quarantine = Quarantine(self._storage)
         self._keep_versions = keep_versions
         self._now = now
 
@@ -233,7 +217,7 @@ class Lake:
 
         def check(path: str, staged: bytes) -> None:
             if not is_faithful(staged, tables[due[path]], content_hash=content_hashes[path]):
-                raise self._not_as_written(path)
+                raise not_as_written(self._storage.shown(path))
 
         unkept = self._versions.keep(asset, replaced, now=self._now()) if replaced else {}
         files = {path: data for path, data in files.items() if due[path] not in unkept}
@@ -260,7 +244,7 @@ class Lake:
 
             def check(staged: bytes) -> None:
                 if not is_faithful(staged, table, content_hash=content_hash):
-                    raise self._not_as_written(path)
+                    raise not_as_written(self._storage.shown(path))
 
             self._storage.write(path, data, check=check)
         return Written(self._storage.shown(path), table.num_rows, len(data), content_hash, changed=changed)
@@ -282,13 +266,8 @@ class Lake:
         """
         path = f"{asset}/{name}"
         changed = self._storage.read(path) != data
-
-        def check(staged: bytes) -> None:
-            if staged != data:
-                raise self._not_as_written(path)
-
         if changed:
-            self._storage.write(path, data, check=check)
+            self._storage.write(path, data)
         return WrittenFile(self._storage.shown(path), len(data), hashlib.sha256(data).hexdigest(), changed)
 
     def versions(self, asset: str, partition: Partition) -> list[KeptVersion]:
@@ -323,12 +302,7 @@ class Lake:
                 kept = {} if current is None else {partition: (content_hash_of(stored_rows(current)), current)}
                 for error in self._versions.keep(asset, kept, now=self._now()).values():
                     raise error
-
-            def check(staged: bytes) -> None:
-                if staged != data:
-                    raise self._not_as_written(path)
-
-            self._storage.write(path, data, check=check)
+            self._storage.write(path, data)
             if self._keep_versions:
                 with suppress(LakeUnavailable):
                     self._versions.prune(asset, [partition], keep=self._keep_versions)
@@ -397,8 +371,12 @@ class Lake:
 
     def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """The partitions that exist, sorted; of `days` only, when given. What is not a partition's file is ignored."""
-        found = [partition for _, partition in self._found(asset, FILE_NAME, days=days) if partition is not None]
-        return sorted(found, key=_by_day)
+        found = [
+            partition
+            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=days)
+            if partition is not None
+        ]
+        return sorted(found, key=by_day)
 
     def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
         """Those of `partitions` that exist, sorted."""
@@ -417,7 +395,7 @@ class Lake:
         try:
             return self._facts(path)
         except PartitionDamaged as error:
-            raise self._damaged(path, error) from error
+            raise damaged(self._storage.shown(path), error) from error
 
     def url(self, asset: str, partition: Partition) -> str:
         """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""
@@ -456,7 +434,7 @@ class Lake:
         Returns:
             Where they lie; None when there are none.
         """
-        return self._set_aside(partition_directory(asset, partition), bad_rows, query=query)
+        return self._quarantine.set_aside(asset, partition, bad_rows, query=query)
 
     def quarantine_query(
         self, asset: str, bad_rows: Sequence[BadRow], *, query: str, possible: Collection[Partition] = ()
@@ -465,11 +443,7 @@ class Lake:
 
         `possible` are the partitions that they may belong to.
         """
-        digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
-        days: dict[str, list[str]] = {}
-        for partition in sorted(possible, key=_by_day):
-            days.setdefault(partition.day.isoformat(), []).append(partition.instance_id or "")
-        return self._set_aside(f"{asset}/query={digest[:32]}", bad_rows, query=query, possible=days)
+        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, possible=possible)
 
     def quarantined(self, asset: str, *, days: Iterable[date] | None = None) -> list[QuarantinedRow]:
         """The rows set aside, by partition; with `days`, those of these days and those that tell no partition.
@@ -477,27 +451,7 @@ class Lake:
         Raises:
             PartitionDamaged: a quarantine file is not what `quarantine` writes.
         """
-        found = list(self._found(f"{_QUARANTINE}/{asset}", _QUARANTINE_FILE, days=days))
-        if days is not None:
-            found += [
-                (directory, None)
-                for directory, partition in self._found(f"{_QUARANTINE}/{asset}", _QUARANTINE_FILE)
-                if partition is None
-            ]
-
-        def rows(place: tuple[str, Partition | None]) -> list[QuarantinedRow]:
-            directory, partition = place
-            path = f"{directory}/{_QUARANTINE_FILE}"
-            try:
-                lines = [json.loads(line) for line in (self._storage.read(path) or b"").splitlines()]
-                possible = _partitions_in(lines.pop(0)["possible"]) if lines and "possible" in lines[0] else frozenset()
-                return [
-                    QuarantinedRow(partition, line["reason"], line["raw"], line["query"], possible) for line in lines
-                ]
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise self._damaged(path, error) from error
-
-        return list(chain.from_iterable(side_by_side(rows, sorted(found, key=lambda place: place[0]))))
+        return self._quarantine.rows(asset, days=days)
 
     def check_writable(self) -> None:
         """Writes a file below the root, reads it back and removes it.
@@ -506,7 +460,7 @@ class Lake:
             LakeUnavailable: one of these failed; the message says why and what to do.
         """
         path, data = f".check-{secrets.token_hex(8)}", b"later-reporting"
-        self._storage.write(path, data, check=_nothing_to_check)
+        self._storage.write(path, data)
         try:
             if self._storage.read(path) != data:
                 raise LakeUnavailable(f"{self._shown} does not give back what is written: check that disk or store")
@@ -523,7 +477,7 @@ class Lake:
         try:
             return from_parquet(data, schema=schema)
         except PartitionDamaged as error:
-            raise self._damaged(path, error) from error
+            raise damaged(self._storage.shown(path), error) from error
 
     def _read_neighbours(self, asset: str, days: Iterable[date], *, schema: pa.Schema) -> Iterator[DayRead]:
         listed = side_by_side(lambda day: (day, self._listed(asset, day)), days)
@@ -561,62 +515,3 @@ class Lake:
     def _facts(self, path: str) -> StoredFacts | None:
         data = self._storage.read(path)
         return None if data is None else facts_of(data)
-
-    def _set_aside(
-        self,
-        directory: str,
-        bad_rows: Sequence[BadRow],
-        *,
-        query: str,
-        possible: Mapping[str, Sequence[str]] | None = None,
-    ) -> str | None:
-        path = f"{_QUARANTINE}/{directory}/{_QUARANTINE_FILE}"
-        if not bad_rows:
-            self._storage.remove(path)
-            return None
-        # What holds of all rows is said once, in a line before them.
-        lines = [json.dumps({"possible": possible})] if possible else []
-        lines += [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
-        data = "".join(f"{line}\n" for line in lines).encode()
-
-        def check(staged: bytes) -> None:
-            if staged != data:
-                raise self._not_as_written(path)
-
-        self._storage.write(path, data, check=check)
-        return self._storage.shown(path)
-
-    def _found(
-        self, under: str, name: str, *, days: Iterable[date] | None = None
-    ) -> Iterator[tuple[str, Partition | None]]:
-        """Directories below `under` that hold a file `name`, each with its partition where it is one."""
-        places = [under] if days is None else [day_directory(under, day) for day in sorted(set(days))]
-        for path in chain.from_iterable(side_by_side(self._storage.files, places)):
-            directory, _, file = path.rpartition("/")
-            if file == name:
-                yield directory, partition_of(directory.removeprefix(f"{under}/"))
-
-    def _not_as_written(self, path: str) -> LakeUnavailable:
-        return LakeUnavailable(
-            f"cannot write {self._storage.shown(path)}: what was staged does not read back as it was written,"
-            " so nothing was replaced. Next step: check that disk or store, and run again"
-        )
-
-    def _damaged(self, path: str, error: Exception) -> PartitionDamaged:
-        return PartitionDamaged(
-            f"{self._storage.shown(path)} is damaged: {error}. Next step: materialize this partition again"
-        )
-
-
-def _nothing_to_check(_staged: bytes) -> None:
-    """The file is read back after it is in place."""
-
-
-def _by_day(partition: Partition) -> tuple[date, str]:
-    return partition.day, partition.instance_id or ""
-
-
-def _partitions_in(days: Mapping[str, Sequence[str]]) -> frozenset[Partition]:
-    return frozenset(
-        Partition(date.fromisoformat(day), instance_id) for day, instances in days.items() for instance_id in instances
-    )

@@ -79,11 +79,14 @@ class Storage(Protocol):
     def read(self, path: str) -> bytes | None:
         """The whole file; None when there is none."""
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
-        """Replaces the whole file at once. `check` sees the staged bytes first; what it raises leaves all as it was."""
+    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
+        """Replaces the whole file at once.
+
+        `check` sees the staged bytes first; what it raises leaves all as it was. Without, they have to be `data`.
+        """
 
     def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
     ) -> dict[str, LakeUnavailable]:
         """As `write` of each file, at less cost for some dozens. What was not written is told by path, with why."""
 
@@ -122,6 +125,14 @@ def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
     if isinstance(filesystem, fsspec.get_filesystem_class("file")):
         return _LocalStorage(Path(path))
     return _FsspecStorage(filesystem, path, root=root, options=options)
+
+
+def not_as_written(shown: str) -> LakeUnavailable:
+    """What to raise of a staged file that does not read back as it was written."""
+    return LakeUnavailable(
+        f"cannot write {shown}: what was staged does not read back as it was written, so nothing was replaced."
+        " Next step: check that disk or store, and run again"
+    )
 
 
 def without_credentials(root: str) -> str:
@@ -164,13 +175,15 @@ class _LocalStorage:
             except FileNotFoundError:
                 return None
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
-        for error in self.write_all({path: data}, check=lambda _, staged: check(staged)).values():
+    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
+        check_all = None if check is None else lambda _path, staged: check(staged)
+        for error in self.write_all({path: data}, check=check_all).values():
             raise error
 
     def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
     ) -> dict[str, LakeUnavailable]:
+        check = check or partial(_must_be, files, self.shown)
         # When this returns, the files outlive a loss of power. They go step by step together: to sync many files costs
         # a disk little more than to sync one, and each directory has to be synced but once.
         failed: dict[str, LakeUnavailable] = {}
@@ -320,7 +333,8 @@ class _FsspecStorage:
             except FileNotFoundError:
                 return None
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
+    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
+        check = check or partial(_must_be, {path: data}, self.shown, path)
         target = self.full_path(path)
         with self._explained("write", path):
             if self._puts_are_atomic:
@@ -344,11 +358,11 @@ class _FsspecStorage:
                 raise
 
     def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None]
+        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
     ) -> dict[str, LakeUnavailable]:
         def failure(path: str) -> LakeUnavailable | None:
             try:
-                self.write(path, files[path], check=partial(check, path))
+                self.write(path, files[path], check=check and partial(check, path))
             except LakeUnavailable as error:
                 return error
             return None
@@ -463,6 +477,11 @@ class _Stage:
             self._file.close()
         with suppress(OSError):
             self._path.unlink()
+
+
+def _must_be(files: Mapping[str, bytes], shown: Callable[[str], str], path: str, staged: bytes) -> None:
+    if staged != files[path]:
+        raise not_as_written(shown(path))
 
 
 def _stage_name() -> str:

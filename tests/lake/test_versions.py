@@ -223,7 +223,7 @@ def test_a_version_that_a_disk_lost_a_part_of_is_not_kept_and_nothing_is_replace
     name = f"20240311T060000.000000Z-{content_hash_of(rows(1))[:12]}.parquet"
     place = tmp_path / "_versions/posts/date=2024-01-03/instance_id=instance_000" / name
     assert str(outcome) == (
-        f"cannot write {place}: it does not read back as it was written, so nothing was replaced."
+        f"cannot write {place}: what was staged does not read back as it was written, so nothing was replaced."
         " Next step: check that disk or store, and run again"
     )
     assert files_of(tmp_path) == before
