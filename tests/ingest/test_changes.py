@@ -49,6 +49,22 @@ def test_another_value_of_whatever_column_is_a_restatement(before: dict[str, Any
     assert (found.added, found.removed, found.restated) == (0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "restated"),
+    [
+        ('{"likes":5}', None, 0),
+        ('{"likes":5}', '{"likes":6}', 0),
+        ('{"audience":1,"likes":5}', '{"audience":1}', 0),
+        ('{"audience":1,"likes":5}', '{"audience":2}', 1),
+    ],
+)
+def test_a_metric_that_lies_among_unknown_fields_is_not_asked_for_and_restates_nothing(
+    before: str, after: str | None, restated: int
+) -> None:
+    found = changes_between(posts({"post_id": 1, "extra": before}), posts({"post_id": 1, "extra": after}))
+    assert found.restated == restated
+
+
 def test_a_row_with_several_other_values_is_one_restated_row() -> None:
     old = posts({"post_id": 1, "impressions": 1, "cpm": 1.0}, {"post_id": 2})
     new = posts({"post_id": 1, "impressions": 2, "cpm": None}, {"post_id": 3})

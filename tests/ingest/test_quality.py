@@ -122,6 +122,7 @@ SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "c
         ({"cpe": 0.26}, "cpe"),
         ({"cpm": 37.0}, "cpe"),
         ({"cpe": 0.0}, "cpe"),
+        ({"engagements": 1, "impressions": 10, "engagement_rate": 10.0, "cpe": 1.5, "cpm": 100.0}, "cpe"),
         *(({name: None}, None) for name in ("engagements", "impressions")),
         ({"engagement_rate": None}, None),
         ({"cpe": None, "cpm": 999.0}, None),
@@ -164,6 +165,7 @@ def test_the_share_of_nulls_counts_no_zero(rows: list[dict[str, Any]]) -> None:
         ([{"content_type": "instagram_reel", "platform": "instagram"}, {}], {}),
         ([{"extra": '{"shares":1,"saves":null}'}, {"extra": '{"shares":2}'}, {}], {"shares": 2, "saves": 1}),
         ([{"extra": '{"creatorProfile":{"verified":true}}'}], {"creatorProfile.verified": 1}),
+        ([{"extra": '{"audience":{"age":30},"creatorProfile":5}'}], {"audience": 1, "creatorProfile": 1}),
         (
             [{"content_type": "billboard"}, {}, {"platform": "tiktok", "content_type": "tiktok"}],
             {"contentType=billboard": 1},

@@ -75,6 +75,12 @@ def test_a_row_whose_key_lies_there_already_replaces_nothing(lake: Lake, tmp_pat
     assert files(tmp_path) == before
 
 
+def test_what_joins_a_partition_is_told_from_what_lies_there_already(lake: Lake) -> None:
+    lake.quarantine(PUBLISHED.asset, CELL, set_aside([row(1), row(2), row(3)]), query="q")
+    (found,) = replayed(lake)
+    assert (found.merged, found.already_there, found.still_bad) == (2, 1, 0)
+
+
 def test_what_stays_bad_touches_no_byte(lake: Lake, tmp_path: Path) -> None:
     lake.quarantine(PUBLISHED.asset, CELL, set_aside([None], "a post is an object, not null"), query="q")
     before = files(tmp_path)
