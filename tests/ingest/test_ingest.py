@@ -574,6 +574,7 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
     assert {each: landed.bad_rows for each, landed in spoilt_result.landed.items() if landed.bad_rows} == {partition: 1}
     (quarantined,) = lake.quarantined(source.asset)
     assert quarantined.partition == partition
+    assert "startDate=2024-" in quarantined.query
     assert "impressions" in quarantined.reason
     raw = json.loads(quarantined.raw)
     assert raw | raw.pop("metrics", {}) == {**bad, "impressions": "many"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -16,6 +17,17 @@ def test_outcomes_come_in_order() -> None:
             await asyncio.to_thread(deliver, number)
 
     assert list(stream(start)) == list(range(3 * WAITING_OUTCOMES))
+
+
+def test_who_takes_his_time_gets_all_of_them() -> None:
+    async def start(deliver: Callable[[int], None]) -> None:
+        for number in range(2 * WAITING_OUTCOMES):
+            await asyncio.to_thread(deliver, number)
+
+    outcomes = stream(start)
+    taken = [next(outcomes)]
+    time.sleep(0.5)  # longer than a delivery waits before it looks whether anybody is there
+    assert [*taken, *outcomes] == list(range(2 * WAITING_OUTCOMES))
 
 
 def test_an_outcome_is_there_before_the_next_one_is_made() -> None:
