@@ -177,6 +177,7 @@ def test_a_walk_that_does_not_add_up_twice_gives_no_row(service, by_cursor, july
     with pytest.raises(WalkInconsistent, match=problem_text) as raised:
         walk(by_cursor(), july)
     assert "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b'" in str(raised.value)
+    assert str(raised.value).endswith(" try later, or ask for fewer days or instances at once.")
     assert len(kinds(events, WalkRepeated)) == 1
 
 

@@ -64,12 +64,24 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"client/address\.py _can_be_looked_up", "idna|strip"),
     Judgement("the same", r"client/auth\.py .*async_auth_flow", "self._token = None"),
     Judgement("the same", r"client/exchange\.py _token_in", 'token = ""'),
-    Judgement("the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__aexit__"),
-    Judgement(
-        "the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__init__", "follow_redirects|trust_env"
-    ),
-    Judgement("the same", r"client/client\.py LaterClient\.(_all_pages|instances)", "both_ends"),
-    Judgement("the same", r"client/(client|exchange)\.py (LaterClient|Exchange)\._quotable", "self._auth.secret or"),
+    Judgement("the same", r"client/(client|exchange)\.py .*__aexit__"),
+    Judgement("the same", r"client/exchange\.py Exchange\.__init__", "follow_redirects|trust_env"),
+    Judgement("the same", r"client/numbered\.py .*", "both_ends=False"),
+    Judgement("the same", r"client/(numbered|cursors)\.py .*\.instances", "revision=(PAGED|CURSOR)"),
+    Judgement("the same", r"client/cursors\.py CursorPages\._check_end", "number=1"),
+    Judgement("the same", r"client/(address|memory)\.py .*", "(?i)ascii"),
+    Judgement("the same", r"client/address\.py checked_base_url", r"url\.path in"),
+    Judgement("the same", r"client/exchange\.py .*", '"(POST|GET)"', '"(post|get)"'),
+    Judgement("the same", r"client/exchange\.py Exchange\._attempt", "status == 429 and"),
+    Judgement("the same", r"client/limiter\.py RateLimiter\.__init__", "_learned"),
+    Judgement("the same", r"client/(errors\.py QueryRefused\.__init__|answers\.py error_in)", "status|detail"),
+    Judgement("words", r"client/(client|numbered)\.py .*\.instances", '"instances"'),
+    Judgement("speed", r"client/limiter\.py RateLimiter\._change", "poll_interval"),
+    Judgement("the edge", r"client/(limiter|retry|client)\.py .*", r"itemsize|not_before|60\)|timeout_seconds"),
+    Judgement("not tested", r"client/limiter\.py RateLimiter\.(acquire|_reserve)", r"left = slot|to_thread"),
+    Judgement("not tested", r"client/exchange\.py Exchange\.__init__", "token=credentials"),
+    Judgement("elsewhere", r"(client|ingest)/.*", r"astimezone\(UTC\)"),
+    Judgement("the same", r"client/exchange\.py Exchange\._quotable", "self._auth.secret or"),
     Judgement("the same", r"client/limiter\.py RateLimiter\._reserve", r"slot = 0\.0"),
     Judgement("the same", r"(client|lake)/.*", r"hexdigest\(\)|token_hex"),
     Judgement("the same", r"client/retry\.py .*", r"0\), 60\)"),
@@ -83,7 +95,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"lake/storage\.py .*", r'partition\("-"\)|detail=False|lstrip\("/"\)|rstrip\(.*/'),
     Judgement("the same", r"rollups/organic_paid\.py _used|rollups/sums\.py _counts", "strict|= None"),
     Judgement("speed", ".*", r"ThreadPoolExecutor\(|pre_buffer|use_threads|_ROWS_WORTH_A_CHUNK|_PIECE|counted="),
-    Judgement("speed", r"client/(client|exchange)\.py (LaterClient|Exchange)\.__init__", "concurrency|limits="),
+    Judgement("speed", r"client/(client|exchange)\.py .*__init__", "concurrency|limits="),
     Judgement("speed", r"ingest/plan\.py _merged", "MERGED_AT_MOST|best = min"),
     Judgement("speed", r"ingest/(ingest|landing)\.py .*", r"known_rows|parts_for|parts=parts|len\(plan\("),
     Judgement("elsewhere", r"ingest/ingest\.py _rows_in_the_lake"),
@@ -98,7 +110,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the edge", r"ingest/ingest\.py .*_note_failure", "INSTANCES_OF_AN_OUTAGE"),
     Judgement("not tested", r"ingest/stream\.py stream", "daemon|is_alive"),
     Judgement("the same", r"lake/partition\.py encode_instance_id", "%5F"),
-    Judgement("not tested", r"client/(client|exchange)\.py (LaterClient|Exchange)\._attempt", "now=self._clock"),
+    Judgement("not tested", r"client/exchange\.py Exchange\._attempt", "now=self._clock"),
     Judgement("not tested", r"ingest/landing\.py .*_clear_homeless", r"suppress|possible=possible\) for row"),
     Judgement(
         "elsewhere", r"ingest/(ingest|landing)\.py .*", r"_clear_homeless\(|check_bad_rows\(|_ask_in_parts\(|_fail\("
@@ -111,7 +123,6 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"lake/columns\.py _metric", "True", "None"),
     Judgement("other systems", r"client/limiter\.py .*", "O_BINARY|LOCALAPPDATA"),
     Judgement("other systems", r"lake/storage\.py .*", r"mkdir\(exist_ok|suppress\(OSError\)|flock"),
-    Judgement("elsewhere", r"ingest/(ingest|replay)\.py .*", r"astimezone\(UTC\)"),
 )
 
 
