@@ -1,4 +1,4 @@
-"""Walks all pages again when they do not add up, and looks at some answers twice."""
+"""Walks all pages again when they do not add up, or when a second look at them shows other rows."""
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -20,7 +20,7 @@ class Misfit(Exception):  # noqa: N818 - named for what it is
 
 
 async def until_it_adds_up(
-    what: str,
+    what: Callable[[], str],
     attempt: Callable[[], Awaitable[_Result]],
     *,
     tell: Callable[[ClientEvent], None],
@@ -29,7 +29,7 @@ async def until_it_adds_up(
     """What an attempt gives, the second where the first is no whole answer.
 
     Args:
-        what: is asked, for messages.
+        what: says what is asked, for messages: a walk may have cut it meanwhile.
         attempt: walks all pages, and raises `Misfit` when they do not add up.
         tell: told of the repetition.
         advice: what to do when they never do.
@@ -40,14 +40,14 @@ async def until_it_adds_up(
     problem: str | None = None
     for _ in range(WALKS):
         if problem is not None:
-            logger.info("%s: %s; all pages again", what, problem)
+            logger.info("%s: %s; all pages again", what(), problem)
             tell(WalkRepeated(problem))
         try:
             return await attempt()
         except Misfit as misfit:
             problem = str(misfit)
     raise WalkInconsistent(
-        f"{what}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. {advice}"
+        f"{what()}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. {advice}"
     )
 
 

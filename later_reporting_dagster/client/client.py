@@ -53,9 +53,10 @@ class LaterClient:
         limiter: turns for every single request, retries and token requests included.
         revision: the revision of the API that the service speaks; None to ask it, and to notice when that changes.
         memory: what is known of it, so that it is not asked each time.
-        second_looks: the share of finished walks in a revision, 0 to 1, that are walked once more to be compared:
-            the only thing that tells rows which a service without totals leaves out now and then, or which slip to
-            another page while as many arrive as vanish. Each doubles a walk's requests.
+        second_looks: by revision the share, 0 to 1, of finished walks that are walked once more to see whether the same
+            rows come; by number, of those of several pages. It is the only thing that tells rows which a service
+            without totals leaves out now and then, or which slip to another page while as many arrive as vanish. Each
+            doubles a walk's requests. A revision that it does not name has none.
         concurrency: requests in flight at once.
         timeout_seconds: for connecting, for each silence of the service, and for a whole body.
         retry: how often and how long.

@@ -40,7 +40,7 @@ class CursorPages:
     Args:
         lists: where pages are asked for.
         tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk whether it is to be walked once more and compared.
+        looks_twice: says of a finished walk whether it is to be walked once more, to see whether the same rows come.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -80,7 +80,7 @@ class CursorPages:
                     raise Misfit(f"page {len(cursors)} leads to one that was there already")
                 cursors.append(page.next_cursor)
 
-        return await until_it_adds_up("instances", attempt, tell=self._tell)
+        return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 
     async def walk(self, asked: Asked, *, reach: Reach | None) -> Walk:
         """The answer to what is asked, as far as `reach` wants it; errors as of `LaterClient.walk`."""
@@ -109,7 +109,7 @@ class CursorPages:
                 retries=asked.tally.retries,
             )
 
-        return await until_it_adds_up(describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
+        return await until_it_adds_up(lambda: describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
 
     async def _follow(self, trail: Trail, asked: Asked, *, reach: Reach | None) -> None:
         """Walks page by page, as far as the query is wanted.
@@ -161,7 +161,8 @@ class CursorPages:
         try:
             page = await self._lists.get(
                 POSTS_PERFORMANCE_PATH,
-                as_walked(query, Place(number, from_the_end), cursor=cursor).parameters(CURSOR),
+                # By cursor a page has no number, which would be refused beyond 500.
+                as_walked(query, Place(1, from_the_end), cursor=cursor).parameters(CURSOR),
                 revision=CURSOR,
                 question=question_of(query, page=number),
                 read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),

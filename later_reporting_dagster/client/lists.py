@@ -1,6 +1,7 @@
 """The lists of the API in the revision that the service speaks, which is asked once and noticed when it changes."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,6 +24,8 @@ from later_reporting_dagster.contract import (
     instances_cursor_page_from_body,
     instances_page_from_body,
 )
+
+logger = logging.getLogger(__name__)
 
 # A service that changes its revision more often within one walk has none.
 REVISIONS_OF_A_WALK = 4
@@ -170,7 +173,9 @@ class Lists:
             return
         self._memory.keep(revision)
         if before is not None:
-            self._tell(RevisionChanged(before.name, revision.name))
+            changed = RevisionChanged(before.name, revision.name)
+            logger.info("%s", changed)
+            self._tell(changed)
 
 
 class RevisionLeft(Exception):  # noqa: N818 - named for what it is

@@ -56,7 +56,8 @@ class NumberedPages:
     Args:
         lists: where pages are asked for.
         tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk of several pages whether it is to be walked once more and compared.
+        looks_twice: says of a finished walk of several pages whether it is to be walked once more, to see whether the
+            same rows come.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -83,7 +84,7 @@ class NumberedPages:
                 raise Misfit(problem)
             return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
 
-        return await until_it_adds_up("instances", attempt, tell=self._tell)
+        return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 
     async def walk(self, query: PostPerformanceQuery, *, tally: Tally, most_posts: int | None) -> Walk:
         """The whole answer to a query; arguments and errors as of `LaterClient.walk`."""
@@ -103,17 +104,18 @@ class NumberedPages:
             self._tell(PageFetched(place.number, pages, rows=page.rows, total_items=total_items))
             return page
 
-        async def both_ends() -> tuple[list[Page], list[Page]]:
+        async def look() -> tuple[list[Page], list[Page]]:
             pages, from_the_end = await _all_pages(describe(query), fetch, both_ends=True, most_items=most_posts)
             if problem := problem_of(query, pages, from_the_end):
                 raise Misfit(problem)
             return pages, from_the_end
 
         async def attempt() -> Walk:
-            pages, from_the_end = await both_ends()
+            pages, from_the_end = await look()
             # A single page is of one moment: nothing slips from it to another.
             if len(pages) > 1 and self._looks_twice():
-                check_second_look(keys_of([*pages, *from_the_end]), keys_of(sum(await both_ends(), [])))
+                again, again_from_the_end = await look()
+                check_second_look(keys_of([*pages, *from_the_end]), keys_of([*again, *again_from_the_end]))
             posts, bad_rows = without_overlap(pages, from_the_end)
             return Walk(
                 query=query,
@@ -125,7 +127,7 @@ class NumberedPages:
                 retries=tally.retries,
             )
 
-        return await until_it_adds_up(describe(query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
+        return await until_it_adds_up(lambda: describe(query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
 
 
 async def _all_pages(

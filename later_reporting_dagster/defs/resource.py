@@ -83,8 +83,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     second_look_percent: int | None = Field(
         default=None,
-        description="How many of 100 answers are fetched twice and compared; each costs its requests. Not set: 1 of"
-        " those without totals, none of the others.",
+        description="How many of 100 answers are fetched twice, to see whether the same rows come; with totals, of"
+        " those of several pages. Each costs its requests. Not set: 1 without totals, none with them.",
     )
     shrink_limit_percent: int = Field(
         default=50,

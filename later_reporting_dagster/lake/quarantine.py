@@ -37,7 +37,7 @@ class QuarantinedRow:
 
 
 class Quarantine:
-    """The bad rows of a lake; arguments and errors as of its methods of like names."""
+    """The bad rows of a lake, for `Lake.quarantine`, `Lake.quarantine_query` and `Lake.quarantined`: see these."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage

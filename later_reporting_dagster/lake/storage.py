@@ -1,6 +1,7 @@
 """Whole files on a local disk or any fsspec filesystem, replaced so that a reader sees the old one or the new one.
 
-Nothing here knows what is in a file: the lake decides that, and says by `check` whether what was staged may be shown.
+Nothing here knows what is in a file: the lake decides that, and may say by `check` whether what was staged may be
+shown. Without, it has to be what was given, byte by byte.
 """
 
 import errno
@@ -82,7 +83,8 @@ class Storage(Protocol):
     def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
         """Replaces the whole file at once.
 
-        `check` sees the staged bytes first; what it raises leaves all as it was. Without, they have to be `data`.
+        `check` sees the staged bytes first; what it raises leaves all as it was. Without, they have to be `data`. Where
+        a put is atomic nothing is staged, and these are the bytes that are about to be put.
         """
 
     def write_all(

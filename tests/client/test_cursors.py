@@ -130,6 +130,12 @@ def test_what_is_bad_comes_apart_as_numbered_pages_have_it(service, by_cursor, j
     assert '"impressions":0.5' in bad.raw
 
 
+def test_cursors_lead_on_where_numbers_end(service, by_cursor, july):
+    service.posts = [post(number, post_date=JULY + timedelta(seconds=number)) for number in range(50_050)]
+    walked = walk(by_cursor(), july)
+    assert (len(walked.posts), walked.pages) == (50_050, 501)
+
+
 def test_a_full_last_page_costs_a_look_from_the_other_end(service, by_cursor, july):
     service.posts = THREE_PAGES[:200]
     walked = walk(by_cursor(), july)
@@ -270,6 +276,13 @@ def test_a_walk_goes_on_while_the_last_day_may_have_more(service, by_cursor, jul
     service.posts = DAYS
     walked = walk(by_cursor(), july, reach=until(date(2024, 7, 7)))  # of which page 1 has a part
     assert [each.post_id for each in walked.posts] == list(range(112))
+
+
+def test_a_walk_that_was_cut_and_fails_names_the_days_until_there(service, by_cursor, july):
+    service.posts = DAYS
+    service.faults.extend([None, EXPIRED] * 2)
+    with pytest.raises(WalkInconsistent, match="^posts of 2024-07-01 to 2024-07-10 "):
+        walk(by_cursor(), july, reach=until(date(2024, 7, 10)))
 
 
 def test_a_walk_that_starts_again_is_cut_too(service, by_cursor, july):

@@ -111,7 +111,9 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"ingest/plan\.py plan", "page_size=MAXIMUM_PAGE_SIZE"),
     Judgement("the same", r"lake/file\.py .*", r'b""|starts = characters|_CONTENT_HASH, ""'),
     Judgement(
-        "the same", r"lake/lake\.py Lake\.(write_all|quarantined|dataset)", r"replaced\.pop|sorted\(found|null_fallback"
+        "the same",
+        r"lake/(lake\.py Lake\.(write_all|dataset)|quarantine\.py Quarantine\.rows)",
+        r"replaced\.pop|sorted\(found|null_fallback",
     ),
     Judgement("the same", r"lake/partition\.py .*", r'unquote\(key, errors="strict"'),
     Judgement("the same", r"lake/storage\.py .*", r'partition\("-"\)|detail=False|lstrip\("/"\)|rstrip\(.*/'),

@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import CURSOR, PAGED, Revision
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
 from later_reporting_dagster.sandbox.faults import WireFault
 from tests.reliability.__main__ import COLUMNS, failures
-from tests.reliability.trial import Trials
+from tests.reliability.trial import TOLD_BY_A_SECOND_LOOK, Trials
 from tests.reliability.truth import Differences, Row, as_stored, can_be_true, differences
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -42,6 +42,11 @@ def trials_by_cursor() -> Trials:
 def test_a_fault_costs_no_row(trials: Trials, name: str) -> None:
     trial = trials.of_fault(name, share=SHARES.get(name, SHARE), seed=1)
     assert failures(name, trial) == []
+
+
+def test_what_no_count_can_show_is_missed_until_the_next_fetch_at_most(trials: Trials) -> None:
+    trial = trials.of_fault(TOLD_BY_A_SECOND_LOOK, share=0.4, seed=1, second_looks=0.0)
+    assert failures(TOLD_BY_A_SECOND_LOOK, trial, may_miss=True) == []
 
 
 @pytest.mark.parametrize(

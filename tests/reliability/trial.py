@@ -44,7 +44,7 @@ DAYS = [date(2024, 2, 27), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1
 CELLS: list[Cell] = [(asset, Partition(day, name)) for asset in DATE_BASES for day in DAYS for name in INSTANCE_IDS]
 WORLD_CHANGES = ("post-inserted", "post-removed", "post-exchanged")
 TOLD_BY_A_SECOND_LOOK = "post-exchanged"
-"""The fault that no count can show: a post vanishes and another arrives between two pages."""
+"""The fault that no count of numbered pages can show: a post vanishes and another arrives between two of them."""
 
 TIMEOUT_SECONDS = 1.0
 # A window so short that waiting one out after a 429 takes no time.
@@ -120,7 +120,7 @@ class Trials:
         `second_looks` is the share of walks that are looked at twice: of all with the fault that needs it, else none.
         """
         if second_looks is None:
-            second_looks = float(name == TOLD_BY_A_SECOND_LOOK)
+            second_looks = float(name == TOLD_BY_A_SECOND_LOOK and self._options.revision is PAGED)
         with self._service({name: share}, {}, seed=seed) as (app, calmed, base_url):
             changes = name in WORLD_CHANGES
             before = self._truth(base_url) if changes else self._ever
