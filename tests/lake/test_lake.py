@@ -167,25 +167,25 @@ def test_days_are_read_one_after_the_other_with_their_partitions_apart(lake: Lak
 def test_what_cannot_be_read_is_told_with_its_day_and_stops_no_other(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     days = [date(2024, 1, number) for number in range(1, 5)]
-    for day in days[:3]:
+    for day in (days[0], days[1], days[3]):
         for instance_id in ("a", "b"):
             lake.write("posts", Partition(day, instance_id), rows(2))
     Path(lake.url("posts", Partition(days[1], "a"))).write_bytes(b"no Parquet")
-    (tmp_path / "posts" / f"date={days[3]}").write_bytes(b"a file where a directory is due")
-    first, damaged, third, unlisted = lake.read_days("posts", days, schema=POSTS_SCHEMA)
-    assert [[partition.instance_id for partition in day.tables] for day in (first, damaged, third, unlisted)] == [
+    (tmp_path / "posts" / f"date={days[2]}").write_bytes(b"a file where a directory is due")
+    first, damaged, unlisted, last = lake.read_days("posts", days, schema=POSTS_SCHEMA)
+    assert [[partition.instance_id for partition in day.tables] for day in (first, damaged, unlisted, last)] == [
         ["a", "b"],
         ["b"],
-        ["a", "b"],
         [],
+        ["a", "b"],
     ]
     assert not first.unread
-    assert not third.unread
+    assert not last.unread
     ((partition, error),) = damaged.unread.items()
     assert partition == Partition(days[1], "a")
     assert isinstance(error, PartitionDamaged)
     ((partition, unavailable),) = unlisted.unread.items()
-    assert partition == Partition(days[3])
+    assert partition == Partition(days[2])
     assert isinstance(unavailable, LakeUnavailable)
 
 

@@ -65,5 +65,7 @@ def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> No
     assert where is not None
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n', '{"possible": 5}\n', '{"possible": {"x": ["a"]}}\n'):
         Path(where).write_text(text, encoding="utf-8")
-        with pytest.raises(PartitionDamaged, match="is damaged"):
+        with pytest.raises(PartitionDamaged, match="is damaged: .") as raised:
             lake.quarantined("posts")
+        assert str(raised.value).startswith(f"{where} is damaged: ")
+        assert "damaged: None" not in str(raised.value)

@@ -441,6 +441,25 @@ def put(storage: Storage, path: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
+def test_what_the_caller_does_not_want_to_be_shown_is_not(kind: str, tmp_path: Path) -> None:
+    storage = storage_at(f"{kind}://{tmp_path}", {})
+    put(storage, PATHS[0], b"before")
+
+    def refuse(staged: bytes) -> None:
+        raise LakeUnavailable(f"not {staged!r}")
+
+    with pytest.raises(LakeUnavailable, match="not b'after'"):
+        storage.write(PATHS[0], b"after", check=refuse)
+    assert storage.write_all(
+        {PATHS[0]: b"after", PATHS[1]: b""}, check=lambda _path, staged: refuse(staged)
+    ).keys() == {
+        PATHS[0],
+        PATHS[1],
+    }
+    assert (storage.read(PATHS[0]), storage.read(PATHS[1])) == (b"before", None)
+
+
+@pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
 def test_versions_are_of_the_files_that_are_there_and_change_with_them(kind: str, tmp_path: Path) -> None:
     storage = storage_at(f"{kind}://{tmp_path}", {})
     assert storage.versions(PATHS) == {}

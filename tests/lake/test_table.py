@@ -17,6 +17,14 @@ def test_what_is_written_is_read_back_exactly(lake: Lake) -> None:
     assert found.equals(rows())
 
 
+def test_it_can_be_scanned_lazily(lake: Lake) -> None:
+    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(POSTS_SCHEMA.empty_table())
+    lake.write_table("posts", rows())
+    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(rows())
+    few = POSTS_SCHEMA.empty_table().select(["post_id", "impressions"]).schema
+    assert lake.table_dataset("posts", few).to_table().equals(rows().select(few.names))
+
+
 def test_it_is_replaced_whole_and_the_same_rows_again_change_nothing(lake: Lake) -> None:
     lake.write_table("posts", rows(20))
     assert lake.write_table("posts", rows(3)).changed

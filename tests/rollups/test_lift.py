@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract import Channel
-from later_reporting_dagster.rollups.lift import Interval, Results, lift_interval
+from later_reporting_dagster.rollups.columns import ORGANIC_BETTER, PAID_BETTER, UNDECIDED
+from later_reporting_dagster.rollups.lift import Interval, Results, lift_columns_of, lift_interval
 
 ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
 
@@ -76,6 +78,22 @@ def test_a_rate_of_nothing_has_no_interval(channel: Channel) -> None:
     for zeroed in ({"engagements": np.zeros(60)}, {"engagements": np.zeros(60), "impressions": np.zeros(60)}):
         low, high = interval_of(results | {channel: results[channel]._replace(**zeroed)})
         assert np.isnan([low[0], high[0]]).all()
+
+
+def test_the_verdict_is_told_by_where_the_interval_lies() -> None:
+    chance = np.random.default_rng(11)
+    lifts = (3.0, 1.0, 1 / 3)
+    of_lift = [drawn(chance, 60, lift=lift) for lift in lifts]
+    sums = {
+        f"{channel}_rate_{part}": pa.chunked_array([np.concatenate([getattr(each[channel], part) for each in of_lift])])
+        for channel in (ORGANIC, PAID)
+        for part in Results._fields
+    }
+    found = lift_columns_of(sums, group=np.repeat([0, 1, 2], 60), groups=4)
+    assert found["paid_lift_verdict"].to_pylist() == [PAID_BETTER, UNDECIDED, ORGANIC_BETTER, None]
+    low, high = (found[f"paid_lift_{end}"].to_pylist() for end in ("low", "high"))
+    assert all(least < lift < most for least, lift, most in zip(low, lifts, high, strict=False))
+    assert (low[3], high[3]) == (None, None)
 
 
 def test_groups_do_not_mix() -> None:

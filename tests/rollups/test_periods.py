@@ -321,6 +321,22 @@ def test_a_creator_is_named_as_the_newest_post_that_tells_a_name() -> None:
     }
 
 
+def test_a_creator_of_a_single_post_is_named_by_it() -> None:
+    rows = [on(LAST, creator_id=1, creator_handle_name="ada")]
+    group, *_ = organic_paid_by({PERFORMANCE: landed_of(rows)})[BY_CREATOR.name].to_pylist()
+    assert (group["creator_id"], group["creator_handle_name"]) == (1, "ada")
+
+
+def test_days_may_come_in_any_order() -> None:
+    rows = [on(LAST - timedelta(days=age), post_id=age, impressions=age) for age in (0, 40, 3)]
+    days = landed_of(rows).days
+    one, other = (
+        organic_paid_by({PERFORMANCE: Landed(table_of(each), days)}, tables=[BY_CAMPAIGN])[BY_CAMPAIGN.name]
+        for each in (rows, sorted(rows, key=lambda each: each["date"]))
+    )
+    assert one.equals(other)
+
+
 def test_a_count_too_large_for_its_column_is_refused_by_name() -> None:
     rows = [on(LAST, paid_engagements=2**62), on(LAST - timedelta(days=1), paid_engagements=2**62)]
     with pytest.raises(SumOutOfRange, match="paid_engagements does not fit int64"):
