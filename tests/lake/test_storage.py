@@ -53,6 +53,10 @@ def test_staged_bytes_that_a_remote_filesystem_lost_are_never_shown(monkeypatch:
     monkeypatch.setattr(MovingFileSystem, "pipe_file", lambda self, path, value: put(self, path, value[:-1]))
     with pytest.raises(LakeUnavailable, match="does not read back as it was written"):
         lake.write("posts", DAY, rows(3))
+    with pytest.raises(
+        LakeUnavailable, match="^cannot write moving://loses/_quarantine/.*does not read back as it was"
+    ):
+        lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(20))
     assert MovingFileSystem().find("/loses") == files
 
@@ -413,6 +417,17 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
         assert "hunter2" not in text
         assert "s3cr3t" not in text
     assert lake.url("posts", DAY) == f"memory://host/lake/{partition_path('posts', DAY)}"
+
+
+def test_of_a_secret_that_begins_with_another_one_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = storage_at("memory://bucket/lake", {"client": {"key": "s3cr3t", "secret": "s3cr3t-and-more"}})
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("s3cr3t-and-more is not for s3cr3t")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+    with pytest.raises(LakeUnavailable, match=r": … is not for …\. Next step"):
+        storage.read("t/file")
 
 
 def test_an_address_among_the_options_is_no_secret_and_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
