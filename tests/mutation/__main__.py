@@ -34,6 +34,7 @@ TESTS = {
 # For which the tests of one mutant may compute, the quickest first.
 SECONDS = 10.0
 FEWEST_FOUND = 0.85
+NOT_FOUND = (Outcome.SURVIVED, Outcome.NOT_ENTERED)
 FOUND = COPY / "found"
 
 Outcomes = Mapping[str, Outcome]
@@ -75,9 +76,9 @@ def known(file: Path) -> dict[str, Outcome]:
 
 
 def tried(folder: str, names: Sequence[str], file: Path, *, again: bool) -> Outcomes:
-    """What became of each mutant, of which those are tried that are not known yet or, `again`, are not killed."""
+    """What became of each mutant, of which those are tried that are not known yet or, `again`, were not found."""
     before = known(file)
-    due = [name for name in names if name not in before or (again and before[name] != Outcome.KILLED)]
+    due = [name for name in names if name not in before or (again and before[name] in NOT_FOUND)]
     if due:
         command = [sys.executable, "-m", "tests.mutation.campaign", str(file.absolute()), str(SECONDS)]
         subprocess.run([*command, *TESTS[folder]], cwd=COPY, input="\n".join(due), text=True, check=True)
@@ -87,7 +88,7 @@ def tried(folder: str, names: Sequence[str], file: Path, *, again: bool) -> Outc
 
 def share_found(outcomes: Outcomes) -> float:
     """The share of mutants that the tests notice."""
-    return sum(each in (Outcome.KILLED, Outcome.TIMEOUT) for each in outcomes.values()) / max(1, len(outcomes))
+    return sum(each not in NOT_FOUND for each in outcomes.values()) / max(1, len(outcomes))
 
 
 def variance(outcomes: Outcomes, *, of: int) -> float:
@@ -146,7 +147,7 @@ def survivors(outcomes: Outcomes) -> dict[str, list[Mutation]]:
     """What no test found, by the group that it was judged to be of, in the order of the files."""
     groups: dict[str, list[Mutation]] = {group: [] for group in GROUPS}
     for name, outcome in sorted(outcomes.items()):
-        if outcome in (Outcome.SURVIVED, Outcome.NOT_ENTERED):
+        if outcome in NOT_FOUND:
             mutation = Mutation.of(name)
             groups[judged(mutation)].append(mutation)
     return {group: found for group, found in groups.items() if found}

@@ -93,7 +93,7 @@ class Campaign:
         self._seconds: dict[str, float] = {}
         self._entering: defaultdict[str, list[pytest.Item]] = defaultdict(list)
         self._at_import: frozenset[str] = frozenset()
-        self._files: list[str] = []
+        self._anew: list[pytest.Item] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remembers what went wrong, in a test or beside it."""
@@ -139,10 +139,10 @@ class Campaign:
                 with suppress(ImportError):
                     importlib.import_module(module)
         self._seconds = {test: seconds for test, (seconds, _) in entered.items()}
-        for item in sorted(self._items, key=lambda item: self._seconds[item.nodeid]):
+        self._anew = sorted(self._items, key=lambda item: self._seconds[item.nodeid])
+        for item in self._anew:
             for function in entered[item.nodeid][1]:
                 self._entering[function].append(item)
-        self._files = list(dict.fromkeys(item.nodeid.partition("::")[0] for item in self._items))
 
     def _outcomes(self, scratch: Path) -> Iterator[tuple[str, Outcome, str, float]]:
         """What became of each mutant, the last test that it was put to, and after how many seconds."""
@@ -187,20 +187,21 @@ class Campaign:
 
     def _put_first(self, test: str, trial: Trial) -> None:
         """Has the test that found out a mutant be the first to look at the next one of its kind."""
-        if trial.anew:
-            self._files.sort(key=lambda file: file != test.partition("::")[0])
-        else:
-            self._entering[trial.function].sort(key=lambda item: item.nodeid != test)
+        items = self._anew if trial.anew else self._entering[trial.function]
+        items.sort(key=lambda item: item.nodeid != test)
 
     def _try(self, trial: Trial, test: Path) -> NoReturn:
         """Puts a mutant to its tests, and ends this process by what came of it."""
         set_mutant_under_test(trial.mutant)
+        items = self._within_budget(self._anew if trial.anew else self._entering[trial.function])
         if trial.anew:
-            _die_after(trial.patience * (PATIENCE_SECONDS + PATIENCE_TIMES * sum(self._seconds.values())))
+            tests = [item.nodeid for item in items]
+            _die_after(
+                trial.patience * (PATIENCE_SECONDS + PATIENCE_TIMES * sum(self._seconds[each] for each in tests))
+            )
             for name in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
                 del sys.modules[name]
-            os._exit(min(1, pytest.main([*ARGUMENTS, *self._files], plugins=[_Teller(test)])))
-        items = self._within_budget(self._entering[trial.function])
+            os._exit(min(1, pytest.main([*ARGUMENTS, *tests], plugins=[_Teller(test)])))
         for number, item in enumerate(items):
             test.write_text(item.nodeid, encoding="utf-8")
             _die_after(trial.patience * (PATIENCE_SECONDS + PATIENCE_TIMES * self._seconds[item.nodeid]))
