@@ -173,6 +173,7 @@ def test_what_cannot_be_read_is_told_with_its_day_and_stops_no_other(tmp_path: P
     Path(lake.url("posts", Partition(days[1], "a"))).write_bytes(b"no Parquet")
     (tmp_path / "posts" / f"date={days[2]}").write_bytes(b"a file where a directory is due")
     first, damaged, unlisted, last = lake.read_days("posts", days, schema=POSTS_SCHEMA)
+    assert [day.day for day in (first, damaged, unlisted, last)] == days
     assert [[partition.instance_id for partition in day.tables] for day in (first, damaged, unlisted, last)] == [
         ["a", "b"],
         ["b"],
