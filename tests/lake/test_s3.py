@@ -31,11 +31,8 @@ from tests.lake.test_lake import (  # noqa: F401
     test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file,
     test_a_hundred_partitions_are_read_together,
     test_a_partition_is_replaced_whole,
-    test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition,
-    test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day,
     test_checking_works_on_every_storage,
     test_days_are_read_one_after_the_other_with_their_partitions_apart,
-    test_newer_bad_rows_replace_older_ones_and_none_clear_them,
     test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset,
     test_partitions_are_listed_sorted_and_by_day,
     test_read_gives_the_partitions_that_exist_in_the_order_asked,
@@ -44,6 +41,11 @@ from tests.lake.test_lake import (  # noqa: F401
     test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows,
     test_the_same_rows_again_change_nothing_not_even_the_facts,
     test_what_is_written_is_read_back_exactly,
+)
+from tests.lake.test_quarantine import (  # noqa: F401
+    test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition,
+    test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day,
+    test_newer_bad_rows_replace_older_ones_and_none_clear_them,
 )
 from tests.lake.test_versions import (  # noqa: F401
     test_a_replacement_is_reviewed_with_what_is_there_and_what_is_to_be,
