@@ -4,8 +4,8 @@
 
 Mutants are tried in an order that is drawn by chance, but always the same, so that those tried first are a fair sample:
 `--sample 500` tries but so many of each folder. What was found is kept in `mutants/found`; a run that was broken off
-goes on where it was, and `--known` tells of what it came to. `--again` puts what no test found to the tests once more,
-as they are now. It ends with 1 when too few are found.
+goes on where it was, and `--known` tells of what it came to. `--again` puts what no test found and nobody judged to the
+tests once more, as they are now. It ends with 1 when too few are found.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.bench.tables import Table
 from tests.mutation.campaign import EXAMPLES, Outcome
-from tests.mutation.judgements import GROUPS, judged
+from tests.mutation.judgements import GROUPS, NOT_JUDGED, judged
 from tests.mutation.mutations import COPY, Mutation, digest_of, made
 
 # The tests that a folder's mutants are put to. What needs a store or a server of its own takes too long.
@@ -76,14 +76,19 @@ def known(file: Path) -> dict[str, Outcome]:
 
 
 def tried(folder: str, names: Sequence[str], file: Path, *, again: bool) -> Outcomes:
-    """What became of each mutant, of which those are tried that are not known yet or, `again`, were not found."""
+    """What became of each mutant, of which those are tried that are not known yet or, `again`, are open."""
     before = known(file)
-    due = [name for name in names if name not in before or (again and before[name] in NOT_FOUND)]
+    due = [name for name in names if name not in before or (again and _is_open(name, before[name]))]
     if due:
         command = [sys.executable, "-m", "tests.mutation.campaign", str(file.absolute()), str(SECONDS)]
         subprocess.run([*command, *TESTS[folder]], cwd=COPY, input="\n".join(due), text=True, check=True)
     outcomes = known(file)
     return {name: outcomes[name] for name in names}
+
+
+def _is_open(name: str, outcome: Outcome) -> bool:
+    """Whether no test found it, and nobody has judged what it comes to."""
+    return outcome in NOT_FOUND and judged(Mutation.of(name)) == NOT_JUDGED
 
 
 def share_found(outcomes: Outcomes) -> float:
@@ -185,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, instead of printing figures")
     parser.add_argument("--sample", type=int, metavar="N", help="try but N mutants of each folder")
-    parser.add_argument("--again", action="store_true", help="try those again that no test has found so far")
+    parser.add_argument("--again", action="store_true", help="try those again that nobody found or judged")
     parser.add_argument("--known", action="store_true", help="try none, and tell of those that were tried")
     parser.add_argument("--only", choices=TESTS, action="append", help="just this folder; may be given several times")
     given = parser.parse_args()
