@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Kind
 from later_reporting_dagster.rollups import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -29,6 +29,7 @@ from later_reporting_dagster.rollups import (
     totals_that_differ,
     window_totals_that_differ,
 )
+from later_reporting_dagster.rollups.columns import sum_name
 from later_reporting_dagster.rollups.periods import numbered
 from tests.rollups.conftest import COUNTS, MONEY, Row, row, steady
 from tests.rollups.reference import GRAIN, POST_KEY, groups_of, key_of, labels, over_days, windows
@@ -404,6 +405,7 @@ def test_distinct_rows_are_numbered_in_order_even_where_their_codes_would_not_fi
 
 @pytest.mark.parametrize("table", [*BY_WINDOW, WEEKLY, MONTHLY], ids=lambda table: table.name)
 def test_every_column_is_described_and_says_how_it_is_computed(table: RolledUp) -> None:
+    assert table.description.endswith(".")
     assert len({column.name for column in table.columns}) == len(table.columns)
     raw = {*GRAIN, "creator_id", "first_day"}
     for column in table.columns:
@@ -413,3 +415,10 @@ def test_every_column_is_described_and_says_how_it_is_computed(table: RolledUp) 
             "days",
             "previous_days",
         }
+
+
+def test_a_number_of_posts_says_that_it_is_null_where_no_day_of_the_period_is_there() -> None:
+    columns = {column.name: column for column in BY_PLATFORM.of(METRICS).columns}
+    for column in (columns[f"{sum_name(metric)}_posts"] for metric in METRICS if metric.kind.adds_up):
+        assert column.nullable
+        assert column.computed.endswith("; null where no day of the period is there")

@@ -154,3 +154,18 @@ def test_just_what_is_asked_for_is_counted_and_columns_with_values_in_other_rows
         "d_posts": [1, 2],
     }
     assert (sums["c"], sums["e"]) == ([4, 6], [None, 1])
+
+
+def test_rows_that_are_worth_threads_add_up_as_few_do() -> None:
+    numbers = np.arange(2**16)
+    rows = pa.table({"key": numbers % 3, "count": numbers, "money": numbers / 4})
+    of_key = [numbers[numbers % 3 == key] for key in range(3)]
+    posts = [len(values) for values in of_key]
+    assert grouped_sums(rows, keys=["key"]).to_pydict() == {
+        "key": [0, 1, 2],
+        "posts": posts,
+        "count": [int(values.sum()) for values in of_key],
+        "count_posts": posts,
+        "money": [int(values.sum()) / 4 for values in of_key],
+        "money_posts": posts,
+    }
