@@ -69,6 +69,8 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"client/numbered\.py .*", "both_ends=False"),
     Judgement("the same", r"client/(numbered|cursors)\.py .*\.instances", "revision=(PAGED|CURSOR)"),
     Judgement("the same", r"client/cursors\.py CursorPages\._check_end", "number=1"),
+    Judgement("the same", r"client/cursors\.py CursorPages\._page", r"Place\(1", r"Place\(2"),
+    Judgement("words", r"client/cursors\.py CursorPages\._follow", "again = ", "number=None"),
     Judgement("the same", r"client/(address|memory)\.py .*", "(?i)ascii"),
     Judgement("the same", r"client/address\.py checked_base_url", r"url\.path in"),
     Judgement("the same", r"client/exchange\.py .*", '"(POST|GET)"', '"(post|get)"'),
