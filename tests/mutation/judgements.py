@@ -93,7 +93,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("speed", r"ingest/ingest\.py _Ingest\._answer", r"len\(query\.instance_ids\) == 1"),
     Judgement("elsewhere", r"ingest/ingest\.py _Ingest\._answer", r"replace\(due, query"),
     Judgement("the same", r"ingest/ingest\.py .*", r"len\(partitions_of\(query\)\) > 1|instance_ids=\(instance_id,\)"),
-    Judgement("speed", r"ingest/ingest\.py _Share\.__call__", "POSTS_AT_ONCE|others.insert"),
+    Judgement("speed", r"ingest/ingest\.py _Share\.__call__", "POSTS_AT_ONCE|others.insert|idle="),
     Judgement("the same", r"ingest/ingest\.py _Share\.__call__", r"latest\.date\(\) >="),
     Judgement("words", r"ingest/landing\.py Landing\.land", "check_changes"),
     Judgement(
