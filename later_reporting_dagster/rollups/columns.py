@@ -75,7 +75,7 @@ def _money(name: str, description: str, unit: str = "currency", *, computed: str
     return Column(name, "float64", True, description, unit, computed, tuple(made_from))
 
 
-def _number_of_posts(name: str, description: str, *, computed: str = "", made_from: Sequence[str]) -> Column:
+def _number_of_posts(name: str, description: str, *, computed: str, made_from: Sequence[str]) -> Column:
     return Column(name, "int64", False, description, "posts", computed, tuple(made_from))
 
 

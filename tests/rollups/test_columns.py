@@ -2,11 +2,16 @@
 
 import pytest
 
+from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import Column
 from later_reporting_dagster.rollups import (
+    BY_CREATOR,
     GRAIN,
+    MONTHLY,
     ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
     ORGANIC_PAID_DAILY_COLUMNS,
+    WEEKLY,
+    Span,
 )
 
 SUM = "Sum; null when no post of the group reports it, 0 is measured"
@@ -123,12 +128,131 @@ OF_PUBLISH_DAYS = [
     ),
 ]
 
+ALL_RESULTS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
+PERIOD_BEFORE = "over as many days before first_day as the window has; null for the window all"
+NO_DAYS = "null where no day of the period is there"
+OF_WINDOWS = [
+    Column(
+        "window",
+        "string",
+        False,
+        "How many days are rolled up: 7d, 28d, 90d, 365d, all",
+        computed="The last so many days, or all that are there",
+    ),
+    Column(
+        "date_basis",
+        "string",
+        False,
+        "What a day is: performance_date, the day on which results were recorded, or post_date, the day on which posts"
+        " were published, with their results to date",
+        computed="performance_date is made from post_metrics_daily, post_date from posts_published",
+    ),
+    Column("first_day", "date32[day]", False, "First day of the window"),
+    Column(
+        "last_day",
+        "date32[day]",
+        False,
+        "Last day of the window",
+        computed="The newest day that is there of any instance, of this basis",
+    ),
+    Column(
+        "creator_handle_name",
+        "string",
+        True,
+        "The creator's handle on the network",
+        computed="As the newest post of the group that has one says",
+        made_from=("creator_handle_name",),
+    ),
+    Column(
+        "days",
+        "int64",
+        False,
+        "How many days of the window are there for the instance",
+        "days",
+        "Number of days whose partition has landed, with or without posts",
+    ),
+    Column(
+        "previous_days",
+        "int64",
+        True,
+        "How many days of the previous period are there for the instance",
+        "days",
+        f"As days, {PERIOD_BEFORE}",
+    ),
+    Column(
+        "posts",
+        "int64",
+        True,
+        "Posts of the group, with or without metrics",
+        "posts",
+        f"Number of posts, each once: a post of two campaigns is one of each; {NO_DAYS}",
+        ("post_id",),
+    ),
+    Column("paid_impressions", "int64", True, "Paid impressions", "impressions", SUM, ("paid_impressions",)),
+    *(
+        Column(
+            f"paid_lift_{side}",
+            "float64",
+            True,
+            f"The {side} end of paid_lift's 95 % interval: how far chance alone could move it, had other posts of the"
+            " kind been published",
+            "ratio",
+            f"exp(log paid_lift {sign} 1.96 × √v), v the linearised variance of the log of the two ratios with posts as"
+            " clusters: v = n/(n−1) × Σ z² over the n posts of either rate, z = (e − r×i)/E of paid less the same of"
+            " organic (Cochran, Sampling Techniques, ratio estimators; Deng et al. 2018, delta method). Null unless"
+            " each rate is of more than 30 posts and above 0",
+            ALL_RESULTS,
+        )
+        for side, sign in (("low", "−"), ("high", "+"))
+    ),
+    Column(
+        "paid_lift_verdict",
+        "string",
+        True,
+        "Whether the difference is more than noise: paid_better, organic_better, or undecided",
+        "",
+        "paid_better where paid_lift_low is above 1, organic_better where paid_lift_high is below 1, else undecided;"
+        " null without an interval",
+        ALL_RESULTS,
+    ),
+    Column(
+        "previous_paid_lift",
+        "float64",
+        True,
+        "paid_lift of the previous period",
+        "ratio",
+        f"As paid_lift, {PERIOD_BEFORE}, and where none of these days is there",
+        ALL_RESULTS,
+    ),
+    Column(
+        "posts_change",
+        "float64",
+        True,
+        "By how much posts changed from the previous period",
+        "percent",
+        "100 × (posts − previous_posts) / previous_posts; null when one of them is null, or when days and previous_days"
+        " are not the same, or previous_posts is 0",
+        ("post_id",),
+    ),
+    Column(
+        "paid_lift_change",
+        "float64",
+        True,
+        "By how much paid_lift changed from the previous period",
+        "ratio",
+        "paid_lift − previous_paid_lift; null when one of them is null, or when days and previous_days are not the"
+        " same",
+        ALL_RESULTS,
+    ),
+]
+
 
 @pytest.mark.parametrize(
     ("columns", "described"),
     [
         (ORGANIC_PAID_DAILY_COLUMNS, IN_BOTH),
         (ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, [*IN_BOTH, *OF_PUBLISH_DAYS]),
+        (BY_CREATOR.columns, OF_WINDOWS),
     ],
 )
 def test_a_dictionary_says_what_a_column_holds_in_what_unit_and_when_it_is_null(
@@ -156,3 +280,15 @@ def test_what_publish_days_tell_beyond_is_spend() -> None:
             *("cpe_minimum", "cpe_maximum", "cpm_minimum", "cpm_maximum"),
         )
     ]
+
+
+def test_what_was_spent_is_made_from_publish_days_alone() -> None:
+    names = [column.name for column in BY_CREATOR.columns_from(DateBasis.PERFORMANCE_DATE)]
+    assert BY_CREATOR.columns_from(DateBasis.POST_DATE) == [*BY_CREATOR.columns]
+    spend = ("spend", "cpe", "cpm")
+    assert names == [column.name for column in BY_CREATOR.columns if not any(each in column.name for each in spend)]
+
+
+def test_weeks_and_months_are_of_recorded_days() -> None:
+    assert (WEEKLY.span, MONTHLY.span) == (Span.WEEK, Span.MONTH)
+    assert WEEKLY.bases == MONTHLY.bases == (DateBasis.PERFORMANCE_DATE,)

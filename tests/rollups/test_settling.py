@@ -77,10 +77,11 @@ def test_young_posts_and_those_without_all_their_days_are_not_compared() -> None
 
 
 def test_each_instance_has_days_of_its_own() -> None:
-    posts = landed(published(1, FIRST, impressions=1), published(1, FIRST, instance_id="b", impressions=1))
-    recorded = Landed(landed().rows, {"a": set(DAYS), "b": set(DAYS[1:])})
-    found = compared(recorded, Landed(posts.rows, {"a": {FIRST}, "b": {FIRST}}))
-    assert found.posts == 1
+    days = {"a": set(DAYS), "b": set(DAYS[1:]), "c": set(DAYS)}
+    instances = ["nowhere recorded", *days]
+    posts = landed(*(published(1, FIRST, instance_id=each, impressions=1) for each in instances))
+    found = compared(Landed(landed().rows, days), Landed(posts.rows, {each: {FIRST} for each in instances}))
+    assert found.posts == 2  # those of a and c
 
 
 @pytest.mark.parametrize(("of_days", "differs"), [(99, 0), (98, 1), (101, 0), (102, 1), (None, 1)])
