@@ -419,11 +419,12 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
     assert lake.url("posts", DAY) == f"memory://host/lake/{partition_path('posts', DAY)}"
 
 
-def test_of_a_secret_that_begins_with_another_one_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = storage_at("memory://bucket/lake", {"client": {"key": "s3cr3t", "secret": "s3cr3t-and-more"}})
+@pytest.mark.parametrize("longer", ["s3cr3t-and-more", "more-and-s3cr3t"])
+def test_of_a_secret_that_holds_another_one_nothing_is_left(longer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = storage_at("memory://bucket/lake", {"client": {"key": "s3cr3t", "secret": longer}})
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError("s3cr3t-and-more is not for s3cr3t")
+        raise RuntimeError(f"{longer} is not for s3cr3t")
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
     with pytest.raises(LakeUnavailable, match=r": … is not for …\. Next step"):
