@@ -168,6 +168,7 @@ JUDGED: tuple[Judgement, ...] = (
     ),
     Judgement("the same", r"lake/partition\.py .*", r'unquote\(key, errors="strict"'),
     Judgement("the same", r"lake/storage\.py .*", r'partition\("-"\)|detail=False|lstrip\("/"\)|rstrip\(.*/'),
+    Judgement("the same", r"rollups/columns\.py window_columns", "nullable=True", r"replace\(column, computed"),
     Judgement("the same", r"rollups/settling\.py settlement", "left outer"),
     Judgement("the same", r"rollups/spans\.py days_of", r"days=31", r"days=32"),
     Judgement("the edge", r"rollups/sums\.py grouped_sums", "num_rows < "),
