@@ -381,6 +381,15 @@ def test_after_a_429_no_other_request_starts_either(service, new_client, july, t
     assert asyncio.run(scenario()) == 20
 
 
+def test_a_date_to_wait_for_is_read_by_our_clock_where_the_answer_has_none(new_client, july, time):
+    nine_seconds_on = datetime.fromtimestamp(time.now + 9, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    refusal = httpx.Response(503, headers={"Retry-After": nine_seconds_on})
+    transport, retry = httpx.MockTransport(lambda request: refusal), RetryPolicy(attempts=1)
+    with pytest.raises(Retriable) as raised:
+        walk(new_client(transport=transport, retry=retry, credentials=AccessToken("ready")), july)
+    assert raised.value.wait_seconds == 9
+
+
 def test_retries_end_and_say_what_was_asked_and_what_went_wrong(service, new_client, july, time, events):
     service.faults.extend([problem(500, "ANL_00500")] * 8)
     started = time.now

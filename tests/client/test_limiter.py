@@ -185,6 +185,20 @@ def test_a_clock_that_stands_still_or_is_set_back_during_a_wait_keeps_nobody_wai
     assert len(time.sleeps) == 1
 
 
+def test_a_sleep_that_ends_early_is_gone_on_with():
+    time = FakeTime()
+
+    async def sleep(seconds: float) -> None:
+        await time.sleep(min(seconds, 40))
+
+    async def scenario() -> float:
+        limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
+        await limiter.acquire()
+        return await limiter.acquire()
+
+    assert asyncio.run(scenario()) >= 60
+
+
 def test_a_window_of_less_than_a_second_and_one_of_an_hour_are_limits_too(time):
     for window_seconds in (0.5, 3600):
         limiter = limiter_at(time, requests=1, window_seconds=window_seconds)

@@ -80,7 +80,7 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("words", r"client/(client|numbered)\.py .*\.instances", '"instances"'),
     Judgement("speed", r"client/limiter\.py RateLimiter\._change", "poll_interval"),
     Judgement("the edge", r"client/(limiter|retry|client)\.py .*", r"itemsize|not_before|60\)|timeout_seconds"),
-    Judgement("not tested", r"client/limiter\.py RateLimiter\.(acquire|_reserve)", r"left = slot|to_thread"),
+    Judgement("not tested", r"client/limiter\.py RateLimiter\._reserve", "to_thread"),
     Judgement("not tested", r"client/exchange\.py Exchange\.__init__", "token=credentials"),
     Judgement("elsewhere", r"(client|ingest)/.*", r"astimezone\(UTC\)"),
     Judgement("the same", r"ingest/allowed\.py (_together|with_values)", r"sort_keys|extras\.get"),
@@ -112,7 +112,7 @@ JUDGED: tuple[Judgement, ...] = (
     # What is staged is held against the bytes that were given anyway.
     Judgement("the same", r"lake/(compaction|lake)\.py .*", "check=check"),
     Judgement("the edge", r"lake/compaction\.py CompactedMonths\.whole", "FEWEST_DAYS"),
-    Judgement("not tested", r"lake/file\.py _hash_together", r"fixed \+="),
+    Judgement("the same", r"lake/file\.py _hash_together", r"fixed \+="),
     Judgement("the same", r"lake/file\.py (completed|to_parquet)"),
     Judgement("elsewhere", r"lake/lake\.py Lake\.(__init__|restore|version_facts|write_table)"),
     Judgement("speed", r"lake/lake\.py Lake\.write_all", r"self\._storage\.waits"),
@@ -189,7 +189,6 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the edge", r"ingest/ingest\.py .*_note_failure", "INSTANCES_OF_AN_OUTAGE"),
     Judgement("not tested", r"ingest/stream\.py stream", "daemon|is_alive"),
     Judgement("the same", r"lake/partition\.py encode_instance_id", "%5F"),
-    Judgement("not tested", r"client/exchange\.py Exchange\._attempt", "now=self._clock"),
     Judgement("not tested", r"ingest/landing\.py .*_clear_homeless", r"suppress|possible=possible\) for row"),
     Judgement(
         "elsewhere", r"ingest/(ingest|landing)\.py .*", r"_clear_homeless\(|check_bad_rows\(|_ask_in_parts\(|_fail\("
