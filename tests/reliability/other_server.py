@@ -120,8 +120,9 @@ class OtherServer:
     Attributes:
         posts: what it reports.
         token_seconds: how long it accepts a token.
-        faults: shares of all answers: of a status, by its number, `cut` amid the body, or `dropped` before any of it.
-        seed: another seed befalls other requests.
+        faults: shares of all answers: of a status, by its number, `cut` amid the body, `dropped` before any of it, or
+            for a cursor that has `expired`.
+        seed: with another one, faults come in another order.
         by_cursor: whether it pages by cursor, with metrics by name.
         base_url: where it is.
         injected: how many there were of each fault.
@@ -139,7 +140,7 @@ class OtherServer:
         self.injected: Counter[str] = Counter()
         self.issued = 0
         self._good_until: dict[str, float] = {}
-        self._asked: Counter[str] = Counter()
+        self._answers = 0
         self._cursors: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
 
@@ -162,13 +163,13 @@ class OtherServer:
                 thread.join()
 
     def fault_of(self, asked: str) -> tuple[str | None, Random]:
-        """What befalls a request, by what it asks and how often that was asked before, and chance for the rest."""
+        """What befalls a request, by how many there were before, and chance for the rest."""
         with self._lock:
-            self._asked[asked] += 1
-            random = Random(f"{self.seed} {asked} {self._asked[asked]}")
+            self._answers += 1
+            random = Random(f"{self.seed} {self._answers}")
             number = random.random()
             for name, share in self.faults.items():
-                if number < share:
+                if number < share and (name != "expired" or "nextCursor=" in asked):
                     self.injected[name] += 1
                     return name, random
                 number -= share
@@ -279,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: object) -> None:
         fault, random = self.server_of.fault_of(f"{self.command} {self.path}")
         content, content_type = json.dumps(body, ensure_ascii=False).encode(), "application/json"
-        if fault == "expired" and "nextCursor=" in self.path:
+        if fault == "expired":
             status, content = 400, json.dumps(_problem("ANL_00400")).encode()
         if fault == "dropped":
             self.close_connection = True
