@@ -48,12 +48,10 @@ class Judgement:
 JUDGED: tuple[Judgement, ...] = (
     Judgement("words", ".*", r'^raise \w+\(f?"', r"^raise \w+\(None\)"),
     Judgement("words", ".*", r"^raise AssertionError"),
-    Judgement("words", r"lake/storage\.py .*", r"_explained\(", r"_explained\((None|\"[A-Zk X]+)|, None\)"),
     Judgement("words", r"lake/storage\.py storage_at", "^raise _unavailable"),
     Judgement(
         "words", r"ingest/stream\.py stream", 'name="later-reporting-ingest"', "XX|LATER|name=None|work,\\), daemon"
     ),
-    Judgement("words", r"ingest/(ingest|landing)\.py .*", "", r"named\(None\)|what=None"),
     Judgement("the same", ".*", r"strict=(True|False)", r"strict=(None|True|False)|, ?\)"),
     Judgement("the same", ".*", r"pa\.scalar\(|fill_null|safe=|pa\.array\(", r"None|, ?\)|safe=|True"),
     Judgement(
@@ -62,7 +60,6 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"client/.*", r"headers\.get\("),
     Judgement("the same", r"client/answers\.py error_in", "300 <= status < 400"),
     Judgement("the same", r"client/address\.py _can_be_looked_up", "idna|strip"),
-    Judgement("the same", r"client/auth\.py .*async_auth_flow", "self._token = None"),
     Judgement("the same", r"client/exchange\.py _token_in", 'token = ""'),
     Judgement("the same", r"client/(client|exchange)\.py .*__aexit__"),
     Judgement("the same", r"client/exchange\.py Exchange\.__init__", "follow_redirects|trust_env"),
@@ -94,7 +91,6 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("elsewhere", r"ingest/ingest\.py _Ingest\._answer", r"replace\(due, query"),
     Judgement("the same", r"ingest/ingest\.py .*", r"len\(partitions_of\(query\)\) > 1|instance_ids=\(instance_id,\)"),
     Judgement("speed", r"ingest/ingest\.py _Share\.__call__", "POSTS_AT_ONCE|others.insert|idle="),
-    Judgement("the same", r"ingest/ingest\.py _Share\.__call__", r"latest\.date\(\) >="),
     Judgement("words", r"ingest/landing\.py Landing\.land", "check_changes"),
     Judgement(
         "elsewhere", r"ingest/landing\.py .*", r"identity_of|_homeless\.pop|filed is not None|len\(all_bad_rows\)"
@@ -130,8 +126,6 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"lake/file\.py _characters", "cast"),
     Judgement("speed", r"lake/(file\.py (from_parquet|is_faithful)|lake\.py Lake\.existing)"),
     Judgement("words", r"lake/lake\.py Lake\.(facts|restore)", "damaged|KeyError"),
-    Judgement("the same", r"lake/lake\.py Lake\.restore", "suppress"),
-    Judgement("the same", r"lake/lake\.py Lake\.write_table", "check=check"),
     Judgement("the same", r"lake/partition\.py decode_instance_id", "is_encoding"),
     Judgement("the same", r"lake/quarantine\.py Quarantine\.set_aside_of_query", "sorted|digest"),
     Judgement("the edge", r"lake/storage\.py _is_stale_stage"),
@@ -154,11 +148,8 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"rollups/periods\.py _Windows\.rolled_up", r"pa\.nulls|_repeated"),
     Judgement("the edge", r"rollups/reconciliation\.py _agree"),
     Judgement("elsewhere", r"rollups/reconciliation\.py (_windows_of|window_totals_that_differ)"),
-    Judgement("the same", r"client/exchange\.py Exchange\._quotable", "self._auth.secret or"),
     Judgement("the same", r"client/limiter\.py RateLimiter\._reserve", r"slot = 0\.0"),
     Judgement("the same", r"(client|lake)/.*", r"hexdigest\(\)|token_hex"),
-    Judgement("the same", r"client/retry\.py .*", r"0\), 60\)"),
-    Judgement("the same", r"ingest/(ingest|landing)\.py .*", "_asked_for_reach = |is_part=True"),
     Judgement("the same", r"ingest/plan\.py plan", "page_size=MAXIMUM_PAGE_SIZE"),
     Judgement("the same", r"lake/file\.py .*", r'b""|starts = characters|_CONTENT_HASH, ""'),
     Judgement(
@@ -175,15 +166,12 @@ JUDGED: tuple[Judgement, ...] = (
     Judgement("the same", r"rollups/organic_paid\.py _used|rollups/sums\.py _counts", "strict|= None"),
     Judgement("speed", ".*", r"ThreadPoolExecutor\(|pre_buffer|use_threads|_ROWS_WORTH_A_CHUNK|_PIECE|counted="),
     Judgement("speed", r"client/(client|exchange)\.py .*__init__", "concurrency|limits="),
-    Judgement("speed", r"ingest/plan\.py _merged", "MERGED_AT_MOST|best = min"),
     Judgement("speed", r"ingest/(ingest|landing)\.py .*", r"known_rows|parts_for|parts=parts|len\(plan\("),
     Judgement("elsewhere", r"ingest/ingest\.py _rows_in_the_lake"),
-    Judgement("speed", r"lake/compaction\.py CompactedMonths\.(_compact|rows|_versions)", "kept = |candidates|groupby"),
     Judgement("elsewhere", r"lake/file\.py content_hashes_of", "_ROWS_HASHED_AT_ONCE"),
     Judgement("speed", r"rollups/sums\.py (_summable|_at_most|_largest|_counts)"),
     Judgement("the edge", r"client/limiter\.py _Ledger\.is_plausible"),
     Judgement("the edge", r"client/auth\.py .*", "good_until"),
-    Judgement("the edge", r"rollups/organic_paid\.py _agree"),
     Judgement("the edge", r"ingest/stream\.py stream", "timeout="),
     Judgement("log", ".*", r"logger\.(info|warning)"),
     Judgement("the edge", r"ingest/ingest\.py .*_note_failure", "INSTANCES_OF_AN_OUTAGE"),
