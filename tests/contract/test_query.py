@@ -137,6 +137,11 @@ def test_a_query_string_outside_the_document_is_refused(query_string, message):
         PostPerformanceQuery.from_query_string(query_string)
 
 
+def test_the_page_of_a_query_changes_nothing_else():
+    query = PostPerformanceQuery(**JULY, instance_ids=("a",), page_size=100)
+    assert query.page(7) == PostPerformanceQuery(**JULY, instance_ids=("a",), page_size=100, page_number=7)
+
+
 def test_two_years_from_a_leap_day_end_on_february_28():
     assert years_later(date(2024, 2, 29), 2) == date(2026, 2, 28)
     assert PostPerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 2, 28))

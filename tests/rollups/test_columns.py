@@ -6,10 +6,10 @@ from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.rollups import (
     BY_CREATOR,
     BY_PLATFORM,
+    BY_PUBLISH_DAY,
+    DAILY,
     GRAIN,
     MONTHLY,
-    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
-    ORGANIC_PAID_DAILY_COLUMNS,
     TABLES,
     WEEKLY,
     RolledUp,
@@ -55,12 +55,12 @@ def test_a_change_is_in_percent_or_for_rates_in_points() -> None:
 
 
 def test_daily_tables_begin_with_the_grain_and_only_publish_days_have_spend() -> None:
-    assert tuple(column.name for column in ORGANIC_PAID_DAILY_COLUMNS[: len(GRAIN)]) == GRAIN
-    both = len(ORGANIC_PAID_DAILY_COLUMNS)
-    assert ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[:both] == ORGANIC_PAID_DAILY_COLUMNS
+    assert tuple(column.name for column in DAILY.columns[: len(GRAIN)]) == GRAIN
+    both = len(DAILY.columns)
+    assert BY_PUBLISH_DAY.columns[:both] == DAILY.columns
     spend = ("spend", "cpe", "cpm")
-    assert all(any(each in column.name for each in spend) for column in ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[both:])
-    assert not any(each in column.name for column in ORGANIC_PAID_DAILY_COLUMNS for each in spend)
+    assert all(any(each in column.name for each in spend) for column in BY_PUBLISH_DAY.columns[both:])
+    assert not any(each in column.name for column in DAILY.columns for each in spend)
 
 
 def test_spend_is_computed_from_publish_days_only() -> None:

@@ -10,17 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import page_from_body
-from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table
+from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
 from later_reporting_dagster.rollups import (
+    BY_PUBLISH_DAY,
+    DAILY,
     GRAIN,
-    ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-    ORGANIC_PAID_DAILY_SCHEMA,
     organic_paid_by_publish_day,
     organic_paid_daily,
     totals_that_differ,
 )
 from tests.rollups.conftest import ROWS, Row, posts_of, row, steady
 from tests.rollups.reference import rolled_up
+
+ORGANIC_PAID_DAILY_SCHEMA = schema_of(DAILY.columns)
+ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA = schema_of(BY_PUBLISH_DAY.columns)
 
 RollUp = Callable[[pa.Table], pa.Table]
 
