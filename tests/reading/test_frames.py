@@ -15,7 +15,7 @@ import pytest
 
 from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, partition_path, schema_of
 from later_reporting_dagster.reading import NotInstalled, Table, frame, known_kinds
-from tests.reading.conftest import COLUMNS, DAYS, PARTITIONS, POSTS, Row, rows_of
+from tests.reading.conftest import COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, Row, rows_of
 
 
 def of_pandas(frame: pd.DataFrame, names: list[str]) -> list[Row]:
@@ -162,3 +162,9 @@ def test_a_library_that_is_missing_is_a_line_that_says_how_to_install_it(
     with pytest.raises(NotInstalled, match="not installed") as missing:
         frame(kind, lake, POSTS, PARTITIONS)
     assert str(missing.value).startswith(install)
+
+
+@pytest.mark.parametrize("instance_id", INSTANCES)
+def test_ids_stay_text(instance_id: str, lake: Lake) -> None:
+    found = frame(pd.DataFrame, lake, POSTS, [Partition(DAYS[0], instance_id)])
+    assert found["instance_id"].tolist() == [instance_id] * 3

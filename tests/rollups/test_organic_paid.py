@@ -19,7 +19,7 @@ from later_reporting_dagster.rollups import (
     organic_paid_daily,
     totals_that_differ,
 )
-from tests.rollups.conftest import ROWS, Row, posts_of, row, steady
+from tests.rollups.conftest import ROWS, Row, posts_of, row
 from tests.rollups.reference import rolled_up
 
 ORGANIC_PAID_DAILY_SCHEMA = schema_of(DAILY.columns)
@@ -46,7 +46,6 @@ def expected_of(value: Any) -> Any:
     return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
 
 
-@steady
 @given(ROWS)
 def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
     expected = rolled_up(rows)
@@ -61,7 +60,6 @@ def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
         assert totals_that_differ(posts_of(*rows), table) == []
 
 
-@steady
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chance: random.Random) -> None:
     shuffled = list(rows)

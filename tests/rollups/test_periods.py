@@ -29,11 +29,11 @@ from later_reporting_dagster.rollups import (
     window_totals_that_differ,
 )
 from later_reporting_dagster.rollups.periods import numbered
-from tests.rollups.conftest import COUNTS, MONEY, Row, row, steady
+from tests.rollups.conftest import COUNTS, MONEY, Row, row
 from tests.rollups.reference import POST_KEY, groups_of, key_of, labels, over_days, windows
 
 # All windows of all tables are computed in each example.
-a_few = settings(steady, max_examples=30)
+a_few = settings(max_examples=30)
 
 NAMES = {column.name for column in BY_CAMPAIGN.columns}
 CHANGING = {name for name in NAMES if f"{name}_change" in NAMES}
@@ -102,7 +102,6 @@ def published_once(rows: Sequence[Row]) -> list[Row]:
     return [of_post[0] for of_post in groups_of(rows, POST_KEY).values()]
 
 
-@steady
 @given(ROWS)
 def test_weeks_and_months_are_what_the_plain_reference_says(rows: list[Row]) -> None:
     table = organic_paid_over_days(table_of(rows, dated=False).select(rows_schema(WEEKLY).names))
