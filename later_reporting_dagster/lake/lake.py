@@ -29,6 +29,7 @@ from later_reporting_dagster.lake.listing import by_day, directories_with
 from later_reporting_dagster.lake.partition import (
     FILE_NAME,
     Partition,
+    day_directory,
     month_of,
     partition_path,
     table_path,
@@ -371,18 +372,19 @@ class Lake:
 
     def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """The partitions that exist, sorted; of `days` only, when given. What is not a partition's file is ignored."""
+        wanted = None if days is None else set(days)
+        listed = wanted if wanted is not None and len(wanted) <= _DAYS_LISTED_ONE_BY_ONE else None
         found = [
             partition
-            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=days)
-            if partition is not None
+            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=listed)
+            if partition is not None and (wanted is None or partition.day in wanted)
         ]
         return sorted(found, key=by_day)
 
     def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
         """Those of `partitions` that exist, sorted."""
         wanted = set(partitions)
-        days = {partition.day for partition in wanted}
-        found = self.partitions(asset, days=days if len(days) <= _DAYS_LISTED_ONE_BY_ONE else None)
+        found = self.partitions(asset, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
     def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
@@ -396,6 +398,26 @@ class Lake:
             return self._facts(path)
         except PartitionDamaged as error:
             raise damaged(self._storage.shown(path), error) from error
+
+    def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
+        """Return what the files of those of `partitions` that exist say about themselves; a damaged one says nothing.
+
+        Reads the files side by side.
+        """
+
+        def facts(partition: Partition) -> StoredFacts | None:
+            try:
+                return self.facts(asset, partition)
+            except PartitionDamaged:
+                return StoredFacts(0, 0, "", {})
+
+        wanted = list(partitions)
+        found = zip(wanted, side_by_side(facts, wanted), strict=True)
+        return {partition: each for partition, each in found if each is not None}
+
+    def day_url(self, asset: str, day: date) -> str:
+        """Return where all files of a day lie, for people: a path on a local disk, else a URL, without credentials."""
+        return self._storage.shown(day_directory(asset, day))
 
     def url(self, asset: str, partition: Partition) -> str:
         """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""

@@ -23,6 +23,9 @@ class Partition:
     day: date
     instance_id: str | None = None
 
+    def __str__(self) -> str:
+        return str(self.day) if self.instance_id is None else f"{self.day} {self.instance_id}"
+
 
 def encode_instance_id(instance_id: str) -> str:
     """The percent-encoded id: ASCII letters, digits and `_.-~%` only, so it is a path component and a partition key.
