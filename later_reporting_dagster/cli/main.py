@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from later_reporting_dagster.cli.launch import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import Partition
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
 
@@ -80,23 +79,6 @@ def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramete
             raise click.ClickException(in_one_line(str(error))) from error
 
     return guarded
-
-
-class _PartitionKey(click.ParamType["Partition"]):
-    name = "KEY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Partition":
-        from later_reporting_dagster.defs.partitions import lake_partition
-
-        try:
-            return lake_partition(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no partition key: give it as the UI shows it, a day and an instance as"
-                " '2024-01-03|instance_000', or of a rollup the day alone",
-                param,
-                ctx,
-            )
 
 
 def _listed(kind: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
@@ -397,37 +379,6 @@ def quarantine(assets: tuple[str, ...], raw: bool, replay: bool) -> None:
         whole = [replayed(lake, asset, instance=instance) for asset in assets or RAW_ASSETS]
     if not all(whole):
         raise SystemExit(1)
-
-
-@main.command()
-@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
-@click.option(
-    "--partition", required=True, type=_PartitionKey(), metavar="KEY",
-    help="As the UI shows it: 'DAY|INSTANCE', or DAY for a rollup.",
-)  # fmt: skip
-@click.option("--restore", "wanted", metavar="N|HASH", help="Put one back, by its number or the start of its hash.")
-@_plain_errors
-def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
-    """List the versions of a partition that were replaced and kept, the newest first, or put one back.
-
-    LATER_KEEP_VERSIONS says how many are kept. What is put back replaces what lies there, which is kept in turn.
-    """
-    from later_reporting_dagster.cli.mending import restored, version_lines, version_named
-    from later_reporting_dagster.defs.partitions import partition_key
-
-    if (partition.instance_id is None) is not (asset in ROLLUP_ASSETS):
-        key = "the day alone" if asset in ROLLUP_ASSETS else "a day and an instance, as '2024-01-03|instance_000'"
-        raise click.UsageError(f"--partition {partition_key(partition)}: a partition of later/{asset} is {key}")
-    lake = _resource().lake()
-    kept = lake.versions(asset, partition)
-    if wanted is None:
-        lines = list(version_lines(lake, asset, partition, kept))
-        click.echo("\n".join(lines) or "No version of this partition is kept: LATER_KEEP_VERSIONS says how many are.")
-        return
-    with _blaming(f"--restore {wanted}"):
-        version = version_named(wanted, kept)
-    with _dagster_instance_if_any() as instance:
-        click.echo(restored(lake, asset, partition, version, instance=instance))
 
 
 @main.command()

@@ -97,9 +97,6 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=100,
         description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
     )
-    keep_versions: int = Field(
-        default=0, description="How many replaced versions of each partition are kept, to be restored by hand."
-    )
 
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
@@ -205,10 +202,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         from later_reporting_dagster.lake import Lake
 
-        keep_versions = self._within_bounds("keep_versions")
         with _named("lake_root"):
             _check_lake_root(self.lake_root)
-            return Lake(self.lake_root, keep_versions=keep_versions)
+            return Lake(self.lake_root)
 
     def guard(self) -> "Guard":
         """What an answer may take from the lake, and how much of it may be bad.
