@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import shutil
 import socket
 import sys
@@ -20,8 +19,6 @@ from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from later_reporting_dagster.cli.launch import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
@@ -358,27 +355,14 @@ def compact(assets: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
 @click.option("--raw", is_flag=True, help="Show each row as it came, too.")
-@click.option("--replay", is_flag=True, help="Read the rows again, and add those that are good now to their partition.")
 @_plain_errors
-def quarantine(assets: tuple[str, ...], raw: bool, replay: bool) -> None:
-    """List the rows that cannot be true, by partition and reason, or read them again after a fix. No request is made.
+def quarantine(assets: tuple[str, ...], raw: bool) -> None:
+    """List the rows that cannot be true, by partition and reason. No request is made."""
+    from later_reporting_dagster.cli.mending import quarantine_lines
 
-    Where a row's key lies in its partition already, the row that lies there stays. Exit code 1 names rows that are
-    good now and could not be added.
-    """
-    from later_reporting_dagster.cli.mending import quarantine_lines, replayed
-
-    if raw and replay:
-        raise click.UsageError("--raw lists rows and --replay reads them again: give one of them")
     lake = _resource().lake()
-    if not replay:
-        lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
-        click.echo("\n".join(lines) or "No row lies in quarantine.")
-        return
-    with _dagster_instance_if_any() as instance:
-        whole = [replayed(lake, asset, instance=instance) for asset in assets or RAW_ASSETS]
-    if not all(whole):
-        raise SystemExit(1)
+    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    click.echo("\n".join(lines) or "No row lies in quarantine.")
 
 
 @main.command()
@@ -510,21 +494,6 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         )
     if end > _yesterday():
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
-
-
-@contextmanager
-def _dagster_instance_if_any() -> "Iterator[DagsterInstance | None]":
-    """The instance of `DAGSTER_HOME`; without one, says what goes without."""
-    from later_reporting_dagster.cli.launch import dagster_instance
-
-    if not os.environ.get("DAGSTER_HOME"):
-        click.echo(
-            "DAGSTER_HOME is not set: no Dagster hears of it, and rollups do not follow by themselves.", err=True
-        )
-        yield None
-        return
-    with dagster_instance() as instance:
-        yield instance
 
 
 def _resource() -> "LaterReportingResource":

@@ -239,7 +239,6 @@ def taken_port(service: Service) -> str:
             ["backfill", "--asset", "posts_published", *BOX, "--instances", "a\nb"],
             "Not registered: a%0Ab. Registered",
         ),
-        (["quarantine", "--raw", "--replay"], "--raw lists rows and --replay reads them again: give one"),
         (["instances", "--sink"], "No such option '?--sink"),
         (["no-such-command"], "No such command"),
     ],

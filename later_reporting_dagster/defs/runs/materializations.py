@@ -11,9 +11,8 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.partitions import partition_key
-from later_reporting_dagster.defs.runs.metadata import written_metadata
 from later_reporting_dagster.defs.runs.verdicts import Verdict
-from later_reporting_dagster.lake import LakeUnavailable, Partition, PartitionDamaged, Written
+from later_reporting_dagster.lake import LakeUnavailable, Partition, PartitionDamaged
 
 # A description is read by people; the metadata holds all of them.
 DESCRIBED_FAILURES = 20
@@ -40,20 +39,6 @@ def log_materialization(
             data_version=data_version,
             metadata=metadata,
             provenance=provenance,
-        )
-    )
-
-
-def report_change_by_hand(
-    instance: dg.DagsterInstance, asset: str, partition: Partition, written: Written, *, how: Mapping[str, Any]
-) -> None:
-    """The same of a partition that no run has changed, and `how` it was: what is made from it follows all the same."""
-    instance.report_runless_asset_event(
-        _materialization(
-            dg.AssetKey(["later", asset]),
-            partition,
-            data_version=written.content_hash,
-            metadata={**written_metadata(written), **how},
         )
     )
 
