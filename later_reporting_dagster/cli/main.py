@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import shutil
 import socket
 import sys
@@ -20,11 +19,8 @@ from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from later_reporting_dagster.cli.launch import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import Partition
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
 
@@ -80,23 +76,6 @@ def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramete
             raise click.ClickException(in_one_line(str(error))) from error
 
     return guarded
-
-
-class _PartitionKey(click.ParamType["Partition"]):
-    name = "KEY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Partition":
-        from later_reporting_dagster.defs.partitions import lake_partition
-
-        try:
-            return lake_partition(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no partition key: give it as the UI shows it, a day and an instance as"
-                " '2024-01-03|instance_000', or of a rollup the day alone",
-                param,
-                ctx,
-            )
 
 
 def _listed(kind: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
@@ -376,58 +355,14 @@ def compact(assets: tuple[str, ...]) -> None:
 @main.command()
 @click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
 @click.option("--raw", is_flag=True, help="Show each row as it came, too.")
-@click.option("--replay", is_flag=True, help="Read the rows again, and add those that are good now to their partition.")
 @_plain_errors
-def quarantine(assets: tuple[str, ...], raw: bool, replay: bool) -> None:
-    """List the rows that cannot be true, by partition and reason, or read them again after a fix. No request is made.
+def quarantine(assets: tuple[str, ...], raw: bool) -> None:
+    """List the rows that cannot be true, by partition and reason. No request is made."""
+    from later_reporting_dagster.cli.mending import quarantine_lines
 
-    Where a row's key lies in its partition already, the row that lies there stays. Exit code 1 names rows that are
-    good now and could not be added.
-    """
-    from later_reporting_dagster.cli.mending import quarantine_lines, replayed
-
-    if raw and replay:
-        raise click.UsageError("--raw lists rows and --replay reads them again: give one of them")
     lake = _resource().lake()
-    if not replay:
-        lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
-        click.echo("\n".join(lines) or "No row lies in quarantine.")
-        return
-    with _dagster_instance_if_any() as instance:
-        whole = [replayed(lake, asset, instance=instance) for asset in assets or RAW_ASSETS]
-    if not all(whole):
-        raise SystemExit(1)
-
-
-@main.command()
-@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
-@click.option(
-    "--partition", required=True, type=_PartitionKey(), metavar="KEY",
-    help="As the UI shows it: 'DAY|INSTANCE', or DAY for a rollup.",
-)  # fmt: skip
-@click.option("--restore", "wanted", metavar="N|HASH", help="Put one back, by its number or the start of its hash.")
-@_plain_errors
-def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
-    """List the versions of a partition that were replaced and kept, the newest first, or put one back.
-
-    LATER_KEEP_VERSIONS says how many are kept. What is put back replaces what lies there, which is kept in turn.
-    """
-    from later_reporting_dagster.cli.mending import restored, version_lines, version_named
-    from later_reporting_dagster.defs.partitions import partition_key
-
-    if (partition.instance_id is None) is not (asset in ROLLUP_ASSETS):
-        key = "the day alone" if asset in ROLLUP_ASSETS else "a day and an instance, as '2024-01-03|instance_000'"
-        raise click.UsageError(f"--partition {partition_key(partition)}: a partition of later/{asset} is {key}")
-    lake = _resource().lake()
-    kept = lake.versions(asset, partition)
-    if wanted is None:
-        lines = list(version_lines(lake, asset, partition, kept))
-        click.echo("\n".join(lines) or "No version of this partition is kept: LATER_KEEP_VERSIONS says how many are.")
-        return
-    with _blaming(f"--restore {wanted}"):
-        version = version_named(wanted, kept)
-    with _dagster_instance_if_any() as instance:
-        click.echo(restored(lake, asset, partition, version, instance=instance))
+    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    click.echo("\n".join(lines) or "No row lies in quarantine.")
 
 
 @main.command()
@@ -559,21 +494,6 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         )
     if end > _yesterday():
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
-
-
-@contextmanager
-def _dagster_instance_if_any() -> "Iterator[DagsterInstance | None]":
-    """The instance of `DAGSTER_HOME`; without one, says what goes without."""
-    from later_reporting_dagster.cli.launch import dagster_instance
-
-    if not os.environ.get("DAGSTER_HOME"):
-        click.echo(
-            "DAGSTER_HOME is not set: no Dagster hears of it, and rollups do not follow by themselves.", err=True
-        )
-        yield None
-        return
-    with dagster_instance() as instance:
-        yield instance
 
 
 def _resource() -> "LaterReportingResource":

@@ -99,9 +99,6 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=100,
         description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
     )
-    keep_versions: int = Field(
-        default=0, description="How many replaced versions of each partition are kept, to be restored by hand."
-    )
 
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
@@ -192,10 +189,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             SettingIsWrong: no lake can be there.
             LakeUnavailable: its filesystem cannot be reached.
         """
-        keep_versions = self._within_bounds("keep_versions")
         with _named("lake_root"):
             _check_lake_root(self.lake_root)
-            return Lake(self.lake_root, keep_versions=keep_versions)
+            return Lake(self.lake_root)
 
     def guard(self, *, accept_shrinking: bool = False) -> Guard:
         """Return what a response may take from the lake, all of it with `accept_shrinking`, and how much may be bad.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from later_reporting_dagster.lake.quarantine import QuarantinedRow
     from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
-    from later_reporting_dagster.lake.versions import KeptVersion
 
 __all__ = [
     "POSTS_SCHEMA",
@@ -29,7 +28,6 @@ __all__ = [
     "Column",
     "CompactedMonth",
     "DayRead",
-    "KeptVersion",
     "Lake",
     "LakeUnavailable",
     "NotReplaced",
@@ -52,7 +50,7 @@ __all__ = [
 ]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("file", "lake", "quarantine", "schema", "storage", "versions")
+_NEEDING_ARROW = ("file", "lake", "quarantine", "schema", "storage")
 
 
 def __getattr__(name: str) -> Any:

@@ -47,11 +47,8 @@ from tests.lake.test_quarantine import (  # noqa: F401
     test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day,
     test_newer_bad_rows_replace_older_ones_and_none_clear_them,
 )
-from tests.lake.test_versions import (  # noqa: F401
+from tests.lake.test_review import (  # noqa: F401
     test_a_replacement_is_reviewed_with_what_is_there_and_what_is_to_be,
-    test_a_version_is_put_back_to_the_byte_and_what_it_replaces_is_kept,
-    test_the_oldest_are_pruned,
-    test_what_is_replaced_is_kept_to_the_byte_by_time_and_hash,
 )
 
 BUCKET = "a-bucket"

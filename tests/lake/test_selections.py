@@ -168,19 +168,6 @@ def test_a_review_sees_the_columns_that_both_have(before: Selection, after: Sele
     assert now.equals(new)
 
 
-def test_a_version_of_other_columns_is_restored_to_the_byte(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path), keep_versions=2)
-    for metrics in (DOCUMENT_METRICS, METRICS, THREE):
-        lake.write("posts", partition(0), posts_of_day(0, metrics))
-    newest, oldest = lake.versions("posts", partition(0))
-    for version, metrics in ((oldest, DOCUMENT_METRICS), (newest, METRICS)):
-        lake.restore("posts", partition(0), version)
-        assert lake.read("posts", [partition(0)], schema=posts_schema(metrics)).equals(posts_of_day(0, metrics))
-        facts = lake.facts("posts", partition(0))
-        assert facts is not None
-        assert list(facts.columns) == posts_schema(metrics).names
-
-
 # Compacted months
 
 
