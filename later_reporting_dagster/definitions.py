@@ -7,7 +7,7 @@ import dagster as dg
 
 from later_reporting_dagster.defs.automation import automation_sensor
 from later_reporting_dagster.defs.compaction import compaction_job, compaction_schedule
-from later_reporting_dagster.defs.instances import instances_asset, instances_sensor
+from later_reporting_dagster.defs.instances import instances_asset, instances_checks, instances_sensor
 from later_reporting_dagster.defs.jobs import checks_job, posts_job
 from later_reporting_dagster.defs.lake_io import LaterLake
 from later_reporting_dagster.defs.organic_paid import ROLLUPS, rollup_asset, rollup_checks
@@ -71,6 +71,7 @@ def _definitions(settings: LoadSettings) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=[
+            instances_checks(due_hour_utc=due_hour_utc),
             *(posts_checks(source, due_hour_utc=due_hour_utc) for source in SOURCES),
             settlement_checks(settled_after_days=restate_days, due_hour_utc=due_hour_utc),
             *(rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),

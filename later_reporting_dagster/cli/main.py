@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from later_reporting_dagster.cli.text import in_one_line, shown_id
+from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.contract import REVISIONS
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -232,32 +233,21 @@ def sandbox(
 
 
 @main.command()
-@click.option("--sync", is_flag=True, help="Register those that are new as partitions; none is taken away.")
 @_plain_errors
-def instances(sync: bool) -> None:
-    """List the instances to work on: those that LATER_INSTANCE_IDS names, else all that the credentials reach."""
-    from later_reporting_dagster.defs.partitions import INSTANCES, registered_keys
-    from later_reporting_dagster.defs.sensors import discovered
+def instances() -> None:
+    """List the instances: when the API listed them, and what the lake holds of each."""
+    from later_reporting_dagster.cli.query import table_lines
+    from later_reporting_dagster.contract.days import restated_days
+    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 
-    later = _resource()
-    instance_ids = asyncio.run(later.wanted_instances())
-    if not sync:
-        for instance_id in instance_ids:
-            click.echo(shown_id(instance_id))
-        return
-    from later_reporting_dagster.cli.launch import dagster_instance
-
-    with dagster_instance() as instance:
-        found = discovered(instance_ids, registered=registered_keys(instance))
-        if found.new_keys:
-            instance.add_dynamic_partitions(str(INSTANCES.name), found.new_keys)
-    for instance_id in instance_ids:
-        click.echo(shown_id(instance_id))
-    click.echo(f"{len(instance_ids)} instances, {len(found.new_keys)} of them newly registered", err=True)
-    for instance_id, reason in found.refused.items():
-        click.echo(f"{instance_id!r} cannot be a partition: {reason}", err=True)
-    if found.refused:
-        raise SystemExit(1)
+    later, settings = _resource(), LoadSettings.from_environment()
+    listed = asyncio.run(later.listed_instances())
+    window = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
+    rows = refreshed_instances(later.lake(), listed, window=window, today=datetime.now(UTC).date())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(rows, width=width):
+        click.echo(line)
 
 
 @main.command()
@@ -267,89 +257,77 @@ def instances(sync: bool) -> None:
 @click.option("--start", required=True, type=_Day(), help="First day, UTC.")
 @click.option("--end", required=True, type=_Day(), help="Last day, UTC, inclusive.")
 @click.option(
-    "--instances", "wanted", multiple=True, metavar="ID[,ID…]", help="Only these; all registered ones when left out."
-)
-@click.option(
-    "--accept-shrinking", is_flag=True, help="Replace partitions that shrink too: posts have really been deleted."
-)
+    "--instances", "wanted", multiple=True, metavar="ID[,ID…]",
+    help="Fetch only these; by default those of LATER_INSTANCE_IDS, else all that the API lists.",
+)  # fmt: skip
+@click.option("--only-missing", is_flag=True, help="Fetch only the (day, instance) pairs that have no file.")
+@click.option("--accept-shrinking", is_flag=True, help="Replace files that shrink too: posts have really been deleted.")
 @click.option("--verbose", is_flag=True, help="Print the run's log too.")
 @_plain_errors
 def backfill(
-    asset: str, start: date, end: date, wanted: tuple[str, ...], accept_shrinking: bool, verbose: bool
+    asset: str,
+    start: date,
+    end: date,
+    wanted: tuple[str, ...],
+    only_missing: bool,
+    accept_shrinking: bool,
+    verbose: bool,
 ) -> None:
-    """Materialize a range of days × instances as one run; of weeks or months, those that the days are in.
+    """Materialize a range of days as one run; of a weekly or monthly asset, the weeks or months of these days.
 
-    A range names neighbours: instances that were not registered one after the other make a run a group. Exit code 1
-    lists the partitions that failed; the others have landed.
+    Exit code 1 lists what failed, by day and instance; everything else is written.
     """
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.bars import progress_bar
-    from later_reporting_dagster.defs.partitions import (
-        box_tags,
-        contiguous_groups,
-        day_tags,
-        instance_keys,
-        registered_keys,
-    )
+    from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
-    from later_reporting_dagster.rollups import TABLES
+    from later_reporting_dagster.lake import encode_instance_id
+    from later_reporting_dagster.rollups import TABLES, Span
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
-    with launch.dagster_instance() as instance, progress_bar() as show:
-        if asset not in RAW_ASSETS:
-            span = next(table.span for table in TABLES if table.name == asset)
-            if wanted:
-                raise click.UsageError(
-                    f"later/{asset} holds all instances of a {span} in one partition: leave out --instances"
-                )
-            runs = [(launch.JOB_OF_SPAN[span], day_tags(start, end, span=span))]
-        else:
-            registered = registered_keys(instance)
-            if not registered:
-                raise click.ClickException("No instance is registered: run `later-reporting instances --sync` first.")
-            named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
-            if wanted and not named:
-                raise click.UsageError("--instances names none: leave it out to mean all")
-            with _blaming("--instances"):
-                keys = instance_keys(named) if wanted else registered
-            unknown = [key for key in keys if key not in registered]
-            if unknown:
-                raise click.ClickException(
-                    f"Not registered: {', '.join(unknown)}. Registered are {', '.join(registered)};"
-                    " `later-reporting instances --sync` registers those that the credentials reach."
-                )
-            runs = [(launch.later_posts, box_tags(start, end, group)) for group in contiguous_groups(keys, registered)]
-        outcomes = [
-            launch.run(
-                job,
-                instance=instance,
-                assets=[asset],
-                tags=tags,
-                configured={"accept_shrinking": True} if accept_shrinking else {},
-                on_progress=show,
-                verbose=verbose,
+    named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
+    if wanted and not named:
+        raise click.UsageError("--instances names none: leave it out to mean all")
+    with _blaming("--instances"):
+        for name in named:
+            encode_instance_id(name)
+    config = {"instances": named, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
+    span = Span.DAY
+    if asset not in RAW_ASSETS:
+        if any(config.values()):
+            raise click.UsageError(
+                f"--instances, --only-missing and --accept-shrinking are for what is fetched: leave them out for"
+                f" later/{asset}"
             )
-            for job, tags in runs
-        ]
-    _report(outcomes)
+        config, span = {}, next(table.span for table in TABLES if table.name == asset)
+    with launch.dagster_instance() as instance, progress_bar() as show:
+        outcome = launch.materialize(
+            [asset],
+            instance=instance,
+            tags=range_tags(start, end, span=span),
+            config=config,
+            on_progress=show,
+            verbose=verbose,
+        )
+    _report([outcome])
 
 
 @main.command()
 @click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
 @_plain_errors
 def compact(assets: tuple[str, ...]) -> None:
-    """Copy months that are no longer restated to one file an instance each, which reads them much faster.
+    """Copy months that are no longer restated to one file per instance, which reads them much faster.
 
     The partitions stay as they are. Run it again at any time: it does what is new, and leaves the rest alone.
     """
-    from later_reporting_dagster.defs.runs.compaction import compact_table, described
     from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.lake.compaction_summary import compact_table
 
     lake = _resource().lake()
     restate_days = LoadSettings.from_environment().restate_days
     for asset in assets or RAW_ASSETS:
         done = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
-        click.echo(f"{asset}: {described(done)}")
+        click.echo(f"{asset}: {done}")
 
 
 @main.command()
@@ -504,4 +482,4 @@ def _resource() -> "LaterReportingResource":
 
 
 def _yesterday() -> date:
-    return datetime.now(UTC).date() - timedelta(days=1)
+    return newest_day(datetime.now(UTC))

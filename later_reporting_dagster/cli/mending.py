@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from later_reporting_dagster.cli.text import in_one_line
-from later_reporting_dagster.defs.partitions import partition_key
 from later_reporting_dagster.ingest.homeless import possible_of
 from later_reporting_dagster.lake import Lake, QuarantinedRow
 
@@ -21,7 +20,7 @@ def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
 
 def _place(row: QuarantinedRow) -> str:
     if row.partition is not None:
-        return partition_key(row.partition)
+        return str(row.partition)
     possible = possible_of(row)
     if not possible:
         return "no partition"

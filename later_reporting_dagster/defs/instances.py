@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster import AssetExecutionContext
+from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import CheckResult, first_of
+from later_reporting_dagster.defs.checks import CheckResult, checks_of, first_of
 from later_reporting_dagster.defs.jobs import posts_config, posts_job
 from later_reporting_dagster.defs.metadata import table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
@@ -22,6 +22,7 @@ from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCE_COLUMNS,
     INSTANCES,
     refreshed_instances,
+    stored_instances,
     vanished_instances,
 )
 from later_reporting_dagster.ingest.source import SOURCES
@@ -29,6 +30,7 @@ from later_reporting_dagster.lake import Lake, LakeUnavailable, Written
 
 INSTANCES_KEY = dg.AssetKey(["later", INSTANCES])
 STILL_LISTED = "every_instance_is_still_listed"
+INSTANCES_CHECKS = {STILL_LISTED: "The API lists every instance that it listed before, or that has files."}
 SENSOR_SECONDS = 3600
 # Dagster ends a sensor's evaluation after a minute, without saying what took so long. The lake is listed after the API.
 API_TIMEOUT_SECONDS = 30.0
@@ -49,15 +51,8 @@ def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefiniti
         tags={"later/layer": "dimension"},
         metadata=table_metadata(INSTANCES, INSTANCE_COLUMNS),
         automation_condition=when_upstream_changes(),
-        check_specs=[
-            dg.AssetCheckSpec(
-                STILL_LISTED,
-                asset=INSTANCES_KEY,
-                description="The API lists every instance that it listed before, or that has files.",
-            )
-        ],
     )
-    def instances(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def instances(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
         try:
             listed = asyncio.run(later.listed_instances())
             rows, written = refresh(later.lake(), listed, start_date=start_date, restate_days=restate_days)
@@ -67,10 +62,21 @@ def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefiniti
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.content_hash),
             metadata=instances_metadata(rows, written),
-            check_results=[evaluate_listing(rows, named=later.named_instances()).result(INSTANCES_KEY)],
         )
 
     return instances
+
+
+def instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the check of the dimension as it lies in the lake."""
+
+    def evaluate(_context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
+        if (rows := stored_instances(later.lake())) is not None:
+            yield evaluate_listing(rows, named=later.named_instances())
+        else:
+            yield CheckResult(STILL_LISTED, passed=True, description="It is not there yet")
+
+    return checks_of(INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[])
 
 
 def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:

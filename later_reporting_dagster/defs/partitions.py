@@ -21,13 +21,11 @@ def partitions_of(span: Span, start_date: date) -> dg.TimeWindowPartitionsDefini
     The week and the month that are under way are partitions too.
     """
     first = first_day_of(span, start_date).isoformat()
-    match span:
-        case Span.DAY:
-            return dg.DailyPartitionsDefinition(start_date=first, timezone="UTC")
-        case Span.WEEK:
-            return dg.WeeklyPartitionsDefinition(start_date=first, day_offset=1, timezone="UTC", end_offset=1)
-        case Span.MONTH:
-            return dg.MonthlyPartitionsDefinition(start_date=first, timezone="UTC", end_offset=1)
+    if span is Span.DAY:
+        return dg.DailyPartitionsDefinition(start_date=first, timezone="UTC")
+    if span is Span.WEEK:
+        return dg.WeeklyPartitionsDefinition(start_date=first, day_offset=1, timezone="UTC", end_offset=1)
+    return dg.MonthlyPartitionsDefinition(start_date=first, timezone="UTC", end_offset=1)
 
 
 def range_tags(start: date, end: date, *, span: Span = Span.DAY) -> dict[str, str]:

@@ -144,7 +144,7 @@ class DayResult:
         self.rows += outcome.written.rows
         self.files_changed += outcome.written.changed
         self.bad_rows += outcome.bad_rows
-        self.preview = _most_seen([self.preview, outcome.table])
+        self.preview = _most_seen(self.preview, outcome.table)
         if (changes := outcome.changes) is not None:
             counts = {"rows_added": changes.added, "rows_removed": changes.removed, "rows_restated": changes.restated}
             totals = {column: total.change for column, total in changes.totals.items() if total.change}
@@ -179,11 +179,9 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _most_seen(tables: Sequence[pa.Table | None]) -> pa.Table:
-    shown = pa.concat_tables(
-        [table.select([name for name in PREVIEW_COLUMNS if name in table.column_names]) for table in tables if table]
-    )
-    for name in PREVIEW_ORDER:
-        if name in shown.column_names:
-            return shown.sort_by([(name, "descending")]).slice(0, PREVIEW_ROWS)
-    return shown.slice(0, PREVIEW_ROWS)
+def _most_seen(seen: pa.Table | None, posts: pa.Table) -> pa.Table:
+    """Return the first rows of both by `PREVIEW_ORDER`, in the columns of the preview."""
+    posts = posts.select([name for name in PREVIEW_COLUMNS if name in posts.column_names])
+    posts = posts if seen is None else pa.concat_tables([seen, posts])
+    order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
+    return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

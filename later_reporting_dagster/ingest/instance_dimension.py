@@ -80,7 +80,7 @@ def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence
     """
     return instances_table(
         listed,
-        previous=_stored(lake),
+        previous=stored_instances(lake),
         present={source.asset: lake.partitions(source.asset) for source in SOURCES},
         window=window,
         today=today,
@@ -98,7 +98,7 @@ def known_instances(lake: Lake, *, named: Sequence[str]) -> tuple[str, ...]:
     """
     if named:
         return tuple(named)
-    if (stored := _stored(lake)) is not None:
+    if (stored := stored_instances(lake)) is not None:
         return tuple(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
     return tuple(
         sorted({str(partition.instance_id) for source in SOURCES for partition in lake.partitions(source.asset)})
@@ -111,7 +111,12 @@ def vanished_instances(instances: pa.Table, *, named: Sequence[str]) -> list[str
     return [instance_id for instance_id in vanished if not named or instance_id in named]
 
 
-def _stored(lake: Lake) -> pa.Table | None:
+def stored_instances(lake: Lake) -> pa.Table | None:
+    """Return the dimension as last written; None before it was, or when its file is damaged.
+
+    Raises:
+        LakeUnavailable: the lake cannot be read.
+    """
     # A damaged file is replaced by the next refresh; until then the lake's own files say what there is.
     with suppress(PartitionDamaged):
         return lake.read_table(INSTANCES, schema=INSTANCES_SCHEMA)
