@@ -39,7 +39,7 @@ def posts_metadata(landed: Landed) -> dict[str, Any]:
         **written_metadata(landed.written, preview=preview(_most_seen(table))),
         **(changes_metadata(landed.changes) if landed.changes else {}),
         "bad_rows": landed.bad_rows,
-        **({"bad_rows_without_partition": fetched.homeless_rows} if fetched.homeless_rows else {}),
+        **({"bad_rows_without_partition": fetched.unassigned_rows} if fetched.unassigned_rows else {}),
         "metrics": dg.MetadataValue.text(", ".join(metrics)),
         "query": dg.MetadataValue.text("\n".join(fetched.queries)),
         "pages": fetched.pages,
