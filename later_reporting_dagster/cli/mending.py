@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from later_reporting_dagster.cli.text import in_one_line
-from later_reporting_dagster.ingest.homeless import possible_of
 from later_reporting_dagster.lake import Lake, QuarantinedRow
 
 
@@ -21,10 +20,7 @@ def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
 def _place(row: QuarantinedRow) -> str:
     if row.partition is not None:
         return str(row.partition)
-    possible = possible_of(row)
-    if not possible:
+    if row.days is None:
         return "no partition"
-    days = sorted({partition.day for partition in possible})
-    instances = len({partition.instance_id for partition in possible})
-    span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"somewhere in {span} of {instances} instance{'s' * (instances != 1)}"
+    first, last = row.days
+    return f"no partition, of {first}" if first == last else f"no partition, of {first} to {last}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         Written,
         WrittenFile,
     )
-    from later_reporting_dagster.lake.quarantine import QuarantinedRow
+    from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
     from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
     from later_reporting_dagster.lake.storage import LakeUnavailable
 
@@ -33,6 +33,7 @@ __all__ = [
     "NotReplaced",
     "Partition",
     "PartitionDamaged",
+    "QuarantineFile",
     "QuarantinedRow",
     "Review",
     "StoredFacts",

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain, groupby
@@ -32,7 +32,7 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
     table_path,
 )
-from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow
+from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow, QuarantineFile
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, not_as_written, storage_at, without_credentials
@@ -394,22 +394,43 @@ class Lake:
         """
         return self._quarantine.set_aside(asset, partition, bad_rows, query=query)
 
-    def quarantine_query(
-        self, asset: str, bad_rows: Sequence[BadRow], *, query: str, possible: Collection[Partition] = ()
-    ) -> str | None:
-        """The same for the bad rows of a query that do not tell their partition: they are filed under the query.
+    def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
+        """Set aside the bad rows of a query that name no partition, in place of those that the same query had before.
 
-        `possible` are the partitions that they may belong to.
+        Args:
+            asset: the name of the table that the rows were meant for.
+            bad_rows: all of them, one or more.
+            query: the query that they came from, without secrets.
+            days: the first and the last day of the query.
+
+        Returns:
+            Where they lie.
         """
-        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, possible=possible)
+        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, days=days)
 
-    def quarantined(self, asset: str, *, days: Iterable[date] | None = None) -> list[QuarantinedRow]:
-        """The rows set aside, by partition; with `days`, those of these days and those that tell no partition.
+    def quarantined(self, asset: str) -> list[QuarantinedRow]:
+        """Read all rows of a table that are set aside.
 
         Raises:
             PartitionDamaged: a quarantine file is not what `quarantine` writes.
         """
-        return self._quarantine.rows(asset, days=days)
+        return self._quarantine.rows(asset)
+
+    def quarantine_files(self, asset: str) -> list[QuarantineFile]:
+        """List the quarantine files of a table."""
+        return self._quarantine.files(asset)
+
+    def quarantined_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
+        """Read the rows of a quarantine file.
+
+        Raises:
+            PartitionDamaged: it is not what `quarantine` writes.
+        """
+        return self._quarantine.rows_in(file)
+
+    def remove_quarantine_file(self, file: QuarantineFile) -> None:
+        """Remove a quarantine file, if it is still there."""
+        self._quarantine.remove(file)
 
     def check_writable(self) -> None:
         """Writes a file below the root, reads it back and removes it.

@@ -158,7 +158,8 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
+    bad = [BadRow(reason="postId is missing", raw="{}")]
+    filled.lake.quarantine_query(RAW, bad, query="startDate=…", days=(DAYS[0], DAYS[1]))
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()
     assert told.description == "2 rows lie in quarantine"
     assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}

@@ -44,7 +44,7 @@ from tests.lake.test_lake import (  # noqa: F401
 )
 from tests.lake.test_quarantine import (  # noqa: F401
     test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition,
-    test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day,
+    test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days,
     test_newer_bad_rows_replace_older_ones_and_none_clear_them,
 )
 from tests.lake.test_review import (  # noqa: F401
