@@ -17,6 +17,7 @@ import click
 from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.ingest.source import SOURCES
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
 
-RAW_ASSETS = ("post_metrics_daily", "posts_published")
+RAW_ASSETS = tuple(source.asset for source in SOURCES)
 ROLLUP_ASSETS = ("organic_paid_daily", "organic_paid_by_publish_day")
 SPAN_ASSETS = ("organic_paid_weekly", "organic_paid_monthly")
 SHOWN_FAILURES = 50
