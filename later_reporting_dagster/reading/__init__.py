@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from later_reporting_dagster.reading.table import Table
 
 if TYPE_CHECKING:
-    from later_reporting_dagster.reading.frames import NotInstalled, frame, known_kinds, whole
+    from later_reporting_dagster.reading.frames import NotInstalled, frame, whole
     from later_reporting_dagster.reading.sql import QueryRefused, answer
 
-__all__ = ["NotInstalled", "QueryRefused", "Table", "answer", "frame", "known_kinds", "whole"]
+__all__ = ["NotInstalled", "QueryRefused", "Table", "answer", "frame", "whole"]
 
 # What needs Arrow is imported when it is first asked for: the definitions load without it.
 _NEEDING_ARROW = ("frames", "sql")

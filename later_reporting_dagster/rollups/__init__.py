@@ -14,9 +14,6 @@ from later_reporting_dagster.rollups.tables import (
     BY_WINDOW,
     DAILY,
     MONTHLY,
-    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
-    ORGANIC_PAID_DAILY_COLUMNS,
-    OVER_DAYS,
     TABLES,
     WEEKLY,
     RolledUp,
@@ -24,15 +21,11 @@ from later_reporting_dagster.rollups.tables import (
 
 if TYPE_CHECKING:
     from later_reporting_dagster.rollups.organic_paid import (
-        ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-        ORGANIC_PAID_DAILY_SCHEMA,
-        ROLLED_UP_SCHEMA,
         organic_paid_by_publish_day,
         organic_paid_daily,
         rolled_up_schema,
     )
     from later_reporting_dagster.rollups.periods import (
-        OVER_DAYS_SCHEMA,
         Landed,
         organic_paid_by,
         organic_paid_over_days,
@@ -46,7 +39,7 @@ if TYPE_CHECKING:
         Sums,
         settlement,
     )
-    from later_reporting_dagster.rollups.spend import SpendBounds, spend_bounds
+    from later_reporting_dagster.rollups.spend import spend_bounds
     from later_reporting_dagster.rollups.sums import SumOutOfRange
 
 __all__ = [
@@ -59,13 +52,6 @@ __all__ = [
     "DAILY",
     "GRAIN",
     "MONTHLY",
-    "ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS",
-    "ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA",
-    "ORGANIC_PAID_DAILY_COLUMNS",
-    "ORGANIC_PAID_DAILY_SCHEMA",
-    "OVER_DAYS",
-    "OVER_DAYS_SCHEMA",
-    "ROLLED_UP_SCHEMA",
     "SETTLEMENT_SCHEMA",
     "TABLES",
     "TOLERANCE_PERCENT",
@@ -76,7 +62,6 @@ __all__ = [
     "RolledUp",
     "Settlement",
     "Span",
-    "SpendBounds",
     "SumOutOfRange",
     "Sums",
     "days_of",

@@ -6,10 +6,10 @@ from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import Column
 from later_reporting_dagster.rollups import (
     BY_CREATOR,
+    BY_PUBLISH_DAY,
+    DAILY,
     GRAIN,
     MONTHLY,
-    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
-    ORGANIC_PAID_DAILY_COLUMNS,
     WEEKLY,
     Span,
 )
@@ -250,8 +250,8 @@ OF_WINDOWS = [
 @pytest.mark.parametrize(
     ("columns", "described"),
     [
-        (ORGANIC_PAID_DAILY_COLUMNS, IN_BOTH),
-        (ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS, [*IN_BOTH, *OF_PUBLISH_DAYS]),
+        (DAILY.columns, IN_BOTH),
+        (BY_PUBLISH_DAY.columns, [*IN_BOTH, *OF_PUBLISH_DAYS]),
         (BY_CREATOR.columns, OF_WINDOWS),
     ],
 )
@@ -263,15 +263,15 @@ def test_a_dictionary_says_what_a_column_holds_in_what_unit_and_when_it_is_null(
 
 
 def test_a_dictionary_begins_with_what_is_grouped_by_and_names_each_column_once() -> None:
-    for columns in (ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS):
+    for columns in (DAILY.columns, BY_PUBLISH_DAY.columns):
         names = [column.name for column in columns]
         assert tuple(names[: len(GRAIN)]) == GRAIN
         assert len({*names}) == len(names)
 
 
 def test_what_publish_days_tell_beyond_is_spend() -> None:
-    beyond = ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[len(ORGANIC_PAID_DAILY_COLUMNS) :]
-    assert ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS[: len(ORGANIC_PAID_DAILY_COLUMNS)] == ORGANIC_PAID_DAILY_COLUMNS
+    beyond = BY_PUBLISH_DAY.columns[len(DAILY.columns) :]
+    assert BY_PUBLISH_DAY.columns[: len(DAILY.columns)] == DAILY.columns
     assert [column.name for column in beyond] == [
         f"{channel}_{name}"
         for channel in ("organic", "paid")

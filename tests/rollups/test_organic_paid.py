@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, page_from_body
-from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table
+from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
 from later_reporting_dagster.rollups import (
+    BY_PUBLISH_DAY,
+    DAILY,
     GRAIN,
-    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
-    ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-    ORGANIC_PAID_DAILY_COLUMNS,
-    ORGANIC_PAID_DAILY_SCHEMA,
     SumOutOfRange,
     organic_paid_by_publish_day,
     organic_paid_daily,
@@ -24,6 +22,9 @@ from later_reporting_dagster.rollups import (
 )
 from tests.rollups.conftest import ROWS, Row, posts_of, row, steady
 from tests.rollups.reference import rolled_up
+
+ORGANIC_PAID_DAILY_SCHEMA = schema_of(DAILY.columns)
+ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA = schema_of(BY_PUBLISH_DAY.columns)
 
 RollUp = Callable[[pa.Table], pa.Table]
 
@@ -211,7 +212,7 @@ def test_money_adds_up_as_decimals_do() -> None:
 
 
 def test_every_metric_that_adds_up_is_in_both_tables_with_its_number_of_posts_and_its_unit() -> None:
-    for columns in (ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS):
+    for columns in (DAILY.columns, BY_PUBLISH_DAY.columns):
         units = {column.name: column.unit for column in columns}
         for metric in DOCUMENT_METRICS:
             name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
@@ -223,7 +224,7 @@ def test_the_daily_table_has_no_spend() -> None:
     assert not [name for name in ORGANIC_PAID_DAILY_SCHEMA.names if "spend" in name or "cp" in name]
 
 
-@pytest.mark.parametrize("columns", [ORGANIC_PAID_DAILY_COLUMNS, ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS])
+@pytest.mark.parametrize("columns", [DAILY.columns, BY_PUBLISH_DAY.columns])
 def test_every_column_is_described_and_every_number_has_its_unit(columns: tuple[Any, ...]) -> None:
     assert len({column.name for column in columns}) == len(columns)
     for column in columns:

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Kind
+from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.rollups import (
     BY_CAMPAIGN,
     BY_CREATOR,
     BY_PLATFORM,
     BY_WINDOW,
     MONTHLY,
-    OVER_DAYS_SCHEMA,
     WEEKLY,
     Landed,
     RolledUp,
@@ -39,6 +39,8 @@ a_few = settings(steady, max_examples=30)
 
 NAMES = {column.name for column in BY_CAMPAIGN.columns}
 CHANGING = {name for name in NAMES if f"{name}_change" in NAMES}
+
+OVER_DAYS_SCHEMA = schema_of(WEEKLY.columns)
 
 PERFORMANCE, POST = DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE
 LAST = date(2024, 3, 31)
