@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
-# The same examples in each run, however busy the machine is.
-settings.register_profile("steady", deadline=None, derandomize=True)
+# The same examples in each run, however busy the machine is. These are also all the settings in which the profile
+# that Hypothesis loads on a CI server differs from its default.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# Other examples in each run, or those of a seed: --hypothesis-profile=varied --hypothesis-seed=1
+settings.register_profile("varied", settings.get_profile("steady"), derandomize=False)
 settings.load_profile("steady")
 
 Row = dict[str, Any]
