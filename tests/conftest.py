@@ -239,13 +239,27 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+# Variables of whoever runs the tests that would change a setting, a connection or the layout of an output.
+CALLERS_PREFIXES = ("LATER_", "DAGSTER_", "AWS_", "FSSPEC_", "SCHEMATHESIS_")
+CALLERS_VARIABLES = {
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("PYTHONWARNINGS", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+}
+
+
+def pytest_configure() -> None:
+    """Remove the caller's variables before a test module is imported: the definitions read theirs at import."""
+    for name in [*os.environ]:
+        if name.startswith(CALLERS_PREFIXES) or name.upper() in CALLERS_VARIABLES:
+            del os.environ[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environment_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No setting of whoever runs the tests reaches them, and no rate limit state of theirs reaches anyone."""
+    """Give the tests a home of their own: no configuration is read from the caller's, and nothing is written there."""
     with pytest.MonkeyPatch.context() as environment:
-        for name in [*os.environ]:
-            if name.startswith(("LATER_", "DAGSTER_")):
-                environment.delenv(name)
+        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         environment.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         yield
