@@ -389,8 +389,6 @@ def test_lake_and_ingest_hold_what_a_dictionary_does(tmp_path: Path) -> None:
         run_state_machine_as_test(
             lambda: LakeAgainstADictionary(writers),
             settings=settings(
-                deadline=None,
-                derandomize=True,
                 max_examples=12,
                 stateful_step_count=25,
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

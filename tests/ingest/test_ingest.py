@@ -352,7 +352,7 @@ def test_a_fault_that_passes_is_no_failure(service: Service, truth: Truth, tmp_p
     assert retries == service.data_requests / 2
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     wanted=st.sets(st.sampled_from(BOX), min_size=1),
     broken=st.dictionaries(st.sampled_from(INSTANCE_IDS), st.sampled_from([403, 500, 503]), max_size=3),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, PartitionDamaged, content_hash_of
 from later_reporting_dagster.lake.file import content_hashes_of, facts_of, from_parquet, is_faithful, to_parquet
-from tests.lake.conftest import rows, steady
+from tests.lake.conftest import rows
 
 SCHEMA = pa.schema(
     [
@@ -49,7 +49,6 @@ def parquet_of(table: pa.Table, **facts: str) -> bytes:
     return to_parquet(table, content_hash=content_hash_of(table), facts=facts)
 
 
-@steady
 @given(ROWS)
 def test_a_table_comes_back_from_its_file_as_it_was(values: list[dict[str, object]]) -> None:
     table = table_of(values)
@@ -58,7 +57,6 @@ def test_a_table_comes_back_from_its_file_as_it_was(values: list[dict[str, objec
     assert back.schema.equals(SCHEMA, check_metadata=True)
 
 
-@steady
 @given(ROWS, ROWS)
 def test_two_tables_have_one_hash_exactly_when_they_hold_the_same(
     left: list[dict[str, object]], right: list[dict[str, object]]
@@ -68,7 +66,6 @@ def test_two_tables_have_one_hash_exactly_when_they_hold_the_same(
     assert (content_hash_of(one) == content_hash_of(other)) == same
 
 
-@steady
 @given(ROWS, st.data())
 def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, object]], data: st.DataObject) -> None:
     table = table_of(values)
@@ -78,7 +75,6 @@ def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, ob
     assert parquet_of(padded) == parquet_of(table)
 
 
-@steady
 @given(st.lists(ROWS, max_size=4))
 def test_slices_of_one_table_have_the_hashes_and_the_files_of_tables_of_their_own(groups: list[list[Any]]) -> None:
     alone = [table_of(values) for values in groups]

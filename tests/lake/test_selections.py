@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.compaction import FEWEST_DAYS
 from later_reporting_dagster.lake.file import facts_of, from_parquet, to_parquet
 from later_reporting_dagster.lake.partition import compacted_path
-from tests.lake.conftest import files_of, steady, unreadable
+from tests.lake.conftest import files_of, unreadable
 
 Selection = tuple[Metric, ...]
 
@@ -218,7 +218,7 @@ def test_a_month_whose_absent_columns_are_not_what_it_says_is_made_again(lake: L
         assert path.read_bytes() == good
 
 
-@settings(steady, max_examples=20)
+@settings(max_examples=20)
 @example([metrics_named(names) for names in ("likes", "views", "likes, views", "likes, shares, views")], THREE)
 @given(st.lists(selections, min_size=FEWEST_DAYS, max_size=6), selections)
 def test_any_month_is_read_from_its_copy_as_from_its_days(

@@ -4,14 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA
-
-# The same examples in every run, and no clock: a shared machine stalls at times.
-steady = settings(deadline=None, derandomize=True)
 
 Row = dict[str, Any]
 

@@ -20,7 +20,7 @@ from later_reporting_dagster.rollups import (
     organic_paid_daily,
     totals_that_differ,
 )
-from tests.rollups.conftest import ROWS, Row, posts_of, row, steady
+from tests.rollups.conftest import ROWS, Row, posts_of, row
 from tests.rollups.reference import rolled_up
 
 ORGANIC_PAID_DAILY_SCHEMA = schema_of(DAILY.columns)
@@ -47,7 +47,6 @@ def expected_of(value: Any) -> Any:
     return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
 
 
-@steady
 @given(ROWS)
 def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
     expected = rolled_up(rows)
@@ -61,7 +60,6 @@ def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
         assert table.to_pylist() == [{name: expected_of(group[name]) for name in schema.names} for group in expected]
 
 
-@steady
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chance: random.Random) -> None:
     shuffled = list(rows)
@@ -72,7 +70,6 @@ def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chan
         assert roll_up(chunked).equals(roll_up(posts_of(*rows)))
 
 
-@steady
 @given(ROWS)
 def test_a_rollup_reconciles_to_its_posts(rows: list[Row]) -> None:
     posts = posts_of(*rows)

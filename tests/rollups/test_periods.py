@@ -31,11 +31,11 @@ from later_reporting_dagster.rollups import (
 )
 from later_reporting_dagster.rollups.columns import sum_name
 from later_reporting_dagster.rollups.periods import numbered
-from tests.rollups.conftest import COUNTS, MONEY, Row, row, steady
+from tests.rollups.conftest import COUNTS, MONEY, Row, row
 from tests.rollups.reference import GRAIN, POST_KEY, groups_of, key_of, labels, over_days, windows
 
 # All windows of all tables are computed in each example.
-a_few = settings(steady, max_examples=30)
+a_few = settings(max_examples=30)
 
 NAMES = {column.name for column in BY_CAMPAIGN.columns}
 CHANGING = {name for name in NAMES if f"{name}_change" in NAMES}
@@ -104,7 +104,6 @@ def published_once(rows: Sequence[Row]) -> list[Row]:
     return [of_post[0] for of_post in groups_of(rows, POST_KEY).values()]
 
 
-@steady
 @given(ROWS)
 def test_weeks_and_months_are_what_the_plain_reference_says(rows: list[Row]) -> None:
     table = organic_paid_over_days(table_of(rows, dated=False).select(rows_schema(WEEKLY).names))
@@ -348,7 +347,6 @@ def test_a_count_too_large_for_its_column_is_refused_by_name() -> None:
         organic_paid_by({PERFORMANCE: landed_of(rows)})
 
 
-@steady
 @given(ROWS)
 def test_weeks_reconcile_to_their_rows_of_which_a_post_has_many(rows: list[Row]) -> None:
     once = [*POST_KEY, "platform", "content_type"]

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.rollups import spend_bounds
-from tests.rollups.conftest import steady
 
 
 def bounds(
@@ -64,7 +63,6 @@ def test_intervals_that_touch_in_one_point_meet_there() -> None:
     assert bounds(0.01, 200, 3.005, 1000) == close(3.0, 3.0)
 
 
-@steady
 @given(
     cost=st.integers(0, 10_000_000).map(lambda cents: cents / 100),
     engagements=st.integers(1, 10**7),

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.rollups import SumOutOfRange
 from later_reporting_dagster.rollups.sums import grouped_sums, total
-from tests.rollups.conftest import steady
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -21,7 +20,6 @@ def sums_of(values: list[float | None] | list[int | None], type_: pa.DataType) -
     return grouped_sums(rows, keys=["key"]).to_pydict()
 
 
-@steady
 @given(st.lists(st.none() | INT64 | st.integers(-9, 9), min_size=1, max_size=6))
 def test_counts_add_up_exactly_or_are_refused(values: list[int | None]) -> None:
     available = [value for value in values if value is not None]
@@ -38,7 +36,6 @@ def test_counts_add_up_exactly_or_are_refused(values: list[int | None]) -> None:
     }
 
 
-@steady
 @given(st.lists(st.floats(-1e12, 1e12).map(lambda value: round(value, 6)), min_size=1, max_size=6))
 def test_money_adds_up_to_the_millionth(values: list[float]) -> None:
     (value,) = sums_of(values, pa.float64())["value"]
@@ -112,7 +109,6 @@ def test_a_total_does_not_wrap() -> None:
     assert total(pa.chunked_array([pa.array([2**63 - 1, 2**63 - 1])])) == 2**64 - 2
 
 
-@steady
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=6))
 def test_money_between_two_millionths_goes_to_the_even_one_whatever_its_size(halves: list[int]) -> None:
     (value,) = sums_of([half / 2e6 for half in halves], pa.float64())["value"]
