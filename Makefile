@@ -34,8 +34,8 @@ lint: .venv/installed-test ## Style, types and the rules of who imports whom
 bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
 	$(BIN)/python -m tests.bench --write docs/benchmarks.md $(WORKLOADS)
 
-mutants: .venv/installed-test .venv/installed-mutation ## Puts faults into the code, which the tests have to find, into docs/mutation.md
-	$(BIN)/python -m tests.mutation --write docs/mutation.md
+mutants: .venv/installed-test .venv/installed-mutation ## Put faults into the code, one at a time; count those the tests find; SAMPLE=… for so many a folder
+	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \

@@ -5,7 +5,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import PostPerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
 from tests.client.service import CLIENT_ID, CLIENT_SECRET, FakeTime, Service
 from tests.servers import running
 
@@ -66,6 +66,15 @@ def new_client(base_url: str, time: FakeTime, events: list[object]) -> Callable[
         return LaterClient(**given | changes)
 
     return make
+
+
+@pytest.fixture(params=[PAGED, CURSOR], ids=str)
+def either(
+    request: pytest.FixtureRequest, service: Service, new_client: Callable[..., LaterClient]
+) -> Callable[..., LaterClient]:
+    """Makes clients of a service that pages by number, and of one that pages by cursor; the clients know which."""
+    service.by_cursor = request.param is CURSOR
+    return lambda **changes: new_client(**{"revision": request.param} | changes)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A small service of the contract for the client's tests: scripted faults, and a memory of what it was asked."""
 
+import asyncio
 import base64
 import json
 import math
@@ -178,3 +179,28 @@ class Service:
 
     def revoke_tokens(self) -> None:
         self.tokens = dict.fromkeys(self.tokens, -math.inf)
+
+
+THREE_PAGES = [post(number, instance_id="ab"[number % 2]) for number in range(250)]
+
+
+def use(client, act):
+    """Run what a coroutine function does with the open client; return its result."""
+
+    async def run():
+        async with client:
+            return await act(client)
+
+    return asyncio.run(run())
+
+
+def walk(client, query, **options):
+    return use(client, lambda client: client.walk(query, **options))
+
+
+def instances(client):
+    return use(client, lambda client: client.instances())
+
+
+def kinds(events, kind):
+    return [event for event in events if isinstance(event, kind)]

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from later_reporting_dagster.client import AccessToken, LaterClient, RateLimiter, shared_state_path
-from later_reporting_dagster.client.address import checked_base_url, is_loopback
+from later_reporting_dagster.client.address import checked_base_url
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,3 @@ def test_anything_but_scheme_and_host_is_refused_and_not_repeated(given_url):
 def test_a_client_sends_at_least_one_request_at_once():
     with pytest.raises(ValueError, match="concurrency is at least 1, not 0"):
         LaterClient(base_url="https://a", credentials=AccessToken("t"), limiter=RateLimiter(requests=1), concurrency=0)
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"), [("localhost", True), ("127.0.0.1", True), ("8.8.8.8", False), ("", False)]
-)
-def test_loopback(host, expected):
-    assert is_loopback(host) is expected

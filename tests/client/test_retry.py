@@ -34,18 +34,7 @@ def test_a_refusal_without_a_wait_waits_out_the_window_before_the_last_attempt(a
     assert [policy.unsaid_wait_after(attempt, window_seconds=60) for attempt in range(1, attempts)] == waits
 
 
-def test_a_refusal_without_a_wait_overflows_for_no_policy():
-    assert RetryPolicy(attempts=10_000).unsaid_wait_after(1, window_seconds=60) > 0
-    assert RetryPolicy(attempts=1).unsaid_wait_after(1, window_seconds=60) == 60
-
-
 def test_it_gives_up_when_the_service_asks_for_too_much():
     policy = RetryPolicy(longest_wait_seconds=300)
     assert policy.wait_after(1, asked_for=300.0, jitter=0.0) == 300
     assert policy.wait_after(1, asked_for=301.0, jitter=0.0) is None
-
-
-def test_a_policy_that_waits_for_no_service_still_backs_off():
-    policy = RetryPolicy(longest_wait_seconds=0)
-    assert policy.wait_after(1, asked_for=None, jitter=0.0) == 0.5
-    assert policy.wait_after(1, asked_for=0.1, jitter=0.0) is None

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import (
     CURSOR,
     DOCUMENT_METRICS,
-    METRICS,
     PAGED,
     OtherRevision,
     Post,
@@ -81,36 +80,6 @@ def test_the_usual_row_takes_the_short_way_and_a_strange_one_the_long_way():
     assert short.extra is None
     assert long.extra == '{"surprise":1}'
     assert (short.key, short.impressions, short.engagements, short.cpm) == (("a", 1, 2), 8500, 0, None)
-
-
-@pytest.mark.parametrize(
-    ("metrics", "extra"),
-    [
-        ({"impressions": 5, "surprise": 6}, {"surprise": 6}),
-        # What would hide a field of the post, or be hidden by it, stays where it is.
-        ({"impressions": 5, "postId": 6}, {"metrics": {"postId": 6}}),
-        ({"impressions": 5, "metrics": 6}, {"metrics": {"metrics": 6}}),
-    ],
-)
-def test_a_metric_that_the_contract_does_not_know_is_kept(metrics, extra):
-    outer = {name: value for name, value in ROW.items() if name not in NAMES}
-    (post,) = cursor_page_from_body(by_cursor([outer | {"metrics": metrics}])).posts
-    assert (post.impressions, post.post_id) == (5, 2)
-    assert json.loads(post.extra) == extra
-
-
-@pytest.mark.parametrize("metrics", [5, [], "impressions"])
-def test_metrics_that_are_no_object_cannot_be_true(metrics):
-    outer = {name: value for name, value in ROW.items() if name not in NAMES}
-    (bad,) = cursor_page_from_body(by_cursor([outer | {"metrics": metrics}])).bad_rows
-    assert bad.reason.startswith("metrics is an object, not ")
-
-
-def test_metrics_that_were_asked_for_are_read_and_others_are_kept():
-    likes = tuple(metric for metric in METRICS if metric.api_name == "likes")
-    row = nested(ROW) | {"metrics": {"likes": 7, "impressions": 8}}
-    (post,) = cursor_page_from_body(by_cursor([row]), metrics=likes).posts
-    assert (post.likes, post.extra) == (7, '{"impressions":8}')
 
 
 @pytest.mark.parametrize("cursor", [None, "on", "é+/="])

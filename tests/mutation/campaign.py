@@ -1,11 +1,11 @@
-"""Puts each mutant of a folder to the tests of that folder, in forks of one pytest that has collected them once.
+"""Test each mutant of a folder, in forks of one pytest process that has collected the tests once.
 
-To be run in mutmut's copy of the project, which `python -m tests.mutation` does. A fork starts where collecting ended:
-no fixture is set up yet and no thread runs. It runs just those tests that enter the mutated function, the ones that
-found out its other mutants first, and ends with the first failure.
+Runs in mutmut's copy of the project; `python -m tests.mutation` starts it. A fork starts right after collection, before
+any fixture is set up or thread started. It runs only the tests that call the mutated function, those that killed its
+other mutants first, and ends with the first failure.
 
-Functions that imports call, as those that make the tables' dictionaries, have done their work before the fork. When
-their mutants survive, they get another fork, which forgets the project's modules and imports them anew.
+Functions that are called on import, such as those that build the column dictionaries, have run before the fork. When
+one of their mutants survives, it is tested again in a fork that first imports the project's modules anew.
 """
 
 import gc
@@ -20,7 +20,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import accumulate
 from pathlib import Path
@@ -32,195 +32,179 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
-# A test that computes for so long, or takes three times that in all, beyond so many times what it took without a
-# mutant, hangs. As the machine may be busy, a mutant is said to hang only when it does so twice, the second time with
-# more patience.
+# CPU seconds for the tests of one mutant; the quickest tests run first.
+BUDGET_SECONDS = 10.0
+# A test hangs when it uses this much CPU time, or three times as much wall time, beyond a multiple of what it takes
+# without a mutant. On a busy machine that can happen to any test, so it must happen twice, with a larger limit
+# the second time.
 PATIENCE_SECONDS = 10.0
-PATIENCE_TIMES = 10.0
-MORE_PATIENCE = 4.0
+PATIENCE_FACTOR = 10.0
+SECOND_PATIENCE = 4.0
 # Mutants that hang mostly wait.
-AT_ONCE = (os.cpu_count() or 1) + 1
-# Of each property test, for each mutant.
+CONCURRENCY = (os.cpu_count() or 1) + 1
+# Examples of each property test.
 EXAMPLES = 30
 
-# A longer traceback than Python's own is made by parsing the file that it leads to, and with all mutants in it that has
-# up to a megabyte.
+# `--tb=native`, because pytest's own tracebacks parse the source file, which is up to a megabyte with all its mutants.
 ARGUMENTS = (
-    *("-q", "-x", "--tb=native", "--capture=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:pytest_cov"),
-    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the plugins that are imported already
+    *("-q", "-x", "--tb=native", "--capture=no", "-W"),
+    "ignore::pytest.PytestAssertRewriteWarning",  # for plugins that are already imported
+    *(f"-pno:{plugin}" for plugin in ("cacheprovider", "xdist", "pytest_cov")),
+    "-pno:faulthandler",  # a mutant that crashes the interpreter is killed, and its traceback is of no interest
 )
 PROJECT = ("later_reporting_dagster", "tests")
 
 
 class Outcome(StrEnum):
-    """What becomes of a mutant."""
+    """What the tests make of a mutant."""
 
     KILLED = "killed"
+    HANG = "hang"
     SURVIVED = "survived"
-    TIMEOUT = "timeout"
-    NOT_ENTERED = "not entered"  # by no test
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A mutant and how it is to be tried: `anew` with all imports made again, `patience` times as patiently."""
+    """One attempt at a mutant: with modules imported anew or not, and how many times the usual time limit."""
 
     mutant: str
-    anew: bool = False
+    reimport: bool = False
     patience: float = 1.0
 
     @property
     def function(self) -> str:
-        """The mutated function, by mutmut's name for it."""
+        """mutmut's name of the mutated function."""
         return mangled_name_from_mutant_name(self.mutant)
 
 
 class Campaign:
-    """A pytest plugin: in place of running the collected tests once, runs some of them for each mutant.
+    """A pytest plugin that, instead of running the collected tests once, runs some of them for each mutant."""
 
-    Args:
-        mutants: their names.
-        found: a file to which a line of JSON is added for each, as soon as its outcome is known.
-        budget: for how many seconds the tests of one mutant may compute; the quickest come first.
-    """
-
-    def __init__(self, mutants: Sequence[str], found: Path, *, budget: float) -> None:
-        self._budget = budget
+    def __init__(self, mutants: Sequence[str], file: Path) -> None:
         self._mutants = mutants
-        self._found = found
+        self._file = file
         self._failure = ""
         self._items: list[pytest.Item] = []
         self._seconds: dict[str, float] = {}
-        self._entering: defaultdict[str, list[pytest.Item]] = defaultdict(list)
-        self._at_import: frozenset[str] = frozenset()
-        self._anew: list[pytest.Item] = []
+        self._callers: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+        self._on_import: frozenset[str] = frozenset()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remembers what went wrong, in a test or beside it."""
         if report.failed:
             self._failure = f"{report.nodeid}\n{report.longreprtext}"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Runs all tests without a mutant, and then those that concern each mutant."""
+        """Run all tests without a mutant, then the ones that matter for each mutant; write a JSON line for each."""
         self._items = session.items
-        self._at_import = frozenset(state()._stats)
+        self._on_import = frozenset(state()._stats)
         state()._stats.clear()
         gc.freeze()
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-            self._enter_all(Path(name))
-            with self._found.open("a", encoding="utf-8") as lines:
-                for mutant, outcome, test, seconds in self._outcomes(Path(name)):
-                    line = {"mutant": mutant, "outcome": outcome, "test": test, "seconds": round(seconds, 2)}
-                    print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+            self._file.open("w", encoding="utf-8") as lines,
+        ):
+            self._run_without_mutant(Path(name))
+            for mutant, outcome, test in self._outcomes(Path(name)):
+                line = {"mutant": mutant, "outcome": outcome, "test": test}
+                print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
         return True
 
-    def _enter_all(self, scratch: Path) -> None:
-        """Runs all tests without a mutant, in a fork too, and takes down what each enters and how long it takes."""
-        told = scratch / "entered.json"
+    def _run_without_mutant(self, scratch: Path) -> None:
+        """Run all tests in a fork; record which functions each calls and how long it takes."""
+        file = scratch / "calls.json"
         if not (child := os.fork()):
-            _alone(scratch)
-            entered = {}
+            _isolate(scratch)
+            tests = {}
             for number, item in enumerate(self._items):
                 started = time.process_time()
                 if self._fails(item, following=self._items[(number + 1) % len(self._items)]):
-                    told.write_text(self._failure, encoding="utf-8")
+                    file.write_text(self._failure, encoding="utf-8")
                     os._exit(1)
-                entered[item.nodeid] = time.process_time() - started, sorted(state()._stats)
+                tests[item.nodeid] = time.process_time() - started, sorted(state()._stats)
                 state()._stats.clear()
-            told.write_text(json.dumps({"tests": entered, "imported": [*sys.modules]}), encoding="utf-8")
+            file.write_text(json.dumps({"tests": tests, "imported": [*sys.modules]}), encoding="utf-8")
             os._exit(0)
         if os.waitpid(child, 0)[1]:
-            raise pytest.UsageError(f"a test fails without a mutant: {told.read_text(encoding='utf-8')}")
-        all_told = json.loads(told.read_text(encoding="utf-8"))
-        entered = all_told["tests"]
-        for module in all_told["imported"]:  # by the tests themselves, as is better done once than in each fork
+            raise pytest.UsageError(f"a test fails without a mutant: {file.read_text(encoding='utf-8')}")
+        recorded = json.loads(file.read_text(encoding="utf-8"))
+        for module in recorded["imported"]:  # by the tests; importing once here saves it in each fork
             if module.partition(".")[0] not in PROJECT:
                 with suppress(ImportError):
                     importlib.import_module(module)
-        self._seconds = {test: seconds for test, (seconds, _) in entered.items()}
-        self._anew = sorted(self._items, key=lambda item: self._seconds[item.nodeid])
-        for item in self._anew:
-            for function in entered[item.nodeid][1]:
-                self._entering[function].append(item)
+        self._seconds = {test: seconds for test, (seconds, _) in recorded["tests"].items()}
+        self._items = sorted(self._items, key=lambda item: self._seconds[item.nodeid])
+        for item in self._items:
+            for function in recorded["tests"][item.nodeid][1]:
+                self._callers[function].append(item)
 
-    def _outcomes(self, scratch: Path) -> Iterator[tuple[str, Outcome, str, float]]:
-        """What became of each mutant, the last test that it was put to, and after how many seconds."""
-        waiting = deque(Trial(mutant) for mutant in self._mutants)
+    def _outcomes(self, scratch: Path) -> Iterator[tuple[str, Outcome, str]]:
+        """Yield each mutant, its outcome, and the last test that ran."""
+        waiting = deque(
+            Trial(mutant, reimport=mangled_name_from_mutant_name(mutant) not in self._callers)
+            for mutant in self._mutants
+        )
         hanging: list[Trial] = []
-        running: dict[int, tuple[Trial, Path, float]] = {}
+        running: dict[int, tuple[Trial, Path]] = {}
         while waiting or running or hanging:
             if not waiting and not running:
                 waiting.extend(hanging)
                 hanging.clear()
-            while waiting and len(running) < AT_ONCE:
+            while waiting and len(running) < CONCURRENCY:
                 trial = waiting.popleft()
-                if not trial.anew and trial.function not in self._entering:
-                    if trial.function not in self._at_import:
-                        yield trial.mutant, Outcome.NOT_ENTERED, "", 0.0
-                        continue
-                    trial = Trial(trial.mutant, anew=True)
-                place = Path(tempfile.mkdtemp(dir=scratch))
+                folder = Path(tempfile.mkdtemp(dir=scratch))
                 if not (child := os.fork()):
-                    _alone(place)
-                    self._try(trial, place / "test")
-                running[child] = trial, place, time.monotonic()
-            if not running:
-                continue
+                    _isolate(folder)
+                    self._try(trial, folder / "test")
+                running[child] = trial, folder
             child, status = os.wait()
             if child not in running:
                 continue
-            trial, place, started = running.pop(child)
+            trial, folder = running.pop(child)
             with suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)  # what its tests have started
-            test = (place / "test").read_text(encoding="utf-8") if (place / "test").exists() else ""
-            shutil.rmtree(place, ignore_errors=True)
-            outcome = _outcome(os.waitstatus_to_exitcode(status))
-            if outcome is Outcome.TIMEOUT and trial.patience == 1:
-                hanging.append(Trial(trial.mutant, anew=trial.anew, patience=MORE_PATIENCE))
-            elif outcome is Outcome.SURVIVED and trial.function in self._at_import and not trial.anew:
-                waiting.append(Trial(trial.mutant, anew=True))
+                os.killpg(child, signal.SIGKILL)  # processes that the tests have started
+            test = (folder / "test").read_text(encoding="utf-8") if (folder / "test").exists() else ""
+            shutil.rmtree(folder, ignore_errors=True)
+            outcome = _outcome_of(os.waitstatus_to_exitcode(status))
+            if outcome is Outcome.HANG and trial.patience == 1:
+                hanging.append(replace(trial, patience=SECOND_PATIENCE))
+            elif outcome is Outcome.SURVIVED and trial.function in self._on_import and not trial.reimport:
+                waiting.append(replace(trial, reimport=True))
             else:
                 if outcome is Outcome.KILLED:
-                    self._put_first(test, trial)
-                yield trial.mutant, outcome, test, time.monotonic() - started
+                    self._tests_for(trial).sort(key=lambda item, test=test: item.nodeid != test)
+                yield trial.mutant, outcome, test
 
-    def _put_first(self, test: str, trial: Trial) -> None:
-        """Has the test that found out a mutant be the first to look at the next one of its kind."""
-        items = self._anew if trial.anew else self._entering[trial.function]
-        items.sort(key=lambda item: item.nodeid != test)
+    def _tests_for(self, trial: Trial) -> list[pytest.Item]:
+        return self._items if trial.reimport else self._callers[trial.function]
 
     def _try(self, trial: Trial, test: Path) -> NoReturn:
-        """Puts a mutant to its tests, and ends this process by what came of it."""
+        """Run the tests of a mutant in this process, and exit with 1 when one fails."""
         set_mutant_under_test(trial.mutant)
-        items = self._within_budget(self._anew if trial.anew else self._entering[trial.function])
-        if trial.anew:
+        items = self._tests_for(trial)
+        spent = accumulate(self._seconds[item.nodeid] for item in items)
+        items = items[: max(1, sum(seconds <= BUDGET_SECONDS for seconds in spent))]
+        if trial.reimport:
             tests = [item.nodeid for item in items]
-            _die_after(
-                trial.patience * (PATIENCE_SECONDS + PATIENCE_TIMES * sum(self._seconds[each] for each in tests))
-            )
+            _limit(trial, sum(self._seconds[each] for each in tests))
             for name in [name for name in sys.modules if name.partition(".")[0] in PROJECT]:
                 del sys.modules[name]
-            os._exit(min(1, pytest.main([*ARGUMENTS, *tests], plugins=[_Teller(test)])))
+            os._exit(min(1, pytest.main([*ARGUMENTS, *tests], plugins=[_Recorder(test)])))
         for number, item in enumerate(items):
             test.write_text(item.nodeid, encoding="utf-8")
-            _die_after(trial.patience * (PATIENCE_SECONDS + PATIENCE_TIMES * self._seconds[item.nodeid]))
-            # The last one's fixtures of the session need not end in order.
+            _limit(trial, self._seconds[item.nodeid])
+            # After the last test, session fixtures need not be torn down.
             if self._fails(item, following=items[number + 1] if number + 1 < len(items) else self._items[0]):
                 os._exit(1)
         os._exit(0)
-
-    def _within_budget(self, items: Sequence[pytest.Item]) -> Sequence[pytest.Item]:
-        spent = accumulate(self._seconds[item.nodeid] for item in items)
-        return items[: max(1, sum(seconds <= self._budget for seconds in spent))]
 
     def _fails(self, item: pytest.Item, *, following: pytest.Item) -> bool:
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         return bool(self._failure)
 
 
-class _Teller:
-    """A pytest plugin that writes down which test is running."""
+class _Recorder:
+    """A pytest plugin that writes the name of the running test to a file."""
 
     def __init__(self, test: Path) -> None:
         self._test = test
@@ -229,39 +213,40 @@ class _Teller:
         self._test.write_text(nodeid, encoding="utf-8")
 
 
-def _alone(place: Path) -> None:
-    """Has this process, a fork, write nothing but below `place`."""
+def _isolate(folder: Path) -> None:
+    """Make this process, a fork, write its files below `folder` and its output nowhere."""
     os.setpgid(0, 0)
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(place)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 1)
-    os.dup2(nothing, 2)
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
 
 
-def _die_after(seconds: float) -> None:
-    """Has the kernel end this process once it has computed for so long, or lived three times as long."""
-    for timer, of_it, limit in (
+def _limit(trial: Trial, usual: float) -> None:
+    """Have the kernel end this process when it takes far longer than usual: in CPU time, or thrice that in all."""
+    seconds = trial.patience * (PATIENCE_SECONDS + PATIENCE_FACTOR * usual)
+    for timer, number, limit in (
         (signal.ITIMER_PROF, signal.SIGPROF, seconds),
         (signal.ITIMER_REAL, signal.SIGALRM, 3 * seconds),
     ):
-        signal.signal(of_it, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
         signal.setitimer(timer, limit)
 
 
-def _outcome(code: int) -> Outcome:
-    if code in (-signal.SIGPROF, -signal.SIGALRM):
-        return Outcome.TIMEOUT
-    return Outcome.SURVIVED if code == 0 else Outcome.KILLED
+def _outcome_of(exit_code: int) -> Outcome:
+    if exit_code in (-signal.SIGPROF, -signal.SIGALRM):
+        return Outcome.HANG
+    return Outcome.SURVIVED if exit_code == 0 else Outcome.KILLED
 
 
-def main(found: Path, budget: float, tests: Sequence[str], mutants: Sequence[str]) -> int:
-    """Runs a campaign, and returns pytest's own verdict on how it went."""
+def main(file: Path, tests: Sequence[str], mutants: Sequence[str]) -> int:
+    """Test the mutants, write their outcomes to the file, and return pytest's exit code."""
     set_mutant_under_test("stats")
-    # A failing example is enough, it need not be a small one. The profile of the tests inherits this.
+    # Any failing example will do; it need not be shrunk. The profile of the tests inherits these settings.
     settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, max_examples=EXAMPLES)
     settings.load_profile("mutants")
-    return int(pytest.main([*ARGUMENTS, *tests], plugins=[Campaign(mutants, found, budget=budget)]))
+    return int(pytest.main([*ARGUMENTS, *tests], plugins=[Campaign(mutants, file)]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:], sys.stdin.read().split()))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:], sys.stdin.read().split()))

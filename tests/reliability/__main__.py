@@ -68,6 +68,12 @@ each kill, and tabulates what it found. The tests beside it, in `tests/crash`, f
 two runs write the same partitions at once."""
 
 
+def kept_section(document: Path) -> list[str]:
+    """Return the section about mutants, which `make mutants` measures, as the document has it."""
+    _, heading, text = document.read_text(encoding="utf-8").partition("## Do the tests notice wrong code?")
+    return [(heading + text).rstrip()] if heading else []
+
+
 def tables(
     faults: Mapping[str, Trial], by_cursor: Mapping[str, Trial], hostile: Mapping[str, Trial], *, unseen: Trial
 ) -> list[Table]:
@@ -158,6 +164,7 @@ def main() -> None:
                 INTRODUCTION,
                 *(table.markdown() for table in tables(by_number, by_cursor, hostile, unseen=unseen)),
                 CRASHES,
+                *(kept_section(given.write) if given.write else []),
             ]
         )
         + "\n"

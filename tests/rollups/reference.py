@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import date, timedelta
 from fractions import Fraction
-from itertools import groupby
 from typing import Any
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
@@ -53,38 +52,13 @@ def spend(row: Row, channel: str) -> tuple[Fraction, Fraction] | str | None:
 
 def rolled_up(posts: Sequence[Row]) -> list[Row]:
     """The rows of `organic_paid_by_publish_day`, with fractions where it has decimals."""
-
-    def key(row: Row) -> tuple[Any, ...]:
-        return tuple((row[name] is None, row[name] if row[name] is not None else "") for name in GRAIN)
-
-    return [group_of(list(rows)) for _, rows in groupby(sorted(posts, key=key), key=key)]
+    return [group_of(rows) for rows in groups_of(posts, GRAIN).values()]
 
 
 def group_of(rows: list[Row]) -> Row:
-    group: Row = {name: rows[0][name] for name in GRAIN} | {"posts": len(rows)}
-    for channel in ("organic", "paid"):
-        for measure in ("engagements", "impressions"):
-            values = [row[of_channel(channel, measure)] for row in rows]
-            group[f"{channel}_{measure}"] = total(values)
-            group[f"{channel}_{measure}_posts"] = sum(value is not None for value in values)
-        both = [
-            (row[of_channel(channel, "engagements")], row[of_channel(channel, "impressions")])
-            for row in rows
-            if row[of_channel(channel, "engagements")] is not None
-            and row[of_channel(channel, "impressions")] is not None
-        ]
-        rate = quotient(total(e for e, _ in both), total(i for _, i in both))
-        group[f"{channel}_engagement_rate"] = times(rate, 100)
-        group |= spend_of(rows, channel)
-    for measure in ("engagements", "impressions"):
-        organic, paid = group[f"organic_{measure}"], group[f"paid_{measure}"]
-        known = organic is not None and paid is not None
-        group[f"paid_share_of_{measure}"] = times(quotient(paid, organic + paid), 100) if known else None
-    group["paid_lift"] = quotient(group["paid_engagement_rate"], group["organic_engagement_rate"])
-    values = [row["estimated_value_generated"] for row in rows]
-    group["organic_estimated_value"] = total(None if value is None else exact(value) for value in values)
-    group["organic_estimated_value_posts"] = sum(value is not None for value in values)
-    return group
+    """One group, each of whose rows is a post."""
+    group = {name: rows[0][name] for name in GRAIN} | measured_of([[row] for row in rows])
+    return group | spend_of(rows, "organic") | spend_of(rows, "paid")
 
 
 def spend_of(rows: list[Row], channel: str) -> Row:
@@ -137,7 +111,12 @@ def over_days(rows: Sequence[Row], grain: Sequence[str] = GRAIN) -> list[Row]:
 
 def measured(rows: list[Row], grain: Sequence[str]) -> Row:
     """All that is measured of one group, whose rows are posts on days."""
-    posts = [*groups_of(rows, [*POST_KEY, *grain]).values()]
+    return measured_of([*groups_of(rows, [*POST_KEY, *grain]).values()])
+
+
+def measured_of(posts: list[list[Row]]) -> Row:
+    """The same of posts, each with its rows."""
+    rows = [row for post in posts for row in post]
     group: Row = {"posts": len(posts)}
     for metric in DOCUMENT_METRICS:
         if not metric.kind.adds_up:

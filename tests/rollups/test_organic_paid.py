@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, page_from_body
+from later_reporting_dagster.contract import page_from_body
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
 from later_reporting_dagster.rollups import (
     BY_PUBLISH_DAY,
@@ -113,12 +113,6 @@ def test_a_sum_over_nothing_available_is_null_and_a_measured_zero_is_zero() -> N
     assert (group["paid_impressions"], group["paid_impressions_posts"]) == (0, 1)
 
 
-def test_a_single_impression_and_a_rate_below_one_percent_can_be_divided_by() -> None:
-    assert one(row(engagements=1, impressions=1))["organic_engagement_rate"] == 100
-    group = one(row(engagements=1, impressions=1000, paid_engagements=3, paid_impressions=1000))
-    assert group["paid_lift"] == pytest.approx(3)
-
-
 def test_a_rate_is_of_sums_and_never_a_mean_of_rates() -> None:
     group = one(row(engagements=1, impressions=1, engagement_rate=100.0), row(engagements=0, impressions=99))
     assert group["organic_engagement_rate"] == 1.0
@@ -143,13 +137,6 @@ def test_a_share_needs_both_channels_to_be_available_and_is_in_percent() -> None
     assert one(row(impressions=0, paid_impressions=0))["paid_share_of_impressions"] is None
 
 
-def test_lift_is_the_paid_rate_over_the_organic_one_where_both_are() -> None:
-    paid = {"paid_engagements": 4, "paid_impressions": 100}
-    assert one(row(engagements=2, impressions=100, **paid))["paid_lift"] == 2.0
-    assert one(row(engagements=0, impressions=100, **paid))["paid_lift"] is None
-    assert one(row(**paid))["paid_lift"] is None
-
-
 def test_contradictory_posts_are_counted_and_left_out_of_the_bounds() -> None:
     group = one(
         row(cpe=1.0, engagements=100, cpm=10.0, impressions=10_000),
@@ -158,18 +145,6 @@ def test_contradictory_posts_are_counted_and_left_out_of_the_bounds() -> None:
     assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 1)
     assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (99.95, 100.05)
     assert (group["organic_cpe_minimum"], group["organic_cpe_maximum"]) == (0.9995, 1.0005)
-
-
-def test_a_unit_cost_is_over_just_the_posts_with_bounds_that_report_its_measure() -> None:
-    group = one(
-        row(cpm=10.0, impressions=1000),  # bounded, without engagements
-        row(cpm=10.0, impressions=1000, engagements=0),
-        row(cpm=10.0, impressions=1000, engagements=4),
-        row(engagements=1000, impressions=1_000_000),  # not bounded
-    )
-    assert group["organic_spend_minimum"] == 29.985
-    assert (group["organic_cpe_minimum"], group["organic_cpe_maximum"]) == (4.9975, 5.0025)
-    assert (group["organic_cpm_minimum"], group["organic_cpm_maximum"]) == (9.995, 10.005)
 
 
 def test_groups_come_sorted_by_grain_and_nulls_are_a_group_of_their_own_at_the_end() -> None:
@@ -206,27 +181,6 @@ def test_a_count_too_large_for_its_column_is_refused_by_name(roll_up: RollUp, sc
 def test_money_adds_up_as_decimals_do() -> None:
     table = one(row(estimated_value_generated=0.1), row(estimated_value_generated=0.2))
     assert table["organic_estimated_value"] == 0.3
-
-
-def test_every_metric_that_adds_up_is_in_both_tables_with_its_number_of_posts_and_its_unit() -> None:
-    for columns in (DAILY.columns, BY_PUBLISH_DAY.columns):
-        units = {column.name: column.unit for column in columns}
-        for metric in DOCUMENT_METRICS:
-            name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
-            if metric.kind.adds_up:
-                assert (units[name], units[f"{name}_posts"]) == (metric.unit, "posts")
-
-
-def test_the_daily_table_has_no_spend() -> None:
-    assert not [name for name in ORGANIC_PAID_DAILY_SCHEMA.names if "spend" in name or "cp" in name]
-
-
-@pytest.mark.parametrize("columns", [DAILY.columns, BY_PUBLISH_DAY.columns])
-def test_every_column_is_described_and_every_number_has_its_unit(columns: tuple[Any, ...]) -> None:
-    assert len({column.name for column in columns}) == len(columns)
-    for column in columns:
-        assert column.description
-        assert bool(column.unit) == (column.name not in GRAIN)
 
 
 def test_columns_that_are_not_used_may_be_missing() -> None:

@@ -1,6 +1,5 @@
 """Rollups sum whatever counts, money and time there are, organic beside paid, and never what does not add up."""
 
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -23,7 +22,6 @@ from later_reporting_dagster.rollups import (
     organic_paid_by_publish_day,
     organic_paid_daily,
     organic_paid_over_days,
-    rolled_up_schema,
     rows_schema,
     totals_that_differ,
     window_totals_that_differ,
@@ -96,8 +94,6 @@ def test_a_table_has_the_sums_of_the_selection_and_always_the_documents(table: R
     assert {column.name for column in narrow.columns} - {*names} <= {
         *("paid_views", "paid_views_posts", "paid_views_change", "previous_paid_views", "previous_paid_views_posts")
     }
-    for column in table.of(METRICS).columns:
-        assert column.description
 
 
 selections = st.lists(st.sampled_from(FURTHER), max_size=4, unique=True).map(
@@ -146,12 +142,6 @@ def test_windows_have_the_sums_of_the_selection_of_the_period_before_and_how_the
     assert (week["organic_likes"], week["previous_organic_likes"], week["organic_likes_change"]) == (21, 7, 200.0)
     assert (week["organic_likes_posts"], week["paid_likes"], week["paid_likes_posts"]) == (1, None, 0)
     assert window_totals_that_differ(landed, {table.name: found}, tables=[table]) == {table.name: []}
-
-
-def test_what_is_read_is_what_is_summed_and_what_the_document_has() -> None:
-    assert rolled_up_schema(DOCUMENT_METRICS).equals(rolled_up_schema(()))
-    assert {*rolled_up_schema(METRICS).names} >= {metric.column for metric in METRICS}
-    assert replace(DAILY, metrics=METRICS) == DAILY.of(METRICS)
 
 
 def test_what_was_rolled_up_with_fewer_metrics_reads_as_one_table_with_what_has_more() -> None:

@@ -95,9 +95,3 @@ def test_a_post_that_no_day_recorded_differs_by_all_that_it_has() -> None:
     found = compared(landed(), landed(published(1, FIRST, impressions=5), published(2, FIRST, impressions=0)))
     assert (found.posts, found.posts_that_differ) == (2, 1)
     assert found.sums["impressions"] == Sums(None, 5)
-
-
-def test_a_post_that_differs_in_several_metrics_is_one() -> None:
-    recorded = landed((FIRST, row(post_id=1, impressions=1, engagements=1)))
-    posts = landed(published(1, FIRST, impressions=5, engagements=5, estimated_value_generated=5.0))
-    assert compared(recorded, posts).posts_that_differ == 1

@@ -36,10 +36,7 @@ def test_windows_end_with_the_newest_day_and_have_their_length(landed: set[date]
     assert windows.keys() == WINDOWS.keys()
     assert {days.last for days in windows.values()} == {max(landed)}
     assert {name: len(days) for name, days in windows.items() if name != "all"} == {
-        "7d": 7,
-        "28d": 28,
-        "90d": 90,
-        "365d": 365,
+        f"{length}d": length for length in (7, 28, 90, 365)
     }
     assert windows["all"] == Days(min(landed), max(landed))
 

@@ -51,11 +51,10 @@ def test_money_adds_up_to_the_same_bits_in_any_order(values: list[float]) -> Non
         assert sums_of(list(order), pa.float64())["value"] == [exact]
 
 
-def test_money_too_large_to_add_is_refused_by_name() -> None:
-    for value, size in ((1e300, "1e+300"), (-1e300, "1e+300"), (math.inf, "inf"), (-math.inf, "inf")):
-        with pytest.raises(SumOutOfRange) as refused:
-            sums_of([0.5, value], pa.float64())
-        assert str(refused.value) == f"value holds a value too large to sum: {size}"
+@pytest.mark.parametrize("value", [1e300, -1e300, math.inf, -math.inf, math.nan])
+def test_money_too_large_to_add_is_refused_by_name(value: float) -> None:
+    with pytest.raises(SumOutOfRange, match="value holds a value too large to sum"):
+        sums_of([0.5, value], pa.float64())
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -131,11 +130,6 @@ def test_what_lies_under_a_null_changes_nothing(under: float) -> None:
         "value": [0.3],
         "value_posts": [2],
     }
-
-
-def test_what_is_not_a_number_is_refused_by_name() -> None:
-    with pytest.raises(SumOutOfRange, match="value holds a value too large to sum"):
-        sums_of([1.0, math.nan], pa.float64())
 
 
 def test_just_what_is_asked_for_is_counted_and_columns_with_values_in_other_rows_are_told_apart() -> None:

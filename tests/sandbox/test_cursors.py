@@ -60,15 +60,6 @@ def test_only_the_metrics_that_were_asked_for_come(by_cursor: httpx.Client) -> N
         assert not METRIC_NAMES & row.keys()
 
 
-def test_what_the_content_types_of_a_filter_have_can_be_asked_for(by_cursor: httpx.Client) -> None:
-    names = ["replies", "impressions", "navigationTapBack", "reach"]
-    rows = walked(by_cursor, f"{DAYS}&limit=100&contentType=instagram_story&metrics={','.join(names)}")
-    assert all(list(row["metrics"]) == names for row in rows)
-    reached = [row["metrics"] for row in rows if row["metrics"]["impressions"]]
-    assert all(row["reach"] <= row["impressions"] and row["replies"] is not None for row in reached)
-    assert any(row["navigationTapBack"] for row in reached)
-
-
 def test_what_a_content_type_of_a_filter_lacks_cannot_be_asked_for(by_cursor: httpx.Client) -> None:
     names = "metrics=replies,likes,navigationTapBack"
     for filters, bad in (
@@ -79,14 +70,6 @@ def test_what_a_content_type_of_a_filter_lacks_cannot_be_asked_for(by_cursor: ht
     ):
         detail = refused(by_cursor, f"{POSTS}?{DAYS}&{names}{filters}")
         assert detail == f"metrics not supported for these filters: {bad}"
-
-
-def test_a_last_page_may_be_full_and_is_the_last_all_the_same(by_cursor: httpx.Client) -> None:
-    days = (f"startDate={day}&endDate={day}&metrics=cpe" for day in ("2024-06-01", "2024-06-02", "2024-06-03"))
-    query = next(each for each in days if 2 < len(walked(by_cursor, f"{each}&limit=100")) <= 100)
-    count = len(walked(by_cursor, f"{query}&limit=100"))
-    answer = by_cursor.get(f"{POSTS}?{query}&limit={count}").json()
-    assert (len(answer["data"]), answer["nextCursor"]) == (count, None)
 
 
 def refused(client: httpx.Client, path: str) -> str:
