@@ -1,4 +1,4 @@
-"""What is fetched: the raw tables' common description. Nothing here needs Arrow or HTTP."""
+"""What is fetched: the raw tables' common description."""
 
 from dataclasses import dataclass
 
