@@ -1,4 +1,4 @@
-"""The dictionaries of the lake's tables: each column's name, type, unit and meaning. Nothing here needs Arrow.
+"""The dictionaries of the lake's tables: each column's name, type, unit and meaning.
 
 The definitions show them in the UI, and a code location loads more often than it reads a file.
 """

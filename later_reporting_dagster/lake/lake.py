@@ -368,13 +368,15 @@ class Lake:
         leaves. Months whose compacted file holds nothing else are read from there. For exploring and filtering: a
         partition that is replaced during a scan may fail it, where `read` may not.
         """
-        from later_reporting_dagster.lake.dataset import dataset_of  # brings pandas along, which nothing else needs
+        # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
+        from later_reporting_dagster.lake.dataset import dataset_of
 
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
         return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """A table without partitions as a lazy dataset of `schema`'s columns; of no file when there is none."""
+        # As in `dataset`.
         from later_reporting_dagster.lake.dataset import dataset_of_file
 
         path = table_path(asset)

@@ -45,7 +45,7 @@ from later_reporting_dagster.definitions import defs
 dg.Definitions.validate_loadable(defs)
 import sys
 
-heavy = {"fsspec", "httpx", "numpy", "pandas", "pyarrow", "rich", "vl_convert"} & set(sys.modules)
+heavy = {"httpx", "pandas", "rich", "vl_convert"} & set(sys.modules)
 assert not heavy, f"what a load has no need of: {heavy}"
 print(*sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()))
 """
