@@ -15,7 +15,7 @@ from later_reporting_dagster.client.address import checked_base_url
         ("HTTPS://Reporting.API.later.com:8443", "https://reporting.api.later.com:8443"),
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ("http://127.9.9.9/", "http://127.9.9.9"),
-        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://LOCALHOST:8000", "http://localhost:8000"),
         ("http://[::1]:8000", "http://[::1]:8000"),
         ("https://reporting.api.later.com:1", "https://reporting.api.later.com:1"),
         ("https://reporting.api.later.com:65535", "https://reporting.api.later.com:65535"),
@@ -28,11 +28,10 @@ def test_https_anywhere_and_http_on_loopback(given_url, used):
 @pytest.mark.parametrize(
     "given_url",
     [
-        "http://reporting.api.later.com",
-        "http://10.0.0.1",
-        "http://0.0.0.0:80",
-        "http://localhost.evil.com",
-        "http://[::2]",
+        *("http://reporting.api.later.com", "http://10.0.0.1", "http://0.0.0.0:80", "http://[::]", "http://[::2]"),
+        *("http://localhost.evil.com", "http://127.0.0.1.evil.com", "http://localhost.", "http://127.1"),
+        *("http://127.0.0.1%2eevil.com", "http://localhost%00.evil.com", "http://127.0.0.1%23.evil.com"),
+        *("http://[::ffff:8.8.8.8]", "http://2130706433", "http://0x7f.1"),
     ],
 )
 def test_plain_http_beyond_loopback_is_refused_and_says_why(given_url):
@@ -63,6 +62,9 @@ def test_plain_http_beyond_loopback_is_refused_and_says_why(given_url):
         "https://reporting.api.later.com:0",
         "https://reporting.api.later.com:65536",
         "http://[::1",
+        *("http://127.0.0.1@evil.com", "http://localhost:80@evil.com", "http://evil.com\\@127.0.0.1"),
+        *("http://127.0.0.1\\@evil.com", "http://evil.com#@127.0.0.1", "http://evil.com?@127.0.0.1"),
+        *("http:127.0.0.1", "//127.0.0.1", "http:///127.0.0.1", " http://127.0.0.1", "http://127.0.0.1\n"),
     ],
 )
 def test_anything_but_scheme_and_host_is_refused_and_not_repeated(given_url):

@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import time
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -129,23 +128,6 @@ def test_retry_after_is_seconds_or_a_date(headers, seconds):
 )
 def test_the_rate_limit_of_an_answer(headers, limit):
     assert rate_limit_in(headers) == limit
-
-
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("Sun, 15 Jun 2025 14:00:00 +0200", "2025-06-15T12:00:00+00:00"),
-        ("Sun, 15 Jun 2025 12:00:00 -0000", "2025-06-15T12:00:00+00:00"),  # without a zone
-    ],
-)
-def test_the_clock_of_the_service_is_read_in_utc_whatever_the_zone_of_the_machine(monkeypatch, written, read):
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "Asia/Tokyo")
-        set_zone = getattr(time, "tzset", lambda: None)
-        set_zone()
-        clock = server_time_in({"date": written})
-    set_zone()
-    assert clock.isoformat() == read
 
 
 def test_a_service_that_tells_no_clock_has_none():

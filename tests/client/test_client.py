@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import logging
-import re
 import socket
 import ssl
 import threading
@@ -49,7 +48,6 @@ from tests.client.service import (
     CLIENT_SECRET,
     THREE_PAGES,
     instances,
-    jwt,
     kinds,
     page_body,
     post,
@@ -780,60 +778,6 @@ def test_the_limit_of_the_service_is_learned_from_its_answers_and_waits_are_told
 
 
 # Secrets
-
-
-def test_secrets_are_in_no_error_log_repr_or_event(service, new_client, july, events, caplog):
-    caplog.set_level(logging.DEBUG)
-    service.posts = THREE_PAGES
-    texts: list[str] = []
-
-    async def echo(request):
-        return problem(400, "ANL_00400", f"you sent {request.headers['authorization']} and {CLIENT_SECRET}")
-
-    def failing(*faults, **changes):
-        service.faults.extend(faults)
-        client = new_client(**changes)
-        with pytest.raises(Exception) as raised:  # noqa: PT011 - each of the kinds below
-            walk(client, july)
-        service.faults.clear()
-        error: BaseException | None = raised.value
-        while error is not None:
-            texts.extend([str(error), repr(error), repr(vars(error))])
-            error = error.__cause__ or error.__context__
-        texts.append(repr(client))
-
-    failing(echo)
-    failing(*[problem(401, "ANL_00401", CLIENT_SECRET)] * 3)
-    failing(problem(403, "ANL_00403", CLIENT_SECRET))
-    failing(*[problem(500, "ANL_00500", CLIENT_SECRET)] * 8)
-    failing(RedirectResponse("/elsewhere"))
-    failing(credentials=AccessToken(jwt(ready=True)))
-    service.token_faults.append(problem(401, "ANL_00401", f"{CLIENT_SECRET} is wrong"))
-    failing()
-    service.token_faults.extend([JSONResponse({"jwt": f"line\n{CLIENT_SECRET}"})] * 8)
-    failing()
-    walk(new_client(), july)
-
-    logs = "\n".join(record.getMessage() for record in caplog.records)
-    everything = "\n".join([*texts, *map(repr, events), logs])
-    assert "HTTP 500" in logs
-    assert "[hidden]" in everything
-    for secret in (CLIENT_SECRET, jwt(ready=True), *service.tokens):
-        assert secret not in everything
-    assert not re.search(r"Bearer (?!\[hidden\])", everything)
-
-
-def test_a_token_that_an_answer_echoes_in_a_header_is_in_no_log(service, new_client, july, caplog):
-    caplog.set_level(logging.DEBUG)
-
-    async def echo(request):
-        return PlainTextResponse("", 500, headers={"X-Request": request.headers["authorization"]})
-
-    service.faults.append(echo)
-    walk(new_client(), july)
-    (token,) = service.tokens
-    assert token not in caplog.text
-    assert "send_request_headers.complete" in caplog.text
 
 
 def test_a_token_that_was_renewed_while_a_request_was_on_its_way_is_not_shown_either(service, new_client, july, events):

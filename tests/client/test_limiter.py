@@ -151,23 +151,6 @@ def test_a_turn_that_was_waited_for_is_void_when_a_refusal_comes_meanwhile():
     assert now >= START + 100
 
 
-@pytest.mark.parametrize("set_back", [0, 1000])
-def test_a_clock_that_stands_still_or_is_set_back_during_a_wait_keeps_nobody_waiting(set_back):
-    time = FakeTime()
-
-    async def sleep(seconds: float) -> None:
-        time.sleeps.append(seconds)
-        time.now -= set_back
-
-    async def scenario() -> float:
-        limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
-        await limiter.acquire()
-        return await limiter.acquire()
-
-    assert asyncio.run(scenario()) == 0
-    assert len(time.sleeps) == 1
-
-
 def test_a_sleep_that_ends_early_is_gone_on_with():
     time = FakeTime()
 

@@ -1,7 +1,5 @@
 """Kills writers of a lake with SIGKILL at random moments, again and again, and looks at all of it after each kill.
 
-    python -m tests.crash.campaign --kills 300
-
 Three kinds of writer: of synthetic partitions, for the most writes in a life; the ingest library over a real service;
 and `later-reporting backfill`. What they write is restated before each, so that every partition has an old version and
 a new one. After a kill a partition must be one of the versions that there ever were, whole, by the hash it states, no
@@ -9,12 +7,9 @@ older than it was seen before, and not absent once it was present. The next run,
 the newest version, and the one after it must leave nothing behind of those who died.
 """
 
-import argparse
 import random
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,22 +44,18 @@ class Kind(Protocol):
         """Runs once more, undisturbed; what was wrong with that."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Tally:
-    """What a campaign came to: kills, how many of them left a stage behind, what was looked at, and what was wrong."""
+    """What a campaign came to: how many kills, how many partitions were read after them, and what was wrong."""
 
-    kind: str
     kills: int = 0
-    in_a_write: int = 0
     looked_at: int = 0
-    new: int = 0
     damaged: list[str] = field(default_factory=list)
-    repaired: int = 0
 
 
 def campaign(kind: Kind, *, kills: int, seed: int) -> Tally:
     """Kills that many processes of a kind, then lets one finish."""
-    tally, draws, seen = Tally(kind=kind.name), random.Random(seed), dict[Cell, int]()
+    tally, draws, seen = Tally(), random.Random(seed), dict[Cell, int]()
     version = 0
     child, started = kind.start(version), time.monotonic()
     child.succeed()
@@ -72,24 +63,18 @@ def campaign(kind: Kind, *, kills: int, seed: int) -> Tally:
     _look(kind, tally, seen, until=version)
     while tally.kills < kills:
         version += 1
-        stages = len(writes.stages(kind.root))
-        before = dict(seen)
         child = kind.start(version)
         moment = draws.uniform(0, life)
         time.sleep(moment)
         if child.kill():
             tally.kills += 1
-            tally.in_a_write += len(writes.stages(kind.root)) > stages
         else:
             life = (life + moment) / 2  # it lived for less than that: the first of them had more to do
         _look(kind, tally, seen, until=version)
-        tally.new += sum(seen[cell] > before[cell] for cell in before)
     version += 1
-    behind = {cell for cell in kind.cells if seen.get(cell) != version}
     tally.damaged += kind.repair(version)
     _look(kind, tally, seen, until=version)
     tally.damaged += [f"{cell} was not repaired" for cell in kind.cells if seen.get(cell) != version]
-    tally.repaired = sum(seen.get(cell) == version for cell in behind)
     writes.age_stages(kind.root)
     kind.start(version + 1).succeed()
     tally.damaged += [f"{stage} was left behind" for stage in writes.stages(kind.root)]
@@ -228,41 +213,3 @@ def shares(kills: int) -> dict[str, int]:
     backfill = kills // 15
     ingest = (kills - backfill) // 2
     return {"writes": kills - backfill - ingest, "ingest": ingest, "backfill": backfill}
-
-
-def summary(tallies: Iterable[Tally]) -> str:
-    """A line for each kind, for people, and one that adds them up."""
-    head = ("kind", "kills", "in a write", "partitions read", "gone on to new", "damaged", "repaired")
-    lines = [
-        (
-            tally.kind,
-            tally.kills,
-            tally.in_a_write,
-            tally.looked_at,
-            tally.new,
-            len(tally.damaged),
-            tally.repaired,
-        )
-        for tally in tallies
-    ]
-    lines.append(("all", *(sum(column) for column in zip(*(line[1:] for line in lines), strict=True))))
-    return "\n".join("  ".join(f"{value:>15}" for value in line) for line in (head, *lines))
-
-
-def main() -> None:
-    """Runs all kinds, prints the summary, and fails when anything was damaged."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.campaign", description=__doc__)
-    parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory, kinds(Path(directory)) as victims:
-        tallies = [campaign(victims[name], kills=kills, seed=given.seed) for name, kills in shares(given.kills).items()]
-    print(summary(tallies))
-    for tally in tallies:
-        for problem in tally.damaged:
-            print(f"{tally.kind}: {problem}", file=sys.stderr)
-    sys.exit(any(tally.damaged for tally in tallies))
-
-
-if __name__ == "__main__":
-    main()

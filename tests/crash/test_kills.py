@@ -12,12 +12,12 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, content_hash_of, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, content_hash_of
 from tests.crash import writes
-from tests.crash.campaign import Kind, Tally, campaign, kinds, shares, summary
+from tests.crash.campaign import Kind, campaign, kinds, shares
 from tests.crash.nursery import Nursery, nursery
 
-KILLS = 40
+KILLS = int(os.environ.get("KILLS", "40"))
 PARTITION = writes.PARTITIONS[0]
 
 
@@ -39,33 +39,9 @@ def test_killed_at_random_moments_nothing_is_damaged_and_the_next_run_repairs_al
 ) -> None:
     tally = campaign(victims[name], kills=kills, seed=0)
 
-    assert tally.damaged == [], summary([tally])
+    assert tally.damaged == []
     assert tally.kills == kills
     assert tally.looked_at > kills * len(victims[name].cells)
-
-
-def test_the_campaign_notices_damage(tmp_path: Path, writers: Nursery) -> None:
-    """Were it blind, it would find nothing wrong either."""
-    from tests.crash.campaign import SyntheticWrites, _look
-
-    kind = SyntheticWrites(tmp_path / "lake", writers.start)
-    kind.start(1).succeed()
-    seen = dict.fromkeys(kind.cells, 1)
-    whole = {cell: (kind.root / partition_path(*cell)) for cell in kind.cells}
-
-    def noticed() -> list[str]:
-        tally = Tally(kind="writes")
-        _look(kind, tally, dict(seen), until=2)
-        return tally.damaged
-
-    assert noticed() == []
-    path = whole[writes.ASSET, writes.PARTITIONS[2]]
-    lake, table = Lake(str(kind.root)), writes.version_of(writes.PARTITIONS[2], 1)
-    for rows in (pa.concat_tables([table, table]), table.slice(1), writes.version_of(writes.PARTITIONS[2], 0)):
-        lake.write(writes.ASSET, writes.PARTITIONS[2], rows)
-        assert len(noticed()) == 1
-    path.unlink()
-    assert [problem.rpartition(" is ")[2] for problem in noticed()] == ["absent"]
 
 
 @pytest.mark.parametrize("there_before", [False, True], ids=["first write", "replacement"])

@@ -9,9 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
 from later_reporting_dagster.defs.runs.verdicts import (
     PostsFindings,
     due_day,
@@ -20,6 +17,9 @@ from later_reporting_dagster.defs.runs.verdicts import (
     reconciliation_verdict,
     rolled_up_verdict,
 )
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS

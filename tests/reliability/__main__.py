@@ -63,8 +63,8 @@ rows come."""
 CRASHES = """\
 ## Crashes, full disks, two at once
 
-`python -m tests.crash.campaign --kills 300` kills writers with SIGKILL at random moments, reads the whole lake after
-each kill, and tabulates what it found. The tests beside it, in `tests/crash`, fill a disk, take the lake away and let
+`KILLS=300 python -m pytest tests/crash/test_kills.py` kills writers with SIGKILL at random moments and reads the whole
+lake after each kill. The tests beside it, in `tests/crash`, fill a disk, take the lake away and let
 two runs write the same partitions at once."""
 
 
