@@ -29,7 +29,7 @@ from later_reporting_dagster.ingest.landing import Landed, Outcome
 from later_reporting_dagster.ingest.progress import Progress, ProgressTeller
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.ingest.stream import stream
-from later_reporting_dagster.lake import LakeUnavailable, Partition, encode_instance_id, post_columns
+from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
 
 API_POOL = "later_reporting_api"
 
@@ -160,16 +160,15 @@ class _PostsRun:
 
     def _events(self, days: Sequence[date], teller: ProgressTeller) -> Iterator[FetchPlan | Outcome]:
         """Fetch in a thread of its own; yield the plan, then the outcome of each of its pairs."""
-        instances = _instances(self._config)
         client = self._later.client(on_event=teller.note)
         guard = self._later.guard(accept_shrinking=self._config.accept_shrinking)
-        metrics = self._later.selected_metrics()
+        metrics, named = self._later.selected_metrics(), self._later.named_instances()
 
         async def fetch(emit: Callable[[FetchPlan | Outcome], None]) -> None:
             async with client:
                 await fetch_days(
                     days,
-                    instances=instances or self._later.named_instances(),
+                    instances=tuple(dict.fromkeys(self._config.instances)) or named,
                     only_missing=self._config.only_missing,
                     source=self._source,
                     client=client,
@@ -231,17 +230,3 @@ def day_metadata(result: DayResult, *, missing: Sequence[str]) -> dict[str, Any]
         **result.restatement,
         **({} if result.preview is None else {"preview": preview(result.preview)}),
     }
-
-
-def _instances(config: PostsConfig) -> tuple[str, ...]:
-    """Return the instances that a run is narrowed to, each once.
-
-    Raises:
-        Failure: one of them is no instance id.
-    """
-    for instance_id in config.instances:
-        try:
-            encode_instance_id(instance_id)
-        except ValueError as error:
-            raise dg.Failure(f"Run config instances: {error}", allow_retries=False) from None
-    return tuple(dict.fromkeys(config.instances))
