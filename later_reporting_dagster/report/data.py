@@ -234,9 +234,6 @@ def _aged(posts: pa.Table, age: int) -> pa.Table:
     return posts
 
 
-_NO_POSTS = _aged(REPORTED_SCHEMA.empty_table(), 0)
-
-
 class _Sums:
     """Sums of `parts` of posts by `keys`, which grow with the groups and not with the posts."""
 
@@ -245,7 +242,7 @@ class _Sums:
         self._parts = parts
         self._tables: list[pa.Table] = []
         self._rows = 0
-        self.add(_NO_POSTS)
+        self.add(_aged(REPORTED_SCHEMA.empty_table(), 0))
 
     def add(self, posts: pa.Table) -> None:
         """Adds posts, which have the keys too."""
