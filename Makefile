@@ -9,6 +9,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
+PYTEST_OPTIONS ?=
 
 .PHONY: help demo ui test lint bench mutants browser clean
 
@@ -22,7 +23,7 @@ ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at h
 	$(BIN)/later-reporting demo --ui
 
 test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +20,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
-# The same examples in each run, however busy the machine is.
-settings.register_profile("steady", deadline=None, derandomize=True)
+# The same examples in each run, however busy the machine is. These are also all the settings in which the profile
+# that Hypothesis loads on a CI server differs from its default.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# Other examples in each run, or those of a seed: --hypothesis-profile=varied --hypothesis-seed=1
+settings.register_profile("varied", settings.get_profile("steady"), derandomize=False)
 settings.load_profile("steady")
 
 Row = dict[str, Any]
@@ -229,13 +239,27 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
+# Variables of whoever runs the tests that would change a setting, a connection or the layout of an output.
+CALLERS_PREFIXES = ("LATER_", "DAGSTER_", "AWS_", "FSSPEC_", "SCHEMATHESIS_")
+CALLERS_VARIABLES = {
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("PYTHONWARNINGS", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+}
+
+
+def pytest_configure() -> None:
+    """Remove the caller's variables before a test module is imported: the definitions read theirs at import."""
+    for name in [*os.environ]:
+        if name.startswith(CALLERS_PREFIXES) or name.upper() in CALLERS_VARIABLES:
+            del os.environ[name]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environment_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No setting of whoever runs the tests reaches them, and no rate limit state of theirs reaches anyone."""
+    """Give the tests a home of their own: no configuration is read from the caller's, and nothing is written there."""
     with pytest.MonkeyPatch.context() as environment:
-        for name in [*os.environ]:
-            if name.startswith(("LATER_", "DAGSTER_")):
-                environment.delenv(name)
+        environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         environment.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         yield

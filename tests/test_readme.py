@@ -50,6 +50,7 @@ def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -
             "HOME": str(tmp_path),
             "LATER_BASE_URL": base_url,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),  # the package beside this README, whichever one is installed
         }
         ended = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from later_reporting_dagster.defs.runs.verdicts import due_day
 from starlette.requests import Request
 
 from later_reporting_dagster.cli import main
@@ -27,7 +28,6 @@ from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import daily_instance_partitions, daily_partitions, newest_day
-from later_reporting_dagster.defs.runs.verdicts import due_day
 from later_reporting_dagster.defs.schedules import restated_days
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox

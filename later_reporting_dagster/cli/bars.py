@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from later_reporting_dagster.defs.runs.progress import Progress
+from later_reporting_dagster.ingest.progress import Progress
 
 
 @contextmanager
@@ -29,9 +29,10 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
         def show(progress: Progress) -> None:
             if progress.asset not in tasks:
-                tasks[progress.asset] = bars.add_task(progress.asset, total=progress.partitions, news="")
+                tasks[progress.asset] = bars.add_task(progress.asset, total=None, news="")
             bars.update(
                 tasks[progress.asset],
+                total=progress.partitions or None,
                 completed=progress.landed + progress.failed,
                 news=progress.waiting or f"{progress.pages} pages, {progress.rows} rows",
             )

@@ -1,18 +1,20 @@
 """`later-reporting demo`: the whole way, on synthetic data, in a folder of its own."""
 
-import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from later_reporting_dagster.contract import Revision
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
+from later_reporting_dagster.ingest.instance_dimension import INSTANCES
+from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox
 
 if TYPE_CHECKING:
@@ -91,38 +93,22 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
 def _fill(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.bars import progress_bar
-    from later_reporting_dagster.defs.partitions import (
-        INSTANCES,
-        box_tags,
-        contiguous_groups,
-        day_tags,
-        instance_keys,
-        registered_keys,
-    )
-    from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.defs.sensors import discovered
+    from later_reporting_dagster.defs.organic_paid import ROLLUPS
+    from later_reporting_dagster.defs.partitions import range_tags
+    from later_reporting_dagster.rollups import BY_WINDOW, Span
 
-    later = LaterReportingResource.from_environment().process_config_and_initialize()
     with launch.dagster_instance() as instance:
-        name = str(INSTANCES.name)
-        served = asyncio.run(later.wanted_instances())
-        found = discovered(served, registered=registered_keys(instance))
-        instance.add_dynamic_partitions(name, found.new_keys)
-        # An earlier demo may have had more instances: the numbers of this one's are the first of them.
-        (keys,) = contiguous_groups(instance_keys(served), registered_keys(instance))
-        box = box_tags(start, end, keys)
         with progress_bar() as show:
-            outcomes = [
-                launch.run(launch.later_posts, instance=instance, assets=[asset], tags=box, on_progress=show)
-                for asset in ("post_metrics_daily", "posts_published")
-            ]
-        outcomes += [
-            launch.run(job, instance=instance, tags=day_tags(start, end, span=span))
-            for span, job in launch.JOB_OF_SPAN.items()
-        ]
-        outcomes.append(launch.run(launch.later_organic_paid_by_window, instance=instance))
-        outcomes.append(launch.run(launch.later_report, instance=instance))
-        outcomes.append(launch.run(launch.later_checks, instance=instance))
+            raw = [source.asset for source in SOURCES]
+            outcomes = [launch.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)]
+        outcomes.append(launch.materialize([INSTANCES], instance=instance))
+        for span in Span:
+            if rollups := [rollup.asset for rollup in ROLLUPS if rollup.span is span]:
+                tags = range_tags(start, end, span=span)
+                outcomes.append(launch.materialize(rollups, instance=instance, tags=tags))
+        outcomes.append(launch.materialize([table.name for table in BY_WINDOW], instance=instance))
+        outcomes.append(launch.materialize([REPORT], instance=instance))
+        outcomes.append(launch.evaluate_checks(instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")
@@ -135,14 +121,12 @@ def _print_comparison(start: date, end: date) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from later_reporting_dagster.defs.posts import POST_METRICS_DAILY
     from later_reporting_dagster.defs.resource import LaterReportingResource
     from later_reporting_dagster.lake import POSTS_SCHEMA
     from later_reporting_dagster.rollups import organic_paid_daily
 
     lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
-    days = [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
-    partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days)
+    partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days_between(start, end))
     posts = lake.read(POST_METRICS_DAILY.asset, partitions, schema=POSTS_SCHEMA)
     table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("platform")

@@ -10,7 +10,7 @@ import click
 from later_reporting_dagster.cli.text import shown_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
 from later_reporting_dagster.contract import Revision
-from later_reporting_dagster.defs.partitions import newest_day
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id

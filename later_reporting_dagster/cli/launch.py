@@ -1,4 +1,4 @@
-"""Runs a job over a range of partitions in this process, as one run of the Dagster instance."""
+"""Runs assets and checks in this process, each as one run of the Dagster instance."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,65 +10,18 @@ import dagster as dg
 
 from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.jobs import (
-    CHECKS_JOB,
-    MONTHS_JOB,
-    POSTS_JOB,
-    REPORT_JOB,
-    ROLLUPS_JOB,
-    WEEKS_JOB,
-    WINDOWS_JOB,
-)
-from later_reporting_dagster.defs.runs.materializations import FAILED_PARTITIONS
-from later_reporting_dagster.defs.runs.progress import LISTENER, Progress
-from later_reporting_dagster.rollups import Span
-
-
-def later_posts() -> dg.JobDefinition:
-    """The job over the raw assets, as a process finds it by name."""
-    return defs.resolve_job_def(POSTS_JOB)
-
-
-def later_organic_paid() -> dg.JobDefinition:
-    """The job over the rollups, as a process finds it by name."""
-    return defs.resolve_job_def(ROLLUPS_JOB)
-
-
-def later_report() -> dg.JobDefinition:
-    """The job over the report, as a process finds it by name."""
-    return defs.resolve_job_def(REPORT_JOB)
-
-
-def later_organic_paid_weekly() -> dg.JobDefinition:
-    """The job over the rollup of weeks, as a process finds it by name."""
-    return defs.resolve_job_def(WEEKS_JOB)
-
-
-def later_organic_paid_monthly() -> dg.JobDefinition:
-    """The job over the rollup of months, as a process finds it by name."""
-    return defs.resolve_job_def(MONTHS_JOB)
-
-
-def later_organic_paid_by_window() -> dg.JobDefinition:
-    """The job over the tables of windows, as a process finds it by name."""
-    return defs.resolve_job_def(WINDOWS_JOB)
-
-
-def later_checks() -> dg.JobDefinition:
-    """The job over all asset checks, as a process finds it by name."""
-    return defs.resolve_job_def(CHECKS_JOB)
-
-
-JOB_OF_SPAN: Mapping[Span, Callable[[], dg.JobDefinition]] = {
-    Span.DAY: later_organic_paid,
-    Span.WEEK: later_organic_paid_weekly,
-    Span.MONTH: later_organic_paid_monthly,
-}
+from later_reporting_dagster.defs.events import FAILED_PARTITIONS
+from later_reporting_dagster.defs.jobs import CHECKS_JOB
+from later_reporting_dagster.ingest.progress import LISTENER, Progress
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended. `failed` has each failed (asset, partition) and why; `error` is set when all of it failed."""
+    """How a run ended.
+
+    `failed` has the reason of each failure, by asset and partition, or (day, instance) pair; `error` is set when all of
+    it failed.
+    """
 
     run_id: str
     succeeded: bool
@@ -97,40 +50,52 @@ def dagster_instance() -> dg.DagsterInstance:
         ) from error
 
 
-def run(
-    job: Callable[[], dg.JobDefinition],
+def materialize(
+    assets: Sequence[str],
     *,
     instance: dg.DagsterInstance,
-    assets: Sequence[str] | None = None,
     tags: Mapping[str, str] | None = None,
-    configured: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Runs `job`, narrowed to `assets` where given, to its end. What fails is in the outcome, not raised.
+    """Materialize assets of one kind of partitions as one run. What fails is in the outcome, not raised.
 
-    `configured` are fields of the resource `later` that are to be other than the environment has them.
+    Args:
+        assets: names of assets.
+        instance: where the run is recorded.
+        tags: the range of partitions, as `range_tags` has it.
+        config: run config of each of these assets.
+        on_progress: is called as a fetch proceeds.
+        verbose: print the run's log.
     """
-    console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
+    configured = {f"later__{asset}": {"config": dict(config)} for asset in assets} if config else {}
     listening = LISTENER.set(on_progress)
     try:
-        with dg.execute_job(
-            dg.reconstructable(job),
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(["later", asset]) for asset in assets] if assets else None,
+            asset_selection=[dg.AssetKey(["later", asset]) for asset in assets],
             tags=dict(tags or {}),
-            run_config={
-                "loggers": {"console": console},
-                "resources": {"later": {"config": dict(configured or {})}},
-            },
+            run_config={**_loggers(verbose=verbose), "ops": configured},
             raise_on_error=False,
-        ) as result:
-            return _outcome(result, instance=instance)
+        )
     finally:
         LISTENER.reset(listening)
+    return _outcome(result, instance=instance)
 
 
-def _outcome(result: dg.JobExecutionResult, *, instance: dg.DagsterInstance) -> RunOutcome:
+def evaluate_checks(*, instance: dg.DagsterInstance) -> RunOutcome:
+    """Evaluate all asset checks as one run."""
+    job = defs.resolve_job_def(CHECKS_JOB)
+    result = job.execute_in_process(instance=instance, run_config=_loggers(verbose=False), raise_on_error=False)
+    return _outcome(result, instance=instance)
+
+
+def _loggers(*, verbose: bool) -> dict[str, Any]:
+    return {"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}}
+
+
+def _outcome(result: dg.ExecuteInProcessResult, *, instance: dg.DagsterInstance) -> RunOutcome:
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
     for event in result.all_events:

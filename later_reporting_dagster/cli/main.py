@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import shutil
 import socket
 import sys
@@ -15,20 +14,19 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from later_reporting_dagster.cli.text import in_one_line, shown_id
+from later_reporting_dagster.cli.text import in_one_line
 from later_reporting_dagster.contract import REVISIONS
+from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.ingest.source import SOURCES
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance
-
     from later_reporting_dagster.cli.launch import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import Partition
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
 
-RAW_ASSETS = ("post_metrics_daily", "posts_published")
+RAW_ASSETS = tuple(source.asset for source in SOURCES)
 ROLLUP_ASSETS = ("organic_paid_daily", "organic_paid_by_publish_day")
 SPAN_ASSETS = ("organic_paid_weekly", "organic_paid_monthly")
 SHOWN_FAILURES = 50
@@ -80,23 +78,6 @@ def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramete
             raise click.ClickException(in_one_line(str(error))) from error
 
     return guarded
-
-
-class _PartitionKey(click.ParamType["Partition"]):
-    name = "KEY"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Partition":
-        from later_reporting_dagster.defs.partitions import lake_partition
-
-        try:
-            return lake_partition(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no partition key: give it as the UI shows it, a day and an instance as"
-                " '2024-01-03|instance_000', or of a rollup the day alone",
-                param,
-                ctx,
-            )
 
 
 def _listed(kind: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
@@ -253,32 +234,21 @@ def sandbox(
 
 
 @main.command()
-@click.option("--sync", is_flag=True, help="Register those that are new as partitions; none is taken away.")
 @_plain_errors
-def instances(sync: bool) -> None:
-    """List the instances to work on: those that LATER_INSTANCE_IDS names, else all that the credentials reach."""
-    from later_reporting_dagster.defs.partitions import INSTANCES, registered_keys
-    from later_reporting_dagster.defs.sensors import discovered
+def instances() -> None:
+    """List the instances: when the API listed them, and what the lake holds of each."""
+    from later_reporting_dagster.cli.query import table_lines
+    from later_reporting_dagster.contract.days import restated_days
+    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 
-    later = _resource()
-    instance_ids = asyncio.run(later.wanted_instances())
-    if not sync:
-        for instance_id in instance_ids:
-            click.echo(shown_id(instance_id))
-        return
-    from later_reporting_dagster.cli.launch import dagster_instance
-
-    with dagster_instance() as instance:
-        found = discovered(instance_ids, registered=registered_keys(instance))
-        if found.new_keys:
-            instance.add_dynamic_partitions(str(INSTANCES.name), found.new_keys)
-    for instance_id in instance_ids:
-        click.echo(shown_id(instance_id))
-    click.echo(f"{len(instance_ids)} instances, {len(found.new_keys)} of them newly registered", err=True)
-    for instance_id, reason in found.refused.items():
-        click.echo(f"{instance_id!r} cannot be a partition: {reason}", err=True)
-    if found.refused:
-        raise SystemExit(1)
+    later, settings = _resource(), LoadSettings.from_environment()
+    listed = asyncio.run(later.listed_instances())
+    window = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
+    rows = refreshed_instances(later.lake(), listed, window=window, today=datetime.now(UTC).date())
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(rows, width=width):
+        click.echo(line)
 
 
 @main.command()
@@ -288,146 +258,90 @@ def instances(sync: bool) -> None:
 @click.option("--start", required=True, type=_Day(), help="First day, UTC.")
 @click.option("--end", required=True, type=_Day(), help="Last day, UTC, inclusive.")
 @click.option(
-    "--instances", "wanted", multiple=True, metavar="ID[,ID…]", help="Only these; all registered ones when left out."
-)
-@click.option(
-    "--accept-shrinking", is_flag=True, help="Replace partitions that shrink too: posts have really been deleted."
-)
+    "--instances", "wanted", multiple=True, metavar="ID[,ID…]",
+    help="Fetch only these; by default those of LATER_INSTANCE_IDS, else all that the API lists.",
+)  # fmt: skip
+@click.option("--only-missing", is_flag=True, help="Fetch only the (day, instance) pairs that have no file.")
+@click.option("--accept-shrinking", is_flag=True, help="Replace files that shrink too: posts have really been deleted.")
 @click.option("--verbose", is_flag=True, help="Print the run's log too.")
 @_plain_errors
 def backfill(
-    asset: str, start: date, end: date, wanted: tuple[str, ...], accept_shrinking: bool, verbose: bool
+    asset: str,
+    start: date,
+    end: date,
+    wanted: tuple[str, ...],
+    only_missing: bool,
+    accept_shrinking: bool,
+    verbose: bool,
 ) -> None:
-    """Materialize a range of days × instances as one run; of weeks or months, those that the days are in.
+    """Materialize a range of days as one run; of a weekly or monthly asset, the weeks or months of these days.
 
-    A range names neighbours: instances that were not registered one after the other make a run a group. Exit code 1
-    lists the partitions that failed; the others have landed.
+    Exit code 1 lists what failed, by day and instance; everything else is written.
     """
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.bars import progress_bar
-    from later_reporting_dagster.defs.partitions import (
-        box_tags,
-        contiguous_groups,
-        day_tags,
-        instance_keys,
-        registered_keys,
-    )
+    from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
-    from later_reporting_dagster.rollups import TABLES
+    from later_reporting_dagster.lake import encode_instance_id
+    from later_reporting_dagster.rollups import TABLES, Span
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
-    with launch.dagster_instance() as instance, progress_bar() as show:
-        if asset not in RAW_ASSETS:
-            span = next(table.span for table in TABLES if table.name == asset)
-            if wanted:
-                raise click.UsageError(
-                    f"later/{asset} holds all instances of a {span} in one partition: leave out --instances"
-                )
-            runs = [(launch.JOB_OF_SPAN[span], day_tags(start, end, span=span))]
-        else:
-            registered = registered_keys(instance)
-            if not registered:
-                raise click.ClickException("No instance is registered: run `later-reporting instances --sync` first.")
-            named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
-            if wanted and not named:
-                raise click.UsageError("--instances names none: leave it out to mean all")
-            with _blaming("--instances"):
-                keys = instance_keys(named) if wanted else registered
-            unknown = [key for key in keys if key not in registered]
-            if unknown:
-                raise click.ClickException(
-                    f"Not registered: {', '.join(unknown)}. Registered are {', '.join(registered)};"
-                    " `later-reporting instances --sync` registers those that the credentials reach."
-                )
-            runs = [(launch.later_posts, box_tags(start, end, group)) for group in contiguous_groups(keys, registered)]
-        outcomes = [
-            launch.run(
-                job,
-                instance=instance,
-                assets=[asset],
-                tags=tags,
-                configured={"accept_shrinking": True} if accept_shrinking else {},
-                on_progress=show,
-                verbose=verbose,
+    named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
+    if wanted and not named:
+        raise click.UsageError("--instances names none: leave it out to mean all")
+    with _blaming("--instances"):
+        for name in named:
+            encode_instance_id(name)
+    config = {"instances": named, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
+    span = Span.DAY
+    if asset not in RAW_ASSETS:
+        if any(config.values()):
+            raise click.UsageError(
+                f"--instances, --only-missing and --accept-shrinking are for what is fetched: leave them out for"
+                f" later/{asset}"
             )
-            for job, tags in runs
-        ]
-    _report(outcomes)
+        config, span = {}, next(table.span for table in TABLES if table.name == asset)
+    with launch.dagster_instance() as instance, progress_bar() as show:
+        outcome = launch.materialize(
+            [asset],
+            instance=instance,
+            tags=range_tags(start, end, span=span),
+            config=config,
+            on_progress=show,
+            verbose=verbose,
+        )
+    _report([outcome])
 
 
 @main.command()
 @click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
 @_plain_errors
 def compact(assets: tuple[str, ...]) -> None:
-    """Copy months that are no longer restated to one file an instance each, which reads them much faster.
+    """Copy months that are no longer restated to one file per instance, which reads them much faster.
 
     The partitions stay as they are. Run it again at any time: it does what is new, and leaves the rest alone.
     """
-    from later_reporting_dagster.defs.runs.compaction import compact_table, described
     from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.lake.compaction_summary import compact_table
 
     lake = _resource().lake()
     restate_days = LoadSettings.from_environment().restate_days
     for asset in assets or RAW_ASSETS:
         done = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
-        click.echo(f"{asset}: {described(done)}")
+        click.echo(f"{asset}: {done}")
 
 
 @main.command()
 @click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
 @click.option("--raw", is_flag=True, help="Show each row as it came, too.")
-@click.option("--replay", is_flag=True, help="Read the rows again, and add those that are good now to their partition.")
 @_plain_errors
-def quarantine(assets: tuple[str, ...], raw: bool, replay: bool) -> None:
-    """List the rows that cannot be true, by partition and reason, or read them again after a fix. No request is made.
+def quarantine(assets: tuple[str, ...], raw: bool) -> None:
+    """List the rows that cannot be true, by partition and reason. No request is made."""
+    from later_reporting_dagster.cli.mending import quarantine_lines
 
-    Where a row's key lies in its partition already, the row that lies there stays. Exit code 1 names rows that are
-    good now and could not be added.
-    """
-    from later_reporting_dagster.cli.mending import quarantine_lines, replayed
-
-    if raw and replay:
-        raise click.UsageError("--raw lists rows and --replay reads them again: give one of them")
     lake = _resource().lake()
-    if not replay:
-        lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
-        click.echo("\n".join(lines) or "No row lies in quarantine.")
-        return
-    with _dagster_instance_if_any() as instance:
-        whole = [replayed(lake, asset, instance=instance) for asset in assets or RAW_ASSETS]
-    if not all(whole):
-        raise SystemExit(1)
-
-
-@main.command()
-@click.option("--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS]), help="As later/posts_published.")
-@click.option(
-    "--partition", required=True, type=_PartitionKey(), metavar="KEY",
-    help="As the UI shows it: 'DAY|INSTANCE', or DAY for a rollup.",
-)  # fmt: skip
-@click.option("--restore", "wanted", metavar="N|HASH", help="Put one back, by its number or the start of its hash.")
-@_plain_errors
-def versions(asset: str, partition: "Partition", wanted: str | None) -> None:
-    """List the versions of a partition that were replaced and kept, the newest first, or put one back.
-
-    LATER_KEEP_VERSIONS says how many are kept. What is put back replaces what lies there, which is kept in turn.
-    """
-    from later_reporting_dagster.cli.mending import restored, version_lines, version_named
-    from later_reporting_dagster.defs.partitions import partition_key
-
-    if (partition.instance_id is None) is not (asset in ROLLUP_ASSETS):
-        key = "the day alone" if asset in ROLLUP_ASSETS else "a day and an instance, as '2024-01-03|instance_000'"
-        raise click.UsageError(f"--partition {partition_key(partition)}: a partition of later/{asset} is {key}")
-    lake = _resource().lake()
-    kept = lake.versions(asset, partition)
-    if wanted is None:
-        lines = list(version_lines(lake, asset, partition, kept))
-        click.echo("\n".join(lines) or "No version of this partition is kept: LATER_KEEP_VERSIONS says how many are.")
-        return
-    with _blaming(f"--restore {wanted}"):
-        version = version_named(wanted, kept)
-    with _dagster_instance_if_any() as instance:
-        click.echo(restored(lake, asset, partition, version, instance=instance))
+    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    click.echo("\n".join(lines) or "No row lies in quarantine.")
 
 
 @main.command()
@@ -561,21 +475,6 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
 
 
-@contextmanager
-def _dagster_instance_if_any() -> "Iterator[DagsterInstance | None]":
-    """The instance of `DAGSTER_HOME`; without one, says what goes without."""
-    from later_reporting_dagster.cli.launch import dagster_instance
-
-    if not os.environ.get("DAGSTER_HOME"):
-        click.echo(
-            "DAGSTER_HOME is not set: no Dagster hears of it, and rollups do not follow by themselves.", err=True
-        )
-        yield None
-        return
-    with dagster_instance() as instance:
-        yield instance
-
-
 def _resource() -> "LaterReportingResource":
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
@@ -584,4 +483,4 @@ def _resource() -> "LaterReportingResource":
 
 
 def _yesterday() -> date:
-    return datetime.now(UTC).date() - timedelta(days=1)
+    return newest_day(datetime.now(UTC))

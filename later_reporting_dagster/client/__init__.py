@@ -1,6 +1,6 @@
 """Speaks the contract over HTTP: token, rate limit, retry, page walk. No Dagster, and no files but the limiter's."""
 
-from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials
+from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.client import LaterClient, Probe
 from later_reporting_dagster.client.errors import (
     ContractBroken,
@@ -29,7 +29,6 @@ from later_reporting_dagster.client.walk import Walk, problem_of
 
 __all__ = [
     "AccessToken",
-    "BearerAuth",
     "ClientCredentials",
     "ClientEvent",
     "ContractBroken",

@@ -1,108 +1,75 @@
-"""Asset checks: what must hold of the tables, told after each run and asked again whenever someone wants to know."""
+"""Asset checks: results are evaluated once, whether a run logs them itself or a check step yields them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
 
 import dagster as dg
-from dagster import AssetCheckExecutionContext
+from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
-from later_reporting_dagster.defs.partitions import registered_instances
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.lake import LakeUnavailable, PartitionDamaged
 
-if TYPE_CHECKING:
-    from later_reporting_dagster.defs.runs.verdicts import Verdict
-
-ROWS_UNIQUE = "rows_unique_by_key"
-ROWS_BELONG = "rows_belong_to_partition"
-RATES_AGREE = "rates_agree_with_counts"
-NO_UNKNOWN_FIELDS = "no_unknown_fields"
-QUARANTINE_EMPTY = "quarantine_is_empty"
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
-DAYS_ADD_UP = "days_add_up_to_metrics_to_date"
 
-POSTS_CHECKS: Mapping[str, str] = {
-    ROWS_UNIQUE: "No two rows share instance, campaign and post.",
-    ROWS_BELONG: "Each row is of the instance and the day of its partition.",
-    RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts beside them, within rounding.",
-    NO_UNKNOWN_FIELDS: "The API answered no field and no content type that the contract does not know.",
-    QUARANTINE_EMPTY: "The API answered no row that cannot be true.",
-    NEWEST_DUE_DAY: "The newest day that is due has landed for every instance.",
-}
-SETTLEMENT_CHECKS: Mapping[str, str] = {
-    DAYS_ADD_UP: (
-        "Of posts old enough to be settled, the days of later/post_metrics_daily add up to the metrics to date."
-    ),
-}
-ROLLUP_CHECKS: Mapping[str, str] = {
-    RECONCILES: "Its totals equal those of the raw rows it comes from.",
-    NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
-}
-WINDOWS_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
-    NEWEST_DUE_DAY: "Its windows end with the newest day that is due, or later.",
-}
-# Those that time alone may change, or that no run of one asset can tell.
-ASKED_DAILY = frozenset({NEWEST_DUE_DAY, DAYS_ADD_UP})
+# A description names a few; the metadata has the rest.
+NAMED_PARTITIONS = 20
 
 
-def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """The checks of a raw asset over its whole lake; freshness is asked every day at the due hour."""
-    asset_key = dg.AssetKey(["later", source.asset])
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of a check of some asset, before it is an event or a step's output."""
 
-    def verdicts(context: AssetCheckExecutionContext, later: LaterReportingResource) -> "Iterator[Verdict]":
-        from later_reporting_dagster.defs.runs.verdicts import verdicts_on_posts
+    check: str
+    passed: bool
+    description: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
 
-        return verdicts_on_posts(
-            source,
-            wanted=selected_checks(context),
-            lake=later.lake(),
-            instances=registered_instances(context.instance),
-            due_hour_utc=due_hour_utc,
-        )
+    def evaluation(self, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
+        """Return it as an event that an asset logs itself."""
+        return dg.AssetCheckEvaluation(**self._fields(asset_key))
 
-    return checks_of(asset_key, POSTS_CHECKS, verdicts=verdicts, due_hour_utc=due_hour_utc)
+    def result(self, asset_key: dg.AssetKey) -> dg.AssetCheckResult:
+        """Return it as the output of a check's own step."""
+        return dg.AssetCheckResult(**self._fields(asset_key))
+
+    def _fields(self, asset_key: dg.AssetKey) -> dict[str, Any]:
+        return {
+            "asset_key": asset_key,
+            "check_name": self.check,
+            "passed": self.passed,
+            "description": self.description,
+            "metadata": dict(self.metadata),
+            "severity": self.severity,
+        }
 
 
-def selected_checks(context: AssetCheckExecutionContext) -> set[str]:
-    """The names of the checks that this step was asked for."""
-    return {key.name for key in context.selected_asset_check_keys}
-
-
-def settlement_checks(
-    recorded: Source, published: Source, *, settled_after_days: int, due_hour_utc: int
-) -> dg.AssetChecksDefinition:
-    """The check between the two raw assets, asked every day at the due hour."""
-    asset_key = dg.AssetKey(["later", published.asset])
-
-    def verdicts(_context: AssetCheckExecutionContext, later: LaterReportingResource) -> "Iterator[Verdict]":
-        from later_reporting_dagster.defs.runs.settlement import verdicts_on_settlement
-
-        return verdicts_on_settlement(later.lake(), recorded, published, settled_after_days=settled_after_days)
-
-    return checks_of(
-        asset_key,
-        SETTLEMENT_CHECKS,
-        verdicts=verdicts,
-        due_hour_utc=due_hour_utc,
-        name=f"{published.asset}_settlement",
-        deps=[dg.AssetKey(["later", recorded.asset])],
-    )
+Evaluate = Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterable[CheckResult]]
 
 
 def checks_of(
     asset_key: dg.AssetKey,
     checks: Mapping[str, str],
     *,
-    verdicts: "Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterator[Verdict]]",
+    evaluate: Evaluate,
     due_hour_utc: int,
+    daily: Sequence[str],
     name: str | None = None,
     deps: Sequence[dg.AssetKey] = (),
 ) -> dg.AssetChecksDefinition:
-    """Check definitions, by name and description, whose answers `verdicts` gives. Any of them can be run alone.
+    """Return check definitions of an asset over all that lies in the lake; any of them can be run alone.
 
-    Those that no run of the asset tells by itself are asked every day at the due hour.
+    Args:
+        asset_key: the asset.
+        checks: the description of each check, by name.
+        evaluate: yields the results of at least the selected checks.
+        due_hour_utc: when those of `daily` are evaluated.
+        daily: the checks that time alone may change, or that no run of the asset evaluates.
+        name: of the step; by default that of the asset.
+        deps: further assets that the checks read.
     """
     daily_when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {due_hour_utc} * * *")
 
@@ -114,16 +81,55 @@ def checks_of(
                 asset=asset_key,
                 description=description,
                 additional_deps=[*deps],
-                automation_condition=daily_when_due if check_name in ASKED_DAILY else None,
+                automation_condition=daily_when_due if check_name in daily else None,
             )
             for check_name, description in checks.items()
         ],
         can_subset=True,
     )
     def check(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[dg.AssetCheckResult]:
-        wanted = selected_checks(context)
-        for verdict in verdicts(context, later):
-            if verdict.check in wanted:
-                yield verdict.result(asset_key)
+        selected = selected_checks(context)
+        for result in evaluate(context, later):
+            if result.check in selected:
+                yield result.result(asset_key)
 
     return check
+
+
+def selected_checks(context: AssetCheckExecutionContext) -> set[str]:
+    """Return the names of the checks that the step is to evaluate."""
+    return {key.name for key in context.selected_asset_check_keys}
+
+
+def log_check_results(
+    context: AssetExecutionContext, results: Iterable[CheckResult], *, asset_key: dg.AssetKey | None = None
+) -> None:
+    """Log check results as events of the run.
+
+    An asset that logs its own materializations has no output, and Dagster skips its check steps in the same run. A
+    check that cannot be evaluated costs a warning, and hides no other news of the run.
+    """
+    try:
+        for result in results:
+            context.log_event(result.evaluation(asset_key or context.asset_key))
+    except (LakeUnavailable, PartitionDamaged) as error:
+        context.log.warning(f"Not all checks could be evaluated: {error}")
+
+
+def evaluate_rollup_freshness(due: date, *, present: bool, within: str = "") -> CheckResult:
+    """Return whether the day `due`, or the week or month `within` which it lies, has been rolled up."""
+    what = f"The {within}, with {due} in it," if within else str(due)
+    return CheckResult(
+        NEWEST_DUE_DAY,
+        passed=present,
+        description=(
+            f"{what} is rolled up" if present else f"{what} is not rolled up: materialize it, or see its raw day"
+        ),
+        metadata={"due_day": str(due)},
+    )
+
+
+def first_of(names: Sequence[object]) -> str:
+    """Return the first of some names, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:NAMED_PARTITIONS])
+    return f"{shown} and {len(names) - NAMED_PARTITIONS} more" if len(names) > NAMED_PARTITIONS else shown

@@ -1,24 +1,28 @@
-"""The compaction job: once a week, months that are no longer restated become one file an instance for all who read."""
+"""The compaction job: once a week, months that are no longer restated become one file per instance for all readers."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.lake import LakeUnavailable
+from later_reporting_dagster.lake.compaction_summary import compact_table
 
 COMPACTION_JOB = "later_compaction"
 
 
 def compaction_job(sources: Sequence[Source], *, restate_days: int) -> dg.JobDefinition:
-    """The job: a step a raw table, none of which waits for another. It makes no asset: partitions stay as they are."""
+    """Return the job: one independent step per raw table. It makes no asset: partitions stay as they are."""
     steps = [_compaction_step(source, restate_days=restate_days) for source in sources]
 
     @dg.job(
         name=COMPACTION_JOB,
+        executor_def=dg.in_process_executor,
         description=(
-            f"Copies the months of both raw tables that ended more than {restate_days} days ago to one file an instance"
-            " each, from which rollups and checks then read them. Partitions stay as they are."
+            f"Copies the months of both raw tables that ended more than {restate_days} days ago to one file per"
+            " instance, from which rollups and checks then read them. Partitions stay as they are."
         ),
     )
     def later_compaction() -> None:
@@ -29,7 +33,7 @@ def compaction_job(sources: Sequence[Source], *, restate_days: int) -> dg.JobDef
 
 
 def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Once a week, before the daily fetch: a month is closed once a month, and may be restated by hand at any time."""
+    """Return the schedule: weekly, because a month is closed once, and may be restated by hand at any time."""
     return dg.ScheduleDefinition(
         name="later_compaction_weekly",
         job=job,
@@ -42,13 +46,26 @@ def compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
 def _compaction_step(source: Source, *, restate_days: int) -> dg.OpDefinition:
     @dg.op(
         name=f"compact_{source.asset}",
-        description=f"Copies the closed months of later/{source.asset} to one file an instance each.",
+        description=f"Copies the closed months of later/{source.asset} to one file per instance.",
         out=dg.Out(dg.Nothing),
     )
     def compact(context: dg.OpExecutionContext, later: LaterReportingResource) -> None:
-        # Needs Arrow, which the definitions load without.
-        from later_reporting_dagster.defs.runs.compaction import compact_and_tell
-
-        compact_and_tell(context, later, asset=source.asset, restate_days=restate_days)
+        try:
+            done = compact_table(later.lake(), source.asset, restate_days=restate_days, now=datetime.now(UTC))
+        except (LakeUnavailable, ValueError) as error:
+            raise dg.Failure(str(error)) from error
+        context.log.info(f"Compacted later/{source.asset}: {done}")
+        context.add_output_metadata(
+            {
+                "months_written": done.written,
+                "months_left_alone": done.left_alone,
+                "months_removed": done.removed,
+                "daily_files": done.daily_files,
+                "files": done.files,
+                "daily_bytes": done.daily_bytes,
+                "bytes": done.bytes,
+                "days_left_out": dg.MetadataValue.json(dict(done.left_out)),
+            }
+        )
 
     return compact

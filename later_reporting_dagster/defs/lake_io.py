@@ -1,23 +1,18 @@
 """How other assets get the tables: an IO manager that loads what a parameter's annotation asks for."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
-from later_reporting_dagster.defs.partitions import lake_partition, partition_key
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import default_lake_root, from_environment
 from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, table_of
-from later_reporting_dagster.lake import Partition
-
-# Arrow is imported where it is used: the definitions load without it.
-if TYPE_CHECKING:
-    from later_reporting_dagster.lake import Lake
-    from later_reporting_dagster.reading import Table
+from later_reporting_dagster.lake import Lake, LakeUnavailable
+from later_reporting_dagster.reading import Table, frame, whole
 
 _Frame = TypeVar("_Frame")
 
@@ -65,8 +60,6 @@ class LaterLake(dg.ConfigurableIOManager):
         Raises:
             Failure: nothing has landed, the annotation is none that is known, or the asset is no table of the lake.
         """
-        from later_reporting_dagster.reading import frame, whole
-
         what = context.asset_key.to_user_string()
         with _plainly(what):
             lake, upstream = self._lake(), context.upstream_output
@@ -79,16 +72,16 @@ class LaterLake(dg.ConfigurableIOManager):
                 if not whole(lake, table).files:
                     raise ValueError(_NOTHING)
                 return frame(context.dagster_type.typing_type, lake, table, ())
-            wanted = _partitions_of(context)
-            found = lake.partitions(table.name) if wanted is None else lake.existing(table.name, wanted)
-            missing = sorted(map(partition_key, set(wanted or ()).difference(found)))
-            told = f"{len(missing)} of {len(wanted or ())} partitions have not landed: {_first_of(missing)}"
+            days = _days_of(context)
+            found = lake.partitions(table.name, days=days)
+            missing = sorted(set(days or ()).difference(partition.day for partition in found))
+            told = f"{len(missing)} of {len(days or ())} partitions are not there: {_first_of(missing)}"
             if not found or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
                 raise ValueError(f"{told}. Materialize it first" if missing else _NOTHING)
             if missing:
                 context.log.warning(f"{what}: {told}")
             loaded = frame(context.dagster_type.typing_type, lake, table, found)
-        context.log.info(f"{what}: {len(found)} partitions, {partition_key(found[0])} to {partition_key(found[-1])}")
+        context.log.info(f"{what}: {len(found)} files, {found[0].day} to {found[-1].day}")
         return loaded
 
     def load(
@@ -113,8 +106,6 @@ class LaterLake(dg.ConfigurableIOManager):
             Failure: `table` is no table of the lake or has no such partitions, `kind` is none that is known, or the
                 lake cannot be read.
         """
-        from later_reporting_dagster.reading import frame
-
         with _plainly(table.key.to_user_string()):
             lake = self._lake()
             known = _known(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
@@ -133,21 +124,17 @@ class LaterLake(dg.ConfigurableIOManager):
             loaded: _Frame = frame(kind, lake, known, found)
         return loaded
 
-    def _lake(self) -> "Lake":
+    def _lake(self) -> Lake:
         # Outside of a run nobody has looked the variable up yet.
         root = self.lake_root.get_value() if isinstance(self.lake_root, dg.EnvVar) else self.lake_root
         return LaterReportingResource(lake_root=root or "").lake()
 
 
-def _partitions_of(context: dg.InputContext) -> Sequence[Partition] | None:
-    """The partitions that the input is mapped to; None when none are named, and all are meant."""
+def _days_of(context: dg.InputContext) -> Sequence[date] | None:
+    """Return the partitions that the input is mapped to, by their first days; None when all are meant."""
     if not context.has_asset_partitions:
         return None
-    partitions = []
-    for key in context.asset_partition_keys:
-        with suppress(ValueError):  # a key that names no instance has no partition in the lake
-            partitions.append(lake_partition(key))
-    return partitions
+    return [date.fromisoformat(key) for key in context.asset_partition_keys]
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:
@@ -157,7 +144,7 @@ def _is_partitioned(context: dg.InputContext) -> bool:
         return False
 
 
-def _known(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> "Table":
+def _known(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table:
     table = table_of(key, metadata, is_partitioned=is_partitioned)
     if table is None:
         raise ValueError(
@@ -166,16 +153,14 @@ def _known(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: boo
     return table
 
 
-def _first_of(keys: Sequence[str]) -> str:
-    named = ", ".join(keys[:NAMED_MISSING])
-    return f"{named}, …" if len(keys) > NAMED_MISSING else named
+def _first_of(days: Sequence[date]) -> str:
+    named = ", ".join(map(str, days[:NAMED_MISSING]))
+    return f"{named}, …" if len(days) > NAMED_MISSING else named
 
 
 @contextmanager
 def _plainly(what: str) -> Iterator[None]:
     """Says in one line what could not be loaded and why, instead of a stack trace through Dagster."""
-    from later_reporting_dagster.lake import LakeUnavailable
-
     try:
         yield
     except LakeUnavailable as error:

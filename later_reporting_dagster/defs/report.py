@@ -1,33 +1,39 @@
-"""The report asset: one page on all that has landed, written anew when a rollup changed."""
+"""The report asset: one page on all that lies in the lake, written anew when a rollup changed."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.organic_paid import latched
+from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, Rollup
 from later_reporting_dagster.defs.resource import LaterReportingResource
-
-if TYPE_CHECKING:
-    from later_reporting_dagster.defs.organic_paid import Rollup
+from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
+from later_reporting_dagster.report.data import (
+    METRICS_TABLE,
+    PUBLISHED_TABLE,
+    REPORTED_SCHEMA,
+    Gathering,
+    ReportData,
+    SetAside,
+    days_looked_at,
+)
+from later_reporting_dagster.report.figures import headlines, headlines_in_markdown
+from later_reporting_dagster.report.page import report_page
+from later_reporting_dagster.report.wording import NOT_AVAILABLE
+from later_reporting_dagster.rollups import SumOutOfRange
 
 REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"
+TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
-def when_rollups_change(rollups: Sequence["Rollup"]) -> dg.AutomationCondition[Any]:
-    """Write the report when any day of a rollup changed, once for all the days of a run or a backfill."""
-    followed = dg.AssetSelection.assets(*(dg.AssetKey(["later", rollup.asset]) for rollup in rollups))
-    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()).allow(followed)
-    never_written = dg.AutomationCondition.missing() & dg.AutomationCondition.any_deps_match(
-        ~dg.AutomationCondition.missing()
-    ).allow(followed)
-    return latched(changed, never_written, label="rollups_changed")
-
-
-def report_asset(rollups: Sequence["Rollup"]) -> dg.AssetsDefinition:
-    """The asset. It follows the rollups, and sums the posts as they do: creators are in no rollup."""
+def report_asset(rollups: Sequence[Rollup], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
+    """Return the asset. It follows the rollups, and reads the posts too: creators are in no daily rollup."""
 
     @dg.asset(
         key=["later", REPORT],
@@ -37,14 +43,70 @@ def report_asset(rollups: Sequence["Rollup"]) -> dg.AssetsDefinition:
             " platforms, campaigns with the bounds of their spend, creators, and what is missing. One HTML file that"
             f" needs no network, at `{REPORT}/{REPORT_FILE}` below the lake's root."
         ),
-        group_name="organic_paid",
+        group_name=ROLLUPS_GROUP,
         kinds={"html"},
-        automation_condition=when_rollups_change(rollups),
+        automation_condition=when_upstream_changes(*(rollup.key for rollup in rollups)),
+        freshness_policy=freshness,
     )
     def organic_paid_report(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
-        # Needs Arrow and the plotting library, which the definitions load without.
-        from later_reporting_dagster.defs.runs.report import write_report
-
-        return write_report(context, later, asset=REPORT, file=REPORT_FILE)
+        lake = later.lake()
+        try:
+            data = gathered(lake, instances=known_instances(lake, named=later.named_instances()))
+            written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
+        except (LakeUnavailable, PartitionDamaged, SumOutOfRange) as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        context.log.info(
+            f"The report as of {data.as_of} is {'written' if written.changed else 'unchanged'}: {written.url}"
+        )
+        found = headlines(data)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(written.content_hash),
+            metadata={
+                "dagster/uri": written.url,
+                "changed": written.changed,
+                "as_of": str(data.as_of),
+                "period_days": data.period,
+                **{headline.name: NOT_AVAILABLE if headline.value is None else headline.value for headline in found},
+                "preview": dg.MetadataValue.md(headlines_in_markdown(found)),
+            },
+        )
 
     return organic_paid_report
+
+
+def gathered(lake: Lake, *, instances: Iterable[str]) -> ReportData:
+    """Return what the lake holds to report on. A damaged file is named on the page, and stops nothing.
+
+    Raises:
+        Failure: nothing has landed yet.
+        LakeUnavailable: the lake cannot be read: what is there for a moment only makes no report.
+        PartitionDamaged: a quarantine file is not what it should be.
+        SumOutOfRange: a sum does not fit its column.
+    """
+    days = {table: {partition.day for partition in lake.partitions(table)} for table in TABLES}
+    landed = set[date]().union(*days.values())
+    if not landed:
+        raise dg.Failure(
+            "There are no posts to report on yet: materialize"
+            f" {' and '.join(f'later/{table}' for table in TABLES)} first.",
+            allow_retries=False,
+        )
+    gathering = Gathering(max(landed))
+    for table in TABLES:
+        for read in lake.read_days(table, days_looked_at(gathering.as_of, days[table]), schema=REPORTED_SCHEMA):
+            gathering.add(
+                table, read.day, {str(partition.instance_id): posts for partition, posts in read.tables.items()}
+            )
+            for partition, error in read.unread.items():
+                if isinstance(error, LakeUnavailable):
+                    raise error
+                gathering.add_unread(table, read.day, partition.instance_id)
+    return gathering.data(registered=instances, set_aside=_set_aside(lake))
+
+
+def _set_aside(lake: Lake) -> Iterator[SetAside]:
+    for table in TABLES:
+        places = Counter((row.partition, row.reason) for row in lake.quarantined(table))
+        for (partition, reason), rows in places.items():
+            day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
+            yield SetAside(table, day, instance_id, reason, rows)

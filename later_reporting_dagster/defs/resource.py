@@ -4,12 +4,23 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, create_model
 
-from later_reporting_dagster.contract import Metric, metrics_named
+from later_reporting_dagster.client import (
+    AccessToken,
+    ClientCredentials,
+    ClientEvent,
+    LaterClient,
+    RateLimiter,
+    RetryPolicy,
+    RevisionMemory,
+    remembered_revision_path,
+    shared_state_path,
+)
+from later_reporting_dagster.contract import REVISIONS, Metric, Revision, metrics_named
 from later_reporting_dagster.defs.settings import (
     AUTO,
     BOUNDS,
@@ -19,14 +30,8 @@ from later_reporting_dagster.defs.settings import (
     default_lake_root,
     from_environment,
 )
-from later_reporting_dagster.lake import encode_instance_id
-
-# Arrow and HTTP are imported where they are used: the definitions load without them.
-if TYPE_CHECKING:
-    from later_reporting_dagster.client import AccessToken, ClientCredentials, ClientEvent, LaterClient, RetryPolicy
-    from later_reporting_dagster.contract import Revision
-    from later_reporting_dagster.ingest.guard import Guard
-    from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.ingest.guard import Guard
+from later_reporting_dagster.lake import Lake, encode_instance_id
 
 # What the UI masks. A run's config is kept as it was typed, so what belongs in no database is given by its name.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
@@ -64,7 +69,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         json_schema_extra=_SECRET,
     )
     instance_ids: str = Field(
-        default="", description="Instances to work on, comma-separated. Empty: all that the credentials reach."
+        default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
     lake_root: str = Field(
         default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.", repr=False
@@ -90,15 +95,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=50,
         description="How many of 100 posts of a partition a new answer may take away; 100 lets all of them go.",
     )
-    accept_shrinking: bool = Field(
-        default=False, description="Replace what shrinks too, this once: when posts have really been deleted."
-    )
     bad_rows_limit_percent: int = Field(
         default=100,
         description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
-    )
-    keep_versions: int = Field(
-        default=0, description="How many replaced versions of each partition are kept, to be restored by hand."
     )
 
     @classmethod
@@ -125,14 +124,12 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         }
         return create_model(cls.__name__, __base__=cls, **fields)(**values)
 
-    def credentials(self) -> "ClientCredentials | AccessToken":
+    def credentials(self) -> ClientCredentials | AccessToken:
         """A ready token where there is one, else client id and secret.
 
         Raises:
             SettingIsWrong: neither is set, or it holds what no credential does.
         """
-        from later_reporting_dagster.client import AccessToken, ClientCredentials
-
         if self.access_token:
             with _named("access_token"):
                 return AccessToken(self.access_token)
@@ -146,22 +143,13 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
 
     def client(
-        self, *, on_event: "Callable[[ClientEvent], None] | None" = None, retry: "RetryPolicy | None" = None
-    ) -> "LaterClient":
+        self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
+    ) -> LaterClient:
         """A client that shares its rate limit with all processes of this machine.
 
         Raises:
             SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
         """
-        from later_reporting_dagster.client import (
-            LaterClient,
-            RateLimiter,
-            RetryPolicy,
-            RevisionMemory,
-            remembered_revision_path,
-            shared_state_path,
-        )
-
         with _named("base_url"):
             state_path = shared_state_path(self.base_url)
             memory = RevisionMemory(remembered_revision_path(self.base_url))
@@ -177,50 +165,43 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             retry=retry or RetryPolicy(),
         )
 
-    def _second_looks(self) -> "dict[Revision, float]":
+    def _second_looks(self) -> dict[Revision, float]:
         percents = dict(DEFAULT_SECOND_LOOK_PERCENT)
         if self.second_look_percent is not None:
             percents = dict.fromkeys(percents, self._within_bounds("second_look_percent"))
         return {revision: percent / 100 for revision, percent in percents.items()}
 
-    def revision(self) -> "Revision | None":
+    def revision(self) -> Revision | None:
         """The revision of the API that is set; None when the service is to tell.
 
         Raises:
             SettingIsWrong: there is no such revision.
         """
-        from later_reporting_dagster.contract import REVISIONS
-
         with _named("api_revision"):
             if self.api_revision not in (AUTO, *REVISIONS):
                 raise ValueError(f"{AUTO} or one of {', '.join(REVISIONS)}, not {self.api_revision!r}")
         return REVISIONS.get(self.api_revision)
 
-    def lake(self) -> "Lake":
+    def lake(self) -> Lake:
         """The lake under `lake_root`.
 
         Raises:
             SettingIsWrong: no lake can be there.
             LakeUnavailable: its filesystem cannot be reached.
         """
-        from later_reporting_dagster.lake import Lake
-
-        keep_versions = self._within_bounds("keep_versions")
         with _named("lake_root"):
             _check_lake_root(self.lake_root)
-            return Lake(self.lake_root, keep_versions=keep_versions)
+            return Lake(self.lake_root)
 
-    def guard(self) -> "Guard":
-        """What an answer may take from the lake, and how much of it may be bad.
+    def guard(self, *, accept_shrinking: bool = False) -> Guard:
+        """Return what a response may take from the lake, all of it with `accept_shrinking`, and how much may be bad.
 
         Raises:
             SettingIsWrong: a limit is no percentage.
         """
-        from later_reporting_dagster.ingest.guard import Guard
-
         shrink_limit_percent = self._within_bounds("shrink_limit_percent")
         return Guard(
-            shrink_limit_percent=100 if self.accept_shrinking else shrink_limit_percent,
+            shrink_limit_percent=100 if accept_shrinking else shrink_limit_percent,
             bad_rows_limit_percent=self._within_bounds("bad_rows_limit_percent"),
         )
 
@@ -247,17 +228,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
                 encode_instance_id(name)
         return names
 
-    async def wanted_instances(self) -> tuple[str, ...]:
-        """The instances to work on: those that the settings name, else all that the credentials reach.
+    async def listed_instances(self) -> tuple[str, ...]:
+        """Return the instances that the API lists, each once, with one request per 100.
 
         Raises:
             SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
-            LaterError: the service does not list them.
+            LaterError: the API does not list them.
         """
-        if named := self.named_instances():
-            return named
         async with self.client() as client:
-            return await client.instances()
+            return tuple(dict.fromkeys(await client.instances()))
 
     def _within_bounds(self, field: str) -> int:
         value: int = getattr(self, field)

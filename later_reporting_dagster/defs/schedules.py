@@ -1,23 +1,16 @@
 """The daily schedule: the newest day, and the days before it that Later may have restated, in one run."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 
 import dagster as dg
 
+from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.jobs import posts_job
-from later_reporting_dagster.defs.partitions import box_tags, registered_keys
-
-
-def restated_days(now: datetime, *, start_date: date, restate_days: int) -> tuple[date, date] | None:
-    """First and last of the `restate_days` days up to yesterday, from `start_date` on; None before there are any."""
-    yesterday = now.astimezone(UTC).date() - timedelta(days=1)
-    if yesterday < start_date:
-        return None
-    return max(start_date, yesterday - timedelta(days=restate_days - 1)), yesterday
+from later_reporting_dagster.defs.partitions import range_tags
 
 
 def daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinition:
-    """One run a day for both raw tables: the last `restate_days` days × all registered instances."""
+    """Return the schedule: one run a day for both raw tables, over the last `restate_days` days."""
 
     @dg.schedule(
         name="later_posts_daily",
@@ -30,15 +23,10 @@ def daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinit
         ),
     )
     def later_posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        instance_keys = registered_keys(context.instance)
-        if not instance_keys:
-            return dg.SkipReason(
-                "No instance is registered: run `later-reporting instances --sync`,"
-                " or turn on the later_instances sensor."
-            )
-        days = restated_days(context.scheduled_execution_time, start_date=start_date, restate_days=restate_days)
-        if days is None:
+        newest = newest_day(context.scheduled_execution_time)
+        days = restated_days(newest, start_date=start_date, restate_days=restate_days)
+        if not days:
             return dg.SkipReason(f"The first partition, {start_date}, is not over yet.")
-        return dg.RunRequest(tags=box_tags(*days, instance_keys))
+        return dg.RunRequest(tags=range_tags(days[0], days[-1]))
 
     return later_posts_daily

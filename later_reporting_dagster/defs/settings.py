@@ -25,7 +25,6 @@ AUTO = "auto"
 # An earlier start is a slip of the finger, and would make a grid of days that no browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
 MOST_REQUESTS_PER_MINUTE = 1_000_000
-MOST_KEPT_VERSIONS = 1_000
 SHOWN_CHARACTERS = 40
 
 # The least and the most of each number that the resource takes, by its field.
@@ -33,7 +32,6 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "requests_per_minute": (1, MOST_REQUESTS_PER_MINUTE),
     "shrink_limit_percent": (0, 100),
     "bad_rows_limit_percent": (0, 100),
-    "keep_versions": (0, MOST_KEPT_VERSIONS),
     "second_look_percent": (0, 100),
 }
 

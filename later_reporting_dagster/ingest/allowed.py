@@ -18,6 +18,7 @@ from later_reporting_dagster.client import Walk, WalkInconsistent
 from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
     METRICS,
+    BadRow,
     ContentType,
     Metric,
     Platform,
@@ -28,7 +29,6 @@ from later_reporting_dagster.contract import (
     platform_of,
     post_type,
 )
-from later_reporting_dagster.ingest.homeless import identity_of
 
 # The platforms and the content types that a query is filtered by.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
@@ -180,7 +180,7 @@ def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tupl
     if not further:
         return list(whole)
     posts = {post.key: post for walk in whole for post in walk.posts}
-    bad = {identity_of(row) for walk in whole for row in walk.bad_rows}
+    bad = {_identity_of(row) for walk in whole for row in walk.bad_rows}
     brought: dict[Hashable, dict[str, Any]] = {}
     extras: dict[Hashable, list[dict[str, Any]]] = {}
     walks: list[Walk] = []
@@ -192,8 +192,8 @@ def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tupl
             brought.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
             if post.extra is not None and (extra := _without_metrics(post.extra, metrics)):
                 extras.setdefault(post.key, []).append(extra)
-        new = [row for row in walk.bad_rows if identity_of(row) not in bad]
-        bad.update(map(identity_of, new))
+        new = [row for row in walk.bad_rows if _identity_of(row) not in bad]
+        bad.update(map(_identity_of, new))
         walks.append(replace(walk, posts=[], bad_rows=new))
     wanted, filled = {metric.column for metric in metrics}, post_type(metrics)
 
@@ -204,6 +204,19 @@ def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tupl
         return made
 
     return [*(replace(walk, posts=[completed(post) for post in walk.posts]) for walk in whole), *walks]
+
+
+def _identity_of(row: BadRow) -> Hashable:
+    """Return what tells a bad row from others: its key, or its raw JSON when it has no key."""
+    try:
+        fields = json.loads(row.raw)
+    except ValueError:
+        return row.raw
+    if not isinstance(fields, Mapping):
+        return row.raw
+    key = tuple(fields.get(name) for name in ("instanceId", "campaignId", "postId"))
+    # A key of other types is no key.
+    return key if all(isinstance(part, int | str) for part in key) else row.raw
 
 
 def _problem_of(walk: Walk, posts: Mapping[tuple[str, int, int], Post], *, bad_rows: int) -> str | None:

@@ -51,8 +51,8 @@ class Guard:
             return
         raise ShrankTooMuch(
             f"{what}: nothing was replaced. Materialize it again, for the answer may have been wrong; if it is right,"
-            " accept it: by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true of the"
-            " resource `later` in the Launchpad"
+            " accept it: by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true in the run"
+            " config"
         )
 
     def check_bad_rows(self, bad_rows: int, *, of: int, what: str) -> None:

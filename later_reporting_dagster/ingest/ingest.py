@@ -110,6 +110,7 @@ async def ingest(
         now=now,
     )
     await _Ingest(client=client, landing=landing, metrics=metrics).run(queries)
+    await asyncio.to_thread(landing.clear_refetched)
 
 
 def _refused_instances(partitions: Iterable[Partition]) -> dict[str | None, ValueError]:

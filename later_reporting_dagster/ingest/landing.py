@@ -1,12 +1,11 @@
 """Lands verified answers: splits each into its partitions, writes them, and tells what came of it."""
 
-import threading
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import pyarrow as pa
@@ -15,8 +14,7 @@ from later_reporting_dagster.client import LaterError, Walk
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, Post, PostPerformanceQuery
 from later_reporting_dagster.ingest.changes import Changes, changes_between
 from later_reporting_dagster.ingest.guard import Guard, TooManyBadRows
-from later_reporting_dagster.ingest.homeless import identity_of, possible_partitions, still_homeless
-from later_reporting_dagster.ingest.plan import partitions_of
+from later_reporting_dagster.ingest.plan import partitions_between, partitions_of
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import (
     Lake,
@@ -24,7 +22,7 @@ from later_reporting_dagster.lake import (
     NotReplaced,
     Partition,
     PartitionDamaged,
-    QuarantinedRow,
+    QuarantineFile,
     Written,
     posts_tables,
 )
@@ -38,7 +36,7 @@ WRITERS = 2
 class Fetched:
     """What an answer cost, and how many partitions it filled: a range query is shared by all of its days.
 
-    `homeless_rows` is how many of its rows are bad and do not tell their partition.
+    `unassigned_rows` is how many of its rows are bad and do not name their partition.
     """
 
     queries: tuple[str, ...]
@@ -46,7 +44,7 @@ class Fetched:
     requests: int
     retries: int
     partitions: int
-    homeless_rows: int = 0
+    unassigned_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +78,7 @@ Outcome = Landed | Failed
 
 
 class Landing:
-    """Where the answers of one run go. It reads at once what earlier runs set aside and could not place.
+    """Where the answers of one run go. It lists at once what earlier runs set aside.
 
     Args:
         source: the table, and how its posts belong to days.
@@ -110,8 +108,15 @@ class Landing:
         self._guard = guard
         self._metrics = metrics
         self._now = now
-        self._homeless = _homeless_rows(source.asset, lake=lake)
-        self._homeless_lock = threading.Lock()
+        self._files_before: list[QuarantineFile] = []
+        # Partitions that may have a file of bad rows, which a response without any has to remove.
+        self._quarantined: Collection[Partition | None] = wanted
+        with suppress(LakeUnavailable):
+            self._files_before = lake.quarantine_files(source.asset)
+            self._quarantined = {file.partition for file in self._files_before}
+        self._landed: set[Partition] = set()
+        # Queries of this run with bad rows that name no partition.
+        self._filed: set[str] = set()
 
     def wanted_of(self, query: PostPerformanceQuery) -> list[Partition]:
         """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
@@ -135,7 +140,7 @@ class Landing:
                 if (members := cells.get((_day_of(post.post_date, query), post.instance_id))) is not None:
                     members.append(post)
         all_bad_rows = [row for walk in walks for row in walk.bad_rows]
-        bad_rows, homeless = _by_partition(all_bad_rows, query)
+        bad_rows, unassigned = _by_partition(all_bad_rows, query)
         asked, queries = named(query), tuple(named(walk.query) for walk in walks)
         fetched = Fetched(
             queries=queries,
@@ -143,7 +148,7 @@ class Landing:
             requests=sum(walk.requests for walk in walks),
             retries=sum(walk.retries for walk in walks),
             partitions=len(partitions),
-            homeless_rows=len(homeless),
+            unassigned_rows=len(unassigned),
         )
         facts = {
             "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
@@ -151,22 +156,24 @@ class Landing:
             "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
         }
         try:
-            if homeless:
-                possible = possible_partitions(homeless, partitions_of(query))
-                lake.quarantine_query(asset, homeless, query=asked, possible=possible)
+            if unassigned:
+                self._filed.add(asked)
+                lake.quarantine_query(asset, unassigned, query=asked, days=(query.start_date, query.end_date))
                 rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
-                self._guard.check_bad_rows(len(homeless), of=rows, what="the query, which do not tell their partition,")
+                self._guard.check_bad_rows(
+                    len(unassigned), of=rows, what="the query, which do not tell their partition,"
+                )
         except (LakeUnavailable, TooManyBadRows) as error:
             self._fail(partitions, error)
             return
-        landed: list[Partition] = []
 
         def write(some: Sequence[Partition]) -> list[Outcome]:
             came_to: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
             for partition in some:
                 bad, good = bad_rows.get(partition, []), posts[partition]
                 try:
-                    lake.quarantine(asset, partition, bad, query=asked)
+                    if bad or partition in self._quarantined:
+                        lake.quarantine(asset, partition, bad, query=asked)
                     self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
                 except (LakeUnavailable, TooManyBadRows) as error:
                     came_to[partition] = error
@@ -196,53 +203,30 @@ class Landing:
         together = range(0, len(partitions), WRITTEN_TOGETHER)
         with ThreadPoolExecutor(WRITERS) as writers:
             for outcomes in writers.map(lambda start: write(partitions[start : start + WRITTEN_TOGETHER]), together):
-                landed += [outcome.partition for outcome in outcomes if isinstance(outcome, Landed)]
+                self._landed.update(outcome.partition for outcome in outcomes if isinstance(outcome, Landed))
                 for outcome in outcomes:
                     self._deliver(outcome)
-        if self._homeless:
-            answered: set[Hashable] = set()
-            if query.date_basis is DateBasis.POST_DATE:  # by the other, a post is in a partition a day
-                answered = {identity_of(row) for row in homeless}
-                answered |= {identity_of(row) for each in landed for row in bad_rows.get(each, [])}
-                answered |= {identity_of(post) for each in landed for post in posts[each]}
-            self._clear_homeless(landed, answered=answered, filed=asked if homeless else None)
+
+    def clear_refetched(self) -> None:
+        """Remove earlier files of bad rows that name no partition, once this run has landed all of their queries.
+
+        The new responses say all that there is to say of those partitions, and have files of their own for such rows.
+        A file of which a part was not fetched again stays whole.
+        """
+        landed_days = {partition.day for partition in self._landed}
+        for file in self._files_before:
+            if file.days is None or not landed_days.issuperset(file.days):
+                continue
+            # What cannot be read or removed stays for the next run; `quarantine_is_empty` reports it.
+            with suppress(LakeUnavailable, PartitionDamaged):
+                for query in {row.query for row in self._lake.quarantined_in(file)} - self._filed:
+                    partitions = partitions_between(*file.days, _instances_in(query))
+                    if partitions and self._landed.issuperset(partitions):
+                        self._lake.remove_quarantine_file(file)
 
     def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
         for partition in partitions:
             self._deliver(Failed(partition=partition, error=error))
-
-    def _clear_homeless(
-        self, landed: Collection[Partition], *, answered: Collection[Hashable], filed: str | None
-    ) -> None:
-        """Clears what earlier runs set aside and could not place, as far as an answer has dealt with it.
-
-        `filed` is the query under which this answer's own were filed, in place of those before.
-        """
-        with self._homeless_lock:
-            if filed is not None:
-                self._homeless.pop(filed, None)
-            for asked, rows in [*self._homeless.items()]:
-                left, possible = still_homeless(rows, landed=landed, answered=answered)
-                if len(left) == len(rows) and possible == rows[0].possible:
-                    continue
-                # What cannot be cleared now is cleared next time; the partitions have landed whatever comes of it.
-                with suppress(LakeUnavailable):
-                    bad_rows = [BadRow(reason=row.reason, raw=row.raw) for row in left]
-                    self._lake.quarantine_query(self._source.asset, bad_rows, query=asked, possible=possible)
-                    if left:
-                        self._homeless[asked] = [replace(row, possible=possible) for row in left]
-                    else:
-                        del self._homeless[asked]
-
-
-def _homeless_rows(asset: str, *, lake: Lake) -> dict[str, list[QuarantinedRow]]:
-    """The bad rows that tell no partition, by the query that they came from."""
-    found: dict[str, list[QuarantinedRow]] = {}
-    # What cannot be read stays as it is, and is not ours to tell: a check asks for it.
-    with suppress(LakeUnavailable, PartitionDamaged):
-        for row in lake.quarantined(asset, days=[]):
-            found.setdefault(row.query, []).append(row)
-    return found
 
 
 def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
@@ -258,14 +242,14 @@ def _by_partition(
     """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
     partitions = set(partitions_of(query))
     found: dict[Partition, list[BadRow]] = {}
-    homeless: list[BadRow] = []
+    unassigned: list[BadRow] = []
     for row in bad_rows:
         partition = _partition_of(row, query)
         if partition in partitions:
             found.setdefault(partition, []).append(row)
         else:
-            homeless.append(row)
-    return found, homeless
+            unassigned.append(row)
+    return found, unassigned
 
 
 def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
@@ -280,3 +264,8 @@ def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
 def named(query: PostPerformanceQuery) -> str:
     """A query as files tell it."""
     return urlencode(query.question())
+
+
+def _instances_in(query: str) -> list[str]:
+    """Return the instance ids of a query that `named` wrote."""
+    return [value for name, value in parse_qsl(query) if name == "instanceIds"]

@@ -98,7 +98,13 @@ def plan(
 
 def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
     """The partitions that a query's answer fills: each of its days × each of its instances."""
-    return _partitions(query.start_date, query.end_date, query.instance_ids)
+    return partitions_between(query.start_date, query.end_date, query.instance_ids)
+
+
+def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
+    """Return the partitions of the days from `start` to `end`, both inclusive, × instances, in order of day."""
+    instance_ids = list(instance_ids)
+    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
 
 
 def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
@@ -222,7 +228,7 @@ def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
     """The requests that a box costs; None when that is not known."""
     rows = 0
-    for partition in _partitions(box.start, box.end, sorted(box.instances)):
+    for partition in partitions_between(box.start, box.end, sorted(box.instances)):
         known = known_rows.get(partition)
         if known is None:
             return None
@@ -243,11 +249,6 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         characters += cost
     if group:
         yield tuple(group)
-
-
-def _partitions(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
-    instance_ids = list(instance_ids)
-    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
 
 
 def _days(start: date, end: date) -> list[date]:

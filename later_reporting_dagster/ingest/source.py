@@ -1,4 +1,4 @@
-"""What is fetched: the raw tables' common description. Nothing here needs Arrow or HTTP."""
+"""The two raw tables, by name and by what their days mean."""
 
 from dataclasses import dataclass
 
@@ -11,3 +11,8 @@ class Source:
 
     asset: str
     date_basis: DateBasis
+
+
+POST_METRICS_DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+POSTS_PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
+SOURCES = (POST_METRICS_DAILY, POSTS_PUBLISHED)

@@ -1,4 +1,4 @@
-"""The dictionaries of the lake's tables: each column's name, type, unit and meaning. Nothing here needs Arrow.
+"""The dictionaries of the lake's tables: each column's name, type, unit and meaning.
 
 The definitions show them in the UI, and a code location loads more often than it reads a file.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 
 # All types that the lake's tables have, as Arrow names them.
-ColumnType = Literal["string", "int64", "float64", "date32[day]", "timestamp[us, tz=UTC]"]
+ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def content_hash_of(table: pa.Table) -> str:
     the validity, lengths and text of all string columns; a null counts as 0 or as empty text.
 
     Raises:
-        TypeError: a column is not int64, float64, a day, an instant or a string; the lake has no others.
+        TypeError: a column is not int64, float64, bool, a day, an instant or a string; the lake has no others.
     """
     return content_hashes_of([table])[0]
 
@@ -181,7 +181,7 @@ def content_hashes_of(tables: Sequence[pa.Table]) -> list[str]:
 
 def _begun(schema: pa.Schema) -> "hashlib._Hash":
     if not all(_is_word(type_) or pa.types.is_string(type_) for type_ in schema.types):
-        raise TypeError(f"the lake stores int64, float64, days, instants and strings only, not {schema}")
+        raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {schema}")
     return hashlib.sha256(repr([(field.name, str(field.type)) for field in schema]).encode())
 
 
@@ -212,11 +212,13 @@ def _hash_together(digests: Sequence["hashlib._Hash"], blocks: Sequence[pa.Table
 
 def _is_word(type_: pa.DataType) -> bool:
     is_number = pa.types.is_int64(type_) or pa.types.is_float64(type_)
-    return bool(is_number or pa.types.is_timestamp(type_) or pa.types.is_date32(type_))
+    return bool(is_number or pa.types.is_boolean(type_) or pa.types.is_timestamp(type_) or pa.types.is_date32(type_))
 
 
 def _as_int64(column: pa.Array) -> pa.Array:
-    # A day has 32 bits, which are made 64; all others have them.
+    # A day has 32 bits and a bool one, which are made 64; all others have them.
+    if pa.types.is_boolean(column.type):
+        return column.cast(pa.int64())
     return column.cast(pa.int32()).cast(pa.int64()) if pa.types.is_date32(column.type) else column.view(pa.int64())
 
 

@@ -2,10 +2,9 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +21,21 @@ from later_reporting_dagster.lake.file import (
     facts_of,
     from_parquet,
     is_faithful,
-    stored_rows,
     to_parquet,
 )
 from later_reporting_dagster.lake.listing import by_day, directories_with
 from later_reporting_dagster.lake.partition import (
     FILE_NAME,
     Partition,
+    day_directory,
     month_of,
     partition_path,
     table_path,
 )
-from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow
+from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow, QuarantineFile
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, not_as_written, storage_at, without_credentials
-from later_reporting_dagster.lake.versions import KeptVersion, KeptVersions
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -98,28 +96,16 @@ class Lake:
     Args:
         root: a local path or any fsspec URL.
         storage_options: what fsspec needs to open it, such as credentials; never shown.
-        keep_versions: how many replaced versions of each partition are kept, so that they can be restored.
-        now: the time, which a version that is kept is named for.
 
     Raises:
         ValueError: the root is empty, or its scheme is unknown or lacks its package.
     """
 
-    def __init__(
-        self,
-        root: str,
-        *,
-        storage_options: Mapping[str, Any] | None = None,
-        keep_versions: int = 0,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
         self._storage = storage_at(root, storage_options or {})
         self._shown = without_credentials(root)
         self._compacted = CompactedMonths(self._storage)
-        self._versions = KeptVersions(self._storage)
         self._quarantine = Quarantine(self._storage)
-        self._keep_versions = keep_versions
-        self._now = now
 
     def __repr__(self) -> str:
         return f"Lake({self._shown!r})"
@@ -182,7 +168,6 @@ class Lake:
         content_hashes = dict(zip(due, content_hashes_of(list(tables.values())), strict=True))
         outcomes: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
         files: dict[str, bytes] = {}
-        replaced: dict[Partition, tuple[str, bytes]] = {}
 
         def stored(path: str) -> bytes | LakeUnavailable | None:
             try:
@@ -198,18 +183,14 @@ class Lake:
             table, content_hash = tables[partition], content_hashes[path]
             # Not by its footer alone: a file whose rows are damaged is not what it says it is.
             changed = data is None or not is_faithful(data, table, content_hash=content_hash)
-            if data is not None and changed:
+            if data is not None and changed and review is not None:
                 try:
-                    if self._keep_versions:
-                        replaced[partition] = content_hash_of(stored_rows(data)), data
-                    if review is not None:
-                        review(partition, from_parquet(data, schema=table.schema, only_stored=True), table)
+                    review(partition, from_parquet(data, schema=table.schema, only_stored=True), table)
                 except NotReplaced as refusal:
                     outcomes[partition] = refusal
-                    replaced.pop(partition, None)
                     continue
-                except (PartitionDamaged, TypeError):
-                    pass  # nothing that could be compared or restored
+                except PartitionDamaged:
+                    pass  # nothing that could be compared
             if data is None or changed:
                 files[path] = data = to_parquet(table, content_hash=content_hash, facts=facts or {})
             url = self._storage.shown(path)
@@ -219,16 +200,11 @@ class Lake:
             if not is_faithful(staged, tables[due[path]], content_hash=content_hashes[path]):
                 raise not_as_written(self._storage.shown(path))
 
-        unkept = self._versions.keep(asset, replaced, now=self._now()) if replaced else {}
-        files = {path: data for path, data in files.items() if due[path] not in unkept}
         failed = self._storage.write_all(files, check=check)
-        if replaced:
-            with suppress(LakeUnavailable):  # what is too much is the next writer's to remove
-                self._versions.prune(asset, replaced, keep=self._keep_versions)
-        return outcomes | unkept | {due[path]: error for path, error in failed.items()}
+        return outcomes | {due[path]: error for path, error in failed.items()}
 
     def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
-        """As `write`, of a table without partitions: one file, replaced whole. No version of it is kept.
+        """As `write`, of a table without partitions: one file, replaced whole.
 
         It is what can be made anew from partitions at any time.
 
@@ -269,45 +245,6 @@ class Lake:
         if changed:
             self._storage.write(path, data)
         return WrittenFile(self._storage.shown(path), len(data), hashlib.sha256(data).hexdigest(), changed)
-
-    def versions(self, asset: str, partition: Partition) -> list[KeptVersion]:
-        """The replaced versions of a partition that are kept, the newest first."""
-        return self._versions.of(asset, partition)
-
-    def version_facts(self, asset: str, partition: Partition, version: KeptVersion) -> StoredFacts | None:
-        """What the file of a kept version says about itself; None when it is not kept any more.
-
-        Raises:
-            PartitionDamaged: the file is no Parquet.
-        """
-        data = self._versions.read(asset, partition, version)
-        return None if data is None else facts_of(data)
-
-    def restore(self, asset: str, partition: Partition, version: KeptVersion) -> Written:
-        """Puts a kept version back, to the byte, and keeps what it replaces.
-
-        Raises:
-            KeyError: the version is not kept any more.
-            PartitionDamaged: its file is not what was kept; the partition is then what it was.
-        """
-        path, data = partition_path(asset, partition), self._versions.read(asset, partition, version)
-        if data is None:
-            raise KeyError(version)
-        content_hash = content_hash_of(rows := stored_rows(data))
-        if facts_of(data).content_hash != content_hash or not content_hash.startswith(version.content_hash):
-            raise PartitionDamaged(f"the version of {version.replaced_at} is not what was kept: restore another one")
-        current = self._storage.read(path)
-        if current != data:
-            with suppress(PartitionDamaged, TypeError):  # there is nothing in it that could be restored
-                kept = {} if current is None else {partition: (content_hash_of(stored_rows(current)), current)}
-                for error in self._versions.keep(asset, kept, now=self._now()).values():
-                    raise error
-            self._storage.write(path, data)
-            if self._keep_versions:
-                with suppress(LakeUnavailable):
-                    self._versions.prune(asset, [partition], keep=self._keep_versions)
-        url = self._storage.shown(path)
-        return Written(url, rows.num_rows, len(data), content_hash, changed=current != data)
 
     def read(
         self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
@@ -371,18 +308,19 @@ class Lake:
 
     def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """The partitions that exist, sorted; of `days` only, when given. What is not a partition's file is ignored."""
+        wanted = None if days is None else set(days)
+        listed = wanted if wanted is not None and len(wanted) <= _DAYS_LISTED_ONE_BY_ONE else None
         found = [
             partition
-            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=days)
-            if partition is not None
+            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=listed)
+            if partition is not None and (wanted is None or partition.day in wanted)
         ]
         return sorted(found, key=by_day)
 
     def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
         """Those of `partitions` that exist, sorted."""
         wanted = set(partitions)
-        days = {partition.day for partition in wanted}
-        found = self.partitions(asset, days=days if len(days) <= _DAYS_LISTED_ONE_BY_ONE else None)
+        found = self.partitions(asset, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
     def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
@@ -397,6 +335,26 @@ class Lake:
         except PartitionDamaged as error:
             raise damaged(self._storage.shown(path), error) from error
 
+    def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
+        """Return what the files of those of `partitions` that exist say about themselves; a damaged one says nothing.
+
+        Reads the files side by side.
+        """
+
+        def facts(partition: Partition) -> StoredFacts | None:
+            try:
+                return self.facts(asset, partition)
+            except PartitionDamaged:
+                return StoredFacts(0, 0, "", {})
+
+        wanted = list(partitions)
+        found = zip(wanted, side_by_side(facts, wanted), strict=True)
+        return {partition: each for partition, each in found if each is not None}
+
+    def day_url(self, asset: str, day: date) -> str:
+        """Return where all files of a day lie, for people: a path on a local disk, else a URL, without credentials."""
+        return self._storage.shown(day_directory(asset, day))
+
     def url(self, asset: str, partition: Partition) -> str:
         """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(partition_path(asset, partition))
@@ -410,13 +368,15 @@ class Lake:
         leaves. Months whose compacted file holds nothing else are read from there. For exploring and filtering: a
         partition that is replaced during a scan may fail it, where `read` may not.
         """
-        from later_reporting_dagster.lake.dataset import dataset_of  # brings pandas along, which nothing else needs
+        # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
+        from later_reporting_dagster.lake.dataset import dataset_of
 
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
         return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """A table without partitions as a lazy dataset of `schema`'s columns; of no file when there is none."""
+        # As in `dataset`.
         from later_reporting_dagster.lake.dataset import dataset_of_file
 
         path = table_path(asset)
@@ -436,22 +396,43 @@ class Lake:
         """
         return self._quarantine.set_aside(asset, partition, bad_rows, query=query)
 
-    def quarantine_query(
-        self, asset: str, bad_rows: Sequence[BadRow], *, query: str, possible: Collection[Partition] = ()
-    ) -> str | None:
-        """The same for the bad rows of a query that do not tell their partition: they are filed under the query.
+    def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
+        """Set aside the bad rows of a query that name no partition, in place of those that the same query had before.
 
-        `possible` are the partitions that they may belong to.
+        Args:
+            asset: the name of the table that the rows were meant for.
+            bad_rows: all of them, one or more.
+            query: the query that they came from, without secrets.
+            days: the first and the last day of the query.
+
+        Returns:
+            Where they lie.
         """
-        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, possible=possible)
+        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, days=days)
 
-    def quarantined(self, asset: str, *, days: Iterable[date] | None = None) -> list[QuarantinedRow]:
-        """The rows set aside, by partition; with `days`, those of these days and those that tell no partition.
+    def quarantined(self, asset: str) -> list[QuarantinedRow]:
+        """Read all rows of a table that are set aside.
 
         Raises:
             PartitionDamaged: a quarantine file is not what `quarantine` writes.
         """
-        return self._quarantine.rows(asset, days=days)
+        return self._quarantine.rows(asset)
+
+    def quarantine_files(self, asset: str) -> list[QuarantineFile]:
+        """List the quarantine files of a table."""
+        return self._quarantine.files(asset)
+
+    def quarantined_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
+        """Read the rows of a quarantine file.
+
+        Raises:
+            PartitionDamaged: it is not what `quarantine` writes.
+        """
+        return self._quarantine.rows_in(file)
+
+    def remove_quarantine_file(self, file: QuarantineFile) -> None:
+        """Remove a quarantine file, if it is still there."""
+        self._quarantine.remove(file)
 
     def check_writable(self) -> None:
         """Writes a file below the root, reads it back and removes it.

@@ -9,7 +9,6 @@ FILE_NAME = "part-0.parquet"
 _DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
 # Other readers of the lake skip what begins with an underscore.
 _COMPACTED = "_compacted"
-_VERSIONS = "_versions"
 # The longest name of one directory on the file systems in use, in bytes.
 _MAXIMUM_ENCODED_LENGTH = 255 - len(_INSTANCE)
 # Hive's own spelling of null: readers would take a directory of this name for an instance that is not there.
@@ -22,6 +21,9 @@ class Partition:
 
     day: date
     instance_id: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.day) if self.instance_id is None else f"{self.day} {self.instance_id}"
 
 
 def encode_instance_id(instance_id: str) -> str:
@@ -96,15 +98,6 @@ def month_of(day: date) -> date:
 def compacted_directory(asset: str) -> str:
     """The directory below the lake's root that holds a table's compacted months."""
     return f"{_COMPACTED}/{asset}"
-
-
-def versions_directory(asset: str, partition: Partition) -> str:
-    """The directory below the lake's root that holds the versions of a partition that were replaced.
-
-    Raises:
-        ValueError: the instance id cannot be a partition.
-    """
-    return f"{_VERSIONS}/{partition_directory(asset, partition)}"
 
 
 def compacted_path(asset: str, month: date, instance_id: str | None) -> str:

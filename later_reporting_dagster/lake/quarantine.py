@@ -1,103 +1,113 @@
 """Bad rows, set aside with their reasons, under `{root}/_quarantine/{asset}/`: by partition, or by query.
 
-A row that does not tell its partition lies under the query that it came from. Other readers of the lake skip what
-begins with an underscore.
+The rows of a partition lie in `date=…/instance_id=…`. A row that does not name its partition lies with the others of
+its query in `query={first day}_{last day}_{digest}`. Other readers of the lake skip what begins with an underscore.
 """
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake.file import damaged
-from later_reporting_dagster.lake.listing import by_day, directories_with
+from later_reporting_dagster.lake.listing import directories_with
 from later_reporting_dagster.lake.partition import Partition, partition_directory
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
 _FILE_NAME = "part-0.jsonl"
+_DAY = r"\d{4}-\d\d-\d\d"
+_OF_QUERY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineFile:
+    """A file of bad rows: of a partition, or of a query for the days from `days[0]` to `days[1]`.
+
+    Both are None when the name of the file's directory says neither.
+    """
+
+    path: str
+    partition: Partition | None = None
+    days: tuple[date, date] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
     """A bad row as it was set aside.
 
-    `partition` is None when the row does not tell which one it belongs to; then it is one of `possible`, where known.
+    `partition` is None when the row does not name it; then `days` are the first and the last day of the row's query.
     """
 
     partition: Partition | None
     reason: str
     raw: str
     query: str
-    possible: frozenset[Partition] = field(default=frozenset(), repr=False)
+    days: tuple[date, date] | None = None
 
 
 class Quarantine:
-    """The bad rows of a lake, for `Lake.quarantine`, `Lake.quarantine_query` and `Lake.quarantined`: see these."""
+    """The bad rows of a lake. `Lake` documents the methods, which have the same names with `quarantine`."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def set_aside(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Those of a partition, in place of those set aside before; where they lie, None when there are none."""
-        return self._replace(partition_directory(asset, partition), bad_rows, query=query)
-
-    def set_aside_of_query(
-        self, asset: str, bad_rows: Sequence[BadRow], *, query: str, possible: Collection[Partition]
-    ) -> str | None:
-        """Those of a query that do not tell their partition, likewise."""
-        digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
-        days: dict[str, list[str]] = {}
-        for partition in sorted(possible, key=by_day):
-            days.setdefault(partition.day.isoformat(), []).append(partition.instance_id or "")
-        return self._replace(f"{asset}/query={digest[:32]}", bad_rows, query=query, possible=days)
-
-    def rows(self, asset: str, *, days: Iterable[date] | None) -> list[QuarantinedRow]:
-        """The rows set aside, by partition; with `days`, those of these days and those that tell no partition."""
-        under = f"{_DIRECTORY}/{asset}"
-        found = list(directories_with(self._storage, under, _FILE_NAME, days=days))
-        if days is not None:
-            everywhere = directories_with(self._storage, under, _FILE_NAME)
-            found += [(directory, None) for directory, partition in everywhere if partition is None]
-
-        def rows_in(place: tuple[str, Partition | None]) -> list[QuarantinedRow]:
-            directory, partition = place
-            path = f"{directory}/{_FILE_NAME}"
-            try:
-                lines = [json.loads(line) for line in (self._storage.read(path) or b"").splitlines()]
-                possible = _partitions_in(lines.pop(0)["possible"]) if lines and "possible" in lines[0] else frozenset()
-                return [
-                    QuarantinedRow(partition, line["reason"], line["raw"], line["query"], possible) for line in lines
-                ]
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise damaged(self._storage.shown(path), error) from error
-
-        return list(chain.from_iterable(side_by_side(rows_in, sorted(found, key=lambda place: place[0]))))
-
-    def _replace(
-        self,
-        directory: str,
-        bad_rows: Sequence[BadRow],
-        *,
-        query: str,
-        possible: Mapping[str, Sequence[str]] | None = None,
-    ) -> str | None:
-        path = f"{_DIRECTORY}/{directory}/{_FILE_NAME}"
+        """Replace the bad rows of a partition; return where they lie, None when there are none."""
+        path = f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
         if not bad_rows:
             self._storage.remove(path)
             return None
-        # What holds of all rows is said once, in a line before them.
-        lines = [json.dumps({"possible": possible})] if possible else []
-        lines += [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
+        return self._write(path, bad_rows, query=query)
+
+    def set_aside_of_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
+        """Replace the bad rows of a query that name no partition; return where they lie."""
+        digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
+        directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
+        return self._write(f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}", bad_rows, query=query)
+
+    def files(self, asset: str) -> list[QuarantineFile]:
+        """List the files of a table, sorted by path: one listing."""
+        under = f"{_DIRECTORY}/{asset}"
+        return [
+            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
+            for directory, partition in sorted(
+                directories_with(self._storage, under, _FILE_NAME), key=lambda found: found[0]
+            )
+        ]
+
+    def rows(self, asset: str) -> list[QuarantinedRow]:
+        """Read all bad rows of a table, in order of their files."""
+        return list(chain.from_iterable(side_by_side(self.rows_in, self.files(asset))))
+
+    def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
+        """Read the bad rows of one file; none when it is gone."""
+        try:
+            lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
+            return [
+                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(self._storage.shown(file.path), error) from error
+
+    def remove(self, file: QuarantineFile) -> None:
+        """Remove a file, if it is there."""
+        self._storage.remove(file.path)
+
+    def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
+        lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
         self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
         return self._storage.shown(path)
 
 
-def _partitions_in(days: Mapping[str, Sequence[str]]) -> frozenset[Partition]:
-    return frozenset(
-        Partition(date.fromisoformat(day), instance_id) for day, instances in days.items() for instance_id in instances
-    )
+def _days_of(directory: str) -> tuple[date, date] | None:
+    match = _OF_QUERY.fullmatch(directory)
+    try:
+        return None if match is None else (date.fromisoformat(match[1]), date.fromisoformat(match[2]))
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""What a reader has to know of a table: its name and its dictionary. Nothing here needs Arrow."""
+"""What a reader has to know of a table: its name and its dictionary."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, platform_of
+from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake.columns import post_columns
 from later_reporting_dagster.lake.schema import schema_of
 from later_reporting_dagster.report.periods import MAXIMUM_DAYS, default_period, span_of
@@ -19,7 +20,7 @@ from later_reporting_dagster.rollups.columns import COMPARED, OF_CHANNEL, RESULT
 from later_reporting_dagster.rollups.measures import Columns, rate_parts, spend_parts
 from later_reporting_dagster.rollups.sums import grouped_sums
 
-METRICS_TABLE, PUBLISHED_TABLE = "post_metrics_daily", "posts_published"
+METRICS_TABLE, PUBLISHED_TABLE = POST_METRICS_DAILY.asset, POSTS_PUBLISHED.asset
 
 _PROFILE = ("creator_id", "creator_content_type", "creator_full_name", "creator_handle_name", "creator_profile_link")
 _READ = {"instance_id", "campaign_id", "platform", "content_type", *_PROFILE, *(metric.column for metric in METRICS)}
@@ -233,9 +234,6 @@ def _aged(posts: pa.Table, age: int) -> pa.Table:
     return posts
 
 
-_NO_POSTS = _aged(REPORTED_SCHEMA.empty_table(), 0)
-
-
 class _Sums:
     """Sums of `parts` of posts by `keys`, which grow with the groups and not with the posts."""
 
@@ -244,7 +242,7 @@ class _Sums:
         self._parts = parts
         self._tables: list[pa.Table] = []
         self._rows = 0
-        self.add(_NO_POSTS)
+        self.add(_aged(REPORTED_SCHEMA.empty_table(), 0))
 
     def add(self, posts: pa.Table) -> None:
         """Adds posts, which have the keys too."""

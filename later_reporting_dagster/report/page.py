@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
+from later_reporting_dagster.report.charts import CHARTS, compiled_chart, drawing_script
 from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, PUBLISHED_TABLE, Profile, ReportData
 from later_reporting_dagster.report.periods import PERIODS, SPAN_ENDS
-from later_reporting_dagster.report.pictures import PICTURES, drawing_script, page_picture
 from later_reporting_dagster.report.wording import metric_label
 from later_reporting_dagster.rollups.columns import COMPARED
 
@@ -122,7 +122,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
             {"table": part.table, "age": (data.as_of - part.day).days, "instance": part.instance_id}
             for part in data.unread
         ],
-        "pictures": {picture.name: page_picture(picture) for picture in PICTURES},
+        "pictures": {picture.name: compiled_chart(picture) for picture in CHARTS},
     }
 
 

@@ -1,4 +1,4 @@
-"""The periods that the report offers, each beside the one before it. Nothing here needs Arrow.
+"""The periods that the report offers, each beside the one before it.
 
 Days are told by their age: 0 is the newest day that has landed. The report keeps sums by *span* of ages rather than by
 day, where the spans are cut so that every period, and the one before each, is made of whole spans.

@@ -21,19 +21,6 @@ def ratio(value: float | None) -> str:
     return NOT_AVAILABLE if value is None else f"{_decimal(value)}\u00a0×"
 
 
-def money(value: float | None) -> str:
-    """Units of the currency, which the API does not name: whole ones from a thousand on."""
-    if value is None:
-        return NOT_AVAILABLE
-    return f"{value:,.0f}" if abs(value) >= 1000 else _decimal(value)
-
-
-def bounds(low: float | None, high: float | None) -> str:
-    """Money known to lie between two bounds, which may read the same."""
-    least, most = money(low), money(high)
-    return least if least == most else f"{least} to {most}"
-
-
 def written(value: float | None, form: str) -> str:
     """A figure in its form: count, percent or ratio."""
     return {"count": count, "percent": percent, "ratio": ratio}[form](value)

@@ -1,10 +1,28 @@
 """Posts to organic versus paid: Arrow table in, Arrow table out. No I/O."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.organic_paid import (
+    organic_paid_by_publish_day,
+    organic_paid_daily,
+    rolled_up_schema,
+)
+from later_reporting_dagster.rollups.periods import (
+    Landed,
+    organic_paid_by,
+    organic_paid_over_days,
+    rows_schema,
+)
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+from later_reporting_dagster.rollups.settling import (
+    SETTLEMENT_SCHEMA,
+    TOLERANCE_PERCENT,
+    Settlement,
+    Sums,
+    settlement,
+)
 from later_reporting_dagster.rollups.spans import WINDOWS, Days, Span, days_of, first_day_of, previous_of, windows_of
+from later_reporting_dagster.rollups.spend import spend_bounds
+from later_reporting_dagster.rollups.sums import SumOutOfRange
 from later_reporting_dagster.rollups.tables import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -14,40 +32,10 @@ from later_reporting_dagster.rollups.tables import (
     BY_WINDOW,
     DAILY,
     MONTHLY,
-    ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS,
-    ORGANIC_PAID_DAILY_COLUMNS,
-    OVER_DAYS,
     TABLES,
     WEEKLY,
     RolledUp,
 )
-
-if TYPE_CHECKING:
-    from later_reporting_dagster.rollups.organic_paid import (
-        ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-        ORGANIC_PAID_DAILY_SCHEMA,
-        ROLLED_UP_SCHEMA,
-        organic_paid_by_publish_day,
-        organic_paid_daily,
-        rolled_up_schema,
-    )
-    from later_reporting_dagster.rollups.periods import (
-        OVER_DAYS_SCHEMA,
-        Landed,
-        organic_paid_by,
-        organic_paid_over_days,
-        rows_schema,
-    )
-    from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
-    from later_reporting_dagster.rollups.settling import (
-        SETTLEMENT_SCHEMA,
-        TOLERANCE_PERCENT,
-        Settlement,
-        Sums,
-        settlement,
-    )
-    from later_reporting_dagster.rollups.spend import SpendBounds, spend_bounds
-    from later_reporting_dagster.rollups.sums import SumOutOfRange
 
 __all__ = [
     "BY_CAMPAIGN",
@@ -59,13 +47,6 @@ __all__ = [
     "DAILY",
     "GRAIN",
     "MONTHLY",
-    "ORGANIC_PAID_BY_PUBLISH_DAY_COLUMNS",
-    "ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA",
-    "ORGANIC_PAID_DAILY_COLUMNS",
-    "ORGANIC_PAID_DAILY_SCHEMA",
-    "OVER_DAYS",
-    "OVER_DAYS_SCHEMA",
-    "ROLLED_UP_SCHEMA",
     "SETTLEMENT_SCHEMA",
     "TABLES",
     "TOLERANCE_PERCENT",
@@ -76,7 +57,6 @@ __all__ = [
     "RolledUp",
     "Settlement",
     "Span",
-    "SpendBounds",
     "SumOutOfRange",
     "Sums",
     "days_of",
@@ -94,14 +74,3 @@ __all__ = [
     "window_totals_that_differ",
     "windows_of",
 ]
-
-# What needs Arrow is imported when it is first asked for: the definitions load without it.
-_NEEDING_ARROW = ("organic_paid", "periods", "reconciliation", "settling", "spend", "sums")
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _NEEDING_ARROW:
-            if hasattr(found := import_module(f"{__name__}.{module}"), name):
-                return getattr(found, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The grammar of the rolled-up tables, and their dictionaries, derived from the metric table. Nothing here needs Arrow.
+"""The grammar of the rolled-up tables, and their dictionaries, derived from the metric table.
 
 A table is a grain, what it measures of each group, and a span of time. What is measured comes in blocks, each of which
 says of its columns what they mean, how they are computed and which columns of the posts they are made from.

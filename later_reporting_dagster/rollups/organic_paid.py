@@ -30,11 +30,6 @@ def rolled_up_schema(metrics: Sequence[Metric]) -> pa.Schema:
     return schema_of(column for column in post_columns(METRICS) if column.name in names)
 
 
-ROLLED_UP_SCHEMA = rolled_up_schema(DOCUMENT_METRICS)
-ORGANIC_PAID_DAILY_SCHEMA: pa.Schema = schema_of(DAILY.columns)
-ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA: pa.Schema = schema_of(BY_PUBLISH_DAY.columns)
-
-
 def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.Table:
     """Rolls up the metrics of a day, of `post_metrics_daily`. No spend: nothing says how a cost falls on a day.
 
@@ -43,7 +38,7 @@ def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.T
         grain: what to group by, for a coarser comparison: some columns of `GRAIN`.
 
     Returns:
-        One row for each group of `grain` in its order, nulls last, as `ORGANIC_PAID_DAILY_SCHEMA` less what is not
+        One row for each group of `grain` in its order, nulls last, in the columns of `DAILY` less what is not
         grouped by, and with the sums of whatever other metrics the posts have. The same posts in any order give the
         same values to the last bit. Money is summed to the millionth.
 
@@ -60,7 +55,7 @@ def organic_paid_daily(posts: pa.Table, *, grain: Sequence[str] = GRAIN) -> pa.T
 def organic_paid_by_publish_day(posts: pa.Table) -> pa.Table:
     """Rolls up the metrics to date of the posts published on a day, of `posts_published`, with bounds of their spend.
 
-    As `organic_paid_daily`, as `ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA`. How one post's spend is bounded: `spend_bounds`.
+    As `organic_paid_daily`, in the columns of `BY_PUBLISH_DAY`. How one post's spend is bounded: `spend_bounds`.
 
     Raises:
         SumOutOfRange: a sum does not fit its column.

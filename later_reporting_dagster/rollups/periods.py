@@ -60,9 +60,6 @@ def rows_schema(*tables: RolledUp, dated: bool = False) -> pa.Schema:
     return schema.append(DATE) if dated else schema
 
 
-OVER_DAYS_SCHEMA: pa.Schema = schema_of(WEEKLY.columns)
-
-
 @dataclass(frozen=True, slots=True)
 class Landed:
     """What is there of one date basis.
@@ -88,8 +85,8 @@ def organic_paid_over_days(posts: pa.Table) -> pa.Table:
         posts: rows of all its days, as `rows_schema(WEEKLY)`, in any order.
 
     Returns:
-        One row for each group of `GRAIN` in its order, nulls last, as `OVER_DAYS_SCHEMA`, and with the sums of whatever
-        other metrics the posts have.
+        One row for each group of `GRAIN` in its order, nulls last, in the columns of `WEEKLY`, and with the sums of
+        whatever other metrics the posts have.
 
     Raises:
         SumOutOfRange: a sum does not fit its column.

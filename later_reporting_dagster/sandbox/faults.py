@@ -10,6 +10,7 @@ from http import HTTPStatus
 from random import Random
 
 import numpy as np
+import pyarrow as pa
 
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
@@ -167,8 +168,6 @@ def _encoded(answer: Answer, body: bytes, encoding: str) -> Answer:
 
 
 def _brotli(body: bytes) -> bytes:
-    import pyarrow as pa  # slow to import, and seldom needed
-
     return bytes(pa.compress(body, codec="brotli", asbytes=True))
 
 

@@ -1,9 +1,9 @@
 """The bars: what a run says of itself reaches the terminal, waits included."""
 
 import pytest
+from later_reporting_dagster.defs.runs.progress import Progress
 
 from later_reporting_dagster.cli.bars import progress_bar
-from later_reporting_dagster.defs.runs.progress import Progress
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from tests.defs.conftest import KEYS
 from tests.defs.test_mistakes import AT_LOAD, OF_THE_CLIENT, OF_THE_INSTANCES, OF_THE_LAKE, Mistake, set_wrong
 
 BOX = ("--start", "2024-03-01", "--end", "2024-03-02")
-CELL = ("--asset", "later/posts_published", "--partition", "2024-03-01|007")
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +239,6 @@ def taken_port(service: Service) -> str:
             ["backfill", "--asset", "posts_published", *BOX, "--instances", "a\nb"],
             "Not registered: a%0Ab. Registered",
         ),
-        (["quarantine", "--raw", "--replay"], "--raw lists rows and --replay reads them again: give one"),
-        (["versions", *CELL[:2], "--partition", "2024-03-01"], "--partition 2024-03-01: .*a day and an inst"),
-        (["versions", "--asset", "organic_paid_daily", *CELL[2:]], r"--partition 2024-03-01\|007: .* the day alone"),
-        (["versions", *CELL, "--restore", "1"], "--restore 1: 0 versions of this partition are kept"),
-        (["versions", *CELL, "--restore", "abc"], "--restore abc: no version .* begins so, by 4 characters or more"),
         (["instances", "--sink"], "No such option '?--sink"),
         (["no-such-command"], "No such command"),
     ],

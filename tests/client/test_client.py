@@ -440,7 +440,8 @@ def test_an_answer_slower_than_the_timeout_is_asked_for_again(service, new_clien
 
     service.faults.append(slow)
     walked = walk(new_client(timeout_seconds=0.5), july)
-    assert (walked.requests, walked.retries) == (2, 1)
+    # On a busy machine the response to a retry may be slower than that too.
+    assert walked.requests == walked.retries + 1 >= 2
 
 
 def test_a_body_that_drips_slower_than_the_timeout_is_asked_for_again(service, new_client, july, events):
@@ -454,9 +455,8 @@ def test_a_body_that_drips_slower_than_the_timeout_is_asked_for_again(service, n
 
     service.faults.append(fault)
     walked = walk(new_client(timeout_seconds=0.5), july)
-    assert (walked.requests, walked.retries) == (2, 1)
-    (retried,) = kinds(events, Retried)
-    assert "Timeout" in retried.reason
+    assert walked.requests == walked.retries + 1 >= 2
+    assert all("Timeout" in retried.reason for retried in kinds(events, Retried))
 
 
 @contextmanager

@@ -10,9 +10,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 from starlette.requests import Request
 
-from later_reporting_dagster.cli.mending import restored
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, box_tags
-from later_reporting_dagster.lake import Lake, Partition, posts_table
 from later_reporting_dagster.rollups import BY_WINDOW
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import DAYS, KEYS, Project, asset_key
@@ -99,26 +97,6 @@ def test_a_restatement_requests_the_days_that_changed(
     project.roll_up(ROLLUP)
     service.edited = one_engagement_more(DAYS[1], INSTANCE_IDS[0])
     project.fetch(RAW)
-    assert automation.tick() == {DAYS[1]}
-    project.roll_up(ROLLUP, days=[DAYS[1]])
-    assert automation.tick() == set()
-
-
-def test_a_version_that_was_put_back_by_hand_requests_its_day(
-    automation: Automation, project: Project, service: Service
-) -> None:
-    partition, lake = Partition(DAYS[1], INSTANCE_IDS[0]), Lake(str(project.root), keep_versions=1)
-    automation.tick()
-    project.fetch(RAW)
-    automation.tick()
-    project.roll_up(ROLLUP)
-    automation.tick()
-    lake.write(RAW, partition, posts_table([]))
-    (fetched,) = lake.versions(RAW, partition)
-    restored(lake, RAW, partition, fetched, instance=project.instance)
-    assert automation.tick() == set()  # it is what was rolled up
-    (emptied,) = lake.versions(RAW, partition)
-    restored(lake, RAW, partition, emptied, instance=project.instance)
     assert automation.tick() == {DAYS[1]}
     project.roll_up(ROLLUP, days=[DAYS[1]])
     assert automation.tick() == set()

@@ -9,9 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
 from later_reporting_dagster.defs.runs.verdicts import (
     PostsFindings,
     due_day,
@@ -20,8 +17,11 @@ from later_reporting_dagster.defs.runs.verdicts import (
     reconciliation_verdict,
     rolled_up_verdict,
 )
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
-from later_reporting_dagster.rollups import ORGANIC_PAID_DAILY_SCHEMA
+
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
+from later_reporting_dagster.rollups import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
 
@@ -94,7 +94,7 @@ def restate_a_raw_day(lake: Lake) -> None:
 
 
 def tamper_with_a_rollup(lake: Lake) -> None:
-    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=ORGANIC_PAID_DAILY_SCHEMA)
+    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=schema_of(DAILY.columns))
     lake.write(ROLLUP, Partition(TAMPERED.day), changed(table, "organic_engagements", None))
 
 
@@ -158,7 +158,8 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
+    bad = [BadRow(reason="postId is missing", raw="{}")]
+    filled.lake.quarantine_query(RAW, bad, query="startDate=…", days=(DAYS[0], DAYS[1]))
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()
     assert told.description == "2 rows lie in quarantine"
     assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
@@ -187,7 +188,7 @@ def test_what_is_due_is_green_once_it_is_there(project: Project) -> None:
 
     for day in days:
         project.lake.write(RAW, Partition(day, INSTANCE_IDS[0]), posts_table([]))
-        project.lake.write(ROLLUP, Partition(day), ORGANIC_PAID_DAILY_SCHEMA.empty_table())
+        project.lake.write(ROLLUP, Partition(day), schema_of(DAILY.columns).empty_table())
     told = project.check(key, rollup_key)
     assert told.keys() == {key, rollup_key}
     assert all(evaluation.passed for evaluation in told.values())

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
-
 from later_reporting_dagster.defs.runs.compaction import Compaction, compact_table, described
+
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, posts_table
 from tests.conftest import DAYS, INSTANCE_IDS, files
 from tests.defs.conftest import QUIETLY, Project, failure

@@ -10,23 +10,14 @@ import pytest
 
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.lake import POSTS_SCHEMA, schema_of
-from later_reporting_dagster.rollups import (
-    BY_WINDOW,
-    ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-    ORGANIC_PAID_DAILY_SCHEMA,
-    OVER_DAYS_SCHEMA,
-)
+from later_reporting_dagster.rollups import TABLES
 from tests.defs.conftest import RAW_ASSETS, ROLLUPS, SPANS, WINDOWS, asset_key
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = {
     "post_metrics_daily": POSTS_SCHEMA,
     "posts_published": POSTS_SCHEMA,
-    "organic_paid_daily": ORGANIC_PAID_DAILY_SCHEMA,
-    "organic_paid_by_publish_day": ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA,
-    "organic_paid_weekly": OVER_DAYS_SCHEMA,
-    "organic_paid_monthly": OVER_DAYS_SCHEMA,
-    **{table.name: schema_of(table.columns) for table in BY_WINDOW},
+    **{table.name: schema_of(table.columns) for table in TABLES},
 }
 GROUPS = dict.fromkeys(SCHEMAS, "organic_paid") | dict.fromkeys(RAW_ASSETS, "posts")
 
@@ -54,7 +45,7 @@ from later_reporting_dagster.definitions import defs
 dg.Definitions.validate_loadable(defs)
 import sys
 
-heavy = {"fsspec", "httpx", "numpy", "pandas", "pyarrow", "rich", "vl_convert"} & set(sys.modules)
+heavy = {"httpx", "pandas", "rich", "vl_convert"} & set(sys.modules)
 assert not heavy, f"what a load has no need of: {heavy}"
 print(*sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()))
 """

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from later_reporting_dagster.defs.runs.metadata import changes_metadata, preview
+
 from later_reporting_dagster.ingest.changes import changes_between
 from later_reporting_dagster.lake import posts_table
 from tests.lake.conftest import post

@@ -85,7 +85,6 @@ AT_LOAD = [
     Mistake("requests_per_minute", "0", "LATER_REQUESTS_PER_MINUTE is a whole number from 1 to 1000000, not '0'"),
     Mistake("shrink_limit_percent", "101", "LATER_SHRINK_LIMIT_PERCENT is a whole number from 0 to 100, not '101'"),
     Mistake("bad_rows_limit_percent", "5%", "LATER_BAD_ROWS_LIMIT_PERCENT is a whole number from 0 to 100, not '5%'"),
-    Mistake("keep_versions", "-1", "LATER_KEEP_VERSIONS is a whole number from 0 to 1000, not '-1'"),
     Mistake("accept_shrinking", "perhaps", "LATER_ACCEPT_SHRINKING is true or false, not 'perhaps'"),
 ]
 
@@ -118,7 +117,6 @@ def test_a_rate_from_the_launchpad_fails_with_the_line(value: int, project: Proj
     [
         ("shrink_limit_percent", 101, "0 to 100"),
         ("bad_rows_limit_percent", -1, "0 to 100"),
-        ("keep_versions", 1001, "0 to 1000"),
     ],
 )
 def test_a_number_from_the_launchpad_fails_with_the_line(field: str, value: int, takes: str, project: Project) -> None:

@@ -12,9 +12,7 @@ from dagster import AssetPartitionStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.partitions import box_tags
-from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
@@ -281,20 +279,6 @@ def test_what_the_contract_does_not_know_and_cannot_place_is_told_by_the_run(
     assert (quarantine.passed, quarantine.description) == (False, "1 rows lie in quarantine")
     for event in project.materializations(result).values():
         assert values(event)["bad_rows_without_partition"] == 1
-
-
-def test_versions_are_kept_of_posts_and_rollups(
-    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATER_KEEP_VERSIONS", "1")
-    keeping = replace(project, defs=definitions(LoadSettings(start_date=FIRST_DAY)))
-    for edited in (None, restated(FIRST_DAY, INSTANCE_IDS[0])):
-        service.edited = edited
-        keeping.fetch("posts_published", days=[FIRST_DAY])
-        keeping.roll_up("organic_paid_by_publish_day", days=[FIRST_DAY])
-    assert len(project.lake.versions("posts_published", Partition(FIRST_DAY, INSTANCE_IDS[0]))) == 1
-    assert project.lake.versions("posts_published", Partition(FIRST_DAY, INSTANCE_IDS[1])) == []
-    assert len(project.lake.versions("organic_paid_by_publish_day", Partition(FIRST_DAY))) == 1
 
 
 def test_an_inverted_range_fails_clearly(project: Project, service: Service) -> None:

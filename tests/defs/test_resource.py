@@ -44,7 +44,6 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "shrink_limit_percent": 5,
         "accept_shrinking": True,
         "bad_rows_limit_percent": 0,
-        "keep_versions": 3,
     }
     for name, value in wanted.items():
         monkeypatch.setenv(f"LATER_{name.upper()}", str(value))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from later_reporting_dagster.defs.runs.progress import Progress, ProgressTeller
 
 from later_reporting_dagster.client import RevisionChanged
-from later_reporting_dagster.defs.runs.progress import Progress, ProgressTeller
 from tests.conftest import INSTANCE_IDS, Service, Truth, both_revisions, stored_rows
 from tests.defs.conftest import DAYS, Project
 

@@ -10,10 +10,10 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from hypothesis import given
 from hypothesis import strategies as st
+from later_reporting_dagster.defs.sensors import discovered, instances_sensor
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.sensors import discovered, instances_sensor
 from later_reporting_dagster.lake import decode_instance_id, encode_instance_id
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, UNHURRIED, Service

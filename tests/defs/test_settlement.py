@@ -3,10 +3,11 @@
 from datetime import date, timedelta
 from pathlib import Path
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis
-from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.defs.runs.landed import read_all
 from later_reporting_dagster.defs.runs.settlement import settlement_verdict, verdicts_on_settlement
+
+from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis
+from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Settlement, Sums
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox

@@ -70,7 +70,7 @@ class Place:
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.environment["LATER_LAKE_ROOT"], keep_versions=3)
+        return Lake(self.environment["LATER_LAKE_ROOT"])
 
 
 @pytest.fixture(scope="package")
@@ -105,7 +105,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def _live_for_a_while(lake: Lake) -> None:
-    """Has a week fetched and rolled up, a partition replaced by less than it was, and a row set aside."""
+    """Has a week fetched and rolled up, a partition that lacks a post, and a row set aside."""
     assets = ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily")
     backfills = [["backfill", "--asset", asset, "--start", str(FIRST), "--end", str(LAST)] for asset in assets]
     for command in (["instances", "--sync"], *backfills):

@@ -71,8 +71,7 @@ def test_it_says_how_many_there_were_and_how_to_accept_it() -> None:
         Guard().check_changes(changed(500, 0), bad_rows=3)
     accept = (
         ": nothing was replaced. Materialize it again, for the answer may have been wrong; if it is right, accept it:"
-        " by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true of the resource `later` in"
-        " the Launchpad"
+        " by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true in the run config"
     )
     assert str(refused.value) == f"500 posts lie in the lake, and the answer has 0 and 3 bad ones{accept}"
     with pytest.raises(ShrankTooMuch) as refused:

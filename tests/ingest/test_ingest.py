@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ from later_reporting_dagster.client import (
     TooManyPosts,
     WalkInconsistent,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
+from later_reporting_dagster.contract import CURSOR, PAGED, BadRow, DateBasis, Revision
 from later_reporting_dagster.ingest.guard import Guard, ShrankTooMuch, TooManyBadRows
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
 from later_reporting_dagster.ingest.landing import Failed, Landed, Outcome
@@ -353,7 +352,7 @@ def test_a_fault_that_passes_is_no_failure(service: Service, truth: Truth, tmp_p
     assert retries == service.data_requests / 2
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     wanted=st.sets(st.sampled_from(BOX), min_size=1),
     broken=st.dictionaries(st.sampled_from(INSTANCE_IDS), st.sampled_from([403, 500, 503]), max_size=3),
@@ -640,105 +639,142 @@ def test_a_field_that_the_contract_does_not_know_is_kept(service: Service, truth
     ]
 
 
-def without(field: str, **given: Any) -> Callable[[Request, Any], Any]:
-    """Takes a field from the rows that have all that is given, wherever they come."""
-
-    def edited(request: Request, document: Any) -> Any:
-        for row in document["data"]:
-            if given.items() <= row.items():
-                del row[field]
-        return document
-
-    return edited
-
-
 def with_a_surprise(request: Request, document: Any) -> Any:
     if is_first_page(request):
         document["data"][0] = {"surprise": True}
     return document
 
 
-def test_a_homeless_row_is_cleared_when_its_post_comes_again_however_the_window_moved(
-    service: Service, truth: Truth, tmp_path: Path
+def days_of_files(lake: Lake, source: Source) -> list[tuple[date, date] | None]:
+    return [row.days for row in lake.quarantined(source.asset)]
+
+
+@both_sources
+def test_unassigned_rows_are_cleared_by_a_run_that_fetches_all_of_their_days(
+    source: Source, service: Service, tmp_path: Path
 ) -> None:
-    post = next(row for row in truth.day("post_date", DAYS[2]) if row["instanceId"] == INSTANCE_IDS[0])
     lake = Lake(str(tmp_path))
-    service.edited = without("postDate", **{name: post[name] for name in ("instanceId", "campaignId", "postId")})
-    result = ingested(BOX[:-4], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    assert {landed.fetched.homeless_rows for landed in result.landed.values()} == {1}
-    (first,) = lake.quarantined(PUBLISHED.asset)
-    assert first.possible == {each for each in BOX[:-4] if each.instance_id == INSTANCE_IDS[0]}
-
-    # The next day's window leaves the first day out: that row is the newer answer's now, and not a second one.
-    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    (second,) = lake.quarantined(PUBLISHED.asset)
-    assert second.possible == {each for each in BOX[4:] if each.instance_id == INSTANCE_IDS[0]}
-
+    service.edited = with_a_surprise
+    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert {landed.fetched.unassigned_rows for landed in result.landed.values()} == {1}
+    days = [(DAYS[0], DAYS[-1])] if source is PUBLISHED else [(day, day) for day in DAYS]
+    assert days_of_files(lake, source) == days
+    ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert days_of_files(lake, source) == days
     service.edited = None
-    ingested(BOX[8:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(source.asset) == []
+
+
+def test_unassigned_rows_of_a_window_that_has_moved_on_stay_until_all_of_its_days_are_fetched(
+    service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    service.edited = with_a_surprise
+    ingested(BOX[:-4], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[3]), (DAYS[1], DAYS[4])]
+    service.edited = None
+    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
+    ingested(BOX[:4], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert lake.quarantined(PUBLISHED.asset) == []
 
 
-def test_a_homeless_row_that_is_gone_is_cleared_once_all_that_it_may_belong_to_has_landed_again(
-    service: Service, tmp_path: Path
+@both_sources
+def test_unassigned_rows_stay_when_only_some_of_the_instances_are_fetched(
+    source: Source, service: Service, tmp_path: Path
 ) -> None:
+    lake = Lake(str(tmp_path))
+    service.edited = with_a_surprise
+    ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
+    before = lake.quarantined(source.asset)
+    service.edited = None
+    some = [each for each in BOX if each.instance_id != INSTANCE_IDS[0]]
+    ingested(some, source=source, base_url=service.base_url, root=tmp_path)
+    assert lake.quarantined(source.asset) == before
+
+
+@numbered
+@pytest.mark.parametrize("still_bad", [True, False])
+def test_unassigned_rows_of_a_range_that_is_split_when_it_is_fetched_again_are_not_kept_twice(
+    still_bad: bool, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(request: Request, document: Any) -> Any:
+        return with_a_surprise(request, document) if parameters(request)["endDate"] == [str(DAYS[-1])] else document
+
+    lake = Lake(str(tmp_path))
+    service.edited = edited
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[-1])]
+    if not still_bad:
+        service.edited = None
+    total = sum(len(truth.day("post_date", day)) for day in DAYS)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_AT_ONCE", ceil(total / 2))
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    left = days_of_files(lake, PUBLISHED)
+    assert len(left) == still_bad
+    assert (DAYS[0], DAYS[-1]) not in left
+
+
+def test_unassigned_rows_stay_when_a_partition_of_their_query_fails(service: Service, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     service.edited = with_a_surprise
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     service.edited = None
-    ingested(BOX[4:], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    (left,) = lake.quarantined(PUBLISHED.asset)
-    assert left.possible == set(BOX[:4])
-    ingested(BOX[:3], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    (left,) = lake.quarantined(PUBLISHED.asset)
-    assert left.possible == {BOX[3]}
-    ingested([BOX[3]], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(PUBLISHED.asset) == []
+    (tmp_path / PUBLISHED.asset).rename(tmp_path / "away")
+    blocked = partition_file(tmp_path, PUBLISHED.asset, BOX[0].day, INSTANCE_IDS[0])
+    blocked.mkdir(parents=True)
+    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert result.errors() == {BOX[0]: LakeUnavailable}
+    assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[-1])]
 
 
-def test_a_homeless_row_of_a_day_is_not_cleared_by_the_same_post_on_another_day(
-    service: Service, truth: Truth, tmp_path: Path
+@pytest.mark.parametrize("text", ["no JSON", "", '{"reason": "r", "raw": "{}", "query": "who knows"}'])
+def test_a_quarantine_file_that_names_no_query_keeps_nothing_from_landing(
+    text: str, service: Service, tmp_path: Path
 ) -> None:
-    first_day, second_day = (
-        [Partition(day, instance_id) for instance_id in INSTANCE_IDS] for day in (FIRST_DAY, DAYS[1])
-    )
-    of_day = {day: {row["postId"] for row in truth.day("performance_date", day)} for day in (FIRST_DAY, DAYS[1])}
-    post_id = min(of_day[FIRST_DAY] & of_day[DAYS[1]])
-    lake = Lake(str(tmp_path))
-    service.edited = without("instanceId", postId=post_id)
-    ingested(first_day, source=DAILY, base_url=service.base_url, root=tmp_path)
-    service.edited = None
-    ingested(second_day, source=DAILY, base_url=service.base_url, root=tmp_path)
-    left = lake.quarantined(DAILY.asset)
-    assert {row.possible for row in left} == {frozenset(first_day)}
-    ingested(first_day, source=DAILY, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(DAILY.asset) == []
-
-
-def test_homeless_rows_of_several_queries_are_each_cleared_by_an_answer_of_their_own(
-    service: Service, tmp_path: Path
-) -> None:
-    days = [[Partition(day, instance_id) for instance_id in INSTANCE_IDS] for day in DAYS[:3]]
-    lake = Lake(str(tmp_path))
-    service.edited = with_a_surprise
-    ingested([*chain(*days)], source=DAILY, base_url=service.base_url, root=tmp_path)
-    before = lake.quarantined(DAILY.asset)
-    assert sorted(len(row.possible) for row in before) == [len(INSTANCE_IDS)] * 3
-    service.edited = None
-    ingested([*days[2], days[1][0]], source=DAILY, base_url=service.base_url, root=tmp_path)
-    left = {row.possible: row for row in lake.quarantined(DAILY.asset)}
-    assert left.keys() == {frozenset(days[0]), frozenset(days[1][1:])}
-    assert {(row.reason, row.raw) for row in left.values()} == {(row.reason, row.raw) for row in before}
-    ingested([*days[0], *days[1]], source=DAILY, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(DAILY.asset) == []
-
-
-def test_a_quarantine_file_that_cannot_be_read_keeps_nothing_from_landing(service: Service, tmp_path: Path) -> None:
-    damaged = tmp_path / "_quarantine" / PUBLISHED.asset / "query=0" / "part-0.jsonl"
-    damaged.parent.mkdir(parents=True)
-    damaged.write_text("no JSON", encoding="utf-8")
+    names = (f"query={DAYS[0]}_{DAYS[1]}_0", "query=2024-13-01_2024-13-02_0", "query=0")
+    for name in names:
+        file = tmp_path / "_quarantine" / PUBLISHED.asset / name / "part-0.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text(text, encoding="utf-8")
     assert not ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path).failed
-    assert damaged.read_text(encoding="utf-8") == "no JSON"
+    assert [path.read_text(encoding="utf-8") for path in (tmp_path / "_quarantine").rglob("*.jsonl")] == [text] * 3
+
+
+def test_nothing_is_removed_from_quarantine_where_nothing_lies(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [BadRow(reason="r", raw="{}")]
+    Lake(str(tmp_path)).quarantine(PUBLISHED.asset, BOX[0], bad, query="q")
+    asked: list[Partition] = []
+    quarantine = Lake.quarantine
+
+    def remember(self: Lake, asset: str, partition: Partition, *arguments: Any, **named: Any) -> str | None:
+        asked.append(partition)
+        return quarantine(self, asset, partition, *arguments, **named)
+
+    monkeypatch.setattr(Lake, "quarantine", remember)
+    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
+    assert asked == [BOX[0]]
+    assert Lake(str(tmp_path)).quarantined(PUBLISHED.asset) == []
+
+
+def test_a_quarantine_that_cannot_be_listed_is_cleared_all_the_same(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lake(str(tmp_path)).quarantine(PUBLISHED.asset, BOX[0], [BadRow(reason="r", raw="{}")], query="q")
+
+    def unlisted(self: Lake, asset: str) -> NoReturn:
+        raise LakeUnavailable("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "quarantine_files", unlisted)
+        assert not ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path).failed
+    assert Lake(str(tmp_path)).quarantined(PUBLISHED.asset) == []
 
 
 def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside(
@@ -765,7 +801,7 @@ def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside
 
 
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
-def test_too_many_homeless_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
+def test_too_many_unassigned_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
     service.edited = with_a_surprise
     guard = Guard(bad_rows_limit_percent=limit)
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path, guard=guard)
@@ -908,12 +944,15 @@ def test_a_quarantine_that_cannot_be_written_fails_its_query(service: Service, t
 
 @both_sources
 def test_a_partition_whose_quarantine_cannot_be_cleared_fails_alone(
-    source: Source, service: Service, truth: Truth, tmp_path: Path
+    source: Source, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = Partition(DAYS[2], INSTANCE_IDS[0])
-    directory = partition_file(tmp_path / "_quarantine", source.asset, blocked.day, INSTANCE_IDS[0]).parent
-    directory.parent.mkdir(parents=True)
-    directory.write_bytes(b"a file where a directory is due")
+    Lake(str(tmp_path)).quarantine(source.asset, blocked, [BadRow(reason="r", raw="{}")], query="q")
+
+    def refuse(*_arguments: Any, **_named: Any) -> NoReturn:
+        raise LakeUnavailable("no rights")
+
+    monkeypatch.setattr(Lake, "quarantine", refuse)
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == {blocked: LakeUnavailable}
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)

@@ -12,13 +12,9 @@ import fsspec
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from hypothesis import settings
 
 from later_reporting_dagster.contract import CreatorProfile, Post
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-
-# The same examples in every run, and no clock: a shared machine stalls at times.
-steady = settings(deadline=None, derandomize=True)
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
 

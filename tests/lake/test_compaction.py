@@ -602,7 +602,7 @@ HAPPENINGS = st.one_of(
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory", "bucket"])
-@settings(deadline=None, derandomize=True, max_examples=15)
+@settings(max_examples=15)
 @given(happenings=st.lists(HAPPENINGS, max_size=12))
 def test_whatever_happens_each_row_is_read_once_and_as_it_was_written_last(
     scheme: str, happenings: list[tuple[Any, ...]]

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, PartitionDamaged, content_hash_of
 from later_reporting_dagster.lake.file import content_hashes_of, facts_of, from_parquet, is_faithful, to_parquet
-from tests.lake.conftest import rows, steady
+from tests.lake.conftest import rows
 
 SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         ("count", pa.int64()),
         ("money", pa.float64()),
+        ("listed", pa.bool_()),
         ("day", pa.date32()),
         ("when", pa.timestamp("us", "UTC")),
         ("text", pa.string()),
@@ -30,6 +31,7 @@ ROWS = st.lists(
             "key": st.text(max_size=4),
             "count": st.none() | INT64,
             "money": st.none() | st.floats(allow_nan=False),
+            "listed": st.none() | st.booleans(),
             "day": st.none() | st.dates(),
             "when": st.none() | st.datetimes(timezones=st.just(UTC)),
             "text": st.none() | st.text(max_size=4),
@@ -47,7 +49,6 @@ def parquet_of(table: pa.Table, **facts: str) -> bytes:
     return to_parquet(table, content_hash=content_hash_of(table), facts=facts)
 
 
-@steady
 @given(ROWS)
 def test_a_table_comes_back_from_its_file_as_it_was(values: list[dict[str, object]]) -> None:
     table = table_of(values)
@@ -56,7 +57,6 @@ def test_a_table_comes_back_from_its_file_as_it_was(values: list[dict[str, objec
     assert back.schema.equals(SCHEMA, check_metadata=True)
 
 
-@steady
 @given(ROWS, ROWS)
 def test_two_tables_have_one_hash_exactly_when_they_hold_the_same(
     left: list[dict[str, object]], right: list[dict[str, object]]
@@ -66,7 +66,6 @@ def test_two_tables_have_one_hash_exactly_when_they_hold_the_same(
     assert (content_hash_of(one) == content_hash_of(other)) == same
 
 
-@steady
 @given(ROWS, st.data())
 def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, object]], data: st.DataObject) -> None:
     table = table_of(values)
@@ -76,7 +75,6 @@ def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, ob
     assert parquet_of(padded) == parquet_of(table)
 
 
-@steady
 @given(st.lists(ROWS, max_size=4))
 def test_slices_of_one_table_have_the_hashes_and_the_files_of_tables_of_their_own(groups: list[list[Any]]) -> None:
     alone = [table_of(values) for values in groups]
@@ -94,8 +92,8 @@ def test_the_hash_of_a_table_is_this_one_whatever_the_version_of_anything() -> N
             {"key": "b", "count": None, "money": None, "when": None, "text": None},
         ]
     )
-    without_day = table.drop_columns(["day"])
-    assert content_hash_of(without_day) == "7f6517c48419322c40ceb4e9a597ec7b6374b15aca9ed36d9011de30e024bdd7"
+    older_types = table.drop_columns(["listed", "day"])
+    assert content_hash_of(older_types) == "7f6517c48419322c40ceb4e9a597ec7b6374b15aca9ed36d9011de30e024bdd7"
 
 
 def test_the_hash_does_not_depend_on_where_blocks_of_rows_begin_in_memory() -> None:
@@ -112,6 +110,8 @@ def test_the_hash_does_not_depend_on_where_blocks_of_rows_begin_in_memory() -> N
         (pa.table({"a": pa.array([0])}), pa.table({"a": pa.array([None], pa.int64())})),
         (pa.table({"a": pa.array([""])}), pa.table({"a": pa.array([None], pa.string())})),
         (pa.table({"a": pa.array([0])}), pa.table({"a": pa.array([0.0])})),
+        (pa.table({"a": pa.array([0])}), pa.table({"a": pa.array([False])})),
+        (pa.table({"a": pa.array([False])}), pa.table({"a": pa.array([None], pa.bool_())})),
         (pa.table({"a": pa.array([0])}), pa.table({"b": pa.array([0])})),
         (pa.table({"a": pa.array([0])}), pa.table({"a": pa.array([0], pa.date32())})),
         (pa.table({"a": pa.array(["xy", "z"])}), pa.table({"a": pa.array(["x", "yz"])})),
@@ -124,8 +124,8 @@ def test_the_hash_tells_apart(left: pa.Table, right: pa.Table) -> None:
 
 
 def test_a_column_type_that_the_lake_does_not_have_is_refused() -> None:
-    with pytest.raises(TypeError, match="int64, float64, days, instants and strings only"):
-        content_hash_of(pa.table({"a": [True]}))
+    with pytest.raises(TypeError, match="int64, float64, bool, days, instants and strings only"):
+        content_hash_of(pa.table({"a": [b"bytes"]}))
 
 
 def test_facts_are_in_the_files_own_metadata_under_the_projects_name() -> None:

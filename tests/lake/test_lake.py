@@ -221,7 +221,7 @@ def test_what_is_of_all_instances_comes_before_what_is_of_one(lake: Lake) -> Non
     assert list(day.tables) == [of_all, *of_one]
 
 
-@settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(instance_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
 def test_any_instance_id_is_a_partition_of_its_own(lake: Lake, instance_id: str) -> None:
     partition = Partition(DAY.day, instance_id)

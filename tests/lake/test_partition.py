@@ -13,12 +13,10 @@ from later_reporting_dagster.lake.partition import (
     month_of,
     partition_of,
 )
-from tests.lake.conftest import steady
 
 DAY = date(2024, 1, 3)
 
 
-@steady
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
 @example("a/b")
 @example("..")
@@ -37,7 +35,6 @@ def test_any_instance_id_survives_as_one_safe_name(instance_id: str) -> None:
     assert compacted_of(path) == (date(2024, 1, 1), instance_id)
 
 
-@steady
 @given(st.text(max_size=12))
 def test_a_key_is_decoded_only_when_it_is_what_an_id_encodes_to(key: str) -> None:
     try:

@@ -1,12 +1,13 @@
-"""Bad rows are kept with their reasons, by partition where they tell one, else by query, until they are gone."""
+"""Bad rows are kept with their reasons, by partition where they name one, else by query, until they are gone."""
 
-from datetime import UTC, date, datetime
+import re
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import Lake, Partition, PartitionDamaged
+from later_reporting_dagster.lake import Lake, PartitionDamaged
 from tests.lake.conftest import DAY
 
 
@@ -32,38 +33,37 @@ def test_newer_bad_rows_replace_older_ones_and_none_clear_them(lake: Lake) -> No
         assert lake.quarantined("posts") == []
 
 
-def test_bad_rows_that_tell_no_partition_are_filed_under_their_query_and_belong_to_every_day(lake: Lake) -> None:
-    bad = BadRow(reason="postDate is missing", raw="{}", post_date=datetime(2024, 1, 3, tzinfo=UTC))
-    lake.quarantine_query("posts", [bad], query="one")
-    lake.quarantine_query("posts", [bad], query="two")
-    lake.quarantine("posts", DAY, [bad], query="three")
-    lake.quarantine("posts", Partition(date(2024, 1, 9), "a"), [bad], query="four")
-    assert sorted(row.query for row in lake.quarantined("posts")) == ["four", "one", "three", "two"]
-    of_day = lake.quarantined("posts", days=[DAY.day])
-    assert {(row.query, row.partition) for row in of_day} == {("one", None), ("two", None), ("three", DAY)}
-    assert lake.quarantine_query("posts", [], query="one") is None
-    assert [row.query for row in lake.quarantined("posts", days=[])] == ["two"]
-
-
-def test_bad_rows_that_tell_no_partition_say_which_they_may_belong_to(lake: Lake) -> None:
+def test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days(lake: Lake) -> None:
+    days = (date(2024, 1, 3), date(2024, 1, 9))
     bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    possible = {Partition(date(2024, 1, day), name) for day in (3, 9) for name in ("a/b", "..", "x|y", "é", "\udcff")}
-    lake.quarantine_query("posts", bad, query="q", possible=possible)
-    assert [(row.raw, row.partition, row.possible) for row in lake.quarantined("posts")] == [
-        ("{}", None, possible),
-        ("[]", None, possible),
+    where = lake.quarantine_query("posts", bad, query="one", days=days)
+    assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", where)
+    assert [(row.raw, row.partition, row.days) for row in lake.quarantined("posts")] == [
+        ("{}", None, days),
+        ("[]", None, days),
     ]
-    lake.quarantine_query("posts", bad[:1], query="q")
-    assert [row.possible for row in lake.quarantined("posts")] == [frozenset()]
-    assert lake.quarantine_query("posts", [], query="q", possible=possible) is None
-    assert lake.quarantined("posts") == []
+    lake.quarantine_query("posts", bad[1:], query="one", days=days)
+    lake.quarantine_query("posts", bad[:1], query="two \udcff", days=days)
+    lake.quarantine("posts", DAY, bad[:1], query="three")
+    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantined("posts") if row.days) == [
+        ("one", "[]", None),
+        ("two \udcff", "{}", None),
+    ]
+    files = lake.quarantine_files("posts")
+    assert [(file.partition, file.days) for file in files] == [(DAY, None), (None, days), (None, days)]
+    assert sorted(row.query for file in files for row in lake.quarantined_in(file)) == ["one", "three", "two \udcff"]
+    for file in files[1:]:
+        lake.remove_quarantine_file(file)
+        lake.remove_quarantine_file(file)
+        assert lake.quarantined_in(file) == []
+    assert [row.query for row in lake.quarantined("posts")] == ["three"]
 
 
 def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     where = lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert where is not None
-    for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n', '{"possible": 5}\n', '{"possible": {"x": ["a"]}}\n'):
+    for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(where).write_text(text, encoding="utf-8")
         with pytest.raises(PartitionDamaged, match="is damaged: .") as raised:
             lake.quarantined("posts")

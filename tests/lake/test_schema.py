@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import (
     post_type,
 )
 from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_schema, posts_table, posts_tables
-from tests.lake.conftest import post, steady
+from tests.lake.conftest import post
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=8)
@@ -73,7 +73,6 @@ def test_no_posts_are_a_table_of_the_schema_with_no_rows() -> None:
     assert posts_table([]) == POSTS_SCHEMA.empty_table()
 
 
-@steady
 @given(st.lists(posts, max_size=6))
 def test_rows_hold_exactly_what_the_posts_hold_sorted_by_key(given_posts: list[Post]) -> None:
     table = posts_table(given_posts)
@@ -120,7 +119,6 @@ def test_many_posts_are_one_chunk_and_those_of_one_key_keep_their_order() -> Non
     assert table.column("impressions").to_pylist() == [one.impressions for one in in_order]
 
 
-@steady
 @given(st.lists(st.lists(posts, max_size=3), max_size=4))
 def test_tables_made_together_are_those_made_alone(groups: list[list[Post]]) -> None:
     together = posts_tables(dict(enumerate(groups)))
@@ -147,7 +145,6 @@ def test_more_metrics_are_more_columns_in_one_order_between_the_identity_and_ext
     assert all(field.equals(whole.field(field.name)) for field in schema)
 
 
-@steady
 @given(selections, st.lists(st.tuples(selections, st.integers(1, 9)), max_size=6))
 def test_a_metric_that_a_post_was_not_asked_for_is_null(
     metrics: tuple[Metric, ...], given_posts: list[tuple[tuple[Metric, ...], int]]

@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.compaction import FEWEST_DAYS
 from later_reporting_dagster.lake.file import facts_of, from_parquet, to_parquet
 from later_reporting_dagster.lake.partition import compacted_path
-from tests.lake.conftest import files_of, steady, unreadable
+from tests.lake.conftest import files_of, unreadable
 
 Selection = tuple[Metric, ...]
 
@@ -168,19 +168,6 @@ def test_a_review_sees_the_columns_that_both_have(before: Selection, after: Sele
     assert now.equals(new)
 
 
-def test_a_version_of_other_columns_is_restored_to_the_byte(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path), keep_versions=2)
-    for metrics in (DOCUMENT_METRICS, METRICS, THREE):
-        lake.write("posts", partition(0), posts_of_day(0, metrics))
-    newest, oldest = lake.versions("posts", partition(0))
-    for version, metrics in ((oldest, DOCUMENT_METRICS), (newest, METRICS)):
-        lake.restore("posts", partition(0), version)
-        assert lake.read("posts", [partition(0)], schema=posts_schema(metrics)).equals(posts_of_day(0, metrics))
-        facts = lake.facts("posts", partition(0))
-        assert facts is not None
-        assert list(facts.columns) == posts_schema(metrics).names
-
-
 # Compacted months
 
 
@@ -231,7 +218,7 @@ def test_a_month_whose_absent_columns_are_not_what_it_says_is_made_again(lake: L
         assert path.read_bytes() == good
 
 
-@settings(steady, max_examples=20)
+@settings(max_examples=20)
 @example([metrics_named(names) for names in ("likes", "views", "likes, views", "likes, shares, views")], THREE)
 @given(st.lists(selections, min_size=FEWEST_DAYS, max_size=6), selections)
 def test_any_month_is_read_from_its_copy_as_from_its_days(

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, partition_path, schema_of
-from later_reporting_dagster.reading import NotInstalled, Table, frame, known_kinds
+from later_reporting_dagster.reading import NotInstalled, Table, frame
 from tests.reading.conftest import COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, Row, rows_of
 
 
@@ -145,7 +145,7 @@ def test_another_type_is_refused_with_those_that_are_known(kind: Any, lake: Lake
     with pytest.raises(TypeError, match="is none of pandas.DataFrame, pyarrow.Table, ") as refused:
         frame(kind, lake, POSTS, PARTITIONS)
     assert "\n" not in str(refused.value)
-    assert all(name in str(refused.value) for name in known_kinds())
+    assert str(refused.value).endswith(", polars.DataFrame, polars.LazyFrame, duckdb.DuckDBPyRelation")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, Page, expect
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.report.data import ReportData, SetAside
-from later_reporting_dagster.report.figures import coverage
 from tests.report.posts import (
     CAMPAIGNS,
     INSTANCES,
@@ -216,7 +215,6 @@ def test_a_change_is_told_where_as_many_days_have_landed(
 def test_a_metric_that_was_asked_for_is_told_of_where_a_post_reports_it(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, report_data(one_post(likes=0)), tmp_path) as report:
         assert [row[0] for row in report.rows("coverage")][len(DOCUMENT_METRICS) :] == ["Likes"]
-        assert [bar.group for bar in coverage(report_data(one_post(likes=0)))][len(DOCUMENT_METRICS) :] == ["Likes"]
 
 
 def test_where_nothing_is_missing_it_says_so(browser: Browser, tmp_path: Path) -> None:

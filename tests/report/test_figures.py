@@ -6,28 +6,10 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.report import data as room
-from later_reporting_dagster.report.figures import (
-    coverage,
-    headlines,
-    headlines_in_markdown,
-    impressions_by_day,
-    rates,
-    spending,
-)
-from tests.report.posts import (
-    INSTANCES,
-    METRICS_TABLE,
-    PUBLISHED_TABLE,
-    day_before,
-    drawn_rows,
-    one_post,
-    picked,
-    report_data,
-    without,
-)
-from tests.rollups.reference import group_of, total
+from later_reporting_dagster.report.figures import headlines, headlines_in_markdown
+from tests.report.posts import METRICS_TABLE, day_before, drawn_rows, one_post, picked, report_data
+from tests.rollups.reference import group_of
 
 NOW, BEFORE = range(28), range(28, 56)
 
@@ -62,45 +44,10 @@ def test_a_fold_in_between_changes_nothing(cells: Any, monkeypatch: pytest.Monke
     )
 
 
-def test_days_rates_spend_and_coverage_are_those_of_the_raw_rows(cells: Any) -> None:
-    data = report_data(cells)
-    for day in impressions_by_day(data):
-        rows = picked(cells, METRICS_TABLE, range(day.age, day.age + 1))
-        assert day.organic == total(row["impressions"] for row in rows)
-        assert day.paid == total(row["paid_impressions"] for row in rows)
-        assert not day.incomplete
-    for key in ("platform", "content_type"):
-        groups: dict[str, list[Any]] = {}
-        for row in picked(cells, METRICS_TABLE, NOW):
-            groups.setdefault((row[key] or "other").replace("_", " "), []).append(row)
-        found = {(bar.group, bar.channel): bar.low for bar in rates(data, key)}
-        assert found == {
-            (name, channel): near(group_of(rows)[f"{channel}_engagement_rate"])
-            for name, rows in groups.items()
-            for channel in ("organic", "paid")
-        }
-    published = picked(cells, PUBLISHED_TABLE, NOW)
-    for bars, cost in zip(spending(data), ("spend", "cpe"), strict=True):
-        for bar in bars:
-            group = group_of([row for row in published if str(row["campaign_id"]) == bar.group])
-            assert (bar.low, bar.high) == tuple(
-                near(group[f"{bar.channel}_{cost}_{side}"]) for side in ("minimum", "maximum")
-            )
-    assert [bar.label for bar in coverage(data)] == [
-        f"{sum(row[metric.column] is not None for row in published):,} of {len(published):,}"
-        for metric in DOCUMENT_METRICS
-    ]
-
-
 def test_a_period_before_the_first_day_is_not_available() -> None:
     found = headlines(report_data(drawn_rows(1, days=13)))
     assert all(headline.before is None for headline in found)
     assert any(headline.value for headline in found)
-
-
-def test_a_day_that_an_instance_has_not_landed_is_incomplete(cells: Any) -> None:
-    without(cells, day=day_before(3), instance_id=INSTANCES[0])
-    assert [day.age for day in impressions_by_day(report_data(cells)) if day.incomplete] == [3]
 
 
 def test_nothing_landed_is_not_available_and_no_zero() -> None:

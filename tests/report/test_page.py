@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.report.data import ReportData
 from later_reporting_dagster.report.page import json_inside_html, page_data, report_page, web_link
-from later_reporting_dagster.report.pictures import PICTURES, as_markdown, still_pictures
 from tests.report.posts import drawn_rows, report_data
 
 
@@ -69,11 +68,3 @@ def test_periods_are_offered_as_far_as_days_reach() -> None:
 
 def test_what_is_no_valid_text_does_no_harm(incomplete: ReportData) -> None:
     assert report_page(replace(incomplete, set_aside=[replace(incomplete.set_aside[0], reason="\ud800")]))
-
-
-def test_still_pictures_are_images_for_the_ui(incomplete: ReportData) -> None:
-    pictures = still_pictures(incomplete)
-    assert list(pictures) == list(PICTURES)
-    assert all(svg.startswith("<svg") for svg in pictures.values())
-    assert as_markdown(pictures).count("](data:image/svg+xml;base64,") == len(PICTURES)
-    assert pictures == still_pictures(incomplete)

@@ -1,14 +1,11 @@
-"""A run of the compaction job, and what it tells."""
+"""What compacting a whole table comes to, for those who run it: the job and the command."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import dagster as dg
-
-from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import Lake, LakeUnavailable
+from later_reporting_dagster.lake.lake import Lake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +35,15 @@ class Compaction:
         """How many files the copies are."""
         return self.written + self.left_alone
 
+    def __str__(self) -> str:
+        removed = f", {self.removed} removed" * bool(self.removed)
+        left_out = "".join(f"; {count} days left out: {reason}" for reason, count in sorted(self.left_out.items()))
+        return (
+            f"{self.written} months written, {self.left_alone} left alone{removed};"
+            f" {self.daily_files:,} daily files of {self.daily_bytes:,} bytes"
+            f" can be read as {self.files:,} of {self.bytes:,}{left_out}"
+        )
+
 
 def compact_table(lake: Lake, asset: str, *, restate_days: int, now: datetime) -> Compaction:
     """Brings the copies of a table's closed months up to date: those that the daily schedule no longer restates.
@@ -57,42 +63,4 @@ def compact_table(lake: Lake, asset: str, *, restate_days: int, now: datetime) -
         daily_bytes=sum(month.daily_bytes for month in copies),
         bytes=sum(month.bytes for month in copies),
         left_out=dict(Counter(reason for month in months for reason in month.left_out.values())),
-    )
-
-
-def compact_and_tell(
-    context: dg.OpExecutionContext, later: LaterReportingResource, *, asset: str, restate_days: int
-) -> None:
-    """Compacts a table, and tells in the log and in the output's metadata what came of it.
-
-    Raises:
-        Failure: the lake cannot be reached, read or written, or its filesystem does not lend itself to it.
-    """
-    try:
-        done = compact_table(later.lake(), asset, restate_days=restate_days, now=datetime.now(UTC))
-    except (LakeUnavailable, ValueError) as error:
-        raise dg.Failure(str(error)) from error
-    context.log.info(f"Compacted later/{asset}: {described(done)}")
-    context.add_output_metadata(
-        {
-            "months_written": done.written,
-            "months_left_alone": done.left_alone,
-            "months_removed": done.removed,
-            "daily_files": done.daily_files,
-            "files": done.files,
-            "daily_bytes": done.daily_bytes,
-            "bytes": done.bytes,
-            "days_left_out": dg.MetadataValue.json(dict(done.left_out)),
-        }
-    )
-
-
-def described(done: Compaction) -> str:
-    """What compacting a table came to, in a sentence."""
-    removed = f", {done.removed} removed" * bool(done.removed)
-    left_out = "".join(f"; {count} days left out: {reason}" for reason, count in sorted(done.left_out.items()))
-    return (
-        f"{done.written} months written, {done.left_alone} left alone{removed};"
-        f" {done.daily_files:,} daily files of {done.daily_bytes:,} bytes"
-        f" can be read as {done.files:,} of {done.bytes:,}{left_out}"
     )

@@ -20,7 +20,7 @@ class Progress:
     """
 
     asset: str
-    partitions: int
+    partitions: int = 0
     landed: int = 0
     failed: int = 0
     rows: int = 0

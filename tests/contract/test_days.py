@@ -1,0 +1,43 @@
+"""Days that can be fetched, are restated and are due, at the edges of days, months and the first partition."""
+
+from datetime import UTC, date, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract.days import day_ranges, days_between, due_day, newest_day, restated_days
+
+AN_HOUR_EAST = timezone(timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("now", "newest"),
+    [
+        (datetime(2024, 3, 1, 0, 0, tzinfo=UTC), date(2024, 2, 29)),
+        (datetime(2024, 3, 1, 23, 59, 59, tzinfo=UTC), date(2024, 2, 29)),
+        (datetime(2024, 3, 1, 0, 30, tzinfo=AN_HOUR_EAST), date(2024, 2, 28)),
+    ],
+)
+def test_newest_day_is_yesterday_in_utc(now: datetime, newest: date) -> None:
+    assert newest_day(now) == newest
+
+
+@pytest.mark.parametrize(("hour", "due"), [(11, date(2024, 2, 28)), (12, date(2024, 2, 29)), (23, date(2024, 2, 29))])
+def test_due_day_is_the_newest_from_the_due_hour_on(hour: int, due: date) -> None:
+    assert due_day(datetime(2024, 3, 1, hour, 59, tzinfo=UTC), due_hour_utc=12) == due
+
+
+def test_restated_days_end_with_the_newest_and_begin_with_the_first_partition() -> None:
+    newest = date(2024, 3, 1)
+    assert restated_days(newest, start_date=date(2020, 1, 1), restate_days=2) == [date(2024, 2, 29), newest]
+    assert restated_days(newest, start_date=newest, restate_days=28) == [newest]
+    assert restated_days(newest, start_date=newest + timedelta(days=1), restate_days=28) == []
+
+
+@given(st.sets(st.dates(date(2023, 12, 20), date(2024, 3, 5)), max_size=30))
+def test_day_ranges_name_each_day_once(days: set[date]) -> None:
+    ranges = [tuple(map(date.fromisoformat, each.split(" to "))) for each in day_ranges(list(days))]
+    named = [day for each in ranges for day in days_between(each[0], each[-1])]
+    assert named == sorted(days)
+    assert len(ranges) == sum(day - timedelta(days=1) not in days for day in days)
