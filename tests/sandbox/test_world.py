@@ -137,19 +137,6 @@ def test_metrics_grow_for_days_after_publication() -> None:
     assert not WORLD.metrics(old, since=day + 28, until=day + 40)["impressions"].clip(0).any()
 
 
-def test_rates_are_those_of_the_documents_sample() -> None:
-    """The cost that its organic cpe and cpm have in common is 300, as is that of its paid ones."""
-
-    def of(engagements: int, impressions: int) -> dict[str, float]:
-        values = rates(
-            engagements=np.array([engagements]), impressions=np.array([impressions]), cost=np.array([30_000])
-        )
-        return {name: value.item() / 100 for name, value in values.items()}
-
-    assert of(1240, 8500) == {"engagementRate": 14.59, "cpe": 0.24, "cpm": 35.29}
-    assert of(380, 5200) == {"engagementRate": 7.31, "cpe": 0.79, "cpm": 57.69}
-
-
 def test_rates_round_half_up_and_are_null_without_a_denominator() -> None:
     values = rates(
         engagements=np.array([1, 0, 5, NOT_AVAILABLE, 3]),
