@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from later_reporting_dagster.client import PageFetched, Retried, Waited, WalkRepeated
-from later_reporting_dagster.defs.runs.progress import LISTENER, Progress, ProgressTeller
+from later_reporting_dagster.ingest.progress import LISTENER, Progress, ProgressTeller
 from later_reporting_dagster.lake import POSTS_SCHEMA
 from tests.defs.conftest import KEYS, Project
 
