@@ -59,6 +59,7 @@ def test_before_anything_has_landed_it_says_what_to_do(project: Project) -> None
 
 
 def test_it_names_what_is_missing_damaged_and_set_aside(project: Project) -> None:
+    project.run("instances")
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
     project.fetch("post_metrics_daily", days=DAYS[:2], instances=[INSTANCE_IDS[0]])
     damaged = project.root / "posts_published" / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}" / "part-0.parquet"
