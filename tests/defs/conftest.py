@@ -82,7 +82,9 @@ def restated(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
     """Responses of a service that counts one engagement more for one post of a day and an instance."""
 
     def edited(_request: Request, document: Any) -> Any:
-        of_cell = [row for row in document["data"] if (row["postDate"][:10], row["instanceId"]) == (str(day), instance_id)]
+        of_cell = [
+            row for row in document["data"] if (row["postDate"][:10], row["instanceId"]) == (str(day), instance_id)
+        ]
         for row in sorted(of_cell, key=lambda row: (row["campaignId"], row["postId"]))[:1]:
             row["engagements"] = (row["engagements"] or 0) + 1
         return document

@@ -217,12 +217,6 @@ def test_a_day_is_due_from_the_due_hour_of_the_next_day_on(now: datetime, hour: 
     assert expires - timedelta(days=1) <= now < expires
 
 
-def test_the_due_hour_is_utc() -> None:
-    tokyo = datetime.fromisoformat("2024-03-02T20:59:59+09:00")
-    assert due_day(tokyo, due_hour_utc=12) == date(2024, 2, 29)
-    assert due_day(tokyo + timedelta(seconds=1), due_hour_utc=12) == date(2024, 3, 1)
-
-
 def test_a_day_is_there_when_all_wanted_instances_have_a_file() -> None:
     some = evaluate_freshness(FIRST_DAY, instances=["a", "b"], files={FIRST_DAY: {"b", "unwanted"}})
     assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")

@@ -167,7 +167,10 @@ def test_the_report_is_described_and_of_its_kind() -> None:
 def test_a_range_is_one_run_of_partitions_by_time(asset: str) -> None:
     definition = defs.resolve_assets_def(asset_key(asset))
     assert definition.backfill_policy == dg.BackfillPolicy.single_run()
-    expected = {"organic_paid_weekly": dg.WeeklyPartitionsDefinition, "organic_paid_monthly": dg.MonthlyPartitionsDefinition}
+    expected = {
+        "organic_paid_weekly": dg.WeeklyPartitionsDefinition,
+        "organic_paid_monthly": dg.MonthlyPartitionsDefinition,
+    }
     assert type(definition.partitions_def) is expected.get(asset, dg.DailyPartitionsDefinition)
 
 
