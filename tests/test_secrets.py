@@ -201,7 +201,7 @@ def crashes(**settings):
     os.environ.update(settings)
     try:
         later = LaterReportingResource.from_environment().process_config_and_initialize()
-        asyncio.run(later.wanted_instances())
+        asyncio.run(later.listed_instances())
     except Exception:
         traceback.print_exc()
         faulthandler.dump_traceback(all_threads=True)
@@ -209,7 +209,7 @@ def crashes(**settings):
 
 days = ("--start", "2024-03-01", "--end", "2024-03-02")
 types("doctor")
-types("instances", "--sync")
+types("instances")
 types("backfill", "--verbose", "--asset", "later/posts_published", *days)
 types("backfill", "--verbose", "--asset", "later/organic_paid_by_publish_day", *days)
 types("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_LAKE_ROOT=os.environ["NO_LAKE"])

@@ -76,9 +76,3 @@ def test_a_number_that_is_none_is_named_at_once(value: str, monkeypatch: pytest.
 def test_the_lake_lies_in_the_working_directory_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_lake_root() == str(tmp_path / "later-lake")
-
-
-@pytest.mark.parametrize(("value", "meant"), [("true", True), ("False", False), ("", False)])
-def test_a_yes_or_no_is_read_at_once(value: str, meant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_ACCEPT_SHRINKING", value)
-    assert from_environment("LATER_ACCEPT_SHRINKING", default=False) is meant
