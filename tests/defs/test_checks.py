@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.days import day_ranges, due_day
 from later_reporting_dagster.defs.checks import evaluate_rollup_freshness
 from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
-from later_reporting_dagster.rollups import ORGANIC_PAID_DAILY_SCHEMA
+from later_reporting_dagster.rollups import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
 
@@ -94,7 +94,7 @@ def restate_a_raw_day(lake: Lake) -> None:
 
 
 def tamper_with_a_rollup(lake: Lake) -> None:
-    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=ORGANIC_PAID_DAILY_SCHEMA)
+    table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=schema_of(DAILY.columns))
     lake.write(ROLLUP, Partition(TAMPERED.day), changed(table, "organic_engagements", None))
 
 
@@ -192,7 +192,7 @@ def test_what_is_due_is_green_once_it_is_there(project: Project) -> None:
 
     for day in days:
         project.lake.write(RAW, Partition(day, INSTANCE_IDS[0]), posts_table([]))
-        project.lake.write(ROLLUP, Partition(day), ORGANIC_PAID_DAILY_SCHEMA.empty_table())
+        project.lake.write(ROLLUP, Partition(day), schema_of(DAILY.columns).empty_table())
     told = project.check(key, rollup_key)
     assert told.keys() == {key, rollup_key}
     assert all(evaluation.passed for evaluation in told.values())
