@@ -26,7 +26,7 @@ SHOWN_ROWS = 10
     kinds={"pandas"},
 )
 def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any]:
-    """What the posts of a day and instance have reached to date: a partition of the same grid as the posts'."""
+    """What the posts of a day have reached to date, by instance and platform: a partition is a day, as the posts'."""
     reach = posts_published.groupby(["date", "instance_id", "platform"], dropna=False, as_index=False)[
         ["impressions", "paid_impressions"]
     ].sum(min_count=1)  # without it, a platform of which nothing is known has reached 0 people
@@ -40,7 +40,7 @@ def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any
     kinds={"arrow"},
 )
 def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[Any]:
-    """Who earned most on a day: a partition a day, made from all instances that have landed of it."""
+    """Who earned most on a day: a partition a day, made from all instances that are there."""
     earned = post_metrics_daily.group_by(["date", "creator_id", "creator_handle_name"]).aggregate(
         [("engagements", "sum"), ("paid_engagements", "sum"), ("post_id", "count")]
     )  # Arrow's sum of nothing but nulls is null

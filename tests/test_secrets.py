@@ -489,7 +489,15 @@ def test_nothing_shows_the_secrets_that_it_keeps() -> None:
     lake = resource.lake()
     client = resource.client()
     written = lake.url("posts", Partition(date(2024, 3, 1), "a"))
-    kept = [resource, resource.credentials(), lake, lake.root, written, client]
+    kept = [
+        resource,
+        resource.process_config_and_initialize(),
+        resource.credentials(),
+        lake,
+        lake.root,
+        written,
+        client,
+    ]
     ready = LaterReportingResource(access_token=READY_TOKEN)
     kept += [ready, ready.credentials(), ready.client()]
     for exchange in (vars(each.client())["_exchange"] for each in (resource, ready)):

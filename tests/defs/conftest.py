@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,12 @@ def project_on_disk(settings: None, tmp_path: Path) -> Iterator[Project]:
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
         yield _project(instance, tmp_path / "lake")
+
+
+@pytest.fixture
+def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The morning after the days of the tests, for the instances: so that these are all days there are."""
+    stop_clock(monkeypatch, datetime(2024, 3, 4, 3, tzinfo=UTC), "defs.instances")
 
 
 @pytest.fixture

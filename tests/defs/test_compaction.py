@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
 
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, posts_table
+from later_reporting_dagster.lake import Lake, Partition, posts_table
 from later_reporting_dagster.lake.compaction_summary import Compaction, compact_table
 from tests.conftest import DAYS, INSTANCE_IDS, files
 from tests.defs.conftest import QUIETLY, Project, failure
@@ -153,9 +153,3 @@ def test_what_was_done_is_said_in_a_sentence() -> None:
         "3 months written, 1 left alone, 1 removed; 1,234 daily files of 5,000,000 bytes can be read as 4 of 1,000,000"
         "; 2 days left out: written moments ago"
     )
-
-
-def test_the_lake_says_why_it_cannot_be_compacted(tmp_path: Path) -> None:
-    (tmp_path / "lake").write_text("")
-    with pytest.raises(LakeUnavailable):
-        compact_table(Lake(str(tmp_path / "lake")), RAW, restate_days=28, now=datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""The one failure of a run: it names each partition, or each day and instance, and stays readable when there are many."""
+"""The one failure of a run: it names each partition, or day and instance, and stays readable."""
 
 from later_reporting_dagster.defs.events import failure_of
 

@@ -13,17 +13,8 @@ from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure, listed, stop
 
 DAILY, PUBLISHED = RAW_ASSETS
 STILL_LISTED = ("instances", "every_instance_is_still_listed")
+pytestmark = pytest.mark.usefixtures("next_day")
 TODAY = DAYS[-1] + timedelta(days=1)
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The day after the days of the tests, so that these are all days there are."""
-    at(TODAY, monkeypatch)
-
-
-def at(day: date, monkeypatch: pytest.MonkeyPatch) -> None:
-    stop_clock(monkeypatch, datetime(day.year, day.month, day.day, 3, tzinfo=UTC), "defs.instances")
 
 
 def stored(project: Project) -> dict[str, dict[str, Any]]:
@@ -91,7 +82,7 @@ def test_an_instance_that_vanishes_stays_and_is_warned_of(
     assert (green.passed, green.description) == (True, "All 4 instances are listed")
 
     later = TODAY + timedelta(days=1)
-    at(later, monkeypatch)
+    stop_clock(monkeypatch, datetime(later.year, later.month, later.day, tzinfo=UTC), "defs.instances")
     service.instead = listed(*INSTANCE_IDS[1:])
     assert project.run("instances").success
     rows = stored(project)

@@ -193,16 +193,6 @@ def test_an_annotation_that_is_no_known_type_is_a_line_that_names_those(kind: An
     assert "is none of pandas.DataFrame, pyarrow.Table, pyarrow.Dataset, polars.DataFrame" in failure
 
 
-def test_a_code_location_of_its_own_is_given_the_same(landed: Project, truth: Truth) -> None:
-    mine = Downstream(pd.DataFrame, partitions_def=DAILY)
-    tables = tables_of(landed.defs)
-    theirs = dg.Definitions(assets=[mine.asset, *tables.values()], resources={"later_lake": LaterLake()})
-    dg.Definitions.validate_loadable(theirs)
-    assert mine.run(landed, partition=str(FIRST), defs=theirs).success
-    assert same(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
-    assert not theirs.resolve_asset_graph().materializable_asset_keys - {mine.asset.key}
-
-
 def test_a_table_without_partitions_is_given_whole(project: Project) -> None:
     mine = Downstream(pa.Table, table="a_window")
     columns = table_of_posts(project)

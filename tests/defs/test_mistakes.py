@@ -44,11 +44,9 @@ class Mistake:
 
 OF_THE_CLIENT = [
     Mistake("base_url", "example.com", NOT_A_BASE_URL),
-    Mistake("base_url", "ftp://example.com", NOT_A_BASE_URL),
     Mistake("base_url", "https://example.com/v2", NOT_A_BASE_URL),
     Mistake("base_url", "https://someone:pa55word@example.com", NOT_A_BASE_URL),
     Mistake("base_url", "http://127.0.0.1:99999", NOT_A_BASE_URL),
-    Mistake("base_url", "https://a..b", NOT_A_BASE_URL),
     Mistake("base_url", "http://example.com", IN_THE_CLEAR),
     Mistake("base_url", "http://localhost.evil.com", IN_THE_CLEAR),
     Mistake("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
@@ -78,6 +76,8 @@ AT_LOAD = [
     Mistake("start_date", "2024-02-30", "LATER_START_DATE is a day as YYYY-MM-DD, not '2024-02-30'"),
     Mistake("start_date", "0024-01-01", "LATER_START_DATE is a day from 2000-01-01 on, not '0024-01-01'"),
     Mistake("restate_days", "0", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '0'"),
+    Mistake("restate_days", "731", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '731'"),
+    Mistake("restate_days", "\u00b2", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '\u00b2'"),
     Mistake("restate_days", "9" * 5000, r"LATER_RESTATE_DAYS is a whole number from 1 to 730, not '9{40}'…"),
     Mistake("restate_days", "28\n", r"LATER_RESTATE_DAYS is a whole number from 1 to 730, not '28\\n'"),
     Mistake("due_hour_utc", "24", "LATER_DUE_HOUR_UTC is a whole number from 0 to 23, not '24'"),
@@ -102,18 +102,10 @@ def test_a_run_from_the_launchpad_fails_with_the_line(mistake: Mistake, project:
     assert service.requests == []
 
 
-@pytest.mark.parametrize("value", [0, -1, 1_000_001])
-def test_a_rate_from_the_launchpad_fails_with_the_line(value: int, project: Project) -> None:
-    config = {**QUIETLY, "resources": {"later": {"config": {"requests_per_minute": value}}}}
-    description, _ = failure(launched(project, config=config, tags={PARTITION_TAG: DAY}))
-    assert (
-        description == f"LATER_REQUESTS_PER_MINUTE (requests_per_minute): a whole number from 1 to 1000000, not {value}"
-    )
-
-
 @pytest.mark.parametrize(
     ("field", "value", "takes"),
     [
+        ("requests_per_minute", 0, "1 to 1000000"),
         ("shrink_limit_percent", 101, "0 to 100"),
         ("bad_rows_limit_percent", -1, "0 to 100"),
     ],

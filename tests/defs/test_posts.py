@@ -18,12 +18,11 @@ from starlette.responses import JSONResponse, Response
 from later_reporting_dagster.client import RevisionChanged
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.ingest.progress import LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     FIRST_DAY,
     INSTANCE_IDS,
-    QUIET_CELL,
     UNHURRIED,
     Service,
     Truth,
@@ -404,13 +403,6 @@ def test_unknown_fields_and_bad_rows_are_told_by_the_run(project: Project, servi
     assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
 
 
-def test_a_quiet_day_of_an_instance_is_a_file_without_rows(project: Project) -> None:
-    result = project.fetch("posts_published", days=[QUIET_CELL[0]], instances=[QUIET_CELL[1]])
-    (found,) = project.metadata(result).values()
-    assert (found["dagster/partition_row_count"], found["instances"], found["preview"]) == (0, 1, "*no rows*")
-    assert project.lake.partitions("posts_published") == [Partition(*QUIET_CELL)]
-
-
 @both_revisions
 def test_a_change_of_the_api_revision_is_one_warning(
     project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -432,10 +424,14 @@ def test_a_change_of_the_api_revision_is_one_warning(
     assert_true(project, "posts_published", truth)
 
 
-def test_no_secret_is_in_any_event(project: Project) -> None:
-    result = project.fetch("posts_published")
-    events = project.instance.all_logs(result.run_id)
-    assert len(events) > len(DAYS)
-    shown = "".join(dg.serialize_value(event) for event in events)
-    assert "sandbox-secret" not in shown
-    assert "eyJ" not in shown  # how each JWT begins
+def test_who_listens_sees_a_run_come_to_its_end(project: Project, truth: Truth) -> None:
+    seen: list[Progress] = []
+    token = LISTENER.set(lambda progress: seen.append(replace(progress)))
+    try:
+        project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
+    finally:
+        LISTENER.reset(token)
+    assert (seen[0].landed, seen[0].partitions) == (0, 6)
+    assert (seen[-1].landed, seen[-1].failed) == (6, 0)
+    assert seen[-1].rows == sum(rows_of(truth, "posts_published", day, INSTANCE_IDS[:2]) for day in DAYS)
+    assert [each.landed for each in seen] == sorted(each.landed for each in seen)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import dagster as dg
 import pytest
@@ -23,17 +23,11 @@ from tests.defs.conftest import (
     asset_key,
     listed,
     listing,
-    stop_clock,
 )
 
 __all__ = ["listing"]
+pytestmark = pytest.mark.usefixtures("next_day")
 EVERYONE = json.dumps(sorted(INSTANCE_IDS))
-
-
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The day after the days of the tests, so that these are all days there are."""
-    stop_clock(monkeypatch, datetime(2024, 3, 4, 3, tzinfo=UTC), "defs.instances")
 
 
 def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:

@@ -82,9 +82,9 @@ def test_they_are_what_the_plain_reference_says_of_the_service_s_own_rows(filled
         assert told["preview"].startswith("| instance_id | ")
     both = [row for rows, _ in landed.values() for row in rows]
     of_creators = groups_of(both, BY_CREATOR.grain)
-    for row in stored(filled, BY_CREATOR):
-        of_creator = of_creators[key_of(row, BY_CREATOR.grain)]
-        assert {label: row[label] for label in LABELS} == {label: labels(of_creator, label) for label in LABELS}
+    for group in stored(filled, BY_CREATOR):
+        of_creator = of_creators[key_of(group, BY_CREATOR.grain)]
+        assert {label: group[label] for label in LABELS} == {label: labels(of_creator, label) for label in LABELS}
     assert {key: each.passed for key, each in filled.evaluations(result).items()} == {
         (asset, check): check == "reconciles_with_raw_rows"
         for asset in WINDOWS
