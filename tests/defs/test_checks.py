@@ -14,7 +14,7 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import day_ranges, due_day
 from later_reporting_dagster.defs.checks import evaluate_rollup_freshness
 from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
 from later_reporting_dagster.rollups import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
@@ -91,7 +91,13 @@ def lose_a_file(lake: Lake) -> None:
 
 
 def set_a_row_aside(lake: Lake) -> None:
-    lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
+    lake.quarantine(
+        RAW,
+        TAMPERED,
+        [BadRow(reason="impressions is a whole number", raw="{}")],
+        query="startDate=…",
+        days=(DAYS[0], DAYS[0]),
+    )
 
 
 def restate_a_raw_day(lake: Lake) -> None:
@@ -167,7 +173,9 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
+    filled.lake.quarantine_query(
+        RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
+    )
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()
     assert (told.description or "").startswith("2 rows lie in quarantine: ")
     assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
