@@ -1,12 +1,7 @@
-"""A question to `GET /v2/posts/performance`, checked before it costs a request."""
+"""A query to `GET /v2/posts/performance`, checked before it costs a request."""
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
-from typing import Self, TypeVar
-from urllib.parse import parse_qsl
 
 from later_reporting_dagster.contract.enums import (
     ContentType,
@@ -21,13 +16,10 @@ from later_reporting_dagster.contract.limits import (
     MAXIMUM_PAGE_NUMBER,
     MAXIMUM_PAGE_SIZE,
     MAXIMUM_RANGE_YEARS,
-    POSTS_PERFORMANCE_PATH,
     years_later,
 )
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS
 from later_reporting_dagster.contract.revision import METRICS_MEMBER, PAGED, Revision
-
-_Name = TypeVar("_Name", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +64,6 @@ class PostPerformanceQuery:
         if not 1 <= self.page_number <= MAXIMUM_PAGE_NUMBER:
             raise ValueError(f"pageNumber is 1 to {MAXIMUM_PAGE_NUMBER}, not {self.page_number}")
 
-    def page(self, number: int) -> Self:
-        """The same question, asked for another page."""
-        return replace(self, page_number=number)
-
     def question(self) -> list[tuple[str, str]]:
         """What is asked, as the query string's pairs, whichever page, order, metrics and revision it is asked by.
 
@@ -107,59 +95,3 @@ class PostPerformanceQuery:
         if self.sort_direction is not None:
             pairs.append(("sortDirection", self.sort_direction.value))
         return pairs
-
-    @classmethod
-    def from_query_string(cls, query_string: str, revision: Revision = PAGED) -> Self:
-        """Reads a query back, from any of the three array forms: `p=a,b`, `p=a&p=b`, `p[]=a&p[]=b`.
-
-        Raises:
-            ValueError: a parameter is unknown, missing, repeated where one is due, or out of bounds.
-        """
-        given: dict[str, list[str]] = defaultdict(list)
-        for name, value in parse_qsl(query_string, keep_blank_values=True):
-            given[name.removesuffix("[]")].append(value)
-
-        def single(name: str) -> str | None:
-            values = given.pop(name, [])
-            if len(values) > 1:
-                raise ValueError(f"{name} is given {len(values)} times")
-            return values[0] if values else None
-
-        def many(name: str) -> tuple[str, ...]:
-            values = given.pop(name, [])
-            return tuple(dict.fromkeys(values[0].split(",") if len(values) == 1 else values))
-
-        def day(name: str) -> date:
-            value = single(name)
-            if value is None:
-                raise ValueError(f"{name} is required, as YYYY-MM-DD")
-            read = date.fromisoformat(value)
-            if read.isoformat() != value:  # other ISO 8601 forms, as 20240131 or 2024-W05-3
-                raise ValueError(f"{name} is YYYY-MM-DD, not {value}")
-            return read
-
-        place = single(revision.place_parameter)
-        sort_property = single("sortProperty")
-        sort_direction = single("sortDirection")
-        query = cls(
-            start_date=day("startDate"),
-            end_date=day("endDate"),
-            instance_ids=many("instanceIds"),
-            campaign_ids=tuple(int(value) for value in many("campaignIds")),
-            platforms=_named(Platform, many("platform")),
-            content_types=_named(ContentType, many("contentType")),
-            date_basis=DateBasis(single("dateBasis") or DateBasis.POST_DATE),
-            page_size=int(single(revision.size_parameter) or DEFAULT_PAGE_SIZE),
-            page_number=int(place or 1) if revision.has_totals else 1,
-            cursor=None if revision.has_totals else place,
-            metrics=many(METRICS_MEMBER) if revision.nests_metrics else (),
-            sort_property=SortProperty(sort_property) if sort_property else None,
-            sort_direction=SortDirection(sort_direction) if sort_direction else None,
-        )
-        if given:
-            raise ValueError(f"not parameters of {POSTS_PERFORMANCE_PATH}: {', '.join(sorted(given))}")
-        return query
-
-
-def _named(names: type[_Name], values: Iterable[str]) -> tuple[_Name, ...]:
-    return tuple(names(value) for value in values)
