@@ -9,11 +9,9 @@ moment is a row absent or doubled.
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate, chain, groupby
 from typing import NamedTuple
 
@@ -22,13 +20,13 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
-    completed,
     content_hash_of,
     facts_of,
     from_parquet,
     stored_rows,
     to_parquet,
 )
+from later_reporting_dagster.lake.listing import by_day
 from later_reporting_dagster.lake.partition import (
     Partition,
     compacted_directory,
@@ -49,12 +47,12 @@ LARGEST_DAY_BYTES = 256 * 1024
 # storages count in whole seconds, and some clocks run a little apart.
 SETTLED_AFTER_SECONDS = 3.0
 
-_DAYS, _ABSENT = "days", "absent"
+_DAYS = "days"
 
 WRITTEN_MOMENTS_AGO = "written moments ago: copied next time"
 LARGE_BY_ITSELF = "large enough to be read by itself"
 NOT_READABLE = "its file cannot be read"
-OTHER_COLUMNS = "its columns contradict those of the month's other days"
+OTHER_COLUMNS = "it has other columns than most of the month's days"
 CHANGED_MEANWHILE = "replaced or removed meanwhile"
 TOO_FEW_DAYS = "too few days for a file of a month"
 
@@ -266,7 +264,7 @@ class CompactedMonths:
     def _daily_rows(
         self, asset: str, instance_id: str | None, days: Iterable[date]
     ) -> tuple[dict[date, tuple[pa.Table, str]], dict[date, str]]:
-        """By day what its file holds and its hash, of columns that go together; and the days that cannot be copied."""
+        """By day what its file holds and its hash, all of the same columns; and the days that cannot be copied."""
 
         def rows(day: date) -> tuple[pa.Table, str] | str:
             data = self._storage.read(partition_path(asset, Partition(day, instance_id)))
@@ -284,8 +282,8 @@ class CompactedMonths:
         read = dict(zip(ordered, side_by_side(rows, ordered), strict=True))
         copies = {day: found for day, found in read.items() if not isinstance(found, str)}
         left_out = {day: found for day, found in read.items() if isinstance(found, str)}
-        together = _together([table.schema for table, _ in copies.values()])
-        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if not _is_part(table.schema, together)}
+        commonest = Counter(table.schema for table, _ in copies.values()).most_common(1)
+        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if table.schema != commonest[0][0]}
         return {day: copy for day, copy in copies.items() if day not in left_out}, left_out
 
     def _moved(self, asset: str, instance_id: str | None, copied: Mapping[date, FileVersion]) -> list[date]:
@@ -294,7 +292,7 @@ class CompactedMonths:
 
     def _versions(self, asset: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
         """The versions of the daily files that exist."""
-        places = {partition_path(asset, partition): partition for partition in sorted(partitions, key=_by_day)}
+        places = {partition_path(asset, partition): partition for partition in sorted(partitions, key=by_day)}
         # A month's paths begin alike, so that an object store lists them, and little else, in one request.
         months = [list(paths) for _, paths in groupby(places, key=lambda path: month_of(places[path].day))]
         found = side_by_side(self._storage.versions, months)
@@ -325,50 +323,9 @@ def _worth_copying(
 
 def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> bytes:
     dates = day_column((day, table.num_rows) for day, table in rows.items())
-    schema = _together([table.schema for table in rows.values()])
-    table = pa.concat_tables([completed(table, schema) for table in rows.values()])
-    absent = {
-        day: columns
-        for day, table in rows.items()
-        if (columns := [name for name in schema.names if name not in table.column_names])
-    }
+    table = pa.concat_tables(rows.values())
     facts = {_DAYS: msgspec.json.encode(days).decode()}
-    if absent:
-        facts[_ABSENT] = msgspec.json.encode(absent).decode()
     return to_parquet(table.add_column(0, DATE, dates), content_hash=content_hash_of(table), facts=facts)
-
-
-def _together(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """The columns of all schemas, in an order that keeps that of each; without those that contradict commoner ones."""
-    together = pa.schema([])
-    taken: list[pa.Schema] = []
-    for schema, _ in Counter(schemas).most_common():
-        with suppress(CycleError):
-            wider = _ordered([*taken, schema])
-            if all(_is_part(each, wider) for each in [*taken, schema]):
-                together = wider
-                taken.append(schema)
-    return together
-
-
-def _ordered(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The columns of all schemas, in an order that keeps that of each.
-
-    Raises:
-        CycleError: there is no such order.
-    """
-    order: TopologicalSorter[str] = TopologicalSorter()
-    for schema in schemas:
-        for name, before in zip(schema.names, [[], *([each] for each in schema.names)], strict=False):
-            order.add(name, *before)
-    fields = {field.name: field for schema in reversed(schemas) for field in schema}
-    return pa.schema([fields[name] for name in order.static_order()])
-
-
-def _is_part(schema: pa.Schema, of: pa.Schema) -> bool:
-    """Whether rows of a schema are rows of another too, with nulls where they have no column, and can be told again."""
-    shared = [field for field in of if field.name in schema.names]
-    return pa.schema(shared).equals(schema) and all(field.nullable for field in of if field not in shared)
 
 
 def _days_of(data: bytes) -> dict[date, _Day]:
@@ -380,18 +337,6 @@ def _days_of(data: bytes) -> dict[date, _Day]:
     try:
         return msgspec.json.decode(facts_of(data).facts[_DAYS], type=dict[date, _Day])
     except (KeyError, msgspec.DecodeError) as error:
-        raise PartitionDamaged(f"it is no compacted month: {error}") from error
-
-
-def _absent_in(data: bytes) -> dict[date, list[str]]:
-    """The columns that a month's file has and the daily files of some days have not; days that have all are not there.
-
-    Raises:
-        PartitionDamaged: it is no such file.
-    """
-    try:
-        return msgspec.json.decode(facts_of(data).facts.get(_ABSENT, "{}"), type=dict[date, list[str]])
-    except msgspec.DecodeError as error:
         raise PartitionDamaged(f"it is no compacted month: {error}") from error
 
 
@@ -408,12 +353,11 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     if data is None:
         return None
     try:
-        days, absent = _days_of(data), _absent_in(data)
+        days = _days_of(data)
         rows = _rows_by_day(stored_rows(data), days)
         is_whole = all(
             set(rows[day][DATE.name].to_pylist()) <= {day}
-            and all(rows[day][name].null_count == copy.rows for name in absent.get(day, []))
-            and content_hash_of(rows[day].drop_columns([DATE.name, *absent.get(day, [])])) == copy.content_hash
+            and content_hash_of(rows[day].drop_columns([DATE.name])) == copy.content_hash
             for day, copy in days.items()
         )
     except (PartitionDamaged, TypeError, KeyError):
@@ -430,7 +374,3 @@ def _by_month(partitions: Iterable[Partition]) -> dict[tuple[date, str | None], 
 
 def _end_of(month: date) -> date:
     return month.replace(day=monthrange(month.year, month.month)[1])
-
-
-def _by_day(partition: Partition) -> tuple[date, str]:
-    return partition.day, partition.instance_id or ""
