@@ -37,7 +37,7 @@ from later_reporting_dagster.lake.partition import (
 )
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, not_as_written
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
 # With fewer days of a month and an instance, opening the month and looking at its days costs more than it saves.
 FEWEST_DAYS = 4
@@ -237,12 +237,7 @@ class CompactedMonths:
         days = {day: _Day(table.num_rows, content_hash, identities[day]) for day, (table, content_hash) in rows.items()}
         data = _month_file({day: table for day, (table, _) in rows.items()}, days)
         if data != stored:
-
-            def check(staged: bytes) -> None:
-                if _verified_days(staged) != days:
-                    raise not_as_written(self._storage.shown(path))
-
-            self._storage.write(path, data, check=check)
+            self._storage.write(path, data, check=lambda _, staged: _verified_days(staged) == days)
         return outcome(days, data)
 
     def _held(

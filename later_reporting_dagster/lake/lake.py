@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.lake import quarantine
 from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
     StoredFacts,
-    content_hash_of,
     content_hashes_of,
     damaged,
     facts_of,
@@ -32,10 +32,10 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
     table_path,
 )
-from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow, QuarantineFile
+from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import LakeUnavailable, not_as_written, storage_at, without_credentials
+from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -105,7 +105,6 @@ class Lake:
         self._storage = storage_at(root, storage_options or {})
         self._shown = without_credentials(root)
         self._compacted = CompactedMonths(self._storage)
-        self._quarantine = Quarantine(self._storage)
 
     def __repr__(self) -> str:
         return f"Lake({self._shown!r})"
@@ -135,10 +134,7 @@ class Lake:
             LakeUnavailable: also when what was staged does not read back as it was written; the partition is then
                 what it was.
         """
-        outcome = self.write_all(asset, {partition: table}, facts=facts)[partition]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return _written(self.write_all(asset, {partition: table}, facts=facts)[partition])
 
     def write_all(
         self,
@@ -164,44 +160,16 @@ class Lake:
             ValueError: as `write`; nothing was written.
             TypeError: as `write`; nothing was written.
         """
-        due = {partition_path(asset, partition): partition for partition in tables}
-        content_hashes = dict(zip(due, content_hashes_of(list(tables.values())), strict=True))
-        outcomes: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
-        files: dict[str, bytes] = {}
+        paths = {partition_path(asset, partition): partition for partition in tables}
 
-        def stored(path: str) -> bytes | LakeUnavailable | None:
-            try:
-                return self._storage.read(path)
-            except LakeUnavailable as error:
-                return error
+        def reviewed(path: str, old: pa.Table, new: pa.Table) -> None:
+            if review is not None:
+                review(paths[path], old, new)
 
-        found = side_by_side(stored, due) if self._storage.waits else map(stored, due)
-        for (path, partition), data in zip(due.items(), found, strict=True):
-            if isinstance(data, LakeUnavailable):
-                outcomes[partition] = data
-                continue
-            table, content_hash = tables[partition], content_hashes[path]
-            # Not by its footer alone: a file whose rows are damaged is not what it says it is.
-            changed = data is None or not is_faithful(data, table, content_hash=content_hash)
-            if data is not None and changed and review is not None:
-                try:
-                    review(partition, from_parquet(data, schema=table.schema, only_stored=True), table)
-                except NotReplaced as refusal:
-                    outcomes[partition] = refusal
-                    continue
-                except PartitionDamaged:
-                    pass  # nothing that could be compared
-            if data is None or changed:
-                files[path] = data = to_parquet(table, content_hash=content_hash, facts=facts or {})
-            url = self._storage.shown(path)
-            outcomes[partition] = Written(url, table.num_rows, len(data), content_hash, changed=changed)
-
-        def check(path: str, staged: bytes) -> None:
-            if not is_faithful(staged, tables[due[path]], content_hash=content_hashes[path]):
-                raise not_as_written(self._storage.shown(path))
-
-        failed = self._storage.write_all(files, check=check)
-        return outcomes | {due[path]: error for path, error in failed.items()}
+        outcomes = self._replace(
+            {path: tables[partition] for path, partition in paths.items()}, facts=facts or {}, review=reviewed
+        )
+        return {paths[path]: outcome for path, outcome in outcomes.items()}
 
     def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
         """As `write`, of a table without partitions: one file, replaced whole.
@@ -212,18 +180,8 @@ class Lake:
             TypeError: a column is of a type that the lake does not store.
             LakeUnavailable: as `write`.
         """
-        path, content_hash = table_path(asset), content_hash_of(table)
-        data = self._storage.read(path)
-        changed = data is None or not is_faithful(data, table, content_hash=content_hash)
-        if data is None or changed:
-            data = to_parquet(table, content_hash=content_hash, facts=facts or {})
-
-            def check(staged: bytes) -> None:
-                if not is_faithful(staged, table, content_hash=content_hash):
-                    raise not_as_written(self._storage.shown(path))
-
-            self._storage.write(path, data, check=check)
-        return Written(self._storage.shown(path), table.num_rows, len(data), content_hash, changed=changed)
+        path = table_path(asset)
+        return _written(self._replace({path: table}, facts=facts or {}, review=None)[path])
 
     def read_table(self, asset: str, *, schema: pa.Schema) -> pa.Table | None:
         """The rows of a table without partitions, as exactly `schema`; None when there is no such file.
@@ -262,7 +220,7 @@ class Lake:
         compacted = self._compacted.rows(asset, wanted, schema=schema)
 
         def rows(partition: Partition) -> pa.Table | None:
-            return self._read_daily(asset, partition, schema=schema)
+            return self._read_file(partition_path(asset, partition), schema=schema)
 
         daily = iter(side_by_side(rows, [partition for partition in wanted if partition not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in wanted]
@@ -330,8 +288,9 @@ class Lake:
             PartitionDamaged: the file is no Parquet.
         """
         path = partition_path(asset, partition)
+        data = self._storage.read(path)
         try:
-            return self._facts(path)
+            return None if data is None else facts_of(data)
         except PartitionDamaged as error:
             raise damaged(self._storage.shown(path), error) from error
 
@@ -392,7 +351,11 @@ class Lake:
         Returns:
             Where they lie; None when there are none.
         """
-        return self._quarantine.set_aside(asset, partition, bad_rows, query=query)
+        path = quarantine.path_of_partition(asset, partition)
+        if not bad_rows:
+            self._storage.remove(path)
+            return None
+        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
 
     def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
         """Set aside the bad rows of a query that name no partition, in place of those that the same query had before.
@@ -406,7 +369,8 @@ class Lake:
         Returns:
             Where they lie.
         """
-        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, days=days)
+        path = quarantine.path_of_query(asset, query, days)
+        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
 
     def quarantined(self, asset: str) -> list[QuarantinedRow]:
         """Read all rows of a table that are set aside.
@@ -414,11 +378,11 @@ class Lake:
         Raises:
             PartitionDamaged: a quarantine file is not what `quarantine` writes.
         """
-        return self._quarantine.rows(asset)
+        return list(chain.from_iterable(side_by_side(self.quarantined_in, self.quarantine_files(asset))))
 
     def quarantine_files(self, asset: str) -> list[QuarantineFile]:
         """List the quarantine files of a table."""
-        return self._quarantine.files(asset)
+        return quarantine.list_files(self._storage, asset)
 
     def quarantined_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
         """Read the rows of a quarantine file.
@@ -426,11 +390,11 @@ class Lake:
         Raises:
             PartitionDamaged: it is not what `quarantine` writes.
         """
-        return self._quarantine.rows_in(file)
+        return quarantine.read_bad_rows(self._storage, file)
 
     def remove_quarantine_file(self, file: QuarantineFile) -> None:
         """Remove a quarantine file, if it is still there."""
-        self._quarantine.remove(file)
+        self._storage.remove(file.path)
 
     def check_writable(self) -> None:
         """Writes a file below the root, reads it back and removes it.
@@ -446,8 +410,47 @@ class Lake:
         finally:
             self._storage.remove(path)
 
-    def _read_daily(self, asset: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
-        return self._read_file(partition_path(asset, partition), schema=schema)
+    def _replace(
+        self,
+        tables: Mapping[str, pa.Table],
+        *,
+        facts: Mapping[str, str],
+        review: Callable[[str, pa.Table, pa.Table], None] | None,
+    ) -> dict[str, Written | LakeUnavailable | NotReplaced]:
+        """As `write_all`, by path."""
+        content_hashes = dict(zip(tables, content_hashes_of(list(tables.values())), strict=True))
+        outcomes: dict[str, Written | LakeUnavailable | NotReplaced] = {}
+        files: dict[str, bytes] = {}
+
+        def stored(path: str) -> bytes | LakeUnavailable | None:
+            try:
+                return self._storage.read(path)
+            except LakeUnavailable as error:
+                return error
+
+        def check(path: str, data: bytes) -> bool:
+            return is_faithful(data, tables[path], content_hash=content_hashes[path])
+
+        found = side_by_side(stored, tables) if self._storage.waits else map(stored, tables)
+        for (path, table), data in zip(tables.items(), found, strict=True):
+            if isinstance(data, LakeUnavailable):
+                outcomes[path] = data
+                continue
+            # Not by its footer alone: a file whose rows are damaged is not what it says it is.
+            changed = data is None or not check(path, data)
+            if data is not None and changed and review is not None:
+                try:
+                    review(path, from_parquet(data, schema=table.schema, only_stored=True), table)
+                except NotReplaced as refusal:
+                    outcomes[path] = refusal
+                    continue
+                except PartitionDamaged:
+                    pass  # nothing that could be compared
+            if data is None or changed:
+                files[path] = data = to_parquet(table, content_hash=content_hashes[path], facts=facts)
+            url = self._storage.shown(path)
+            outcomes[path] = Written(url, table.num_rows, len(data), content_hashes[path], changed=changed)
+        return outcomes | self._storage.write_all(files, check=check)
 
     def _read_file(self, path: str, *, schema: pa.Schema) -> pa.Table | None:
         data = self._storage.read(path)
@@ -465,7 +468,7 @@ class Lake:
 
         def rows(partition: Partition) -> pa.Table | LakeUnavailable | PartitionDamaged | None:
             try:
-                return self._read_daily(asset, partition, schema=schema)
+                return self._read_file(partition_path(asset, partition), schema=schema)
             except (LakeUnavailable, PartitionDamaged) as error:
                 return error
 
@@ -491,6 +494,8 @@ class Lake:
         except LakeUnavailable as error:
             return error
 
-    def _facts(self, path: str) -> StoredFacts | None:
-        data = self._storage.read(path)
-        return None if data is None else facts_of(data)
+
+def _written(outcome: Written | LakeUnavailable | NotReplaced) -> Written:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
