@@ -1,10 +1,9 @@
 """The documented endpoint itself, with the token and instances routes around it, over a synthetic world."""
 
 import asyncio
-import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -27,8 +26,6 @@ from later_reporting_dagster.sandbox.parameters import PageRequest, Question, re
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
 from later_reporting_dagster.sandbox.tokens import TokenIssuer
 from later_reporting_dagster.sandbox.world import World
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +69,6 @@ def create_app(
     options: SandboxOptions | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    middleware: Sequence[Middleware] = (),
     answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
     revision: Callable[[], Revision] | None = None,
 ) -> Starlette:
@@ -83,8 +79,6 @@ def create_app(
         options: How the service behaves; None: as documented.
         clock: Seconds since the epoch, for tokens and the rate limit.
         sleep: Waits for the latency.
-        middleware: Put between the rate limit and the routes: what it answers or breaks has been counted already,
-            and carries the rate-limit headers.
         answer: Answers a page of posts; None: from the world, as documented.
         revision: The one in force when a request comes; None: that of the options.
 
@@ -139,9 +133,7 @@ def create_app(
         ],
         middleware=[
             Middleware(_RateLimit, options=options, clock=clock),
-            Middleware(_InternalErrors),
             Middleware(_Latency, seconds=options.latency_seconds, sleep=sleep),
-            *middleware,
         ],
         exception_handlers={Refusal: _refused, HTTPException: _http_error},
     )
@@ -179,33 +171,6 @@ class _RateLimit:
             return False
         admitted.append(now)
         return True
-
-
-class _InternalErrors:
-    """Answers an unexpected error as documented and keeps the connection, which the server would close.
-
-    An answer that has begun is past saving: the error goes on, and the connection breaks.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except Exception:
-            if begun:
-                raise
-            _log.exception("unexpected error")
-            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an unexpected error occurred")
-            await answer(scope, receive, send)
 
 
 class _Latency:

@@ -9,8 +9,6 @@ from datetime import date
 
 import httpx
 import pytest
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, answers, create_app, running_sandbox
 from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
@@ -240,46 +238,6 @@ def test_a_wrong_method_is_a_problem(api: httpx.Client, method: str, path: str) 
     answer = api.request(method, path)
     assert_problem(answer, 405, "ANL_00405")
     assert answer.headers["Allow"]
-
-
-class Breaking:
-    """A fault as a middleware: it breaks whatever it is in front of."""
-
-    def __init__(self, app: ASGIApp, *, message: str) -> None:
-        self.message = message
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise RuntimeError(self.message)
-
-
-def test_an_unexpected_error_is_a_problem_that_tells_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(world, middleware=[Middleware(Breaking, message="a secret")]) as client:
-        answers_of_one_connection = [client.get(DAY) for _ in range(3)]
-    for answer in answers_of_one_connection:
-        assert_problem(answer, 500, "ANL_00500")
-        assert "secret" not in answer.text
-    assert "a secret" in caplog.text
-
-
-class BreakingAmid(Breaking):
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
-        await send({"type": "http.response.body", "body": b"12345", "more_body": True})
-        raise RuntimeError(self.message)
-
-
-def test_an_error_amid_an_answer_breaks_the_connection(world: World) -> None:
-    with (
-        serving(world, middleware=[Middleware(BreakingAmid, message="x")]) as client,
-        pytest.raises(httpx.RemoteProtocolError),
-    ):
-        client.get(DAY)
-
-
-def test_middleware_stands_behind_the_rate_limit(world: World) -> None:
-    options = SandboxOptions(requests_per_window=1)
-    with serving(world, clock=Clock(), options=options, middleware=[Middleware(Breaking, message="x")]) as client:
-        assert [client.get("/").status_code for _ in range(2)] == [500, 429]
 
 
 # Latency, work, independence
