@@ -21,9 +21,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
 from later_reporting_dagster.contract.revision import PAGED, Revision
-from later_reporting_dagster.sandbox.answers import answerer, envelope
+from later_reporting_dagster.sandbox.answers import envelope
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question, read_page_query, read_posts_query
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
+from later_reporting_dagster.sandbox.served import ServedPosts
 from later_reporting_dagster.sandbox.tokens import TokenIssuer
 from later_reporting_dagster.sandbox.world import World
 
@@ -90,7 +91,7 @@ def create_app(
     if strangers := set(scope) - set(world.instance_ids):
         raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
     issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
-    answer_page = answer or answerer(world)
+    answer_page = answer or ServedPosts(world).page
     revision_now = revision or (lambda: options.revision)
 
     async def token(request: Request) -> Response:

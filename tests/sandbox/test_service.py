@@ -10,8 +10,9 @@ from datetime import date
 import httpx
 import pytest
 
-from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, answers, create_app, running_sandbox
+from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, served
 from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
+from later_reporting_dagster.sandbox.served import ServedPosts
 from tests.sandbox.conftest import CREDENTIALS, sign_in
 
 DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
@@ -260,7 +261,7 @@ def test_a_walk_sorts_once_and_renders_only_the_rows_of_its_pages(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sorted_questions, rendered_rows = [], []
-    matching_rows, rendered = answers.matching_rows, answers.rendered
+    matching_rows, rendered = served.matching_rows, served.rendered
 
     def spied_matching_rows(*arguments: object) -> object:
         sorted_questions.append(arguments)
@@ -270,9 +271,9 @@ def test_a_walk_sorts_once_and_renders_only_the_rows_of_its_pages(
         rendered_rows.append(len(rows))
         return rendered(world, question, rows)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(answers, "matching_rows", spied_matching_rows)
-    monkeypatch.setattr(answers, "rendered", spied_rendered)
-    answer = answers.answerer(world)
+    monkeypatch.setattr(served, "matching_rows", spied_matching_rows)
+    monkeypatch.setattr(served, "rendered", spied_rendered)
+    answer = ServedPosts(world).page
     query = "startDate=2024-01-01&endDate=2024-12-31&sortProperty=cpm&pageSize=100"
     for number in (1, 2, 3, 2):
         question, page = read_posts_query(f"{query}&pageNumber={number}")
@@ -282,7 +283,7 @@ def test_a_walk_sorts_once_and_renders_only_the_rows_of_its_pages(
 
 
 def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
-    answer = answers.answerer(world)
+    answer = ServedPosts(world).page
     question, _ = read_posts_query("startDate=2024-06-01&endDate=2024-06-30&sortProperty=paidCpe&sortDirection=ASC")
     whole = answer(question, PageRequest(start=0, size=10_000))["data"]
     pages = [answer(question, PageRequest(start=start, size=7))["data"] for start in range(0, len(whole), 7)]
