@@ -24,6 +24,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     platform_of,
 )
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
 
 # A walk reaches as many pages from the end of an answer as from its beginning.
@@ -104,7 +105,7 @@ def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
 def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
     """Return the partitions of the days from `start` to `end`, both inclusive, × instances, in order of day."""
     instance_ids = list(instance_ids)
-    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
+    return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
 
 
 def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
@@ -117,7 +118,7 @@ def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerform
 
 def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """As `narrower`, but by dates alone: none for a single day."""
-    days = _days(query.start_date, query.end_date)
+    days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
@@ -142,7 +143,7 @@ def shares(
         latest: the newest one's instant, in UTC.
         idle: how many others could walk.
     """
-    days = _days(latest.date() + _DAY, query.end_date)
+    days = days_between(latest.date() + _DAY, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or not days:
         return query, []
     walked = latest - datetime.combine(query.start_date, time.min, UTC)
@@ -184,7 +185,8 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
     box: _Box | None = None
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
-        if box is not None and _continues(box, day, instances) and (day - box.start).days < longest:
+        continues = box is not None and day == box.end + _DAY and instances == box.instances
+        if box is not None and continues and (day - box.start).days < longest:
             box = replace(box, end=day)
             continue
         if box is not None:
@@ -192,10 +194,6 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
         box = _Box(day, day, instances)
     if box is not None:
         yield box
-
-
-def _continues(box: _Box, day: date, instances: frozenset[str]) -> bool:
-    return day == box.end + _DAY and instances == box.instances
 
 
 def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
@@ -249,10 +247,6 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         characters += cost
     if group:
         yield tuple(group)
-
-
-def _days(start: date, end: date) -> list[date]:
-    return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:
