@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import msgspec
@@ -92,6 +92,15 @@ class _Day(NamedTuple):
     identity: str
 
 
+class _Copy(NamedTuple):
+    """A month's file, and those of the partitions asked for that it holds as their daily files have them."""
+
+    path: str
+    data: bytes
+    days: Mapping[date, _Day]
+    current: list[Partition]
+
+
 class CompactedMonths:
     """The compacted months of a lake: rows from them for its readers, and the making of them."""
 
@@ -103,64 +112,58 @@ class CompactedMonths:
 
         The others are to be read from their daily files: nothing that is wrong with a month is a reader's trouble.
         """
-        wanted = _by_month(partitions)
 
-        def held(days: Collection[Partition]) -> dict[Partition, tuple[str, pa.Table]]:
+        def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
             try:
-                return self._held(asset, days, schema=schema)
-            except (LakeUnavailable, PartitionDamaged):
+                by_day = _rows_by_day(from_parquet(copy.data, schema=schema), copy.days)
+            except PartitionDamaged:
                 return {}
+            return {partition: by_day[partition.day] for partition in copy.current}
 
-        candidates: dict[Partition, tuple[str, pa.Table]] = {}
-        for found in side_by_side(held, [days for days in wanted.values() if len(days) >= FEWEST_DAYS]):
-            candidates |= found
-        try:
-            # Looked at after the months: what is the same now was the truth at this moment.
-            versions = self._versions(asset, candidates)
-        except LakeUnavailable:
-            return {}
-        return {
-            partition: rows
-            for partition, (identity, rows) in candidates.items()
-            if (version := versions.get(partition)) and version.identity == identity
-        }
+        copies = self._copies(asset, partitions)
+        return {partition: rows for found in side_by_side(rows_of, copies) for partition, rows in found.items()}
 
     def whole(self, asset: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
         """The months' files that hold nothing but days of `partitions` as their daily files have them right now.
 
         By path, the partitions that a file stands for. Nothing that is wrong with a month is a reader's trouble.
         """
-        wanted = _by_month(partitions)
+        copies = self._copies(asset, partitions)
+        return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
-        def days(path: str) -> dict[date, _Day]:
+    def _copies(self, asset: str, partitions: Iterable[Partition]) -> list["_Copy"]:
+        """The months' files that hold some of `partitions` as their daily files have them right now."""
+        wanted: dict[tuple[date, str | None], list[Partition]] = {}
+        for partition in partitions:
+            wanted.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
+
+        def copy(place: tuple[date, str | None]) -> _Copy | None:
+            path = compacted_path(asset, *place)
             try:
                 data = self._storage.read(path)
-                return {} if data is None else _days_of(data)
+                days = {} if data is None else _days_of(data)
             except (LakeUnavailable, PartitionDamaged):
-                return {}
+                return None
+            held = [partition for partition in wanted[place] if partition.day in days]
+            return _Copy(path, data, days, held) if data is not None and held else None
 
-        paths = {
-            compacted_path(asset, month, instance_id): instance_id
-            for (month, instance_id), found in wanted.items()
-            if len(found) >= FEWEST_DAYS
-        }
-        copies = {
-            path: {Partition(day, instance_id): copy.identity for day, copy in found.items()}
-            for (path, instance_id), found in zip(paths.items(), side_by_side(days, paths), strict=True)
-            if found
-        }
-        among = set(chain.from_iterable(wanted.values()))
-        copies = {path: copied for path, copied in copies.items() if among.issuperset(copied)}
+        places = [place for place, members in wanted.items() if len(members) >= FEWEST_DAYS]
+        copies = [found for found in side_by_side(copy, places) if found is not None]
         try:
-            versions = self._versions(asset, set(chain.from_iterable(copies.values())))
+            # Looked at after the months: what is the same now was the truth at this moment.
+            versions = self._versions(asset, {partition for copy in copies for partition in copy.current})
         except LakeUnavailable:
-            return {}
-        identities = {partition: version.identity for partition, version in versions.items()}
-        return {
-            path: list(copied)
-            for path, copied in copies.items()
-            if all(identities.get(partition) == identity for partition, identity in copied.items())
-        }
+            return []
+        return [
+            copy._replace(
+                current=[
+                    partition
+                    for partition in copy.current
+                    if (version := versions.get(partition)) and version.identity == copy.days[partition.day].identity
+                ]
+            )
+            for copy in copies
+        ]
 
     def compact(
         self, asset: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
@@ -239,22 +242,6 @@ class CompactedMonths:
         if data != stored:
             self._storage.write(path, data, check=lambda _, staged: _verified_days(staged) == days)
         return outcome(days, data)
-
-    def _held(
-        self, asset: str, partitions: Collection[Partition], *, schema: pa.Schema
-    ) -> dict[Partition, tuple[str, pa.Table]]:
-        """Those of `partitions`, all of one month and instance, that its copy holds: of which version, and the rows."""
-        first = next(iter(partitions))
-        data = self._storage.read(compacted_path(asset, month_of(first.day), first.instance_id))
-        if data is None:
-            return {}
-        days = _days_of(data)
-        rows = _rows_by_day(from_parquet(data, schema=schema), days)
-        return {
-            partition: (days[partition.day].identity, rows[partition.day])
-            for partition in partitions
-            if partition.day in days
-        }
 
     def _daily_rows(
         self, asset: str, instance_id: str | None, days: Iterable[date]
@@ -358,13 +345,6 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     except (PartitionDamaged, TypeError, KeyError):
         return None
     return days if is_whole else None
-
-
-def _by_month(partitions: Iterable[Partition]) -> dict[tuple[date, str | None], list[Partition]]:
-    found: dict[tuple[date, str | None], list[Partition]] = {}
-    for partition in partitions:
-        found.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
-    return found
 
 
 def _end_of(month: date) -> date:

@@ -16,7 +16,7 @@ from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMon
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
     StoredFacts,
-    content_hashes_of,
+    content_hash_of,
     damaged,
     facts_of,
     from_parquet,
@@ -418,7 +418,7 @@ class Lake:
         review: Callable[[str, pa.Table, pa.Table], None] | None,
     ) -> dict[str, Written | LakeUnavailable | NotReplaced]:
         """As `write_all`, by path."""
-        content_hashes = dict(zip(tables, content_hashes_of(list(tables.values())), strict=True))
+        content_hashes = dict(zip(tables, map(content_hash_of, tables.values()), strict=True))
         outcomes: dict[str, Written | LakeUnavailable | NotReplaced] = {}
         files: dict[str, bytes] = {}
 
