@@ -37,8 +37,6 @@ MAXIMUM_INSTANCE_CHARACTERS = 6_000
 # seldom full, and so a tenth at most. More would be too much to hold at once, each by one of those who walk.
 FEWEST_PAGES_OF_A_SHARE = 10
 MOST_PAGES_OF_A_SHARE = 50
-# Boxes that are looked at together: what lies farther apart than that is never worth one query.
-MERGED_AT_MOST = 60
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -197,30 +195,22 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
 
 
 def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
-    """Neighbouring boxes made one wherever that costs fewer requests, found by the cheapest way to cut their row.
+    """Neighbouring boxes made one, from the first on, wherever one query costs fewer requests than two.
 
-    A merged box has all days from the first to the last × all instances of any. Its cost is the pages of its rows.
+    A merged box has all days from the first to the last × all instances of both. Its cost is the pages of its rows.
     """
-    # Cheapest cost of the first n boxes, and the box that ends the row there.
-    cheapest: list[int] = [0]
-    last: list[tuple[int, _Box]] = []
-    for n, box in enumerate(boxes, start=1):
-        best = (cheapest[n - 1] + (_pages(box, known_rows) or 1), n - 1, box)
-        wide = box
-        for first in range(n - 2, max(n - 1 - MERGED_AT_MOST, 0) - 1, -1):
-            wide = _Box(boxes[first].start, box.end, wide.instances | boxes[first].instances)
-            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
-            if pages is None:
-                break
-            best = min(best, (cheapest[first] + pages, first, wide), key=lambda found: found[0])
-        cheapest.append(best[0])
-        last.append(best[1:])
     merged: list[_Box] = []
-    n = len(boxes)
-    while n:
-        n, box = last[n - 1]
+    for box in boxes:
+        while merged:
+            last = merged[-1]
+            wide = _Box(last.start, box.end, last.instances | box.instances)
+            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
+            if pages is None or pages >= (_pages(last, known_rows) or 1) + (_pages(box, known_rows) or 1):
+                break
+            merged.pop()
+            box = wide
         merged.append(box)
-    return merged[::-1]
+    return merged
 
 
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
