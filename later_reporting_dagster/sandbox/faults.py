@@ -33,7 +33,6 @@ class FaultSettings:
         huge_bytes: Size of a huge body.
         redirect_to: Where a redirect leads.
         changes: How many posts at most arrive, and how many vanish, while the sandbox runs.
-        switches: How often at most the service begins to speak the other revision.
     """
 
     retry_after_seconds: int = 1
@@ -41,7 +40,6 @@ class FaultSettings:
     huge_bytes: int = 200 * 2**20
     redirect_to: str = "http://127.0.0.1:9/"
     changes: int = 20
-    switches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ class PageFault:
 
 @dataclass(frozen=True, slots=True)
 class RevisionFault:
-    """From the request that draws it on, the service speaks the other revision."""
+    """From the first request that draws it on, the service speaks the other revision."""
 
     name: str
     description: str
