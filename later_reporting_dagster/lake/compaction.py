@@ -59,16 +59,16 @@ TOO_FEW_DAYS = "too few days for a file of a month"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactedMonth:
-    """What compacting one month of one instance came to.
+    """The result of compacting one month of one instance.
 
     Attributes:
         month: its first day.
-        instance_id: the instance; None for a table whose days hold all instances.
+        instance_id: None for a table whose days hold all instances.
         url: where the month's file lies, or would.
-        days: how many days the file now holds; 0 when there is no file.
+        days: how many days the file holds; 0 when there is no file.
         rows: how many rows it holds.
         bytes: its size.
-        daily_bytes: the size of the daily files that it is a copy of.
+        daily_bytes: the size of the daily files that it copies.
         changed: whether the file was written or removed.
         left_out: days that stay with their daily file alone, each with why.
     """
@@ -102,15 +102,15 @@ class _Copy(NamedTuple):
 
 
 class CompactedMonths:
-    """The compacted months of a lake: rows from them for its readers, and the making of them."""
+    """Reads and writes the compacted months of a lake."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def rows(self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """The rows of those of `partitions` that a compacted month holds as their daily files have them right now.
+        """Read those of `partitions` that a compacted month holds as their daily files have them right now.
 
-        The others are to be read from their daily files: nothing that is wrong with a month is a reader's trouble.
+        A month that cannot be read is left out: its days are read from their daily files.
         """
 
         def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
@@ -124,9 +124,9 @@ class CompactedMonths:
         return {partition: rows for found in side_by_side(rows_of, copies) for partition, rows in found.items()}
 
     def whole(self, asset: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """The months' files that hold nothing but days of `partitions` as their daily files have them right now.
+        """Return the partitions of each month's file, by path, that holds nothing but current days of `partitions`.
 
-        By path, the partitions that a file stands for. Nothing that is wrong with a month is a reader's trouble.
+        A month that cannot be read is left out.
         """
         copies = self._copies(asset, partitions)
         return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
@@ -168,9 +168,7 @@ class CompactedMonths:
     def compact(
         self, asset: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
     ) -> Iterator[CompactedMonth]:
-        """Brings the compacted months that end before `closed_before` up to date with the daily files of `partitions`.
-
-        One month after the other, in order, and in each one instance after the other; memory holds one such month.
+        """Bring the copies of months that end before `closed_before` up to date with the daily files of `partitions`.
 
         Raises:
             ValueError: the storage does not tell one version of a file from another.

@@ -45,7 +45,7 @@ _DAYS_LISTED_ONE_BY_ONE = 32
 
 
 class NotReplaced(Exception):  # noqa: N818 - named for what happened
-    """Whoever reviewed a replacement would not have it. The partition stays as it was; the message says why."""
+    """A review refused a replacement. The partition stays as it was; the message says why."""
 
 
 # Sees what lies in the lake, in those columns that it shares with what is to replace it, and what that is; refuses by
@@ -55,7 +55,7 @@ Review = Callable[[Partition, pa.Table, pa.Table], None]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write came to. `changed` is False when the lake held the same rows already and no byte was touched."""
+    """The result of a write. `changed` is False when the lake held the same rows already, and no byte was touched."""
 
     url: str
     rows: int
@@ -66,7 +66,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """What writing a whole file came to. `changed` is False when the lake held the same bytes already."""
+    """The result of writing a whole file. `changed` is False when the lake held the same bytes already."""
 
     url: str
     bytes: int
@@ -76,9 +76,9 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class DayRead:
-    """What was read of one day: the rows of each partition that exists, by instance, and what cannot be read, with why.
+    """The rows of each partition of a day, and the error of each that cannot be read.
 
-    A day whose partitions cannot even be listed is itself, without instance, what cannot be read.
+    When the partitions of the day cannot be listed, `unread` has the day itself, without an instance.
     """
 
     day: date
@@ -89,9 +89,8 @@ class DayRead:
 class Lake:
     """Parquet partitions below one root: `{root}/{asset}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: a partition written twice at once is one of the two, whole.
-
-    Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
+    Safe to use from several threads and processes: a partition written twice at once is one of the two, whole. Every
+    method raises `LakeUnavailable` when the root cannot be reached, read or written.
 
     Args:
         root: a local path or any fsspec URL.
@@ -111,28 +110,27 @@ class Lake:
 
     @property
     def root(self) -> str:
-        """Where the lake lies, for people: without credentials."""
+        """The root, without credentials."""
         return self._shown
 
     def write(
         self, asset: str, partition: Partition, table: pa.Table, *, facts: Mapping[str, str] | None = None
     ) -> Written:
-        """Replaces a partition whole with `table`, whose order of rows is kept and is part of its content.
+        """Replace a partition whole with `table`, whose order of rows is part of its content.
 
-        When the partition holds the same content already nothing is written, and its old facts stand. A stored file
-        that cannot be read is replaced.
+        Nothing is written when the partition holds the same content already; its old facts stand. A stored file that
+        cannot be read is replaced.
 
         Args:
-            asset: the name of the table.
-            partition: which part of it; `table` is all that this partition is to hold, perhaps no rows.
-            table: int64, float64, instant and string columns.
+            asset: the table's name.
+            partition: which part of it.
+            table: all rows of the partition.
             facts: stored in the file's key-value metadata beside the content hash, as `later_reporting.{name}`.
 
         Raises:
             ValueError: the instance id cannot be a partition.
-            TypeError: a column is of another type.
-            LakeUnavailable: also when what was staged does not read back as it was written; the partition is then
-                what it was.
+            TypeError: a column is of a type that the lake does not store.
+            LakeUnavailable: also when the staged file does not read back as it was written; the partition is unchanged.
         """
         return _written(self.write_all(asset, {partition: table}, facts=facts)[partition])
 
@@ -144,17 +142,18 @@ class Lake:
         facts: Mapping[str, str] | None = None,
         review: Review | None = None,
     ) -> dict[Partition, Written | LakeUnavailable | NotReplaced]:
-        """As `write` of each partition, with the same facts, at less cost for some dozens together.
+        """Write several partitions as `write` does, at less cost for some dozens together.
 
         Args:
-            asset: the name of the table.
-            tables: by partition all that it is to hold, of one schema.
-            facts: as for `write`.
-            review: asked of each partition that is to be replaced by other content, before anything is staged. Where
-                what lies there cannot be read as the new one's schema there is nothing to compare, and it is replaced.
+            asset: the table's name.
+            tables: by partition all of its rows.
+            facts: as for `write`, for all of them.
+            review: called for each partition whose content would change, before anything is staged. A stored file that
+                cannot be read by the new schema is replaced without a review.
 
         Returns:
-            What came of each: one that cannot be written, or that `review` refuses, leaves the others to themselves.
+            The result of each partition. One that cannot be written, or that `review` refuses, does not affect the
+            others.
 
         Raises:
             ValueError: as `write`; nothing was written.
@@ -172,19 +171,12 @@ class Lake:
         return {paths[path]: outcome for path, outcome in outcomes.items()}
 
     def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
-        """As `write`, of a table without partitions: one file, replaced whole.
-
-        It is what can be made anew from partitions at any time.
-
-        Raises:
-            TypeError: a column is of a type that the lake does not store.
-            LakeUnavailable: as `write`.
-        """
+        """Write a table without partitions, one file, as `write` does."""
         path = table_path(asset)
         return _written(self._replace({path: table}, facts=facts or {}, review=None)[path])
 
     def read_table(self, asset: str, *, schema: pa.Schema) -> pa.Table | None:
-        """The rows of a table without partitions, as exactly `schema`; None when there is no such file.
+        """Read a table without partitions as exactly `schema`; None when there is no such file.
 
         Raises:
             PartitionDamaged: as `read`.
@@ -192,12 +184,7 @@ class Lake:
         return self._read_file(table_path(asset), schema=schema)
 
     def write_file(self, asset: str, name: str, data: bytes) -> WrittenFile:
-        """Replaces a file of an asset that is no table, such as a page, whole; the same bytes are not written again.
-
-        Raises:
-            LakeUnavailable: also when what was staged does not read back as it was written; the file is then what it
-                was.
-        """
+        """Replace a file of an asset that is no table, such as a page, whole; the same bytes are not written again."""
         path = f"{asset}/{name}"
         changed = self._storage.read(path) != data
         if changed:
@@ -207,11 +194,15 @@ class Lake:
     def read(
         self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
     ) -> pa.Table:
-        """The rows of those of `partitions` that exist, in the order given, as exactly `schema`.
+        """Read the rows of those of `partitions` that exist, in the order given, as exactly `schema`.
 
-        `schema` may name fewer columns than the files have. A nullable column that a file does not have is null.
-        Days whose compacted month is up to date are taken from there: the rows are the same. With `with_date` the day
-        of each row's partition stands before them, in a column `date`.
+        Days whose compacted month is up to date are read from there: the rows are the same.
+
+        Args:
+            asset: the table's name.
+            partitions: which to read.
+            schema: may have fewer columns than the files. A nullable column that a file does not have is null.
+            with_date: whether to put the day of each row's partition before the other columns, as `date`.
 
         Raises:
             PartitionDamaged: a file is no Parquet, or a column is missing or of another type.
@@ -232,13 +223,13 @@ class Lake:
         return together.add_column(0, DATE, days)
 
     def read_days(self, asset: str, days: Iterable[date] | None = None, *, schema: pa.Schema) -> Iterator[DayRead]:
-        """Reads one day after the other, as `read` does, in the order given; all days that exist, when none are.
+        """Read one day after the other, as `read` does, in the order given; all existing days when none are given.
 
-        Meant for many: it takes neighbouring days of a month together, and memory holds no more than one month of what
-        is compacted, and one day of what is not. What is wrong with a day is told with it, and stops no other.
+        Memory holds at most a month of what is compacted, and a day of what is not. What is wrong with a day is in its
+        `DayRead`, and stops no other.
 
         Raises:
-            LakeUnavailable: with no days given, when those that exist cannot be listed.
+            LakeUnavailable: with no days given, when the existing ones cannot be listed.
         """
         if days is None:
             days = sorted({partition.day for partition in self.partitions(asset)})
@@ -246,18 +237,18 @@ class Lake:
             yield from self._read_neighbours(asset, neighbours, schema=schema)
 
     def compact(self, asset: str, *, closed_before: date, now: datetime) -> Iterator[CompactedMonth]:
-        """Copies each month that ends before `closed_before` to one file an instance, from which it is then read.
+        """Copy each month that ends before `closed_before` to one file an instance, from which it is then read.
 
-        A month whose copy is up to date is left alone, to the byte. The partitions stay as they are, and stay what is
-        true: one that is replaced afterwards is read from its own file until its month is compacted again.
+        A month whose copy is up to date is left alone. A partition that is replaced afterwards is read from its own
+        file until its month is compacted again.
 
         Args:
-            asset: the name of the table.
-            closed_before: what ends later is not worth copying yet, because it is still being restated.
-            now: the time, by which a file that was written moments ago is known, and left for the next time.
+            asset: the table's name.
+            closed_before: months that end on this day or later are still being restated.
+            now: the time; a file written moments ago is left for the next run.
 
         Yields:
-            What came of each month and instance, as it is done.
+            The result of each month and instance, as it is done.
 
         Raises:
             ValueError: the lake's filesystem does not tell one version of a file from another.
@@ -265,7 +256,7 @@ class Lake:
         return self._compacted.compact(asset, self.partitions(asset), closed_before=closed_before, now=now)
 
     def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
-        """The partitions that exist, sorted; of `days` only, when given. What is not a partition's file is ignored."""
+        """List the partitions that exist, sorted; only those of `days`, if given."""
         wanted = None if days is None else set(days)
         listed = wanted if wanted is not None and len(wanted) <= _DAYS_LISTED_ONE_BY_ONE else None
         found = [
@@ -276,13 +267,13 @@ class Lake:
         return sorted(found, key=by_day)
 
     def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
-        """Those of `partitions` that exist, sorted."""
+        """Return those of `partitions` that exist, sorted."""
         wanted = set(partitions)
         found = self.partitions(asset, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
     def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
-        """What a partition's file says about itself; None when there is no such file.
+        """Read what a partition's file says about itself; None when there is no such file.
 
         Raises:
             PartitionDamaged: the file is no Parquet.
@@ -295,10 +286,7 @@ class Lake:
             raise damaged(self._storage.shown(path), error) from error
 
     def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
-        """Return what the files of those of `partitions` that exist say about themselves; a damaged one says nothing.
-
-        Reads the files side by side.
-        """
+        """Read the facts of those of `partitions` that exist, concurrently; those of a damaged file are empty."""
 
         def facts(partition: Partition) -> StoredFacts | None:
             try:
@@ -311,21 +299,21 @@ class Lake:
         return {partition: each for partition, each in found if each is not None}
 
     def day_url(self, asset: str, day: date) -> str:
-        """Return where all files of a day lie, for people: a path on a local disk, else a URL, without credentials."""
+        """Return where all files of a day lie: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(day_directory(asset, day))
 
     def url(self, asset: str, partition: Partition) -> str:
-        """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""
+        """Return where a partition lies: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(partition_path(asset, partition))
 
     def dataset(
         self, asset: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
     ) -> "pyarrow.dataset.Dataset":
-        """Those of `partitions` that exist now, or all that do, as one lazy dataset: `date`, and `schema`'s columns.
+        """Return those of `partitions` that exist now, or all, as one lazy dataset: `date`, and `schema`'s columns.
 
-        Nothing is read but the columns that are asked for, of the partitions that a filter on `date` or `instance_id`
-        leaves. Months whose compacted file holds nothing else are read from there. For exploring and filtering: a
-        partition that is replaced during a scan may fail it, where `read` may not.
+        A scan reads only the columns and the partitions that its filter on `date` or `instance_id` leaves, from
+        compacted months where these hold nothing else. A partition that is replaced during a scan may fail it; not so
+        with `read`.
         """
         from later_reporting_dagster.lake.dataset import dataset_of  # brings pandas along, which nothing else needs
 
@@ -333,20 +321,20 @@ class Lake:
         return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """A table without partitions as a lazy dataset of `schema`'s columns; of no file when there is none."""
+        """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""
         from later_reporting_dagster.lake.dataset import dataset_of_file
 
         path = table_path(asset)
         return dataset_of_file(self._storage, path if path in self._storage.files(asset) else None, schema=schema)
 
     def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Sets a partition's bad rows aside, in place of those set aside before; none at all clears the place.
+        """Replace the bad rows that are set aside for a partition; without any, remove their file.
 
         Args:
             asset: the name of the table that the rows were meant for.
-            partition: the one that they belong to.
-            bad_rows: all of it.
-            query: the query that they came from, without secrets.
+            partition: the partition that they belong to.
+            bad_rows: all of them.
+            query: the query that returned them, without secrets.
 
         Returns:
             Where they lie; None when there are none.
@@ -358,16 +346,13 @@ class Lake:
         return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
 
     def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Set aside the bad rows of a query that name no partition, in place of those that the same query had before.
+        """Replace the bad rows of a query that name no partition; return where they lie.
 
         Args:
             asset: the name of the table that the rows were meant for.
             bad_rows: all of them, one or more.
-            query: the query that they came from, without secrets.
+            query: the query that returned them, without secrets.
             days: the first and the last day of the query.
-
-        Returns:
-            Where they lie.
         """
         path = quarantine.path_of_query(asset, query, days)
         return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
@@ -397,7 +382,7 @@ class Lake:
         self._storage.remove(file.path)
 
     def check_writable(self) -> None:
-        """Writes a file below the root, reads it back and removes it.
+        """Write a file below the root, read it back and remove it.
 
         Raises:
             LakeUnavailable: one of these failed; the message says why and what to do.
@@ -417,7 +402,6 @@ class Lake:
         facts: Mapping[str, str],
         review: Callable[[str, pa.Table, pa.Table], None] | None,
     ) -> dict[str, Written | LakeUnavailable | NotReplaced]:
-        """As `write_all`, by path."""
         content_hashes = dict(zip(tables, map(content_hash_of, tables.values()), strict=True))
         outcomes: dict[str, Written | LakeUnavailable | NotReplaced] = {}
         files: dict[str, bytes] = {}

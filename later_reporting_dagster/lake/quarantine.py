@@ -27,7 +27,7 @@ _OF_QUERY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
 class QuarantineFile:
     """A file of bad rows: of a partition, or of a query for the days from `days[0]` to `days[1]`.
 
-    Both are None when the name of the file's directory says neither.
+    Both are None when the name of its directory says neither.
     """
 
     path: str

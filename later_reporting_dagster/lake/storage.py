@@ -45,12 +45,12 @@ class LakeUnavailable(OSError):  # noqa: N818 - named for what it is
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a listing says of a file, from which one version of it can be told from another.
+    """What a listing says of a file, to tell its versions apart.
 
     Attributes:
         bytes: its size.
-        identity: not the same for two versions, but for two of one size and one `modified`; None where the filesystem
-            tells nothing that could be trusted so far.
+        identity: differs between versions, except two of one size and one `modified`; None where the filesystem tells
+            nothing that can be trusted.
         modified: when it was last changed, in seconds since the epoch, if `identity` rests on that; else None.
     """
 
@@ -111,9 +111,9 @@ class Storage(ABC):
 
     @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
-        """Which version each of these files is right now; those that do not exist are left out.
+        """Return the current version of each of these files that exists.
 
-        Where a listing can be narrowed to a prefix it is one request, of all that begins as all of `paths` do.
+        Where a listing can be narrowed to a prefix it is one request, for the common prefix of `paths`.
         """
 
     def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: Check | None) -> None:
@@ -257,7 +257,7 @@ class _LocalStorage(Storage):
         return found
 
     def _make_directory(self, directory: Path) -> None:
-        """Makes a directory below the root, or sweeps one that was there.
+        """Make a directory below the root, or remove abandoned stages from one that was there.
 
         A root that was there and is gone is not made anew: it may be a disk that is no longer mounted.
         """
@@ -301,9 +301,9 @@ class _LocalStorage(Storage):
 class _FsspecStorage(Storage):
     """Any other fsspec filesystem.
 
-    Where a put is atomic, the whole object is put once, under its own name, and nothing is staged: a rename there is
-    a copy and a delete, between which readers would see neither or both. Elsewhere the file is staged beside the
-    target, read back, checked and moved, which is as atomic as that filesystem's own move.
+    Where a put is atomic, the object is put once, under its own name: a rename there is a copy and a delete, between
+    which readers would see neither or both. Elsewhere the file is staged beside the target, read back, checked and
+    moved, which is as atomic as that filesystem's own move.
     """
 
     waits = True
