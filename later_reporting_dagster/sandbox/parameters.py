@@ -3,6 +3,8 @@
 It shares the contract's constants but none of its parsers: a misreading shared by both sides would pass every test.
 """
 
+import base64
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable
@@ -29,13 +31,14 @@ from later_reporting_dagster.contract.limits import (
 )
 from later_reporting_dagster.contract.metrics import METRICS
 from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, Revision
-from later_reporting_dagster.sandbox import cursors
 from later_reporting_dagster.sandbox.availability import not_supported
 from later_reporting_dagster.sandbox.problems import Refusal, invalid
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]+")
+
+_PLACE_BYTES, _MARK_BYTES = 6, 12
 
 _Value = TypeVar("_Value")
 
@@ -67,8 +70,9 @@ class PageRequest:
         return slice(self.start, self.start + self.size)
 
     def cursor_to(self, start: int) -> str:
-        """A cursor to the page of the same query that begins there."""
-        return cursors.issue(start, belongs_to=self.belongs_to)
+        """An opaque cursor to the page of the same query that begins there; with any other query it is refused."""
+        place = start.to_bytes(_PLACE_BYTES, "big")
+        return base64.urlsafe_b64encode(place + _mark(place, self.belongs_to)).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +212,26 @@ def _page(given: _Given, revision: Revision, question: object) -> PageRequest:
     if revision is CURSOR:
         belongs_to = f"{question} by {size}"
         cursor = given.one(revision.place_parameter, str)
-        start = 0 if cursor is None else cursors.read(cursor, belongs_to=belongs_to)
+        start = 0 if cursor is None else _start_of(cursor, belongs_to)
         return PageRequest(start, size, revision, belongs_to)
     number = given.one(revision.place_parameter, _up_to(MAXIMUM_PAGE_NUMBER)) or 1
     return PageRequest((number - 1) * size, size, revision)
+
+
+def _start_of(cursor: str, belongs_to: str) -> int:
+    """Return how many rows stand before the page that a cursor of this query leads to."""
+    try:
+        data = base64.urlsafe_b64decode(cursor.encode("ascii"))
+    except ValueError:
+        data = b""
+    place, mark = data[:_PLACE_BYTES], data[_PLACE_BYTES:]
+    if mark != _mark(place, belongs_to):
+        raise invalid("nextCursor is invalid, has expired, or belongs to a query with other parameters")
+    return int.from_bytes(place, "big")
+
+
+def _mark(place: bytes, belongs_to: str) -> bytes:
+    return hashlib.blake2b(place + belongs_to.encode("utf-8", "surrogatepass"), digest_size=_MARK_BYTES).digest()
 
 
 def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:

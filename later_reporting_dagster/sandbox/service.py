@@ -1,6 +1,9 @@
 """The documented endpoint itself, with the token and instances routes around it, over a synthetic world."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -25,7 +28,6 @@ from later_reporting_dagster.sandbox.answers import envelope
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question, read_page_query, read_posts_query
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
 from later_reporting_dagster.sandbox.served import ServedPosts
-from later_reporting_dagster.sandbox.tokens import TokenIssuer
 from later_reporting_dagster.sandbox.world import World
 
 
@@ -90,7 +92,6 @@ def create_app(
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     if strangers := set(scope) - set(world.instance_ids):
         raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
-    issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
     answer_page = answer or ServedPosts(world).page
     revision_now = revision or (lambda: options.revision)
 
@@ -102,7 +103,7 @@ def create_app(
         if (given.client_id, given.client_secret) != (options.client_id, options.client_secret):
             detail = "clientId or clientSecret is wrong"
             raise Refusal(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
-        return _json({"jwt": issuer.issue(clock())})
+        return _json({"jwt": _issued_token(options, clock())})
 
     async def instances(request: Request) -> Response:
         authorize(request)
@@ -123,7 +124,7 @@ def create_app(
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             raise unauthorized("a bearer token is required")
-        if not issuer.accepts(given.strip(), clock()):
+        if not _is_valid(given.strip(), options, clock()):
             raise unauthorized("the bearer token is invalid or has expired")
 
     app = Starlette(
@@ -184,6 +185,38 @@ class _Latency:
         if self._seconds:
             await self._sleep(self._seconds)
         await self._app(scope, receive, send)
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    sub: str
+    iat: int
+    exp: int
+
+
+def _issued_token(options: SandboxOptions, now: float) -> str:
+    """Return an HS256 JWT that is valid from `now`, in seconds since the epoch. Nothing is stored."""
+    issued_at = int(now)
+    claims = _Claims(sub=options.client_id, iat=issued_at, exp=issued_at + options.token_lifetime_seconds)
+    header = _base64(msgspec.json.encode({"alg": "HS256", "typ": "JWT"}))
+    signed = header + b"." + _base64(msgspec.json.encode(claims))
+    return (signed + b"." + _signature(signed, options)).decode()
+
+
+def _is_valid(token: str, options: SandboxOptions, now: float) -> bool:
+    signed, _, signature = token.encode("utf-8", "replace").rpartition(b".")
+    if not hmac.compare_digest(signature, _signature(signed, options)):
+        return False
+    payload = signed.partition(b".")[2]
+    return now < msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=="), type=_Claims).exp
+
+
+def _signature(signed: bytes, options: SandboxOptions) -> bytes:
+    key = hashlib.sha256(f"{options.client_id}\n{options.client_secret}".encode()).digest()
+    return _base64(hmac.digest(key, signed, "sha256"))
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
