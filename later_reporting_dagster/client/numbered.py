@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from later_reporting_dagster.client.answers import Question, describe, question_of
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
@@ -37,17 +37,8 @@ from later_reporting_dagster.contract import (
     page_from_body,
 )
 
-
-class _Paged(Protocol):
-    @property
-    def pagination(self) -> Pagination: ...
-
-    @property
-    def rows(self) -> int: ...
-
-
 _Result = TypeVar("_Result")
-_PageType = TypeVar("_PageType", bound=_Paged)
+_PageType = TypeVar("_PageType", bound=Page | InstancesPage)
 
 
 class NumberedPages:

@@ -29,6 +29,7 @@ from later_reporting_dagster.contract import (
     platform_of,
     post_type,
 )
+from later_reporting_dagster.ingest.plan import by_content
 
 # The platforms and the content types that a query is filtered by.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
@@ -110,7 +111,7 @@ class AllowedMetrics:
             if names:
                 yield _asking_for(query, group.names if len(names) == len(group.names) else names)
         if refused := [name for name in wanted if name in known.refused]:
-            for part in _parts(query):
+            for part in by_content(query, parts=_ONE_EACH):
                 yield from self._missing(part, refused, done, told=known.told.issuperset(refused))
 
     def has_accepted(self, query: PostPerformanceQuery) -> bool:
@@ -266,16 +267,6 @@ def _filters(query: PostPerformanceQuery) -> Filters:
     return query.platforms, query.content_types
 
 
-def _parts(query: PostPerformanceQuery) -> list[PostPerformanceQuery]:
-    """The queries for each platform of a query, or for each content type of a platform; none where it is but one."""
-    if not query.content_types and len(query.platforms) != 1:
-        return [replace(query, platforms=(platform,)) for platform in query.platforms or tuple(Platform)]
-    content_types = query.content_types or tuple(name for name in ContentType if platform_of(name) in query.platforms)
-    if len(content_types) < 2:
-        return []
-    return [replace(query, platforms=(), content_types=(name,)) for name in content_types]
-
-
 def _names(query: PostPerformanceQuery) -> tuple[str, ...]:
     return tuple(metric.api_name for metric in metrics_asked_for(query.metrics))
 
@@ -295,3 +286,5 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 _CONTENT_TYPES = frozenset(ContentType)
 _METRIC_COLUMNS = frozenset(metric.column for metric in METRICS)
+# More than there are platforms, or content types: each is a part.
+_ONE_EACH = len(Platform) + len(ContentType)

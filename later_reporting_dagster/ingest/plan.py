@@ -24,6 +24,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     platform_of,
 )
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
 
 # A walk reaches as many pages from the end of an answer as from its beginning.
@@ -36,8 +37,6 @@ MAXIMUM_INSTANCE_CHARACTERS = 6_000
 # seldom full, and so a tenth at most. More would be too much to hold at once, each by one of those who walk.
 FEWEST_PAGES_OF_A_SHARE = 10
 MOST_PAGES_OF_A_SHARE = 50
-# Boxes that are looked at together: what lies farther apart than that is never worth one query.
-MERGED_AT_MOST = 60
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -104,7 +103,7 @@ def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
 def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
     """Return the partitions of the days from `start` to `end`, both inclusive, × instances, in order of day."""
     instance_ids = list(instance_ids)
-    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
+    return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
 
 
 def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
@@ -117,7 +116,7 @@ def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerform
 
 def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """As `narrower`, but by dates alone: none for a single day."""
-    days = _days(query.start_date, query.end_date)
+    days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
@@ -142,7 +141,7 @@ def shares(
         latest: the newest one's instant, in UTC.
         idle: how many others could walk.
     """
-    days = _days(latest.date() + _DAY, query.end_date)
+    days = days_between(latest.date() + _DAY, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or not days:
         return query, []
     walked = latest - datetime.combine(query.start_date, time.min, UTC)
@@ -184,7 +183,8 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
     box: _Box | None = None
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
-        if box is not None and _continues(box, day, instances) and (day - box.start).days < longest:
+        continues = box is not None and day == box.end + _DAY and instances == box.instances
+        if box is not None and continues and (day - box.start).days < longest:
             box = replace(box, end=day)
             continue
         if box is not None:
@@ -194,35 +194,23 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
         yield box
 
 
-def _continues(box: _Box, day: date, instances: frozenset[str]) -> bool:
-    return day == box.end + _DAY and instances == box.instances
-
-
 def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
-    """Neighbouring boxes made one wherever that costs fewer requests, found by the cheapest way to cut their row.
+    """Neighbouring boxes made one, from the first on, wherever one query costs fewer requests than two.
 
-    A merged box has all days from the first to the last × all instances of any. Its cost is the pages of its rows.
+    A merged box has all days from the first to the last × all instances of both. Its cost is the pages of its rows.
     """
-    # Cheapest cost of the first n boxes, and the box that ends the row there.
-    cheapest: list[int] = [0]
-    last: list[tuple[int, _Box]] = []
-    for n, box in enumerate(boxes, start=1):
-        best = (cheapest[n - 1] + (_pages(box, known_rows) or 1), n - 1, box)
-        wide = box
-        for first in range(n - 2, max(n - 1 - MERGED_AT_MOST, 0) - 1, -1):
-            wide = _Box(boxes[first].start, box.end, wide.instances | boxes[first].instances)
-            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
-            if pages is None:
-                break
-            best = min(best, (cheapest[first] + pages, first, wide), key=lambda found: found[0])
-        cheapest.append(best[0])
-        last.append(best[1:])
     merged: list[_Box] = []
-    n = len(boxes)
-    while n:
-        n, box = last[n - 1]
+    for box in boxes:
+        while merged:
+            last = merged[-1]
+            wide = _Box(last.start, box.end, last.instances | box.instances)
+            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
+            if pages is None or pages >= (_pages(last, known_rows) or 1) + (_pages(box, known_rows) or 1):
+                break
+            merged.pop()
+            box = wide
         merged.append(box)
-    return merged[::-1]
+    return merged
 
 
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
@@ -249,10 +237,6 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         characters += cost
     if group:
         yield tuple(group)
-
-
-def _days(start: date, end: date) -> list[date]:
-    return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:

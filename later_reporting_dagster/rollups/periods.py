@@ -146,9 +146,7 @@ class _Posts:
     def sums(self, start: int, end: int) -> Columns:
         """What is measured of each post in the rows from `start` up to `end`, by the post's number."""
         length = max(end - start, 0)
-        # A column that stands for two is sliced once, and summed once.
-        sliced = {id(column): column.slice(start, length) for column in self._values.values()}
-        values = {name: sliced[id(column)] for name, column in self._values.items()}
+        values = {name: column.slice(start, length) for name, column in self._values.items()}
         found = grouped(values, by={_POST: self._number.slice(start, length)})
         return {name: found[name] for name in (_POST, *values)}
 

@@ -1,7 +1,7 @@
 """From a question to the rows of one page: filtering and sorting are done on columns, and only the page is rendered."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -110,18 +110,6 @@ def envelope(data: object, *, page: PageRequest, total: int, next_start: int | N
             "totalPages": -(-total // page.size),
         },
     }
-
-
-def answerer(world: World) -> Callable[[Question, PageRequest], dict[str, Any]]:
-    """Answers pages; the order of rows of the latest questions is kept, so that a walk sorts once and not per page."""
-    recent = lru_cache(maxsize=256)(lambda question: matching_rows(world, question))
-
-    def answer(question: Question, page: PageRequest) -> dict[str, Any]:
-        rows = recent(question)
-        shown = [nested(row, question) for row in rendered(world, question, rows[page.rows])]
-        return envelope(shown, page=page, total=len(rows))
-
-    return answer
 
 
 def _matches(world: World, question: Question) -> NDArray[np.bool_]:

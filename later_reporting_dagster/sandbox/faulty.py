@@ -82,7 +82,6 @@ class FaultySandbox:
         self._settings = settings or FaultSettings()
         self._options = options or SandboxOptions()
         self._revision = self._options.revision
-        self._switches = 0
         self._clock = clock
         self._sleep = sleep
         self._hostile = HostileRows(hostile or {}, seed=seed)
@@ -140,9 +139,8 @@ class FaultySandbox:
         return FAULTS[name] if name else None, random
 
     def _switch(self, fault: RevisionFault) -> None:
-        if self._switches < self._settings.switches:
+        if self._revision is self._options.revision:
             self._revision = next(each for each in REVISIONS.values() if each is not self._revision)
-            self._switches += 1
             self.injected[fault.name] += 1
 
     def _answer_page(self, question: Question, page: PageRequest) -> Document:

@@ -19,8 +19,8 @@ from later_reporting_dagster.contract import Post, page_from_body
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
 from later_reporting_dagster.lake.file import from_parquet, to_parquet
 from later_reporting_dagster.sandbox import World
-from later_reporting_dagster.sandbox.answers import answerer
 from later_reporting_dagster.sandbox.parameters import read_posts_query
+from later_reporting_dagster.sandbox.served import ServedPosts
 from tests.bench.tables import Table
 
 ROWS_A_FILE = (0, 20, 100, 1_000, 10_000)
@@ -66,11 +66,11 @@ class FileFigures:
 def posts() -> list[Post]:
     """Posts of one instance of the sandbox's world, in the order of their days."""
     first_day, last_day = DAYS
-    answer = answerer(World(first_day=first_day, last_day=last_day, instances=1, posts_per_day=ROWS // 50))
+    served = ServedPosts(World(first_day=first_day, last_day=last_day, instances=1, posts_per_day=ROWS // 50))
     found: list[Post] = []
     while len(found) < ROWS:
         asked = {"startDate": first_day, "endDate": last_day, "instanceIds": "instance_000", "pageSize": 100}
-        document = answer(*read_posts_query(urlencode(asked | {"pageNumber": len(found) // 100 + 1})))
+        document = served.page(*read_posts_query(urlencode(asked | {"pageNumber": len(found) // 100 + 1})))
         found += page_from_body(msgspec.json.encode(document)).posts
     return found[:ROWS]
 
