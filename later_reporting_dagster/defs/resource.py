@@ -113,7 +113,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: (
                 field.annotation,
                 Field(
-                    default=values[name] if field.annotation is bool else {"env": f"LATER_{name.upper()}"},
+                    default={"env": f"LATER_{name.upper()}"},
                     description=field.description,
                     repr=field.repr,
                     json_schema_extra=field.json_schema_extra,

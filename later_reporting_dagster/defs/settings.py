@@ -85,18 +85,12 @@ class LoadSettings:
 def from_environment(name: str, default: _Default) -> Any:
     """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`.
 
-    A yes or no is read at once, because Dagster has no `EnvVar` for it.
-
     Raises:
-        ValueError: the field is a number or a yes or no, and what is set is none, or a number out of its `BOUNDS`.
+        ValueError: the field is a number, and what is set is none, or one out of its `BOUNDS`.
     """
     text = os.environ.get(name)
     if not text:
         return default
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{name} is true or false, not {_shown(text)}")
-        return text.lower() == "true"
     if bounds := BOUNDS.get(name.removeprefix("LATER_").lower()):
         least, most = bounds
         _whole(name, text, least=least, most=most)
