@@ -201,7 +201,7 @@ def crashes(**settings):
     os.environ.update(settings)
     try:
         later = LaterReportingResource.from_environment().process_config_and_initialize()
-        asyncio.run(later.wanted_instances())
+        asyncio.run(later.listed_instances())
     except Exception:
         traceback.print_exc()
         faulthandler.dump_traceback(all_threads=True)
@@ -209,7 +209,7 @@ def crashes(**settings):
 
 days = ("--start", "2024-03-01", "--end", "2024-03-02")
 types("doctor")
-types("instances", "--sync")
+types("instances")
 types("backfill", "--verbose", "--asset", "later/posts_published", *days)
 types("backfill", "--verbose", "--asset", "later/organic_paid_by_publish_day", *days)
 types("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_LAKE_ROOT=os.environ["NO_LAKE"])
@@ -489,7 +489,15 @@ def test_nothing_shows_the_secrets_that_it_keeps() -> None:
     lake = resource.lake()
     client = resource.client()
     written = lake.url("posts", Partition(date(2024, 3, 1), "a"))
-    kept = [resource, resource.credentials(), lake, lake.root, written, client]
+    kept = [
+        resource,
+        resource.process_config_and_initialize(),
+        resource.credentials(),
+        lake,
+        lake.root,
+        written,
+        client,
+    ]
     ready = LaterReportingResource(access_token=READY_TOKEN)
     kept += [ready, ready.credentials(), ready.client()]
     for exchange in (vars(each.client())["_exchange"] for each in (resource, ready)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.defs.metadata import dictionary
+from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
 from later_reporting_dagster.rollups import BY_CAMPAIGN, BY_CREATOR, BY_DAY, BY_PLATFORM, TABLES, WEEKLY
 
@@ -22,6 +23,7 @@ def beyond(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]:
 DAILY, BY_PUBLISH_DAY = BY_DAY
 DICTIONARIES: dict[str, Sequence[Column]] = {
     "columns of posts": POST_COLUMNS,
+    "columns of instances": INSTANCE_COLUMNS,
     "columns of further metrics": beyond(post_columns(METRICS), POST_COLUMNS),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of spend": beyond(BY_PUBLISH_DAY.columns, DAILY.columns),
@@ -49,7 +51,7 @@ def test_the_dictionaries_are_those_of_the_code() -> None:
 
 def test_every_table_has_its_heading() -> None:
     headings = set(re.findall(r"^##+ `(\w+)`$", DOCUMENT.read_text(), re.MULTILINE))
-    assert headings == {"post_metrics_daily", "posts_published", *(table.name for table in TABLES)}
+    assert headings == {"post_metrics_daily", "posts_published", "instances", *(table.name for table in TABLES)}
 
 
 def test_the_readme_names_every_table_and_leads_here() -> None:

@@ -5,8 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
-from importlib import import_module
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,22 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from later_reporting_dagster.defs.runs.verdicts import due_day
 from starlette.requests import Request
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
 from later_reporting_dagster.client import RateLimiter
 from later_reporting_dagster.client.answers import retry_after, server_time_in
+from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
-from later_reporting_dagster.defs.partitions import daily_instance_partitions, daily_partitions, newest_day
-from later_reporting_dagster.defs.schedules import restated_days
+from later_reporting_dagster.defs.partitions import partitions_of, range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.rollups import Span
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Row, Service, Truth, files, stored_rows
+from tests.defs.conftest import stop_clock
 
 # As POSIX writes them, so that no time zone database is needed: how far west of Greenwich, and when the clock changes.
 ZONES = {
@@ -66,21 +66,8 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-class Stopped(datetime):
-    """A clock on the wall that stands still, at an instant that a test may move."""
-
-    instant = NOW
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-        # Without a zone the local time, as ever: who asks for that has a bug, which is to be seen.
-        return cls.instant.astimezone(tz) if tz else cls.instant.astimezone().replace(tzinfo=None)
-
-
 def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
-    monkeypatch.setattr(Stopped, "instant", instant)
-    for module in ("cli.main", "ingest.ingest", "defs.partitions"):
-        monkeypatch.setattr(import_module(f"later_reporting_dagster.{module}"), "datetime", Stopped)
+    stop_clock(monkeypatch, instant, "cli.main", "ingest.ingest", "defs.partitions")
 
 
 def test_the_zones_are_those_that_they_are_meant_to_be() -> None:
@@ -110,11 +97,9 @@ def test_yesterday_changes_at_midnight_utc(day: date, zone: str, monkeypatch: py
         stop_clocks(monkeypatch, instant)
         local = instant.astimezone()
         assert _yesterday() == newest_day(local) == yesterday
-        assert restated_days(local, start_date=date(2024, 1, 1), restate_days=28) == (
-            yesterday - timedelta(days=27),
-            yesterday,
-        )
-        assert daily_partitions(date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(yesterday)
+        restated = restated_days(newest_day(local), start_date=date(2024, 1, 1), restate_days=28)
+        assert restated == days_between(yesterday - timedelta(days=27), yesterday)
+        assert partitions_of(Span.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(yesterday)
 
 
 @pytest.mark.parametrize("due_hour_utc", [0, 12, 23])
@@ -127,7 +112,7 @@ def test_a_day_is_due_at_its_hour_of_utc(due_hour_utc: int, zone: str) -> None:
 
 
 def test_partitions_are_each_day_once_of_24_hours(zone: str) -> None:
-    days = daily_partitions(date(2026, 1, 1))
+    days = partitions_of(Span.DAY, date(2026, 1, 1))
     keys = days.get_partition_keys(current_time=NOW.astimezone())
     assert keys == [
         str(date(2026, 1, 1) + timedelta(days=number)) for number in range((NOW.date() - date(2026, 1, 1)).days)
@@ -136,31 +121,20 @@ def test_partitions_are_each_day_once_of_24_hours(zone: str) -> None:
         window = days.time_window_for_partition_key(key)
         assert window.start == datetime.fromisoformat(f"{key}T00:00:00+00:00")
         assert window.end - window.start == timedelta(days=1)
-    grid = daily_instance_partitions(date(2026, 1, 1)).get_partitions_def_for_dimension("date")
-    assert grid.get_partition_keys(current_time=NOW.astimezone()) == keys
 
 
-def test_what_runs_by_the_clock_runs_by_that_of_utc(
-    landing: "Landing", zone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_runs_by_the_clock_runs_by_that_of_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
     settings = LoadSettings.from_environment()
     assert settings.start_date == date(2026, 3, 8)
     defs = definitions(settings)
     schedule = defs.resolve_schedule_def("later_posts_daily")
     assert schedule.execution_timezone == "UTC"
-    with dg.DagsterInstance.get() as instance:
-        # The tick as the daemon has it: 06:00 UTC of the day after the clock changed.
-        tick = datetime(2026, 3, 9, 6, tzinfo=UTC).astimezone()
-        with dg.build_schedule_context(instance, scheduled_execution_time=tick) as context:
-            request = schedule.evaluate_tick(context).run_requests[0]
-    assert (
-        request.tags.items()
-        >= {
-            "dagster/asset_partition_range_start": f"2026-03-08|{INSTANCE}",
-            "dagster/asset_partition_range_end": f"2026-03-08|{INSTANCE}",
-        }.items()
-    )
+    # The tick as the daemon has it: 06:00 UTC of the day after the clock changed.
+    tick = datetime(2026, 3, 9, 6, tzinfo=UTC).astimezone()
+    with dg.build_schedule_context(scheduled_execution_time=tick) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.tags.items() >= range_tags(date(2026, 3, 8), date(2026, 3, 8)).items()
     graph = defs.resolve_asset_graph()
     zones = {
         condition.cron_timezone
@@ -248,8 +222,6 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landing]:
         }.items():
             environment.setenv(name, value)
         environment.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
-        with dg.DagsterInstance.get() as instance:
-            instance.add_dynamic_partitions("later_instance", [INSTANCE])
         with httpx.Client(base_url=base_url) as client:
             yield Landing(directory, Truth(client))
 

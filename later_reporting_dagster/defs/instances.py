@@ -76,7 +76,7 @@ def instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
         else:
             yield CheckResult(STILL_LISTED, passed=True, description="It is not there yet")
 
-    return checks_of(INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[])
+    return checks_of(INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[STILL_LISTED])
 
 
 def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:

@@ -5,7 +5,6 @@ import gzip
 import json
 import logging
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -511,22 +510,6 @@ def test_what_takes_time_is_logged(service, new_client, july, time, caplog):
 
 
 # What does not pass
-
-
-def untrusted(request):
-    error = ssl.SSLCertVerificationError()
-    error.verify_message = "self-signed certificate"
-    raise httpx.ConnectError("no connection") from error
-
-
-def test_a_certificate_that_is_not_trusted_is_final_and_says_what_to_do(new_client, july, events):
-    with pytest.raises(ContractBroken) as raised:
-        walk(new_client(base_url="https://proxied.example.com", transport=httpx.MockTransport(untrusted)), july)
-    assert str(raised.value) == (
-        "token: https://proxied.example.com has a certificate that this machine does not trust: self-signed"
-        " certificate. Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
-    )
-    assert kinds(events, Retried) == []
 
 
 @pytest.mark.parametrize(

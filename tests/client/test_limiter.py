@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 from array import array
 from bisect import bisect_right
@@ -364,18 +363,6 @@ def test_the_shared_file_lies_where_the_system_keeps_caches(monkeypatch, platfor
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert shared_state_path("https://a").parent == place / "later-reporting"
-
-
-@pytest.mark.parametrize(("user", "place"), [(lambda: 1234, "user-1234"), (None, "user-0")])
-def test_without_a_home_the_shared_file_lies_among_temporary_files_of_the_user(monkeypatch, user, place):
-    def no_home() -> Path:
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.delattr(os, "getuid", raising=False)
-    if user is not None:
-        monkeypatch.setattr(os, "getuid", user, raising=False)
-    assert shared_state_path("https://a").parent == Path(tempfile.gettempdir()) / place / "later-reporting"
 
 
 def test_a_file_that_stays_locked_costs_a_warning_and_not_the_limit(time, tmp_path, caplog, monkeypatch):

@@ -1,10 +1,10 @@
 """Kills writers of a lake with SIGKILL at random moments, again and again, and looks at all of it after each kill.
 
-Three kinds of writer: of synthetic partitions, for the most writes in a life; the ingest library over a real service;
-and `later-reporting backfill`. What they write is restated before each, so that every partition has an old version and
-a new one. After a kill a partition must be one of the versions that there ever were, whole, by the hash it states, no
-older than it was seen before, and not absent once it was present. The next run, undisturbed, must bring all of them to
-the newest version, and the one after it must leave nothing behind of those who died.
+Two kinds of writer: the ingest library over a real service, and `later-reporting backfill`. What they write is restated
+before each, so that every partition has an old version and a new one. After a kill a partition must be one of the
+versions that there ever were, whole, by the hash it states, no older than it was seen before, and not absent once it
+was present. The next run, undisturbed, must bring all of them to the newest version, and the one after it must leave
+nothing behind of those who died.
 """
 
 import random
@@ -13,35 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import dagster as dg
-import pyarrow.parquet as pq
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of
 from tests.conftest import stored_rows
 from tests.crash import backfills, writes
 from tests.crash.landings import BOX, PUBLISHED, SOURCES, VERSIONS, RestatedService, restated_service
 from tests.crash.nursery import Child, nursery
 
 Cell = tuple[str, Partition]
-
-
-class Kind(Protocol):
-    """One kind of writer, with a lake of its own."""
-
-    name: str
-    root: Path
-    cells: list[Cell]
-
-    def start(self, version: int) -> Child:
-        """A process that brings all cells to a version, which is greater than those before."""
-
-    def version_of(self, cell: Cell, *, until: int) -> int | None:
-        """The newest version up to `until` that the cell's rows are; None when they are none of them."""
-
-    def repair(self, version: int) -> list[str]:
-        """Runs once more, undisturbed; what was wrong with that."""
 
 
 @dataclass(slots=True)
@@ -53,7 +34,7 @@ class Tally:
     damaged: list[str] = field(default_factory=list)
 
 
-def campaign(kind: Kind, *, kills: int, seed: int) -> Tally:
+def campaign(kind: "Landings", *, kills: int, seed: int) -> Tally:
     """Kills that many processes of a kind, then lets one finish."""
     tally, draws, seen = Tally(), random.Random(seed), dict[Cell, int]()
     version = 0
@@ -81,7 +62,7 @@ def campaign(kind: Kind, *, kills: int, seed: int) -> Tally:
     return tally
 
 
-def _look(kind: Kind, tally: Tally, seen: dict[Cell, int], *, until: int) -> None:
+def _look(kind: "Landings", tally: Tally, seen: dict[Cell, int], *, until: int) -> None:
     """Reads all partitions as the lake's readers do, and notes what is there."""
     lake = Lake(str(kind.root))
     present = {(asset, each) for asset in {asset for asset, _ in kind.cells} for each in lake.partitions(asset)}
@@ -97,32 +78,6 @@ def _look(kind: Kind, tally: Tally, seen: dict[Cell, int], *, until: int) -> Non
             tally.damaged.append(f"{cell} holds none of its versions, or an older one: {found}")
         else:
             seen[cell] = found
-
-
-class SyntheticWrites:
-    """`Lake.write` of synthetic partitions, as fast as they go."""
-
-    name = "writes"
-    cells: list[Cell] = [(writes.ASSET, partition) for partition in writes.PARTITIONS]
-
-    def __init__(self, root: Path, start: Callable[..., Child]) -> None:
-        self.root = root
-        self._start = start
-
-    def start(self, version: int) -> Child:
-        """Each in an order of its own."""
-        return self._start("write", root=str(self.root), version=version, seed=version)
-
-    def version_of(self, cell: Cell, *, until: int) -> int | None:
-        """Its rows tell the version, and must be just those of it; those of no rows are of all versions."""
-        table = pq.ParquetFile(self.root / partition_path(*cell)).read().cast(POSTS_SCHEMA)
-        version = table["campaign_id"][0].as_py() if len(table) else until
-        return version if version <= until and table.equals(writes.version_of(cell[1], version)) else None
-
-    def repair(self, version: int) -> list[str]:
-        """The same process, in peace."""
-        self.start(version).succeed()
-        return []
 
 
 class Landings:
@@ -178,7 +133,7 @@ class Backfills(Landings):
 
 
 @contextmanager
-def kinds(directory: Path) -> Iterator[dict[str, Kind]]:
+def kinds(directory: Path) -> Iterator[dict[str, Landings]]:
     """The kinds of writer by name, each with an empty lake in the directory."""
     with ExitStack() as open_while_used:
         service = open_while_used.enter_context(restated_service())
@@ -191,12 +146,10 @@ def kinds(directory: Path) -> Iterator[dict[str, Kind]]:
                 nursery(f"tests.crash.{module}", log=directory / f"{kind}.log", **of_children)
             ).start
 
-        write = start("writes", "writes")
         land = start("ingest", "landings")
         backfill = start("backfill", "backfills", environment=environment)
         landed = directory / "ingest"
-        found: list[Kind] = [
-            SyntheticWrites(directory / "writes", write),
+        found = [
             Landings(landed, lambda: land("land", root=str(landed), base_url=service.base_url), service),
             Backfills(
                 directory / "backfill",
@@ -209,7 +162,5 @@ def kinds(directory: Path) -> Iterator[dict[str, Kind]]:
 
 
 def shares(kills: int) -> dict[str, int]:
-    """How many kills each kind gets: the command, which lives long, one in fifteen; the others halve the rest."""
-    backfill = kills // 15
-    ingest = (kills - backfill) // 2
-    return {"writes": kills - backfill - ingest, "ingest": ingest, "backfill": backfill}
+    """How many kills each kind gets: the command, which lives long, one in ten."""
+    return {"ingest": kills - kills // 10, "backfill": kills // 10}

@@ -14,15 +14,15 @@ import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, content_hash_of
 from tests.crash import writes
-from tests.crash.campaign import Kind, campaign, kinds, shares
+from tests.crash.campaign import Landings, campaign, kinds, shares
 from tests.crash.nursery import Nursery, nursery
 
-KILLS = int(os.environ.get("KILLS", "40"))
+KILLS = int(os.environ.get("KILLS", "20"))
 PARTITION = writes.PARTITIONS[0]
 
 
 @pytest.fixture(scope="module")
-def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kind]]:
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Landings]]:
     with kinds(tmp_path_factory.mktemp("campaign")) as victims:
         yield victims
 
@@ -35,7 +35,7 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 @pytest.mark.parametrize(("name", "kills"), shares(KILLS).items())
 def test_killed_at_random_moments_nothing_is_damaged_and_the_next_run_repairs_all(
-    name: str, kills: int, victims: dict[str, Kind]
+    name: str, kills: int, victims: dict[str, Landings]
 ) -> None:
     tally = campaign(victims[name], kills=kills, seed=0)
 

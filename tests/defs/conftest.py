@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 from dagster import AssetPartitionStatus, ExecuteInProcessResult
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.definitions import definitions
-from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, box_tags
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
-from later_reporting_dagster.lake import Lake, encode_instance_id
-from tests.conftest import FIRST_DAY, INSTANCE_IDS, UNHURRIED, Service
+from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.rollups import TABLES, Span
+from tests.conftest import FIRST_DAY, UNHURRIED, Service, parameters, problem
 
 # Fewer than the service has: Dagster's events are what takes time here.
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -26,18 +30,71 @@ RAW_ASSETS = ("post_metrics_daily", "posts_published")
 ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
 SPANS = ("organic_paid_weekly", "organic_paid_monthly")
 WINDOWS = ("organic_paid_by_campaign", "organic_paid_by_creator", "organic_paid_by_platform")
+INSTANCES_PATH = "/v2/instances"
 QUIETLY = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-KEYS = [encode_instance_id(instance_id) for instance_id in INSTANCE_IDS]
-Cell = tuple[date, str]
+
+both_assets = pytest.mark.parametrize("asset", RAW_ASSETS)
+
+
+class StoppedClock(datetime):
+    """A clock on the wall that stands still, at an instant that a test may move."""
+
+    instant: datetime
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        # Without a zone the local time, as ever: who asks for that has a bug, which is to be seen.
+        return cls.instant.astimezone(tz) if tz else cls.instant.astimezone().replace(tzinfo=None)
+
+
+def stop_clock(monkeypatch: pytest.MonkeyPatch, instant: datetime, *modules: str) -> None:
+    """Stops the clock of modules of the package; Dagster's own goes on."""
+    monkeypatch.setattr(StoppedClock, "instant", instant, raising=False)
+    for module in modules:
+        monkeypatch.setattr(import_module(f"later_reporting_dagster.{module}"), "datetime", StoppedClock)
 
 
 def asset_key(asset: str) -> dg.AssetKey:
     return dg.AssetKey(["later", asset])
 
 
+def without(instance_id: str, status: int = 403) -> Callable[[Request], Response | None]:
+    """Responses of a service that refuses whatever concerns an instance."""
+
+    def instead(request: Request) -> Response | None:
+        return problem(status) if instance_id in parameters(request).get("instanceIds", []) else None
+
+    return instead
+
+
+def listing(*instance_ids: str) -> Response:
+    """The response of a service that lists these instances."""
+    page = {"page": 1, "pageSize": 100, "totalItems": len(instance_ids), "totalPages": 1}
+    return JSONResponse({"data": {"instanceIds": instance_ids}, "pagination": page})
+
+
+def listed(*instance_ids: str) -> Callable[[Request], Response | None]:
+    """Responses of a service that lists these instances, and is as ever otherwise."""
+    return lambda request: listing(*instance_ids) if request.url.path == INSTANCES_PATH else None
+
+
+def restated(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
+    """Responses of a service that counts one engagement more for one post of a day and an instance."""
+
+    def edited(_request: Request, document: Any) -> Any:
+        of_cell = [
+            row for row in document["data"] if (row["postDate"][:10], row["instanceId"]) == (str(day), instance_id)
+        ]
+        for row in sorted(of_cell, key=lambda row: (row["campaignId"], row["postId"]))[:1]:
+            row["engagements"] = (row["engagements"] or 0) + 1
+        return document
+
+    return edited
+
+
 @dataclass(frozen=True)
 class Project:
-    """What a user has: definitions, an instance on which `INSTANCE_IDS` are registered, and an empty lake."""
+    """What a user has: definitions, a Dagster instance, and an empty lake."""
 
     defs: dg.Definitions
     instance: dg.DagsterInstance
@@ -47,37 +104,51 @@ class Project:
     def lake(self) -> Lake:
         return Lake(str(self.root))
 
-    def fetch(self, asset: str, *, days: Sequence[date] = DAYS, keys: Sequence[str] = KEYS) -> ExecuteInProcessResult:
-        """Materializes a box of a raw asset in one run."""
-        return self.run("later_posts", asset, tags=box_tags(days[0], days[-1], keys))
+    def again(self) -> "Project":
+        """The project as it loads now, when a test has changed the environment."""
+        return replace(self, defs=definitions(LoadSettings(start_date=FIRST_DAY)))
 
-    def fetch_one(self, asset: str, day: date, key: str) -> ExecuteInProcessResult:
-        """Materializes one partition of a raw asset, as a click on its cell does."""
-        return self.run("later_posts", asset, partition=dg.MultiPartitionKey({"date": str(day), "instance": key}))
+    def fetch(self, asset: str, *, days: Sequence[date] = DAYS, **config: Any) -> ExecuteInProcessResult:
+        """Materializes days of a raw asset in one run; `config` is its run config."""
+        return self.run(asset, tags=range_tags(days[0], days[-1]), config=config)
 
     def roll_up(self, asset: str, *, days: Sequence[date] = DAYS) -> ExecuteInProcessResult:
-        """Materializes days of a rollup in one run."""
-        tags = {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1])}
-        return self.run("later_organic_paid", asset, tags=tags)
-
-    def roll_up_span(self, asset: str, first: date, last: date) -> ExecuteInProcessResult:
-        """Materializes the weeks or months from the one that begins on `first` to the one that begins on `last`."""
-        return self.run(f"later_{asset}", asset, tags={RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)})
+        """Materializes days of a rollup in one run, or the weeks or months that they are in."""
+        span = next((table.span for table in TABLES if table.name == asset), Span.DAY)
+        return self.run(asset, tags=range_tags(days[0], days[-1], span=span))
 
     def roll_up_windows(self, *assets: str) -> ExecuteInProcessResult:
         """Materializes tables of windows in one run; all of them, unless some are named."""
-        return self.run("later_organic_paid_by_window", *(assets or WINDOWS))
+        return self.run(*(assets or WINDOWS))
 
     def run(
-        self, job: str, *assets: str, tags: Mapping[str, str] | None = None, partition: str | None = None
+        self,
+        *assets: str,
+        tags: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        resource: Mapping[str, Any] | None = None,
     ) -> ExecuteInProcessResult:
-        return self.defs.resolve_job_def(job).execute_in_process(
+        """Materializes assets as a click in the UI does; `resource` is what the Launchpad says of the resource."""
+        run_config: dict[str, Any] = dict(QUIETLY)
+        if config:
+            run_config["ops"] = {f"later__{asset}": {"config": dict(config)} for asset in assets}
+        if resource:
+            run_config["resources"] = {"later": {"config": dict(resource)}}
+        return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[asset_key(asset) for asset in assets],
             tags=dict(tags or {}),
-            partition_key=partition,
-            run_config=QUIETLY,
+            run_config=run_config,
             raise_on_error=False,
+        )
+
+    def start(self, asset: str, *, days: Sequence[date] = DAYS) -> dg.DagsterRun:
+        """Records a run of days of an asset that is under way, and does nothing."""
+        return self.instance.create_run_for_job(
+            self.defs.resolve_implicit_global_asset_job_def(),
+            asset_selection=frozenset({asset_key(asset)}),
+            tags=range_tags(days[0], days[-1]),
+            status=dg.DagsterRunStatus.STARTED,
         )
 
     def check(self, *checks: tuple[str, str]) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
@@ -94,25 +165,29 @@ class Project:
         return [entry.dagster_event for entry in entries if entry.dagster_event is not None]
 
     def materializations(self, result: ExecuteInProcessResult) -> dict[str, dg.AssetMaterialization]:
-        """What a run materialized, by partition; each once."""
+        """What a run of one asset materialized, by partition; each once."""
         events = self.events(result, dg.DagsterEventType.ASSET_MATERIALIZATION)
         found = {str(event.partition): event.step_materialization_data.materialization for event in events}
         assert len(found) == len(events)
         return found
 
+    def metadata(self, result: ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+        """The metadata of what a run of one asset materialized, by partition."""
+        return {key: values(event) for key, event in self.materializations(result).items()}
+
     def data_versions(self, result: ExecuteInProcessResult) -> dict[str, str]:
         return {key: event.tags["dagster/data_version"] for key, event in self.materializations(result).items()}
 
     def evaluations(self, result: ExecuteInProcessResult) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
-        """What a run told of checks, by asset and check; each once."""
+        """The check results of a run, by asset and check; each once."""
         events = self.events(result, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         data = [event.asset_check_evaluation_data for event in events]
         found = {(each.asset_key.path[-1], each.check_name): each for each in data}
         assert len(found) == len(data)
         return found
 
-    def verdicts(self, result: ExecuteInProcessResult) -> dict[str, bool]:
-        """Which checks a run told of, and whether they passed."""
+    def passed(self, result: ExecuteInProcessResult) -> dict[str, bool]:
+        """Which checks a run evaluated, and whether they passed."""
         return {name: evaluation.passed for (_, name), evaluation in self.evaluations(result).items()}
 
     def is_in_sync(self, asset: str, partition: str | None = None) -> bool:
@@ -122,18 +197,12 @@ class Project:
         )
         return resolver.get_status(asset_key(asset), partition) is StaleStatus.FRESH
 
-    def statuses(self, asset: str) -> dict[Cell, AssetPartitionStatus]:
-        """The cells of the UI's grid that are not empty."""
+    def statuses(self, asset: str) -> dict[date, AssetPartitionStatus]:
+        """The days that are not empty in the UI."""
         partitions_def = self.defs.resolve_assets_def(asset_key(asset)).partitions_def
         assert partitions_def is not None
-        keys = [dg.MultiPartitionKey({"date": str(day), "instance": key}) for day in DAYS for key in KEYS]
-        statuses = self.instance.get_status_by_partition(asset_key(asset), keys, partitions_def) or {}
-        return {
-            (day, instance_id): status
-            for day in DAYS
-            for instance_id, key in zip(INSTANCE_IDS, KEYS, strict=True)
-            if (status := statuses[dg.MultiPartitionKey({"date": str(day), "instance": key})]) is not None
-        }
+        statuses = self.instance.get_status_by_partition(asset_key(asset), list(map(str, DAYS)), partitions_def) or {}
+        return {day: status for day in DAYS if (status := statuses[str(day)]) is not None}
 
 
 def values(event: dg.AssetMaterialization) -> dict[str, Any]:
@@ -165,7 +234,6 @@ def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _project(instance: dg.DagsterInstance, root: Path) -> Project:
-    instance.add_dynamic_partitions("later_instance", KEYS)
     return Project(definitions(LoadSettings(start_date=FIRST_DAY)), instance, root)
 
 
@@ -199,6 +267,12 @@ def project_on_disk(settings: None, tmp_path: Path) -> Iterator[Project]:
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
         yield _project(instance, tmp_path / "lake")
+
+
+@pytest.fixture
+def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The morning after the days of the tests, for the instances: so that these are all days there are."""
+    stop_clock(monkeypatch, datetime(2024, 3, 4, 3, tzinfo=UTC), "defs.instances")
 
 
 @pytest.fixture

@@ -9,18 +9,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from later_reporting_dagster.defs.runs.verdicts import (
-    PostsFindings,
-    due_day,
-    freshness_verdict,
-    posts_verdicts,
-    reconciliation_verdict,
-    rolled_up_verdict,
-)
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.defs.posts import POSTS_PUBLISHED
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
+from later_reporting_dagster.contract.days import day_ranges, due_day
+from later_reporting_dagster.defs.checks import evaluate_rollup_freshness
+from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
 from later_reporting_dagster.rollups import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
@@ -39,15 +33,22 @@ ALL_CHECKS = {
             "rates_agree_with_counts",
             "no_unknown_fields",
             "quarantine_is_empty",
+            "every_instance_is_present",
             "newest_due_day_is_present",
         )
     ),
     ("posts_published", "days_add_up_to_metrics_to_date"),
+    ("instances", "every_instance_is_still_listed"),
     *(
         (asset, check)
         for asset in (*ROLLUPS, *SPANS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
     ),
+}
+# All others may change with time alone, or are evaluated by no run of their asset.
+CHECKED_BY_RUNS = {
+    *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
+    *("quarantine_is_empty", "reconciles_with_raw_rows"),
 }
 
 
@@ -85,6 +86,10 @@ def meet_what_is_unknown(lake: Lake) -> None:
     lake.write(RAW, TAMPERED, changed(raw(lake, TAMPERED), "extra", '{"shares":1}'))
 
 
+def lose_a_file(lake: Lake) -> None:
+    Path(lake.url(RAW, TAMPERED)).unlink()
+
+
 def set_a_row_aside(lake: Lake) -> None:
     lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
 
@@ -104,6 +109,7 @@ TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]]
     damage_a_file: (RAW, "rows_belong_to_partition", ERROR),
     invent_a_rate: (RAW, "rates_agree_with_counts", WARN),
     meet_what_is_unknown: (RAW, "no_unknown_fields", WARN),
+    lose_a_file: (RAW, "every_instance_is_present", ERROR),
     set_a_row_aside: (RAW, "quarantine_is_empty", WARN),
     restate_a_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
     tamper_with_a_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),
@@ -127,7 +133,7 @@ def test_all_is_well_with_what_was_fetched_but_that_nothing_is_new(filled: Proje
     rows = sum(
         filled.lake.read(RAW, [partition], schema=POSTS_SCHEMA).num_rows for partition in filled.lake.partitions(RAW)
     )
-    assert told[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 partitions"
+    assert told[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 files"
     assert told[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
 
 
@@ -141,9 +147,12 @@ def test_a_check_is_red_on_a_tampered_lake(tamper: Callable[[Lake], None], fille
     assert told.keys() == {(asset, check)}
     (after,) = told.values()
     assert (after.passed, after.severity) == (False, severity)
-    named = {RAW: "2024-03-02|instance_000", ROLLUP: "materialize 2024-03-02"}[asset]
-    assert after.description is not None
-    assert after.description.endswith(named) or check == "quarantine_is_empty"
+    named = {
+        "quarantine_is_empty": "1 rows lie in quarantine: see `later-reporting quarantine`",
+        "every_instance_is_present": "1 files are missing: instance_000: 2024-03-02.",
+        "reconciles_with_raw_rows": "materialize 2024-03-02",
+    }.get(check, "in 2024-03-02 instance_000")
+    assert named in (after.description or "")
 
 
 def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
@@ -158,10 +167,9 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    bad = [BadRow(reason="postId is missing", raw="{}")]
-    filled.lake.quarantine_query(RAW, bad, query="startDate=…", days=(DAYS[0], DAYS[1]))
+    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()
-    assert told.description == "2 rows lie in quarantine"
+    assert (told.description or "").startswith("2 rows lie in quarantine: ")
     assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
 
 
@@ -179,6 +187,7 @@ def test_what_is_due_is_green_once_it_is_there(project: Project) -> None:
     for day in days:
         for instance_id in INSTANCE_IDS[1:]:
             project.lake.write(RAW, Partition(day, instance_id), posts_table([]))
+    project.lake.write(RAW, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))  # so that it is known
     key, rollup_key = (RAW, "newest_due_day_is_present"), (ROLLUP, "newest_due_day_is_present")
     told = project.check(key, rollup_key)
     assert not told[key].passed
@@ -213,46 +222,50 @@ def test_a_day_is_due_from_the_due_hour_of_the_next_day_on(now: datetime, hour: 
     assert expires - timedelta(days=1) <= now < expires
 
 
-def test_the_due_hour_is_utc() -> None:
-    tokyo = datetime.fromisoformat("2024-03-02T20:59:59+09:00")
-    assert due_day(tokyo, due_hour_utc=12) == date(2024, 2, 29)
-    assert due_day(tokyo + timedelta(seconds=1), due_hour_utc=12) == date(2024, 3, 1)
+def test_a_day_is_there_when_all_wanted_instances_have_a_file() -> None:
+    some = evaluate_freshness(FIRST_DAY, instances=["a", "b"], files={FIRST_DAY: {"b", "unwanted"}})
+    assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
+    assert evaluate_freshness(FIRST_DAY, instances=["a"], files={FIRST_DAY: {"a"}}).passed
+    # On a lake without files nobody knows an instance.
+    assert evaluate_freshness(FIRST_DAY, instances=[], files={}).description == "2024-03-01 is missing: materialize it"
+    many = evaluate_freshness(FIRST_DAY, instances=[f"i{number}" for number in range(50)], files={FIRST_DAY: {"i0"}})
+    assert many.description.endswith("i20 and 29 more: materialize it")
+    assert many.metadata == {"due_day": "2024-03-01", "missing_instances": 49, "instances": 50}
 
 
-@pytest.mark.parametrize(("hour", "passed"), [(11, True), (12, False)])
-def test_a_lake_grows_stale_at_the_due_hour(hour: int, passed: bool, tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write(POSTS_PUBLISHED.asset, Partition(FIRST_DAY, "a"), posts_table([]))
-    now = datetime.combine(FIRST_DAY + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=hour)
-    *_, freshness = posts_verdicts(PostsFindings(POSTS_PUBLISHED), lake=lake, instances=["a"], now=now, due_hour_utc=12)
-    assert freshness.check == "newest_due_day_is_present"
-    assert freshness.passed is passed
+def test_missing_files_are_named_by_instance_and_range_of_days() -> None:
+    days = [FIRST_DAY + timedelta(days=offset) for offset in range(5)]
+    files = {day: {"a"} for day in days} | {days[2]: {"a", "b"}, days[4]: set()}
+    red = evaluate_presence(files, instances=["a", "b"])
+    assert not red.passed
+    assert red.metadata["missing_files"] == 5
+    assert red.metadata["missing"].value == {
+        "a": ["2024-03-05"],
+        "b": ["2024-03-01 to 2024-03-02", "2024-03-04 to 2024-03-05"],
+    }
+    assert evaluate_presence({}, instances=["a"]).passed
+    assert evaluate_presence(files, instances=[]).passed
 
 
-def test_a_long_list_of_missing_instances_is_cut_but_counted() -> None:
-    verdict = freshness_verdict(FIRST_DAY, wanted=[f"i{number}" for number in range(50)], present={"i0", None})
-    assert not verdict.passed
-    assert verdict.description.endswith("i20 and 29 more: materialize it")
-    assert verdict.metadata == {"due_day": "2024-03-01", "missing_instances": 49, "instances": 50}
+@given(st.sets(st.integers(0, 40).map(lambda number: FIRST_DAY + timedelta(days=number))))
+def test_ranges_of_days_are_just_these_days_and_as_few_as_can_be(days: set[date]) -> None:
+    ranges = [
+        (date.fromisoformat(each.split(" to ")[0]), date.fromisoformat(each.split(" to ")[-1]))
+        for each in day_ranges(list(days))
+    ]
+    assert [first + timedelta(days=n) for first, last in ranges for n in range((last - first).days + 1)] == sorted(days)
+    assert all(after[0] - before[1] > timedelta(days=1) for before, after in zip(ranges, ranges[1:], strict=False))
 
 
-def test_without_instances_nothing_is_missing() -> None:
-    assert freshness_verdict(FIRST_DAY, wanted=[], present=set()).passed
-
-
-def test_verdicts_on_rollups_name_the_days() -> None:
-    assert rolled_up_verdict(FIRST_DAY, present=True).passed
-    assert not rolled_up_verdict(FIRST_DAY, present=False).passed
-    assert "2024-03-01 is not rolled up" in rolled_up_verdict(FIRST_DAY, present=False).description
-    differing = reconciliation_verdict({DAYS[2]: ["posts is 1"], DAYS[0]: ["posts is 2"]}, partitions=3)
-    assert differing.description == "2 of 3 days differ from their raw rows: materialize 2024-03-01, 2024-03-03"
-    assert reconciliation_verdict({}, partitions=3).passed
-    assert reconciliation_verdict({}, partitions=1, what="week").description == "1 week equals its raw rows"
-    within = rolled_up_verdict(FIRST_DAY, present=True, within="week of 2024-02-26")
+def test_results_on_rollups_name_the_partition() -> None:
+    assert evaluate_rollup_freshness(FIRST_DAY, present=True).passed
+    assert not evaluate_rollup_freshness(FIRST_DAY, present=False).passed
+    assert "2024-03-01 is not rolled up" in evaluate_rollup_freshness(FIRST_DAY, present=False).description
+    within = evaluate_rollup_freshness(FIRST_DAY, present=True, within="week of 2024-02-26")
     assert within.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
 
 
-def test_freshness_is_asked_once_a_day_at_the_due_hour(project: Project) -> None:
+def test_what_time_alone_changes_is_checked_once_a_day_at_the_due_hour(project: Project) -> None:
     due = datetime(2026, 1, 10, 12, tzinfo=UTC)
     cursor = None
     requested = []
@@ -277,7 +290,7 @@ def test_freshness_is_asked_once_a_day_at_the_due_hour(project: Project) -> None
         {
             dg.AssetCheckKey(dg.AssetKey(["later", asset]), check)
             for asset, check in ALL_CHECKS
-            if check in ("newest_due_day_is_present", "days_add_up_to_metrics_to_date")
+            if check not in CHECKED_BY_RUNS
         },
         set(),
     ]

@@ -13,14 +13,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.lake_io import LaterLake
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.defs.tables import table_of, tables_of
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table, schema_of
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
-from tests.defs.conftest import DAYS, KEYS, QUIETLY, Project, asset_key, filled_once
+from tests.defs.conftest import DAYS, QUIETLY, Project, asset_key, filled_once
 from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
@@ -35,9 +33,11 @@ KINDS: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
     pl.LazyFrame: lambda frame: frame.collect().to_dicts(),
     duckdb.DuckDBPyRelation: lambda relation: relation.to_arrow_table().to_pylist(),
 }
-GRID = tables_of(definitions(LoadSettings(start_date=FIRST_DAY)))["posts_published"].partitions_def
 DAILY = dg.DailyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
-WEEKLY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
+MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
+# Weeks that begin with the first day there is: of a week that begins sooner Dagster refuses the days before.
+WEEKLY = dg.WeeklyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC", day_offset=FIRST_DAY.isoweekday() % 7)
+SOONER = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
 
 
 class Downstream:
@@ -120,30 +120,24 @@ def landed(project: Project, kept_lake: Path) -> Project:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_one_partition_of_the_grid_and_a_range_as_each_type(kind: type, landed: Project, truth: Truth) -> None:
-    one, several = Downstream(kind, partitions_def=GRID), Downstream(kind, partitions_def=GRID)
-    assert one.run(landed, partition=dg.MultiPartitionKey({"date": str(FIRST), "instance": KEYS[1]})).success
+def test_a_day_is_given_its_day_and_a_range_its_days_as_each_type(kind: type, landed: Project, truth: Truth) -> None:
+    one, several = Downstream(kind, partitions_def=DAILY), Downstream(kind, partitions_def=DAILY)
+    assert one.run(landed, partition=str(DAYS[1])).success
     assert isinstance(one.given[0], kind)
-    assert same(one.rows, expected(truth, [(FIRST, INSTANCE_IDS[1])]))
-
-    result = several.run(landed, between=(f"{DAYS[1]}|{KEYS[1]}", f"{LAST}|{KEYS[2]}"))
-    assert result.success
-    cells = [(day, name) for day in DAYS[1:] for name in INSTANCE_IDS[1:3]]
-    assert same(several.rows, expected(truth, cells))
+    assert same(one.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
+    assert several.run(landed, between=(str(FIRST), str(DAYS[1]))).success
+    assert same(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
 
 
-def test_a_day_is_given_all_its_instances_and_a_week_all_its_days(landed: Project, truth: Truth) -> None:
-    day, days, week = (Downstream(pa.Table, partitions_def=each) for each in (DAILY, DAILY, WEEKLY))
-    assert day.run(landed, partition=str(DAYS[1])).success
-    assert same(day.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
-    assert days.run(landed, between=(str(FIRST), str(DAYS[1]))).success
-    assert same(days.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
-    # The partitions begin within the week: of the days before there are none.
-    later_week = dg.WeeklyPartitionsDefinition(start_date=str(FIRST), timezone="UTC", day_offset=FIRST.isoweekday() % 7)
-    whole = Downstream(pa.Table, partitions_def=later_week)
+@pytest.mark.parametrize("partitions_def", [WEEKLY, MONTHLY], ids=["week", "month"])
+def test_a_week_and_a_month_are_given_all_their_days_with_nothing_said(
+    partitions_def: dg.PartitionsDefinition, landed: Project, truth: Truth
+) -> None:
+    whole = Downstream(pa.Table, partitions_def=partitions_def)
     assert whole.run(landed, partition=str(FIRST)).success
     assert same(whole.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
-    assert "depends on invalid partitions" in str(week.run(landed, partition="2024-02-26").all_events)
+    sooner = Downstream(pa.Table, partitions_def=SOONER)
+    assert "depends on invalid partitions" in str(sooner.run(landed, partition="2024-02-26").all_events)
 
 
 def test_an_asset_without_partitions_is_given_everything_and_rollups_are_given_too(
@@ -159,26 +153,27 @@ def test_an_asset_without_partitions_is_given_everything_and_rollups_are_given_t
     assert {row["date"] for row in rollup.rows} == {FIRST}
 
 
-def test_what_has_not_landed_is_told_and_the_rest_is_given(project: Project, truth: Truth) -> None:
-    assert project.fetch("posts_published", keys=KEYS[:2]).success
+def test_days_that_are_not_there_are_told_and_the_rest_is_given(project: Project, truth: Truth) -> None:
+    assert project.fetch("posts_published", days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
     mine = Downstream(pa.Table, partitions_def=DAILY)
-    result = mine.run(project, partition=str(FIRST))
+    result = mine.run(project, between=(str(FIRST), str(LAST)))
     assert result.success
-    assert same(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS[:2]]))
+    assert same(mine.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]))
     (warning,) = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
-    absent = ", ".join(sorted(f"{FIRST}|{key}" for key in KEYS[2:]))
-    assert warning.user_message == (f"later/posts_published: 2 of 4 partitions have not landed: {absent}")
+    assert warning.user_message == f"later/posts_published: 1 of 3 partitions are not there: {LAST}"
     strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
-    assert told(strict.run(project, partition=str(FIRST))) == f"{warning.user_message}. Materialize it first"
+    assert told(strict.run(project, between=(str(FIRST), str(LAST)))) == (
+        f"{warning.user_message}. Materialize it first"
+    )
     assert strict.given == []
 
 
 def test_nothing_landed_is_a_failure_and_no_empty_table(project: Project) -> None:
     mine, everything = Downstream(pd.DataFrame, partitions_def=DAILY), Downstream(pd.DataFrame)
-    failure = told(mine.run(project, partition=str(FIRST)))
-    assert failure.startswith("later/posts_published: 4 of 4 partitions have not landed: 2024-03-01|")
-    assert failure.endswith(". Materialize it first")
-    assert "have not landed: " in told(everything.run(project))
+    assert told(mine.run(project, partition=str(FIRST))) == (
+        f"later/posts_published: 1 of 1 partitions are not there: {FIRST}. Materialize it first"
+    )
+    assert "partitions are not there: 2024-03-01, 2024-03-02, " in told(everything.run(project))
 
 
 def test_no_file_of_another_partition_is_opened(landed: Project, truth: Truth) -> None:
@@ -196,16 +191,6 @@ def test_an_annotation_that_is_no_known_type_is_a_line_that_names_those(kind: An
     failure = told(Downstream(kind).run(landed))
     assert failure.startswith("later/posts_published: ")
     assert "is none of pandas.DataFrame, pyarrow.Table, pyarrow.Dataset, polars.DataFrame" in failure
-
-
-def test_a_code_location_of_its_own_is_given_the_same(landed: Project, truth: Truth) -> None:
-    mine = Downstream(pd.DataFrame, partitions_def=DAILY)
-    tables = tables_of(landed.defs)
-    theirs = dg.Definitions(assets=[mine.asset, *tables.values()], resources={"later_lake": LaterLake()})
-    dg.Definitions.validate_loadable(theirs)
-    assert mine.run(landed, partition=str(FIRST), defs=theirs).success
-    assert same(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
-    assert not theirs.resolve_asset_graph().materializable_asset_keys - {mine.asset.key}
 
 
 def test_a_table_without_partitions_is_given_whole(project: Project) -> None:
@@ -269,12 +254,12 @@ def test_it_only_loads(project: Project) -> None:
 
 def test_dagsters_own_way_to_load_an_asset_works(landed: Project, truth: Truth) -> None:
     theirs = dg.Definitions(assets=tables_of(landed.defs).values(), resources={"later_lake": LaterLake()})
-    key, cell = asset_key("posts_published"), dg.MultiPartitionKey({"date": str(FIRST), "instance": KEYS[0]})
+    key = asset_key("posts_published")
     with theirs.get_asset_value_loader(landed.instance) as loader:
         everything = loader.load_asset_value(key, python_type=pd.DataFrame)
-        one = loader.load_asset_value(key, python_type=pa.Table, partition_key=cell)
+        one = loader.load_asset_value(key, python_type=pa.Table, partition_key=str(FIRST))
     assert len(everything) == sum(len(truth.day("post_date", day)) for day in DAYS)
-    assert same(one.to_pylist(), expected(truth, [(FIRST, INSTANCE_IDS[0])]))
+    assert same(one.to_pylist(), expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
 
 
 def test_a_window_of_ones_own_is_loaded_without_any_run(landed: Project, truth: Truth) -> None:

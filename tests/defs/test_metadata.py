@@ -4,11 +4,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from later_reporting_dagster.defs.runs.metadata import changes_metadata, preview
 
-from later_reporting_dagster.ingest.changes import changes_between
-from later_reporting_dagster.lake import posts_table
-from tests.lake.conftest import post
+from later_reporting_dagster.defs.metadata import preview
 
 
 def test_a_preview_shows_the_first_rows_and_how_many_more_there_are() -> None:
@@ -46,17 +43,3 @@ def test_no_text_breaks_its_cell(name: str) -> None:
 )
 def test_markup_is_shown_as_it_was_written(name: str, shown: str) -> None:
     assert preview(pa.table({"name": [name]})).value.endswith(f"\n| {shown} |")
-
-
-def test_a_total_that_was_not_available_does_not_change_by_a_number() -> None:
-    old = posts_table([post(1, impressions=100, engagements=5, estimated_value_generated=0.3)])
-    new = posts_table([post(1, impressions=223, paid_impressions=0, estimated_value_generated=0.1), post(2)])
-    assert changes_metadata(changes_between(old, new)) == {
-        "change/rows_added": 1,
-        "change/rows_removed": 0,
-        "change/rows_restated": 1,
-        "change/impressions": 123,
-        "change/engagements": "5 → not available",
-        "change/paid_impressions": "not available → 0",
-        "change/estimated_value_generated": -0.2,
-    }

@@ -11,32 +11,28 @@ from starlette.requests import Request
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_named
 from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
 from later_reporting_dagster.rollups import BY_PUBLISH_DAY, TABLES
 from tests.conftest import FIRST_DAY, Service, Truth, files
-from tests.defs.conftest import KEYS, QUIETLY, Project, asset_key, failure, values
+from tests.defs.conftest import Project, asset_key, failure
 
-ASSET, KEY = "posts_published", KEYS[0]
+ASSET = "posts_published"
 CELL = Partition(FIRST_DAY, "instance_000")
 PATH = f"{ASSET}/date={FIRST_DAY}/instance_id=instance_000/part-0.parquet"
 
 
-def fetched(project: Project, metrics: str, **config: Any) -> dg.ExecuteInProcessResult:
-    """Materializes a cell with metrics that the Launchpad names."""
-    return project.defs.resolve_job_def("later_posts").execute_in_process(
-        instance=project.instance,
-        asset_selection=[asset_key(ASSET)],
-        partition_key=dg.MultiPartitionKey({"date": str(FIRST_DAY), "instance": KEY}),
-        run_config={**QUIETLY, "resources": {"later": {"config": {"metrics": metrics, **config}}}},
-        raise_on_error=False,
-    )
+def fetched(project: Project, metrics: str) -> dg.ExecuteInProcessResult:
+    """Materializes a day of an instance with metrics that the Launchpad names."""
+    tags, config = range_tags(FIRST_DAY, FIRST_DAY), {"instances": [CELL.instance_id]}
+    return project.run(ASSET, tags=tags, config=config, resource={"metrics": metrics})
 
 
 def told(project: Project, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     assert result.success
-    (event,) = project.materializations(result).values()
-    return values(event)
+    (found,) = project.metadata(result).values()
+    return found
 
 
 def with_likes(_request: Request, document: Any) -> Any:
@@ -46,14 +42,13 @@ def with_likes(_request: Request, document: Any) -> Any:
     return document
 
 
-def test_the_metrics_of_the_environment_are_columns_and_are_told(
+def test_the_metrics_of_the_environment_are_columns(
     project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.edited = with_likes
     monkeypatch.setenv("LATER_METRICS", "likes, reach, impressions")
     chosen = metrics_named("impressions, likes, reach")
-    project = Project(definitions(LoadSettings(start_date=FIRST_DAY)), project.instance, project.root)
-    found = told(project, project.fetch_one(ASSET, FIRST_DAY, KEY))
+    found = told(project, project.again().fetch(ASSET, days=[FIRST_DAY], instances=["instance_000"]))
     rows = truth.partition("post_date", FIRST_DAY, "instance_000")
     table = pq.ParquetFile(project.root / PATH).read()
     assert table.column_names == posts_schema(chosen).names
@@ -69,40 +64,29 @@ def test_the_metrics_of_the_environment_are_columns_and_are_told(
     facts = project.lake.facts(ASSET, CELL)
     assert facts is not None
     assert json.loads(facts.facts["metrics"]) == ["impressions", "likes", "reach"]
-    assert found["metrics"] == "impressions, likes, reach"
-    shares = {name: share for name, share in found.items() if name.startswith("null_share/")}
-    assert shares.keys() == {"null_share/impressions", "null_share/likes", "null_share/reach"}
-    assert shares["null_share/reach"] == 1.0
-    assert found["preview"].startswith("| post_id | content_type | creator_handle_name | impressions |")
+    assert found["preview"].splitlines()[0] == (
+        "| instance_id | post_id | content_type | creator_handle_name | impressions |"
+    )
 
 
 def test_a_change_of_metrics_is_no_restatement_and_loses_no_value(project: Project, service: Service) -> None:
-    first = told(project, fetched(project, ""))
-    assert first["metrics"] == ", ".join(metric.api_name for metric in DOCUMENT_METRICS)
-    wide = told(project, fetched(project, "all"))
-    narrow = told(project, fetched(project, "likes, reach, saves"))
-    for found in (wide, narrow):
-        assert found["changed"]
-        changes = {name: change for name, change in found.items() if name.startswith("change/")}
-        assert {name: changes[f"change/rows_{name}"] for name in ("added", "removed", "restated")} == {
-            "added": 0,
-            "removed": 0,
-            "restated": 0,
-        }
-        assert not any(change for name, change in changes.items() if not isinstance(change, str))
+    first = fetched(project, "")
+    for metrics in ("all", "likes, reach, saves"):
+        found = told(project, fetched(project, metrics))
+        assert found["files_changed"] == 1
+        assert not any(change for name, change in found.items() if name.startswith("change/"))
     before = files(project.root)
-    assert not told(project, fetched(project, "saves,reach,likes"))["changed"]
+    assert told(project, fetched(project, "saves,reach,likes"))["files_changed"] == 0
     assert files(project.root) == before
-    back = told(project, fetched(project, ""))
-    assert back["content_hash"] == first["content_hash"]
+    assert project.data_versions(fetched(project, "")) == project.data_versions(first)
 
 
 def test_the_checks_work_with_whichever_columns_there_are(project: Project, service: Service) -> None:
     for metrics in ("likes, reach", "cpm, impressions", "all"):
         result = fetched(project, metrics)
-        verdicts = project.verdicts(result)
-        assert verdicts["rates_agree_with_counts"]
-        assert verdicts["rows_unique_by_key"]
+        passed = project.passed(result)
+        assert passed["rates_agree_with_counts"]
+        assert passed["rows_unique_by_key"]
     assert project.check((ASSET, "rates_agree_with_counts"))[ASSET, "rates_agree_with_counts"].passed
 
 
@@ -148,7 +132,7 @@ def test_the_rollups_sum_what_the_selection_names(project: Project, service: Ser
     # What was rolled up with fewer metrics is held against the posts as they are now.
     assert not wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
     result = wide.roll_up(ROLLUP, days=[FIRST_DAY])
-    assert wide.verdicts(result)["reconciles_with_raw_rows"]
+    assert wide.passed(result)["reconciles_with_raw_rows"]
     table = pq.ParquetFile(project.root / ROLLED_UP).read()
     assert table.column_names == [column.name for column in BY_PUBLISH_DAY.of(METRICS).columns]
     assert table.select(before.column_names).equals(before)

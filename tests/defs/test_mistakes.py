@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.settings import LoadSettings
 from tests.conftest import Service
 from tests.defs.conftest import QUIETLY, Project, asset_key, failure
 
-CELL = "2024-03-01|instance_000"
+DAY = "2024-03-01"
 NOT_A_BASE_URL = (
     r"LATER_BASE_URL \(base_url\): the base URL is a scheme and a host, as https://reporting\.api\.later\.com"
 )
@@ -44,11 +44,9 @@ class Mistake:
 
 OF_THE_CLIENT = [
     Mistake("base_url", "example.com", NOT_A_BASE_URL),
-    Mistake("base_url", "ftp://example.com", NOT_A_BASE_URL),
     Mistake("base_url", "https://example.com/v2", NOT_A_BASE_URL),
     Mistake("base_url", "https://someone:pa55word@example.com", NOT_A_BASE_URL),
     Mistake("base_url", "http://127.0.0.1:99999", NOT_A_BASE_URL),
-    Mistake("base_url", "https://a..b", NOT_A_BASE_URL),
     Mistake("base_url", "http://example.com", IN_THE_CLEAR),
     Mistake("base_url", "http://localhost.evil.com", IN_THE_CLEAR),
     Mistake("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
@@ -78,6 +76,8 @@ AT_LOAD = [
     Mistake("start_date", "2024-02-30", "LATER_START_DATE is a day as YYYY-MM-DD, not '2024-02-30'"),
     Mistake("start_date", "0024-01-01", "LATER_START_DATE is a day from 2000-01-01 on, not '0024-01-01'"),
     Mistake("restate_days", "0", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '0'"),
+    Mistake("restate_days", "731", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '731'"),
+    Mistake("restate_days", "\u00b2", "LATER_RESTATE_DAYS is a whole number from 1 to 730, not '\u00b2'"),
     Mistake("restate_days", "9" * 5000, r"LATER_RESTATE_DAYS is a whole number from 1 to 730, not '9{40}'…"),
     Mistake("restate_days", "28\n", r"LATER_RESTATE_DAYS is a whole number from 1 to 730, not '28\\n'"),
     Mistake("due_hour_utc", "24", "LATER_DUE_HOUR_UTC is a whole number from 0 to 23, not '24'"),
@@ -85,7 +85,6 @@ AT_LOAD = [
     Mistake("requests_per_minute", "0", "LATER_REQUESTS_PER_MINUTE is a whole number from 1 to 1000000, not '0'"),
     Mistake("shrink_limit_percent", "101", "LATER_SHRINK_LIMIT_PERCENT is a whole number from 0 to 100, not '101'"),
     Mistake("bad_rows_limit_percent", "5%", "LATER_BAD_ROWS_LIMIT_PERCENT is a whole number from 0 to 100, not '5%'"),
-    Mistake("accept_shrinking", "perhaps", "LATER_ACCEPT_SHRINKING is true or false, not 'perhaps'"),
 ]
 
 
@@ -96,32 +95,24 @@ def set_wrong(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("mistake", [*OF_THE_CLIENT, *OF_THE_LAKE], ids=str)
 def test_a_run_from_the_launchpad_fails_with_the_line(mistake: Mistake, project: Project, service: Service) -> None:
     config = {**QUIETLY, "resources": {"later": {"config": {mistake.field: mistake.value}}}}
-    result = launched(project, config=config, tags={PARTITION_TAG: CELL})
+    result = launched(project, config=config, tags={PARTITION_TAG: DAY})
     description, _ = failure(result)
     assert re.fullmatch(f"{mistake.line}.*", description)
     assert "pa55w" not in description
     assert service.requests == []
 
 
-@pytest.mark.parametrize("value", [0, -1, 1_000_001])
-def test_a_rate_from_the_launchpad_fails_with_the_line(value: int, project: Project) -> None:
-    config = {**QUIETLY, "resources": {"later": {"config": {"requests_per_minute": value}}}}
-    description, _ = failure(launched(project, config=config, tags={PARTITION_TAG: CELL}))
-    assert (
-        description == f"LATER_REQUESTS_PER_MINUTE (requests_per_minute): a whole number from 1 to 1000000, not {value}"
-    )
-
-
 @pytest.mark.parametrize(
     ("field", "value", "takes"),
     [
+        ("requests_per_minute", 0, "1 to 1000000"),
         ("shrink_limit_percent", 101, "0 to 100"),
         ("bad_rows_limit_percent", -1, "0 to 100"),
     ],
 )
 def test_a_number_from_the_launchpad_fails_with_the_line(field: str, value: int, takes: str, project: Project) -> None:
     config = {**QUIETLY, "resources": {"later": {"config": {field: value}}}}
-    description, _ = failure(launched(project, config=config, tags={PARTITION_TAG: CELL}))
+    description, _ = failure(launched(project, config=config, tags={PARTITION_TAG: DAY}))
     assert description == f"LATER_{field.upper()} ({field}): a whole number from {takes}, not {value}"
 
 
@@ -142,7 +133,7 @@ def test_a_field_that_dagster_refuses_is_named_before_anything_runs(
     config: dict[str, Any], named: str, project: Project, service: Service
 ) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError) as refused:
-        launched(project, config={**QUIETLY, "resources": {"later": {"config": config}}}, tags={PARTITION_TAG: CELL})
+        launched(project, config={**QUIETLY, "resources": {"later": {"config": config}}}, tags={PARTITION_TAG: DAY})
     assert named in str(refused.value)
     assert "sandbox-secret" not in str(refused.value)
     assert service.requests == []
@@ -167,10 +158,9 @@ def test_definitions_load_whatever_only_a_run_needs(mistake: Mistake, monkeypatc
 
 
 def launched(
-    project: Project, *, config: dict[str, Any], tags: dict[str, str], job: str = "later_posts"
+    project: Project, *, config: dict[str, Any], tags: dict[str, str], asset: str = "posts_published"
 ) -> dg.ExecuteInProcessResult:
-    asset = "posts_published" if job == "later_posts" else "organic_paid_by_publish_day"
-    return project.defs.resolve_job_def(job).execute_in_process(
+    return project.defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=project.instance,
         asset_selection=[asset_key(asset)],
         tags=tags,
@@ -187,37 +177,21 @@ TODAY = datetime.now(UTC).date()
 NOT_OVER = r"The day \S+ is not over yet: the newest partition is \S+ \(UTC\)\. End the range there\."
 
 
+@pytest.mark.parametrize("asset", ["posts_published", "organic_paid_by_publish_day"])
 @pytest.mark.parametrize(
-    ("job", "tags", "line"),
+    ("tags", "line"),
     [
-        ("later_posts", {}, "The run names no partition: pick those"),
-        ("later_posts", range_of("2024-03-02|007", "2024-03-01|007"), r"The range 2024-03-02\|007 .* before its start"),
-        (
-            "later_posts",
-            range_of("2024-03-01|007", "2024-03-02|instance_000"),
-            "The range .*they were registered",
-        ),
-        (
-            "later_posts",
-            {PARTITION_TAG: "2024-03-01|nobody"},
-            r"There is no partition .*\|nobody: .*registered",
-        ),
-        ("later_posts", {PARTITION_TAG: f"{TODAY}|007"}, NOT_OVER),
-        ("later_posts", range_of("2024-03-01|007", f"{TODAY + timedelta(days=400)}|007"), NOT_OVER),
-        ("later_organic_paid", {}, "The run names no partition: pick those"),
-        ("later_organic_paid", range_of("2024-03-02", "2024-03-01"), "The range 2024-03-02 to 2024-03-01 holds no"),
-        (
-            "later_organic_paid",
-            range_of("2024-02-01", "2024-03-01"),
-            "There is no partition 2024-02-01 to 2024-03-01: ",
-        ),
-        ("later_organic_paid", {PARTITION_TAG: str(TODAY)}, NOT_OVER),
+        ({}, "The run names no partition: select those"),
+        (range_of("2024-03-02", "2024-03-01"), "The range 2024-03-02 to 2024-03-01 holds no .* before its start"),
+        (range_of("2024-02-01", "2024-03-01"), "There is no partition 2024-02-01 to 2024-03-01: .*YYYY-MM-DD"),
+        ({PARTITION_TAG: str(TODAY)}, NOT_OVER),
+        (range_of("2024-03-01", str(TODAY + timedelta(days=400))), NOT_OVER),
     ],
 )
 def test_a_partition_that_is_none_fails_the_run_with_the_line(
-    job: str, tags: dict[str, str], line: str, project: Project, service: Service
+    asset: str, tags: dict[str, str], line: str, project: Project, service: Service
 ) -> None:
-    description, _ = failure(launched(project, config=QUIETLY, tags=tags, job=job))
+    description, _ = failure(launched(project, config=QUIETLY, tags=tags, asset=asset))
     assert re.match(line, description)
     assert "\n" not in description
     assert service.requests == []
@@ -226,19 +200,25 @@ def test_a_partition_that_is_none_fails_the_run_with_the_line(
 
 @pytest.mark.parametrize(
     ("tags", "named"),
-    [
-        (range_of("2024-03-01|007", "2024-03-02|nobody"), "nobody"),
-        (range_of("2024-02-01|007", "2024-03-02|007"), "2024-02-01 is before"),
-        (range_of("2024-03-01", "2024-03-02"), "2024-03-01, but got 1"),
-        (range_of("x|007", "y|007"), "'x' does not match"),
-        ({RANGE_START_TAG: CELL}, RANGE_START_TAG),
-    ],
+    [(range_of("x", "y"), "'x' does not match"), ({RANGE_START_TAG: DAY}, RANGE_START_TAG)],
 )
 def test_a_range_that_dagster_refuses_is_named_before_anything_runs(
     tags: dict[str, str], named: str, project: Project, service: Service
 ) -> None:
     with pytest.raises(Exception, match=re.escape(named)):  # of another kind each time
         launched(project, config=QUIETLY, tags=tags)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [({"instance": ["a"]}, 'unexpected config entry "instance"'), ({"only_missing": "yes"}, "only_missing")],
+)
+def test_run_config_that_is_none_is_named_before_anything_runs(
+    config: dict[str, Any], named: str, project: Project, service: Service
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match=named):
+        project.fetch("posts_published", **config)
     assert service.requests == []
 
 

@@ -1,28 +1,34 @@
-"""The raw assets, run for real: what landed is told partition by partition, what failed fails alone."""
+"""The raw assets, run for real: days are fetched whole, and what fails costs its own files."""
 
+import re
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.defs.partitions import box_tags
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.client import RevisionChanged
+from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
+from later_reporting_dagster.ingest.progress import LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     FIRST_DAY,
     INSTANCE_IDS,
-    QUIET_CELL,
     UNHURRIED,
     Service,
     Truth,
+    both_revisions,
     files,
+    is_first_page,
     parameters,
     partition_file,
     problem,
@@ -30,315 +36,402 @@ from tests.conftest import (
 )
 from tests.defs.conftest import (
     DAYS,
-    KEYS,
-    QUIETLY,
-    RAW_ASSETS,
+    INSTANCES_PATH,
     Project,
-    asset_key,
+    both_assets,
     failure,
-    values,
+    listed,
+    restated,
+    without,
 )
 
 BASIS = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
-CELLS = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
-BROKEN, BROKEN_KEY = INSTANCE_IDS[2], KEYS[2]
-
-both_assets = pytest.mark.parametrize("asset", RAW_ASSETS)
-
-
-def without(instance_id: str, status: int) -> Callable[[Request], Response | None]:
-    """Answers of a service that refuses whatever concerns an instance."""
-
-    def instead(request: Request) -> Response | None:
-        return problem(status) if instance_id in parameters(request).get("instanceIds", []) else None
-
-    return instead
+PAIRS = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
+BROKEN = INSTANCE_IDS[2]
+EVERY_INSTANCE = "every_instance_is_present"
+MATERIALIZED, FAILED = AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED
 
 
-def restated(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
-    """Answers of a service that counts one engagement more for each post of a day and an instance."""
-
-    def edited(_request: Request, document: Any) -> Any:
-        for row in document["data"]:
-            if (row["postDate"][:10], row["instanceId"]) == (str(day), instance_id):
-                row["engagements"] = (row["engagements"] or 0) + 1
-        return document
-
-    return edited
-
-
-@both_assets
-def test_a_range_lands_in_one_run(asset: str, project: Project, truth: Truth) -> None:
-    result = project.fetch(asset)
-    assert result.success
-    assert project.statuses(asset) == dict.fromkeys(CELLS, AssetPartitionStatus.MATERIALIZED)
-    told_of = project.materializations(result)
-    assert told_of.keys() == {f"{day}|{key}" for day in DAYS for key in KEYS}
-    for day, instance_id in CELLS:
+def assert_true(project: Project, asset: str, truth: Truth, pairs: set[tuple[date, str]] = PAIRS) -> None:
+    """The lake's table is just the files of these pairs, with the service's own rows."""
+    assert {project.root / path for path in files(project.root) if path.startswith(asset)} == {
+        partition_file(project.root, asset, day, instance_id) for day, instance_id in pairs
+    }
+    for day, instance_id in pairs:
         rows = truth.partition(BASIS[asset], day, instance_id)
         assert stored_rows(project.root, asset, day, instance_id) == rows
-        event = told_of[f"{day}|{quote(instance_id, safe='')}"]
-        found = values(event)
-        path = partition_file(project.root, asset, day, instance_id)
-        assert found["rows"] == len(rows)
-        assert (found["path"], found["bytes"]) == (str(path), path.stat().st_size)
-        assert (found["changed"], found["bad_rows"], found["retries"]) == (True, 0, 0)
-        facts = project.lake.facts(asset, Partition(day, instance_id))
-        assert facts is not None
-        assert event.tags["dagster/data_version"] == found["content_hash"] == facts.content_hash
-        assert f"dateBasis={BASIS[asset]}" in found["query"]
 
 
-def test_the_metadata_tells_what_is_not_available_and_what_the_query_cost(project: Project, truth: Truth) -> None:
-    day, instance_id = FIRST_DAY, INSTANCE_IDS[0]
-    result = project.fetch("posts_published")
-    found = values(project.materializations(result)[f"{day}|{instance_id}"])
-    rows = truth.partition("post_date", day, instance_id)
-    shares = {name.removeprefix("null_share/"): share for name, share in found.items() if "null_share/" in name}
-    assert len(shares) == 11
-    assert shares == {name: round(sum(row[name] is None for row in rows) / len(rows), 4) for name in shares}
-    assert 0 < shares["paid_impressions"] < 1
-    total = sum(len(truth.day("post_date", day)) for day in DAYS)
-    assert (found["pages"], found["requests"]) == (-(-total // 100), -(-total // 100))
-    assert found["partitions_of_query"] == len(CELLS)
-    lines = found["preview"].splitlines()
-    assert lines[0].startswith("| post_id | content_type |")
-    most_seen = max(rows, key=lambda row: row["impressions"] or 0)
-    assert lines[2].startswith(f"| {most_seen['post_id']} |")
-    assert len(lines) == 2 + 5 + 2  # header, five rows, and how many more there are
-    assert f"{len(rows) - 5} more rows" in lines[-1]
-    quiet = values(project.materializations(result)[f"{QUIET_CELL[0]}|{quote(QUIET_CELL[1], safe='')}"])
-    assert (quiet["rows"], quiet["preview"]) == (0, "*no rows*")
+def rows_of(truth: Truth, asset: str, day: date, instances: tuple[str, ...] = INSTANCE_IDS) -> int:
+    return sum(len(truth.partition(BASIS[asset], day, instance_id)) for instance_id in instances)
+
+
+def requested_pairs(service: Service) -> Counter[tuple[date, str]]:
+    """The (day, instance) pairs that the queries since the last reset asked for, and how often each."""
+    pairs: Counter[tuple[date, str]] = Counter()
+    for request in service.requests:
+        if request.url.path == "/v2/posts/performance" and is_first_page(request):
+            given = parameters(request)
+            (start,), (end,) = (map(date.fromisoformat, given[name]) for name in ("startDate", "endDate"))
+            days = [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
+            pairs.update((day, instance_id) for day in days for instance_id in set(given["instanceIds"]))
+    return pairs
 
 
 @both_assets
-def test_a_single_partition_lands_alone(asset: str, project: Project, truth: Truth) -> None:
-    day, instance_id, key = DAYS[2], INSTANCE_IDS[3], KEYS[3]
-    result = project.fetch_one(asset, day, key)
+def test_a_range_is_fetched_whole_in_one_run(asset: str, project: Project, truth: Truth, service: Service) -> None:
+    result = project.fetch(asset)
     assert result.success
-    assert set(project.materializations(result)) == {f"{day}|{key}"}
-    assert project.statuses(asset) == {(day, instance_id): AssetPartitionStatus.MATERIALIZED}
-    assert {project.root / path for path in files(project.root)} == {
-        partition_file(project.root, asset, day, instance_id)
-    }
-    assert stored_rows(project.root, asset, day, instance_id) == truth.partition(BASIS[asset], day, instance_id)
+    assert_true(project, asset, truth)
+    assert project.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+    told = project.metadata(result)
+    assert told.keys() == set(map(str, DAYS))
+    for day in DAYS:
+        found = told[str(day)]
+        assert found.keys() == {"dagster/partition_row_count", "dagster/uri", "instances", "files_changed", "preview"}
+        assert found["dagster/partition_row_count"] == rows_of(truth, asset, day)
+        assert found["dagster/uri"] == str(project.root / asset / f"date={day}")
+        assert (found["instances"], found["files_changed"]) == (4, 4)
+    # One query a day by performance date, one for all days by post date; before them the instances, once.
+    assert service.asked(INSTANCES_PATH) == 1
+    total = sum(rows_of(truth, asset, day) for day in DAYS)
+    by_day = sum(-(-rows_of(truth, asset, day) // 100) for day in DAYS)
+    assert service.data_requests == (by_day if asset == "post_metrics_daily" else -(-total // 100))
+    assert set(requested_pairs(service).elements()) == PAIRS
+    # The newest day that is due is no day of this world.
+    assert {check for check, passed in project.passed(result).items() if not passed} == {"newest_due_day_is_present"}
+    assert len(project.evaluations(result)) == 7
+
+
+def test_a_single_day_is_fetched_alone(project: Project, truth: Truth) -> None:
+    result = project.run("posts_published", tags={PARTITION_TAG: str(DAYS[1])})
+    assert result.success
+    assert project.statuses("posts_published") == {DAYS[1]: MATERIALIZED}
+    assert_true(project, "posts_published", truth, {pair for pair in PAIRS if pair[0] == DAYS[1]})
+
+
+def test_the_preview_shows_the_posts_of_the_day_that_were_seen_most(project: Project, truth: Truth) -> None:
+    (found,) = project.metadata(project.fetch("posts_published", days=DAYS[:1])).values()
+    rows = [row for each in INSTANCE_IDS for row in truth.partition("post_date", FIRST_DAY, each)]
+    seen = sorted((row["impressions"] for row in rows if row["impressions"] is not None), reverse=True)
+    head, _, *lines = found["preview"].splitlines()
+    assert head.startswith("| instance_id | post_id | content_type | creator_handle_name | impressions |")
+    assert [int(line.split(" | ")[4]) for line in lines] == seen[:5]
+
+
+def test_a_run_logs_one_planned_event_and_one_materialization_a_day_and_nothing_twice(project: Project) -> None:
+    result = project.fetch("posts_published")
+    entries = project.instance.all_logs(result.run_id)
+    counts = Counter(entry.dagster_event.event_type for entry in entries if entry.dagster_event)
+    kinds = dg.DagsterEventType
+    assert counts[kinds.ASSET_MATERIALIZATION_PLANNED] == counts[kinds.ASSET_MATERIALIZATION] == len(DAYS)
+    assert counts[kinds.ASSET_CHECK_EVALUATION] == 7
+    assert counts[kinds.STEP_OUTPUT] == counts[kinds.ASSET_OBSERVATION] == 0
+    # Neither is a line of the log.
+    lines = [entry.user_message for entry in entries if entry.dagster_event is None]
+    assert len(lines) == len(set(lines)) <= 5
 
 
 @both_assets
-def test_an_instance_that_fails_is_red_and_the_others_are_green(
-    asset: str, project_on_disk: Project, service: Service
+def test_a_refused_instance_costs_its_own_files_and_heals(
+    asset: str, project_on_disk: Project, service: Service, truth: Truth
 ) -> None:
-    service.instead = without(BROKEN, 403)
-    result = project_on_disk.fetch(asset)
-    red, green = {(day, BROKEN) for day in DAYS}, {cell for cell in CELLS if cell[1] != BROKEN}
-    assert project_on_disk.statuses(asset) == {
-        **dict.fromkeys(red, AssetPartitionStatus.FAILED),
-        **dict.fromkeys(green, AssetPartitionStatus.MATERIALIZED),
-    }
+    project = project_on_disk
+    service.instead = without(BROKEN)
+    result = project.fetch(asset)
     description, metadata = failure(result)
-    assert description.splitlines()[0] == "3 partitions failed and stayed as before; 9 landed."
-    assert metadata["failed_partitions"].keys() == {f"{day}|{BROKEN_KEY}" for day in DAYS}
+    assert description.splitlines()[0] == "3 files failed and stayed as before; 9 written."
+    assert metadata["failed_partitions"].keys() == {f"{day} {BROKEN}" for day in DAYS}
     for key, reason in metadata["failed_partitions"].items():
         assert f"{key}: {reason}" in description.splitlines()
         assert "403" in reason or "not within reach" in reason
-    # What did land is checked in the run that failed, and what is missing is told.
-    assert project_on_disk.verdicts(result) == {
-        "rows_unique_by_key": True,
-        "rows_belong_to_partition": True,
-        "rates_agree_with_counts": True,
-        "no_unknown_fields": True,
-        "quarantine_is_empty": True,
-        "newest_due_day_is_present": False,
-    }
-    assert project_on_disk.evaluations(result)[asset, "rows_unique_by_key"].metadata["partitions"].value == 9
+    assert_true(project, asset, truth, {pair for pair in PAIRS if pair[1] != BROKEN})
+    assert project.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+    lacking = project.metadata(result)
+    for day, found in lacking.items():
+        assert (found["missing_instances"], found["instances"]) == ([BROKEN], 3)
+        assert found["failed_instances"] == {BROKEN: metadata["failed_partitions"][f"{day} {BROKEN}"]}
+        others = tuple(each for each in INSTANCE_IDS if each != BROKEN)
+        assert found["dagster/partition_row_count"] == rows_of(truth, asset, date.fromisoformat(day), others)
+    red = project.evaluations(result)[asset, EVERY_INSTANCE]
+    assert not red.passed
+    assert (red.description or "").startswith(f"3 files are missing: {BROKEN}: 2024-03-01 to 2024-03-03. Materialize")
+    assert red.metadata["missing"].value == {BROKEN: ["2024-03-01 to 2024-03-03"]}
+    assert project.passed(result)["rows_unique_by_key"]
 
-
-def test_only_what_failed_is_fetched_again(project: Project, service: Service, truth: Truth) -> None:
-    service.instead = without(BROKEN, 403)
-    project.fetch("posts_published")
-    before = files(project.root)
     service.instead = lambda request: None
-    result = project.fetch("posts_published", keys=[BROKEN_KEY])
+    service.requests.clear()
+    healed = project.fetch(asset, instances=[BROKEN])
+    assert healed.success
+    assert_true(project, asset, truth)
+    # It costs the requests of this instance alone: no listing, and each pair once.
+    assert service.asked(INSTANCES_PATH) == 0
+    assert requested_pairs(service) == Counter((day, BROKEN) for day in DAYS)
+    assert all("missing_instances" not in found for found in project.metadata(healed).values())
+    assert project.evaluations(healed)[asset, EVERY_INSTANCE].description == "All 4 instances on 3 days"
+    # Changed by the instance that came, and what a run of all instances has.
+    assert not set(project.data_versions(healed).items()) & set(project.data_versions(result).items())
+    assert project.data_versions(project.fetch(asset)) == project.data_versions(healed)
+
+
+def test_materializing_a_day_again_turns_the_check_green(project: Project, service: Service) -> None:
+    service.instead = without(BROKEN)
+    project.fetch("posts_published", days=DAYS[:1])
+    checked = ("posts_published", EVERY_INSTANCE)
+    service.instead = lambda request: None
+    result = project.fetch("posts_published", days=DAYS[:1])
     assert result.success
-    assert set(project.materializations(result)) == {f"{day}|{BROKEN_KEY}" for day in DAYS}
-    assert project.statuses("posts_published") == dict.fromkeys(CELLS, AssetPartitionStatus.MATERIALIZED)
-    assert files(project.root).items() >= before.items()
-    for day in DAYS:
-        assert stored_rows(project.root, "posts_published", day, BROKEN) == truth.partition("post_date", day, BROKEN)
+    assert project.evaluations(result)[checked].passed
+    assert project.check(checked)[checked].passed
 
 
-def test_a_partition_that_fails_later_keeps_its_file(project: Project, service: Service) -> None:
-    project.fetch("posts_published")
+@pytest.mark.parametrize("was_fetched", [False, True], ids=["without files", "with older files"])
+def test_a_day_of_which_nothing_could_be_written_is_not_materialized(
+    was_fetched: bool, project: Project, service: Service, truth: Truth
+) -> None:
+    asset = "post_metrics_daily"
+    if was_fetched:
+        assert project.fetch(asset).success
+    before = files(project.root) if was_fetched else {}
+
+    def inconsistent(_request: Request, document: Any) -> Any:
+        if parameters(_request)["startDate"] == [str(DAYS[1])]:
+            document["pagination"]["totalItems"] += 1
+        return document
+
+    service.edited = inconsistent
+    result = project.fetch(asset)
+    _, metadata = failure(result)
+    assert metadata["failed_partitions"].keys() == {f"{DAYS[1]} {instance_id}" for instance_id in INSTANCE_IDS}
+    assert project.statuses(asset) == {DAYS[0]: MATERIALIZED, DAYS[1]: FAILED, DAYS[2]: MATERIALIZED}
+    assert project.materializations(result).keys() == {str(DAYS[0]), str(DAYS[2])}
+    if was_fetched:
+        assert files(project.root) == before
+    else:
+        assert_true(project, asset, truth, {pair for pair in PAIRS if pair[0] != DAYS[1]})
+
+
+def test_a_day_with_an_older_file_of_the_refused_instance_lacks_nothing(project: Project, service: Service) -> None:
+    first = project.fetch("posts_published")
     before = files(project.root)
-    service.instead = without(BROKEN, 403)
+    service.instead = without(BROKEN)
     result = project.fetch("posts_published")
-    assert not result.success
+    assert failure(result)[1]["failed_partitions"].keys() == {f"{day} {BROKEN}" for day in DAYS}
     assert files(project.root) == before
-    statuses = project.statuses("posts_published")
-    assert {cell for cell, status in statuses.items() if status is AssetPartitionStatus.FAILED} == {
-        (day, BROKEN) for day in DAYS
+    assert project.data_versions(result) == project.data_versions(first)
+    for found in project.metadata(result).values():
+        assert found["failed_instances"].keys() == {BROKEN}
+        assert "missing_instances" not in found
+    assert project.evaluations(result)["posts_published", EVERY_INSTANCE].passed
+
+
+@both_assets
+def test_the_data_version_of_a_day_is_that_of_its_content(asset: str, project: Project, service: Service) -> None:
+    first = project.fetch(asset)
+    before = files(project.root)
+    again = project.fetch(asset)
+    assert files(project.root) == before
+    assert project.data_versions(again) == project.data_versions(first)
+    assert all(found["files_changed"] == 0 for found in project.metadata(again).values())
+
+    # Whether its instances came in one run or in two.
+    shutil.rmtree(project.root)
+    project.fetch(asset, instances=list(INSTANCE_IDS[:3]))
+    half = project.fetch(asset, instances=[INSTANCE_IDS[3]])
+    assert project.data_versions(half) == project.data_versions(first)
+
+
+def test_one_restated_post_changes_the_version_of_its_day_alone_and_is_told(project: Project, service: Service) -> None:
+    before = project.data_versions(project.fetch("posts_published"))
+    service.edited = restated(FIRST_DAY, INSTANCE_IDS[0])
+    result = project.fetch("posts_published")
+    after = project.data_versions(result)
+    assert {day for day in after if after[day] != before[day]} == {str(FIRST_DAY)}
+    told = {
+        day: {name.removeprefix("change/"): value for name, value in found.items() if name.startswith("change/")}
+        for day, found in project.metadata(result).items()
+    }
+    assert told == {
+        str(FIRST_DAY): {"rows_added": 0, "rows_removed": 0, "rows_restated": 1, "engagements": 1},
+        **{str(day): {} for day in DAYS[1:]},
     }
 
 
 @both_assets
-def test_a_rerun_changes_no_byte_and_no_data_version(asset: str, project: Project) -> None:
-    first = project.fetch(asset)
-    before = files(project.root)
-    second = project.fetch(asset)
-    assert second.success
-    assert files(project.root) == before
-    assert project.data_versions(second) == project.data_versions(first)
-    assert not any(values(event)["changed"] for event in project.materializations(second).values())
+def test_only_missing_fetches_just_the_pairs_that_have_no_file(
+    asset: str, project: Project, service: Service, truth: Truth
+) -> None:
+    present = {(day, instance_id) for day in DAYS[:2] for instance_id in INSTANCE_IDS[:2]}
+    assert project.fetch(asset, days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
+    service.requests.clear()
+    result = project.fetch(asset, only_missing=True)
+    assert requested_pairs(service) == Counter(PAIRS - present)
+    assert_true(project, asset, truth)
+
+    # A day is described whole, whatever was fetched of it: also in a new Dagster home, where nothing is missing.
+    with dg.DagsterInstance.ephemeral() as instance:
+        elsewhere = Project(project.defs, instance, project.root)
+        service.requests.clear()
+        nothing = elsewhere.fetch(asset, only_missing=True)
+        assert nothing.success
+        assert (service.data_requests, service.asked(INSTANCES_PATH)) == (0, 1)
+        assert elsewhere.statuses(asset) == dict.fromkeys(DAYS, MATERIALIZED)
+        assert elsewhere.data_versions(nothing) == project.data_versions(result)
+        for found, changed in ((project.metadata(result), 2), (elsewhere.metadata(nothing), 0)):
+            for day in DAYS:
+                assert found[str(day)]["dagster/partition_row_count"] == rows_of(truth, asset, day)
+                assert found[str(day)]["instances"] == 4
+            assert found[str(DAYS[0])]["files_changed"] == changed
 
 
-def test_a_restatement_changes_the_version_of_its_partition_alone(project: Project, service: Service) -> None:
-    first = project.fetch("posts_published")
-    service.edited = restated(FIRST_DAY, INSTANCE_IDS[0])
-    second = project.fetch("posts_published")
-    before, after = project.data_versions(first), project.data_versions(second)
-    assert {key for key in after if after[key] != before[key]} == {f"{FIRST_DAY}|{KEYS[0]}"}
+def test_instances_of_the_settings_narrow_a_run_without_a_listing(
+    project: Project, service: Service, truth: Truth
+) -> None:
+    resource = {"instance_ids": f"{INSTANCE_IDS[1]}, {INSTANCE_IDS[0]},{INSTANCE_IDS[1]}"}
+    result = project.run("posts_published", tags=range_tags(DAYS[0], DAYS[-1]), resource=resource)
+    assert result.success
+    assert service.asked(INSTANCES_PATH) == 0
+    assert_true(project, "posts_published", truth, {pair for pair in PAIRS if pair[1] in INSTANCE_IDS[:2]})
+    assert requested_pairs(service).most_common(1)[0][1] == 1
+    assert {found["instances"] for found in project.metadata(result).values()} == {2}
 
 
-def test_what_a_restatement_changed_is_metadata_of_its_partition(project: Project, service: Service) -> None:
-    first = project.fetch("posts_published")
-    assert not any("change/" in name for event in project.materializations(first).values() for name in event.metadata)
-    service.edited = restated(FIRST_DAY, INSTANCE_IDS[0])
-    second = project.fetch("posts_published")
-    told_of = project.materializations(second)
-    found = values(told_of.pop(f"{FIRST_DAY}|{KEYS[0]}"))
-    rows = found["rows"]
-    assert {name: value for name, value in found.items() if name.startswith("change/")} == {
-        "change/rows_added": 0,
-        "change/rows_removed": 0,
-        "change/rows_restated": rows,
-        "change/engagements": rows,
-        "change/impressions": 0,
-        "change/estimated_value_generated": 0.0,
-        "change/paid_engagements": 0,
-        "change/paid_impressions": 0,
-    }
-    assert not any("change/" in name for event in told_of.values() for name in event.metadata)
+@pytest.mark.parametrize("service", [CURSOR], indirect=True)
+def test_an_instance_that_is_listed_twice_counts_once(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where no revision is remembered
+    twice = JSONResponse({"data": {"instanceIds": ["007", "007"]}, "nextCursor": None})
+    service.instead = lambda request: twice if request.url.path == INSTANCES_PATH else None
+    result = project.fetch("posts_published", days=DAYS[:1])
+    assert result.success
+    assert_true(project, "posts_published", truth, {(FIRST_DAY, "007")})
+    assert project.evaluations(result)["posts_published", EVERY_INSTANCE].description == "All 1 instances on 1 days"
 
 
-def test_an_answer_that_shrinks_fails_its_partitions_until_the_launchpad_accepts_it(
+def test_an_id_that_can_be_no_folder_fails_alone(project: Project, truth: Truth) -> None:
+    too_long = "x" * 300
+    result = project.fetch("posts_published", days=DAYS[:1], instances=[too_long, "007", "007"])
+    _, metadata = failure(result)
+    assert metadata["failed_partitions"].keys() == {f"{FIRST_DAY} {too_long}"}
+    assert "a directory's name has room for" in metadata["failed_partitions"][f"{FIRST_DAY} {too_long}"]
+    assert_true(project, "posts_published", truth, {(FIRST_DAY, "007")})
+
+
+@pytest.mark.parametrize(
+    ("instead", "secret", "said"),
+    [
+        (listed(), "sandbox-secret", "The credentials reach no instance: have instances added to their scope."),
+        (lambda request: problem(404) if request.url.path == INSTANCES_PATH else None, "sandbox-secret", ".*404.*"),
+        (lambda request: None, "no-such-secret", ".*LATER_CLIENT_SECRET.*"),
+    ],
+    ids=["no instance within reach", "no listing", "rejected credentials"],
+)
+def test_a_fetch_that_cannot_start_is_one_clear_line(
+    instead: Callable[[Request], Response | None],
+    secret: str,
+    said: str,
+    project: Project,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LATER_CLIENT_SECRET", secret)
+    service.instead = instead
+    result = project.fetch("posts_published")
+    description, metadata = failure(result)
+    assert re.fullmatch(f"The fetch could not start: {said}", description)
+    assert metadata == {}
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    assert error is not None
+    # No trace of what led to it, in which a secret could be.
+    assert (error.cause, error.context) == (None, None)
+    shown = "".join(dg.serialize_value(entry) for entry in project.instance.all_logs(result.run_id))
+    assert secret not in shown
+    assert project.materializations(result) == {}
+    assert service.data_requests == 0
+    assert not project.root.exists()
+
+
+def test_an_answer_that_shrinks_fails_its_files_until_the_run_config_accepts_it(
     project: Project, service: Service, truth: Truth, small_world: World
 ) -> None:
     asset, instance_id = "post_metrics_daily", INSTANCE_IDS[0]
-    project.fetch(asset, keys=KEYS[:1])
+    project.fetch(asset, days=DAYS[:1], instances=[instance_id])
     before = files(project.root)
     count = len(truth.partition("performance_date", FIRST_DAY, instance_id))
     assert count >= 20
     service.app = create_app(replace(small_world, posts_per_day=0), options=UNHURRIED)
-    result = project.fetch(asset, days=[FIRST_DAY], keys=KEYS[:1])
-    description, metadata = failure(result)
-    reason = metadata["failed_partitions"][f"{FIRST_DAY}|{KEYS[0]}"]
+    description, metadata = failure(project.fetch(asset, days=DAYS[:1], instances=[instance_id]))
+    reason = metadata["failed_partitions"][f"{FIRST_DAY} {instance_id}"]
     assert reason.startswith(f"{count} posts lie in the lake, and the answer has 0: nothing was replaced.")
     assert reason in description
-    assert project.statuses(asset)[FIRST_DAY, instance_id] is AssetPartitionStatus.FAILED
+    assert project.statuses(asset) == {FIRST_DAY: FAILED}
     assert files(project.root) == before
 
-    accepted = project.defs.resolve_job_def("later_posts").execute_in_process(
-        instance=project.instance,
-        asset_selection=[asset_key(asset)],
-        partition_key=dg.MultiPartitionKey({"date": str(FIRST_DAY), "instance": KEYS[0]}),
-        run_config={**QUIETLY, "resources": {"later": {"config": {"accept_shrinking": True}}}},
-    )
-    found = values(project.materializations(accepted)[f"{FIRST_DAY}|{KEYS[0]}"])
-    assert (found["rows"], found["change/rows_removed"]) == (0, count)
-    assert found["change/impressions"].endswith(" → not available")
+    accepted = project.fetch(asset, days=DAYS[:1], instances=[instance_id], accept_shrinking=True)
+    assert accepted.success
+    (found,) = project.metadata(accepted).values()
+    assert (found["dagster/partition_row_count"], found["change/rows_removed"]) == (0, count)
     assert stored_rows(project.root, asset, FIRST_DAY, instance_id) == []
 
 
-def test_what_the_contract_does_not_know_and_cannot_place_is_told_by_the_run(
-    project: Project, service: Service
-) -> None:
+def test_unknown_fields_and_bad_rows_are_told_by_the_run(project: Project, service: Service) -> None:
     def edited(request: Request, document: Any) -> Any:
         for row in document["data"]:
             row["shares"] = 1
             row["creatorProfile"]["verified"] = True
         document["data"][0]["contentType"] = "billboard"
-        if parameters(request)["pageNumber"] == ["1"]:
-            document["data"][1] = {"surprise": True}
+        if is_first_page(request):
+            document["data"][1]["impressions"] = -1
         return document
 
     service.edited = edited
     result = project.fetch("posts_published")
-    told = project.evaluations(result)
-    unknown = told["posts_published", "no_unknown_fields"]
+    assert result.success
+    unknown = project.evaluations(result)["posts_published", "no_unknown_fields"]
     assert (unknown.passed, unknown.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert (unknown.description or "").startswith(
-        "contentType=billboard, creatorProfile.verified, shares came, in 2024"
-    )
+    assert (unknown.description or "").startswith("contentType=billboard, creatorProfile.verified, shares came, in 20")
     rows, pages = unknown.metadata["rows"].value, service.data_requests
     assert unknown.metadata["unknown"].value == {
         "contentType=billboard": pages,
         "creatorProfile.verified": rows,
         "shares": rows,
     }
-    quarantine = told["posts_published", "quarantine_is_empty"]
-    assert (quarantine.passed, quarantine.description) == (False, "1 rows lie in quarantine")
-    for event in project.materializations(result).values():
-        assert values(event)["bad_rows_without_partition"] == 1
+    quarantine = project.evaluations(result)["posts_published", "quarantine_is_empty"]
+    assert (quarantine.passed, quarantine.metadata["rows"].value) == (False, 1)
+    assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
 
 
-def test_an_inverted_range_fails_clearly(project: Project, service: Service) -> None:
-    result = project.fetch("posts_published", days=[DAYS[-1], FIRST_DAY])
-    description, _ = failure(result)
-    assert f"{DAYS[-1]}|{KEYS[0]} to {FIRST_DAY}|{KEYS[-1]}" in description
-    assert "its end comes before its start" in description
-    assert service.requests == []
+@both_revisions
+def test_a_change_of_the_api_revision_is_one_warning(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LATER_SECOND_LOOK_PERCENT", "0")
+    other = {"paged": "cursor", "cursor": "paged"}[str(service.revision)]
+    told = []
+    for _ in range(2):
+        result = project.fetch("posts_published")
+        assert result.success
+        warnings = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
+        told.append([entry.user_message for entry in warnings])
+        # What the next run remembers is what the service spoke before.
+        (kept,) = (tmp_path / "cache" / "later-reporting").glob("revision-*")
+        assert kept.read_text() == str(service.revision)
+        kept.write_text(other)
+    assert told == [[], [f"The API has changed: {RevisionChanged(other, str(service.revision))}"]]
+    assert_true(project, "posts_published", truth)
 
 
-def test_a_key_that_is_no_encoding_fails_with_what_to_do(project: Project, service: Service) -> None:
-    project.instance.add_dynamic_partitions("later_instance", ["typed by hand"])
-    result = project.fetch_one("posts_published", FIRST_DAY, "typed by hand")
-    description, _ = failure(result)
-    assert "'typed by hand' is not a percent-encoded instance id" in description
-    assert "later-reporting instances --sync" in description
-    assert service.requests == []
-
-
-def test_a_key_that_is_no_encoding_fails_alone(project: Project) -> None:
-    project.instance.add_dynamic_partitions("later_instance", ["typed by hand"])
-    tags = box_tags(FIRST_DAY, DAYS[-1], [*KEYS, "typed by hand"])
-    job = project.defs.resolve_job_def("later_posts")
-    result = job.execute_in_process(
-        instance=project.instance,
-        asset_selection=[asset_key("posts_published")],
-        tags=tags,
-        run_config=QUIETLY,
-        raise_on_error=False,
-    )
-    _, metadata = failure(result)
-    assert metadata["failed_partitions"].keys() == {f"{day}|typed by hand" for day in DAYS}
-    assert len(project.lake.partitions("posts_published")) == len(CELLS)
-
-
-def test_rejected_credentials_fail_the_run_with_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_CLIENT_SECRET", "no-such-secret")
-    description, metadata = failure(project.fetch("posts_published"))
-    assert len(metadata["failed_partitions"]) == len(CELLS)
-    assert "LATER_CLIENT_SECRET" in description
-    assert "no-such-secret" not in description + str(metadata)
-
-
-def test_no_secret_is_in_any_event(project: Project) -> None:
-    result = project.fetch("posts_published")
-    events = project.instance.all_logs(result.run_id)
-    assert len(events) > len(CELLS)
-    told_of = "".join(dg.serialize_value(event) for event in events)
-    assert "sandbox-secret" not in told_of
-    assert "eyJ" not in told_of  # how each JWT begins
-
-
-def test_the_assets_share_the_pool_of_the_api(project: Project) -> None:
-    pools = {project.defs.resolve_assets_def(asset_key(asset)).op.pool for asset in RAW_ASSETS}
-    assert pools == {"later_reporting_api"}
-
-
-def test_all_days_of_the_grid_end_yesterday(project: Project) -> None:
-    partitions_def = project.defs.resolve_assets_def(asset_key("posts_published")).partitions_def
-    assert isinstance(partitions_def, dg.MultiPartitionsDefinition)
-    days = partitions_def.get_partitions_def_for_dimension("date").get_partition_keys()
-    assert days[0] == str(FIRST_DAY)
-    assert days[-1] == str(datetime.now(UTC).date() - timedelta(days=1))
+def test_who_listens_sees_a_run_come_to_its_end(project: Project, truth: Truth) -> None:
+    seen: list[Progress] = []
+    token = LISTENER.set(lambda progress: seen.append(replace(progress)))
+    try:
+        project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
+    finally:
+        LISTENER.reset(token)
+    assert (seen[0].landed, seen[0].partitions) == (0, 6)
+    assert (seen[-1].landed, seen[-1].failed) == (6, 0)
+    assert seen[-1].rows == sum(rows_of(truth, "posts_published", day, INSTANCE_IDS[:2]) for day in DAYS)
+    assert [each.landed for each in seen] == sorted(each.landed for each in seen)

@@ -8,10 +8,11 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
+from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource, SettingIsWrong
 from later_reporting_dagster.ingest.guard import Guard
-from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import QUIETLY, Project
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service
+from tests.defs.conftest import Project
 
 
 def in_use(resource: LaterReportingResource) -> LaterReportingResource:
@@ -42,7 +43,6 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "api_revision": "cursor",
         "second_look_percent": 7,
         "shrink_limit_percent": 5,
-        "accept_shrinking": True,
         "bad_rows_limit_percent": 0,
     }
     for name, value in wanted.items():
@@ -50,11 +50,7 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
     resource = LaterReportingResource.from_environment()
     # Until it is used, it knows names of variables and no values: so they reach neither the UI nor a log.
     assert dict(resource) == {
-        name: value
-        if isinstance(value, bool)
-        else dg.EnvVar.int(f"LATER_{name.upper()}")
-        if isinstance(value, int)
-        else dg.EnvVar(f"LATER_{name.upper()}")
+        name: (dg.EnvVar.int if isinstance(value, int) else dg.EnvVar)(f"LATER_{name.upper()}")
         for name, value in wanted.items()
     }
     assert {name: getattr(in_use(resource), name) for name in wanted} == wanted
@@ -93,33 +89,19 @@ def test_what_an_answer_may_take_away_is_a_setting() -> None:
     assert in_use(LaterReportingResource()).guard() == Guard(shrink_limit_percent=50, bad_rows_limit_percent=100)
     limited = LaterReportingResource(shrink_limit_percent=5, bad_rows_limit_percent=0)
     assert in_use(limited).guard() == Guard(shrink_limit_percent=5, bad_rows_limit_percent=0)
-    accepted = in_use(LaterReportingResource(shrink_limit_percent=5, accept_shrinking=True))
-    assert accepted.guard() == Guard(shrink_limit_percent=100)
+    # What one run accepts is said by its run config, and is no setting.
+    assert in_use(limited).guard(accept_shrinking=True) == Guard(shrink_limit_percent=100, bad_rows_limit_percent=0)
+    assert "accept_shrinking" not in LaterReportingResource.model_fields
 
 
 def test_the_launchpad_goes_before_the_environment(
     project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LATER_BASE_URL", "https://nowhere.invalid")
-    result = project.defs.resolve_job_def("later_posts").execute_in_process(
-        instance=project.instance,
-        asset_selection=[dg.AssetKey(["later", "posts_published"])],
-        partition_key=dg.MultiPartitionKey({"date": "2024-03-01", "instance": "007"}),
-        run_config={**QUIETLY, "resources": {"later": {"config": {"base_url": service.base_url}}}},
-    )
+    tags = range_tags(FIRST_DAY, FIRST_DAY)
+    result = project.run("posts_published", tags=tags, resource={"base_url": service.base_url})
     assert result.success
     assert service.data_requests == 1
-
-
-def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    secrets = {"client_secret": "some-secret", "access_token": "some-token"}
-    for name, value in secrets.items():
-        monkeypatch.setenv(f"LATER_{name.upper()}", value)
-    for resource in (LaterReportingResource(**secrets), LaterReportingResource.from_environment()):
-        later = in_use(resource)
-        assert later.client_secret == "some-secret"
-        shown = f"{resource!r} {resource} {later!r} {later} {later.credentials()!r} {later.client()!r}"
-        assert not [value for value in secrets.values() if value in shown]
 
 
 def test_a_ready_token_goes_before_client_credentials() -> None:
@@ -134,17 +116,12 @@ def test_without_credentials_it_says_which_variables_to_set(given: dict[str, str
         in_use(LaterReportingResource(**given)).credentials()
 
 
-def test_a_token_does_not_go_in_the_clear() -> None:
-    with pytest.raises(ValueError, match="in the clear: use https"):
-        in_use(LaterReportingResource(base_url="http://example.com", access_token="token")).client()
-
-
 def test_its_clients_share_the_rate_limit_of_the_machine(
     later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
-        asyncio.run(later.wanted_instances())
+        asyncio.run(later.listed_instances())
     (state,) = [path for path in (tmp_path / "later-reporting").glob("rate-*") if path.suffix != ".lock"]
     reserved = len(state.read_bytes()) // 8 - 2  # after a mark and the instant before which nobody starts
     assert reserved == len(service.requests) == 4
@@ -154,7 +131,7 @@ def test_its_clients_remember_which_revision_the_service_speaks(
     later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asyncio.run(later.wanted_instances())
+    asyncio.run(later.listed_instances())
     (kept,) = (tmp_path / "later-reporting").glob("revision-*")
     assert kept.read_text() == "paged"
 
@@ -166,14 +143,10 @@ def test_a_revision_that_there_is_not_is_named(settings: None, monkeypatch: pyte
         in_use(LaterReportingResource.from_environment()).client()
 
 
-def test_the_instances_are_all_that_the_credentials_reach(later: LaterReportingResource) -> None:
-    assert asyncio.run(later.wanted_instances()) == INSTANCE_IDS
+def test_listed_instances_are_all_that_the_credentials_reach(later: LaterReportingResource) -> None:
+    assert asyncio.run(later.listed_instances()) == INSTANCE_IDS
 
 
-def test_named_instances_are_taken_as_they_are_and_cost_no_request(
-    settings: None, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATER_INSTANCE_IDS", " b, a ,, Zoë")
-    later = in_use(LaterReportingResource.from_environment())
-    assert asyncio.run(later.wanted_instances()) == ("b", "a", "Zoë")
-    assert service.requests == []
+def test_named_instances_are_those_of_the_settings_each_once() -> None:
+    assert in_use(LaterReportingResource(instance_ids=" b, a ,, Zoë,b")).named_instances() == ("b", "a", "Zoë")
+    assert in_use(LaterReportingResource()).named_instances() == ()

@@ -3,13 +3,15 @@
 from datetime import date, timedelta
 from pathlib import Path
 
-from later_reporting_dagster.defs.runs.landed import read_all
-from later_reporting_dagster.defs.runs.settlement import settlement_verdict, verdicts_on_settlement
+import httpx
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis
-from later_reporting_dagster.defs.posts import POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.contract import DOCUMENT_METRICS
+from later_reporting_dagster.defs.checks import CheckResult
+from later_reporting_dagster.defs.posts_checks import evaluate_settlement
+from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Settlement, Sums
+from later_reporting_dagster.reading.raw import read_all
+from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Truth
 from tests.rollups.conftest import posts_of, row
@@ -19,10 +21,14 @@ DAYS = [FIRST + timedelta(days=number) for number in range(20)]
 ADDED = [metric.column for metric in DOCUMENT_METRICS if metric.kind.adds_up]
 
 
+def evaluated(lake: Lake) -> CheckResult:
+    """The result of the check on a lake."""
+    recorded, published = (read_all(lake, source.asset, schema=SETTLEMENT_SCHEMA).landed for source in SOURCES)
+    return evaluate_settlement(settlement(recorded, published, settled_after_days=28), settled_after_days=28)
+
+
 def test_a_world_s_days_add_up_and_a_lost_day_does_not(tmp_path: Path) -> None:
     """Over the service itself, whose posts live for up to four weeks."""
-    import httpx
-
     world = World(first_day=FIRST, last_day=DAYS[-1] + timedelta(days=20), seed=4, instances=1, posts_per_day=3)
     with (
         running_sandbox(create_app(world, options=UNHURRIED)) as base_url,
@@ -30,37 +36,36 @@ def test_a_world_s_days_add_up_and_a_lost_day_does_not(tmp_path: Path) -> None:
     ):
         truth, lake = Truth(client), Lake(str(tmp_path))
         days = [FIRST + timedelta(days=number) for number in range(40)]
-        for source in (POST_METRICS_DAILY, POSTS_PUBLISHED):
+        for source in SOURCES:
             for day in days:
                 rows = truth.partition(str(source.date_basis), day, "instance_000")
                 lake.write(source.asset, Partition(day, "instance_000"), posts_of(*rows))
-    assert POST_METRICS_DAILY.date_basis is DateBasis.PERFORMANCE_DATE
-    (verdict,) = verdicts_on_settlement(lake, POST_METRICS_DAILY, POSTS_PUBLISHED, settled_after_days=28)
-    posts = verdict.metadata["posts"]
+    result = evaluated(lake)
+    posts = result.metadata["posts"]
     assert posts > 20
-    assert verdict.passed
-    assert verdict.description == f"The days of {posts} settled posts add up to their metrics to date"
-    assert {f"difference_percent/{name}" for name in ADDED} <= verdict.metadata.keys()
-    assert verdict.metadata["difference_percent/impressions"] == 0.0
+    assert result.passed
+    assert result.description == f"The days of {posts} settled posts add up to their metrics to date"
+    assert {f"difference_percent/{name}" for name in ADDED} <= result.metadata.keys()
+    assert result.metadata["difference_percent/impressions"] == 0.0
     lake.write(POST_METRICS_DAILY.asset, Partition(days[1], "instance_000"), posts_of())
-    (verdict,) = verdicts_on_settlement(lake, POST_METRICS_DAILY, POSTS_PUBLISHED, settled_after_days=28)
-    assert not verdict.passed
-    assert "impressions" in verdict.description
-    assert verdict.metadata["difference_percent/impressions"] < -1
-    assert 0 < verdict.metadata["posts_that_differ"] <= posts
+    result = evaluated(lake)
+    assert not result.passed
+    assert "impressions" in result.description
+    assert result.metadata["difference_percent/impressions"] < -1
+    assert 0 < result.metadata["posts_that_differ"] <= posts
 
 
 def test_nothing_settled_is_told_and_nothing_wrong(tmp_path: Path) -> None:
-    (verdict,) = verdicts_on_settlement(Lake(str(tmp_path)), POST_METRICS_DAILY, POSTS_PUBLISHED, settled_after_days=28)
-    assert verdict.passed
-    assert verdict.description.startswith("No post is settled yet: one is, once it and each of the 28 days after it")
-    assert not [name for name in verdict.metadata if name.startswith("difference_percent")]
+    result = evaluated(Lake(str(tmp_path)))
+    assert result.passed
+    assert result.description.startswith("No post is settled yet: one is, once it and each of the 28 days after it")
+    assert not [name for name in result.metadata if name.startswith("difference_percent")]
 
 
 def test_metrics_that_differ_are_named() -> None:
     sums = {"impressions": Sums(1, 2), "engagements": Sums(2, 2)}
-    verdict = settlement_verdict(Settlement(5, 1, sums), settled_after_days=28)
-    assert verdict.description == "impressions of 5 settled posts differ by over 1 %"
+    result = evaluate_settlement(Settlement(5, 1, sums), settled_after_days=28)
+    assert result.description == "impressions of 5 settled posts differ by over 1 %"
 
 
 def test_all_that_is_there_is_read_with_its_days(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from later_reporting_dagster.lake import Partition, posts_table, schema_of
 from later_reporting_dagster.rollups import BY_CAMPAIGN, BY_CREATOR, BY_WINDOW, RolledUp
 from later_reporting_dagster.rollups.columns import CHANGING
 from tests.conftest import INSTANCE_IDS, Row, Truth, files
-from tests.defs.conftest import DAYS, KEYS, WINDOWS, Project, asset_key, failure, values
+from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, values
+from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import LABELS, groups_of, key_of, labels, windows
 
 BASES = {"performance_date": "post_metrics_daily", "post_date": "posts_published"}
@@ -72,7 +73,8 @@ def test_they_are_what_the_plain_reference_says_of_the_service_s_own_rows(filled
             {name: close_to(row[name]) for name in names} for row in expected
         ]
         told = values(told_of[table.name])
-        assert (told["rows"], told["path"]) == (len(found), str(filled.root / table.name / "part-0.parquet"))
+        assert told["dagster/row_count"] == len(found)
+        assert told["dagster/uri"] == str(filled.root / table.name / "part-0.parquet")
         for basis, asset in BASES.items():
             assert told[f"rows/{asset}"] == len(landed[basis][0])
             assert (told[f"days/{asset}"], told[f"newest_day/{asset}"]) == (3, str(DAYS[-1]))
@@ -80,17 +82,10 @@ def test_they_are_what_the_plain_reference_says_of_the_service_s_own_rows(filled
         assert told["preview"].startswith("| instance_id | ")
     both = [row for rows, _ in landed.values() for row in rows]
     of_creators = groups_of(both, BY_CREATOR.grain)
-    for row in stored(filled, BY_CREATOR):
-        of_creator = of_creators[key_of(row, BY_CREATOR.grain)]
-        assert {label: row[label] for label in LABELS} == {label: labels(of_creator, label) for label in LABELS}
-    verdicts = {
-        (each.asset_key.path[-1], each.check_name): each.passed
-        for each in (
-            event.asset_check_evaluation_data
-            for event in filled.events(result, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-        )
-    }
-    assert verdicts == {
+    for group in stored(filled, BY_CREATOR):
+        of_creator = of_creators[key_of(group, BY_CREATOR.grain)]
+        assert {label: group[label] for label in LABELS} == {label: labels(of_creator, label) for label in LABELS}
+    assert {key: each.passed for key, each in filled.evaluations(result).items()} == {
         (asset, check): check == "reconciles_with_raw_rows"
         for asset in WINDOWS
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
@@ -122,8 +117,8 @@ def test_they_are_in_sync_after_posts_were_fetched_again_unchanged(filled: Proje
 
 
 def test_one_raw_table_is_enough_and_what_is_missing_is_told(project: Project) -> None:
-    project.fetch("posts_published", keys=KEYS[:3])
-    project.fetch("posts_published", keys=KEYS[3:], days=DAYS[1:2])
+    project.fetch("posts_published", instances=list(INSTANCE_IDS[:3]))
+    project.fetch("posts_published", instances=list(INSTANCE_IDS[3:]), days=DAYS[1:2])
     result = project.roll_up_windows(BY_CAMPAIGN.name)
     assert result.success
     assert {row["date_basis"] for row in stored(project, BY_CAMPAIGN)} == {"post_date"}
@@ -131,8 +126,8 @@ def test_one_raw_table_is_enough_and_what_is_missing_is_told(project: Project) -
     assert (told["days/post_metrics_daily"], told["newest_day/post_metrics_daily"]) == (0, "none")
     assert told["missing/posts_published"] == 2
     assert told["missing_days/posts_published"] == {INSTANCE_IDS[3]: 2}
-    lagging = [row for row in stored(project, BY_CAMPAIGN) if row["instance_id"] == INSTANCE_IDS[3]]
-    assert {row["days"] for row in lagging} == {1}
+    lagging = [each for each in stored(project, BY_CAMPAIGN) if each["instance_id"] == INSTANCE_IDS[3]]
+    assert {each["days"] for each in lagging} == {1}
 
 
 def test_a_damaged_file_is_left_out_and_told_and_stops_no_other(filled: Project) -> None:
@@ -142,7 +137,7 @@ def test_a_damaged_file_is_left_out_and_told_and_stops_no_other(filled: Project)
     assert result.success
     told = values(materialized(filled, result)[BY_CAMPAIGN.name])
     ((key, reason),) = told["unread/posts_published"].items()
-    assert key.startswith(f"{DAYS[1]}|")
+    assert key.startswith(f"{DAYS[1]} ")
     assert "materialize this partition again" in reason
     assert told["missing/posts_published"] == 1
     (check,) = filled.check((BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
@@ -152,7 +147,7 @@ def test_a_damaged_file_is_left_out_and_told_and_stops_no_other(filled: Project)
 
 def test_without_posts_there_is_nothing_to_make(project: Project) -> None:
     description, _ = failure(project.roll_up_windows())
-    assert description == "No posts have landed: materialize a raw table first."
+    assert description == "There are no posts: materialize a raw table first."
     (told,) = project.check((BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
     assert (told.passed, told.description) == (True, "It is not there yet")
 
@@ -161,13 +156,11 @@ def test_a_table_that_cannot_be_written_leaves_the_others_to_themselves(filled: 
     (filled.root / BY_CREATOR.name).write_bytes(b"a file where a directory is due")
     result = filled.roll_up_windows()
     description, _ = failure(result)
-    assert description.startswith("Stayed as before:\norganic_paid_by_creator: cannot ")
+    assert description.startswith("1 table failed and stayed as before; 2 written.\norganic_paid_by_creator: cannot ")
     assert materialized(filled, result).keys() == set(WINDOWS) - {BY_CREATOR.name}
 
 
 def test_a_count_too_large_is_named(filled: Project) -> None:
-    from tests.rollups.conftest import posts_of, row
-
     for day in DAYS[:2]:
         large = posts_of(row(instance_id=INSTANCE_IDS[0], paid_impressions=2**62))
         filled.lake.write("post_metrics_daily", Partition(day, INSTANCE_IDS[0]), large)
@@ -198,8 +191,6 @@ def test_the_check_is_red_when_posts_were_restated_and_when_the_table_was_tamper
 def test_they_are_due_by_both_bases(project: Project) -> None:
     days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2, 3)]
     key = (BY_CAMPAIGN.name, "newest_due_day_is_present")
-    from tests.rollups.conftest import posts_of, row
-
     for asset, passes in (("post_metrics_daily", False), ("posts_published", True)):
         for day in days:
             project.lake.write(asset, Partition(day, INSTANCE_IDS[0]), posts_of(row(instance_id=INSTANCE_IDS[0])))

@@ -1,8 +1,8 @@
-"""Does to the ingest library all that a server can do to it, and tabulates what became of the rows.
+"""Test the ingest library against every fault of a server, and print what became of the rows.
 
-    python -m tests.reliability --write docs/reliability.md
+    python -m tests.reliability
 
-It ends with 1 when a row was lost, doubled, invented or changed, and says where.
+Exits with 1 when a row was lost, doubled, invented or changed, and says where. docs/reliability.md has the sums.
 """
 
 import argparse
@@ -13,7 +13,6 @@ from dataclasses import astuple, replace
 from functools import reduce
 from itertools import starmap
 from operator import add
-from pathlib import Path
 
 from later_reporting_dagster.contract import CURSOR, PAGED
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
@@ -39,39 +38,6 @@ COLUMNS = (
     "invented",
     "changed",
 )
-
-INTRODUCTION = """\
-# Reliability
-
-Each fault below is produced for real: a service on a real port answers so, the ingest library fetches five days of
-four instances of both raw tables from it, and then every partition is held against what the service holds, row for row
-and value for value, by code that shares nothing with the library's own reading. `python -m tests.reliability --write
-docs/reliability.md` makes this page, and fails when a row was lost, doubled, invented or changed.
-
-**Promised.** After any of these a partition equals the service's truth, or it stays as it was and its failure says why
-and what to do. Nothing is written from an answer that does not add up. What was refused lands with the next fetch,
-which asks for just that. A row that cannot be true is set aside with its reason and its JSON, and the rows beside it
-land.
-
-**Not promised.** That an answer is true: a service that reports a wrong number, and the same one in every answer, is
-believed. That nothing is missed at the very moment: an answer of several pages is no snapshot. When a post vanishes and
-another arrives between two pages, no count can show it, and a post that slips over the edge between them is missed
-until the day is fetched again; or told by a second look, if you ask for one at each answer
-(`LATER_SECOND_LOOK_PERCENT=100`), which doubles the requests of all that has several pages, and looks whether the same
-rows come."""
-
-CRASHES = """\
-## Crashes, full disks, two at once
-
-`KILLS=300 python -m pytest tests/crash/test_kills.py` kills writers with SIGKILL at random moments and reads the whole
-lake after each kill. The tests beside it, in `tests/crash`, fill a disk, take the lake away and let
-two runs write the same partitions at once."""
-
-
-def kept_section(document: Path) -> list[str]:
-    """Return the section about mutants, which `make mutants` measures, as the document has it."""
-    _, heading, text = document.read_text(encoding="utf-8").partition("## Do the tests notice wrong code?")
-    return [(heading + text).rstrip()] if heading else []
 
 
 def tables(
@@ -130,9 +96,8 @@ def failures(name: str, trial: Trial, *, may_miss: bool = False) -> list[str]:
 
 
 def main() -> None:
-    """Runs all trials, prints their tables or writes the page, and fails when a promise was broken."""
+    """Run all trials, print their tables, and fail when a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page there, instead of printing it")
     parser.add_argument("--seeds", type=int, default=4, help="trials of each fault")
     given = parser.parse_args()
     trials, trials_by_cursor = (Trials(posts_per_day=POSTS_PER_DAY, revision=each) for each in (PAGED, CURSOR))
@@ -158,21 +123,7 @@ def main() -> None:
         )
         hostile = dict(zip(HOSTILE, workers.map(of_hostile_rows, HOSTILE), strict=True))
         unseen = of_faults(workers, trials, names=[TOLD_BY_A_SECOND_LOOK], second_looks=0.0)[TOLD_BY_A_SECOND_LOOK]
-    page = (
-        "\n\n".join(
-            [
-                INTRODUCTION,
-                *(table.markdown() for table in tables(by_number, by_cursor, hostile, unseen=unseen)),
-                CRASHES,
-                *(kept_section(given.write) if given.write else []),
-            ]
-        )
-        + "\n"
-    )
-    if given.write:
-        given.write.write_text(page, encoding="utf-8")
-    else:
-        print(page)
+    print("\n\n".join(table.markdown() for table in tables(by_number, by_cursor, hostile, unseen=unseen)))
     broken = [
         line
         for found in starmap(failures, (*by_number.items(), *by_cursor.items(), *hostile.items()))

@@ -3,21 +3,16 @@
 `python -m tests.reliability` does more of it, and tabulates it.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from later_reporting_dagster.client import numbered
 from later_reporting_dagster.contract import CURSOR, PAGED, Revision
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
 from later_reporting_dagster.sandbox.faults import WireFault
-from tests.reliability.__main__ import COLUMNS, failures
+from tests.reliability.__main__ import failures
 from tests.reliability.trial import TOLD_BY_A_SECOND_LOOK, Trials
 from tests.reliability.truth import Differences, Row, as_stored, differences
 
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 # More of them than of the command's, because there are fewer answers.
 SHARE = 0.2
 SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
@@ -78,35 +73,6 @@ def test_a_client_that_believes_every_page_would_be_found_out(trials: Trials, mo
     trial = trials.of_fault("page-short", share=0.4, seed=1)
     assert trial.found.lost > 0
     assert failures("page-short", trial)
-
-
-@pytest.mark.parametrize(
-    ("title", "due"),
-    [
-        ("Faults of a server", {name: each for name, each in FAULTS.items() if PAGED in each.revisions}),
-        (
-            "Faults of a server that pages by cursor",
-            {name: each for name, each in FAULTS.items() if CURSOR in each.revisions},
-        ),
-        ("Hostile rows", HOSTILE),
-    ],
-)
-def test_the_page_has_each_fault_and_each_hostile_row_with_nothing_lost(title: str, due: Mapping[str, Any]) -> None:
-    _, found, section = PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")
-    assert found, title
-    rows: dict[str, list[str]] = {}
-    for line in section.partition("\n## ")[0].splitlines():
-        if line.startswith("| `"):
-            name, *cells = line.strip("| ").split(" | ")
-            rows[name.strip("`")] = cells
-    assert {name: cells[0] for name, cells in rows.items()} == {name: each.description for name, each in due.items()}, (
-        "write it anew: python -m tests.reliability --write docs/reliability.md"
-    )
-    for name, (_, *cells) in rows.items():
-        counts = dict(zip(COLUMNS, map(int, cells), strict=True))
-        assert counts["injected"] > 0, name
-        assert counts["partitions landed"] > 0, name
-        assert not any(counts[column] for column in ("lost", "doubled", "invented", "changed")), name
 
 
 POST: Row = {

@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
 from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from later_reporting_dagster.report.data import REPORTED_SCHEMA, Gathering, ReportData, SetAside
 from tests.rollups.conftest import row
@@ -116,3 +118,7 @@ def one_post(**fields: Any) -> dict[Cell, list[Row]]:
     for table in TABLES:
         cells[table, AS_OF, "a"] = [row(campaign_id=7, creator_id=1, **fields)]
     return cells
+
+
+def near(value: Fraction | int | None) -> Any:
+    return None if value is None else pytest.approx(float(value), rel=1e-9, abs=1e-4)

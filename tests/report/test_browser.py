@@ -1,7 +1,6 @@
 """The page in a browser: at each width, in light and dark, without network, with every number held to the raw rows."""
 
 import re
-from fractions import Fraction
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from tests.report.posts import (
     PUBLISHED_TABLE,
     day_before,
     drawn_rows,
+    near,
     one_post,
     picked,
     report_data,
@@ -37,10 +37,6 @@ HEADLINES = (
     "paid_engagement_rate",
     "paid_lift",
 )
-
-
-def near(value: Fraction | int | None) -> Any:
-    return None if value is None else pytest.approx(float(value), rel=1e-9, abs=1e-4)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,6 +1,5 @@
 """The figures of a report as it opens, held against a slow reference over the raw rows."""
 
-from fractions import Fraction
 from random import SystemRandom
 from typing import Any
 
@@ -8,14 +7,10 @@ import pytest
 
 from later_reporting_dagster.report import data as room
 from later_reporting_dagster.report.figures import headlines, headlines_in_markdown
-from tests.report.posts import METRICS_TABLE, day_before, drawn_rows, one_post, picked, report_data
+from tests.report.posts import METRICS_TABLE, day_before, drawn_rows, near, one_post, picked, report_data
 from tests.rollups.reference import group_of
 
 NOW, BEFORE = range(28), range(28, 56)
-
-
-def near(value: Fraction | int | None) -> Any:
-    return None if value is None else pytest.approx(float(value), rel=1e-9, abs=1e-4)
 
 
 @pytest.fixture

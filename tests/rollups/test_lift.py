@@ -37,20 +37,6 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_truth(lift: float) -> None:
     assert 920 <= held <= 975  # a little less than 950, as with any large-sample interval
 
 
-def test_impressions_are_no_samples_of_their_own() -> None:
-    """The same posts seen a hundred times as often tell no more of how posts differ."""
-    results = drawn(np.random.default_rng(1), 50, lift=1.2)
-    often = {channel: Results(*(100 * values for values in each)) for channel, each in results.items()}
-    assert interval_of(often)[0] == pytest.approx(interval_of(results)[0])
-
-
-def test_posts_that_all_have_the_same_rates_leave_no_room() -> None:
-    impressions = np.arange(1000.0, 1040.0)
-    results = {ORGANIC: Results(impressions * 0.02, impressions), PAID: Results(impressions * 0.03, impressions)}
-    low, high = interval_of(results)
-    assert (low[0], high[0]) == pytest.approx((1.5, 1.5))
-
-
 def test_posts_of_both_channels_that_go_together_are_known_better() -> None:
     """What makes a post engaging organically does so when it is paid for: the ratio of the two hardly moves."""
     chance = np.random.default_rng(3)

@@ -57,6 +57,7 @@ def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
         assert table.schema.equals(schema, check_metadata=True)
         table.validate(full=True)
         assert table.to_pylist() == [{name: expected_of(group[name]) for name in schema.names} for group in expected]
+        assert totals_that_differ(posts_of(*rows), table) == []
 
 
 @given(ROWS, st.randoms(use_true_random=False))
@@ -67,13 +68,6 @@ def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chan
     chunked = pa.concat_tables([posts_of(*shuffled[:cut]), posts_of(*shuffled[cut:])])
     for roll_up in (organic_paid_daily, organic_paid_by_publish_day):
         assert roll_up(chunked).equals(roll_up(posts_of(*rows)))
-
-
-@given(ROWS)
-def test_a_rollup_reconciles_to_its_posts(rows: list[Row]) -> None:
-    posts = posts_of(*rows)
-    assert totals_that_differ(posts, organic_paid_daily(posts)) == []
-    assert totals_that_differ(posts, organic_paid_by_publish_day(posts)) == []
 
 
 @both_tables
@@ -166,27 +160,25 @@ def altered(table: pa.Table, name: str, value: object) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "in_the_posts", "value", "in_the_rollup"),
     [
-        ("posts", 3, "posts is 2 in the posts and 3 in the rollup"),
-        ("organic_impressions", 12, "organic_impressions is 11 in the posts and 12 in the rollup"),
-        ("organic_impressions", None, "organic_impressions is 11 in the posts and not available in the rollup"),
-        ("paid_impressions", 0, "paid_impressions is not available in the posts and 0 in the rollup"),
-        ("organic_impressions_posts", 1, "organic_impressions_posts is 2 in the posts and 1 in the rollup"),
-        ("organic_estimated_value", 3.76, "organic_estimated_value is 3.75 in the posts and 3.76 in the rollup"),
-        (
-            "organic_estimated_value",
-            None,
-            "organic_estimated_value is 3.75 in the posts and not available in the rollup",
-        ),
+        ("posts", "2", 3, "3"),
+        ("organic_impressions", "11", 12, "12"),
+        ("organic_impressions", "11", None, "not available"),
+        ("paid_impressions", "not available", 0, "0"),
+        ("organic_impressions_posts", "2", 1, "1"),
+        ("organic_estimated_value", "3.75", 3.76, "3.76"),
+        ("organic_estimated_value", "3.75", None, "not available"),
     ],
 )
-def test_each_total_that_differs_is_told_in_a_sentence(name: str, value: object, sentence: str) -> None:
+def test_each_total_that_differs_is_told_in_a_sentence(
+    name: str, in_the_posts: str, value: object, in_the_rollup: str
+) -> None:
     posts = posts_of(
         row(impressions=5, estimated_value_generated=1.5), row(impressions=6, estimated_value_generated=2.25)
     )
     rollup = organic_paid_daily(posts)
-    assert totals_that_differ(posts, rollup) == []
+    sentence = f"{name} is {in_the_posts} in the posts and {in_the_rollup} in the rollup"
     assert totals_that_differ(posts, altered(rollup, name, value)) == [sentence]
 
 

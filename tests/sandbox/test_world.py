@@ -10,8 +10,6 @@ from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
     METRICS,
     DateBasis,
-    Platform,
-    platform_of,
 )
 from later_reporting_dagster.sandbox import World, availability
 from later_reporting_dagster.sandbox.answers import matching_rows
@@ -107,37 +105,6 @@ def test_publication_falls_on_its_utc_day_and_touches_its_ends() -> None:
     assert len(np.unique(time_of_day)) > 0.9 * len(time_of_day)
 
 
-def test_content_types_are_on_the_platform_of_their_name() -> None:
-    assert [platform for _, platform, _ in CONTENT_TYPES] == [platform_of(name) for name, _, _ in CONTENT_TYPES]
-    assert {platform for _, platform, _ in CONTENT_TYPES} == set(Platform)
-    assert sum(share for _, _, share in CONTENT_TYPES) == pytest.approx(1)
-
-
-def test_posts_are_organic_only_paid_only_or_both() -> None:
-    values = to_date(WORLD)
-    organic, paid = values["engagements"] != NOT_AVAILABLE, values["paidImpressions"] != NOT_AVAILABLE
-    shares = [(organic & ~paid).mean(), (paid & ~organic).mean(), (organic & paid).mean()]
-    assert shares == pytest.approx([0.62, 0.10, 0.28], abs=0.02)
-    assert (organic | paid).all()
-    for name in ("impressions", "estimatedValueGenerated", "engagementRate", "cpe", "cpm"):
-        assert (values[name][~organic] == NOT_AVAILABLE).all()
-    for name in ("paidEngagements", "paidEngagementRate", "paidCpe", "paidCpm"):
-        assert (values[name][~paid] == NOT_AVAILABLE).all()
-
-
-@pytest.mark.parametrize("name", ["impressions", "engagements", "estimatedValueGenerated", "paidEngagements"])
-def test_null_and_zero_both_occur_where_the_channel_was_used(name: str) -> None:
-    values = to_date(WORLD)
-    other = (
-        "paidImpressions" if name == "paidEngagements" else "engagements" if name != "engagements" else "impressions"
-    )
-    used = values[other] > 0
-    silent = values[other] == 0
-    assert (values[name][silent] == 0).any()
-    if name != "engagements":
-        assert (values[name][used] == NOT_AVAILABLE).any()
-
-
 def test_every_day_of_performance_sums_to_what_post_date_says_to_date() -> None:
     everything = np.arange(len(WORLD.posts))
     sums = {name: np.zeros(len(everything), dtype=np.int64) for name in SUMMED}
@@ -168,19 +135,6 @@ def test_metrics_grow_for_days_after_publication() -> None:
     assert (seen[0] > seen[3]).all()
     assert (seen[3] > 0).all()
     assert not WORLD.metrics(old, since=day + 28, until=day + 40)["impressions"].clip(0).any()
-
-
-def test_rates_are_those_of_the_documents_sample() -> None:
-    """The cost that its organic cpe and cpm have in common is 300, as is that of its paid ones."""
-
-    def of(engagements: int, impressions: int) -> dict[str, float]:
-        values = rates(
-            engagements=np.array([engagements]), impressions=np.array([impressions]), cost=np.array([30_000])
-        )
-        return {name: value.item() / 100 for name, value in values.items()}
-
-    assert of(1240, 8500) == {"engagementRate": 14.59, "cpe": 0.24, "cpm": 35.29}
-    assert of(380, 5200) == {"engagementRate": 7.31, "cpe": 0.79, "cpm": 57.69}
 
 
 def test_rates_round_half_up_and_are_null_without_a_denominator() -> None:

@@ -1,13 +1,9 @@
 """Progress: counted for whoever listens, and told to the log where there would be silence."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from later_reporting_dagster.defs.runs.progress import LISTENER, Progress, ProgressTeller
-
-from later_reporting_dagster.client import PageFetched, Retried, Waited, WalkRepeated
-from later_reporting_dagster.lake import POSTS_SCHEMA
-from tests.defs.conftest import KEYS, Project
+from later_reporting_dagster.client import PageFetched, Retried, RevisionChanged, Waited, WalkRepeated
+from later_reporting_dagster.ingest.progress import Progress, ProgressTeller
 
 
 def teller(log: Callable[[str], None] = lambda line: None, *, time: list[float] | None = None) -> ProgressTeller:
@@ -68,14 +64,12 @@ def test_what_is_asked_again_is_told() -> None:
     assert lines == ["Asking again in 0.5 s: HTTP 503", "Walking again from the first page: 3 rows came twice"]
 
 
-def test_who_listens_sees_a_run_come_to_its_end(project: Project) -> None:
-    seen: list[Progress] = []
-    token = LISTENER.set(lambda progress: seen.append(replace(progress)))
-    try:
-        project.fetch("posts_published", keys=KEYS[:2])
-    finally:
-        LISTENER.reset(token)
-    assert (seen[0].landed, seen[0].partitions) == (0, 6)
-    assert (seen[-1].landed, seen[-1].failed) == (6, 0)
-    assert seen[-1].rows == project.lake.dataset("posts_published", POSTS_SCHEMA).count_rows() > 0
-    assert [each.landed for each in seen] == sorted(each.landed for each in seen)
+def test_a_change_of_the_api_is_a_warning_where_there_is_one_to_be_had() -> None:
+    for warn in (True, False):
+        lines: list[str] = []
+        warnings: list[str] = []
+        progress = Progress("posts_published", partitions=1)
+        changing = ProgressTeller(progress, log=lines.append, warn=warnings.append if warn else None)
+        changing.note(RevisionChanged("paged", "cursor"))
+        (line,) = warnings if warn else lines
+        assert line.startswith("The API has changed: the service speaks the revision cursor of the API now")
