@@ -2,8 +2,8 @@
 
     LATER_LAKE_ROOT=/data/later dagster dev -f examples/creators.py
 
-A parameter that is named for a table and annotated with a type receives just the partitions that the run is of, as that
-type. Null stays null on the way in, and each library has its own way of losing it in a sum: see how each asset sums.
+A parameter that is named for a table and annotated with a type receives just the days of the run, as that type. Null
+stays null on the way in, but each library loses it in a sum in its own way: see how each asset sums.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ SHOWN_ROWS = 10
     kinds={"pandas"},
 )
 def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any]:
-    """What the posts of a day have reached to date, by instance and platform: a partition is a day, as the posts'."""
+    """What the posts of a day have reached to date, by instance and platform."""
     reach = posts_published.groupby(["date", "instance_id", "platform"], dropna=False, as_index=False)[
         ["impressions", "paid_impressions"]
     ].sum(min_count=1)  # without it, a platform of which nothing is known has reached 0 people
@@ -40,7 +40,7 @@ def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any
     kinds={"arrow"},
 )
 def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[Any]:
-    """Who earned most on a day: a partition a day, made from all instances that are there."""
+    """Who earned most on a day, of all instances that have a file of it."""
     earned = post_metrics_daily.group_by(["date", "creator_id", "creator_handle_name"]).aggregate(
         [("engagements", "sum"), ("paid_engagements", "sum"), ("post_id", "count")]
     )  # Arrow's sum of nothing but nulls is null

@@ -92,7 +92,7 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
 
 def _fill(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli import launch
-    from later_reporting_dagster.cli.bars import progress_bar
+    from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.organic_paid import ROLLUPS
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.rollups import BY_WINDOW, Span

@@ -279,7 +279,7 @@ def backfill(
     Exit code 1 lists what failed, by day and instance; everything else is written.
     """
     from later_reporting_dagster.cli import launch
-    from later_reporting_dagster.cli.bars import progress_bar
+    from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
     from later_reporting_dagster.lake import encode_instance_id
@@ -337,7 +337,7 @@ def compact(assets: tuple[str, ...]) -> None:
 @_plain_errors
 def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     """List the rows that cannot be true, by partition and reason. No request is made."""
-    from later_reporting_dagster.cli.mending import quarantine_lines
+    from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
 
     lake = _resource().lake()
     lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
@@ -451,10 +451,10 @@ def demo(
 
 
 def _report(outcomes: "Sequence[RunOutcome]") -> None:
-    """Says what failed, if anything, and exits with 1 then."""
+    """Print what failed, and exit with 1 if anything did."""
     failed = [line for outcome in outcomes for line in sorted(outcome.failed.items())]
     for (asset, key), reason in failed[:SHOWN_FAILURES]:
-        click.echo(f"failed  {asset}  {key}  {in_one_line(reason)}", err=True)
+        click.echo(f"failed  {asset}  {in_one_line(key)}  {in_one_line(reason)}", err=True)
     if len(failed) > SHOWN_FAILURES:
         click.echo(f"failed  … and {len(failed) - SHOWN_FAILURES} more: see the run in the UI", err=True)
     for outcome in outcomes:

@@ -42,16 +42,27 @@ def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> U
         "LATER_REQUESTS_PER_MINUTE": "1000000",
     }.items():
         monkeypatch.setenv(name, value)
-    # A process of its own would load them from this environment.
-    monkeypatch.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+    load_definitions(monkeypatch)
     return user
 
 
-def said(result: Result) -> str:
-    """The one error that a command ends with, without what click says of its usage."""
+def load_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load the definitions as a process of its own would, from the environment as it is now."""
+    monkeypatch.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+
+
+def error_line(result: Result) -> str:
+    """Return the one error that a command ends with, without what click prints of its usage."""
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert result.stderr.splitlines()[-1] == line
     return line.removeprefix("Error: ")
+
+
+def failed_lines(result: Result) -> list[tuple[str, str, str]]:
+    """Return what a command lists as failed: asset, (day, instance) pair or day, and reason."""
+    lines = [line.split("  ", 3) for line in result.stderr.splitlines()]
+    assert all(line[0] == "failed" for line in lines)
+    return [(asset, key, reason) for _, asset, key, reason in lines]
 
 
 def environment() -> dict[str, str]:

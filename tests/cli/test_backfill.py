@@ -1,28 +1,24 @@
-"""`later-reporting backfill`: one run over a box of days × instances, and who failed in it."""
+"""`later-reporting backfill`: one run over a range of days, on an empty Dagster home, and what of it failed."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.sandbox import World, create_app
-from tests.cli.conftest import User, said
-from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, parameters, partition_file, problem, stored_rows
-from tests.defs.conftest import KEYS
+from tests.cli.conftest import User, error_line, failed_lines, load_definitions
+from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, partition_file, problem, stored_rows
+from tests.defs.conftest import both_assets, listed, without
 from tests.defs.test_organic_paid import assert_sums
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
-BOX = ("--start", "2024-03-01", "--end", "2024-03-02")
+RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
+PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
+BASES = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
 TODAY = datetime.now(UTC).date()
-
-
-@pytest.fixture
-def synced(user: User) -> User:
-    with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions("later_instance", KEYS)
-    return user
 
 
 def runs() -> list[dg.DagsterRun]:
@@ -30,120 +26,156 @@ def runs() -> list[dg.DagsterRun]:
         return list(instance.get_runs())
 
 
-def landed(user: User, asset: str) -> set[tuple[date, str]]:
+def materialized(asset: str) -> Mapping[str, Mapping[str, object]]:
+    """The metadata of the last materialization of each day."""
+    with dg.DagsterInstance.get() as instance:
+        events = instance.fetch_materializations(dg.AssetKey(["later", asset]), limit=100).records
+    found = [record.asset_materialization for record in reversed(events)]
     return {
+        str(event.partition): {name: value.value for name, value in event.metadata.items()} for event in found if event
+    }
+
+
+def written(user: User, asset: str) -> set[tuple[date, str]]:
+    """The (day, instance) pairs that have a file; there are no other files."""
+    pairs = {
         (day, instance_id)
-        for day in [DAYS[0] - timedelta(days=1), *DAYS, DAYS[-1] + timedelta(days=1)]
+        for day in DAYS
         for instance_id in INSTANCE_IDS
         if partition_file(user.lake, asset, day, instance_id).exists()
     }
+    assert len(pairs) == len(list((user.lake / asset).rglob("*.parquet")))
+    return pairs
 
 
-@pytest.mark.parametrize(
-    ("asset", "basis"), [("later/posts_published", "post_date"), ("post_metrics_daily", "performance_date")]
-)
-def test_all_instances_land_in_one_run(asset: str, basis: str, synced: User, truth: Truth) -> None:
-    result = synced.types("backfill", "--asset", asset, *BOX)
-    assert result.exit_code == 0, result.stderr
-    name = asset.removeprefix("later/")
-    assert landed(synced, name) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
-    for day, instance_id in landed(synced, name):
-        assert stored_rows(synced.lake, name, day, instance_id) == truth.partition(basis, day, instance_id)
+@both_assets
+def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, user: User, truth: Truth) -> None:
+    result = user.types("backfill", "--asset", f"later/{asset}", *RANGE)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert written(user, asset) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
+    for day, instance_id in written(user, asset):
+        assert stored_rows(user.lake, asset, day, instance_id) == truth.partition(BASES[asset], day, instance_id)
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.SUCCESS]
+    assert materialized(asset).keys() == {str(day) for day in DAYS}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "instance_ids", "runs_needed"),
-    [
-        (["--instances", "007"], {"007"}, 1),
-        (["--instances", "007,instance_000"], {"007", "instance_000"}, 1),
-        (["--instances", "instance_000", "--instances", "Zoë 😀 %2F"], {"instance_000", "Zoë 😀 %2F"}, 2),
-    ],
+    "wanted", [["--instances", "007,Zoë 😀 %2F"], ["--instances", "007", "--instances", "Zoë 😀 %2F"]]
 )
-def test_some_instances_land_in_a_run_a_group_of_neighbours(
-    wanted: list[str], instance_ids: set[str], runs_needed: int, synced: User
-) -> None:
-    result = synced.types("backfill", "--asset", "later/posts_published", *BOX, *wanted)
+def test_backfill_fetches_only_the_named_instances_in_one_run(wanted: list[str], user: User, service: Service) -> None:
+    result = user.types(*PUBLISHED, *wanted)
     assert result.exit_code == 0, result.stderr
-    assert landed(synced, "posts_published") == {(day, instance_id) for day in DAYS for instance_id in instance_ids}
-    assert len(runs()) == runs_needed
+    assert written(user, "posts_published") == {(day, name) for day in DAYS for name in ("007", "Zoë 😀 %2F")}
+    assert len(runs()) == 1
+    assert service.asked("/v2/instances") == 0
 
 
-def test_what_failed_is_listed_and_the_rest_has_landed(synced: User, service: Service) -> None:
-    service.instead = lambda request: problem(403) if "007" in parameters(request).get("instanceIds", []) else None
-    result = synced.types("backfill", "--asset", "later/posts_published", *BOX)
+def test_backfill_fetches_the_instances_of_the_settings(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
+    load_definitions(monkeypatch)
+    assert user.types(*PUBLISHED).exit_code == 0
+    assert written(user, "posts_published") == {(day, "007") for day in DAYS}
+
+
+def test_backfill_lists_each_pair_that_failed_and_writes_the_others(user: User, service: Service) -> None:
+    service.instead = without("007")
+    result = user.types(*PUBLISHED)
     assert result.exit_code == 1
-    listed = [line for line in result.stderr.splitlines() if line.startswith("failed  ")]
-    assert [tuple(line.split("  ")[1:3]) for line in listed] == [
-        ("posts_published", f"{day}|007") for day in ("2024-03-01", "2024-03-02")
-    ]
-    assert all("'007'" in line for line in listed)
-    assert landed(synced, "posts_published") == {
-        (day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS if instance_id != "007"
-    }
+    failed = failed_lines(result)
+    assert [line[:2] for line in failed] == [("posts_published", f"{day} 007") for day in DAYS]
+    assert all("'007'" in reason for *_, reason in failed)
+    others = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS if instance_id != "007"}
+    assert written(user, "posts_published") == others
     assert [run.status for run in runs()] == [dg.DagsterRunStatus.FAILURE]
+    assert {day: event["missing_instances"] for day, event in materialized("posts_published").items()} == {
+        str(day): ["007"] for day in DAYS
+    }
 
 
-def test_what_shrinks_is_replaced_when_it_is_accepted(synced: User, service: Service, small_world: World) -> None:
-    wanted = ("backfill", "--asset", "later/post_metrics_daily", *BOX[:2], "--end", BOX[1], "--instances", "007")
-    synced.types(*wanted)
-    before = stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007")
+def test_backfill_lists_a_pair_in_one_line_whatever_its_instance_is_called(user: User, service: Service) -> None:
+    service.instead = without("a\nb")
+    result = user.types(*PUBLISHED, "--instances", "a\nb")
+    assert [line[:2] for line in failed_lines(result)] == [("posts_published", f"{day} a b") for day in DAYS]
+
+
+def test_backfill_of_what_is_missing_fetches_nothing_else(user: User, service: Service) -> None:
+    service.instead = without("007")
+    user.types(*PUBLISHED)
+    service.instead = lambda request: None
+    service.requests.clear()
+    result = user.types(*PUBLISHED, "--only-missing")
+    assert (result.exit_code, result.stderr) == (0, "")
+    data_requests = [request for request in service.requests if request.url.path == "/v2/posts/performance"]
+    assert {request.query_params["instanceIds"] for request in data_requests} == {"007"}
+    assert len(written(user, "posts_published")) == len(DAYS) * len(INSTANCE_IDS)
+    assert not any("missing_instances" in event for event in materialized("posts_published").values())
+
+
+def test_backfill_keeps_what_would_shrink_until_that_is_accepted(
+    user: User, service: Service, small_world: World
+) -> None:
+    wanted = ("backfill", "--asset", "later/post_metrics_daily", *RANGE, "--instances", "007")
+    user.types(*wanted)
+    before = stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007")
     service.app = create_app(replace(small_world, posts_per_day=0), options=UNHURRIED)
-    refused = synced.types(*wanted)
+    refused = user.types(*wanted)
     assert refused.exit_code == 1
-    assert f"failed  post_metrics_daily  2024-03-01|007  {len(before)} posts lie in the lake" in refused.stderr
+    assert f"failed  post_metrics_daily  2024-03-01 007  {len(before)} posts lie in the lake" in refused.stderr
     assert "--accept-shrinking" in refused.stderr
-    assert stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007") == before
-    assert synced.types(*wanted, "--accept-shrinking").exit_code == 0
-    assert stored_rows(synced.lake, "post_metrics_daily", DAYS[0], "007") == []
+    assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == before
+    assert user.types(*wanted, "--accept-shrinking").exit_code == 0
+    assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == []
 
 
-def test_days_are_rolled_up(synced: User, truth: Truth) -> None:
-    synced.types("backfill", "--asset", "later/post_metrics_daily", *BOX)
-    result = synced.types("backfill", "--asset", "later/organic_paid_daily", *BOX)
-    assert result.exit_code == 0, result.stderr
+def test_backfill_rolls_up_days_weeks_and_months(user: User, truth: Truth) -> None:
+    user.types("backfill", "--asset", "post_metrics_daily", *RANGE)
+    for asset, firsts in (
+        ("organic_paid_daily", ["2024-03-01", "2024-03-02"]),
+        ("organic_paid_weekly", ["2024-02-26"]),
+        ("organic_paid_monthly", ["2024-03-01"]),
+    ):
+        result = user.types("backfill", "--asset", f"later/{asset}", *RANGE)
+        assert result.exit_code == 0, result.stderr
+        assert sorted(path.parent.name for path in (user.lake / asset).rglob("*.parquet")) == [
+            f"date={first}" for first in firsts
+        ]
     for day in DAYS:
-        file = synced.lake / "organic_paid_daily" / f"date={day}" / "part-0.parquet"
+        file = user.lake / "organic_paid_daily" / f"date={day}" / "part-0.parquet"
         posts = [row for each in INSTANCE_IDS for row in truth.partition("performance_date", day, each)]
         assert_sums(pq.ParquetFile(file).read().to_pylist(), posts)
 
 
-def test_weeks_and_months_are_rolled_up_by_the_days_that_are_in_them(synced: User) -> None:
-    synced.types("backfill", "--asset", "post_metrics_daily", *BOX)
-    for asset, first in (("organic_paid_weekly", "2024-02-26"), ("organic_paid_monthly", "2024-03-01")):
-        result = synced.types("backfill", "--asset", f"later/{asset}", *BOX)
-        assert result.exit_code == 0, result.stderr
-        assert [path.parent.name for path in (synced.lake / asset).rglob("*.parquet")] == [f"date={first}"]
-    refused = synced.types("backfill", "--asset", "organic_paid_weekly", *BOX, "--instances", "007")
-    assert "later/organic_paid_weekly holds all instances of a week in one partition" in said(refused)
-
-
-def test_a_rollup_without_raw_days_lists_them(synced: User) -> None:
-    result = synced.types("backfill", "--asset", "later/organic_paid_daily", *BOX)
+def test_backfill_of_a_rollup_without_raw_days_lists_the_days(user: User) -> None:
+    result = user.types("backfill", "--asset", "later/organic_paid_daily", *RANGE)
     assert result.exit_code == 1
-    listed = [line for line in result.stderr.splitlines() if line.startswith("failed  ")]
-    assert [tuple(line.split("  ")[1:3]) for line in listed] == [
-        ("organic_paid_daily", day) for day in ("2024-03-01", "2024-03-02")
-    ]
-    assert all("materialize that first" in line for line in listed)
+    failed = failed_lines(result)
+    assert [line[:2] for line in failed] == [("organic_paid_daily", str(day)) for day in DAYS]
+    assert all("materialize that first" in reason for *_, reason in failed)
 
 
-def test_progress_is_shown(synced: User, capfd: pytest.CaptureFixture[str]) -> None:
-    synced.types("backfill", "--asset", "later/posts_published", *BOX)
+def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[str]) -> None:
+    user.types(*PUBLISHED)
     shown = capfd.readouterr().err
     assert "posts_published" in shown
     assert "8/8" in shown
 
 
-def test_a_run_that_cannot_begin_says_why(synced: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backfill_that_cannot_start_says_why(user: User, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.instead = listed()
+    assert error_line(user.types(*PUBLISHED)) == (
+        "The fetch could not start: The credentials reach no instance: have instances added to their scope."
+    )
+    service.instead = lambda request: problem(403) if request.url.path == "/v2/instances" else None
+    assert error_line(user.types(*PUBLISHED)).startswith("The fetch could not start: ")
     monkeypatch.setenv("LATER_CLIENT_ID", "")
-    result = synced.types("backfill", "--asset", "later/posts_published", *BOX)
+    result = user.types(*PUBLISHED)
     assert result.exit_code == 1
-    assert "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET" in said(result)
+    assert "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET" in error_line(result)
+    assert not user.lake.exists()
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "told"),
+    ("start", "end", "line"),
     [
         ("yesterday", "2024-03-02", "'yesterday' is not a day as YYYY-MM-DD"),
         ("2024-03-01", "2024-02-30", "'2024-02-30' is not a day as YYYY-MM-DD"),
@@ -152,46 +184,30 @@ def test_a_run_that_cannot_begin_says_why(synced: User, monkeypatch: pytest.Monk
         ("2024-03-01", str(TODAY), f"--end {TODAY} is not over yet"),
     ],
 )
-def test_days_that_cannot_be_are_told_in_one_line(start: str, end: str, told: str, user: User) -> None:
+def test_backfill_refuses_days_that_are_no_partitions(start: str, end: str, line: str, user: User) -> None:
     result = user.types("backfill", "--asset", "later/posts_published", "--start", start, "--end", end)
     assert result.exit_code == 2
-    assert told in said(result)
+    assert line in error_line(result)
     assert [path.name for path in user.home.iterdir()] == ["dagster.yaml"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "line"),
     [
-        (("--asset", "later/posts", *BOX), "posts_published"),
+        (("--asset", "later/posts", *RANGE), "posts_published"),
         (("--asset", "later/posts_published", "--start", "2024-03-01"), "--end"),
-        (("--asset", "later/organic_paid_daily", *BOX, "--instances", "007"), "leave out --instances"),
+        *(
+            (("--asset", "later/organic_paid_weekly", *RANGE, *flag), "leave them out for later/organic_paid_weekly")
+            for flag in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))
+        ),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str, user: User) -> None:
+def test_backfill_refuses_flags_that_do_not_fit(arguments: tuple[str, ...], line: str, user: User) -> None:
     result = user.types("backfill", *arguments)
     assert result.exit_code == 2
-    assert told in said(result)
+    assert line in error_line(result)
 
 
-def test_an_instance_that_is_not_registered_is_named_and_runs_nothing(synced: User) -> None:
-    result = synced.types("backfill", "--asset", "later/posts_published", *BOX, "--instances", "007,nobody")
-    assert result.exit_code == 1
-    assert said(result).startswith("Not registered: nobody. Registered are instance_000, 007, ")
-    assert runs() == []
-
-
-def test_without_registered_instances_it_says_how_to_register_them(user: User) -> None:
-    result = user.types("backfill", "--asset", "later/posts_published", *BOX)
-    assert said(result) == "No instance is registered: run `later-reporting instances --sync` first."
-
-
-def test_without_a_dagster_home_it_says_what_it_is(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DAGSTER_HOME")
-    result = user.types("backfill", "--asset", "later/posts_published", *BOX)
-    assert said(result).startswith("DAGSTER_HOME is not set: it is the folder")
-
-
-def test_a_wrong_start_date_is_named(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backfill_names_a_wrong_start_date(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "spring")
-    result = user.types("backfill", "--asset", "later/posts_published", *BOX)
-    assert said(result) == "LATER_START_DATE is a day as YYYY-MM-DD, not 'spring'"
+    assert error_line(user.types(*PUBLISHED)) == "LATER_START_DATE is a day as YYYY-MM-DD, not 'spring'"

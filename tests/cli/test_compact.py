@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from tests.cli.conftest import User, said
+from tests.cli.conftest import User, error_line
 
 DAYS = [date(2024, 3, number) for number in range(1, 7)]
 
@@ -66,4 +66,4 @@ def test_a_lake_that_cannot_be_reached_is_one_line(user: User, tmp_path: Path, m
     monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
     result = user.types("compact")
     assert result.exit_code == 1
-    assert "a file stands where a directory is due" in said(result)
+    assert "a file stands where a directory is due" in error_line(result)

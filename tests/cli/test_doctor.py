@@ -11,7 +11,7 @@ from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from tests.cli.conftest import User
 from tests.conftest import Service, both_revisions, problem
-from tests.defs.test_sensors import listing
+from tests.defs.conftest import listed
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_a_base_url_in_the_clear_is_told(user: User, monkeypatch: pytest.MonkeyP
 
 
 def test_credentials_that_reach_nothing_are_told(user: User, service: Service) -> None:
-    service.instead = lambda request: listing() if request.url.path == "/v2/instances" else None
+    service.instead = listed()
     assert failing(user) == {"scope": "the credentials reach no instance: have instances added to their scope"}
 
 
@@ -97,7 +97,7 @@ def test_an_instance_beyond_reach_is_named(user: User, monkeypatch: pytest.Monke
 
 
 def test_an_id_that_cannot_be_a_partition_is_told(user: User, service: Service) -> None:
-    service.instead = lambda request: listing("x" * 300) if request.url.path == "/v2/instances" else None
+    service.instead = listed("x" * 300)
     assert "cannot be a partition" in failing(user)["scope"]
 
 

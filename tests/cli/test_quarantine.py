@@ -8,19 +8,17 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Lake, Partition
 from tests.cli.conftest import User
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
-from tests.defs.conftest import KEYS
 
 ASSET = "posts_published"
-INSTANCE_ID, KEY = INSTANCE_IDS[2], KEYS[2]
-CELL = Partition(FIRST_DAY, INSTANCE_ID)
+PARTITION = Partition(FIRST_DAY, INSTANCE_IDS[2])
 
 
 def set_aside(user: User, *rows: Any, reason: str = "r", asset: str = ASSET) -> None:
     bad_rows = [BadRow(reason=reason, raw=json.dumps(row)) for row in rows]
-    Lake(str(user.lake)).quarantine(asset, CELL, bad_rows, query="q")
+    Lake(str(user.lake)).quarantine(asset, PARTITION, bad_rows, query="q")
 
 
-def test_rows_are_listed_by_partition_and_reason(user: User) -> None:
+def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     set_aside(user, {"a": 1}, {"a": 2}, reason="postId is missing")
     lake = Lake(str(user.lake))
     for reason, last in (("no\nline", 5), ("s", 1)):
@@ -31,17 +29,17 @@ def test_rows_are_listed_by_partition_and_reason(user: User) -> None:
     assert set(result.stdout.splitlines()) == {
         "post_metrics_daily  no partition, of 2024-03-01 to 2024-03-05  1  no line",
         "post_metrics_daily  no partition, of 2024-03-01  1  s",
-        f"posts_published  2024-03-01|{KEY}  2  postId is missing",
+        f"posts_published  2024-03-01 {INSTANCE_IDS[2]}  2  postId is missing",
     }
     (line,) = user.types("quarantine", "--asset", "later/posts_published").stdout.splitlines()
     assert line.startswith("posts_published")
 
 
-def test_rows_are_shown_as_they_came(user: User) -> None:
+def test_quarantine_prints_rows_as_they_came(user: User) -> None:
     set_aside(user, {"a": 1}, {"b": "\x1b[31m"})
     assert user.types("quarantine", "--raw").stdout.splitlines()[1:] == ['    {"a": 1}', '    {"b": "\\u001b[31m"}']
 
 
-def test_an_empty_quarantine_says_so(user: User) -> None:
+def test_quarantine_that_is_empty_says_so(user: User) -> None:
     result = user.types("quarantine")
     assert (result.exit_code, result.stdout) == (0, "No row lies in quarantine.\n")

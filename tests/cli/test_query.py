@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.query import table_lines
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from tests.cli.conftest import User, environment, said
+from tests.cli.conftest import User, environment, error_line
 from tests.conftest import files
 from tests.lake.conftest import post
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user:
     before = files(user.lake)
     result = user.types("query", *arguments)
     assert result.exit_code in (1, 2)
-    assert said(result).startswith(why) or why in said(result)
+    assert error_line(result).startswith(why) or why in error_line(result)
     assert result.stdout == ""
     assert files(user.lake) == before
 
@@ -123,12 +123,12 @@ def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user:
 def test_a_damaged_file_is_a_line(user: User) -> None:
     for file in user.lake.rglob("*.parquet"):
         file.write_bytes(b"no Parquet")
-    assert "Parquet" in said(user.types("query", NULLS))
+    assert "Parquet" in error_line(user.types("query", NULLS))
 
 
 def test_without_duckdb_it_says_what_to_install(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "duckdb", None)
-    assert said(user.types("query", "SELECT 1")) == (
+    assert error_line(user.types("query", "SELECT 1")) == (
         "duckdb is not installed: pip install 'later-reporting-dagster[query]', or duckdb alone"
     )
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, HOSTILE
-from tests.cli.conftest import environment, said
+from tests.cli.conftest import environment, error_line
 
 # The document's own example [S], less the `contentType` that it may not be combined with.
 EXAMPLE = (
@@ -104,7 +104,7 @@ def test_it_lists_the_faults_and_the_hostile_rows_that_there_are(option: str, en
 def test_a_wrong_fault_is_one_line_before_anything_is_served(options: list[str], named: str) -> None:
     result = CliRunner().invoke(main, ["sandbox", *options])
     assert result.exit_code != 0
-    assert named in said(result)
+    assert named in error_line(result)
     assert result.stdout == ""
 
 

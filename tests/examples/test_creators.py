@@ -91,7 +91,7 @@ def text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def of_cells(truth: Truth, basis: str, days: list[date]) -> list[Row]:
+def posts_of(truth: Truth, basis: str, days: list[date]) -> list[Row]:
     return [{"date": day, **row} for day in days for name in INSTANCE_IDS for row in truth.partition(basis, day, name)]
 
 
@@ -100,9 +100,11 @@ def of_cells(truth: Truth, basis: str, days: list[date]) -> list[Row]:
     [({"partition": str(FIRST)}, DAYS[:1]), ({"between": (str(DAYS[1]), str(DAYS[2]))}, DAYS[1:3])],
     ids=["one partition", "a range"],
 )
-def test_pandas(run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth) -> None:
+def test_example_in_pandas_sums_the_days_of_its_run(
+    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+) -> None:
     expected = summed(
-        of_cells(truth, "post_date", days),
+        posts_of(truth, "post_date", days),
         ["date", "instance_id", "platform"],
         "impressions",
         "paid_impressions",
@@ -121,9 +123,11 @@ def test_pandas(run: Row, days: list[date], example: ModuleType, landed: Project
     [({"partition": str(DAYS[1])}, DAYS[1:2]), ({"between": (str(FIRST), str(LAST))}, DAYS)],
     ids=["one partition", "a range"],
 )
-def test_arrow(run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth) -> None:
+def test_example_in_arrow_sums_the_days_of_its_run(
+    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+) -> None:
     expected = summed(
-        of_cells(truth, "performance_date", days),
+        posts_of(truth, "performance_date", days),
         ["date", "creator_id", "creator_handle_name"],
         "engagements",
         "paid_engagements",
@@ -146,10 +150,12 @@ def test_arrow(run: Row, days: list[date], example: ModuleType, landed: Project,
     [({"partition": "2024-02-26"}, DAYS[:3]), ({"between": ("2024-02-26", "2024-03-04")}, DAYS)],
     ids=["one partition", "a range"],
 )
-def test_polars(run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth) -> None:
+def test_example_in_polars_sums_the_weeks_of_its_run(
+    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+) -> None:
     posts = [
         {**row, "week": row["date"] - timedelta(days=row["date"].weekday())}
-        for row in of_cells(truth, "performance_date", days)
+        for row in posts_of(truth, "performance_date", days)
     ]
     expected = summed(posts, ["week", "campaign_id"], "impressions", "paid_impressions")
     count, rows = made(example, "campaigns_of_the_week", landed, **run)
@@ -159,7 +165,7 @@ def test_polars(run: Row, days: list[date], example: ModuleType, landed: Project
     ]
 
 
-def test_it_loads_as_a_code_location(example: ModuleType) -> None:
+def test_example_loads_as_a_code_location(example: ModuleType) -> None:
     dg.Definitions.validate_loadable(example.defs)
     graph = example.defs.resolve_asset_graph()
     assert {key.path[-1] for key in graph.materializable_asset_keys} == {
@@ -169,7 +175,7 @@ def test_it_loads_as_a_code_location(example: ModuleType) -> None:
     }
 
 
-def test_it_imports_nothing_private() -> None:
+def test_example_imports_nothing_private() -> None:
     imported = [node for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.ImportFrom)]
     ours = [node for node in imported if str(node.module).startswith("later_reporting_dagster")]
     assert ours

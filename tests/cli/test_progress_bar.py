@@ -1,16 +1,16 @@
-"""The bars: what a run says of itself reaches the terminal, waits included."""
+"""The progress bar: what a run logs of its progress reaches the terminal, waits included."""
 
 import pytest
-from later_reporting_dagster.defs.runs.progress import Progress
 
-from later_reporting_dagster.cli.bars import progress_bar
+from later_reporting_dagster.cli.progress_bar import progress_bar
+from later_reporting_dagster.ingest.progress import Progress
 
 
 @pytest.mark.parametrize(
     ("waiting", "news"),
     [("", "120 pages, 11900 rows"), ("waiting 40 s for the rate limit", "waiting 40 s for the rate limit")],
 )
-def test_the_bar_tells_the_pages_or_what_it_waits_for(
+def test_progress_bar_shows_pages_or_what_it_waits_for(
     waiting: str, news: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with progress_bar() as show:

@@ -8,7 +8,7 @@ from later_reporting_dagster.lake import Lake, QuarantinedRow
 
 
 def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
-    """A line for each partition and reason: asset, partition, how many rows, reason; with `raw`, then each row."""
+    """Yield a line per (day, instance) and reason: asset, both, how many rows, reason; with `raw`, then each row."""
     rows = lake.quarantined(asset)
     counts = Counter((_place(row), row.reason) for row in rows)
     for (place, reason), count in counts.items():
@@ -19,7 +19,7 @@ def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
 
 def _place(row: QuarantinedRow) -> str:
     if row.partition is not None:
-        return str(row.partition)
+        return in_one_line(str(row.partition))
     if row.days is None:
         return "no partition"
     first, last = row.days

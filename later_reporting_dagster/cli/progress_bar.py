@@ -1,4 +1,4 @@
-"""Progress bars that outlive Dagster's capture of a step's output."""
+"""The progress bar of a fetch, on a terminal, while Dagster captures the output of the step."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from later_reporting_dagster.ingest.progress import Progress
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar a table on the terminal's standard error: partitions done, pages and rows or a wait, time left."""
+    """Show one bar per table on standard error: files done, pages and rows or a wait, time left."""
     # Dagster redirects file descriptor 2 while a step runs; a duplicate still leads to the terminal.
     with os.fdopen(os.dup(2), "w") as stream:
         console = Console(file=stream)
