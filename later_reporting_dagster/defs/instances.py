@@ -118,7 +118,7 @@ def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinit
         check = evaluate_listing(rows, named=named)
         return dg.SensorResult(
             run_requests=requests if new and newest >= start_date else [],
-            cursor=json.dumps(sorted(wanted)),
+            cursor=json.dumps(sorted(wanted)) if newest >= start_date else None,
             asset_events=[
                 dg.AssetMaterialization(
                     INSTANCES_KEY,

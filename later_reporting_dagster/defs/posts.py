@@ -92,7 +92,11 @@ def posts_asset(
     def posts(
         context: AssetExecutionContext, config: PostsConfig, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        _PostsRun(context, config, later, source=source).run(due_hour_utc=due_hour_utc)
+        try:
+            _PostsRun(context, config, later, source=source).run(due_hour_utc=due_hour_utc)
+        except (NoInstances, LaterError, LakeUnavailable) as error:
+            # The trace would add nothing to what the message says.
+            raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
         yield from ()
 
     return posts
@@ -119,7 +123,10 @@ class _PostsRun:
         """Run it.
 
         Raises:
-            Failure: the fetch could not start, or some (day, instance) pair failed.
+            Failure: some (day, instance) pair failed, or the run names no day that can be fetched.
+            NoInstances: there is nothing to fetch.
+            LaterError: the API does not list the instances.
+            LakeUnavailable: the lake cannot be listed or read.
         """
         log = self._context.log
         progress = Progress(self._source.asset)
@@ -178,11 +185,7 @@ class _PostsRun:
                     metrics=metrics,
                 )
 
-        try:
-            yield from stream(fetch)
-        except (NoInstances, LaterError, LakeUnavailable) as error:
-            # The trace would add nothing to what the message says.
-            raise dg.Failure(f"The fetch could not start: {error}", allow_retries=False) from None
+        yield from stream(fetch)
 
     def _begin(self, plan: FetchPlan) -> DayResults:
         for partition in plan.present:

@@ -286,12 +286,15 @@ class Lake:
             raise damaged(self._storage.shown(path), error) from error
 
     def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
-        """Read the facts of those of `partitions` that exist, concurrently; those of a damaged file are empty."""
+        """Return what the files of those of `partitions` that exist say about themselves, read side by side.
+
+        One that cannot be read says nothing: no rows and an empty hash.
+        """
 
         def facts(partition: Partition) -> StoredFacts | None:
             try:
                 return self.facts(asset, partition)
-            except PartitionDamaged:
+            except (LakeUnavailable, PartitionDamaged):
                 return StoredFacts(0, 0, "", {})
 
         wanted = list(partitions)

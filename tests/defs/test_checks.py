@@ -91,13 +91,7 @@ def lose_a_file(lake: Lake) -> None:
 
 
 def set_a_row_aside(lake: Lake) -> None:
-    lake.quarantine(
-        RAW,
-        TAMPERED,
-        [BadRow(reason="impressions is a whole number", raw="{}")],
-        query="startDate=…",
-        days=(DAYS[0], DAYS[0]),
-    )
+    lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
 
 
 def restate_a_raw_day(lake: Lake) -> None:

@@ -339,7 +339,7 @@ def test_a_fetch_that_cannot_start_is_one_clear_line(
     service.instead = instead
     result = project.fetch("posts_published")
     description, metadata = failure(result)
-    assert re.fullmatch(f"The fetch could not start: {said}", description)
+    assert re.fullmatch(f"The fetch stopped: {said}", description)
     assert metadata == {}
     (event,) = [event for event in result.all_events if event.is_step_failure]
     error = event.step_failure_data.error
