@@ -28,19 +28,19 @@ from later_reporting_dagster.contract import (
 
 @dataclass(slots=True)
 class Asked:
-    """A query that is under way, as far as it is still wanted, and what it costs."""
+    """A query that is under way, as far as it is still wanted, and its requests."""
 
     query: PostPerformanceQuery
     tally: Tally = field(default_factory=Tally)
 
 
 class CursorPages:
-    """Whole answers from pages by cursor.
+    """Fetches whole answers from pages by cursor.
 
     Args:
-        lists: where pages are asked for.
-        tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk whether it is to be walked once more, to see whether the same rows come.
+        lists: fetches pages.
+        tell: called for pages, and for walks that are repeated.
+        looks_twice: whether to fetch a finished walk once more, to compare their rows.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -112,10 +112,10 @@ class CursorPages:
         return await until_it_adds_up(lambda: describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
 
     async def _follow(self, trail: Trail, asked: Asked, *, reach: Reach | None) -> None:
-        """Walks page by page, as far as the query is wanted.
+        """Fetch page by page, as far as the query is wanted.
 
         Raises:
-            Misfit: what came is no whole answer.
+            Misfit: the pages are no whole answer.
         """
         query, cursor = asked.query, None
         while True:

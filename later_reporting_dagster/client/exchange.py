@@ -1,4 +1,4 @@
-"""One request until it has a good answer: its turn, its token, its repetitions, and what may be said of a refusal."""
+"""One request until it has a good response: rate limit, token, retries, and what may be quoted of a refusal."""
 
 import asyncio
 import itertools
@@ -7,8 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -42,7 +41,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True)
 class Tally:
-    """What went over the wire: all requests, and those of them that repeated another."""
+    """Requests sent, and those of them that repeated another."""
 
     requests: int = 0
     retries: int = 0
@@ -53,9 +52,9 @@ class _TokenAnswer(msgspec.Struct):
 
 
 class Exchange:
-    """The connections to the service, with the token and the turns that all requests share.
+    """The connections to the service, with the token and the rate limit that all requests share.
 
-    An asynchronous context manager; `tell` is told of waits and retries, all else is as for `LaterClient`.
+    `tell` is called for each wait and retry; all other arguments are as for `LaterClient`.
     """
 
     def __init__(
@@ -98,26 +97,21 @@ class Exchange:
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
         )
 
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, error, traceback)
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
     async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result], tally: Tally) -> _Result:
-        """The answer to a request for data, once it is good.
+        """Send a request for data until its response is good.
 
         Args:
             path: of the route, with its query string.
             question: what is asked, for messages.
-            read: makes of a good answer what is wanted; one that it cannot read is asked for again.
-            tally: counts what goes over the wire.
+            read: parses a response of status 200; one that it cannot read is requested again.
+            tally: counts the requests.
 
         Raises:
-            LaterError: what no repetition changes, or what lasted for longer than the retry policy covers.
+            LaterError: no retry changes it, or it lasted for longer than the retry policy covers.
             OtherRevision: as `read`.
         """
         try:
@@ -127,7 +121,6 @@ class Exchange:
         return await self._ask(request, question=question, read=read, tally=tally, auth=self._auth)
 
     async def _fetch_token(self) -> str:
-        """Asks for a token, in a turn that the caller has taken."""
         credentials = self._credentials
         assert isinstance(credentials, ClientCredentials)
         body = {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
@@ -149,7 +142,6 @@ class Exchange:
         tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result:
-        """Sends a request until it has a good answer, or one that no repetition would change."""
         for attempt in itertools.count(1):
             # The token request has no place among the data requests: they hold theirs while they wait for it.
             async with self._in_flight if auth else nullcontext():
@@ -182,7 +174,7 @@ class Exchange:
         tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result | Retriable:
-        """Sends a request once. What may pass is returned, what is final is raised."""
+        """Send a request once. Return what may pass, raise what is final."""
         try:
             answer = await self._send(request, auth=auth, tally=tally)
         except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
@@ -236,7 +228,7 @@ class Exchange:
         self._tell(Waited(seconds, "rate limit"))
 
     def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
-        """What may be quoted of a refusal, even if the service echoes what it was sent: a problem without secrets."""
+        """Return the problem in a refusal without secrets, even if the service echoes what it was sent."""
         # The token that was sent may be another than the one that is in use by now.
         secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
         if isinstance(self._credentials, ClientCredentials):
@@ -245,7 +237,7 @@ class Exchange:
 
 
 class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
-    """The body is longer than any that the contract could give."""
+    """The body is longer than any that the API could send."""
 
 
 async def _body_of(response: httpx.Response) -> bytes:

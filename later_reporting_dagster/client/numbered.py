@@ -42,13 +42,12 @@ _PageType = TypeVar("_PageType", bound=Page | InstancesPage)
 
 
 class NumberedPages:
-    """Whole answers from numbered pages.
+    """Fetches whole answers from numbered pages.
 
     Args:
-        lists: where pages are asked for.
-        tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk of several pages whether it is to be walked once more, to see whether the
-            same rows come.
+        lists: fetches pages.
+        tell: called for pages, and for walks that are repeated.
+        looks_twice: whether to fetch a finished walk of several pages once more, to compare their rows.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -128,7 +127,7 @@ async def _all_pages(
     both_ends: bool,
     most_items: int | None = None,
 ) -> tuple[list[_PageType], list[_PageType]]:
-    """Page 1, then the others at once, those from the end apart.
+    """Fetch page 1, then the others at once; return those from the beginning and those from the end.
 
     Raises:
         TooManyPosts: there are more than are wanted, or than can be reached; only page 1 was fetched.
@@ -156,7 +155,7 @@ async def _all_pages(
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Runs all at once; the first failure ends the others and is raised as itself."""
+    """Run all at once; the first failure ends the others and is raised as itself."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]

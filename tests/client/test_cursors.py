@@ -406,12 +406,14 @@ def test_the_form_is_told_by_one_request_and_remembered(service, of_either_form,
 
 
 @pytest.mark.parametrize("by_cursor", [False, True])
-def test_instances_tell_the_form_themselves(service, of_either_form, by_cursor):
+def test_a_listing_detects_the_version_by_one_more_request_once(service, of_either_form, by_cursor):
     service.by_cursor = by_cursor
     memory = RevisionMemory()
     assert instances(of_either_form(memory=memory)) == ("a", "b")
-    assert len(service.asked("/v2/instances")) == 1
+    assert len(service.asked("/v2/instances")) == 2
     assert memory.recall() is (CURSOR if by_cursor else PAGED)
+    assert instances(of_either_form(memory=memory)) == ("a", "b")
+    assert len(service.asked("/v2/instances")) == 3
 
 
 def test_what_keeps_a_service_from_telling_is_an_error_of_its_instances(service, of_either_form, july):
