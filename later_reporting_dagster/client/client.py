@@ -16,7 +16,7 @@ from later_reporting_dagster.client.answers import Answer, Question, describe, r
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.cursors import Asked, CursorPages
 from later_reporting_dagster.client.events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.exchange import Exchange, Tally
+from later_reporting_dagster.client.exchange import Exchange
 from later_reporting_dagster.client.limiter import RateLimiter
 from later_reporting_dagster.client.lists import Lists, revision_in
 from later_reporting_dagster.client.memory import RevisionMemory
@@ -164,7 +164,7 @@ class LaterClient:
         asked = Asked(query)
         return await self._lists.in_revision(
             describe(query),
-            paged=lambda: self._numbered.walk(asked.query, tally=asked.tally, most_posts=most_posts),
+            paged=lambda: self._numbered.walk(asked.query, most_posts=most_posts),
             by_cursor=lambda: self._cursors.walk(asked, reach=reach),
         )
 
@@ -184,7 +184,7 @@ class LaterClient:
                 server_time=server_time_in(answer.headers),
             )
 
-        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read, tally=Tally())
+        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read)
         self._lists.note(probe.revision)
         return probe
 

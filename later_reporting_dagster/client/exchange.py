@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
@@ -37,14 +36,6 @@ NOTABLE_WAIT_SECONDS = 1.0
 KEEPALIVE_SECONDS = 4.0
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(slots=True)
-class Tally:
-    """Requests sent, and those of them that repeated another."""
-
-    requests: int = 0
-    retries: int = 0
 
 
 class _TokenAnswer(msgspec.Struct):
@@ -101,14 +92,13 @@ class Exchange:
         """Close the connections."""
         await self._http.aclose()
 
-    async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result], tally: Tally) -> _Result:
+    async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result]) -> _Result:
         """Send a request for data until its response is good.
 
         Args:
             path: of the route, with its query string.
             question: what is asked, for messages.
             read: parses a response of status 200; one that it cannot read is requested again.
-            tally: counts the requests.
 
         Raises:
             LaterError: no retry changes it, or it lasted for longer than the retry policy covers.
@@ -118,7 +108,7 @@ class Exchange:
             request = self._http.build_request("GET", f"{self._base_url}{path}")
         except httpx.InvalidURL as error:
             raise QueryRefused(f"{question.text}: {error}. Ask for fewer instances at once.") from None
-        return await self._ask(request, question=question, read=read, tally=tally, auth=self._auth)
+        return await self._ask(request, question=question, read=read, auth=self._auth)
 
     async def _fetch_token(self) -> str:
         credentials = self._credentials
@@ -131,7 +121,7 @@ class Exchange:
             headers={"Content-Type": "application/json"},
         )
         question = Question("token", is_for_token=True)
-        return await self._ask(request, question=question, read=_token_in, tally=Tally(), auth=None)
+        return await self._ask(request, question=question, read=_token_in, auth=None)
 
     async def _ask(
         self,
@@ -139,15 +129,12 @@ class Exchange:
         *,
         question: Question,
         read: Callable[[Answer], _Result],
-        tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result:
         for attempt in itertools.count(1):
             # The token request has no place among the data requests: they hold theirs while they wait for it.
             async with self._in_flight if auth else nullcontext():
-                outcome = await self._attempt(
-                    request, attempt=attempt, question=question, read=read, tally=tally, auth=auth
-                )
+                outcome = await self._attempt(request, attempt=attempt, question=question, read=read, auth=auth)
             if not isinstance(outcome, Retriable):
                 return outcome
             wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
@@ -158,7 +145,6 @@ class Exchange:
                 )
             logger.info("%s; again in %.1f s", outcome, wait)
             self._tell(Retried(str(outcome), wait))
-            tally.retries += 1
             await self._sleep(wait)
             if auth is None:  # which would take a turn for each sending
                 await self._take_turn()
@@ -171,12 +157,11 @@ class Exchange:
         attempt: int,
         question: Question,
         read: Callable[[Answer], _Result],
-        tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result | Retriable:
         """Send a request once. Return what may pass, raise what is final."""
         try:
-            answer = await self._send(request, auth=auth, tally=tally)
+            answer = await self._send(request, auth=auth)
         except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
             if reason := why_untrusted(error):
                 # No trust comes from asking again, and nothing was sent yet.
@@ -200,12 +185,8 @@ class Exchange:
             self._limiter.penalize(min(failure.wait_seconds, self._retry.longest_wait_seconds))
         return failure
 
-    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None, tally: Tally) -> Answer:
-        tally.requests += 1
+    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
-        replays = len(response.history)
-        tally.requests += replays
-        tally.retries += replays
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 body = await _body_of(response)

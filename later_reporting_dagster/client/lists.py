@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from later_reporting_dagster.client.answers import Answer, Question
 from later_reporting_dagster.client.errors import ContractBroken, QueryRefused
 from later_reporting_dagster.client.events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.exchange import Exchange, Tally
+from later_reporting_dagster.client.exchange import Exchange
 from later_reporting_dagster.client.memory import RevisionMemory
 from later_reporting_dagster.contract import (
     CURSOR,
@@ -102,7 +102,6 @@ class Lists:
         revision: Revision,
         question: Question,
         read: Callable[[bytes], _Result],
-        tally: Tally,
     ) -> _Result:
         """Fetch a page in a version.
 
@@ -120,9 +119,7 @@ class Lists:
                 raise UnreadablePage(str(other)) from None  # it was said to speak this one: perhaps the next time
 
         try:
-            return await self._exchange.get(
-                f"{path}?{urlencode(parameters)}", question=question, read=read_body, tally=tally
-            )
+            return await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)
         except OtherRevision as other:
             self._note(other.revision)
             raise RevisionLeft from None
@@ -132,9 +129,7 @@ class Lists:
             raise
 
     async def _detect(self) -> Revision:
-        revision = await self._exchange.get(
-            INSTANCES_PATH, question=Question("instances"), read=revision_in, tally=Tally()
-        )
+        revision = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=revision_in)
         self._note(revision)
         return revision
 

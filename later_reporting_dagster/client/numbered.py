@@ -9,7 +9,6 @@ from later_reporting_dagster.client.answers import Question, describe, question_
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
 from later_reporting_dagster.client.errors import TooManyPosts
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
-from later_reporting_dagster.client.exchange import Tally
 from later_reporting_dagster.client.lists import Lists, page_parameters
 from later_reporting_dagster.client.walk import (
     FIRST,
@@ -65,7 +64,6 @@ class NumberedPages:
                 revision=PAGED,
                 question=Question(f"instances, {place}"),
                 read=instances_page_from_body,
-                tally=Tally(),
             )
 
         async def attempt() -> tuple[str, ...]:
@@ -76,7 +74,7 @@ class NumberedPages:
 
         return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 
-    async def walk(self, query: PostPerformanceQuery, *, tally: Tally, most_posts: int | None) -> Walk:
+    async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None) -> Walk:
         """The whole answer to a query; arguments and errors as of `LaterClient.walk`."""
 
         async def fetch(place: Place) -> Page:
@@ -87,7 +85,6 @@ class NumberedPages:
                 revision=PAGED,
                 question=question_of(asked_page),
                 read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
-                tally=tally,
             )
             total_items = page.pagination.total_items
             pages = pages_in(page.pagination)
@@ -113,8 +110,6 @@ class NumberedPages:
                 bad_rows=bad_rows,
                 total_items=pages[0].pagination.total_items,
                 pages=len(pages) + len(from_the_end),
-                requests=tally.requests,
-                retries=tally.retries,
             )
 
         return await until_it_adds_up(lambda: describe(query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)

@@ -24,19 +24,13 @@ from later_reporting_dagster.contract import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """The whole and verified answer to `query`; where a walk by cursor was cut short, `query` ends on its last day.
-
-    `requests` counts what was sent for it, `retries` those of them that repeated another; token requests are not
-    counted.
-    """
+    """The whole and verified answer to `query`; where a walk by cursor was cut short, `query` ends on its last day."""
 
     query: PostPerformanceQuery
     posts: list[Post] = field(repr=False)
     bad_rows: list[BadRow] = field(repr=False)
     total_items: int
     pages: int
-    requests: int
-    retries: int
 
 
 @dataclass(frozen=True, slots=True)

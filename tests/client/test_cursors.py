@@ -68,7 +68,7 @@ def test_both_forms_give_the_same_posts(service, new_client, july, revision):
         (number, number * 10, 0, None) for number in range(250)
     ]
     assert (walked.query, walked.total_items, walked.pages) == (july, 250, 3)
-    assert (walked.requests, walked.retries, walked.bad_rows) == (3, 0, [])
+    assert (len(service.asked()), walked.bad_rows) == (3, [])
 
 
 def test_every_parameter_but_the_cursor_stays_the_same(service, by_cursor, july, events):
@@ -118,7 +118,7 @@ def test_a_failure_names_its_page(service, by_cursor, july):
 
 def test_an_answer_without_posts_is_one_page(service, by_cursor, july):
     walked = walk(by_cursor(), july)
-    assert (walked.posts, walked.total_items, walked.pages, walked.requests) == ([], 0, 1, 1)
+    assert (walked.posts, walked.total_items, walked.pages, len(service.asked())) == ([], 0, 1, 1)
 
 
 def test_what_is_bad_comes_apart_as_numbered_pages_have_it(service, by_cursor, july):
@@ -139,7 +139,7 @@ def test_cursors_lead_on_where_numbers_end(service, by_cursor, july):
 def test_a_full_last_page_costs_a_look_from_the_other_end(service, by_cursor, july):
     service.posts = THREE_PAGES[:200]
     walked = walk(by_cursor(), july)
-    assert (len(walked.posts), walked.requests) == (200, 3)
+    assert (len(walked.posts), len(service.asked())) == (200, 3)
     assert dict(service.asked()[-1].parameters)["sortDirection"] == "DESC"
 
 
@@ -147,7 +147,7 @@ def test_an_empty_last_page_ends_a_walk(service, by_cursor, july):
     service.posts = THREE_PAGES[:200]
     service.lie = lambda number, body: body | {"nextCursor": f"c{number * 100}" if number < 3 else None}
     walked = walk(by_cursor(), july)
-    assert (len(walked.posts), walked.requests) == (200, 3)
+    assert (len(walked.posts), len(service.asked())) == (200, 3)
 
 
 # Walks that are not good
@@ -199,7 +199,7 @@ def test_a_page_that_is_short_each_time_is_what_it_is(service, by_cursor, july):
     service.posts = THREE_PAGES
     service.lie = lambda number, body: body | {"data": body["data"][:40]} if number == 2 else body
     walked = walk(by_cursor(), july)
-    assert (len(walked.posts), walked.requests) == (190, 4)
+    assert (len(walked.posts), len(service.asked())) == (190, 4)
 
 
 EXPIRED = problem(400, "ANL_00400", detail="the cursor has expired")
@@ -242,7 +242,7 @@ def test_a_fault_that_passes_costs_one_more_request(service, by_cursor, july, fa
     service.faults.extend([None] * place + [fault])
     walked = walk(by_cursor(), july)
     assert [each.post_id for each in walked.posts] == list(range(250))
-    assert (walked.requests, walked.retries) == (4, 1)
+    assert len(service.asked()) == 4
 
 
 def test_metrics_that_are_refused_are_told_from_other_refusals(service, by_cursor, july):
@@ -291,7 +291,7 @@ def test_a_walk_that_starts_again_is_cut_too(service, by_cursor, july):
     days = iter([july.end_date, *[date(2024, 7, 10)] * 9])
     walked = walk(by_cursor(), july, reach=lambda rows, latest: next(days))
     assert [each.post_id for each in walked.posts] == list(range(160))
-    assert walked.requests == 4
+    assert len(service.asked()) == 4
 
 
 def test_where_a_walk_may_be_cut_is_asked_after_each_page(service, by_cursor, july):
@@ -332,8 +332,9 @@ def test_a_bad_row_of_no_day_stays_with_a_walk_that_is_cut(service, by_cursor, j
 def test_a_second_look_costs_a_walk(service, by_cursor, july):
     service.posts = THREE_PAGES
     walked = walk(by_cursor(second_looks={CURSOR: 1.0}), july)
-    assert (len(walked.posts), walked.requests) == (250, 6)
-    assert walk(by_cursor(second_looks={CURSOR: 0.5}, random=lambda: 0.5), july).requests == 3
+    assert (len(walked.posts), len(service.asked())) == (250, 6)
+    walk(by_cursor(second_looks={CURSOR: 0.5}, random=lambda: 0.5), july)
+    assert len(service.asked()) == 6 + 3
 
 
 def test_a_second_look_finds_what_was_left_out(service, by_cursor, july, events):
@@ -461,7 +462,7 @@ def test_a_change_is_noticed_and_costs_no_row(
     assert [record.getMessage() for record in caplog.records] == [str(RevisionChanged(before, now))]
     assert memory.read_text() == now
     # What was there before, what was refused, the walk, and the look that told. A numbered page may be on its way.
-    assert pages_before + 1 + 3 <= walked.requests <= pages_before + 2 + 3
+    assert pages_before + 1 + 3 <= len(service.asked()) <= pages_before + 2 + 3
     assert len(service.asked("/v2/instances")) == 1
 
 
@@ -501,7 +502,7 @@ def test_an_envelope_of_the_other_form_tells_the_change_by_itself(service, of_ei
     memory = RevisionMemory()
     memory.keep(PAGED if by_cursor else CURSOR)
     walked = walk(of_either_form(memory=memory), july)
-    assert (walked.posts, walked.requests) == ([], 2)
+    assert (walked.posts, len(service.asked())) == ([], 2)
     assert service.asked("/v2/instances") == []
 
 
