@@ -65,11 +65,6 @@ class Lists:
         async with self._asking:
             return self._revision or await self._detect()
 
-    def note(self, revision: Revision) -> None:
-        """Take over the version of a response, unless it is set."""
-        if self._tells_itself:
-            self._note(revision)
-
     async def in_revision(
         self,
         what: str,
@@ -121,7 +116,7 @@ class Lists:
         try:
             return await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)
         except OtherRevision as other:
-            self._note(other.revision)
+            self.note(other.revision)
             raise RevisionLeft from None
         except QueryRefused as error:
             if self._tells_itself and error.status == 400 and await self._has_left(revision):
@@ -130,7 +125,7 @@ class Lists:
 
     async def _detect(self) -> Revision:
         revision = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=revision_in)
-        self._note(revision)
+        self.note(revision)
         return revision
 
     async def _has_left(self, revision: Revision) -> bool:
@@ -139,10 +134,12 @@ class Lists:
                 await self._detect()
             return self._revision is not revision
 
-    def _note(self, revision: Revision) -> None:
-        before, self._revision = self._revision, revision
-        if before is revision:
+    def note(self, revision: Revision) -> None:
+        """Take over the version of a response, unless it is set."""
+        before = self._revision
+        if before is revision or not self._tells_itself:
             return
+        self._revision = revision
         self._memory.keep(revision)
         if before is not None:
             changed = RevisionChanged(before.name, revision.name)

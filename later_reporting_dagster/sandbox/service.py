@@ -75,15 +75,15 @@ def create_app(
     answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
     revision: Callable[[], Revision] | None = None,
 ) -> Starlette:
-    """The service over `world`, as an ASGI application.
+    """Return the service over `world`, as an ASGI application.
 
     Args:
-        world: What there is to report.
-        options: How the service behaves; None: as documented.
-        clock: Seconds since the epoch, for tokens and the rate limit.
-        sleep: Waits for the latency.
-        answer: Answers a page of posts; None: from the world, as documented.
-        revision: The one in force when a request comes; None: that of the options.
+        world: all instances and posts.
+        options: how the service behaves; None: as documented.
+        clock: seconds since the epoch, for tokens and the rate limit.
+        sleep: waits for the latency.
+        answer: returns a page of posts; None: from the world, as documented.
+        revision: returns the API version in force when a request comes; None: that of the options.
 
     Raises:
         ValueError: the scope names an instance that the world does not have.
