@@ -74,9 +74,7 @@ def _cache_directory() -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / f"user-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        return Path(tempfile.gettempdir()) / f"user-{os.getuid()}"
     if sys.platform == "darwin":
         return home / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
@@ -224,7 +222,7 @@ class RateLimiter:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = filelock.FileLock(f"{path}.lock", mode=0o600)
             with lock.acquire(timeout=patience_seconds, poll_interval=LOCK_POLL_SECONDS):
-                file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
                 with os.fdopen(file, "r+b") as stream:
                     self._ledger = _Ledger.from_bytes(stream.read())
                     change(self._ledger)

@@ -19,8 +19,8 @@ from later_reporting_dagster.client.walk import (
     pages_in,
     places_after_first,
     problem_of,
-    problem_of_instances,
     problem_of_page,
+    repeated,
     without_overlap,
 )
 from later_reporting_dagster.contract import (
@@ -68,9 +68,10 @@ class NumberedPages:
 
         async def attempt() -> tuple[str, ...]:
             pages, _ = await _all_pages("instances", fetch, both_ends=False)
-            if problem := problem_of_instances(pages):
+            ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
+            if problem := repeated(ids):  # each page has as many as its total leaves for it
                 raise Misfit(problem)
-            return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
+            return tuple(ids)
 
         return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 

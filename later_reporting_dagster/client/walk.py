@@ -11,7 +11,6 @@ from later_reporting_dagster.contract import (
     BadRow,
     CursorPage,
     DateBasis,
-    InstancesPage,
     Page,
     Pagination,
     Post,
@@ -150,16 +149,6 @@ def keys_of(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
     keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
     keys += [row.raw for page in pages for row in page.bad_rows]
     return keys
-
-
-def problem_of_instances(pages: Sequence[InstancesPage]) -> str | None:
-    """Why pages 1, 2, … are not the one whole list of instances; None when they are."""
-    first = pages[0].pagination
-    for number, page in enumerate(pages, start=1):
-        if problem := problem_of_page(Place(number), page.pagination, rows=page.rows, first=first):
-            return problem
-    ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-    return repeated(ids) or _incomplete(ids, total_items=first.total_items)
 
 
 def repeated(keys: Sequence[Hashable]) -> str | None:
