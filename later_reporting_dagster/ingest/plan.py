@@ -1,9 +1,8 @@
-"""Which queries to ask: the number of requests is the cost of everything, so it is decided here and purely.
+"""Which queries to send: the number of requests is the cost of everything, so it is decided here, without I/O.
 
-A partition is one UTC day of one instance. `post_date` answers can be split into days by each post's own date, so
-contiguous days of the same instances become one range query, and scattered ones too where the rows in between cost
-fewer requests than another query; `performance_date` answers cannot, so each day is a query of its own over all its
-instances.
+A partition is one UTC day of one instance. `post_date` responses can be split into days by each post's own date, so
+contiguous days of the same instances become one range query, and scattered ones too where that costs fewer requests;
+`performance_date` responses cannot, so each day is a query of its own over all its instances.
 """
 
 from collections import defaultdict
@@ -58,16 +57,16 @@ def plan(
     known_rows: Mapping[Partition, int] | None = None,
     metrics: tuple[str, ...] = (),
 ) -> list[PostPerformanceQuery]:
-    """The queries whose answers hold each of `partitions` exactly once, in order of date.
+    """Return the queries whose responses hold each of `partitions` exactly once, in order of date.
 
     They hold nothing else, unless `known_rows` says that this costs fewer requests.
 
     Args:
         partitions: what is wanted.
         date_basis: what the days mean.
-        known_rows: how many rows a partition had when it was last fetched, wanted or not. A partition that is not in
-            it may have any number, so no query is widened over it.
-        metrics: the API's names of what is asked for; none: the document's.
+        known_rows: how many rows a partition had when it was last fetched, wanted or not. No query is widened over a
+            partition that is not in it.
+        metrics: the API's names of what is asked for; none: those of the API reference.
 
     Raises:
         ValueError: a partition names no instance.
@@ -96,7 +95,7 @@ def plan(
 
 
 def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
-    """The partitions that a query's answer fills: each of its days × each of its instances."""
+    """Return the partitions that a query's response fills: each of its days × each of its instances."""
     return partitions_between(query.start_date, query.end_date, query.instance_ids)
 
 
@@ -107,7 +106,7 @@ def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> l
 
 
 def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Smaller queries that fill the same partitions together: split by dates, or else by instances.
+    """Split a query by dates, or else by instances, into queries that fill the same partitions together.
 
     As many as `parts`, where there are so many days or instances; none for a single partition.
     """
@@ -115,7 +114,7 @@ def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerform
 
 
 def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """As `narrower`, but by dates alone: none for a single day."""
+    """Split a query by dates alone; none for a single day."""
     days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
@@ -123,20 +122,20 @@ def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerforma
 
 
 def parts_for(total_items: int, *, posts_each: int) -> int:
-    """Into how many parts to split so many posts: each has at most `posts_each` if they are spread evenly."""
+    """Return into how many parts to split so many posts, for at most `posts_each` if they are spread evenly."""
     return max(2, ceil(total_items / posts_each))
 
 
 def shares(
     query: PostPerformanceQuery, *, rows: int, latest: datetime, idle: int
 ) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
-    """What a walk without totals should still answer, and how the days after that are to be asked for by others.
+    """Return what a walk without totals should still fetch, and the queries for the days after that.
 
-    How many posts are left is told by how many have come of how long a time. The days are shared out only where each
-    share is worth a walk of its own.
+    The posts that are left are estimated from those that have come. The days are shared out only where each share is
+    worth a walk of its own.
 
     Args:
-        query: what the walk was to answer.
+        query: what the walk was to fetch.
         rows: how many have come.
         latest: the newest one's instant, in UTC.
         idle: how many others could walk.
@@ -156,18 +155,17 @@ def shares(
 
 
 def by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """As `narrower`, but by instances alone: none for a single instance."""
+    """Split a query by instances alone; none for a single instance."""
     if len(query.instance_ids) == 1:
         return []
     return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
 
 
 def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Smaller queries for one partition that is too large for one: by platforms, then by content types of a platform.
+    """Split a query of one partition that is too large: by platforms, then by content types of a platform.
 
-    None where nothing is left to split by. They leave out what cannot be asked for, as posts of a platform or, once a
-    platform alone is too large, of a content type that the document does not list: hold their totals against the
-    whole's.
+    None where nothing is left to split by. The parts leave out what cannot be asked for, such as posts of a content
+    type that the API reference does not list: compare their totals with the whole's.
     """
     if not query.content_types and len(query.platforms) != 1:
         platforms = query.platforms or tuple(Platform)
@@ -179,7 +177,7 @@ def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerfo
 
 
 def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:
-    """Runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
+    """Yield runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
     box: _Box | None = None
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
@@ -214,7 +212,7 @@ def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[
 
 
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
-    """The requests that a box costs; None when that is not known."""
+    """Return the requests that a box costs; None when that is not known."""
     rows = 0
     for partition in partitions_between(box.start, box.end, sorted(box.instances)):
         known = known_rows.get(partition)
@@ -225,7 +223,7 @@ def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
 
 
 def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Instances in groups whose part of the URL stays under a sane length."""
+    """Group instances so that their part of the URL stays under a sane length."""
     group: list[str] = []
     characters = 0
     for instance_id in instance_ids:

@@ -21,7 +21,7 @@ def duplicate_keys(posts: pa.Table) -> int:
 
 
 def rows_outside(posts: pa.Table, *, partition: Partition, date_basis: DateBasis) -> int:
-    """How many rows of a partition's file belong to another partition.
+    """Return how many rows of a partition's file belong to another partition.
 
     By `performance_date` a post of any age may report on a day, but none that was published after it.
     """

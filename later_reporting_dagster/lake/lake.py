@@ -33,7 +33,7 @@ from later_reporting_dagster.lake.partition import (
     table_path,
 )
 from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
-from later_reporting_dagster.lake.schema import DATE, day_column
+from later_reporting_dagster.lake.schema import DATE, dated, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
 
@@ -322,15 +322,18 @@ class Lake:
         from later_reporting_dagster.lake.dataset import dataset_of
 
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
-        return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
+        files = self._compacted.whole(asset, found)
+        compacted = set(chain.from_iterable(files.values()))
+        files |= {partition_path(asset, each): [each] for each in found if each not in compacted}
+        return dataset_of(self._storage, files, schema=dated(schema))
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""
         # As in `dataset`.
-        from later_reporting_dagster.lake.dataset import dataset_of_file
+        from later_reporting_dagster.lake.dataset import dataset_of
 
         path = table_path(asset)
-        return dataset_of_file(self._storage, path if path in self._storage.files(asset) else None, schema=schema)
+        return dataset_of(self._storage, {path: []} if path in self._storage.files(asset) else {}, schema=schema)
 
     def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
         """Replace the bad rows that are set aside for a partition; without any, remove their file.

@@ -110,9 +110,7 @@ def table_of(columns: Columns, schema: pa.Schema) -> pa.Table:
 
 
 def where(condition: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values where the condition holds, else null; when that leaves none out, the very same column."""
-    if not pc.any(pc.and_not(values.is_valid(), pc.fill_null(condition, False))).as_py():
-        return values
+    """Return the values where the condition holds, else null."""
     return pc.if_else(condition, values, pa.scalar(None, values.type))
 
 

@@ -75,15 +75,15 @@ def create_app(
     answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
     revision: Callable[[], Revision] | None = None,
 ) -> Starlette:
-    """The service over `world`, as an ASGI application.
+    """Return the service over `world`, as an ASGI application.
 
     Args:
-        world: What there is to report.
-        options: How the service behaves; None: as documented.
-        clock: Seconds since the epoch, for tokens and the rate limit.
-        sleep: Waits for the latency.
-        answer: Answers a page of posts; None: from the world, as documented.
-        revision: The one in force when a request comes; None: that of the options.
+        world: all instances and posts.
+        options: how the service behaves; None: as documented.
+        clock: seconds since the epoch, for tokens and the rate limit.
+        sleep: waits for the latency.
+        answer: returns a page of posts; None: from the world, as documented.
+        revision: returns the API version in force when a request comes; None: that of the options.
 
     Raises:
         ValueError: the scope names an instance that the world does not have.
@@ -134,8 +134,7 @@ def create_app(
             Route(POSTS_PERFORMANCE_PATH, posts_performance),
         ],
         middleware=[
-            Middleware(_RateLimit, options=options, clock=clock),
-            Middleware(_Latency, seconds=options.latency_seconds, sleep=sleep),
+            Middleware(_RateLimit, options=options, clock=clock, sleep=sleep),
         ],
         exception_handlers={Refusal: _refused, HTTPException: _http_error},
     )
@@ -146,45 +145,43 @@ def create_app(
 class _RateLimit:
     """Admits so many requests of an IP address in any window, tokens included, and tells the limit in every answer.
 
-    A refused request does not count, so that a client that waits out the window is always admitted.
+    A refused request does not count, so that a client that waits out the window is always admitted. An admitted one
+    waits for the latency.
     """
 
-    def __init__(self, app: ASGIApp, *, options: SandboxOptions, clock: Callable[[], float]) -> None:
-        self._app, self._clock = app, clock
-        self._limit, self._window = options.requests_per_window, options.window_seconds
-        self._headers = options.rate_limit_headers
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        options: SandboxOptions,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._app, self._options, self._clock, self._sleep = app, options, clock, sleep
         self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                MutableHeaders(scope=message).update(self._options.rate_limit_headers)
             await send(message)
 
-        app = self._app if self._admits(scope) else PlainTextResponse("Too Many Requests", status_code=429)
-        await app(scope, receive, send_with_headers)
+        if not self._admits(scope):
+            await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
+            return
+        if self._options.latency_seconds:
+            await self._sleep(self._options.latency_seconds)
+        await self._app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
         client = scope.get("client")
         admitted, now = self._admitted[client[0] if client else ""], self._clock()
-        while admitted and admitted[0] <= now - self._window:
+        while admitted and admitted[0] <= now - self._options.window_seconds:
             admitted.popleft()
-        if len(admitted) >= self._limit:
+        if len(admitted) >= self._options.requests_per_window:
             return False
         admitted.append(now)
         return True
-
-
-class _Latency:
-    """Waits before each answer, as a network does."""
-
-    def __init__(self, app: ASGIApp, *, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._app, self._seconds, self._sleep = app, seconds, sleep
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._seconds:
-            await self._sleep(self._seconds)
-        await self._app(scope, receive, send)
 
 
 class _Claims(msgspec.Struct, frozen=True):

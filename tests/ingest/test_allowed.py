@@ -89,7 +89,7 @@ class Service:
             for number, content_type in self.posts
             if content_type in within
         ]
-        return Walk(query=query, posts=posts, bad_rows=[], total_items=len(posts), pages=1, requests=1, retries=0)
+        return Walk(query=query, posts=posts, bad_rows=[], total_items=len(posts), pages=1)
 
     async def walk(self, query: PostPerformanceQuery, **_options: Any) -> Walk:
         """As the client's."""
@@ -236,8 +236,6 @@ def walk_of(*posts: Post, metrics: str, bad_rows: Sequence[BadRow] = (), **filte
         bad_rows=list(bad_rows),
         total_items=len(posts) + len(bad_rows),
         pages=1,
-        requests=1,
-        retries=0,
     )
 
 
