@@ -1,10 +1,12 @@
-"""`later-reporting backfill`, as a user has it: with an empty Dagster home, and settings."""
+"""`later-reporting backfill`, as a user has it: with a Dagster home without runs, and settings."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import dagster as dg
 
 from later_reporting_dagster.cli import launch as _launch  # noqa: F401 - with it comes all that the command imports
 from later_reporting_dagster.cli import main
@@ -20,6 +22,9 @@ def user_environment(directory: Path, *, base_url: str, lake_root: str) -> dict[
     home = directory / "dagster-home"
     home.mkdir()
     (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+    # Two processes that create Dagster's SQLite schema at once fail.
+    with dg.DagsterInstance.from_config(str(home)):
+        pass
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATER_", "DAGSTER_", "AWS_"))}
     return kept | {
         "DAGSTER_HOME": str(home),
