@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 from dagster import AssetCheckExecutionContext
 
@@ -20,7 +21,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, PartitionDamaged
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 from later_reporting_dagster.reading.raw import read_all
 from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
 
@@ -48,13 +49,15 @@ SETTLEMENT_CHECKS: Mapping[str, str] = {
 }
 _READING_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
 _WARN = dg.AssetCheckSeverity.WARN
+# Most files have twenty rows, and to examine one takes as long as to examine many together.
+_FILES_TOGETHER = 64
 
 # By day, the instances that have a file.
 Files = Mapping[date, Collection[str]]
 
 
 class PostsFindings:
-    """What is wrong in files of posts, collected one file at a time."""
+    """What is wrong in files of posts, which are added one at a time and examined together."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -65,16 +68,33 @@ class PostsFindings:
         self.disagreements: Counter[Partition] = Counter()
         self.damaged: Counter[Partition] = Counter()
         self.unknown: dict[Partition, Mapping[str, int]] = {}
+        self._added: list[tuple[Partition, pa.Table]] = []
 
     def add(self, partition: Partition, posts: pa.Table) -> None:
         """Add the rows of one file."""
         self.files += 1
         self.rows += posts.num_rows
-        self.duplicates[partition] += duplicate_keys(posts)
         self.outside[partition] += rows_outside(posts, partition=partition, date_basis=self.source.date_basis)
-        self.disagreements[partition] += sum(rates_that_disagree(posts).values())
-        if unknown := unknown_fields(posts):
-            self.unknown[partition] = unknown
+        self._added.append((partition, posts))
+        if len(self._added) >= _FILES_TOGETHER:
+            self.examine()
+
+    def examine(self) -> None:
+        """Examine the files added since the last time: each by itself only when something is wrong in them together."""
+        added, self._added = self._added, []
+        if not added:
+            return
+        posts = pa.concat_tables([posts for _, posts in added])
+        file = pa.array(np.repeat(np.arange(len(added)), [posts.num_rows for _, posts in added]))
+        keys = posts.select(list(POST_KEY)).append_column("file", file)
+        is_unique = keys.group_by(keys.column_names).aggregate([]).num_rows == keys.num_rows
+        if is_unique and not rates_that_disagree(posts) and not unknown_fields(posts):
+            return
+        for partition, rows in added:
+            self.duplicates[partition] += duplicate_keys(rows)
+            self.disagreements[partition] += sum(rates_that_disagree(rows).values())
+            if unknown := unknown_fields(rows):
+                self.unknown[partition] = unknown
 
 
 def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
@@ -153,6 +173,7 @@ def evaluate_posts(
         now: an instant.
         due_hour_utc: the hour at which the previous day is due.
     """
+    findings.examine()
     read = {"files": findings.files, "rows": findings.rows}
     yield _evaluate_rows(ROWS_UNIQUE, findings.duplicates, "rows repeat a key", read)
     if findings.damaged:
