@@ -22,9 +22,8 @@ from later_reporting_dagster.report.data import (
     SetAside,
     days_looked_at,
 )
-from later_reporting_dagster.report.figures import headlines, headlines_in_markdown
+from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown
 from later_reporting_dagster.report.page import report_page
-from later_reporting_dagster.report.wording import NOT_AVAILABLE
 from later_reporting_dagster.rollups import RolledUp, SumOutOfRange
 
 REPORT = "organic_paid_report"
