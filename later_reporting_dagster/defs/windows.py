@@ -22,9 +22,8 @@ from later_reporting_dagster.defs.checks import (
 )
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
-from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_tags
+from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest import source as raw
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
 from later_reporting_dagster.rollups import (
@@ -35,8 +34,6 @@ from later_reporting_dagster.rollups import (
     rows_schema,
     window_totals_that_differ,
 )
-
-SOURCES = {source.date_basis: source for source in raw.SOURCES}
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
@@ -69,8 +66,8 @@ def windows_assets(
         name="organic_paid_by_window",
         specs=[
             dg.AssetSpec(
-                windows_key(table),
-                deps=[dg.AssetKey(["later", source.asset]) for source in SOURCES.values()],
+                rollup_key(table),
+                deps=[dg.AssetKey(["later", asset]) for asset in RAW.values()],
                 description=table.description,
                 group_name=ROLLUPS_GROUP,
                 kinds={"parquet"},
@@ -87,7 +84,7 @@ def windows_assets(
     def organic_paid_by_window(
         context: AssetExecutionContext, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        wanted = [table for table in tables if windows_key(table) in context.selected_asset_keys]
+        wanted = [table for table in tables if rollup_key(table) in context.selected_asset_keys]
         _roll_up(context, later, tables=wanted, due_hour_utc=due_hour_utc)
         yield from ()
 
@@ -101,18 +98,13 @@ def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefin
         return _evaluate(table, selected=selected_checks(context), lake=later.lake(), due_hour_utc=due_hour_utc)
 
     return checks_of(
-        windows_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
+        rollup_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
     )
-
-
-def windows_key(table: RolledUp) -> dg.AssetKey:
-    """Return the key of a table's asset."""
-    return dg.AssetKey(["later", table.name])
 
 
 def windows_lineage(table: RolledUp) -> dict[str, dg.TableColumnLineage]:
     """Return the metadata that says from which raw columns each column is made."""
-    return {**column_lineage({SOURCES[basis].asset: table.columns_from(DateBasis(basis)) for basis in table.bases})}
+    return {**column_lineage({RAW[basis]: table.columns_from(basis) for basis in table.bases})}
 
 
 def _roll_up(
@@ -127,18 +119,18 @@ def _roll_up(
         Failure: no posts have landed, or a table stayed as it was.
     """
     lake = later.lake()
-    provenance = provenance_tags(context, *(dg.AssetKey(["later", source.asset]) for source in SOURCES.values()))
+    provenance = provenance_tags(context, *(dg.AssetKey(["later", asset]) for asset in RAW.values()))
     read = _read(lake, tables)
     for basis, found in read.items():
         days = found.landed.all_days
         context.log.info(
             f"Read {found.landed.rows.num_rows:,} rows of {found.partitions:,} files of"
-            f" later/{SOURCES[basis].asset}, {min(days)} to {max(days)}"
+            f" later/{RAW[basis]}, {min(days)} to {max(days)}"
             if days
-            else f"There are no files of later/{SOURCES[basis].asset}"
+            else f"There are no files of later/{RAW[basis]}"
         )
         for partition, error in found.unread.items():
-            context.log.warning(f"Left out {partition} of later/{SOURCES[basis].asset}: {error}")
+            context.log.warning(f"Left out {partition} of later/{RAW[basis]}: {error}")
     if not any(found.partitions for found in read.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     landed = {basis: found.landed for basis, found in read.items()}
@@ -158,7 +150,7 @@ def _roll_up(
         log_materialization(
             context,
             None,
-            asset_key=windows_key(table),
+            asset_key=rollup_key(table),
             data_version=written.content_hash,
             provenance=provenance,
             metadata={
@@ -176,7 +168,7 @@ def _roll_up(
             _evaluate_reconciliation(differences[table.name]),
             _evaluate_freshness(rows, due_hour_utc=due_hour_utc),
         ]
-        log_check_results(context, results, asset_key=windows_key(table))
+        log_check_results(context, results, asset_key=rollup_key(table))
     if failed:
         raise failure_of(failed, what="table", written=len(tables) - len(failed))
 
@@ -203,7 +195,7 @@ def _evaluate(table: RolledUp, *, selected: Set[str], lake: Lake, due_hour_utc: 
 
 def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
     schema = rows_schema(*tables, dated=True)
-    return {basis: read_all(lake, source.asset, schema=schema) for basis, source in SOURCES.items()}
+    return {basis: read_all(lake, asset, schema=schema) for basis, asset in RAW.items()}
 
 
 def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
@@ -251,7 +243,7 @@ def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for basis, found in read.items():
         days = found.landed.all_days
-        name = SOURCES[basis].asset
+        name = RAW[basis]
         told |= {
             f"rows/{name}": found.landed.rows.num_rows,
             f"days/{name}": len(days),

@@ -1,15 +1,10 @@
 """Posts to organic versus paid: Arrow table in, Arrow table out. No I/O."""
 
 from later_reporting_dagster.rollups.columns import GRAIN
-from later_reporting_dagster.rollups.organic_paid import (
-    organic_paid_by_publish_day,
-    organic_paid_daily,
-    rolled_up_schema,
-)
 from later_reporting_dagster.rollups.periods import (
     Landed,
+    organic_paid,
     organic_paid_by,
-    organic_paid_over_days,
     rows_schema,
 )
 from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
@@ -32,6 +27,7 @@ from later_reporting_dagster.rollups.tables import (
     BY_WINDOW,
     DAILY,
     MONTHLY,
+    OVER_DAYS,
     TABLES,
     WEEKLY,
     RolledUp,
@@ -47,6 +43,7 @@ __all__ = [
     "DAILY",
     "GRAIN",
     "MONTHLY",
+    "OVER_DAYS",
     "SETTLEMENT_SCHEMA",
     "TABLES",
     "TOLERANCE_PERCENT",
@@ -62,11 +59,8 @@ __all__ = [
     "days_of",
     "first_day_of",
     "organic_paid_by",
-    "organic_paid_by_publish_day",
-    "organic_paid_daily",
-    "organic_paid_over_days",
+    "organic_paid",
     "previous_of",
-    "rolled_up_schema",
     "rows_schema",
     "settlement",
     "spend_bounds",
