@@ -49,7 +49,7 @@ class SettingIsWrong(dg.Failure, ValueError):  # noqa: N818 - named for what it 
 
 
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Later's Reporting API and the lake that its posts land in.
+    """Later's Reporting API, and the lake that its posts are written to.
 
     Every field can be given in code, in the Launchpad, or by the environment variable `LATER_` and its name.
     """
@@ -122,7 +122,10 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             for name, field in cls.model_fields.items()
             if os.environ.get(f"LATER_{name.upper()}")
         }
-        return create_model(cls.__name__, __base__=cls, **fields)(**values)
+        model = create_model(cls.__name__, __base__=cls, **fields)
+        # The Launchpad shows the docstring, which a created model does not inherit.
+        model.__doc__ = cls.__doc__
+        return model(**values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
         """A ready token where there is one, else client id and secret.

@@ -22,7 +22,7 @@ DEFAULT_SECOND_LOOK_PERCENT: Mapping[Revision, int] = {PAGED: 0, CURSOR: 1}
 # Which revision of the API the service speaks: told by the service itself, or set.
 AUTO = "auto"
 
-# An earlier start is a slip of the finger, and would make a grid of days that no browser can show.
+# An earlier start is a slip of the finger, and would make more partitions than a browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
 MOST_REQUESTS_PER_MINUTE = 1_000_000
 SHOWN_CHARACTERS = 40

@@ -356,7 +356,7 @@ class _Ingest:
         for instance_id in forbidden:
             self._given_up[instance_id] = InstanceForbidden(
                 f"instance {instance_id!r} is not within reach of these credentials: "
-                "have it added to their scope, or retire its partition",
+                "have it added to their scope, or name the instances that you want in LATER_INSTANCE_IDS",
                 instance_ids=(instance_id,),
             )
         # Where the scope does not tell which one it is, each is asked for alone.

@@ -1,4 +1,4 @@
-"""Where the documentation's commands are typed: the sandbox, a Dagster instance, and a lake that has seen something."""
+"""Where the documentation's commands run: the sandbox, a Dagster instance, and a lake with some history."""
 
 import os
 import re
@@ -22,9 +22,10 @@ from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, r
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
-# The first days of which the documents speak, and the partition that something has happened to.
+# The days that the documents name, a file that lost a post, and one that is missing.
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
-CELL = Partition(date(2024, 1, 3), "instance_000")
+CHANGED = Partition(date(2024, 1, 3), "instance_000")
+REMOVED = Partition(date(2024, 1, 5), "instance_001")
 
 
 def commands(block: str) -> list[str]:
@@ -105,13 +106,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def _live_for_a_while(lake: Lake) -> None:
-    """Has a week fetched and rolled up, a partition that lacks a post, and a row set aside."""
+    """Fetch and roll up a week, take a post from one file, remove another, and quarantine a row."""
     assets = ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily")
     backfills = [["backfill", "--asset", asset, "--start", str(FIRST), "--end", str(LAST)] for asset in assets]
-    for command in (["instances", "--sync"], *backfills):
+    for command in backfills:
         ended = CliRunner().invoke(main, command)
         assert ended.exit_code == 0, ended.output
-    rows = lake.read("posts_published", [CELL], schema=POSTS_SCHEMA)
-    lake.write("posts_published", CELL, rows.slice(1))
+    rows = lake.read("posts_published", [CHANGED], schema=POSTS_SCHEMA)
+    lake.write("posts_published", CHANGED, rows.slice(1))
+    Path(lake.url("posts_published", REMOVED)).unlink()
     bad = BadRow(reason="impressions counts something and is not negative: -1", raw='{"impressions":-1}')
     lake.quarantine("posts_published", Partition(date(2024, 1, 31), "instance_000"), [bad], query="a query")

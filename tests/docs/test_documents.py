@@ -7,13 +7,18 @@ from functools import cache
 from pathlib import Path
 
 import click
+import dagster as dg
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.checks import POSTS_CHECKS, ROLLUP_CHECKS
-from tests.docs.conftest import CELL, DOCUMENTS, ROOT, Place, blocks, commands
+from later_reporting_dagster.defs.instances import INSTANCES_CHECKS
+from later_reporting_dagster.defs.organic_paid import ROLLUP_CHECKS
+from later_reporting_dagster.defs.posts_checks import POSTS_CHECKS, SETTLEMENT_CHECKS
+from later_reporting_dagster.defs.windows import WINDOWS_CHECKS
+from tests.docs.conftest import CHANGED, DOCUMENTS, REMOVED, ROOT, Place, blocks, commands
 
 PACKAGE = ROOT / "later_reporting_dagster"
 PAGES = [*DOCUMENTS, ROOT / "README.md"]
@@ -34,13 +39,14 @@ def with_blocks(language: str) -> pytest.MarkDecorator:
 
 @with_blocks("sh")
 def test_its_commands_run_as_they_are_written(document: Path, place: Place) -> None:
-    before = place.lake.facts("posts_published", CELL)
+    before = place.lake.facts("posts_published", CHANGED)
     typed = [command for block in blocks(document, "sh") for command in commands(block)]
     printed = "".join(map(place.type, typed))
     assert "FAIL" not in printed
     if document.name == "operations.md":
-        assert "2024-01-31|instance_000  1  impressions counts something" in printed
-        assert place.lake.facts("posts_published", CELL) != before
+        assert "2024-01-31 instance_000  1  impressions counts something" in printed
+        assert place.lake.facts("posts_published", CHANGED) != before
+        assert Path(place.lake.url("posts_published", REMOVED)).exists()
 
 
 @with_blocks("sql")
@@ -57,10 +63,16 @@ def test_its_programs_run(document: Path, place: Place) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+@with_blocks("yaml")
+def test_its_run_config_is_valid(document: Path) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
+    for block in blocks(document, "yaml"):
+        assert dg.validate_run_config(job, yaml.safe_load(block))
+
+
 @every_page
 def test_each_block_is_in_a_language_that_is_run(page: Path) -> None:
-    # A difference is shown, and nothing to type.
-    assert set(re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)) <= {"", "diff", "sh", "sql", "python"}
+    assert set(re.findall(r"^```(\w*)$", page.read_text(), re.MULTILINE)) <= {"", "python", "sh", "sql", "yaml"}
 
 
 @every_page
@@ -107,7 +119,8 @@ def test_what_runs_by_itself_exists(page: Path) -> None:
 
 def test_each_check_is_explained() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    assert all(f"`{name}`" in text for name in {**POSTS_CHECKS, **ROLLUP_CHECKS})
+    checks = {**POSTS_CHECKS, **SETTLEMENT_CHECKS, **INSTANCES_CHECKS, **ROLLUP_CHECKS, **WINDOWS_CHECKS}
+    assert all(f"`{name}`" in text for name in checks)
 
 
 @cache
@@ -121,8 +134,10 @@ def texts() -> list[str]:
     ]
 
 
-def test_what_red_cells_are_said_to_say_is_what_they_say() -> None:
-    section = (ROOT / "docs" / "operations.md").read_text().partition("## When a cell is red")[2].partition("\n## ")[0]
+def test_each_reason_that_is_quoted_is_one_that_the_code_gives() -> None:
+    section = (
+        (ROOT / "docs" / "operations.md").read_text().partition("## When an instance fails")[2].partition("\n## ")[0]
+    )
     rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
     said = [fragment for row in rows for fragment in re.findall(r"`([^`]+)`", row)]
     assert len(said) >= len(rows) > 10
