@@ -25,7 +25,6 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
 from later_reporting_dagster.rollups import (
-    WINDOWS,
     RolledUp,
     SumOutOfRange,
     organic_paid_by,
@@ -172,7 +171,6 @@ def _roll_up(
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
                 **_read_metadata(read),
-                **_plotted(rows),
                 **windows_lineage(table),
             },
         )
@@ -255,16 +253,6 @@ def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
             }
             told[f"unread/{name}"] = dg.MetadataValue.json(reasons)
     return told
-
-
-def _plotted(rows: pa.Table) -> dict[str, Any]:
-    """The lift's verdicts, of the groups of each window by performance date: how many are more than noise."""
-    of_basis = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    return {
-        f"groups_with_a_verdict/{window}": len(verdicts) - verdicts.null_count
-        for window in WINDOWS
-        if (verdicts := of_basis.filter(pc.field("window") == window)["paid_lift_verdict"]) is not None
-    }
 
 
 def _preview(table: RolledUp, rows: pa.Table) -> dg.MarkdownMetadataValue:
