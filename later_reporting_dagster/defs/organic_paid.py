@@ -11,19 +11,16 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster import AssetCheckExecutionContext, AssetExecutionContext
+from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
-    CheckResult,
     checks_of,
-    evaluate_rollup_freshness,
     first_of,
     log_check_results,
-    selected_checks,
 )
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import (
@@ -129,8 +126,24 @@ def rollup_tags(table: RolledUp) -> dict[str, str]:
 def rollup_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the checks of a rollup over its whole lake: each partition is read back and held against its raw rows."""
 
-    def evaluate(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
-        return _evaluate(table, selected=selected_checks(context), lake=later.lake(), due_hour_utc=due_hour_utc)
+    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+        lake = later.lake()
+        if RECONCILES in selected:
+            days = [partition.day for partition in lake.partitions(table.name)]
+            differences: dict[date, list[str]] = {}
+            for read in _read(lake, table, days):
+                try:
+                    for error in read.unread:
+                        raise error
+                    rolled_up = lake.read(table.name, [Partition(read.first)], schema=schema_of(table.columns))
+                    differing = totals_that_differ(read.posts, rolled_up, once=_once(table))
+                except PartitionDamaged as error:
+                    differing = [str(error)]
+                if differing:
+                    differences[read.first] = differing
+            yield _evaluate_reconciliation(differences, partitions=len(days), what=str(table.span))
+        if NEWEST_DUE_DAY in selected:
+            yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
 
     return checks_of(
         rollup_key(table), ROLLUP_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
@@ -219,7 +232,7 @@ def _roll_up(
     if incomplete:
         context.log.info(f"Some instances are missing for {len(incomplete)} of them: {first_of(incomplete)}")
 
-    def results() -> Iterator[CheckResult]:
+    def results() -> Iterator[dg.AssetCheckResult]:
         yield _evaluate_reconciliation(differences, partitions=rolled_up, what=str(table.span))
         yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
 
@@ -228,31 +241,14 @@ def _roll_up(
         raise failure_of(failed, what="partition", written=rolled_up)
 
 
-def _evaluate(table: RolledUp, *, selected: Set[str], lake: Lake, due_hour_utc: int) -> Iterator[CheckResult]:
-    if RECONCILES in selected:
-        days = [partition.day for partition in lake.partitions(table.name)]
-        differences: dict[date, list[str]] = {}
-        for read in _read(lake, table, days):
-            try:
-                for error in read.unread:
-                    raise error
-                rolled_up = lake.read(table.name, [Partition(read.first)], schema=schema_of(table.columns))
-                differing = totals_that_differ(read.posts, rolled_up, once=_once(table))
-            except PartitionDamaged as error:
-                differing = [str(error)]
-            if differing:
-                differences[read.first] = differing
-        yield _evaluate_reconciliation(differences, partitions=len(days), what=str(table.span))
-    if NEWEST_DUE_DAY in selected:
-        yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
-
-
-def _evaluate_reconciliation(differences: Mapping[date, Sequence[str]], *, partitions: int, what: str) -> CheckResult:
+def _evaluate_reconciliation(
+    differences: Mapping[date, Sequence[str]], *, partitions: int, what: str
+) -> dg.AssetCheckResult:
     """Return whether the rolled-up partitions have the totals of their raw rows, and what differs."""
     counted = f"{partitions} {what}{'s' * (partitions != 1)}"
     shown = {str(day): [*differences[day]] for day in sorted(differences)}
-    return CheckResult(
-        RECONCILES,
+    return dg.AssetCheckResult(
+        check_name=RECONCILES,
         passed=not differences,
         description=(
             f"{len(differences)} of {counted} differ from their raw rows: materialize {first_of([*shown])}"
@@ -267,11 +263,23 @@ def _evaluate_reconciliation(differences: Mapping[date, Sequence[str]], *, parti
     )
 
 
-def _evaluate_freshness(table: RolledUp, *, lake: Lake, due_hour_utc: int) -> CheckResult:
+def _evaluate_freshness(table: RolledUp, *, lake: Lake, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    first = first_day_of(table.span, due)
-    within = "" if table.span is Span.DAY else f"{table.span} of {first}"
-    return evaluate_rollup_freshness(due, present=bool(lake.partitions(table.name, days=[first])), within=within)
+    present = bool(lake.partitions(table.name, days=[first_day_of(table.span, due)]))
+    return evaluate_rollup_freshness(table.span, due, present=present)
+
+
+def evaluate_rollup_freshness(span: Span, due: date, *, present: bool) -> dg.AssetCheckResult:
+    """Return whether the day `due`, or the week or month in which it lies, has been rolled up."""
+    what = str(due) if span is Span.DAY else f"The {span} of {first_day_of(span, due)}, with {due} in it,"
+    return dg.AssetCheckResult(
+        check_name=NEWEST_DUE_DAY,
+        passed=present,
+        description=(
+            f"{what} is rolled up" if present else f"{what} is not rolled up: materialize it, or see its raw day"
+        ),
+        metadata={"due_day": str(due)},
+    )
 
 
 def _read(lake: Lake, table: RolledUp, firsts: Sequence[date]) -> Iterator[_Read]:

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetCheckExecutionContext, AssetExecutionContext
+from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
@@ -15,10 +15,8 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
-    CheckResult,
     checks_of,
     log_check_results,
-    selected_checks,
 )
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
@@ -27,7 +25,6 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
 from later_reporting_dagster.rollups import (
-    WINDOWS,
     RolledUp,
     SumOutOfRange,
     organic_paid_by,
@@ -94,8 +91,25 @@ def windows_assets(
 def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the checks of a table of windows: it is read back and held against the raw rows of its days."""
 
-    def evaluate(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
-        return _evaluate(table, selected=selected_checks(context), lake=later.lake(), due_hour_utc=due_hour_utc)
+    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+        lake = later.lake()
+        try:
+            found = lake.read_table(table.name, schema=schema_of(table.columns))
+        except PartitionDamaged as error:
+            yield _evaluate_reconciliation([str(error)])
+            found = None
+        else:
+            if RECONCILES in selected and found is not None:
+                read = _read(lake, [table])
+                landed = {basis: each.landed for basis, each in read.items()}
+                differing = window_totals_that_differ(landed, {table.name: found}, tables=[table])[table.name]
+                unread = [str(error) for each in read.values() for error in each.unread.values()]
+                yield _evaluate_reconciliation([*unread, *differing])
+            elif RECONCILES in selected:
+                yield _evaluate_reconciliation([], is_there=False)
+        if NEWEST_DUE_DAY in selected:
+            rows = schema_of(table.columns).empty_table() if found is None else found
+            yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
 
     return checks_of(
         rollup_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
@@ -157,7 +171,6 @@ def _roll_up(
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
                 **_read_metadata(read),
-                **_plotted(rows),
                 **windows_lineage(table),
             },
         )
@@ -173,32 +186,12 @@ def _roll_up(
         raise failure_of(failed, what="table", written=len(tables) - len(failed))
 
 
-def _evaluate(table: RolledUp, *, selected: Set[str], lake: Lake, due_hour_utc: int) -> Iterator[CheckResult]:
-    try:
-        found = lake.read_table(table.name, schema=schema_of(table.columns))
-    except PartitionDamaged as error:
-        yield _evaluate_reconciliation([str(error)])
-        found = None
-    else:
-        if RECONCILES in selected and found is not None:
-            read = _read(lake, [table])
-            landed = {basis: each.landed for basis, each in read.items()}
-            differing = window_totals_that_differ(landed, {table.name: found}, tables=[table])[table.name]
-            unread = [str(error) for each in read.values() for error in each.unread.values()]
-            yield _evaluate_reconciliation([*unread, *differing])
-        elif RECONCILES in selected:
-            yield _evaluate_reconciliation([], is_there=False)
-    if NEWEST_DUE_DAY in selected:
-        rows = schema_of(table.columns).empty_table() if found is None else found
-        yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
-
-
 def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
     schema = rows_schema(*tables, dated=True)
     return {basis: read_all(lake, asset, schema=schema) for basis, asset in RAW.items()}
 
 
-def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
+def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
     newest: dict[str, date] = {}
     for basis in DateBasis:
@@ -206,8 +199,8 @@ def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
         if of_basis.num_rows:
             newest[str(basis)] = pc.max(of_basis["last_day"]).as_py()
     behind = {basis: newest.get(basis) for basis in DateBasis if newest.get(basis, date.min) < due}
-    return CheckResult(
-        NEWEST_DUE_DAY,
+    return dg.AssetCheckResult(
+        check_name=NEWEST_DUE_DAY,
         passed=not behind,
         description=(
             f"{due} is not in it by {' and '.join(behind)}: materialize it, or see its raw day"
@@ -218,11 +211,11 @@ def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
     )
 
 
-def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = True) -> CheckResult:
+def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = True) -> dg.AssetCheckResult:
     """Return whether all windows have the totals of their raw rows, and what differs."""
     count = len(differences)
-    return CheckResult(
-        RECONCILES,
+    return dg.AssetCheckResult(
+        check_name=RECONCILES,
         passed=not count,
         description=(
             f"{count} totals differ from their raw rows, as {differences[0]}: materialize it"
@@ -260,16 +253,6 @@ def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
             }
             told[f"unread/{name}"] = dg.MetadataValue.json(reasons)
     return told
-
-
-def _plotted(rows: pa.Table) -> dict[str, Any]:
-    """The lift's verdicts, of the groups of each window by performance date: how many are more than noise."""
-    of_basis = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    return {
-        f"groups_with_a_verdict/{window}": len(verdicts) - verdicts.null_count
-        for window in WINDOWS
-        if (verdicts := of_basis.filter(pc.field("window") == window)["paid_lift_verdict"]) is not None
-    }
 
 
 def _preview(table: RolledUp, rows: pa.Table) -> dg.MarkdownMetadataValue:

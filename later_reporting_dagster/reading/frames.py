@@ -4,21 +4,33 @@ Whole frames are read by `Lake.read`, which survives a partition that is replace
 they read the columns and the partitions that are asked of them, when they are asked.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import Lake, Partition, schema_of
+from later_reporting_dagster.lake import Column, Lake, Partition, schema_of
 from later_reporting_dagster.lake.schema import dated
-from later_reporting_dagster.reading.table import Table
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import polars as pl
     import pyarrow.dataset as ds
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the lake.
+
+    Whoever reads one that has partitions finds the first day of each row's partition in a column `date`, before these.
+    """
+
+    name: str
+    columns: Sequence[Column]
+    is_partitioned: bool = True
 
 
 class NotInstalled(ValueError):  # noqa: N818 - named for what it is

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.reading.frames import library, read_schema, whole
-from later_reporting_dagster.reading.table import Table
+from later_reporting_dagster.reading.frames import Table, library, read_schema, whole
 
 if TYPE_CHECKING:
     import duckdb
