@@ -20,7 +20,7 @@ from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_di
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"

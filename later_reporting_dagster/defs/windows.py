@@ -24,13 +24,10 @@ from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
-from later_reporting_dagster.rollups import (
-    RolledUp,
-    SumOutOfRange,
-    organic_paid_by,
-    rows_schema,
-    window_totals_that_differ,
-)
+from later_reporting_dagster.rollups.periods import organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import window_totals_that_differ
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import RolledUp
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",

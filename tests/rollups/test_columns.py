@@ -3,19 +3,18 @@
 import pytest
 
 from later_reporting_dagster.contract import METRICS, DateBasis
-from later_reporting_dagster.rollups import (
+from later_reporting_dagster.rollups.columns import GRAIN, sum_name
+from later_reporting_dagster.rollups.spans import Span
+from later_reporting_dagster.rollups.tables import (
     BY_CREATOR,
     BY_PLATFORM,
     BY_PUBLISH_DAY,
     DAILY,
-    GRAIN,
     MONTHLY,
     TABLES,
     WEEKLY,
     RolledUp,
-    Span,
 )
-from later_reporting_dagster.rollups.columns import sum_name
 
 every_table = pytest.mark.parametrize("table", [table.of(METRICS) for table in TABLES], ids=lambda table: table.name)
 KEYS = {*GRAIN, "creator_id"}
