@@ -96,7 +96,6 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
             lake=lake,
             instances=known_instances(lake, named=later.named_instances()),
             files=files,
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
 
@@ -138,7 +137,6 @@ def evaluate_posts(
     lake: Lake,
     instances: Sequence[str],
     files: Files,
-    now: datetime,
     due_hour_utc: int,
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
@@ -148,7 +146,6 @@ def evaluate_posts(
         lake: read for what lies in quarantine.
         instances: those that should be there.
         files: all files of the table.
-        now: an instant.
         due_hour_utc: the hour at which the previous day is due.
     """
     read = {"files": findings.files, "rows": findings.rows}
@@ -161,7 +158,7 @@ def evaluate_posts(
     yield evaluate_unknown_fields(findings.unknown, read)
     yield evaluate_quarantine(findings.source.asset, lake=lake)
     yield evaluate_presence(files, instances=instances)
-    yield evaluate_freshness(due_day(now, due_hour_utc=due_hour_utc), instances=instances, files=files)
+    yield evaluate_freshness(due_day(datetime.now(UTC), due_hour_utc=due_hour_utc), instances=instances, files=files)
 
 
 def evaluate_unknown_fields(

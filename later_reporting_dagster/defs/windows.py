@@ -190,12 +190,9 @@ def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
 
 def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    newest: dict[str, date] = {}
-    for basis in DateBasis:
-        of_basis = rows.filter(pc.field("date_basis") == str(basis))
-        if of_basis.num_rows:
-            newest[str(basis)] = pc.max(of_basis["last_day"]).as_py()
-    behind = {basis: newest.get(basis) for basis in DateBasis if newest.get(basis, date.min) < due}
+    by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
+    newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
+    behind = [basis for basis in DateBasis if newest.get(basis, date.min) < due]
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=not behind,
