@@ -94,7 +94,8 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.rollups import TABLES, Span
+    from later_reporting_dagster.rollups.spans import Span
+    from later_reporting_dagster.rollups.tables import TABLES
 
     with launch.dagster_instance() as instance:
         with progress_bar() as show:
@@ -121,7 +122,8 @@ def _print_comparison(start: date, end: date) -> None:
 
     from later_reporting_dagster.defs.resource import LaterReportingResource
     from later_reporting_dagster.lake import POSTS_SCHEMA
-    from later_reporting_dagster.rollups import DAILY, organic_paid
+    from later_reporting_dagster.rollups.periods import organic_paid
+    from later_reporting_dagster.rollups.tables import DAILY
 
     lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
     partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days_between(start, end))

@@ -13,7 +13,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import default_lake_root, from_environment
 from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, table_of
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.reading import frame, whole
+from later_reporting_dagster.reading import dataset, frame
 
 _Frame = TypeVar("_Frame")
 
@@ -62,7 +62,7 @@ class LaterLake(dg.ConfigurableIOManager):
             metadata = upstream.definition_metadata if upstream else {}
             table = table_of(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
-                if not whole(lake, table).files:
+                if not dataset(lake, table).files:
                     raise ValueError(_NOTHING)
                 return frame(context.dagster_type.typing_type, lake, table, ())
             days = None  # all of them

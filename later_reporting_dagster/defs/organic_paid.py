@@ -43,19 +43,12 @@ from later_reporting_dagster.lake import (
     PartitionDamaged,
     schema_of,
 )
-from later_reporting_dagster.rollups import (
-    DAILY,
-    GRAIN,
-    Days,
-    RolledUp,
-    Span,
-    SumOutOfRange,
-    days_of,
-    first_day_of,
-    organic_paid,
-    rows_schema,
-    totals_that_differ,
-)
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.periods import organic_paid, rows_schema
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ
+from later_reporting_dagster.rollups.spans import Days, Span, days_of, first_day_of
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import DAILY, RolledUp
 
 ROLLUPS_GROUP = "organic_paid"
 # Date basis -> the raw table that it is the basis of.

@@ -1,7 +1,7 @@
 """The two raw assets: posts as the API reports them, partitioned by UTC day, one file per day and instance."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -158,7 +158,6 @@ class _PostsRun:
             lake=self._lake,
             instances=self._wanted,
             files=self._files,
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
         log_check_results(self._context, results_of_checks)

@@ -21,7 +21,7 @@ from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_di
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
@@ -116,7 +116,6 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
             lake=lake,
             instances=known_instances(lake, named=later.named_instances()),
             files=files,
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
 
@@ -158,7 +157,6 @@ def evaluate_posts(
     lake: Lake,
     instances: Sequence[str],
     files: Files,
-    now: datetime,
     due_hour_utc: int,
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
@@ -168,7 +166,6 @@ def evaluate_posts(
         lake: read for what lies in quarantine.
         instances: those that should be there.
         files: all files of the table.
-        now: an instant.
         due_hour_utc: the hour at which the previous day is due.
     """
     findings.examine()
@@ -182,7 +179,7 @@ def evaluate_posts(
     yield evaluate_unknown_fields(findings.unknown, read)
     yield evaluate_quarantine(findings.source.asset, lake=lake)
     yield evaluate_presence(files, instances=instances)
-    yield evaluate_freshness(due_day(now, due_hour_utc=due_hour_utc), instances=instances, files=files)
+    yield evaluate_freshness(due_day(datetime.now(UTC), due_hour_utc=due_hour_utc), instances=instances, files=files)
 
 
 def evaluate_unknown_fields(

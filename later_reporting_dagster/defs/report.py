@@ -24,7 +24,8 @@ from later_reporting_dagster.report.data import (
 )
 from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown
 from later_reporting_dagster.report.page import report_page
-from later_reporting_dagster.rollups import RolledUp, SumOutOfRange
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import RolledUp
 
 REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"

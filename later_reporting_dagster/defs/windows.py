@@ -24,13 +24,10 @@ from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
-from later_reporting_dagster.rollups import (
-    RolledUp,
-    SumOutOfRange,
-    organic_paid_by,
-    rows_schema,
-    window_totals_that_differ,
-)
+from later_reporting_dagster.rollups.periods import organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import window_totals_that_differ
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import RolledUp
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
@@ -193,12 +190,9 @@ def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
 
 def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    newest: dict[str, date] = {}
-    for basis in DateBasis:
-        of_basis = rows.filter(pc.field("date_basis") == str(basis))
-        if of_basis.num_rows:
-            newest[str(basis)] = pc.max(of_basis["last_day"]).as_py()
-    behind = {basis: newest.get(basis) for basis in DateBasis if newest.get(basis, date.min) < due}
+    by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
+    newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
+    behind = [basis for basis in DateBasis if newest.get(basis, date.min) < due]
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=not behind,

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import Post
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
-from later_reporting_dagster.rollups import DAILY, rows_schema
+from later_reporting_dagster.rollups.periods import rows_schema
+from later_reporting_dagster.rollups.tables import DAILY
 from tests.bench.tables import Table
 
 YEAR = "posts_published"

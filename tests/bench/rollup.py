@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, ContentType, Kind, platform_of
 from later_reporting_dagster.lake import POSTS_SCHEMA
-from later_reporting_dagster.rollups import DAILY, GRAIN, organic_paid
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.periods import organic_paid
+from later_reporting_dagster.rollups.tables import DAILY
 
 ROWS, ROWS_A_CHUNK, ROUNDS = 10_000_000, 1_000_000, 7
 INSTANCES, CAMPAIGNS = 8, 28

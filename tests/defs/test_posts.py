@@ -169,20 +169,10 @@ def test_a_refused_instance_costs_its_own_files_and_heals(
     assert requested_pairs(service) == Counter((day, BROKEN) for day in DAYS)
     assert all("missing_instances" not in found for found in project.metadata(healed).values())
     assert project.evaluations(healed)[asset, EVERY_INSTANCE].description == "All 4 instances on 3 days"
+    assert project.check((asset, EVERY_INSTANCE))[asset, EVERY_INSTANCE].passed
     # Changed by the instance that came, and what a run of all instances has.
     assert not set(project.data_versions(healed).items()) & set(project.data_versions(result).items())
     assert project.data_versions(project.fetch(asset)) == project.data_versions(healed)
-
-
-def test_materializing_a_day_again_turns_the_check_green(project: Project, service: Service) -> None:
-    service.instead = without(BROKEN)
-    project.fetch("posts_published", days=DAYS[:1])
-    checked = ("posts_published", EVERY_INSTANCE)
-    service.instead = lambda request: None
-    result = project.fetch("posts_published", days=DAYS[:1])
-    assert result.success
-    assert project.evaluations(result)[checked].passed
-    assert project.check(checked)[checked].passed
 
 
 @pytest.mark.parametrize("was_fetched", [False, True], ids=["without files", "with older files"])

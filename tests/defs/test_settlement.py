@@ -11,7 +11,7 @@ from later_reporting_dagster.defs.posts_checks import evaluate_settlement
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Truth
 from tests.rollups.conftest import posts_of, row

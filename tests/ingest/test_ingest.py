@@ -225,6 +225,9 @@ def test_a_file_tells_its_queries_and_when_they_were_answered(service: Service, 
 # Instances that cannot be had
 
 
+WITHIN = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
+
+
 def reaching(instance_ids: tuple[str, ...], world: World, service: Service) -> Any:
     """The service for a client whose scope is these instances."""
     return create_app(world, options=replace(UNHURRIED, revision=service.revision, instance_scope=instance_ids))
@@ -244,10 +247,7 @@ def test_a_forbidden_instance_costs_its_own_partitions_alone(
 
     service.instead = instead
     if scope == "tells":
-        within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
-        service.app = create_app(
-            small_world, options=replace(UNHURRIED, revision=service.revision, instance_scope=within)
-        )
+        service.app = reaching(WITHIN, small_world, service)
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == {Partition(day, BROKEN): InstanceForbidden for day in DAYS}
     assert all(repr(BROKEN) in str(failed.error) for failed in result.failed.values())
@@ -257,9 +257,7 @@ def test_a_forbidden_instance_costs_its_own_partitions_alone(
 def test_an_instance_given_up_while_the_failure_of_another_is_told_fails_each_of_its_partitions(
     service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    service.app = create_app(
-        small_world, options=replace(UNHURRIED, revision=service.revision, instance_scope=(INSTANCE_IDS[0],))
-    )
+    service.app = reaching(INSTANCE_IDS[:1], small_world, service)
     one, other = INSTANCE_IDS[1:3]
     *first_days, day_of_both, last_day = DAYS
     cells = [Partition(day, other) for day in [*first_days, day_of_both]]
@@ -279,8 +277,7 @@ def test_an_instance_given_up_while_the_failure_of_another_is_told_fails_each_of
 def test_where_the_scope_tells_who_is_forbidden_it_costs_two_requests(
     service: Service, truth: Truth, small_world: World, tmp_path: Path
 ) -> None:
-    within = tuple(instance_id for instance_id in INSTANCE_IDS if instance_id != BROKEN)
-    service.app = reaching(within, small_world, service)
+    service.app = reaching(WITHIN, small_world, service)
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     reached = [row for day in DAYS for row in truth.day("post_date", day) if row["instanceId"] != BROKEN]
     assert service.data_requests == 1 + ceil(len(reached) / 100)
@@ -288,12 +285,13 @@ def test_where_the_scope_tells_who_is_forbidden_it_costs_two_requests(
 
 
 @both_sources
+@pytest.mark.parametrize(("status", "error"), [(500, Retriable), (404, QueryRefused)])
 def test_an_instance_that_always_fails_fails_alone(
-    source: Source, service: Service, truth: Truth, tmp_path: Path
+    source: Source, status: int, error: type[Exception], service: Service, truth: Truth, tmp_path: Path
 ) -> None:
-    service.instead = lambda request: problem(500) if BROKEN in parameters(request).get("instanceIds", []) else None
+    service.instead = lambda request: problem(status) if BROKEN in parameters(request).get("instanceIds", []) else None
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
-    assert result.errors() == {Partition(day, BROKEN): Retriable for day in DAYS}
+    assert result.errors() == {Partition(day, BROKEN): error for day in DAYS}
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)
 
 
@@ -394,16 +392,6 @@ def test_a_query_that_is_refused_fails_its_partitions_and_is_soon_not_asked_any_
     assert result.errors() == dict.fromkeys(BOX, QueryRefused)
     # The whole, and its parts down to each instance alone, by each of the queries that are under way at once.
     assert service.data_requests <= CONCURRENT_QUERIES * (2 * len(INSTANCE_IDS) - 1)
-
-
-@both_sources
-def test_an_instance_for_which_a_query_is_refused_fails_alone(
-    source: Source, service: Service, truth: Truth, tmp_path: Path
-) -> None:
-    service.instead = lambda request: problem(404) if BROKEN in parameters(request).get("instanceIds", []) else None
-    result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
-    assert result.errors() == {Partition(day, BROKEN): QueryRefused for day in DAYS}
-    assert_lake_is_true(tmp_path, source, list(result.landed), truth)
 
 
 # Too many posts for one query
@@ -585,13 +573,14 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
     assert_lake_is_true(tmp_path, source, BOX, truth)
 
 
-def test_a_bad_row_that_tells_no_partition_lies_under_its_query(service: Service, truth: Truth, tmp_path: Path) -> None:
-    def spoilt(request: Request, document: Any) -> Any:
-        if is_first_page(request):
-            document["data"][0] = {"surprise": True}
-        return document
+def with_a_surprise(request: Request, document: Any) -> Any:
+    if is_first_page(request):
+        document["data"][0] = {"surprise": True}
+    return document
 
-    service.edited = spoilt
+
+def test_a_bad_row_that_tells_no_partition_lies_under_its_query(service: Service, truth: Truth, tmp_path: Path) -> None:
+    service.edited = with_a_surprise
     lake = Lake(str(tmp_path))
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert not result.failed
@@ -632,12 +621,6 @@ def test_a_field_that_the_contract_does_not_know_is_kept(service: Service, truth
         {**row, "extra": json.dumps({"trackingLinksClicks": row["post_id"]}, separators=(",", ":"))}
         for row in truth.partition("post_date", day, instance_id)
     ]
-
-
-def with_a_surprise(request: Request, document: Any) -> Any:
-    if is_first_page(request):
-        document["data"][0] = {"surprise": True}
-    return document
 
 
 def days_of_files(lake: Lake, source: Source) -> list[tuple[date, date] | None]:
@@ -926,12 +909,8 @@ def test_a_partition_that_cannot_be_written_fails_alone(
 
 
 def test_a_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp_path: Path) -> None:
-    def spoilt(request: Request, document: Any) -> Any:
-        document["data"][0] = None
-        return document
-
     (tmp_path / "_quarantine").write_bytes(b"a file where a directory is due")
-    service.edited = spoilt
+    service.edited = with_a_surprise
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert result.errors() == dict.fromkeys(BOX, LakeUnavailable)
 

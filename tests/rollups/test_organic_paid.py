@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import page_from_body
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
-from later_reporting_dagster.rollups import (
-    BY_PUBLISH_DAY,
-    DAILY,
-    GRAIN,
-    RolledUp,
-    organic_paid,
-    totals_that_differ,
-)
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.periods import organic_paid
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ
+from later_reporting_dagster.rollups.tables import BY_PUBLISH_DAY, DAILY, RolledUp
 from tests.rollups.conftest import ROWS, Row, posts_of, row
 from tests.rollups.reference import rolled_up
 

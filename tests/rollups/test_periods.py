@@ -13,22 +13,10 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Kind
 from later_reporting_dagster.lake import schema_of
-from later_reporting_dagster.rollups import (
-    BY_CAMPAIGN,
-    BY_CREATOR,
-    BY_PLATFORM,
-    BY_WINDOW,
-    WEEKLY,
-    Landed,
-    RolledUp,
-    SumOutOfRange,
-    organic_paid,
-    organic_paid_by,
-    rows_schema,
-    totals_that_differ,
-    window_totals_that_differ,
-)
-from later_reporting_dagster.rollups.periods import numbered
+from later_reporting_dagster.rollups.periods import Landed, numbered, organic_paid, organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, BY_WINDOW, WEEKLY, RolledUp
 from tests.rollups.conftest import COUNTS, MONEY, Row, row
 from tests.rollups.reference import POST_KEY, groups_of, key_of, labels, over_days, windows
 

@@ -10,20 +10,9 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric, metrics_named
 from later_reporting_dagster.lake import posts_schema, schema_of
-from later_reporting_dagster.rollups import (
-    BY_CAMPAIGN,
-    BY_PUBLISH_DAY,
-    DAILY,
-    TABLES,
-    WEEKLY,
-    Landed,
-    RolledUp,
-    organic_paid,
-    organic_paid_by,
-    rows_schema,
-    totals_that_differ,
-    window_totals_that_differ,
-)
+from later_reporting_dagster.rollups.periods import Landed, organic_paid, organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_PUBLISH_DAY, DAILY, TABLES, WEEKLY, RolledUp
 
 DAY = date(2024, 1, 3)
 PAIRED = ("likes", "comments", "shares", "saves", "views")
