@@ -99,7 +99,7 @@ async def fetch_days(
         LaterError: the API does not list the instances.
         LakeUnavailable: the lake cannot be listed.
     """
-    wanted = tuple(instances) or tuple(dict.fromkeys(await client.instances()))
+    wanted = tuple(instances) or await client.instances()
     if not wanted:
         raise NoInstances("The credentials reach no instance: have instances added to their scope.")
     plan = plan_fetch(days, wanted, present=lake.partitions(source.asset), only_missing=only_missing)
