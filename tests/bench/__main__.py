@@ -155,7 +155,7 @@ def large() -> Table:
             found = landed("library", box, sandbox=served, date_basis="post_date")
         rows.append((named, found.rows, found.requests, f"{found.requests / least:.3f}", f"{found.peak_megabytes:.0f}"))
     return Table(
-        title="Large answers, landed by the library",
+        title="Large responses, written by the library",
         columns=("posts", "rows", "requests", "/ least", "peak MB"),
         rows=rows,
     )

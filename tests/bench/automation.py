@@ -1,5 +1,6 @@
 """Many instances: what an automation tick costs, and how long a first history takes until its run is planned."""
 
+import logging
 import statistics
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def make_home(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figure
 
 def ticks(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
     """Evaluates the automation sensor as the daemon does, from its stored cursor to the next one, in this process."""
+    logging.disable(logging.INFO)
     prepare(base_url=base_url, root=root, start=box.start)
     import dagster as dg
 
