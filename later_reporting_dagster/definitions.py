@@ -8,20 +8,20 @@ import dagster as dg
 from later_reporting_dagster.defs.automation import automation_sensor
 from later_reporting_dagster.defs.compaction import compaction_job, compaction_schedule
 from later_reporting_dagster.defs.instances import instances_asset, instances_checks, instances_sensor
-from later_reporting_dagster.defs.jobs import checks_job, posts_job
+from later_reporting_dagster.defs.jobs import checks_job, daily_schedule, posts_job
 from later_reporting_dagster.defs.lake_io import LaterLake
-from later_reporting_dagster.defs.organic_paid import ROLLUPS, rollup_asset, rollup_checks
+from later_reporting_dagster.defs.organic_paid import rollup_asset, rollup_checks
 from later_reporting_dagster.defs.partitions import partitions_of
 from later_reporting_dagster.defs.posts import posts_asset
 from later_reporting_dagster.defs.posts_checks import posts_checks, settlement_checks
 from later_reporting_dagster.defs.report import report_asset
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.schedules import daily_schedule
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, loadable
 from later_reporting_dagster.defs.windows import windows_assets, windows_checks
 from later_reporting_dagster.ingest.source import SOURCES
-from later_reporting_dagster.rollups import BY_WINDOW, Span
+from later_reporting_dagster.rollups.spans import Span
+from later_reporting_dagster.rollups.tables import BY_DAY, BY_WINDOW, OVER_DAYS
 
 
 def definitions(settings: LoadSettings) -> dg.Definitions:
@@ -36,7 +36,7 @@ def definitions(settings: LoadSettings) -> dg.Definitions:
 def _definitions(settings: LoadSettings) -> dg.Definitions:
     start_date, due_hour_utc, restate_days = settings.start_date, settings.due_hour_utc, settings.restate_days
     days = partitions_of(Span.DAY, start_date)
-    rollups = [rollup.of(settings.metrics) for rollup in ROLLUPS]
+    rollups = [table.of(settings.metrics) for table in (*BY_DAY, *OVER_DAYS)]
     windows = [table.of(settings.metrics) for table in BY_WINDOW]
     # For the UI's health badge, which looks at the last materialization alone; the checks look at each instance.
     freshness = dg.FreshnessPolicy.cron(f"0 {due_hour_utc} * * *", lower_bound_delta=timedelta(hours=23))

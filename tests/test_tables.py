@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.defs.metadata import dictionary
 from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
-from later_reporting_dagster.rollups import BY_CAMPAIGN, BY_CREATOR, BY_DAY, BY_PLATFORM, TABLES, WEEKLY
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_DAY, BY_PLATFORM, TABLES, WEEKLY
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "tables.md"
@@ -32,6 +31,14 @@ DICTIONARIES: dict[str, Sequence[Column]] = {
     "columns of organic_paid_by_creator": beyond(BY_CREATOR.columns, BY_CAMPAIGN.columns),
     "columns of organic_paid_by_platform": beyond(BY_PLATFORM.columns, BY_CAMPAIGN.columns),
 }
+
+
+def dictionary(columns: Sequence[Column]) -> str:
+    """A table's dictionary as Markdown."""
+    is_computed = any(column.computed for column in columns)
+    rows = [["column", "type", "unit", "meaning", "how computed"], ["---"] * 5]
+    rows += [[f"`{each.name}`", each.type, each.unit, each.description, each.computed] for each in columns]
+    return "\n".join(f"| {' | '.join(row if is_computed else row[:4])} |" for row in rows)
 
 
 def with_dictionaries(text: str) -> str:

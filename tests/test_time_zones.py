@@ -28,7 +28,7 @@ from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import partitions_of, range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
-from later_reporting_dagster.rollups import Span
+from later_reporting_dagster.rollups.spans import Span
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Row, Service, Truth, files, stored_rows
 from tests.defs.conftest import stop_clock

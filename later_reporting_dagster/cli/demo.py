@@ -93,9 +93,9 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
 def _fill(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.progress_bar import progress_bar
-    from later_reporting_dagster.defs.organic_paid import ROLLUPS
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.rollups import BY_WINDOW, Span
+    from later_reporting_dagster.rollups.spans import Span
+    from later_reporting_dagster.rollups.tables import TABLES
 
     with launch.dagster_instance() as instance:
         with progress_bar() as show:
@@ -103,10 +103,9 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
             outcomes = [launch.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)]
         outcomes.append(launch.materialize([INSTANCES], instance=instance))
         for span in Span:
-            if rollups := [rollup.asset for rollup in ROLLUPS if rollup.span is span]:
-                tags = range_tags(start, end, span=span)
-                outcomes.append(launch.materialize(rollups, instance=instance, tags=tags))
-        outcomes.append(launch.materialize([table.name for table in BY_WINDOW], instance=instance))
+            rollups = [table.name for table in TABLES if table.span is span]
+            tags = None if span is Span.WINDOWS else range_tags(start, end, span=span)
+            outcomes.append(launch.materialize(rollups, instance=instance, tags=tags))
         outcomes.append(launch.materialize([REPORT], instance=instance))
         outcomes.append(launch.evaluate_checks(instance=instance))
     for evaluation in outcomes[-1].checks:
@@ -123,7 +122,8 @@ def _print_comparison(start: date, end: date) -> None:
 
     from later_reporting_dagster.defs.resource import LaterReportingResource
     from later_reporting_dagster.lake import POSTS_SCHEMA
-    from later_reporting_dagster.rollups import organic_paid_daily
+    from later_reporting_dagster.rollups.periods import organic_paid
+    from later_reporting_dagster.rollups.tables import DAILY
 
     lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
     partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days_between(start, end))
@@ -139,7 +139,7 @@ def _print_comparison(start: date, end: date) -> None:
         ("paid", "lift"),
     ):
         table.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
-    for row in organic_paid_daily(posts, grain=["platform"]).to_pylist():
+    for row in organic_paid(posts, DAILY, grain=["platform"]).to_pylist():
         table.add_row(
             row["platform"] or "other",
             _shown(row["organic_impressions"], "{:,}"),

@@ -72,9 +72,14 @@ def materialize(
     configured = {f"later__{asset}": {"config": dict(config)} for asset in assets} if config else {}
     listening = LISTENER.set(on_progress)
     try:
-        result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        job = defs.resolve_implicit_global_asset_job_def().get_subset(
+            asset_selection={dg.AssetKey(["later", asset]) for asset in assets},
+            # Partitioned assets log their own check results. Dagster would plan a step per check and partition, and
+            # skip it.
+            asset_check_selection=set() if tags else None,
+        )
+        result = job.execute_in_process(
             instance=instance,
-            asset_selection=[dg.AssetKey(["later", asset]) for asset in assets],
             tags=dict(tags or {}),
             run_config={**_loggers(verbose=verbose), "ops": configured},
             raise_on_error=False,

@@ -283,7 +283,8 @@ def backfill(
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
     from later_reporting_dagster.lake import encode_instance_id
-    from later_reporting_dagster.rollups import TABLES, Span
+    from later_reporting_dagster.rollups.spans import Span
+    from later_reporting_dagster.rollups.tables import TABLES
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
     named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]

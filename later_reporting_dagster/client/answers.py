@@ -1,4 +1,4 @@
-"""What an answer means for the caller, decided from status, headers and body alone."""
+"""What a response means for the caller, decided from status, headers and body alone."""
 
 import math
 import ssl
@@ -23,7 +23,7 @@ SHOWN_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked, in words that hold no secret, and what its refusal would concern."""
+    """What a request is for, without secrets, and the instances that its refusal would concern."""
 
     text: str
     instance_ids: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Answer:
 
 
 def describe(query: PostPerformanceQuery) -> str:
-    """Names a query for people: its days, their basis, and the first of its instances."""
+    """Describe a query for people: its days, their basis, and the first of its instances."""
     shown = ", ".join(map(repr, query.instance_ids[:SHOWN_INSTANCES])) or "all"
     more = len(query.instance_ids) - SHOWN_INSTANCES
     instances = f"{shown} and {more} more" if more > 0 else shown
@@ -48,16 +48,16 @@ def describe(query: PostPerformanceQuery) -> str:
 
 
 def question_of(query: PostPerformanceQuery, *, page: int | None = None) -> Question:
-    """One page of a query, counted from 1, as a question; by default the one of its number."""
+    """One page of a query, counted from 1; by default the one of its number."""
     return Question(f"{describe(query)}, page {page or query.page_number}", instance_ids=query.instance_ids)
 
 
 def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seconds: float) -> LaterError:
-    """What an answer other than HTTP 200 means.
+    """Return what a response other than HTTP 200 means.
 
     Args:
-        answer: the answer, without secrets.
-        question: what it answers.
+        answer: the response, without secrets.
+        question: what was asked.
         now: seconds since the epoch, for a `Retry-After` that is a date.
         unsaid_wait_seconds: how long to wait after a 429 without `Retry-After`.
     """
@@ -123,7 +123,7 @@ def why_untrusted(error: BaseException) -> str | None:
 
 
 def rate_limit_in(headers: Mapping[str, str]) -> tuple[int, float] | None:
-    """The limit and its window in seconds, as every answer tells them [D]; None when it does not."""
+    """Return the limit and its window in seconds from the headers of a response [D]; None without them."""
     try:
         return int(headers["x-ratelimit-limit"]), float(headers["x-ratelimit-window"])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Walks all pages again when they do not add up, or when a second look at them shows other rows."""
+"""Fetches all pages again when they do not add up, or when a second look at them shows other rows."""
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable
@@ -26,16 +26,16 @@ async def until_it_adds_up(
     tell: Callable[[ClientEvent], None],
     advice: str = "Try later.",
 ) -> _Result:
-    """What an attempt gives, the second where the first is no whole answer.
+    """Return the result of an attempt, or of a second one when the first raises `Misfit`.
 
     Args:
-        what: says what is asked, for messages: a walk may have cut it meanwhile.
-        attempt: walks all pages, and raises `Misfit` when they do not add up.
-        tell: told of the repetition.
-        advice: what to do when they never do.
+        what: returns the query, for messages: a walk may have cut it meanwhile.
+        attempt: fetches all pages.
+        tell: called before the second attempt.
+        advice: what to do when both fail.
 
     Raises:
-        WalkInconsistent: they did not add up each time.
+        WalkInconsistent: both failed.
     """
     problem: str | None = None
     for _ in range(WALKS):
@@ -52,7 +52,7 @@ async def until_it_adds_up(
 
 
 def check_second_look(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
-    """Holds the keys of two looks at one answer against each other.
+    """Compare the keys of two looks at one answer.
 
     Raises:
         Misfit: they differ.

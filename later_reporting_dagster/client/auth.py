@@ -95,11 +95,11 @@ class _Token:
 
 
 class BearerAuth(httpx.Auth):
-    """Puts a good token on each request that goes out, at the moment when its turn has come.
+    """Puts a valid token on each request, at the moment when it may start.
 
     Args:
         take_turn: waits until one request may start.
-        fetch_token: asks the service for a token, in a turn that was already taken; None when `token` is all there is.
+        fetch_token: fetches a token; its turn was already taken. None when `token` is all there is.
         token: a ready token.
         clock: seconds since the epoch.
 
@@ -123,11 +123,11 @@ class BearerAuth(httpx.Auth):
 
     @property
     def secret(self) -> str | None:
-        """The token in use, so that it can be taken out of texts."""
+        """The token in use, so that it can be redacted from texts."""
         return None if self._token is None else self._token.value
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Sends a request with a token, and again with another one while that is refused, a few times."""
+        """Send a request with a token, and a few times again with another one while that is refused."""
         for _ in range(TOKENS_TRIED):
             token = await self._turn_and_token()
             request.headers["Authorization"] = f"Bearer {token.value}"
@@ -147,7 +147,7 @@ class BearerAuth(httpx.Auth):
         )
 
     async def _turn_and_token(self) -> _Token:
-        """Takes a turn, and a token that is good when the turn has come, however long that took."""
+        """Take a turn, and a token that is valid when the turn has come, however long that took."""
         await self._take_turn()
         token = self._token or await self._renewed(None)
         for _ in range(RENEWALS_BEFORE_USE):
@@ -157,7 +157,7 @@ class BearerAuth(httpx.Auth):
         return token
 
     async def _renewed(self, stale: _Token | None) -> _Token:
-        """Another token than the stale one: what some other request has fetched meanwhile, or else a fresh one."""
+        """Return another token than the stale one: what another request has fetched meanwhile, or a fresh one."""
         async with self._renewing:
             if self._token is not None and self._token is not stale:
                 return self._token

@@ -1,4 +1,4 @@
-"""The contract over HTTP: one client that paces itself, renews its token, tries again, and hands out whole answers."""
+"""A client of the Reporting API: paces itself, renews its token, retries, and returns whole, verified answers."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Self
 
 import httpx
@@ -16,9 +16,9 @@ from later_reporting_dagster.client.answers import Answer, Question, describe, r
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.cursors import Asked, CursorPages
 from later_reporting_dagster.client.events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.exchange import Exchange, Tally
+from later_reporting_dagster.client.exchange import Exchange
 from later_reporting_dagster.client.limiter import RateLimiter
-from later_reporting_dagster.client.lists import Lists, first_instances_in
+from later_reporting_dagster.client.lists import Lists, revision_in
 from later_reporting_dagster.client.memory import RevisionMemory
 from later_reporting_dagster.client.numbered import NumberedPages
 from later_reporting_dagster.client.retry import RetryPolicy
@@ -31,10 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one small answer tells of the service: its revision, its rate limit, and its clock in UTC.
-
-    None where it says nothing.
-    """
+    """What one small response tells of the service; None where it says nothing. The time is in UTC."""
 
     revision: Revision
     limit: int | None
@@ -50,24 +47,24 @@ class LaterClient:
     Args:
         base_url: scheme and host of the service; https, unless it is loopback.
         credentials: client credentials, or a ready token.
-        limiter: turns for every single request, retries and token requests included.
-        revision: the revision of the API that the service speaks; None to ask it, and to notice when that changes.
-        memory: what is known of it, so that it is not asked each time.
-        second_looks: by revision the share, 0 to 1, of finished walks that are walked once more to see whether the same
-            rows come; by number, of those of several pages. It is the only thing that tells rows which a service
-            without totals leaves out now and then, or which slip to another page while as many arrive as vanish. Each
-            doubles a walk's requests. A revision that it does not name has none.
+        limiter: paces every request, retries and token requests included.
+        revision: the API version that the service speaks; None to detect it, and to notice when it changes.
+        memory: caches the detected version, so that it is not asked each time.
+        second_looks: by version the share, 0 to 1, of finished walks that are fetched once more to compare their rows;
+            with totals, of those of several pages. Only this detects rows that a service without totals leaves out now
+            and then, or that slip to another page while as many arrive as vanish. Each doubles a walk's requests.
+            Default: none.
         concurrency: requests in flight at once.
         timeout_seconds: for connecting, for each silence of the service, and for a whole body.
         retry: how often and how long.
-        on_event: told of pages, waits and retries as they happen.
+        on_event: called for pages, waits and retries as they happen.
         transport: in place of the network.
         clock: seconds since the epoch, for tokens and `Retry-After`.
         sleep: waits for seconds between retries.
         random: 0 to 1, to spread retries.
 
     Raises:
-        ValueError: the base URL cannot be one, or would send the token in the clear; or no request may be in flight.
+        ValueError: the base URL is none, or would send the token in the clear; or `concurrency` is below 1.
     """
 
     def __init__(
@@ -119,16 +116,13 @@ class LaterClient:
         )
 
     async def __aenter__(self) -> Self:
-        await self._exchange.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._exchange.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *_: object) -> None:
+        await self._exchange.close()
 
     async def revision(self) -> Revision:
-        """The revision that the service speaks, asked for with one request where that is not known yet.
+        """Return the API version that the service speaks, asked for with one request where it is not known yet.
 
         Raises:
             LaterError: as `walk`.
@@ -136,14 +130,11 @@ class LaterClient:
         return await self._lists.revision()
 
     async def instances(self) -> tuple[str, ...]:
-        """The ids of all instances that the credentials reach, in the order of the service [D].
+        """List the ids of all instances that the credentials reach, in the order of the service [D].
 
         Raises:
             LaterError: as `walk`.
         """
-        first = await self._lists.all_of_first_instances()
-        if first is not None:
-            return first
         return await self._lists.in_revision(
             "instances", paged=self._numbered.instances, by_cursor=self._cursors.instances
         )
@@ -151,34 +142,34 @@ class LaterClient:
     async def walk(
         self, query: PostPerformanceQuery, *, most_posts: int | None = None, reach: Reach | None = None
     ) -> Walk:
-        """The whole answer to a query, verified before anyone sees a row of it.
+        """Fetch the whole answer to a query, verified before a row of it is returned.
 
         Args:
-            query: what to ask. Its page, page size, cursor and sorting do not matter: a walk has its own.
-            most_posts: how many posts the caller wants at once; all that can be reached when None. It is held against
-                totals, where there are any.
-            reach: until which day the answer is wanted, asked as the walk goes on, where there are no totals. What is
-                cut off stays unanswered, and the query of the walk is without it.
+            query: its page, page size, cursor and sorting are ignored: a walk has its own.
+            most_posts: how many posts the caller wants at once, checked against totals where there are any; None: all
+                that can be reached.
+            reach: where there are no totals, called after each page for the last day still wanted. The query of the
+                returned walk ends on that day.
 
         Raises:
             TooManyPosts: it holds more than that, or than the service counts to; only its first page was fetched.
-            WalkInconsistent: the pages did not add up, and did not when walked again.
+            WalkInconsistent: the pages did not add up, and did not when fetched again.
             InstanceForbidden: the credentials do not reach one of its instances.
             MetricsRefused: not all of its metrics can be asked for with its filters.
             QueryRefused: the service does not accept it.
             CredentialsRejected: nothing will be answered.
-            ContractBroken: the answer is none of the document's.
+            ContractBroken: the response is none that the API reference lists.
             Retriable: it failed for longer than the retry policy covers.
         """
         asked = Asked(query)
         return await self._lists.in_revision(
             describe(query),
-            paged=lambda: self._numbered.walk(asked.query, tally=asked.tally, most_posts=most_posts),
+            paged=lambda: self._numbered.walk(asked.query, most_posts=most_posts),
             by_cursor=lambda: self._cursors.walk(asked, reach=reach),
         )
 
     async def probe(self) -> Probe:
-        """Asks for some instances, to see whether the service answers, its revision, its rate limit, and its clock.
+        """Fetch some instances, to see whether the service answers, its version, its rate limit, and its clock.
 
         Raises:
             LaterError: as `walk`.
@@ -187,18 +178,18 @@ class LaterClient:
         def read(answer: Answer) -> Probe:
             limit, window_seconds = rate_limit_in(answer.headers) or (None, None)
             return Probe(
-                revision=first_instances_in(answer).revision,
+                revision=revision_in(answer),
                 limit=limit,
                 window_seconds=window_seconds,
                 server_time=server_time_in(answer.headers),
             )
 
-        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read, tally=Tally())
+        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read)
         self._lists.note(probe.revision)
         return probe
 
 
 def _warn_of_change(event: ClientEvent) -> None:
-    """What a client says that nobody listens to; waits and retries are in the log anyway."""
+    """Log a change of the API version when nobody listens; waits and retries are in the log anyway."""
     if isinstance(event, RevisionChanged):
         logger.warning("%s", event)

@@ -1,14 +1,13 @@
 """Pages by cursor, without totals: each leads to the next, and what has come is the only proof that it is all."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from later_reporting_dagster.client.answers import Question, describe, question_of
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
 from later_reporting_dagster.client.errors import MetricsRefused, QueryRefused
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
-from later_reporting_dagster.client.exchange import Tally
 from later_reporting_dagster.client.lists import Lists, page_parameters
 from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short, same_rows
 from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of, repeated
@@ -28,19 +27,18 @@ from later_reporting_dagster.contract import (
 
 @dataclass(slots=True)
 class Asked:
-    """A query that is under way, as far as it is still wanted, and what it costs."""
+    """A query that is under way, as far as it is still wanted."""
 
     query: PostPerformanceQuery
-    tally: Tally = field(default_factory=Tally)
 
 
 class CursorPages:
-    """Whole answers from pages by cursor.
+    """Fetches whole answers from pages by cursor.
 
     Args:
-        lists: where pages are asked for.
-        tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk whether it is to be walked once more, to see whether the same rows come.
+        lists: fetches pages.
+        tell: called for pages, and for walks that are repeated.
+        looks_twice: whether to fetch a finished walk once more, to compare their rows.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -58,7 +56,6 @@ class CursorPages:
                 revision=CURSOR,
                 question=Question("instances"),
                 read=instances_cursor_page_from_body,
-                tally=Tally(),
             )
 
         async def attempt() -> tuple[str, ...]:
@@ -105,25 +102,23 @@ class CursorPages:
                 bad_rows=bad_rows,
                 total_items=len(posts) + len(bad_rows),
                 pages=trail.pages,
-                requests=asked.tally.requests,
-                retries=asked.tally.retries,
             )
 
         return await until_it_adds_up(lambda: describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
 
     async def _follow(self, trail: Trail, asked: Asked, *, reach: Reach | None) -> None:
-        """Walks page by page, as far as the query is wanted.
+        """Fetch page by page, as far as the query is wanted.
 
         Raises:
-            Misfit: what came is no whole answer.
+            Misfit: the pages are no whole answer.
         """
         query, cursor = asked.query, None
         while True:
             number = trail.pages + 1
             try:
-                page = await self._page(query, cursor, number=number, tally=asked.tally)
+                page = await self._page(query, cursor, number=number)
                 if is_suspiciously_short(page):
-                    again = await self._page(query, cursor, number=number, tally=asked.tally)
+                    again = await self._page(query, cursor, number=number)
                     if not same_rows(page, again):
                         raise Misfit(f"page {number} has other rows each time")
             except QueryRefused as error:
@@ -133,7 +128,7 @@ class CursorPages:
             if problem := trail.add(page):
                 raise Misfit(problem)
             if page.next_cursor is None:
-                await self._check_end(trail, page, query=query, tally=asked.tally)
+                await self._check_end(trail, page, query=query)
                 return
             if reach is not None and trail.latest is not None:
                 asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
@@ -143,9 +138,9 @@ class CursorPages:
                     return
             cursor = page.next_cursor
 
-    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, tally: Tally) -> None:
+    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery) -> None:
         if is_suspiciously_full(last):
-            page = await self._page(query, None, number=1, tally=tally, from_the_end=True)
+            page = await self._page(query, None, number=1, from_the_end=True)
             if missed := set(keys_of([page])) - trail.keys:
                 raise Misfit(f"{len(missed)} rows at the end did not come, although the last page was full")
 
@@ -155,7 +150,6 @@ class CursorPages:
         cursor: str | None,
         *,
         number: int,
-        tally: Tally,
         from_the_end: bool = False,
     ) -> CursorPage:
         try:
@@ -166,7 +160,6 @@ class CursorPages:
                 revision=CURSOR,
                 question=question_of(query, page=number),
                 read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),
-                tally=tally,
             )
         except QueryRefused as error:
             # The service tells by words alone what it is that it refuses; they decide no more than what is tried next.

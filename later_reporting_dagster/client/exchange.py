@@ -1,4 +1,4 @@
-"""One request until it has a good answer: its turn, its token, its repetitions, and what may be said of a refusal."""
+"""One request until it has a good response: rate limit, token, retries, and what may be quoted of a refusal."""
 
 import asyncio
 import itertools
@@ -6,9 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -40,22 +38,14 @@ KEEPALIVE_SECONDS = 4.0
 _Result = TypeVar("_Result")
 
 
-@dataclass(slots=True)
-class Tally:
-    """What went over the wire: all requests, and those of them that repeated another."""
-
-    requests: int = 0
-    retries: int = 0
-
-
 class _TokenAnswer(msgspec.Struct):
     jwt: str
 
 
 class Exchange:
-    """The connections to the service, with the token and the turns that all requests share.
+    """The connections to the service, with the token and the rate limit that all requests share.
 
-    An asynchronous context manager; `tell` is told of waits and retries, all else is as for `LaterClient`.
+    `tell` is called for each wait and retry; all other arguments are as for `LaterClient`.
     """
 
     def __init__(
@@ -98,36 +88,29 @@ class Exchange:
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
         )
 
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, error, traceback)
-
-    async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result], tally: Tally) -> _Result:
-        """The answer to a request for data, once it is good.
+    async def get(self, path: str, *, question: Question, read: Callable[[Answer], _Result]) -> _Result:
+        """Send a request for data until its response is good.
 
         Args:
             path: of the route, with its query string.
             question: what is asked, for messages.
-            read: makes of a good answer what is wanted; one that it cannot read is asked for again.
-            tally: counts what goes over the wire.
+            read: parses a response of status 200; one that it cannot read is requested again.
 
         Raises:
-            LaterError: what no repetition changes, or what lasted for longer than the retry policy covers.
+            LaterError: no retry changes it, or it lasted for longer than the retry policy covers.
             OtherRevision: as `read`.
         """
         try:
             request = self._http.build_request("GET", f"{self._base_url}{path}")
         except httpx.InvalidURL as error:
             raise QueryRefused(f"{question.text}: {error}. Ask for fewer instances at once.") from None
-        return await self._ask(request, question=question, read=read, tally=tally, auth=self._auth)
+        return await self._ask(request, question=question, read=read, auth=self._auth)
 
     async def _fetch_token(self) -> str:
-        """Asks for a token, in a turn that the caller has taken."""
         credentials = self._credentials
         assert isinstance(credentials, ClientCredentials)
         body = {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
@@ -138,7 +121,7 @@ class Exchange:
             headers={"Content-Type": "application/json"},
         )
         question = Question("token", is_for_token=True)
-        return await self._ask(request, question=question, read=_token_in, tally=Tally(), auth=None)
+        return await self._ask(request, question=question, read=_token_in, auth=None)
 
     async def _ask(
         self,
@@ -146,16 +129,12 @@ class Exchange:
         *,
         question: Question,
         read: Callable[[Answer], _Result],
-        tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result:
-        """Sends a request until it has a good answer, or one that no repetition would change."""
         for attempt in itertools.count(1):
             # The token request has no place among the data requests: they hold theirs while they wait for it.
             async with self._in_flight if auth else nullcontext():
-                outcome = await self._attempt(
-                    request, attempt=attempt, question=question, read=read, tally=tally, auth=auth
-                )
+                outcome = await self._attempt(request, attempt=attempt, question=question, read=read, auth=auth)
             if not isinstance(outcome, Retriable):
                 return outcome
             wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
@@ -166,7 +145,6 @@ class Exchange:
                 )
             logger.info("%s; again in %.1f s", outcome, wait)
             self._tell(Retried(str(outcome), wait))
-            tally.retries += 1
             await self._sleep(wait)
             if auth is None:  # which would take a turn for each sending
                 await self._take_turn()
@@ -179,12 +157,11 @@ class Exchange:
         attempt: int,
         question: Question,
         read: Callable[[Answer], _Result],
-        tally: Tally,
         auth: BearerAuth | None,
     ) -> _Result | Retriable:
-        """Sends a request once. What may pass is returned, what is final is raised."""
+        """Send a request once. Return what may pass, raise what is final."""
         try:
-            answer = await self._send(request, auth=auth, tally=tally)
+            answer = await self._send(request, auth=auth)
         except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
             if reason := why_untrusted(error):
                 # No trust comes from asking again, and nothing was sent yet.
@@ -208,12 +185,8 @@ class Exchange:
             self._limiter.penalize(min(failure.wait_seconds, self._retry.longest_wait_seconds))
         return failure
 
-    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None, tally: Tally) -> Answer:
-        tally.requests += 1
+    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Answer:
         response = await self._http.send(request, auth=auth, stream=True)
-        replays = len(response.history)
-        tally.requests += replays
-        tally.retries += replays
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 body = await _body_of(response)
@@ -236,7 +209,7 @@ class Exchange:
         self._tell(Waited(seconds, "rate limit"))
 
     def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
-        """What may be quoted of a refusal, even if the service echoes what it was sent: a problem without secrets."""
+        """Return the problem in a refusal without secrets, even if the service echoes what it was sent."""
         # The token that was sent may be another than the one that is in use by now.
         secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
         if isinstance(self._credentials, ClientCredentials):
@@ -245,7 +218,7 @@ class Exchange:
 
 
 class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
-    """The body is longer than any that the contract could give."""
+    """The body is longer than any that the API could send."""
 
 
 async def _body_of(response: httpx.Response) -> bytes:

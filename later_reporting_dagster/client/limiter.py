@@ -48,7 +48,7 @@ class Rate:
 
 
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
-    """The earliest instant, not before `now`, at which one more request keeps to the limit in any window.
+    """Return the earliest instant, not before `now`, at which one more request keeps to the limit in any window.
 
     Args:
         reserved: the instants already reserved, ascending; those older than a window may be left out.
@@ -61,7 +61,7 @@ def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_secon
 
 
 def shared_state_path(base_url: str) -> Path:
-    """Where the processes of this user keep their reservations for the host of `base_url`.
+    """Return where the processes of this user keep their reservations for the host of `base_url`.
 
     Raises:
         ValueError: it is not a base URL.
@@ -74,9 +74,7 @@ def _cache_directory() -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / f"user-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        return Path(tempfile.gettempdir()) / f"user-{os.getuid()}"
     if sys.platform == "darwin":
         return home / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
@@ -91,7 +89,7 @@ class _Ledger:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "_Ledger":
-        """Reads a ledger; anything that is not one reads as an empty one."""
+        """Read a ledger; anything that is not one reads as an empty one."""
         values = array("d")
         body = data.removeprefix(STATE_MAGIC)
         if len(body) == len(data) or len(body) < values.itemsize or len(body) % values.itemsize:
@@ -110,7 +108,6 @@ class _Ledger:
         )
 
     def reserve(self, now: float, rates: Sequence[Rate]) -> float:
-        """Reserves the next instant that keeps to every rate."""
         longest = max(rate.padded_window_seconds for rate in rates)
         if not self.is_plausible(now, window_seconds=longest):
             self.reserved, self.not_before = array("d"), 0.0
@@ -125,7 +122,7 @@ class _Ledger:
 
 
 class RateLimiter:
-    """Turns for requests: at most `requests` in any `window_seconds`, over all processes that share `state_path`.
+    """Paces requests: at most `requests` in any `window_seconds`, over all processes that share `state_path`.
 
     Args:
         requests: what the user allows; the service's own limit, once learned, applies beside it.
@@ -163,10 +160,10 @@ class RateLimiter:
         return (self._learned or self._allowed).window_seconds
 
     async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
-        """Waits for a turn, and returns the seconds that it took. Turns come in the order of asking.
+        """Wait until a request may start, first come first served; return the seconds waited.
 
         Args:
-            on_wait: told how many seconds the wait will be, before it begins; not told when there is none.
+            on_wait: called with the seconds of the wait before it begins; not called when there is none.
         """
         asked_at = self._clock()
         while True:
@@ -184,12 +181,12 @@ class RateLimiter:
                 return max(0.0, self._clock() - asked_at)
 
     def learn(self, *, limit: int, window_seconds: float) -> None:
-        """Takes over what an answer says of the service's limit [D]; what the user allows stays in force beside it."""
+        """Take over the service's limit from a response [D]; what the user allows stays in force beside it."""
         if _is_sensible(limit, window_seconds):
             self._learned = Rate(limit, window_seconds)
 
     def penalize(self, seconds: float) -> None:
-        """Lets nobody start for `seconds`, in any process: the service has refused a request."""
+        """Let no request of any process start for `seconds`: the service has refused one."""
         until = self._clock() + min(max(seconds, 0.0), LONGEST_PENALTY_SECONDS)
 
         def postpone(ledger: _Ledger) -> None:
@@ -212,7 +209,7 @@ class RateLimiter:
         return slot
 
     def _change(self, change: Callable[[_Ledger], None], *, patience_seconds: float) -> None:
-        """Applies a change to the shared ledger, or to our own copy when there is none.
+        """Apply a change to the shared ledger, or to our own copy when there is none.
 
         Raises:
             filelock.Timeout: only without patience: another process holds the ledger.
@@ -225,7 +222,7 @@ class RateLimiter:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = filelock.FileLock(f"{path}.lock", mode=0o600)
             with lock.acquire(timeout=patience_seconds, poll_interval=LOCK_POLL_SECONDS):
-                file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
                 with os.fdopen(file, "r+b") as stream:
                     self._ledger = _Ledger.from_bytes(stream.read())
                     change(self._ledger)

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from later_reporting_dagster.client.answers import Question, describe, question_of
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
 from later_reporting_dagster.client.errors import TooManyPosts
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
-from later_reporting_dagster.client.exchange import Tally
 from later_reporting_dagster.client.lists import Lists, page_parameters
 from later_reporting_dagster.client.walk import (
     FIRST,
@@ -20,8 +19,8 @@ from later_reporting_dagster.client.walk import (
     pages_in,
     places_after_first,
     problem_of,
-    problem_of_instances,
     problem_of_page,
+    repeated,
     without_overlap,
 )
 from later_reporting_dagster.contract import (
@@ -37,27 +36,17 @@ from later_reporting_dagster.contract import (
     page_from_body,
 )
 
-
-class _Paged(Protocol):
-    @property
-    def pagination(self) -> Pagination: ...
-
-    @property
-    def rows(self) -> int: ...
-
-
 _Result = TypeVar("_Result")
-_PageType = TypeVar("_PageType", bound=_Paged)
+_PageType = TypeVar("_PageType", bound=Page | InstancesPage)
 
 
 class NumberedPages:
-    """Whole answers from numbered pages.
+    """Fetches whole answers from numbered pages.
 
     Args:
-        lists: where pages are asked for.
-        tell: told of pages, and of walks that are repeated.
-        looks_twice: says of a finished walk of several pages whether it is to be walked once more, to see whether the
-            same rows come.
+        lists: fetches pages.
+        tell: called for pages, and for walks that are repeated.
+        looks_twice: whether to fetch a finished walk of several pages once more, to compare their rows.
     """
 
     def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
@@ -75,18 +64,18 @@ class NumberedPages:
                 revision=PAGED,
                 question=Question(f"instances, {place}"),
                 read=instances_page_from_body,
-                tally=Tally(),
             )
 
         async def attempt() -> tuple[str, ...]:
             pages, _ = await _all_pages("instances", fetch, both_ends=False)
-            if problem := problem_of_instances(pages):
+            ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
+            if problem := repeated(ids):  # each page has as many as its total leaves for it
                 raise Misfit(problem)
-            return tuple(instance_id for page in pages for instance_id in page.data.instance_ids)
+            return tuple(ids)
 
         return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 
-    async def walk(self, query: PostPerformanceQuery, *, tally: Tally, most_posts: int | None) -> Walk:
+    async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None) -> Walk:
         """The whole answer to a query; arguments and errors as of `LaterClient.walk`."""
 
         async def fetch(place: Place) -> Page:
@@ -97,7 +86,6 @@ class NumberedPages:
                 revision=PAGED,
                 question=question_of(asked_page),
                 read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
-                tally=tally,
             )
             total_items = page.pagination.total_items
             pages = pages_in(page.pagination)
@@ -123,8 +111,6 @@ class NumberedPages:
                 bad_rows=bad_rows,
                 total_items=pages[0].pagination.total_items,
                 pages=len(pages) + len(from_the_end),
-                requests=tally.requests,
-                retries=tally.retries,
             )
 
         return await until_it_adds_up(lambda: describe(query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
@@ -137,7 +123,7 @@ async def _all_pages(
     both_ends: bool,
     most_items: int | None = None,
 ) -> tuple[list[_PageType], list[_PageType]]:
-    """Page 1, then the others at once, those from the end apart.
+    """Fetch page 1, then the others at once; return those from the beginning and those from the end.
 
     Raises:
         TooManyPosts: there are more than are wanted, or than can be reached; only page 1 was fetched.
@@ -165,7 +151,7 @@ async def _all_pages(
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Runs all at once; the first failure ends the others and is raised as itself."""
+    """Run all at once; the first failure ends the others and is raised as itself."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in work]

@@ -11,7 +11,6 @@ from later_reporting_dagster.contract import (
     BadRow,
     CursorPage,
     DateBasis,
-    InstancesPage,
     Page,
     Pagination,
     Post,
@@ -24,25 +23,18 @@ from later_reporting_dagster.contract import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """The whole and verified answer to `query`.
-
-    `query` is what it answers, all of it: where a walk by cursor was cut short, the days until there.
-    `requests` counts what went over the wire for it, `retries` those of them that repeated another; token requests
-    are not among them.
-    """
+    """The whole and verified answer to `query`; where a walk by cursor was cut short, `query` ends on its last day."""
 
     query: PostPerformanceQuery
     posts: list[Post] = field(repr=False)
     bad_rows: list[BadRow] = field(repr=False)
     total_items: int
     pages: int
-    requests: int
-    retries: int
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page stands: counted from 1, from the beginning of an answer or, in the opposite order, from its end."""
+    """A page's number, counted from 1, from the beginning of an answer or, in the opposite order, from its end."""
 
     number: int
     from_the_end: bool = False
@@ -55,7 +47,7 @@ FIRST = Place(1)
 
 
 def as_walked(query: PostPerformanceQuery, place: Place = FIRST, *, cursor: str | None = None) -> PostPerformanceQuery:
-    """The query as a walk asks it: the largest pages, in an order to which new posts add at the end."""
+    """The query with the largest pages, in an order to which new posts add at the end."""
     return replace(
         query,
         page_size=MAXIMUM_PAGE_SIZE,
@@ -94,7 +86,7 @@ def pages_in(pagination: Pagination) -> int:
 
 
 def problem_of_page(place: Place, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
-    """Why a page cannot belong to an answer that began with `first`; None when it can.
+    """Return why a page cannot belong to an answer that began with `first`; None when it can.
 
     Args:
         place: the page that was asked for.
@@ -142,7 +134,7 @@ def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end:
 
 
 def without_overlap(pages: Sequence[Page], from_the_end: Sequence[Page]) -> tuple[list[Post], list[BadRow]]:
-    """The rows of an answer that was asked for from both ends, each once."""
+    """Return the rows of an answer that was fetched from both ends, each once."""
     posts = [post for page in pages for post in page.posts]
     bad_rows = [row for page in pages for row in page.bad_rows]
     if from_the_end:
@@ -153,20 +145,10 @@ def without_overlap(pages: Sequence[Page], from_the_end: Sequence[Page]) -> tupl
 
 
 def keys_of(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
-    """What tells each row of some pages from the others: a good one's key, or all of a bad one."""
+    """Return the identity of each row: its key, or for a bad row its raw JSON."""
     keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
     keys += [row.raw for page in pages for row in page.bad_rows]
     return keys
-
-
-def problem_of_instances(pages: Sequence[InstancesPage]) -> str | None:
-    """Why pages 1, 2, … are not the one whole list of instances; None when they are."""
-    first = pages[0].pagination
-    for number, page in enumerate(pages, start=1):
-        if problem := problem_of_page(Place(number), page.pagination, rows=page.rows, first=first):
-            return problem
-    ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-    return repeated(ids) or _incomplete(ids, total_items=first.total_items)
 
 
 def repeated(keys: Sequence[Hashable]) -> str | None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -77,11 +77,14 @@ class InstancesPage(msgspec.Struct, frozen=True):
         return len(self.data.instance_ids)
 
 
+Cursor = Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):
     """One page of `GET /v2/instances` that a cursor leads to [C]."""
 
     data: InstancesData
-    next_cursor: str | None
+    next_cursor: Cursor | None
 
 
 class UnreadablePage(ValueError):  # noqa: N818 - named for what it is
@@ -107,7 +110,7 @@ def _exact_page(metrics: Metrics, /) -> "msgspec.json.Decoder[Any]":
 
 @lru_cache
 def _exact_cursor_page(metrics: Metrics, /) -> "tuple[msgspec.json.Decoder[Any], Callable[[Any], Post]]":
-    fields = [("data", list[nested_post_type(metrics)]), ("next_cursor", str | None)]  # type: ignore[misc]
+    fields = [("data", list[nested_post_type(metrics)]), ("next_cursor", Cursor | None)]  # type: ignore[misc]
     return msgspec.json.Decoder(msgspec.defstruct("ExactCursorPage", fields, rename="camel")), flattener(metrics)
 
 
@@ -147,10 +150,10 @@ def cursor_page_from_body(body: bytes, *, metrics: Metrics = DOCUMENT_METRICS) -
         exact = decoder.decode(body)
     except _NOT_DECODABLE:
         exact = None
-    if exact is not None and exact.next_cursor != "" and _are_exact(exact.data):
+    if exact is not None and _are_exact(exact.data):
         return CursorPage(posts=[flattened(post) for post in exact.data], next_cursor=exact.next_cursor)
     posts, bad_rows, document = _row_by_row(body, CURSOR, metrics)
-    return CursorPage(posts=posts, next_cursor=_cursor_in(document), bad_rows=bad_rows)
+    return CursorPage(posts=posts, next_cursor=_member(document, CURSOR, Cursor | None), bad_rows=bad_rows)
 
 
 def instances_page_from_body(body: bytes) -> InstancesPage:
@@ -170,10 +173,7 @@ def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
         OtherRevision: it is a numbered page.
         UnreadablePage: the body is not one.
     """
-    page = _instances_page(body, CURSOR, InstancesCursorPage)
-    if page.next_cursor == "":
-        raise UnreadablePage("not a page of instances: its cursor is empty")
-    return page
+    return _instances_page(body, CURSOR, InstancesCursorPage)
 
 
 def _instances_page(body: bytes, revision: Revision, page: type[_Envelope]) -> _Envelope:
@@ -201,18 +201,11 @@ def _row_by_row(body: bytes, revision: Revision, metrics: Metrics) -> tuple[list
     return posts, [row for row in found if isinstance(row, BadRow)], document
 
 
-def _member(document: Mapping[str, Any], revision: Revision, kind: type[_Envelope]) -> _Envelope:
+def _member(document: Mapping[str, Any], revision: Revision, kind: Any) -> Any:
     try:
         return msgspec.convert(document[revision.envelope], kind)
     except (ValueError, KeyError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
-
-
-def _cursor_in(document: Mapping[str, Any]) -> str | None:
-    cursor: str | None = _member(document, CURSOR, str | None)  # type: ignore[arg-type]
-    if cursor == "":
-        raise UnreadablePage("not a page of posts: its cursor is empty")
-    return cursor
 
 
 def _refuse_the_other(body: bytes, revision: Revision, *, what: str) -> None:

@@ -1,4 +1,4 @@
-"""A question to `GET /v2/posts/performance`, checked before it costs a request."""
+"""A query to `GET /v2/posts/performance`, checked before it costs a request."""
 
 from dataclasses import dataclass
 from datetime import date

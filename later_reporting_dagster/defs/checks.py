@@ -1,8 +1,6 @@
 """Asset checks: results are evaluated once, whether a run logs them itself or a check step yields them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import dagster as dg
@@ -18,36 +16,8 @@ RECONCILES = "reconciles_with_raw_rows"
 NAMED_PARTITIONS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of a check of some asset, before it is an event or a step's output."""
-
-    check: str
-    passed: bool
-    description: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-
-    def evaluation(self, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
-        """Return it as an event that an asset logs itself."""
-        return dg.AssetCheckEvaluation(**self._fields(asset_key))
-
-    def result(self, asset_key: dg.AssetKey) -> dg.AssetCheckResult:
-        """Return it as the output of a check's own step."""
-        return dg.AssetCheckResult(**self._fields(asset_key))
-
-    def _fields(self, asset_key: dg.AssetKey) -> dict[str, Any]:
-        return {
-            "asset_key": asset_key,
-            "check_name": self.check,
-            "passed": self.passed,
-            "description": self.description,
-            "metadata": dict(self.metadata),
-            "severity": self.severity,
-        }
-
-
-Evaluate = Callable[[AssetCheckExecutionContext, LaterReportingResource], Iterable[CheckResult]]
+# Yields the results of at least the checks that are named.
+Evaluate = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
 
 
 def checks_of(
@@ -65,7 +35,7 @@ def checks_of(
     Args:
         asset_key: the asset.
         checks: the description of each check, by name.
-        evaluate: yields the results of at least the selected checks.
+        evaluate: evaluates the selected checks.
         due_hour_utc: when those of `daily` are evaluated.
         daily: the checks that time alone may change, or that no run of the asset evaluates.
         name: of the step; by default that of the asset.
@@ -88,21 +58,28 @@ def checks_of(
         can_subset=True,
     )
     def check(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[dg.AssetCheckResult]:
-        selected = selected_checks(context)
-        for result in evaluate(context, later):
-            if result.check in selected:
-                yield result.result(asset_key)
+        selected = {key.name for key in context.selected_asset_check_keys}
+        for result in evaluate(later, selected):
+            if result.check_name in selected:
+                yield result
 
     return check
 
 
-def selected_checks(context: AssetCheckExecutionContext) -> set[str]:
-    """Return the names of the checks that the step is to evaluate."""
-    return {key.name for key in context.selected_asset_check_keys}
+def evaluation_of(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
+    """Return a check result as the event that an asset, or a sensor, logs itself."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key,
+        check_name=str(result.check_name),
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
 
 
 def log_check_results(
-    context: AssetExecutionContext, results: Iterable[CheckResult], *, asset_key: dg.AssetKey | None = None
+    context: AssetExecutionContext, results: Iterable[dg.AssetCheckResult], *, asset_key: dg.AssetKey | None = None
 ) -> None:
     """Log check results as events of the run.
 
@@ -111,22 +88,9 @@ def log_check_results(
     """
     try:
         for result in results:
-            context.log_event(result.evaluation(asset_key or context.asset_key))
+            context.log_event(evaluation_of(result, asset_key or context.asset_key))
     except (LakeUnavailable, PartitionDamaged) as error:
         context.log.warning(f"Not all checks could be evaluated: {error}")
-
-
-def evaluate_rollup_freshness(due: date, *, present: bool, within: str = "") -> CheckResult:
-    """Return whether the day `due`, or the week or month `within` which it lies, has been rolled up."""
-    what = f"The {within}, with {due} in it," if within else str(due)
-    return CheckResult(
-        NEWEST_DUE_DAY,
-        passed=present,
-        description=(
-            f"{what} is rolled up" if present else f"{what} is not rolled up: materialize it, or see its raw day"
-        ),
-        metadata={"due_day": str(due)},
-    )
 
 
 def first_of(names: Sequence[object]) -> str:

@@ -55,17 +55,5 @@ def _compaction_step(source: Source, *, restate_days: int) -> dg.OpDefinition:
         except (LakeUnavailable, ValueError) as error:
             raise dg.Failure(str(error)) from error
         context.log.info(f"Compacted later/{source.asset}: {done}")
-        context.add_output_metadata(
-            {
-                "months_written": done.written,
-                "months_left_alone": done.left_alone,
-                "months_removed": done.removed,
-                "daily_files": done.daily_files,
-                "files": done.files,
-                "daily_bytes": done.daily_bytes,
-                "bytes": done.bytes,
-                "days_left_out": dg.MetadataValue.json(dict(done.left_out)),
-            }
-        )
 
     return compact

@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from dagster import AssetCheckExecutionContext, AssetExecutionContext
+from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import CheckResult, checks_of, first_of
+from later_reporting_dagster.defs.checks import checks_of, evaluation_of, first_of
 from later_reporting_dagster.defs.jobs import posts_config, posts_job
 from later_reporting_dagster.defs.metadata import table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
@@ -70,13 +70,15 @@ def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefiniti
 def instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the check of the dimension as it lies in the lake."""
 
-    def evaluate(_context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
+    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         if (rows := stored_instances(later.lake())) is not None:
             yield evaluate_listing(rows, named=later.named_instances())
         else:
-            yield CheckResult(STILL_LISTED, passed=True, description="It is not there yet")
+            yield dg.AssetCheckResult(check_name=STILL_LISTED, passed=True, description="It is not there yet")
 
-    return checks_of(INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[STILL_LISTED])
+    return checks_of(
+        INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[STILL_LISTED]
+    )
 
 
 def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:
@@ -113,17 +115,16 @@ def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinit
                 tags=range_tags(start_date, newest), run_config=posts_config(instances=new, only_missing=True)
             )
         ]
-        check = evaluate_listing(rows, named=named)
         return dg.SensorResult(
             run_requests=requests if new and newest >= start_date else [],
-            cursor=json.dumps(sorted(wanted)),
+            cursor=json.dumps(sorted(wanted)) if newest >= start_date else None,
             asset_events=[
                 dg.AssetMaterialization(
                     INSTANCES_KEY,
                     metadata=instances_metadata(rows, written),
                     tags={"dagster/data_version": written.content_hash},
                 ),
-                check.evaluation(INSTANCES_KEY),
+                evaluation_of(evaluate_listing(rows, named=named), INSTANCES_KEY),
             ],
         )
 
@@ -163,21 +164,16 @@ def instances_metadata(rows: pa.Table, written: Written) -> dict[str, Any]:
     ]
     return {
         **written_metadata(written, is_partition=False),
-        "instances": dg.MetadataValue.table(records, table_schema()),
+        # Without records Dagster cannot infer their schema.
+        **({"instances": dg.MetadataValue.table(records)} if records else {}),
     }
 
 
-def table_schema() -> dg.TableSchema:
-    """Return the schema of the rows that the metadata shows, in which days are text."""
-    types = {"string": "string", "date32[day]": "string", "bool": "bool", "int64": "int"}
-    return dg.TableSchema([dg.TableColumn(column.name, types[column.type]) for column in INSTANCE_COLUMNS])
-
-
-def evaluate_listing(rows: pa.Table, *, named: Sequence[str]) -> CheckResult:
+def evaluate_listing(rows: pa.Table, *, named: Sequence[str]) -> dg.AssetCheckResult:
     """Return whether the API lists every instance that it should."""
     vanished = vanished_instances(rows, named=named)
-    return CheckResult(
-        STILL_LISTED,
+    return dg.AssetCheckResult(
+        check_name=STILL_LISTED,
         passed=not vanished,
         description=(
             f"Not listed any more: {first_of(vanished)}. Their files stay. If that is meant, name the instances that"

@@ -1,6 +1,6 @@
 """How other assets get the tables: an IO manager that loads what a parameter's annotation asks for."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Any, TypeVar
@@ -8,22 +8,18 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
+from later_reporting_dagster.defs.checks import first_of
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import default_lake_root, from_environment
 from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, table_of
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.reading import Table, frame, whole
+from later_reporting_dagster.reading import dataset, frame
 
 _Frame = TypeVar("_Frame")
 
 # Dagster's own name for it, where files are loaded by its IO managers.
 ALLOW_MISSING = "allow_missing_partitions"
-NAMED_MISSING = 20
 _NOTHING = "nothing has landed. Materialize it first"
-
-
-def _lake_root() -> Any:
-    return from_environment("LATER_LAKE_ROOT", default_lake_root())
 
 
 class LaterLake(dg.ConfigurableIOManager):
@@ -34,7 +30,7 @@ class LaterLake(dg.ConfigurableIOManager):
     """
 
     lake_root: str = Field(
-        default_factory=_lake_root,
+        default_factory=lambda: from_environment("LATER_LAKE_ROOT", default_lake_root()),
         description="Where the tables lie: LATER_LAKE_ROOT, where it is not given.",
         repr=False,
     )
@@ -63,19 +59,18 @@ class LaterLake(dg.ConfigurableIOManager):
         what = context.asset_key.to_user_string()
         with _plainly(what):
             lake, upstream = self._lake(), context.upstream_output
-            table = _known(
-                context.asset_key,
-                upstream.definition_metadata if upstream else {},
-                is_partitioned=_is_partitioned(context),
-            )
+            metadata = upstream.definition_metadata if upstream else {}
+            table = table_of(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
-                if not whole(lake, table).files:
+                if not dataset(lake, table).files:
                     raise ValueError(_NOTHING)
                 return frame(context.dagster_type.typing_type, lake, table, ())
-            days = _days_of(context)
+            days = None  # all of them
+            if context.has_asset_partitions:
+                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
             found = lake.partitions(table.name, days=days)
             missing = sorted(set(days or ()).difference(partition.day for partition in found))
-            told = f"{len(missing)} of {len(days or ())} partitions are not there: {_first_of(missing)}"
+            told = f"{len(missing)} of {len(days or ())} partitions are not there: {first_of(missing)}"
             if not found or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
                 raise ValueError(f"{told}. Materialize it first" if missing else _NOTHING)
             if missing:
@@ -108,7 +103,7 @@ class LaterLake(dg.ConfigurableIOManager):
         """
         with _plainly(table.key.to_user_string()):
             lake = self._lake()
-            known = _known(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
+            known = table_of(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
             if not known.is_partitioned and (start, end, instance_ids) != (None, None, None):
                 raise ValueError("it has no partitions to choose from: filter its rows")
             landed = lake.partitions(known.name) if known.is_partitioned else []
@@ -130,32 +125,11 @@ class LaterLake(dg.ConfigurableIOManager):
         return LaterReportingResource(lake_root=root or "").lake()
 
 
-def _days_of(context: dg.InputContext) -> Sequence[date] | None:
-    """Return the partitions that the input is mapped to, by their first days; None when all are meant."""
-    if not context.has_asset_partitions:
-        return None
-    return [date.fromisoformat(key) for key in context.asset_partition_keys]
-
-
 def _is_partitioned(context: dg.InputContext) -> bool:
     try:
         return bool(context.asset_partitions_def)
     except dg.DagsterInvariantViolationError:
         return False
-
-
-def _known(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_partitioned: bool) -> Table:
-    table = table_of(key, metadata, is_partitioned=is_partitioned)
-    if table is None:
-        raise ValueError(
-            "it has no column schema, so nobody knows what to read: put `*later_tables().values()` among the assets"
-        )
-    return table
-
-
-def _first_of(days: Sequence[date]) -> str:
-    named = ", ".join(map(str, days[:NAMED_MISSING]))
-    return f"{named}, …" if len(days) > NAMED_MISSING else named
 
 
 @contextmanager

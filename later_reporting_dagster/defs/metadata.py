@@ -21,48 +21,20 @@ def table_metadata(asset: str, columns: Sequence[Column]) -> dict[str, Any]:
     return {
         "dagster/table_name": f"later.{asset}",
         "dagster/storage_kind": "parquet",
-        **column_schema(columns),
-        "dictionary": dg.MetadataValue.md(dictionary(columns)),
-        "documentation": dg.MetadataValue.path(f"{TABLES_DOCUMENT}#{asset}"),
-    }
-
-
-def column_schema(columns: Sequence[Column]) -> Mapping[str, dg.TableSchema]:
-    """Definition metadata: the table's dictionary as the UI's column schema."""
-    return {
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn(
                     name=column.name,
                     type=column.type,
-                    description=_told(column),
+                    description=_description(column),
                     constraints=dg.TableColumnConstraints(nullable=column.nullable),
                     tags={"unit": column.unit} if column.unit else None,
                 )
                 for column in columns
             ]
-        )
+        ),
+        "documentation": dg.MetadataValue.path(f"{TABLES_DOCUMENT}#{asset}"),
     }
-
-
-def dictionary(columns: Sequence[Column]) -> str:
-    """A table's dictionary as Markdown."""
-    is_computed = any(column.computed for column in columns)
-    head = ["column", "type", "unit", "meaning", *(["how computed"] if is_computed else [])]
-    lines = [_row(head), _row(["---"] * len(head))]
-    lines += [
-        _row(
-            [
-                f"`{column.name}`",
-                column.type,
-                column.unit,
-                column.description,
-                *([column.computed] if is_computed else []),
-            ]
-        )
-        for column in columns
-    ]
-    return "\n".join(lines)
 
 
 def column_lineage(columns_by_asset: Mapping[str, Sequence[Column]]) -> Mapping[str, dg.TableColumnLineage]:
@@ -91,21 +63,9 @@ def written_metadata(written: Written, *, is_partition: bool = True) -> dict[str
 
 
 def plotted_totals(rollup: pa.Table) -> dict[str, Any]:
-    """The results of a whole rolled-up partition: numbers, which the UI plots; none of a channel that has none.
-
-    The coverage is how many of 100 posts report organic and paid impressions, in the posts that there are.
-    """
-    told: dict[str, Any] = {}
-    posts = sum_of(rollup["posts"]) or 0
-    for channel in COMPARED:
-        for measure in RESULTS:
-            name = f"{channel}_{measure}"
-            if (found := sum_of(rollup[name])) is not None:
-                told[f"total/{name}"] = found
-        reported = sum_of(rollup[f"{channel}_impressions_posts"]) or 0
-        if posts:
-            told[f"coverage_percent/{channel}_impressions"] = round(100 * reported / posts, 2)
-    return told
+    """Return the results of a whole partition, which the UI plots; those that no post reports are left out."""
+    totals = {name: sum_of(rollup[name]) for channel in COMPARED for name in (f"{channel}_{each}" for each in RESULTS)}
+    return {f"total/{name}": total for name, total in totals.items() if total is not None}
 
 
 def preview(table: pa.Table) -> dg.MarkdownMetadataValue:
@@ -120,13 +80,13 @@ def preview(table: pa.Table) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md("\n".join(lines))
 
 
-def _told(column: Column) -> str:
-    told = [column.description]
+def _description(column: Column) -> str:
+    lines = [column.description]
     if column.computed:
-        told.append(f"Computed: {column.computed}")
+        lines.append(f"Computed: {column.computed}")
     if column.made_from and column.made_from != (column.name,):
-        told.append(f"From: {', '.join(f'`{name}`' for name in column.made_from)}")
-    return "  \n".join(told)
+        lines.append(f"From: {', '.join(f'`{name}`' for name in column.made_from)}")
+    return "  \n".join(lines)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Partitions: UTC days, and the weeks and months that are rolled up from them."""
 
-from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -8,7 +7,7 @@ from dagster import AssetExecutionContext
 from dagster_shared.check import CheckError
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.rollups import Span, first_day_of
+from later_reporting_dagster.rollups.spans import Span, first_day_of
 
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
@@ -43,14 +42,20 @@ def partition_days(context: AssetExecutionContext) -> list[date]:
         Failure: the run names no partition, one that does not exist, or a day that is not over: what is written of
             that would soon be wrong.
     """
-    days = [date.fromisoformat(key) for key in _partition_keys(context)]
-    if not days:
-        tags = context.run.tags
+    tags = context.run.tags
+    wanted = f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}" if RANGE_START_TAG in tags else tags.get(PARTITION_TAG)
+    if wanted is None:
+        raise dg.Failure("The run names no partition: select those to fill, or a range.", allow_retries=False)
+    try:
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+    except (CheckError, dg.DagsterError, ValueError) as error:
+        # Dagster's message runs over several lines, and differs by kind of range.
         raise dg.Failure(
-            f"The range {tags.get(RANGE_START_TAG)} to {tags.get(RANGE_END_TAG)} holds no partition: its end comes"
-            " before its start.",
+            f"There is no partition {wanted}: {' '.join(str(error).split())}. A partition key is a day, YYYY-MM-DD.",
             allow_retries=False,
-        )
+        ) from None
+    if not days:
+        raise dg.Failure(f"The range {wanted} holds no partition: its end comes before its start.", allow_retries=False)
     newest = newest_day(datetime.now(UTC))
     if max(days) > newest:
         raise dg.Failure(
@@ -58,19 +63,3 @@ def partition_days(context: AssetExecutionContext) -> list[date]:
             allow_retries=False,
         )
     return days
-
-
-def _partition_keys(context: AssetExecutionContext) -> Sequence[str]:
-    tags = context.run.tags
-    wanted = f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}" if RANGE_START_TAG in tags else tags.get(PARTITION_TAG)
-    if wanted is None:
-        raise dg.Failure("The run names no partition: select those to fill, or a range.", allow_retries=False)
-    try:
-        keys: Sequence[str] = context.partition_keys
-    except (CheckError, dg.DagsterError, ValueError) as error:
-        # Dagster's message runs over several lines, and differs by kind of range.
-        raise dg.Failure(
-            f"There is no partition {wanted}: {' '.join(str(error).split())}. A partition key is a day, YYYY-MM-DD.",
-            allow_retries=False,
-        ) from None
-    return keys

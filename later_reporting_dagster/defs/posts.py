@@ -1,7 +1,7 @@
 """The two raw assets: posts as the API reports them, partitioned by UTC day, one file per day and instance."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -92,7 +92,11 @@ def posts_asset(
     def posts(
         context: AssetExecutionContext, config: PostsConfig, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        _PostsRun(context, config, later, source=source).run(due_hour_utc=due_hour_utc)
+        try:
+            _PostsRun(context, config, later, source=source).run(due_hour_utc=due_hour_utc)
+        except (NoInstances, LaterError, LakeUnavailable) as error:
+            # The trace would add nothing to what the message says.
+            raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
         yield from ()
 
     return posts
@@ -119,7 +123,10 @@ class _PostsRun:
         """Run it.
 
         Raises:
-            Failure: the fetch could not start, or some (day, instance) pair failed.
+            Failure: some (day, instance) pair failed, or the run names no day that can be fetched.
+            NoInstances: there is nothing to fetch.
+            LaterError: the API does not list the instances.
+            LakeUnavailable: the lake cannot be listed or read.
         """
         log = self._context.log
         progress = Progress(self._source.asset)
@@ -151,7 +158,6 @@ class _PostsRun:
             lake=self._lake,
             instances=self._wanted,
             files=self._files,
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
         log_check_results(self._context, results_of_checks)
@@ -178,11 +184,7 @@ class _PostsRun:
                     metrics=metrics,
                 )
 
-        try:
-            yield from stream(fetch)
-        except (NoInstances, LaterError, LakeUnavailable) as error:
-            # The trace would add nothing to what the message says.
-            raise dg.Failure(f"The fetch could not start: {error}", allow_retries=False) from None
+        yield from stream(fetch)
 
     def _begin(self, plan: FetchPlan) -> DayResults:
         for partition in plan.present:

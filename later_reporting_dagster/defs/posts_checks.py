@@ -1,28 +1,27 @@
 """The checks of the raw assets, and the one that holds them against each other."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
-from dagster import AssetCheckExecutionContext
 
 from later_reporting_dagster.contract.days import day_ranges, due_day
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
-    CheckResult,
     checks_of,
     first_of,
-    selected_checks,
 )
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, PartitionDamaged
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
@@ -48,13 +47,15 @@ SETTLEMENT_CHECKS: Mapping[str, str] = {
 }
 _READING_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
 _WARN = dg.AssetCheckSeverity.WARN
+# Most files have twenty rows, and to examine one takes as long as to examine many together.
+_FILES_TOGETHER = 64
 
 # By day, the instances that have a file.
 Files = Mapping[date, Collection[str]]
 
 
 class PostsFindings:
-    """What is wrong in files of posts, collected one file at a time."""
+    """What is wrong in files of posts, which are added one at a time and examined together."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -65,26 +66,43 @@ class PostsFindings:
         self.disagreements: Counter[Partition] = Counter()
         self.damaged: Counter[Partition] = Counter()
         self.unknown: dict[Partition, Mapping[str, int]] = {}
+        self._added: list[tuple[Partition, pa.Table]] = []
 
     def add(self, partition: Partition, posts: pa.Table) -> None:
         """Add the rows of one file."""
         self.files += 1
         self.rows += posts.num_rows
-        self.duplicates[partition] += duplicate_keys(posts)
         self.outside[partition] += rows_outside(posts, partition=partition, date_basis=self.source.date_basis)
-        self.disagreements[partition] += sum(rates_that_disagree(posts).values())
-        if unknown := unknown_fields(posts):
-            self.unknown[partition] = unknown
+        self._added.append((partition, posts))
+        if len(self._added) >= _FILES_TOGETHER:
+            self.examine()
+
+    def examine(self) -> None:
+        """Examine the files added since the last time: each by itself only when something is wrong in them together."""
+        added, self._added = self._added, []
+        if not added:
+            return
+        posts = pa.concat_tables([posts for _, posts in added])
+        file = pa.array(np.repeat(np.arange(len(added)), [posts.num_rows for _, posts in added]))
+        keys = posts.select(list(POST_KEY)).append_column("file", file)
+        is_unique = keys.group_by(keys.column_names).aggregate([]).num_rows == keys.num_rows
+        if is_unique and not rates_that_disagree(posts) and not unknown_fields(posts):
+            return
+        for partition, rows in added:
+            self.duplicates[partition] += duplicate_keys(rows)
+            self.disagreements[partition] += sum(rates_that_disagree(rows).values())
+            if unknown := unknown_fields(rows):
+                self.unknown[partition] = unknown
 
 
 def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the checks of a raw asset over its whole lake; those on what is missing run daily at the due hour."""
 
-    def evaluate(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
+    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         findings = PostsFindings(source)
         files: dict[date, set[str]] = {}
-        read_rows = bool(_READING_ROWS & selected_checks(context))
+        read_rows = bool(_READING_ROWS & selected)
         for partition in lake.partitions(source.asset):
             files.setdefault(partition.day, set()).add(str(partition.instance_id))
             if read_rows:
@@ -98,7 +116,6 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
             lake=lake,
             instances=known_instances(lake, named=later.named_instances()),
             files=files,
-            now=datetime.now(UTC),
             due_hour_utc=due_hour_utc,
         )
 
@@ -114,7 +131,7 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
 def settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the check between the two raw assets, run daily at the due hour."""
 
-    def evaluate(_context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
+    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         recorded, published = (
             read_all(lake, source.asset, schema=SETTLEMENT_SCHEMA).landed
@@ -140,9 +157,8 @@ def evaluate_posts(
     lake: Lake,
     instances: Sequence[str],
     files: Files,
-    now: datetime,
     due_hour_utc: int,
-) -> Iterator[CheckResult]:
+) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
 
     Args:
@@ -150,9 +166,9 @@ def evaluate_posts(
         lake: read for what lies in quarantine.
         instances: those that should be there.
         files: all files of the table.
-        now: an instant.
         due_hour_utc: the hour at which the previous day is due.
     """
+    findings.examine()
     read = {"files": findings.files, "rows": findings.rows}
     yield _evaluate_rows(ROWS_UNIQUE, findings.duplicates, "rows repeat a key", read)
     if findings.damaged:
@@ -163,16 +179,18 @@ def evaluate_posts(
     yield evaluate_unknown_fields(findings.unknown, read)
     yield evaluate_quarantine(findings.source.asset, lake=lake)
     yield evaluate_presence(files, instances=instances)
-    yield evaluate_freshness(due_day(now, due_hour_utc=due_hour_utc), instances=instances, files=files)
+    yield evaluate_freshness(due_day(datetime.now(UTC), due_hour_utc=due_hour_utc), instances=instances, files=files)
 
 
-def evaluate_unknown_fields(found: Mapping[Partition, Mapping[str, int]], read: Mapping[str, int]) -> CheckResult:
+def evaluate_unknown_fields(
+    found: Mapping[Partition, Mapping[str, int]], read: Mapping[str, int]
+) -> dg.AssetCheckResult:
     """Return which unknown fields came, and where; they lie in `extra`, nothing is lost."""
     rows: Counter[str] = Counter()
     for names in found.values():
         rows.update(names)
-    return CheckResult(
-        NO_UNKNOWN_FIELDS,
+    return dg.AssetCheckResult(
+        check_name=NO_UNKNOWN_FIELDS,
         passed=not rows,
         description=(
             f"{first_of(sorted(rows))} came, in {first_of(_names(found))}"
@@ -184,12 +202,12 @@ def evaluate_unknown_fields(found: Mapping[Partition, Mapping[str, int]], read: 
     )
 
 
-def evaluate_quarantine(asset: str, *, lake: Lake) -> CheckResult:
+def evaluate_quarantine(asset: str, *, lake: Lake) -> dg.AssetCheckResult:
     """Return whether any row of `asset` lies in quarantine, and the reasons."""
     reasons = Counter(row.reason for row in lake.quarantined(asset))
     count = reasons.total()
-    return CheckResult(
-        QUARANTINE_EMPTY,
+    return dg.AssetCheckResult(
+        check_name=QUARANTINE_EMPTY,
         passed=not count,
         description=f"{count} rows lie in quarantine: see `later-reporting quarantine`" if count else "Empty",
         metadata={"rows": count, **({"reasons": dg.MetadataValue.json(dict(reasons))} if reasons else {})},
@@ -197,15 +215,15 @@ def evaluate_quarantine(asset: str, *, lake: Lake) -> CheckResult:
     )
 
 
-def evaluate_presence(files: Files, *, instances: Sequence[str]) -> CheckResult:
+def evaluate_presence(files: Files, *, instances: Sequence[str]) -> dg.AssetCheckResult:
     """Return whether every day that has files has one of each instance, and the days that each instance lacks."""
     missing = {
         name: days for name in instances if (days := [day for day, there in sorted(files.items()) if name not in there])
     }
     count = sum(map(len, missing.values()))
     shown = {name: day_ranges(days) for name, days in missing.items()}
-    return CheckResult(
-        EVERY_INSTANCE,
+    return dg.AssetCheckResult(
+        check_name=EVERY_INSTANCE,
         passed=not missing,
         description=(
             f"{count} files are missing: {first_of([f'{name}: {first_of(days)}' for name, days in shown.items()])}."
@@ -222,13 +240,13 @@ def evaluate_presence(files: Files, *, instances: Sequence[str]) -> CheckResult:
     )
 
 
-def evaluate_freshness(due: date, *, instances: Sequence[str], files: Files) -> CheckResult:
+def evaluate_freshness(due: date, *, instances: Sequence[str], files: Files) -> dg.AssetCheckResult:
     """Return whether the day `due` has a file of each instance, and of which it has none."""
     there = files.get(due, ())
     missing = [name for name in instances if name not in there]
     passed = bool(there) and not missing
-    return CheckResult(
-        NEWEST_DUE_DAY,
+    return dg.AssetCheckResult(
+        check_name=NEWEST_DUE_DAY,
         passed=passed,
         description=(
             f"{due} is there for all {len(instances)} instances"
@@ -241,7 +259,7 @@ def evaluate_freshness(due: date, *, instances: Sequence[str], files: Files) -> 
     )
 
 
-def evaluate_settlement(found: Settlement, *, settled_after_days: int) -> CheckResult:
+def evaluate_settlement(found: Settlement, *, settled_after_days: int) -> dg.AssetCheckResult:
     """Return whether the days of settled posts add up to their metrics to date, each difference as a number to plot."""
     differing = [name for name, sums in found.sums.items() if not sums.agree]
     if not found.posts:
@@ -253,14 +271,16 @@ def evaluate_settlement(found: Settlement, *, settled_after_days: int) -> CheckR
         description = f"{', '.join(differing)} of {found.posts} settled posts differ by over {TOLERANCE_PERCENT:g} %"
     else:
         description = f"The days of {found.posts} settled posts add up to their metrics to date"
-    metadata: dict[str, object] = {"posts": found.posts, "posts_that_differ": found.posts_that_differ}
+    metadata: dict[str, Any] = {"posts": found.posts, "posts_that_differ": found.posts_that_differ}
     for name, sums in found.sums.items():
         if sums.difference_percent is not None:
             metadata[f"difference_percent/{name}"] = round(sums.difference_percent, 6)
     metadata["sums"] = dg.MetadataValue.json(
         {name: {"sum_of_days": sums.of_days, "to_date": sums.to_date} for name, sums in found.sums.items()}
     )
-    return CheckResult(DAYS_ADD_UP, not differing, description, metadata, _WARN)
+    return dg.AssetCheckResult(
+        check_name=DAYS_ADD_UP, passed=not differing, description=description, metadata=metadata, severity=_WARN
+    )
 
 
 def _evaluate_rows(
@@ -270,11 +290,11 @@ def _evaluate_rows(
     read: Mapping[str, int],
     *,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-) -> CheckResult:
+) -> dg.AssetCheckResult:
     found = +found  # without those of which there are none
     count = found.total()
-    return CheckResult(
-        check,
+    return dg.AssetCheckResult(
+        check_name=check,
         passed=not count,
         description=(
             f"{count} {what}, in {first_of(_names(found))}"

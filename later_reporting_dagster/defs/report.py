@@ -9,7 +9,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, Rollup
+from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
@@ -22,22 +22,22 @@ from later_reporting_dagster.report.data import (
     SetAside,
     days_looked_at,
 )
-from later_reporting_dagster.report.figures import headlines, headlines_in_markdown
+from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown
 from later_reporting_dagster.report.page import report_page
-from later_reporting_dagster.report.wording import NOT_AVAILABLE
-from later_reporting_dagster.rollups import SumOutOfRange
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import RolledUp
 
 REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"
 TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
-def report_asset(rollups: Sequence[Rollup], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
+def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
     """Return the asset. It follows the rollups, and reads the posts too: creators are in no daily rollup."""
 
     @dg.asset(
         key=["later", REPORT],
-        deps=[dg.AssetKey(["later", asset]) for rollup in rollups for asset in (rollup.asset, rollup.source.asset)],
+        deps=[dg.AssetKey(["later", asset]) for rollup in rollups for asset in (rollup.name, RAW[rollup.bases[0]])],
         description=(
             "Organic against paid as a page to look at and to forward: headline figures with their change, days,"
             " platforms, campaigns with the bounds of their spend, creators, and what is missing. One HTML file that"
@@ -45,7 +45,7 @@ def report_asset(rollups: Sequence[Rollup], *, freshness: dg.FreshnessPolicy) ->
         ),
         group_name=ROLLUPS_GROUP,
         kinds={"html"},
-        automation_condition=when_upstream_changes(*(rollup.key for rollup in rollups)),
+        automation_condition=when_upstream_changes(*(rollup_key(rollup) for rollup in rollups)),
         freshness_policy=freshness,
     )
     def organic_paid_report(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:

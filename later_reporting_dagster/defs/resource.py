@@ -113,7 +113,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: (
                 field.annotation,
                 Field(
-                    default=values[name] if field.annotation is bool else {"env": f"LATER_{name.upper()}"},
+                    default={"env": f"LATER_{name.upper()}"},
                     description=field.description,
                     repr=field.repr,
                     json_schema_extra=field.json_schema_extra,
@@ -239,7 +239,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             LaterError: the API does not list them.
         """
         async with self.client() as client:
-            return tuple(dict.fromkeys(await client.instances()))
+            return await client.instances()
 
     def _within_bounds(self, field: str) -> int:
         value: int = getattr(self, field)

@@ -59,10 +59,6 @@ class LoadSettings:
         Raises:
             ValueError: one of them is not of its form; the message names it and says what it takes.
         """
-
-        def whole(name: str, default: int, *, least: int, most: int) -> int:
-            return _whole(name, environment.get(name) or str(default), least=least, most=most)
-
         start = environment.get("LATER_START_DATE") or DEFAULT_START_DATE.isoformat()
         try:
             start_date = date.fromisoformat(start)
@@ -76,8 +72,8 @@ class LoadSettings:
             raise ValueError(f"LATER_METRICS: {error}") from None
         return cls(
             start_date=start_date,
-            restate_days=whole("LATER_RESTATE_DAYS", DEFAULT_RESTATE_DAYS, least=1, most=730),
-            due_hour_utc=whole("LATER_DUE_HOUR_UTC", DEFAULT_DUE_HOUR_UTC, least=0, most=23),
+            restate_days=_whole("LATER_RESTATE_DAYS", environment, default=DEFAULT_RESTATE_DAYS, bounds=(1, 730)),
+            due_hour_utc=_whole("LATER_DUE_HOUR_UTC", environment, default=DEFAULT_DUE_HOUR_UTC, bounds=(0, 23)),
             metrics=metrics,
         )
 
@@ -85,21 +81,14 @@ class LoadSettings:
 def from_environment(name: str, default: _Default) -> Any:
     """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`.
 
-    A yes or no is read at once, because Dagster has no `EnvVar` for it.
-
     Raises:
-        ValueError: the field is a number or a yes or no, and what is set is none, or a number out of its `BOUNDS`.
+        ValueError: the field is a number, and what is set is none, or one out of its `BOUNDS`.
     """
     text = os.environ.get(name)
     if not text:
         return default
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{name} is true or false, not {_shown(text)}")
-        return text.lower() == "true"
     if bounds := BOUNDS.get(name.removeprefix("LATER_").lower()):
-        least, most = bounds
-        _whole(name, text, least=least, most=most)
+        _whole(name, os.environ, default=0, bounds=bounds)
         return dg.EnvVar.int(name)
     return dg.EnvVar(name)
 
@@ -109,7 +98,8 @@ def default_lake_root() -> str:
     return str(Path.cwd() / "later-lake")
 
 
-def _whole(name: str, text: str, *, least: int, most: int) -> int:
+def _whole(name: str, environment: Mapping[str, str], *, default: int, bounds: tuple[int, int]) -> int:
+    text, (least, most) = environment.get(name) or str(default), bounds
     # Python refuses to read a number of thousands of digits, in words that name no setting.
     is_whole = text.isascii() and text.isdigit() and len(text) <= SHOWN_CHARACTERS
     if not (is_whole and least <= int(text) <= most):

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetCheckExecutionContext, AssetExecutionContext
+from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
@@ -15,28 +15,19 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
-    CheckResult,
     checks_of,
     log_check_results,
-    selected_checks,
 )
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
-from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_tags
+from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest import source as raw
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
 from later_reporting_dagster.reading.raw import AllRead, read_all
-from later_reporting_dagster.rollups import (
-    WINDOWS,
-    RolledUp,
-    SumOutOfRange,
-    organic_paid_by,
-    rows_schema,
-    window_totals_that_differ,
-)
-
-SOURCES = {source.date_basis: source for source in raw.SOURCES}
+from later_reporting_dagster.rollups.periods import organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import window_totals_that_differ
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import RolledUp
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
@@ -69,8 +60,8 @@ def windows_assets(
         name="organic_paid_by_window",
         specs=[
             dg.AssetSpec(
-                windows_key(table),
-                deps=[dg.AssetKey(["later", source.asset]) for source in SOURCES.values()],
+                rollup_key(table),
+                deps=[dg.AssetKey(["later", asset]) for asset in RAW.values()],
                 description=table.description,
                 group_name=ROLLUPS_GROUP,
                 kinds={"parquet"},
@@ -87,7 +78,7 @@ def windows_assets(
     def organic_paid_by_window(
         context: AssetExecutionContext, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        wanted = [table for table in tables if windows_key(table) in context.selected_asset_keys]
+        wanted = [table for table in tables if rollup_key(table) in context.selected_asset_keys]
         _roll_up(context, later, tables=wanted, due_hour_utc=due_hour_utc)
         yield from ()
 
@@ -97,22 +88,34 @@ def windows_assets(
 def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the checks of a table of windows: it is read back and held against the raw rows of its days."""
 
-    def evaluate(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[CheckResult]:
-        return _evaluate(table, selected=selected_checks(context), lake=later.lake(), due_hour_utc=due_hour_utc)
+    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+        lake = later.lake()
+        try:
+            found = lake.read_table(table.name, schema=schema_of(table.columns))
+        except PartitionDamaged as error:
+            yield _evaluate_reconciliation([str(error)])
+            found = None
+        else:
+            if RECONCILES in selected and found is not None:
+                read = _read(lake, [table])
+                landed = {basis: each.landed for basis, each in read.items()}
+                differing = window_totals_that_differ(landed, {table.name: found}, tables=[table])[table.name]
+                unread = [str(error) for each in read.values() for error in each.unread.values()]
+                yield _evaluate_reconciliation([*unread, *differing])
+            elif RECONCILES in selected:
+                yield _evaluate_reconciliation([], is_there=False)
+        if NEWEST_DUE_DAY in selected:
+            rows = schema_of(table.columns).empty_table() if found is None else found
+            yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
 
     return checks_of(
-        windows_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
+        rollup_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
     )
-
-
-def windows_key(table: RolledUp) -> dg.AssetKey:
-    """Return the key of a table's asset."""
-    return dg.AssetKey(["later", table.name])
 
 
 def windows_lineage(table: RolledUp) -> dict[str, dg.TableColumnLineage]:
     """Return the metadata that says from which raw columns each column is made."""
-    return {**column_lineage({SOURCES[basis].asset: table.columns_from(DateBasis(basis)) for basis in table.bases})}
+    return {**column_lineage({RAW[basis]: table.columns_from(basis) for basis in table.bases})}
 
 
 def _roll_up(
@@ -127,18 +130,18 @@ def _roll_up(
         Failure: no posts have landed, or a table stayed as it was.
     """
     lake = later.lake()
-    provenance = provenance_tags(context, *(dg.AssetKey(["later", source.asset]) for source in SOURCES.values()))
+    provenance = provenance_tags(context, *(dg.AssetKey(["later", asset]) for asset in RAW.values()))
     read = _read(lake, tables)
     for basis, found in read.items():
         days = found.landed.all_days
         context.log.info(
             f"Read {found.landed.rows.num_rows:,} rows of {found.partitions:,} files of"
-            f" later/{SOURCES[basis].asset}, {min(days)} to {max(days)}"
+            f" later/{RAW[basis]}, {min(days)} to {max(days)}"
             if days
-            else f"There are no files of later/{SOURCES[basis].asset}"
+            else f"There are no files of later/{RAW[basis]}"
         )
         for partition, error in found.unread.items():
-            context.log.warning(f"Left out {partition} of later/{SOURCES[basis].asset}: {error}")
+            context.log.warning(f"Left out {partition} of later/{RAW[basis]}: {error}")
     if not any(found.partitions for found in read.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     landed = {basis: found.landed for basis, found in read.items()}
@@ -158,14 +161,13 @@ def _roll_up(
         log_materialization(
             context,
             None,
-            asset_key=windows_key(table),
+            asset_key=rollup_key(table),
             data_version=written.content_hash,
             provenance=provenance,
             metadata={
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
                 **_read_metadata(read),
-                **_plotted(rows),
                 **windows_lineage(table),
             },
         )
@@ -176,46 +178,23 @@ def _roll_up(
             _evaluate_reconciliation(differences[table.name]),
             _evaluate_freshness(rows, due_hour_utc=due_hour_utc),
         ]
-        log_check_results(context, results, asset_key=windows_key(table))
+        log_check_results(context, results, asset_key=rollup_key(table))
     if failed:
         raise failure_of(failed, what="table", written=len(tables) - len(failed))
 
 
-def _evaluate(table: RolledUp, *, selected: Set[str], lake: Lake, due_hour_utc: int) -> Iterator[CheckResult]:
-    try:
-        found = lake.read_table(table.name, schema=schema_of(table.columns))
-    except PartitionDamaged as error:
-        yield _evaluate_reconciliation([str(error)])
-        found = None
-    else:
-        if RECONCILES in selected and found is not None:
-            read = _read(lake, [table])
-            landed = {basis: each.landed for basis, each in read.items()}
-            differing = window_totals_that_differ(landed, {table.name: found}, tables=[table])[table.name]
-            unread = [str(error) for each in read.values() for error in each.unread.values()]
-            yield _evaluate_reconciliation([*unread, *differing])
-        elif RECONCILES in selected:
-            yield _evaluate_reconciliation([], is_there=False)
-    if NEWEST_DUE_DAY in selected:
-        rows = schema_of(table.columns).empty_table() if found is None else found
-        yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
-
-
 def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
     schema = rows_schema(*tables, dated=True)
-    return {basis: read_all(lake, source.asset, schema=schema) for basis, source in SOURCES.items()}
+    return {basis: read_all(lake, asset, schema=schema) for basis, asset in RAW.items()}
 
 
-def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
+def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    newest: dict[str, date] = {}
-    for basis in DateBasis:
-        of_basis = rows.filter(pc.field("date_basis") == str(basis))
-        if of_basis.num_rows:
-            newest[str(basis)] = pc.max(of_basis["last_day"]).as_py()
-    behind = {basis: newest.get(basis) for basis in DateBasis if newest.get(basis, date.min) < due}
-    return CheckResult(
-        NEWEST_DUE_DAY,
+    by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
+    newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
+    behind = [basis for basis in DateBasis if newest.get(basis, date.min) < due]
+    return dg.AssetCheckResult(
+        check_name=NEWEST_DUE_DAY,
         passed=not behind,
         description=(
             f"{due} is not in it by {' and '.join(behind)}: materialize it, or see its raw day"
@@ -226,11 +205,11 @@ def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> CheckResult:
     )
 
 
-def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = True) -> CheckResult:
+def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = True) -> dg.AssetCheckResult:
     """Return whether all windows have the totals of their raw rows, and what differs."""
     count = len(differences)
-    return CheckResult(
-        RECONCILES,
+    return dg.AssetCheckResult(
+        check_name=RECONCILES,
         passed=not count,
         description=(
             f"{count} totals differ from their raw rows, as {differences[0]}: materialize it"
@@ -251,7 +230,7 @@ def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for basis, found in read.items():
         days = found.landed.all_days
-        name = SOURCES[basis].asset
+        name = RAW[basis]
         told |= {
             f"rows/{name}": found.landed.rows.num_rows,
             f"days/{name}": len(days),
@@ -268,16 +247,6 @@ def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
             }
             told[f"unread/{name}"] = dg.MetadataValue.json(reasons)
     return told
-
-
-def _plotted(rows: pa.Table) -> dict[str, Any]:
-    """The lift's verdicts, of the groups of each window by performance date: how many are more than noise."""
-    of_basis = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    return {
-        f"groups_with_a_verdict/{window}": len(verdicts) - verdicts.null_count
-        for window in WINDOWS
-        if (verdicts := of_basis.filter(pc.field("window") == window)["paid_lift_verdict"]) is not None
-    }
 
 
 def _preview(table: RolledUp, rows: pa.Table) -> dg.MarkdownMetadataValue:

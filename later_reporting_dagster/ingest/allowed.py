@@ -29,6 +29,7 @@ from later_reporting_dagster.contract import (
     platform_of,
     post_type,
 )
+from later_reporting_dagster.ingest.plan import by_content
 
 # The platforms and the content types that a query is filtered by.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
@@ -45,10 +46,10 @@ class _Group:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a query's filters: which metrics are refused with them, and how the others are asked for.
+    """What is known of a query's filters: refused metrics, and the groups in which the others are asked for.
 
-    Those of the refused that are `told` were set apart by the service's own words, which are then trusted to do so for
-    narrower filters too.
+    Refused metrics that are `told` were set apart by the service's own words, which are then trusted for narrower
+    filters too.
     """
 
     groups: list[_Group] = field(default_factory=list)
@@ -61,14 +62,14 @@ class _Known:
 
 
 class AllowedMetrics:
-    """Knows which of the `metrics` that are wanted are refused with which filters, as far as refusals have told."""
+    """Learns from refusals which of the wanted `metrics` can be asked for with which filters."""
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
         self._wanted = tuple(metric.api_name for metric in metrics)
         self._known: dict[Filters, _Known] = {}
 
     def first(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
-        """The query with metrics that are not refused with its filters: it is to hold all posts.
+        """Return the query with metrics that are not refused with its filters: it is to hold all posts.
 
         Where all that are wanted are refused it asks for another one, because there is no query without.
         """
@@ -76,7 +77,7 @@ class AllowedMetrics:
         return _asking_for(query, known.groups[0].names if known.groups else self._instead(known)[:1])
 
     def has_any(self, query: PostPerformanceQuery) -> bool:
-        """Whether anything may be left that can be asked for with the query's filters."""
+        """Whether any metric may be left that can be asked for with the query's filters."""
         known = self._of(_filters(query), self._wanted)
         return bool(known.groups or self._instead(known))
 
@@ -86,7 +87,7 @@ class AllowedMetrics:
     def further(
         self, query: PostPerformanceQuery, answered: Collection[PostPerformanceQuery]
     ) -> PostPerformanceQuery | None:
-        """What is still to be asked for values that the first query left out; None when there is nothing.
+        """Return the next query for values that the first query left out; None when there is nothing left.
 
         Args:
             query: the first one.
@@ -110,7 +111,7 @@ class AllowedMetrics:
             if names:
                 yield _asking_for(query, group.names if len(names) == len(group.names) else names)
         if refused := [name for name in wanted if name in known.refused]:
-            for part in _parts(query):
+            for part in by_content(query, parts=_ONE_EACH):
                 yield from self._missing(part, refused, done, told=known.told.issuperset(refused))
 
     def has_accepted(self, query: PostPerformanceQuery) -> bool:
@@ -119,7 +120,7 @@ class AllowedMetrics:
         return set(_names(query)).issubset(name for names in accepted for name in names)
 
     def accept(self, query: PostPerformanceQuery) -> None:
-        """Notes that a query was answered. Once all that are asked for apart are, they may be asked for together."""
+        """Note that a query was answered. Once all groups of its filters are, they are asked for together."""
         known = self._of(_filters(query), ())
         names = set(_names(query))
         known.groups = [replace(group, accepted=group.accepted or names >= {*group.names}) for group in known.groups]
@@ -127,11 +128,11 @@ class AllowedMetrics:
             known.groups = [_Group(_ordered(name for group in known.groups for name in group.names), accepted=True)]
 
     def learn(self, query: PostPerformanceQuery, said: str) -> None:
-        """Learns from a refusal, in the end by asking for the metrics one by one.
+        """Learn from a refusal, in the end by asking for the metrics one by one.
 
-        Which ones the service means is told by its words alone, and these may name the bad ones, or those that are
-        valid, or both, or none. So they decide no more than which metrics are asked for apart, until those that are
-        apart are refused again in the same words.
+        Only the service's words tell which metrics it means, and these may name the bad ones, the valid ones, both, or
+        none. So they decide no more than which metrics are asked for apart, until a group that was set apart is refused
+        again in the same words.
 
         Args:
             query: the one that was refused, for its metrics.
@@ -169,13 +170,13 @@ class AllowedMetrics:
 
 
 def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tuple[Metric, ...]) -> list[Walk]:
-    """The walks of a first query whose posts have what further ones brought of `metrics`; these without their posts.
+    """Return the walks of a first query with the values that further ones brought of `metrics`; these without posts.
 
-    A row that cannot be true in a further answer alone costs its post the values that it would have brought, and is
-    set aside.
+    A row that is bad in a further response alone costs its post the values that it would have brought, and is set
+    aside.
 
     Raises:
-        WalkInconsistent: the answers are not of the same posts.
+        WalkInconsistent: the responses are not of the same posts.
     """
     if not further:
         return list(whole)
@@ -220,10 +221,9 @@ def _identity_of(row: BadRow) -> Hashable:
 
 
 def _problem_of(walk: Walk, posts: Mapping[tuple[str, int, int], Post], *, bad_rows: int) -> str | None:
-    """Why a further answer is not of the posts of the first; None when it is, as far as can be told.
+    """Return why a further response is not of the posts of the first; None when it is, as far as can be told.
 
-    What is filtered by is the service's to know, and a content type that the document does not list may be of any
-    platform. A bad row may be any post.
+    A content type that the API reference does not list may be of any platform, and a bad row may be any post.
     """
     came = {post.key for post in walk.posts}
     strangers = len(came - posts.keys())
@@ -266,16 +266,6 @@ def _filters(query: PostPerformanceQuery) -> Filters:
     return query.platforms, query.content_types
 
 
-def _parts(query: PostPerformanceQuery) -> list[PostPerformanceQuery]:
-    """The queries for each platform of a query, or for each content type of a platform; none where it is but one."""
-    if not query.content_types and len(query.platforms) != 1:
-        return [replace(query, platforms=(platform,)) for platform in query.platforms or tuple(Platform)]
-    content_types = query.content_types or tuple(name for name in ContentType if platform_of(name) in query.platforms)
-    if len(content_types) < 2:
-        return []
-    return [replace(query, platforms=(), content_types=(name,)) for name in content_types]
-
-
 def _names(query: PostPerformanceQuery) -> tuple[str, ...]:
     return tuple(metric.api_name for metric in metrics_asked_for(query.metrics))
 
@@ -295,3 +285,5 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 _CONTENT_TYPES = frozenset(ContentType)
 _METRIC_COLUMNS = frozenset(metric.column for metric in METRICS)
+# More than there are platforms, or content types: each is a part.
+_ONE_EACH = len(Platform) + len(ContentType)

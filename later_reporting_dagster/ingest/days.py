@@ -99,7 +99,7 @@ async def fetch_days(
         LaterError: the API does not list the instances.
         LakeUnavailable: the lake cannot be listed.
     """
-    wanted = tuple(instances) or tuple(dict.fromkeys(await client.instances()))
+    wanted = tuple(instances) or await client.instances()
     if not wanted:
         raise NoInstances("The credentials reach no instance: have instances added to their scope.")
     plan = plan_fetch(days, wanted, present=lake.partitions(source.asset), only_missing=only_missing)
@@ -181,7 +181,8 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
 
 def _most_seen(seen: pa.Table | None, posts: pa.Table) -> pa.Table:
     """Return the first rows of both by `PREVIEW_ORDER`, in the columns of the preview."""
-    posts = posts.select([name for name in PREVIEW_COLUMNS if name in posts.column_names])
+    names = set(posts.column_names)
+    posts = posts.select([name for name in PREVIEW_COLUMNS if name in names])
     posts = posts if seen is None else pa.concat_tables([seen, posts])
-    order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
+    order = [(name, "descending") for name in PREVIEW_ORDER if name in names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

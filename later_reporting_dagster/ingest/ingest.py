@@ -30,6 +30,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     names_to_ask_for,
 )
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
 from later_reporting_dagster.ingest.guard import Guard
 from later_reporting_dagster.ingest.landing import Failed, Landing, Outcome, Reason, named
@@ -49,7 +50,6 @@ from later_reporting_dagster.lake import (
     Lake,
     LakeUnavailable,
     Partition,
-    PartitionDamaged,
     encode_instance_id,
 )
 
@@ -130,17 +130,13 @@ def _rows_in_the_lake(partitions: Collection[Partition], *, source: Source, lake
     if source.date_basis is not DateBasis.POST_DATE or len(plan(partitions, date_basis=source.date_basis)) < 2:
         return {}
     first, last = min(partition.day for partition in partitions), max(partition.day for partition in partitions)
-    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
     wanted = {partition.instance_id for partition in partitions}
-    known: dict[Partition, int] = {}
     # What cannot be read tells nothing. Whether it can be written is for the writing to say.
     with suppress(LakeUnavailable):
-        for partition in lake.partitions(source.asset, days=days):
-            with suppress(PartitionDamaged):
-                facts = lake.facts(source.asset, partition) if partition.instance_id in wanted else None
-                if facts is not None:
-                    known[partition] = facts.rows
-    return known
+        present = lake.partitions(source.asset, days=days_between(first, last))
+        stored = lake.facts_of(source.asset, [each for each in present if each.instance_id in wanted])
+        return {partition: facts.rows for partition, facts in stored.items() if facts.content_hash}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,21 +33,6 @@ WRITERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """What an answer cost, and how many partitions it filled: a range query is shared by all of its days.
-
-    `unassigned_rows` is how many of its rows are bad and do not name their partition.
-    """
-
-    queries: tuple[str, ...]
-    pages: int
-    requests: int
-    retries: int
-    partitions: int
-    unassigned_rows: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Landed:
     """A partition that lies in the lake, complete and verified, with its rows as written.
 
@@ -58,7 +43,6 @@ class Landed:
     written: Written
     table: pa.Table
     bad_rows: int
-    fetched: Fetched
     changes: Changes | None = None
 
 
@@ -141,15 +125,7 @@ class Landing:
                     members.append(post)
         all_bad_rows = [row for walk in walks for row in walk.bad_rows]
         bad_rows, unassigned = _by_partition(all_bad_rows, query)
-        asked, queries = named(query), tuple(named(walk.query) for walk in walks)
-        fetched = Fetched(
-            queries=queries,
-            pages=sum(walk.pages for walk in walks),
-            requests=sum(walk.requests for walk in walks),
-            retries=sum(walk.retries for walk in walks),
-            partitions=len(partitions),
-            unassigned_rows=len(unassigned),
-        )
+        asked = named(query)
         facts = {
             "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([named(planned)]).decode(),
@@ -194,7 +170,6 @@ class Landing:
                     written=written,
                     table=tables[partition],
                     bad_rows=len(bad_rows.get(partition, [])),
-                    fetched=fetched,
                     changes=changes.get(partition),
                 )
                 for partition in some

@@ -1,9 +1,8 @@
-"""Which queries to ask: the number of requests is the cost of everything, so it is decided here and purely.
+"""Which queries to send: the number of requests is the cost of everything, so it is decided here, without I/O.
 
-A partition is one UTC day of one instance. `post_date` answers can be split into days by each post's own date, so
-contiguous days of the same instances become one range query, and scattered ones too where the rows in between cost
-fewer requests than another query; `performance_date` answers cannot, so each day is a query of its own over all its
-instances.
+A partition is one UTC day of one instance. `post_date` responses can be split into days by each post's own date, so
+contiguous days of the same instances become one range query, and scattered ones too where that costs fewer requests;
+`performance_date` responses cannot, so each day is a query of its own over all its instances.
 """
 
 from collections import defaultdict
@@ -24,6 +23,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     platform_of,
 )
+from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
 
 # A walk reaches as many pages from the end of an answer as from its beginning.
@@ -36,8 +36,6 @@ MAXIMUM_INSTANCE_CHARACTERS = 6_000
 # seldom full, and so a tenth at most. More would be too much to hold at once, each by one of those who walk.
 FEWEST_PAGES_OF_A_SHARE = 10
 MOST_PAGES_OF_A_SHARE = 50
-# Boxes that are looked at together: what lies farther apart than that is never worth one query.
-MERGED_AT_MOST = 60
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -59,16 +57,16 @@ def plan(
     known_rows: Mapping[Partition, int] | None = None,
     metrics: tuple[str, ...] = (),
 ) -> list[PostPerformanceQuery]:
-    """The queries whose answers hold each of `partitions` exactly once, in order of date.
+    """Return the queries whose responses hold each of `partitions` exactly once, in order of date.
 
     They hold nothing else, unless `known_rows` says that this costs fewer requests.
 
     Args:
         partitions: what is wanted.
         date_basis: what the days mean.
-        known_rows: how many rows a partition had when it was last fetched, wanted or not. A partition that is not in
-            it may have any number, so no query is widened over it.
-        metrics: the API's names of what is asked for; none: the document's.
+        known_rows: how many rows a partition had when it was last fetched, wanted or not. No query is widened over a
+            partition that is not in it.
+        metrics: the API's names of what is asked for; none: those of the API reference.
 
     Raises:
         ValueError: a partition names no instance.
@@ -97,18 +95,18 @@ def plan(
 
 
 def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
-    """The partitions that a query's answer fills: each of its days × each of its instances."""
+    """Return the partitions that a query's response fills: each of its days × each of its instances."""
     return partitions_between(query.start_date, query.end_date, query.instance_ids)
 
 
 def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> list[Partition]:
     """Return the partitions of the days from `start` to `end`, both inclusive, × instances, in order of day."""
     instance_ids = list(instance_ids)
-    return [Partition(day, instance_id) for day in _days(start, end) for instance_id in instance_ids]
+    return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
 
 
 def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Smaller queries that fill the same partitions together: split by dates, or else by instances.
+    """Split a query by dates, or else by instances, into queries that fill the same partitions together.
 
     As many as `parts`, where there are so many days or instances; none for a single partition.
     """
@@ -116,33 +114,33 @@ def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerform
 
 
 def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """As `narrower`, but by dates alone: none for a single day."""
-    days = _days(query.start_date, query.end_date)
+    """Split a query by dates alone; none for a single day."""
+    days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
 
 
 def parts_for(total_items: int, *, posts_each: int) -> int:
-    """Into how many parts to split so many posts: each has at most `posts_each` if they are spread evenly."""
+    """Return into how many parts to split so many posts, for at most `posts_each` if they are spread evenly."""
     return max(2, ceil(total_items / posts_each))
 
 
 def shares(
     query: PostPerformanceQuery, *, rows: int, latest: datetime, idle: int
 ) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
-    """What a walk without totals should still answer, and how the days after that are to be asked for by others.
+    """Return what a walk without totals should still fetch, and the queries for the days after that.
 
-    How many posts are left is told by how many have come of how long a time. The days are shared out only where each
-    share is worth a walk of its own.
+    The posts that are left are estimated from those that have come. The days are shared out only where each share is
+    worth a walk of its own.
 
     Args:
-        query: what the walk was to answer.
+        query: what the walk was to fetch.
         rows: how many have come.
         latest: the newest one's instant, in UTC.
         idle: how many others could walk.
     """
-    days = _days(latest.date() + _DAY, query.end_date)
+    days = days_between(latest.date() + _DAY, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or not days:
         return query, []
     walked = latest - datetime.combine(query.start_date, time.min, UTC)
@@ -157,18 +155,17 @@ def shares(
 
 
 def by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """As `narrower`, but by instances alone: none for a single instance."""
+    """Split a query by instances alone; none for a single instance."""
     if len(query.instance_ids) == 1:
         return []
     return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
 
 
 def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Smaller queries for one partition that is too large for one: by platforms, then by content types of a platform.
+    """Split a query of one partition that is too large: by platforms, then by content types of a platform.
 
-    None where nothing is left to split by. They leave out what cannot be asked for, as posts of a platform or, once a
-    platform alone is too large, of a content type that the document does not list: hold their totals against the
-    whole's.
+    None where nothing is left to split by. The parts leave out what cannot be asked for, such as posts of a content
+    type that the API reference does not list: compare their totals with the whole's.
     """
     if not query.content_types and len(query.platforms) != 1:
         platforms = query.platforms or tuple(Platform)
@@ -180,11 +177,12 @@ def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerfo
 
 
 def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:
-    """Runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
+    """Yield runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
     box: _Box | None = None
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
-        if box is not None and _continues(box, day, instances) and (day - box.start).days < longest:
+        continues = box is not None and day == box.end + _DAY and instances == box.instances
+        if box is not None and continues and (day - box.start).days < longest:
             box = replace(box, end=day)
             continue
         if box is not None:
@@ -194,39 +192,27 @@ def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) ->
         yield box
 
 
-def _continues(box: _Box, day: date, instances: frozenset[str]) -> bool:
-    return day == box.end + _DAY and instances == box.instances
-
-
 def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
-    """Neighbouring boxes made one wherever that costs fewer requests, found by the cheapest way to cut their row.
+    """Neighbouring boxes made one, from the first on, wherever one query costs fewer requests than two.
 
-    A merged box has all days from the first to the last × all instances of any. Its cost is the pages of its rows.
+    A merged box has all days from the first to the last × all instances of both. Its cost is the pages of its rows.
     """
-    # Cheapest cost of the first n boxes, and the box that ends the row there.
-    cheapest: list[int] = [0]
-    last: list[tuple[int, _Box]] = []
-    for n, box in enumerate(boxes, start=1):
-        best = (cheapest[n - 1] + (_pages(box, known_rows) or 1), n - 1, box)
-        wide = box
-        for first in range(n - 2, max(n - 1 - MERGED_AT_MOST, 0) - 1, -1):
-            wide = _Box(boxes[first].start, box.end, wide.instances | boxes[first].instances)
-            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
-            if pages is None:
-                break
-            best = min(best, (cheapest[first] + pages, first, wide), key=lambda found: found[0])
-        cheapest.append(best[0])
-        last.append(best[1:])
     merged: list[_Box] = []
-    n = len(boxes)
-    while n:
-        n, box = last[n - 1]
+    for box in boxes:
+        while merged:
+            last = merged[-1]
+            wide = _Box(last.start, box.end, last.instances | box.instances)
+            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
+            if pages is None or pages >= (_pages(last, known_rows) or 1) + (_pages(box, known_rows) or 1):
+                break
+            merged.pop()
+            box = wide
         merged.append(box)
-    return merged[::-1]
+    return merged
 
 
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
-    """The requests that a box costs; None when that is not known."""
+    """Return the requests that a box costs; None when that is not known."""
     rows = 0
     for partition in partitions_between(box.start, box.end, sorted(box.instances)):
         known = known_rows.get(partition)
@@ -237,7 +223,7 @@ def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
 
 
 def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Instances in groups whose part of the URL stays under a sane length."""
+    """Group instances so that their part of the URL stays under a sane length."""
     group: list[str] = []
     characters = 0
     for instance_id in instance_ids:
@@ -249,10 +235,6 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
         characters += cost
     if group:
         yield tuple(group)
-
-
-def _days(start: date, end: date) -> list[date]:
-    return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:

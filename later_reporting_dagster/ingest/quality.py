@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DateBasis, metrics_in
+from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import POST_KEY, Partition
 
 # Rates are rounded to two decimals [S], so half a hundredth either way; the rest is the slop of binary fractions.
@@ -21,7 +21,7 @@ def duplicate_keys(posts: pa.Table) -> int:
 
 
 def rows_outside(posts: pa.Table, *, partition: Partition, date_basis: DateBasis) -> int:
-    """How many rows of a partition's file belong to another partition.
+    """Return how many rows of a partition's file belong to another partition.
 
     By `performance_date` a post of any age may report on a day, but none that was published after it.
     """
@@ -86,11 +86,3 @@ def unknown_fields(posts: pa.Table) -> dict[str, int]:
         unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
         found.update(f"contentType={name}" for name in unknown.to_pylist())
     return dict(found)
-
-
-def null_shares(posts: pa.Table) -> dict[str, float]:
-    """The share of rows, 0 to 1, for which each metric is not available; empty for a table without rows."""
-    if not posts.num_rows:
-        return {}
-    metrics = metrics_in(posts.column_names)
-    return {metric.column: posts[metric.column].null_count / posts.num_rows for metric in metrics}

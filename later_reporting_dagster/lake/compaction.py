@@ -9,12 +9,10 @@ moment is a row absent or doubled.
 
 from calendar import monthrange
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from graphlib import CycleError, TopologicalSorter
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import msgspec
@@ -22,13 +20,13 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
-    completed,
     content_hash_of,
     facts_of,
     from_parquet,
     stored_rows,
     to_parquet,
 )
+from later_reporting_dagster.lake.listing import by_day
 from later_reporting_dagster.lake.partition import (
     Partition,
     compacted_directory,
@@ -39,7 +37,7 @@ from later_reporting_dagster.lake.partition import (
 )
 from later_reporting_dagster.lake.schema import DATE, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage, not_as_written
+from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
 # With fewer days of a month and an instance, opening the month and looking at its days costs more than it saves.
 FEWEST_DAYS = 4
@@ -49,28 +47,28 @@ LARGEST_DAY_BYTES = 256 * 1024
 # storages count in whole seconds, and some clocks run a little apart.
 SETTLED_AFTER_SECONDS = 3.0
 
-_DAYS, _ABSENT = "days", "absent"
+_DAYS = "days"
 
 WRITTEN_MOMENTS_AGO = "written moments ago: copied next time"
 LARGE_BY_ITSELF = "large enough to be read by itself"
 NOT_READABLE = "its file cannot be read"
-OTHER_COLUMNS = "its columns contradict those of the month's other days"
+OTHER_COLUMNS = "it has other columns than most of the month's days"
 CHANGED_MEANWHILE = "replaced or removed meanwhile"
 TOO_FEW_DAYS = "too few days for a file of a month"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompactedMonth:
-    """What compacting one month of one instance came to.
+    """The result of compacting one month of one instance.
 
     Attributes:
         month: its first day.
-        instance_id: the instance; None for a table whose days hold all instances.
+        instance_id: None for a table whose days hold all instances.
         url: where the month's file lies, or would.
-        days: how many days the file now holds; 0 when there is no file.
+        days: how many days the file holds; 0 when there is no file.
         rows: how many rows it holds.
         bytes: its size.
-        daily_bytes: the size of the daily files that it is a copy of.
+        daily_bytes: the size of the daily files that it copies.
         changed: whether the file was written or removed.
         left_out: days that stay with their daily file alone, each with why.
     """
@@ -94,82 +92,83 @@ class _Day(NamedTuple):
     identity: str
 
 
+class _Copy(NamedTuple):
+    """A month's file, and those of the partitions asked for that it holds as their daily files have them."""
+
+    path: str
+    data: bytes
+    days: Mapping[date, _Day]
+    current: list[Partition]
+
+
 class CompactedMonths:
-    """The compacted months of a lake: rows from them for its readers, and the making of them."""
+    """Reads and writes the compacted months of a lake."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def rows(self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """The rows of those of `partitions` that a compacted month holds as their daily files have them right now.
+        """Read those of `partitions` that a compacted month holds as their daily files have them right now.
 
-        The others are to be read from their daily files: nothing that is wrong with a month is a reader's trouble.
+        A month that cannot be read is left out: its days are read from their daily files.
         """
-        wanted = _by_month(partitions)
 
-        def held(days: Collection[Partition]) -> dict[Partition, tuple[str, pa.Table]]:
+        def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
             try:
-                return self._held(asset, days, schema=schema)
-            except (LakeUnavailable, PartitionDamaged):
+                by_day = _rows_by_day(from_parquet(copy.data, schema=schema), copy.days)
+            except PartitionDamaged:
                 return {}
+            return {partition: by_day[partition.day] for partition in copy.current}
 
-        candidates: dict[Partition, tuple[str, pa.Table]] = {}
-        for found in side_by_side(held, [days for days in wanted.values() if len(days) >= FEWEST_DAYS]):
-            candidates |= found
-        try:
-            # Looked at after the months: what is the same now was the truth at this moment.
-            versions = self._versions(asset, candidates)
-        except LakeUnavailable:
-            return {}
-        return {
-            partition: rows
-            for partition, (identity, rows) in candidates.items()
-            if (version := versions.get(partition)) and version.identity == identity
-        }
+        copies = self._copies(asset, partitions)
+        return {partition: rows for found in side_by_side(rows_of, copies) for partition, rows in found.items()}
 
     def whole(self, asset: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """The months' files that hold nothing but days of `partitions` as their daily files have them right now.
+        """Return the partitions of each month's file, by path, that holds nothing but current days of `partitions`.
 
-        By path, the partitions that a file stands for. Nothing that is wrong with a month is a reader's trouble.
+        A month that cannot be read is left out.
         """
-        wanted = _by_month(partitions)
+        copies = self._copies(asset, partitions)
+        return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
-        def days(path: str) -> dict[date, _Day]:
+    def _copies(self, asset: str, partitions: Iterable[Partition]) -> list["_Copy"]:
+        """The months' files that hold some of `partitions` as their daily files have them right now."""
+        wanted: dict[tuple[date, str | None], list[Partition]] = {}
+        for partition in partitions:
+            wanted.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
+
+        def copy(place: tuple[date, str | None]) -> _Copy | None:
+            path = compacted_path(asset, *place)
             try:
                 data = self._storage.read(path)
-                return {} if data is None else _days_of(data)
+                days = {} if data is None else _days_of(data)
             except (LakeUnavailable, PartitionDamaged):
-                return {}
+                return None
+            held = [partition for partition in wanted[place] if partition.day in days]
+            return _Copy(path, data, days, held) if data is not None and held else None
 
-        paths = {
-            compacted_path(asset, month, instance_id): instance_id
-            for (month, instance_id), found in wanted.items()
-            if len(found) >= FEWEST_DAYS
-        }
-        copies = {
-            path: {Partition(day, instance_id): copy.identity for day, copy in found.items()}
-            for (path, instance_id), found in zip(paths.items(), side_by_side(days, paths), strict=True)
-            if found
-        }
-        among = set(chain.from_iterable(wanted.values()))
-        copies = {path: copied for path, copied in copies.items() if among.issuperset(copied)}
+        places = [place for place, members in wanted.items() if len(members) >= FEWEST_DAYS]
+        copies = [found for found in side_by_side(copy, places) if found is not None]
         try:
-            versions = self._versions(asset, set(chain.from_iterable(copies.values())))
+            # Looked at after the months: what is the same now was the truth at this moment.
+            versions = self._versions(asset, {partition for copy in copies for partition in copy.current})
         except LakeUnavailable:
-            return {}
-        identities = {partition: version.identity for partition, version in versions.items()}
-        return {
-            path: list(copied)
-            for path, copied in copies.items()
-            if all(identities.get(partition) == identity for partition, identity in copied.items())
-        }
+            return []
+        return [
+            copy._replace(
+                current=[
+                    partition
+                    for partition in copy.current
+                    if (version := versions.get(partition)) and version.identity == copy.days[partition.day].identity
+                ]
+            )
+            for copy in copies
+        ]
 
     def compact(
         self, asset: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
     ) -> Iterator[CompactedMonth]:
-        """Brings the compacted months that end before `closed_before` up to date with the daily files of `partitions`.
-
-        One month after the other, in order, and in each one instance after the other; memory holds one such month.
+        """Bring the copies of months that end before `closed_before` up to date with the daily files of `partitions`.
 
         Raises:
             ValueError: the storage does not tell one version of a file from another.
@@ -239,34 +238,13 @@ class CompactedMonths:
         days = {day: _Day(table.num_rows, content_hash, identities[day]) for day, (table, content_hash) in rows.items()}
         data = _month_file({day: table for day, (table, _) in rows.items()}, days)
         if data != stored:
-
-            def check(staged: bytes) -> None:
-                if _verified_days(staged) != days:
-                    raise not_as_written(self._storage.shown(path))
-
-            self._storage.write(path, data, check=check)
+            self._storage.write(path, data, check=lambda _, staged: _verified_days(staged) == days)
         return outcome(days, data)
-
-    def _held(
-        self, asset: str, partitions: Collection[Partition], *, schema: pa.Schema
-    ) -> dict[Partition, tuple[str, pa.Table]]:
-        """Those of `partitions`, all of one month and instance, that its copy holds: of which version, and the rows."""
-        first = next(iter(partitions))
-        data = self._storage.read(compacted_path(asset, month_of(first.day), first.instance_id))
-        if data is None:
-            return {}
-        days = _days_of(data)
-        rows = _rows_by_day(from_parquet(data, schema=schema), days)
-        return {
-            partition: (days[partition.day].identity, rows[partition.day])
-            for partition in partitions
-            if partition.day in days
-        }
 
     def _daily_rows(
         self, asset: str, instance_id: str | None, days: Iterable[date]
     ) -> tuple[dict[date, tuple[pa.Table, str]], dict[date, str]]:
-        """By day what its file holds and its hash, of columns that go together; and the days that cannot be copied."""
+        """By day what its file holds and its hash, all of the same columns; and the days that cannot be copied."""
 
         def rows(day: date) -> tuple[pa.Table, str] | str:
             data = self._storage.read(partition_path(asset, Partition(day, instance_id)))
@@ -284,8 +262,8 @@ class CompactedMonths:
         read = dict(zip(ordered, side_by_side(rows, ordered), strict=True))
         copies = {day: found for day, found in read.items() if not isinstance(found, str)}
         left_out = {day: found for day, found in read.items() if isinstance(found, str)}
-        together = _together([table.schema for table, _ in copies.values()])
-        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if not _is_part(table.schema, together)}
+        commonest = Counter(table.schema for table, _ in copies.values()).most_common(1)
+        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if table.schema != commonest[0][0]}
         return {day: copy for day, copy in copies.items() if day not in left_out}, left_out
 
     def _moved(self, asset: str, instance_id: str | None, copied: Mapping[date, FileVersion]) -> list[date]:
@@ -294,7 +272,7 @@ class CompactedMonths:
 
     def _versions(self, asset: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
         """The versions of the daily files that exist."""
-        places = {partition_path(asset, partition): partition for partition in sorted(partitions, key=_by_day)}
+        places = {partition_path(asset, partition): partition for partition in sorted(partitions, key=by_day)}
         # A month's paths begin alike, so that an object store lists them, and little else, in one request.
         months = [list(paths) for _, paths in groupby(places, key=lambda path: month_of(places[path].day))]
         found = side_by_side(self._storage.versions, months)
@@ -325,50 +303,9 @@ def _worth_copying(
 
 def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> bytes:
     dates = day_column((day, table.num_rows) for day, table in rows.items())
-    schema = _together([table.schema for table in rows.values()])
-    table = pa.concat_tables([completed(table, schema) for table in rows.values()])
-    absent = {
-        day: columns
-        for day, table in rows.items()
-        if (columns := [name for name in schema.names if name not in table.column_names])
-    }
+    table = pa.concat_tables(rows.values())
     facts = {_DAYS: msgspec.json.encode(days).decode()}
-    if absent:
-        facts[_ABSENT] = msgspec.json.encode(absent).decode()
     return to_parquet(table.add_column(0, DATE, dates), content_hash=content_hash_of(table), facts=facts)
-
-
-def _together(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """The columns of all schemas, in an order that keeps that of each; without those that contradict commoner ones."""
-    together = pa.schema([])
-    taken: list[pa.Schema] = []
-    for schema, _ in Counter(schemas).most_common():
-        with suppress(CycleError):
-            wider = _ordered([*taken, schema])
-            if all(_is_part(each, wider) for each in [*taken, schema]):
-                together = wider
-                taken.append(schema)
-    return together
-
-
-def _ordered(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The columns of all schemas, in an order that keeps that of each.
-
-    Raises:
-        CycleError: there is no such order.
-    """
-    order: TopologicalSorter[str] = TopologicalSorter()
-    for schema in schemas:
-        for name, before in zip(schema.names, [[], *([each] for each in schema.names)], strict=False):
-            order.add(name, *before)
-    fields = {field.name: field for schema in reversed(schemas) for field in schema}
-    return pa.schema([fields[name] for name in order.static_order()])
-
-
-def _is_part(schema: pa.Schema, of: pa.Schema) -> bool:
-    """Whether rows of a schema are rows of another too, with nulls where they have no column, and can be told again."""
-    shared = [field for field in of if field.name in schema.names]
-    return pa.schema(shared).equals(schema) and all(field.nullable for field in of if field not in shared)
 
 
 def _days_of(data: bytes) -> dict[date, _Day]:
@@ -380,18 +317,6 @@ def _days_of(data: bytes) -> dict[date, _Day]:
     try:
         return msgspec.json.decode(facts_of(data).facts[_DAYS], type=dict[date, _Day])
     except (KeyError, msgspec.DecodeError) as error:
-        raise PartitionDamaged(f"it is no compacted month: {error}") from error
-
-
-def _absent_in(data: bytes) -> dict[date, list[str]]:
-    """The columns that a month's file has and the daily files of some days have not; days that have all are not there.
-
-    Raises:
-        PartitionDamaged: it is no such file.
-    """
-    try:
-        return msgspec.json.decode(facts_of(data).facts.get(_ABSENT, "{}"), type=dict[date, list[str]])
-    except msgspec.DecodeError as error:
         raise PartitionDamaged(f"it is no compacted month: {error}") from error
 
 
@@ -408,12 +333,11 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     if data is None:
         return None
     try:
-        days, absent = _days_of(data), _absent_in(data)
+        days = _days_of(data)
         rows = _rows_by_day(stored_rows(data), days)
         is_whole = all(
             set(rows[day][DATE.name].to_pylist()) <= {day}
-            and all(rows[day][name].null_count == copy.rows for name in absent.get(day, []))
-            and content_hash_of(rows[day].drop_columns([DATE.name, *absent.get(day, [])])) == copy.content_hash
+            and content_hash_of(rows[day].drop_columns([DATE.name])) == copy.content_hash
             for day, copy in days.items()
         )
     except (PartitionDamaged, TypeError, KeyError):
@@ -421,16 +345,5 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     return days if is_whole else None
 
 
-def _by_month(partitions: Iterable[Partition]) -> dict[tuple[date, str | None], list[Partition]]:
-    found: dict[tuple[date, str | None], list[Partition]] = {}
-    for partition in partitions:
-        found.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
-    return found
-
-
 def _end_of(month: date) -> date:
     return month.replace(day=monthrange(month.year, month.month)[1])
-
-
-def _by_day(partition: Partition) -> tuple[date, str]:
-    return partition.day, partition.instance_id or ""

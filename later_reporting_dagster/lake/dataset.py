@@ -4,13 +4,13 @@ What a file holds is stated and not inferred: each is told the day and the insta
 one schema. So the id `007` stays text, and a filter on either opens no file that it leaves out.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from later_reporting_dagster.lake.partition import Partition, partition_path
-from later_reporting_dagster.lake.schema import DATE, dated
+from later_reporting_dagster.lake.partition import Partition
+from later_reporting_dagster.lake.schema import DATE
 from later_reporting_dagster.lake.storage import Storage
 
 # Verified as `Lake.read` verifies: a flipped bit is an error, and never a number.
@@ -19,45 +19,21 @@ _PARQUET = ds.ParquetFileFormat(
 )
 
 
-def dataset_of(
-    storage: Storage,
-    asset: str,
-    partitions: Collection[Partition],
-    *,
-    months: Mapping[str, Sequence[Partition]],
-    schema: pa.Schema,
-) -> ds.Dataset:
-    """The dataset of `partitions`: `date`, and `schema`'s columns.
+def dataset_of(storage: Storage, files: Mapping[str, Sequence[Partition]], *, schema: pa.Schema) -> ds.Dataset:
+    """Return the dataset of some files.
 
     Args:
         storage: where the files lie.
-        asset: the name of the table.
-        partitions: those to have, all of which exist.
-        months: by the path of a compacted file the partitions, all among these, that it is read in place of.
+        files: by path the partitions that a file holds, all of one instance; none for a file without partitions.
         schema: the columns; a nullable one that a file does not have is null.
     """
     filesystem = storage.arrow_filesystem
-
-    def fragments() -> Iterator[ds.Fragment]:
-        for path, copied in months.items():
-            yield fragment(path, copied)
-        compacted = {partition for copied in months.values() for partition in copied}
-        for partition in partitions:
-            if partition not in compacted:
-                yield fragment(partition_path(asset, partition), [partition])
-
-    def fragment(path: str, holds: Sequence[Partition]) -> ds.Fragment:
-        return _PARQUET.make_fragment(
-            storage.full_path(path), filesystem=filesystem, partition_expression=_true_of(holds)
+    fragments = [
+        _PARQUET.make_fragment(
+            storage.full_path(path), filesystem=filesystem, partition_expression=_true_of(holds) if holds else None
         )
-
-    return ds.FileSystemDataset(list(fragments()), dated(schema), _PARQUET, filesystem)
-
-
-def dataset_of_file(storage: Storage, path: str | None, *, schema: pa.Schema) -> ds.Dataset:
-    """The dataset of one file, or of none; a nullable column that it does not have is null."""
-    filesystem = storage.arrow_filesystem
-    fragments = [] if path is None else [_PARQUET.make_fragment(storage.full_path(path), filesystem=filesystem)]
+        for path, holds in files.items()
+    ]
     return ds.FileSystemDataset(fragments, schema, _PARQUET, filesystem)
 
 

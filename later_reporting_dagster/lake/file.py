@@ -6,9 +6,8 @@ types of the lake come back from Parquet's own types.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -158,56 +157,23 @@ def content_hash_of(table: pa.Table) -> str:
     Raises:
         TypeError: a column is not int64, float64, bool, a day, an instant or a string; the lake has no others.
     """
-    return content_hashes_of([table])[0]
-
-
-def content_hashes_of(tables: Sequence[pa.Table]) -> list[str]:
-    """`content_hash_of` each of some tables of one schema; of small ones, some dozens cost little more than one.
-
-    Raises:
-        TypeError: as `content_hash_of`.
-    """
-    digests = [digest.copy() for digest in [_begun(tables[0].schema)] * len(tables)] if tables else []
-    for digest, table in zip(digests, tables, strict=True):
-        digest.update(b"%d" % table.num_rows)
-    if sum(table.num_rows for table in tables) <= _ROWS_HASHED_AT_ONCE:
-        _hash_together(digests, tables)
-    else:
-        for digest, table in zip(digests, tables, strict=True):
-            for start in range(0, table.num_rows, _ROWS_HASHED_AT_ONCE):
-                _hash_together([digest], [table.slice(start, _ROWS_HASHED_AT_ONCE)])
-    return [digest.hexdigest() for digest in digests]
-
-
-def _begun(schema: pa.Schema) -> "hashlib._Hash":
-    if not all(_is_word(type_) or pa.types.is_string(type_) for type_ in schema.types):
-        raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {schema}")
-    return hashlib.sha256(repr([(field.name, str(field.type)) for field in schema]).encode())
-
-
-def _hash_together(digests: Sequence["hashlib._Hash"], blocks: Sequence[pa.Table]) -> None:
-    """Hashes a block of rows into each digest, with each column's bytes made once for all blocks."""
-    ends = list(accumulate((block.num_rows for block in blocks), initial=0))
-    count = ends[-1]
-    if not count:
-        return
-    columns = [column.chunk(0) for column in pa.concat_tables(blocks).combine_chunks().columns]
-    fixed: list[pa.Array] = []
-    starts = characters = memoryview(b"")
-    if words := [_as_int64(column) for column in columns if _is_word(column.type)]:
-        bits = pa.concat_arrays(words)
-        fixed += [bits.is_valid().cast(pa.uint8()), bits.fill_null(0)]
-    if texts := [column for column in columns if pa.types.is_string(column.type)]:
-        text = pa.concat_arrays(texts)
-        fixed += [text.is_valid().cast(pa.uint8()), pc.binary_length(text).fill_null(0)]
-        starts, characters = _characters(text.fill_null(""))
-    parts = [_values(array) for array in fixed]
-    for digest, start, end in zip(digests, ends, ends[1:], strict=False):
-        for values, width in parts:
-            firsts = range(0, len(values) // width, count)
-            digest.update(b"".join([values[(first + start) * width : (first + end) * width] for first in firsts]))
-        firsts = range(0, len(texts) * count, count)
-        digest.update(b"".join([characters[starts[first + start] : starts[first + end]] for first in firsts]))
+    if not all(_is_word(type_) or pa.types.is_string(type_) for type_ in table.schema.types):
+        raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {table.schema}")
+    digest = hashlib.sha256(repr([(field.name, str(field.type)) for field in table.schema]).encode())
+    digest.update(b"%d" % table.num_rows)
+    for start in range(0, table.num_rows, _ROWS_HASHED_AT_ONCE):
+        block = table.slice(start, _ROWS_HASHED_AT_ONCE).combine_chunks()
+        columns = [column.chunk(0) for column in block.columns]
+        if words := [_as_int64(column) for column in columns if _is_word(column.type)]:
+            bits = pa.concat_arrays(words)
+            digest.update(_values(bits.is_valid().cast(pa.uint8())))
+            digest.update(_values(bits.fill_null(0)))
+        if texts := [column for column in columns if pa.types.is_string(column.type)]:
+            text = pa.concat_arrays(texts)
+            digest.update(_values(text.is_valid().cast(pa.uint8())))
+            digest.update(_values(pc.binary_length(text).fill_null(0)))
+            digest.update(_characters(text.fill_null("")))
+    return digest.hexdigest()
 
 
 def _is_word(type_: pa.DataType) -> bool:
@@ -222,14 +188,12 @@ def _as_int64(column: pa.Array) -> pa.Array:
     return column.cast(pa.int32()).cast(pa.int64()) if pa.types.is_date32(column.type) else column.view(pa.int64())
 
 
-def _values(array: pa.Array) -> tuple[memoryview, int]:
-    """The bytes of an array's values, and how many each value has."""
+def _values(array: pa.Array) -> memoryview:
     width = array.type.bit_width // 8
-    return memoryview(array.buffers()[1])[array.offset * width : (array.offset + len(array)) * width], width
+    return memoryview(array.buffers()[1])[array.offset * width : (array.offset + len(array)) * width]
 
 
-def _characters(text: pa.StringArray) -> tuple[memoryview, memoryview]:
-    """Where each text starts, and where the last one ends, in the characters of all."""
+def _characters(text: pa.StringArray) -> memoryview:
     _, offsets, characters = text.buffers()
-    starts = memoryview(offsets).cast("B").cast("i")[text.offset : text.offset + len(text) + 1]
-    return starts, memoryview(characters or b"")
+    starts = memoryview(offsets).cast("B").cast("i")
+    return memoryview(characters or b"")[starts[text.offset] : starts[text.offset + len(text)]]

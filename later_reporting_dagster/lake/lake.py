@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.lake import quarantine
 from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
     StoredFacts,
     content_hash_of,
-    content_hashes_of,
     damaged,
     facts_of,
     from_parquet,
@@ -32,10 +32,10 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
     table_path,
 )
-from later_reporting_dagster.lake.quarantine import Quarantine, QuarantinedRow, QuarantineFile
-from later_reporting_dagster.lake.schema import DATE, day_column
+from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
+from later_reporting_dagster.lake.schema import DATE, dated, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import LakeUnavailable, not_as_written, storage_at, without_credentials
+from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -45,7 +45,7 @@ _DAYS_LISTED_ONE_BY_ONE = 32
 
 
 class NotReplaced(Exception):  # noqa: N818 - named for what happened
-    """Whoever reviewed a replacement would not have it. The partition stays as it was; the message says why."""
+    """A review refused a replacement. The partition stays as it was; the message says why."""
 
 
 # Sees what lies in the lake, in those columns that it shares with what is to replace it, and what that is; refuses by
@@ -55,7 +55,7 @@ Review = Callable[[Partition, pa.Table, pa.Table], None]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write came to. `changed` is False when the lake held the same rows already and no byte was touched."""
+    """The result of a write. `changed` is False when the lake held the same rows already, and no byte was touched."""
 
     url: str
     rows: int
@@ -66,7 +66,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """What writing a whole file came to. `changed` is False when the lake held the same bytes already."""
+    """The result of writing a whole file. `changed` is False when the lake held the same bytes already."""
 
     url: str
     bytes: int
@@ -76,9 +76,9 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class DayRead:
-    """What was read of one day: the rows of each partition that exists, by instance, and what cannot be read, with why.
+    """The rows of each partition of a day, and the error of each that cannot be read.
 
-    A day whose partitions cannot even be listed is itself, without instance, what cannot be read.
+    When the partitions of the day cannot be listed, `unread` has the day itself, without an instance.
     """
 
     day: date
@@ -89,9 +89,8 @@ class DayRead:
 class Lake:
     """Parquet partitions below one root: `{root}/{asset}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: a partition written twice at once is one of the two, whole.
-
-    Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
+    Safe to use from several threads and processes: a partition written twice at once is one of the two, whole. Every
+    method raises `LakeUnavailable` when the root cannot be reached, read or written.
 
     Args:
         root: a local path or any fsspec URL.
@@ -105,40 +104,35 @@ class Lake:
         self._storage = storage_at(root, storage_options or {})
         self._shown = without_credentials(root)
         self._compacted = CompactedMonths(self._storage)
-        self._quarantine = Quarantine(self._storage)
 
     def __repr__(self) -> str:
         return f"Lake({self._shown!r})"
 
     @property
     def root(self) -> str:
-        """Where the lake lies, for people: without credentials."""
+        """The root, without credentials."""
         return self._shown
 
     def write(
         self, asset: str, partition: Partition, table: pa.Table, *, facts: Mapping[str, str] | None = None
     ) -> Written:
-        """Replaces a partition whole with `table`, whose order of rows is kept and is part of its content.
+        """Replace a partition whole with `table`, whose order of rows is part of its content.
 
-        When the partition holds the same content already nothing is written, and its old facts stand. A stored file
-        that cannot be read is replaced.
+        Nothing is written when the partition holds the same content already; its old facts stand. A stored file that
+        cannot be read is replaced.
 
         Args:
-            asset: the name of the table.
-            partition: which part of it; `table` is all that this partition is to hold, perhaps no rows.
-            table: int64, float64, instant and string columns.
+            asset: the table's name.
+            partition: which part of it.
+            table: all rows of the partition.
             facts: stored in the file's key-value metadata beside the content hash, as `later_reporting.{name}`.
 
         Raises:
             ValueError: the instance id cannot be a partition.
-            TypeError: a column is of another type.
-            LakeUnavailable: also when what was staged does not read back as it was written; the partition is then
-                what it was.
+            TypeError: a column is of a type that the lake does not store.
+            LakeUnavailable: also when the staged file does not read back as it was written; the partition is unchanged.
         """
-        outcome = self.write_all(asset, {partition: table}, facts=facts)[partition]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return _written(self.write_all(asset, {partition: table}, facts=facts)[partition])
 
     def write_all(
         self,
@@ -148,85 +142,41 @@ class Lake:
         facts: Mapping[str, str] | None = None,
         review: Review | None = None,
     ) -> dict[Partition, Written | LakeUnavailable | NotReplaced]:
-        """As `write` of each partition, with the same facts, at less cost for some dozens together.
+        """Write several partitions as `write` does, at less cost for some dozens together.
 
         Args:
-            asset: the name of the table.
-            tables: by partition all that it is to hold, of one schema.
-            facts: as for `write`.
-            review: asked of each partition that is to be replaced by other content, before anything is staged. Where
-                what lies there cannot be read as the new one's schema there is nothing to compare, and it is replaced.
+            asset: the table's name.
+            tables: by partition all of its rows.
+            facts: as for `write`, for all of them.
+            review: called for each partition whose content would change, before anything is staged. A stored file that
+                cannot be read by the new schema is replaced without a review.
 
         Returns:
-            What came of each: one that cannot be written, or that `review` refuses, leaves the others to themselves.
+            The result of each partition. One that cannot be written, or that `review` refuses, does not affect the
+            others.
 
         Raises:
             ValueError: as `write`; nothing was written.
             TypeError: as `write`; nothing was written.
         """
-        due = {partition_path(asset, partition): partition for partition in tables}
-        content_hashes = dict(zip(due, content_hashes_of(list(tables.values())), strict=True))
-        outcomes: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
-        files: dict[str, bytes] = {}
+        paths = {partition_path(asset, partition): partition for partition in tables}
 
-        def stored(path: str) -> bytes | LakeUnavailable | None:
-            try:
-                return self._storage.read(path)
-            except LakeUnavailable as error:
-                return error
+        def reviewed(path: str, old: pa.Table, new: pa.Table) -> None:
+            if review is not None:
+                review(paths[path], old, new)
 
-        found = side_by_side(stored, due) if self._storage.waits else map(stored, due)
-        for (path, partition), data in zip(due.items(), found, strict=True):
-            if isinstance(data, LakeUnavailable):
-                outcomes[partition] = data
-                continue
-            table, content_hash = tables[partition], content_hashes[path]
-            # Not by its footer alone: a file whose rows are damaged is not what it says it is.
-            changed = data is None or not is_faithful(data, table, content_hash=content_hash)
-            if data is not None and changed and review is not None:
-                try:
-                    review(partition, from_parquet(data, schema=table.schema, only_stored=True), table)
-                except NotReplaced as refusal:
-                    outcomes[partition] = refusal
-                    continue
-                except PartitionDamaged:
-                    pass  # nothing that could be compared
-            if data is None or changed:
-                files[path] = data = to_parquet(table, content_hash=content_hash, facts=facts or {})
-            url = self._storage.shown(path)
-            outcomes[partition] = Written(url, table.num_rows, len(data), content_hash, changed=changed)
-
-        def check(path: str, staged: bytes) -> None:
-            if not is_faithful(staged, tables[due[path]], content_hash=content_hashes[path]):
-                raise not_as_written(self._storage.shown(path))
-
-        failed = self._storage.write_all(files, check=check)
-        return outcomes | {due[path]: error for path, error in failed.items()}
+        outcomes = self._replace(
+            {path: tables[partition] for path, partition in paths.items()}, facts=facts or {}, review=reviewed
+        )
+        return {paths[path]: outcome for path, outcome in outcomes.items()}
 
     def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
-        """As `write`, of a table without partitions: one file, replaced whole.
-
-        It is what can be made anew from partitions at any time.
-
-        Raises:
-            TypeError: a column is of a type that the lake does not store.
-            LakeUnavailable: as `write`.
-        """
-        path, content_hash = table_path(asset), content_hash_of(table)
-        data = self._storage.read(path)
-        changed = data is None or not is_faithful(data, table, content_hash=content_hash)
-        if data is None or changed:
-            data = to_parquet(table, content_hash=content_hash, facts=facts or {})
-
-            def check(staged: bytes) -> None:
-                if not is_faithful(staged, table, content_hash=content_hash):
-                    raise not_as_written(self._storage.shown(path))
-
-            self._storage.write(path, data, check=check)
-        return Written(self._storage.shown(path), table.num_rows, len(data), content_hash, changed=changed)
+        """Write a table without partitions, one file, as `write` does."""
+        path = table_path(asset)
+        return _written(self._replace({path: table}, facts=facts or {}, review=None)[path])
 
     def read_table(self, asset: str, *, schema: pa.Schema) -> pa.Table | None:
-        """The rows of a table without partitions, as exactly `schema`; None when there is no such file.
+        """Read a table without partitions as exactly `schema`; None when there is no such file.
 
         Raises:
             PartitionDamaged: as `read`.
@@ -234,12 +184,7 @@ class Lake:
         return self._read_file(table_path(asset), schema=schema)
 
     def write_file(self, asset: str, name: str, data: bytes) -> WrittenFile:
-        """Replaces a file of an asset that is no table, such as a page, whole; the same bytes are not written again.
-
-        Raises:
-            LakeUnavailable: also when what was staged does not read back as it was written; the file is then what it
-                was.
-        """
+        """Replace a file of an asset that is no table, such as a page, whole; the same bytes are not written again."""
         path = f"{asset}/{name}"
         changed = self._storage.read(path) != data
         if changed:
@@ -249,11 +194,15 @@ class Lake:
     def read(
         self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
     ) -> pa.Table:
-        """The rows of those of `partitions` that exist, in the order given, as exactly `schema`.
+        """Read the rows of those of `partitions` that exist, in the order given, as exactly `schema`.
 
-        `schema` may name fewer columns than the files have. A nullable column that a file does not have is null.
-        Days whose compacted month is up to date are taken from there: the rows are the same. With `with_date` the day
-        of each row's partition stands before them, in a column `date`.
+        Days whose compacted month is up to date are read from there: the rows are the same.
+
+        Args:
+            asset: the table's name.
+            partitions: which to read.
+            schema: may have fewer columns than the files. A nullable column that a file does not have is null.
+            with_date: whether to put the day of each row's partition before the other columns, as `date`.
 
         Raises:
             PartitionDamaged: a file is no Parquet, or a column is missing or of another type.
@@ -262,7 +211,7 @@ class Lake:
         compacted = self._compacted.rows(asset, wanted, schema=schema)
 
         def rows(partition: Partition) -> pa.Table | None:
-            return self._read_daily(asset, partition, schema=schema)
+            return self._read_file(partition_path(asset, partition), schema=schema)
 
         daily = iter(side_by_side(rows, [partition for partition in wanted if partition not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in wanted]
@@ -274,13 +223,13 @@ class Lake:
         return together.add_column(0, DATE, days)
 
     def read_days(self, asset: str, days: Iterable[date] | None = None, *, schema: pa.Schema) -> Iterator[DayRead]:
-        """Reads one day after the other, as `read` does, in the order given; all days that exist, when none are.
+        """Read one day after the other, as `read` does, in the order given; all existing days when none are given.
 
-        Meant for many: it takes neighbouring days of a month together, and memory holds no more than one month of what
-        is compacted, and one day of what is not. What is wrong with a day is told with it, and stops no other.
+        Memory holds at most a month of what is compacted, and a day of what is not. What is wrong with a day is in its
+        `DayRead`, and stops no other.
 
         Raises:
-            LakeUnavailable: with no days given, when those that exist cannot be listed.
+            LakeUnavailable: with no days given, when the existing ones cannot be listed.
         """
         if days is None:
             days = sorted({partition.day for partition in self.partitions(asset)})
@@ -288,18 +237,18 @@ class Lake:
             yield from self._read_neighbours(asset, neighbours, schema=schema)
 
     def compact(self, asset: str, *, closed_before: date, now: datetime) -> Iterator[CompactedMonth]:
-        """Copies each month that ends before `closed_before` to one file an instance, from which it is then read.
+        """Copy each month that ends before `closed_before` to one file an instance, from which it is then read.
 
-        A month whose copy is up to date is left alone, to the byte. The partitions stay as they are, and stay what is
-        true: one that is replaced afterwards is read from its own file until its month is compacted again.
+        A month whose copy is up to date is left alone. A partition that is replaced afterwards is read from its own
+        file until its month is compacted again.
 
         Args:
-            asset: the name of the table.
-            closed_before: what ends later is not worth copying yet, because it is still being restated.
-            now: the time, by which a file that was written moments ago is known, and left for the next time.
+            asset: the table's name.
+            closed_before: months that end on this day or later are still being restated.
+            now: the time; a file written moments ago is left for the next run.
 
         Yields:
-            What came of each month and instance, as it is done.
+            The result of each month and instance, as it is done.
 
         Raises:
             ValueError: the lake's filesystem does not tell one version of a file from another.
@@ -307,7 +256,7 @@ class Lake:
         return self._compacted.compact(asset, self.partitions(asset), closed_before=closed_before, now=now)
 
     def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
-        """The partitions that exist, sorted; of `days` only, when given. What is not a partition's file is ignored."""
+        """List the partitions that exist, sorted; only those of `days`, if given."""
         wanted = None if days is None else set(days)
         listed = wanted if wanted is not None and len(wanted) <= _DAYS_LISTED_ONE_BY_ONE else None
         found = [
@@ -318,33 +267,34 @@ class Lake:
         return sorted(found, key=by_day)
 
     def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
-        """Those of `partitions` that exist, sorted."""
+        """Return those of `partitions` that exist, sorted."""
         wanted = set(partitions)
         found = self.partitions(asset, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
     def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
-        """What a partition's file says about itself; None when there is no such file.
+        """Read what a partition's file says about itself; None when there is no such file.
 
         Raises:
             PartitionDamaged: the file is no Parquet.
         """
         path = partition_path(asset, partition)
+        data = self._storage.read(path)
         try:
-            return self._facts(path)
+            return None if data is None else facts_of(data)
         except PartitionDamaged as error:
             raise damaged(self._storage.shown(path), error) from error
 
     def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
-        """Return what the files of those of `partitions` that exist say about themselves; a damaged one says nothing.
+        """Return what the files of those of `partitions` that exist say about themselves, read side by side.
 
-        Reads the files side by side.
+        One that cannot be read says nothing: no rows and an empty hash.
         """
 
         def facts(partition: Partition) -> StoredFacts | None:
             try:
                 return self.facts(asset, partition)
-            except PartitionDamaged:
+            except (LakeUnavailable, PartitionDamaged):
                 return StoredFacts(0, 0, "", {})
 
         wanted = list(partitions)
@@ -352,63 +302,68 @@ class Lake:
         return {partition: each for partition, each in found if each is not None}
 
     def day_url(self, asset: str, day: date) -> str:
-        """Return where all files of a day lie, for people: a path on a local disk, else a URL, without credentials."""
+        """Return where all files of a day lie: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(day_directory(asset, day))
 
     def url(self, asset: str, partition: Partition) -> str:
-        """Where a partition lies, for people: a path on a local disk, else a URL, without credentials."""
+        """Return where a partition lies: a path on a local disk, else a URL, without credentials."""
         return self._storage.shown(partition_path(asset, partition))
 
     def dataset(
         self, asset: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
     ) -> "pyarrow.dataset.Dataset":
-        """Those of `partitions` that exist now, or all that do, as one lazy dataset: `date`, and `schema`'s columns.
+        """Return those of `partitions` that exist now, or all, as one lazy dataset: `date`, and `schema`'s columns.
 
-        Nothing is read but the columns that are asked for, of the partitions that a filter on `date` or `instance_id`
-        leaves. Months whose compacted file holds nothing else are read from there. For exploring and filtering: a
-        partition that is replaced during a scan may fail it, where `read` may not.
+        A scan reads only the columns and the partitions that its filter on `date` or `instance_id` leaves, from
+        compacted months where these hold nothing else. A partition that is replaced during a scan may fail it; not so
+        with `read`.
         """
         # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
         from later_reporting_dagster.lake.dataset import dataset_of
 
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
-        return dataset_of(self._storage, asset, found, months=self._compacted.whole(asset, found), schema=schema)
+        files = self._compacted.whole(asset, found)
+        compacted = set(chain.from_iterable(files.values()))
+        files |= {partition_path(asset, each): [each] for each in found if each not in compacted}
+        return dataset_of(self._storage, files, schema=dated(schema))
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """A table without partitions as a lazy dataset of `schema`'s columns; of no file when there is none."""
+        """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""
         # As in `dataset`.
-        from later_reporting_dagster.lake.dataset import dataset_of_file
+        from later_reporting_dagster.lake.dataset import dataset_of
 
         path = table_path(asset)
-        return dataset_of_file(self._storage, path if path in self._storage.files(asset) else None, schema=schema)
+        return dataset_of(self._storage, {path: []} if path in self._storage.files(asset) else {}, schema=schema)
 
     def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Sets a partition's bad rows aside, in place of those set aside before; none at all clears the place.
+        """Replace the bad rows that are set aside for a partition; without any, remove their file.
 
         Args:
             asset: the name of the table that the rows were meant for.
-            partition: the one that they belong to.
-            bad_rows: all of it.
-            query: the query that they came from, without secrets.
+            partition: the partition that they belong to.
+            bad_rows: all of them.
+            query: the query that returned them, without secrets.
 
         Returns:
             Where they lie; None when there are none.
         """
-        return self._quarantine.set_aside(asset, partition, bad_rows, query=query)
+        path = quarantine.path_of_partition(asset, partition)
+        if not bad_rows:
+            self._storage.remove(path)
+            return None
+        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
 
     def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Set aside the bad rows of a query that name no partition, in place of those that the same query had before.
+        """Replace the bad rows of a query that name no partition; return where they lie.
 
         Args:
             asset: the name of the table that the rows were meant for.
             bad_rows: all of them, one or more.
-            query: the query that they came from, without secrets.
+            query: the query that returned them, without secrets.
             days: the first and the last day of the query.
-
-        Returns:
-            Where they lie.
         """
-        return self._quarantine.set_aside_of_query(asset, bad_rows, query=query, days=days)
+        path = quarantine.path_of_query(asset, query, days)
+        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
 
     def quarantined(self, asset: str) -> list[QuarantinedRow]:
         """Read all rows of a table that are set aside.
@@ -416,11 +371,11 @@ class Lake:
         Raises:
             PartitionDamaged: a quarantine file is not what `quarantine` writes.
         """
-        return self._quarantine.rows(asset)
+        return list(chain.from_iterable(side_by_side(self.quarantined_in, self.quarantine_files(asset))))
 
     def quarantine_files(self, asset: str) -> list[QuarantineFile]:
         """List the quarantine files of a table."""
-        return self._quarantine.files(asset)
+        return quarantine.list_files(self._storage, asset)
 
     def quarantined_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
         """Read the rows of a quarantine file.
@@ -428,14 +383,14 @@ class Lake:
         Raises:
             PartitionDamaged: it is not what `quarantine` writes.
         """
-        return self._quarantine.rows_in(file)
+        return quarantine.read_bad_rows(self._storage, file)
 
     def remove_quarantine_file(self, file: QuarantineFile) -> None:
         """Remove a quarantine file, if it is still there."""
-        self._quarantine.remove(file)
+        self._storage.remove(file.path)
 
     def check_writable(self) -> None:
-        """Writes a file below the root, reads it back and removes it.
+        """Write a file below the root, read it back and remove it.
 
         Raises:
             LakeUnavailable: one of these failed; the message says why and what to do.
@@ -448,8 +403,46 @@ class Lake:
         finally:
             self._storage.remove(path)
 
-    def _read_daily(self, asset: str, partition: Partition, *, schema: pa.Schema) -> pa.Table | None:
-        return self._read_file(partition_path(asset, partition), schema=schema)
+    def _replace(
+        self,
+        tables: Mapping[str, pa.Table],
+        *,
+        facts: Mapping[str, str],
+        review: Callable[[str, pa.Table, pa.Table], None] | None,
+    ) -> dict[str, Written | LakeUnavailable | NotReplaced]:
+        content_hashes = dict(zip(tables, map(content_hash_of, tables.values()), strict=True))
+        outcomes: dict[str, Written | LakeUnavailable | NotReplaced] = {}
+        files: dict[str, bytes] = {}
+
+        def stored(path: str) -> bytes | LakeUnavailable | None:
+            try:
+                return self._storage.read(path)
+            except LakeUnavailable as error:
+                return error
+
+        def check(path: str, data: bytes) -> bool:
+            return is_faithful(data, tables[path], content_hash=content_hashes[path])
+
+        found = side_by_side(stored, tables) if self._storage.waits else map(stored, tables)
+        for (path, table), data in zip(tables.items(), found, strict=True):
+            if isinstance(data, LakeUnavailable):
+                outcomes[path] = data
+                continue
+            # Not by its footer alone: a file whose rows are damaged is not what it says it is.
+            changed = data is None or not check(path, data)
+            if data is not None and changed and review is not None:
+                try:
+                    review(path, from_parquet(data, schema=table.schema, only_stored=True), table)
+                except NotReplaced as refusal:
+                    outcomes[path] = refusal
+                    continue
+                except PartitionDamaged:
+                    pass  # nothing that could be compared
+            if data is None or changed:
+                files[path] = data = to_parquet(table, content_hash=content_hashes[path], facts=facts)
+            url = self._storage.shown(path)
+            outcomes[path] = Written(url, table.num_rows, len(data), content_hashes[path], changed=changed)
+        return outcomes | self._storage.write_all(files, check=check)
 
     def _read_file(self, path: str, *, schema: pa.Schema) -> pa.Table | None:
         data = self._storage.read(path)
@@ -467,7 +460,7 @@ class Lake:
 
         def rows(partition: Partition) -> pa.Table | LakeUnavailable | PartitionDamaged | None:
             try:
-                return self._read_daily(asset, partition, schema=schema)
+                return self._read_file(partition_path(asset, partition), schema=schema)
             except (LakeUnavailable, PartitionDamaged) as error:
                 return error
 
@@ -493,6 +486,8 @@ class Lake:
         except LakeUnavailable as error:
             return error
 
-    def _facts(self, path: str) -> StoredFacts | None:
-        data = self._storage.read(path)
-        return None if data is None else facts_of(data)
+
+def _written(outcome: Written | LakeUnavailable | NotReplaced) -> Written:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -10,13 +10,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake.file import damaged
 from later_reporting_dagster.lake.listing import directories_with
 from later_reporting_dagster.lake.partition import Partition, partition_directory
-from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
@@ -29,7 +27,7 @@ _OF_QUERY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
 class QuarantineFile:
     """A file of bad rows: of a partition, or of a query for the days from `days[0]` to `days[1]`.
 
-    Both are None when the name of the file's directory says neither.
+    Both are None when the name of its directory says neither.
     """
 
     path: str
@@ -51,58 +49,45 @@ class QuarantinedRow:
     days: tuple[date, date] | None = None
 
 
-class Quarantine:
-    """The bad rows of a lake. `Lake` documents the methods, which have the same names with `quarantine`."""
+def path_of_partition(asset: str, partition: Partition) -> str:
+    """Where the bad rows of a partition lie below the lake's root."""
+    return f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
 
-    def set_aside(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Replace the bad rows of a partition; return where they lie, None when there are none."""
-        path = f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
-        if not bad_rows:
-            self._storage.remove(path)
-            return None
-        return self._write(path, bad_rows, query=query)
+def path_of_query(asset: str, query: str, days: tuple[date, date]) -> str:
+    """Where the bad rows of a query that name no partition lie below the lake's root."""
+    digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
+    directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
+    return f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}"
 
-    def set_aside_of_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Replace the bad rows of a query that name no partition; return where they lie."""
-        digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
-        directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
-        return self._write(f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
-    def files(self, asset: str) -> list[QuarantineFile]:
-        """List the files of a table, sorted by path: one listing."""
-        under = f"{_DIRECTORY}/{asset}"
-        return [
-            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
-            for directory, partition in sorted(
-                directories_with(self._storage, under, _FILE_NAME), key=lambda found: found[0]
-            )
-        ]
+def write_bad_rows(storage: Storage, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
+    """Replace the rows of a quarantine file; return where it lies, for people."""
+    lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
+    storage.write(path, "".join(f"{line}\n" for line in lines).encode())
+    return storage.shown(path)
 
-    def rows(self, asset: str) -> list[QuarantinedRow]:
-        """Read all bad rows of a table, in order of their files."""
-        return list(chain.from_iterable(side_by_side(self.rows_in, self.files(asset))))
 
-    def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
-        """Read the bad rows of one file; none when it is gone."""
-        try:
-            lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
-            return [
-                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
-            ]
-        except (ValueError, TypeError, KeyError) as error:
-            raise damaged(self._storage.shown(file.path), error) from error
+def read_bad_rows(storage: Storage, file: QuarantineFile) -> list[QuarantinedRow]:
+    """Read the rows of a quarantine file; none when it is gone.
 
-    def remove(self, file: QuarantineFile) -> None:
-        """Remove a file, if it is there."""
-        self._storage.remove(file.path)
+    Raises:
+        PartitionDamaged: it is not what `write_bad_rows` writes.
+    """
+    try:
+        lines = [json.loads(line) for line in (storage.read(file.path) or b"").splitlines()]
+        return [QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines]
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged(storage.shown(file.path), error) from error
 
-    def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
-        lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
-        self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
-        return self._storage.shown(path)
+
+def list_files(storage: Storage, asset: str) -> list[QuarantineFile]:
+    """List the quarantine files of a table, sorted by path: one listing."""
+    found = sorted(directories_with(storage, f"{_DIRECTORY}/{asset}", _FILE_NAME), key=lambda each: each[0])
+    return [
+        QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
+        for directory, partition in found
+    ]
 
 
 def _days_of(directory: str) -> tuple[date, date] | None:

@@ -7,11 +7,9 @@ the columns that they share in the same order and of the same types, and read as
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
-from itertools import chain
 from operator import attrgetter
 from typing import Any, TypeVar
 
-import msgspec
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, CreatorProfile, Metric, Post, platform_of
@@ -86,48 +84,18 @@ def posts_tables(
             rows.sort(key=attrgetter(name))
         bounds[group] = (len(ordered), len(rows))
         ordered += rows
-    blocks = (ordered[start : start + _BLOCK] for start in range(0, len(ordered) or 1, _BLOCK))
-    table = pa.concat_tables(_rows(block, schema) for block in blocks).combine_chunks()
+    columns = [pa.array(_values(ordered, field.name), field.type) for field in schema]
+    table = pa.Table.from_arrays(columns, schema=schema)
     return {group: table.slice(start, count) for group, (start, count) in bounds.items()}
 
 
-def _rows(posts: Sequence[Post], schema: pa.Schema) -> pa.Table:
-    creators = [post.creator_profile or _NOBODY for post in posts]
-    values = _values_of_posts(posts, schema) | _values(_OF_CREATOR, creators)
-    platforms = {content_type: platform_of(content_type) for content_type in set(values["content_type"])}
-    values["platform"] = [platforms[content_type] for content_type in values["content_type"]]
-    columns: dict[str, pa.Array] = {}
-    for type_, names in _names_of_type(schema).items():
-        # Columns of one type are made together: most partitions are small, and there each call is what costs.
-        together = pa.array(list(chain.from_iterable(values[name] for name in names)), type=type_)
-        columns |= {name: together.slice(index * len(posts), len(posts)) for index, name in enumerate(names)}
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _values_of_posts(posts: Sequence[Post], schema: pa.Schema) -> dict[str, Sequence[Any]]:
-    fields = posts[0].__struct_fields__ if posts else ()
-    if any(post.__struct_fields__ is not fields for post in posts):  # not all were asked for the same metrics
-        return {name: [getattr(post, name, None) for post in posts] for name in schema.names}
-    values = _values(fields, posts)
-    absent = [None] * len(posts)
-    return {name: values.get(name, absent) for name in schema.names}
-
-
-def _values(names: Sequence[str], structs: Sequence[msgspec.Struct]) -> dict[str, Sequence[Any]]:
-    columns = zip(*map(msgspec.structs.astuple, structs), strict=True) if structs else [()] * len(names)
-    return dict(zip(names, columns, strict=True))
-
-
-@lru_cache
-def _names_of_type(schema: pa.Schema) -> dict[pa.DataType, list[str]]:
-    names: dict[pa.DataType, list[str]] = {}
-    for field in schema:
-        names.setdefault(field.type, []).append(field.name)
-    return names
-
-
-# Few enough posts for what is made of them to stay in the processor's cache, and for their tuples not to wake the
-# garbage collector, which would look through all posts time and again.
-_BLOCK = 500
-_NOBODY = CreatorProfile()
-_OF_CREATOR = tuple(f"creator_{attribute}" for attribute in CreatorProfile.__struct_fields__)
+def _values(posts: Sequence[Post], column: str) -> list[Any]:
+    attribute = column.removeprefix("creator_")
+    if column == "platform":
+        return [platform_of(post.content_type) for post in posts]
+    if column != attribute and attribute in CreatorProfile.__struct_fields__:
+        return [getattr(post.creator_profile, attribute, None) for post in posts]
+    try:
+        return list(map(attrgetter(column), posts))
+    except AttributeError:  # not all were asked for the same metrics
+        return [getattr(post, column, None) for post in posts]

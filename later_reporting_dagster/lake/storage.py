@@ -1,7 +1,6 @@
 """Whole files on a local disk or any fsspec filesystem, replaced so that a reader sees the old one or the new one.
 
-Nothing here knows what is in a file: the lake decides that, and may say by `check` whether what was staged may be
-shown. Without, it has to be what was given, byte by byte.
+Nothing here knows what is in a file: the lake decides that, and may pass a `check` of the staged bytes.
 """
 
 import errno
@@ -11,13 +10,13 @@ import os
 import re
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec
 import pyarrow.fs
@@ -46,12 +45,12 @@ class LakeUnavailable(OSError):  # noqa: N818 - named for what it is
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a listing says of a file, from which one version of it can be told from another.
+    """What a listing says of a file, to tell its versions apart.
 
     Attributes:
         bytes: its size.
-        identity: not the same for two versions, but for two of one size and one `modified`; None where the filesystem
-            tells nothing that could be trusted so far.
+        identity: differs between versions, except two of one size and one `modified`; None where the filesystem tells
+            nothing that can be trusted.
         modified: when it was last changed, in seconds since the epoch, if `identity` rests on that; else None.
     """
 
@@ -60,49 +59,69 @@ class FileVersion:
     modified: float | None = None
 
 
-class Storage(Protocol):
+# Whether a file's staged bytes, given with its path, may replace it.
+Check = Callable[[str, bytes], bool]
+
+
+class Storage(ABC):
     """Files below one root. Paths are relative to it and `/`-separated; all methods raise `LakeUnavailable`."""
 
+    waits: bool
+    """Whether a call waits for a network, so that several are best made concurrently."""
+
     @property
+    @abstractmethod
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         """The same files for pyarrow, which finds them by `full_path`."""
 
-    @property
-    def waits(self) -> bool:
-        """Whether a call waits for a network, so that several are best made side by side."""
-
+    @abstractmethod
     def full_path(self, path: str) -> str:
         """The file's path within its filesystem."""
 
+    @abstractmethod
     def shown(self, path: str) -> str:
         """Where a file lies, for people: without credentials."""
 
+    @abstractmethod
     def read(self, path: str) -> bytes | None:
         """The whole file; None when there is none."""
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
-        """Replaces the whole file at once.
+    def write(self, path: str, data: bytes, *, check: Check | None = None) -> None:
+        """Replace a whole file at once; as `write_all`."""
+        for error in self.write_all({path: data}, check=check).values():
+            raise error
 
-        `check` sees the staged bytes first; what it raises leaves all as it was. Without, they have to be `data`. Where
-        a put is atomic nothing is staged, and these are the bytes that are about to be put.
+    @abstractmethod
+    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
+        """Replace each file whole, and return the error of each that was not replaced.
+
+        Args:
+            files: the bytes by path.
+            check: sees the staged bytes first; when it is false, or raises, the file stays as it was. By default they
+                have to be the given ones. Where a put is atomic nothing is staged, and it sees what is about to be put.
         """
 
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
-    ) -> dict[str, LakeUnavailable]:
-        """As `write` of each file, at less cost for some dozens. What was not written is told by path, with why."""
-
+    @abstractmethod
     def remove(self, path: str) -> None:
-        """Removes a file, if there is one."""
+        """Remove a file, if there is one."""
 
+    @abstractmethod
     def files(self, under: str) -> list[str]:
         """Paths of all files below a directory, stages excepted; none when there is no such directory."""
 
+    @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
-        """Which version each of these files is right now; those that do not exist are left out.
+        """Return the current version of each of these files that exists.
 
-        Where a listing can be narrowed to a prefix it is one request, of all that begins as all of `paths` do.
+        Where a listing can be narrowed to a prefix it is one request, for the common prefix of `paths`.
         """
+
+    def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: Check | None) -> None:
+        if not (staged == files[path] if check is None else check(path, staged)):
+            raise LakeUnavailable(
+                f"cannot write {self.shown(path)}: what was staged does not read back as it was written, so nothing was"
+                " replaced. Next step: check that disk or store, and run again"
+            )
 
 
 def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
@@ -129,14 +148,6 @@ def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
     return _FsspecStorage(filesystem, path, root=root, options=options)
 
 
-def not_as_written(shown: str) -> LakeUnavailable:
-    """What to raise of a staged file that does not read back as it was written."""
-    return LakeUnavailable(
-        f"cannot write {shown}: what was staged does not read back as it was written, so nothing was replaced."
-        " Next step: check that disk or store, and run again"
-    )
-
-
 def without_credentials(root: str) -> str:
     """A URL less its userinfo and query, which is where credentials lie; a local path as it is."""
     scheme, separator, rest = root.partition("://")
@@ -149,8 +160,10 @@ def without_credentials(root: str) -> str:
     return f"{scheme}://{rest}"
 
 
-class _LocalStorage:
+class _LocalStorage(Storage):
     """A directory of this machine: stage beside the target, sync, check, rename."""
+
+    waits = False
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -159,10 +172,6 @@ class _LocalStorage:
     @property
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         return pyarrow.fs.LocalFileSystem()
-
-    @property
-    def waits(self) -> bool:
-        return False
 
     def full_path(self, path: str) -> str:
         return str(self._root / path)
@@ -177,15 +186,7 @@ class _LocalStorage:
             except FileNotFoundError:
                 return None
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
-        check_all = None if check is None else lambda _path, staged: check(staged)
-        for error in self.write_all({path: data}, check=check_all).values():
-            raise error
-
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
-    ) -> dict[str, LakeUnavailable]:
-        check = check or partial(_must_be, files, self.shown)
+    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
         # When this returns, the files outlive a loss of power. They go step by step together: to sync many files costs
         # a disk little more than to sync one, and each directory has to be synced but once.
         failed: dict[str, LakeUnavailable] = {}
@@ -213,7 +214,7 @@ class _LocalStorage:
                     stage.sync()
             for path, stage in [*stages.items()]:
                 with attempt(path):
-                    check(path, stage.read())
+                    self._check(path, stage.read(), files, check)
                     stage.replace(self._root / path)
         except BaseException:
             for stage in stages.values():
@@ -256,7 +257,7 @@ class _LocalStorage:
         return found
 
     def _make_directory(self, directory: Path) -> None:
-        """Makes a directory below the root, or sweeps one that was there.
+        """Make a directory below the root, or remove abandoned stages from one that was there.
 
         A root that was there and is gone is not made anew: it may be a disk that is no longer mounted.
         """
@@ -297,13 +298,15 @@ class _LocalStorage:
             raise _unavailable(action, self.shown(path), error) from error
 
 
-class _FsspecStorage:
+class _FsspecStorage(Storage):
     """Any other fsspec filesystem.
 
-    Where a put is atomic, the whole object is put once, under its own name, and nothing is staged: a rename there is
-    a copy and a delete, between which readers would see neither or both. Elsewhere the file is staged beside the
-    target, read back, checked and moved, which is as atomic as that filesystem's own move.
+    Where a put is atomic, the object is put once, under its own name: a rename there is a copy and a delete, between
+    which readers would see neither or both. Elsewhere the file is staged beside the target, read back, checked and
+    moved, which is as atomic as that filesystem's own move.
     """
+
+    waits = True
 
     def __init__(self, filesystem: Any, path: str, *, root: str, options: Mapping[str, Any]) -> None:
         self._filesystem = filesystem
@@ -318,10 +321,6 @@ class _FsspecStorage:
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._filesystem))
 
-    @property
-    def waits(self) -> bool:
-        return True
-
     def full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
 
@@ -335,8 +334,18 @@ class _FsspecStorage:
             except FileNotFoundError:
                 return None
 
-    def write(self, path: str, data: bytes, *, check: Callable[[bytes], None] | None = None) -> None:
-        check = check or partial(_must_be, {path: data}, self.shown, path)
+    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
+        def failure(path: str) -> LakeUnavailable | None:
+            try:
+                self._put(path, files[path], check=lambda staged: self._check(path, staged, files, check))
+            except LakeUnavailable as error:
+                return error
+            return None
+
+        failures = zip(files, side_by_side(failure, files), strict=True)
+        return {path: error for path, error in failures if error is not None}
+
+    def _put(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
         target = self.full_path(path)
         with self._explained("write", path):
             if self._puts_are_atomic:
@@ -358,19 +367,6 @@ class _FsspecStorage:
                 with suppress(Exception):
                     self._remove(stage)
                 raise
-
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: Callable[[str, bytes], None] | None = None
-    ) -> dict[str, LakeUnavailable]:
-        def failure(path: str) -> LakeUnavailable | None:
-            try:
-                self.write(path, files[path], check=check and partial(check, path))
-            except LakeUnavailable as error:
-                return error
-            return None
-
-        failures = zip(files, side_by_side(failure, files), strict=True)
-        return {path: error for path, error in failures if error is not None}
 
     def remove(self, path: str) -> None:
         with self._explained("remove", path):
@@ -479,11 +475,6 @@ class _Stage:
             self._file.close()
         with suppress(OSError):
             self._path.unlink()
-
-
-def _must_be(files: Mapping[str, bytes], shown: Callable[[str], str], path: str, staged: bytes) -> None:
-    if staged != files[path]:
-        raise not_as_written(shown(path))
 
 
 def _stage_name() -> str:

@@ -4,21 +4,33 @@ Whole frames are read by `Lake.read`, which survives a partition that is replace
 they read the columns and the partitions that are asked of them, when they are asked.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import Lake, Partition, schema_of
+from later_reporting_dagster.lake import Column, Lake, Partition, schema_of
 from later_reporting_dagster.lake.schema import dated
-from later_reporting_dagster.reading.table import Table
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import polars as pl
     import pyarrow.dataset as ds
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the lake.
+
+    Whoever reads one that has partitions finds the first day of each row's partition in a column `date`, before these.
+    """
+
+    name: str
+    columns: Sequence[Column]
+    is_partitioned: bool = True
 
 
 class NotInstalled(ValueError):  # noqa: N818 - named for what it is
@@ -44,10 +56,12 @@ def frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]
     return made(lake, table, partitions)
 
 
-def whole(lake: Lake, table: Table) -> "ds.Dataset":
-    """All that has landed of a table, as a lazy dataset."""
+def dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> "ds.Dataset":
+    """Return what has landed of a table, or of some of its partitions, as a lazy dataset."""
     schema = schema_of(table.columns)
-    return lake.dataset(table.name, schema) if table.is_partitioned else lake.table_dataset(table.name, schema)
+    return (
+        lake.dataset(table.name, schema, partitions) if table.is_partitioned else lake.table_dataset(table.name, schema)
+    )
 
 
 def read_schema(table: Table) -> pa.Schema:
@@ -85,12 +99,6 @@ def _arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Ta
     return schema.empty_table() if found is None else found
 
 
-def _dataset(lake: Lake, table: Table, partitions: Collection[Partition]) -> "ds.Dataset":
-    return (
-        lake.dataset(table.name, schema_of(table.columns), partitions) if table.is_partitioned else whole(lake, table)
-    )
-
-
 def _pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
     import pandas as pd  # adds 40 % of `import dagster` to the load
 
@@ -110,19 +118,19 @@ def _polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.
 
 
 def _polars_lazily(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
-    rows: pl.LazyFrame = library("polars", extra="polars").scan_pyarrow_dataset(_dataset(lake, table, partitions))
+    rows: pl.LazyFrame = library("polars", extra="polars").scan_pyarrow_dataset(dataset(lake, table, partitions))
     return rows
 
 
 def _duckdb(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
-    rows: duckdb.DuckDBPyRelation = library("duckdb", extra="query").from_arrow(_dataset(lake, table, partitions))
+    rows: duckdb.DuckDBPyRelation = library("duckdb", extra="query").from_arrow(dataset(lake, table, partitions))
     return rows
 
 
 _FRAMES: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
     "pandas.DataFrame": _pandas,
     "pyarrow.Table": _arrow,
-    "pyarrow.Dataset": _dataset,
+    "pyarrow.Dataset": dataset,
     "polars.DataFrame": _polars,
     "polars.LazyFrame": _polars_lazily,
     "duckdb.DuckDBPyRelation": _duckdb,

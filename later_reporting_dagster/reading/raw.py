@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged
-from later_reporting_dagster.rollups import Landed
+from later_reporting_dagster.rollups.periods import Landed
 
 
 @dataclass(frozen=True, slots=True)

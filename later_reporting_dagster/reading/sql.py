@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.reading.frames import library, read_schema, whole
-from later_reporting_dagster.reading.table import Table
+from later_reporting_dagster.reading.frames import Table, dataset, library, read_schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,7 +50,7 @@ def answer(sql: str, lake: Lake, tables: Collection[Table], *, note: Callable[[s
             for table in tables:
                 # No others are looked for in the lake, which may be far away.
                 if re.search(rf"\b{re.escape(table.name)}\b", sql, re.IGNORECASE):
-                    view = whole(lake, table)
+                    view = dataset(lake, table)
                     connection.register(table.name, view)
                     if not view.files:
                         note(f"{table.name} has not landed in {lake.root}")

@@ -249,14 +249,11 @@ class _Sums:
         self._tables.append(pa.table({name: posts[name] for name in self._keys} | self._parts(posts)))
         self._rows += posts.num_rows
         if self._rows > _ROWS_AT_ONCE:
-            self._tables = [self._summed()]
+            self._tables = [self.table()]
             self._rows = 0
 
     def table(self) -> pa.Table:
         """The sums, ordered by the keys, nulls last."""
-        return self._summed()
-
-    def _summed(self) -> pa.Table:
         rows = pa.concat_tables(self._tables).combine_chunks()
         return grouped_sums(rows, keys=self._keys, counted=()).drop_columns("posts")
 

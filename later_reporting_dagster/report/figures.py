@@ -3,28 +3,40 @@
 The page computes the same from the same sums, narrowed to whatever its reader picks.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.report.data import KEYS, ReportData
 from later_reporting_dagster.report.periods import spans_before, spans_of
-from later_reporting_dagster.report.wording import written
-from later_reporting_dagster.rollups.columns import COMPARED
+from later_reporting_dagster.rollups.measures import rates
+from later_reporting_dagster.rollups.sums import total
 
-Sums = Mapping[str, Any]
+NOT_AVAILABLE = "not available"
+
+# Name, label, and the unit that is written after the number; counts have none.
+HEADLINES = (
+    ("organic_impressions", "Organic impressions", ""),
+    ("paid_impressions", "Paid impressions", ""),
+    ("paid_share_of_impressions", "Paid share of impressions", "%"),
+    ("organic_engagements", "Organic engagements", ""),
+    ("paid_engagements", "Paid engagements", ""),
+    ("paid_share_of_engagements", "Paid share of engagements", "%"),
+    ("organic_engagement_rate", "Organic engagement rate", "%"),
+    ("paid_engagement_rate", "Paid engagement rate", "%"),
+    ("paid_lift", "Paid lift", "×"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A headline figure: null is not available. `form` is how it is written: count, percent or ratio."""
+    """A headline figure, and that of the period before; None is not available."""
 
     name: str
     label: str
-    form: str
+    unit: str
     value: float | None
     before: float | None
 
@@ -34,11 +46,10 @@ def headlines(data: ReportData) -> list[Headline]:
 
     A period that begins before the first day that has landed is not available: it would compare with half of one.
     """
-    now = compared(_total(data.by_content, spans_of(data.period)))
-    before = compared(_total(data.by_content, spans_before(data.period)))
+    now, before = (_figures(data.by_content, spans(data.period)) for spans in (spans_of, spans_before))
     is_covered = data.days >= 2 * data.period
     return [
-        Headline(name, label, form, now[name], before[name] if is_covered else None) for name, label, form in HEADLINES
+        Headline(name, label, unit, now[name], before[name] if is_covered else None) for name, label, unit in HEADLINES
     ]
 
 
@@ -46,61 +57,29 @@ def headlines_in_markdown(found: Sequence[Headline]) -> str:
     """The headline figures as a table, with what they were before."""
     lines = ["| | now | before |", "| --- | ---: | ---: |"]
     lines += [
-        f"| {each.label} | {written(each.value, each.form)} | {written(each.before, each.form)} |" for each in found
+        f"| {each.label} | {_written(each.value, each.unit)} | {_written(each.before, each.unit)} |" for each in found
     ]
     return "\n".join(lines)
 
 
-HEADLINES = (
-    ("organic_impressions", "Organic impressions", "count"),
-    ("paid_impressions", "Paid impressions", "count"),
-    ("paid_share_of_impressions", "Paid share of impressions", "percent"),
-    ("organic_engagements", "Organic engagements", "count"),
-    ("paid_engagements", "Paid engagements", "count"),
-    ("paid_share_of_engagements", "Paid share of engagements", "percent"),
-    ("organic_engagement_rate", "Organic engagement rate", "percent"),
-    ("paid_engagement_rate", "Paid engagement rate", "percent"),
-    ("paid_lift", "Paid lift", "ratio"),
-)
-
-
-def compared(sums: Sums) -> dict[str, float | None]:
-    """Sums of both channels, with the rates, shares and lift that the rollups make of them."""
-    figures: dict[str, float | None] = {
-        name: sums.get(name) for channel in COMPARED for name in (f"{channel}_impressions", f"{channel}_engagements")
+def _figures(recorded: pa.Table, spans: Collection[int]) -> dict[str, float | None]:
+    rows = recorded.filter(pc.is_in(recorded["span"], pa.array(spans, pa.int64())))
+    sums = {name: total(rows[name]) for name in rows.column_names if name not in KEYS}
+    columns = {
+        name: pa.chunked_array([[None if value is None else float(value)]], pa.float64())
+        for name, value in sums.items()
     }
-    for channel in COMPARED:
-        figures[f"{channel}_engagement_rate"] = quotient(
-            sums.get(f"{channel}_rate_engagements"), sums.get(f"{channel}_rate_impressions"), times=100
-        )
-    for measure in ("impressions", "engagements"):
-        organic, paid = sums.get(f"organic_{measure}"), sums.get(f"paid_{measure}")
-        both = None if organic is None or paid is None else organic + paid
-        figures[f"paid_share_of_{measure}"] = quotient(paid, both, times=100)
-    figures["paid_lift"] = quotient(figures["paid_engagement_rate"], figures["organic_engagement_rate"])
-    return figures
+    return sums | {name: column[0].as_py() for name, column in rates(columns).items()}
 
 
-def quotient(dividend: float | None, divisor: float | None, *, times: float = 1) -> float | None:
-    """Null when one of the two is, or when the divisor is not above 0."""
-    return None if dividend is None or divisor is None or divisor <= 0 else dividend * times / divisor
-
-
-def _in(table: pa.Table, spans: Collection[int]) -> pa.Table:
-    return table.filter(pc.is_in(table["span"], pa.array(spans, pa.int64())))
-
-
-def _total(table: pa.Table, spans: Collection[int]) -> Sums:
-    return _by(_in(table, spans), ()).get((), {})
-
-
-def _by(table: pa.Table, keys: Sequence[str]) -> Mapping[tuple[Any, ...], Sums]:
-    """Sums by group, of what is available; a group's sum of nothing available is null."""
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    summed = [name for name in table.column_names if name not in KEYS]
-    for row in table.to_pylist():
-        sums = groups.setdefault(tuple(row[key] for key in keys), {})
-        for name in summed:
-            if (value := row[name]) is not None:
-                sums[name] = sums.get(name, 0) + value
-    return groups
+def _written(value: float | None, unit: str) -> str:
+    if value is None:
+        return NOT_AVAILABLE
+    if not unit:
+        return f"{value:,.0f}"
+    # A measured zero has no decimals: it must not look like a value that rounds to zero.
+    if value == 0:
+        return f"0\u00a0{unit}"
+    if abs(value) < 0.005:
+        return f"{'<0.01' if value > 0 else '>-0.01'}\u00a0{unit}"
+    return f"{value:,.2f}\u00a0{unit}"

@@ -18,12 +18,11 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, Metric
 from later_reporting_dagster.report.charts import CHARTS, compiled_chart, drawing_script
 from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, PUBLISHED_TABLE, Profile, ReportData
 from later_reporting_dagster.report.periods import PERIODS, SPAN_ENDS
-from later_reporting_dagster.report.wording import metric_label
-from later_reporting_dagster.rollups.columns import COMPARED
+from later_reporting_dagster.rollups.columns import COMPARED, measure_of
 
 _TABLES = {METRICS_TABLE: "daily metrics", PUBLISHED_TABLE: "published posts"}
 _POLICY = (
@@ -94,7 +93,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "metrics": [
             {
                 "column": metric.column,
-                "label": metric_label(metric),
+                "label": _label(metric),
                 "channel": metric.channel if metric.channel in COMPARED else "other",
                 "is_always_told": metric in DOCUMENT_METRICS,
             }
@@ -144,6 +143,15 @@ def json_inside_html(value: Any) -> str:
     # What is not valid Unicode has no bytes.
     text = text.encode("utf-8", errors="replace").decode("utf-8")
     return re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPED[found[0]], text)
+
+
+def _label(metric: Metric) -> str:
+    """A metric's name, of the document's with its channel: Organic engagement rate, Paid CPM, Likes."""
+    if metric not in DOCUMENT_METRICS:
+        return metric.column.replace("_", " ").capitalize()
+    measure = measure_of(metric)
+    name = measure.upper() if measure in {"cpe", "cpm"} else measure.replace("_", " ")
+    return f"{metric.channel.capitalize()} {name}"
 
 
 def _profile(profile: Profile) -> dict[str, str | None]:

@@ -79,7 +79,8 @@ def _number_of_posts(name: str, description: str, *, computed: str, made_from: S
     return Column(name, "int64", False, description, "posts", computed, tuple(made_from))
 
 
-def _of_posts(names: Sequence[str]) -> Iterator[Column]:
+def columns_of_posts(names: Sequence[str]) -> Iterator[Column]:
+    """Columns that a table has from the posts as they are."""
     described = {column.name: column for column in POST_COLUMNS}
     return (replace(described[name], made_from=(name,)) for name in names)
 
@@ -255,11 +256,6 @@ _CHANGING = (posts_columns, rate_columns)
 _NO_DAYS = "null where no day of the period is there"
 
 
-def columns_of(grain: Sequence[str], blocks: Sequence[Block]) -> tuple[Column, ...]:
-    """The dictionary of a table whose file is one span of time."""
-    return (*_of_posts(grain), *(column for block in blocks for column in block()))
-
-
 def window_columns(grain: Sequence[str], labels: Sequence[str], blocks: Sequence[Block]) -> tuple[Column, ...]:
     """The dictionary of a table of all windows: each measure, then of the period before, then how it changed."""
     measures = [_over_days(column) for block in blocks for column in block()]
@@ -287,10 +283,10 @@ def window_columns(grain: Sequence[str], labels: Sequence[str], blocks: Sequence
             "Last day of the window",
             computed="The newest day that is there of any instance, of this basis",
         ),
-        *_of_posts(grain),
+        *columns_of_posts(grain),
         *(
             replace(column, nullable=True, computed="As the newest post of the group that has one says")
-            for column in _of_posts(labels)
+            for column in columns_of_posts(labels)
         ),
         Column(
             "days",

@@ -37,15 +37,10 @@ class Results(NamedTuple):
     impressions: Numbers
 
 
-class Interval(NamedTuple):
-    """The ends of the interval of each group; not a number where there is none."""
+def lift_interval(results: Mapping[Channel, Results], *, group: Indices, groups: int) -> tuple[Numbers, Numbers]:
+    """The low and high ends of the 95 % interval of each group's paid lift.
 
-    low: Numbers
-    high: Numbers
-
-
-def lift_interval(results: Mapping[Channel, Results], *, group: Indices, groups: int) -> Interval:
-    """The 95 % interval of each group's paid lift; none where a rate is of too few posts or not above 0.
+    Not a number where a rate is of too few posts or not above 0.
 
     Args:
         results: of each channel, as many numbers as there are posts.
@@ -73,8 +68,8 @@ def lift_interval(results: Mapping[Channel, Results], *, group: Indices, groups:
         posts = summed(is_of_any.astype(float))
         deviation = np.sqrt(posts / (posts - 1) * summed(residuals**2))
         lift = rate[Channel.PAID] / rate[Channel.ORGANIC]
-        ends = (lift * np.exp(sign * STANDARD_DEVIATIONS * deviation) for sign in (-1, 1))
-        return Interval(*(np.where(is_known, end, np.nan) for end in ends))
+        low, high = (lift * np.exp(sign * STANDARD_DEVIATIONS * deviation) for sign in (-1, 1))
+        return np.where(is_known, low, np.nan), np.where(is_known, high, np.nan)
 
 
 def lift_columns_of(sums: Columns, *, group: Indices, groups: int) -> Columns:

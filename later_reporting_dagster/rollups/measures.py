@@ -71,13 +71,8 @@ def channel_parts(sums: Columns) -> Columns:
 
 def grouped(values: Columns, *, by: Columns) -> Columns:
     """The sums of each group, its number of rows as `posts`, and `{column}_posts` of what is counted."""
-    # What leaves no row out is the very column that it is a part of, and is summed just once.
-    first: dict[int, str] = {}
-    summed_as = {name: first.setdefault(id(column), name) for name, column in values.items()}
-    distinct = {name: values[name] for name in first.values()}
-    sums = grouped_sums(pa.table(by | distinct), keys=tuple(by), counted=[name for name in distinct if name in COUNTED])
-    groups = dict(zip(sums.column_names, sums.columns, strict=True))
-    return groups | {name: groups[summed] for name, summed in summed_as.items()}
+    sums = grouped_sums(pa.table(by | values), keys=tuple(by), counted=[name for name in values if name in COUNTED])
+    return dict(zip(sums.column_names, sums.columns, strict=True))
 
 
 def rates(groups: Columns) -> Columns:
@@ -115,9 +110,7 @@ def table_of(columns: Columns, schema: pa.Schema) -> pa.Table:
 
 
 def where(condition: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values where the condition holds, else null; when that leaves none out, the very same column."""
-    if not pc.any(pc.and_not(values.is_valid(), pc.fill_null(condition, False))).as_py():
-        return values
+    """Return the values where the condition holds, else null."""
     return pc.if_else(condition, values, pa.scalar(None, values.type))
 
 

@@ -1,7 +1,7 @@
-"""Organic beside paid over more than a day: weeks, months, and windows with the period before beside them.
+"""Organic beside paid, by instance, campaign, platform and so on: of a day, a week, a month, and of windows.
 
-A post is there on many days, and counts once. So rows are summed by post first, then posts by group; a rate, which is
-of sums, does not care, but how many posts reported, and how far posts differ among themselves, does.
+Over more than a day a post has many rows and counts once. So rows are summed by post first, then posts by group; rates
+would be the same without it, but not how many posts report a metric, nor how much posts differ.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -39,8 +39,8 @@ from later_reporting_dagster.rollups.measures import (
     used,
     where,
 )
-from later_reporting_dagster.rollups.spans import WINDOWS, Days, previous_of, windows_of
-from later_reporting_dagster.rollups.tables import BY_WINDOW, WEEKLY, RolledUp
+from later_reporting_dagster.rollups.spans import WINDOWS, Days, Span, previous_of, windows_of
+from later_reporting_dagster.rollups.tables import BY_WINDOW, RolledUp
 
 _POST, _GROUP = "post", "group"
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -49,9 +49,9 @@ DATE = pa.field("date", pa.date32(), nullable=False)
 
 
 def rows_schema(*tables: RolledUp, dated: bool = False) -> pa.Schema:
-    """What the tables read of posts: their texts, which are most of them, can stay where they are.
+    """Return the columns of posts that the tables are made from, and with `dated` the day of the partition.
 
-    With `dated` also `date`, which stands in the partition's path.
+    Most of a post is texts that no table uses, and need not be read.
     """
     names = {*POST_KEY, *(name for table in tables for column in table.columns for name in column.made_from)}
     if any(table.labels for table in tables):
@@ -78,23 +78,35 @@ class Landed:
         return {day for days in self.days.values() for day in days}
 
 
-def organic_paid_over_days(posts: pa.Table) -> pa.Table:
-    """Rolls up the days of a week or a month of `post_metrics_daily`. No spend: nothing says how it falls on a day.
+def organic_paid(posts: pa.Table, table: RolledUp, *, grain: Sequence[str] = GRAIN) -> pa.Table:
+    """Roll up the posts of one day, week or month.
 
     Args:
-        posts: rows of all its days, as `rows_schema(WEEKLY)`, in any order.
+        posts: rows of all days of the partition, in any order; columns that `rows_schema(table)` lacks are not used.
+        table: a table whose files span a day, a week or a month.
+        grain: what to group by, for a coarser comparison by day: some columns of `GRAIN`.
 
     Returns:
-        One row for each group of `GRAIN` in its order, nulls last, in the columns of `WEEKLY`, and with the sums of
-        whatever other metrics the posts have.
+        One row for each group of `grain` in its order, nulls last, in the columns of `table` less what is not grouped
+        by, and with the sums of whatever other metrics the posts have. The same posts in any order give the same
+        values to the last bit. Money is summed to the millionth.
 
     Raises:
         SumOutOfRange: a sum does not fit its column.
     """
-    given = used(posts, posts.column_names)
-    of_posts = _Posts(given, identity=[*POST_KEY, *(name for name in GRAIN if name not in POST_KEY)], with_spend=False)
-    found, groups = _groups_of(of_posts.sums(0, posts.num_rows), _numbered_by(of_posts, GRAIN), with_spend=False)
-    return table_of(found | _taken(groups, found[_GROUP]), schema_of(WEEKLY.of(metrics_in(given)).columns))
+    given = used(posts, rows_schema(table.of(METRICS)).names)
+    with_spend = DateBasis.POST_DATE in table.bases
+    if table.span is Span.DAY:  # a day holds a post once: its rows are its posts
+        found = grouped(_values(given, with_spend=with_spend), by={name: given[name] for name in grain})
+        found |= rates(found) | (unit_costs(found) if with_spend else {})
+    else:
+        of_posts = _Posts(given, identity=_identity(table), with_spend=with_spend)
+        found, groups = _groups_of(
+            of_posts.sums(0, posts.num_rows), _numbered_by(of_posts, GRAIN), with_spend=with_spend
+        )
+        found |= _taken(groups, found[_GROUP])
+    columns = table.of(metrics_in(given)).columns
+    return table_of(found, schema_of(each for each in columns if each.name in grain or each.name not in GRAIN))
 
 
 def organic_paid_by(
@@ -109,7 +121,7 @@ def organic_paid_by(
     """
     parts: dict[str, dict[tuple[str, DateBasis], pa.Table]] = {table.name: {} for table in tables}
     for basis, found in landed.items():
-        of_basis = _Windows(basis, found, identity=_identity(tables))
+        of_basis = _Windows(basis, found, identity=_identity(*tables))
         for window, days in windows_of(found.all_days).items():
             for table in tables:
                 parts[table.name][window, basis] = of_basis.rolled_up(table, window, days)
@@ -131,8 +143,12 @@ def _by_window(part: tuple[tuple[str, DateBasis], pa.Table]) -> tuple[int, int]:
     return [*WINDOWS].index(window), BY_WINDOW[0].bases.index(basis)
 
 
-def _identity(tables: Sequence[RolledUp]) -> list[str]:
+def _identity(*tables: RolledUp) -> list[str]:
     return [*dict.fromkeys([*POST_KEY, *(name for table in tables for name in table.grain)])]
+
+
+def _values(given: Columns, *, with_spend: bool) -> Columns:
+    return added(given) | rate_parts(given) | (spend_parts(given) if with_spend else {})
 
 
 class _Posts:
@@ -141,14 +157,12 @@ class _Posts:
     def __init__(self, given: Columns, *, identity: Sequence[str], with_spend: bool) -> None:
         self.identities, number = numbered({name: given[name] for name in identity})
         self._number = pa.chunked_array([pa.array(number)])
-        self._values = added(given) | rate_parts(given) | (spend_parts(given) if with_spend else {})
+        self._values = _values(given, with_spend=with_spend)
 
     def sums(self, start: int, end: int) -> Columns:
         """What is measured of each post in the rows from `start` up to `end`, by the post's number."""
         length = max(end - start, 0)
-        # A column that stands for two is sliced once, and summed once.
-        sliced = {id(column): column.slice(start, length) for column in self._values.values()}
-        values = {name: sliced[id(column)] for name, column in self._values.items()}
+        values = {name: column.slice(start, length) for name, column in self._values.items()}
         found = grouped(values, by={_POST: self._number.slice(start, length)})
         return {name: found[name] for name in (_POST, *values)}
 

@@ -35,11 +35,6 @@ class Days:
     def __contains__(self, day: object) -> bool:
         return isinstance(day, date) and self.first <= day <= self.last
 
-    @property
-    def before(self) -> "Days":
-        """As many days, up to the one before the first."""
-        return Days(self.first - timedelta(days=len(self)), self.first - timedelta(days=1))
-
 
 def days_of(span: Span, first: date) -> Days:
     """The days of the span that begins on `first`.
@@ -79,4 +74,6 @@ def windows_of(landed: Collection[date]) -> dict[str, Days]:
 
 def previous_of(window: str, days: Days) -> Days | None:
     """As many days before a window's days; None for the one of all days, before which there is nothing."""
-    return None if WINDOWS[window] is None else days.before
+    if WINDOWS[window] is None:
+        return None
+    return Days(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))

@@ -4,7 +4,6 @@
 each gives an interval that holds the cost. Where both are known the cost lies in both.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -13,8 +12,6 @@ import pyarrow.compute as pc
 HALF_A_CENT = 0.005
 # Intervals that are farther apart than floating point can put them contradict each other.
 _SLOP = 1e-12
-# Rows that are computed at once: few enough for a processor's cache, many enough that each step is worth its call.
-_PIECE = 65_536
 
 
 class SpendBounds(NamedTuple):
@@ -34,23 +31,14 @@ def spend_bounds(
     nothing. Spend is never below 0. One interval alone is the bounds; of two it is what they share, and when they
     share nothing there are no bounds.
     """
-    posts = pa.table({"cpe": cpe, "engagements": engagements, "cpm": cpm, "impressions": impressions})
-    pieces = [posts.slice(start, _PIECE) for start in range(0, max(len(cpe), 1), _PIECE)]
-    # Arrow computes outside the interpreter's lock, and in pieces its many intermediate columns stay small.
-    with ThreadPoolExecutor(pa.cpu_count()) as threads:
-        bounds = pa.concat_tables(threads.map(_bounds_of, pieces))
-    return SpendBounds(*bounds.columns)
-
-
-def _bounds_of(posts: pa.Table) -> pa.Table:
-    low_by_cpe, high_by_cpe = _interval(posts["cpe"], _positive(posts["engagements"]), per=1)
-    low_by_cpm, high_by_cpm = _interval(posts["cpm"], _positive(posts["impressions"]), per=1000)
+    low_by_cpe, high_by_cpe = _interval(cpe, _positive(engagements), per=1)
+    low_by_cpm, high_by_cpm = _interval(cpm, _positive(impressions), per=1000)
     # One interval alone stands.
     low = pc.coalesce(_larger(low_by_cpe, low_by_cpm), low_by_cpe, low_by_cpm)
     high = pc.coalesce(_smaller(high_by_cpe, high_by_cpm), high_by_cpe, high_by_cpm)
     is_contradictory = pc.fill_null(pc.greater(low, pc.multiply(high, 1 + _SLOP)), False)
     low, high = (pc.if_else(is_contradictory, pa.scalar(None, pa.float64()), bound) for bound in (low, high))
-    return pa.Table.from_arrays([_smaller(low, high), high, is_contradictory], names=SpendBounds._fields)
+    return SpendBounds(_smaller(low, high), high, is_contradictory)
 
 
 def _positive(counts: pa.ChunkedArray) -> pa.ChunkedArray:

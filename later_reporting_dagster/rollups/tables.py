@@ -10,7 +10,7 @@ from later_reporting_dagster.rollups.columns import (
     GRAIN,
     Block,
     channel_columns,
-    columns_of,
+    columns_of_posts,
     lift_columns,
     posts_columns,
     rate_columns,
@@ -69,7 +69,7 @@ def _columns_of(table: RolledUp) -> tuple[Column, ...]:
     blocks = [sums if block is sum_columns else block for block in table.blocks]
     if table.span is Span.WINDOWS:
         return window_columns(table.grain, table.labels, blocks)
-    return columns_of(table.grain, blocks)
+    return (*columns_of_posts(table.grain), *(column for block in blocks for column in block()))
 
 
 _RESULTS: Sequence[Block] = (posts_columns, sum_columns, rate_columns)

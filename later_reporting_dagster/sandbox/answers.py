@@ -1,7 +1,7 @@
 """From a question to the rows of one page: filtering and sorting are done on columns, and only the page is rendered."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -38,7 +38,7 @@ def matching_rows(world: World, question: Question) -> IntArray:
 
 
 def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str, Any]]:
-    """Posts as the document's sample shows them [S]: the same names in the same order, whole numbers without `.0`.
+    """Posts as the document's sample shows them [S]: the same names in alphabetical order, whole numbers without `.0`.
 
     Metrics that are asked for by name and that the document does not have follow.
     """
@@ -55,31 +55,19 @@ def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str,
         post_id, creator_id = int(posts.post_id[row]), int(posts.creator_id[row])
         content_type, platform, _ = CONTENT_TYPES[posts.content_type[row]]
         code = _digest(f"{instance_id}/{post_id}").hex()
-        answer.append(
-            {
-                "campaignId": int(posts.campaign_id[row]),
-                "contentImageUrl": f"https://example.com/posts/{code}.jpg",
-                "contentType": content_type,
-                "contentUrl": f"https://{platform}.example/p/{code}/",
-                "cpe": metrics["cpe"][place],
-                "cpm": metrics["cpm"][place],
-                "creatorId": creator_id,
-                "creatorProfile": _creator_profile(creator_id, content_type, platform),
-                "engagementRate": metrics["engagementRate"][place],
-                "engagements": metrics["engagements"][place],
-                "estimatedValueGenerated": metrics["estimatedValueGenerated"][place],
-                "impressions": metrics["impressions"][place],
-                "instanceId": instance_id,
-                "paidCpe": metrics["paidCpe"][place],
-                "paidCpm": metrics["paidCpm"][place],
-                "paidEngagementRate": metrics["paidEngagementRate"][place],
-                "paidEngagements": metrics["paidEngagements"][place],
-                "paidImpressions": metrics["paidImpressions"][place],
-                "postDate": f"{published[place]}Z",
-                "postId": post_id,
-            }
-            | {name: metrics[name][place] for name in further}
-        )
+        documented = {
+            "campaignId": int(posts.campaign_id[row]),
+            "contentImageUrl": f"https://example.com/posts/{code}.jpg",
+            "contentType": content_type,
+            "contentUrl": f"https://{platform}.example/p/{code}/",
+            "creatorId": creator_id,
+            "creatorProfile": _creator_profile(creator_id, content_type, platform),
+            "instanceId": instance_id,
+            "postDate": f"{published[place]}Z",
+            "postId": post_id,
+            **{name: metrics[name][place] for name in _OF_THE_DOCUMENT},
+        }
+        answer.append(dict(sorted(documented.items())) | {name: metrics[name][place] for name in further})
     return answer
 
 
@@ -110,18 +98,6 @@ def envelope(data: object, *, page: PageRequest, total: int, next_start: int | N
             "totalPages": -(-total // page.size),
         },
     }
-
-
-def answerer(world: World) -> Callable[[Question, PageRequest], dict[str, Any]]:
-    """Answers pages; the order of rows of the latest questions is kept, so that a walk sorts once and not per page."""
-    recent = lru_cache(maxsize=256)(lambda question: matching_rows(world, question))
-
-    def answer(question: Question, page: PageRequest) -> dict[str, Any]:
-        rows = recent(question)
-        shown = [nested(row, question) for row in rendered(world, question, rows[page.rows])]
-        return envelope(shown, page=page, total=len(rows))
-
-    return answer
 
 
 def _matches(world: World, question: Question) -> NDArray[np.bool_]:

@@ -34,7 +34,6 @@ class FaultSettings:
         huge_bytes: Size of a huge body.
         redirect_to: Where a redirect leads.
         changes: How many posts at most arrive, and how many vanish, while the sandbox runs.
-        switches: How often at most the service begins to speak the other revision.
     """
 
     retry_after_seconds: int = 1
@@ -42,7 +41,6 @@ class FaultSettings:
     huge_bytes: int = 200 * 2**20
     redirect_to: str = "http://127.0.0.1:9/"
     changes: int = 20
-    switches: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ class PageFault:
 
 @dataclass(frozen=True, slots=True)
 class RevisionFault:
-    """From the request that draws it on, the service speaks the other revision."""
+    """From the first request that draws it on, the service speaks the other revision."""
 
     name: str
     description: str
@@ -179,17 +177,22 @@ def _gzip_cut(answer: Answer, given: Circumstances) -> Answer:
 # Pages otherwise than they are due.
 
 
-def _with_total(asked: AskedPage, change: Callable[[int, int], int]) -> Document | None:
-    """The page with another total; `change` makes it of the true total and the page size. None if it is the same."""
+def _with_total(asked: AskedPage, change: Callable[[int], int]) -> Document | None:
+    """The page with another total, that `change` makes of the true one. None if it is the same."""
     due = asked.as_due()
     true = due["pagination"]["totalItems"]
-    total = change(true, asked.page.size)
+    total = change(true)
     if total < 0 or total == true:
         return None
     return envelope(due["data"], page=asked.page, total=total)
 
 
-def _without_pagination(asked: AskedPage) -> Document:
+def _without_last_page(asked: AskedPage) -> Document | None:
+    size = asked.page.size
+    return _with_total(asked, lambda total: (total - 1) // size * size or total)
+
+
+def _data_alone(asked: AskedPage) -> Document:
     return {"data": asked.as_due()["data"]}
 
 
@@ -238,10 +241,6 @@ def _is_last(page: PageRequest, due: Document) -> bool:
     return page.number >= due["pagination"]["totalPages"] if page.revision.has_totals else due["nextCursor"] is None
 
 
-def _without_cursor(asked: AskedPage) -> Document:
-    return {"data": asked.as_due()["data"]}
-
-
 def _with_its_own_cursor(asked: AskedPage) -> Document | None:
     due = asked.as_due()
     return None if _is_last(asked.page, due) else due | {"nextCursor": asked.page.cursor_to(asked.page.start)}
@@ -259,15 +258,13 @@ def _refused_cursor(asked: AskedPage) -> Document | None:
 
 
 def _after_an_arrival(asked: AskedPage) -> Document | None:
-    at_most = asked.settings.changes
-    happened = asked.posts.one_arrives(asked.question, random=asked.random, at_most=at_most)
-    return asked.as_due() if happened else None
+    arrived = asked.posts.one_arrives(asked.question, random=asked.random, at_most=asked.settings.changes)
+    return asked.as_due() if arrived else None
 
 
 def _after_a_departure(asked: AskedPage) -> Document | None:
-    at_most = asked.settings.changes
-    happened = asked.posts.one_vanishes(asked.question, random=asked.random, at_most=at_most)
-    return asked.as_due() if happened else None
+    vanished = asked.posts.one_vanishes(asked.question, random=asked.random, at_most=asked.settings.changes)
+    return asked.as_due() if vanished else None
 
 
 def _after_an_exchange(asked: AskedPage) -> Document | None:
@@ -375,32 +372,32 @@ FAULTS: Mapping[str, Fault] = {
             lambda answer, _: _encoded(answer, _brotli(answer.body), "br"),
         ),
         WireFault("gzip-cut", "a gzip body that is cut off", _gzip_cut),
-        PageFault("pagination-missing", "a page without `pagination`", _without_pagination, revisions=(PAGED,)),
+        PageFault("pagination-missing", "a page without `pagination`", _data_alone, revisions=(PAGED,)),
         PageFault(
             "total-too-high",
             "totalItems is one more",
-            lambda asked: _with_total(asked, lambda total, _: total + 1),
+            lambda asked: _with_total(asked, lambda total: total + 1),
             revisions=(PAGED,),
         ),
         PageFault(
             "total-too-low",
             "totalItems is one less",
-            lambda asked: _with_total(asked, lambda total, _: total - 1),
+            lambda asked: _with_total(asked, lambda total: total - 1),
             revisions=(PAGED,),
         ),
         PageFault(
             "total-without-last-page",
             "totalItems leaves out the last page, if it is not the only one",
-            lambda asked: _with_total(asked, lambda total, size: (total - 1) // size * size or total),
+            _without_last_page,
             revisions=(PAGED,),
         ),
         PageFault(
             "total-changing",
             "totalItems is more by another number in each answer",
-            lambda asked: _with_total(asked, lambda total, _: total + asked.random.randint(1, 9)),
+            lambda asked: _with_total(asked, lambda total: total + asked.random.randint(1, 9)),
             revisions=(PAGED,),
         ),
-        PageFault("cursor-missing", "a page without `nextCursor`", _without_cursor, revisions=(CURSOR,)),
+        PageFault("cursor-missing", "a page without `nextCursor`", _data_alone, revisions=(CURSOR,)),
         PageFault(
             "cursor-repeated", "nextCursor leads to the same page again", _with_its_own_cursor, revisions=(CURSOR,)
         ),
@@ -409,7 +406,7 @@ FAULTS: Mapping[str, Fault] = {
             "nextCursor is null on a page that is not the last",
             _without_what_follows,
             revisions=(CURSOR,),
-        ),  # fmt: skip
+        ),
         PageFault("cursor-expired", "400 for a cursor, as if it had expired", _refused_cursor, revisions=(CURSOR,)),
         RevisionFault("switch-revision", "from then on the service speaks the other revision, once"),
         PageFault("page-repeated", "a page has the rows of the one before it", _previous_rows),

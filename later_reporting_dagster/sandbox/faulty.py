@@ -1,4 +1,4 @@
-"""The sandbox with faults, done for real and on demand: which request has which, and how it goes over the wire."""
+"""The sandbox with faults: which request has which, and how it goes over the wire."""
 
 import asyncio
 import time
@@ -43,23 +43,23 @@ _CHUNK = b" " * 2**20
 class FaultySandbox:
     """The service over `world` with faults, as an ASGI application. It has to be the outermost one.
 
-    A request's fate hangs on the seed, on its method and URL, and on how often these were asked for: not on what runs
-    beside it. A fault that cannot be with a request, as a repeated page with the first, leaves it alone. Closing a
-    connection needs uvicorn.
+    A request's fault depends on the seed, on its method and URL, and on how often these were asked for: not on what
+    runs beside it. A fault that is not possible with a request, as a repeated page with the first, leaves it alone.
+    Closing a connection needs uvicorn.
 
     Attributes:
-        injected: How many faults of each kind were injected.
-        altered: By the kind of hostile row, the true keys of the rows that were altered and served.
+        injected: how many faults of each kind were injected.
+        altered: by the kind of malformed row, the true keys of the rows that were altered and served.
 
     Args:
-        world: What there is to report.
-        faults: Probabilities by the names of `FAULTS`; together at most 1.
-        hostile: Shares of all rows by the names of `HOSTILE`; together at most 1.
-        seed: Another seed is another course of events.
-        settings: How bad the faults are.
-        options: How the service behaves otherwise.
-        clock: Seconds since the epoch.
-        sleep: Waits for latency and for slow answers.
+        world: all instances and posts.
+        faults: probabilities by the names of `FAULTS`; together at most 1.
+        hostile: shares of all rows by the names of `HOSTILE`; together at most 1.
+        seed: another seed draws other faults.
+        settings: how bad the faults are.
+        options: how the service behaves otherwise.
+        clock: seconds since the epoch.
+        sleep: waits for latency and for slow responses.
 
     Raises:
         ValueError: a name or a probability is wrong, or the options are.
@@ -82,7 +82,6 @@ class FaultySandbox:
         self._settings = settings or FaultSettings()
         self._options = options or SandboxOptions()
         self._revision = self._options.revision
-        self._switches = 0
         self._clock = clock
         self._sleep = sleep
         self._hostile = HostileRows(hostile or {}, seed=seed)
@@ -99,14 +98,10 @@ class FaultySandbox:
         self._times_asked: Counter[str] = Counter()
         self._revoked: set[str] = set()
         self.injected = Counter(dict.fromkeys(self._faults, 0))
-
-    @property
-    def altered(self) -> Mapping[str, set[tuple[str, int, int]]]:
-        """By the kind of hostile row, the true keys of the rows that were altered and served."""
-        return self._hostile.altered
+        self.altered = self._hostile.altered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request, or does to it what it has drawn."""
+        """Answer a request, or inject the fault that it has drawn."""
         headers = Headers(scope=scope)
         authorization = headers.get("authorization", "")
         if authorization in self._revoked:
@@ -140,9 +135,8 @@ class FaultySandbox:
         return FAULTS[name] if name else None, random
 
     def _switch(self, fault: RevisionFault) -> None:
-        if self._switches < self._settings.switches:
+        if self._revision is self._options.revision:
             self._revision = next(each for each in REVISIONS.values() if each is not self._revision)
-            self._switches += 1
             self.injected[fault.name] += 1
 
     def _answer_page(self, question: Question, page: PageRequest) -> Document:
@@ -159,7 +153,7 @@ class FaultySandbox:
         return self._posts.page(question, page)
 
     async def _asked(self, scope: Scope, receive: Receive) -> Answer:
-        """The service's own answer."""
+        """Return the service's own response."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -197,7 +191,7 @@ class FaultySandbox:
         await send({"type": "http.response.body", "body": body})
 
     async def _wait(self, seconds: float, receive: Receive) -> None:
-        """Waits, but no longer than the client does, so that the sandbox can be ended."""
+        """Wait, but no longer than the client does, so that the sandbox can be ended."""
         waits = [asyncio.ensure_future(wait) for wait in (self._sleep(seconds), _disconnected(receive))]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -213,7 +207,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _hang_up(receive: Receive, send: Send) -> None:
-    """Closes the connection under an answer, for which ASGI has no word: uvicorn's `send` knows its transport."""
+    """Close the connection under a response, which ASGI has no message for: uvicorn's `send` knows its transport."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
         raise ConnectionError("this server does not let an application close a connection: use uvicorn, and no wrapper")

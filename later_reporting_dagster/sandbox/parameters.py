@@ -3,11 +3,13 @@
 It shares the contract's constants but none of its parsers: a misreading shared by both sides would pass every test.
 """
 
+import base64
+import hashlib
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -29,16 +31,16 @@ from later_reporting_dagster.contract.limits import (
 )
 from later_reporting_dagster.contract.metrics import METRICS
 from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, Revision
-from later_reporting_dagster.sandbox import cursors
 from later_reporting_dagster.sandbox.availability import not_supported
 from later_reporting_dagster.sandbox.problems import Refusal, invalid
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_NATURAL = re.compile(r"[0-9]+")
 _INTEGER = re.compile(r"-?[0-9]+")
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+_PLACE_BYTES, _MARK_BYTES = 6, 12
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,9 @@ class PageRequest:
         return slice(self.start, self.start + self.size)
 
     def cursor_to(self, start: int) -> str:
-        """A cursor to the page of the same query that begins there."""
-        return cursors.issue(start, belongs_to=self.belongs_to)
+        """An opaque cursor to the page of the same query that begins there; with any other query it is refused."""
+        place = start.to_bytes(_PLACE_BYTES, "big")
+        return base64.urlsafe_b64encode(place + _mark(place, self.belongs_to)).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,23 +96,23 @@ class Question:
 
 
 def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Question, PageRequest]:
-    """Reads the query string of `GET /v2/posts/performance`, as a revision takes it.
+    """Read the query string of `GET /v2/posts/performance` as an API version takes it.
 
     Raises:
         Refusal: 400 `ANL_00400`, or `ANL_00422` for a `sortProperty` that is not in the list.
     """
     given = _Given(query_string)
     question = Question(
-        start=_day("startDate", given.one("startDate")),
-        end=_day("endDate", given.one("endDate")),
-        instance_ids=given.many("instanceIds"),
-        campaign_ids=_campaign_ids(given.many("campaignIds")),
-        platforms=_choices(Platform, "platform", given.many("platform")),
-        content_types=_choices(ContentType, "contentType", given.many("contentType")),
-        basis=_choice(DateBasis, "dateBasis", given.one("dateBasis"), default=DateBasis.POST_DATE),
-        sort_property=_sort_property(given.one("sortProperty")),
-        sort_direction=_choice(SortDirection, "sortDirection", given.one("sortDirection"), default=SortDirection.DESC),
-        metrics=_metrics(given.many(METRICS_MEMBER)) if revision.nests_metrics else None,
+        start=given.required("startDate", _day),
+        end=given.required("endDate", _day),
+        instance_ids=given.many("instanceIds", str),
+        campaign_ids=given.many("campaignIds", _integer),
+        platforms=given.many("platform", Platform),
+        content_types=given.many("contentType", ContentType),
+        basis=given.one("dateBasis", DateBasis) or DateBasis.POST_DATE,
+        sort_property=_sort_property(given.one("sortProperty", str)),
+        sort_direction=given.one("sortDirection", SortDirection) or SortDirection.DESC,
+        metrics=_metrics(given.many(METRICS_MEMBER, str)) if revision.nests_metrics else None,
     )
     page = _page(given, revision, question)
     given.refuse_the_rest()
@@ -118,6 +121,8 @@ def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Que
     start, end = question.start, question.end
     if (end.year - MAXIMUM_RANGE_YEARS, end.month, end.day) > (start.year, start.month, start.day):
         raise invalid(f"startDate and endDate must be at most {MAXIMUM_RANGE_YEARS} years apart")
+    if len(question.campaign_ids or ()) > MAXIMUM_CAMPAIGN_IDS:
+        raise invalid(f"campaignIds must hold at most {MAXIMUM_CAMPAIGN_IDS} ids")
     if question.platforms is not None and question.content_types is not None:
         raise invalid("platform and contentType cannot be combined: provide only one of the two")
     if refused := not_supported(question.metrics or (), _let_in(question)):
@@ -126,7 +131,7 @@ def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Que
 
 
 def read_page_query(query_string: str, revision: Revision = PAGED) -> PageRequest:
-    """Reads the query string of `GET /v2/instances`, which takes only the parameters of a page.
+    """Read the query string of `GET /v2/instances`, which takes only the parameters of a page.
 
     Raises:
         Refusal: 400 `ANL_00400`.
@@ -138,22 +143,26 @@ def read_page_query(query_string: str, revision: Revision = PAGED) -> PageReques
 
 
 class _Given:
-    """The parameters as they came; reading one takes it out, so that what remains is known to nobody."""
+    """The parameters of a query string. Reading one removes it, so that the unknown ones remain."""
 
     def __init__(self, query_string: str) -> None:
         self._values: dict[str, list[str]] = defaultdict(list)
         for name, value in parse_qsl(query_string, keep_blank_values=True):
             self._values[name].append(value)
 
-    def one(self, name: str) -> str | None:
-        values = self._values.pop(name, None)
-        if values is None:
-            return None
+    def one(self, name: str, read: Callable[[str], _Value]) -> _Value | None:
+        values = self._values.pop(name, [])
         if len(values) > 1:
             raise invalid(f"{name} must be given once")
-        return values[0]
+        return _read(name, read, values[0]) if values else None
 
-    def many(self, name: str) -> tuple[str, ...] | None:
+    def required(self, name: str, read: Callable[[str], _Value]) -> _Value:
+        value = self.one(name, read)
+        if value is None:
+            raise invalid(f"{name} is required")
+        return value
+
+    def many(self, name: str, read: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
         """An array in any of its three forms [S]: `p=a,b`, `p=a&p=b`, `p[]=a&p[]=b`; only the first has commas."""
         plain, bracketed = self._values.pop(name, []), self._values.pop(f"{name}[]", [])
         if len(plain) == 1:
@@ -161,39 +170,68 @@ class _Given:
         values = (*plain, *bracketed)
         if "" in values:
             raise invalid(f"{name} must not hold an empty value")
-        return values or None
+        return tuple(_read(name, read, value) for value in values) or None
 
     def refuse_the_rest(self) -> None:
-        """An unknown name is a client's bug, which an answer would hide."""
+        """Refuse unknown names: an ignored parameter would hide a client's bug."""
         if self._values:
             raise invalid(f"unknown parameter: {', '.join(sorted(self._values))}")
 
 
-def _day(name: str, value: str | None) -> date:
-    if value is None:
-        raise invalid(f"{name} is required")
-    if _DAY.fullmatch(value):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    raise invalid(f"{name} must be a day as YYYY-MM-DD")
+def _read(name: str, read: Callable[[str], _Value], text: str) -> _Value:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise invalid(f"{name}: {error}") from None
+
+
+def _day(text: str) -> date:
+    if not _DAY.fullmatch(text):  # `fromisoformat` takes other forms too
+        raise ValueError("not a day as YYYY-MM-DD")
+    return date.fromisoformat(text)
+
+
+def _integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):  # `int` takes spaces, signs, underscores and the digits of any script
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def _up_to(maximum: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        number = _integer(text)
+        if not 1 <= number <= maximum:
+            raise ValueError(f"not a whole number from 1 to {maximum}")
+        return number
+
+    return read
 
 
 def _page(given: _Given, revision: Revision, question: object) -> PageRequest:
-    place = given.one(revision.place_parameter)
-    size = _bounded(
-        revision.size_parameter,
-        given.one(revision.size_parameter),
-        default=DEFAULT_PAGE_SIZE,
-        maximum=MAXIMUM_PAGE_SIZE,
-    )
+    size = given.one(revision.size_parameter, _up_to(MAXIMUM_PAGE_SIZE)) or DEFAULT_PAGE_SIZE
     if revision is CURSOR:
         belongs_to = f"{question} by {size}"
-        start = 0 if place is None else cursors.read(place, belongs_to=belongs_to)
+        cursor = given.one(revision.place_parameter, str)
+        start = 0 if cursor is None else _start_of(cursor, belongs_to)
         return PageRequest(start, size, revision, belongs_to)
-    number = _bounded(revision.place_parameter, place, default=1, maximum=MAXIMUM_PAGE_NUMBER)
+    number = given.one(revision.place_parameter, _up_to(MAXIMUM_PAGE_NUMBER)) or 1
     return PageRequest((number - 1) * size, size, revision)
+
+
+def _start_of(cursor: str, belongs_to: str) -> int:
+    """Return how many rows stand before the page that a cursor of this query leads to."""
+    try:
+        data = base64.urlsafe_b64decode(cursor.encode("ascii"))
+    except ValueError:
+        data = b""
+    place, mark = data[:_PLACE_BYTES], data[_PLACE_BYTES:]
+    if mark != _mark(place, belongs_to):
+        raise invalid("nextCursor is invalid, has expired, or belongs to a query with other parameters")
+    return int.from_bytes(place, "big")
+
+
+def _mark(place: bytes, belongs_to: str) -> bytes:
+    return hashlib.blake2b(place + belongs_to.encode("utf-8", "surrogatepass"), digest_size=_MARK_BYTES).digest()
 
 
 def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -212,52 +250,8 @@ def _let_in(question: Question) -> list[str]:
     ]
 
 
-def _bounded(name: str, value: str | None, *, default: int, maximum: int) -> int:
-    if value is None:
-        return default
-    number = _number(value) if _NATURAL.fullmatch(value) else None
-    if number is None or not 1 <= number <= maximum:
-        raise invalid(f"{name} must be a whole number from 1 to {maximum}")
-    return number
-
-
-def _campaign_ids(values: tuple[str, ...] | None) -> tuple[int, ...] | None:
-    if values is None:
-        return None
-    if len(values) > MAXIMUM_CAMPAIGN_IDS:
-        raise invalid(f"campaignIds must hold at most {MAXIMUM_CAMPAIGN_IDS} ids")
-    numbers = [_number(value) if _INTEGER.fullmatch(value) else None for value in values]
-    known = tuple(number for number in numbers if number is not None)
-    if len(known) < len(numbers):
-        raise invalid("campaignIds must hold whole numbers")
-    return known
-
-
-def _number(digits: str) -> int | None:
-    try:
-        return int(digits)
-    except ValueError:  # more digits than Python converts
-        return None
-
-
-def _choice(choices: type[_Choice], name: str, value: str | None, *, default: _Choice) -> _Choice:
-    if value is None:
-        return default
-    if value not in set(choices):
-        raise invalid(f"{name} must be one of {', '.join(choices)}")
-    return choices(value)
-
-
-def _choices(choices: type[_Choice], name: str, values: tuple[str, ...] | None) -> tuple[_Choice, ...] | None:
-    if values is None:
-        return None
-    if not set(values) <= set(choices):
-        raise invalid(f"{name} must hold only {', '.join(choices)}")
-    return tuple(choices(value) for value in values)
-
-
 def _sort_property(value: str | None) -> SortProperty:
-    """The document names no default order; newest first is what its default direction suggests."""
+    """The API reference names no default order; newest first is what its default direction suggests."""
     if value is None:
         return SortProperty.POST_DATE
     if value not in set(SortProperty):

@@ -1,4 +1,4 @@
-"""The posts as a sandbox with faults serves them now: they come and go, and some are hostile."""
+"""The posts as the sandbox serves them now: with faults they come and go, and some are malformed."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,20 +18,26 @@ LATE_SHARE = 0.02  # of all posts, when posts are to arrive during a walk
 
 
 class ServedPosts:
-    """The posts as they are served now: some have not arrived yet, some have vanished, hostile ones are altered.
+    """The posts as they are served now: some have not arrived yet, some have vanished, some are altered.
+
+    The order of the rows of the latest queries is kept, so that reading all pages of a query sorts once.
 
     Args:
         world: all posts, ever.
-        alter: makes of a row what is served.
+        alter: makes of a row what is served; None: nothing is altered.
         late_seed: chooses posts that have not arrived yet; None: all have.
     """
 
     def __init__(
-        self, world: World, *, alter: Callable[[Document], Document | msgspec.Raw], late_seed: int | None = None
+        self,
+        world: World,
+        *,
+        alter: Callable[[Document], Document | msgspec.Raw] | None = None,
+        late_seed: int | None = None,
     ) -> None:
         self._world = world
         self._alter = alter
-        self._ever = lru_cache(maxsize=32)(lambda question: matching_rows(world, question))
+        self._ever = lru_cache(maxsize=256)(lambda question: matching_rows(world, question))
         count = len(world.posts)
         self._late = np.zeros(count, dtype=np.bool_)
         if late_seed is not None:
@@ -60,7 +66,8 @@ class ServedPosts:
         return envelope(self._shown(question, rows[page.rows]), page=page, total=len(rows))
 
     def _shown(self, question: Question, rows: IntArray) -> list[Any]:
-        return [nested(self._alter(row), question) for row in rendered(self._world, question, rows)]
+        found = rendered(self._world, question, rows)
+        return [nested(row if self._alter is None else self._alter(row), question) for row in found]
 
     def days(self, rows: IntArray) -> IntArray:
         """The days on which posts were published, as ordinals."""

@@ -1,10 +1,12 @@
 """The documented endpoint itself, with the token and instances routes around it, over a synthetic world."""
 
 import asyncio
-import logging
+import base64
+import hashlib
+import hmac
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, cast
@@ -22,13 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
 from later_reporting_dagster.contract.revision import PAGED, Revision
-from later_reporting_dagster.sandbox.answers import answerer, envelope
+from later_reporting_dagster.sandbox.answers import envelope
 from later_reporting_dagster.sandbox.parameters import PageRequest, Question, read_page_query, read_posts_query
 from later_reporting_dagster.sandbox.problems import Refusal, invalid, problem, unauthorized
-from later_reporting_dagster.sandbox.tokens import TokenIssuer
+from later_reporting_dagster.sandbox.served import ServedPosts
 from later_reporting_dagster.sandbox.world import World
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +72,18 @@ def create_app(
     options: SandboxOptions | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    middleware: Sequence[Middleware] = (),
     answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
     revision: Callable[[], Revision] | None = None,
 ) -> Starlette:
-    """The service over `world`, as an ASGI application.
+    """Return the service over `world`, as an ASGI application.
 
     Args:
-        world: What there is to report.
-        options: How the service behaves; None: as documented.
-        clock: Seconds since the epoch, for tokens and the rate limit.
-        sleep: Waits for the latency.
-        middleware: Put between the rate limit and the routes: what it answers or breaks has been counted already,
-            and carries the rate-limit headers.
-        answer: Answers a page of posts; None: from the world, as documented.
-        revision: The one in force when a request comes; None: that of the options.
+        world: all instances and posts.
+        options: how the service behaves; None: as documented.
+        clock: seconds since the epoch, for tokens and the rate limit.
+        sleep: waits for the latency.
+        answer: returns a page of posts; None: from the world, as documented.
+        revision: returns the API version in force when a request comes; None: that of the options.
 
     Raises:
         ValueError: the scope names an instance that the world does not have.
@@ -95,8 +92,7 @@ def create_app(
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     if strangers := set(scope) - set(world.instance_ids):
         raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
-    issuer = TokenIssuer(options.client_id, options.client_secret, options.token_lifetime_seconds)
-    answer_page = answer or answerer(world)
+    answer_page = answer or ServedPosts(world).page
     revision_now = revision or (lambda: options.revision)
 
     async def token(request: Request) -> Response:
@@ -107,7 +103,7 @@ def create_app(
         if (given.client_id, given.client_secret) != (options.client_id, options.client_secret):
             detail = "clientId or clientSecret is wrong"
             raise Refusal(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
-        return _json({"jwt": issuer.issue(clock())})
+        return _json({"jwt": _issued_token(options, clock())})
 
     async def instances(request: Request) -> Response:
         authorize(request)
@@ -128,7 +124,7 @@ def create_app(
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not given:
             raise unauthorized("a bearer token is required")
-        if not issuer.accepts(given.strip(), clock()):
+        if not _is_valid(given.strip(), options, clock()):
             raise unauthorized("the bearer token is invalid or has expired")
 
     app = Starlette(
@@ -138,10 +134,7 @@ def create_app(
             Route(POSTS_PERFORMANCE_PATH, posts_performance),
         ],
         middleware=[
-            Middleware(_RateLimit, options=options, clock=clock),
-            Middleware(_InternalErrors),
-            Middleware(_Latency, seconds=options.latency_seconds, sleep=sleep),
-            *middleware,
+            Middleware(_RateLimit, options=options, clock=clock, sleep=sleep),
         ],
         exception_handlers={Refusal: _refused, HTTPException: _http_error},
     )
@@ -152,72 +145,75 @@ def create_app(
 class _RateLimit:
     """Admits so many requests of an IP address in any window, tokens included, and tells the limit in every answer.
 
-    A refused request does not count, so that a client that waits out the window is always admitted.
+    A refused request does not count, so that a client that waits out the window is always admitted. An admitted one
+    waits for the latency.
     """
 
-    def __init__(self, app: ASGIApp, *, options: SandboxOptions, clock: Callable[[], float]) -> None:
-        self._app, self._clock = app, clock
-        self._limit, self._window = options.requests_per_window, options.window_seconds
-        self._headers = options.rate_limit_headers
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        options: SandboxOptions,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._app, self._options, self._clock, self._sleep = app, options, clock, sleep
         self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                MutableHeaders(scope=message).update(self._options.rate_limit_headers)
             await send(message)
 
-        app = self._app if self._admits(scope) else PlainTextResponse("Too Many Requests", status_code=429)
-        await app(scope, receive, send_with_headers)
+        if not self._admits(scope):
+            await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
+            return
+        if self._options.latency_seconds:
+            await self._sleep(self._options.latency_seconds)
+        await self._app(scope, receive, send_with_headers)
 
     def _admits(self, scope: Scope) -> bool:
         client = scope.get("client")
         admitted, now = self._admitted[client[0] if client else ""], self._clock()
-        while admitted and admitted[0] <= now - self._window:
+        while admitted and admitted[0] <= now - self._options.window_seconds:
             admitted.popleft()
-        if len(admitted) >= self._limit:
+        if len(admitted) >= self._options.requests_per_window:
             return False
         admitted.append(now)
         return True
 
 
-class _InternalErrors:
-    """Answers an unexpected error as documented and keeps the connection, which the server would close.
-
-    An answer that has begun is past saving: the error goes on, and the connection breaks.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except Exception:
-            if begun:
-                raise
-            _log.exception("unexpected error")
-            answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an unexpected error occurred")
-            await answer(scope, receive, send)
+class _Claims(msgspec.Struct, frozen=True):
+    sub: str
+    iat: int
+    exp: int
 
 
-class _Latency:
-    """Waits before each answer, as a network does."""
+def _issued_token(options: SandboxOptions, now: float) -> str:
+    """Return an HS256 JWT that is valid from `now`, in seconds since the epoch. Nothing is stored."""
+    issued_at = int(now)
+    claims = _Claims(sub=options.client_id, iat=issued_at, exp=issued_at + options.token_lifetime_seconds)
+    header = _base64(msgspec.json.encode({"alg": "HS256", "typ": "JWT"}))
+    signed = header + b"." + _base64(msgspec.json.encode(claims))
+    return (signed + b"." + _signature(signed, options)).decode()
 
-    def __init__(self, app: ASGIApp, *, seconds: float, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._app, self._seconds, self._sleep = app, seconds, sleep
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._seconds:
-            await self._sleep(self._seconds)
-        await self._app(scope, receive, send)
+def _is_valid(token: str, options: SandboxOptions, now: float) -> bool:
+    signed, _, signature = token.encode("utf-8", "replace").rpartition(b".")
+    if not hmac.compare_digest(signature, _signature(signed, options)):
+        return False
+    payload = signed.partition(b".")[2]
+    return now < msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=="), type=_Claims).exp
+
+
+def _signature(signed: bytes, options: SandboxOptions) -> bytes:
+    key = hashlib.sha256(f"{options.client_id}\n{options.client_secret}".encode()).digest()
+    return _base64(hmac.digest(key, signed, "sha256"))
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -99,8 +99,8 @@ class Posts:
     """All posts of a world as columns of one length, ordered by instance, then by post.
 
     `instance` and `content_type` are positions in `World.instance_ids` and `CONTENT_TYPES`; `day` is a proleptic
-    ordinal; `published_ms` counts from the Unix epoch; `life` is in days, of which the day of publication is the
-    first; `totals` has a row for each quantity that accrues, as at the end of life.
+    ordinal; `published_ms` counts from the Unix epoch; `life` is in days from the day of publication on; `totals` has a
+    row for each quantity that accrues, as at the end of life.
     """
 
     instance: IntArray
@@ -123,12 +123,12 @@ class World:
     """Every instance, creator, post and number that a sandbox serves.
 
     Attributes:
-        seed: Another seed is another world.
-        instances: How many instances there are, named `instance_000` and on.
-        posts_per_day: Mean of an instance's posts on a day; about one day in thirty is quiet and has none.
-        first_day: First UTC day on which anything was published.
-        last_day: Last UTC day of publication and of metrics: the service is current up to the day before [D].
-        further_instances: More instances, by name: they change nothing in the others.
+        seed: another seed is another world.
+        instances: how many instances there are, named `instance_000` and on.
+        posts_per_day: mean of an instance's posts on a day; about one day in thirty has none.
+        first_day: first UTC day on which anything was published.
+        last_day: last UTC day of publication and of metrics: the service is current up to the day before [D].
+        further_instances: more instances, by name: they change nothing in the others.
 
     Raises:
         ValueError: there is no such world.

@@ -6,9 +6,10 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Post
+from later_reporting_dagster.contract import Post
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
-from later_reporting_dagster.rollups import rolled_up_schema
+from later_reporting_dagster.rollups.periods import rows_schema
+from later_reporting_dagster.rollups.tables import DAILY
 from tests.bench.tables import Table
 
 YEAR = "posts_published"
@@ -34,7 +35,7 @@ def compaction() -> Table:
                 files, size = len(daily), sum(facts.bytes for facts in daily if facts)
             for columns, schema in (
                 ("all columns", POSTS_SCHEMA),
-                ("what a rollup reads", rolled_up_schema(DOCUMENT_METRICS)),
+                ("what a rollup reads", rows_schema(DAILY)),
             ):
                 rows.append((state, f"{files:,}", f"{size / 1e6:.1f}", columns, *_read_seconds(lake, schema)))
     return Table(

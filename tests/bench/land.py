@@ -23,9 +23,12 @@ MEANS = {
     "library": "tests.bench.library:land",
     "library, by cursor": "tests.bench.library:land_by_cursor",
     "library, paced": "tests.bench.library:land_paced",
-    "library, scattered": "tests.bench.library:land_scattered",
-    "Dagster range run": "tests.bench.in_dagster:range_run",
+    "Dagster": "tests.bench.in_dagster:run",
+    "Dagster, paced": "tests.bench.in_dagster:paced_run",
     "Dagster backfill": "tests.bench.in_dagster:backfill",
+    "home": "tests.bench.automation:make_home",
+    "ticks": "tests.bench.automation:ticks",
+    "first history": "tests.bench.automation:first_history",
 }
 
 
@@ -73,7 +76,7 @@ def main(means: str, base_url: str, date_basis: str, root: str, box: str) -> Non
     figures = replace(
         figures,
         seconds=figures.seconds or time.perf_counter() - started,
-        cpu_seconds=time.process_time() - cpu,
+        cpu_seconds=figures.cpu_seconds or time.process_time() - cpu,
         peak_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
     print(msgspec.json.encode(figures).decode())

@@ -10,7 +10,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.landing import Failed, Landed
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
-from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures, scattered_cells
+from tests.bench.workload import CREDENTIALS, SOURCES, Box, Figures
 
 
 def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
@@ -28,12 +28,6 @@ def land_paced(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figur
     """The same under the rate limit that the service states, shared with whoever else runs on this machine."""
     limiter = RateLimiter(requests=10**6, state_path=shared_state_path(base_url))
     return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=limiter)
-
-
-def land_scattered(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """Some cells of the box."""
-    limiter = RateLimiter(requests=10**9)
-    return _landed(scattered_cells(box), base_url=base_url, date_basis=date_basis, root=root, limiter=limiter)
 
 
 def _landed(

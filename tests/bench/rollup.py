@@ -16,7 +16,9 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, ContentType, Kind, platform_of
 from later_reporting_dagster.lake import POSTS_SCHEMA
-from later_reporting_dagster.rollups import GRAIN, organic_paid_daily
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.periods import organic_paid
+from later_reporting_dagster.rollups.tables import DAILY
 
 ROWS, ROWS_A_CHUNK, ROUNDS = 10_000_000, 1_000_000, 7
 INSTANCES, CAMPAIGNS = 8, 28
@@ -77,7 +79,7 @@ def rollup_workload(*, rows: int = ROWS, rounds: int = ROUNDS) -> RollupFigures:
     bare, ours = [], []
     for _ in range(rounds):
         bare.append(_seconds(lambda: bare_group_by(posts)))
-        ours.append(_seconds(lambda: organic_paid_daily(posts)))
+        ours.append(_seconds(lambda: organic_paid(posts, DAILY)))
     return RollupFigures(
         rows=rows,
         seconds=statistics.median(ours),

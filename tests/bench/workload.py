@@ -1,15 +1,13 @@
-"""What is measured: boxes of days × instances of a sandbox, landed by one of several means."""
+"""What is measured: boxes of days × instances of a sandbox, fetched by one of several means."""
 
-import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Protocol
 
 CREDENTIALS = {"clientId": "sandbox-client", "clientSecret": "sandbox-secret"}
 SOURCES = {"post_date": "posts_published", "performance_date": "post_metrics_daily"}
-SCATTERED_CELLS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,39 +39,36 @@ class Box:
         return [replace(self, start=day, end=day) for day in self.days]
 
 
-def scattered_cells(box: Box) -> Sequence[Box]:
-    """Some cells of a box, always the same ones."""
-    return random.Random(0).sample(box.cells, SCATTERED_CELLS)  # noqa: S311
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What landing boxes took.
+    """What one measurement found.
 
     Attributes:
-        rows: Rows that landed.
+        rows: Rows written.
         requests: Requests that the sandbox answered, the token's and refused ones too.
         refused: Those that it answered 429.
-        seconds: By the clock.
+        seconds: Wall time.
         cpu_seconds: Of the process.
         peak_megabytes: Of the process.
         creating_seconds: Of `seconds`, those before the Dagster run started.
-        runs: The box of each run of a backfill.
+        runs: Dagster runs of a backfill.
+        ticks: Seconds of automation ticks, by what they found.
     """
 
-    rows: int
+    rows: int = 0
     requests: int = 0
     refused: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_megabytes: float = 0.0
     creating_seconds: float = 0.0
-    runs: tuple[Box, ...] = ()
+    runs: int = 0
+    ticks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Means(Protocol):
-    """Lands a box of a sandbox in a folder, and gives how many rows."""
+    """Works on a box of a sandbox in a folder, and returns what it found."""
 
     def __call__(self, box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-        """Raises whatever keeps it from landing all."""
+        """Raises whatever keeps it from being complete."""
         ...

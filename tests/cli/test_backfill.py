@@ -163,10 +163,10 @@ def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[st
 def test_backfill_that_cannot_start_says_why(user: User, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     service.instead = listed()
     assert error_line(user.types(*PUBLISHED)) == (
-        "The fetch could not start: The credentials reach no instance: have instances added to their scope."
+        "The fetch stopped: The credentials reach no instance: have instances added to their scope."
     )
     service.instead = lambda request: problem(403) if request.url.path == "/v2/instances" else None
-    assert error_line(user.types(*PUBLISHED)).startswith("The fetch could not start: ")
+    assert error_line(user.types(*PUBLISHED)).startswith("The fetch stopped: ")
     monkeypatch.setenv("LATER_CLIENT_ID", "")
     result = user.types(*PUBLISHED)
     assert result.exit_code == 1

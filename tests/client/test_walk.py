@@ -16,21 +16,18 @@ from later_reporting_dagster.client.walk import (
     as_walked,
     pages_in,
     places_after_first,
-    problem_of_instances,
     problem_of_page,
     without_overlap,
 )
 from later_reporting_dagster.contract import (
     ContentType,
     DateBasis,
-    InstancesPage,
     Page,
     Pagination,
     Platform,
     PostPerformanceQuery,
     SortDirection,
     SortProperty,
-    instances_page_from_body,
     page_from_body,
 )
 from tests.client.service import page_body, post
@@ -227,19 +224,6 @@ def test_a_walk_asks_for_the_largest_pages_oldest_first():
         sort_property=SortProperty.POST_DATE,
         sort_direction=SortDirection.ASC,
     )
-
-
-def instances_page(ids: list[str], *, page: int, total_items: int) -> InstancesPage:
-    body = page_body([], page=page, page_size=2, total_items=total_items) | {"data": {"instanceIds": ids}}
-    return instances_page_from_body(json.dumps(body).encode())
-
-
-def test_instances_add_up_too():
-    first, second = instances_page(["a", "b"], page=1, total_items=3), instances_page(["c"], page=2, total_items=3)
-    assert problem_of_instances([first, second]) is None
-    assert problem_of_instances([first]) == "2 rows came of 3"
-    twice = instances_page(["b"], page=2, total_items=3)
-    assert problem_of_instances([first, twice]) == "1 of 3 rows came twice"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
-"""Every bound of the document holds before a request is made."""
+"""Every bound of the API reference holds before a request is made, and the parameters are read as they were meant."""
 
-from datetime import date
+from datetime import date, timedelta
+from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import (
     ContentType,
@@ -14,6 +17,7 @@ from later_reporting_dagster.contract import (
     platform_of,
     years_later,
 )
+from later_reporting_dagster.sandbox.parameters import read_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
@@ -107,3 +111,40 @@ def test_two_years_from_a_leap_day_end_on_february_28():
 )
 def test_a_content_type_belongs_to_the_platform_that_it_begins_with(content_type, platform):
     assert platform_of(content_type) is platform
+
+
+FILTERS = st.one_of(
+    st.just({}),
+    st.fixed_dictionaries({"platforms": st.lists(st.sampled_from(Platform), unique=True).map(tuple)}),
+    st.fixed_dictionaries({"content_types": st.lists(st.sampled_from(ContentType), unique=True).map(tuple)}),
+)
+
+
+@st.composite
+def queries(draw):
+    start_date = draw(st.dates(max_value=date(9990, 1, 1)))
+    text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+    return PostPerformanceQuery(
+        start_date=start_date,
+        end_date=start_date + timedelta(days=draw(st.integers(0, 730))),
+        instance_ids=draw(st.lists(text, unique=True, max_size=4).map(tuple)),
+        campaign_ids=draw(st.lists(st.integers(), unique=True, max_size=50).map(tuple)),
+        date_basis=draw(st.sampled_from(DateBasis)),
+        page_size=draw(st.integers(1, 100)),
+        page_number=draw(st.integers(1, 500)),
+        sort_property=draw(st.none() | st.sampled_from(SortProperty)),
+        sort_direction=draw(st.none() | st.sampled_from(SortDirection)),
+        **draw(FILTERS),
+    )
+
+
+@given(queries())
+def test_query_parameters_are_read_by_the_sandbox_as_they_were_meant(query):
+    question, page = read_posts_query(urlencode(query.parameters()))
+    assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
+    assert set(question.instance_ids or ()) == set(query.instance_ids)
+    assert (question.campaign_ids or (), question.platforms or ()) == (query.campaign_ids, query.platforms)
+    assert (question.content_types or ()) == query.content_types
+    assert (page.number, page.size) == (query.page_number, query.page_size)
+    assert question.sort_property == (query.sort_property or SortProperty.POST_DATE)
+    assert question.sort_direction == (query.sort_direction or SortDirection.DESC)

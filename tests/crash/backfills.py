@@ -1,4 +1,4 @@
-"""`later-reporting backfill`, as a user has it: a Dagster instance with all instances registered, and settings."""
+"""`later-reporting backfill`, as a user has it: with a Dagster home without runs, and settings."""
 
 import os
 import subprocess
@@ -10,9 +10,8 @@ import dagster as dg
 
 from later_reporting_dagster.cli import launch as _launch  # noqa: F401 - with it comes all that the command imports
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.lake import encode_instance_id
 from tests.conftest import UNHURRIED
-from tests.crash.landings import BOX, DAYS
+from tests.crash.landings import DAYS
 from tests.crash.nursery import REPOSITORY
 
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
@@ -23,10 +22,9 @@ def user_environment(directory: Path, *, base_url: str, lake_root: str) -> dict[
     home = directory / "dagster-home"
     home.mkdir()
     (home / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.add_dynamic_partitions(
-            "later_instance", list(dict.fromkeys(encode_instance_id(each.instance_id or "") for each in BOX))
-        )
+    # Two processes that create Dagster's SQLite schema at once fail.
+    with dg.DagsterInstance.from_config(str(home)):
+        pass
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LATER_", "DAGSTER_", "AWS_"))}
     return kept | {
         "DAGSTER_HOME": str(home),

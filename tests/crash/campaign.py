@@ -19,7 +19,7 @@ import dagster as dg
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of
 from tests.conftest import stored_rows
 from tests.crash import backfills, writes
-from tests.crash.landings import BOX, PUBLISHED, SOURCES, VERSIONS, RestatedService, restated_service
+from tests.crash.landings import BOX, DAYS, PUBLISHED, SOURCES, VERSIONS, RestatedService, restated_service
 from tests.crash.nursery import Child, nursery
 
 Cell = tuple[str, Partition]
@@ -122,14 +122,14 @@ class Backfills(Landings):
         self._environment = environment
 
     def repair(self, version: int) -> list[str]:
-        """The very command in a process of its own, after which Dagster must know of each partition."""
+        """The very command in a process of its own, after which Dagster must know of each day."""
         self._service.restate(version)
         process = backfills.command(*backfills.arguments(PUBLISHED.asset), environment=self._environment)
         said, _ = process.communicate()
         with dg.DagsterInstance.from_config(self._environment["DAGSTER_HOME"]) as instance:
             known = instance.get_materialized_partitions(dg.AssetKey(["later", PUBLISHED.asset]))
         problems = [f"the run after the kills failed: {said}"] if process.returncode else []
-        return problems if len(known) == len(BOX) else [*problems, f"Dagster knows of {sorted(known)} only"]
+        return problems if len(known) == len(DAYS) else [*problems, f"Dagster knows of {sorted(known)} only"]
 
 
 @contextmanager

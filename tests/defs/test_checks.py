@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import day_ranges, due_day
-from later_reporting_dagster.defs.checks import evaluate_rollup_freshness
+from later_reporting_dagster.defs.organic_paid import evaluate_rollup_freshness
 from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
-from later_reporting_dagster.rollups import DAILY
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
+from later_reporting_dagster.rollups.spans import Span
+from later_reporting_dagster.rollups.tables import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
 
@@ -167,7 +168,9 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    filled.lake.quarantine_query(RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…")
+    filled.lake.quarantine_query(
+        RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
+    )
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()
     assert (told.description or "").startswith("2 rows lie in quarantine: ")
     assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
@@ -229,8 +232,12 @@ def test_a_day_is_there_when_all_wanted_instances_have_a_file() -> None:
     # On a lake without files nobody knows an instance.
     assert evaluate_freshness(FIRST_DAY, instances=[], files={}).description == "2024-03-01 is missing: materialize it"
     many = evaluate_freshness(FIRST_DAY, instances=[f"i{number}" for number in range(50)], files={FIRST_DAY: {"i0"}})
-    assert many.description.endswith("i20 and 29 more: materialize it")
-    assert many.metadata == {"due_day": "2024-03-01", "missing_instances": 49, "instances": 50}
+    assert (many.description or "").endswith("i20 and 29 more: materialize it")
+    assert {name: each.value for name, each in many.metadata.items()} == {
+        "due_day": "2024-03-01",
+        "missing_instances": 49,
+        "instances": 50,
+    }
 
 
 def test_missing_files_are_named_by_instance_and_range_of_days() -> None:
@@ -238,7 +245,7 @@ def test_missing_files_are_named_by_instance_and_range_of_days() -> None:
     files = {day: {"a"} for day in days} | {days[2]: {"a", "b"}, days[4]: set()}
     red = evaluate_presence(files, instances=["a", "b"])
     assert not red.passed
-    assert red.metadata["missing_files"] == 5
+    assert red.metadata["missing_files"].value == 5
     assert red.metadata["missing"].value == {
         "a": ["2024-03-05"],
         "b": ["2024-03-01 to 2024-03-02", "2024-03-04 to 2024-03-05"],
@@ -258,10 +265,11 @@ def test_ranges_of_days_are_just_these_days_and_as_few_as_can_be(days: set[date]
 
 
 def test_results_on_rollups_name_the_partition() -> None:
-    assert evaluate_rollup_freshness(FIRST_DAY, present=True).passed
-    assert not evaluate_rollup_freshness(FIRST_DAY, present=False).passed
-    assert "2024-03-01 is not rolled up" in evaluate_rollup_freshness(FIRST_DAY, present=False).description
-    within = evaluate_rollup_freshness(FIRST_DAY, present=True, within="week of 2024-02-26")
+    assert evaluate_rollup_freshness(Span.DAY, FIRST_DAY, present=True).passed
+    missing = evaluate_rollup_freshness(Span.DAY, FIRST_DAY, present=False)
+    assert not missing.passed
+    assert "2024-03-01 is not rolled up" in (missing.description or "")
+    within = evaluate_rollup_freshness(Span.WEEK, FIRST_DAY, present=True)
     assert within.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
 
 

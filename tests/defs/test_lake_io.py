@@ -299,6 +299,6 @@ def test_tables_are_found_by_their_columns(project: Project) -> None:
     assert list(tables) == sorted(tables)
     spec = tables["posts_published"]
     known = table_of(spec.key, spec.metadata, is_partitioned=True)
-    assert known is not None
     assert schema_of(known.columns).equals(schema_of(POST_COLUMNS))
-    assert table_of(dg.AssetKey("a report"), {}, is_partitioned=False) is None
+    with pytest.raises(ValueError, match="it has no column schema"):
+        table_of(dg.AssetKey("a report"), {}, is_partitioned=False)

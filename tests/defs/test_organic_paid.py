@@ -10,7 +10,8 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import partitions_of, range_tags
 from later_reporting_dagster.lake import Partition, schema_of
-from later_reporting_dagster.rollups import TABLES, Span
+from later_reporting_dagster.rollups.spans import Span
+from later_reporting_dagster.rollups.tables import TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Service, Truth, files
 from tests.defs.conftest import DAYS, Project, failure
 from tests.rollups.reference import over_days

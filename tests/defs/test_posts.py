@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import RevisionChanged
-from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
 from later_reporting_dagster.ingest.progress import LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
@@ -169,20 +168,10 @@ def test_a_refused_instance_costs_its_own_files_and_heals(
     assert requested_pairs(service) == Counter((day, BROKEN) for day in DAYS)
     assert all("missing_instances" not in found for found in project.metadata(healed).values())
     assert project.evaluations(healed)[asset, EVERY_INSTANCE].description == "All 4 instances on 3 days"
+    assert project.check((asset, EVERY_INSTANCE))[asset, EVERY_INSTANCE].passed
     # Changed by the instance that came, and what a run of all instances has.
     assert not set(project.data_versions(healed).items()) & set(project.data_versions(result).items())
     assert project.data_versions(project.fetch(asset)) == project.data_versions(healed)
-
-
-def test_materializing_a_day_again_turns_the_check_green(project: Project, service: Service) -> None:
-    service.instead = without(BROKEN)
-    project.fetch("posts_published", days=DAYS[:1])
-    checked = ("posts_published", EVERY_INSTANCE)
-    service.instead = lambda request: None
-    result = project.fetch("posts_published", days=DAYS[:1])
-    assert result.success
-    assert project.evaluations(result)[checked].passed
-    assert project.check(checked)[checked].passed
 
 
 @pytest.mark.parametrize("was_fetched", [False, True], ids=["without files", "with older files"])
@@ -296,17 +285,12 @@ def test_instances_of_the_settings_narrow_a_run_without_a_listing(
     assert {found["instances"] for found in project.metadata(result).values()} == {2}
 
 
-@pytest.mark.parametrize("service", [CURSOR], indirect=True)
-def test_an_instance_that_is_listed_twice_counts_once(
-    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where no revision is remembered
-    twice = JSONResponse({"data": {"instanceIds": ["007", "007"]}, "nextCursor": None})
+def test_a_listing_with_an_instance_twice_is_refused(project: Project, service: Service) -> None:
+    pagination = {"page": 1, "pageSize": 100, "totalItems": 2, "totalPages": 1}
+    twice = JSONResponse({"data": {"instanceIds": ["007", "007"]}, "pagination": pagination})
     service.instead = lambda request: twice if request.url.path == INSTANCES_PATH else None
-    result = project.fetch("posts_published", days=DAYS[:1])
-    assert result.success
-    assert_true(project, "posts_published", truth, {(FIRST_DAY, "007")})
-    assert project.evaluations(result)["posts_published", EVERY_INSTANCE].description == "All 1 instances on 1 days"
+    description, _ = failure(project.fetch("posts_published", days=DAYS[:1]))
+    assert "1 of 2 rows came twice" in description
 
 
 def test_an_id_that_can_be_no_folder_fails_alone(project: Project, truth: Truth) -> None:
@@ -339,7 +323,7 @@ def test_a_fetch_that_cannot_start_is_one_clear_line(
     service.instead = instead
     result = project.fetch("posts_published")
     description, metadata = failure(result)
-    assert re.fullmatch(f"The fetch could not start: {said}", description)
+    assert re.fullmatch(f"The fetch stopped: {said}", description)
     assert metadata == {}
     (event,) = [event for event in result.all_events if event.is_step_failure]
     error = event.step_failure_data.error

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import newest_day, restated_days
-from later_reporting_dagster.defs.schedules import daily_schedule
+from later_reporting_dagster.defs.jobs import daily_schedule
 
 START = date(2024, 3, 1)
 SCHEDULE = daily_schedule(start_date=START, restate_days=28)

@@ -3,15 +3,15 @@
 from datetime import date, timedelta
 from pathlib import Path
 
+import dagster as dg
 import httpx
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.defs.checks import CheckResult
 from later_reporting_dagster.defs.posts_checks import evaluate_settlement
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Truth
 from tests.rollups.conftest import posts_of, row
@@ -21,7 +21,7 @@ DAYS = [FIRST + timedelta(days=number) for number in range(20)]
 ADDED = [metric.column for metric in DOCUMENT_METRICS if metric.kind.adds_up]
 
 
-def evaluated(lake: Lake) -> CheckResult:
+def evaluated(lake: Lake) -> dg.AssetCheckResult:
     """The result of the check on a lake."""
     recorded, published = (read_all(lake, source.asset, schema=SETTLEMENT_SCHEMA).landed for source in SOURCES)
     return evaluate_settlement(settlement(recorded, published, settled_after_days=28), settled_after_days=28)
@@ -41,18 +41,18 @@ def test_a_world_s_days_add_up_and_a_lost_day_does_not(tmp_path: Path) -> None:
                 rows = truth.partition(str(source.date_basis), day, "instance_000")
                 lake.write(source.asset, Partition(day, "instance_000"), posts_of(*rows))
     result = evaluated(lake)
-    posts = result.metadata["posts"]
+    posts = result.metadata["posts"].value
     assert posts > 20
     assert result.passed
     assert result.description == f"The days of {posts} settled posts add up to their metrics to date"
     assert {f"difference_percent/{name}" for name in ADDED} <= result.metadata.keys()
-    assert result.metadata["difference_percent/impressions"] == 0.0
+    assert result.metadata["difference_percent/impressions"].value == 0.0
     lake.write(POST_METRICS_DAILY.asset, Partition(days[1], "instance_000"), posts_of())
     result = evaluated(lake)
     assert not result.passed
     assert "impressions" in result.description
-    assert result.metadata["difference_percent/impressions"] < -1
-    assert 0 < result.metadata["posts_that_differ"] <= posts
+    assert result.metadata["difference_percent/impressions"].value < -1
+    assert 0 < result.metadata["posts_that_differ"].value <= posts
 
 
 def test_nothing_settled_is_told_and_nothing_wrong(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.lake import Partition, posts_table, schema_of
-from later_reporting_dagster.rollups import BY_CAMPAIGN, BY_CREATOR, BY_WINDOW, RolledUp
 from later_reporting_dagster.rollups.columns import CHANGING
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_WINDOW, RolledUp
 from tests.conftest import INSTANCE_IDS, Row, Truth, files
 from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, values
 from tests.rollups.conftest import posts_of, row

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.ingest.days import DayResult, DayResults, FetchPlan, day_version, plan_fetch
-from later_reporting_dagster.ingest.landing import Failed, Fetched, Landed
+from later_reporting_dagster.ingest.landing import Failed, Landed
 from later_reporting_dagster.lake import POSTS_SCHEMA, LakeUnavailable, Partition, Written
 
 DAYS = [date(2024, 3, 1) + timedelta(days=offset) for offset in range(4)]
 INSTANCES = ["a", "b", "c"]
-FETCHED = Fetched(queries=(), pages=1, requests=1, retries=0, partitions=1)
 
 pairs = st.builds(Partition, st.sampled_from(DAYS), st.sampled_from(INSTANCES))
 
@@ -25,7 +24,7 @@ def landed(partition: Partition, content_hash: str = "hash", *, impressions: lis
         columns["impressions"] = pa.array(impressions, pa.int64())
         rows = pa.table(columns, schema=POSTS_SCHEMA)
     written = Written("url", rows.num_rows, 1, content_hash, changed=True)
-    return Landed(partition=partition, written=written, table=rows, bad_rows=0, fetched=FETCHED)
+    return Landed(partition=partition, written=written, table=rows, bad_rows=0)
 
 
 def failed(partition: Partition) -> Failed:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.quality import (
     duplicate_keys,
-    null_shares,
     rates_that_disagree,
     rows_outside,
     unknown_fields,
@@ -85,7 +84,6 @@ def test_a_file_without_rows_has_nothing_wrong() -> None:
     assert duplicate_keys(posts()) == 0
     assert all(rows_outside(posts(), partition=PARTITION, date_basis=basis) == 0 for basis in DateBasis)
     assert rates_that_disagree(posts()) == {}
-    assert null_shares(posts()) == {}
 
 
 @given(
@@ -149,13 +147,7 @@ def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
         "cpe": {"engagement_rate"},
     }[absent]
     assert rates_that_disagree(wrong.drop_columns([absent])).keys() == left
-    assert absent not in null_shares(wrong.drop_columns([absent]))
     assert rates_that_disagree(posts().select(["post_id", "cpm"])) == {}
-
-
-@given(st.lists(st.fixed_dictionaries({name: st.none() | st.just(0) for name in METRICS}), min_size=1, max_size=8))
-def test_the_share_of_nulls_counts_no_zero(rows: list[dict[str, Any]]) -> None:
-    assert null_shares(posts(*rows)) == {name: sum(row[name] is None for row in rows) / len(rows) for name in METRICS}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RevisionMemory, TooManyPosts
+from later_reporting_dagster.client import (
+    ClientCredentials,
+    LaterClient,
+    RateLimiter,
+    RevisionMemory,
+    TooManyPosts,
+    Walk,
+)
 from later_reporting_dagster.contract import (
     CURSOR,
     DOCUMENT_METRICS,
@@ -28,7 +35,7 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.ingest import ingest as ingest_module
 from later_reporting_dagster.ingest.ingest import POSTS_AT_ONCE, _Share, ingest
-from later_reporting_dagster.ingest.landing import Landed, Outcome
+from later_reporting_dagster.ingest.landing import Landed, Landing, Outcome
 from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, MAXIMUM_POSTS, partitions_of, shares
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
@@ -91,7 +98,6 @@ def landed(
     memory: RevisionMemory | None = None,
     days: int = DAYS,
     metrics: tuple[Metric, ...] = DOCUMENT_METRICS,
-    watch: Callable[[Outcome], object] = lambda outcome: None,
 ) -> int:
     """Lands all days and instances, each of which has to land; gives how many rows."""
     rows = 0
@@ -100,7 +106,6 @@ def landed(
         nonlocal rows
         assert isinstance(outcome, Landed), outcome
         rows += outcome.written.rows
-        watch(outcome)
 
     async def run() -> None:
         async with LaterClient(
@@ -236,15 +241,16 @@ def test_a_walk_without_totals_holds_no_more_than_it_may(
 ) -> None:
     files, requests = numbered_lakes[PUBLISHED]
     monkeypatch.setattr(ingest_module, "POSTS_AT_ONCE", 700)
+    land = Landing.land
+
+    def noted(landing: Landing, query: PostPerformanceQuery, walks: list[Walk], planned: PostPerformanceQuery) -> None:
+        sizes.append(sum(walk.pages for walk in walks))
+        land(landing, query, walks, planned)
+
+    monkeypatch.setattr(Landing, "land", noted)
     most, sizes = 700 + MAXIMUM_PAGE_SIZE + 4 * 70, []  # a page more, and what is left of a day
     with served(world, CURSOR) as (app, base_url):
-        landed(
-            world,
-            base_url,
-            tmp_path,
-            source=PUBLISHED,
-            watch=lambda outcome: sizes.append(outcome.fetched.pages),  # type: ignore[union-attr]
-        )
+        landed(world, base_url, tmp_path, source=PUBLISHED)
     assert bytes_of(tmp_path) == files
     assert max(sizes) * MAXIMUM_PAGE_SIZE <= most
     assert app.data_requests <= requests + ceil(requests / 7) + 2

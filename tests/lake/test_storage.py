@@ -96,7 +96,7 @@ def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselve
     done, calls = getattr(home, name), count()
     monkeypatch.setattr(home, name, lambda *given: failing(errno.EIO)() if next(calls) == 1 else done(*given))
 
-    failed = storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=lambda _path, _staged: None)
+    failed = storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=lambda _path, _staged: True)
 
     assert list(failed) == ["b/file"]
     assert files_of(tmp_path) == {"a/file": b"a", "c/file": b"c"}
@@ -105,9 +105,10 @@ def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselve
 def test_a_writer_that_is_interrupted_leaves_what_was_and_no_stage(tmp_path: Path) -> None:
     storage = storage_at(str(tmp_path), {})
 
-    def interrupt(path: str, _staged: bytes) -> None:
+    def interrupt(path: str, _staged: bytes) -> bool:
         if path == "b/file":
             raise KeyboardInterrupt
+        return True
 
     with pytest.raises(KeyboardInterrupt):
         storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=interrupt)
@@ -131,7 +132,7 @@ def test_nothing_is_shown_before_it_is_durable_nor_told_before_its_place_is(
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "replace", note_replace)
     storage = storage_at(str(root), {})
-    storage.write_all({"t/a/file": b"a", "t/b/file": b"b"}, check=lambda path, _: log.append(("check", path)))
+    storage.write_all({"t/a/file": b"a", "t/b/file": b"b"}, check=lambda path, _: not log.append(("check", path)))
 
     # The root's own place, the files, their check and their rename, and each directory on the way to them, once.
     stages = [path for what, path in log if what == "show"]
@@ -270,7 +271,7 @@ def test_what_is_hidden_is_not_listed(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_writer_whose_stage_was_swept_meanwhile_tells_its_own_failure(tmp_path: Path) -> None:
-    def sweep(_path: str, _staged: bytes) -> None:
+    def sweep(_path: str, _staged: bytes) -> bool:
         for stage in tmp_path.glob("a/.stage-*"):
             stage.unlink()
         raise LakeUnavailable("it is not what was written")
@@ -453,7 +454,7 @@ PATHS = ["posts/date=2024-01-01/a", "posts/date=2024-01-02/a", "posts/date=2024-
 
 
 def put(storage: Storage, path: str, data: bytes) -> None:
-    storage.write(path, data, check=lambda staged: None)
+    storage.write(path, data, check=lambda _path, _staged: True)
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
@@ -461,17 +462,14 @@ def test_what_the_caller_does_not_want_to_be_shown_is_not(kind: str, tmp_path: P
     storage = storage_at(f"{kind}://{tmp_path}", {})
     put(storage, PATHS[0], b"before")
 
-    def refuse(staged: bytes) -> None:
+    def refuse(_path: str, staged: bytes) -> bool:
         raise LakeUnavailable(f"not {staged!r}")
 
     with pytest.raises(LakeUnavailable, match="not b'after'"):
         storage.write(PATHS[0], b"after", check=refuse)
-    assert storage.write_all(
-        {PATHS[0]: b"after", PATHS[1]: b""}, check=lambda _path, staged: refuse(staged)
-    ).keys() == {
-        PATHS[0],
-        PATHS[1],
-    }
+    assert storage.write_all({PATHS[0]: b"after", PATHS[1]: b""}, check=refuse).keys() == {PATHS[0], PATHS[1]}
+    with pytest.raises(LakeUnavailable, match="does not read back as it was written, so nothing was replaced"):
+        storage.write(PATHS[0], b"after", check=lambda _path, _staged: False)
     assert (storage.read(PATHS[0]), storage.read(PATHS[1])) == (b"before", None)
 
 

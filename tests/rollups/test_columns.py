@@ -3,19 +3,15 @@
 import pytest
 
 from later_reporting_dagster.contract import METRICS, DateBasis
-from later_reporting_dagster.rollups import (
+from later_reporting_dagster.rollups.columns import GRAIN, sum_name
+from later_reporting_dagster.rollups.tables import (
     BY_CREATOR,
     BY_PLATFORM,
     BY_PUBLISH_DAY,
     DAILY,
-    GRAIN,
-    MONTHLY,
     TABLES,
-    WEEKLY,
     RolledUp,
-    Span,
 )
-from later_reporting_dagster.rollups.columns import sum_name
 
 every_table = pytest.mark.parametrize("table", [table.of(METRICS) for table in TABLES], ids=lambda table: table.name)
 KEYS = {*GRAIN, "creator_id"}
@@ -75,8 +71,3 @@ def test_a_number_of_posts_in_a_window_says_when_it_is_null() -> None:
     for column in (columns[f"{sum_name(metric)}_posts"] for metric in METRICS if metric.kind.adds_up):
         assert column.nullable
         assert "null where no day of the period is there" in column.computed
-
-
-def test_weeks_and_months_are_of_recorded_days() -> None:
-    assert (WEEKLY.span, MONTHLY.span) == (Span.WEEK, Span.MONTH)
-    assert WEEKLY.bases == MONTHLY.bases == (DateBasis.PERFORMANCE_DATE,)

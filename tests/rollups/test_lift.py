@@ -8,12 +8,12 @@ import pytest
 
 from later_reporting_dagster.contract import Channel
 from later_reporting_dagster.rollups.columns import ORGANIC_BETTER, PAID_BETTER, UNDECIDED
-from later_reporting_dagster.rollups.lift import Interval, Results, lift_columns_of, lift_interval
+from later_reporting_dagster.rollups.lift import Numbers, Results, lift_columns_of, lift_interval
 
 ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
 
 
-def interval_of(results: dict[Channel, Results]) -> Interval:
+def interval_of(results: dict[Channel, Results]) -> tuple[Numbers, Numbers]:
     return lift_interval(results, group=np.zeros(len(results[PAID].impressions), dtype=np.int64), groups=1)
 
 

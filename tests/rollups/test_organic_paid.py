@@ -1,5 +1,4 @@
 import random
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,18 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import page_from_body
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_table, schema_of
-from later_reporting_dagster.rollups import (
-    BY_PUBLISH_DAY,
-    DAILY,
-    GRAIN,
-    organic_paid_by_publish_day,
-    organic_paid_daily,
-    totals_that_differ,
-)
+from later_reporting_dagster.rollups.columns import GRAIN
+from later_reporting_dagster.rollups.periods import organic_paid
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ
+from later_reporting_dagster.rollups.tables import BY_PUBLISH_DAY, DAILY, RolledUp
 from tests.rollups.conftest import ROWS, Row, posts_of, row
 from tests.rollups.reference import rolled_up
 
-ORGANIC_PAID_DAILY_SCHEMA = schema_of(DAILY.columns)
-ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA = schema_of(BY_PUBLISH_DAY.columns)
-
-RollUp = Callable[[pa.Table], pa.Table]
-
-both_tables = pytest.mark.parametrize(
-    ("roll_up", "schema"),
-    [
-        (organic_paid_daily, ORGANIC_PAID_DAILY_SCHEMA),
-        (organic_paid_by_publish_day, ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA),
-    ],
-)
+both_tables = pytest.mark.parametrize("table", [DAILY, BY_PUBLISH_DAY], ids=lambda table: table.name)
 
 
 def one(*rows: Row) -> Row:
-    (group,) = organic_paid_by_publish_day(posts_of(*rows)).to_pylist()
+    (group,) = organic_paid(posts_of(*rows), BY_PUBLISH_DAY).to_pylist()
     return group
 
 
@@ -49,15 +33,12 @@ def expected_of(value: Any) -> Any:
 @given(ROWS)
 def test_both_tables_are_what_the_plain_reference_says(rows: list[Row]) -> None:
     expected = rolled_up(rows)
-    for roll_up, schema in (
-        (organic_paid_daily, ORGANIC_PAID_DAILY_SCHEMA),
-        (organic_paid_by_publish_day, ORGANIC_PAID_BY_PUBLISH_DAY_SCHEMA),
-    ):
-        table = roll_up(posts_of(*rows))
-        assert table.schema.equals(schema, check_metadata=True)
-        table.validate(full=True)
-        assert table.to_pylist() == [{name: expected_of(group[name]) for name in schema.names} for group in expected]
-        assert totals_that_differ(posts_of(*rows), table) == []
+    for table in (DAILY, BY_PUBLISH_DAY):
+        schema, found = schema_of(table.columns), organic_paid(posts_of(*rows), table)
+        assert found.schema.equals(schema, check_metadata=True)
+        found.validate(full=True)
+        assert found.to_pylist() == [{name: expected_of(group[name]) for name in schema.names} for group in expected]
+        assert totals_that_differ(posts_of(*rows), found) == []
 
 
 @given(ROWS, st.randoms(use_true_random=False))
@@ -66,21 +47,21 @@ def test_the_order_of_posts_and_their_chunks_change_no_bit(rows: list[Row], chan
     chance.shuffle(shuffled)
     cut = chance.randint(0, len(rows))
     chunked = pa.concat_tables([posts_of(*shuffled[:cut]), posts_of(*shuffled[cut:])])
-    for roll_up in (organic_paid_daily, organic_paid_by_publish_day):
-        assert roll_up(chunked).equals(roll_up(posts_of(*rows)))
+    for table in (DAILY, BY_PUBLISH_DAY):
+        assert organic_paid(chunked, table).equals(organic_paid(posts_of(*rows), table))
 
 
 @both_tables
-def test_no_posts_are_a_table_of_the_schema_with_no_rows(roll_up: RollUp, schema: pa.Schema) -> None:
-    assert roll_up(POSTS_SCHEMA.empty_table()).equals(schema.empty_table())
-    assert totals_that_differ(POSTS_SCHEMA.empty_table(), schema.empty_table()) == []
+def test_no_posts_are_a_table_of_the_schema_with_no_rows(table: RolledUp) -> None:
+    empty = schema_of(table.columns).empty_table()
+    assert organic_paid(POSTS_SCHEMA.empty_table(), table).equals(empty)
+    assert totals_that_differ(POSTS_SCHEMA.empty_table(), empty) == []
 
 
 @both_tables
-def test_only_the_instance_and_the_campaign_and_numbers_of_posts_are_never_null(
-    roll_up: RollUp, schema: pa.Schema
-) -> None:
-    (group,) = roll_up(posts_of(row(platform=None, content_type=None))).to_pylist()
+def test_only_the_instance_and_the_campaign_and_numbers_of_posts_are_never_null(table: RolledUp) -> None:
+    schema = schema_of(table.columns)
+    (group,) = organic_paid(posts_of(row(platform=None, content_type=None)), table).to_pylist()
     never_null = {name for name in schema.names if name.endswith("posts")} | {"instance_id", "campaign_id"}
     assert {name for name, value in group.items() if value is not None} == never_null
     assert {field.name for field in schema if not field.nullable} == never_null
@@ -89,7 +70,7 @@ def test_only_the_instance_and_the_campaign_and_numbers_of_posts_are_never_null(
 def test_the_documents_own_post() -> None:
     sample = Path(__file__).parent.parent / "samples" / "post_performance" / "200.json"
     posts = posts_table(page_from_body(sample.read_bytes()).posts)
-    (group,) = organic_paid_by_publish_day(posts).to_pylist()
+    (group,) = organic_paid(posts, BY_PUBLISH_DAY).to_pylist()
     assert (group["platform"], group["content_type"], group["posts"]) == ("instagram", "instagram_post", 1)
     assert round(group["organic_engagement_rate"], 2) == 14.59
     assert round(group["paid_engagement_rate"], 2) == 7.31
@@ -142,8 +123,8 @@ def test_contradictory_posts_are_counted_and_left_out_of_the_bounds() -> None:
 
 def test_a_coarser_grain_recomputes_from_the_posts_and_leaves_out_what_is_not_grouped_by() -> None:
     posts = posts_of(row(engagements=1, impressions=1), row(campaign_id=2, engagements=0, impressions=99))
-    table = organic_paid_daily(posts, grain=["platform"])
-    assert set(ORGANIC_PAID_DAILY_SCHEMA.names) - set(table.column_names) == set(GRAIN) - {"platform"}
+    table = organic_paid(posts, DAILY, grain=["platform"])
+    assert {column.name for column in DAILY.columns} - set(table.column_names) == set(GRAIN) - {"platform"}
     (group,) = table.to_pylist()
     assert (group["platform"], group["posts"], group["organic_engagement_rate"]) == ("tiktok", 2, 1.0)
 
@@ -151,7 +132,7 @@ def test_a_coarser_grain_recomputes_from_the_posts_and_leaves_out_what_is_not_gr
 def test_columns_that_are_not_used_may_be_missing() -> None:
     posts = posts_of(row(impressions=5, cpm=1.0))
     lean = posts.drop_columns([name for name in posts.column_names if name.startswith("creator") or "url" in name])
-    assert organic_paid_by_publish_day(lean).equals(organic_paid_by_publish_day(posts))
+    assert organic_paid(lean, BY_PUBLISH_DAY).equals(organic_paid(posts, BY_PUBLISH_DAY))
 
 
 def altered(table: pa.Table, name: str, value: object) -> pa.Table:
@@ -177,7 +158,7 @@ def test_each_total_that_differs_is_told_in_a_sentence(
     posts = posts_of(
         row(impressions=5, estimated_value_generated=1.5), row(impressions=6, estimated_value_generated=2.25)
     )
-    rollup = organic_paid_daily(posts)
+    rollup = organic_paid(posts, DAILY)
     sentence = f"{name} is {in_the_posts} in the posts and {in_the_rollup} in the rollup"
     assert totals_that_differ(posts, altered(rollup, name, value)) == [sentence]
 
@@ -193,13 +174,13 @@ def test_each_total_that_differs_is_told_in_a_sentence(
 )
 def test_money_may_differ_by_what_rounding_comes_to(value: float, difference: float, is_told: bool) -> None:
     posts = posts_of(row(estimated_value_generated=value), row(estimated_value_generated=value))
-    rollup = altered(organic_paid_daily(posts), "organic_estimated_value", 2 * value + difference)
+    rollup = altered(organic_paid(posts, DAILY), "organic_estimated_value", 2 * value + difference)
     assert bool(totals_that_differ(posts, rollup)) is is_told
 
 
 def test_a_group_that_is_missing_is_told() -> None:
     posts = posts_of(row(impressions=5), row(impressions=6, campaign_id=2))
-    assert totals_that_differ(posts, organic_paid_daily(posts).slice(1)) == [
+    assert totals_that_differ(posts, organic_paid(posts, DAILY).slice(1)) == [
         "posts is 2 in the posts and 1 in the rollup",
         "organic_impressions is 11 in the posts and 6 in the rollup",
         "organic_impressions_posts is 2 in the posts and 1 in the rollup",
@@ -208,7 +189,7 @@ def test_a_group_that_is_missing_is_told() -> None:
 
 def test_totals_are_compared_exactly_even_where_64_bits_end() -> None:
     posts = posts_of(row(impressions=2**63 - 1), row(impressions=2**63 - 1, campaign_id=2))
-    rollup = organic_paid_daily(posts)
+    rollup = organic_paid(posts, DAILY)
     assert totals_that_differ(posts, rollup) == []
     assert totals_that_differ(posts_of(row(impressions=2**63 - 2), row(impressions=2**63 - 1)), rollup) == [
         f"organic_impressions is {2**64 - 3} in the posts and {2**64 - 2} in the rollup"

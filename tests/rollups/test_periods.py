@@ -13,22 +13,10 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Kind
 from later_reporting_dagster.lake import schema_of
-from later_reporting_dagster.rollups import (
-    BY_CAMPAIGN,
-    BY_CREATOR,
-    BY_PLATFORM,
-    BY_WINDOW,
-    WEEKLY,
-    Landed,
-    RolledUp,
-    SumOutOfRange,
-    organic_paid_by,
-    organic_paid_over_days,
-    rows_schema,
-    totals_that_differ,
-    window_totals_that_differ,
-)
-from later_reporting_dagster.rollups.periods import numbered
+from later_reporting_dagster.rollups.periods import Landed, numbered, organic_paid, organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, BY_WINDOW, WEEKLY, RolledUp
 from tests.rollups.conftest import COUNTS, MONEY, Row, row
 from tests.rollups.reference import POST_KEY, groups_of, key_of, labels, over_days, windows
 
@@ -104,7 +92,7 @@ def published_once(rows: Sequence[Row]) -> list[Row]:
 
 @given(ROWS)
 def test_weeks_and_months_are_what_the_plain_reference_says(rows: list[Row]) -> None:
-    table = organic_paid_over_days(table_of(rows, dated=False).select(rows_schema(WEEKLY).names))
+    table = organic_paid(table_of(rows, dated=False).select(rows_schema(WEEKLY).names), WEEKLY)
     assert table.schema.equals(OVER_DAYS_SCHEMA, check_metadata=True)
     table.validate(full=True)
     assert_same(table, over_days(rows), table.column_names)
@@ -158,7 +146,7 @@ def test_intervals_and_all_else_of_some_hundred_posts_are_what_the_plain_referen
             said = {key: labels(group, label) for key, group in groups.items()}
             assert found[label].to_pylist() == [said[key_of(each, table.grain)] for each in found.to_pylist()]
     assert {None, "undecided"} < verdicts
-    over = organic_paid_over_days(table_of(recorded))
+    over = organic_paid(table_of(recorded), WEEKLY)
     assert_same(over, over_days(recorded), over.column_names)
 
 
@@ -196,7 +184,7 @@ def _drawn_metrics(chance: random.Random, post: Row) -> Row:
 def test_the_order_of_rows_changes_no_bit(rows: list[Row], chance: random.Random) -> None:
     shuffled = list(rows)
     chance.shuffle(shuffled)
-    assert organic_paid_over_days(table_of(shuffled)).equals(organic_paid_over_days(table_of(rows)))
+    assert organic_paid(table_of(shuffled), WEEKLY).equals(organic_paid(table_of(rows), WEEKLY))
     days = landed_of(rows).days
     one, other = (
         organic_paid_by({PERFORMANCE: Landed(table_of(each), days)}, tables=[BY_CREATOR]) for each in (rows, shuffled)
@@ -210,7 +198,7 @@ def test_nothing_landed_is_a_table_of_the_schema_with_no_rows() -> None:
         found = organic_paid_by({PERFORMANCE: nothing, POST: nothing}, tables=[table])[table.name]
         assert found.num_rows == 0
         assert found.column_names == [column.name for column in table.columns]
-    assert organic_paid_over_days(table_of([])).equals(OVER_DAYS_SCHEMA.empty_table())
+    assert organic_paid(table_of([]), WEEKLY).equals(OVER_DAYS_SCHEMA.empty_table())
 
 
 def on(day: date, **fields: Any) -> Row:
@@ -218,8 +206,8 @@ def on(day: date, **fields: Any) -> Row:
 
 
 def test_a_post_on_many_days_is_one_post() -> None:
-    (group,) = organic_paid_over_days(
-        table_of([on(LAST, impressions=5), on(LAST, impressions=None, paid_impressions=0)])
+    (group,) = organic_paid(
+        table_of([on(LAST, impressions=5), on(LAST, impressions=None, paid_impressions=0)]), WEEKLY
     ).to_pylist()
     assert (group["posts"], group["organic_impressions_posts"], group["paid_impressions_posts"]) == (1, 1, 1)
     assert (group["organic_only_posts"], group["paid_only_posts"], group["both_channels_posts"]) == (0, 0, 1)
@@ -310,7 +298,7 @@ def test_a_creator_is_named_as_the_newest_post_that_tells_a_name() -> None:
 def test_a_count_too_large_for_its_column_is_refused_by_name() -> None:
     rows = [on(LAST, paid_engagements=2**62), on(LAST - timedelta(days=1), paid_engagements=2**62)]
     with pytest.raises(SumOutOfRange, match="paid_engagements does not fit int64"):
-        organic_paid_over_days(table_of(rows))
+        organic_paid(table_of(rows), WEEKLY)
     with pytest.raises(SumOutOfRange, match="paid_engagements does not fit int64"):
         organic_paid_by({PERFORMANCE: landed_of(rows)})
 

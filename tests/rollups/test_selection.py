@@ -10,22 +10,9 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric, metrics_named
 from later_reporting_dagster.lake import posts_schema, schema_of
-from later_reporting_dagster.rollups import (
-    BY_CAMPAIGN,
-    BY_PUBLISH_DAY,
-    DAILY,
-    TABLES,
-    WEEKLY,
-    Landed,
-    RolledUp,
-    organic_paid_by,
-    organic_paid_by_publish_day,
-    organic_paid_daily,
-    organic_paid_over_days,
-    rows_schema,
-    totals_that_differ,
-    window_totals_that_differ,
-)
+from later_reporting_dagster.rollups.periods import Landed, organic_paid, organic_paid_by, rows_schema
+from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_PUBLISH_DAY, DAILY, TABLES, WEEKLY, RolledUp
 
 DAY = date(2024, 1, 3)
 PAIRED = ("likes", "comments", "shares", "saves", "views")
@@ -53,7 +40,7 @@ def test_each_that_adds_up_is_summed_beside_the_other_channel_with_its_number_of
         {metric.column: (number + 1) * 10 for metric in FURTHER if number or metric.column != "paid_likes"}
         for number in range(3)
     ]
-    (row,) = organic_paid_daily(posts_of(*rows)).to_pylist()
+    (row,) = organic_paid(posts_of(*rows), DAILY).to_pylist()
     for metric in FURTHER:
         if metric.kind.adds_up:
             some = 50 if metric.column == "paid_likes" else 60
@@ -73,7 +60,7 @@ def test_each_that_adds_up_is_summed_beside_the_other_channel_with_its_number_of
 
 
 def test_nothing_available_is_null_and_a_measured_zero_is_0() -> None:
-    (row,) = organic_paid_daily(posts_of({"likes": 0}, {})).to_pylist()
+    (row,) = organic_paid(posts_of({"likes": 0}, {}), DAILY).to_pylist()
     assert (row["organic_likes"], row["organic_likes_posts"]) == (0, 1)
     assert (row["paid_likes"], row["paid_likes_posts"]) == (None, 0)
 
@@ -108,12 +95,8 @@ def test_any_selection_gives_the_columns_of_its_dictionary_and_reconciles(
 ) -> None:
     row = st.fixed_dictionaries({metric.column: values for metric in metrics})
     posts = posts_of(*data.draw(st.lists(row, max_size=4)), metrics=metrics)
-    for roll_up, table in (
-        (organic_paid_daily, DAILY),
-        (organic_paid_by_publish_day, BY_PUBLISH_DAY),
-        (organic_paid_over_days, WEEKLY),
-    ):
-        rollup = roll_up(posts)
+    for table in (DAILY, BY_PUBLISH_DAY, WEEKLY):
+        rollup = organic_paid(posts, table)
         assert rollup.schema.equals(schema_of(table.of(metrics).columns))
         assert totals_that_differ(posts, rollup) == []
 
@@ -121,9 +104,9 @@ def test_any_selection_gives_the_columns_of_its_dictionary_and_reconciles(
 def test_a_rollup_is_held_against_what_was_asked_for_when_it_was_made() -> None:
     posts = posts_of({"impressions": 5, "likes": 3}, {"likes": 4})
     narrow = posts.select(posts_schema(DOCUMENT_METRICS).names)
-    assert totals_that_differ(posts, organic_paid_daily(narrow)) == []
-    assert totals_that_differ(narrow, organic_paid_daily(posts)) == []
-    wrong = organic_paid_daily(posts_of({"impressions": 5, "likes": 3}, {"likes": 5}))
+    assert totals_that_differ(posts, organic_paid(narrow, DAILY)) == []
+    assert totals_that_differ(narrow, organic_paid(posts, DAILY)) == []
+    wrong = organic_paid(posts_of({"impressions": 5, "likes": 3}, {"likes": 5}), DAILY)
     assert totals_that_differ(posts, wrong) == ["organic_likes is 7 in the posts and 8 in the rollup"]
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.rollups import SETTLEMENT_SCHEMA, Landed, Settlement, Sums, settlement
-from later_reporting_dagster.rollups.settling import settled_days
+from later_reporting_dagster.rollups.periods import Landed
+from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, Settlement, Sums, settled_days, settlement
 from tests.rollups.conftest import Row, posts_of, row
 
 FIRST, SETTLED_AFTER = date(2024, 1, 1), 10

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.rollups import WINDOWS, Days, Span, days_of, first_day_of, previous_of, windows_of
+from later_reporting_dagster.rollups.spans import WINDOWS, Days, Span, days_of, first_day_of, previous_of, windows_of
 
 DATES = st.dates(date(2000, 1, 1), date(2100, 12, 31))
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.rollups import spend_bounds
+from later_reporting_dagster.rollups.spend import spend_bounds
 
 
 def bounds(

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.rollups import SumOutOfRange
-from later_reporting_dagster.rollups.sums import grouped_sums, total
+from later_reporting_dagster.rollups.sums import SumOutOfRange, grouped_sums, total
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from later_reporting_dagster.sandbox import SandboxOptions, World, answers, create_app, running_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
+from later_reporting_dagster.sandbox.served import ServedPosts
 from tests.sandbox.conftest import CREDENTIALS, sign_in
 
 DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
@@ -231,25 +230,6 @@ def test_a_request_that_is_not_of_the_api_is_a_problem(api: httpx.Client, method
     assert_problem(api.request(method, path), status, f"ANL_00{status}")
 
 
-class Breaking:
-    """A fault as a middleware: it breaks whatever it is in front of."""
-
-    def __init__(self, app: ASGIApp, *, message: str) -> None:
-        self.message = message
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        raise RuntimeError(self.message)
-
-
-def test_an_unexpected_error_is_a_problem_that_tells_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(world, middleware=[Middleware(Breaking, message="a secret")]) as client:
-        answers_of_one_connection = [client.get(DAY) for _ in range(3)]
-    for answer in answers_of_one_connection:
-        assert_problem(answer, 500, "ANL_00500")
-        assert "secret" not in answer.text
-    assert "a secret" in caplog.text
-
-
 # Latency, work, independence
 
 
@@ -267,7 +247,7 @@ def test_latency_is_waited_for_before_each_answer(world: World) -> None:
 
 
 def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
-    answer = answers.answerer(world)
+    answer = ServedPosts(world).page
     question, _ = read_posts_query("startDate=2024-06-01&endDate=2024-06-30&sortProperty=paidCpe&sortDirection=ASC")
     whole = answer(question, PageRequest(start=0, size=10_000))["data"]
     pages = [answer(question, PageRequest(start=start, size=7))["data"] for start in range(0, len(whole), 7)]
