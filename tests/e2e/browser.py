@@ -26,7 +26,7 @@ _ARGUMENTS = (
 )
 
 # What the UI says of a partition by colour alone.
-GREEN, RED, GRAY = "green", "red", "gray"
+GREEN, GRAY = "green", "gray"
 
 
 @contextmanager
@@ -61,29 +61,35 @@ class Ui:
         self.page.get_by_role("link", name=f"later / {asset}").first.click()
         self.page.get_by_role("tab", name=tab, exact=True).click()
 
-    def expand_groups(self) -> None:
-        """Shows the assets inside the groups of the lineage, as large as they fit."""
-        self.page.get_by_role("button", name="settings", exact=True).last.click()
-        self.page.get_by_role("menuitem", name=re.compile("Expand all groups")).click()
+    def arrange_lineage(self, *settings: str) -> None:
+        """Choose these items of the lineage's settings, one after the other."""
+        for setting in settings:
+            self.page.get_by_role("button", name="settings", exact=True).last.click()
+            self.page.get_by_role("menuitem", name=re.compile(setting)).click()
         self.page.keyboard.press("Escape")
 
-    def launch(self, asset: str, *, days: Sequence[date], instances: Sequence[str] | None = None) -> None:
-        """Materializes days (the first to the last) × instances (None: all) through the dialog, and looks at it."""
+    def launch(self, asset: str, *, days: Sequence[date], config: str = "") -> None:
+        """Materialize days, the first to the last, through the dialog, with a run config in YAML; look at the run."""
         self.open_asset(asset)
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog").filter(has_text=f"materialize later / {asset}")
         chosen = dialog.get_by_role("textbox").first
         chosen.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
         chosen.press("Enter")
-        if instances is None:
-            dialog.get_by_role("button", name="All", exact=True).last.click()
-        else:
-            dialog.get_by_text("Select a partition or create one").click()
-            for instance in instances:
-                self.page.get_by_role("menuitem", name=instance).click()
-            self.page.keyboard.press("Escape")
+        if config:
+            dialog.get_by_text("Config", exact=True).click()
+            dialog.get_by_role("button", name="Add config").click()
+            self.type_config(config)
+            self.page.get_by_role("button", name="Save config").click()
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
         self.follow_what_was_launched()
+
+    def type_config(self, config: str) -> None:
+        """Type YAML into the config editor, and leave the cursor at its end, which is where the schema beside it is."""
+        editor = self.page.locator(".CodeMirror").last
+        editor.click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(config)
 
     def follow_what_was_launched(self) -> None:
         """Opens the run or the backfill that the UI tells of in its corner."""
@@ -91,19 +97,23 @@ class Ui:
         told.get_by_text("View", exact=True).click()
         expect(self.page).to_have_url(re.compile("/runs/"))
 
-    def open_partition(self, asset: str, day: date, instance: str | None = None) -> None:
-        """Opens the partitions of an asset, and in them a day, and of it an instance."""
+    def open_partition(self, asset: str, day: date) -> None:
+        """Open the partitions of an asset, and one of them."""
         self.open_asset(asset, tab="Partitions")
         self.row(str(day)).click()
-        if instance is not None:
-            self.row(instance).click()
+
+    def open_check(self, asset: str, check: str, *, result: str) -> None:
+        """Open a check of an asset, once its last result is `result`."""
+        self.open_asset(asset, tab="Checks")
+        self.page.get_by_text(re.compile(f"^{check}.*{result}$")).click()
+        expect(self.page).to_have_url(re.compile(check))
 
     def row(self, key: str) -> Locator:
-        """A day or an instance in the lists of partitions."""
+        """Return a partition in the list of partitions."""
         return self.page.locator("[data-tooltip]").filter(has_text=re.compile(f"^{key}")).locator("..")
 
     def expect_colour(self, key: str, colour: str) -> None:
-        """Waits until the one dot beside a day or an instance has a colour."""
+        """Wait until the one dot beside a partition has a colour."""
         dots = self.row(key).locator("[style*='--color-accent-']")
         expect(dots).to_have_count(1)
         expect(dots).to_have_attribute("style", re.compile(f"--color-accent-{colour}"))

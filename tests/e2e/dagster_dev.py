@@ -1,4 +1,4 @@
-"""A real Dagster for the browser: `dagster dev` with its daemon, over a sandbox that is asked through real HTTP."""
+"""A real Dagster for the browser: `dagster dev` with its daemon, over a sandbox that is served over real HTTP."""
 
 import json
 import os
@@ -16,27 +16,32 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dagster as dg
-
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from tests.conftest import Service
+from tests.defs.conftest import without
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 10
-GOOD_INSTANCES = ("instance_000", "instance_001", "instance_002")
-# Registered, but out of the credentials' reach: the API answers 403 for it.
-GONE_INSTANCE = "instance_gone"
+INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
+# Listed, but refused while `DagsterDev.refuse` says so: the API responds with 403 to whatever names it.
+REFUSED_INSTANCE = INSTANCES[-1]
 
 _Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
 class DagsterDev:
-    """A Dagster that runs: where its UI is, the settings of its user, and the days that it has partitions for."""
+    """A Dagster that runs: where its UI is, the settings of its user, its partitions, and the API behind it."""
 
     url: str
     environment: Mapping[str, str]
     days: tuple[date, ...]
+    service: Service
+
+    def refuse(self, *, refused: bool) -> None:
+        """Have the API refuse `REFUSED_INSTANCE` from now on, or have it respond again."""
+        self.service.instead = without(REFUSED_INSTANCE) if refused else lambda request: None
 
     def files(self, asset: str) -> list[Path]:
         """The files of an asset in the lake, in the order of their partitions."""
@@ -77,29 +82,33 @@ def run(*command: str, environment: Mapping[str, str]) -> subprocess.CompletedPr
 
 
 @contextmanager
-def sandbox_environment(directory: Path) -> Iterator[dict[str, str]]:
-    """Serves a sandbox while the block runs; gives the environment of a user whose settings point at it.
+def sandbox_environment(directory: Path) -> Iterator[tuple[Service, dict[str, str]]]:
+    """Serve a sandbox while the block runs; yield it, and the environment of a user whose settings point at it.
 
-    Nothing of the surrounding environment's settings is in it. `DAGSTER_HOME` is a folder with a `dagster.yaml`.
+    The environment holds no setting of whoever runs the tests. `DAGSTER_HOME` is a folder with a `dagster.yaml`.
     """
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     options = SandboxOptions(requests_per_window=1_000_000)
     home = directory / "dagster-home"
     home.mkdir(parents=True)
     (home / "dagster.yaml").write_text(DAGSTER_YAML)
-    with running_sandbox(
-        create_app(World.up_to(yesterday, instances=len(GOOD_INSTANCES), posts_per_day=5), options=options)
-    ) as base_url:
-        yield clean_environment() | {
-            "DAGSTER_HOME": str(home),
-            "LATER_BASE_URL": base_url,
-            "LATER_CLIENT_ID": options.client_id,
-            "LATER_CLIENT_SECRET": options.client_secret,
-            "LATER_LAKE_ROOT": str(directory / "lake"),
-            "LATER_REQUESTS_PER_MINUTE": "1000000",
-            "LATER_START_DATE": str(yesterday - timedelta(days=DAYS - 1)),
-            "XDG_CACHE_HOME": str(directory / "cache"),
-        }
+    world = World.up_to(yesterday, instances=len(INSTANCES), posts_per_day=5)
+    service = Service(app=create_app(world, options=options))
+    with running_sandbox(service) as base_url:
+        yield (
+            service,
+            clean_environment()
+            | {
+                "DAGSTER_HOME": str(home),
+                "LATER_BASE_URL": base_url,
+                "LATER_CLIENT_ID": options.client_id,
+                "LATER_CLIENT_SECRET": options.client_secret,
+                "LATER_LAKE_ROOT": str(directory / "lake"),
+                "LATER_REQUESTS_PER_MINUTE": "1000000",
+                "LATER_START_DATE": str(yesterday - timedelta(days=DAYS - 1)),
+                "XDG_CACHE_HOME": str(directory / "cache"),
+            },
+        )
 
 
 def clean_environment() -> dict[str, str]:
@@ -114,10 +123,8 @@ def clean_environment() -> dict[str, str]:
 
 @contextmanager
 def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
-    """Runs `dagster dev` while the block runs, with `GOOD_INSTANCES` and `GONE_INSTANCE` registered."""
-    with sandbox_environment(directory) as environment:
-        with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
-            instance.add_dynamic_partitions("later_instance", [*GOOD_INSTANCES, GONE_INSTANCE])
+    """Run `dagster dev` while the block runs, on an empty home and lake."""
+    with sandbox_environment(directory) as (service, environment):
         port = _free_port()
         command = ["dagster", "dev", "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
         first_day = date.fromisoformat(environment["LATER_START_DATE"])
@@ -125,6 +132,7 @@ def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
             url=f"http://127.0.0.1:{port}",
             environment=environment,
             days=tuple(first_day + timedelta(days=number) for number in range(DAYS)),
+            service=service,
         )
         with (directory / "dagster-dev.log").open("wb") as log, _process_group(command, environment, log) as process:
             until("Dagster answers and its daemon is healthy", lambda: _is_healthy(dagster, process), seconds=90)

@@ -11,25 +11,28 @@ from tests.e2e.dagster_dev import dagster_dev
 
 
 def take(picture: Path) -> None:
-    """Fetches all days of a Dagster with one instance that fails, and takes the lineage once the rollups followed."""
+    """Fetch all days, of which the newest lacks a refused instance; take the lineage once the rollups followed."""
     with tempfile.TemporaryDirectory() as directory, dagster_dev(Path(directory)) as dagster:
         for asset in ("later/post_metrics_daily", "later/posts_published"):
-            first, *_, last = map(str, dagster.days)
-            dagster.run("later-reporting", "backfill", "--asset", asset, "--start", first, "--end", last)
+            for first, last, refused in ((0, -2, False), (-1, -1, asset == "later/posts_published")):
+                dagster.refuse(refused=refused)
+                days = ("--start", str(dagster.days[first]), "--end", str(dagster.days[last]))
+                dagster.run("later-reporting", "backfill", "--asset", asset, *days)
         with chromium() as browser, window(browser, dagster, Path(directory) / "seen-last.png") as ui:
             ui.open("/asset-groups")
             sidebar = ui.page.get_by_role("button", name="panel_show_right", exact=True).last
             ui.page.get_by_role("button", name="Hide navigation").click()
             sidebar.click()
-            ui.expand_groups()
-            # Large enough for all assets; they are placed anew when the page is.
-            ui.page.set_viewport_size({"width": 1500, "height": 1750})
+            ui.arrange_lineage("Expand all groups", "vertical orientation")
+            # Large enough for all assets with their details; they are placed anew when the page is.
+            ui.page.set_viewport_size({"width": 2700, "height": 930})
             ui.page.reload()
             sidebar.click()
-            # A week or a month that has just begun has no day yet.
-            expect(ui.page.get_by_text("100% filled").nth(1)).to_be_visible(timeout=180 * SECONDS)
-            # The report is the last to follow.
-            expect(ui.page.get_by_text("Never materialized")).to_have_count(0, timeout=180 * SECONDS)
+            # Both raw tables and both daily rollups. A week or a month that has just begun has no day yet.
+            expect(ui.page.get_by_text("100% filled").nth(3)).to_be_visible(timeout=240 * SECONDS)
+            # The report is among the last to follow.
+            for unfinished in ("Never materialized", "Materializing"):
+                expect(ui.page.get_by_text(unfinished)).to_have_count(0, timeout=240 * SECONDS)
             ui.page.screenshot(path=picture)
 
 
