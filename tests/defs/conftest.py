@@ -93,6 +93,11 @@ def restated(day: date, instance_id: str) -> Callable[[Request, Any], Any]:
     return edited
 
 
+def enlarged(_request: Request, document: Any) -> Any:
+    """Responses of a service that has the same large numbers for every post."""
+    return {**document, "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]]}
+
+
 @dataclass(frozen=True)
 class Project:
     """What a user has: definitions, a Dagster instance, and an empty lake."""

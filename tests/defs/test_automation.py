@@ -10,7 +10,7 @@ import pytest
 from dagster._core.test_utils import freeze_time
 
 from tests.conftest import INSTANCE_IDS, Service
-from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, restated, without
+from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, enlarged, restated, without
 
 RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
 METRICS, DAILY, WEEKLY, MONTHLY = (
@@ -168,10 +168,7 @@ def test_weeks_and_months_follow_their_days(automation: Automation, project: Pro
     assert project.fetch(METRICS).success  # and nothing has changed
     assert tick() == nothing
 
-    service.edited = lambda _request, document: {
-        **document,
-        "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]],
-    }
+    service.edited = enlarged
     project.fetch(METRICS, days=DAYS[:1], instances=[INSTANCE_IDS[0]])
     assert tick() == [{DAYS[0]}, set(), set()]
     project.roll_up(DAILY, days=DAYS[:1])

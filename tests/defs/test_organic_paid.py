@@ -1,9 +1,6 @@
 """The rollups of days, weeks and months, run for real on what was fetched."""
 
-from collections import defaultdict
 from datetime import date
-from fractions import Fraction
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,8 +10,9 @@ from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.rollups.spans import Span
 from later_reporting_dagster.rollups.tables import TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Service, Truth, files
-from tests.defs.conftest import DAYS, Project, failure
-from tests.rollups.reference import over_days
+from tests.defs.conftest import DAYS, Project, enlarged, failure
+from tests.rollups import reference
+from tests.rollups.reference import close_to
 
 DAILY, BY_PUBLISH_DAY, WEEKLY, MONTHLY = (
     "organic_paid_daily",
@@ -40,42 +38,9 @@ def stored(project: Project, asset: str, first: date) -> list[Row]:
     return rows
 
 
-def summed(rows: list[Row]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The sums of posts by instance, campaign, platform and content type, by hand."""
-    groups = defaultdict(list)
-    for row in rows:
-        groups[row["instance_id"], row["campaign_id"], row["platform"], row["content_type"]].append(row)
-
-    def total(posts: list[Row], name: str) -> Any:
-        reported = [post[name] for post in posts if post[name] is not None]
-        return sum(reported) if reported else None
-
-    return {
-        group: {
-            "posts": len(posts),
-            "organic_impressions": total(posts, "impressions"),
-            "organic_engagements": total(posts, "engagements"),
-            "paid_impressions": total(posts, "paid_impressions"),
-            "paid_engagements": total(posts, "paid_engagements"),
-        }
-        for group, posts in groups.items()
-    }
-
-
-def assert_sums(rolled_up: list[Row], posts: list[Row]) -> None:
-    wanted = summed(posts)
-    found = {
-        (row["instance_id"], row["campaign_id"], row["platform"], row["content_type"]): {
-            name: row[name] for name in next(iter(wanted.values()))
-        }
-        for row in rolled_up
-    }
-    assert len(found) == len(rolled_up)
-    assert found == wanted
-
-
-def close_to(value: Any) -> Any:
-    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
+def assert_same(rolled_up: list[Row], expected: list[Row]) -> None:
+    """The rows are those of the plain reference, in the columns that they have."""
+    assert rolled_up == [{name: close_to(group[name]) for name in rolled_up[0]} for group in expected]
 
 
 def damage(project: Project, asset: str) -> None:
@@ -93,7 +58,7 @@ def test_days_are_rolled_up_in_one_run(asset: str, project: Project, truth: Trut
     for day in DAYS:
         rolled_up = stored(project, asset, day)
         posts = [row for each in INSTANCE_IDS for row in truth.partition(BASIS[asset], day, each)]
-        assert_sums(rolled_up, posts)
+        assert_same(rolled_up, reference.rolled_up(posts))
         found = told[str(day)]
         assert found["dagster/partition_row_count"] == len(rolled_up)
         assert (found["posts"], found["instances"]) == (len(posts), len(INSTANCE_IDS))
@@ -114,8 +79,8 @@ def test_a_span_is_what_the_plain_reference_says_of_the_service_s_own_rows(
     result = project.roll_up(asset)
     assert result.success
     rows = [row for day in DAYS for each in INSTANCE_IDS for row in truth.partition("performance_date", day, each)]
-    found, expected = stored(project, asset, SPANS[asset]), over_days(rows)
-    assert found == [{name: close_to(group[name]) for name in found[0]} for group in expected]
+    found = stored(project, asset, SPANS[asset])
+    assert_same(found, reference.over_days(rows))
     posts = {(row["instance_id"], row["campaign_id"], row["post_id"]) for row in rows}
     assert sum(group["posts"] for group in found) == len(posts) < len(rows)
     told = project.metadata(result)[str(SPANS[asset])]
@@ -156,10 +121,7 @@ def test_a_span_is_in_sync_with_its_days_until_one_of_them_changes(
     project.fetch(RAW[asset])
     project.roll_up(DAILY)  # and nothing has changed
     assert project.is_in_sync(asset, str(SPANS[asset]))
-    service.edited = lambda _request, document: {
-        **document,
-        "data": [{**post, "impressions": 1_000_000, "engagements": 5} for post in document["data"]],
-    }
+    service.edited = enlarged
     project.fetch(RAW[asset], days=DAYS[1:2])
     project.roll_up(DAILY, days=DAYS[1:2])
     assert not project.is_in_sync(asset, str(SPANS[asset]))

@@ -22,10 +22,8 @@ from tests.defs.conftest import (
     Project,
     asset_key,
     listed,
-    listing,
 )
 
-__all__ = ["listing"]
 pytestmark = pytest.mark.usefixtures("next_day")
 EVERYONE = json.dumps(sorted(INSTANCE_IDS))
 

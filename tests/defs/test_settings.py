@@ -1,13 +1,12 @@
 """Environment variables: what they default to, and an error that names the one that is wrong."""
 
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
-from later_reporting_dagster.defs.settings import LoadSettings, default_lake_root, from_environment
+from later_reporting_dagster.defs.settings import LoadSettings, from_environment
 
 
 def test_nothing_set_is_the_documented_default() -> None:
@@ -43,8 +42,3 @@ def test_a_variable_that_is_set_is_shown_by_its_name(monkeypatch: pytest.MonkeyP
     assert from_environment("LATER_LAKE_ROOT", "here") == dg.EnvVar("LATER_LAKE_ROOT")
     monkeypatch.setenv("LATER_LAKE_ROOT", "")
     assert from_environment("LATER_LAKE_ROOT", "here") == "here"
-
-
-def test_the_lake_lies_in_the_working_directory_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert default_lake_root() == str(tmp_path / "later-lake")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
 from typing import Any
 
 import dagster as dg
@@ -15,7 +14,7 @@ from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_W
 from tests.conftest import INSTANCE_IDS, Row, Truth, files
 from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, values
 from tests.rollups.conftest import posts_of, row
-from tests.rollups.reference import LABELS, groups_of, key_of, labels, windows
+from tests.rollups.reference import LABELS, close_to, groups_of, key_of, labels, windows
 
 BASES = {"performance_date": "post_metrics_daily", "post_date": "posts_published"}
 
@@ -52,10 +51,6 @@ def by_hand(truth: Truth, days: Sequence[date] = DAYS) -> dict[str, Any]:
         )
         for basis in BASES
     }
-
-
-def close_to(value: Any) -> Any:
-    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
 
 
 def test_they_are_what_the_plain_reference_says_of_the_service_s_own_rows(filled: Project, truth: Truth) -> None:

@@ -65,13 +65,6 @@ def test_a_metric_that_lies_among_unknown_fields_is_not_asked_for_and_restates_n
     assert found.restated == restated
 
 
-def test_a_row_with_several_other_values_is_one_restated_row() -> None:
-    old = posts({"post_id": 1, "impressions": 1, "cpm": 1.0}, {"post_id": 2})
-    new = posts({"post_id": 1, "impressions": 2, "cpm": None}, {"post_id": 3})
-    found = changes_between(old, new)
-    assert (found.added, found.removed, found.restated) == (1, 1, 1)
-
-
 def test_totals_are_of_what_adds_up_and_not_available_is_not_0() -> None:
     old = posts({"post_id": 1, "impressions": 100, "paid_impressions": None, "estimated_value_generated": 0.1})
     new = posts(

@@ -24,7 +24,6 @@ from later_reporting_dagster.client import (
     CredentialsRejected,
     InstanceForbidden,
     LaterClient,
-    LaterError,
     QueryRefused,
     RateLimiter,
     Retriable,
@@ -929,16 +928,6 @@ def test_a_partition_whose_quarantine_cannot_be_cleared_fails_alone(
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == {blocked: LakeUnavailable}
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)
-
-
-def test_what_failed_stays_as_it_was(service: Service, tmp_path: Path) -> None:
-    ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    before = files(tmp_path)
-    service.instead = lambda request: problem(500) if request.url.path == "/v2/posts/performance" else None
-    result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    assert all(isinstance(failed.error, LaterError) for failed in result.failed.values())
-    assert len(result.failed) == len(BOX)
-    assert files(tmp_path) == before
 
 
 def test_outcomes_are_delivered_as_they_come(service: Service, tmp_path: Path) -> None:

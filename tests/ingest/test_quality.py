@@ -19,19 +19,6 @@ from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
 
 DAY = date(2024, 3, 2)
 PARTITION = Partition(DAY, "a")
-METRICS = (
-    "engagements",
-    "impressions",
-    "engagement_rate",
-    "estimated_value_generated",
-    "cpe",
-    "cpm",
-    "paid_engagements",
-    "paid_impressions",
-    "paid_engagement_rate",
-    "paid_cpe",
-    "paid_cpm",
-)
 
 
 def posts(*rows: dict[str, Any]) -> pa.Table:

@@ -11,14 +11,6 @@ import pytest
 from later_reporting_dagster.ingest.stream import WAITING_OUTCOMES, stream
 
 
-def test_outcomes_come_in_order() -> None:
-    async def start(deliver: Callable[[int], None]) -> None:
-        for number in range(3 * WAITING_OUTCOMES):
-            await asyncio.to_thread(deliver, number)
-
-    assert list(stream(start)) == list(range(3 * WAITING_OUTCOMES))
-
-
 def test_who_takes_his_time_gets_all_of_them() -> None:
     async def start(deliver: Callable[[int], None]) -> None:
         for number in range(2 * WAITING_OUTCOMES):

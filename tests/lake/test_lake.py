@@ -36,12 +36,6 @@ def test_what_is_written_is_read_back_exactly(lake: Lake) -> None:
     assert (written.changed, written.url) == (True, lake.url("posts", DAY))
 
 
-def test_a_partition_is_replaced_whole(lake: Lake) -> None:
-    lake.write("posts", DAY, rows(20))
-    assert lake.write("posts", DAY, rows(3)).changed
-    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(3))
-
-
 def test_the_same_rows_again_change_nothing_not_even_the_facts(lake: Lake) -> None:
     first = lake.write("posts", DAY, rows(), facts={"fetched_at": "first"})
     again = lake.write("posts", DAY, rows(), facts={"fetched_at": "second"})

@@ -6,6 +6,8 @@ from datetime import date, timedelta
 from fractions import Fraction
 from typing import Any
 
+import pytest
+
 from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
@@ -21,6 +23,11 @@ def of_channel(channel: str, measure: str) -> str:
 def exact(value: float) -> Fraction:
     """A decimal as it was written: 0.1 is a tenth."""
     return Fraction(repr(value))
+
+
+def close_to(value: Any) -> Any:
+    """What equals a value of a rollup: money sums to the millionth, and floats may differ in their last bits."""
+    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
 
 
 def total(values: Iterable[Any]) -> Any:

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from later_reporting_dagster.rollups.reconciliation import totals_that_differ, w
 from later_reporting_dagster.rollups.sums import SumOutOfRange
 from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, BY_WINDOW, WEEKLY, RolledUp
 from tests.rollups.conftest import COUNTS, MONEY, Row, row
-from tests.rollups.reference import POST_KEY, groups_of, key_of, labels, over_days, windows
+from tests.rollups.reference import POST_KEY, close_to, groups_of, key_of, labels, over_days, windows
 
 # All windows of all tables are computed in each example.
 a_few = settings(max_examples=30)
@@ -72,10 +71,6 @@ def landed_of(rows: Sequence[Row], days: dict[str, set[date]] | None = None) -> 
     for each in rows:
         there[each["instance_id"]].add(each["date"])
     return Landed(table_of(sorted(rows, key=lambda each: each["date"])), days or there)
-
-
-def close_to(value: Any) -> Any:
-    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
 
 
 def assert_same(table: pa.Table, expected: list[Row], names: Sequence[str]) -> None:

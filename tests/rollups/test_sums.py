@@ -1,12 +1,11 @@
 import math
 from fractions import Fraction
 from itertools import permutations
-from random import Random
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.rollups.sums import SumOutOfRange, grouped_sums, total
@@ -91,7 +90,8 @@ def test_null_keys_are_a_group_of_their_own_after_the_others() -> None:
     }
 
 
-def test_the_total_of_no_values_is_none() -> None:
+def test_the_total_of_no_values_is_none_and_no_total_wraps() -> None:
+    assert total(pa.chunked_array([pa.array([2**63 - 1, 2**63 - 1])])) == 2**64 - 2
     for type_ in (pa.int64(), pa.float64()):
         assert total(pa.chunked_array([pa.array([None], type_)])) is None
         assert total(pa.chunked_array([], type_)) is None
@@ -103,20 +103,12 @@ def test_a_group_without_values_is_null_beside_one_of_enormous_ones() -> None:
         assert grouped_sums(rows, keys=["key"]).column("value").to_pylist() == [enormous, None]
 
 
-def test_a_total_does_not_wrap() -> None:
-    assert total(pa.chunked_array([pa.array([2**63 - 1, 2**63 - 1])])) == 2**64 - 2
-
-
 @given(st.lists(st.integers(-(2**53), 2**53), min_size=1, max_size=6))
+@example([2**52 + 1])
+@example([2**53 - 1])
 def test_money_between_two_millionths_goes_to_the_even_one_whatever_its_size(halves: list[int]) -> None:
     (value,) = sums_of([half / 2e6 for half in halves], pa.float64())["value"]
     assert value == sum(round(half / 2e6 * 1e6) for half in halves) / 1e6
-
-
-def test_large_amounts_of_money_are_exact_to_the_millionth_too() -> None:
-    chance = Random(0)
-    for half in [chance.randrange(2**52, 2**53) for _ in range(20)]:
-        assert sums_of([half / 2e6], pa.float64())["value"] == [round(half / 2e6 * 1e6) / 1e6]
 
 
 @pytest.mark.parametrize("under", [math.nan, math.inf, -1e300])
