@@ -16,6 +16,7 @@ from dagster._core.loader import LoadingContextForTest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from later_reporting_dagster.client import RevisionMemory, remembered_revision_path
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -235,10 +236,10 @@ def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
         "LATER_LAKE_ROOT": str(tmp_path / "lake"),
         "LATER_REQUESTS_PER_MINUTE": "1000000",
-        # To find it out costs the first listing of a machine one request more, whichever test comes first.
-        "LATER_API_REVISION": str(service.revision),
     }.items():
         monkeypatch.setenv(name, value)
+    # To find the revision out costs the first listing of a machine one request more, whichever test comes first.
+    RevisionMemory(remembered_revision_path(service.base_url)).keep(service.revision)
 
 
 def _project(instance: dg.DagsterInstance, root: Path) -> Project:

