@@ -1,7 +1,7 @@
 """Speaks the contract over HTTP: token, rate limit, retry, page walk. No Dagster, and no files but the limiter's."""
 
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.client import LaterClient, Probe
+from later_reporting_dagster.client.client import LaterClient
 from later_reporting_dagster.client.errors import (
     ContractBroken,
     CredentialsRejected,
@@ -21,11 +21,11 @@ from later_reporting_dagster.client.events import (
     Waited,
     WalkRepeated,
 )
-from later_reporting_dagster.client.limiter import RateLimiter, next_slot, shared_state_path
+from later_reporting_dagster.client.limiter import RateLimiter, shared_state_path
 from later_reporting_dagster.client.memory import RevisionMemory, remembered_revision_path
 from later_reporting_dagster.client.retry import RetryPolicy
 from later_reporting_dagster.client.trail import Reach
-from later_reporting_dagster.client.walk import Walk, problem_of
+from later_reporting_dagster.client.walk import Walk
 
 __all__ = [
     "AccessToken",
@@ -38,7 +38,6 @@ __all__ = [
     "LaterError",
     "MetricsRefused",
     "PageFetched",
-    "Probe",
     "QueryRefused",
     "RateLimiter",
     "Reach",
@@ -52,8 +51,6 @@ __all__ = [
     "Walk",
     "WalkInconsistent",
     "WalkRepeated",
-    "next_slot",
-    "problem_of",
     "remembered_revision_path",
     "shared_state_path",
 ]

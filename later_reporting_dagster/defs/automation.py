@@ -5,8 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-AUTOMATION_SENSOR_SECONDS = 30
-
 
 def when_upstream_changes(*followed: dg.AssetKey) -> dg.AutomationCondition[Any]:
     """Return the condition to materialize a partition when upstream data changed, or when it never was.
@@ -41,6 +39,6 @@ def automation_sensor(keys: Sequence[dg.AssetKey]) -> dg.AutomationConditionSens
         "later_automation",
         target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=AUTOMATION_SENSOR_SECONDS,
+        minimum_interval_seconds=30,
         description="Rolls days up when their posts change, and checks every day whether the newest due day is there.",
     )

@@ -31,7 +31,6 @@ from later_reporting_dagster.lake import Lake, LakeUnavailable, Written
 INSTANCES_KEY = dg.AssetKey(["later", INSTANCES])
 STILL_LISTED = "every_instance_is_still_listed"
 INSTANCES_CHECKS = {STILL_LISTED: "The API lists every instance that it listed before, or that has files."}
-SENSOR_SECONDS = 3600
 # Dagster ends a sensor's evaluation after a minute, without saying what took so long. The lake is listed after the API.
 API_TIMEOUT_SECONDS = 30.0
 
@@ -87,7 +86,7 @@ def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinit
     @dg.sensor(
         name="later_instances",
         job=posts_job,
-        minimum_interval_seconds=SENSOR_SECONDS,
+        minimum_interval_seconds=3600,
         description=(
             "Lists the instances that the credentials reach, refreshes later/instances, and fetches the history of"
             " instances that are new in one run."

@@ -1,17 +1,14 @@
 """Parquet partitions on any fsspec filesystem: schema, paths, atomic write, read, quarantine. No HTTP, no Dagster."""
 
 from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, post_columns
-from later_reporting_dagster.lake.compaction import CompactedMonth
-from later_reporting_dagster.lake.file import PartitionDamaged, StoredFacts, content_hash_of
+from later_reporting_dagster.lake.file import PartitionDamaged, content_hash_of
 from later_reporting_dagster.lake.lake import (
     DayRead,
     Lake,
     NotReplaced,
-    Review,
     Written,
-    WrittenFile,
 )
-from later_reporting_dagster.lake.partition import Partition, decode_instance_id, encode_instance_id, partition_path
+from later_reporting_dagster.lake.partition import Partition, encode_instance_id, partition_path
 from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
 from later_reporting_dagster.lake.storage import LakeUnavailable
@@ -21,7 +18,6 @@ __all__ = [
     "POST_COLUMNS",
     "POST_KEY",
     "Column",
-    "CompactedMonth",
     "DayRead",
     "Lake",
     "LakeUnavailable",
@@ -30,12 +26,8 @@ __all__ = [
     "PartitionDamaged",
     "QuarantineFile",
     "QuarantinedRow",
-    "Review",
-    "StoredFacts",
     "Written",
-    "WrittenFile",
     "content_hash_of",
-    "decode_instance_id",
     "encode_instance_id",
     "partition_path",
     "post_columns",

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, ContentType, Kind, platform_of
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Channel, ContentType, platform_of
+from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import POSTS_SCHEMA
 from later_reporting_dagster.rollups.columns import GRAIN
 from later_reporting_dagster.rollups.periods import organic_paid

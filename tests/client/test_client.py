@@ -29,7 +29,6 @@ from later_reporting_dagster.client import (
     CredentialsRejected,
     InstanceForbidden,
     PageFetched,
-    Probe,
     QueryRefused,
     RateLimiter,
     Retriable,
@@ -41,6 +40,7 @@ from later_reporting_dagster.client import (
     WalkRepeated,
 )
 from later_reporting_dagster.client import exchange as exchange_module
+from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis
 from tests.client.service import (
     CLIENT_ID,

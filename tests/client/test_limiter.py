@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client import RateLimiter, next_slot, shared_state_path
+from later_reporting_dagster.client import RateLimiter, shared_state_path
 from later_reporting_dagster.client import limiter as limiter_module
-from later_reporting_dagster.client.limiter import Rate, _Ledger
+from later_reporting_dagster.client.limiter import Rate, _Ledger, next_slot
 from tests.client.service import FakeTime
 
 START = 1_750_000_000.0

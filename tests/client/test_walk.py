@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client import problem_of
 from later_reporting_dagster.client.walk import (
     FIRST,
     Place,
     as_walked,
     pages_in,
     places_after_first,
+    problem_of,
     problem_of_page,
     without_overlap,
 )

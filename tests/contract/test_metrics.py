@@ -10,11 +10,11 @@ from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
     METRICS,
     Channel,
-    Kind,
     metrics_asked_for,
     metrics_in,
     metrics_named,
 )
+from later_reporting_dagster.contract.metrics import Kind
 
 # As the cursor revision lists them.
 OFFERED = """likes, comments, shares, saves, impressions, reach, organicReach, engagements, views, totalInteractions,

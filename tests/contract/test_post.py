@@ -16,18 +16,16 @@ from later_reporting_dagster.contract import (
     METRICS,
     BadRow,
     CreatorProfile,
-    Kind,
     Pagination,
     Post,
     UnreadablePage,
-    flattener,
     instances_page_from_body,
     metrics_named,
-    nested_post_type,
     page_from_body,
-    post_from_json,
     post_type,
 )
+from later_reporting_dagster.contract.metrics import Kind
+from later_reporting_dagster.contract.post import flattener, nested_post_type, post_from_json
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from later_reporting_dagster.contract import Problem, ProblemType
+from later_reporting_dagster.contract import Problem
+from later_reporting_dagster.contract.enums import ProblemType
 
 
 def test_a_problem_document():

@@ -15,8 +15,8 @@ from later_reporting_dagster.contract import (
     SortDirection,
     SortProperty,
     platform_of,
-    years_later,
 )
+from later_reporting_dagster.contract.limits import years_later
 from later_reporting_dagster.sandbox.parameters import read_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}

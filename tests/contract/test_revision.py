@@ -20,8 +20,8 @@ from later_reporting_dagster.contract import (
     instances_cursor_page_from_body,
     instances_page_from_body,
     page_from_body,
-    revision_with,
 )
+from later_reporting_dagster.contract.revision import revision_with
 
 PAGINATION = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
 NAMES = {metric.api_name for metric in DOCUMENT_METRICS}

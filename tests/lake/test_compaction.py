@@ -25,14 +25,18 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
-    CompactedMonth,
     Lake,
     LakeUnavailable,
     Partition,
     PartitionDamaged,
     partition_path,
 )
-from later_reporting_dagster.lake.compaction import FEWEST_DAYS, LARGEST_DAY_BYTES, SETTLED_AFTER_SECONDS
+from later_reporting_dagster.lake.compaction import (
+    FEWEST_DAYS,
+    LARGEST_DAY_BYTES,
+    SETTLED_AFTER_SECONDS,
+    CompactedMonth,
+)
 from later_reporting_dagster.lake.file import facts_of, stored_rows, to_parquet
 from later_reporting_dagster.lake.partition import compacted_path
 from tests.lake.conftest import BucketFileSystem, files_of, rows, unreadable

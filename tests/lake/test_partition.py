@@ -5,11 +5,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import Partition, decode_instance_id, encode_instance_id, partition_path
+from later_reporting_dagster.lake import Partition, encode_instance_id, partition_path
 from later_reporting_dagster.lake.partition import (
     compacted_directory,
     compacted_of,
     compacted_path,
+    decode_instance_id,
     month_of,
     partition_of,
 )

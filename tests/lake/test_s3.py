@@ -30,8 +30,7 @@ from tests.lake.test_compaction import (  # noqa: F401
 from tests.lake.test_lake import (  # noqa: F401
     test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file,
     test_a_hundred_partitions_are_read_together,
-    test_a_partition_is_replaced_whole,
-    test_checking_works_on_every_storage,
+    test_a_writable_lake_is_found_so_and_left_as_it_was,
     test_days_are_read_one_after_the_other_with_their_partitions_apart,
     test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset,
     test_partitions_are_listed_sorted_and_by_day,

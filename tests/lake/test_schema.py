@@ -8,12 +8,12 @@ from later_reporting_dagster.contract import (
     DOCUMENT_METRICS,
     METRICS,
     CreatorProfile,
-    Kind,
     Metric,
     Post,
     page_from_body,
     post_type,
 )
+from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_schema, posts_table, posts_tables
 from tests.lake.conftest import post
 

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS
+from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA
 
 Row = dict[str, Any]

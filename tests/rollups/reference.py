@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS
+from later_reporting_dagster.contract.metrics import Kind
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 HALF_A_CENT = Fraction(5, 1000)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Kind
+from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis
+from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.rollups.periods import Landed, numbered, organic_paid, organic_paid_by, rows_schema
 from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ

@@ -24,10 +24,10 @@ from later_reporting_dagster.contract import (
     ContentType,
     DateBasis,
     Platform,
-    ProblemType,
     SortDirection,
     SortProperty,
 )
+from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, availability, create_app, running_sandbox
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 from tests.sandbox.conftest import UNHURRIED
