@@ -23,7 +23,7 @@ ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at h
 	$(BIN)/later-reporting demo --ui
 
 test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/ruff check .

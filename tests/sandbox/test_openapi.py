@@ -28,6 +28,7 @@ from later_reporting_dagster.contract import (
     SortProperty,
 )
 from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAXIMUM_CAMPAIGN_IDS
 from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, availability, create_app, running_sandbox
 from later_reporting_dagster.sandbox.world import CONTENT_TYPES
 from tests.sandbox.conftest import UNHURRIED
@@ -100,7 +101,7 @@ def test_bounds_are_the_contracts() -> None:
         "type": "integer",
         "minimum": 1,
         "maximum": contract.MAXIMUM_PAGE_SIZE,
-        "default": contract.DEFAULT_PAGE_SIZE,
+        "default": DEFAULT_PAGE_SIZE,
     }
     assert PARAMETERS["pageNumber"]["schema"] == {
         "type": "integer",
@@ -108,7 +109,7 @@ def test_bounds_are_the_contracts() -> None:
         "maximum": contract.MAXIMUM_PAGE_NUMBER,
         "default": 1,
     }
-    assert PARAMETERS["campaignIds"]["schema"]["maxItems"] == contract.MAXIMUM_CAMPAIGN_IDS
+    assert PARAMETERS["campaignIds"]["schema"]["maxItems"] == MAXIMUM_CAMPAIGN_IDS
     assert SCHEMAS["DateBasis"]["default"] == DateBasis.POST_DATE
     assert SCHEMAS["SortDirection"]["default"] == SortDirection.DESC
 
