@@ -20,10 +20,10 @@ def make_home(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figure
     prepare(base_url=base_url, root=root, start=box.start)
     from later_reporting_dagster.cli import launch
     from later_reporting_dagster.cli.demo import REPORT
-    from later_reporting_dagster.defs.organic_paid import ROLLUPS
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.ingest.instance_dimension import INSTANCES
-    from later_reporting_dagster.rollups import BY_WINDOW, Span
+    from later_reporting_dagster.rollups.spans import Span
+    from later_reporting_dagster.rollups.tables import BY_DAY, BY_WINDOW, OVER_DAYS
 
     first = box.end - timedelta(days=WRITTEN_DAYS - 1)
     with launch.dagster_instance() as instance:
@@ -35,7 +35,7 @@ def make_home(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figure
 
         materialize([*SOURCES.values()], Span.DAY)
         for span in Span:
-            materialize([rollup.asset for rollup in ROLLUPS if rollup.span is span], span)
+            materialize([table.name for table in (*BY_DAY, *OVER_DAYS) if table.span is span], span)
         for unpartitioned in ([INSTANCES], [table.name for table in BY_WINDOW], [REPORT]):
             materialize(unpartitioned)
     return Figures()
