@@ -136,7 +136,7 @@ class LaterClient:
             LaterError: as `walk`.
         """
         return await self._lists.in_revision(
-            "instances", paged=self._numbered.instances, by_cursor=self._cursors.instances
+            "instances", paged=self._numbered.instances, by_cursor=self._cursors.instances, guess=PAGED
         )
 
     async def walk(

@@ -29,6 +29,8 @@ LONGEST_WINDOW_SECONDS = 3600.0
 LONGEST_PENALTY_SECONDS = 3600.0
 # Further ahead than this many windows, a reservation is no queue but the trace of a clock that was set back.
 LONGEST_QUEUE_WINDOWS = 20
+# How much later than its predecessor's a request may travel: about one retransmission.
+LONGEST_JITTER_SECONDS = 1.0
 LOCK_TIMEOUT_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.002
 STATE_MAGIC = b"LATER\x00\x00\x01"
@@ -44,7 +46,7 @@ class Rate:
     @property
     def padded_window_seconds(self) -> float:
         """The window with room for jitter: one request arrives late, its successor a window later arrives early."""
-        return self.window_seconds * 1.03 + 0.1
+        return self.window_seconds + min(0.1 + 0.03 * self.window_seconds, LONGEST_JITTER_SECONDS)
 
 
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:

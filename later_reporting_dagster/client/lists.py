@@ -71,15 +71,22 @@ class Lists:
         *,
         paged: Callable[[], Awaitable[_Result]],
         by_cursor: Callable[[], Awaitable[_Result]],
+        guess: Revision | None = None,
     ) -> _Result:
         """Call the function of the version that the service speaks, and again when that changes meanwhile.
+
+        Args:
+            what: names the list in errors.
+            paged: fetches it by numbered pages.
+            by_cursor: fetches it by cursor.
+            guess: tried while the version is not known, which saves the request that detects it when it is right.
 
         Raises:
             ContractBroken: it changes each time.
             LaterError: as what is called.
         """
         for _ in range(REVISIONS_OF_A_WALK):
-            revision = await self.revision()
+            revision = self._revision or guess or await self.revision()
             try:
                 return await (paged if revision.has_totals else by_cursor)()
             except RevisionLeft:
@@ -114,7 +121,7 @@ class Lists:
                 raise UnreadablePage(str(other)) from None  # it was said to speak this one: perhaps the next time
 
         try:
-            return await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)
+            page = await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)
         except OtherRevision as other:
             self.note(other.revision)
             raise RevisionLeft from None
@@ -122,6 +129,9 @@ class Lists:
             if self._tells_itself and error.status == 400 and await self._has_left(revision):
                 raise RevisionLeft from None
             raise
+        if self._revision is None:
+            self.note(revision)
+        return page
 
     async def _detect(self) -> Revision:
         revision = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=revision_in)
@@ -130,7 +140,7 @@ class Lists:
 
     async def _has_left(self, revision: Revision) -> bool:
         async with self._asking:
-            if self._revision is revision:
+            if self._revision in (None, revision):
                 await self._detect()
             return self._revision is not revision
 
