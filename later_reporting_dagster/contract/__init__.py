@@ -38,12 +38,7 @@ from later_reporting_dagster.contract.page import (
     instances_page_from_body,
     page_from_body,
 )
-from later_reporting_dagster.contract.post import (
-    BadRow,
-    CreatorProfile,
-    Post,
-    post_type,
-)
+from later_reporting_dagster.contract.post import BadRow, CreatorProfile, Post, post_type
 from later_reporting_dagster.contract.problem import Problem
 from later_reporting_dagster.contract.query import PostPerformanceQuery
 from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, REVISIONS, Revision

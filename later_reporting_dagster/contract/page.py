@@ -13,14 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
-from later_reporting_dagster.contract.post import (
-    BadRow,
-    Post,
-    flattener,
-    nested_post_type,
-    post_from_json,
-    post_type,
-)
+from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
 from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision, revision_with
 
 

@@ -3,13 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
-from later_reporting_dagster.contract.enums import (
-    ContentType,
-    DateBasis,
-    Platform,
-    SortDirection,
-    SortProperty,
-)
+from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.contract.limits import (
     DEFAULT_PAGE_SIZE,
     MAXIMUM_CAMPAIGN_IDS,

@@ -15,13 +15,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import (
-    NEWEST_DUE_DAY,
-    RECONCILES,
-    checks_of,
-    first_of,
-    log_check_results,
-)
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, first_of, log_check_results
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import (
     column_lineage,

@@ -16,14 +16,7 @@ from later_reporting_dagster.defs.metadata import preview, table_metadata
 from later_reporting_dagster.defs.partitions import partition_days
 from later_reporting_dagster.defs.posts_checks import PostsFindings, evaluate_posts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.days import (
-    DayResult,
-    DayResults,
-    FetchPlan,
-    NoInstances,
-    day_version,
-    fetch_days,
-)
+from later_reporting_dagster.ingest.days import DayResult, DayResults, FetchPlan, NoInstances, day_version, fetch_days
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.landing import Landed, Outcome
 from later_reporting_dagster.ingest.progress import Progress, ProgressTeller

@@ -10,11 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges, due_day
-from later_reporting_dagster.defs.checks import (
-    NEWEST_DUE_DAY,
-    checks_of,
-    first_of,
-)
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, checks_of, first_of
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
@@ -72,7 +68,6 @@ class PostsFindings:
         """Add the rows of one file."""
         self.files += 1
         self.rows += posts.num_rows
-        self.outside[partition] += rows_outside(posts, partition=partition, date_basis=self.source.date_basis)
         self._added.append((partition, posts))
         if len(self._added) >= _FILES_TOGETHER:
             self.examine()
@@ -86,10 +81,13 @@ class PostsFindings:
         file = pa.array(np.repeat(np.arange(len(added)), [posts.num_rows for _, posts in added]))
         keys = posts.select(list(POST_KEY)).append_column("file", file)
         is_unique = keys.group_by(keys.column_names).aggregate([]).num_rows == keys.num_rows
-        if is_unique and not rates_that_disagree(posts) and not unknown_fields(posts):
+        date_basis = self.source.date_basis
+        is_inside = not rows_outside(added, date_basis=date_basis)
+        if is_unique and is_inside and not rates_that_disagree(posts) and not unknown_fields(posts):
             return
         for partition, rows in added:
             self.duplicates[partition] += duplicate_keys(rows)
+            self.outside[partition] += rows_outside([(partition, rows)], date_basis=date_basis)
             self.disagreements[partition] += sum(rates_that_disagree(rows).values())
             if unknown := unknown_fields(rows):
                 self.unknown[partition] = unknown

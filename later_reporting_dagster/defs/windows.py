@@ -12,12 +12,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import (
-    NEWEST_DUE_DAY,
-    RECONCILES,
-    checks_of,
-    log_check_results,
-)
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, log_check_results
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
 from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key, rollup_tags

@@ -17,6 +17,8 @@ from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, Partition
 
 PREVIEW_ROWS = 5
+# To sort the posts of one instance takes as long as to sort those of many.
+PREVIEW_TABLES = 16
 # The columns of a post that tell it apart at a glance.
 PREVIEW_COLUMNS = (
     "instance_id",
@@ -120,7 +122,6 @@ class DayResult:
         files_changed: how many of these files were written anew.
         bad_rows: rows in quarantine.
         restatement: rows added, removed and restated, and the change of each metric's total, in replaced files.
-        preview: the most seen posts.
     """
 
     day: date
@@ -131,7 +132,7 @@ class DayResult:
     files_changed: int = 0
     bad_rows: int = 0
     restatement: dict[str, Any] = field(default_factory=dict)
-    preview: pa.Table | None = None
+    _posts: list[pa.Table] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
         """Add the outcome of one of the pending instances."""
@@ -144,12 +145,20 @@ class DayResult:
         self.rows += outcome.written.rows
         self.files_changed += outcome.written.changed
         self.bad_rows += outcome.bad_rows
-        self.preview = _most_seen(self.preview, outcome.table)
+        names = set(outcome.table.column_names)
+        self._posts.append(outcome.table.select([name for name in PREVIEW_COLUMNS if name in names]))
+        if len(self._posts) >= PREVIEW_TABLES:
+            self._posts = [_most_seen(self._posts)]
         if (changes := outcome.changes) is not None:
             counts = {"rows_added": changes.added, "rows_removed": changes.removed, "rows_restated": changes.restated}
             totals = {column: total.change for column, total in changes.totals.items() if total.change}
             for name, change in {**counts, **totals}.items():
                 self.restatement[f"change/{name}"] = round(self.restatement.get(f"change/{name}", 0) + change, 6)
+
+    @property
+    def preview(self) -> pa.Table | None:
+        """The most seen posts in the columns of the preview; None when no file was fetched."""
+        return _most_seen(self._posts) if self._posts else None
 
 
 class DayResults:
@@ -179,10 +188,8 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _most_seen(seen: pa.Table | None, posts: pa.Table) -> pa.Table:
-    """Return the first rows of both by `PREVIEW_ORDER`, in the columns of the preview."""
-    names = set(posts.column_names)
-    posts = posts.select([name for name in PREVIEW_COLUMNS if name in names])
-    posts = posts if seen is None else pa.concat_tables([seen, posts])
-    order = [(name, "descending") for name in PREVIEW_ORDER if name in names][:1]
+def _most_seen(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the first rows of all tables by `PREVIEW_ORDER`."""
+    posts = pa.concat_tables(tables)
+    order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

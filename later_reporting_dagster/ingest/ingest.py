@@ -23,13 +23,7 @@ from later_reporting_dagster.client import (
     Walk,
     WalkInconsistent,
 )
-from later_reporting_dagster.contract import (
-    DOCUMENT_METRICS,
-    DateBasis,
-    Metric,
-    PostPerformanceQuery,
-    names_to_ask_for,
-)
+from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Metric, PostPerformanceQuery, names_to_ask_for
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
 from later_reporting_dagster.ingest.guard import Guard
@@ -46,12 +40,7 @@ from later_reporting_dagster.ingest.plan import (
     shares,
 )
 from later_reporting_dagster.ingest.source import Source
-from later_reporting_dagster.lake import (
-    Lake,
-    LakeUnavailable,
-    Partition,
-    encode_instance_id,
-)
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy
 # while a third is being written.

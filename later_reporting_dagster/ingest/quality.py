@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,22 +22,24 @@ def duplicate_keys(posts: pa.Table) -> int:
     return int(posts.num_rows) - distinct
 
 
-def rows_outside(posts: pa.Table, *, partition: Partition, date_basis: DateBasis) -> int:
-    """Return how many rows of a partition's file belong to another partition.
+def rows_outside(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
+    """Return how many rows of the files belong to another partition than that of their file.
 
     By `performance_date` a post of any age may report on a day, but none that was published after it.
     """
-    next_day = datetime.combine(partition.day + timedelta(days=1), time.min, tzinfo=UTC)
-    first = next_day - timedelta(days=1) if date_basis is DateBasis.POST_DATE else datetime.min.replace(tzinfo=UTC)
-    post_date = posts["post_date"]
+    rows = [posts.num_rows for _, posts in files]
+    columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])
+    post_date = columns["post_date"]
+    instance_id = np.repeat([str(partition.instance_id) for partition, _ in files], rows)
+    midnight = pa.array(np.repeat([np.datetime64(partition.day, "us") for partition, _ in files], rows))
+    midnight = midnight.cast(post_date.type)
     inside = pc.and_(
-        pc.equal(posts["instance_id"], pa.scalar(partition.instance_id, pa.string())),
-        pc.and_(
-            pc.greater_equal(post_date, pa.scalar(first, post_date.type)),
-            pc.less(post_date, pa.scalar(next_day, post_date.type)),
-        ),
+        pc.equal(columns["instance_id"], pa.array(instance_id, pa.string())),
+        pc.less(post_date, pc.add(midnight, timedelta(days=1))),
     )
-    return int(posts.num_rows) - int(pc.sum(inside).as_py() or 0)
+    if date_basis is DateBasis.POST_DATE:
+        inside = pc.and_(inside, pc.greater_equal(post_date, midnight))
+    return int(columns.num_rows) - int(pc.sum(inside).as_py() or 0)
 
 
 def rates_that_disagree(posts: pa.Table) -> dict[str, int]:

@@ -64,12 +64,12 @@ def test_rows_of_another_instance_or_day_are_counted(rows: list[tuple[str, timed
         published = (midnight + offset).date()
         belongs = published == DAY if date_basis is DateBasis.POST_DATE else published <= DAY
         strangers += name != "a" or not belongs
-    assert rows_outside(table, partition=PARTITION, date_basis=date_basis) == strangers
+    assert rows_outside([(PARTITION, table)], date_basis=date_basis) == strangers
 
 
 def test_a_file_without_rows_has_nothing_wrong() -> None:
     assert duplicate_keys(posts()) == 0
-    assert all(rows_outside(posts(), partition=PARTITION, date_basis=basis) == 0 for basis in DateBasis)
+    assert all(rows_outside([(PARTITION, posts())], date_basis=basis) == 0 for basis in DateBasis)
     assert rates_that_disagree(posts()) == {}
 
 
