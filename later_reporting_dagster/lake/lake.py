@@ -97,7 +97,7 @@ class Lake:
         storage_options: what fsspec needs to open it, such as credentials; never shown.
 
     Raises:
-        ValueError: the root is empty, or its scheme is unknown or lacks its package.
+        ValueError: the root is empty, its scheme is unknown or lacks its package, or it goes through a cache.
     """
 
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:

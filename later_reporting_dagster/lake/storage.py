@@ -128,7 +128,7 @@ def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
     """The storage behind a local path or an fsspec URL.
 
     Raises:
-        ValueError: the root is empty, or its scheme is unknown or lacks its package.
+        ValueError: the root is empty, its scheme is unknown or lacks its package, or it goes through a cache.
         LakeUnavailable: its filesystem cannot be reached.
     """
     if not root.strip():
@@ -143,9 +143,22 @@ def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
         ) from None
     except Exception as error:
         raise _unavailable("open", shown, error, root=root, options=options) from None
+    if _is_cached(filesystem):
+        plain = re.sub(r"\w*cached?::", "", root)
+        raise ValueError(
+            f"the lake's root {shown} goes through a cache, which returns files that have been replaced since: give it"
+            f" without the cache{f', as {without_credentials(plain)}' * (plain != root)}"
+        )
     if isinstance(filesystem, fsspec.get_filesystem_class("file")):
         return _LocalStorage(Path(path))
     return _FsspecStorage(filesystem, path, root=root, options=options)
+
+
+def _is_cached(filesystem: Any) -> bool:
+    # The class that all caches of fsspec descend from. `dir::` and `async_wrapper::` hold another filesystem, too.
+    cache = fsspec.get_filesystem_class("blockcache")
+    inner = getattr(filesystem, "fs", None) or getattr(filesystem, "sync_fs", None)
+    return isinstance(filesystem, cache) or (isinstance(inner, fsspec.AbstractFileSystem) and _is_cached(inner))
 
 
 def without_credentials(root: str) -> str:

@@ -373,6 +373,26 @@ def test_a_root_that_cannot_be_is_refused_with_what_to_give(root: str, reason: s
         Lake(root)
 
 
+@pytest.mark.parametrize("kind", ["simplecache", "filecache", "blockcache"])
+def test_a_root_behind_a_cache_is_refused_with_what_to_give(kind: str, tmp_path: Path) -> None:
+    def write_thrice(root: str, options: dict[str, Any]) -> None:
+        for number in (10, 1000, 10):  # the third is compared to what the cache holds, which is the first
+            Lake(root, storage_options=options).write("posts", DAY, rows(number))
+        assert Lake(str(tmp_path)).read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 10
+
+    for root, options, instead in (
+        (f"{kind}::file://{tmp_path}", {}, f", as file://{tmp_path}"),
+        (f"{kind}://{tmp_path}", {"target_protocol": "file"}, ""),
+        (f"dir::{kind}::file://{tmp_path}", {}, f", as dir::file://{tmp_path}"),
+    ):
+        with pytest.raises(ValueError, match="goes through a cache") as caught:
+            write_thrice(root, options)
+        assert str(caught.value).endswith(f"give it without the cache{instead}")
+    with pytest.raises(ValueError, match="goes through a cache") as caught:
+        Lake(f"{kind}::memory://user:hunter2@host/lake")
+    assert str(caught.value).endswith("give it without the cache, as memory://host/lake")
+
+
 def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
