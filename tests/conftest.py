@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -35,6 +36,22 @@ settings.register_profile("varied", settings.get_profile("steady"), derandomize=
 settings.load_profile("steady")
 
 Row = dict[str, Any]
+
+
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Has this process, which is root's, act as another user and group."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setresgid(uid, uid, 0)
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
 
 # Ids as nobody would choose them, and as someone some day will.
 INSTANCE_IDS = ("instance_000", "007", "a/b|c,d [e]", "Zoë 😀 %2F")

@@ -6,22 +6,23 @@ instants that it had reserved.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import logging
 import math
 import os
 import sys
-import tempfile
 import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, MutableSequence, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-
-import filelock
+from typing import BinaryIO
 
 from later_reporting_dagster.client.address import checked_base_url
+from later_reporting_dagster.client.private_file import open_private
 
 logger = logging.getLogger(__name__)
 
@@ -62,24 +63,37 @@ def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_secon
     return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
 
 
-def shared_state_path(base_url: str) -> Path:
+def shared_state_path(base_url: str) -> Path | None:
     """Return where the processes of this user keep their reservations for the host of `base_url`.
+
+    None, with a warning once a process, for a user without a home or another folder of caches, as in some containers.
 
     Raises:
         ValueError: it is not a base URL.
     """
     host = hashlib.sha256(checked_base_url(base_url).encode()).hexdigest()[:16]
-    return _cache_directory() / "later-reporting" / f"rate-{host}"
+    directory = _cache_directory()
+    return directory and directory / "later-reporting" / f"rate-{host}"
 
 
-def _cache_directory() -> Path:
+def _cache_directory() -> Path | None:
+    if sys.platform != "darwin" and (directory := os.environ.get("XDG_CACHE_HOME")):
+        return Path(directory)
     try:
         home = Path.home()
-    except RuntimeError:  # a user without a home, as in some containers
-        return Path(tempfile.gettempdir()) / f"user-{os.getuid()}"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    except RuntimeError:
+        # Not in the folder for temporary files: there, other users could have prepared what is to be opened.
+        _warn_of_no_home()
+        return None
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+
+
+@cache
+def _warn_of_no_home() -> None:
+    logger.warning(
+        "the rate limit is not shared with other processes, for this user has no home: set HOME or XDG_CACHE_HOME to a"
+        " folder of this user's own"
+    )
 
 
 @dataclass(slots=True)
@@ -206,7 +220,7 @@ class RateLimiter:
 
         try:
             self._change(reserve, patience_seconds=0)
-        except filelock.Timeout:  # held by another process just now: rare, and short, but not on the event loop
+        except BlockingIOError:  # held by another process just now: rare, and short, but not on the event loop
             await asyncio.to_thread(self._change, reserve, patience_seconds=LOCK_TIMEOUT_SECONDS)
         return slot
 
@@ -214,32 +228,47 @@ class RateLimiter:
         """Apply a change to the shared ledger, or to our own copy when there is none.
 
         Raises:
-            filelock.Timeout: only without patience: another process holds the ledger.
+            BlockingIOError: only without patience: another process holds the ledger.
         """
         path = self._state_path
         if path is None:
             change(self._ledger)
             return
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = filelock.FileLock(f"{path}.lock", mode=0o600)
-            with lock.acquire(timeout=patience_seconds, poll_interval=LOCK_POLL_SECONDS):
-                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-                with os.fdopen(file, "r+b") as stream:
-                    self._ledger = _Ledger.from_bytes(stream.read())
-                    change(self._ledger)
-                    stream.seek(0)
-                    stream.write(self._ledger.to_bytes())
-                    stream.truncate()
+            with open_private(path) as stream:
+                _lock(stream, patience_seconds=patience_seconds)
+                self._ledger = _Ledger.from_bytes(stream.read())
+                change(self._ledger)
+                stream.seek(0)
+                stream.write(self._ledger.to_bytes())
+                stream.truncate()
                 return
-        except filelock.Timeout:
+        except BlockingIOError:
             if patience_seconds == 0:
                 raise
             logger.warning("the shared rate limit state %s stays locked: this process counts only itself", path)
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             logger.warning("the rate limit is not shared with other processes: %s: %s", path, error)
         self._state_path = None
         change(self._ledger)
+
+
+def _lock(stream: BinaryIO, *, patience_seconds: float) -> None:
+    """Lock a file until it is closed, or this process ends.
+
+    Raises:
+        BlockingIOError: another holds it for longer than `patience_seconds`.
+    """
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(LOCK_POLL_SECONDS)
+        else:
+            return
 
 
 def _is_sensible(limit: int, window_seconds: float) -> bool:

@@ -4,19 +4,20 @@ import logging
 from pathlib import Path
 
 from later_reporting_dagster.client.limiter import shared_state_path
+from later_reporting_dagster.client.private_file import open_private
 from later_reporting_dagster.contract import REVISIONS, Revision
 
 logger = logging.getLogger(__name__)
 
 
-def remembered_revision_path(base_url: str) -> Path:
-    """Where the processes of this user keep it, beside the rate limit that they share.
+def remembered_revision_path(base_url: str) -> Path | None:
+    """Where the processes of this user keep it, beside the rate limit that they share; None where they share none.
 
     Raises:
         ValueError: it is not a base URL.
     """
     rate = shared_state_path(base_url)
-    return rate.with_name(rate.name.replace("rate-", "revision-"))
+    return rate and rate.with_name(rate.name.replace("rate-", "revision-"))
 
 
 class RevisionMemory:
@@ -35,7 +36,8 @@ class RevisionMemory:
         """The revision that was last heard of; None when none was, or when what is there is not readable."""
         if self._known is None and self._path is not None:
             try:
-                self._known = REVISIONS.get(self._path.read_text(encoding="ascii"))
+                with open_private(self._path) as file:
+                    self._known = REVISIONS.get(file.read().decode("ascii"))
             except (OSError, ValueError):
                 return None
         return self._known
@@ -46,8 +48,9 @@ class RevisionMemory:
         if self._path is None:
             return
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # One short write: a reader who comes in between finds what names no revision, and asks.
-            self._path.write_text(revision.name, encoding="ascii")
+            with open_private(self._path) as file:
+                # A reader who comes in between finds what names no revision, and asks.
+                file.truncate()
+                file.write(revision.name.encode("ascii"))
         except OSError as error:
             logger.info("the revision of the API is not kept for other processes: %s: %s", self._path, error)

@@ -1,6 +1,7 @@
 """No window ever holds more requests than the limit, whoever asks, in however many processes."""
 
 import asyncio
+import fcntl
 import logging
 import os
 import stat
@@ -11,7 +12,6 @@ from array import array
 from bisect import bisect_right
 from pathlib import Path
 
-import filelock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,7 +197,6 @@ def test_the_file_is_for_the_user_alone_and_stays_small(time, tmp_path):
     if os.name == "posix":
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(path.with_name("rate.lock").stat().st_mode) == 0o600
 
 
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
@@ -245,7 +244,8 @@ def test_the_event_loop_runs_on_while_another_holds_the_file(time, tmp_path):
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with filelock.FileLock(f"{path}.lock"):
+        with path.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             held.set()
             release.wait(60)
 
@@ -365,7 +365,8 @@ def test_the_shared_file_lies_where_the_system_keeps_caches(monkeypatch, platfor
 def test_a_file_that_stays_locked_costs_a_warning_and_not_the_limit(time, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(limiter_module, "LOCK_TIMEOUT_SECONDS", 0.05)
     limiter = limiter_at(time, requests=2, state_path=tmp_path / "rate")
-    with filelock.FileLock(tmp_path / "rate.lock"):
+    with (tmp_path / "rate").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         limiter.penalize(30)
         assert f"{tmp_path / 'rate'} stays locked: this process counts only itself" in caplog.text
         instants = asyncio.run(instants_of(limiter, time, 5))

@@ -1,13 +1,19 @@
 """What a service was last heard to speak is known to the next process, and to nobody else."""
 
+import asyncio
 import logging
+import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from later_reporting_dagster.client import RevisionMemory, remembered_revision_path, shared_state_path
+from later_reporting_dagster.client import RateLimiter, RevisionMemory, remembered_revision_path, shared_state_path
+from later_reporting_dagster.client import limiter as limiter_module
 from later_reporting_dagster.contract import CURSOR, PAGED
+from tests.client.service import FakeTime
+from tests.conftest import acting_as, files
 
 
 def test_it_lies_beside_the_shared_rate_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,3 +49,56 @@ def test_a_file_that_cannot_be_written_costs_a_line_in_the_log(
         memory.keep(CURSOR)
     assert memory.recall() is CURSOR
     assert "the revision of the API is not kept for other processes" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.parametrize("place", ["no home", "folder of another user", "linked folder", "folder open to others"])
+def test_another_user_cannot_have_files_overwritten_by_planting_links(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, time: FakeTime
+) -> None:
+    victim, other = 54_321, 54_322
+    with tempfile.TemporaryDirectory() as directory:
+        shared, home = Path(directory) / "shared", Path(directory) / "home"
+        monkeypatch.setattr(tempfile, "tempdir", str(shared))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
+        paths = [shared_state_path("https://a"), remembered_revision_path("https://a")]
+        names = [path.name for path in paths]
+        Path(directory).chmod(0o755)
+        shared.mkdir()
+        shared.chmod(0o1777)
+        home.mkdir()
+        os.chown(home, victim, victim)
+        with acting_as(victim):
+            for name in names:
+                (home / name).write_text("precious")
+            if place == "folder open to others":
+                paths[0].parent.mkdir()
+                paths[0].parent.chmod(0o777)
+        with acting_as(other):
+            if place == "linked folder":
+                paths[0].parent.symlink_to(home)
+            else:
+                folder = shared / f"user-{victim}" / "later-reporting" if place == "no home" else paths[0].parent
+                folder.mkdir(parents=True, exist_ok=True)
+                for name in names:
+                    (folder / name).symlink_to(home / name)
+        before = files(home)
+        limiter_module._warn_of_no_home.cache_clear()
+        monkeypatch.setenv("HOME", str(home))
+        if place == "no home":
+            monkeypatch.delenv("HOME")
+            monkeypatch.delenv("XDG_CACHE_HOME")
+        with acting_as(victim), caplog.at_level(logging.INFO):
+            for _ in range(2):
+                limiter = RateLimiter(
+                    requests=1, state_path=shared_state_path("https://a"), clock=time, sleep=time.sleep
+                )
+                asyncio.run(limiter.acquire())
+                assert asyncio.run(limiter.acquire()) > 60
+                memory = RevisionMemory(remembered_revision_path("https://a"))
+                memory.keep(CURSOR)
+                assert memory.recall() is CURSOR
+        assert files(home) == before
+        # Of a state that cannot be used each limiter tells; that there is no place for one is told once.
+        told = caplog.text.count("the rate limit is not shared with other processes")
+        assert told == (1 if place == "no home" else 2)

@@ -1,0 +1,36 @@
+"""Files that the processes of one user share, and that no other user of the machine can have put there."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open a file for reading and writing; make it and its folder when absent.
+
+    Raises:
+        OSError: it cannot be opened; it or its folder is a link, another user's, or writable by others.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _check_private(folder, path.parent)
+        # Within the folder that was checked, whatever its path leads to by now.
+        file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
+    stream = os.fdopen(file, "r+b")
+    try:
+        _check_private(file, path)
+    except OSError:
+        stream.close()
+        raise
+    return stream
+
+
+def _check_private(descriptor: int, path: Path) -> None:
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "it has to be this user's own, and writable by nobody else", str(path))
