@@ -514,6 +514,10 @@ def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network mounts sync no directories: when a new name is durable is up to their server.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -535,6 +539,11 @@ def _unavailable(
             step = "give this user the rights it lacks there, or name another place as the lake's root"
         case errno.ENOENT:
             step = "check that the lake's root is there and mounted"
+        case errno.EINVAL | errno.ENOTSUP | errno.ENOSYS | errno.EXDEV:
+            step = (
+                "name another place as the lake's root, on a file system that syncs and replaces files, or an object"
+                " store by its URL, such as s3://bucket/lake"
+            )
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
             step = "a file stands where a directory is due: move it, or name another place as the lake's root"
         case _:

@@ -138,3 +138,54 @@ def test_a_root_that_vanishes_amid_a_run_fails_the_rest_of_it_and_nothing_is_los
         assert landed(root, *SOURCES, base_url=service.base_url).failed == []
         for (asset, each), rows in service.answers[1].items():
             assert stored_rows(root, asset, each.day, each.instance_id or "") == rows
+
+
+# Runs as root up to the write, for another user may not be able to read Python's own files.
+WRITER = """
+import os, sys
+from later_reporting_dagster.lake import Lake
+from tests.crash.small_disk import SMALL
+from tests.crash.writes import ASSET, version_of
+
+root, user, group, umask = sys.argv[1], *map(int, sys.argv[2:])
+Lake("memory://warm").write(ASSET, SMALL, version_of(SMALL, 1))
+os.umask(umask)
+os.setgroups([group])
+os.setgid(user)
+os.setuid(user)
+lake = Lake(root)
+for number in range(20):
+    lake.write(ASSET, SMALL, version_of(SMALL, 2 * number + user % 2))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
+@pytest.mark.parametrize(("umask", "is_shared"), [(0o002, True), (0o022, False)])
+def test_users_of_one_group_write_together_where_their_umask_lets_them(
+    umask: int, is_shared: bool, reachable: Path
+) -> None:
+    root, group = reachable / "lake", 54_320
+    root.mkdir()
+    os.chown(root, 0, group)
+    root.chmod(0o2775)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(root), *map(str, (user, group, umask))],
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for user in (54_321, 54_322)
+    ]
+    errors = [writer.communicate(timeout=120)[1] for writer in writers]
+    refused = [error for error in errors if error]
+    assert not any(root.rglob(".stage-*"))
+    if is_shared:
+        assert refused == []
+        # One of the last versions, whole.
+        last = Lake(str(root)).read(ASSET, [SMALL], schema=POSTS_SCHEMA)
+        assert any(last.equals(version_of(SMALL, number)) for number in (38, 39))
+    else:
+        (error,) = refused
+        assert "Permission denied" in error
+        assert "give this user the rights it lacks there" in error

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -152,16 +153,19 @@ def test_nothing_is_shown_before_it_is_durable_nor_told_before_its_place_is(
     ]
 
 
-def test_a_file_whose_directory_is_not_durable_is_told_as_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "written"), [(errno.EIO, False), (errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EBADF, True)]
+)
+def test_a_file_whose_directory_is_not_durable_is_told_unless_directories_are_not_synced_there(
+    number: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = Lake(str(tmp_path))
+    lake = Lake(str(tmp_path / "new"))
     sync = os.fsync
     monkeypatch.setattr(
-        os, "fsync", lambda number: failing(errno.EIO)() if stat.S_ISDIR(os.fstat(number).st_mode) else sync(number)
+        os, "fsync", lambda file: failing(number)() if stat.S_ISDIR(os.fstat(file).st_mode) else sync(file)
     )
-    with pytest.raises(LakeUnavailable, match=r"cannot write .*Input/output error.*Next step"):
-        lake.write("posts", DAY, rows(3))
+    with nullcontext() if written else pytest.raises(LakeUnavailable, match=r"cannot write .*Input/output.*Next step"):
+        assert lake.write("posts", DAY, rows(3)).rows == 3
 
 
 def test_a_full_disk_leaves_the_partition_and_no_stage(tmp_path: Path) -> None:
@@ -180,6 +184,10 @@ def test_a_full_disk_leaves_the_partition_and_no_stage(tmp_path: Path) -> None:
 
 RIGHTS = "give this user the rights it lacks there, or name another place as the lake's root"
 IN_THE_WAY = "a file stands where a directory is due: move it, or name another place as the lake's root"
+UNFIT = (
+    "name another place as the lake's root, on a file system that syncs and replaces files, or an object store by its"
+    " URL, such as s3://bucket/lake"
+)
 ANYTHING = "check that the lake's root can be reached with these settings and run again"
 
 
@@ -197,6 +205,10 @@ ANYTHING = "check that the lake's root can be reached with these settings and ru
         (errno.EISDIR, IN_THE_WAY),
         (errno.EEXIST, IN_THE_WAY),
         (errno.EIO, ANYTHING),
+        (errno.EINVAL, UNFIT),
+        (errno.ENOTSUP, UNFIT),
+        (errno.ENOSYS, UNFIT),
+        (errno.EXDEV, UNFIT),
     ],
 )
 def test_a_failure_names_the_place_the_reason_and_the_next_step(
