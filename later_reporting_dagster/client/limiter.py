@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from later_reporting_dagster.client.address import checked_base_url
-from later_reporting_dagster.client.private_file import open_private
+from later_reporting_dagster.client.private_file import private_file
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_secon
 def shared_state_path(base_url: str) -> Path | None:
     """Return where the processes of this user keep their reservations for the host of `base_url`.
 
-    None, with a warning once a process, for a user without a home or another folder of caches, as in some containers.
+    None for a user without a folder of caches or a home, as in some containers.
 
     Raises:
         ValueError: it is not a base URL.
@@ -80,20 +80,14 @@ def _cache_directory() -> Path | None:
     if sys.platform != "darwin" and (directory := os.environ.get("XDG_CACHE_HOME")):
         return Path(directory)
     try:
-        home = Path.home()
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     except RuntimeError:
         # Not in the folder for temporary files: there, other users could have prepared what is to be opened.
-        _warn_of_no_home()
+        _warn_once("the rate limit is not shared with other processes: this user has no home; set HOME, XDG_CACHE_HOME")
         return None
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 
-@cache
-def _warn_of_no_home() -> None:
-    logger.warning(
-        "the rate limit is not shared with other processes, for this user has no home: set HOME or XDG_CACHE_HOME to a"
-        " folder of this user's own"
-    )
+_warn_once = cache(logger.warning)
 
 
 @dataclass(slots=True)
@@ -235,7 +229,7 @@ class RateLimiter:
             change(self._ledger)
             return
         try:
-            with open_private(path) as stream:
+            with private_file(path) as stream:
                 _lock(stream, patience_seconds=patience_seconds)
                 self._ledger = _Ledger.from_bytes(stream.read())
                 change(self._ledger)
@@ -254,21 +248,15 @@ class RateLimiter:
 
 
 def _lock(stream: BinaryIO, *, patience_seconds: float) -> None:
-    """Lock a file until it is closed, or this process ends.
-
-    Raises:
-        BlockingIOError: another holds it for longer than `patience_seconds`.
-    """
-    give_up_at = time.monotonic() + patience_seconds
-    while True:
+    """Lock a file until it is closed; raise `BlockingIOError` when others hold it for longer than that."""
+    for left in range(int(patience_seconds / LOCK_POLL_SECONDS), -1, -1):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
-            if time.monotonic() >= give_up_at:
+            if left == 0:
                 raise
             time.sleep(LOCK_POLL_SECONDS)
-        else:
-            return
 
 
 def _is_sensible(limit: int, window_seconds: float) -> bool:

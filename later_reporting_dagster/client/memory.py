@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from later_reporting_dagster.client.limiter import shared_state_path
-from later_reporting_dagster.client.private_file import open_private
+from later_reporting_dagster.client.private_file import private_file
 from later_reporting_dagster.contract import REVISIONS, Revision
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class RevisionMemory:
         """The revision that was last heard of; None when none was, or when what is there is not readable."""
         if self._known is None and self._path is not None:
             try:
-                with open_private(self._path) as file:
+                with private_file(self._path) as file:
                     self._known = REVISIONS.get(file.read().decode("ascii"))
             except (OSError, ValueError):
                 return None
@@ -48,7 +48,7 @@ class RevisionMemory:
         if self._path is None:
             return
         try:
-            with open_private(self._path) as file:
+            with private_file(self._path) as file:
                 # A reader who comes in between finds what names no revision, and asks.
                 file.truncate()
                 file.write(revision.name.encode("ascii"))

@@ -2,12 +2,14 @@
 
 import errno
 import os
-import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 
-def open_private(path: Path) -> BinaryIO:
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading and writing; make it and its folder when absent.
 
     Raises:
@@ -21,16 +23,12 @@ def open_private(path: Path) -> BinaryIO:
         file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     finally:
         os.close(folder)
-    stream = os.fdopen(file, "r+b")
-    try:
+    with os.fdopen(file, "r+b") as stream:
         _check_private(file, path)
-    except OSError:
-        stream.close()
-        raise
-    return stream
+        yield stream
 
 
 def _check_private(descriptor: int, path: Path) -> None:
     status = os.fstat(descriptor)
-    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise PermissionError(errno.EPERM, "it has to be this user's own, and writable by nobody else", str(path))

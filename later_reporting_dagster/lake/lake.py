@@ -55,20 +55,10 @@ Review = Callable[[Partition, pa.Table, pa.Table], None]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result of a write. `changed` is False when the lake held the same rows already, and no byte was touched."""
+    """The result of a write. `changed` is False when the lake held the same already, and no byte was touched."""
 
     url: str
     rows: int
-    bytes: int
-    content_hash: str
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """The result of writing a whole file. `changed` is False when the lake held the same bytes already."""
-
-    url: str
     bytes: int
     content_hash: str
     changed: bool
@@ -183,13 +173,13 @@ class Lake:
         """
         return self._read_file(table_path(asset), schema=schema)
 
-    def write_file(self, asset: str, name: str, data: bytes) -> WrittenFile:
+    def write_file(self, asset: str, name: str, data: bytes) -> Written:
         """Replace a file of an asset that is no table, such as a page, whole; the same bytes are not written again."""
         path = f"{asset}/{name}"
         changed = self._storage.read(path) != data
         if changed:
             self._storage.write(path, data)
-        return WrittenFile(self._storage.shown(path), len(data), hashlib.sha256(data).hexdigest(), changed)
+        return Written(self._storage.shown(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
 
     def read(
         self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
@@ -470,15 +460,11 @@ class Lake:
                 continue
             daily = iter(side_by_side(rows, [partition for partition in found if partition not in compacted]))
             read = {partition: compacted[partition] if partition in compacted else next(daily) for partition in found}
-            yield DayRead(
-                day,
-                {partition: table for partition, table in read.items() if isinstance(table, pa.Table)},
-                {
-                    partition: error
-                    for partition, error in read.items()
-                    if isinstance(error, LakeUnavailable | PartitionDamaged)
-                },
-            )
+            tables = {each: table for each, table in read.items() if isinstance(table, pa.Table)}
+            unread = {
+                each: error for each, error in read.items() if isinstance(error, LakeUnavailable | PartitionDamaged)
+            }
+            yield DayRead(day, tables, unread)
 
     def _listed(self, asset: str, day: date) -> list[Partition] | LakeUnavailable:
         try:

@@ -540,10 +540,7 @@ def _unavailable(
         case errno.ENOENT:
             step = "check that the lake's root is there and mounted"
         case errno.EINVAL | errno.ENOTSUP | errno.ENOSYS | errno.EXDEV:
-            step = (
-                "name another place as the lake's root, on a file system that syncs and replaces files, or an object"
-                " store by its URL, such as s3://bucket/lake"
-            )
+            step = "name another place as the lake's root: the file system there does not sync or replace files"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
             step = "a file stands where a directory is due: move it, or name another place as the lake's root"
         case _:

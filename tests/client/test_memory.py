@@ -61,38 +61,37 @@ def test_another_user_cannot_have_files_overwritten_by_planting_links(
         shared, home = Path(directory) / "shared", Path(directory) / "home"
         monkeypatch.setattr(tempfile, "tempdir", str(shared))
         monkeypatch.setenv("XDG_CACHE_HOME", str(shared))
-        paths = [shared_state_path("https://a"), remembered_revision_path("https://a")]
-        names = [path.name for path in paths]
+        monkeypatch.setenv("HOME", str(home))
+        rate, revision = shared_state_path("https://a"), remembered_revision_path("https://a")
+        folder = rate.parent
+        if place == "no home":
+            monkeypatch.delenv("HOME")
+            monkeypatch.delenv("XDG_CACHE_HOME")
+            folder = shared / f"user-{victim}" / folder.name
         Path(directory).chmod(0o755)
         shared.mkdir()
         shared.chmod(0o1777)
         home.mkdir()
         os.chown(home, victim, victim)
         with acting_as(victim):
-            for name in names:
+            for name in (rate.name, revision.name):
                 (home / name).write_text("precious")
             if place == "folder open to others":
-                paths[0].parent.mkdir()
-                paths[0].parent.chmod(0o777)
+                folder.mkdir()
+                folder.chmod(0o777)
         with acting_as(other):
             if place == "linked folder":
-                paths[0].parent.symlink_to(home)
+                folder.symlink_to(home)
             else:
-                folder = shared / f"user-{victim}" / "later-reporting" if place == "no home" else paths[0].parent
                 folder.mkdir(parents=True, exist_ok=True)
-                for name in names:
+                for name in (rate.name, revision.name):
                     (folder / name).symlink_to(home / name)
         before = files(home)
-        limiter_module._warn_of_no_home.cache_clear()
-        monkeypatch.setenv("HOME", str(home))
-        if place == "no home":
-            monkeypatch.delenv("HOME")
-            monkeypatch.delenv("XDG_CACHE_HOME")
-        with acting_as(victim), caplog.at_level(logging.INFO):
+        limiter_module._warn_once.cache_clear()
+        with acting_as(victim):
             for _ in range(2):
-                limiter = RateLimiter(
-                    requests=1, state_path=shared_state_path("https://a"), clock=time, sleep=time.sleep
-                )
+                state = shared_state_path("https://a")
+                limiter = RateLimiter(requests=1, state_path=state, clock=time, sleep=time.sleep)
                 asyncio.run(limiter.acquire())
                 assert asyncio.run(limiter.acquire()) > 60
                 memory = RevisionMemory(remembered_revision_path("https://a"))

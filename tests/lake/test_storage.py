@@ -1,7 +1,7 @@
 import errno
 import fcntl
 import os
-import resource
+import re
 import shutil
 import stat
 import threading
@@ -76,23 +76,11 @@ def test_an_object_store_gets_one_put_under_the_final_name(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stop", ["fsync", "rename"])
-def test_a_write_that_fails_leaves_the_partition_and_no_stage(
-    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows(20))
-    before = files_of(tmp_path)
-    monkeypatch.setattr(*{"fsync": (os, "fsync"), "rename": (Path, "replace")}[stop], failing(errno.EIO))
-    with pytest.raises(LakeUnavailable, match=r"cannot write .*Input/output error.*Next step"):
-        lake.write("posts", DAY, rows(3))
-    assert files_of(tmp_path) == before
-
-
-@pytest.mark.parametrize("stop", ["fsync", "rename"])
 def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselves_and_no_stage(
     stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = storage_at(str(tmp_path), {})
+    storage.write_all(dict.fromkeys(["a/file", "b/file"], b"old"), check=lambda _path, _staged: True)
     home, name = {"fsync": (os, "fsync"), "rename": (Path, "replace")}[stop]
     done, calls = getattr(home, name), count()
     monkeypatch.setattr(home, name, lambda *given: failing(errno.EIO)() if next(calls) == 1 else done(*given))
@@ -100,7 +88,7 @@ def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselve
     failed = storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=lambda _path, _staged: True)
 
     assert list(failed) == ["b/file"]
-    assert files_of(tmp_path) == {"a/file": b"a", "c/file": b"c"}
+    assert files_of(tmp_path) == {"a/file": b"a", "b/file": b"old", "c/file": b"c"}
 
 
 def test_a_writer_that_is_interrupted_leaves_what_was_and_no_stage(tmp_path: Path) -> None:
@@ -168,26 +156,9 @@ def test_a_file_whose_directory_is_not_durable_is_told_unless_directories_are_no
         assert lake.write("posts", DAY, rows(3)).rows == 3
 
 
-def test_a_full_disk_leaves_the_partition_and_no_stage(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows(3))
-    before = files_of(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(LakeUnavailable, match="File too large"):
-            lake.write("posts", DAY, rows(200))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert files_of(tmp_path) == before
-
-
 RIGHTS = "give this user the rights it lacks there, or name another place as the lake's root"
 IN_THE_WAY = "a file stands where a directory is due: move it, or name another place as the lake's root"
-UNFIT = (
-    "name another place as the lake's root, on a file system that syncs and replaces files, or an object store by its"
-    " URL, such as s3://bucket/lake"
-)
+UNFIT = "name another place as the lake's root: the file system there does not sync or replace files"
 ANYTHING = "check that the lake's root can be reached with these settings and run again"
 
 
@@ -388,21 +359,19 @@ def test_a_root_that_cannot_be_is_refused_with_what_to_give(root: str, reason: s
 @pytest.mark.parametrize("kind", ["simplecache", "filecache", "blockcache"])
 def test_a_root_behind_a_cache_is_refused_with_what_to_give(kind: str, tmp_path: Path) -> None:
     def write_thrice(root: str, options: dict[str, Any]) -> None:
-        for number in (10, 1000, 10):  # the third is compared to what the cache holds, which is the first
+        for number in (10, 1000, 10):  # the third would be compared to what the cache holds, which is the first
             Lake(root, storage_options=options).write("posts", DAY, rows(number))
-        assert Lake(str(tmp_path)).read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 10
+            assert Lake(str(tmp_path)).read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == number
 
     for root, options, instead in (
         (f"{kind}::file://{tmp_path}", {}, f", as file://{tmp_path}"),
         (f"{kind}://{tmp_path}", {"target_protocol": "file"}, ""),
         (f"dir::{kind}::file://{tmp_path}", {}, f", as dir::file://{tmp_path}"),
+        (f"{kind}::memory://user:hunter2@host/lake", {}, ", as memory://host/lake"),
     ):
         with pytest.raises(ValueError, match="goes through a cache") as caught:
             write_thrice(root, options)
         assert str(caught.value).endswith(f"give it without the cache{instead}")
-    with pytest.raises(ValueError, match="goes through a cache") as caught:
-        Lake(f"{kind}::memory://user:hunter2@host/lake")
-    assert str(caught.value).endswith("give it without the cache, as memory://host/lake")
 
 
 def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,27 +421,25 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
     assert lake.url("posts", DAY) == f"memory://host/lake/{partition_path('posts', DAY)}"
 
 
-@pytest.mark.parametrize("longer", ["s3cr3t-and-more", "more-and-s3cr3t"])
-def test_of_a_secret_that_holds_another_one_nothing_is_left(longer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = storage_at("memory://bucket/lake", {"client": {"key": "s3cr3t", "secret": longer}})
+@pytest.mark.parametrize(
+    ("denied", "shown"),
+    [
+        ("s3cr3t-and-more is not for s3cr3t", "… is not for …"),
+        ("more-and-s3cr3t is not for s3cr3t", "… is not for …"),
+        ("s3cr3t is refused by http://127.0.0.1:9000 after 5 s", "… is refused by http://127.0.0.1:9000 after 5 s"),
+    ],
+)
+def test_of_options_secrets_are_hidden_whole_and_addresses_stay_readable(
+    denied: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = {"endpoint_url": "http://127.0.0.1:9000", "key": "s3cr3t", "secret": denied.split()[0], "timeout": 5}
+    storage = storage_at("memory://bucket/lake", {"client": client})
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError(f"{longer} is not for s3cr3t")
+        raise RuntimeError(denied)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
-    with pytest.raises(LakeUnavailable, match=r": … is not for …\. Next step"):
-        storage.read("t/file")
-
-
-def test_an_address_among_the_options_is_no_secret_and_stays_readable(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"client": {"endpoint_url": "http://127.0.0.1:9000", "key": "s3cr3t", "timeout": 5}}
-    storage = storage_at("memory://bucket/lake", options)
-
-    def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError("s3cr3t is refused by http://127.0.0.1:9000 after 5 s")
-
-    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
-    with pytest.raises(LakeUnavailable, match=r": … is refused by http://127\.0\.0\.1:9000 after 5 s\. Next step"):
+    with pytest.raises(LakeUnavailable, match=f": {re.escape(shown)}\\. Next step"):
         storage.read("t/file")
 
 
@@ -558,10 +525,3 @@ def test_a_version_is_what_each_filesystem_calls_it(
     monkeypatch.setattr(MuteFileSystem, "info", lambda self, path: {"name": path, "size": 3, **details})
     (version,) = storage.versions(PATHS[:1]).values()
     assert (version.bytes, version.identity, version.modified) == (3, identity, modified)
-
-
-def test_versions_that_cannot_be_asked_for_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = storage_at("bucket://user:hunter2@host/lake", {})
-    monkeypatch.setattr(BucketFileSystem, "find", failing(errno.EIO))
-    with pytest.raises(LakeUnavailable, match=r"cannot list bucket://host/lake/posts/date=2024-01-0.*Input/output"):
-        storage.versions(PATHS)
