@@ -18,6 +18,7 @@ RENEWALS_BEFORE_USE = 3
 # A token that others use too may be revoked between being fetched and being used; no token is good for a client that
 # is disabled.
 TOKENS_TRIED = 3
+LONGEST_SECRET = 8192  # more than common servers take in a header
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class ClientCredentials:
     """What the account manager hands out; tokens are fetched with it.
 
     Raises:
-        ValueError: one of the two is empty, or holds what no credential does: characters other than those that OAuth
-            has for it (RFC 6749, A.1 and A.2), or spaces around it, as what was copied with its line's end.
+        ValueError: one of the two is empty, longer than 8,192 characters, or holds what no credential does:
+            characters other than those that OAuth has for it (RFC 6749, A.1 and A.2), or spaces around it, as what was
+            copied with its line's end.
     """
 
     client_id: str
@@ -36,9 +38,10 @@ class ClientCredentials:
         if not self.client_id or not self.client_secret:
             raise ValueError("client id and client secret are both needed, and one is empty")
         for name, value in (("id", self.client_id), ("secret", self.client_secret)):
-            if value != value.strip() or not (value.isascii() and value.isprintable()):
+            if value != value.strip() or not (value.isascii() and value.isprintable()) or len(value) > LONGEST_SECRET:
                 raise ValueError(
-                    f"the client {name} holds a line break, spaces around it or characters beyond ASCII: copy it anew"
+                    f"the client {name} holds a line break, spaces around it, more than {LONGEST_SECRET} characters or "
+                    "any beyond ASCII: copy it anew"
                 )
 
 
@@ -47,7 +50,7 @@ class AccessToken:
     """A ready bearer token. It is never refreshed: once it is refused, the user has to bring another.
 
     Raises:
-        ValueError: it is empty, or holds what no HTTP header may hold.
+        ValueError: it is empty, longer than 8,192 characters, or holds what no HTTP header may hold.
     """
 
     token: str = field(repr=False)
@@ -55,13 +58,14 @@ class AccessToken:
     def __post_init__(self) -> None:
         if not is_header_safe(self.token):
             raise ValueError(
-                "the access token is empty or holds spaces, line breaks or characters beyond ASCII: copy it anew"
+                f"the access token is empty or holds spaces, line breaks, more than {LONGEST_SECRET} characters or any "
+                "beyond ASCII: copy it anew"
             )
 
 
 def is_header_safe(token: str) -> bool:
-    """Whether a bearer token can stand in a header: visible ASCII only."""
-    return bool(token) and all("!" <= character <= "~" for character in token)
+    """Whether a bearer token can stand in a header: visible ASCII only, and of bounded length."""
+    return 0 < len(token) <= LONGEST_SECRET and all("!" <= character <= "~" for character in token)
 
 
 class _Claims(msgspec.Struct):
