@@ -15,10 +15,9 @@ from later_reporting_dagster.client.errors import (
     QueryRefused,
     Retriable,
 )
-from later_reporting_dagster.contract import PostPerformanceQuery, Problem
+from later_reporting_dagster.contract import PostPerformanceQuery, Problem, excerpt
 
 SHOWN_INSTANCES = 5
-SHOWN_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seco
         unsaid_wait_seconds: how long to wait after a 429 without `Retry-After`.
     """
     status, problem = answer.status, Problem.from_body(answer.body)
-    said = f"HTTP {status} {_shortened(str(problem))}"
+    said = f"HTTP {status} {excerpt(str(problem))}"
     if status in (408, 429) or status >= 500:
         wait = retry_after(answer.headers, now=now)
         if wait is None and status == 429:
@@ -70,7 +69,7 @@ def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seco
         return Retriable(f"{question.text}: {said}", wait_seconds=wait)
     if question.is_for_token and status in (401, 403):
         return CredentialsRejected(
-            f"{question.text}: HTTP {status} {_shortened(problem.type)}".rstrip() + ". Check the client id and secret "
+            f"{question.text}: HTTP {status} {excerpt(problem.type)}".rstrip() + ". Check the client id and secret "
             "(LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are right, the client is disabled or reaches no instance."
         )
     if status == 401:
@@ -141,8 +140,3 @@ def _http_date(value: str) -> datetime | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

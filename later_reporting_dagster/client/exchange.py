@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import TypeVar
@@ -18,20 +19,30 @@ from later_reporting_dagster.client.errors import ContractBroken, QueryRefused, 
 from later_reporting_dagster.client.events import ClientEvent, Retried, Waited
 from later_reporting_dagster.client.limiter import RateLimiter
 from later_reporting_dagster.client.retry import RetryPolicy
-from later_reporting_dagster.contract import TOKEN_PATH, OtherRevision, Problem, UnreadablePage
+from later_reporting_dagster.contract import TOKEN_PATH, OtherRevision, Problem, UnreadablePage, excerpt
 
 logger = logging.getLogger(__name__)
 
 
-def _holds_no_headers(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith("receive_response_headers.complete")
+# These log reason phrases, heads and errors that quote them, and a service that echoes a request has the token there.
+HTTP_LOGGERS = ["httpx", "h11", "httpcore"]
+HTTP_LOGGERS += [f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")]
+_SAID_BY_US = re.compile(r'HTTP Request: \S+ \S+ "\S+ \d+|\S*')
 
 
-# At its debug level httpcore logs the headers of each answer, and a service that echoes a request has the token there.
-logging.getLogger("httpcore.http11").addFilter(_holds_no_headers)
+def _without_server_text(record: logging.LogRecord) -> bool:
+    """Leave of a record its event, for a request also its URL and status."""
+    record.msg = _SAID_BY_US.findall(record.getMessage())[0].replace('"', "")
+    record.args = record.exc_info = None
+    return True
+
+
+for _name in HTTP_LOGGERS:
+    logging.getLogger(_name).addFilter(_without_server_text)
 
 MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
 NOTABLE_WAIT_SECONDS = 1.0
+SHORTEST_ECHO = 16  # what is shorter may be in a page by chance
 # Shorter than the five seconds after which common servers close an idle connection under a request.
 KEEPALIVE_SECONDS = 4.0
 
@@ -160,23 +171,32 @@ class Exchange:
         auth: BearerAuth | None,
     ) -> _Result | Retriable:
         """Send a request once. Return what may pass, raise what is final."""
+        answer = None
         try:
             answer = await self._send(request, auth=auth)
         except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
-            if reason := why_untrusted(error):
-                # No trust comes from asking again, and nothing was sent yet.
-                raise ContractBroken(
-                    f"{question.text}: {self._base_url} has a certificate that this machine does not trust: {reason}."
-                    " Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
-                ) from None
-            return Retriable(f"{question.text}: {type(error).__name__} {error}".rstrip())
+            reason = why_untrusted(error)
+            said = excerpt(reason or str(error), self._secrets(request))
+            if reason is None:
+                return Retriable(f"{question.text}: {type(error).__name__} {said}".rstrip())
+        # Raised here and not above, where its context would be an error that holds the request and quotes its response.
+        if answer is None:
+            # No trust comes from asking again, and nothing was sent yet.
+            raise ContractBroken(
+                f"{question.text}: {self._base_url} has a certificate that this machine does not trust: {said}. "
+                "Check the base URL; where a proxy opens TLS, name its certificate by SSL_CERT_FILE."
+            )
         if answer.status == 200:
+            # The client id, the last one, may be in a page anyway, and the response for a token has to hold one.
+            echoed = [each for each in self._secrets(request)[:3] if len(each) >= SHORTEST_ECHO and auth]
+            if any(each.encode() in answer.body for each in echoed):
+                return Retriable(f"{question.text}: HTTP 200, but it repeats the credentials, which no lake may keep")
             try:
                 return read(answer)
             except OtherRevision:
                 raise
             except UnreadablePage as error:
-                return Retriable(f"{question.text}: HTTP 200, but {error}")
+                return Retriable(f"{question.text}: HTTP 200, but {excerpt(str(error), self._secrets(request))}")
         unsaid_wait = self._retry.unsaid_wait_after(attempt, window_seconds=self._limiter.window_seconds)
         failure = error_in(answer, question, now=self._clock(), unsaid_wait_seconds=unsaid_wait)
         if not isinstance(failure, Retriable):
@@ -210,11 +230,14 @@ class Exchange:
 
     def _quotable(self, body: bytes, *, sent: httpx.Request) -> bytes:
         """Return the problem in a refusal without secrets, even if the service echoes what it was sent."""
+        return msgspec.json.encode(Problem.from_body(body).excerpt(self._secrets(sent)))
+
+    def _secrets(self, sent: httpx.Request) -> list[str]:
         # The token that was sent may be another than the one that is in use by now.
         secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
         if isinstance(self._credentials, ClientCredentials):
             secrets += [self._credentials.client_secret, self._credentials.client_id]
-        return msgspec.json.encode(Problem.from_body(body).without(secrets))
+        return secrets
 
 
 class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is

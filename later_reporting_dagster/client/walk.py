@@ -17,6 +17,7 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     SortDirection,
     SortProperty,
+    excerpt,
     platform_of,
 )
 
@@ -190,4 +191,4 @@ def foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Se
 
 
 def _some(values: Iterable[object]) -> str:
-    return ", ".join(sorted(map(repr, values))[:5])
+    return excerpt(", ".join(sorted(map(repr, values))[:5]))

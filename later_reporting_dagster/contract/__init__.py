@@ -8,6 +8,7 @@ from later_reporting_dagster.contract.enums import (
     SortProperty,
     platform_of,
 )
+from later_reporting_dagster.contract.excerpt import excerpt
 from later_reporting_dagster.contract.limits import (
     INSTANCES_PATH,
     MAXIMUM_PAGE_NUMBER,
@@ -76,6 +77,7 @@ __all__ = [
     "SortProperty",
     "UnreadablePage",
     "cursor_page_from_body",
+    "excerpt",
     "instances_cursor_page_from_body",
     "instances_page_from_body",
     "metrics_asked_for",

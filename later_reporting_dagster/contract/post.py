@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from later_reporting_dagster.contract.excerpt import excerpt
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
 
 INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
@@ -262,8 +263,7 @@ def _kind_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = _dumps(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return excerpt(_dumps(value), limit=80)
 
 
 def _dumps(value: object) -> str:

@@ -1,9 +1,12 @@
 """The service's error answers: `application/problem+json`, told apart by `type`."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import msgspec
+
+from later_reporting_dagster.contract.excerpt import excerpt
+
+LONGEST_TEXT = 1000  # it may name every metric that there is, and all of them are read
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -21,17 +24,9 @@ class Problem(msgspec.Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
 
-    def without(self, secrets: Iterable[str]) -> "Problem":
-        """The same with each secret hidden, however JSON, a URL or a program's own notation spells it."""
-        longest_first = sorted(filter(None, secrets), key=len, reverse=True)  # one may be a part of another
-        if not longest_first:
-            return self
-        pattern = re.compile("|".join(map(_spelled_in_any_way, longest_first)))
-        return Problem(*(pattern.sub("[hidden]", text) for text in (self.type, self.title, self.detail)))
+    def excerpt(self, secrets: Collection[str]) -> "Problem":
+        """Return the same with each text as `contract.excerpt` makes it."""
+        return Problem(*(excerpt(text, secrets, limit=LONGEST_TEXT) for text in (self.type, self.title, self.detail)))
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.type, self.title, self.detail) if part) or "no problem document"
-
-
-def _spelled_in_any_way(secret: str) -> str:
-    return "".join(rf"\\{{0,8}}(?:{re.escape(each)}|(?i:%{ord(each):02x}|u{ord(each):04x}))" for each in secret)

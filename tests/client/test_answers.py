@@ -79,9 +79,9 @@ def test_only_a_429_without_a_wait_has_one(status, wait_seconds):
     assert meaning(status, headers={"retry-after": "7"}).wait_seconds == 7.0
 
 
-@pytest.mark.parametrize(("length", "shown"), [(296, "x" * 296), (297, "x" * 296 + "…")])
+@pytest.mark.parametrize(("length", "shown"), [(98, "x " * 97 + "x"), (99, "x " * 98 + "…")])
 def test_a_refusal_repeats_what_the_service_said_in_one_short_line(length, shown):
-    body = json.dumps({"title": "Bad", "detail": "\n" + "x" * length}).encode()
+    body = json.dumps({"title": "Bad", "detail": "\n" + "x " * length}).encode()
     assert str(meaning(500, body=body)) == f"posts: HTTP 500 Bad {shown}"
 
 

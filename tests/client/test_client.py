@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ from tests.client.service import (
     CLIENT_SECRET,
     THREE_PAGES,
     instances,
+    jwt,
     kinds,
     page_body,
     post,
@@ -582,12 +584,20 @@ def test_bad_credentials_are_rejected_with_the_next_step(service, new_client, ju
         JSONResponse({"jwt": 5}),
         JSONResponse({"jwt": ""}),
         JSONResponse({"jwt": "not\na header"}),
+        JSONResponse({"jwt": "x" * 60_000}),
     ],
 )
 def test_a_token_route_that_fails_for_a_while_is_asked_again(service, new_client, july, fault):
     service.token_faults.extend([fault, fault])
     walk(new_client(), july)
     assert (len(service.asked()), len(service.asked("/oauth/token"))) == (1, 3)
+
+
+@pytest.mark.parametrize("exp", [1, -1e308, 1e308, 10**400, math.nan, True, "soon", [{}]])
+def test_a_token_of_any_expiry_is_used_until_it_is_refused(service, new_client, july, exp):
+    service.token_faults.append(JSONResponse({"jwt": jwt(exp=exp)}))
+    walk(new_client(), july)
+    assert (len(service.asked()), len(service.asked("/oauth/token"))) == (2, 2)
 
 
 def test_an_answer_that_is_no_token_is_not_repeated(service, new_client, july, events):
@@ -766,6 +776,17 @@ def test_the_limit_of_the_service_is_learned_from_its_answers_and_waits_are_told
 
 
 # Secrets
+
+
+def test_a_page_that_repeats_the_token_is_not_used(service, new_client, july, events):
+    async def echo(request):
+        row = post(1) | {"contentUrl": f"https://later.com?{request.headers['authorization']}"}
+        return JSONResponse(page_body([row], page=1, page_size=100, total_items=1))
+
+    service.posts = [post(1)]
+    service.faults.append(echo)
+    assert [row.content_url for row in walk(new_client(), july).posts] == [None]
+    assert "HTTP 200, but it repeats the credentials" in kinds(events, Retried)[0].reason
 
 
 def test_a_token_that_was_renewed_while_a_request_was_on_its_way_is_not_shown_either(service, new_client, july, events):

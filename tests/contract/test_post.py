@@ -124,7 +124,7 @@ def test_a_count_that_cannot_be_true_is_a_bad_row(literal, reason):
         ("NaN", "cpm is not finite: NaN"),
         ("-Infinity", "cpm is not finite: -Infinity"),
         ("1e400", "cpm is not finite: Infinity"),
-        ("1" + "0" * 400, f"cpm is not finite: 1{'0' * 79}…"),
+        ("1" + "0" * 400, "cpm is not finite: 10000000…"),
         ("false", "cpm is a number, not false"),
         ('"0.24"', 'cpm is a number, not "0.24"'),
     ],
