@@ -137,6 +137,6 @@ def server_time_in(headers: Mapping[str, str]) -> datetime | None:
 def _http_date(value: str) -> datetime | None:
     try:
         read = parsedate_to_datetime(value)
+        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
-    return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)

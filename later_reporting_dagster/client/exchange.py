@@ -220,6 +220,8 @@ class Exchange:
         await self._limiter.acquire(on_wait=self._tell_of_wait)
 
     async def _learn_from(self, response: httpx.Response) -> None:
+        # httpx reads it even where redirects are not followed, and raises errors of any kind that quote it.
+        response.headers.pop("Location", None)
         if limit := rate_limit_in(response.headers):
             self._limiter.learn(limit=limit[0], window_seconds=limit[1])
 

@@ -109,6 +109,7 @@ def test_what_the_token_route_says_is_not_repeated_beyond_its_type():
         ({"retry-after": "Sun, 15 Jun 2025 11:00:00 GMT"}, 0.0),
         ({"retry-after": "Sun, 15 Jun 2025 12:00:09 GMT", "date": "Sun, 15 Jun 2025 12:00:05 GMT"}, 4.0),
         ({"retry-after": "Sun, 99 Jun 2025 12:00:09 GMT"}, None),
+        ({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(headers, seconds):

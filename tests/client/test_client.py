@@ -18,7 +18,6 @@ from starlette.responses import (
     HTMLResponse,
     JSONResponse,
     PlainTextResponse,
-    RedirectResponse,
     Response,
     StreamingResponse,
 )
@@ -538,8 +537,9 @@ def test_a_refusal_is_final_and_not_asked_for_again(service, new_client, july, e
     assert kinds(events, Retried) == []
 
 
-def test_a_redirect_is_not_followed_and_takes_no_token_along(service, new_client, july):
-    service.faults.append(RedirectResponse("/elsewhere"))
+@pytest.mark.parametrize("location", ["/elsewhere", "http:elsewhere", "http://host:port/", "//[", "//xn--/", ""])
+def test_a_redirect_is_not_followed_and_takes_no_token_along(service, new_client, july, location):
+    service.faults.append(Response(status_code=302, headers={"Location": location}))
     with pytest.raises(ContractBroken, match="a redirect, which is not followed"):
         walk(new_client(), july)
     assert service.asked("/elsewhere") == []
