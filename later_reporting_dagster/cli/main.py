@@ -354,8 +354,9 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="A file to write instead of printing.")
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
+@click.option("--memory-limit", default="2GB", show_default=True, help="Memory for the query, as 500MB or 8GB.")
 @_plain_errors
-def query(sql: str, as_: str, output: str | None, rows: int) -> None:
+def query(sql: str, as_: str, output: str | None, rows: int, memory_limit: str) -> None:
     """Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
 
     \b
@@ -376,6 +377,7 @@ def query(sql: str, as_: str, output: str | None, rows: int) -> None:
         sys.stdin.read() if sql == "-" else sql,
         _resource().lake(),
         readable(defs),
+        memory_limit=memory_limit,
         note=lambda text: click.echo(in_one_line(text), err=True),
     )
     if as_ != "table":

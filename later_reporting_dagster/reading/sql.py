@@ -5,20 +5,20 @@ Nothing can be changed: what is asked is read, the views are of Arrow, and DuckD
 
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.reading.frames import Table, dataset, library, read_schema
+from later_reporting_dagster.reading.frames import Table, library
 
 if TYPE_CHECKING:
     import duckdb
 
-_CLOSED = {"enable_external_access": "false", "autoload_known_extensions": "false"}
-# As DuckDB names them; a pivot is parsed as several.
-_READING = ("SELECT", "EXPLAIN", "MULTI")
+# DuckDB lets every query read and write the folder that it spills to, so there is none.
+_CONFIG = {"autoload_known_extensions": "false", "temp_directory": ""}
 # What the sum of int64 is to DuckDB, and no reader of Parquet or pandas expects.
 _HUGE = pa.decimal128(38, 0)
 
@@ -27,48 +27,74 @@ class QueryRefused(ValueError):  # noqa: N818 - named for what it is
     """The query cannot be answered: in one line why."""
 
 
-def answer(sql: str, lake: Lake, tables: Collection[Table], *, note: Callable[[str], object] = str) -> pa.Table:
+def answer(
+    sql: str,
+    lake: Lake,
+    tables: Collection[Table],
+    *,
+    memory_limit: str = "2GB",
+    note: Callable[[str], object] = str,
+) -> pa.Table:
     """The rows that one query asks for, with instants in UTC.
 
     Args:
         sql: the query, in DuckDB's SQL.
-        lake: where the tables lie.
+        lake: where the tables lie; only those that the query scans are listed there.
         tables: all that there are. One that has not landed yet has no rows.
+        memory_limit: how much memory the query may use, as DuckDB writes it. Nothing is spilled to a disk.
         note: is told what may explain an answer, as a table that has not landed.
 
     Raises:
-        QueryRefused: it is no SQL, is more than one statement or no query, or names what is not there; or a file that
-            it reads is damaged.
+        QueryRefused: it is no SQL, is more than one statement or no query, or names what is not there; a file that it
+            reads is damaged; or it needs more memory.
         NotInstalled: DuckDB is not there.
         LakeUnavailable: the lake cannot be listed.
     """
     duckdb = library("duckdb", extra="query")
+    from later_reporting_dagster.reading.lazy_dataset import LazyDataset  # imports pandas, by way of pyarrow.dataset
+
+    views = {table.name: LazyDataset(lake, table) for table in tables}
     try:
-        with duckdb.connect(":memory:", config=_CLOSED) as connection:
-            _check_that_it_reads(sql, connection)
+        with duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": memory_limit}) as connection:
+            # Not in the configuration, whose entries take effect in no particular order.
+            connection.execute("SET enable_external_access = false")
             connection.execute("SET TimeZone = 'UTC'")
-            for table in tables:
-                # No others are looked for in the lake, which may be far away.
-                if re.search(rf"\b{re.escape(table.name)}\b", sql, re.IGNORECASE):
-                    view = dataset(lake, table)
-                    connection.register(table.name, view)
-                    if not view.files:
-                        note(f"{table.name} has not landed in {lake.root}")
-                else:
-                    connection.register(table.name, read_schema(table).empty_table())
+            _check_that_it_reads(sql, connection)
+            for name, view in views.items():
+                connection.register(name, view)
             connection.execute("SET lock_configuration = true")
-            return _with_plain_integers(connection.sql(sql).to_arrow_table())
-    except duckdb.CatalogException as error:
-        raise QueryRefused(f"{_said(error)} The tables are {', '.join(table.name for table in tables)}") from error
+            answered = _with_plain_integers(connection.sql(sql).to_arrow_table())
     except duckdb.Error as error:
-        raise QueryRefused(_said(error)) from error
+        for view in views.values():
+            if view.error is not None:
+                raise view.error from None
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise QueryRefused(
+                f"the query needs more than {memory_limit} of memory: ask for fewer days or columns, or allow more"
+            ) from error
+        hint = f" The tables are {', '.join(views)}" if isinstance(error, duckdb.CatalogException) else ""
+        raise QueryRefused(f"{_said(error)}{hint}") from error
+    for name, view in views.items():
+        if view.opened is not None and not view.opened.files:
+            note(f"{name} has not landed in {lake.root}")
+    return answered
 
 
 def _check_that_it_reads(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
+    import duckdb
+
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise QueryRefused(f"one query is asked at a time, and here are {len(statements) or 'none'}")
-    if (kind := statements[0].type.name) not in _READING:
+    kind = statements[0].type.name
+    if kind in ("EXPLAIN", "MULTI"):
+        # EXPLAIN says nothing of what it explains, and a pivot, which is parsed as several statements, nothing of the
+        # statement that it is part of. In parentheses only a query can be parsed.
+        query = re.sub(r"^\s*EXPLAIN\b\s*(ANALYZE\b)?", "", sql.strip().rstrip(";"), flags=re.IGNORECASE)
+        with suppress(duckdb.ParserException):
+            connection.extract_statements(f"({query}\n)")
+            kind = "SELECT"
+    if kind != "SELECT":
         raise QueryRefused(f"tables are only read here, and this is {kind}: ask by SELECT")
 
 

@@ -84,6 +84,11 @@ def test_every_table_of_the_definitions_is_there_landed_or_not(user: User) -> No
         assert result.stderr == ("" if name == "posts_published" else f"{name} has not landed in {user.lake}\n")
 
 
+def test_a_table_is_found_whose_name_is_computed(user: User) -> None:
+    sql = "SELECT count(*) AS posts FROM query_table('posts_' || 'published')"
+    assert user.types("query", sql, "--format", "csv").stdout == '"posts"\n6\n'
+
+
 def test_a_query_is_read_from_standard_input(user: User) -> None:
     asked = "SELECT count(*) AS posts\nFROM posts_published -- all of them\n"
     result = CliRunner().invoke(main, ["query", "-", "--format", "csv"], input=asked)
@@ -109,6 +114,8 @@ def test_a_long_table_says_how_much_it_leaves_out_and_other_formats_leave_nothin
         (["SELECT [1] AS list", "--format", "csv"], "CSV has no form for column list, which is list"),
         (["SELECT 1", "--output", "/nowhere/at/all"], "--output /nowhere/at/all: "),
         (["SELECT * FROM posts_published WHERE impressions = 'many'"], "Conversion Error"),
+        (["SELECT list(n) FROM range(10_000_000) t(n)", "--memory-limit", "30MB"], "needs more than 30MB of memory"),
+        (["SELECT 1", "--memory-limit", "much"], "Memory must have a number"),
     ],
 )
 def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user: User) -> None:

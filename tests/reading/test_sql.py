@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.lake import Lake, Partition, partition_path, posts_table
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, partition_path, posts_table
 from later_reporting_dagster.reading import NotInstalled, QueryRefused, Table, answer
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post
@@ -88,7 +88,8 @@ def test_tables_are_listed_and_described(lake: Lake) -> None:
     assert asked("SHOW TABLES", lake) == [{"name": "not_landed"}, {"name": "posts"}]
     assert asked("DESCRIBE posts", lake)[1]["column_type"] == "VARCHAR"
     assert len(asked("SUMMARIZE posts", lake)) == 1 + len(POSTS.columns)
-    assert asked("EXPLAIN SELECT * FROM posts", lake)
+    for explained in ("SELECT * FROM posts;", "ANALYZE SELECT 1", "PIVOT posts ON instance_id USING count(*)"):
+        assert asked(f"EXPLAIN {explained}", lake)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,8 @@ def test_tables_are_listed_and_described(lake: Lake) -> None:
         "FROM posts SELECT count(*) AS n",
         "SELECT (SELECT count(*) FROM posts) AS n",
         "SELECT count(*) AS n FROM posts p JOIN posts q USING (date, instance_id, post_id)",
+        "SELECT count(*) AS n FROM query_table('po' || 'sts')",
+        "SELECT count(*) AS n FROM query('FROM po' || 'sts')",
     ],
 )
 def test_however_a_table_is_named_it_is_found(sql: str, lake: Lake) -> None:
@@ -122,11 +125,18 @@ def test_a_pivot_is_a_query_too(lake: Lake) -> None:
         ("DELETE FROM posts", "this is DELETE"),
         ("CREATE TABLE mine AS SELECT * FROM posts", "this is CREATE"),
         ("COPY posts TO 'posts.csv'", "this is COPY"),
+        ("EXPLAIN ANALYZE COPY posts TO '.tmp/posts.csv'", "this is EXPLAIN"),
+        ("EXPLAIN /* ( */ ANALYZE COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "this is MULTI"),
+        ("COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "this is MULTI"),
+        ("CREATE TABLE mine AS PIVOT posts ON post_id USING count(*)", "this is MULTI"),
+        ("WITH mine AS (COPY posts TO '.tmp/posts.csv') SELECT * FROM mine", "disabled"),
+        ("WITH mine AS (DELETE FROM posts RETURNING *) SELECT * FROM mine", "Can only delete from base table"),
         ("ATTACH 'other.db'", "this is ATTACH"),
         ("INSTALL httpfs", "this is LOAD"),
         ("SET enable_external_access = true", "this is SET"),
         ("SELECT * FROM read_csv('/etc/hostname')", "disabled"),
         ("SELECT * FROM '/etc/hostname'", "disabled|does not exist"),
+        ("SELECT * FROM glob('.tmp/*')", "disabled"),
         ("SELECT * FROM read_text('https://example.com')", "disabled"),
     ],
 )
@@ -134,11 +144,31 @@ def test_what_is_no_query_of_the_lake_is_refused_in_a_line_and_changes_nothing(
     sql: str, why: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp").mkdir()  # where DuckDB spills by default, which it then lets every query read and write
     before = files(tmp_path)
     with pytest.raises(QueryRefused, match=why) as refused:
         asked(sql, lake)
     assert "LINE 1" not in str(refused.value)
     assert files(tmp_path) == before
+
+
+def test_a_query_that_needs_more_memory_is_refused_in_a_line_and_nothing_is_spilled(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    everything = "SELECT count(*) FROM (SELECT DISTINCT md5(number::VARCHAR) FROM range(3_000_000) t(number))"
+    with pytest.raises(QueryRefused, match="^the query needs more than 60MB of memory"):
+        answer(everything, lake, [POSTS], memory_limit="60MB")
+    assert files(tmp_path) == before
+
+
+def test_a_table_that_cannot_be_listed_is_unavailable_and_the_others_are_answered(lake: Lake, tmp_path: Path) -> None:
+    loop = tmp_path / "lake" / ABSENT.name
+    loop.symlink_to(loop)
+    with pytest.raises(LakeUnavailable, match=ABSENT.name):
+        asked(f"SELECT * FROM {ABSENT.name}", lake)
+    assert asked("SELECT count(*) AS n FROM posts", lake) == [{"n": 3 * len(PARTITIONS)}]
 
 
 def test_nothing_of_the_calling_program_can_be_asked_for(lake: Lake) -> None:
