@@ -188,6 +188,7 @@ def sandbox(
     end how many there were; a request with the header `X-Sandbox-Faults: off` has none.
     """
     from later_reporting_dagster import sandbox as room
+    from later_reporting_dagster.client.address import is_loopback
 
     with _blaming("--fault"):
         fault_chances = room.read_chances(faults, known=room.FAULTS, what="fault")
@@ -215,6 +216,8 @@ def sandbox(
         click.echo(f"export LATER_BASE_URL={base_url}")
         click.echo(f"export LATER_CLIENT_ID={options.client_id}")
         click.echo(f"export LATER_CLIENT_SECRET={options.client_secret}")
+        if not is_loopback(host):
+            click.echo("Off this machine the client takes it by https only: put a proxy with TLS before it.", err=True)
 
     if not faults and not hostile:
         with _blaming("--host, --port"):

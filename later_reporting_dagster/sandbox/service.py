@@ -61,6 +61,10 @@ class SandboxOptions:
         return {"X-Ratelimit-Limit": str(self.requests_per_window), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
 
 
+# Credentials take some hundred bytes.
+_MOST_BODY_BYTES = 16_384
+
+
 class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
     client_id: str
     client_secret: str
@@ -97,7 +101,7 @@ def create_app(
 
     async def token(request: Request) -> Response:
         try:
-            given = msgspec.json.decode(await request.body(), type=_Credentials)
+            given = msgspec.json.decode(await _body(request), type=_Credentials)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise invalid("the body must be a JSON object with the strings clientId and clientSecret") from None
         if (given.client_id, given.client_secret) != (options.client_id, options.client_secret):
@@ -225,6 +229,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown routes and methods; the types follow the documented pattern, which ends in the status."""
     http = cast(HTTPException, error)
     return problem(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
+
+
+async def _body(request: Request) -> bytes:
+    """Return a request's body, unless it is too large for one that is meant."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BODY_BYTES:
+            detail = f"the body has more than {_MOST_BODY_BYTES} bytes"
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"})
+    return body
 
 
 def _json(value: object) -> Response:

@@ -4,12 +4,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
+from later_reporting_dagster.client.address import checked_base_url
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, HOSTILE
 from tests.cli.conftest import environment, error_line
 
@@ -22,19 +25,25 @@ EXAMPLE = (
 CONTENT_TYPES = "&contentType=instagram_reel&contentType=tiktok"
 
 
-def started(*options: str) -> subprocess.Popen[str]:
-    """The command, in a process of its own."""
+@contextmanager
+def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]:
+    """The command in a process of its own, which ends with the block, its output and its errors."""
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "sandbox", "--port", "0", "--instances", "2"]
     environment_of_it = {**environment(), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen([*command, *options], env=environment_of_it, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, *options], env=environment_of_it, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield process, process.stdout, process.stderr
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
     """What the command says as it starts; it serves while the tests run, and ends as a Ctrl-C ends it."""
-    process = started()
-    assert process.stdout is not None
-    with process, process.stdout as output:
+    with started() as (process, output, _):
         yield [output.readline().strip() for _ in range(4)]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
@@ -108,11 +117,18 @@ def test_a_wrong_fault_is_one_line_before_anything_is_served(options: list[str],
     assert result.stdout == ""
 
 
+def test_on_all_addresses_it_prints_one_that_the_client_takes_and_what_others_need() -> None:
+    with started("--host", "0.0.0.0") as (process, output, errors):
+        base_url = [output.readline() for _ in range(4)][1].strip().removeprefix("export LATER_BASE_URL=")
+        assert checked_base_url(base_url) == base_url
+        assert httpx.get(f"{base_url}/v2/instances").status_code == 401
+        process.send_signal(signal.SIGINT)
+        assert "https" in errors.read()
+
+
 def test_with_faults_it_says_at_its_end_how_many_there_were() -> None:
     options = ["--fault", "http-500:1", "--fault-seed", "7", "--hostile", "newlines:0.5", "--hostile-instances"]
-    process = started(*options)
-    assert process.stdout is not None
-    with process, process.stdout as output:
+    with started(*options) as (process, output, _):
         settings = dict(output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(4))
         with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
             credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,16 @@ def test_a_token_that_was_tampered_with_or_comes_from_elsewhere_is_refused(api: 
         assert_problem(api.get(DAY, headers={"Authorization": authorization}), 401, "ANL_00401")  # type: ignore[dict-item]
     with serving(world, options=SandboxOptions(client_secret="another")) as elsewhere:
         assert_problem(elsewhere.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
+
+
+def test_a_token_request_without_end_is_refused_before_it_ends(base_url: str) -> None:
+    address = httpx.URL(base_url)
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+        connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
+        connection.sendall(b" " * 100_000)
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"ANL_00413"' in answer
 
 
 @pytest.mark.parametrize("wrong", [{"clientId": "other"}, {"clientSecret": "other"}, {"clientSecret": ""}])
