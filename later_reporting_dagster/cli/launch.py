@@ -116,6 +116,8 @@ def _outcome(result: dg.ExecuteInProcessResult, *, instance: dg.DagsterInstance)
         elif data.error:
             cause = data.error.cause or data.error
             error = cause.message.strip().removeprefix(f"{cause.cls_name}: ")
+            if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                error = "interrupted: what is written stays. Run it again for the rest."
     if not result.success and not failed and error is None:
         error = f"run {result.run_id} failed: see it in the UI"
     return RunOutcome(

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DateBasis
@@ -65,6 +67,10 @@ class RestatedService:
 
         self._service.instead = instead
 
+    def stall(self, day: date | None) -> None:
+        """From now on a request for posts of this day gets no response, and its connection stays open."""
+        self._service.instead = lambda request: UNANSWERED if day and str(day) in request.url.query else None
+
     def _read(self) -> Answers:
         """Asks for everything, by code that the project does not share."""
         with httpx.Client(base_url=self.base_url) as client:
@@ -74,6 +80,15 @@ class RestatedService:
                 for source in SOURCES
                 for each in BOX
             }
+
+
+class _Unanswered(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+UNANSWERED = _Unanswered()
 
 
 @contextmanager
