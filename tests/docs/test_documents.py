@@ -21,7 +21,7 @@ from later_reporting_dagster.defs.windows import WINDOWS_CHECKS
 from tests.docs.conftest import CHANGED, DOCUMENTS, REMOVED, ROOT, Place, blocks, commands
 
 PACKAGE = ROOT / "later_reporting_dagster"
-PAGES = [*DOCUMENTS, ROOT / "README.md"]
+PAGES = [*DOCUMENTS, ROOT / "README.md", ROOT / "SECURITY.md"]
 RUN_EACH = """
 import sys
 for number, block in enumerate(sys.stdin.read().split("\\0"), start=1):
@@ -64,10 +64,15 @@ def test_its_programs_run(document: Path, place: Place) -> None:
 
 
 @with_blocks("yaml")
-def test_its_run_config_is_valid(document: Path) -> None:
+def test_its_run_config_and_its_dagster_yaml_are_valid(document: Path, tmp_path: Path) -> None:
     job = defs.resolve_implicit_global_asset_job_def()
     for block in blocks(document, "yaml"):
-        assert dg.validate_run_config(job, yaml.safe_load(block))
+        if block.startswith("run_monitoring:"):
+            (tmp_path / "dagster.yaml").write_text(block)
+            with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+                assert instance.run_monitoring_max_runtime_seconds == 21_600
+        else:
+            assert dg.validate_run_config(job, yaml.safe_load(block))
 
 
 @every_page
