@@ -84,11 +84,6 @@ def test_every_table_of_the_definitions_is_there_landed_or_not(user: User) -> No
         assert result.stderr == ("" if name == "posts_published" else f"{name} has not landed in {user.lake}\n")
 
 
-def test_a_table_is_found_whose_name_is_computed(user: User) -> None:
-    sql = "SELECT count(*) AS posts FROM query_table('posts_' || 'published')"
-    assert user.types("query", sql, "--format", "csv").stdout == '"posts"\n6\n'
-
-
 def test_a_query_is_read_from_standard_input(user: User) -> None:
     asked = "SELECT count(*) AS posts\nFROM posts_published -- all of them\n"
     result = CliRunner().invoke(main, ["query", "-", "--format", "csv"], input=asked)

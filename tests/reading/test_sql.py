@@ -1,14 +1,13 @@
 """SQL over the lake: every table a view with the types of its dictionary, nothing inferred, nothing changed."""
 
 import secrets
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, partition_path, posts_table
-from later_reporting_dagster.reading import NotInstalled, QueryRefused, Table, answer
+from later_reporting_dagster.reading import QueryRefused, Table, answer
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post
 from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, lake_at, rows_of
@@ -191,9 +190,3 @@ def test_a_file_that_is_too_old_for_a_column_has_null_there(lake: Lake) -> None:
     assert asked(f"SELECT post_id, paid_cpm FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '007'", lake) == [
         {"post_id": 9, "paid_cpm": None}
     ]
-
-
-def test_without_duckdb_it_says_what_to_install(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    with pytest.raises(NotInstalled, match=r"^duckdb is not installed: pip install 'later-reporting-dagster\[query\]'"):
-        asked("SELECT 1", lake)
