@@ -133,20 +133,14 @@ def main() -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
 @click.option("--instances", default=8, show_default=True, type=click.IntRange(1), help="How many instances.")
 @click.option(
-    "--posts-per-day",
-    default=20,
-    show_default=True,
-    type=click.IntRange(0),
+    "--posts-per-day", default=20, show_default=True, type=click.IntRange(0),
     help="Posts a day and instance, on average.",
-)
+)  # fmt: skip
 @click.option("--latency", default=0.0, show_default=True, type=_Seconds(0), help="Seconds that each answer takes.")
 @click.option(
-    "--requests-per-window",
-    default=120,
-    show_default=True,
-    type=click.IntRange(1),
+    "--requests-per-window", default=120, show_default=True, type=click.IntRange(1),
     help="Requests allowed in a window.",
-)
+)  # fmt: skip
 @click.option(
     "--window", default=60.0, show_default=True, type=_Seconds(0, min_open=True), help="The window's seconds."
 )
@@ -223,13 +217,7 @@ def sandbox(
         with _blaming("--host, --port"):
             room.serve(room.create_app(world, options=options), host=host, port=port, on_ready=tell)
         return
-    faulty = room.FaultySandbox(
-        world,
-        faults=fault_chances,
-        hostile=hostile_shares,
-        seed=fault_seed,
-        options=options,
-    )
+    faulty = room.FaultySandbox(world, faults=fault_chances, hostile=hostile_shares, seed=fault_seed, options=options)
     with _blaming("--host, --port"):
         room.serve(faulty, host=host, port=port, on_ready=tell)
     for name, count in [*faulty.injected.items(), *((name, len(keys)) for name, keys in faulty.altered.items())]:
@@ -357,9 +345,9 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="A file to write instead of printing.")
 @click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
-@click.option("--memory-limit", default="2GB", show_default=True, help="Memory for the query, as 500MB or 8GB.")
+@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="GB of memory that it may use.")
 @_plain_errors
-def query(sql: str, as_: str, output: str | None, rows: int, memory_limit: str) -> None:
+def query(sql: str, as_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
 
     \b
@@ -380,7 +368,7 @@ def query(sql: str, as_: str, output: str | None, rows: int, memory_limit: str) 
         sys.stdin.read() if sql == "-" else sql,
         _resource().lake(),
         readable(defs),
-        memory_limit=memory_limit,
+        memory_gb=memory_gb,
         note=lambda text: click.echo(in_one_line(text), err=True),
     )
     if as_ != "table":

@@ -24,15 +24,11 @@ class LazyDataset(ds.Dataset):  # type: ignore[misc] # pyarrow has no types
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns, without a look at the lake."""
+        """The columns that a reader finds."""
         return read_schema(self._table)
 
     def scanner(self, **options: Any) -> ds.Scanner:
-        """Return a scanner of the columns and rows that `options` leave.
-
-        Raises:
-            LakeUnavailable: the files cannot be listed.
-        """
+        """Return a scanner of what `options` leave, or raise `LakeUnavailable`."""
         try:
             self.opened = self.opened or dataset(self._lake, self._table)
         except LakeUnavailable as error:

@@ -5,7 +5,6 @@ Nothing can be changed: what is asked is read, the views are of Arrow, and DuckD
 
 import re
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -32,16 +31,16 @@ def answer(
     lake: Lake,
     tables: Collection[Table],
     *,
-    memory_limit: str = "2GB",
+    memory_gb: float = 2,
     note: Callable[[str], object] = str,
 ) -> pa.Table:
     """The rows that one query asks for, with instants in UTC.
 
     Args:
         sql: the query, in DuckDB's SQL.
-        lake: where the tables lie; only those that the query scans are listed there.
+        lake: where the tables lie; those that the query does not scan are not listed.
         tables: all that there are. One that has not landed yet has no rows.
-        memory_limit: how much memory the query may use, as DuckDB writes it. Nothing is spilled to a disk.
+        memory_gb: how many GB of memory DuckDB may use, and the rows may take. Nothing is spilled to a disk.
         note: is told what may explain an answer, as a table that has not landed.
 
     Raises:
@@ -55,7 +54,7 @@ def answer(
 
     views = {table.name: LazyDataset(lake, table) for table in tables}
     try:
-        with duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": memory_limit}) as connection:
+        with duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{memory_gb}GB"}) as connection:
             # Not in the configuration, whose entries take effect in no particular order.
             connection.execute("SET enable_external_access = false")
             connection.execute("SET TimeZone = 'UTC'")
@@ -63,15 +62,13 @@ def answer(
             for name, view in views.items():
                 connection.register(name, view)
             connection.execute("SET lock_configuration = true")
-            answered = _with_plain_integers(connection.sql(sql).to_arrow_table())
-    except duckdb.Error as error:
+            answered = _with_plain_integers(_read(connection.sql(sql).to_arrow_reader(10_000), memory_gb))
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # of DuckDB's own only what stops it before a first row
         for view in views.values():
             if view.error is not None:
                 raise view.error from None
-        if isinstance(error, duckdb.OutOfMemoryException):
-            raise QueryRefused(
-                f"the query needs more than {memory_limit} of memory: ask for fewer days or columns, or allow more"
-            ) from error
+        if _said(error).startswith("Out of Memory Error"):
+            raise _too_large(memory_gb) from error
         hint = f" The tables are {', '.join(views)}" if isinstance(error, duckdb.CatalogException) else ""
         raise QueryRefused(f"{_said(error)}{hint}") from error
     for name, view in views.items():
@@ -81,21 +78,33 @@ def answer(
 
 
 def _check_that_it_reads(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
-    import duckdb
-
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise QueryRefused(f"one query is asked at a time, and here are {len(statements) or 'none'}")
     kind = statements[0].type.name
     if kind in ("EXPLAIN", "MULTI"):
-        # EXPLAIN says nothing of what it explains, and a pivot, which is parsed as several statements, nothing of the
-        # statement that it is part of. In parentheses only a query can be parsed.
+        # The kind does not say what is explained, nor of what statement a pivot, parsed as several, is part. In
+        # parentheses only a query can be parsed.
         query = re.sub(r"^\s*EXPLAIN\b\s*(ANALYZE\b)?", "", sql.strip().rstrip(";"), flags=re.IGNORECASE)
-        with suppress(duckdb.ParserException):
-            connection.extract_statements(f"({query}\n)")
-            kind = "SELECT"
-    if kind != "SELECT":
+        connection.extract_statements(f"({query}\n)")
+    elif kind != "SELECT":
         raise QueryRefused(f"tables are only read here, and this is {kind}: ask by SELECT")
+
+
+def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
+    """The rows, which DuckDB does not count as memory of its own."""
+    read: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        size += batch.nbytes
+        if size > memory_gb * 1e9:
+            raise _too_large(memory_gb)
+        read.append(batch)
+    return pa.Table.from_batches(read, batches.schema)
+
+
+def _too_large(memory_gb: float) -> QueryRefused:
+    return QueryRefused(f"it needs more than {memory_gb:g} GB of memory: ask for fewer days or columns, or allow more")
 
 
 def _said(error: Exception) -> str:

@@ -109,8 +109,6 @@ def test_a_long_table_says_how_much_it_leaves_out_and_other_formats_leave_nothin
         (["SELECT [1] AS list", "--format", "csv"], "CSV has no form for column list, which is list"),
         (["SELECT 1", "--output", "/nowhere/at/all"], "--output /nowhere/at/all: "),
         (["SELECT * FROM posts_published WHERE impressions = 'many'"], "Conversion Error"),
-        (["SELECT list(n) FROM range(10_000_000) t(n)", "--memory-limit", "30MB"], "needs more than 30MB of memory"),
-        (["SELECT 1", "--memory-limit", "much"], "Memory must have a number"),
     ],
 )
 def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user: User) -> None:

@@ -118,16 +118,17 @@ def test_a_pivot_is_a_query_too(lake: Lake) -> None:
     [
         ("SELEC 1", "syntax error"),
         ("SELECT nothing_such FROM posts", '"nothing_such" not found'),
+        ("SELECT if(n < 500_000, '1', 'x')::INT FROM range(1_000_000) t(n)", "Conversion Error"),
         ("SELECT * FROM nowhere", "The tables are posts, not_landed"),
         ("", "here are none"),
         ("SELECT 1; SELECT 2", "here are 2"),
         ("DELETE FROM posts", "this is DELETE"),
         ("CREATE TABLE mine AS SELECT * FROM posts", "this is CREATE"),
         ("COPY posts TO 'posts.csv'", "this is COPY"),
-        ("EXPLAIN ANALYZE COPY posts TO '.tmp/posts.csv'", "this is EXPLAIN"),
-        ("EXPLAIN /* ( */ ANALYZE COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "this is MULTI"),
-        ("COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "this is MULTI"),
-        ("CREATE TABLE mine AS PIVOT posts ON post_id USING count(*)", "this is MULTI"),
+        ("EXPLAIN ANALYZE COPY posts TO '.tmp/posts.csv'", 'at or near "COPY"'),
+        ("EXPLAIN /* */ ANALYZE COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "syntax error"),
+        ("COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", 'at or near "COPY"'),
+        ("CREATE TABLE mine AS PIVOT posts ON post_id USING count(*)", 'at or near "CREATE"'),
         ("WITH mine AS (COPY posts TO '.tmp/posts.csv') SELECT * FROM mine", "disabled"),
         ("WITH mine AS (DELETE FROM posts RETURNING *) SELECT * FROM mine", "Can only delete from base table"),
         ("ATTACH 'other.db'", "this is ATTACH"),
@@ -151,14 +152,21 @@ def test_what_is_no_query_of_the_lake_is_refused_in_a_line_and_changes_nothing(
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM (SELECT DISTINCT md5(number::VARCHAR) FROM range(3_000_000) t(number))",
+        "SELECT repeat('x', 1_000) FROM range(1_000_000_000)",
+    ],
+    ids=["within", "rows"],
+)
 def test_a_query_that_needs_more_memory_is_refused_in_a_line_and_nothing_is_spilled(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sql: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = files(tmp_path)
-    everything = "SELECT count(*) FROM (SELECT DISTINCT md5(number::VARCHAR) FROM range(3_000_000) t(number))"
-    with pytest.raises(QueryRefused, match="^the query needs more than 60MB of memory"):
-        answer(everything, lake, [POSTS], memory_limit="60MB")
+    with pytest.raises(QueryRefused, match="^it needs more than 0.06 GB of memory"):
+        answer(sql, lake, [POSTS], memory_gb=0.06)
     assert files(tmp_path) == before
 
 
