@@ -338,10 +338,7 @@ FAULTS: Mapping[str, Fault] = {
             lambda answer, given: replace(answer, padding=given.settings.huge_bytes - len(answer.body)),
         ),
         WireFault(
-            "token-revoked",
-            "401, and so for all that follows with the same token",
-            _revoked,
-            routes=_DATA_PATHS,
+            "token-revoked", "401, and so for all that follows with the same token", _revoked, routes=_DATA_PATHS
         ),
         WireFault(
             "token-route-down",

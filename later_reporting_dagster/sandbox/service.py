@@ -61,8 +61,7 @@ class SandboxOptions:
         return {"X-Ratelimit-Limit": str(self.requests_per_window), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
 
 
-# Credentials take some hundred bytes.
-_MOST_BODY_BYTES = 16_384
+_MOST_BODY_BYTES = 16_384  # credentials take some hundred
 
 
 class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
@@ -237,8 +236,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MOST_BODY_BYTES:
-            detail = f"the body has more than {_MOST_BODY_BYTES} bytes"
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, headers={"Connection": "close"})
+            raise HTTPException(413, f"the body has more than {_MOST_BODY_BYTES} bytes", {"Connection": "close"})
     return body
 
 

@@ -43,10 +43,11 @@ def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[
 @pytest.fixture(scope="module")
 def lines() -> Iterator[list[str]]:
     """What the command says as it starts; it serves while the tests run, and ends as a Ctrl-C ends it."""
-    with started() as (process, output, _):
+    with started() as (process, output, errors):
         yield [output.readline().strip() for _ in range(4)]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+        assert errors.read() == ""
 
 
 @pytest.fixture(scope="module")

@@ -1,41 +1,11 @@
-"""The sandbox on a port: in the foreground until it is interrupted, and in a thread."""
+"""The sandbox on a port. Serving in the foreground until it is interrupted is tested by its command."""
 
-import signal
 import socket
-import subprocess
-import sys
 
 import httpx
 import pytest
 
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox, serve
-
-SERVE = """
-from datetime import date
-from later_reporting_dagster.sandbox import BANNER, World, create_app, serve
-
-def on_ready(base_url):
-    print(BANNER, base_url, sep="\\n", flush=True)
-
-serve(create_app(World.up_to(date(2026, 3, 1), instances=1)), port=0, on_ready=on_ready)
-print("stopped")
-"""
-
-
-def test_serve_tells_its_address_when_it_accepts_connections_and_ends_quietly_when_interrupted() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert "SYNTHETIC" in process.stdout.readline()
-        base_url = process.stdout.readline().strip()
-        assert base_url.startswith("http://127.0.0.1:")
-        assert httpx.get(f"{base_url}/v2/instances", timeout=20).status_code == 401
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.read() == "stopped\n"
-        assert process.stderr.read() == ""
-        assert process.wait(timeout=20) == 0
 
 
 def test_a_port_in_use_is_an_os_error(world: World) -> None:
