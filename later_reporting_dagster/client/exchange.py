@@ -5,8 +5,10 @@ import itertools
 import json
 import logging
 import re
+import zlib
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import aclosing, nullcontext
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
 import httpx
@@ -40,7 +42,8 @@ def _without_server_text(record: logging.LogRecord) -> bool:
 for _name in HTTP_LOGGERS:
     logging.getLogger(_name).addFilter(_without_server_text)
 
-MAXIMUM_BODY_BYTES = 32 * 2**20  # a page of 100 posts has about 70 KB
+# A page of 100 posts has about 70 KB. Parsed, a body may take thirty times its size: `{}` takes 64 bytes.
+MAXIMUM_BODY_BYTES = 4 * 2**20
 NOTABLE_WAIT_SECONDS = 1.0
 SHORTEST_ECHO = 16  # what is shorter may be in a page by chance
 # Shorter than the five seconds after which common servers close an idle connection under a request.
@@ -90,10 +93,11 @@ class Exchange:
             self._auth = BearerAuth(take_turn=self._take_turn, fetch_token=self._fetch_token, clock=clock)
         self._http = httpx.AsyncClient(
             transport=transport,
-            timeout=timeout_seconds,
+            timeout=None,  # noqa: S113 - a deadline for the whole response is stricter, see `_respond`
             # One more than for the data: a request that waits for its token keeps its own place.
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
-            headers={"Accept": "application/json", "User-Agent": "later-reporting-dagster"},
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none are kept: their number has no bound
             event_hooks={"response": [self._learn_from]},
             follow_redirects=False,
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
@@ -206,12 +210,30 @@ class Exchange:
         return failure
 
     async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Answer:
-        response = await self._http.send(request, auth=auth, stream=True)
+        """Send a request, and again while `auth` puts another token on it."""
+        if auth is None:
+            return await self._respond(request)
+        # Not by httpx, which would read the body of a refusal without bounds, and count waiting as part of sending.
+        async with aclosing(auth.async_auth_flow(request)) as flow:
+            await anext(flow)
+            while True:
+                answer = await self._respond(request)
+                try:
+                    await flow.asend(httpx.Response(answer.status))
+                except StopAsyncIteration:
+                    return answer
+
+    async def _respond(self, request: httpx.Request) -> Answer:
+        """Connect, send the request, and read head and body of its response, all within one deadline."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                body = await _body_of(response)
-        finally:
-            await response.aclose()
+                response = await self._http.send(request, auth=None, stream=True)
+                try:
+                    body = await _body_of(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise TimeoutError(f"no whole response within {self._timeout_seconds:g} s") from None
         if response.status_code != 200:  # only such bodies are quoted
             body = self._quotable(body, sent=response.request)
         return Answer(response.status_code, response.headers, body)
@@ -247,13 +269,27 @@ class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
 
 
 async def _body_of(response: httpx.Response) -> bytes:
-    size, chunks = 0, []
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MAXIMUM_BODY_BYTES:
+    """Read and unpack a body piece by piece, so that no piece grows beyond what a body may have."""
+    if response.is_stream_consumed:  # by a transport that has no network, such as `httpx.MockTransport`
+        return response.content
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", "gzip", "x-gzip"):
+        raise httpx.DecodingError("a Content-Encoding other than gzip, or several, that nobody asked for")
+    unpacker = None if coding == "identity" else zlib.decompressobj(zlib.MAX_WBITS | 16)
+    body, packed_bytes = bytearray(), 0
+    async for chunk in response.aiter_raw():
+        packed_bytes += len(chunk)
+        try:
+            body += unpacker.decompress(chunk, MAXIMUM_BODY_BYTES + 1 - len(body)) if unpacker else chunk
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error)) from None
+        if unpacker and unpacker.unused_data:
+            raise httpx.DecodingError("the gzip body goes on after its end")
+        if max(len(body), packed_bytes) > MAXIMUM_BODY_BYTES:
             raise _BodyTooLarge(f"more than {MAXIMUM_BODY_BYTES} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    if unpacker and packed_bytes and not unpacker.eof:
+        raise httpx.DecodingError("the gzip body is cut off")
+    return bytes(body)
 
 
 def _token_in(answer: Answer) -> str:
