@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WINDOW_SECONDS = 3600.0
 LONGEST_PENALTY_SECONDS = 3600.0
+# A limit that leaves more seconds between two requests is obeyed, with a warning.
+NOTABLE_SECONDS_PER_REQUEST = 10
 # Further ahead than this many windows, a reservation is no queue but the trace of a clock that was set back.
 LONGEST_QUEUE_WINDOWS = 20
 # How much later than its predecessor's a request may travel: about one retransmission.
@@ -159,6 +161,7 @@ class RateLimiter:
             raise ValueError(f"a rate limit is at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s")
         self._allowed = Rate(requests, window_seconds)
         self._learned: Rate | None = None
+        self._has_warned = False
         self._ledger = _Ledger()
         self._state_path = state_path
         self._clock = clock
@@ -192,8 +195,13 @@ class RateLimiter:
 
     def learn(self, *, limit: int, window_seconds: float) -> None:
         """Take over the service's limit from a response [D]; what the user allows stays in force beside it."""
-        if _is_sensible(limit, window_seconds):
-            self._learned = Rate(limit, window_seconds)
+        if not _is_sensible(limit, window_seconds):
+            return
+        self._learned = Rate(limit, window_seconds)
+        if window_seconds > NOTABLE_SECONDS_PER_REQUEST * limit and not self._has_warned:
+            self._has_warned = True
+            stated = f"{limit} requests in {window_seconds:g} s"
+            logger.warning("the service states a rate limit of %s: it is obeyed, and fetching takes very long", stated)
 
     def penalize(self, seconds: float) -> None:
         """Let no request of any process start for `seconds`: the service has refused one."""
