@@ -8,9 +8,9 @@ from later_reporting_dagster.client.answers import Question, describe, question_
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
 from later_reporting_dagster.client.errors import MetricsRefused, QueryRefused
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
-from later_reporting_dagster.client.lists import Lists, page_parameters
+from later_reporting_dagster.client.lists import Lists, Volume, page_parameters
 from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short, same_rows
-from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of, repeated
+from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
@@ -49,33 +49,38 @@ class CursorPages:
     async def instances(self) -> tuple[str, ...]:
         """All instances, in the order of the service; errors as of `LaterClient.walk`."""
 
-        async def fetch(cursor: str | None) -> InstancesCursorPage:
+        async def fetch(cursor: str | None, volume: Volume) -> InstancesCursorPage:
             return await self._lists.get(
                 INSTANCES_PATH,
                 page_parameters(CURSOR, cursor),
                 revision=CURSOR,
                 question=Question("instances"),
+                volume=volume,
                 read=instances_cursor_page_from_body,
             )
 
         async def attempt() -> tuple[str, ...]:
-            ids: list[str] = []
-            cursors: list[str | None] = [None]
+            ids: dict[str, None] = {}  # in their order
+            cursors: set[str] = set()
+            cursor, volume = None, Volume()
             while True:
                 try:
-                    page = await fetch(cursors[-1])
+                    page = await fetch(cursor, volume)
                 except QueryRefused as error:
-                    if cursors[-1] is None:
+                    if cursor is None:
                         raise
                     raise Misfit(f"its cursor was refused: {error}") from None
-                ids += page.data.instance_ids
-                if problem := repeated(ids):
-                    raise Misfit(problem)
-                if page.next_cursor is None:
+                before = len(ids)
+                ids |= dict.fromkeys(page.data.instance_ids)
+                rows = before + len(page.data.instance_ids)
+                if rows > len(ids):
+                    raise Misfit(f"{rows - len(ids)} of {rows} rows came twice")
+                cursor = page.next_cursor
+                if cursor is None:
                     return tuple(ids)
-                if page.next_cursor in cursors:
-                    raise Misfit(f"page {len(cursors)} leads to one that was there already")
-                cursors.append(page.next_cursor)
+                if cursor in cursors:
+                    raise Misfit(f"page {len(cursors) + 1} leads to one that was there already")
+                cursors.add(cursor)
 
         return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
 
@@ -112,13 +117,13 @@ class CursorPages:
         Raises:
             Misfit: the pages are no whole answer.
         """
-        query, cursor = asked.query, None
+        query, cursor, volume = asked.query, None, Volume()
         while True:
             number = trail.pages + 1
             try:
-                page = await self._page(query, cursor, number=number)
+                page = await self._page(query, cursor, number=number, volume=volume)
                 if is_suspiciously_short(page):
-                    again = await self._page(query, cursor, number=number)
+                    again = await self._page(query, cursor, number=number, volume=volume)
                     if not same_rows(page, again):
                         raise Misfit(f"page {number} has other rows each time")
             except QueryRefused as error:
@@ -128,7 +133,7 @@ class CursorPages:
             if problem := trail.add(page):
                 raise Misfit(problem)
             if page.next_cursor is None:
-                await self._check_end(trail, page, query=query)
+                await self._check_end(trail, page, query=query, volume=volume)
                 return
             if reach is not None and trail.latest is not None:
                 asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
@@ -138,9 +143,9 @@ class CursorPages:
                     return
             cursor = page.next_cursor
 
-    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery) -> None:
+    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, volume: Volume) -> None:
         if is_suspiciously_full(last):
-            page = await self._page(query, None, number=1, from_the_end=True)
+            page = await self._page(query, None, number=1, volume=volume, from_the_end=True)
             if missed := set(keys_of([page])) - trail.keys:
                 raise Misfit(f"{len(missed)} rows at the end did not come, although the last page was full")
 
@@ -150,6 +155,7 @@ class CursorPages:
         cursor: str | None,
         *,
         number: int,
+        volume: Volume,
         from_the_end: bool = False,
     ) -> CursorPage:
         try:
@@ -159,6 +165,7 @@ class CursorPages:
                 as_walked(query, Place(1, from_the_end), cursor=cursor).parameters(CURSOR),
                 revision=CURSOR,
                 question=question_of(query, page=number),
+                volume=volume,
                 read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),
             )
         except QueryRefused as error:

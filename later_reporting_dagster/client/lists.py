@@ -3,17 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlencode
 
 from later_reporting_dagster.client.answers import Answer, Question
-from later_reporting_dagster.client.errors import ContractBroken, QueryRefused
+from later_reporting_dagster.client.errors import ContractBroken, QueryRefused, TooManyPosts
 from later_reporting_dagster.client.events import ClientEvent, RevisionChanged
 from later_reporting_dagster.client.exchange import Exchange
 from later_reporting_dagster.client.memory import RevisionMemory
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
+    MAXIMUM_PAGE_NUMBER,
     MAXIMUM_PAGE_SIZE,
     PAGED,
     OtherRevision,
@@ -28,7 +30,18 @@ logger = logging.getLogger(__name__)
 # A service that changes its revision more often within one walk has none.
 REVISIONS_OF_A_WALK = 4
 
+MAXIMUM_PAGES = 2 * MAXIMUM_PAGE_NUMBER  # what numbered pages reach from both ends
+MAXIMUM_BYTES = 48 * 2**20  # a post has about 700; text with an emoji takes four times its size in memory
+
 _Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class Volume:
+    """What the pages of one walk hold so far: it ends even if each of them leads to another."""
+
+    pages: int = 0
+    size: int = 0
 
 
 class Lists:
@@ -103,22 +116,32 @@ class Lists:
         *,
         revision: Revision,
         question: Question,
+        volume: Volume,
         read: Callable[[bytes], _Result],
     ) -> _Result:
-        """Fetch a page in a version.
+        """Fetch a page in a version, and count it in the volume of its walk.
 
         Raises:
+            TooManyPosts: the walk is longer or larger than any may be.
             RevisionLeft: the service speaks the other one.
             LaterError: no retry changes it, or it lasted for longer than the retry policy covers.
         """
 
         def read_body(answer: Answer) -> _Result:
             try:
-                return read(answer.body)
+                page = read(answer.body)
             except OtherRevision as other:
                 if self._tells_itself:
                     raise
                 raise UnreadablePage(str(other)) from None  # it was said to speak this one: perhaps the next time
+            volume.pages, volume.size = volume.pages + 1, volume.size + len(answer.body)
+            if volume.pages > MAXIMUM_PAGES or volume.size > MAXIMUM_BYTES:
+                raise TooManyPosts(
+                    f"{question.text}: with it, the walk has more than {MAXIMUM_PAGES} pages or {MAXIMUM_BYTES} bytes."
+                    " Ask for fewer days or instances.",
+                    total_items=MAXIMUM_PAGES * MAXIMUM_PAGE_SIZE,
+                )
+            return page
 
         try:
             page = await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)

@@ -9,7 +9,7 @@ from later_reporting_dagster.client.answers import Question, describe, question_
 from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
 from later_reporting_dagster.client.errors import TooManyPosts
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
-from later_reporting_dagster.client.lists import Lists, page_parameters
+from later_reporting_dagster.client.lists import Lists, Volume, page_parameters
 from later_reporting_dagster.client.walk import (
     FIRST,
     Place,
@@ -57,12 +57,13 @@ class NumberedPages:
     async def instances(self) -> tuple[str, ...]:
         """All instances, in the order of the service; errors as of `LaterClient.walk`."""
 
-        async def fetch(place: Place) -> InstancesPage:
+        async def fetch(place: Place, volume: Volume) -> InstancesPage:
             return await self._lists.get(
                 INSTANCES_PATH,
                 page_parameters(PAGED, place.number),
                 revision=PAGED,
                 question=Question(f"instances, {place}"),
+                volume=volume,
                 read=instances_page_from_body,
             )
 
@@ -78,13 +79,14 @@ class NumberedPages:
     async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None) -> Walk:
         """The whole answer to a query; arguments and errors as of `LaterClient.walk`."""
 
-        async def fetch(place: Place) -> Page:
+        async def fetch(place: Place, volume: Volume) -> Page:
             asked_page = as_walked(query, place)
             page = await self._lists.get(
                 POSTS_PERFORMANCE_PATH,
                 asked_page.parameters(PAGED),
                 revision=PAGED,
                 question=question_of(asked_page),
+                volume=volume,
                 read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
             )
             total_items = page.pagination.total_items
@@ -118,7 +120,7 @@ class NumberedPages:
 
 async def _all_pages(
     what: str,
-    fetch: Callable[[Place], Coroutine[Any, Any, _PageType]],
+    fetch: Callable[[Place, Volume], Coroutine[Any, Any, _PageType]],
     *,
     both_ends: bool,
     most_items: int | None = None,
@@ -129,9 +131,10 @@ async def _all_pages(
         TooManyPosts: there are more than are wanted, or than can be reached; only page 1 was fetched.
         Misfit: a page does not belong to the answer that page 1 began.
     """
+    volume = Volume()
 
     async def fetch_fitting(place: Place, first: Pagination | None = None) -> _PageType:
-        page = await fetch(place)
+        page = await fetch(place, volume)
         if problem := problem_of_page(place, page.pagination, rows=page.rows, first=first or page.pagination):
             raise Misfit(problem)  # at once: each page that follows would be a request for nothing
         return page

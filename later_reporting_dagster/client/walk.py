@@ -1,6 +1,5 @@
 """All pages of one query, and the proof that they are one answer: nothing lost, nothing doubled, nothing foreign."""
 
-import math
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
@@ -20,6 +19,8 @@ from later_reporting_dagster.contract import (
     excerpt,
     platform_of,
 )
+
+SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ def places_after_first(first: Pagination, *, both_ends: bool) -> list[Place] | N
 
 def pages_in(pagination: Pagination) -> int:
     """How many pages an answer has by its own totals, and at least the one that said so."""
-    return max(1, math.ceil(pagination.total_items / pagination.page_size)) if pagination.page_size > 0 else 1
+    return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
 
 
 def problem_of_page(place: Place, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:

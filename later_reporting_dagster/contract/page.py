@@ -12,18 +12,25 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
 from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
 from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision, revision_with
+
+MAXIMUM_ROWS = 10 * MAXIMUM_PAGE_SIZE  # more cannot be a page, and reading each would take minutes
+LONGEST_INTEGER = 4000  # Python refuses to read a longer one
+
+_NO_LONGER = msgspec.Meta(max_length=MAXIMUM_ROWS)
+_Number = Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)]
 
 
 class Pagination(msgspec.Struct, frozen=True, rename="camel"):
     """Where a page stands [S]. Pages count from 1."""
 
-    page: int
-    page_size: int
-    total_items: int
-    total_pages: int
+    page: _Number
+    page_size: _Number
+    total_items: _Number
+    total_pages: _Number
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -55,7 +62,7 @@ class CursorPage(msgspec.Struct, frozen=True):
 class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
     """The instance ids of one page."""
 
-    instance_ids: list[str]
+    instance_ids: Annotated[list[str], _NO_LONGER]
 
 
 class InstancesPage(msgspec.Struct, frozen=True):
@@ -179,19 +186,23 @@ def _instances_page(body: bytes, revision: Revision, page: type[_Envelope]) -> _
 
 def _are_exact(posts: Sequence[Post]) -> bool:
     """Whether posts are just as decoded: an instant with an offset is made UTC elsewhere; `extra` is ours to write."""
-    return all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
+    return len(posts) <= MAXIMUM_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
 
 
 def _row_by_row(body: bytes, revision: Revision, metrics: Metrics) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
     _refuse_the_other(body, revision, what="posts")
     try:
-        document: dict[str, Any] = msgspec.convert(json.loads(body), dict)
-        rows = msgspec.convert(document["data"], list)
+        document: dict[str, Any] = msgspec.convert(json.loads(body, parse_int=_integer), dict)
+        rows = msgspec.convert(document["data"], Annotated[list[Any], _NO_LONGER])
         found = [post_from_json(row, metrics=metrics, nested=revision.nests_metrics) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
     posts = [row for row in found if not isinstance(row, BadRow)]
     return posts, [row for row in found if isinstance(row, BadRow)], document
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)  # infinite, as 1e999 is
 
 
 def _member(document: Mapping[str, Any], revision: Revision, kind: Any) -> Any:

@@ -109,6 +109,7 @@ def test_a_count_is_read_exactly(literal, count):
         ("-1.0", "impressions counts something and is not negative: -1.0"),
         ('"8500"', 'impressions is a whole number, not "8500"'),
         ("[1]", "impressions is a whole number, not [1]"),
+        pytest.param("9" * 10**6, "impressions is a whole number, not Infinity", id="a million digits"),
     ],
 )
 def test_a_count_that_cannot_be_true_is_a_bad_row(literal, reason):
@@ -125,6 +126,7 @@ def test_a_count_that_cannot_be_true_is_a_bad_row(literal, reason):
         ("-Infinity", "cpm is not finite: -Infinity"),
         ("1e400", "cpm is not finite: Infinity"),
         ("1" + "0" * 400, "cpm is not finite: 10000000…"),
+        pytest.param("-" + "9" * 10**6, "cpm is not finite: -Infinity", id="a million digits"),
         ("false", "cpm is a number, not false"),
         ('"0.24"', 'cpm is a number, not "0.24"'),
     ],
