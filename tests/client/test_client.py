@@ -421,6 +421,11 @@ def test_an_answer_slower_than_the_timeout_is_asked_for_again(service, new_clien
     assert len(service.asked()) == len(kinds(events, Retried)) + 1 >= 2
 
 
+def test_waiting_for_a_turn_is_not_part_of_the_deadline(service, new_client, july):
+    limiter = RateLimiter(requests=1, window_seconds=0.6)  # the page has its turn so long after the token
+    assert walk(new_client(limiter=limiter, timeout_seconds=0.5), july).posts == []
+
+
 @contextmanager
 def raw_server(answers: list[bytes]) -> Iterator[str]:
     """Gives each connection the next of some bytes, whatever is asked, and closes it."""
@@ -781,18 +786,6 @@ def test_a_proxy_of_the_environment_does_not_stand_before_loopback(service, new_
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert walk(new_client(), july).total_items == 0
-
-
-def test_a_proxy_of_the_environment_stands_before_any_other_host(new_client, july, monkeypatch):
-    refusal = b"HTTP/1.1 502 no way\r\nContent-Length: 0\r\n\r\n"
-    with raw_server([refusal]) as proxy:
-        for name in ("HTTPS_PROXY", "https_proxy"):
-            monkeypatch.setenv(name, proxy)
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        client = new_client(base_url="https://reporting.invalid", retry=RetryPolicy(attempts=1))
-        with pytest.raises(Retriable, match="^token: ProxyError 502 no way"):
-            walk(client, july)
 
 
 def test_every_request_says_who_asks_and_what_it_reads(service, new_client, july):
