@@ -9,15 +9,12 @@ import base64
 import binascii
 import gzip
 import inspect
-import ipaddress
 import json
 import logging
 import pickle
 import re
-import socket
 import socketserver
 import sqlite3
-import ssl
 import subprocess
 import sys
 import threading
@@ -27,19 +24,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, quote
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,7 +39,6 @@ from later_reporting_dagster.cli import main
 from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
-    ContractBroken,
     LaterClient,
     LaterError,
     RateLimiter,
@@ -581,70 +571,6 @@ def test_the_ui_is_told_which_fields_are_secrets(monkeypatch: pytest.MonkeyPatch
 
 
 # To whom they go.
-
-
-@contextmanager
-def untrusted_https() -> Iterator[tuple[str, list[bytes]]]:
-    """An HTTPS server whose certificate nobody vouches for, and what it received once a client had trusted it."""
-    received: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener, TemporaryDirectory() as directory:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self_signed(Path(directory)))
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:  # closed
-                    return
-                try:
-                    with connection, context.wrap_socket(connection, server_side=True) as encrypted:
-                        received.append(encrypted.recv(65536))
-                        encrypted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
-                except OSError:  # the client went away, as it should
-                    continue
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"https://127.0.0.1:{listener.getsockname()[1]}", received
-
-
-def self_signed(directory: Path) -> Path:
-    """A certificate for 127.0.0.1 and its key, in one file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "server.pem"
-    unencrypted = serialization.NoEncryption()
-    file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, unencrypted)
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
-
-
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once_and_before_anything_is_sent() -> None:
-    with untrusted_https() as (base_url, received):
-        # Whoever trusts it is answered.
-        assert httpx.get(base_url, verify=False).text == "ok"
-        received.clear()
-        for credentials in (None, AccessToken(READY_TOKEN)):
-            error = error_of(client_of(base_url, credentials=credentials))
-            assert isinstance(error, ContractBroken)
-            assert f"{base_url} has a certificate that this machine does not trust: self" in str(error)
-            assert "Check the base URL" in str(error)
-            assert_holds_none(all_that_it_shows(error), CLIENT_SECRET, READY_TOKEN)
-        assert received == []
 
 
 def test_the_sandbox_listens_on_loopback_unless_told_otherwise() -> None:

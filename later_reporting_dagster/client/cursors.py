@@ -9,8 +9,8 @@ from later_reporting_dagster.client.attempts import ADVICE_ON_POSTS, Misfit, che
 from later_reporting_dagster.client.errors import MetricsRefused, QueryRefused
 from later_reporting_dagster.client.events import ClientEvent, PageFetched
 from later_reporting_dagster.client.lists import Lists, Volume, page_parameters
-from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short, same_rows
-from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of
+from later_reporting_dagster.client.trail import Reach, Trail, is_suspiciously_full, is_suspiciously_short
+from later_reporting_dagster.client.walk import Place, Walk, as_walked, keys_of, repeated
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
@@ -60,7 +60,7 @@ class CursorPages:
             )
 
         async def attempt() -> tuple[str, ...]:
-            ids: dict[str, None] = {}  # in their order
+            ids: list[str] = []
             cursors: set[str] = set()
             cursor, volume = None, Volume()
             while True:
@@ -70,12 +70,10 @@ class CursorPages:
                     if cursor is None:
                         raise
                     raise Misfit(f"its cursor was refused: {error}") from None
-                before = len(ids)
-                ids |= dict.fromkeys(page.data.instance_ids)
-                rows = before + len(page.data.instance_ids)
-                if rows > len(ids):
-                    raise Misfit(f"{rows - len(ids)} of {rows} rows came twice")
+                ids += page.data.instance_ids
                 cursor = page.next_cursor
+                if cursor is None and (problem := repeated(ids)):
+                    raise Misfit(problem)
                 if cursor is None:
                     return tuple(ids)
                 if cursor in cursors:
@@ -124,7 +122,7 @@ class CursorPages:
                 page = await self._page(query, cursor, number=number, volume=volume)
                 if is_suspiciously_short(page):
                     again = await self._page(query, cursor, number=number, volume=volume)
-                    if not same_rows(page, again):
+                    if keys_of([page]) != keys_of([again]):
                         raise Misfit(f"page {number} has other rows each time")
             except QueryRefused as error:
                 if cursor is None:

@@ -178,7 +178,7 @@ class Exchange:
         answer = None
         try:
             answer = await self._send(request, auth=auth)
-        except (httpx.RequestError, TimeoutError, _BodyTooLarge) as error:
+        except (httpx.RequestError, TimeoutError) as error:
             reason = why_untrusted(error)
             said = excerpt(reason or str(error), self._secrets(request))
             if reason is None:
@@ -264,10 +264,6 @@ class Exchange:
         return secrets
 
 
-class _BodyTooLarge(Exception):  # noqa: N818 - named for what it is
-    """The body is longer than any that the API could send."""
-
-
 async def _body_of(response: httpx.Response) -> bytes:
     """Read and unpack a body piece by piece, so that no piece grows beyond what a body may have."""
     if response.is_stream_consumed:  # by a transport that has no network, such as `httpx.MockTransport`
@@ -286,7 +282,7 @@ async def _body_of(response: httpx.Response) -> bytes:
         if unpacker and unpacker.unused_data:
             raise httpx.DecodingError("the gzip body goes on after its end")
         if max(len(body), packed_bytes) > MAXIMUM_BODY_BYTES:
-            raise _BodyTooLarge(f"more than {MAXIMUM_BODY_BYTES} bytes")
+            raise httpx.ReadError(f"more than {MAXIMUM_BODY_BYTES} bytes, which no page or token has")
     if unpacker and packed_bytes and not unpacker.eof:
         raise httpx.DecodingError("the gzip body is cut off")
     return bytes(body)

@@ -93,8 +93,3 @@ def is_suspiciously_short(page: CursorPage) -> bool:
 def is_suspiciously_full(page: CursorPage) -> bool:
     """Whether a page is full and yet the last: only the other end tells that there is none after it."""
     return page.next_cursor is None and page.rows == MAXIMUM_PAGE_SIZE
-
-
-def same_rows(one: CursorPage, other: CursorPage) -> bool:
-    """Whether two answers to one question have the same rows."""
-    return keys_of([one]) == keys_of([other])

@@ -1,6 +1,6 @@
 """All pages of one query, and the proof that they are one answer: nothing lost, nothing doubled, nothing foreign."""
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 
@@ -19,8 +19,6 @@ from later_reporting_dagster.contract import (
     excerpt,
     platform_of,
 )
-
-SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +125,8 @@ def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end:
     for keys in ends:
         if problem := repeated(keys):
             return problem
-    if problem := _incomplete(distinct, total_items=first.total_items):
-        return problem
+    if len(distinct) != first.total_items:
+        return f"{len(distinct)} rows came of {first.total_items}"
     both = [*pages, *from_the_end]
     return foreign_row(
         query, [post for page in both for post in page.posts], [row for page in both for row in page.bad_rows]
@@ -157,10 +155,6 @@ def repeated(keys: Sequence[Hashable]) -> str | None:
     """How many rows came twice, in words; None when none did."""
     twice = len(keys) - len(set(keys))
     return f"{twice} of {len(keys)} rows came twice" if twice else None
-
-
-def _incomplete(distinct: Collection[Hashable], *, total_items: int) -> str | None:
-    return f"{len(distinct)} rows came of {total_items}" if len(distinct) != total_items else None
 
 
 def foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Sequence[BadRow]) -> str | None:

@@ -17,7 +17,9 @@ from cryptography.x509.oid import NameOID
 from later_reporting_dagster.client import AccessToken, ContractBroken, LaterError, Retriable, RetryPolicy, Walk
 from tests.client.service import page_body, post
 
-HOST, PASSWORD = "reporting.example", "pr0xy-pass"
+HOST, PASSWORD, TOKEN = "reporting.example", "pr0xy-pass", "t0ken"
+BODY = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 REFUSED = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -36,13 +38,6 @@ def certificate(file: Path, *, host: str = HOST, days: int = 1) -> Path:
     return file
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    body = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
-    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-    await close(writer)
-
-
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
         while part := await reader.read(65536):
@@ -58,10 +53,15 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 @pytest.fixture
 def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[Walk | LaterError, list[str]]]:
-    """Fetch through a proxy from a server with a certificate; return what came, and what the proxy was asked."""
+    """Fetch through a proxy from a server with a certificate; return what came, and the heads that the two received."""
 
     async def fetched(served: Path, trusted: Path, refusal: bytes) -> tuple[Walk | LaterError, list[str]]:
         asked, tasks = [], []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(ANSWER)
+            await close(writer)
 
         async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.append(asyncio.current_task())
@@ -84,7 +84,7 @@ def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[Walk | LaterErro
                 monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{proxies.sockets[0].getsockname()[1]}")
             monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
             once = RetryPolicy(attempts=1)
-            async with new_client(base_url=f"https://{HOST}", credentials=AccessToken("ready"), retry=once) as client:
+            async with new_client(base_url=f"https://{HOST}", credentials=AccessToken(TOKEN), retry=once) as client:
                 try:
                     result = await client.walk(july)
                 except LaterError as error:
@@ -99,8 +99,10 @@ def test_a_trusted_service_is_reached_through_the_proxy_of_the_environment(fetch
     served = certificate(tmp_path / "served.pem")
     walked, asked = fetch(served, trusted=served)
     assert [each.post_id for each in walked.posts] == [1]
-    assert asked[0].startswith(f"CONNECT {HOST}:443 HTTP/1.1\r\n")
-    assert "ready" not in asked[0]  # the token is for the service alone
+    to_proxy, _ = asked
+    assert to_proxy.startswith(f"CONNECT {HOST}:443 HTTP/1.1\r\n")
+    assert [TOKEN in head for head in asked] == [False, True]
+    assert ["Proxy-Authorization" in head for head in asked] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,8 @@ def test_a_certificate_that_is_wrong_is_refused_at_once(fetch, tmp_path, changes
     error, asked = fetch(served, trusted=served if is_trusted else certificate(tmp_path / "other.pem"))
     assert isinstance(error, ContractBroken)
     assert f"https://{HOST} has a certificate that this machine does not trust: {reason}" in str(error)
-    assert len(asked) == 1
+    assert len(asked) == 1  # by the proxy: nothing was sent to the service
+    assert TOKEN not in f"{error!r}{error.__cause__!r}{error.__context__!r}"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,8 @@ def test_a_certificate_that_is_wrong_is_refused_at_once(fetch, tmp_path, changes
 )
 def test_a_proxy_that_refuses_is_named_without_its_password(fetch, tmp_path, refusal, reason):
     served = certificate(tmp_path / "served.pem")
-    error, _ = fetch(served, trusted=served, refusal=refusal)
+    error, asked = fetch(served, trusted=served, refusal=refusal)
     assert isinstance(error, Retriable)
     assert reason in str(error)
+    assert len(asked) == 1
     assert PASSWORD not in f"{error!r}{error.__cause__!r}{error.__context__!r}"
