@@ -55,8 +55,7 @@ class LaterClient:
             and then, or that slip to another page while as many arrive as vanish. Each doubles a walk's requests.
             Default: none.
         concurrency: requests in flight at once.
-        timeout_seconds: for a whole response: to connect, to send the request, and to read head and body. Waiting for
-            the rate limit or for a token does not count.
+        timeout_seconds: from connecting to the end of a response. Waiting for a turn or a token does not count.
         retry: how often and how long.
         on_event: called for pages, waits and retries as they happen.
         transport: in place of the network.

@@ -98,7 +98,7 @@ class Exchange:
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none are kept: their number has no bound
-            event_hooks={"response": [self._learn_from]},
+            event_hooks={"response": [_drop_location]},
             follow_redirects=False,
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # no proxy stands before loopback
         )
@@ -234,18 +234,14 @@ class Exchange:
                     await response.aclose()
         except TimeoutError:
             raise TimeoutError(f"no whole response within {self._timeout_seconds:g} s") from None
+        if limit := rate_limit_in(response.headers):
+            self._limiter.learn(limit=limit[0], window_seconds=limit[1])
         if response.status_code != 200:  # only such bodies are quoted
             body = self._quotable(body, sent=response.request)
         return Answer(response.status_code, response.headers, body)
 
     async def _take_turn(self) -> None:
         await self._limiter.acquire(on_wait=self._tell_of_wait)
-
-    async def _learn_from(self, response: httpx.Response) -> None:
-        # httpx reads it even where redirects are not followed, and raises errors of any kind that quote it.
-        response.headers.pop("Location", None)
-        if limit := rate_limit_in(response.headers):
-            self._limiter.learn(limit=limit[0], window_seconds=limit[1])
 
     def _tell_of_wait(self, seconds: float) -> None:
         if seconds >= NOTABLE_WAIT_SECONDS:
@@ -262,6 +258,11 @@ class Exchange:
         if isinstance(self._credentials, ClientCredentials):
             secrets += [self._credentials.client_secret, self._credentials.client_id]
         return secrets
+
+
+async def _drop_location(response: httpx.Response) -> None:
+    # httpx reads it even where redirects are not followed, and raises errors of any kind that quote it.
+    response.headers.pop("Location", None)
 
 
 async def _body_of(response: httpx.Response) -> bytes:
@@ -283,8 +284,6 @@ async def _body_of(response: httpx.Response) -> bytes:
             raise httpx.DecodingError("the gzip body goes on after its end")
         if max(len(body), packed_bytes) > MAXIMUM_BODY_BYTES:
             raise httpx.ReadError(f"more than {MAXIMUM_BODY_BYTES} bytes, which no page or token has")
-    if unpacker and packed_bytes and not unpacker.eof:
-        raise httpx.DecodingError("the gzip body is cut off")
     return bytes(body)
 
 

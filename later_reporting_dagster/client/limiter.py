@@ -161,7 +161,6 @@ class RateLimiter:
             raise ValueError(f"a rate limit is at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s")
         self._allowed = Rate(requests, window_seconds)
         self._learned: Rate | None = None
-        self._has_warned = False
         self._ledger = _Ledger()
         self._state_path = state_path
         self._clock = clock
@@ -197,9 +196,8 @@ class RateLimiter:
         """Take over the service's limit from a response [D]; what the user allows stays in force beside it."""
         if not _is_sensible(limit, window_seconds):
             return
-        self._learned = Rate(limit, window_seconds)
-        if window_seconds > NOTABLE_SECONDS_PER_REQUEST * limit and not self._has_warned:
-            self._has_warned = True
+        before, self._learned = self._learned, Rate(limit, window_seconds)
+        if before != self._learned and window_seconds > NOTABLE_SECONDS_PER_REQUEST * limit:
             stated = f"{limit} requests in {window_seconds:g} s"
             logger.warning("the service states a rate limit of %s: it is obeyed, and fetching takes very long", stated)
 

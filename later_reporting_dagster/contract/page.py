@@ -18,7 +18,7 @@ from later_reporting_dagster.contract.post import BadRow, Post, flattener, neste
 from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision, revision_with
 
 MAXIMUM_ROWS = 10 * MAXIMUM_PAGE_SIZE  # more cannot be a page, and reading each would take minutes
-LONGEST_INTEGER = 4000  # Python refuses to read a longer one
+LONGEST_INTEGER = 4000  # Python refuses to read one that is a little longer; such a number reads as infinite
 
 _NO_LONGER = msgspec.Meta(max_length=MAXIMUM_ROWS)
 _Number = Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)]
@@ -192,17 +192,14 @@ def _are_exact(posts: Sequence[Post]) -> bool:
 def _row_by_row(body: bytes, revision: Revision, metrics: Metrics) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
     _refuse_the_other(body, revision, what="posts")
     try:
-        document: dict[str, Any] = msgspec.convert(json.loads(body, parse_int=_integer), dict)
+        read = json.loads(body, parse_int=lambda digits: (int if len(digits) <= LONGEST_INTEGER else float)(digits))
+        document: dict[str, Any] = msgspec.convert(read, dict)
         rows = msgspec.convert(document["data"], Annotated[list[Any], _NO_LONGER])
         found = [post_from_json(row, metrics=metrics, nested=revision.nests_metrics) for row in rows]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
     posts = [row for row in found if not isinstance(row, BadRow)]
     return posts, [row for row in found if isinstance(row, BadRow)], document
-
-
-def _integer(digits: str) -> float:
-    return int(digits) if len(digits) <= LONGEST_INTEGER else float(digits)  # infinite, as 1e999 is
 
 
 def _member(document: Mapping[str, Any], revision: Revision, kind: Any) -> Any:

@@ -149,16 +149,8 @@ class _Share:
     idle: Callable[[], int]
 
     def __call__(self, rows: int, latest: datetime) -> date:
-        """The last day of it, after so many rows, the latest of that instant.
-
-        Raises:
-            TooManyPosts: there is nothing left to take from it, and yet it is too large.
-        """
+        """The last day of it, after so many rows, the latest of that instant."""
         if latest.date() >= self.query.end_date:
-            if rows > MAXIMUM_POSTS and len(self.query.instance_ids) > 1:
-                raise TooManyPosts(
-                    f"{named(self.query)} has {rows} posts and more. Ask for fewer instances.", total_items=rows
-                )
             return self.query.end_date
         wanted, others = shares(self.query, rows=rows, latest=latest, idle=self.idle())
         if rows >= POSTS_AT_ONCE:

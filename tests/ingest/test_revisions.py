@@ -20,7 +20,6 @@ from later_reporting_dagster.client import (
     LaterClient,
     RateLimiter,
     RevisionMemory,
-    TooManyPosts,
     Walk,
 )
 from later_reporting_dagster.contract import (
@@ -306,17 +305,6 @@ def test_a_walk_that_holds_many_posts_leaves_the_days_that_it_has_not_begun_to_o
     assert [each for part in (share.query, *others) for each in partitions_of(part)] == partitions_of(query)
     if rows >= POSTS_AT_ONCE:
         assert share.query.end_date == latest.date()
-
-
-def test_a_day_of_too_many_posts_is_asked_for_by_instances() -> None:
-    day = replace(JULY, end_date=JULY.start_date)
-    noon = datetime(2024, 7, 1, 12, tzinfo=UTC)
-    share = _Share(replace(day, instance_ids=("a", "b")), hand_on=pytest.fail, idle=int)
-    assert share(MAXIMUM_POSTS, noon) == day.end_date
-    with pytest.raises(TooManyPosts, match="Ask for fewer instances") as raised:
-        share(MAXIMUM_POSTS + 1, noon)
-    assert raised.value.total_items == MAXIMUM_POSTS + 1
-    assert _Share(day, hand_on=pytest.fail, idle=int)(MAXIMUM_POSTS + 1, noon) == day.end_date
 
 
 def test_a_few_pages_are_walked_by_one() -> None:
