@@ -79,10 +79,7 @@ def _definitions(settings: LoadSettings) -> dg.Definitions:
         ],
         resources={"later": LaterReportingResource.from_environment(), LAKE_IO_MANAGER: LaterLake()},
         jobs=[posts_job, checks_job(keys), compaction],
-        schedules=[
-            daily_schedule(start_date=start_date, restate_days=restate_days),
-            compaction_schedule(compaction),
-        ],
+        schedules=[daily_schedule(start_date=start_date, restate_days=restate_days), compaction_schedule(compaction)],
         sensors=[instances_sensor(start_date=start_date, restate_days=restate_days), automation_sensor(keys)],
     )
 

@@ -102,12 +102,7 @@ class LaterClient:
             sleep=sleep,
             random=random,
         )
-        self._lists = Lists(
-            self._exchange,
-            revision=revision,
-            memory=memory or RevisionMemory(),
-            tell=tell,
-        )
+        self._lists = Lists(self._exchange, revision=revision, memory=memory or RevisionMemory(), tell=tell)
         self._numbered = NumberedPages(
             self._lists, tell=tell, looks_twice=lambda: random() < second_looks.get(PAGED, 0.0)
         )

@@ -139,12 +139,7 @@ class Exchange:
         return await self._ask(request, question=question, read=_token_in, auth=None)
 
     async def _ask(
-        self,
-        request: httpx.Request,
-        *,
-        question: Question,
-        read: Callable[[Answer], _Result],
-        auth: BearerAuth | None,
+        self, request: httpx.Request, *, question: Question, read: Callable[[Answer], _Result], auth: BearerAuth | None
     ) -> _Result:
         for attempt in itertools.count(1):
             # The token request has no place among the data requests: they hold theirs while they wait for it.
@@ -155,8 +150,7 @@ class Exchange:
             wait = self._retry.wait_after(attempt, asked_for=outcome.wait_seconds, jitter=self._random())
             if wait is None:
                 raise Retriable(
-                    f"{outcome}. Given up after {attempt} attempts: try again later.",
-                    wait_seconds=outcome.wait_seconds,
+                    f"{outcome}. Given up after {attempt} attempts: try again later.", wait_seconds=outcome.wait_seconds
                 )
             logger.info("%s; again in %.1f s", outcome, wait)
             self._tell(Retried(str(outcome), wait))

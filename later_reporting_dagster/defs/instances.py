@@ -59,8 +59,7 @@ def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefiniti
             raise dg.Failure(str(error), allow_retries=False) from None
         context.log.info(f"{len(listed)} instances are listed, {rows.num_rows} are known")
         return dg.MaterializeResult(
-            data_version=dg.DataVersion(written.content_hash),
-            metadata=instances_metadata(rows, written),
+            data_version=dg.DataVersion(written.content_hash), metadata=instances_metadata(rows, written)
         )
 
     return instances

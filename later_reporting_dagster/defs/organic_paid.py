@@ -90,10 +90,7 @@ def rollup_asset(
         partitions_def=partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
         output_required=False,
-        metadata={
-            **table_metadata(table.name, table.columns),
-            **column_lineage({_raw(table): table.columns}),
-        },
+        metadata={**table_metadata(table.name, table.columns), **column_lineage({_raw(table): table.columns})},
         automation_condition=when_upstream_changes(),
         freshness_policy=freshness,
     )

@@ -29,10 +29,7 @@ def partitions_of(span: Span, start_date: date) -> dg.TimeWindowPartitionsDefini
 
 def range_tags(start: date, end: date, *, span: Span = Span.DAY) -> dict[str, str]:
     """Return the run tags for the days `start` to `end`, inclusive, or for the weeks or months that these are in."""
-    return {
-        RANGE_START_TAG: first_day_of(span, start).isoformat(),
-        RANGE_END_TAG: first_day_of(span, end).isoformat(),
-    }
+    return {RANGE_START_TAG: first_day_of(span, start).isoformat(), RANGE_END_TAG: first_day_of(span, end).isoformat()}
 
 
 def partition_days(context: AssetExecutionContext) -> list[date]:

@@ -147,11 +147,7 @@ class _PostsRun:
             f" {progress.retries} retries; {progress.waits} requests waited for the rate limit"
         )
         results_of_checks = evaluate_posts(
-            self._findings,
-            lake=self._lake,
-            instances=self._wanted,
-            files=self._files,
-            due_hour_utc=due_hour_utc,
+            self._findings, lake=self._lake, instances=self._wanted, files=self._files, due_hour_utc=due_hour_utc
         )
         log_check_results(self._context, results_of_checks)
         if self._failed:

@@ -39,7 +39,7 @@ POSTS_CHECKS: Mapping[str, str] = {
 SETTLEMENT_CHECKS: Mapping[str, str] = {
     DAYS_ADD_UP: (
         "Of posts old enough to be settled, the days of later/post_metrics_daily add up to the metrics to date."
-    ),
+    )
 }
 _READING_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
 _WARN = dg.AssetCheckSeverity.WARN
@@ -150,12 +150,7 @@ def settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.Asset
 
 
 def evaluate_posts(
-    findings: PostsFindings,
-    *,
-    lake: Lake,
-    instances: Sequence[str],
-    files: Files,
-    due_hour_utc: int,
+    findings: PostsFindings, *, lake: Lake, instances: Sequence[str], files: Files, due_hour_utc: int
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
 

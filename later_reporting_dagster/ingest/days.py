@@ -62,10 +62,7 @@ def plan_fetch(
     wanted = frozenset(Partition(day, instance_id) for day in days for instance_id in instances)
     there = frozenset(present)
     return FetchPlan(
-        days=sorted(days),
-        instances=tuple(instances),
-        pairs=wanted - there if only_missing else wanted,
-        present=there,
+        days=sorted(days), instances=tuple(instances), pairs=wanted - there if only_missing else wanted, present=there
     )
 
 

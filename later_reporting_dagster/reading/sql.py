@@ -27,12 +27,7 @@ class QueryRefused(ValueError):  # noqa: N818 - named for what it is
 
 
 def answer(
-    sql: str,
-    lake: Lake,
-    tables: Collection[Table],
-    *,
-    memory_gb: float = 2,
-    note: Callable[[str], object] = str,
+    sql: str, lake: Lake, tables: Collection[Table], *, memory_gb: float = 2, note: Callable[[str], object] = str
 ) -> pa.Table:
     """The rows that one query asks for, with instants in UTC.
 

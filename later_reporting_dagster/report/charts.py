@@ -34,13 +34,7 @@ _CONFIG: Spec = {
     "aria": False,
     "view": {"stroke": None},
     "text": {"fontSize": 11},
-    "axis": {
-        "labelColor": _MUTED,
-        "labelFontSize": 11,
-        "gridColor": _RULE,
-        "domainColor": _RULE,
-        "tickColor": _RULE,
-    },
+    "axis": {"labelColor": _MUTED, "labelFontSize": 11, "gridColor": _RULE, "domainColor": _RULE, "tickColor": _RULE},
     "axisY": {"labelColor": _INK},
     "axisX": {"labelColor": _MUTED},
 }
@@ -181,9 +175,6 @@ def _over_time() -> Spec:
                 "mark": {"type": "point", "filled": True, "size": 24},
                 "encoding": {"y": value, "channel": True},
             },
-            {
-                "mark": {"type": "rule", "opacity": 0, "strokeWidth": 8},
-                "encoding": {"tooltip": {"field": "tooltip"}},
-            },
+            {"mark": {"type": "rule", "opacity": 0, "strokeWidth": 8}, "encoding": {"tooltip": {"field": "tooltip"}}},
         ],
     }

@@ -84,12 +84,7 @@ _WINDOWS = (
 
 def _over(name: str, *, span: Span, description: str) -> RolledUp:
     return RolledUp(
-        name=name,
-        grain=GRAIN,
-        bases=(DateBasis.PERFORMANCE_DATE,),
-        span=span,
-        blocks=_PERIOD,
-        description=description,
+        name=name, grain=GRAIN, bases=(DateBasis.PERFORMANCE_DATE,), span=span, blocks=_PERIOD, description=description
     )
 
 

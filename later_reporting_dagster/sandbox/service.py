@@ -136,9 +136,7 @@ def create_app(
             Route(INSTANCES_PATH, instances),
             Route(POSTS_PERFORMANCE_PATH, posts_performance),
         ],
-        middleware=[
-            Middleware(_RateLimit, options=options, clock=clock, sleep=sleep),
-        ],
+        middleware=[Middleware(_RateLimit, options=options, clock=clock, sleep=sleep)],
         exception_handlers={Refusal: _refused, HTTPException: _http_error},
     )
     app.router.redirect_slashes = False

@@ -33,10 +33,7 @@ def compaction() -> Table:
             else:
                 daily = [lake.facts(YEAR, partition) for partition in lake.partitions(YEAR)]
                 files, size = len(daily), sum(facts.bytes for facts in daily if facts)
-            for columns, schema in (
-                ("all columns", POSTS_SCHEMA),
-                ("what a rollup reads", rows_schema(DAILY)),
-            ):
+            for columns, schema in (("all columns", POSTS_SCHEMA), ("what a rollup reads", rows_schema(DAILY))):
                 rows.append((state, f"{files:,}", f"{size / 1e6:.1f}", columns, *_read_seconds(lake, schema)))
     return Table(
         title="A year × 8 instances × 20 rows, read through `Lake.read`; fastest of 5",

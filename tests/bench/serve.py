@@ -110,10 +110,7 @@ def main() -> None:
     parser.add_argument("--revision", choices=list(REVISIONS), default="paged")
     given = parser.parse_args()
     world = World(
-        first_day=given.first_day,
-        last_day=given.last_day,
-        instances=given.instances,
-        posts_per_day=given.posts_per_day,
+        first_day=given.first_day, last_day=given.last_day, instances=given.instances, posts_per_day=given.posts_per_day
     )
     options = SandboxOptions(
         latency_seconds=given.latency,

@@ -111,11 +111,7 @@ def test_a_start_in_the_future_loads_and_the_doctor_says_so(user: User, monkeypa
 
 @pytest.mark.parametrize(
     ("home", "told"),
-    [
-        ("", "DAGSTER_HOME is not set"),
-        ("relative", "DAGSTER_HOME=relative"),
-        ("/no/such", "DAGSTER_HOME=/no/such"),
-    ],
+    [("", "DAGSTER_HOME is not set"), ("relative", "DAGSTER_HOME=relative"), ("/no/such", "DAGSTER_HOME=/no/such")],
 )
 def test_a_dagster_home_that_is_none_is_named(
     home: str, told: str, user: User, monkeypatch: pytest.MonkeyPatch
@@ -156,11 +152,7 @@ def test_doctor_names_an_instance_that_the_credentials_do_not_reach(
 
 # Flags.
 
-VALID = {
-    "asset": "later/posts_published",
-    "start": "2024-03-01",
-    "end": "2024-03-02",
-}
+VALID = {"asset": "later/posts_published", "start": "2024-03-01", "end": "2024-03-02"}
 
 
 # Each option of each command but those that take any text there is.

@@ -14,12 +14,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from starlette.responses import (
-    HTMLResponse,
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-)
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -351,8 +346,7 @@ def test_a_walk_stops_at_the_first_page_that_does_not_fit(service, new_client, j
 
 
 @pytest.mark.parametrize(
-    ("fault", "seconds"),
-    [("429 in seconds", 7), ("429", 60 / 64), ("500", 0.5), ("truncated JSON", 0.5)],
+    ("fault", "seconds"), [("429 in seconds", 7), ("429", 60 / 64), ("500", 0.5), ("truncated JSON", 0.5)]
 )
 def test_a_retry_waits_as_long_as_the_service_asks_or_as_the_backoff_says(
     service, new_client, july, time, fault, seconds

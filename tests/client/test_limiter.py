@@ -44,11 +44,7 @@ async def instants_of(limiter: RateLimiter, time: FakeTime, count: int) -> list[
     return instants
 
 
-@given(
-    st.lists(st.floats(0, 5), min_size=1, max_size=60),
-    st.integers(1, 10),
-    st.floats(0.1, 20),
-)
+@given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.integers(1, 10), st.floats(0.1, 20))
 def test_the_next_slot_keeps_to_the_limit_in_every_window_and_is_no_later_than_needed(gaps, limit, window_seconds):
     now, reserved = START, []
     for gap in gaps:

@@ -389,11 +389,7 @@ def test_what_is_unknown_among_nested_metrics_is_kept_by_its_name_and_by_its_pla
     post = post_from_json(row, metrics=metrics_named("likes"), nested=True)
     assert post.likes == 3
     assert post.content_url is None
-    assert json.loads(post.extra) == {
-        "reach": 1,
-        "clicks": 4,
-        "metrics": {"reach": 2, "postId": 5, "contentUrl": 6},
-    }
+    assert json.loads(post.extra) == {"reach": 1, "clicks": 4, "metrics": {"reach": 2, "postId": 5, "contentUrl": 6}}
 
 
 @pytest.mark.parametrize("metrics", [[], 0, "", "likes", False])

@@ -123,10 +123,7 @@ def test_a_number_from_the_launchpad_fails_with_the_line(field: str, value: int,
         ({"requests_per_minutes": 60}, 'unexpected config entry "requests_per_minutes"'),
         ({"instance_ids": ["a"]}, "root:resources:later:config:instance_ids"),
         ({"client_secret": {"env": "NO_SUCH_VARIABLE"}}, 'environment variable "NO_SUCH_VARIABLE" which is not set'),
-        (
-            {"requests_per_minute": {"env": "LATER_CLIENT_SECRET"}},
-            '"LATER_CLIENT_SECRET" cannot be coerced',
-        ),
+        ({"requests_per_minute": {"env": "LATER_CLIENT_SECRET"}}, '"LATER_CLIENT_SECRET" cannot be coerced'),
     ],
 )
 def test_a_field_that_dagster_refuses_is_named_before_anything_runs(
@@ -199,8 +196,7 @@ def test_a_partition_that_is_none_fails_the_run_with_the_line(
 
 
 @pytest.mark.parametrize(
-    ("tags", "named"),
-    [(range_of("x", "y"), "'x' does not match"), ({RANGE_START_TAG: DAY}, RANGE_START_TAG)],
+    ("tags", "named"), [(range_of("x", "y"), "'x' does not match"), ({RANGE_START_TAG: DAY}, RANGE_START_TAG)]
 )
 def test_a_range_that_dagster_refuses_is_named_before_anything_runs(
     tags: dict[str, str], named: str, project: Project, service: Service

@@ -33,16 +33,7 @@ from tests.conftest import (
     problem,
     stored_rows,
 )
-from tests.defs.conftest import (
-    DAYS,
-    INSTANCES_PATH,
-    Project,
-    both_assets,
-    failure,
-    listed,
-    restated,
-    without,
-)
+from tests.defs.conftest import DAYS, INSTANCES_PATH, Project, both_assets, failure, listed, restated, without
 
 BASIS = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
 PAIRS = {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}

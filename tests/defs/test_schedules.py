@@ -29,10 +29,7 @@ def tick(at: datetime) -> dg.RunRequest | dg.SkipReason:
 def test_one_run_covers_the_newest_days(at: datetime, first: str, last: str) -> None:
     request = tick(at)
     assert isinstance(request, dg.RunRequest)
-    assert request.tags == {
-        "dagster/asset_partition_range_start": first,
-        "dagster/asset_partition_range_end": last,
-    }
+    assert request.tags == {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     assert (request.partition_key, request.run_key, request.run_config) == (None, None, {})
 
 

@@ -14,15 +14,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, UNHURRIED, Service, problem
-from tests.defs.conftest import (
-    DAYS,
-    INSTANCES_PATH,
-    QUIETLY,
-    RAW_ASSETS,
-    Project,
-    asset_key,
-    listed,
-)
+from tests.defs.conftest import DAYS, INSTANCES_PATH, QUIETLY, RAW_ASSETS, Project, asset_key, listed
 
 pytestmark = pytest.mark.usefixtures("next_day")
 EVERYONE = json.dumps(sorted(INSTANCE_IDS))

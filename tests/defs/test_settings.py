@@ -22,12 +22,7 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
 
 def test_each_setting_is_read() -> None:
     assert LoadSettings.from_environment(
-        {
-            "LATER_START_DATE": "2023-02-28",
-            "LATER_RESTATE_DAYS": "1",
-            "LATER_DUE_HOUR_UTC": "0",
-            "LATER_METRICS": "all",
-        }
+        {"LATER_START_DATE": "2023-02-28", "LATER_RESTATE_DAYS": "1", "LATER_DUE_HOUR_UTC": "0", "LATER_METRICS": "all"}
     ) == LoadSettings(start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics=METRICS)
 
 

@@ -30,10 +30,7 @@ def evaluated(lake: Lake) -> dg.AssetCheckResult:
 def test_a_world_s_days_add_up_and_a_lost_day_does_not(tmp_path: Path) -> None:
     """Over the service itself, whose posts live for up to four weeks."""
     world = World(first_day=FIRST, last_day=DAYS[-1] + timedelta(days=20), seed=4, instances=1, posts_per_day=3)
-    with (
-        running_sandbox(create_app(world, options=UNHURRIED)) as base_url,
-        httpx.Client(base_url=base_url) as client,
-    ):
+    with running_sandbox(create_app(world, options=UNHURRIED)) as base_url, httpx.Client(base_url=base_url) as client:
         truth, lake = Truth(client), Lake(str(tmp_path))
         days = [FIRST + timedelta(days=number) for number in range(40)]
         for source in SOURCES:

@@ -15,14 +15,7 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from tests.conftest import DAYS, INSTANCE_IDS, Truth
-from tests.defs.conftest import (  # noqa: F401 - some are fixtures
-    QUIETLY,
-    Project,
-    filled_once,
-    kept_lake,
-    project,
-    settings,
-)
+from tests.defs.conftest import QUIETLY, Project, filled_once, kept_lake, project, settings  # noqa: F401 - some are fixtures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "creators.py"
 FIRST, LAST = DAYS[0], DAYS[-1]  # a Friday, and the Tuesday after it
@@ -104,10 +97,7 @@ def test_example_in_pandas_sums_the_days_of_its_run(
     run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
 ) -> None:
     expected = summed(
-        posts_of(truth, "post_date", days),
-        ["date", "instance_id", "platform"],
-        "impressions",
-        "paid_impressions",
+        posts_of(truth, "post_date", days), ["date", "instance_id", "platform"], "impressions", "paid_impressions"
     )
     count, rows = made(example, "reach_by_platform", landed, **run)
     assert count == len(expected)

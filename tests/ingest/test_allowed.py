@@ -231,23 +231,13 @@ def test_where_too_many_are_refused_together_they_are_asked_for_apart_for_good()
 def walk_of(*posts: Post, metrics: str, bad_rows: Sequence[BadRow] = (), **filters: Any) -> Walk:
     query = replace(question(metrics_named(metrics)), **filters)
     return Walk(
-        query=query,
-        posts=list(posts),
-        bad_rows=list(bad_rows),
-        total_items=len(posts) + len(bad_rows),
-        pages=1,
+        query=query, posts=list(posts), bad_rows=list(bad_rows), total_items=len(posts) + len(bad_rows), pages=1
     )
 
 
 def post_of(post_id: int, metrics: str, *, extra: str | None = None, **values: int) -> Post:
     made: Post = post_type(metrics_named(metrics))(
-        instance_id="a",
-        campaign_id=1,
-        post_id=post_id,
-        post_date=NOON,
-        content_type="tiktok",
-        extra=extra,
-        **values,
+        instance_id="a", campaign_id=1, post_id=post_id, post_date=NOON, content_type="tiktok", extra=extra, **values
     )
     return made
 

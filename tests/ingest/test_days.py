@@ -82,8 +82,7 @@ def test_a_day_version_depends_on_content_and_instances(hashes: dict[str, str], 
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [({"a": "b", "c": "d"}, {"a": "b c d"}), ({"a": "x"}, {"b": "x"}), ({"a\nb": "x"}, {"a": "x"})],
+    ("one", "other"), [({"a": "b", "c": "d"}, {"a": "b c d"}), ({"a": "x"}, {"b": "x"}), ({"a\nb": "x"}, {"a": "x"})]
 )
 def test_a_day_version_takes_no_instance_for_another(one: dict[str, str], other: dict[str, str]) -> None:
     assert day_version(one) != day_version(other)

@@ -9,12 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.ingest.quality import (
-    duplicate_keys,
-    rates_that_disagree,
-    rows_outside,
-    unknown_fields,
-)
+from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
 
 DAY = date(2024, 3, 2)
@@ -127,12 +122,9 @@ def test_a_rate_that_its_counts_contradict_is_named(
 def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
     wrong = posts(SAMPLE | {"engagement_rate": 99.0, "cpe": 99.0})
     assert len(rates_that_disagree(wrong)) == 2
-    left = {
-        "engagements": set(),
-        "impressions": set(),
-        "engagement_rate": {"cpe and cpm"},
-        "cpe": {"engagement_rate"},
-    }[absent]
+    left = {"engagements": set(), "impressions": set(), "engagement_rate": {"cpe and cpm"}, "cpe": {"engagement_rate"}}[
+        absent
+    ]
     assert rates_that_disagree(wrong.drop_columns([absent])).keys() == left
     assert rates_that_disagree(posts().select(["post_id", "cpm"])) == {}
 

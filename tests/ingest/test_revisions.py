@@ -15,13 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from later_reporting_dagster.client import (
-    ClientCredentials,
-    LaterClient,
-    RateLimiter,
-    RevisionMemory,
-    Walk,
-)
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RevisionMemory, Walk
 from later_reporting_dagster.contract import (
     CURSOR,
     DOCUMENT_METRICS,

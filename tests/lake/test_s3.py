@@ -46,9 +46,7 @@ from tests.lake.test_quarantine import (  # noqa: F401
     test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days,
     test_newer_bad_rows_replace_older_ones_and_none_clear_them,
 )
-from tests.lake.test_review import (  # noqa: F401
-    test_a_replacement_is_reviewed_with_what_is_there_and_what_is_to_be,
-)
+from tests.lake.test_review import test_a_replacement_is_reviewed_with_what_is_there_and_what_is_to_be  # noqa: F401
 
 BUCKET = "a-bucket"
 SECRET = "s3cr3t/of+nobody"  # noqa: S105

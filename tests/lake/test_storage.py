@@ -348,8 +348,7 @@ def test_a_stage_is_never_read_and_goes_when_its_writer_must_be_dead(
 
 
 @pytest.mark.parametrize(
-    ("root", "reason"),
-    [("nosuch://bucket/lake", "nosuch"), ("", "root is empty"), (" ", "root is empty")],
+    ("root", "reason"), [("nosuch://bucket/lake", "nosuch"), ("", "root is empty"), (" ", "root is empty")]
 )
 def test_a_root_that_cannot_be_is_refused_with_what_to_give(root: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

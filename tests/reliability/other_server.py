@@ -313,10 +313,5 @@ def _page(rows: list[Any], given: Mapping[str, list[str]], *, wrap: Any) -> Row:
     size, number = (int(given.get(name, [usual])[0]) for name, usual in (("pageSize", "50"), ("pageNumber", "1")))
     return {
         "data": wrap(rows[(number - 1) * size : number * size]),
-        "pagination": {
-            "page": number,
-            "pageSize": size,
-            "totalItems": len(rows),
-            "totalPages": -(-len(rows) // size),
-        },
+        "pagination": {"page": number, "pageSize": size, "totalItems": len(rows), "totalPages": -(-len(rows) // size)},
     }

@@ -76,11 +76,7 @@ def test_a_month_lands_from_another_server_that_fails_at_random(revision: Revisi
     )
     faults = SHARES | ({"expired": 0.03} if revision is CURSOR else {})
     server = OtherServer(
-        posts,
-        token_seconds=TOKEN_SECONDS,
-        faults=faults,
-        seed=SEED_OF_THE_OTHER_SERVER,
-        by_cursor=revision is CURSOR,
+        posts, token_seconds=TOKEN_SECONDS, faults=faults, seed=SEED_OF_THE_OTHER_SERVER, by_cursor=revision is CURSOR
     )
     with server.running() as base_url:
         lake = reporter.fetches(base_url, client_id=other_server.CLIENT_ID, client_secret=other_server.CLIENT_SECRET)

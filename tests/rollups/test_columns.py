@@ -4,14 +4,7 @@ import pytest
 
 from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.rollups.columns import GRAIN, sum_name
-from later_reporting_dagster.rollups.tables import (
-    BY_CREATOR,
-    BY_PLATFORM,
-    BY_PUBLISH_DAY,
-    DAILY,
-    TABLES,
-    RolledUp,
-)
+from later_reporting_dagster.rollups.tables import BY_CREATOR, BY_PLATFORM, BY_PUBLISH_DAY, DAILY, TABLES, RolledUp
 
 every_table = pytest.mark.parametrize("table", [table.of(METRICS) for table in TABLES], ids=lambda table: table.name)
 KEYS = {*GRAIN, "creator_id"}

@@ -234,10 +234,7 @@ def test_a_change_is_told_where_both_periods_have_the_same_days() -> None:
 
 def test_a_rate_changes_by_points_and_a_sum_by_percent() -> None:
     days = {LAST - timedelta(days=age) for age in range(14)}
-    rows = [
-        on(LAST, impressions=100, engagements=3),
-        on(LAST - timedelta(days=7), impressions=100, engagements=2),
-    ]
+    rows = [on(LAST, impressions=100, engagements=3), on(LAST - timedelta(days=7), impressions=100, engagements=2)]
     found = windows_by_name(rows, days)["7d"]
     assert found["organic_engagement_rate_change"] == 1.0
     assert found["organic_engagements_change"] == 50.0

@@ -6,11 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from later_reporting_dagster.contract import (
-    DOCUMENT_METRICS,
-    METRICS,
-    DateBasis,
-)
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis
 from later_reporting_dagster.sandbox import World, availability
 from later_reporting_dagster.sandbox.answers import matching_rows
 from later_reporting_dagster.sandbox.parameters import read_posts_query
