@@ -74,44 +74,9 @@ def test_the_documents_own_post() -> None:
     assert group["paid_cpm_minimum"] <= 57.69 <= group["paid_cpm_maximum"]
 
 
-def test_a_sum_over_nothing_available_is_null_and_a_measured_zero_is_zero() -> None:
-    group = one(row(impressions=None, paid_impressions=0), row(impressions=None, paid_impressions=None))
-    assert (group["organic_impressions"], group["organic_impressions_posts"]) == (None, 0)
-    assert (group["paid_impressions"], group["paid_impressions_posts"]) == (0, 1)
-
-
 def test_a_rate_is_of_sums_and_never_a_mean_of_rates() -> None:
     group = one(row(engagements=1, impressions=1, engagement_rate=100.0), row(engagements=0, impressions=99))
     assert group["organic_engagement_rate"] == 1.0
-
-
-def test_a_rate_leaves_out_posts_that_report_just_one_of_its_parts() -> None:
-    group = one(row(engagements=10, impressions=100), row(engagements=90), row(impressions=900))
-    assert group["organic_engagement_rate"] == 10.0
-    assert (group["organic_engagements"], group["organic_impressions"]) == (100, 1000)
-
-
-def test_a_rate_over_no_impressions_is_null() -> None:
-    assert one(row(engagements=0, impressions=0))["organic_engagement_rate"] is None
-
-
-def test_a_share_needs_both_channels_to_be_available_and_is_in_percent() -> None:
-    assert one(row(impressions=75, paid_impressions=25))["paid_share_of_impressions"] == 25.0
-    assert one(row(impressions=75, paid_impressions=0))["paid_share_of_impressions"] == 0.0
-    assert one(row(impressions=0, paid_impressions=5))["paid_share_of_impressions"] == 100.0
-    assert one(row(impressions=75))["paid_share_of_impressions"] is None
-    assert one(row(paid_impressions=25))["paid_share_of_impressions"] is None
-    assert one(row(impressions=0, paid_impressions=0))["paid_share_of_impressions"] is None
-
-
-def test_contradictory_posts_are_counted_and_left_out_of_the_bounds() -> None:
-    group = one(
-        row(cpe=1.0, engagements=100, cpm=10.0, impressions=10_000),
-        row(cpe=9.0, engagements=100, cpm=10.0, impressions=10_000),
-    )
-    assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 1)
-    assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (99.95, 100.05)
-    assert (group["organic_cpe_minimum"], group["organic_cpe_maximum"]) == (0.9995, 1.0005)
 
 
 def test_a_coarser_grain_recomputes_from_the_posts_and_leaves_out_what_is_not_grouped_by() -> None:

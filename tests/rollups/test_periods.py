@@ -16,7 +16,7 @@ from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.rollups.periods import Landed, numbered, organic_paid, organic_paid_by, rows_schema
 from later_reporting_dagster.rollups.reconciliation import totals_that_differ, window_totals_that_differ
 from later_reporting_dagster.rollups.sums import SumOutOfRange
-from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, BY_WINDOW, WEEKLY, RolledUp
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_WINDOW, WEEKLY, RolledUp
 from tests.rollups.conftest import COUNTS, MONEY, Row, row
 from tests.rollups.reference import POST_KEY, close_to, groups_of, key_of, labels, over_days, windows
 
@@ -209,13 +209,6 @@ def test_a_post_on_many_days_is_one_post() -> None:
     assert (group["organic_only_posts"], group["paid_only_posts"], group["both_channels_posts"]) == (0, 0, 1)
 
 
-def test_a_post_that_changed_its_content_type_is_one_of_its_campaign_and_one_of_each_type() -> None:
-    rows = [on(LAST, content_type="tiktok", impressions=5), on(LAST - timedelta(days=1), content_type="x")]
-    tables = organic_paid_by({PERFORMANCE: landed_of(rows)})
-    assert tables[BY_CAMPAIGN.name].to_pylist()[0]["posts"] == 1
-    assert [group["posts"] for group in tables[BY_PLATFORM.name].slice(0, 2).to_pylist()] == [1, 1]
-
-
 def windows_by_name(rows: Sequence[Row], days: set[date], table: RolledUp = BY_CAMPAIGN) -> dict[str, Row]:
     landed = {PERFORMANCE: landed_of(rows, {"a": days, "007": set()})}
     return {group["window"]: group for group in organic_paid_by(landed)[table.name].to_pylist()}
@@ -232,46 +225,11 @@ def test_a_change_is_told_where_both_periods_have_the_same_days() -> None:
     assert (found["days"], found["previous_days"], found["organic_impressions_change"]) == (7, 6, None)
 
 
-def test_a_rate_changes_by_points_and_a_sum_by_percent() -> None:
-    days = {LAST - timedelta(days=age) for age in range(14)}
-    rows = [on(LAST, impressions=100, engagements=3), on(LAST - timedelta(days=7), impressions=100, engagements=2)]
-    found = windows_by_name(rows, days)["7d"]
-    assert found["organic_engagement_rate_change"] == 1.0
-    assert found["organic_engagements_change"] == 50.0
-
-
-def test_what_was_not_there_before_is_null_and_what_had_no_posts_is_none() -> None:
-    rows = [on(LAST, impressions=5)]
-    nothing_before = windows_by_name(rows, {LAST})["7d"]
-    assert (nothing_before["previous_days"], nothing_before["previous_posts"]) == (0, None)
-    quiet_before = windows_by_name(rows, {LAST, LAST - timedelta(days=7)})["7d"]
-    assert (quiet_before["previous_days"], quiet_before["previous_posts"]) == (1, 0)
-    assert quiet_before["previous_organic_impressions"] is None
-    assert quiet_before["previous_organic_impressions_posts"] == 0
-    of_all_time = windows_by_name(rows, {LAST})["all"]
-    assert {name: value for name, value in of_all_time.items() if "previous" in name or "change" in name} == (
-        dict.fromkeys(name for name in of_all_time if "previous" in name or "change" in name)
-    )
-
-
 def test_a_group_that_is_no_more_is_told_beside_what_it_was() -> None:
     days = {LAST - timedelta(days=age) for age in range(14)}
     found = windows_by_name([on(LAST - timedelta(days=7), impressions=5)], days)["7d"]
     assert (found["posts"], found["previous_posts"], found["posts_change"]) == (0, 1, -100.0)
     assert (found["organic_impressions"], found["organic_impressions_change"]) == (None, None)
-
-
-def test_an_instance_that_lags_has_nothing_in_the_newest_days_which_is_not_zero() -> None:
-    rows = [on(LAST - timedelta(days=8), impressions=5), on(LAST, instance_id="007", impressions=7)]
-    tables = organic_paid_by({PERFORMANCE: landed_of(rows)})
-    lagging = [group for group in tables[BY_CAMPAIGN.name].to_pylist() if group["instance_id"] == "a"]
-    assert [(group["window"], group["days"], group["posts"]) for group in lagging] == [
-        ("7d", 0, None),
-        ("28d", 1, 1),
-        ("90d", 1, 1),
-        ("365d", 1, 1),
-        ("all", 1, 1),
-    ]
 
 
 def test_a_creator_is_named_as_the_newest_post_that_tells_a_name() -> None:
