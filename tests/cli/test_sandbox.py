@@ -16,14 +16,6 @@ from later_reporting_dagster.client.address import checked_base_url
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, HOSTILE
 from tests.cli.conftest import environment, error_line
 
-# The document's own example [S], less the `contentType` that it may not be combined with.
-EXAMPLE = (
-    "/v2/posts/performance?startDate=2024-01-01&endDate=2024-12-31&instanceIds=instance_abc&instanceIds=instance_def"
-    "&campaignIds=49761&campaignIds=49802&platform=instagram&platform=tiktok"
-    "&dateBasis=post_date&pageSize=50&pageNumber=1&sortProperty=impressions&sortDirection=DESC"
-)
-CONTENT_TYPES = "&contentType=instagram_reel&contentType=tiktok"
-
 
 @contextmanager
 def started(*options: str) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[str]]]:
@@ -71,21 +63,6 @@ def test_it_prints_the_settings_that_point_at_it(lines: list[str]) -> None:
         "export LATER_CLIENT_ID",
         "export LATER_CLIENT_SECRET",
     ]
-
-
-def test_the_documents_example_is_answered_in_the_documents_shape(api: httpx.Client) -> None:
-    answer = api.get(EXAMPLE)
-    assert answer.status_code == 200
-    body = answer.json()
-    assert body.keys() == {"data", "pagination"}
-    assert body["pagination"].keys() == {"page", "pageSize", "totalItems", "totalPages"}
-    assert (body["pagination"]["page"], body["pagination"]["pageSize"]) == (1, 50)
-
-
-def test_platform_and_content_type_together_are_refused(api: httpx.Client) -> None:
-    answer = api.get(EXAMPLE + CONTENT_TYPES)
-    assert (answer.status_code, answer.json()["type"]) == (400, "ANL_00400")
-    assert answer.headers["content-type"].startswith("application/problem+json")
 
 
 def test_it_serves_as_many_instances_as_it_was_told(api: httpx.Client) -> None:
@@ -138,7 +115,7 @@ def test_with_faults_it_says_at_its_end_how_many_there_were() -> None:
             token = client.post("/oauth/token", json=credentials).json()["jwt"]
             client.headers["Authorization"] = f"Bearer {token}"
             assert ".." in client.get("/v2/instances").json()["data"]["instanceIds"]
-            posts = client.get(EXAMPLE.partition("&")[0] + "&endDate=2024-12-31").json()["data"]
+            posts = client.get("/v2/posts/performance?startDate=2024-01-01&endDate=2024-12-31").json()["data"]
         process.send_signal(signal.SIGINT)
         ended = dict(line.split() for line in output)
         assert process.wait(timeout=20) == 0
