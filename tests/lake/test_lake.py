@@ -1,13 +1,9 @@
-import threading
 from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
@@ -74,19 +70,6 @@ def test_partitions_written_together_come_to_what_they_come_to_alone(lake: Lake)
     ]
     assert all(lake.read("posts", [each], schema=POSTS_SCHEMA).equals(table) for each, table in tables.items())
     assert lake.write_all("posts", {}) == {}
-
-
-def test_of_partitions_written_together_one_that_cannot_be_leaves_the_others_to_themselves(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    tables = {Partition(date(2024, 1, 3), name): rows(3, instance_id=name) for name in ("a", "b", "c")}
-    in_the_way = tmp_path / "posts" / "date=2024-01-03" / "instance_id=b"
-    in_the_way.parent.mkdir(parents=True)
-    in_the_way.write_text("", encoding="utf-8")
-
-    written = lake.write_all("posts", tables)
-
-    assert {name for name in tables if isinstance(written[name], LakeUnavailable)} == {Partition(DAY.day, "b")}
-    assert lake.partitions("posts") == [Partition(DAY.day, "a"), Partition(DAY.day, "c")]
 
 
 def test_a_partition_whose_id_cannot_be_one_keeps_all_that_come_with_it_from_being_written(lake: Lake) -> None:
@@ -215,15 +198,6 @@ def test_what_is_of_all_instances_comes_before_what_is_of_one(lake: Lake) -> Non
     assert list(day.tables) == [of_all, *of_one]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(instance_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
-def test_any_instance_id_is_a_partition_of_its_own(lake: Lake, instance_id: str) -> None:
-    partition = Partition(DAY.day, instance_id)
-    lake.write("posts", partition, rows(1, instance_id=instance_id))
-    assert partition in lake.partitions("posts")
-    assert lake.read("posts", [partition], schema=POSTS_SCHEMA).column("instance_id").to_pylist() == [instance_id]
-
-
 def test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset(lake: Lake) -> None:
     for instance_id in ODD_IDS:
         lake.write("posts", Partition(DAY.day, instance_id), rows(1, instance_id=instance_id))
@@ -280,20 +254,6 @@ def test_a_day_is_one_hive_path_and_the_same_rows_are_the_same_bytes_everywhere(
     assert one == files_of(tmp_path / "two")
 
 
-def test_a_rerun_touches_no_file(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    path = tmp_path / partition_path("posts", DAY)
-    lake.write("posts", DAY, rows())
-    before = path.stat()
-    lake.write("posts", DAY, rows())
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
-def test_plain_pyarrow_reads_the_lake_without_being_told_more(tmp_path: Path) -> None:
-    Lake(str(tmp_path)).write("posts", DAY, rows())
-    assert pq.ParquetFile(tmp_path / partition_path("posts", DAY)).read().cast(POSTS_SCHEMA).equals(rows())
-
-
 def test_what_is_no_partition_is_ignored(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("posts", DAY, rows())
@@ -333,44 +293,6 @@ def test_rows_that_rot_under_a_whole_footer_are_never_read_and_the_next_write_re
             assert lake.write("posts", DAY, rows(50)).changed
             assert path.read_bytes() == whole
     assert noticed > 20
-
-
-def test_readers_see_the_old_rows_or_the_new_ones_while_writers_replace_them(lake: Lake) -> None:
-    versions = [rows(count) for count in (1, 50)]
-    whole = {content_hash_of(version) for version in versions}
-    lake.write("posts", DAY, versions[0])
-    seen: list[str] = []
-    done = threading.Event()
-    problems: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            while not done.is_set() or len(seen) < 20:
-                assert lake.partitions("posts") == [DAY]
-                table = lake.read("posts", [DAY], schema=POSTS_SCHEMA)
-                seen.append(content_hash_of(table))
-        except BaseException as problem:
-            problems.append(problem)
-
-    def write(number: int) -> None:
-        try:
-            for turn in range(20):
-                lake.write("posts", DAY, versions[(number + turn) % 2])
-        except BaseException as problem:
-            problems.append(problem)
-
-    reader = threading.Thread(target=read)
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
-    for thread in (reader, *writers):
-        thread.start()
-    for thread in writers:
-        thread.join()
-    done.set()
-    reader.join()
-
-    assert problems == []
-    assert set(seen) <= whole
-    assert content_hash_of(lake.read("posts", [DAY], schema=POSTS_SCHEMA)) in whole
 
 
 def test_a_writable_lake_is_found_so_and_left_as_it_was(lake: Lake, tmp_path: Path) -> None:

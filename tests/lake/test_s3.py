@@ -35,7 +35,6 @@ from tests.lake.test_lake import (  # noqa: F401
     test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset,
     test_partitions_are_listed_sorted_and_by_day,
     test_read_gives_the_partitions_that_exist_in_the_order_asked,
-    test_readers_see_the_old_rows_or_the_new_ones_while_writers_replace_them,
     test_rows_are_read_with_the_day_of_their_partition_when_asked,
     test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows,
     test_the_same_rows_again_change_nothing_not_even_the_facts,
