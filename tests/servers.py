@@ -5,9 +5,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+@dataclass
+class Stage:
+    """One real server for many tests, because each start and stop takes a while: `app` answers, and may be replaced."""
+
+    app: ASGIApp | None = None
+    base_url: str = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None
+        await self.app(scope, receive, send)
 
 
 @contextmanager

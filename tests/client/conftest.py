@@ -2,28 +2,18 @@ from collections.abc import Callable, Iterator
 from datetime import date
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
 from tests.client.service import CLIENT_ID, CLIENT_SECRET, FakeTime, Service
-from tests.servers import running
-
-
-class Switchboard:
-    """One server for all tests, and a new service behind it for each."""
-
-    service: Service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.service(scope, receive, send)
+from tests.servers import Stage, running
 
 
 @pytest.fixture(scope="session")
-def switchboard() -> Iterator[tuple[Switchboard, str]]:
-    board = Switchboard()
-    with running(board) as base_url:
-        yield board, base_url
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    with running(stage) as stage.base_url:
+        yield stage
 
 
 @pytest.fixture
@@ -32,15 +22,14 @@ def time() -> FakeTime:
 
 
 @pytest.fixture
-def service(switchboard: tuple[Switchboard, str], time: FakeTime) -> Service:
-    board, _ = switchboard
-    board.service = Service(clock=time)
-    return board.service
+def service(stage: Stage, time: FakeTime) -> Service:
+    stage.app = service = Service(clock=time)
+    return service
 
 
 @pytest.fixture
-def base_url(switchboard: tuple[Switchboard, str]) -> str:
-    return switchboard[1]
+def base_url(stage: Stage) -> str:
+    return stage.base_url
 
 
 @pytest.fixture

@@ -552,13 +552,6 @@ def test_an_answer_that_is_no_token_is_not_repeated(service, new_client, july, e
     assert kinds(events, Retried) == [Retried("token: HTTP 200, but not a token", 0.5)]
 
 
-def test_a_token_route_that_is_down_is_not_asked_for_ever(service, new_client, july):
-    service.token_faults.extend([problem(500, "ANL_00500")] * 100)
-    with pytest.raises(Retriable, match="token: HTTP 500 .* Given up after 8 attempts"):
-        walk(new_client(), july)
-    assert len(service.seen) == 8
-
-
 def test_every_request_takes_a_turn_of_the_limiter(service, new_client, july, time):
     turns = 0
 
