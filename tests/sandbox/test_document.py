@@ -275,7 +275,8 @@ def test_a_filter_leaves_just_the_rows_of_its_value(
     all_posts: AllPosts, filter_: str, of_row: Callable[[Row], object], value: object
 ) -> None:
     """One or more instance IDs to limit the query scope. Filter results to specific campaigns. Filter by top-level
-    platform: instagram, tiktok, facebook, youtube, twitter. Without a filter all are included.
+    platform: instagram, tiktok, facebook, youtube, twitter. Selecting a platform includes all its content types.
+    Without a filter all are included.
     """
     rows = all_posts(f"{JUNE}&{filter_}")
     assert keys(rows) == {key(row) for row in all_posts(JUNE) if of_row(row) == value}
@@ -287,16 +288,6 @@ def test_campaign_ids_that_no_campaign_can_have_match_nothing(ask: Ask) -> None:
 
 
 # platform, contentType
-
-
-def test_a_platform_includes_all_its_content_types(all_posts: AllPosts) -> None:
-    """Filter by top-level platform. Selecting a platform includes all its content types (e.g. instagram includes
-    instagram_post, instagram_reel, instagram_story).
-    """
-    by_platform = all_posts(f"{JUNE}&platform=instagram")
-    by_content_type = all_posts(f"{JUNE}&contentType=instagram_post,instagram_reel,instagram_story")
-    assert by_platform == by_content_type
-    assert {row["contentType"] for row in by_platform} == {"instagram_post", "instagram_reel", "instagram_story"}
 
 
 @pytest.mark.parametrize("content_type", list(ContentType))

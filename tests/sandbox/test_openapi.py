@@ -15,7 +15,6 @@ import schemathesis
 import yaml
 from hypothesis import HealthCheck, assume, settings
 from schemathesis import Case, GenerationMode
-from schemathesis.core.failures import FailureGroup
 
 from later_reporting_dagster import contract
 from later_reporting_dagster.contract import (
@@ -234,7 +233,7 @@ def parameters_sent(case: Case, base_url: str) -> set[str]:
     return {name for name, _ in parse_qsl(urlsplit(str(url)).query, keep_blank_values=True)}
 
 
-often = settings(max_examples=100, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+often = settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 def validate(case: Case, base_url: str, api: httpx.Client) -> None:
@@ -279,18 +278,3 @@ def test_thousands_of_posts_keep_to_the_document(api: httpx.Client, basis: str) 
     assert pages > 15
     for number in range(1, pages + 1):
         operation.validate_response(api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}&pageNumber={number}"))
-
-
-def test_a_parameter_that_vanishes_from_the_url_is_noticed(base_url: str) -> None:
-    operation = schema[contract.INSTANCES_PATH]["GET"]
-    assert parameters_sent(operation.Case(query={"pageSize": 1, "x": []}), base_url) == {"pageSize"}
-    assert parameters_sent(operation.Case(query={"pageSize": 1, "": "", "x": {}}), base_url) == {"pageSize", "", "x"}
-
-
-def test_an_answer_that_breaks_the_document_would_be_seen(api: httpx.Client) -> None:
-    query = "startDate=2024-06-01&endDate=2024-06-01"
-    answer = api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}")
-    broken = httpx.Response(200, headers=answer.headers, content=answer.content.replace(b'"postId":', b'"postID":'))
-    broken.request, broken.elapsed = answer.request, answer.elapsed
-    with pytest.raises(FailureGroup, match="distinct failure"):
-        schema[contract.POSTS_PERFORMANCE_PATH]["GET"].validate_response(broken)

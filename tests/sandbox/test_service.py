@@ -11,8 +11,6 @@ import httpx
 import pytest
 
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
-from later_reporting_dagster.sandbox.parameters import PageRequest, read_posts_query
-from later_reporting_dagster.sandbox.served import ServedPosts
 from tests.sandbox.conftest import CREDENTIALS, sign_in
 
 DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
@@ -255,11 +253,3 @@ def test_latency_is_waited_for_before_each_answer(world: World) -> None:
         client.get(DAY)
         client.get("/nowhere")
     assert waited == [0.08] * 3
-
-
-def test_pages_are_cut_without_gap_or_overlap(world: World) -> None:
-    answer = ServedPosts(world).page
-    question, _ = read_posts_query("startDate=2024-06-01&endDate=2024-06-30&sortProperty=paidCpe&sortDirection=ASC")
-    whole = answer(question, PageRequest(start=0, size=10_000))["data"]
-    pages = [answer(question, PageRequest(start=start, size=7))["data"] for start in range(0, len(whole), 7)]
-    assert [row for page in pages for row in page] == whole
