@@ -60,6 +60,18 @@ FIRST_DAY, LAST_DAY = DAYS[0], DAYS[-1]
 QUIET_CELL = (date(2024, 3, 2), "a/b|c,d [e]")  # on which nothing was published
 UNHURRIED = SandboxOptions(requests_per_window=100_000)
 
+
+def settings_of(base_url: str, *, lake_root: str) -> dict[str, str]:
+    """The environment of a user who points the project at a sandbox without a rate limit."""
+    return {
+        "LATER_BASE_URL": base_url,
+        "LATER_CLIENT_ID": UNHURRIED.client_id,
+        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
+        "LATER_LAKE_ROOT": lake_root,
+        "LATER_REQUESTS_PER_MINUTE": "1000000",
+    }
+
+
 # The service of the tests in either revision; `numbered` is for what only numbered pages have.
 both_revisions = pytest.mark.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
 numbered = pytest.mark.parametrize("service", [PAGED], indirect=True, ids=str)

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.settings import LoadSettings
-from tests.conftest import UNHURRIED, Service
+from tests.conftest import Service, settings_of
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,8 @@ def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> U
     user = User(home=tmp_path / "dagster-home", lake=tmp_path / "lake")
     user.home.mkdir()
     (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    for name, value in {
-        "DAGSTER_HOME": str(user.home),
-        "LATER_BASE_URL": service.base_url,
-        "LATER_CLIENT_ID": UNHURRIED.client_id,
-        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
-        "LATER_LAKE_ROOT": str(user.lake),
-        "LATER_REQUESTS_PER_MINUTE": "1000000",
-    }.items():
+    monkeypatch.setenv("DAGSTER_HOME", str(user.home))
+    for name, value in settings_of(service.base_url, lake_root=str(user.lake)).items():
         monkeypatch.setenv(name, value)
     load_definitions(monkeypatch)
     return user

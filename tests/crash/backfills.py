@@ -10,7 +10,7 @@ import dagster as dg
 
 from later_reporting_dagster.cli import launch as _launch  # noqa: F401 - with it comes all that the command imports
 from later_reporting_dagster.cli import main
-from tests.conftest import UNHURRIED
+from tests.conftest import settings_of
 from tests.crash.landings import DAYS
 from tests.crash.nursery import REPOSITORY
 
@@ -29,11 +29,7 @@ def user_environment(directory: Path, *, base_url: str, lake_root: str) -> dict[
     return kept | {
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        "LATER_BASE_URL": base_url,
-        "LATER_CLIENT_ID": UNHURRIED.client_id,
-        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
-        "LATER_LAKE_ROOT": lake_root,
-        "LATER_REQUESTS_PER_MINUTE": "1000000",
+        **settings_of(base_url, lake_root=lake_root),
         "XDG_CACHE_HOME": str(directory / "cache"),
     }
 

@@ -15,7 +15,7 @@ import pytest
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, content_hash_of
 from tests.crash import writes
 from tests.crash.campaign import Landings, campaign, kinds, shares
-from tests.crash.nursery import Nursery, nursery
+from tests.crash.nursery import Nursery
 
 KILLS = int(os.environ.get("KILLS", "20"))
 PARTITION = writes.PARTITIONS[0]
@@ -25,12 +25,6 @@ PARTITION = writes.PARTITIONS[0]
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Landings]]:
     with kinds(tmp_path_factory.mktemp("campaign")) as victims:
         yield victims
-
-
-@pytest.fixture(scope="module")
-def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with nursery("tests.crash.writes", log=tmp_path_factory.mktemp("writers") / "log") as writers:
-        yield writers
 
 
 @pytest.mark.parametrize(("name", "kills"), shares(KILLS).items())

@@ -23,7 +23,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.landing import Landed, Outcome
 from later_reporting_dagster.ingest.source import Source
@@ -37,10 +36,9 @@ from later_reporting_dagster.lake import (
     partition_path,
 )
 from tests.client.service import jwt, page_body, problem
+from tests.crash.landings import DAILY, PUBLISHED
 from tests.crash.nursery import Nursery, nursery
 
-PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
-DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
 # As many days as a month needs to be worth compacting, and one more.
 DAYS = [date(2024, 3, 1) + timedelta(days=number) for number in range(5)]
 INSTANCE_IDS = ["007", "a/b"]

@@ -16,12 +16,6 @@ VERSIONS = 6
 
 
 @pytest.fixture(scope="module")
-def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with nursery("tests.crash.writes", log=tmp_path_factory.mktemp("writers") / "log") as writers:
-        yield writers
-
-
-@pytest.fixture(scope="module")
 def service() -> Iterator[RestatedService]:
     with restated_service() as service:
         yield service

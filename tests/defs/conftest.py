@@ -24,7 +24,7 @@ from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.rollups.spans import Span
 from later_reporting_dagster.rollups.tables import TABLES
-from tests.conftest import FIRST_DAY, UNHURRIED, Service, parameters, problem
+from tests.conftest import FIRST_DAY, Service, parameters, problem, settings_of
 
 # Fewer than the service has: Dagster's events are what takes time here.
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -230,13 +230,7 @@ def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
 @pytest.fixture
 def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a user who points the project at the service."""
-    for name, value in {
-        "LATER_BASE_URL": service.base_url,
-        "LATER_CLIENT_ID": UNHURRIED.client_id,
-        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
-        "LATER_LAKE_ROOT": str(tmp_path / "lake"),
-        "LATER_REQUESTS_PER_MINUTE": "1000000",
-    }.items():
+    for name, value in settings_of(service.base_url, lake_root=str(tmp_path / "lake")).items():
         monkeypatch.setenv(name, value)
     # To find the revision out costs the first listing of a machine one request more, whichever test comes first.
     RevisionMemory(remembered_revision_path(service.base_url)).keep(service.revision)

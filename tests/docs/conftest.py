@@ -18,7 +18,8 @@ from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from tests.conftest import UNHURRIED, settings_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
@@ -81,17 +82,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     (folder / "examples").symlink_to(ROOT / "examples")
-    options = SandboxOptions(requests_per_window=1_000_000)
     world = World(first_day=FIRST, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
-    with running_sandbox(create_app(world, options=options)) as base_url, pytest.MonkeyPatch.context() as patched:
+    with running_sandbox(create_app(world, options=UNHURRIED)) as base_url, pytest.MonkeyPatch.context() as patched:
         environment = {
             "DAGSTER_HOME": str(home),
             "HOME": str(folder),
-            "LATER_BASE_URL": base_url,
-            "LATER_CLIENT_ID": options.client_id,
-            "LATER_CLIENT_SECRET": options.client_secret,
-            "LATER_LAKE_ROOT": str(folder / "lake"),
-            "LATER_REQUESTS_PER_MINUTE": "1000000",
+            **settings_of(base_url, lake_root=str(folder / "lake")),
             "LATER_START_DATE": str(FIRST),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
