@@ -317,15 +317,6 @@ def rows(draw, metrics=DOCUMENT_METRICS):
     return row
 
 
-@given(rows())
-def test_the_fast_and_the_slow_path_agree(row):
-    page = page_from_body(body_of(json.dumps(row)))
-    slow = post_from_json(json.loads(json.dumps(row)))
-    assert [*page.posts, *page.bad_rows] == [slow]
-    assert isinstance(slow, Post)
-    assert page.posts[0].post_date.tzinfo is UTC
-
-
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

@@ -11,7 +11,6 @@ from later_reporting_dagster.sandbox import FAULTS, HOSTILE
 from later_reporting_dagster.sandbox.faults import WireFault
 from tests.reliability.__main__ import failures
 from tests.reliability.trial import TOLD_BY_A_SECOND_LOOK, Trials
-from tests.reliability.truth import Differences, Row, as_stored, differences
 
 # More of them than of the command's, because there are fewer answers.
 SHARE = 0.2
@@ -73,28 +72,3 @@ def test_a_client_that_believes_every_page_would_be_found_out(trials: Trials, mo
     trial = trials.of_fault("page-short", share=0.4, seed=1)
     assert trial.found.lost > 0
     assert failures("page-short", trial)
-
-
-POST: Row = {
-    "campaignId": 1,
-    "contentType": "tiktok",
-    "creatorId": 2,
-    "creatorProfile": {"fullName": "Ada", "followers": 3},
-    "engagements": 8500.0,
-    "impressions": 2**53 + 1,
-    "instanceId": "a",
-    "postDate": "2024-02-29T23:59:59.999Z",
-    "postId": 4,
-    "reach": None,
-}
-
-
-def test_each_difference_is_seen() -> None:
-    other = POST | {"postId": 5}
-    stored, due = [as_stored(POST)], [POST]
-    assert differences(stored, due=due, ever=due) == Differences()
-    assert differences([], due=due, ever=due) == Differences(lost=1)
-    assert differences(stored * 3, due=due, ever=due) == Differences(doubled=2)
-    assert differences([*stored, as_stored(other)], due=due, ever=due) == Differences(invented=1)
-    assert differences([*stored, as_stored(other)], due=due, ever=[POST, other]) == Differences()
-    assert differences([as_stored(POST | {"paidEngagements": 0})], due=due, ever=due) == Differences(changed=1)
