@@ -1,6 +1,6 @@
 """A month through the command, as users type it, from services that fail at random and whose tokens live 3 seconds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -69,6 +69,18 @@ def assert_equal(lake: Path, truth: Mapping[Cell, list[Row]]) -> None:
     assert len(list(lake.rglob("*.parquet"))) == len(truth)
 
 
+def held_by(posts: Posts, days: Sequence[date], *, assets: Sequence[str]) -> dict[Cell, list[Row]]:
+    """The rows that each partition of these tables has on the server."""
+    rows_of = {"posts_published": lambda day: posts.published(day, day), "post_metrics_daily": posts.reported}
+    return {
+        (asset, Partition(day, instance_id)): [row for row in rows if row["instanceId"] == instance_id]
+        for asset in assets
+        for day in days
+        for rows in [rows_of[asset](day)]
+        for instance_id in posts.instance_ids
+    }
+
+
 @pytest.mark.parametrize("revision", [PAGED, CURSOR], ids=str)
 def test_a_month_lands_from_another_server_that_fails_at_random(revision: Revision, reporter: Reporter) -> None:
     posts = Posts(
@@ -82,16 +94,4 @@ def test_a_month_lands_from_another_server_that_fails_at_random(revision: Revisi
         lake = reporter.fetches(base_url, client_id=other_server.CLIENT_ID, client_secret=other_server.CLIENT_SECRET)
     assert {*server.injected} == {*faults}, server.injected
     assert server.issued > 1
-    assert_equal(
-        lake,
-        {
-            (asset, Partition(day, instance_id)): [row for row in rows if row["instanceId"] == instance_id]
-            for asset, rows_of in (
-                ("posts_published", lambda day: posts.published(day, day)),
-                ("post_metrics_daily", posts.reported),
-            )
-            for day in DAYS
-            for rows in [rows_of(day)]
-            for instance_id in posts.instance_ids
-        },
-    )
+    assert_equal(lake, held_by(posts, DAYS, assets=("posts_published", "post_metrics_daily")))
