@@ -22,8 +22,9 @@ demo: .venv/installed ## Fetch, roll up, check and compare two weeks of syntheti
 ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at http://127.0.0.1:3000
 	$(BIN)/later-reporting demo --ui
 
+# One process more than CI has cores: many tests wait, for a daemon, a token that expires or a retry.
 test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/ruff check .

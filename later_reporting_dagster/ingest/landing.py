@@ -200,6 +200,8 @@ class Landing:
                         self._lake.remove_quarantine_file(file)
 
     def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
+        # The frames of a trace hold the pages over which it was raised, and outcomes are kept.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         for partition in partitions:
             self._deliver(Failed(partition=partition, error=error))
 

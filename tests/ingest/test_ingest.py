@@ -86,6 +86,7 @@ class Ingested:
     failed: dict[Partition, Failed] = field(default_factory=dict)
 
     def errors(self) -> dict[Partition, type[Exception]]:
+        assert all(failed.error.__traceback__ is None for failed in self.failed.values())
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 
 
