@@ -21,6 +21,8 @@ from later_reporting_dagster.sandbox.problems import invalid, problem
 from later_reporting_dagster.sandbox.served import Document, ServedPosts
 
 BEFORE_ANYTHING = -1
+_ALL_PATHS = (TOKEN_PATH, INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
+_BOTH = (PAGED, CURSOR)
 _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1></body></html>\n"
 
 
@@ -75,6 +77,9 @@ class Circumstances:
     now: float
 
 
+WireChange = Callable[[Answer, Circumstances], Answer]
+
+
 @dataclass(frozen=True, slots=True)
 class WireFault:
     """Replaces or damages a good answer; one that is not good passes as it is.
@@ -84,10 +89,13 @@ class WireFault:
 
     name: str
     description: str
-    change: Callable[[Answer, Circumstances], Answer]
-    routes: tuple[str, ...] = (TOKEN_PATH, INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
+    change: WireChange
+    routes: tuple[str, ...] = _ALL_PATHS
     refuses: bool = False
-    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
+    revisions: tuple[Revision, ...] = _BOTH
+
+
+PageChange = Callable[["AskedPage"], Document | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +107,8 @@ class PageFault:
 
     name: str
     description: str
-    change: Callable[["AskedPage"], Document | None]
-    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
+    change: PageChange
+    revisions: tuple[Revision, ...] = _BOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,7 @@ class RevisionFault:
 
     name: str
     description: str
-    revisions: tuple[Revision, ...] = (PAGED, CURSOR)
+    revisions: tuple[Revision, ...] = _BOTH
 
 
 Fault = WireFault | PageFault | RevisionFault
@@ -140,8 +148,12 @@ def _instead(answer: Answer, status: int, body: bytes, content_type: str, **head
     return replace(answer, status=status, body=body, headers={**kept, "content-type": content_type, **more})
 
 
-def _page_of_html(answer: Answer, status: HTTPStatus, title: str) -> Answer:
-    return _instead(answer, status, _HTML % (title.encode(), title.encode()), "text/html; charset=utf-8")
+def _text(status: HTTPStatus, body: bytes) -> WireChange:
+    return lambda answer, _: _instead(answer, status, body, "text/plain")
+
+
+def _html(status: HTTPStatus, title: bytes) -> WireChange:
+    return lambda answer, _: _instead(answer, status, _HTML % (title, title), "text/html; charset=utf-8")
 
 
 def _problem(answer: Answer, status: HTTPStatus, problem_type: ProblemType, detail: str) -> Answer:
@@ -156,6 +168,15 @@ def _http_date(given: Circumstances) -> str:
     return formatdate(math.ceil(given.now) + given.settings.retry_after_seconds, usegmt=True)
 
 
+def _redirected(answer: Answer, given: Circumstances) -> Answer:
+    return _instead(answer, HTTPStatus.FOUND, b"", "text/plain", location=given.settings.redirect_to)
+
+
+def _failed(answer: Answer, _: Circumstances) -> Answer:
+    detail = "an unexpected error occurred"
+    return _problem(answer, HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, detail)
+
+
 def _revoked(answer: Answer, given: Circumstances) -> Answer:
     detail = "the bearer token is invalid or has expired"
     return replace(_problem(answer, HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail), revokes=True)
@@ -165,31 +186,36 @@ def _encoded(answer: Answer, body: bytes, encoding: str) -> Answer:
     return replace(answer, body=body, headers={**answer.headers, "content-encoding": encoding})
 
 
-def _brotli(body: bytes) -> bytes:
-    return bytes(pa.compress(body, codec="brotli", asbytes=True))
+def _gzip(answer: Answer, _: Circumstances) -> Answer:
+    return _encoded(answer, gzip.compress(answer.body, mtime=0), "gzip")
+
+
+def _brotli(answer: Answer, _: Circumstances) -> Answer:
+    return _encoded(answer, bytes(pa.compress(answer.body, codec="brotli", asbytes=True)), "br")
 
 
 def _gzip_cut(answer: Answer, given: Circumstances) -> Answer:
-    whole = gzip.compress(answer.body, mtime=0)
-    return _encoded(answer, whole[: given.random.randrange(1, len(whole) - 8)], "gzip")  # 8: the checksum
+    whole = _gzip(answer, given)
+    return replace(whole, body=whole.body[: given.random.randrange(1, len(whole.body) - 8)])  # 8: the checksum
 
 
 # Pages otherwise than they are due.
 
 
-def _with_total(asked: AskedPage, change: Callable[[int], int]) -> Document | None:
+def _with_total(change: Callable[[int, AskedPage], int]) -> PageChange:
     """The page with another total, that `change` makes of the true one. None if it is the same."""
-    due = asked.as_due()
-    true = due["pagination"]["totalItems"]
-    total = change(true)
-    if total < 0 or total == true:
-        return None
-    return envelope(due["data"], page=asked.page, total=total)
+
+    def changed(asked: AskedPage) -> Document | None:
+        due = asked.as_due()
+        true = due["pagination"]["totalItems"]
+        total = change(true, asked)
+        return None if total < 0 or total == true else envelope(due["data"], page=asked.page, total=total)
+
+    return changed
 
 
-def _without_last_page(asked: AskedPage) -> Document | None:
-    size = asked.page.size
-    return _with_total(asked, lambda total: (total - 1) // size * size or total)
+def _without_last_page(total: int, asked: AskedPage) -> int:
+    return (total - 1) // asked.page.size * asked.page.size or total
 
 
 def _data_alone(asked: AskedPage) -> Document:
@@ -241,14 +267,14 @@ def _is_last(page: PageRequest, due: Document) -> bool:
     return page.number >= due["pagination"]["totalPages"] if page.revision.has_totals else due["nextCursor"] is None
 
 
-def _with_its_own_cursor(asked: AskedPage) -> Document | None:
-    due = asked.as_due()
-    return None if _is_last(asked.page, due) else due | {"nextCursor": asked.page.cursor_to(asked.page.start)}
+def _with_cursor(cursor_of: Callable[[PageRequest], str | None]) -> PageChange:
+    """A page that is not the last, with another cursor to the next."""
 
+    def changed(asked: AskedPage) -> Document | None:
+        due = asked.as_due()
+        return None if _is_last(asked.page, due) else due | {"nextCursor": cursor_of(asked.page)}
 
-def _without_what_follows(asked: AskedPage) -> Document | None:
-    due = asked.as_due()
-    return None if _is_last(asked.page, due) else due | {"nextCursor": None}
+    return changed
 
 
 def _refused_cursor(asked: AskedPage) -> Document | None:
@@ -273,153 +299,107 @@ def _after_an_exchange(asked: AskedPage) -> Document | None:
 
 
 _DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
+_PAGED, _CURSOR = (PAGED,), (CURSOR,)
 
-FAULTS: Mapping[str, Fault] = {
-    fault.name: fault
-    for fault in (
-        WireFault(
-            "http-429-seconds",
-            "429, Retry-After in seconds",
-            lambda answer, given: _too_many(answer, retry_after=str(given.settings.retry_after_seconds)),
-            refuses=True,
-        ),
-        WireFault(
-            "http-429-date",
-            "429, Retry-After as an HTTP date",
-            lambda answer, given: _too_many(answer, retry_after=_http_date(given)),
-            refuses=True,
-        ),
-        WireFault("http-429", "429 without Retry-After", lambda answer, _: _too_many(answer), refuses=True),
-        WireFault(
-            "http-500",
-            "500 with the documented problem",
-            lambda answer, _: _problem(
-                answer, HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an unexpected error occurred"
-            ),
-        ),
-        WireFault(
-            "http-503",
-            "503 as plain text",
-            lambda answer, _: _instead(answer, HTTPStatus.SERVICE_UNAVAILABLE, b"upstream connect error", "text/plain"),
-        ),
-        WireFault(
-            "http-502-html",
-            "502 with a page of HTML",
-            lambda answer, _: _page_of_html(answer, HTTPStatus.BAD_GATEWAY, "502 Bad Gateway"),
-        ),
-        WireFault(
-            "http-200-html",
-            "200 with a page of HTML",
-            lambda answer, _: _page_of_html(answer, HTTPStatus.OK, "Back soon"),
-        ),
-        WireFault(
-            "connection-closed",
-            "the connection is closed before any byte of the answer",
-            lambda answer, _: replace(answer, closes_at=BEFORE_ANYTHING),
-        ),
-        WireFault(
-            "body-cut",
-            "the connection is closed amid the body",
-            lambda answer, given: replace(answer, closes_at=given.random.randrange(len(answer.body))),
-        ),
-        WireFault(
-            "json-truncated",
-            "a whole answer whose JSON is cut off",
-            lambda answer, given: replace(answer, body=answer.body[: given.random.randrange(1, len(answer.body))]),
-        ),
-        WireFault(
-            "slow",
-            "an answer that takes longer than clients wait, 45 s",
-            lambda answer, given: replace(answer, delay=given.settings.slow_seconds),
-        ),
-        WireFault(
-            "huge-body",
-            "the right answer, blown up to 200 MB by white space",
-            lambda answer, given: replace(answer, padding=given.settings.huge_bytes - len(answer.body)),
-        ),
-        WireFault(
-            "token-revoked", "401, and so for all that follows with the same token", _revoked, routes=_DATA_PATHS
-        ),
-        WireFault(
-            "token-route-down",
-            "503 on the token route",
-            lambda answer, _: _instead(answer, HTTPStatus.SERVICE_UNAVAILABLE, b"no healthy upstream", "text/plain"),
-            routes=(TOKEN_PATH,),
-        ),
-        WireFault(
-            "redirect",
-            "302 to another host",
-            lambda answer, given: _instead(
-                answer, HTTPStatus.FOUND, b"", "text/plain", location=given.settings.redirect_to
-            ),
-        ),
-        WireFault(
-            "wrong-content-type",
-            "the right answer, called text/html",
-            lambda answer, _: replace(answer, headers={**answer.headers, "content-type": "text/html"}),
-        ),
-        WireFault(
-            "gzip",
-            "the right answer, compressed by gzip",
-            lambda answer, _: _encoded(answer, gzip.compress(answer.body, mtime=0), "gzip"),
-        ),
-        WireFault(
-            "brotli",
-            "the right answer, compressed by brotli, asked for or not",
-            lambda answer, _: _encoded(answer, _brotli(answer.body), "br"),
-        ),
-        WireFault("gzip-cut", "a gzip body that is cut off", _gzip_cut),
-        PageFault("pagination-missing", "a page without `pagination`", _data_alone, revisions=(PAGED,)),
-        PageFault(
-            "total-too-high",
-            "totalItems is one more",
-            lambda asked: _with_total(asked, lambda total: total + 1),
-            revisions=(PAGED,),
-        ),
-        PageFault(
-            "total-too-low",
-            "totalItems is one less",
-            lambda asked: _with_total(asked, lambda total: total - 1),
-            revisions=(PAGED,),
-        ),
-        PageFault(
-            "total-without-last-page",
-            "totalItems leaves out the last page, if it is not the only one",
-            _without_last_page,
-            revisions=(PAGED,),
-        ),
-        PageFault(
-            "total-changing",
-            "totalItems is more by another number in each answer",
-            lambda asked: _with_total(asked, lambda total: total + asked.random.randint(1, 9)),
-            revisions=(PAGED,),
-        ),
-        PageFault("cursor-missing", "a page without `nextCursor`", _data_alone, revisions=(CURSOR,)),
-        PageFault(
-            "cursor-repeated", "nextCursor leads to the same page again", _with_its_own_cursor, revisions=(CURSOR,)
-        ),
-        PageFault(
-            "cursor-null-early",
-            "nextCursor is null on a page that is not the last",
-            _without_what_follows,
-            revisions=(CURSOR,),
-        ),
-        PageFault("cursor-expired", "400 for a cursor, as if it had expired", _refused_cursor, revisions=(CURSOR,)),
-        RevisionFault("switch-revision", "from then on the service speaks the other revision, once"),
-        PageFault("page-repeated", "a page has the rows of the one before it", _previous_rows),
-        PageFault(
-            "post-inserted", "a post arrives, up to 20 in all; until then a few are held back", _after_an_arrival
-        ),
-        PageFault("post-removed", "a post vanishes for good, up to 20 in all", _after_a_departure),
-        PageFault(
-            "post-exchanged",
-            "a post arrives and another vanishes at once, so that totals do not tell, up to 20 times",
-            _after_an_exchange,
-        ),
-        PageFault("ties-shuffled", "posts are sorted by day alone, within a day by chance", _shuffled),
-        PageFault("post-outside-range", "a post has the date of the day after the range", _with_row_of_another_day),
-        PageFault("post-of-other-instance", "a post is of an instance not asked for", _with_row_of_another_instance),
-        PageFault("page-short", "a page that is not the last has fewer rows; they are nowhere else", _short),
-    )
-}
+_FAULTS: tuple[Fault, ...] = (
+    WireFault(
+        "http-429-seconds",
+        "429, Retry-After in seconds",
+        lambda answer, given: _too_many(answer, retry_after=str(given.settings.retry_after_seconds)),
+        refuses=True,
+    ),
+    WireFault(
+        "http-429-date",
+        "429, Retry-After as an HTTP date",
+        lambda answer, given: _too_many(answer, retry_after=_http_date(given)),
+        refuses=True,
+    ),
+    WireFault("http-429", "429 without Retry-After", lambda answer, _: _too_many(answer), refuses=True),
+    WireFault("http-500", "500 with the documented problem", _failed),
+    WireFault("http-503", "503 as plain text", _text(HTTPStatus.SERVICE_UNAVAILABLE, b"upstream connect error")),
+    WireFault("http-502-html", "502 with a page of HTML", _html(HTTPStatus.BAD_GATEWAY, b"502 Bad Gateway")),
+    WireFault("http-200-html", "200 with a page of HTML", _html(HTTPStatus.OK, b"Back soon")),
+    WireFault(
+        "connection-closed",
+        "the connection is closed before any byte of the answer",
+        lambda answer, _: replace(answer, closes_at=BEFORE_ANYTHING),
+    ),
+    WireFault(
+        "body-cut",
+        "the connection is closed amid the body",
+        lambda answer, given: replace(answer, closes_at=given.random.randrange(len(answer.body))),
+    ),
+    WireFault(
+        "json-truncated",
+        "a whole answer whose JSON is cut off",
+        lambda answer, given: replace(answer, body=answer.body[: given.random.randrange(1, len(answer.body))]),
+    ),
+    WireFault(
+        "slow",
+        "an answer that takes longer than clients wait, 45 s",
+        lambda answer, given: replace(answer, delay=given.settings.slow_seconds),
+    ),
+    WireFault(
+        "huge-body",
+        "the right answer, blown up to 200 MB by white space",
+        lambda answer, given: replace(answer, padding=given.settings.huge_bytes - len(answer.body)),
+    ),
+    WireFault("token-revoked", "401, and so for all that follows with the same token", _revoked, routes=_DATA_PATHS),
+    WireFault(
+        "token-route-down",
+        "503 on the token route",
+        _text(HTTPStatus.SERVICE_UNAVAILABLE, b"no healthy upstream"),
+        routes=(TOKEN_PATH,),
+    ),
+    WireFault("redirect", "302 to another host", _redirected),
+    WireFault(
+        "wrong-content-type",
+        "the right answer, called text/html",
+        lambda answer, _: replace(answer, headers={**answer.headers, "content-type": "text/html"}),
+    ),
+    WireFault("gzip", "the right answer, compressed by gzip", _gzip),
+    WireFault("brotli", "the right answer, compressed by brotli, asked for or not", _brotli),
+    WireFault("gzip-cut", "a gzip body that is cut off", _gzip_cut),
+    PageFault("pagination-missing", "a page without `pagination`", _data_alone, _PAGED),
+    PageFault("total-too-high", "totalItems is one more", _with_total(lambda total, _: total + 1), _PAGED),
+    PageFault("total-too-low", "totalItems is one less", _with_total(lambda total, _: total - 1), _PAGED),
+    PageFault(
+        "total-without-last-page",
+        "totalItems leaves out the last page, if it is not the only one",
+        _with_total(_without_last_page),
+        _PAGED,
+    ),
+    PageFault(
+        "total-changing",
+        "totalItems is more by another number in each answer",
+        _with_total(lambda total, asked: total + asked.random.randint(1, 9)),
+        _PAGED,
+    ),
+    PageFault("cursor-missing", "a page without `nextCursor`", _data_alone, _CURSOR),
+    PageFault(
+        "cursor-repeated",
+        "nextCursor leads to the same page again",
+        _with_cursor(lambda page: page.cursor_to(page.start)),
+        _CURSOR,
+    ),
+    PageFault(
+        "cursor-null-early", "nextCursor is null on a page that is not the last", _with_cursor(lambda _: None), _CURSOR
+    ),
+    PageFault("cursor-expired", "400 for a cursor, as if it had expired", _refused_cursor, _CURSOR),
+    RevisionFault("switch-revision", "from then on the service speaks the other revision, once"),
+    PageFault("page-repeated", "a page has the rows of the one before it", _previous_rows),
+    PageFault("post-inserted", "a post arrives, up to 20 in all; until then a few are held back", _after_an_arrival),
+    PageFault("post-removed", "a post vanishes for good, up to 20 in all", _after_a_departure),
+    PageFault(
+        "post-exchanged",
+        "a post arrives and another vanishes at once, so that totals do not tell, up to 20 times",
+        _after_an_exchange,
+    ),
+    PageFault("ties-shuffled", "posts are sorted by day alone, within a day by chance", _shuffled),
+    PageFault("post-outside-range", "a post has the date of the day after the range", _with_row_of_another_day),
+    PageFault("post-of-other-instance", "a post is of an instance not asked for", _with_row_of_another_instance),
+    PageFault("page-short", "a page that is not the last has fewer rows; they are nowhere else", _short),
+)
+
+FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _FAULTS}
 """All faults, by name."""

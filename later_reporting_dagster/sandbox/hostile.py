@@ -96,68 +96,61 @@ def _with_ids_of_zero(row: Row) -> Row:
     return row | {"creatorId": 0, "postId": 0, "campaignId": row["postId"] * 100_000 + row["campaignId"]}
 
 
-HOSTILE: Mapping[str, HostileRow] = {
-    row.name: row
-    for row in (
-        HostileRow(
-            "unknown-fields",
-            "fields that the document does not have, of the post and of its profile",
-            lambda row: (
-                row
-                | {"reach": 12, "audience": {"ages": [18, None, 24.5], "größte": "Zoë"}}
-                | {"creatorProfile": row["creatorProfile"] | {"followers": 2**53 + 1}}
-            ),
+_HOSTILE_ROWS = (
+    HostileRow(
+        "unknown-fields",
+        "fields that the document does not have, of the post and of its profile",
+        lambda row: (
+            row
+            | {"reach": 12, "audience": {"ages": [18, None, 24.5], "größte": "Zoë"}}
+            | {"creatorProfile": row["creatorProfile"] | {"followers": 2**53 + 1}}
         ),
-        HostileRow(
-            "unknown-content-type",
-            "a contentType of a known platform that the document does not list",
-            _with(contentType="instagram_hologram"),
-        ),
-        HostileRow(
-            "unknown-platform", "a contentType of a platform that nobody knows", _with(contentType="threads_post")
-        ),
-        HostileRow("profile-missing", "no creatorProfile", _without_profile),
-        HostileRow("profile-null", "creatorProfile is null", _with(creatorProfile=None)),
-        HostileRow("absent-for-null", "fields are left out where null is due", _without_nulls),
-        HostileRow("whole-float", "impressions is 8500.0", _with(impressions=Raw(b"8500.0"))),
-        HostileRow("fractional-count", "impressions is 8500.5", _with(impressions=Raw(b"8500.5"))),
-        HostileRow("infinite-number", "cpe is 1e400, which no float can hold", _with(cpe=Raw(b"1e400"))),
-        HostileRow("nan", "cpe is the bare word NaN, which is no JSON", _with(cpe=Raw(b"NaN"))),
-        HostileRow("negative-count", "impressions is -1", _with(impressions=-1)),
-        HostileRow("count-beyond-floats", "impressions is 2^53+1, which no float holds", _with(impressions=2**53 + 1)),
-        HostileRow("count-beyond-int64", "impressions is 2^64", _with(impressions=Raw(b"18446744073709551616"))),
-        HostileRow("text-for-number", "engagements is a string", _with(engagements="1240")),
-        HostileRow(
-            "date-without-milliseconds", "postDate ends in whole seconds", _with_date(lambda date: f"{date[:19]}Z")
-        ),
-        HostileRow(
-            "date-with-offset",
-            "postDate is the same instant, told in +14:00 and so mostly on the next day",
-            _with_date(lambda date: datetime.fromisoformat(date).astimezone(_FAR_EAST).isoformat()),
-        ),
-        HostileRow("date-without-zone", "postDate ends without a zone", _with_date(lambda date: date.rstrip("Z"))),
-        HostileRow(
-            "date-last-microsecond",
-            "postDate is the last microsecond of its day",
-            _with_date(lambda date: f"{date[:10]}T23:59:59.999999Z"),
-        ),
-        HostileRow(
-            "date-impossible",
-            "postDate is Feb 29 of a year that has none",
-            _with_date(lambda date: f"2023-02-29{date[10:]}"),
-        ),
-        HostileRow("ids-zero", "postId and creatorId are 0", _with_ids_of_zero),
-        HostileRow("id-negative", "postId is negative", _with_post_id(lambda post_id: -post_id)),
-        HostileRow("id-huge", "postId is near 2^63", _with_post_id(lambda post_id: 2**63 - 1 - post_id)),
-        HostileRow(
-            "id-beyond-int64",
-            "postId is beyond 2^64",
-            _with_post_id(lambda post_id: Raw(str(2**64 + post_id).encode())),
-        ),
-        HostileRow("right-to-left", "a name turns the text around it", _with_name("\u202eadA\u202c \u2067عادة\u2069")),
-        HostileRow("newlines", "a name has every kind of line break, and NUL", _with_name("A\r\nd\n\x00a\x85\u2028b")),
-        HostileRow("lone-surrogate", "a name has half of a character, as an escape", _with_name(Raw(rb'"A\ud83dd"'))),
-        HostileRow("megabyte-text", "a name of 1 MB", _with_name("Ada " * 2**18)),
-    )
-}
+    ),
+    HostileRow(
+        "unknown-content-type",
+        "a contentType of a known platform that the document does not list",
+        _with(contentType="instagram_hologram"),
+    ),
+    HostileRow("unknown-platform", "a contentType of a platform that nobody knows", _with(contentType="threads_post")),
+    HostileRow("profile-missing", "no creatorProfile", _without_profile),
+    HostileRow("profile-null", "creatorProfile is null", _with(creatorProfile=None)),
+    HostileRow("absent-for-null", "fields are left out where null is due", _without_nulls),
+    HostileRow("whole-float", "impressions is 8500.0", _with(impressions=Raw(b"8500.0"))),
+    HostileRow("fractional-count", "impressions is 8500.5", _with(impressions=Raw(b"8500.5"))),
+    HostileRow("infinite-number", "cpe is 1e400, which no float can hold", _with(cpe=Raw(b"1e400"))),
+    HostileRow("nan", "cpe is the bare word NaN, which is no JSON", _with(cpe=Raw(b"NaN"))),
+    HostileRow("negative-count", "impressions is -1", _with(impressions=-1)),
+    HostileRow("count-beyond-floats", "impressions is 2^53+1, which no float holds", _with(impressions=2**53 + 1)),
+    HostileRow("count-beyond-int64", "impressions is 2^64", _with(impressions=Raw(b"18446744073709551616"))),
+    HostileRow("text-for-number", "engagements is a string", _with(engagements="1240")),
+    HostileRow("date-without-milliseconds", "postDate ends in whole seconds", _with_date(lambda date: f"{date[:19]}Z")),
+    HostileRow(
+        "date-with-offset",
+        "postDate is the same instant, told in +14:00 and so mostly on the next day",
+        _with_date(lambda date: datetime.fromisoformat(date).astimezone(_FAR_EAST).isoformat()),
+    ),
+    HostileRow("date-without-zone", "postDate ends without a zone", _with_date(lambda date: date.rstrip("Z"))),
+    HostileRow(
+        "date-last-microsecond",
+        "postDate is the last microsecond of its day",
+        _with_date(lambda date: f"{date[:10]}T23:59:59.999999Z"),
+    ),
+    HostileRow(
+        "date-impossible",
+        "postDate is Feb 29 of a year that has none",
+        _with_date(lambda date: f"2023-02-29{date[10:]}"),
+    ),
+    HostileRow("ids-zero", "postId and creatorId are 0", _with_ids_of_zero),
+    HostileRow("id-negative", "postId is negative", _with_post_id(lambda post_id: -post_id)),
+    HostileRow("id-huge", "postId is near 2^63", _with_post_id(lambda post_id: 2**63 - 1 - post_id)),
+    HostileRow(
+        "id-beyond-int64", "postId is beyond 2^64", _with_post_id(lambda post_id: Raw(str(2**64 + post_id).encode()))
+    ),
+    HostileRow("right-to-left", "a name turns the text around it", _with_name("\u202eadA\u202c \u2067عادة\u2069")),
+    HostileRow("newlines", "a name has every kind of line break, and NUL", _with_name("A\r\nd\n\x00a\x85\u2028b")),
+    HostileRow("lone-surrogate", "a name has half of a character, as an escape", _with_name(Raw(rb'"A\ud83dd"'))),
+    HostileRow("megabyte-text", "a name of 1 MB", _with_name("Ada " * 2**18)),
+)
+
+HOSTILE: Mapping[str, HostileRow] = {row.name: row for row in _HOSTILE_ROWS}
 """All ways to alter a row, by name."""
