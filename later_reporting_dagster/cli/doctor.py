@@ -34,7 +34,7 @@ async def examine(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[Finding]:
     """Looks at settings, token, revision, scope, rate limit, clock and lake, in that order; costs three requests."""
-    findings = [_settings(now())]
+    findings = [_found("settings", lambda: _settings(now()))]
     try:
         client = later.client(retry=ONE_MORE_TRY)
     except ValueError as error:
@@ -42,34 +42,31 @@ async def examine(
     else:
         async with client:
             findings += await _service(client, later=later, now=now)
-    findings.append(_lake(later))
+    findings.append(_found("lake", lambda: _lake(later)))
     return findings
 
 
-def _settings(now: datetime) -> Finding:
+def _found(subject: str, look: Callable[[], str]) -> Finding:
+    """Looks at something: what is returned is well, and what is raised is not."""
     try:
-        settings = LoadSettings.from_environment()
-    except ValueError as error:
-        return Finding("settings", well=False, text=str(error))
+        return Finding(subject, well=True, text=look())
+    except (ValueError, LakeUnavailable, click.ClickException) as error:
+        return Finding(subject, well=False, text=str(error))
+
+
+def _settings(now: datetime) -> str:
+    settings = LoadSettings.from_environment()
     if settings.start_date > newest_day(now):
-        return Finding(
-            "settings",
-            well=False,
-            text=f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC): set it earlier, for until"
-            " then there is nothing to fetch",
+        raise ValueError(
+            f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC): set it earlier, for until then"
+            " there is nothing to fetch"
         )
     from later_reporting_dagster.cli.launch import dagster_instance  # loads the definitions, which need good settings
 
-    home = os.environ.get("DAGSTER_HOME")
-    try:
-        dagster_instance().dispose()
-    except click.ClickException as error:
-        return Finding("settings", well=False, text=error.message)
-    return Finding(
-        "settings",
-        well=True,
-        text=f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
-        f" {len(settings.metrics)} metrics, DAGSTER_HOME {home}",
+    dagster_instance().dispose()
+    return (
+        f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
+        f" {len(settings.metrics)} metrics, DAGSTER_HOME {os.environ.get('DAGSTER_HOME')}"
     )
 
 
@@ -80,16 +77,13 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
         return [Finding("token", well=False, text=str(error))]
     findings = [
         Finding("token", well=True, text=f"accepted by {later.base_url}"),
-        _revision(observed.revision, wanted=later.revision()),
+        _found("revision", lambda: _revision(observed.revision, wanted=later.revision())),
     ]
     try:
         reachable = await client.instances()
     except LaterError as error:
         return [*findings, Finding("scope", well=False, text=str(error))]
-    try:
-        findings.append(_scope(reachable, named=later.named_instances() or reachable))
-    except ValueError as error:
-        findings.append(Finding("scope", well=False, text=str(error)))
+    findings.append(_found("scope", lambda: _scope(reachable, named=later.named_instances() or reachable)))
     stated = (
         "no limit stated" if observed.limit is None else f"{observed.limit} requests in {observed.window_seconds:g} s"
     )
@@ -103,43 +97,30 @@ async def _service(client: LaterClient, *, later: LaterReportingResource, now: C
     return findings
 
 
-def _revision(spoken: Revision, *, wanted: Revision | None) -> Finding:
+def _revision(spoken: Revision, *, wanted: Revision | None) -> str:
     if wanted not in (None, spoken):
-        return Finding(
-            "revision",
-            well=False,
-            text=f"the service speaks {spoken}, and LATER_API_REVISION is {wanted}: set it to auto",
-        )
-    pages = "numbered pages with totals" if spoken.has_totals else "cursors without totals"
-    return Finding("revision", well=True, text=f"{spoken}: {pages}")
+        raise ValueError(f"the service speaks {spoken}, and LATER_API_REVISION is {wanted}: set it to auto")
+    return f"{spoken}: {'numbered pages with totals' if spoken.has_totals else 'cursors without totals'}"
 
 
-def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> Finding:
-    beyond = [instance_id for instance_id in named if instance_id not in reachable]
+def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> str:
     if not reachable:
-        return Finding(
-            "scope", well=False, text="the credentials reach no instance: have instances added to their scope"
-        )
-    if beyond:
-        return Finding(
-            "scope",
-            well=False,
-            text=f"LATER_INSTANCE_IDS names {', '.join(map(shown_id, beyond))}, which the credentials do not reach",
-        )
+        raise ValueError("the credentials reach no instance: have instances added to their scope")
+    if beyond := [instance_id for instance_id in named if instance_id not in reachable]:
+        shown = ", ".join(map(shown_id, beyond))
+        raise ValueError(f"LATER_INSTANCE_IDS names {shown}, which the credentials do not reach")
     for instance_id in named:
         try:
             encode_instance_id(instance_id)
         except ValueError as error:
-            return Finding("scope", well=False, text=f"instance {instance_id!r} cannot be a partition: {error}")
-    return Finding("scope", well=True, text=f"{len(reachable)} instances within reach")
+            raise ValueError(f"instance {instance_id!r} cannot be a partition: {error}") from error
+    return f"{len(reachable)} instances within reach"
 
 
-def _lake(later: LaterReportingResource) -> Finding:
+def _lake(later: LaterReportingResource) -> str:
     try:
         lake = later.lake()
         lake.check_writable()
     except LakeUnavailable as error:
-        return Finding("lake", well=False, text=f"LATER_LAKE_ROOT: {error}")
-    except ValueError as error:
-        return Finding("lake", well=False, text=str(error))
-    return Finding("lake", well=True, text=f"{lake.root} is writable")
+        raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
+    return f"{lake.root} is writable"
