@@ -71,7 +71,7 @@ def is_number_of_posts(name: str) -> bool:
     return name == POSTS or name.endswith(f"_{POSTS}")
 
 
-def _money(name: str, description: str, unit: str = "currency", *, computed: str, made_from: Sequence[str]) -> Column:
+def _decimal(name: str, description: str, unit: str, *, computed: str, made_from: Sequence[str]) -> Column:
     return Column(name, "float64", True, description, unit, computed, tuple(made_from))
 
 
@@ -123,53 +123,46 @@ def sum_columns(metrics: Iterable[Metric] = DOCUMENT_METRICS) -> Iterator[Column
 def rate_columns() -> Iterator[Column]:
     """Rates from sums, shares and the paid lift."""
     for channel in COMPARED:
-        yield Column(
+        yield _decimal(
             f"{channel}_engagement_rate",
-            "float64",
-            True,
             f"{channel.capitalize()} engagements per 100 impressions",
             "percent",
-            "100 × engagements / impressions: sum by sum, over just the posts that report both; null when there are"
-            " none, or no impressions",
-            _both_results(channel),
+            computed="100 × engagements / impressions: sum by sum, over just the posts that report both; null when"
+            " there are none, or no impressions",
+            made_from=_both_results(channel),
         )
     for measure in RESULTS:
-        yield Column(
+        yield _decimal(
             f"paid_share_of_{measure}",
-            "float64",
-            True,
             f"How much of all {measure} is paid",
             "percent",
-            f"100 × paid_{measure} / (organic_{measure} + paid_{measure}), each over the posts that report it; null"
-            " when one of the two is null, because then the whole is not known, or when both are 0",
-            tuple(OF_CHANNEL[channel][measure] for channel in COMPARED),
+            computed=f"100 × paid_{measure} / (organic_{measure} + paid_{measure}), each over the posts that report it;"
+            " null when one of the two is null, because then the whole is not known, or when both are 0",
+            made_from=[OF_CHANNEL[channel][measure] for channel in COMPARED],
         )
-    yield Column(
+    yield _decimal(
         "paid_lift",
-        "float64",
-        True,
         "How much better paid engages than organic: above 1 it does",
         "ratio",
-        "paid_engagement_rate / organic_engagement_rate; null when one of them is null or the organic rate is 0",
-        _all_results(),
+        computed="paid_engagement_rate / organic_engagement_rate; null when one of them is null or the organic rate is"
+        " 0",
+        made_from=_all_results(),
     )
 
 
 def lift_columns() -> Iterator[Column]:
     """Whether the paid lift is more than noise."""
     for side, sign in (("low", "−"), ("high", "+")):
-        yield Column(
+        yield _decimal(
             f"paid_lift_{side}",
-            "float64",
-            True,
             f"The {side} end of paid_lift's 95 % interval: how far chance alone could move it, had other posts of the"
             " kind been published",
             "ratio",
-            f"exp(log paid_lift {sign} {STANDARD_DEVIATIONS} × √v), v the linearised variance of the log of the two"
-            " ratios with posts as clusters: v = n/(n−1) × Σ z² over the n posts of either rate, z = (e − r×i)/E of"
-            " paid less the same of organic (Cochran, Sampling Techniques, ratio estimators; Deng et al. 2018, delta"
-            f" method). Null unless each rate is of more than {POSTS_TO_EXCEED} posts and above 0",
-            _all_results(),
+            computed=f"exp(log paid_lift {sign} {STANDARD_DEVIATIONS} × √v), v the linearised variance of the log of"
+            " the two ratios with posts as clusters: v = n/(n−1) × Σ z² over the n posts of either rate, z = (e −"
+            " r×i)/E of paid less the same of organic (Cochran, Sampling Techniques, ratio estimators; Deng et al."
+            f" 2018, delta method). Null unless each rate is of more than {POSTS_TO_EXCEED} posts and above 0",
+            made_from=_all_results(),
         )
     yield Column(
         "paid_lift_verdict",
@@ -207,9 +200,10 @@ def spend_columns() -> Iterator[Column]:
         costs = tuple(column[measure] for measure in ("cpe", "engagements", "cpm", "impressions"))
         spend = f"{channel}_spend"
         for side, most in (("minimum", "least"), ("maximum", "most")):
-            yield _money(
+            yield _decimal(
                 f"{spend}_{side}",
                 f"The {most} that the posts of {spend}_posts cost",
+                "currency",
                 computed="Sum of the posts' bounds: CPE × engagements and CPM × impressions / 1000 are the same cost,"
                 " each unit cost known to half a cent; null when no post is bounded",
                 made_from=costs,
@@ -226,12 +220,10 @@ def spend_columns() -> Iterator[Column]:
             computed="Number of posts whose two intervals do not meet",
             made_from=costs,
         )
-        for unit_cost, measure, unit in (
-            ("cpe", "engagements", "engagement"),
-            ("cpm", "impressions", "1000 impressions"),
-        ):
+        units = (("cpe", "engagements", "engagement"), ("cpm", "impressions", "1000 impressions"))
+        for unit_cost, measure, unit in units:
             for side in ("minimum", "maximum"):
-                yield _money(
+                yield _decimal(
                     f"{channel}_{unit_cost}_{side}",
                     f"The {side} of spend per {unit}",
                     f"currency per {unit}",
@@ -350,15 +342,8 @@ def _change(column: Column) -> Column:
     else:
         unit = "percent"
         computed = f"100 × ({column.name} − {previous}) / {previous}; {unequal}, or {previous} is 0"
-    return Column(
-        change_name(column.name),
-        "float64",
-        True,
-        f"By how much {column.name} changed from the previous period",
-        unit,
-        computed,
-        column.made_from,
-    )
+    description = f"By how much {column.name} changed from the previous period"
+    return _decimal(change_name(column.name), description, unit, computed=computed, made_from=column.made_from)
 
 
 # What a change is told of: what adds up, rates, shares and the lift.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import METRICS, DateBasis, metrics_in
 from later_reporting_dagster.lake.columns import POST_KEY, post_columns
-from later_reporting_dagster.lake.schema import schema_of
+from later_reporting_dagster.lake.schema import DATE, schema_of
 from later_reporting_dagster.rollups.columns import (
     CHANGING,
     GRAIN,
@@ -44,8 +44,6 @@ from later_reporting_dagster.rollups.tables import BY_WINDOW, RolledUp
 
 _POST, _GROUP = "post", "group"
 _EPOCH = date(1970, 1, 1).toordinal()
-
-DATE = pa.field("date", pa.date32(), nullable=False)
 
 
 def rows_schema(*tables: RolledUp, dated: bool = False) -> pa.Schema:

@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis, Metric, metrics_in
 from later_reporting_dagster.lake.columns import POST_KEY
+from later_reporting_dagster.lake.schema import DATE
 from later_reporting_dagster.rollups.columns import POSTS, is_number_of_posts, previous_name, sum_name
-from later_reporting_dagster.rollups.periods import DATE, Landed
+from later_reporting_dagster.rollups.periods import Landed
 from later_reporting_dagster.rollups.spans import Days, previous_of, windows_of
 from later_reporting_dagster.rollups.sums import total
 from later_reporting_dagster.rollups.tables import RolledUp

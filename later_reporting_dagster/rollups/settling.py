@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY
-from later_reporting_dagster.lake.schema import schema_of
+from later_reporting_dagster.lake.schema import DATE, schema_of
 from later_reporting_dagster.rollups.columns import SUMMED
-from later_reporting_dagster.rollups.periods import DATE, Landed
+from later_reporting_dagster.rollups.periods import Landed
 from later_reporting_dagster.rollups.spans import Days
 
 # By how much of 100 the two may differ: networks restate late, and money is rounded anew each day.

@@ -82,10 +82,9 @@ _WINDOWS = (
 )
 
 
-def _over(name: str, *, span: Span, description: str) -> RolledUp:
-    return RolledUp(
-        name=name, grain=GRAIN, bases=(DateBasis.PERFORMANCE_DATE,), span=span, blocks=_PERIOD, description=description
-    )
+def _over(span: Span, name: str, *, blocks: Sequence[Block], description: str) -> RolledUp:
+    bases = (DateBasis.PERFORMANCE_DATE,)
+    return RolledUp(name=name, grain=GRAIN, bases=bases, span=span, blocks=blocks, description=description)
 
 
 def _by(name: str, *grain: str, labels: Sequence[str] = (), description: str) -> RolledUp:
@@ -100,13 +99,8 @@ def _by(name: str, *grain: str, labels: Sequence[str] = (), description: str) ->
     )
 
 
-DAILY = RolledUp(
-    name="organic_paid_daily",
-    grain=GRAIN,
-    bases=(DateBasis.PERFORMANCE_DATE,),
-    span=Span.DAY,
-    blocks=_RESULTS,
-    description=f"What the day earned, organic beside paid, by {_BY}.",
+DAILY = _over(
+    Span.DAY, "organic_paid_daily", blocks=_RESULTS, description=f"What the day earned, organic beside paid, by {_BY}."
 )
 BY_PUBLISH_DAY = RolledUp(
     name="organic_paid_by_publish_day",
@@ -120,13 +114,15 @@ BY_PUBLISH_DAY = RolledUp(
     ),
 )
 WEEKLY = _over(
+    Span.WEEK,
     "organic_paid_weekly",
-    span=Span.WEEK,
+    blocks=_PERIOD,
     description=f"What the ISO week earned, Monday to Sunday, organic beside paid, by {_BY}. Each post counts once.",
 )
 MONTHLY = _over(
+    Span.MONTH,
     "organic_paid_monthly",
-    span=Span.MONTH,
+    blocks=_PERIOD,
     description=f"What the month earned, organic beside paid, by {_BY}. Each post counts once.",
 )
 BY_CAMPAIGN = _by("organic_paid_by_campaign", "instance_id", "campaign_id", description="Campaigns")
