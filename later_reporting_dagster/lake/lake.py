@@ -82,6 +82,9 @@ class Lake:
     Safe to use from several threads and processes: a partition written twice at once is one of the two, whole. Every
     method raises `LakeUnavailable` when the root cannot be reached, read or written.
 
+    Attributes:
+        root: the root, without credentials.
+
     Args:
         root: a local path or any fsspec URL.
         storage_options: what fsspec needs to open it, such as credentials; never shown.
@@ -92,16 +95,11 @@ class Lake:
 
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
         self._storage = storage_at(root, storage_options or {})
-        self._shown = without_credentials(root)
+        self.root = without_credentials(root)
         self._compacted = CompactedMonths(self._storage)
 
     def __repr__(self) -> str:
-        return f"Lake({self._shown!r})"
-
-    @property
-    def root(self) -> str:
-        """The root, without credentials."""
-        return self._shown
+        return f"Lake({self.root!r})"
 
     def write(
         self, asset: str, partition: Partition, table: pa.Table, *, facts: Mapping[str, str] | None = None
@@ -389,7 +387,7 @@ class Lake:
         self._storage.write(path, data)
         try:
             if self._storage.read(path) != data:
-                raise LakeUnavailable(f"{self._shown} does not give back what is written: check that disk or store")
+                raise LakeUnavailable(f"{self.root} does not give back what is written: check that disk or store")
         finally:
             self._storage.remove(path)
 
