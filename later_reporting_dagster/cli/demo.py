@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
-from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.launch import RunOutcome
@@ -51,7 +51,9 @@ def run_demo(
     """
     click.echo(BANNER)
     options = SandboxOptions(revision=revision)
-    world = World.up_to(end, seed=seed, instances=instances, posts_per_day=posts_per_day)
+    world = World(
+        first_day=two_years_before(end), last_day=end, seed=seed, instances=instances, posts_per_day=posts_per_day
+    )
     with running_sandbox(create_app(world, options=options)) as base_url:
         environment = _environment(directory, base_url=base_url, options=options, start=start)
         # Before the definitions load: they read it.

@@ -198,8 +198,10 @@ def sandbox(
         token_lifetime_seconds=token_lifetime,
         revision=REVISIONS[revision],
     )
-    world = room.World.up_to(
-        _yesterday(),
+    yesterday = _yesterday()
+    world = room.World(
+        first_day=room.two_years_before(yesterday),
+        last_day=yesterday,
         seed=seed,
         instances=instances,
         posts_per_day=posts_per_day,
@@ -213,10 +215,6 @@ def sandbox(
         if not is_loopback(host):
             click.echo("Off this machine the client takes it by https only: put a proxy with TLS before it.", err=True)
 
-    if not faults and not hostile:
-        with _blaming("--host, --port"):
-            room.serve(room.create_app(world, options=options), host=host, port=port, on_ready=tell)
-        return
     faulty = room.FaultySandbox(world, faults=fault_chances, hostile=hostile_shares, seed=fault_seed, options=options)
     with _blaming("--host, --port"):
         room.serve(faulty, host=host, port=port, on_ready=tell)

@@ -6,7 +6,7 @@ from later_reporting_dagster.sandbox.faulty import FAULTS_HEADER, FaultySandbox
 from later_reporting_dagster.sandbox.hostile import HOSTILE, HOSTILE_INSTANCE_IDS
 from later_reporting_dagster.sandbox.server import BANNER, DEFAULT_PORT, running_sandbox, serve
 from later_reporting_dagster.sandbox.service import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.world import EXAMPLE_INSTANCE_IDS, World
+from later_reporting_dagster.sandbox.world import EXAMPLE_INSTANCE_IDS, World, two_years_before
 
 __all__ = [
     "BANNER",
@@ -24,4 +24,5 @@ __all__ = [
     "read_chances",
     "running_sandbox",
     "serve",
+    "two_years_before",
 ]

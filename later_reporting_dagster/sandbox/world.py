@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +117,11 @@ class Posts:
         return len(self.post_id)
 
 
+def two_years_before(last_day: date) -> date:
+    """The first day of the longest range up to `last_day` that one query may span."""
+    return years_later(last_day, -MAXIMUM_RANGE_YEARS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """Every instance, creator, post and number that a sandbox serves.
@@ -150,26 +154,6 @@ class World:
             raise ValueError("a world's instances have different names")
         if not 0 <= self.posts_per_day <= MAXIMUM_POSTS_PER_DAY:
             raise ValueError(f"posts_per_day is 0 to {MAXIMUM_POSTS_PER_DAY}, not {self.posts_per_day}")
-
-    @classmethod
-    def up_to(
-        cls,
-        yesterday: date,
-        *,
-        seed: int = 0,
-        instances: int = 8,
-        posts_per_day: int = 20,
-        further_instances: tuple[str, ...] = (),
-    ) -> Self:
-        """A world of the two years up to and including `yesterday`, the longest range that one query may span."""
-        return cls(
-            first_day=years_later(yesterday, -MAXIMUM_RANGE_YEARS),
-            last_day=yesterday,
-            seed=seed,
-            instances=instances,
-            posts_per_day=posts_per_day,
-            further_instances=further_instances,
-        )
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
