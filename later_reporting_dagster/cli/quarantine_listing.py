@@ -9,7 +9,7 @@ from later_reporting_dagster.lake import Lake, QuarantinedRow
 
 def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
     """Yield a line per (day, instance) and reason: asset, both, how many rows, reason; with `raw`, then each row."""
-    rows = lake.quarantined(asset)
+    rows = lake.quarantine.rows(asset)
     counts = Counter((_place(row), row.reason) for row in rows)
     for (place, reason), count in counts.items():
         yield f"{asset}  {place}  {count}  {in_one_line(reason)}"

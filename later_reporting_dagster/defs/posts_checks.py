@@ -197,7 +197,7 @@ def evaluate_unknown_fields(
 
 def evaluate_quarantine(asset: str, *, lake: Lake) -> dg.AssetCheckResult:
     """Return whether any row of `asset` lies in quarantine, and the reasons."""
-    reasons = Counter(row.reason for row in lake.quarantined(asset))
+    reasons = Counter(row.reason for row in lake.quarantine.rows(asset))
     count = reasons.total()
     return dg.AssetCheckResult(
         check_name=QUARANTINE_EMPTY,

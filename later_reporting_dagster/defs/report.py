@@ -106,7 +106,7 @@ def gathered(lake: Lake, *, instances: Iterable[str]) -> ReportData:
 
 def _set_aside(lake: Lake) -> Iterator[SetAside]:
     for table in TABLES:
-        places = Counter((row.partition, row.reason) for row in lake.quarantined(table))
+        places = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
         for (partition, reason), rows in places.items():
             day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
             yield SetAside(table, day, instance_id, reason, rows)

@@ -96,7 +96,7 @@ class Landing:
         # Partitions that may have a file of bad rows, which a response without any has to remove.
         self._quarantined: Collection[Partition | None] = wanted
         with suppress(LakeUnavailable):
-            self._files_before = lake.quarantine_files(source.asset)
+            self._files_before = lake.quarantine.files(source.asset)
             self._quarantined = {file.partition for file in self._files_before}
         self._landed: set[Partition] = set()
         # Queries of this run with bad rows that name no partition.
@@ -134,7 +134,7 @@ class Landing:
         try:
             if unassigned:
                 self._filed.add(asked)
-                lake.quarantine_query(asset, unassigned, query=asked, days=(query.start_date, query.end_date))
+                lake.quarantine.write_query(asset, unassigned, query=asked, days=(query.start_date, query.end_date))
                 rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
                 self._guard.check_bad_rows(
                     len(unassigned), of=rows, what="the query, which do not tell their partition,"
@@ -149,7 +149,7 @@ class Landing:
                 bad, good = bad_rows.get(partition, []), posts[partition]
                 try:
                     if bad or partition in self._quarantined:
-                        lake.quarantine(asset, partition, bad, query=asked)
+                        lake.quarantine.write(asset, partition, bad, query=asked)
                     self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
                 except (LakeUnavailable, TooManyBadRows) as error:
                     came_to[partition] = error
@@ -194,10 +194,10 @@ class Landing:
                 continue
             # What cannot be read or removed stays for the next run; `quarantine_is_empty` reports it.
             with suppress(LakeUnavailable, PartitionDamaged):
-                for query in {row.query for row in self._lake.quarantined_in(file)} - self._filed:
+                for query in {row.query for row in self._lake.quarantine.rows_in(file)} - self._filed:
                     partitions = partitions_between(*file.days, _instances_in(query))
                     if partitions and self._landed.issuperset(partitions):
-                        self._lake.remove_quarantine_file(file)
+                        self._lake.quarantine.remove(file)
 
     def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
         # The frames of a trace hold the pages over which it was raised, and outcomes are kept.

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain, groupby
@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import quarantine
 from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
 from later_reporting_dagster.lake.file import (
     PartitionDamaged,
@@ -32,7 +30,7 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
     table_path,
 )
-from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
+from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.schema import DATE, dated, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
@@ -84,6 +82,7 @@ class Lake:
 
     Attributes:
         root: the root, without credentials.
+        quarantine: the bad rows that are set aside beside the tables.
 
     Args:
         root: a local path or any fsspec URL.
@@ -96,6 +95,7 @@ class Lake:
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
         self._storage = storage_at(root, storage_options or {})
         self.root = without_credentials(root)
+        self.quarantine = Quarantine(self._storage)
         self._compacted = CompactedMonths(self._storage)
 
     def __repr__(self) -> str:
@@ -322,60 +322,6 @@ class Lake:
 
         path = table_path(asset)
         return dataset_of(self._storage, {path: []} if path in self._storage.files(asset) else {}, schema=schema)
-
-    def quarantine(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Replace the bad rows that are set aside for a partition; without any, remove their file.
-
-        Args:
-            asset: the name of the table that the rows were meant for.
-            partition: the partition that they belong to.
-            bad_rows: all of them.
-            query: the query that returned them, without secrets.
-
-        Returns:
-            Where they lie; None when there are none.
-        """
-        path = quarantine.path_of_partition(asset, partition)
-        if not bad_rows:
-            self._storage.remove(path)
-            return None
-        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
-
-    def quarantine_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Replace the bad rows of a query that name no partition; return where they lie.
-
-        Args:
-            asset: the name of the table that the rows were meant for.
-            bad_rows: all of them, one or more.
-            query: the query that returned them, without secrets.
-            days: the first and the last day of the query.
-        """
-        path = quarantine.path_of_query(asset, query, days)
-        return quarantine.write_bad_rows(self._storage, path, bad_rows, query=query)
-
-    def quarantined(self, asset: str) -> list[QuarantinedRow]:
-        """Read all rows of a table that are set aside.
-
-        Raises:
-            PartitionDamaged: a quarantine file is not what `quarantine` writes.
-        """
-        return list(chain.from_iterable(side_by_side(self.quarantined_in, self.quarantine_files(asset))))
-
-    def quarantine_files(self, asset: str) -> list[QuarantineFile]:
-        """List the quarantine files of a table."""
-        return quarantine.list_files(self._storage, asset)
-
-    def quarantined_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
-        """Read the rows of a quarantine file.
-
-        Raises:
-            PartitionDamaged: it is not what `quarantine` writes.
-        """
-        return quarantine.read_bad_rows(self._storage, file)
-
-    def remove_quarantine_file(self, file: QuarantineFile) -> None:
-        """Remove a quarantine file, if it is still there."""
-        self._storage.remove(file.path)
 
     def check_writable(self) -> None:
         """Write a file below the root, read it back and remove it.

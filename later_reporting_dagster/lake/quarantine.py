@@ -10,11 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake.file import damaged
 from later_reporting_dagster.lake.listing import directories_with
 from later_reporting_dagster.lake.partition import Partition, partition_directory
+from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
@@ -49,45 +51,81 @@ class QuarantinedRow:
     days: tuple[date, date] | None = None
 
 
-def path_of_partition(asset: str, partition: Partition) -> str:
-    """Where the bad rows of a partition lie below the lake's root."""
-    return f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
+class Quarantine:
+    """The bad rows of a lake's tables."""
 
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
-def path_of_query(asset: str, query: str, days: tuple[date, date]) -> str:
-    """Where the bad rows of a query that name no partition lie below the lake's root."""
-    digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
-    directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
-    return f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}"
+    def write(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
+        """Replace the bad rows that are set aside for a partition; without any, remove their file.
 
+        Args:
+            asset: the name of the table that the rows were meant for.
+            partition: the partition that they belong to.
+            bad_rows: all of them.
+            query: the query that returned them, without secrets.
 
-def write_bad_rows(storage: Storage, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
-    """Replace the rows of a quarantine file; return where it lies, for people."""
-    lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
-    storage.write(path, "".join(f"{line}\n" for line in lines).encode())
-    return storage.shown(path)
+        Returns:
+            Where they lie; None when there are none.
+        """
+        path = f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
+        if not bad_rows:
+            self._storage.remove(path)
+            return None
+        return self._write(path, bad_rows, query=query)
 
+    def write_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
+        """Replace the bad rows of a query that name no partition; return where they lie.
 
-def read_bad_rows(storage: Storage, file: QuarantineFile) -> list[QuarantinedRow]:
-    """Read the rows of a quarantine file; none when it is gone.
+        Args:
+            asset: the name of the table that the rows were meant for.
+            bad_rows: all of them, one or more.
+            query: the query that returned them, without secrets.
+            days: the first and the last day of the query.
+        """
+        digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
+        directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
+        return self._write(f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
-    Raises:
-        PartitionDamaged: it is not what `write_bad_rows` writes.
-    """
-    try:
-        lines = [json.loads(line) for line in (storage.read(file.path) or b"").splitlines()]
-        return [QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines]
-    except (ValueError, TypeError, KeyError) as error:
-        raise damaged(storage.shown(file.path), error) from error
+    def files(self, asset: str) -> list[QuarantineFile]:
+        """List the files of a table, sorted by path: one listing."""
+        found = sorted(directories_with(self._storage, f"{_DIRECTORY}/{asset}", _FILE_NAME), key=lambda each: each[0])
+        return [
+            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
+            for directory, partition in found
+        ]
 
+    def rows(self, asset: str) -> list[QuarantinedRow]:
+        """Read all rows of a table that are set aside.
 
-def list_files(storage: Storage, asset: str) -> list[QuarantineFile]:
-    """List the quarantine files of a table, sorted by path: one listing."""
-    found = sorted(directories_with(storage, f"{_DIRECTORY}/{asset}", _FILE_NAME), key=lambda each: each[0])
-    return [
-        QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
-        for directory, partition in found
-    ]
+        Raises:
+            PartitionDamaged: as `rows_in`.
+        """
+        return list(chain.from_iterable(side_by_side(self.rows_in, self.files(asset))))
+
+    def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
+        """Read the rows of a file; none when it is gone.
+
+        Raises:
+            PartitionDamaged: it is not what `write` or `write_query` writes.
+        """
+        try:
+            lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
+            return [
+                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
+            ]
+        except (ValueError, TypeError, KeyError) as error:
+            raise damaged(self._storage.shown(file.path), error) from error
+
+    def remove(self, file: QuarantineFile) -> None:
+        """Remove a file, if it is still there."""
+        self._storage.remove(file.path)
+
+    def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
+        lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
+        self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
+        return self._storage.shown(path)
 
 
 def _days_of(directory: str) -> tuple[date, date] | None:

@@ -15,7 +15,7 @@ PARTITION = Partition(FIRST_DAY, INSTANCE_IDS[2])
 
 def set_aside(user: User, *rows: Any, reason: str = "r", asset: str = ASSET) -> None:
     bad_rows = [BadRow(reason=reason, raw=json.dumps(row)) for row in rows]
-    Lake(str(user.lake)).quarantine(asset, PARTITION, bad_rows, query="q")
+    Lake(str(user.lake)).quarantine.write(asset, PARTITION, bad_rows, query="q")
 
 
 def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
@@ -23,7 +23,7 @@ def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     lake = Lake(str(user.lake))
     for reason, last in (("no\nline", 5), ("s", 1)):
         days = (FIRST_DAY, date(2024, 3, last))
-        lake.quarantine_query("post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", days=days)
+        lake.quarantine.write_query("post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", days=days)
     result = user.types("quarantine")
     assert result.exit_code == 0
     assert set(result.stdout.splitlines()) == {

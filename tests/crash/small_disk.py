@@ -86,7 +86,7 @@ def write_to_a_full_disk(disk: Disk) -> None:
         lambda: lake.write(ASSET, SMALL, version_of(SMALL, 2)),
         lambda: lake.write(ASSET, LARGE, version_of(LARGE, 2)),
         lambda: lake.write(ASSET, new, version_of(new, 2)),
-        lambda: lake.quarantine(ASSET, SMALL, [BadRow(reason="r", raw="x" * 9_000)], query="q"),
+        lambda: lake.quarantine.write(ASSET, SMALL, [BadRow(reason="r", raw="x" * 9_000)], query="q"),
     ):
         with pytest.raises(LakeUnavailable, match=disk.says):
             attempt()

@@ -292,7 +292,7 @@ class LakeAgainstADictionary(RuleBasedStateMachine):
                 facts = self.lake.facts(asset, cell)
                 assert facts is not None
                 assert facts.content_hash == content_hash_of(self.lake.read(asset, [cell], schema=POSTS_SCHEMA))
-            aside = self.lake.quarantined(asset)
+            aside = self.lake.quarantine.rows(asset)
             for cell, number in ((cell, number) for (of, cell), number in self.aside.items() if of == asset):
                 assert sum(row.partition == cell for row in aside) == number
 

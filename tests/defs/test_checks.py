@@ -92,7 +92,9 @@ def lose_a_file(lake: Lake) -> None:
 
 
 def set_a_row_aside(lake: Lake) -> None:
-    lake.quarantine(RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…")
+    lake.quarantine.write(
+        RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…"
+    )
 
 
 def restate_a_raw_day(lake: Lake) -> None:
@@ -168,7 +170,7 @@ def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
 
 def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
     set_a_row_aside(filled.lake)
-    filled.lake.quarantine_query(
+    filled.lake.quarantine.write_query(
         RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
     )
     (told,) = filled.check((RAW, "quarantine_is_empty")).values()

@@ -65,8 +65,8 @@ def test_it_names_what_is_missing_damaged_and_set_aside(project: Project) -> Non
     damaged = project.root / "posts_published" / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}" / "part-0.parquet"
     damaged.write_bytes(b"no Parquet")
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")] * 2
-    project.lake.quarantine("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
-    project.lake.quarantine_query("posts_published", bad[:1], query="?", days=(DAYS[0], DAYS[1]))
+    project.lake.quarantine.write("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
+    project.lake.quarantine.write_query("posts_published", bad[:1], query="?", days=(DAYS[0], DAYS[1]))
     assert reported(project)["as_of"] == str(DAYS[2])
     data = page_data(project)
     assert data["unread"] == [{"table": "posts_published", "age": 1, "instance": INSTANCE_IDS[0]}]

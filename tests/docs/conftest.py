@@ -112,4 +112,4 @@ def _live_for_a_while(lake: Lake) -> None:
     lake.write("posts_published", CHANGED, rows.slice(1))
     Path(lake.url("posts_published", REMOVED)).unlink()
     bad = BadRow(reason="impressions counts something and is not negative: -1", raw='{"impressions":-1}')
-    lake.quarantine("posts_published", Partition(date(2024, 1, 31), "instance_000"), [bad], query="a query")
+    lake.quarantine.write("posts_published", Partition(date(2024, 1, 31), "instance_000"), [bad], query="a query")

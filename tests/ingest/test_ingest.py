@@ -37,6 +37,7 @@ from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
 from later_reporting_dagster.ingest.landing import Failed, Landed, Outcome
 from later_reporting_dagster.ingest.source import Source
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     DAYS,
@@ -510,7 +511,7 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
     spoilt_result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert not spoilt_result.failed
     assert {each: landed.bad_rows for each, landed in spoilt_result.landed.items() if landed.bad_rows} == {partition: 1}
-    (quarantined,) = lake.quarantined(source.asset)
+    (quarantined,) = lake.quarantine.rows(source.asset)
     assert quarantined.partition == partition
     assert "startDate=2024-" in quarantined.query
     assert "impressions" in quarantined.reason
@@ -525,7 +526,7 @@ def test_a_bad_row_lies_in_quarantine_until_the_service_mends_it(
 
     service.edited = None
     ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(source.asset) == []
+    assert lake.quarantine.rows(source.asset) == []
     assert_lake_is_true(tmp_path, source, BOX, truth)
 
 
@@ -540,7 +541,7 @@ def test_a_bad_row_that_tells_no_partition_lies_under_its_query(service: Service
     lake = Lake(str(tmp_path))
     result = ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert not result.failed
-    (quarantined,) = lake.quarantined(PUBLISHED.asset)
+    (quarantined,) = lake.quarantine.rows(PUBLISHED.asset)
     assert quarantined.partition is None
     assert json.loads(quarantined.raw) == {"surprise": True}
     assert "startDate=2024-03-01&endDate=2024-03-05" in quarantined.query
@@ -555,7 +556,7 @@ def test_a_bad_row_without_instance_is_of_the_only_one_that_was_asked_for(servic
     partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
     result = ingested([partition], source=DAILY, base_url=service.base_url, root=tmp_path)
     assert result.landed[partition].bad_rows == 1
-    (quarantined,) = Lake(str(tmp_path)).quarantined(DAILY.asset)
+    (quarantined,) = Lake(str(tmp_path)).quarantine.rows(DAILY.asset)
     assert quarantined.partition == partition
 
 
@@ -575,7 +576,7 @@ def test_a_field_that_the_contract_does_not_know_is_kept(service: Service, truth
 
 
 def days_of_files(lake: Lake, source: Source) -> list[tuple[date, date] | None]:
-    return [row.days for row in lake.quarantined(source.asset)]
+    return [row.days for row in lake.quarantine.rows(source.asset)]
 
 
 @both_sources
@@ -591,7 +592,7 @@ def test_unassigned_rows_are_cleared_by_a_run_that_fetches_all_of_their_days(
     assert days_of_files(lake, source) == days
     service.edited = None
     ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(source.asset) == []
+    assert lake.quarantine.rows(source.asset) == []
 
 
 def test_unassigned_rows_of_a_window_that_has_moved_on_stay_until_all_of_its_days_are_fetched(
@@ -608,7 +609,7 @@ def test_unassigned_rows_of_a_window_that_has_moved_on_stay_until_all_of_its_day
     ingested(BOX[:4], source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert days_of_files(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(PUBLISHED.asset) == []
+    assert lake.quarantine.rows(PUBLISHED.asset) == []
 
 
 @both_sources
@@ -618,11 +619,11 @@ def test_unassigned_rows_stay_when_only_some_of_the_instances_are_fetched(
     lake = Lake(str(tmp_path))
     service.edited = with_a_surprise
     ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
-    before = lake.quarantined(source.asset)
+    before = lake.quarantine.rows(source.asset)
     service.edited = None
     some = [each for each in BOX if each.instance_id != INSTANCE_IDS[0]]
     ingested(some, source=source, base_url=service.base_url, root=tmp_path)
-    assert lake.quarantined(source.asset) == before
+    assert lake.quarantine.rows(source.asset) == before
 
 
 @numbered
@@ -677,32 +678,32 @@ def test_nothing_is_removed_from_quarantine_where_nothing_lies(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = [BadRow(reason="r", raw="{}")]
-    Lake(str(tmp_path)).quarantine(PUBLISHED.asset, BOX[0], bad, query="q")
+    Lake(str(tmp_path)).quarantine.write(PUBLISHED.asset, BOX[0], bad, query="q")
     asked: list[Partition] = []
-    quarantine = Lake.quarantine
+    write = Quarantine.write
 
-    def remember(self: Lake, asset: str, partition: Partition, *arguments: Any, **named: Any) -> str | None:
+    def remember(self: Quarantine, asset: str, partition: Partition, *arguments: Any, **named: Any) -> str | None:
         asked.append(partition)
-        return quarantine(self, asset, partition, *arguments, **named)
+        return write(self, asset, partition, *arguments, **named)
 
-    monkeypatch.setattr(Lake, "quarantine", remember)
+    monkeypatch.setattr(Quarantine, "write", remember)
     ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path)
     assert asked == [BOX[0]]
-    assert Lake(str(tmp_path)).quarantined(PUBLISHED.asset) == []
+    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.asset) == []
 
 
 def test_a_quarantine_that_cannot_be_listed_is_cleared_all_the_same(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Lake(str(tmp_path)).quarantine(PUBLISHED.asset, BOX[0], [BadRow(reason="r", raw="{}")], query="q")
+    Lake(str(tmp_path)).quarantine.write(PUBLISHED.asset, BOX[0], [BadRow(reason="r", raw="{}")], query="q")
 
-    def unlisted(self: Lake, asset: str) -> NoReturn:
+    def unlisted(self: Quarantine, asset: str) -> NoReturn:
         raise LakeUnavailable("busy")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Lake, "quarantine_files", unlisted)
+        patched.setattr(Quarantine, "files", unlisted)
         assert not ingested(BOX, source=PUBLISHED, base_url=service.base_url, root=tmp_path).failed
-    assert Lake(str(tmp_path)).quarantined(PUBLISHED.asset) == []
+    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.asset) == []
 
 
 def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside(
@@ -725,7 +726,7 @@ def test_a_partition_of_too_many_bad_rows_stays_as_it_was_and_they_are_set_aside
     assert result.errors() == {spoilt: TooManyBadRows}
     assert f"{count} of {count} rows of this partition cannot be true" in str(result.failed[spoilt].error)
     assert files(tmp_path).items() >= before.items()
-    assert {row.partition for row in Lake(str(tmp_path)).quarantined(DAILY.asset)} == {spoilt}
+    assert {row.partition for row in Lake(str(tmp_path)).quarantine.rows(DAILY.asset)} == {spoilt}
 
 
 @pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
@@ -736,7 +737,7 @@ def test_too_many_unassigned_rows_fail_their_query(limit: int, fails: bool, serv
     assert result.errors() == (dict.fromkeys(BOX, TooManyBadRows) if fails else {})
     for failed in result.failed.values():
         assert "rows of the query, which do not tell their partition, cannot be true" in str(failed.error)
-    assert len(Lake(str(tmp_path)).quarantined(PUBLISHED.asset)) == 1
+    assert len(Lake(str(tmp_path)).quarantine.rows(PUBLISHED.asset)) == 1
 
 
 # Answers that take something away
@@ -871,12 +872,12 @@ def test_a_partition_whose_quarantine_cannot_be_cleared_fails_alone(
     source: Source, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = Partition(DAYS[2], INSTANCE_IDS[0])
-    Lake(str(tmp_path)).quarantine(source.asset, blocked, [BadRow(reason="r", raw="{}")], query="q")
+    Lake(str(tmp_path)).quarantine.write(source.asset, blocked, [BadRow(reason="r", raw="{}")], query="q")
 
     def refuse(*_arguments: Any, **_named: Any) -> NoReturn:
         raise LakeUnavailable("no rights")
 
-    monkeypatch.setattr(Lake, "quarantine", refuse)
+    monkeypatch.setattr(Quarantine, "write", refuse)
     result = ingested(BOX, source=source, base_url=service.base_url, root=tmp_path)
     assert result.errors() == {blocked: LakeUnavailable}
     assert_lake_is_true(tmp_path, source, list(result.landed), truth)

@@ -13,59 +13,63 @@ from tests.lake.conftest import DAY
 
 def test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition(lake: Lake) -> None:
     bad = [BadRow(reason="impressions is a whole number, not 8500.5", raw='{"impressions":8500.5}')]
-    where = lake.quarantine("posts", DAY, bad, query="startDate=2024-01-03")
+    where = lake.quarantine.write("posts", DAY, bad, query="startDate=2024-01-03")
     assert where is not None
     assert where.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
-    (row,) = lake.quarantined("posts")
+    (row,) = lake.quarantine.rows("posts")
     assert (row.partition, row.reason, row.raw, row.query) == (DAY, bad[0].reason, bad[0].raw, "startDate=2024-01-03")
     assert lake.partitions("posts") == []
-    assert lake.quarantined("other") == []
+    assert lake.quarantine.rows("other") == []
 
 
 def test_newer_bad_rows_replace_older_ones_and_none_clear_them(lake: Lake) -> None:
     two = [BadRow(reason="first\nline", raw="1"), BadRow(reason="second \u2028", raw="2")]
-    lake.quarantine("posts", DAY, two, query="q")
-    assert [row.reason for row in lake.quarantined("posts")] == ["first\nline", "second \u2028"]
-    lake.quarantine("posts", DAY, two[1:], query="q")
-    assert [row.raw for row in lake.quarantined("posts")] == ["2"]
+    lake.quarantine.write("posts", DAY, two, query="q")
+    assert [row.reason for row in lake.quarantine.rows("posts")] == ["first\nline", "second \u2028"]
+    lake.quarantine.write("posts", DAY, two[1:], query="q")
+    assert [row.raw for row in lake.quarantine.rows("posts")] == ["2"]
     for _ in range(2):
-        assert lake.quarantine("posts", DAY, [], query="q") is None
-        assert lake.quarantined("posts") == []
+        assert lake.quarantine.write("posts", DAY, [], query="q") is None
+        assert lake.quarantine.rows("posts") == []
 
 
 def test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days(lake: Lake) -> None:
     days = (date(2024, 1, 3), date(2024, 1, 9))
     bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    where = lake.quarantine_query("posts", bad, query="one", days=days)
+    where = lake.quarantine.write_query("posts", bad, query="one", days=days)
     assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", where)
-    assert [(row.raw, row.partition, row.days) for row in lake.quarantined("posts")] == [
+    assert [(row.raw, row.partition, row.days) for row in lake.quarantine.rows("posts")] == [
         ("{}", None, days),
         ("[]", None, days),
     ]
-    lake.quarantine_query("posts", bad[1:], query="one", days=days)
-    lake.quarantine_query("posts", bad[:1], query="two \udcff", days=days)
-    lake.quarantine("posts", DAY, bad[:1], query="three")
-    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantined("posts") if row.days) == [
+    lake.quarantine.write_query("posts", bad[1:], query="one", days=days)
+    lake.quarantine.write_query("posts", bad[:1], query="two \udcff", days=days)
+    lake.quarantine.write("posts", DAY, bad[:1], query="three")
+    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantine.rows("posts") if row.days) == [
         ("one", "[]", None),
         ("two \udcff", "{}", None),
     ]
-    files = lake.quarantine_files("posts")
+    files = lake.quarantine.files("posts")
     assert [(file.partition, file.days) for file in files] == [(DAY, None), (None, days), (None, days)]
-    assert sorted(row.query for file in files for row in lake.quarantined_in(file)) == ["one", "three", "two \udcff"]
+    assert sorted(row.query for file in files for row in lake.quarantine.rows_in(file)) == [
+        "one",
+        "three",
+        "two \udcff",
+    ]
     for file in files[1:]:
-        lake.remove_quarantine_file(file)
-        lake.remove_quarantine_file(file)
-        assert lake.quarantined_in(file) == []
-    assert [row.query for row in lake.quarantined("posts")] == ["three"]
+        lake.quarantine.remove(file)
+        lake.quarantine.remove(file)
+        assert lake.quarantine.rows_in(file) == []
+    assert [row.query for row in lake.quarantine.rows("posts")] == ["three"]
 
 
 def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    where = lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+    where = lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert where is not None
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(where).write_text(text, encoding="utf-8")
         with pytest.raises(PartitionDamaged, match="is damaged: .") as raised:
-            lake.quarantined("posts")
+            lake.quarantine.rows("posts")
         assert str(raised.value).startswith(f"{where} is damaged: ")
         assert "damaged: None" not in str(raised.value)

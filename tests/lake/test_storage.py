@@ -42,7 +42,7 @@ def test_staged_bytes_that_a_disk_lost_are_never_shown(tmp_path: Path, monkeypat
     with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
         lake.write("posts", DAY, rows(3))
     with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
-        lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+        lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert files_of(tmp_path) == before
 
 
@@ -57,7 +57,7 @@ def test_staged_bytes_that_a_remote_filesystem_lost_are_never_shown(monkeypatch:
     with pytest.raises(
         LakeUnavailable, match="^cannot write moving://loses/_quarantine/.*does not read back as it was"
     ):
-        lake.quarantine("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+        lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(20))
     assert MovingFileSystem().find("/loses") == files
 
@@ -304,8 +304,8 @@ def test_a_root_that_is_a_file_is_unavailable_for_everything(tmp_path: Path) -> 
         lambda: lake.write("posts", DAY, rows()),
         lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA),
         lambda: lake.partitions("posts"),
-        lambda: lake.quarantined("posts"),
-        lambda: lake.quarantine("posts", DAY, [], query="q"),
+        lambda: lake.quarantine.rows("posts"),
+        lambda: lake.quarantine.write("posts", DAY, [], query="q"),
     ):
         with pytest.raises(LakeUnavailable, match="a file stands where a directory is due"):
             use()

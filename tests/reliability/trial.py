@@ -151,7 +151,7 @@ class Trials:
             problems += [_told(each) for each in outcomes.values() if isinstance(each, Failed)]
             quarantined = 0
             for asset in DATE_BASES:
-                aside = as_text(flat(json.loads(row.raw)) for row in Lake(str(root)).quarantined(asset))
+                aside = as_text(flat(json.loads(row.raw)) for row in Lake(str(root)).quarantine.rows(asset))
                 rows = [row for (of, _), rows in truth.items() if of == asset for row in rows]
                 bad = as_text(row for row in rows if not can_be_true(row))
                 quarantined += aside.total()
