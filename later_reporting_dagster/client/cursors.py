@@ -171,5 +171,5 @@ class CursorPages:
             if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
                 raise MetricsRefused(str(error), detail=error.detail) from None
             raise
-        self._tell(PageFetched(number, None, rows=page.rows, total_items=None))
+        self._tell(PageFetched(number, page.rows))
         return page

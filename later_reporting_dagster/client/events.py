@@ -5,15 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PageFetched:
-    """A page of posts has arrived. It is not verified yet: the walk may still be walked again.
-
-    `pages` and `total_items` are of the whole answer; None where the service tells no totals.
-    """
+    """A page of posts has arrived. It is not verified yet: the walk may still be walked again."""
 
     page: int
-    pages: int | None
     rows: int
-    total_items: int | None
 
 
 @dataclass(frozen=True, slots=True)

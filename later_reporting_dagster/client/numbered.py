@@ -89,9 +89,7 @@ class NumberedPages:
                 volume=volume,
                 read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
             )
-            total_items = page.pagination.total_items
-            pages = pages_in(page.pagination)
-            self._tell(PageFetched(place.number, pages, rows=page.rows, total_items=total_items))
+            self._tell(PageFetched(place.number, page.rows))
             return page
 
         async def look() -> tuple[list[Page], list[Page]]:

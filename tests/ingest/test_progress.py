@@ -13,8 +13,8 @@ def teller(log: Callable[[str], None] = lambda line: None, *, time: list[float] 
 
 def test_events_are_counted() -> None:
     counting = teller()
-    counting.note(PageFetched(page=1, pages=2, rows=100, total_items=142))
-    counting.note(PageFetched(page=2, pages=2, rows=42, total_items=142))
+    counting.note(PageFetched(page=1, rows=100))
+    counting.note(PageFetched(page=2, rows=42))
     counting.note(Retried(reason="HTTP 503", wait_seconds=0.5))
     counting.note(Waited(seconds=1.0, reason="rate limit"))
     counting.landed()
@@ -41,7 +41,7 @@ def test_a_long_wait_is_told_once_for_all_that_wait() -> None:
         waiting.note(Waited(seconds=40.0, reason="rate limit"))
     assert lines == ["Waiting 40 s for the rate limit"]
     assert waiting.progress.waiting == "waiting 40 s for the rate limit"
-    waiting.note(PageFetched(page=1, pages=2, rows=100, total_items=142))
+    waiting.note(PageFetched(page=1, rows=100))
     assert waiting.progress.waiting == ""
     time[0] += 41
     waiting.note(Waited(seconds=20.0, reason="rate limit"))
