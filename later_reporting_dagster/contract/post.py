@@ -172,12 +172,9 @@ def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS, nested: 
         values["creator_profile"] = profile
     except _FieldError as error:
         problems.append(f"creatorProfile {error}")
-    unknown_is_storable = True
     try:
         extra = json.dumps(unknown, sort_keys=True, allow_nan=False, separators=(",", ":")) if unknown else None
     except ValueError:
-        unknown_is_storable = False
-    if not unknown_is_storable:
         problems.append("an unknown field holds a number that is not finite")
     if problems:
         return BadRow(

@@ -77,9 +77,9 @@ def plan(
             raise ValueError(f"{partition} names no instance: posts are fetched per instance")
         instances_of_day[partition.day].add(partition.instance_id)
     if date_basis is DateBasis.POST_DATE:
-        boxes = _merged(list(_boxes(instances_of_day, longest=MAXIMUM_DAYS)), known_rows or {})
+        boxes = _merged(_boxes(instances_of_day, longest=MAXIMUM_DAYS), known_rows or {})
     else:
-        boxes = list(_boxes(instances_of_day, longest=1))
+        boxes = _boxes(instances_of_day, longest=1)
     return [
         PostPerformanceQuery(
             start_date=box.start,
@@ -176,20 +176,17 @@ def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerfo
     return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
 
 
-def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> Iterator[_Box]:
-    """Yield runs of contiguous days that want the same instances, none longer than `longest` days, in order of date."""
-    box: _Box | None = None
+def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> list[_Box]:
+    """Return runs of contiguous days that want the same instances, none of more than `longest` days, by date."""
+    boxes: list[_Box] = []
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
-        continues = box is not None and day == box.end + _DAY and instances == box.instances
-        if box is not None and continues and (day - box.start).days < longest:
-            box = replace(box, end=day)
-            continue
-        if box is not None:
-            yield box
-        box = _Box(day, day, instances)
-    if box is not None:
-        yield box
+        last = boxes[-1] if boxes else None
+        if last and (last.end + _DAY, last.instances) == (day, instances) and (day - last.start).days < longest:
+            boxes[-1] = replace(last, end=day)
+        else:
+            boxes.append(_Box(day, day, instances))
+    return boxes
 
 
 def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
@@ -213,12 +210,10 @@ def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[
 
 def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
     """Return the requests that a box costs; None when that is not known."""
-    rows = 0
-    for partition in partitions_between(box.start, box.end, sorted(box.instances)):
-        known = known_rows.get(partition)
-        if known is None:
-            return None
-        rows += known
+    try:
+        rows = sum(known_rows[each] for each in partitions_between(box.start, box.end, box.instances))
+    except KeyError:
+        return None
     return max(1, ceil(rows / MAXIMUM_PAGE_SIZE))
 
 

@@ -183,7 +183,7 @@ class CompactedMonths:
         for partition in partitions:
             closed.setdefault(month_of(partition.day), set()).add(partition)
         for month in sorted(closed):
-            if _end_of(month) >= closed_before:
+            if month.replace(day=monthrange(month.year, month.month)[1]) >= closed_before:
                 continue
             versions = self._versions(asset, closed[month])
             instance_ids = {partition.instance_id for partition in versions}
@@ -343,7 +343,3 @@ def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
     except (PartitionDamaged, TypeError, KeyError):
         return None
     return days if is_whole else None
-
-
-def _end_of(month: date) -> date:
-    return month.replace(day=monthrange(month.year, month.month)[1])

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, PartitionDamaged
+from later_reporting_dagster.lake.schema import day_column
 from later_reporting_dagster.rollups.periods import Landed
 
 
@@ -27,16 +27,15 @@ def read_all(lake: Lake, asset: str, *, schema: pa.Schema) -> AllRead:
         LakeUnavailable: the days that are there cannot be listed.
     """
     rows_schema = pa.schema([*schema][:-1])
-    tables, days, lengths = [rows_schema.empty_table()], [], []
+    tables = [rows_schema.empty_table()]
+    days: list[tuple[date, int]] = []
     unread: dict[Partition, LakeUnavailable | PartitionDamaged] = {}
     there: dict[str, set[date]] = {}
     for read in lake.read_days(asset, schema=rows_schema):
         unread.update(read.unread)
         for partition, table in read.tables.items():
             tables.append(table)
-            days.append(read.day)
-            lengths.append(table.num_rows)
+            days.append((read.day, table.num_rows))
             there.setdefault(str(partition.instance_id), set()).add(read.day)
     rows = pa.concat_tables(tables).combine_chunks()
-    day = pa.array(np.repeat(np.array(days, dtype="datetime64[D]"), np.array(lengths, dtype=np.int64)), pa.date32())
-    return AllRead(Landed(rows.append_column(schema[-1], day), there), len(days), unread)
+    return AllRead(Landed(rows.append_column(schema[-1], day_column(days)), there), len(days), unread)
