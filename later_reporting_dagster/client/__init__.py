@@ -1,56 +1,27 @@
 """Speaks the contract over HTTP: token, rate limit, retry, page walk. No Dagster, and no files but the limiter's."""
 
-from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.client import LaterClient
-from later_reporting_dagster.client.errors import (
-    ContractBroken,
-    CredentialsRejected,
-    InstanceForbidden,
-    LaterError,
-    MetricsRefused,
-    QueryRefused,
-    Retriable,
-    TooManyPosts,
-    WalkInconsistent,
-)
-from later_reporting_dagster.client.events import (
-    ClientEvent,
-    PageFetched,
-    Retried,
-    RevisionChanged,
-    Waited,
-    WalkRepeated,
-)
-from later_reporting_dagster.client.limiter import RateLimiter, shared_state_path
-from later_reporting_dagster.client.memory import RevisionMemory, remembered_revision_path
-from later_reporting_dagster.client.retry import RetryPolicy
-from later_reporting_dagster.client.trail import Reach
-from later_reporting_dagster.client.walk import Walk
-
-__all__ = [
-    "AccessToken",
-    "ClientCredentials",
-    "ClientEvent",
-    "ContractBroken",
-    "CredentialsRejected",
-    "InstanceForbidden",
-    "LaterClient",
-    "LaterError",
-    "MetricsRefused",
-    "PageFetched",
-    "QueryRefused",
-    "RateLimiter",
-    "Reach",
-    "Retriable",
-    "Retried",
-    "RetryPolicy",
-    "RevisionChanged",
-    "RevisionMemory",
-    "TooManyPosts",
-    "Waited",
-    "Walk",
-    "WalkInconsistent",
-    "WalkRepeated",
-    "remembered_revision_path",
-    "shared_state_path",
-]
+from later_reporting_dagster.client.auth import AccessToken as AccessToken
+from later_reporting_dagster.client.auth import ClientCredentials as ClientCredentials
+from later_reporting_dagster.client.client import LaterClient as LaterClient
+from later_reporting_dagster.client.errors import ContractBroken as ContractBroken
+from later_reporting_dagster.client.errors import CredentialsRejected as CredentialsRejected
+from later_reporting_dagster.client.errors import InstanceForbidden as InstanceForbidden
+from later_reporting_dagster.client.errors import LaterError as LaterError
+from later_reporting_dagster.client.errors import MetricsRefused as MetricsRefused
+from later_reporting_dagster.client.errors import QueryRefused as QueryRefused
+from later_reporting_dagster.client.errors import Retriable as Retriable
+from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
+from later_reporting_dagster.client.errors import WalkInconsistent as WalkInconsistent
+from later_reporting_dagster.client.events import ClientEvent as ClientEvent
+from later_reporting_dagster.client.events import PageFetched as PageFetched
+from later_reporting_dagster.client.events import Retried as Retried
+from later_reporting_dagster.client.events import RevisionChanged as RevisionChanged
+from later_reporting_dagster.client.events import Waited as Waited
+from later_reporting_dagster.client.events import WalkRepeated as WalkRepeated
+from later_reporting_dagster.client.limiter import RateLimiter as RateLimiter
+from later_reporting_dagster.client.limiter import shared_state_path as shared_state_path
+from later_reporting_dagster.client.memory import RevisionMemory as RevisionMemory
+from later_reporting_dagster.client.memory import remembered_revision_path as remembered_revision_path
+from later_reporting_dagster.client.retry import RetryPolicy as RetryPolicy
+from later_reporting_dagster.client.trail import Reach as Reach
+from later_reporting_dagster.client.walk import Walk as Walk

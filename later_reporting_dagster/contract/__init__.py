@@ -1,90 +1,44 @@
 """What the document says, and nothing else. No I/O, no Dagster."""
 
-from later_reporting_dagster.contract.enums import (
-    ContentType,
-    DateBasis,
-    Platform,
-    SortDirection,
-    SortProperty,
-    platform_of,
-)
-from later_reporting_dagster.contract.excerpt import excerpt
-from later_reporting_dagster.contract.limits import (
-    INSTANCES_PATH,
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
-    POSTS_PERFORMANCE_PATH,
-    TOKEN_PATH,
-)
-from later_reporting_dagster.contract.metrics import (
-    DOCUMENT_METRICS,
-    METRICS,
-    Channel,
-    Metric,
-    metrics_asked_for,
-    metrics_in,
-    metrics_named,
-    names_to_ask_for,
-)
-from later_reporting_dagster.contract.page import (
-    CursorPage,
-    InstancesCursorPage,
-    InstancesPage,
-    OtherRevision,
-    Page,
-    Pagination,
-    UnreadablePage,
-    cursor_page_from_body,
-    instances_cursor_page_from_body,
-    instances_page_from_body,
-    page_from_body,
-)
-from later_reporting_dagster.contract.post import BadRow, CreatorProfile, Post, post_type
-from later_reporting_dagster.contract.problem import Problem
-from later_reporting_dagster.contract.query import PostPerformanceQuery
-from later_reporting_dagster.contract.revision import CURSOR, METRICS_MEMBER, PAGED, REVISIONS, Revision
-
-__all__ = [
-    "CURSOR",
-    "DOCUMENT_METRICS",
-    "INSTANCES_PATH",
-    "MAXIMUM_PAGE_NUMBER",
-    "MAXIMUM_PAGE_SIZE",
-    "METRICS",
-    "METRICS_MEMBER",
-    "PAGED",
-    "POSTS_PERFORMANCE_PATH",
-    "REVISIONS",
-    "TOKEN_PATH",
-    "BadRow",
-    "Channel",
-    "ContentType",
-    "CreatorProfile",
-    "CursorPage",
-    "DateBasis",
-    "InstancesCursorPage",
-    "InstancesPage",
-    "Metric",
-    "OtherRevision",
-    "Page",
-    "Pagination",
-    "Platform",
-    "Post",
-    "PostPerformanceQuery",
-    "Problem",
-    "Revision",
-    "SortDirection",
-    "SortProperty",
-    "UnreadablePage",
-    "cursor_page_from_body",
-    "excerpt",
-    "instances_cursor_page_from_body",
-    "instances_page_from_body",
-    "metrics_asked_for",
-    "metrics_in",
-    "metrics_named",
-    "names_to_ask_for",
-    "page_from_body",
-    "platform_of",
-    "post_type",
-]
+from later_reporting_dagster.contract.enums import ContentType as ContentType
+from later_reporting_dagster.contract.enums import DateBasis as DateBasis
+from later_reporting_dagster.contract.enums import Platform as Platform
+from later_reporting_dagster.contract.enums import SortDirection as SortDirection
+from later_reporting_dagster.contract.enums import SortProperty as SortProperty
+from later_reporting_dagster.contract.enums import platform_of as platform_of
+from later_reporting_dagster.contract.excerpt import excerpt as excerpt
+from later_reporting_dagster.contract.limits import INSTANCES_PATH as INSTANCES_PATH
+from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_NUMBER as MAXIMUM_PAGE_NUMBER
+from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE as MAXIMUM_PAGE_SIZE
+from later_reporting_dagster.contract.limits import POSTS_PERFORMANCE_PATH as POSTS_PERFORMANCE_PATH
+from later_reporting_dagster.contract.limits import TOKEN_PATH as TOKEN_PATH
+from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS as DOCUMENT_METRICS
+from later_reporting_dagster.contract.metrics import METRICS as METRICS
+from later_reporting_dagster.contract.metrics import Channel as Channel
+from later_reporting_dagster.contract.metrics import Metric as Metric
+from later_reporting_dagster.contract.metrics import metrics_asked_for as metrics_asked_for
+from later_reporting_dagster.contract.metrics import metrics_in as metrics_in
+from later_reporting_dagster.contract.metrics import metrics_named as metrics_named
+from later_reporting_dagster.contract.metrics import names_to_ask_for as names_to_ask_for
+from later_reporting_dagster.contract.page import CursorPage as CursorPage
+from later_reporting_dagster.contract.page import InstancesCursorPage as InstancesCursorPage
+from later_reporting_dagster.contract.page import InstancesPage as InstancesPage
+from later_reporting_dagster.contract.page import OtherRevision as OtherRevision
+from later_reporting_dagster.contract.page import Page as Page
+from later_reporting_dagster.contract.page import Pagination as Pagination
+from later_reporting_dagster.contract.page import UnreadablePage as UnreadablePage
+from later_reporting_dagster.contract.page import cursor_page_from_body as cursor_page_from_body
+from later_reporting_dagster.contract.page import instances_cursor_page_from_body as instances_cursor_page_from_body
+from later_reporting_dagster.contract.page import instances_page_from_body as instances_page_from_body
+from later_reporting_dagster.contract.page import page_from_body as page_from_body
+from later_reporting_dagster.contract.post import BadRow as BadRow
+from later_reporting_dagster.contract.post import CreatorProfile as CreatorProfile
+from later_reporting_dagster.contract.post import Post as Post
+from later_reporting_dagster.contract.post import post_type as post_type
+from later_reporting_dagster.contract.problem import Problem as Problem
+from later_reporting_dagster.contract.query import PostPerformanceQuery as PostPerformanceQuery
+from later_reporting_dagster.contract.revision import CURSOR as CURSOR
+from later_reporting_dagster.contract.revision import METRICS_MEMBER as METRICS_MEMBER
+from later_reporting_dagster.contract.revision import PAGED as PAGED
+from later_reporting_dagster.contract.revision import REVISIONS as REVISIONS
+from later_reporting_dagster.contract.revision import Revision as Revision

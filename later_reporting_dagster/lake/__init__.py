@@ -1,33 +1,23 @@
 """Parquet partitions on any fsspec filesystem: schema, paths, atomic write, read, quarantine. No HTTP, no Dagster."""
 
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, post_columns
-from later_reporting_dagster.lake.file import PartitionDamaged, content_hash_of
-from later_reporting_dagster.lake.lake import DayRead, Lake, NotReplaced, Written
-from later_reporting_dagster.lake.partition import Partition, encode_instance_id, partition_path
-from later_reporting_dagster.lake.quarantine import QuarantinedRow, QuarantineFile
-from later_reporting_dagster.lake.schema import POSTS_SCHEMA, posts_schema, posts_table, posts_tables, schema_of
-from later_reporting_dagster.lake.storage import LakeUnavailable
-
-__all__ = [
-    "POSTS_SCHEMA",
-    "POST_COLUMNS",
-    "POST_KEY",
-    "Column",
-    "DayRead",
-    "Lake",
-    "LakeUnavailable",
-    "NotReplaced",
-    "Partition",
-    "PartitionDamaged",
-    "QuarantineFile",
-    "QuarantinedRow",
-    "Written",
-    "content_hash_of",
-    "encode_instance_id",
-    "partition_path",
-    "post_columns",
-    "posts_schema",
-    "posts_table",
-    "posts_tables",
-    "schema_of",
-]
+from later_reporting_dagster.lake.columns import POST_COLUMNS as POST_COLUMNS
+from later_reporting_dagster.lake.columns import POST_KEY as POST_KEY
+from later_reporting_dagster.lake.columns import Column as Column
+from later_reporting_dagster.lake.columns import post_columns as post_columns
+from later_reporting_dagster.lake.file import PartitionDamaged as PartitionDamaged
+from later_reporting_dagster.lake.file import content_hash_of as content_hash_of
+from later_reporting_dagster.lake.lake import DayRead as DayRead
+from later_reporting_dagster.lake.lake import Lake as Lake
+from later_reporting_dagster.lake.lake import NotReplaced as NotReplaced
+from later_reporting_dagster.lake.lake import Written as Written
+from later_reporting_dagster.lake.partition import Partition as Partition
+from later_reporting_dagster.lake.partition import encode_instance_id as encode_instance_id
+from later_reporting_dagster.lake.partition import partition_path as partition_path
+from later_reporting_dagster.lake.quarantine import QuarantinedRow as QuarantinedRow
+from later_reporting_dagster.lake.quarantine import QuarantineFile as QuarantineFile
+from later_reporting_dagster.lake.schema import POSTS_SCHEMA as POSTS_SCHEMA
+from later_reporting_dagster.lake.schema import posts_schema as posts_schema
+from later_reporting_dagster.lake.schema import posts_table as posts_table
+from later_reporting_dagster.lake.schema import posts_tables as posts_tables
+from later_reporting_dagster.lake.schema import schema_of as schema_of
+from later_reporting_dagster.lake.storage import LakeUnavailable as LakeUnavailable
