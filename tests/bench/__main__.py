@@ -207,7 +207,7 @@ def automation() -> Table:
 
 def year() -> Table:
     """A year by each means, side by side."""
-    once = ["plain script", "fast script", "dlt rest_api"]
+    once = ["plain script", "dlt rest_api"]
     if is_without_dlt := find_spec("dlt") is None:
         once.remove("dlt rest_api")
     box, day = box_of(YEAR, range(8)), box_of(1, range(8))

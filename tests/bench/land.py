@@ -18,7 +18,6 @@ from tests.bench.workload import Box, Figures, Means
 
 MEANS = {
     "plain script": "tests.bench.plain:land",
-    "fast script": "tests.bench.fast:land",
     "dlt rest_api": "tests.bench.with_dlt:land",
     "library": "tests.bench.library:land",
     "library, by cursor": "tests.bench.library:land_by_cursor",
