@@ -153,9 +153,11 @@ async def _all_pages(
 
 async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
     """Run all at once; the first failure ends the others and is raised as itself."""
+    tasks: list[asyncio.Task[_Result]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
+            tasks += [group.create_task(one) for one in work]
     except BaseExceptionGroup as failures:
+        tasks.clear()  # the trace holds this frame, and so the results, until garbage is collected
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
