@@ -57,6 +57,10 @@ class Failed:
     partition: Partition
     error: Reason
 
+    def __post_init__(self) -> None:
+        # The frames of a trace hold the pages over which it was raised, and outcomes are kept.
+        self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
+
 
 Outcome = Landed | Failed
 
@@ -200,8 +204,6 @@ class Landing:
                         self._lake.quarantine.remove(file)
 
     def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
-        # The frames of a trace hold the pages over which it was raised, and outcomes are kept.
-        error.__traceback__ = error.__context__ = error.__cause__ = None
         for partition in partitions:
             self._deliver(Failed(partition=partition, error=error))
 
