@@ -50,7 +50,7 @@ CONCURRENT_QUERIES = 3
 WALKERS_AHEAD = 2
 # A range of more posts is asked for in parts, so that the first days are written while the next are fetched, and so
 # that memory does not grow with the range. It costs the page that told, and a last page that is not full for each part.
-POSTS_AT_ONCE = 10_000
+POSTS_AT_ONCE = 12_000
 # A fifth of slack, because posts are never spread evenly.
 POSTS_OF_A_PART = MAXIMUM_POSTS * 4 // 5
 # An instance whose own queries failed so often in a row, each after all its retries, is not asked for again.
