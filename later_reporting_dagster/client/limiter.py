@@ -32,8 +32,8 @@ LONGEST_PENALTY_SECONDS = 3600.0
 NOTABLE_SECONDS_PER_REQUEST = 10
 # Further ahead than this many windows, a reservation is no queue but the trace of a clock that was set back.
 LONGEST_QUEUE_WINDOWS = 20
-# How much later than its predecessor's a request may travel: about one retransmission.
-LONGEST_JITTER_SECONDS = 1.0
+# How much later a request may arrive than it was due: a retransmission on an open connection takes 0.2 s and more.
+LONGEST_JITTER_SECONDS = 0.5
 LOCK_TIMEOUT_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.002
 STATE_MAGIC = b"LATER\x00\x00\x01"
