@@ -58,7 +58,7 @@ def answer(
                 connection.register(name, view)
             connection.execute("SET lock_configuration = true")
             answered = _with_plain_integers(_read(connection.sql(sql).to_arrow_reader(10_000), memory_gb))
-    except (duckdb.Error, pa.ArrowException, OSError) as error:  # of DuckDB's own only what stops it before a first row
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # once rows come, DuckDB's errors arrive as Arrow's
         for view in views.values():
             if view.error is not None:
                 raise view.error from None

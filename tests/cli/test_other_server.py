@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import settings_of
 from tests.reliability.other_server import CLIENT_ID, CLIENT_SECRET, OtherServer, Posts
 from tests.reliability.test_mixture import assert_equal, held_by
 
@@ -27,11 +28,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., None]]:
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "DAGSTER_HOME": str(tmp_path / "dagster-home"),
-            "LATER_BASE_URL": base_url,
+            **settings_of(base_url, lake_root=str(tmp_path / "lake")),
             "LATER_CLIENT_ID": CLIENT_ID,
             "LATER_CLIENT_SECRET": CLIENT_SECRET,
-            "LATER_LAKE_ROOT": str(tmp_path / "lake"),
-            "LATER_REQUESTS_PER_MINUTE": "1000000",
         }
 
         def run(*command: str) -> None:
