@@ -5,9 +5,8 @@ from typing import Any, cast
 
 import dagster as dg
 
-from later_reporting_dagster.lake import Column
+from later_reporting_dagster.lake import Column, Table
 from later_reporting_dagster.lake.columns import ColumnType
-from later_reporting_dagster.reading import Table
 
 # The key of the IO manager by which other assets load these, in our definitions and in anybody's.
 LAKE_IO_MANAGER = "later_lake"

@@ -4,6 +4,8 @@ from later_reporting_dagster.lake.columns import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.columns import POST_KEY as POST_KEY
 from later_reporting_dagster.lake.columns import Column as Column
 from later_reporting_dagster.lake.columns import post_columns as post_columns
+from later_reporting_dagster.lake.connection import LakeDatabase as LakeDatabase
+from later_reporting_dagster.lake.connection import open_database as open_database
 from later_reporting_dagster.lake.file import PartitionDamaged as PartitionDamaged
 from later_reporting_dagster.lake.file import content_hash_of as content_hash_of
 from later_reporting_dagster.lake.lake import DayRead as DayRead
@@ -21,3 +23,4 @@ from later_reporting_dagster.lake.schema import posts_table as posts_table
 from later_reporting_dagster.lake.schema import posts_tables as posts_tables
 from later_reporting_dagster.lake.schema import schema_of as schema_of
 from later_reporting_dagster.lake.storage import LakeUnavailable as LakeUnavailable
+from later_reporting_dagster.lake.table import Table as Table

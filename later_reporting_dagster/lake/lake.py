@@ -33,7 +33,7 @@ from later_reporting_dagster.lake.partition import (
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.schema import DATE, dated, day_column
 from later_reporting_dagster.lake.side_by_side import side_by_side
-from later_reporting_dagster.lake.storage import LakeUnavailable, storage_at, without_credentials
+from later_reporting_dagster.lake.storage import LakeUnavailable, Storage, storage_at, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow.dataset
@@ -100,6 +100,11 @@ class Lake:
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
+
+    @property
+    def storage(self) -> Storage:
+        """The files below the root, for other modules of this package."""
+        return self._storage
 
     def write(
         self, asset: str, partition: Partition, table: pa.Table, *, facts: Mapping[str, str] | None = None
@@ -309,11 +314,17 @@ class Lake:
         # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
         from later_reporting_dagster.lake.dataset import dataset_of
 
+        return dataset_of(self._storage, self.files(asset, partitions), schema=dated(schema))
+
+    def files(self, asset: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
+        """Return the files that hold those of `partitions` that exist now, or all, by path, each with what it holds.
+
+        They are compacted months where these hold nothing else.
+        """
         found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
         files = self._compacted.whole(asset, found)
         compacted = set(chain.from_iterable(files.values()))
-        files |= {partition_path(asset, each): [each] for each in found if each not in compacted}
-        return dataset_of(self._storage, files, schema=dated(schema))
+        return files | {partition_path(asset, each): [each] for each in found if each not in compacted}
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 # Files read at the same time: enough to hide the latency of an object store, few enough for any file limit.
-_READERS = 16
+READERS = 16
 
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")
@@ -16,5 +16,5 @@ def side_by_side(function: Callable[[_Given], _Result], arguments: Iterable[_Giv
     given = list(arguments)
     if len(given) < 2:
         return [function(argument) for argument in given]
-    with ThreadPoolExecutor(min(_READERS, len(given))) as threads:
+    with ThreadPoolExecutor(min(READERS, len(given))) as threads:
         return list(threads.map(function, given))

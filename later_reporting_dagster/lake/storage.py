@@ -78,6 +78,15 @@ class Storage(ABC):
     def full_path(self, path: str) -> str:
         """The file's path within its filesystem."""
 
+    def native_path(self, path: str) -> str | None:  # noqa: ARG002
+        """The file's path for DuckDB to open; None when it has to be read through here."""
+        return None
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """What differs between storages of different files or credentials in this process; shows no credentials."""
+
     @abstractmethod
     def shown(self, path: str) -> str:
         """Where a file lies, for people: without credentials."""
@@ -188,6 +197,14 @@ class _LocalStorage(Storage):
 
     def full_path(self, path: str) -> str:
         return str(self._root / path)
+
+    def native_path(self, path: str) -> str | None:
+        # In a path that DuckDB is given these are a pattern, and nothing quotes them.
+        return None if re.search(r"[*?[]", str(self._root)) else self.full_path(path)
+
+    @property
+    def identity(self) -> str:
+        return str(self._root)
 
     def shown(self, path: str) -> str:
         return str(self._root / path)
@@ -336,6 +353,11 @@ class _FsspecStorage(Storage):
 
     def full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
+
+    @property
+    def identity(self) -> str:
+        # fsspec has one filesystem for equal options.
+        return f"{self._path} {id(self._filesystem)}"
 
     def shown(self, path: str) -> str:
         return f"{without_credentials(self._root).rstrip('/')}/{path}"

@@ -4,33 +4,19 @@ Whole frames are read by `Lake.read`, which survives a partition that is replace
 they read the columns and the partitions that are asked of them, when they are asked.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake import Column, Lake, Partition, schema_of
-from later_reporting_dagster.lake.schema import dated
+from later_reporting_dagster.lake import Lake, Partition, Table, schema_of
+from later_reporting_dagster.lake.connection import relation_of
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
     import polars as pl
     import pyarrow.dataset as ds
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of the lake.
-
-    Whoever reads one that has partitions finds the first day of each row's partition in a column `date`, before these.
-    """
-
-    name: str
-    columns: Sequence[Column]
-    is_partitioned: bool = True
 
 
 class NotInstalled(ValueError):  # noqa: N818 - named for what it is
@@ -64,26 +50,6 @@ def dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None =
     )
 
 
-def read_schema(table: Table) -> pa.Schema:
-    """The columns that whoever reads a table finds."""
-    schema = schema_of(table.columns)
-    return dated(schema) if table.is_partitioned else schema
-
-
-def library(name: str, *, extra: str) -> Any:
-    """An optional library, imported.
-
-    Raises:
-        NotInstalled: it is not there.
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise NotInstalled(
-            f"{name} is not installed: pip install 'later-reporting-dagster[{extra}]', or {name} alone"
-        ) from None
-
-
 def _name_of(kind: Any) -> str:
     """A class by the library and the name that users know it by, whichever of its modules defines it."""
     if not isinstance(kind, type):
@@ -112,18 +78,22 @@ def _pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.
     return rows
 
 
+def _polars_library() -> Any:
+    try:
+        return import_module("polars")
+    except ImportError:
+        raise NotInstalled(
+            "polars is not installed: pip install 'later-reporting-dagster[polars]', or polars alone"
+        ) from None
+
+
 def _polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":
-    rows: pl.DataFrame = library("polars", extra="polars").from_arrow(_arrow(lake, table, partitions))
+    rows: pl.DataFrame = _polars_library().from_arrow(_arrow(lake, table, partitions))
     return rows
 
 
 def _polars_lazily(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
-    rows: pl.LazyFrame = library("polars", extra="polars").scan_pyarrow_dataset(dataset(lake, table, partitions))
-    return rows
-
-
-def _duckdb(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
-    rows: duckdb.DuckDBPyRelation = library("duckdb", extra="query").from_arrow(dataset(lake, table, partitions))
+    rows: pl.LazyFrame = _polars_library().scan_pyarrow_dataset(dataset(lake, table, partitions))
     return rows
 
 
@@ -133,5 +103,5 @@ _FRAMES: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
     "pyarrow.Dataset": dataset,
     "polars.DataFrame": _polars,
     "polars.LazyFrame": _polars_lazily,
-    "duckdb.DuckDBPyRelation": _duckdb,
+    "duckdb.DuckDBPyRelation": relation_of,
 }

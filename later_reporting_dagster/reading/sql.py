@@ -1,6 +1,6 @@
 """SQL over the lake, by DuckDB: each table is a view over its files, with its dictionary's types and nothing inferred.
 
-Nothing can be changed: what is asked is read, the views are of Arrow, and DuckDB is denied every file and connection.
+Nothing can be changed: DuckDB may read the views' files, write no file and open no connection.
 """
 
 import re
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.reading.frames import Table, library
+from later_reporting_dagster.lake import Lake, LakeDatabase, LakeUnavailable, Table, open_database
+from later_reporting_dagster.lake.connection import select_nothing
 
 if TYPE_CHECKING:
     import duckdb
 
-# DuckDB lets every query read and write the folder that it spills to, so there is none.
-_CONFIG = {"autoload_known_extensions": "false", "temp_directory": ""}
 # What the sum of int64 is to DuckDB, and no reader of Parquet or pandas expects.
 _HUGE = pa.decimal128(38, 0)
+# Errors of the query itself, after which the files need not be looked at.
+_OF_THE_QUERY = tuple(
+    f"{kind} Error" for kind in ("Parser", "Binder", "Catalog", "Conversion", "Out of Range", "Permission", "Syntax")
+)
+_UNLISTED = "this table is listed when it is read: "
 
 
 class QueryRefused(ValueError):  # noqa: N818 - named for what it is
@@ -33,7 +36,7 @@ def answer(
 
     Args:
         sql: the query, in DuckDB's SQL.
-        lake: where the tables lie; those that the query does not scan are not listed.
+        lake: where the tables lie; those that the query does not name are not listed.
         tables: all that there are. One that has not landed yet has no rows.
         memory_gb: how many GB of memory DuckDB may use, and the rows may take. Nothing is spilled to a disk.
         note: is told what may explain an answer, as a table that has not landed.
@@ -41,35 +44,60 @@ def answer(
     Raises:
         QueryRefused: it is no SQL, is more than one statement or no query, or names what is not there; a file that it
             reads is damaged; or it needs more memory.
-        NotInstalled: DuckDB is not there.
-        LakeUnavailable: the lake cannot be listed.
+        LakeUnavailable: the lake cannot be listed or read.
     """
-    duckdb = library("duckdb", extra="query")
-    from later_reporting_dagster.reading.lazy_dataset import LazyDataset  # imports pandas, by way of pyarrow.dataset
+    import duckdb
 
-    views = {table.name: LazyDataset(lake, table) for table in tables}
-    try:
-        with duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{memory_gb}GB"}) as connection:
-            # Not in the configuration, whose entries take effect in no particular order.
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET TimeZone = 'UTC'")
-            _check_that_it_reads(sql, connection)
-            for name, view in views.items():
-                connection.register(name, view)
-            connection.execute("SET lock_configuration = true")
-            answered = _with_plain_integers(_read(connection.sql(sql).to_arrow_reader(10_000), memory_gb))
-    except (duckdb.Error, pa.ArrowException, OSError) as error:  # once rows come, DuckDB's errors arrive as Arrow's
-        for view in views.values():
-            if view.error is not None:
-                raise view.error from None
-        if _said(error).startswith("Out of Memory Error"):
-            raise _too_large(memory_gb) from error
-        hint = f" The tables are {', '.join(views)}" if isinstance(error, duckdb.CatalogException) else ""
-        raise QueryRefused(f"{_said(error)}{hint}") from error
-    for name, view in views.items():
-        if view.opened is not None and not view.opened.files:
-            note(f"{name} has not landed in {lake.root}")
-    return answered
+    by_name = {table.name: table for table in tables}
+    # Any query may read the folder that DuckDB spills to, so there is none.
+    with open_database(lake, memory_gb=memory_gb, spill_directory=None, confined=True) as database:
+        try:
+            _check_that_it_reads(sql, database.connection)
+            for table in tables:
+                if re.search(rf"(?<!\w){re.escape(table.name)}(?!\w)", sql, re.IGNORECASE):
+                    _list(database, table, note)
+                else:
+                    _declare(database, table)
+            while True:
+                try:
+                    return _with_plain_integers(_read(database.connection.sql(sql).to_arrow_reader(10_000), memory_gb))
+                except (duckdb.Error, pa.ArrowException) as error:
+                    if _UNLISTED not in str(error):
+                        raise
+                    # Its name was computed, as by `query_table('posts_' || 'published')`.
+                    _list(database, by_name[_said(error).partition(_UNLISTED)[2].split()[0]], note)
+        except (duckdb.Error, pa.ArrowException, OSError) as error:  # once rows come, errors arrive as Arrow's
+            if isinstance(error, LakeUnavailable):
+                raise
+            raise _explained(error, database, by_name, memory_gb) from error
+
+
+def _declare(database: LakeDatabase, table: Table) -> None:
+    """Create the view of a table that the query may not read: when it does, the error names the table."""
+    condition = f"CAST(error('{_UNLISTED}{table.name}') AS BOOLEAN)"
+    database.connection.execute(f'CREATE VIEW "{table.name}" AS {select_nothing(table, condition=condition)}')
+
+
+def _list(database: LakeDatabase, table: Table, note: Callable[[str], object]) -> None:
+    database.add_view(table)
+    if database.is_empty(table.name):
+        note(f"{table.name} has not landed in {database.lake.root}")
+
+
+def _explained(
+    error: Exception, database: LakeDatabase, tables: Collection[str], memory_gb: float
+) -> QueryRefused | LakeUnavailable:
+    said = _said(error)
+    if said.startswith("Out of Memory Error"):
+        return _too_large(memory_gb)
+    if said.startswith("Catalog Error"):
+        return QueryRefused(f"{said} The tables are {', '.join(tables)}")
+    if isinstance(error, OSError) or not said.startswith(_OF_THE_QUERY):
+        failures = [each for by_partition in database.unreadable().values() for each in by_partition.values()]
+        more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
+        for failure in failures:
+            return failure if isinstance(failure, LakeUnavailable) else QueryRefused(f"{failure}{more}")
+    return QueryRefused(said)
 
 
 def _check_that_it_reads(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:

@@ -126,13 +126,6 @@ def test_a_damaged_file_is_a_line(user: User) -> None:
     assert "Parquet" in error_line(user.types("query", NULLS))
 
 
-def test_without_duckdb_it_says_what_to_install(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "duckdb", None)
-    assert error_line(user.types("query", "SELECT 1")) == (
-        "duckdb is not installed: pip install 'later-reporting-dagster[query]', or duckdb alone"
-    )
-
-
 def test_on_a_terminal_what_is_too_wide_is_shown_as_records(user: User) -> None:
     """In a real terminal of 80 columns."""
     ours, theirs = pty.openpty()

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, posts_table
-from later_reporting_dagster.reading import Table
+from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, Table, posts_table
 from tests.lake.conftest import post
 
 POSTS = Table("posts", POST_COLUMNS)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, partition_path, posts_table
-from later_reporting_dagster.reading import QueryRefused, Table, answer
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table, partition_path, posts_table
+from later_reporting_dagster.reading import QueryRefused, answer
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post
 from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, lake_at, rows_of
