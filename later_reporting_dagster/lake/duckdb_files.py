@@ -3,19 +3,22 @@
 import hashlib
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 import fsspec
 
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
-# DuckDB opens a file twice, for its footer and then for its rows. What is kept lets both see one version of the file,
-# for one request. So many files may be open at a time; beyond them as many as are small.
-_KEPT_FILES = 16
-_KEPT_BYTES = 32_000_000
+
+class _OpenFile(io.BytesIO):
+    """One reading of a file; another one that begins meanwhile is of the same bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)  # shares them
+        self.data = data
 
 
 class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -38,7 +41,7 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         self.errors: dict[str, LakeUnavailable] = {}
         self._storage = storage
         self._allowed: set[str] | None = set() if only_allowed else None
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._open: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -55,7 +58,7 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         """Return the URL itself: all are given in full, and a glob's characters in them are their own."""
         return [path]
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> io.BytesIO:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
         """Read the whole file.
 
         Raises:
@@ -65,11 +68,16 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         path = path.removeprefix(self.url(""))
         if mode != "rb" or (self._allowed is not None and path not in self._allowed):
             raise PermissionError(f"access to {path} is disabled: files of the tables are read, and nothing else")
+        # DuckDB opens a file for its footer and, before it closes that, again for its rows: one request serves both,
+        # and both see one version of the file.
         with self._lock:
-            data = self._kept.get(path)
-        if data is None:
-            data = self._read(path)
-        return io.BytesIO(data)
+            opened = self._open.get(path)
+        data = self._read(path) if opened is None else opened.data
+        opened = _OpenFile(data)
+        with self._lock:
+            self._open[path] = opened
+            self._sizes[path] = len(data)
+        return opened
 
     def size(self, path: str) -> int:
         """Return the size of the file as it was last opened."""
@@ -87,11 +95,7 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         except LakeUnavailable as error:
             self.errors[path] = error
             raise
-        with self._lock:
-            self._kept[path] = data
-            self._sizes[path] = len(data)
-            while len(self._kept) > _KEPT_FILES and sum(map(len, self._kept.values())) > _KEPT_BYTES:
-                self._kept.popitem(last=False)
+        self.errors.pop(path, None)
         return data
 
 

@@ -131,8 +131,11 @@ def _too_large(memory_gb: float) -> QueryRefused:
 
 
 def _said(error: Exception) -> str:
+    text = str(error)
+    if text.startswith("Traceback"):  # of the lake's filesystem: its last line is the error
+        return text.rstrip().rpartition("\n")[2]
     # Below the first paragraph it draws where in the text it stumbled.
-    return str(error).partition("\n\n")[0]
+    return text.partition("\n\n")[0]
 
 
 def _with_plain_integers(table: pa.Table) -> pa.Table:
