@@ -25,8 +25,10 @@ from later_reporting_dagster.defs.settings import (
     AUTO,
     BOUNDS,
     DEFAULT_BASE_URL,
+    DEFAULT_MEMORY_GB,
     DEFAULT_REQUESTS_PER_MINUTE,
     DEFAULT_SECOND_LOOK_PERCENT,
+    check_memory_gb,
     default_lake_root,
     from_environment,
 )
@@ -99,6 +101,10 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=100,
         description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
     )
+    memory_gb: float = Field(
+        default=DEFAULT_MEMORY_GB,
+        description="How many GB of memory a rollup or the report may take; what exceeds them is spilled to the disk.",
+    )
 
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
@@ -113,7 +119,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: (
                 field.annotation,
                 Field(
-                    default={"env": f"LATER_{name.upper()}"},
+                    default=values[name] if isinstance(values[name], float) else {"env": f"LATER_{name.upper()}"},
                     description=field.description,
                     repr=field.repr,
                     json_schema_extra=field.json_schema_extra,
@@ -195,6 +201,16 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         with _named("lake_root"):
             _check_lake_root(self.lake_root)
             return Lake(self.lake_root)
+
+    def memory_limit_gb(self) -> float:
+        """How much memory SQL over the lake may take in all, in GB.
+
+        Raises:
+            SettingIsWrong: it is too little to work with.
+        """
+        with _named("memory_gb"):
+            check_memory_gb(self.memory_gb)
+        return self.memory_gb
 
     def guard(self, *, accept_shrinking: bool = False) -> Guard:
         """Return what a response may take from the lake, all of it with `accept_shrinking`, and how much may be bad.

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ DEFAULT_START_DATE = date(2024, 1, 1)
 DEFAULT_REQUESTS_PER_MINUTE = 120
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
+DEFAULT_MEMORY_GB = 2.0
 # Each second look costs an answer's requests once more. Totals tell all that a second look does but for posts that
 # arrive and vanish between the same two pages.
 DEFAULT_SECOND_LOOK_PERCENT: Mapping[Revision, int] = {PAGED: 0, CURSOR: 1}
@@ -34,6 +36,9 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "bad_rows_limit_percent": (0, 100),
     "second_look_percent": (0, 100),
 }
+
+# Less is taken by the interpreter and its libraries alone.
+LEAST_MEMORY_GB = 0.25
 
 _Default = TypeVar("_Default")
 
@@ -82,11 +87,13 @@ def from_environment(name: str, default: _Default) -> Any:
     """A resource field's value: an `EnvVar` where the variable is set, so that the UI shows its name; or `default`.
 
     Raises:
-        ValueError: the field is a number, and what is set is none, or one out of its `BOUNDS`.
+        ValueError: the field is a number, and what is set is none, or one out of its bounds.
     """
     text = os.environ.get(name)
     if not text:
         return default
+    if name == "LATER_MEMORY_GB":
+        return _memory_gb(name, text)  # Dagster has variables for text and whole numbers only
     if bounds := BOUNDS.get(name.removeprefix("LATER_").lower()):
         _whole(name, os.environ, default=0, bounds=bounds)
         return dg.EnvVar.int(name)
@@ -105,6 +112,27 @@ def _whole(name: str, environment: Mapping[str, str], *, default: int, bounds: t
     if not (is_whole and least <= int(text) <= most):
         raise ValueError(f"{name} is a whole number from {least} to {most}, not {_shown(text)}")
     return int(text)
+
+
+def check_memory_gb(memory_gb: float) -> None:
+    """Refuse what is too little memory to work with, or no number.
+
+    Raises:
+        ValueError: it is not above `LEAST_MEMORY_GB`, or not finite.
+    """
+    if not LEAST_MEMORY_GB < memory_gb < inf:
+        raise ValueError(f"a number of GB above {LEAST_MEMORY_GB}, such as 2 or 1.5, not {memory_gb:g}")
+
+
+def _memory_gb(name: str, text: str) -> float:
+    try:
+        memory_gb = float(text)
+        check_memory_gb(memory_gb)
+    except ValueError:
+        raise ValueError(
+            f"{name} is a number of GB above {LEAST_MEMORY_GB}, such as 2 or 1.5, not {_shown(text)}"
+        ) from None
+    return memory_gb
 
 
 def _shown(text: str) -> str:

@@ -85,6 +85,8 @@ AT_LOAD = [
     Mistake("requests_per_minute", "0", "LATER_REQUESTS_PER_MINUTE is a whole number from 1 to 1000000, not '0'"),
     Mistake("shrink_limit_percent", "101", "LATER_SHRINK_LIMIT_PERCENT is a whole number from 0 to 100, not '101'"),
     Mistake("bad_rows_limit_percent", "5%", "LATER_BAD_ROWS_LIMIT_PERCENT is a whole number from 0 to 100, not '5%'"),
+    Mistake("memory_gb", "0.25", "LATER_MEMORY_GB is a number of GB above 0.25, such as 2 or 1.5, not '0.25'"),
+    Mistake("memory_gb", "2 GB", "LATER_MEMORY_GB is a number of GB above 0.25, such as 2 or 1.5, not '2 GB'"),
 ]
 
 

@@ -44,15 +44,18 @@ def test_each_variable_reaches_its_field(monkeypatch: pytest.MonkeyPatch) -> Non
         "second_look_percent": 7,
         "shrink_limit_percent": 5,
         "bad_rows_limit_percent": 0,
+        "memory_gb": 0.5,
     }
     for name, value in wanted.items():
         monkeypatch.setenv(f"LATER_{name.upper()}", str(value))
     resource = LaterReportingResource.from_environment()
     # Until it is used, it knows names of variables and no values: so they reach neither the UI nor a log.
+    # A fraction is known already, for which Dagster has no variable.
     assert dict(resource) == {
         name: (dg.EnvVar.int if isinstance(value, int) else dg.EnvVar)(f"LATER_{name.upper()}")
         for name, value in wanted.items()
-    }
+        if name != "memory_gb"
+    } | {"memory_gb": 0.5}
     assert {name: getattr(in_use(resource), name) for name in wanted} == wanted
 
 
@@ -92,6 +95,15 @@ def test_what_an_answer_may_take_away_is_a_setting() -> None:
     # What one run accepts is said by its run config, and is no setting.
     assert in_use(limited).guard(accept_shrinking=True) == Guard(shrink_limit_percent=100, bad_rows_limit_percent=0)
     assert "accept_shrinking" not in LaterReportingResource.model_fields
+
+
+@pytest.mark.parametrize("memory_gb", [0.25, -1, float("inf"), float("nan")])
+def test_memory_that_is_too_little_or_no_number_is_named(memory_gb: float) -> None:
+    assert in_use(LaterReportingResource()).memory_limit_gb() == 2
+    assert in_use(LaterReportingResource(memory_gb=0.26)).memory_limit_gb() == 0.26
+    wrong = rf"^LATER_MEMORY_GB \(memory_gb\): a number of GB above 0.25, such as 2 or 1.5, not {memory_gb:g}$"
+    with pytest.raises(SettingIsWrong, match=wrong):
+        LaterReportingResource(memory_gb=memory_gb).memory_limit_gb()
 
 
 def test_the_launchpad_goes_before_the_environment(
