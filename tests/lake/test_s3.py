@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
 import pytest
 import s3fs
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, open_database, partition_path
 from tests.crash import backfills, writes
 from tests.crash.landings import BOX, PUBLISHED, restated_service
 from tests.crash.nursery import Nursery, nursery
@@ -26,6 +27,16 @@ from tests.lake.test_compaction import (  # noqa: F401
     test_months_are_read_as_their_daily_files_are,
     test_readers_see_each_row_once_and_no_version_that_was_replaced_while_months_are_restated_and_compacted,
     test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same,
+)
+from tests.lake.test_connection import (  # noqa: F401
+    PARTITIONS,
+    POSTS,
+    filled,
+    test_a_damaged_file_is_named_with_what_to_do,
+    test_a_file_that_has_been_removed_is_named,
+    test_a_view_has_the_rows_of_its_partitions_and_ids_stay_text,
+    test_conditions_on_the_day_and_the_instance_open_no_other_file,
+    test_values_and_types_are_exact_and_the_day_comes_first,
 )
 from tests.lake.test_lake import (  # noqa: F401
     test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file,
@@ -122,6 +133,23 @@ def test_nothing_but_partitions_is_ever_put(root: str) -> None:
         lake.write("posts", DAY, rows(count))
     path = root.removeprefix("s3://")
     assert fsspec.filesystem("s3").find(path) == [f"{path}/{partition_path('posts', DAY)}"]
+
+
+def test_sql_over_a_store_is_a_listing_and_one_request_a_file(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = filled(Lake(root))
+    requests: list[str] = []
+    call = s3fs.S3FileSystem._call_s3
+
+    async def counted(self: s3fs.S3FileSystem, method: str, *args: Any, **options: Any) -> Any:
+        requests.append(method)
+        return await call(self, method, *args, **options)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", counted)
+    with open_database(lake) as database:
+        database.add_view(POSTS)
+        requests.clear()
+        database.connection.execute("SELECT date, sum(impressions), max(extra) FROM posts GROUP BY date").fetchall()
+        assert requests == ["get_object"] * len(PARTITIONS)
 
 
 def test_a_bucket_that_is_not_there_is_named() -> None:
