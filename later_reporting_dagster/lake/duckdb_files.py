@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
@@ -13,12 +14,19 @@ import fsspec
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 
-class _OpenFile(io.BytesIO):
-    """One reading of a file; another one that begins meanwhile is of the same bytes."""
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """One version of a file, kept while anybody has it open."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)  # shares them
-        self.data = data
+    data: bytes
+
+
+class _OpenFile(io.BytesIO):
+    """A file as DuckDB reads it."""
+
+    def __init__(self, content: _Content) -> None:
+        super().__init__(content.data)  # shares them
+        self._content = content
 
 
 class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
@@ -41,7 +49,7 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         self.errors: dict[str, LakeUnavailable] = {}
         self._storage = storage
         self._allowed: set[str] | None = set() if only_allowed else None
-        self._open: WeakValueDictionary[str, _OpenFile] = WeakValueDictionary()
+        self._contents: WeakValueDictionary[str, _Content] = WeakValueDictionary()
         self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -67,17 +75,18 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         """
         path = path.removeprefix(self.url(""))
         if mode != "rb" or (self._allowed is not None and path not in self._allowed):
-            raise PermissionError(f"access to {path} is disabled: files of the tables are read, and nothing else")
+            raise _refusal(path)
         # DuckDB opens a file for its footer and, before it closes that, again for its rows: one request serves both,
         # and both see one version of the file.
+        content = self._contents.get(path) or _Content(self._read(path))
         with self._lock:
-            opened = self._open.get(path)
-        data = self._read(path) if opened is None else opened.data
-        opened = _OpenFile(data)
-        with self._lock:
-            self._open[path] = opened
-            self._sizes[path] = len(data)
-        return opened
+            self._contents[path] = content
+            self._sizes[path] = len(content.data)
+        return _OpenFile(content)
+
+    def isdir(self, path: str) -> bool:
+        """Refuse: DuckDB looks for a directory only where it is about to write."""
+        raise _refusal(path)
 
     def size(self, path: str) -> int:
         """Return the size of the file as it was last opened."""
@@ -97,6 +106,10 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
             raise
         self.errors.pop(path, None)
         return data
+
+
+def _refusal(path: str) -> PermissionError:
+    return PermissionError(f"access to {path} is disabled: files of the tables are read, and nothing else")
 
 
 def protocol_of(storage: Storage) -> str:

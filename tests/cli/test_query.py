@@ -123,7 +123,10 @@ def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user:
 def test_a_damaged_file_is_a_line(user: User) -> None:
     for file in user.lake.rglob("*.parquet"):
         file.write_bytes(b"no Parquet")
-    assert "Parquet" in error_line(user.types("query", NULLS))
+    line = error_line(user.types("query", NULLS))
+    first = Lake(str(user.lake)).url("posts_published", Partition(DAYS[0], "007"))
+    assert line.startswith(f"{first} is damaged: it cannot be read as Parquet: ")
+    assert line.endswith(". Next step: materialize this partition again (1 more files cannot be read)")
 
 
 def test_on_a_terminal_what_is_too_wide_is_shown_as_records(user: User) -> None:

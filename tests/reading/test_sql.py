@@ -178,6 +178,49 @@ def test_a_table_that_cannot_be_listed_is_unavailable_and_the_others_are_answere
     assert asked("SELECT count(*) AS n FROM posts", lake) == [{"n": 3 * len(PARTITIONS)}]
 
 
+def test_a_file_that_is_replaced_by_no_parquet_is_named_and_a_faulty_query_looks_at_none(
+    lake: Lake, tmp_path: Path
+) -> None:
+    file = Path(lake.url("posts", PARTITIONS[4]))
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(QueryRefused, match=rf"^{file} is damaged: .*\. Next step: materialize this partition again$"):
+        asked("SELECT sum(impressions) FROM posts", lake)
+    with pytest.raises(QueryRefused, match="^Conversion Error"):
+        asked(f"SELECT extra::INT FROM posts WHERE date = '{DAYS[0]}'", lake)
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("WITH w AS (COPY posts TO '{root}/posts/other.parquet') FROM w", "Permission Error: .* disabled"),
+        (
+            "WITH w AS (COPY posts TO 'later://{file}') FROM w",
+            "PermissionError: access to .* is disabled: files of the",
+        ),
+        (
+            "FROM read_text('later://_quarantine/posts.json')",
+            "PermissionError: access to _quarantine/posts.json is dis",
+        ),
+        ("FROM read_parquet('{root}/{file}')", "Permission Error: .* disabled"),
+    ],
+)
+def test_files_of_the_lake_are_read_by_its_views_alone_and_never_written(
+    sql: str, why: str, lake: Lake, tmp_path: Path
+) -> None:
+    before = files(tmp_path)
+    with pytest.raises(QueryRefused, match=f"^{why}") as refused:
+        asked(sql.format(root=lake.root, file=partition_path("posts", PARTITIONS[0])), lake)
+    assert "\n" not in str(refused.value)
+    assert files(tmp_path) == before
+
+
+def test_a_table_whose_name_is_computed_is_listed_when_it_is_read(lake: Lake) -> None:
+    notes: list[str] = []
+    sql = "SELECT count(*) AS n FROM query_table('not_' || 'landed') JOIN query_table('po' || 'sts') USING (post_id)"
+    assert answer(sql, lake, [POSTS, ABSENT], note=notes.append).to_pylist() == [{"n": 0}]
+    assert notes == [f"not_landed has not landed in {lake.root}"]
+
+
 def test_nothing_of_the_calling_program_can_be_asked_for(lake: Lake) -> None:
     mine = pa.table({"secret": ["of the program"]})
     with pytest.raises(QueryRefused, match="mine"):
