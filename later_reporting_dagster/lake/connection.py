@@ -1,7 +1,8 @@
 """DuckDB over the lake: each table is a view over its Parquet files, with its dictionary's types and nothing inferred.
 
 DuckDB reads the files itself: those of a local disk by their paths, all others through `LakeFiles`. It does not verify
-the checksums of Parquet pages, so a flipped bit on the disk may be a wrong number here; `Lake.read` verifies them.
+the checksums of Parquet pages, so a flipped bit on the disk may be a wrong number here, and it casts a column of
+another type where that can be done. `Lake.read` verifies both.
 """
 
 import os

@@ -92,7 +92,7 @@ def _explained(
         return _too_large(memory_gb)
     if said.startswith("Catalog Error"):
         return QueryRefused(f"{said} The tables are {', '.join(tables)}")
-    if isinstance(error, OSError) or not said.startswith(_OF_THE_QUERY):
+    if isinstance(error, OSError) or "reading file" in said or not said.startswith(_OF_THE_QUERY):
         failures = [each for by_partition in database.unreadable().values() for each in by_partition.values()]
         more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
         for failure in failures:

@@ -185,6 +185,10 @@ def test_a_file_that_is_replaced_by_no_parquet_is_named_and_a_faulty_query_looks
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(QueryRefused, match=rf"^{file} is damaged: .*\. Next step: materialize this partition again$"):
         asked("SELECT sum(impressions) FROM posts", lake)
+    texts = posts_table([post(1)]).drop_columns(["impressions"]).append_column("impressions", pa.array(["many"]))
+    lake.write("posts", PARTITIONS[4], texts)
+    with pytest.raises(QueryRefused, match=rf"^{file} is damaged: it holds impressions as string, not int64"):
+        asked("SELECT sum(impressions) FROM posts", lake)
     with pytest.raises(QueryRefused, match="^Conversion Error"):
         asked(f"SELECT extra::INT FROM posts WHERE date = '{DAYS[0]}'", lake)
 
