@@ -191,7 +191,7 @@ class World:
             published_ms=(cell_day[cell] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day(content),
             life=_lives(content),
             pace=_whole(_uniform(content, "pace") * len(_PACES)),
-            totals=_totals(row, content),
+            totals=_totals(content),
         )
 
     def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
@@ -213,7 +213,7 @@ class World:
         a few days a post reaches most of all whom it will ever reach.
         """
         posts = self.posts
-        key = _child(_child(self._instance_keys[posts.instance[rows]], posts.post_id[rows]), posts.campaign_id[rows])
+        key = _child(self._instance_keys[posts.instance[rows]], posts.post_id[rows])
         totals = dict(zip(_ACCRUING, posts.totals[:, rows], strict=True))
         values: dict[str, IntArray] = {}
         for name, (of, per_mille) in _SHARES.items():
@@ -310,9 +310,9 @@ def _lives(content: Keys) -> IntArray:
     return np.clip(_whole(1.35 / (1 - _uniform(content, "life"))), 1, MAXIMUM_LIFE_DAYS)
 
 
-def _totals(row: Keys, content: Keys) -> IntArray:
-    """The accruing quantities at the end of life: organic ones are the content's own, paid ones the campaign's."""
-    channel = _uniform(row, "channel")
+def _totals(content: Keys) -> IntArray:
+    """The accruing quantities at the end of life, which a post has in each of its campaigns."""
+    channel = _uniform(content, "channel")
     organic, paid = channel < 0.90, channel >= 0.62
 
     seen = np.where(_uniform(content, "silent") < 0.04, 0.0, _log_normal(content, "impressions", 3_000, 1.5))
@@ -320,9 +320,11 @@ def _totals(row: Keys, content: Keys) -> IntArray:
     value = np.floor(engaged) * _log_normal(content, "value of an engagement", 180, 0.5)
     cost = _log_normal(content, "cost", 30_000, 1.0)
 
-    paid_seen = np.where(_uniform(row, "paid silent") < 0.03, 0.0, _log_normal(row, "paid impressions", 8_000, 1.3))
-    paid_engaged = paid_seen * np.minimum(_log_normal(row, "paid engagement rate", 0.02, 0.8), 0.6)
-    paid_cost = paid_seen * _log_normal(row, "paid cost of an impression", 1.5, 0.5)
+    paid_seen = np.where(
+        _uniform(content, "paid silent") < 0.03, 0.0, _log_normal(content, "paid impressions", 8_000, 1.3)
+    )
+    paid_engaged = paid_seen * np.minimum(_log_normal(content, "paid engagement rate", 0.02, 0.8), 0.6)
+    paid_cost = paid_seen * _log_normal(content, "paid cost of an impression", 1.5, 0.5)
 
     return np.stack(
         [
@@ -331,8 +333,8 @@ def _totals(row: Keys, content: Keys) -> IntArray:
             np.where(organic & (_uniform(content, "value known") < 0.95), _whole(value), NOT_AVAILABLE),
             np.where(organic & (_uniform(content, "cost known") < 0.85), _whole(cost), NOT_AVAILABLE),
             np.where(paid, _whole(paid_seen), NOT_AVAILABLE),
-            np.where(paid & (_uniform(row, "paid engagements known") < 0.95), _whole(paid_engaged), NOT_AVAILABLE),
-            np.where(paid & (_uniform(row, "paid cost known") < 0.95), _whole(paid_cost), NOT_AVAILABLE),
+            np.where(paid & (_uniform(content, "paid engagements known") < 0.95), _whole(paid_engaged), NOT_AVAILABLE),
+            np.where(paid & (_uniform(content, "paid cost known") < 0.95), _whole(paid_cost), NOT_AVAILABLE),
         ]
     )
 

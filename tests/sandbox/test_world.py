@@ -90,6 +90,7 @@ def test_a_post_in_two_campaigns_is_one_content() -> None:
     assert 0.01 < len(again) / len(posts) < 0.05
     for name in ("creator_id", "content_type", "published_ms", "life"):
         assert (getattr(posts, name)[again] == getattr(posts, name)[again - 1]).all()
+    assert (posts.totals[:, again] == posts.totals[:, again - 1]).all()
     assert (posts.campaign_id[again] != posts.campaign_id[again - 1]).all()
 
 
