@@ -4,6 +4,7 @@ from later_reporting_dagster.lake.columns import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.columns import POST_KEY as POST_KEY
 from later_reporting_dagster.lake.columns import Column as Column
 from later_reporting_dagster.lake.columns import post_columns as post_columns
+from later_reporting_dagster.lake.connection import Files as Files
 from later_reporting_dagster.lake.connection import LakeDatabase as LakeDatabase
 from later_reporting_dagster.lake.connection import open_database as open_database
 from later_reporting_dagster.lake.file import PartitionDamaged as PartitionDamaged

@@ -9,20 +9,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from later_reporting_dagster.lake.columns import ColumnType
 from later_reporting_dagster.lake.duckdb_files import LakeFiles, protocol_of, removed
 from later_reporting_dagster.lake.file import PartitionDamaged, damaged, from_parquet
 from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.listing import by_day
-from later_reporting_dagster.lake.partition import Partition, compacted_directory, table_path
+from later_reporting_dagster.lake.partition import Partition, compacted_directory, partition_path, table_path
 from later_reporting_dagster.lake.schema import DATE, dated, schema_of
 from later_reporting_dagster.lake.side_by_side import READERS, side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
@@ -30,6 +30,8 @@ from later_reporting_dagster.lake.table import Table
 
 if TYPE_CHECKING:
     import duckdb
+
+_Result = TypeVar("_Result")
 
 # DuckDB takes somewhat more than its limit, and the interpreter with its libraries about 150 MB.
 _SHARE_OF_MEMORY = 0.85
@@ -64,6 +66,14 @@ class _File:
         return self.is_compacted, bool(self.partitions) and self.partitions[0].instance_id is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files that were read, and those that cannot be, which were left out, by table."""
+
+    partitions: Mapping[str, Sequence[Partition]]
+    unreadable: Mapping[str, Mapping[Partition, LakeUnavailable | PartitionDamaged]]
+
+
 class LakeDatabase:
     """An in-memory DuckDB database over tables of a lake; made by `open_database`.
 
@@ -79,13 +89,20 @@ class LakeDatabase:
         self.connection = connection
         self.lake = lake
         self._views: dict[str, tuple[Table, list[_File]]] = {}
+        # Copies of months that cannot be read: their days are read from their own files.
+        self._damaged_copies: set[str] = set()
         self._files: LakeFiles | None = None
         if is_confined or lake.storage.native_path("") is None:
             self._files = LakeFiles(lake.storage, "later", only_allowed=True)
             connection.register_filesystem(self._files)
 
     def add_view(
-        self, table: Table, partitions: Collection[Partition] | None = None, *, name: str | None = None
+        self,
+        table: Table,
+        partitions: Collection[Partition] | None = None,
+        *,
+        name: str | None = None,
+        are_listed: bool = False,
     ) -> list[Partition]:
         """Create or replace the view of a table: the column `date` if it has partitions, then its dictionary's.
 
@@ -96,6 +113,7 @@ class LakeDatabase:
             table: the table.
             partitions: those of them that exist are in the view; all that exist, when not given.
             name: the name of the view; by default the table's.
+            are_listed: whether `partitions` are known to exist, and need not be listed.
 
         Returns:
             The partitions in the view; none for a table without partitions.
@@ -104,9 +122,18 @@ class LakeDatabase:
             LakeUnavailable: they cannot be listed.
         """
         name = name or table.name
-        files = _files_of(self.lake, table, partitions)
+        files = _files_of(self.lake, table, partitions, are_listed=are_listed, without=self._damaged_copies)
         if self._files is not None:
             self._files.allow(file.path for file in files)
+        self._views[name] = table, files
+        self.narrow_view(name, None)
+        return sorted((each for file in files for each in file.partitions), key=by_day)
+
+    def narrow_view(self, name: str, instance_ids: Collection[str] | None) -> None:
+        """Narrow a view to some instances, without listing its files again; None: to all."""
+        table, files = self._views[name]
+        if instance_ids is not None:
+            files = [file for file in files if file.partitions and file.partitions[0].instance_id in instance_ids]
         scans: list[str] = []
         for group in _by_layout(files):
             # A variable, because a list of thousands of paths takes DuckDB longer to parse than the rest of a query.
@@ -116,12 +143,50 @@ class LakeDatabase:
             scans.append(_select(table, f"getvariable({_text(variable)})", group[0]))
         select = " UNION ALL ".join(scans) or select_nothing(table)
         self.connection.execute(f"CREATE OR REPLACE VIEW {_quoted(name)} AS {select}")
-        self._views[name] = table, files
-        return sorted((each for file in files for each in file.partitions), key=by_day)
 
     def is_empty(self, name: str) -> bool:
         """Return whether a view is over no file."""
         return not self._views[name][1]
+
+    def read(
+        self, wanted: Sequence[tuple[Table, Collection[Partition] | None]], work: Callable[[Files], _Result]
+    ) -> _Result:
+        """Return the result of `work` on views of partitioned tables; again without the files that made it fail.
+
+        Args:
+            wanted: the tables, and their partitions, which exist; None for all that there are.
+            work: computes the result from the views; called again when it raises `duckdb.Error`.
+
+        Raises:
+            LakeUnavailable: the lake cannot be listed, or a query fails although every file can be read.
+        """
+        import duckdb
+
+        unreadable: dict[str, dict[Partition, LakeUnavailable | PartitionDamaged]] = {
+            table.name: {} for table, _ in wanted
+        }
+        there = [
+            (table, self.lake.partitions(table.name) if partitions is None else partitions)
+            for table, partitions in wanted
+        ]
+        while True:
+            partitions = {
+                table.name: self.add_view(
+                    table, [each for each in of_table if each not in unreadable[table.name]], are_listed=True
+                )
+                for table, of_table in there
+            }
+            try:
+                return work(Files(partitions, unreadable))
+            except duckdb.Error as error:
+                failed = self._failed_files()
+                if not failed:
+                    reason = str(error).partition("\n")[0]
+                    raise LakeUnavailable(f"{self.lake.root} cannot be read by DuckDB: {reason}") from error
+                self._damaged_copies |= {file.path for _, file, _ in failed if file.is_compacted}
+                for name, file, why in failed:
+                    if not file.is_compacted:
+                        unreadable[name] |= dict.fromkeys(file.partitions, why)
 
     def unreadable(self) -> dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]]:
         """Read every file of every view as `Lake.read` does, and return the errors: which file made a query fail.
@@ -130,6 +195,13 @@ class LakeDatabase:
         files can all be read are left out.
         """
         found: dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]] = {}
+        for name, file, failure in self._failed_files():
+            found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = failure
+        return found
+
+    def _failed_files(self) -> list[tuple[str, _File, LakeUnavailable | PartitionDamaged]]:
+        """Read every file of every view as `Lake.read` does, and return those that cannot be, each with its view."""
+        failed: list[tuple[str, _File, LakeUnavailable | PartitionDamaged]] = []
         for name, (table, files) in self._views.items():
 
             def error(file: _File, table: Table = table) -> LakeUnavailable | PartitionDamaged | None:
@@ -138,8 +210,8 @@ class LakeDatabase:
             for file, failure in zip(files, side_by_side(error, files), strict=True):
                 failure = failure or (self._files and self._files.errors.get(file.path)) or None
                 if failure is not None:
-                    found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = failure
-        return found
+                    failed.append((name, file, failure))
+        return failed
 
 
 @contextmanager
@@ -216,15 +288,26 @@ def select_nothing(table: Table, *, condition: str = "false") -> str:
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"
 
 
-def _files_of(lake: Lake, table: Table, partitions: Collection[Partition] | None) -> list[_File]:
+def _files_of(
+    lake: Lake,
+    table: Table,
+    partitions: Collection[Partition] | None,
+    *,
+    are_listed: bool = False,
+    without: Collection[str] = (),
+) -> list[_File]:
+    """The files of a table: of the months' copies those that are not in `without`."""
     if not table.is_partitioned:
         path = table_path(table.name)
         return [_File(path, (), is_compacted=False)] if path in lake.storage.files(table.name) else []
     copies = f"{compacted_directory(table.name)}/"
-    return [
-        _File(path, held, is_compacted=path.startswith(copies))
-        for path, held in lake.files(table.name, partitions).items()
-    ]
+    files = []
+    for path, held in lake.files(table.name, partitions, are_listed=are_listed).items():
+        if path in without:
+            files += [_File(partition_path(table.name, each), [each], is_compacted=False) for each in held]
+        else:
+            files.append(_File(path, held, is_compacted=path.startswith(copies)))
+    return files
 
 
 def _by_layout(files: Sequence[_File]) -> list[list[_File]]:

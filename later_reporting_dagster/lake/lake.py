@@ -316,15 +316,26 @@ class Lake:
 
         return dataset_of(self._storage, self.files(asset, partitions), schema=dated(schema))
 
-    def files(self, asset: str, partitions: Iterable[Partition] | None = None) -> dict[str, list[Partition]]:
+    def files(
+        self, asset: str, partitions: Iterable[Partition] | None = None, *, are_listed: bool = False
+    ) -> dict[str, list[Partition]]:
         """Return the files that hold those of `partitions` that exist now, or all, by path, each with what it holds.
 
-        They are compacted months where these hold nothing else.
+        They are compacted months where these hold nothing else. Partitions that `are_listed` already are not again.
         """
-        found = self.partitions(asset) if partitions is None else self.existing(asset, partitions)
+        if partitions is None:
+            found = self.partitions(asset)
+        else:
+            found = sorted(partitions, key=by_day) if are_listed else self.existing(asset, partitions)
         files = self._compacted.whole(asset, found)
         compacted = set(chain.from_iterable(files.values()))
         return files | {partition_path(asset, each): [each] for each in found if each not in compacted}
+
+    def sizes(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the size in bytes of the files of those of `partitions` that exist."""
+        paths = {partition_path(asset, partition): partition for partition in partitions}
+        versions = self._storage.versions([*paths]) if paths else {}
+        return {paths[path]: version.bytes for path, version in versions.items()}
 
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""

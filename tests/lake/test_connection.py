@@ -29,7 +29,7 @@ from later_reporting_dagster.lake import (
     posts_table,
     schema_of,
 )
-from later_reporting_dagster.lake.connection import relation_of
+from later_reporting_dagster.lake.connection import Files, relation_of
 from later_reporting_dagster.lake.partition import compacted_path
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post, rows
@@ -254,6 +254,36 @@ def test_a_damaged_file_is_named_with_what_to_do(data: bytes, lake: Lake) -> Non
     assert (view, [*failures]) == ("posts", PARTITIONS[3:4])
     assert isinstance(failures[PARTITIONS[3]], PartitionDamaged)
     assert str(failures[PARTITIONS[3]]).startswith(f"{lake.url('posts', PARTITIONS[3])} is damaged: ")
+
+
+def posts_and_files(lake: Lake) -> tuple[int, Files]:
+    """How many posts there are, of the files that can be read, and these."""
+    with open_database(lake) as database:
+
+        def work(files: Files) -> tuple[int, Files]:
+            ((number, _),) = of(database, "SELECT count(post_date), sum(post_id) FROM posts")
+            return number, files
+
+        return database.read([(POSTS, None)], work)
+
+
+def test_reading_leaves_out_what_cannot_be_read_and_says_so(lake: Lake) -> None:
+    filled(lake)
+    lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
+    number, files = posts_and_files(lake)
+    assert number == 3 * (len(PARTITIONS) - 1)
+    assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
+    assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
+
+
+def test_without_a_readable_copy_of_a_month_its_days_are_read(local: Lake) -> None:
+    filled(local)
+    now = datetime.now(UTC) + timedelta(hours=1)
+    (copied, *_) = local.compact("posts", closed_before=date(2024, 4, 1), now=now)
+    Path(copied.url).write_bytes(b"no Parquet")
+    number, files = posts_and_files(local)
+    assert number == 3 * len(PARTITIONS)
+    assert files.unreadable == {"posts": {}}
 
 
 def test_a_file_that_has_been_removed_is_named(lake: Lake) -> None:
