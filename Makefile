@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo ui test lint bench mutants browser clean
+.PHONY: help demo ui test lint bench coverage mutants browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,6 +34,9 @@ lint: .venv/installed-test ## Style, types and the rules of who imports whom
 
 bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
 	$(BIN)/python -m tests.bench --write docs/benchmarks.md $(WORKLOADS)
+
+coverage: .venv/installed-bench ## Simulate how often the lifts' intervals hold the truth, into docs/benchmarks.md
+	$(BIN)/python -m tests.bench --write docs/benchmarks.md coverage
 
 mutants: .venv/installed-test .venv/installed-mutation ## Put faults into the code, one at a time; count those the tests find; SAMPLE=… for so many a folder
 	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))

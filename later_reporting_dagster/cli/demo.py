@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from later_reporting_dagster.contract import Revision
-from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
@@ -116,6 +115,25 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
     return outcomes
 
 
+# A rate pairs engagements and impressions: of just the rows that report both.
+_COMPARISON = """
+SELECT *, paid_engagement_rate / organic_engagement_rate AS paid_lift
+FROM (
+    SELECT
+        platform, sum(impressions) AS organic_impressions, sum(paid_impressions) AS paid_impressions,
+        100 * sum(paid_impressions) / (sum(impressions) + sum(paid_impressions)) AS paid_share_of_impressions,
+        100 * sum(engagements) FILTER (impressions IS NOT NULL)
+            / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_engagement_rate,
+        100 * sum(paid_engagements) FILTER (paid_impressions IS NOT NULL)
+            / sum(paid_impressions) FILTER (paid_engagements IS NOT NULL) AS paid_engagement_rate
+    FROM post_metrics_daily
+    WHERE date BETWEEN '{start}' AND '{end}'
+    GROUP BY platform
+)
+ORDER BY platform
+"""
+
+
 def _print_comparison(start: date, end: date) -> None:
     """Organic beside paid, by platform, over all that the demo fetched. An empty cell is *not available*."""
     from rich.box import SIMPLE_HEAD
@@ -123,13 +141,13 @@ def _print_comparison(start: date, end: date) -> None:
     from rich.table import Table
 
     from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import POSTS_SCHEMA
-    from later_reporting_dagster.rollups.periods import organic_paid
-    from later_reporting_dagster.rollups.tables import DAILY
+    from later_reporting_dagster.lake import POST_COLUMNS
+    from later_reporting_dagster.lake import Table as LakeTable
+    from later_reporting_dagster.reading import answer
 
     lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
-    partitions = lake.partitions(POST_METRICS_DAILY.asset, days=days_between(start, end))
-    posts = lake.read(POST_METRICS_DAILY.asset, partitions, schema=POSTS_SCHEMA)
+    posts = LakeTable(POST_METRICS_DAILY.asset, POST_COLUMNS)
+    rows = answer(_COMPARISON.format(start=start, end=end), lake, [posts]).to_pylist()
     table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("platform")
     for first, second in (
@@ -141,7 +159,7 @@ def _print_comparison(start: date, end: date) -> None:
         ("paid", "lift"),
     ):
         table.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
-    for row in organic_paid(posts, DAILY, grain=["platform"]).to_pylist():
+    for row in rows:
         table.add_row(
             row["platform"] or "other",
             _shown(row["organic_impressions"], "{:,}"),

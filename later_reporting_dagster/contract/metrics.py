@@ -62,14 +62,14 @@ DOCUMENT_METRICS: tuple[Metric, ...] = (
     Metric("engagements", "engagements", ORGANIC, COUNT, "engagements", "Organic engagements"),
     Metric("impressions", "impressions", ORGANIC, COUNT, "impressions", "Organic impressions"),
     Metric("engagementRate", "engagement_rate", ORGANIC, RATE, "percent", "Organic engagements per 100 impressions"),
-    Metric("estimatedValueGenerated", "estimated_value_generated", ORGANIC, MONEY, "currency", "Estimated value"),
-    Metric("cpe", "cpe", ORGANIC, RATE, "currency per engagement", "Cost per organic engagement"),
-    Metric("cpm", "cpm", ORGANIC, RATE, "currency per 1000 impressions", "Cost per 1000 organic impressions"),
+    Metric("estimatedValueGenerated", "estimated_value_generated", ORGANIC, MONEY, "USD", "Estimated value"),
+    Metric("cpe", "cpe", ORGANIC, RATE, "USD per engagement", "Cost per organic engagement"),
+    Metric("cpm", "cpm", ORGANIC, RATE, "USD per 1000 impressions", "Cost per 1000 organic impressions"),
     Metric("paidEngagements", "paid_engagements", PAID, COUNT, "engagements", "Paid engagements"),
     Metric("paidImpressions", "paid_impressions", PAID, COUNT, "impressions", "Paid impressions"),
     Metric("paidEngagementRate", "paid_engagement_rate", PAID, RATE, "percent", "Paid engagements per 100 impressions"),
-    Metric("paidCpe", "paid_cpe", PAID, RATE, "currency per engagement", "Cost per paid engagement"),
-    Metric("paidCpm", "paid_cpm", PAID, RATE, "currency per 1000 impressions", "Cost per 1000 paid impressions"),
+    Metric("paidCpe", "paid_cpe", PAID, RATE, "USD per engagement", "Cost per paid engagement"),
+    Metric("paidCpm", "paid_cpm", PAID, RATE, "USD per 1000 impressions", "Cost per 1000 paid impressions"),
 )  # fmt: skip
 """The metrics of the document [S]: what is landed when nothing else is asked for."""
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Column, Written
 from later_reporting_dagster.rollups.columns import COMPARED, RESULTS
-from later_reporting_dagster.rollups.sums import total as sum_of
 
 # Where all dictionaries stand, in the repository.
 TABLES_DOCUMENT = "docs/tables.md"
@@ -64,7 +64,9 @@ def written_metadata(written: Written, *, is_partition: bool = True) -> dict[str
 
 def plotted_totals(rollup: pa.Table) -> dict[str, Any]:
     """Return the results of a whole partition, which the UI plots; those that no post reports are left out."""
-    totals = {name: sum_of(rollup[name]) for channel in COMPARED for name in (f"{channel}_{each}" for each in RESULTS)}
+    totals = {
+        name: pc.sum(rollup[name]).as_py() for channel in COMPARED for name in (f"{channel}_{each}" for each in RESULTS)
+    }
     return {f"total/{name}": total for name, total in totals.items() if total is not None}
 
 

@@ -5,12 +5,10 @@ has a new data version for each day whose posts changed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day, newest_day
@@ -27,26 +25,13 @@ from later_reporting_dagster.defs.metadata import (
 from later_reporting_dagster.defs.partitions import partition_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.ingest.source import SOURCES
-from later_reporting_dagster.lake import (
-    POST_KEY,
-    DayRead,
-    Lake,
-    LakeUnavailable,
-    Partition,
-    PartitionDamaged,
-    schema_of,
-)
-from later_reporting_dagster.rollups.columns import GRAIN
-from later_reporting_dagster.rollups.periods import organic_paid, rows_schema
-from later_reporting_dagster.rollups.reconciliation import totals_that_differ
-from later_reporting_dagster.rollups.spans import Days, Span, days_of, first_day_of
-from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.rollups.engine import RAW, RollupFailed
+from later_reporting_dagster.rollups.lake import RolledUpDays, roll_up_days_of, totals_that_differ
+from later_reporting_dagster.rollups.spans import Span, days_of, first_day_of
 from later_reporting_dagster.rollups.tables import DAILY, RolledUp
 
 ROLLUPS_GROUP = "organic_paid"
-# Date basis -> the raw table that it is the basis of.
-RAW = {source.date_basis: source.asset for source in SOURCES}
 
 ROLLUP_CHECKS: Mapping[str, str] = {
     RECONCILES: "Its totals equal those of the raw rows it comes from.",
@@ -114,18 +99,8 @@ def rollup_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefini
         lake = later.lake()
         if RECONCILES in selected:
             days = [partition.day for partition in lake.partitions(table.name)]
-            differences: dict[date, list[str]] = {}
-            for read in _read(lake, table, days):
-                try:
-                    for error in read.unread:
-                        raise error
-                    rolled_up = lake.read(table.name, [Partition(read.first)], schema=schema_of(table.columns))
-                    differing = totals_that_differ(read.posts, rolled_up, once=_once(table))
-                except PartitionDamaged as error:
-                    differing = [str(error)]
-                if differing:
-                    differences[read.first] = differing
-            yield _evaluate_reconciliation(differences, partitions=len(days), what=str(table.span))
+            found = totals_that_differ(lake, table, days, memory_gb=later.memory_limit_gb())
+            yield _evaluate_reconciliation(found, partitions=len(days), what=str(table.span))
         if NEWEST_DUE_DAY in selected:
             yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
 
@@ -146,23 +121,6 @@ def _raw(table: RolledUp) -> str:
     return RAW[table.bases[0]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What was read of a partition's days: the rows of all of them, and the instances that have a file on each."""
-
-    first: date
-    days: Days
-    posts: pa.Table
-    files: Mapping[date, Set[str | None]]
-    unread: Sequence[LakeUnavailable | PartitionDamaged]
-
-    def missing(self, instances: Sequence[str]) -> dict[str, list[str]]:
-        """Return the days that are over and lack any of `instances`, each with those."""
-        over = [day for day in self.days if day <= newest_day(datetime.now(UTC))]
-        lacking = {day: [each for each in instances if each not in self.files.get(day, ())] for day in over}
-        return {day.isoformat(): names for day, names in lacking.items() if names}
-
-
 def _roll_up(
     context: AssetExecutionContext, later: LaterReportingResource, *, table: RolledUp, due_hour_utc: int
 ) -> None:
@@ -179,39 +137,42 @@ def _roll_up(
     rolled_up = changed = posts = 0
     failed: dict[str, str] = {}
     incomplete: list[date] = []
-    differences: dict[date, list[str]] = {}
+    differences: dict[date, Sequence[str]] = {}
     provenance = provenance_tags(context, _upstream(table).asset_key)
-    for read in _read(lake, table, days):
-        try:
-            for error in read.unread:
-                raise error  # without it the partition would not be what it says
-            if not any(read.files.values()):
-                failed[str(read.first)] = f"later/{_raw(table)} has no files for it: materialize that first"
-                continue
-            rows = organic_paid(read.posts, table)
-            written = lake.write(table.name, Partition(read.first), rows)
-        except (LakeUnavailable, PartitionDamaged, SumOutOfRange) as error:
-            failed[str(read.first)] = str(error)
+    try:
+        made = [*roll_up_days_of(lake, table, days, memory_gb=later.memory_limit_gb())]
+    except RollupFailed as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    for each in made:
+        if each.unreadable or each.rows is None:
+            reasons = [str(error) for error in each.unreadable]
+            missing = f"later/{_raw(table)} has no files for it: materialize that first"
+            failed[str(each.first)] = reasons[0] if reasons else missing
             continue
-        if differing := totals_that_differ(read.posts, rows, once=_once(table)):
-            differences[read.first] = differing
-        if missing := read.missing(instances):
-            incomplete.append(read.first)
+        try:
+            written = lake.write(table.name, Partition(each.first), each.rows)
+        except LakeUnavailable as error:
+            failed[str(each.first)] = str(error)
+            continue
+        if each.differences:
+            differences[each.first] = each.differences
+        if lacking := _missing(table, each, instances):
+            incomplete.append(each.first)
         log_materialization(
             context,
-            read.first,
+            each.first,
             data_version=written.content_hash,
             provenance=provenance,
             metadata={
                 **written_metadata(written),
-                "preview": preview(rows.select(_PREVIEW_COLUMNS)),
-                **_days_metadata(table, read, missing),
-                **plotted_totals(rows),
+                "preview": preview(each.rows.select(_PREVIEW_COLUMNS)),
+                **_days_metadata(table, each, lacking),
+                **plotted_totals(each.rows),
                 # Dagster+ looks at the newest materialization alone.
-                **(column_lineage({_raw(table): table.columns}) if read.first == days[-1] else {}),
+                **(column_lineage({_raw(table): table.columns}) if each.first == days[-1] else {}),
             },
         )
-        rolled_up, changed, posts = rolled_up + 1, changed + written.changed, posts + read.posts.num_rows
+        rolled_up, changed, posts = rolled_up + 1, changed + written.changed, posts + each.raw_rows
     context.log.info(f"Rolled up {rolled_up} of {len(days)} {spans}, {changed} of them changed, from {posts:,} rows")
     if incomplete:
         context.log.info(f"Some instances are missing for {len(incomplete)} of them: {first_of(incomplete)}")
@@ -266,37 +227,28 @@ def evaluate_rollup_freshness(span: Span, due: date, *, present: bool) -> dg.Ass
     )
 
 
-def _read(lake: Lake, table: RolledUp, firsts: Sequence[date]) -> Iterator[_Read]:
-    """Read the posts of each partition's days, one partition after the other."""
-    schema = rows_schema(table)
-    spans = [days_of(table.span, first) for first in firsts]
-    reads = lake.read_days(_raw(table), [day for days in spans for day in days], schema=schema)
-    for first, days in zip(firsts, spans, strict=True):
-        of_days: list[DayRead] = [next(reads) for _ in days]
-        yield _Read(
-            first,
-            days,
-            posts=pa.concat_tables([schema.empty_table(), *(rows for day in of_days for rows in day.tables.values())]),
-            files={day.day: {partition.instance_id for partition in day.tables} for day in of_days},
-            unread=[error for day in of_days for error in day.unread.values()],
-        )
+def _missing(table: RolledUp, rolled_up: RolledUpDays, instances: Sequence[str]) -> dict[str, list[str]]:
+    """Return the days that are over and lack any of `instances`, each with those."""
+    files: dict[date, set[str | None]] = {}
+    for partition in rolled_up.files:
+        files.setdefault(partition.day, set()).add(partition.instance_id)
+    over = [day for day in days_of(table.span, rolled_up.first) if day <= newest_day(datetime.now(UTC))]
+    lacking = {day: [each for each in instances if each not in files.get(day, ())] for day in over}
+    return {day.isoformat(): names for day, names in lacking.items() if names}
 
 
-def _once(table: RolledUp) -> list[str]:
-    return [] if table.span is Span.DAY else [*dict.fromkeys([*POST_KEY, *GRAIN])]
-
-
-def _days_metadata(table: RolledUp, read: _Read, missing: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def _days_metadata(table: RolledUp, rolled_up: RolledUpDays, missing: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    instances = len({partition.instance_id for partition in rolled_up.files})
     if table.span is Span.DAY:
-        names = [*missing.get(str(read.first), [])]
+        names = [*missing.get(str(rolled_up.first), [])]
         return {
-            "posts": read.posts.num_rows,
-            "instances": len(read.files[read.first]),
+            "posts": rolled_up.raw_rows,
+            "instances": instances,
             **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
         }
     return {
-        "posts": len(read.posts.group_by(list(POST_KEY)).aggregate([])),
-        "instances": len({each for instances in read.files.values() for each in instances}),
-        "days": sum(bool(instances) for instances in read.files.values()),
+        "rows": rolled_up.raw_rows,
+        "instances": instances,
+        "days": len({partition.day for partition in rolled_up.files}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),
     }

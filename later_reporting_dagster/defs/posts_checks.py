@@ -14,10 +14,9 @@ from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, checks_of, first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
+from later_reporting_dagster.ingest.settlement import TOLERANCE_PERCENT, Settlement, settlement
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
-from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, TOLERANCE_PERCENT, Settlement, settlement
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
@@ -130,12 +129,7 @@ def settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.Asset
     """Return the check between the two raw assets, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        lake = later.lake()
-        recorded, published = (
-            read_all(lake, source.asset, schema=SETTLEMENT_SCHEMA).landed
-            for source in (POST_METRICS_DAILY, POSTS_PUBLISHED)
-        )
-        found = settlement(recorded, published, settled_after_days=settled_after_days)
+        found = settlement(later.lake(), settled_after_days=settled_after_days, memory_gb=later.memory_limit_gb())
         yield evaluate_settlement(found, settled_after_days=settled_after_days)
 
     return checks_of(

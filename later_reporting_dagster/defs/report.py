@@ -1,30 +1,21 @@
 """The report asset: one page on all that lies in the lake, written anew when a rollup changed."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key
+from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_key
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
-from later_reporting_dagster.report.data import (
-    METRICS_TABLE,
-    PUBLISHED_TABLE,
-    REPORTED_SCHEMA,
-    Gathering,
-    ReportData,
-    SetAside,
-    days_looked_at,
-)
-from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown
+from later_reporting_dagster.report.data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
+from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown, lift_interval
 from later_reporting_dagster.report.page import report_page
-from later_reporting_dagster.rollups.sums import SumOutOfRange
+from later_reporting_dagster.rollups.engine import RAW, RollupFailed
 from later_reporting_dagster.rollups.tables import RolledUp
 
 REPORT = "organic_paid_report"
@@ -51,9 +42,9 @@ def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) 
     def organic_paid_report(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
         lake = later.lake()
         try:
-            data = gathered(lake, instances=known_instances(lake, named=later.named_instances()))
+            data = read(lake, later)
             written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
-        except (LakeUnavailable, PartitionDamaged, SumOutOfRange) as error:
+        except (LakeUnavailable, PartitionDamaged, RollupFailed) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(
             f"The report as of {data.as_of} is {'written' if written.changed else 'unchanged'}: {written.url}"
@@ -67,6 +58,7 @@ def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) 
                 "as_of": str(data.as_of),
                 "period_days": data.period,
                 **{headline.name: NOT_AVAILABLE if headline.value is None else headline.value for headline in found},
+                **{name: NOT_AVAILABLE if value is None else value for name, value in lift_interval(data).items()},
                 "preview": dg.MetadataValue.md(headlines_in_markdown(found)),
             },
         )
@@ -74,34 +66,30 @@ def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) 
     return organic_paid_report
 
 
-def gathered(lake: Lake, *, instances: Iterable[str]) -> ReportData:
+def read(lake: Lake, later: LaterReportingResource) -> ReportData:
     """Return what the lake holds to report on. A damaged file is named on the page, and stops nothing.
 
     Raises:
         Failure: nothing has landed yet.
         LakeUnavailable: the lake cannot be read: what is there for a moment only makes no report.
         PartitionDamaged: a quarantine file is not what it should be.
-        SumOutOfRange: a sum does not fit its column.
+        RollupFailed: a sum does not fit its column, or the work its memory.
     """
-    days = {table: {partition.day for partition in lake.partitions(table)} for table in TABLES}
-    landed = set[date]().union(*days.values())
-    if not landed:
+    partitions = {table: lake.partitions(table) for table in TABLES}
+    if not any(partitions.values()):
         raise dg.Failure(
             "There are no posts to report on yet: materialize"
             f" {' and '.join(f'later/{table}' for table in TABLES)} first.",
             allow_retries=False,
         )
-    gathering = Gathering(max(landed))
-    for table in TABLES:
-        for read in lake.read_days(table, days_looked_at(gathering.as_of, days[table]), schema=REPORTED_SCHEMA):
-            gathering.add(
-                table, read.day, {str(partition.instance_id): posts for partition, posts in read.tables.items()}
-            )
-            for partition, error in read.unread.items():
-                if isinstance(error, LakeUnavailable):
-                    raise error
-                gathering.add_unread(table, read.day, partition.instance_id)
-    return gathering.data(registered=instances, set_aside=_set_aside(lake))
+    return read_report(
+        lake,
+        partitions,
+        memory_gb=later.memory_limit_gb(),
+        metrics=later.selected_metrics(),
+        registered=known_instances(lake, named=later.named_instances()),
+        set_aside=_set_aside(lake),
+    )
 
 
 def _set_aside(lake: Lake) -> Iterator[SetAside]:

@@ -12,21 +12,30 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, log_check_results
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, first_of, log_check_results
 from later_reporting_dagster.defs.events import failure_of, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
-from later_reporting_dagster.defs.organic_paid import RAW, ROLLUPS_GROUP, rollup_key, rollup_tags
+from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_key, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
-from later_reporting_dagster.reading.raw import AllRead, read_all
-from later_reporting_dagster.rollups.periods import organic_paid_by, rows_schema
-from later_reporting_dagster.rollups.reconciliation import window_totals_that_differ
-from later_reporting_dagster.rollups.sums import SumOutOfRange
-from later_reporting_dagster.rollups.tables import RolledUp
+from later_reporting_dagster.lake import LakeUnavailable, PartitionDamaged, schema_of
+from later_reporting_dagster.rollups.columns import COMPARED
+from later_reporting_dagster.rollups.engine import RAW, RollupFailed
+from later_reporting_dagster.rollups.lake import Windows, check_windows_of, landed_days, roll_up_windows_of
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_PLATFORM, RolledUp
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
     NEWEST_DUE_DAY: "Its windows end with the newest day that is due, or later.",
+}
+COSTS_AGREE = "unit_costs_agree"
+IMPRESSIONS_GO_ON = "platforms_still_report_impressions"
+POSTS_AGREE = "campaigns_agree_on_their_posts"
+CONTRADICTORY_PERCENT = 1.0
+# By name the table that a check is of, and what it looks at.
+DATA_CHECKS: Mapping[str, tuple[str, str]] = {
+    COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in all but 1 % of posts."),
+    IMPRESSIONS_GO_ON: (BY_PLATFORM.name, "No platform stopped reporting impressions while its posts go on."),
+    POSTS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same numbers in each."),
 }
 
 _PREVIEWED_WINDOW = "28d"
@@ -84,28 +93,38 @@ def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefin
     """Return the checks of a table of windows: it is read back and held against the raw rows of its days."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        lake = later.lake()
+        lake, damage = later.lake(), list[str]()
+        found: pa.Table | None = None
         try:
             found = lake.read_table(table.name, schema=schema_of(table.columns))
         except PartitionDamaged as error:
-            yield _evaluate_reconciliation([str(error)])
-            found = None
-        else:
-            if RECONCILES in selected and found is not None:
-                read = _read(lake, [table])
-                landed = {basis: each.landed for basis, each in read.items()}
-                differing = window_totals_that_differ(landed, {table.name: found}, tables=[table])[table.name]
-                unread = [str(error) for each in read.values() for error in each.unread.values()]
-                yield _evaluate_reconciliation([*unread, *differing])
-            elif RECONCILES in selected:
-                yield _evaluate_reconciliation([], is_there=False)
-        if NEWEST_DUE_DAY in selected:
-            rows = schema_of(table.columns).empty_table() if found is None else found
-            yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
+            damage.append(str(error))
+        rows = schema_of(table.columns).empty_table() if found is None else found
+        yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
+        yield from _evaluate_data(table, rows)
+        if {RECONCILES, POSTS_AGREE} & selected:
+            differences, disagreeing = check_windows_of(lake, table, rows, memory_gb=later.memory_limit_gb())
+            differences = damage or ([] if found is None else differences)
+            yield _evaluate_reconciliation(differences, is_there=found is not None)
+            yield _evaluate_campaigns(disagreeing)
 
     return checks_of(
-        rollup_key(table), WINDOWS_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
+        rollup_key(table),
+        windows_checks_of(table),
+        evaluate=evaluate,
+        due_hour_utc=due_hour_utc,
+        daily=[NEWEST_DUE_DAY],
     )
+
+
+def windows_checks_of(table: RolledUp) -> Mapping[str, str]:
+    """Return the description of each check of a table, by name."""
+    return {**WINDOWS_CHECKS, **_data_checks(table)}
+
+
+def _data_checks(table: RolledUp) -> Mapping[str, str]:
+    """What the numbers of a table warn of."""
+    return {name: description for name, (of_table, description) in DATA_CHECKS.items() if of_table == table.name}
 
 
 def windows_lineage(table: RolledUp) -> dict[str, dg.TableColumnLineage]:
@@ -126,28 +145,24 @@ def _roll_up(
     """
     lake = later.lake()
     provenance = provenance_tags(context, *(dg.AssetKey(["later", asset]) for asset in RAW.values()))
-    read = _read(lake, tables)
-    for basis, found in read.items():
-        days = found.landed.all_days
-        context.log.info(
-            f"Read {found.landed.rows.num_rows:,} rows of {found.partitions:,} files of"
-            f" later/{RAW[basis]}, {min(days)} to {max(days)}"
-            if days
-            else f"There are no files of later/{RAW[basis]}"
-        )
-        for partition, error in found.unread.items():
-            context.log.warning(f"Left out {partition} of later/{RAW[basis]}: {error}")
-    if not any(found.partitions for found in read.values()):
-        raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
-    landed = {basis: found.landed for basis, found in read.items()}
     try:
-        rolled_up = organic_paid_by(landed, tables=tables)
-    except SumOutOfRange as error:
+        made = roll_up_windows_of(lake, tables, memory_gb=later.memory_limit_gb())
+    except RollupFailed as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    differences = window_totals_that_differ(landed, rolled_up, tables=tables)
+    for basis, asset in RAW.items():
+        days = [partition.day for partition in made.files.partitions[asset]]
+        context.log.info(
+            f"Read {made.raw_rows[basis]:,} rows of {len(days):,} files of later/{asset}, {min(days)} to {max(days)}"
+            if days
+            else f"There are no files of later/{asset}"
+        )
+        for partition, why in made.files.unreadable[asset].items():
+            context.log.warning(f"Left out {partition} of later/{asset}: {why}")
+    if not any(made.files.partitions.values()):
+        raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     failed: dict[str, str] = {}
     for table in tables:
-        rows = rolled_up[table.name]
+        rows = made.tables[table.name]
         try:
             written = lake.write_table(table.name, rows)
         except LakeUnavailable as error:
@@ -162,7 +177,7 @@ def _roll_up(
             metadata={
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
-                **_read_metadata(read),
+                **_read_metadata(made),
                 **windows_lineage(table),
             },
         )
@@ -170,17 +185,15 @@ def _roll_up(
             f"Rolled up later/{table.name}: {written.rows:,} rows, {'changed' if written.changed else 'as they were'}"
         )
         results = [
-            _evaluate_reconciliation(differences[table.name]),
+            _evaluate_reconciliation(made.differences[table.name]),
             _evaluate_freshness(rows, due_hour_utc=due_hour_utc),
+            *_evaluate_data(table, rows),
         ]
+        if POSTS_AGREE in _data_checks(table):
+            results.append(_evaluate_campaigns(made.posts_that_disagree))
         log_check_results(context, results, asset_key=rollup_key(table))
     if failed:
         raise failure_of(failed, what="table", written=len(tables) - len(failed))
-
-
-def _read(lake: Lake, tables: Sequence[RolledUp]) -> dict[DateBasis, AllRead]:
-    schema = rows_schema(*tables, dated=True)
-    return {basis: read_all(lake, asset, schema=schema) for basis, asset in RAW.items()}
 
 
 def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
@@ -220,28 +233,99 @@ def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = Tru
     )
 
 
-def _read_metadata(read: Mapping[DateBasis, AllRead]) -> dict[str, Any]:
+def _evaluate_data(table: RolledUp, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
+    """Yield what the numbers of a table warn of, from the table itself."""
+    if COSTS_AGREE in _data_checks(table):
+        yield _evaluate_costs(rows)
+    if IMPRESSIONS_GO_ON in _data_checks(table):
+        yield _evaluate_impressions(rows)
+
+
+def _evaluate_costs(rows: pa.Table) -> dg.AssetCheckResult:
+    of_all = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(DateBasis.POST_DATE)))
+    bounded, contradictory = (
+        sum(pc.sum(of_all[f"{channel}_spend_{which}posts"]).as_py() or 0 for channel in COMPARED)
+        for which in ("", "contradictory_")
+    )
+    percent = 100 * contradictory / max(bounded + contradictory, 1)
+    return dg.AssetCheckResult(
+        check_name=COSTS_AGREE,
+        passed=percent <= CONTRADICTORY_PERCENT,
+        description=f"CPE and CPM contradict each other in {contradictory} of {bounded + contradictory} posts"
+        + (
+            ": the bounds of spend rest on both being rounded to two decimals"
+            if percent > CONTRADICTORY_PERCENT
+            else ""
+        ),
+        metadata={"posts": bounded + contradictory, "contradictory_posts": contradictory, "percent": percent},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
+    """Return the platforms that reported impressions in 28 days, and none in the last 7 although they have posts."""
+    recorded = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
+    reporting: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
+    for row in recorded.select(["window", "instance_id", "platform", "posts", "organic_impressions_posts"]).to_pylist():
+        of_window = reporting.setdefault(row["window"], {})
+        key = row["instance_id"], row["platform"] or "other"
+        posts, reports = of_window.get(key, (0, 0))
+        of_window[key] = posts + (row["posts"] or 0), reports + (row["organic_impressions_posts"] or 0)
+    before = {key for key, (_, reports) in reporting.get("28d", {}).items() if reports}
+    vanished = [
+        f"{platform} of {instance_id}"
+        for (instance_id, platform), (posts, reports) in reporting.get("7d", {}).items()
+        if posts and not reports and (instance_id, platform) in before
+    ]
+    return dg.AssetCheckResult(
+        check_name=IMPRESSIONS_GO_ON,
+        passed=not vanished,
+        description=(
+            f"No post of the last 7 days reports impressions on {first_of(vanished)}: request views (LATER_METRICS)"
+            if vanished
+            else "Every platform that reported impressions still does"
+        ),
+        metadata={"platforms": len(vanished)},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _evaluate_campaigns(number: int) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=POSTS_AGREE,
+        passed=not number,
+        description=(
+            f"{number} times a post has other numbers in one of its campaigns than in another on the same day. Where"
+            " the grain has no campaign, those of its lowest campaign id count"
+            if number
+            else "Posts of several campaigns have the same numbers in each"
+        ),
+        metadata={"posts_and_days": number},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _read_metadata(made: Windows) -> dict[str, Any]:
     """What the windows are made from: the days that are there, and the partitions between them that are not."""
-    told: dict[str, Any] = {}
-    for basis, found in read.items():
-        days = found.landed.all_days
-        name = RAW[basis]
-        told |= {
-            f"rows/{name}": found.landed.rows.num_rows,
+    landed = landed_days(made.files)
+    metadata: dict[str, Any] = {}
+    for basis, name in RAW.items():
+        instances = landed.get(basis, {})
+        days = set[date]().union(*instances.values())
+        metadata |= {
+            f"rows/{name}": made.raw_rows[basis],
             f"days/{name}": len(days),
             f"newest_day/{name}": str(max(days, default="none")),
         }
         span = (max(days) - min(days)).days + 1 if days else 0
-        missing = {each: span - len(there) for each, there in found.landed.days.items() if len(there) < span}
-        told[f"missing/{name}"] = sum(missing.values())
+        missing = {each: span - len(there) for each, there in instances.items() if len(there) < span}
+        metadata[f"missing/{name}"] = sum(missing.values())
         if missing:
-            told[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
-        if found.unread:
-            reasons = {
-                f"{partition.day} {partition.instance_id}": str(error) for partition, error in found.unread.items()
-            }
-            told[f"unread/{name}"] = dg.MetadataValue.json(reasons)
-    return told
+            metadata[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
+        if unreadable := made.files.unreadable[name]:
+            reasons = {f"{partition.day} {partition.instance_id}": str(why) for partition, why in unreadable.items()}
+            metadata[f"unread/{name}"] = dg.MetadataValue.json(reasons)
+    return metadata
 
 
 def _preview(table: RolledUp, rows: pa.Table) -> dg.MarkdownMetadataValue:

@@ -51,12 +51,23 @@ class Chart:
 
 
 IMPRESSIONS = Chart("impressions", "Impressions by day", bars=False)
+ENGAGEMENTS = Chart("engagements", "Engagements by day", bars=False)
+ENGAGEMENT_RATE = Chart("engagement_rate", "Engagement rate by day, percent", bars=False)
 PLATFORM_RATES = Chart("platform_rates", "Engagement rate by platform, percent")
 CONTENT_RATES = Chart("content_rates", "Engagement rate by content type, percent")
 SPEND = Chart("spend", "Spend by campaign, between its bounds")
 COST = Chart("cost", "Cost of an engagement by campaign, between its bounds")
 COVERAGE = Chart("coverage", "Posts that report each metric, percent of those published", most=100)
-CHARTS: Sequence[Chart] = (IMPRESSIONS, PLATFORM_RATES, CONTENT_RATES, SPEND, COST, COVERAGE)
+CHARTS: Sequence[Chart] = (
+    IMPRESSIONS,
+    ENGAGEMENTS,
+    ENGAGEMENT_RATE,
+    PLATFORM_RATES,
+    CONTENT_RATES,
+    SPEND,
+    COST,
+    COVERAGE,
+)
 
 
 @cache

@@ -1,40 +1,67 @@
-"""What a report is made of: sums by span, instance, campaign and what else a picture asks for. Arrow in, no I/O.
+"""What a report is made of: figures from the SQL that the rollups share, and what the lake has and lacks."""
 
-All that is kept adds up, so that a page can narrow it to an instance and a campaign and recompute each rate from sums,
-as the rollups do. What is not available stays null.
-"""
-
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from importlib.resources import files as files_of_package
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, platform_of
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric, platform_of
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.lake.columns import post_columns
-from later_reporting_dagster.lake.schema import schema_of
-from later_reporting_dagster.report.periods import MAXIMUM_DAYS, default_period, span_of
-from later_reporting_dagster.rollups.columns import COMPARED, OF_CHANNEL, RESULTS
-from later_reporting_dagster.rollups.measures import Columns, rate_parts, spend_parts
-from later_reporting_dagster.rollups.sums import grouped_sums
+from later_reporting_dagster.lake import Files, Lake, LakeUnavailable, Partition, Table, open_database, post_columns
+from later_reporting_dagster.rollups.engine import (
+    LandedDays,
+    failures,
+    periods,
+    prepare_windows,
+    rendered,
+    rendered_sql,
+)
+from later_reporting_dagster.rollups.lake import landed_days
+from later_reporting_dagster.rollups.spans import WINDOWS
+from later_reporting_dagster.rollups.tables import BY_CAMPAIGN
+
+if TYPE_CHECKING:
+    import duckdb
 
 METRICS_TABLE, PUBLISHED_TABLE = POST_METRICS_DAILY.asset, POSTS_PUBLISHED.asset
+# Table -> instance -> the days that have a file.
+Landed = Mapping[str, Mapping[str, frozenset[date]]]
 
-_PROFILE = ("creator_id", "creator_content_type", "creator_full_name", "creator_handle_name", "creator_profile_link")
-_READ = {"instance_id", "campaign_id", "platform", "content_type", *_PROFILE, *(metric.column for metric in METRICS)}
-# What a report reads of a post: a metric that was not asked for is null.
-REPORTED_SCHEMA: pa.Schema = schema_of(column for column in post_columns(METRICS) if column.name in _READ)
+# The periods that the report offers, in days, with the name of their window.
+PERIODS: Mapping[int, str] = {days: name for name, days in WINDOWS.items() if days is not None}
+# Older days are in no period, nor in the one before it.
+MAXIMUM_DAYS = 2 * max(PERIODS)
 
-# More rows than this are summed before others are added, so that memory does not grow with the days.
-_ROWS_AT_ONCE = 500_000
+# The tables that report.sql makes, less their prefix.
+TABLES = ("headline", "content", "creators", "spend", "coverage", "days", "profiles")
 
-DAILY_KEYS = ("age", "instance_id", "campaign_id")
-CONTENT_KEYS = ("span", "instance_id", "campaign_id", "platform", "content_type")
-CREATOR_KEYS = ("span", "instance_id", "campaign_id", "creator_id")
-PUBLISHED_KEYS = ("span", "instance_id", "campaign_id")
-KEYS = frozenset({*DAILY_KEYS, *CONTENT_KEYS, *CREATOR_KEYS, *PUBLISHED_KEYS})
+# What the headline says of a period beside the one before it. Of those in `DIFFERENCES` the change is a difference, of
+# the others a percentage.
+COMPARED_MEASURES = (
+    "organic_impressions",
+    "paid_impressions",
+    "paid_share_of_impressions",
+    "organic_engagements",
+    "paid_engagements",
+    "paid_share_of_engagements",
+    "organic_engagement_rate",
+    "paid_engagement_rate",
+    "paid_lift",
+    "organic_estimated_value",
+)
+DIFFERENCES = frozenset(name for name in COMPARED_MEASURES if name.endswith(("_rate", "_lift")) or "_share_" in name)
+
+_KEYS = ("date", "instance_id", "campaign_id", "post_id", "creator_id", "platform", "content_type")
+_PROFILE = ("creator_content_type", "creator_full_name", "creator_handle_name", "creator_profile_link")
+_RECORDED = ("engagements", "impressions", "estimated_value_generated", "paid_engagements", "paid_impressions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +75,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Creator:
-    """A creator as last seen. Names and links are data from the API, and may hold anything."""
+    """A creator of an instance as last seen. Names and links are data from the API, and may hold anything."""
 
-    creator_id: int
+    number: int
+    instance_id: str
+    creator_id: int | None
     name: str | None
     profiles: Sequence[Profile]
 
@@ -77,38 +106,32 @@ class Unread:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that a report says, and that it can be narrowed to.
+    """All that a report shows. Tables have a row a scope, which is all instances, one, or one of its campaigns.
 
     Attributes:
-        as_of: the newest day that has landed; ages count back from it.
-        instances: ids of those that are registered or have landed, sorted.
-        daily: by `DAILY_KEYS` the impressions recorded on a day.
-        by_content: by `CONTENT_KEYS` the counts recorded, and those parts of them that rates are made of.
-        by_creator: the same by `CREATOR_KEYS`.
-        published: by `PUBLISHED_KEYS` posts published, how many of them report each metric as `reports_{column}`,
-            their counts to date, and the bounds of their spend.
-        creators: by id; those of `by_creator`.
-        landed: table -> instance -> the days that have landed.
+        as_of: the newest day that is there; ages count back from it.
+        instances: ids of those that should be there or are, sorted.
+        tables: by name what `report.sql` makes: `report_…`.
+        creators: those of the table `creators`.
+        metrics: those whose coverage is told.
+        landed: table -> instance -> the days that are there.
         set_aside: what lies in quarantine.
         unread: what cannot be read.
     """
 
     as_of: date
     instances: Sequence[str]
-    daily: pa.Table
-    by_content: pa.Table
-    by_creator: pa.Table
-    published: pa.Table
+    tables: Mapping[str, pa.Table]
     creators: Sequence[Creator]
-    landed: Mapping[str, Mapping[str, frozenset[date]]]
+    metrics: Sequence[Metric]
+    landed: Landed
     set_aside: Sequence[SetAside] = ()
     unread: Sequence[Unread] = ()
 
     @cached_property
     def first_day(self) -> date:
-        """The oldest day that has landed, of those that the report looks at."""
-        days = [day for instances in self.landed.values() for days in instances.values() for day in days]
-        return min(days, default=self.as_of)
+        """The oldest day that is there, of those that the report looks at."""
+        return min((day for there in self.landed.values() for day in _days(there)), default=self.as_of)
 
     @property
     def days(self) -> int:
@@ -117,168 +140,140 @@ class ReportData:
 
     @property
     def period(self) -> int:
-        """How many days the report opens with."""
-        return default_period(self.days)
+        """How many days the report opens with: four weeks, or one while there are no two times four to compare."""
+        return 28 if self.days >= 2 * 28 else 7
+
+    def newest_day(self, table: str) -> date:
+        """Return the newest day of a table, with which its periods end."""
+        return max(_days(self.landed[table]), default=self.as_of)
 
     @cached_property
-    def campaigns(self) -> Sequence[int]:
-        """The campaigns that anything was reported of, sorted."""
-        tables = (self.daily, self.by_content, self.published)
-        return sorted({campaign for table in tables for campaign in table["campaign_id"].unique().to_pylist()})
+    def campaigns(self) -> Sequence[tuple[str, int]]:
+        """The campaigns that anything was reported of, each with its instance, sorted."""
+        scopes = [self.tables[name].select(["instance_id", "campaign_id"]) for name in ("headline", "spend")]
+        found = {(row["instance_id"], row["campaign_id"]) for rows in scopes for row in rows.to_pylist()}
+        return sorted((instance_id, campaign) for instance_id, campaign in found if campaign is not None)
 
 
-def days_looked_at(as_of: date, days: Iterable[date]) -> list[date]:
-    """Those of `days` that a report as of `as_of` is made from, sorted."""
-    return sorted(day for day in set(days) if 0 <= (as_of - day).days < MAXIMUM_DAYS)
+def days_looked_at(partitions: Collection[Partition]) -> list[Partition]:
+    """Return those of a table's partitions that a report is made from."""
+    newest = max((partition.day for partition in partitions), default=date.min)
+    return [partition for partition in partitions if (newest - partition.day).days < MAXIMUM_DAYS]
 
 
-class Gathering:
-    """Gathers a report's data, a day of a table at a time, in any order.
+def read_report(
+    lake: Lake,
+    partitions: Mapping[str, Collection[Partition]],
+    *,
+    memory_gb: float,
+    metrics: Iterable[Metric] = DOCUMENT_METRICS,
+    registered: Iterable[str] = (),
+    set_aside: Iterable[SetAside] = (),
+) -> ReportData:
+    """Read and compute all that a report shows. A damaged file is left out and named.
 
     Args:
-        as_of: the newest day that has landed in either table.
+        lake: where the posts lie.
+        partitions: by table those to report on, at least one.
+        memory_gb: how much memory the work may take.
+        metrics: whose coverage is told, beside those of the API reference.
+        registered: the instances that should be there; one of which nothing is there is missed by name.
+        set_aside: what lies in quarantine.
+
+    Raises:
+        LakeUnavailable: the lake cannot be read.
+        RollupFailed: a sum does not fit its column, or the work its memory.
     """
+    chosen = {*DOCUMENT_METRICS, *metrics}
+    told = tuple(metric for metric in METRICS if metric in chosen)
+    wanted = {table: days_looked_at(partitions.get(table, ())) for table in (METRICS_TABLE, PUBLISHED_TABLE)}
+    with open_database(lake, memory_gb=memory_gb) as database:
 
-    def __init__(self, as_of: date) -> None:
-        self.as_of = as_of
-        self._daily = _Sums(DAILY_KEYS, _impressions)
-        self._by_content = _Sums(CONTENT_KEYS, _recorded)
-        self._by_creator = _Sums(CREATOR_KEYS, _recorded)
-        self._published = _Sums(PUBLISHED_KEYS, _published)
-        self._seen: dict[tuple[int, str | None], _Sighting] = {}
-        self._landed: dict[str, dict[str, set[date]]] = {METRICS_TABLE: {}, PUBLISHED_TABLE: {}}
-        self._unread: set[Unread] = set()
+        def work(files: Files) -> tuple[dict[str, pa.Table], Files]:
+            for error in chain.from_iterable(errors.values() for errors in files.unreadable.values()):
+                if isinstance(error, LakeUnavailable):
+                    raise error  # it is there for a moment only
+            with failures(), _rows_at_hand(database.connection, told):
+                return _tables(database.connection, landed_days(files), told), files
 
-    def add(self, table: str, day: date, posts: Mapping[str, pa.Table]) -> None:
-        """Adds what has landed of a day: by instance its rows, perhaps none, of `REPORTED_SCHEMA`.
-
-        Raises:
-            SumOutOfRange: a sum does not fit its column.
-        """
-        for instance_id in posts:
-            self._landed[table].setdefault(instance_id, set()).add(day)
-        rows = pa.concat_tables([REPORTED_SCHEMA.empty_table(), *posts.values()])
-        rows = _aged(rows, (self.as_of - day).days)
-        if table == PUBLISHED_TABLE:
-            self._published.add(rows)
-            return
-        for sums in (self._daily, self._by_content, self._by_creator):
-            sums.add(rows)
-        self._see(day, rows)
-
-    def add_unread(self, table: str, day: date, instance_id: str | None) -> None:
-        """Adds a partition that cannot be read, or a day none of whose partitions can be found."""
-        self._unread.add(Unread(table, day, instance_id))
-
-    def data(self, *, registered: Iterable[str] = (), set_aside: Iterable[SetAside] = ()) -> ReportData:
-        """What was gathered.
-
-        Args:
-            registered: the instances that are to be there; one that has not landed is missed by name.
-            set_aside: what lies in quarantine.
-
-        Raises:
-            SumOutOfRange: a sum does not fit its column.
-        """
-        landed = {
-            table: {instance_id: frozenset(days) for instance_id, days in sorted(instances.items())}
-            for table, instances in self._landed.items()
-        }
-        return ReportData(
-            as_of=self.as_of,
-            instances=sorted({*registered, *(name for instances in landed.values() for name in instances)}),
-            daily=self._daily.table(),
-            by_content=self._by_content.table(),
-            by_creator=self._by_creator.table(),
-            published=self._published.table(),
-            creators=self._creators(),
-            landed=landed,
-            set_aside=sorted(set_aside, key=repr),
-            unread=sorted(self._unread, key=repr),
-        )
-
-    def _see(self, day: date, rows: pa.Table) -> None:
-        """Keeps of each creator and content type what the newest day says, whatever the order of days and rows."""
-        for row in rows.select(_PROFILE).group_by(list(_PROFILE), use_threads=False).aggregate([]).to_pylist():
-            if row["creator_id"] is None:
-                continue
-            told = tuple(row[name] or "" for name in _PROFILE[2:])
-            key = row["creator_id"], row["creator_content_type"]
-            self._seen[key] = max(self._seen.get(key, _NEVER_SEEN), (day, told))
-
-    def _creators(self) -> list[Creator]:
-        by_creator: dict[int, list[tuple[_Sighting, str | None]]] = {}
-        for (creator_id, content_type), sighting in self._seen.items():
-            by_creator.setdefault(creator_id, []).append((sighting, platform_of(content_type)))
-        creators = []
-        for creator_id, sightings in sorted(by_creator.items()):
-            sightings.sort(key=lambda seen: (seen[0], seen[1] or ""), reverse=True)
-            names = [name for (_, (name, _, _)), _ in sightings if name]
-            profiles: dict[str | None, Profile] = {}
-            for (_, (_, handle, link)), network in sightings:
-                if handle or link:
-                    profiles.setdefault(network, Profile(network, handle or None, link or None))
-            ordered = sorted(profiles.values(), key=lambda profile: profile.network or "~")
-            creators.append(Creator(creator_id, names[0] if names else None, ordered))
-        return creators
+        # The columns of metrics that were not asked for are null in every file.
+        tables, files = database.read([(Table(name, post_columns(told)), of) for name, of in wanted.items()], work)
+    landed = {table: _by_instance(files.partitions[table]) for table in wanted}
+    return ReportData(
+        as_of=max(partition.day for of in wanted.values() for partition in of),
+        instances=sorted({*registered, *(name for there in landed.values() for name in there)}),
+        tables=tables,
+        creators=_creators(tables["profiles"]),
+        metrics=told,
+        landed=landed,
+        set_aside=sorted(set_aside, key=repr),
+        unread=sorted(
+            (Unread(table, each.day, each.instance_id) for table, of in files.unreadable.items() for each in of),
+            key=repr,
+        ),
+    )
 
 
-# A day, and the name, handle and link that were told on it.
-_Sighting = tuple[date, tuple[str, ...]]
-_NEVER_SEEN: _Sighting = (date.min, ())
+@contextmanager
+def _rows_at_hand(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[Metric]) -> Iterator[None]:
+    """Put tables in the place of the raw tables' views, which stay as `…_files`, while the block runs.
+
+    Each row is read several times, and a lake may have thousands of small files.
+    """
+    columns = {
+        METRICS_TABLE: [*_KEYS, *_RECORDED],
+        PUBLISHED_TABLE: [*_KEYS, *_PROFILE, *(metric.column for metric in metrics)],
+    }
+    try:
+        for table, names in columns.items():
+            connection.execute(f"DROP VIEW IF EXISTS {table}_files; ALTER VIEW {table} RENAME TO {table}_files")
+            connection.execute(f"CREATE TABLE {table} AS SELECT {', '.join(names)} FROM {table}_files")
+        yield
+    finally:
+        for table in columns:
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _aged(posts: pa.Table, age: int) -> pa.Table:
-    for name, number in (("age", age), ("span", span_of(age))):
-        posts = posts.append_column(name, pa.repeat(pa.scalar(number, pa.int64()), posts.num_rows))
-    return posts
+def _tables(
+    connection: "duckdb.DuckDBPyConnection", landed: LandedDays, metrics: Sequence[Metric]
+) -> dict[str, pa.Table]:
+    prepare_windows(connection, BY_CAMPAIGN, landed)
+    is_recorded = pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE)
+    shown = pc.field("window").isin([*PERIODS.values()]) & (is_recorded | ~pc.field("is_previous"))
+    connection.register("periods", periods(landed).filter(shown))
+    connection.execute(rendered("windows.sql", BY_CAMPAIGN))
+    names = tuple(metric.column for metric in metrics)
+    context = {"measures_compared": COMPARED_MEASURES, "differences": DIFFERENCES, "metric_columns": names}
+    sql = files_of_package(__package__).joinpath("report.sql").read_text("utf-8")
+    connection.execute(rendered_sql(sql, BY_CAMPAIGN, **context))
+    return {table: connection.sql(f"FROM report_{table} ORDER BY ALL").to_arrow_table() for table in TABLES}
 
 
-class _Sums:
-    """Sums of `parts` of posts by `keys`, which grow with the groups and not with the posts."""
-
-    def __init__(self, keys: Sequence[str], parts: Callable[[pa.Table], Columns]) -> None:
-        self._keys = keys
-        self._parts = parts
-        self._tables: list[pa.Table] = []
-        self._rows = 0
-        self.add(_aged(REPORTED_SCHEMA.empty_table(), 0))
-
-    def add(self, posts: pa.Table) -> None:
-        """Adds posts, which have the keys too."""
-        self._tables.append(pa.table({name: posts[name] for name in self._keys} | self._parts(posts)))
-        self._rows += posts.num_rows
-        if self._rows > _ROWS_AT_ONCE:
-            self._tables = [self.table()]
-            self._rows = 0
-
-    def table(self) -> pa.Table:
-        """The sums, ordered by the keys, nulls last."""
-        rows = pa.concat_tables(self._tables).combine_chunks()
-        return grouped_sums(rows, keys=self._keys, counted=()).drop_columns("posts")
+def _by_instance(partitions: Iterable[Partition]) -> dict[str, frozenset[date]]:
+    found: dict[str, set[date]] = {}
+    for partition in partitions:
+        found.setdefault(str(partition.instance_id), set()).add(partition.day)
+    return {instance_id: frozenset(days) for instance_id, days in sorted(found.items())}
 
 
-def _impressions(posts: pa.Table) -> Columns:
-    return {f"{channel}_impressions": posts[OF_CHANNEL[channel]["impressions"]] for channel in COMPARED}
+def _days(there: Mapping[str, Iterable[date]]) -> Iterable[date]:
+    return (day for days in there.values() for day in days)
 
 
-def _recorded(posts: pa.Table) -> Columns:
-    """Counts, and the parts of the engagement rates."""
-    return _results(posts) | rate_parts(_columns(posts))
-
-
-def _published(posts: pa.Table) -> Columns:
-    """How many report each metric, counts to date, bounds of the spend, and the parts of what a unit cost."""
-    parts = _results(posts) | spend_parts(_columns(posts))
-    counted = {f"reports_{metric.column}": posts[metric.column] for metric in METRICS}
-    counted |= {f"{channel}_spend_posts": parts[f"{channel}_spend_minimum"] for channel in COMPARED}
-    counted["published"] = posts["campaign_id"]
-    return parts | {name: values.is_valid().cast(pa.int64()) for name, values in counted.items()}
-
-
-def _results(posts: pa.Table) -> Columns:
-    return {f"{channel}_{measure}": posts[OF_CHANNEL[channel][measure]] for channel in COMPARED for measure in RESULTS}
-
-
-def _columns(posts: pa.Table) -> Columns:
-    return dict(zip(posts.column_names, posts.columns, strict=True))
+def _creators(profiles: pa.Table) -> list[Creator]:
+    """The creators, each with its name and profiles as the newest of their posts say."""
+    creators = []
+    rows = sorted(profiles.to_pylist(), key=lambda row: (row["creator"], row["creator_content_type"] or ""))
+    for number, group in groupby(rows, key=itemgetter("creator")):
+        of = sorted(group, key=lambda row: [*row["newest"].values()], reverse=True)
+        names = [row["newest"]["name"] for row in of if row["newest"]["name"]]
+        found: dict[str | None, Profile] = {}
+        for row in of:
+            network = platform_of(row["creator_content_type"])
+            handle, link = row["newest"]["handle"], row["newest"]["link"]
+            if handle or link:
+                found.setdefault(network, Profile(network, handle or None, link or None))
+        ordered = sorted(found.values(), key=lambda profile: profile.network or "~")
+        name = names[0] if names else None
+        creators.append(Creator(number, of[0]["instance_id"], of[0]["creator_id"], name, ordered))
+    return creators

@@ -1,18 +1,10 @@
-"""The headline figures of a report as it opens, over all instances and campaigns, for the asset's metadata.
+"""The headline figures of a report as it opens, over all instances and campaigns, for the asset's metadata."""
 
-The page computes the same from the same sums, narrowed to whatever its reader picks.
-"""
-
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from later_reporting_dagster.report.data import KEYS, ReportData
-from later_reporting_dagster.report.periods import spans_before, spans_of
-from later_reporting_dagster.rollups.measures import rates
-from later_reporting_dagster.rollups.sums import total
+from later_reporting_dagster.report.data import PERIODS, ReportData
 
 NOT_AVAILABLE = "not available"
 
@@ -28,6 +20,7 @@ HEADLINES = (
     ("paid_engagement_rate", "Paid engagement rate", "%"),
     ("paid_lift", "Paid lift", "×"),
 )
+INTERVAL = ("paid_lift_low", "paid_lift_high", "paid_lift_verdict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +35,22 @@ class Headline:
 
 
 def headlines(data: ReportData) -> list[Headline]:
-    """The headline figures of the period that the report opens with, and of the one before it.
+    """Return the headline figures of the period that the report opens with, and of the one before it.
 
     A period that begins before the first day that has landed is not available: it would compare with half of one.
     """
-    now, before = (_figures(data.by_content, spans(data.period)) for spans in (spans_of, spans_before))
-    is_covered = data.days >= 2 * data.period
-    return [
-        Headline(name, label, unit, now[name], before[name] if is_covered else None) for name, label, unit in HEADLINES
-    ]
+    row = _row(data)
+    return [Headline(name, label, unit, row.get(name), row.get(f"previous_{name}")) for name, label, unit in HEADLINES]
+
+
+def lift_interval(data: ReportData) -> dict[str, float | str | None]:
+    """Return the interval of the paid lift and its verdict, by name; None where there are too few posts."""
+    row = _row(data)
+    return {name: row.get(name) for name in INTERVAL}
 
 
 def headlines_in_markdown(found: Sequence[Headline]) -> str:
-    """The headline figures as a table, with what they were before."""
+    """Return the headline figures as a table, with what they were before."""
     lines = ["| | now | before |", "| --- | ---: | ---: |"]
     lines += [
         f"| {each.label} | {_written(each.value, each.unit)} | {_written(each.before, each.unit)} |" for each in found
@@ -62,14 +58,10 @@ def headlines_in_markdown(found: Sequence[Headline]) -> str:
     return "\n".join(lines)
 
 
-def _figures(recorded: pa.Table, spans: Collection[int]) -> dict[str, float | None]:
-    rows = recorded.filter(pc.is_in(recorded["span"], pa.array(spans, pa.int64())))
-    sums = {name: total(rows[name]) for name in rows.column_names if name not in KEYS}
-    columns = {
-        name: pa.chunked_array([[None if value is None else float(value)]], pa.float64())
-        for name, value in sums.items()
-    }
-    return sums | {name: column[0].as_py() for name, column in rates(columns).items()}
+def _row(data: ReportData) -> dict[str, Any]:
+    rows = data.tables["headline"].to_pylist()
+    found = (row for row in rows if row["instance_id"] is None and row["window"] == PERIODS[data.period])
+    return next(found, {})
 
 
 def _written(value: float | None, unit: str) -> str:

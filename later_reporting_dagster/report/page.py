@@ -1,6 +1,7 @@
 """The report as one HTML file: it asks no network for anything, and what comes from the data is never markup.
 
-The page holds the report's sums as JSON, narrows them to what its reader picks, and draws them with what is inside it.
+The page holds the report's figures as JSON, looks up those of what its reader picks, and draws them with what is inside
+it: its script computes none.
 Its own policy lets just its two scripts and its one style sheet run, by their hashes.
 """
 
@@ -8,23 +9,70 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from importlib.resources import files
 from itertools import groupby
 from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, Metric
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 from later_reporting_dagster.report.charts import CHARTS, compiled_chart, drawing_script
-from later_reporting_dagster.report.data import KEYS, METRICS_TABLE, PUBLISHED_TABLE, Profile, ReportData
-from later_reporting_dagster.report.periods import PERIODS, SPAN_ENDS
-from later_reporting_dagster.rollups.columns import COMPARED, measure_of
+from later_reporting_dagster.report.data import (
+    COMPARED_MEASURES,
+    METRICS_TABLE,
+    PERIODS,
+    PUBLISHED_TABLE,
+    Profile,
+    ReportData,
+)
+from later_reporting_dagster.rollups.columns import COMPARED, RESULTS, UNIT_COSTS, measure_of
+from later_reporting_dagster.rollups.spans import WINDOWS
 
 _TABLES = {METRICS_TABLE: "daily metrics", PUBLISHED_TABLE: "published posts"}
+_KEYS = ("instance_id", "campaign_id", "window", "kind", "platform", "content_type", "creator")
+_CONTENT = ["kind", "platform", "content_type"]
+
+_SUMS = tuple(f"{channel}_{result}" for result in RESULTS for channel in COMPARED)
+_RATES = tuple(f"{channel}_engagement_rate" for channel in COMPARED)
+
+
+def _interval(lift: str) -> tuple[str, ...]:
+    return lift, f"{lift}_low", f"{lift}_high", f"{lift}_verdict"
+
+
+_DAILY = (*_SUMS, *_RATES)
+_DIVIDED = (*_SUMS, *_RATES, *_interval("paid_lift"))
+HEADLINE_MEASURES = (
+    *COMPARED_MEASURES,
+    *(f"previous_{name}" for name in COMPARED_MEASURES),
+    *(f"{name}_change" for name in COMPARED_MEASURES),
+    *_interval("paid_lift")[1:],
+    *_interval("same_post_lift"),
+    "posts",
+    "impressions",
+    "paid_lift_mix_adjusted",
+)
+_BOUNDS = ("minimum", "maximum")
+SPEND_MEASURES = (
+    "posts",
+    *_SUMS,
+    "known_spend_maximum",
+    *(f"{channel}_spend_{of}" for channel in COMPARED for of in ("posts", "contradictory_posts")),
+    *(f"{channel}_spend_{side}" for channel in (*COMPARED, "both") for side in _BOUNDS),
+    *(
+        f"{channel}_{cost}_{of}"
+        for channel in (*COMPARED, "both")
+        for cost, *_ in UNIT_COSTS
+        for of in ("units", *_BOUNDS)
+    ),
+    "organic_estimated_value",
+    "value_of_spend",
+    *(f"valued_spend_{side}" for side in _BOUNDS),
+    *(f"organic_value_per_spend_{side}" for side in _BOUNDS),
+)
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -49,42 +97,42 @@ def report_page(data: ReportData) -> bytes:
 
 
 def page_data(data: ReportData) -> dict[str, Any]:
-    """What the page's script reads. Keys of the sums are places in the lists of instances, campaigns and so on."""
-    contents = {
-        (row["platform"], row["content_type"]): None
-        for row in data.by_content.select(["platform", "content_type"]).to_pylist()
-    }
-    instances = {name: place for place, name in enumerate(data.instances)}
-    campaigns = {campaign: place for place, campaign in enumerate(data.campaigns)}
-    content_places = {content: place for place, content in enumerate(sorted(contents, key=repr))}
-    creators = {creator.creator_id: place for place, creator in enumerate(data.creators)}
+    """Return what the page's script looks its figures up in.
 
-    def packed(table: pa.Table, *, when: str, **further: Sequence[int | None]) -> dict[str, Any]:
-        keys = {
-            when: table[when].to_pylist(),
-            "instance": [instances[name] for name in table["instance_id"].to_pylist()],
-            "campaign": [campaigns[campaign] for campaign in table["campaign_id"].to_pylist()],
-            **further,
-        }
-        sums = {name: table[name].to_pylist() for name in table.column_names if name not in KEYS}
-        return {"rows": table.num_rows, "keys": keys, "sums": sums}
+    A scope is a place in the list of all instances, then each instance, then each campaign.
+    """
+    scopes: dict[str | None, int] = {name: place for place, name in enumerate([None, *data.instances])}
+    of_campaigns = {campaign: len(scopes) + place for place, campaign in enumerate(data.campaigns)}
+    creators = {creator.number: place for place, creator in enumerate(data.creators)}
+    contents = sorted({_content(row) for row in data.tables["content"].select(_CONTENT).to_pylist()}, key=repr)
+    places = {content: place for place, content in enumerate(contents)}
 
-    kinds = zip(data.by_content["platform"].to_pylist(), data.by_content["content_type"].to_pylist(), strict=True)
-    makers = data.by_creator["creator_id"].to_pylist()
+    def scope(row: Mapping[str, Any]) -> int:
+        campaign = row["campaign_id"]
+        return scopes[row["instance_id"]] if campaign is None else of_campaigns[row["instance_id"], campaign]
+
+    def packed(name: str, measures: Sequence[str], **keys: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
+        table = data.tables[name]
+        keys = {"scope": scope, "period": lambda row: WINDOWS[row["window"]]} | keys
+        rows = table.select([each for each in _KEYS if each in table.column_names]).to_pylist()
+        columns = {key: [of(row) for row in rows] for key, of in keys.items()}
+        return columns | {measure: [_number(value) for value in table[measure].to_pylist()] for measure in measures}
+
     return {
         "as_of": data.as_of.isoformat(),
         "first_day": data.first_day.isoformat(),
         "days": data.days,
         "period": data.period,
         "periods": [days for days, shorter in zip(PERIODS, (0, *PERIODS), strict=False) if shorter < data.days],
-        "span_ends": list(SPAN_ENDS),
         "tables": _TABLES,
+        "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
         "instances": list(data.instances),
-        "campaigns": list(data.campaigns),
-        "contents": [list(content) for content in content_places],
+        "campaigns": [[data.instances.index(instance_id), campaign] for instance_id, campaign in data.campaigns],
+        "contents": [list(content) for content in contents],
         "creators": [
             {
                 "id": creator.creator_id,
+                "instance": data.instances.index(creator.instance_id),
                 "name": creator.name,
                 "profiles": [_profile(profile) for profile in creator.profiles],
             }
@@ -97,12 +145,14 @@ def page_data(data: ReportData) -> dict[str, Any]:
                 "channel": metric.channel if metric.channel in COMPARED else "other",
                 "is_always_told": metric in DOCUMENT_METRICS,
             }
-            for metric in METRICS
+            for metric in data.metrics
         ],
-        "daily": packed(data.daily, when="age"),
-        "by_content": packed(data.by_content, when="span", content=[content_places[kind] for kind in kinds]),
-        "by_creator": packed(data.by_creator, when="span", creator=[creators.get(maker) for maker in makers]),
-        "published": packed(data.published, when="span"),
+        "headline": packed("headline", [*HEADLINE_MEASURES, "are_alike"]),
+        "content": packed("content", ["impressions", *_DIVIDED], content=lambda row: places[_content(row)]),
+        "creators_of": packed("creators", ["impressions", *_DIVIDED], creator=lambda row: creators[row["creator"]]),
+        "spend": packed("spend", SPEND_MEASURES),
+        "coverage": packed("coverage", ["published", *(metric.column for metric in data.metrics)]),
+        "daily": _daily(data, scope),
         "landed": {
             table: [_ranges(data, data.landed.get(table, {}).get(name, frozenset())) for name in data.instances]
             for table in _TABLES
@@ -123,6 +173,34 @@ def page_data(data: ReportData) -> dict[str, Any]:
         ],
         "pictures": {picture.name: compiled_chart(picture) for picture in CHARTS},
     }
+
+
+def _daily(data: ReportData, scope: Callable[[Mapping[str, Any]], int]) -> dict[int, dict[str, Any]]:
+    """By scope: the age of its newest day, and the measures of the days from there on, a list each."""
+    by_scope: dict[int, dict[int, Mapping[str, Any]]] = {}
+    for row in data.tables["days"].to_pylist():
+        by_scope.setdefault(scope(row), {})[(data.as_of - row["date"]).days] = row
+    return {
+        place: {"newest": min(days)}
+        | {
+            name: [_number(days[age][name]) if age in days else None for age in range(min(days), max(days) + 1)]
+            for name in _DAILY
+        }
+        for place, days in sorted(by_scope.items())
+    }
+
+
+def _content(row: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """A platform, or a platform and content type."""
+    return (row["platform"],) if row["kind"] == "platform" else (row["platform"], row["content_type"])
+
+
+def _number(value: Any) -> Any:
+    """A value of a table as JSON has it: more than seven digits of a fraction are more than the page shows."""
+    if isinstance(value, float | Decimal):
+        short = float(f"{value:.7g}")
+        return int(short) if short.is_integer() else short
+    return value
 
 
 def web_link(link: str | None) -> str | None:

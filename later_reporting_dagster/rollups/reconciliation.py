@@ -1,111 +1,125 @@
-"""Whether a rolled-up table has the totals of the rows that it was made from: straight sums, by another path."""
+"""Whether rolled-up tables have the totals of the raw rows: a plain second query, and no sum of theirs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from later_reporting_dagster.contract import DateBasis, Metric, metrics_in
-from later_reporting_dagster.lake.columns import POST_KEY
-from later_reporting_dagster.lake.schema import DATE
-from later_reporting_dagster.rollups.columns import POSTS, is_number_of_posts, previous_name, sum_name
-from later_reporting_dagster.rollups.periods import Landed
-from later_reporting_dagster.rollups.spans import Days, previous_of, windows_of
-from later_reporting_dagster.rollups.sums import total
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.rollups import engine
+from later_reporting_dagster.rollups.columns import sum_name, summed
+from later_reporting_dagster.rollups.engine import FIRST_DAY, RAW, LandedDays, WindowTables, rows_of
+from later_reporting_dagster.rollups.spans import Span
 from later_reporting_dagster.rollups.tables import RolledUp
 
-_Totals = Mapping[str, int | float | None]
+if TYPE_CHECKING:
+    import duckdb
+
+_Totals = Mapping[str, Any]
 
 
-def totals_that_differ(posts: pa.Table, rollup: pa.Table, *, once: Sequence[str] = ()) -> list[str]:
-    """Reconciles a rollup with the rows that it was made from, one sentence for each column whose totals differ.
+@dataclass(frozen=True, slots=True)
+class CheckedDay:
+    """A partition's raw rows, and one sentence for each of its totals that differs from theirs."""
 
-    Compared are the number of posts and, for each count and money metric, its sum and how many posts report it. Counts
-    must be equal; money may differ by what rounding each post to the millionth can come to. Null and 0 differ.
+    raw_rows: int
+    differences: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedWindows:
+    """By date basis the number of raw rows, and by table a sentence for each total that differs from theirs."""
+
+    raw_rows: Mapping[DateBasis, int]
+    differences: Mapping[str, Sequence[str]]
+
+
+def check_days(connection: "duckdb.DuckDBPyConnection", table: RolledUp) -> dict[date, CheckedDay]:
+    """Hold the relation `rolled_up`, rows of a table after `first_day`, against the raw rows, by partition."""
+    day = "date" if table.span is Span.DAY else f"CAST(date_trunc('{table.span}', date) AS DATE)"
+    expected = _by_day(connection, table, RAW[table.bases[0]], day=day)
+    # On a day each row is a post; over more days only their sums are straight.
+    posts = ["posts"] if table.span is Span.DAY else []
+    names = [*posts, *(sum_name(metric) for metric in summed(table.metrics))]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in names)
+    found = rows_of(connection, f"SELECT {FIRST_DAY}, {sums} FROM rolled_up GROUP BY ALL")
+    by_first = {row.pop(FIRST_DAY): row for row in found}
+    nothing: _Totals = {**dict.fromkeys(names), "raw_rows": 0}
+    checked = {}
+    for first in sorted(expected.keys() | by_first.keys()):
+        of_raw = expected.get(first, nothing)
+        differences = _differing(of_raw, by_first.get(first, dict.fromkeys(names)), rows=of_raw["raw_rows"])
+        checked[first] = CheckedDay(of_raw["raw_rows"], [*differences])
+    return checked
+
+
+def check_windows(
+    connection: "duckdb.DuckDBPyConnection", made: WindowTables, *, tables: Sequence[RolledUp], landed: LandedDays
+) -> CheckedWindows:
+    """Hold tables of windows against the views of all raw rows: each window, and by performance date the one before.
 
     Args:
-        posts: the rows.
-        rollup: what was made of them.
-        once: the columns by which rows are one post, which counts once; none, where each row is a post.
+        connection: prepared by `engine.prepare_windows`.
+        made: the tables, and what is known of posts of several campaigns.
+        tables: which of them to check.
+        landed: the days that have files.
     """
-    metrics = _summed_in(rollup, posts)
-    return [*_differing(_totals(posts, metrics, once=once), rollup, rows=posts.num_rows)]
+    names = [sum_name(metric) for metric in summed(tables[0].metrics)]
+    differences: dict[str, list[str]] = {table.name: [] for table in tables}
+    raw_rows: dict[DateBasis, int] = {}
+    for basis, raw in RAW.items():
+        by_day = _by_day(connection, tables[0], raw, day="date")
+        repeated = [row for row in made.shared.repeated if row["date_basis"] == basis]
+        raw_rows[basis] = sum(totals["raw_rows"] for totals in by_day.values())
+        for table in tables:
+            without = [] if "campaign_id" in table.grain else repeated
+            connection.register("rolled_up", made.tables[table.name])
+            for period in engine.periods(landed).to_pylist():
+                if period["date_basis"] != basis or (period["is_previous"] and basis is DateBasis.POST_DATE):
+                    continue
+                days = [day for day in by_day if period["first_day"] <= day <= period["last_day"]]
+                expected = {name: _left(name, days, by_day, without) for name in names}
+                prefix = "previous_" if period["is_previous"] else ""
+                sums = ", ".join(f'sum("{prefix}{name}") AS {name}' for name in names)
+                of_window = f"date_basis = '{basis}' AND \"window\" = '{period['window']}'"
+                (found,) = rows_of(connection, f"SELECT {sums} FROM rolled_up WHERE {of_window}")
+                rows = sum(by_day[day]["raw_rows"] for day in days)
+                differences[table.name] += [
+                    f"{prefix}{period['window']} by {basis}: {sentence}"
+                    for sentence in _differing(expected, found, rows=rows)
+                ]
+    return CheckedWindows(raw_rows, differences)
 
 
-def window_totals_that_differ(
-    landed: Mapping[DateBasis, Landed], rollups: Mapping[str, pa.Table], *, tables: Sequence[RolledUp]
-) -> dict[str, list[str]]:
-    """The same of tables of windows, by name: each window of each basis, and the period before it.
-
-    A table's windows are as of its own last day, and are held against what is there of them now.
-    """
-    differing: dict[str, list[str]] = {table.name: [] for table in tables}
-    for table in tables:
-        once = [*dict.fromkeys([*POST_KEY, *table.grain])]
-        for basis, found in landed.items():
-            of_basis = rollups[table.name].filter(pc.field("date_basis") == str(basis))
-            for window, days in _windows_of(of_basis, found).items():
-                rows = of_basis.filter(pc.field("window") == window)
-                for period, named in ((days, str), (previous_of(window, days), previous_name)):
-                    posts = found.rows.filter(_is_in(period))
-                    totals = _totals(posts, _summed_in(rows, posts), once=once)
-                    expected = {named(name): value for name, value in totals.items()}
-                    differing[table.name] += [
-                        f"{window} by {basis}: {sentence}"
-                        for sentence in _differing(expected, rows, rows=posts.num_rows)
-                    ]
-    return differing
+def _by_day(connection: "duckdb.DuckDBPyConnection", table: RolledUp, rows: str, *, day: str) -> dict[date, _Totals]:
+    found = rows_of(connection, engine.rendered("reconciliation.sql", table, rows=rows, day=day))
+    return {totals.pop(FIRST_DAY): totals for totals in found}
 
 
-def _windows_of(rolled_up: pa.Table, landed: Landed) -> dict[str, Days]:
-    newest = pc.max(rolled_up["last_day"]).as_py()
-    days = landed.all_days
-    if newest is None:
-        return windows_of(days)
-    return windows_of({newest}) | {"all": Days(min(days, default=newest), newest)}
+def _left(name: str, days: Sequence[date], by_day: Mapping[date, _Totals], without: Sequence[Mapping[str, Any]]) -> Any:
+    """The sum of days, without that of repeated rows."""
+    values = [by_day[day][name] for day in days if by_day[day][name] is not None]
+    less = [row[name] for row in without if row["date"] in days and row[name] is not None]
+    return sum(values) - sum(less) if values else None
 
 
-def _is_in(days: Days | None) -> pc.Expression:
-    if days is None:
-        return pc.scalar(False)
-    return (pc.field(DATE.name) >= days.first) & (pc.field(DATE.name) <= days.last)
-
-
-def _summed_in(rollup: pa.Table, posts: pa.Table) -> list[Metric]:
-    """The metrics whose sums a rollup has; the posts may have others, which were not asked for when it was made."""
-    there = set(rollup.column_names)
-    return [each for each in metrics_in(posts.column_names) if each.kind.adds_up and sum_name(each) in there]
-
-
-def _totals(posts: pa.Table, metrics: Sequence[Metric], *, once: Sequence[str]) -> _Totals:
-    if once:
-        each = posts.group_by(list(once)).aggregate([(metric.column, "count") for metric in metrics])
-        count = {metric: int(pc.sum(pc.greater(each[f"{metric.column}_count"], 0)).as_py() or 0) for metric in metrics}
-        number = each.num_rows
-    else:
-        count = {metric: len(posts) - posts[metric.column].null_count for metric in metrics}
-        number = posts.num_rows
-    totals: dict[str, int | float | None] = {POSTS: number}
-    for metric in metrics:
-        totals[sum_name(metric)] = total(posts[metric.column])
-        totals[f"{sum_name(metric)}_posts"] = count[metric]
-    return totals
-
-
-def _differing(expected: _Totals, rollup: pa.Table, *, rows: int) -> Iterator[str]:
-    for name, of_posts in expected.items():
-        of_rollup = total(rollup.column(name))
-        if of_rollup is None and is_number_of_posts(name):
-            of_rollup = 0  # a rollup without rows is of no posts
+def _differing(expected: _Totals, found: _Totals, *, rows: int) -> Iterator[str]:
+    for name, of_rollup in found.items():
+        of_posts = expected[name]
         if not _agree(of_posts, of_rollup, rows=rows):
             yield f"{name} is {_said(of_posts)} in the posts and {_said(of_rollup)} in the rollup"
 
 
-def _agree(left: float | None, right: float | None, *, rows: int) -> bool:
-    if isinstance(left, float) and isinstance(right, float):
-        return abs(left - right) <= 1e-6 * (1 + rows) + 1e-12 * abs(left)
-    return left == right
+def _agree(of_posts: Any, of_rollup: Any, *, rows: int) -> bool:
+    if of_rollup is None:
+        return not of_posts  # a row that repeats another may be the only one with a number
+    # Money is stored as the nearest float; counts are exact.
+    allowed = 1e-6 * (1 + rows) + 1e-12 * abs(of_rollup) if isinstance(of_posts, Decimal) else 0
+    return of_posts is not None and bool(
+        abs(float(of_posts) - of_rollup) <= allowed if allowed else of_posts == of_rollup
+    )
 
 
-def _said(value: float | None) -> str:
+def _said(value: Any) -> str:
     return "not available" if value is None else str(value)

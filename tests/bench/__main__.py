@@ -17,15 +17,14 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tests.bench.automation import WRITTEN_DAYS
 from tests.bench.compaction import compaction
+from tests.bench.coverage import coverage
 from tests.bench.in_dagster import PACED
 from tests.bench.land import landed
-from tests.bench.rollup import RollupFigures
 from tests.bench.serve import sandbox
 from tests.bench.tables import Table, with_section
+from tests.bench.windows import windows_workload
 from tests.bench.workload import SOURCES, Box
 
 YEAR, LATENCIES, ROUNDS = 365, (0.0, 0.08), 3
@@ -67,17 +66,6 @@ def loading() -> Table:
         title=f"Loading, median of {LOADS} processes",
         columns=("process", "wall s", "/ import dagster"),
         rows=[(way, seconds, seconds / medians["import dagster"]) for way, seconds in medians.items()],
-    )
-
-
-def rollup() -> Table:
-    """Ten million raw rows."""
-    command = [sys.executable, "-m", "tests.bench.rollup"]
-    found = msgspec.json.decode(subprocess.run(command, check=True, capture_output=True).stdout, type=RollupFigures)
-    return Table(
-        title="organic_paid_daily, beside pyarrow's bare group_by over the same columns",
-        columns=("rows", "wall s", "bare wall s", "/ bare", "peak MB"),
-        rows=[(f"{found.rows:,}", found.seconds, found.bare_seconds, found.ratio, f"{found.peak_megabytes:.0f}")],
     )
 
 
@@ -263,7 +251,8 @@ WORKLOADS = {
     "large": large,
     "cursor": cursor,
     "rate": rate,
-    "rollup": rollup,
+    "windows": windows_workload,
+    "coverage": coverage,
     "loading": loading,
     "compaction": compaction,
 }
@@ -279,10 +268,13 @@ def main() -> None:
         parser.error(f"no such workload: {', '.join(sorted(strangers))}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what it started ends with it
     began = time.perf_counter()
+    failures: list[str] = []
     for name in given.workloads or WORKLOADS:
         print(f"{name}:", file=sys.stderr, flush=True)
         started = time.perf_counter()
-        section = WORKLOADS[name]().markdown()
+        table = WORKLOADS[name]()
+        failures += table.failures
+        section = table.markdown()
         section += (
             f"\n\nMeasured by `python -m tests.bench {name}` in {time.perf_counter() - started:.0f} s:"
             f" {os.cpu_count()} cores, Python {platform.python_version()}, dagster {version('dagster')}."
@@ -292,6 +284,7 @@ def main() -> None:
             document = given.write.read_text(encoding="utf-8")
             given.write.write_text(with_section(document, name, section, order=WORKLOADS), encoding="utf-8")
     print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)
+    sys.exit("\n".join(failures) or 0)
 
 
 if __name__ == "__main__":

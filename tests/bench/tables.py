@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under columns; a number that is no whole one is shown with two decimals, any other cell as it is."""
+    """Rows under columns; a number that is no whole one is shown with two decimals, any other cell as it is.
+
+    `failures` are what the rows show that must not be.
+    """
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     note: str = ""
+    failures: Sequence[str] = ()
 
     def markdown(self) -> str:
         """The table under its title, and its note below it."""

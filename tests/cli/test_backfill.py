@@ -5,15 +5,13 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
-import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines, load_definitions
 from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, partition_file, problem, stored_rows
 from tests.defs.conftest import both_assets, listed, without
-from tests.defs.test_organic_paid import assert_same
-from tests.rollups import reference
+from tests.defs.test_organic_paid import assert_same, world_of
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
@@ -140,10 +138,8 @@ def test_backfill_rolls_up_days_weeks_and_months(user: User, truth: Truth) -> No
         assert sorted(path.parent.name for path in (user.lake / asset).rglob("*.parquet")) == [
             f"date={first}" for first in firsts
         ]
-    for day in DAYS:
-        file = user.lake / "organic_paid_daily" / f"date={day}" / "part-0.parquet"
-        posts = [row for each in INSTANCE_IDS for row in truth.partition("performance_date", day, each)]
-        assert_same(pq.ParquetFile(file).read().to_pylist(), reference.rolled_up(posts))
+    world = world_of(truth, DAYS)
+    assert_same(user.lake / "organic_paid_daily", "organic_paid_daily", world, DAYS)
 
 
 def test_backfill_of_a_rollup_without_raw_days_lists_the_days(user: User) -> None:

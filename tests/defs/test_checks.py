@@ -45,11 +45,15 @@ ALL_CHECKS = {
         for asset in (*ROLLUPS, *SPANS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
     ),
+    ("organic_paid_by_campaign", "unit_costs_agree"),
+    ("organic_paid_by_platform", "campaigns_agree_on_their_posts"),
+    ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
 # All others may change with time alone, or are evaluated by no run of their asset.
 CHECKED_BY_RUNS = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
     *("quarantine_is_empty", "reconciles_with_raw_rows"),
+    *("unit_costs_agree", "campaigns_agree_on_their_posts", "platforms_still_report_impressions"),
 }
 
 

@@ -117,16 +117,16 @@ def test_each_column_tells_the_raw_columns_that_it_is_made_from(asset: str) -> N
     """They are columns of the raw tables that the asset is made from, and every number has some."""
     lineage = plain(spec_of(asset).metadata["dagster/column_lineage"])
     assert lineage.deps_by_column.keys() <= set(SCHEMAS[asset].names)
-    without = {"window", "date_basis", "first_day", "last_day", "days", "previous_days"}
+    without = {"window", "date_basis", "first_day", "last_day", "days", "days_expected", "previous_days"}
     assert set(SCHEMAS[asset].names) - lineage.deps_by_column.keys() == without & set(SCHEMAS[asset].names)
     assert {dep.asset_key.path[-1] for deps in lineage.deps_by_column.values() for dep in deps} == SOURCES[asset]
     for name, deps in lineage.deps_by_column.items():
         assert {dep.column_name for dep in deps} <= set(POSTS_SCHEMA.names)
         if "spend" in name or "_cp" in name:
             assert {dep.asset_key.path[-1] for dep in deps} == {"posts_published"}
-            assert {dep.column_name.removeprefix("paid_") for dep in deps} == {
-                *("cpe", "engagements", "cpm", "impressions")
-            }
+            costs = {"cpe", "engagements", "cpm", "impressions"}
+            made_from = {dep.column_name.removeprefix("paid_") for dep in deps}
+            assert made_from == costs | ({"estimated_value_generated"} if "value" in name else set())
     impressions = {dep.column_name for dep in lineage.deps_by_column["organic_impressions"]}
     assert impressions == {"impressions"}
     assert {dep.column_name for dep in lineage.deps_by_column["paid_lift"]} == {

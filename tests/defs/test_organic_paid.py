@@ -1,7 +1,10 @@
 """The rollups of days, weeks and months, run for real on what was fetched."""
 
+from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,8 +14,8 @@ from later_reporting_dagster.rollups.spans import Span
 from later_reporting_dagster.rollups.tables import TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Service, Truth, files
 from tests.defs.conftest import DAYS, Project, enlarged, failure
-from tests.rollups import reference
-from tests.rollups.reference import close_to
+from tests.rollups.reference import World
+from tests.rollups.worlds import differences
 
 DAILY, BY_PUBLISH_DAY, WEEKLY, MONTHLY = (
     "organic_paid_daily",
@@ -38,9 +41,26 @@ def stored(project: Project, asset: str, first: date) -> list[Row]:
     return rows
 
 
-def assert_same(rolled_up: list[Row], expected: list[Row]) -> None:
-    """The rows are those of the plain reference, in the columns that they have."""
-    assert rolled_up == [{name: close_to(group[name]) for name in rolled_up[0]} for group in expected]
+def assert_same(folder: Path, asset: str, world: World, firsts: Sequence[date] = DAYS) -> None:
+    """The partitions of an asset that lie in a folder are what the plain reference makes of the service's own rows."""
+    stored = []
+    for first in firsts:
+        table = pq.ParquetFile(folder / f"date={first}" / "part-0.parquet").read().replace_schema_metadata()
+        stored.append(table.add_column(0, "first_day", pa.repeat(pa.scalar(first, pa.date32()), table.num_rows)))
+    assert differences({asset: pa.concat_tables(stored)}, world) == []
+
+
+def world_of(truth: Truth, days: Sequence[date] = DAYS) -> World:
+    """What the service has of these days."""
+    recorded, published = (
+        {
+            (day, each): [{**row, "date": day} for row in truth.partition(basis, day, each)]
+            for day in days
+            for each in INSTANCE_IDS
+        }
+        for basis in ("performance_date", "post_date")
+    )
+    return World(recorded, published)
 
 
 def damage(project: Project, asset: str) -> None:
@@ -55,10 +75,10 @@ def test_days_are_rolled_up_in_one_run(asset: str, project: Project, truth: Trut
     assert result.success
     told = project.metadata(result)
     assert told.keys() == set(map(str, DAYS))
+    assert_same(project.root / asset, asset, world_of(truth))
     for day in DAYS:
         rolled_up = stored(project, asset, day)
         posts = [row for each in INSTANCE_IDS for row in truth.partition(BASIS[asset], day, each)]
-        assert_same(rolled_up, reference.rolled_up(posts))
         found = told[str(day)]
         assert found["dagster/partition_row_count"] == len(rolled_up)
         assert (found["posts"], found["instances"]) == (len(posts), len(INSTANCE_IDS))
@@ -80,12 +100,12 @@ def test_a_span_is_what_the_plain_reference_says_of_the_service_s_own_rows(
     assert result.success
     rows = [row for day in DAYS for each in INSTANCE_IDS for row in truth.partition("performance_date", day, each)]
     found = stored(project, asset, SPANS[asset])
-    assert_same(found, reference.over_days(rows))
+    assert_same(project.root / asset, asset, world_of(truth), [SPANS[asset]])
     posts = {(row["instance_id"], row["campaign_id"], row["post_id"]) for row in rows}
     assert sum(group["posts"] for group in found) == len(posts) < len(rows)
     told = project.metadata(result)[str(SPANS[asset])]
     assert told["dagster/partition_row_count"] == len(found)
-    assert (told["posts"], told["days"], told["instances"]) == (len(posts), 3, 4)
+    assert (told["rows"], told["days"], told["instances"]) == (len(rows), 3, 4)
     assert told["total/paid_impressions"] == sum(row["paid_impressions"] or 0 for row in rows)
     assert project.passed(result)["reconciles_with_raw_rows"] is True
 

@@ -8,13 +8,12 @@ import httpx
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.defs.posts_checks import evaluate_settlement
+from later_reporting_dagster.ingest.settlement import Settlement, Sums, settlement
 from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.reading.raw import read_all
-from later_reporting_dagster.rollups.settling import SETTLEMENT_SCHEMA, Settlement, Sums, settlement
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Truth
-from tests.rollups.conftest import posts_of, row
+from tests.rollups.conftest import posts_of
 
 FIRST = date(2024, 1, 1)
 DAYS = [FIRST + timedelta(days=number) for number in range(20)]
@@ -23,8 +22,7 @@ ADDED = [metric.column for metric in DOCUMENT_METRICS if metric.kind.adds_up]
 
 def evaluated(lake: Lake) -> dg.AssetCheckResult:
     """The result of the check on a lake."""
-    recorded, published = (read_all(lake, source.asset, schema=SETTLEMENT_SCHEMA).landed for source in SOURCES)
-    return evaluate_settlement(settlement(recorded, published, settled_after_days=28), settled_after_days=28)
+    return evaluate_settlement(settlement(lake, settled_after_days=28, memory_gb=1), settled_after_days=28)
 
 
 def test_a_world_s_days_add_up_and_a_lost_day_does_not(tmp_path: Path) -> None:
@@ -63,18 +61,3 @@ def test_metrics_that_differ_are_named() -> None:
     sums = {"impressions": Sums(1, 2), "engagements": Sums(2, 2)}
     result = evaluate_settlement(Settlement(5, 1, sums), settled_after_days=28)
     assert result.description == "impressions of 5 settled posts differ by over 1 %"
-
-
-def test_all_that_is_there_is_read_with_its_days(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write("posts", Partition(DAYS[1], "b"), posts_of(row(instance_id="b", post_id=2)))
-    lake.write("posts", Partition(DAYS[0], "a"), posts_of(row(post_id=1), row(post_id=3)))
-    lake.write("posts", Partition(DAYS[2], "a"), posts_of())
-    read = read_all(lake, "posts", schema=SETTLEMENT_SCHEMA)
-    assert read.landed.rows.schema.equals(SETTLEMENT_SCHEMA)
-    assert read.landed.rows.select(["post_id", "date"]).to_pydict() == {
-        "post_id": [1, 3, 2],
-        "date": [DAYS[0], DAYS[0], DAYS[1]],
-    }
-    assert read.landed.days == {"a": {DAYS[0], DAYS[2]}, "b": {DAYS[1]}}
-    assert (read.partitions, dict(read.unread)) == (3, {})

@@ -130,8 +130,8 @@ def test_each_check_is_explained() -> None:
 
 @cache
 def texts() -> list[str]:
-    """All texts in the package's code."""
-    return [
+    """All texts in the package's code, and its SQL."""
+    return [file.read_text() for file in PACKAGE.rglob("*.sql")] + [
         node.value
         for module in PACKAGE.rglob("*.py")
         for node in ast.walk(ast.parse(module.read_text()))

@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser
 
-from later_reporting_dagster.report.data import ReportData, SetAside
+from later_reporting_dagster.report.data import METRICS_TABLE, ReportData, SetAside
 from tests.e2e.browser import chromium
-from tests.report.posts import AS_OF, INSTANCES, METRICS_TABLE, day_before, drawn_rows, report_data, without
+from tests.report.posts import AS_OF, INSTANCES, day_before, drawn_rows, report_data, without
 
 
 # Not for longer than a file: while it is there, this thread has an event loop, and no test can start one.

@@ -1,5 +1,7 @@
 """A report as it is opened from a file: what is in its tables, with no network and no complaint."""
 
+import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,13 +23,30 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
 }))"""
 # The figures, and whether each reads as what it is.
 _MISWRITTEN = """() => [...document.querySelectorAll('data, .null')].filter(each => {
-  if (each.className === 'null') return each.textContent !== 'not available';
+  if (each.className === 'null') return !/^(not available|no paid activity|too few posts)$/.test(each.textContent);
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
+  if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
   if (value === 0) return words !== '0';
   if (words.startsWith('<')) return !(value > 0 && value < 0.005);
   const decimals = words.split('.')[1]?.length ?? 0;
   return words === '0' || Math.abs(Number(words) - value) > 0.5000001 * 10 ** -decimals;
 }).map(each => each.outerHTML)"""
+
+# Numbers, in words or in pictures, of which something is outside of what can be seen or scrolled to.
+_CUT = """() => [...document.querySelectorAll('data, .null, .interval, svg text')].filter(each => {
+  const place = each.getBoundingClientRect();
+  if (!place.width || each.classList.contains('unseen')) return false;
+  const scroll = each.closest('.scroll'), inside = each.closest('svg') ?? scroll?.firstChild;
+  const room = inside ? inside.getBoundingClientRect() : { left: 0, right: document.documentElement.clientWidth };
+  const cell = each.closest('td, th');
+  if (cell && cell.scrollWidth > cell.clientWidth + 1) return true;
+  return place.left < room.left - 1 || place.right > room.right + 1;
+}).map(each => each.textContent)"""
+# Tables that are wider than their place and do not say so, or cannot be scrolled by keyboard.
+_SCROLLS_SILENTLY = """() => [...document.querySelectorAll('.scroll')].filter(each => {
+  const hint = each.parentElement.querySelector('.hint');
+  return each.scrollWidth > each.clientWidth + 1 && (!hint.offsetWidth || each.tabIndex !== 0);
+}).map(each => each.getAttribute('aria-label'))"""
 
 
 @dataclass
@@ -68,6 +87,19 @@ class Report:
         found: list[str] = self.page.evaluate(_MISWRITTEN)
         return found
 
+    def cut(self) -> list[str]:
+        """Numbers that are not to be seen whole, and tables that scroll without a sign of it."""
+        self.drawn()
+        found: list[str] = [*self.page.evaluate(_CUT), *self.page.evaluate(_SCROLLS_SILENTLY)]
+        return found
+
+    def download(self, table: str) -> list[list[str]]:
+        """The rows of a table's download, its heading included."""
+        with self.page.expect_download() as event:
+            self.page.locator(f"[data-csv={table}]").click()
+        text = event.value.path().read_bytes().decode("utf-8-sig")
+        return list(csv.reader(io.StringIO(text, newline="")))
+
     def words_in(self, picture: str) -> list[str]:
         """The texts of a picture, in reading order."""
         self.drawn()
@@ -75,7 +107,7 @@ class Report:
 
     def drawn(self) -> None:
         """Waits until the pictures are there, and two frames more: Vega draws in its own time."""
-        self.page.wait_for_function("document.querySelectorAll('.picture svg').length === 6")
+        self.page.wait_for_function("document.querySelectorAll('.picture svg').length === 8")
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 60)))")
 
 

@@ -1,6 +1,8 @@
 """The page in a browser: at each width, in light and dark, without network, with every number held to the raw rows."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Literal
@@ -12,19 +14,19 @@ from playwright.sync_api import Browser, Page, expect
 from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.report.data import ReportData, SetAside
 from tests.report.posts import (
+    AS_OF,
     CAMPAIGNS,
     INSTANCES,
     METRICS_TABLE,
     PUBLISHED_TABLE,
     day_before,
     drawn_rows,
-    near,
     one_post,
-    picked,
     report_data,
+    row,
 )
-from tests.report.reading import WIDTHS, opened
-from tests.rollups.reference import group_of, total
+from tests.report.reading import WIDTHS, Report, opened
+from tests.report.reference import CHANNELS, by, picked, published, recorded
 
 HEADLINES = (
     "organic_impressions",
@@ -36,6 +38,10 @@ HEADLINES = (
     "organic_engagement_rate",
     "paid_engagement_rate",
     "paid_lift",
+    "organic_estimated_value",
+)
+RESULTS = tuple(
+    f"{channel}_{result}" for result in ("impressions", "engagements", "engagement_rate") for channel in CHANNELS
 )
 
 
@@ -52,6 +58,7 @@ def test_it_is_accessible_and_fits_at_each_width(
         violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
         assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert report.cut() == []
         ink, paper = page.evaluate(
             "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
         )
@@ -68,102 +75,213 @@ def test_it_prints_in_light_whatever_the_screen(browser: Browser, incomplete: Re
         assert report.page.pdf().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize(
-    ("period", "instance", "campaign"),
-    [(28, None, None), (28, INSTANCES[1], None), (7, None, CAMPAIGNS[0]), (90, INSTANCES[0], CAMPAIGNS[1])],
-)
-def test_every_number_is_that_of_the_raw_rows(
-    period: int, instance: str | None, campaign: int | None, browser: Browser, tmp_path: Path
-) -> None:
+FILTERS = [
+    (28, None, None),
+    (28, INSTANCES[1], None),
+    (7, None, (0, CAMPAIGNS[0])),
+    (90, INSTANCES[0], (0, CAMPAIGNS[1])),
+]
+
+
+@dataclass
+class Choice:
+    """What is picked on a page over drawn posts, with the posts of it."""
+
+    report: Report
+    cells: dict[Any, list[Any]]
+    period: int
+    instance: str | None
+    campaign: int | None
+
+    def recorded(self, ages: range | None = None, *, campaign: int | None = None, instance: str | None = None) -> Any:
+        found = {"campaign": campaign or self.campaign, "instance": instance or self.instance}
+        return picked(self.cells, METRICS_TABLE, range(self.period) if ages is None else ages, **found)
+
+    def published(self, *, campaign: int | None = None, instance: str | None = None) -> Any:
+        found = {"campaign": campaign or self.campaign, "instance": instance or self.instance}
+        return picked(self.cells, PUBLISHED_TABLE, range(self.period), **found)
+
+    @property
+    def campaigns(self) -> dict[str, dict[str, Any]]:
+        """The campaigns that can be seen, by name."""
+        found = {}
+        for instance in [self.instance] if self.instance else INSTANCES:
+            for campaign in [self.campaign] if self.campaign else CAMPAIGNS:
+                name = str(campaign) if self.alone else f"{campaign} · {instance}"
+                found[name] = {"campaign": campaign, "instance": instance}
+        return found
+
+    @property
+    def alone(self) -> bool:
+        return self.report.page.locator("#instance").input_value() != ""
+
+
+@pytest.fixture(params=FILTERS, ids=str)
+def choice(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path) -> Iterator[Choice]:
+    period, instance, campaign = request.param
     seed = SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     cells = drawn_rows(seed)
-
-    def of(table: str, ages: range) -> list[Any]:
-        return picked(cells, table, ages, instance_id=instance, campaign_id=campaign)
-
-    recorded, published = (of(table, range(period)) for table in (METRICS_TABLE, PUBLISHED_TABLE))
     with opened(browser, report_data(cells), tmp_path) as report:
         report.pick("period", f"Last {period} days")
         report.pick("instance", instance or "All")
-        report.pick("campaign", str(campaign or "All"))
-
-        now, before = group_of(recorded), _group_or_none(of(METRICS_TABLE, range(period, 2 * period)))
-        for name in HEADLINES:
-            assert report.figure(name) == near(now[name]), name
-            if 2 * period <= 70:
-                assert report.before(name) == near(before[name]), name
-
-        days = {str(day_before(age)): of(METRICS_TABLE, range(age, age + 1)) for age in range(period)}
-        assert [[row[0], *row[1], *row[2]] for row in report.rows("days")] == [
-            [day, total(row["impressions"] for row in rows), total(row["paid_impressions"] for row in rows)]
-            for day, rows in days.items()
-        ]
-
-        wanted = {
-            (_named(name), key): [near(now[field]) for field in _RATE_FIELDS]
-            for key in ("platform", "content_type")
-            for name, rows in _by(recorded, key).items()
-            for now in [group_of(rows)]
-        }
-        kinds = ["platform" if kind == "of-platform" else "content_type" for kind in _classes(report, "rates")]
-        found = {(row[0], kind): _flat(row[1:]) for row, kind in zip(report.rows("rates"), kinds, strict=True)}
-        assert found == wanted
-
-        campaigns = _by(published, "campaign_id")
-        shown = report.rows("campaigns")
-        assert len(shown) == 2 * len(campaigns)
-        for number, row in enumerate(shown):
-            channel = ("organic", "paid")[number % 2]
-            name = shown[number - number % 2][0]
-            group = group_of(campaigns[int(name)])
-            spend, impressions, engagements, cpe, cpm, posts = row[-6:]
-            assert impressions == [group[f"{channel}_impressions"]]
-            assert engagements == [group[f"{channel}_engagements"]]
-            assert posts == [group[f"{channel}_spend_posts"], len(campaigns[int(name)])]
-            for cell, cost in ((spend, "spend"), (cpe, "cpe"), (cpm, "cpm")):
-                low, high = (near(group[f"{channel}_{cost}_{side}"]) for side in ("minimum", "maximum"))
-                assert cell == ([None] if low is None else [low, high])
-
-        if report.page.locator("#all-creators").is_visible():
-            report.page.locator("#all-creators").click()
-        creators = {
-            f"Creator № {name}" if name else "Unknown creator": group_of(rows)
-            for name, rows in _by(recorded, "creator_id").items()
-        }
-        ranked = report.rows("creators")
-        assert {row[1]: _flat(row[2:]) for row in ranked} == {
-            name: [total(group[f"{channel}_engagements"] for channel in ("organic", "paid"))]
-            + [near(group[field]) for field in _CREATOR_FIELDS]
-            for name, group in creators.items()
-        }
-        engagements = [row[2][0] for row in ranked]
-        assert engagements == sorted(engagements, key=lambda value: (value is None, -(value or 0)))
-
-        assert [_flat(row[1:]) for row in report.rows("coverage")] == [
-            [sum(row[metric.column] is not None for row in published), len(published)] for metric in DOCUMENT_METRICS
-        ]
+        if campaign is not None:
+            place, number = campaign
+            report.pick("campaign", str(number) if instance else f"{number} · {INSTANCES[place]}")
+            instance = INSTANCES[place]
+        yield Choice(report, cells, period, instance, campaign and campaign[1])
         assert report.miswritten() == []
-        bars = report.words_in("coverage")
-        assert f"{sum(row['impressions'] is not None for row in published):,} of {len(published):,}" in bars
 
 
-_RATE_FIELDS = (
-    "organic_impressions",
-    "organic_engagement_rate",
-    "paid_impressions",
-    "paid_engagement_rate",
-    "paid_lift",
-)
-_CREATOR_FIELDS = (
-    "organic_engagements",
-    "paid_engagements",
-    "organic_impressions",
-    "paid_impressions",
-    "organic_engagement_rate",
-    "paid_engagement_rate",
-    "paid_lift",
-)
+def test_the_headline_is_that_of_the_raw_rows(choice: Choice) -> None:
+    report, period = choice.report, choice.period
+    now, before = recorded(choice.recorded()), recorded(choice.recorded(range(period, 2 * period)))
+    for name in HEADLINES:
+        assert report.figure(name) == near(now[name]), name
+        if 2 * period <= 70:
+            assert report.before(name) == near(before[name]), name
+            now_and_then = now[name], before[name]
+            assert_change(report.page.locator(f"#change-{name} b"), name, *now_and_then)
+    assert (
+        lift_of(report.page.locator("td:has(> #figure-paid_lift)"), "#interval-paid_lift")
+        == wanted_lift(now, "paid_lift")[1:]
+    )
+    same_post = report.page.locator("#figure-same_post_lift")
+    if now["same_post_lift"] is not None:
+        values = [float(each.get_attribute("value") or "") for each in same_post.locator("data").all()]
+        assert values == shown_lift(now, "same_post_lift")
+    if now["paid_lift_mix_adjusted"] is not None:
+        assert report.figure("paid_lift_mix_adjusted") == near(now["paid_lift_mix_adjusted"])
+
+
+def test_days_and_rates_are_those_of_the_raw_rows(choice: Choice) -> None:
+    report = choice.report
+    days = {str(day_before(age)): recorded(choice.recorded(range(age, age + 1))) for age in range(choice.period)}
+    assert [[row[0], *flat(row[1:7])] for row in report.rows("days")] == [
+        [day, *(near(found[field]) for field in RESULTS)] for day, found in days.items()
+    ]
+    wanted = {}
+    for platform, of_platform in by(choice.recorded(), "platform").items():
+        wanted[named(platform), "of-platform", platform] = of_platform
+        for content_type, rows in by(of_platform, "content_type").items():
+            wanted[named(content_type), "of-type", platform] = rows
+    shown = zip(report.rows("rates"), classes(report, "rates"), strict=True)
+    found, platforms = {}, {named(platform): platform for platform in {key[2] for key in wanted}}
+    platform = None
+    for (name, *cells), kind in shown:
+        platform = platforms[name] if kind == "of-platform" else platform
+        found[name, kind, platform] = flat(cells)
+    assert found == {key: compared(recorded(rows)) for key, rows in wanted.items()}
+
+
+def test_campaigns_and_their_spend_are_those_of_the_raw_rows(choice: Choice) -> None:
+    report = choice.report
+    wanted = {}
+    for name, of in choice.campaigns.items():
+        if choice.recorded(**of):
+            found = recorded(choice.recorded(**of))
+            if any(found[field] is not None for field in RESULTS[:4]):
+                wanted[name] = [*compared(found), *shown_lift(found, "same_post_lift")]
+    assert {row[0]: flat(row[1:9]) for row in report.rows("campaigns")} == wanted
+
+    groups = {} if choice.campaign else {"All campaigns": choice.published()}
+    groups |= {name: rows for name, of in choice.campaigns.items() if (rows := choice.published(**of))}
+    found = {name: published(rows) for name, rows in groups.items()}
+    shown = report.rows("spend")
+    assert len(shown) == 3 * len(found)
+    for number, (name, _, posts, cost, engagements, cpe, impressions, cpm) in enumerate(shown):
+        of, channel = found[name], ("organic", "paid", "both")[number % 3]
+        assert cost == shown_bounds(of[f"{channel}_spend"])
+        assert [engagements, impressions] == [[of[f"{channel}_{unit}_units"]] for unit in ("cpe", "cpm")]
+        assert [cpe, cpm] == [shown_bounds(of[f"{channel}_{unit}"]) for unit in ("cpe", "cpm")]
+        assert posts == ("" if channel == "both" else [of[f"{channel}_spend_posts"], of["posts"]])
+    for name, value, of_known, cost, ratio in report.rows("value"):
+        of = found[name]
+        assert [value, of_known] == [[near(of["organic_estimated_value"])], [near(of["value_of_spend"])]]
+        assert [cost, ratio] == [shown_bounds(of["valued_spend"]), shown_bounds(of["value_per_spend"])]
+
+
+def test_creators_and_coverage_are_those_of_the_raw_rows(choice: Choice) -> None:
+    report = choice.report
+    if report.page.locator("#all-creators").is_visible():
+        report.page.locator("#all-creators").click()
+    wanted = {
+        (f"Creator № {creator} of {instance}" if creator else "Unknown creator", found["impressions"]): compared(found)
+        for (instance, creator), rows in by(choice.recorded(), "instance_id", "creator_id").items()
+        for found in [recorded(rows)]
+    }
+    shown = [[row[1], *flat(row[2:])] for row in report.rows("creators")]
+    assert {(row[0], row[1]): row[2:] for row in shown} == wanted
+    impressions = [row[1] for row in shown]
+    assert impressions == sorted(impressions, key=lambda value: (value is None, -(value or 0)))
+
+    rows = choice.published()
+    assert [flat(row[1:]) for row in report.rows("coverage")] == [
+        [sum(row[metric.column] is not None for row in rows), len(rows)] for metric in DOCUMENT_METRICS
+    ]
+    assert f"{sum(row['impressions'] is not None for row in rows):,} of {len(rows):,}" in report.words_in("coverage")
+
+
+@pytest.mark.parametrize("table", ["days", "rates", "campaigns", "spend", "value", "creators", "coverage", "landed"])
+def test_a_download_is_the_table_that_is_shown(
+    table: str, browser: Browser, incomplete: ReportData, tmp_path: Path
+) -> None:
+    with opened(browser, incomplete, tmp_path) as report:
+        report.page.eval_on_selector_all("details", "all => all.forEach(each => each.open = true)")
+        head, *rows = report.download(table)
+        shown = report.rows(table)
+        assert len(rows) == len(shown) > 0
+        assert all(len(row) == len(head) for row in rows)
+        for row, of in zip(rows, shown, strict=True):
+            numbers = [float(value) for value in row if re.fullmatch(r"-?[\d.]+(e[+-]?\d+)?", value)]
+            for value in (value for cell in of if isinstance(cell, list) for value in cell if value is not None):
+                assert value in numbers
+            texts = {cell.partition(" (")[0] for cell in of if isinstance(cell, str)}
+            assert texts <= {text.removeprefix("'") for text in row} | {""}
+
+
+def test_a_download_holds_no_formula(browser: Browser, tmp_path: Path) -> None:
+    hostile = '=HYPERLINK("https://a.example";"x")'
+    data = report_data(one_post(impressions=5, engagements=1, creator_full_name=hostile, content_type='a",\r\n=b'))
+    with opened(browser, data, tmp_path) as report:
+        assert report.download("creators")[1][1] == "'" + hostile
+        report.page.locator("summary", has_text="Engagement rates").click()
+        assert [row[0] for row in report.download("rates")[1:]] == ["tiktok", 'a",\r\n=b']
+        assert ["paid_lift", "", "", "", "", "", ""] in report.download("headline")
+
+
+def test_no_paid_activity_is_not_what_is_not_available(browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, report_data(one_post(impressions=50, engagements=5, paid_impressions=0)), tmp_path) as report:
+        shown = {name: report.page.locator(f"#figure-{name}").inner_text() for name in HEADLINES}
+        assert shown["paid_impressions"] == "0"
+        assert shown["paid_engagements"] == shown["paid_engagement_rate"] == shown["paid_lift"] == "no paid activity"
+        assert shown["organic_estimated_value"] == "not available"
+        assert "no paid activity" in report.words_in("platform_rates")
+    with opened(browser, report_data(one_post(likes=1)), tmp_path) as report:
+        assert report.page.locator("#figure-paid_impressions").inner_text() == "not available"
+
+
+def test_a_lift_of_few_posts_is_said_to_be_that_and_not_ranked(browser: Browser, tmp_path: Path) -> None:
+    few = {"impressions": 10, "engagements": 1, "paid_impressions": 10, "paid_engagements": 9}
+    cells = one_post(**few)
+    cells[METRICS_TABLE, AS_OF, "a"] += [
+        row(
+            campaign_id=7,
+            creator_id=2,
+            post_id=number,
+            impressions=9,
+            engagements=number % 3,
+            paid_impressions=8,
+            paid_engagements=1,
+        )
+        for number in range(2, 20)
+    ]
+    with opened(browser, report_data(cells), tmp_path) as report:
+        report.page.get_by_role("button", name="Paid lift", exact=True).click()
+        assert [(row[0], len(row[9])) for row in report.rows("creators")] == [("1", 3), ("2", 1)]
+        texts = report.page.locator("#creators tr td:last-child").all_inner_texts()
+        assert re.fullmatch(r"[\d.]+\s×\s*[\d.]+ to [\d.]+, undecided", texts[0])
+        assert re.fullmatch(r"9.00\s×\s*too few posts", texts[1])
 
 
 def test_what_is_missing_is_said_on_the_first_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
@@ -246,14 +364,17 @@ def test_null_zero_and_present_read_differently_everywhere(
         rate = {None: "not available", 0: "not available", 1234: "50.00\u00a0%"}[impressions]
         assert page.locator("#figure-organic_impressions").inner_text() == shown
         assert page.locator("#figure-organic_engagement_rate").inner_text() == rate
-        assert page.locator("#figure-paid_impressions").inner_text() == "not available"
+        absent = "not available" if impressions is None else "no paid activity"
+        assert page.locator("#figure-paid_impressions").inner_text() == absent
         page.locator("summary").first.click()
         assert page.locator("#days tr").first.locator("td").first.inner_text() == shown
         assert shown in page.locator("#creators td").all_inner_texts()
         assert shown in page.locator("#campaigns td").all_inner_texts()
-        assert report.words_in("platform_rates") == ["tiktok", rate, "not available"]
+        assert report.words_in("platform_rates") == ["tiktok", rate, absent]
         styles = {
-            (found.inner_text() == "not available"): found.evaluate("each => getComputedStyle(each).fontStyle")
+            (found.inner_text() in {"not available", absent}): found.evaluate(
+                "each => getComputedStyle(each).fontStyle"
+            )
             for found in page.locator("#headline .value > *").all()
         }
         assert styles == ({True: "italic"} if impressions is None else {True: "italic", False: "normal"})
@@ -311,11 +432,11 @@ def test_it_works_by_keyboard_and_tells_of_changes(browser: Browser, incomplete:
         page.get_by_role("button", name="Paid engagements").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Paid engagements")).to_be_focused()
-        column = [row[4][0] for row in report.rows("creators")]
+        column = [row[6][0] for row in report.rows("creators")]
         assert column == sorted(column, key=lambda value: (value is None, -(value or 0)))
         page.keyboard.press("Enter")
         expect(page.locator("th[aria-sort='ascending']")).to_contain_text("Paid engagements")
-        column = [row[4][0] for row in report.rows("creators")]
+        column = [row[6][0] for row in report.rows("creators")]
         assert column == sorted(column, key=lambda value: (value is None, value or 0))
 
 
@@ -331,25 +452,68 @@ def _lightness(colour: str) -> int:
     return sum(map(int, re.findall(r"\d+", colour)[:3]))
 
 
-def _flat(cells: list[list[Any]]) -> list[Any]:
+def near(value: Any) -> Any:
+    return None if value is None else pytest.approx(float(value), rel=1e-6, abs=1e-5)
+
+
+def near_end(value: Any) -> Any:
+    """The end of an interval, for which the quantile of Student's t is known to 0.04 % and stands in an exponent."""
+    return None if value is None else pytest.approx(float(value), rel=5e-3)
+
+
+def flat(cells: list[Any]) -> list[Any]:
     return [value for cell in cells for value in cell]
 
 
-def _classes(report: Any, body: str) -> list[str]:
+def wanted_lift(found: dict[str, Any], name: str) -> list[Any]:
+    return [found[name], *(found[f"{name}_{part}"] for part in ("low", "high", "verdict"))]
+
+
+def shown_lift(found: dict[str, Any], name: str) -> list[Any]:
+    """The numbers of a cell with a lift: the interval is there or is not."""
+    lift, *ends = wanted_lift(found, name)[:3]
+    return [near(lift), *(near_end(end) for end in ends if end is not None)]
+
+
+def compared(found: dict[str, Any]) -> list[Any]:
+    return [*(near(found[field]) for field in RESULTS), *shown_lift(found, "paid_lift")]
+
+
+def shown_bounds(bounds: list[Any]) -> list[Any]:
+    low, high = bounds
+    return [None] if low is None else [near(low), near(high)] if high is not None else [near(low)]
+
+
+def lift_of(place: Any, interval: str) -> list[Any]:
+    """An interval and its verdict; None where there are too few posts."""
+    shown = place.locator(interval)
+    ends = [near_end(float(each.get_attribute("value") or "")) for each in shown.locator("data").all()]
+    return [*ends, shown.inner_text().rpartition(", ")[2]] if ends else [None, None, None]
+
+
+def assert_change(shown: Any, name: str, now: Any, before: Any) -> None:
+    if now is None or before is None:
+        assert shown.count() == 0
+        return
+    if "_rate" in name or "_share_" in name or "lift" in name:
+        assert shown.inner_text().replace("−", "-").split(" ")[0].lstrip("+±") == written(float(now - before))
+    elif before:
+        change = float(100 * (now - before) / before)
+        assert shown.inner_text().replace("−", "-").removesuffix(" %").lstrip("+±") == f"{change:,.1f}"
+
+
+def written(difference: float) -> str:
+    return "0" if difference == 0 else f"{difference:,.2f}" if abs(difference) >= 0.005 else shown_as_small(difference)
+
+
+def shown_as_small(difference: float) -> str:
+    return "<0.01" if difference > 0 else "-<0.01"
+
+
+def classes(report: Report, body: str) -> list[str]:
     found: list[str] = report.page.locator(f"#{body} tr").evaluate_all("rows => rows.map(row => row.className)")
     return found
 
 
-def _named(name: str | None) -> str:
+def named(name: str | None) -> str:
     return (name or "other").replace("_", " ")
-
-
-def _by(rows: list[Any], key: str) -> dict[Any, list[Any]]:
-    groups: dict[Any, list[Any]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
-
-
-def _group_or_none(rows: list[Any]) -> dict[str, Any]:
-    return group_of(rows) if rows else dict.fromkeys(HEADLINES)

@@ -1,278 +1,497 @@
-"""What the rollups promise, said slowly and plainly over Python's exact fractions."""
+"""The rolled-up tables computed slowly, in exact fractions, from what their dictionaries say and not from their SQL."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from fractions import Fraction
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
-import pytest
-
-from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.contract.metrics import Kind
-
-GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
-HALF_A_CENT = Fraction(5, 1000)
+from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
 
 Row = dict[str, Any]
+Files = Mapping[tuple[date, str], Sequence[Row]]  # (day, instance) -> its rows
+
+CHANNELS = ("organic", "paid")
+GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
+GRAINS = {
+    "by_campaign": ("instance_id", "campaign_id"),
+    "by_creator": ("instance_id", "creator_id"),
+    "by_platform": ("instance_id", "platform", "content_type"),
+}
+WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
+LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
+HALF_A_CENT = Fraction(5, 1000)
+UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
+ONE_DAY = timedelta(days=1)
 
 
-def of_channel(channel: str, measure: str) -> str:
+@dataclass(frozen=True)
+class World:
+    """A lake: the files of both raw tables, and the metrics that were asked for."""
+
+    recorded: Files
+    published: Files
+    metrics: tuple[Metric, ...] = DOCUMENT_METRICS
+
+
+@dataclass(frozen=True)
+class End:
+    """An end of an interval: what lies between it and the lift is known to a share of itself."""
+
+    value: float
+    lift: float
+
+
+@dataclass
+class Post:
+    """A post of a group: who and what it is, and its rows."""
+
+    traits: Row
+    rows: list[Row] = field(default_factory=list)
+
+    def sum(self, column: str) -> Any:
+        return total(row[column] for row in self.rows)
+
+    def pair(self, channel: str, measure: str) -> tuple[int, int] | None:
+        """Engagements and impressions (or views), over the rows that report both."""
+        engagements, units = raw(channel, "engagements"), raw(channel, measure)
+        both = [row for row in self.rows if row[engagements] is not None and row[units] is not None]
+        return (sum(row[engagements] for row in both), sum(row[units] for row in both)) if both else None
+
+    def reports(self, channel: str) -> bool:
+        return any(self.sum(raw(channel, measure)) is not None for measure in ("impressions", "engagements"))
+
+
+def raw(channel: str, measure: str) -> str:
     return measure if channel == "organic" else f"paid_{measure}"
 
 
-def exact(value: float) -> Fraction:
+def sum_name(metric: Metric) -> str:
+    return f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
+
+
+def exact(value: Any) -> Any:
     """A decimal as it was written: 0.1 is a tenth."""
-    return Fraction(repr(value))
-
-
-def close_to(value: Any) -> Any:
-    """What equals a value of a rollup: money sums to the millionth, and floats may differ in their last bits."""
-    return pytest.approx(float(value), rel=1e-9, abs=1e-6) if isinstance(value, Fraction) else value
+    return Fraction(repr(value)) if isinstance(value, float) else value
 
 
 def total(values: Iterable[Any]) -> Any:
-    available = [value for value in values if value is not None]
+    available = [exact(value) for value in values if value is not None]
     return sum(available) if available else None
 
 
-def quotient(dividend: Any, divisor: Any) -> Any:
-    return None if dividend is None or divisor is None or divisor <= 0 else Fraction(dividend) / Fraction(divisor)
+def quotient(dividend: Any, divisor: Any) -> Fraction | None:
+    return Fraction(dividend) / Fraction(divisor) if dividend is not None and divisor else None
 
 
 def times(value: Any, factor: int) -> Any:
     return None if value is None else value * factor
 
 
-def spend(row: Row, channel: str) -> tuple[Fraction, Fraction] | str | None:
-    """Bounds of one post's spend, `contradictory`, or None where nothing is known."""
-    intervals = []
-    for unit_cost, measure, per in (("cpe", "engagements", 1), ("cpm", "impressions", 1000)):
-        cost, count = row[of_channel(channel, unit_cost)], row[of_channel(channel, measure)]
-        if cost is not None and count is not None and count > 0:
-            low, high = exact(cost) - HALF_A_CENT, exact(cost) + HALF_A_CENT
-            intervals.append((max(low, Fraction(0)) * count / per, high * count / per))
-    if not intervals:
-        return None
-    low, high = max(low for low, _ in intervals), min(high for _, high in intervals)
-    return (low, high) if low <= high else "contradictory"
+def plus(left: Any, right: Any) -> Any:
+    return None if left is None or right is None else left + right
 
 
-def rolled_up(posts: Sequence[Row]) -> list[Row]:
-    """The rows of `organic_paid_by_publish_day`, with fractions where it has decimals."""
-    return [group_of(rows) for rows in groups_of(posts, GRAIN).values()]
+def key_of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
+    """The values of a row such that they sort: nulls last."""
+    return tuple((row[name] is None, "" if row[name] is None else row[name]) for name in names)
 
 
-def group_of(rows: list[Row]) -> Row:
-    """One group, each of whose rows is a post."""
-    group = {name: rows[0][name] for name in GRAIN} | measured_of([[row] for row in rows])
-    return group | spend_of(rows, "organic") | spend_of(rows, "paid")
+def grouped(things: Iterable[Any], key: Callable[[Any], Any]) -> list[tuple[Any, list[Any]]]:
+    return [(found, list(of_key)) for found, of_key in groupby(sorted(things, key=key), key)]
 
 
-def spend_of(rows: list[Row], channel: str) -> Row:
-    spends = [(row, spend(row, channel)) for row in rows]
-    bounded = [(row, bounds) for row, bounds in spends if isinstance(bounds, tuple)]
-    group: Row = {
-        f"{channel}_spend_minimum": total(low for _, (low, _) in bounded),
-        f"{channel}_spend_maximum": total(high for _, (_, high) in bounded),
-        f"{channel}_spend_posts": len(bounded),
-        f"{channel}_spend_contradictory_posts": sum(bounds == "contradictory" for _, bounds in spends),
-    }
-    for unit_cost, measure, per in (("cpe", "engagements", 1), ("cpm", "impressions", 1000)):
-        of_posts = [
-            (row[of_channel(channel, measure)], bounds)
-            for row, bounds in bounded
-            if row[of_channel(channel, measure)] is not None
-        ]
-        units = total(count for count, _ in of_posts)
-        for side, index in (("minimum", 0), ("maximum", 1)):
-            cost = total(bounds[index] for _, bounds in of_posts)
-            group[f"{channel}_{unit_cost}_{side}"] = times(quotient(cost, units), per)
-    return group
+def dated(files: Files) -> list[Row]:
+    return [{"date": day, **row} for (day, _), rows in files.items() for row in rows]
 
 
-# Over more than a day, where a post has a row a day
-
-POST_KEY = ("instance_id", "campaign_id", "post_id")
-WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
-LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
+# Tables of days, weeks and months: all rows of a post that are in the group.
 
 
-def key_of(row: Row, grain: Sequence[str]) -> tuple[Any, ...]:
-    """A group's values, such that they sort: nulls last."""
-    return tuple((row[name] is None, "" if row[name] is None else row[name]) for name in grain)
+def daily(world: World) -> list[Row]:
+    return _of_days(world, world.recorded, lambda day: (day, day), costs=False, intervals=False)
 
 
-def groups_of(rows: Iterable[Row], grain: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key_of(row, grain), []).append(row)
-    return dict(sorted(groups.items()))
+def by_publish_day(world: World) -> list[Row]:
+    return _of_days(world, world.published, lambda day: (day, day), costs=True, intervals=False)
 
 
-def over_days(rows: Sequence[Row], grain: Sequence[str] = GRAIN) -> list[Row]:
-    """The rows of a week or a month."""
+def weekly(world: World) -> list[Row]:
+    def week(day: date) -> tuple[date, date]:
+        first = day - timedelta(days=day.weekday())
+        return first, first + timedelta(days=6)
+
+    return _of_days(world, world.recorded, week, costs=False, intervals=True)
+
+
+def monthly(world: World) -> list[Row]:
+    def month(day: date) -> tuple[date, date]:
+        first = day.replace(day=1)
+        return first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY
+
+    return _of_days(world, world.recorded, month, costs=False, intervals=True)
+
+
+def _of_days(
+    world: World, files: Files, span: Callable[[date], tuple[date, date]], *, costs: bool, intervals: bool
+) -> list[Row]:
+    rows = [{**row, "first_day": span(row["date"])[0]} for row in dated(files)]
+    found = []
+    for _, group in grouped(rows, lambda row: key_of(row, ("first_day", *GRAIN))):
+        first, last = span(group[0]["date"])
+        row = {"first_day": first, **{name: group[0][name] for name in GRAIN}}
+        if intervals:
+            row["days"] = days_of(files, row["instance_id"], (first, last))
+            row["days_expected"] = (last - first).days + 1
+        posts = posts_of(group, ("post_id",))
+        row |= totals_and_rates(posts, world.metrics)
+        row |= intervals_of(posts, GRAIN) if intervals else {}
+        found.append(row | (costs_of(posts) if costs else {}))
+    return found
+
+
+def posts_of(rows: Iterable[Row], key: Sequence[str]) -> list[Post]:
+    """Posts are who and what their newest row says."""
     return [
-        {name: group[0][name] for name in grain} | measured(group, grain) for group in groups_of(rows, grain).values()
+        Post(max(of_post, key=lambda row: row["date"]), of_post)
+        for _, of_post in grouped(rows, lambda row: key_of(row, key))
     ]
 
 
-def measured(rows: list[Row], grain: Sequence[str]) -> Row:
-    """All that is measured of one group, whose rows are posts on days."""
-    return measured_of([*groups_of(rows, [*POST_KEY, *grain]).values()])
+def days_of(files: Files, instance_id: str, period: tuple[date, date]) -> int:
+    return sum(period[0] <= day <= period[1] for day, instance in files if instance == instance_id)
 
 
-def measured_of(posts: list[list[Row]]) -> Row:
-    """The same of posts, each with its rows."""
-    rows = [row for post in posts for row in post]
-    group: Row = {"posts": len(posts)}
-    for metric in DOCUMENT_METRICS:
-        if not metric.kind.adds_up:
-            continue
-        name = f"{metric.channel}_{metric.column.removeprefix('paid_').removesuffix('_generated')}"
-        is_money = metric.kind is Kind.MONEY
-        values = [row[metric.column] for row in rows]
-        group[name] = total(exact(value) if is_money and value is not None else value for value in values)
-        group[f"{name}_posts"] = sum(any(row[metric.column] is not None for row in post) for post in posts)
-    both = {channel: [results(post, channel) for post in posts] for channel in ("organic", "paid")}
-    rates = {}
-    for channel, of_posts in both.items():
-        of_all = [found for found in of_posts if found is not None]
-        rates[channel] = quotient(total(e for e, _ in of_all), total(i for _, i in of_all))
-        group[f"{channel}_engagement_rate"] = times(rates[channel], 100)
-    for measure in ("engagements", "impressions"):
-        organic, paid = group[f"organic_{measure}"], group[f"paid_{measure}"]
-        known = organic is not None and paid is not None
-        group[f"paid_share_of_{measure}"] = times(quotient(paid, organic + paid), 100) if known else None
-    group["paid_lift"] = quotient(rates["paid"], rates["organic"])
-    group |= interval(both, rates)
-    reports = [{channel: is_of(post, channel) for channel in ("organic", "paid")} for post in posts]
-    group["organic_only_posts"] = sum(each["organic"] and not each["paid"] for each in reports)
-    group["paid_only_posts"] = sum(each["paid"] and not each["organic"] for each in reports)
-    group["both_channels_posts"] = sum(each["paid"] and each["organic"] for each in reports)
-    return group
+# Tables of windows.
 
 
-def results(post: list[Row], channel: str) -> tuple[int, int] | None:
-    """What a post got in a channel on the days that report both."""
-    pairs = [(row[of_channel(channel, "engagements")], row[of_channel(channel, "impressions")]) for row in post]
-    pairs = [(e, i) for e, i in pairs if e is not None and i is not None]
-    return (sum(e for e, _ in pairs), sum(i for _, i in pairs)) if pairs else None
-
-
-def is_of(post: list[Row], channel: str) -> bool:
-    return any(row[of_channel(channel, each)] is not None for row in post for each in ("engagements", "impressions"))
-
-
-def interval(both: Mapping[str, list[tuple[int, int] | None]], rates: Mapping[str, Fraction | None]) -> Row:
-    """The lift's interval, with the residual of each post written out."""
-    nothing: Row = dict.fromkeys(("paid_lift_low", "paid_lift_high", "paid_lift_verdict"))
-    sums = {}
-    for channel, of_posts in both.items():
-        found = [each for each in of_posts if each is not None]
-        rate = rates[channel]
-        if len(found) <= 30 or rate is None or rate <= 0:
-            return nothing
-        sums[channel] = (sum(e for e, _ in found), sum(i for _, i in found))
-    squares, count = Fraction(0), 0
-    for organic, paid in zip(both["organic"], both["paid"], strict=True):
-        if organic is None and paid is None:
-            continue
-        count += 1
-        residual = Fraction(0)
-        for sign, found, channel in ((1, paid, "paid"), (-1, organic, "organic")):
-            if found is not None:
-                engagements, impressions = sums[channel]
-                rate = Fraction(engagements, impressions)
-                residual += sign * (found[0] - rate * found[1]) / engagements
-        squares += residual**2
-    deviation = math.sqrt(squares * Fraction(count, count - 1))
-    assert rates["paid"] is not None
-    assert rates["organic"] is not None
-    lift = float(rates["paid"] / rates["organic"])
-    low, high = lift * math.exp(-1.96 * deviation), lift * math.exp(1.96 * deviation)
-    verdict = "paid_better" if low > 1 else "organic_better" if high < 1 else "undecided"
-    return {"paid_lift_low": Fraction(low), "paid_lift_high": Fraction(high), "paid_lift_verdict": verdict}
-
-
-def windows(
-    landed: Mapping[str, tuple[Sequence[Row], Mapping[str, Set[date]]]], grain: Sequence[str], changing: Set[str]
-) -> list[Row]:
-    """The rows of a table of windows: by date basis the posts, each with its `date`, and the days that are there."""
-    found = []
-    for window, length in WINDOWS.items():
-        for basis, (rows, there) in landed.items():
-            all_days = [day for days in there.values() for day in days]
-            if all_days:
-                last = max(all_days)
-                first = min(all_days) if length is None else last - timedelta(days=length - 1)
-                before = None if length is None else (first - timedelta(days=length), first - timedelta(days=1))
-                found += window_of(rows, there, grain, changing, basis, (first, last), before, window)
+def by_window(world: World, table: str) -> list[Row]:
+    found: list[Row] = []
+    for basis, files in (("performance_date", world.recorded), ("post_date", world.published)):
+        if files:
+            newest, oldest = max(day for day, _ in files), min(day for day, _ in files)
+            for window, length in WINDOWS.items():
+                first = oldest if length is None else newest - timedelta(days=length - 1)
+                of_window = {"window": window, "date_basis": basis, "first_day": first, "last_day": newest}
+                found += _of_window(world, GRAINS[table], of_window)
+    if table == "by_creator":
+        for row in found:
+            row |= labels_of(world, row["instance_id"], row["creator_id"])
     return found
 
 
-def window_of(
-    rows: Sequence[Row],
-    there: Mapping[str, Set[date]],
-    grain: Sequence[str],
-    changing: Set[str],
-    basis: str,
-    days: tuple[date, date],
-    before: tuple[date, date] | None,
-    window: str,
-) -> list[Row]:
-    def of_period(period: tuple[date, date] | None) -> dict[tuple[Any, ...], list[Row]]:
-        return groups_of([row for row in rows if period and period[0] <= row["date"] <= period[1]], grain)
-
-    def count(period: tuple[date, date] | None, instance_id: str) -> int | None:
-        return None if period is None else sum(period[0] <= day <= period[1] for day in there[instance_id])
-
-    now, then = of_period(days), of_period(before)
-    found = []
-    for key in sorted(now.keys() | then.keys()):
-        values = {name: (now.get(key) or then[key])[0][name] for name in grain}
-        present = {"days": count(days, values["instance_id"]), "previous_days": count(before, values["instance_id"])}
-        measures = period_of(now.get(key, []), grain, present["days"], basis)
-        previous = period_of(then.get(key, []), grain, present["previous_days"], basis)
-        group = {"window": window, "date_basis": basis, "first_day": days[0], "last_day": days[1], **values, **present}
-        group |= measures | {f"previous_{name}": value for name, value in previous.items()}
-        for name in changing:
-            group[f"{name}_change"] = change(name, measures[name], previous[name], present)
-        found.append(group)
-    return found
+def _of_window(world: World, grain: Sequence[str], of_window: Row) -> Iterator[Row]:
+    files = world.published if of_window["date_basis"] == "post_date" else world.recorded
+    period = (of_window["first_day"], of_window["last_day"])
+    length = (period[1] - period[0]).days + 1
+    before = None if of_window["window"] == "all" else (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
+    key = ("instance_id", "campaign_id", "post_id") if "campaign_id" in grain else ("instance_id", "post_id")
+    now = _groups(posts_of(_standing(_within(dated(files), period), key), key), grain)
+    then = _groups(_previous_posts(world, of_window["date_basis"], before, key) if before else [], grain)
+    for group in sorted(now.keys() | then.keys()):
+        identity = {name: (now.get(group) or then[group])[0].traits[name] for name in grain}
+        days = days_of(files, identity["instance_id"], period)
+        days_before = before and days_of(files, identity["instance_id"], before)
+        row = {**of_window, **identity, "days": days, "days_expected": length, "previous_days": days_before}
+        measures = _measures(world, now.get(group, []), grain, of_window)
+        row |= measures if days else dict.fromkeys(measures)
+        if "campaign_id" not in grain:
+            row["post_campaigns"] = _campaigns(files, period, now.get(group, [])) if days else None
+        compared = totals_and_rates(then.get(group, []), world.metrics)
+        if not before or not _is_known(world, of_window["date_basis"], identity["instance_id"], before):
+            compared = dict.fromkeys(compared)
+        row |= {f"previous_{name}": value for name, value in compared.items()}
+        for name, value in compared.items():
+            if name == "posts" or not name.endswith("_posts"):
+                row[f"{name}_change"] = change(name, row[name], value) if days == days_before else None
+        yield row
 
 
-def period_of(rows: list[Row], grain: Sequence[str], days: int | None, basis: str) -> Row:
-    """What is measured of a period, in which a group may have no posts, or of which nothing may be there."""
-    blank = [{**dict.fromkeys(METRICS_COLUMNS), **dict.fromkeys([*POST_KEY, *grain])}]
-    measures = measured(rows or blank, grain)
-    spend = {name: value for each in ("organic", "paid") for name, value in spend_of(rows, each).items()}
-    measures |= spend if basis == "post_date" else dict.fromkeys(spend)
-    if not rows:
-        nothing = 0 if days else None
-        measures = {
-            name: nothing if name.endswith("posts") and (basis == "post_date" or "spend" not in name) else None
-            for name in measures
-        }
-    return measures
+def _within(rows: Iterable[Row], period: tuple[date, date]) -> list[Row]:
+    return [row for row in rows if period[0] <= row["date"] <= period[1]]
 
 
-METRICS_COLUMNS = [metric.column for metric in DOCUMENT_METRICS]
+def _standing(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
+    """Of each post and day one row: that of its lowest campaign stands for the others, unless they are apart by key."""
+    return [
+        min(of_day, key=lambda row: row["campaign_id"])
+        for _, of_day in grouped(rows, lambda row: key_of(row, ("date", *key)))
+    ]
 
 
-def change(name: str, now: Any, then: Any, present: Row) -> Any:
-    if now is None or then is None or present["days"] != present["previous_days"]:
+def _groups(posts: Iterable[Post], grain: Sequence[str]) -> dict[tuple[Any, ...], list[Post]]:
+    return dict(grouped(posts, lambda post: key_of(post.traits, grain)))
+
+
+def _last_compared(world: World, before: tuple[date, date]) -> date | None:
+    """As many days ago as the window has: the last day on which a post of the period before counts."""
+    if not world.recorded:
         return None
-    if name.endswith("rate") or "share" in name or name == "paid_lift":
+    return max(day for day, _ in world.recorded) - (before[1] - before[0]) - ONE_DAY
+
+
+def _previous_posts(world: World, basis: str, before: tuple[date, date], key: Sequence[str]) -> list[Post]:
+    if basis == "performance_date":
+        return posts_of(_standing(_within(dated(world.recorded), before), key), key)
+    posts = posts_of(_standing(_within(dated(world.published), before), key), key)
+    until = _last_compared(world, before)
+    recorded = [row for row in dated(world.recorded) if until and row["date"] <= until]
+    rows = dict(grouped(_standing(recorded, key), lambda row: key_of(row, key)))
+    return [Post(post.traits, rows.get(key_of(post.traits, key), [])) for post in posts]
+
+
+def _is_known(world: World, basis: str, instance_id: str, before: tuple[date, date]) -> bool:
+    if basis == "performance_date":
+        return days_of(world.recorded, instance_id, before) > 0
+    until = _last_compared(world, before)
+    if until is None or until < before[1] or not days_of(world.published, instance_id, before):
+        return False
+    return days_of(world.recorded, instance_id, (before[0], until)) == (until - before[0]).days + 1
+
+
+def _measures(world: World, posts: list[Post], grain: Sequence[str], of_window: Row) -> Row:
+    measures = totals_and_rates(posts, world.metrics) | intervals_of(posts, grain)
+    if "platform" not in grain:
+        measures |= mix_of(posts)
+    costs = costs_of(posts)
+    return measures | (costs if of_window["date_basis"] == "post_date" else dict.fromkeys(costs))
+
+
+def _campaigns(files: Files, period: tuple[date, date], posts: list[Post]) -> int:
+    campaigns = {(row["instance_id"], row["post_id"], row["campaign_id"]) for row in _within(dated(files), period)}
+    there = {(post.traits["instance_id"], post.traits["post_id"]) for post in posts}
+    return sum((instance_id, post_id) in there for instance_id, post_id, _ in campaigns)
+
+
+def change(name: str, now: Any, then: Any) -> Any:
+    if now is None or then is None:
+        return None
+    if "rate" in name or "share_of" in name or "paid_lift" in name:
         return Fraction(now) - Fraction(then)
     return times(quotient(Fraction(now) - Fraction(then), then), 100)
 
 
-def labels(rows: Iterable[Row], label: str) -> Any:
-    """What the newest of some rows says that says anything."""
-    said = [row for row in rows if row[label] is not None]
-    return (
-        max(said, key=lambda row: (row["post_date"], row["campaign_id"], row["post_id"], row["date"]))[label]
-        if said
-        else None
-    )
+def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
+    """What the newest landed post of the creator says: in posts_published, else in post_metrics_daily."""
+    for files in (world.published, world.recorded):
+        rows = [row for row in dated(files) if (row["instance_id"], row["creator_id"]) == (instance_id, creator_id)]
+        if rows and creator_id is not None:
+            newest = max(rows, key=lambda row: (row["post_date"], row["date"], row["campaign_id"], row["post_id"]))
+            return {name: newest[name] for name in LABELS}
+    return dict.fromkeys(LABELS)
+
+
+# What is measured of a group of posts.
+
+
+def totals_and_rates(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
+    group: Row = {"posts": len(posts)}
+    for metric in metrics:
+        if metric.kind.adds_up:
+            values = [post.sum(metric.column) for post in posts]
+            group[sum_name(metric)] = total(values)
+            group[f"{sum_name(metric)}_posts"] = sum(value is not None for value in values)
+    rates = {}
+    for measure, suffix in (("impressions", ""), ("views", "_by_views")):
+        for channel in CHANNELS:
+            if raw(channel, measure) in {metric.column for metric in metrics}:
+                pairs = [pair for post in posts if (pair := post.pair(channel, measure))]
+                rates[channel, measure] = quotient(sum(e for e, _ in pairs), sum(units for _, units in pairs))
+                group[f"{channel}_engagement_rate{suffix}"] = times(rates[channel, measure], 100)
+        if {("organic", measure), ("paid", measure)} <= rates.keys():
+            group[f"paid_lift{suffix}"] = quotient(rates["paid", measure], rates["organic", measure])
+    for measure in ("impressions", "engagements"):
+        group[f"paid_share_of_{measure}"] = share(group[f"paid_{measure}"], group[f"organic_{measure}"])
+    return group
+
+
+def share(paid: Any, organic: Any) -> Any:
+    return times(quotient(paid, plus(paid, organic)), 100)
+
+
+def intervals_of(posts: Sequence[Post], grain: Sequence[str]) -> Row:
+    both = [[post.pair(channel, "impressions") for channel in CHANNELS] for post in posts]
+    on_both = [bool(organic and paid and organic[1] > 0 and paid[1] > 0) for organic, paid in both]
+    reports = [tuple(post.reports(channel) for channel in CHANNELS) for post in posts]
+    group: Row = {
+        "organic_only_posts": reports.count((True, False)),
+        "paid_only_posts": reports.count((False, True)),
+        "both_channels_posts": reports.count((True, True)),
+        "same_post_lift_posts": sum(on_both),
+    }
+    clusters: dict[Any, list[int]] = {}
+    creators = {post.traits["creator_id"] for post in posts}
+    for number, post in enumerate(posts):
+        creator = post.traits["creator_id"]
+        by_creator = "creator_id" not in grain and len(creators) > 1 and creator is not None
+        clusters.setdefault(("creator", creator) if by_creator else ("post", number), []).append(number)
+    of_clusters = [
+        [sum((pair[part] if pair else 0) for n in numbers for pair in [both[n][channel]]) for channel in (0, 1)
+         for part in (0, 1)]
+        for numbers in clusters.values()
+    ]  # fmt: skip
+    group |= paid_lift_interval(of_clusters)
+    parts = [_same_post(*pairs) if counts else None for pairs, counts in zip(both, on_both, strict=True)]
+    of_both = [
+        tuple(sum(part[side] for part in found) for side in (0, 1))
+        for numbers in clusters.values()
+        if (found := [part for n in numbers if (part := parts[n])])
+    ]
+    return group | same_post_lift(of_both)
+
+
+def _same_post(organic: Any, paid: Any) -> tuple[Fraction, Fraction]:
+    """What a post adds to the sums of the Mantel-Haenszel rate ratio, of paid and of organic engagements."""
+    impressions = organic[1] + paid[1]
+    return Fraction(paid[0] * organic[1], impressions), Fraction(organic[0] * paid[1], impressions)
+
+
+def effective(sizes: Iterable[Any]) -> Fraction | None:
+    sizes = [*sizes]
+    return quotient(sum(sizes) ** 2, sum(size**2 for size in sizes))
+
+
+def paid_lift_interval(clusters: Sequence[Sequence[int]]) -> Row:
+    """The interval of the lift: of each cluster the engagements and impressions, organic, then paid."""
+    names = [f"paid_lift_{name}" for name in ("posts_effective", "low", "high", "verdict")]
+    sums = [sum(cluster[part] for cluster in clusters) for part in range(4)]
+    impressions = [effective(cluster[part] for cluster in clusters) for part in (1, 3)]
+    if None in impressions:
+        return dict.fromkeys(names)
+    n = min(each for each in impressions if each is not None)
+    nothing = dict.fromkeys(names) | {names[0]: n}
+    if n < 5 or not all(sums):
+        return nothing
+    engagements = min(each for part in (0, 2) if (each := effective(cluster[part] for cluster in clusters)))
+    left_out = []
+    for cluster in clusters:
+        if cluster[1] or cluster[3]:
+            left = [of_all - of_cluster for of_all, of_cluster in zip(sums, cluster, strict=True)]
+            if not all(left):
+                return nothing
+            left_out.append(_lift(left) / _lift(sums))
+    degrees = min(n - 1, max(Fraction(6), engagements - 1))
+    return nothing | interval("paid_lift", _lift(sums), left_out, degrees)
+
+
+def _lift(sums: Sequence[int]) -> Fraction:
+    return Fraction(sums[2], sums[3]) / Fraction(sums[0], sums[1])
+
+
+def same_post_lift(clusters: Sequence[tuple[Any, ...]]) -> Row:
+    """The lift within posts: of each cluster what it adds to the sums of paid and of organic engagements."""
+    paid, organic = (sum(cluster[side] for cluster in clusters) for side in (0, 1))
+    names = ("low", "high", "verdict")
+    n = effective(paid_part + organic_part for paid_part, organic_part in clusters)
+    found: Row = {"same_post_lift": quotient(paid, organic) if clusters else None, "same_post_lift_posts_effective": n}
+    found |= {f"same_post_lift_{name}": None for name in names}
+    if n is None or n < 5 or not paid or not organic:
+        return found
+    if any(not paid - paid_part or not organic - organic_part for paid_part, organic_part in clusters):
+        return found
+    left_out = [(paid - of_paid) / (organic - of_organic) * organic / paid for of_paid, of_organic in clusters]
+    return found | interval("same_post_lift", paid / organic, left_out, n - 1)
+
+
+def interval(name: str, lift: Fraction, left_out: Sequence[Fraction], degrees: Fraction) -> Row:
+    """The jackknife: `left_out` are lifts without one of the clusters each, as factors of the lift of all."""
+    squares = math.fsum(math.log1p(float(factor - 1)) ** 2 for factor in left_out)
+    variance = squares * (len(left_out) - 1) / len(left_out)
+    if variance <= 1e-18:
+        return {}
+    half, middle = t_quantile(float(degrees)) * math.sqrt(variance), float(lift)
+    low, high = middle * math.exp(-half), middle * math.exp(min(half, 700))
+    verdict = "paid_higher" if low > 1 else "organic_higher" if high < 1 else "undecided"
+    return {f"{name}_low": End(low, middle), f"{name}_high": End(high, middle), f"{name}_verdict": verdict}
+
+
+@lru_cache
+def t_quantile(degrees: float) -> float:
+    """The 97.5 % quantile of Student's t, by Newton's method on Simpson's integral of its density."""
+    log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
+
+    def density(x: float) -> float:
+        return math.exp(log_scale - (degrees + 1) / 2 * math.log1p(x * x / degrees))
+
+    x, panels = 2.0, 100
+    for _ in range(8):
+        inner = math.fsum((4 if n % 2 else 2) * density(x * n / panels) for n in range(1, panels))
+        x -= ((density(0) + inner + density(x)) * x / panels / 3 - 0.475) / density(x)
+    return x
+
+
+def mix_of(posts: Sequence[Post]) -> Row:
+    paid, expected = 0, Fraction(0)
+    shared: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
+    for _, of_platform in grouped(posts, lambda post: key_of(post.traits, ("platform",))):
+        sums = {
+            channel: [sum(pair[part] for post in of_platform if (pair := post.pair(channel, "impressions")))
+                      for part in (0, 1)]
+            for channel in CHANNELS
+        }  # fmt: skip
+        if sums["organic"][1] and sums["paid"][1]:
+            paid += sums["paid"][0]
+            expected += Fraction(sums["organic"][0], sums["organic"][1]) * sums["paid"][1]
+        impressions = {name: total(post.sum(raw(name, "impressions")) for post in of_platform) for name in CHANNELS}
+        if None not in impressions.values():
+            for channel in CHANNELS:
+                shared[channel].append(impressions[channel])
+    return {
+        "paid_lift_mix_adjusted": quotient(paid, expected),
+        "paid_share_of_impressions_on_shared_platforms": share(total(shared["paid"]), total(shared["organic"])),
+    }
+
+
+# Money.
+
+
+def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | None:
+    """The least and the most that a post cost, from each unit cost known to half a cent; of one row."""
+    bounds = []
+    for row in post.rows:
+        for cost, measure, per in UNIT_COSTS:
+            unit_cost, units = row[raw(channel, cost)], row[raw(channel, measure)]
+            if unit_cost is not None and units:
+                each = exact(unit_cost)
+                bounds.append((max(each - HALF_A_CENT, Fraction(0)) * units / per, (each + HALF_A_CENT) * units / per))
+    if not bounds:
+        return None
+    least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
+    return "contradictory" if least > most else (least, most)
+
+
+def costs_of(posts: Sequence[Post]) -> Row:
+    group: Row = {}
+    spent: dict[str, list[tuple[Post, tuple[Fraction, Fraction]]]] = {}
+    parts: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
+    for channel in CHANNELS:
+        bounds = [(post, bounds_of(post, channel)) for post in posts]
+        spent[channel] = [(post, each) for post, each in bounds if isinstance(each, tuple)]
+        for number, side in enumerate(("minimum", "maximum")):
+            group[f"{channel}_spend_{side}"] = total(each[number] for _, each in spent[channel])
+        group[f"{channel}_spend_posts"] = len(spent[channel])
+        group[f"{channel}_spend_contradictory_posts"] = sum(each == "contradictory" for _, each in bounds)
+        for cost, measure, per in UNIT_COSTS:
+            those = [(post, each) for post, each in spent[channel] if post.sum(raw(channel, measure)) is not None]
+            sums = (
+                *(times(total(each[number] for _, each in those), per) for number in (0, 1)),
+                total(post.sum(raw(channel, measure)) for post, _ in those),
+            )
+            parts[channel, cost] = sums
+            group[f"{channel}_{cost}_minimum"] = quotient(sums[0], sums[2])
+            group[f"{channel}_{cost}_maximum"] = quotient(sums[1], sums[2])
+    for cost, _, _ in UNIT_COSTS:
+        least, most, units = (plus(*pair) for pair in zip(parts["organic", cost], parts["paid", cost], strict=True))
+        group[f"blended_{cost}_minimum"], group[f"blended_{cost}_maximum"] = (
+            quotient(least, units),
+            quotient(most, units),
+        )
+    valued = [(post.sum("estimated_value_generated"), each) for post, each in spent["organic"]]
+    valued = [(value, each) for value, each in valued if value is not None]
+    value = total(each for each, _ in valued)
+    group["organic_value_per_spend_minimum"] = quotient(value, total(most for _, (_, most) in valued))
+    group["organic_value_per_spend_maximum"] = quotient(value, total(least for _, (least, _) in valued))
+    return group

@@ -1,0 +1,25 @@
+"""Rollups are the same bytes whatever the threads, the order of rows and files, and the batches of instances."""
+
+import random
+
+import pytest
+
+from later_reporting_dagster.lake import content_hash_of
+from tests.rollups.reference import World
+from tests.rollups.worlds import Shape, rolled_up, world_of
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return world_of(Shape(days=60, posts=250, missing=0.02, creators=30, largest=2**33, contradictory=0), seed=3)
+
+
+@pytest.fixture(scope="module")
+def hashes(world: World) -> dict[str, str]:
+    return {name: content_hash_of(table) for name, table in rolled_up(world, threads=1).items()}
+
+
+@pytest.mark.parametrize(("threads", "one_by_one"), [(1, False), (2, True), (8, False)])
+def test_tables_are_the_same_bytes(world: World, hashes: dict[str, str], *, threads: int, one_by_one: bool) -> None:
+    found = rolled_up(world, threads=threads, files=random.Random(threads), one_by_one=one_by_one)
+    assert {name: content_hash_of(table) for name, table in found.items()} == hashes

@@ -1,0 +1,282 @@
+"""Every cell of every table is what the plain reference computes, in worlds made by hand and at random."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_named
+from later_reporting_dagster.lake import schema_of
+from later_reporting_dagster.rollups.engine import SumOutOfRange
+from later_reporting_dagster.rollups.tables import TABLES
+from tests.rollups.conftest import Row, row
+from tests.rollups.reference import World, t_quantile
+from tests.rollups.worlds import NEWEST, Shape, differences, rolled_up, world_of
+
+BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
+SELECTIONS = [
+    DOCUMENT_METRICS,
+    METRICS,
+    (*DOCUMENT_METRICS, *metrics_named("paid_views, reach")),
+    (*DOCUMENT_METRICS, *metrics_named("views, paid_views, video_view_total_time")),
+]
+SHAPES = st.builds(
+    Shape,
+    days=st.sampled_from([1, 2, 14, 24]),
+    apart=st.sampled_from([1, 1, 1, 3, 60]),
+    posts=st.sampled_from([0, 1, 10, 30]),
+    instances=st.sampled_from([("a",), ("a", "007"), ("b/ä %", "a")]),
+    largest=st.sampled_from([3, 50_000]),
+    nulls=st.sampled_from([0.05, 0.5]),
+    missing=st.sampled_from([0, 0.02, 0.3]),
+    several=st.sampled_from([0, 0.5]),
+    moved=st.sampled_from([0, 0.3]),
+    one_sided=st.sampled_from([0, 0.5, 1]),
+    contradictory=st.sampled_from([0, 0.3]),
+    creators=st.sampled_from([0, 1, 3, 12]),
+    recorded_lags=st.sampled_from([0, 0, 0, 1, -1, 30]),
+    metrics=st.sampled_from(SELECTIONS),
+)
+
+
+def published_of(*posts: Row, day: date = NEWEST, recorded: bool = True) -> World:
+    """One day of one instance, on which posts were published and earned all that they have."""
+    rows = [row(**{"post_id": number, "post_date": at(day), **post}) for number, post in enumerate(posts)]
+    files = {(day, "a"): rows}
+    return World(files if recorded else {}, files)
+
+
+def at(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def checked(world: World) -> dict[str, pa.Table]:
+    """All tables, of which every cell is the reference's, in the schema of the dictionary."""
+    found = rolled_up(world)
+    assert differences(found, world) == []
+    for table in TABLES:
+        dictionary = schema_of(table.of(world.metrics).columns)
+        rolled = found[table.name]
+        of_partition = ["first_day"] if table.span != "windows" else []
+        assert rolled.drop_columns(of_partition).schema.equals(dictionary)
+        assert not [field.name for field in dictionary if not field.nullable and rolled[field.name].null_count]
+    return found
+
+
+def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN, basis: str = "post_date") -> list[Row]:
+    rows = found[table].to_pylist()
+    return [each for each in rows if (each["window"], each["date_basis"]) == ("all", basis)]
+
+
+@settings(max_examples=8)
+@given(SHAPES, st.integers(0, 2**32))
+def test_random_worlds_are_what_the_reference_computes(shape: Shape, seed: int) -> None:
+    checked(world_of(shape, seed))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(largest=2**40, contradictory=0, posts=30),
+        Shape(days=30, apart=60, posts=20),  # more than 730 days
+        Shape(days=40, posts=80, nulls=0.05, missing=0, several=0, moved=0.02, creators=20, instances=("a",)),
+        Shape(days=40, posts=80, nulls=0.05, missing=0, several=0.3, creators=1, instances=("a",)),
+    ],
+    ids=["large counts", "years", "many creators", "one creator"],
+)
+def test_larger_worlds_are_what_the_reference_computes(shape: Shape) -> None:
+    checked(world_of(shape, seed=1))
+
+
+def test_an_empty_lake_gives_tables_without_rows() -> None:
+    assert all(table.num_rows == 0 for table in checked(World({}, {})).values())
+    assert all(table.num_rows == 0 for table in checked(World({(NEWEST, "a"): []}, {(NEWEST, "a"): []})).values())
+
+
+def test_a_post_of_several_campaigns_counts_once_where_the_grain_has_no_campaign() -> None:
+    same = {"post_id": 1, "creator_id": 7, "impressions": 100, "engagements": 5}
+    found = checked(published_of({**same, "campaign_id": 1}, {**same, "campaign_id": 2}))
+    assert [each["organic_impressions"] for each in all_time(found)] == [100, 100]
+    for table in (BY_CREATOR, BY_PLATFORM):
+        for basis in ("post_date", "performance_date"):
+            (group,) = all_time(found, table, basis)
+            assert (group["posts"], group["post_campaigns"], group["organic_impressions"]) == (1, 2, 100)
+
+
+def test_the_lowest_campaign_stands_for_the_others_day_by_day() -> None:
+    days = [NEWEST - timedelta(days=1), NEWEST]
+    of_days = [
+        [row(campaign_id=2, impressions=10), row(campaign_id=3, impressions=99)],
+        [row(campaign_id=3, impressions=7)],
+    ]
+    found = checked(World({(day, "a"): rows for day, rows in zip(days, of_days, strict=True)}, {}))
+    (group,) = all_time(found, BY_PLATFORM, "performance_date")
+    assert (group["posts"], group["post_campaigns"], group["organic_impressions"]) == (1, 2, 17)
+    assert [each["organic_impressions"] for each in all_time(found, basis="performance_date")] == [10, 106]
+
+
+def test_a_post_that_moved_is_of_the_group_of_its_newest_row() -> None:
+    days = [NEWEST - timedelta(days=1), NEWEST]
+    moved = [row(campaign_id=1, platform="x", impressions=10), row(campaign_id=2, platform="y", impressions=5)]
+    found = checked(World({(day, "a"): [each] for day, each in zip(days, moved, strict=True)}, {}))
+    (group,) = all_time(found, BY_PLATFORM, "performance_date")
+    assert (group["platform"], group["post_campaigns"], group["organic_impressions"]) == ("y", 2, 15)
+
+
+def test_labels_are_those_of_the_newest_landed_post() -> None:
+    names = [{"creator_id": 1, "creator_handle_name": name} for name in ("old", "new", "recorded later")]
+    published = [row(post_id=n, post_date=at(NEWEST + timedelta(days=n - 3)), **names[n]) for n in (0, 1)]
+    recorded = row(post_id=2, post_date=at(NEWEST), **names[2])
+    unpublished = row(post_id=3, creator_id=2, creator_handle_name="only recorded")
+    found = checked(
+        World(
+            {(NEWEST, "a"): [recorded, unpublished, row(post_id=4)]},
+            {(each["post_date"].date(), "a"): [each] for each in published},
+        )
+    )
+    shown = [
+        (each["creator_id"], each["creator_handle_name"]) for each in all_time(found, BY_CREATOR, "performance_date")
+    ]
+    assert shown == [(1, "new"), (2, "only recorded"), (None, None)]
+
+
+def test_of_two_newest_posts_of_a_creator_the_one_with_the_highest_ids_names_it() -> None:
+    names = ["highest", "lower post", "lower campaign"]
+    posts = [{"campaign_id": campaign, "post_id": post} for campaign, post in ((2, 5), (2, 4), (1, 9))]
+    named = (post | {"creator_id": 1, "creator_handle_name": name} for post, name in zip(posts, names, strict=True))
+    (group,) = all_time(checked(published_of(*named)), BY_CREATOR)
+    assert group["creator_handle_name"] == "highest"
+
+
+def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
+    """A post by engagements and impressions of each channel."""
+    return {
+        **{"engagements": organic[0], "impressions": organic[1]},
+        **{"paid_engagements": paid[0], "paid_impressions": paid[1]},
+        **fields,
+    }
+
+
+def test_five_clusters_that_are_as_large_have_an_interval_and_four_have_none() -> None:
+    posts = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
+    (group,) = all_time(checked(published_of(*posts)))
+    assert group["paid_lift_posts_effective"] == 5
+    assert (group["paid_lift_verdict"], group["paid_lift_low"] is None) == ("paid_higher", False)
+    (group,) = all_time(checked(published_of(*posts[:4])))
+    assert group["paid_lift_posts_effective"] == 4
+    assert (group["paid_lift_verdict"], group["paid_lift_low"], group["paid_lift"] > 2) == (None, None, True)
+
+
+def test_same_post_lift_with_equal_clusters_has_an_interval() -> None:
+    posts = [both((n, 500), (6 - n, 500)) for n in range(1, 6)]
+    (group,) = all_time(checked(published_of(*posts)))
+    assert group["same_post_lift_posts_effective"] == 5
+    assert (group["same_post_lift"], group["same_post_lift_verdict"]) == (1, "undecided")
+
+
+@pytest.mark.parametrize(
+    "posts",
+    [
+        [both((20, 1000), (10, 500))] * 12,  # all alike: no variance
+        [both((3, 90), (9, 90)), *[both((0, 0), (0, 0))] * 30],
+        [both((1, 90), (9 if n == 0 else 0, 90)) for n in range(12)],  # one post has all paid engagements
+        [both((0, 90), (n, 90)) for n in range(12)],
+        [both((n, 90), (None, None)) for n in range(12)],
+    ],
+    ids=["alike", "one post", "one engaged", "no engagements", "one channel"],
+)
+def test_no_interval_is_given_where_nothing_can_be_told(posts: list[Row]) -> None:
+    for rows in checked(published_of(*posts)).values():
+        for name in ("paid_lift", "same_post_lift"):
+            if f"{name}_low" in rows.column_names:
+                assert {*rows[f"{name}_low"].to_pylist(), *rows[f"{name}_verdict"].to_pylist()} == {None}
+
+
+def test_posts_of_one_creator_are_one_cluster_where_there_are_several_creators() -> None:
+    posts = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
+    (group,) = all_time(checked(published_of(*(post | {"creator_id": 1} for post in posts))))
+    assert group["paid_lift_posts_effective"] == 24
+    (group,) = all_time(checked(published_of(*(post | {"creator_id": n % 6} for n, post in enumerate(posts)))))
+    assert group["paid_lift_posts_effective"] == 6
+    unknown = (post | {"creator_id": 1 if n < 12 else None} for n, post in enumerate(posts))
+    (group,) = all_time(checked(published_of(*unknown)))
+    assert group["paid_lift_posts_effective"] == pytest.approx(24**2 / (12**2 + 12))
+
+
+def test_pooled_platforms_are_told_apart_by_the_mix() -> None:
+    mixed = [both((100, 1000), (10, 100), platform="tiktok"), both((1, 100), (10, 1000), platform="youtube")]
+    (group,) = all_time(checked(published_of(*mixed)))
+    assert group["paid_lift"] < 0.2
+    assert (group["paid_lift_mix_adjusted"], group["same_post_lift"]) == (1, 1)
+
+
+def test_spend_is_bounded_by_both_unit_costs_and_left_out_where_they_contradict() -> None:
+    bounded = {"impressions": 8500, "engagements": 1240, "cpm": 35.29, "cpe": 0.24, "estimated_value_generated": 600.0}
+    contradictory = {"impressions": 1000, "engagements": 10, "cpm": 5.0, "cpe": 9.0}
+    (group,) = all_time(checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0})))
+    assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (299.9225, 300.0075)
+    assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 1)
+    assert group["organic_value_per_spend_minimum"] == pytest.approx(600 / 300.0075)
+    assert (group["paid_spend_minimum"], group["paid_spend_posts"], group["blended_cpm_minimum"]) == (None, 0, None)
+
+
+def test_by_performance_date_nothing_is_known_of_costs() -> None:
+    world = published_of({"impressions": 8500, "cpm": 35.29})
+    (group,) = all_time(checked(world), basis="performance_date")
+    assert not [name for name, value in group.items() if "spend" in name and value is not None]
+
+
+def test_the_previous_period_by_post_date_is_known_where_all_its_days_are_recorded() -> None:
+    days = [NEWEST - timedelta(days=number) for number in range(14)]
+    published = {(day, "a"): [row(post_id=number, impressions=100)] for number, day in enumerate(days)}
+    recorded = {(day, "a"): [row(post_id=number, impressions=10)] for number, day in enumerate(days)}
+    for missing, previous in ((None, 70), (days[9], None), (days[3], 70)):
+        there = {key: rows for key, rows in recorded.items() if key[0] != missing}
+        found = checked(World(there, published))[BY_CAMPAIGN].to_pylist()
+        (week,) = [each for each in found if (each["window"], each["date_basis"]) == ("7d", "post_date")]
+        assert (week["organic_impressions"], week["previous_organic_impressions"]) == (700, previous)
+        assert week["organic_impressions_change"] == (900 if previous else None)
+
+
+def test_weeks_and_months_say_how_many_of_their_days_are_there() -> None:
+    days = [date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1)]
+    found = checked(World({(day, "a"): [row(impressions=1)] for day in days}, {}))
+    (week,) = found["organic_paid_weekly"].to_pylist()
+    assert (week["first_day"], week["days"], week["days_expected"], week["posts"]) == (date(2024, 2, 26), 3, 7, 1)
+    months = [(each["days"], each["days_expected"]) for each in found["organic_paid_monthly"].to_pylist()]
+    assert months == [(2, 29), (1, 31)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "column"),
+    [
+        ({"impressions": 2**62}, "organic_impressions"),
+        ({"paid_engagements": 2**62}, "paid_engagements"),
+        ({"estimated_value_generated": 1e12}, "organic_estimated_value"),
+        ({"estimated_value_generated": float("inf")}, "organic_estimated_value"),
+        ({"engagements": 2**61, "cpe": 2.0}, "organic_spend_minimum"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_that_names_the_column(fields: Row, column: str) -> None:
+    rows = [row(post_id=number, **fields) for number in (1, 2)]
+    worlds = [World({}, {(NEWEST, "a"): rows})]
+    if "spend" not in column:
+        worlds += [
+            World({(NEWEST, "a"): rows}, {}),
+            World({(NEWEST - timedelta(days=n), "a"): [rows[0]] for n in (0, 1)}, {}),
+        ]
+    if "value" in column:
+        worlds = worlds[:2]
+    for world in worlds:
+        with pytest.raises(SumOutOfRange, match=f"{column} does not fit"):
+            rolled_up(world)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(4, 2.776445), (5, 2.570582), (10, 2.228139), (30, 2.042272), (1000, 1.962339)]
+)
+def test_the_references_t_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None:
+    assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-6)
