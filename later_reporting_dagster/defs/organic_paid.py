@@ -139,11 +139,7 @@ def _roll_up(
     incomplete: list[date] = []
     differences: dict[date, Sequence[str]] = {}
     provenance = provenance_tags(context, _upstream(table).asset_key)
-    try:
-        made = [*roll_up_days_of(lake, table, days, memory_gb=later.memory_limit_gb())]
-    except RollupFailed as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    for each in made:
+    for each in _rolled_up_days(lake, table, days, memory_gb=later.memory_limit_gb()):
         if each.unreadable or each.rows is None:
             reasons = [str(error) for error in each.unreadable]
             missing = f"later/{_raw(table)} has no files for it: materialize that first"
@@ -184,6 +180,14 @@ def _roll_up(
     log_check_results(context, results())
     if failed:
         raise failure_of(failed, what="partition", written=rolled_up)
+
+
+def _rolled_up_days(lake: Lake, table: RolledUp, firsts: Sequence[date], *, memory_gb: float) -> Iterator[RolledUpDays]:
+    """Yield each partition as `roll_up_days_of` does, so that what is written need not be held until the end."""
+    try:
+        yield from roll_up_days_of(lake, table, firsts, memory_gb=memory_gb)
+    except RollupFailed as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _evaluate_reconciliation(

@@ -102,11 +102,12 @@ def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefin
         rows = schema_of(table.columns).empty_table() if found is None else found
         yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
         yield from _evaluate_data(table, rows)
-        if {RECONCILES, POSTS_AGREE} & selected:
+        differences, disagreeing = list[str](), 0
+        if POSTS_AGREE in selected or (RECONCILES in selected and found is not None):
             differences, disagreeing = check_windows_of(lake, table, rows, memory_gb=later.memory_limit_gb())
-            differences = damage or ([] if found is None else differences)
-            yield _evaluate_reconciliation(differences, is_there=found is not None)
-            yield _evaluate_campaigns(disagreeing)
+        differences = damage or ([] if found is None else differences)
+        yield _evaluate_reconciliation(differences, is_there=found is not None)
+        yield _evaluate_campaigns(disagreeing)
 
     return checks_of(
         rollup_key(table),

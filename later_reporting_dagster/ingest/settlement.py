@@ -89,18 +89,22 @@ def settled_days(
     A post is settled once `settled_after_days` days have been recorded after the day on which it was published. All its
     days are there where none is missing from the first of these on.
     """
-    days: dict[str, set[date]] = {}
-    for partition in recorded:
-        days.setdefault(str(partition.instance_id), set()).add(partition.day)
-    settled = {}
-    for instance_id, there in days.items():
+    settled, publish_days = {}, _days_by_instance(published)
+    for instance_id, there in _days_by_instance(recorded).items():
         last = first = max(there)
         while (before := first - timedelta(days=1)) in there:
             first = before
         last -= timedelta(days=settled_after_days)
-        if any(each.instance_id == instance_id and first <= each.day <= last for each in published):
+        if any(first <= day <= last for day in publish_days.get(instance_id, ())):
             settled[instance_id] = first, last
     return settled
+
+
+def _days_by_instance(partitions: Sequence[Partition]) -> dict[str, set[date]]:
+    days: dict[str, set[date]] = {}
+    for partition in partitions:
+        days.setdefault(str(partition.instance_id), set()).add(partition.day)
+    return days
 
 
 def settlement(lake: Lake, *, settled_after_days: int, memory_gb: float) -> Settlement:

@@ -66,6 +66,7 @@ def check_windows(
         landed: the days that have files.
     """
     names = [sum_name(metric) for metric in summed(tables[0].metrics)]
+    periods = engine.periods(landed).to_pylist()
     differences: dict[str, list[str]] = {table.name: [] for table in tables}
     raw_rows: dict[DateBasis, int] = {}
     for basis, raw in RAW.items():
@@ -75,7 +76,7 @@ def check_windows(
         for table in tables:
             without = [] if "campaign_id" in table.grain else repeated
             connection.register("rolled_up", made.tables[table.name])
-            for period in engine.periods(landed).to_pylist():
+            for period in periods:
                 if period["date_basis"] != basis or (period["is_previous"] and basis is DateBasis.POST_DATE):
                     continue
                 days = [day for day in by_day if period["first_day"] <= day <= period["last_day"]]
