@@ -127,7 +127,7 @@ def test_ui_shows_what_a_partition_holds(ui: Ui, dagster: DagsterDev, fetched: S
 
 def test_ui_shows_the_instances_as_a_table(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     _eventually_rolled_up(dagster, fetched)
-    until("the dimension is written", lambda: dagster.files("instances"), seconds=120)
+    until("the dimension is written", lambda: dagster.files("instances"), seconds=400)
 
     ui.open_asset("instances", tab="Events")
 
@@ -170,7 +170,7 @@ def test_rollup_follows_the_days_that_changed_and_no_others(
 
 def test_report_follows_and_shows_its_headlines(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     page = Path(dagster.environment["LATER_LAKE_ROOT"]) / "organic_paid_report" / "report.html"
-    until("the report is written", page.exists, seconds=120)
+    until("the report is written", page.exists, seconds=400)
 
     ui.open_asset("organic_paid_report")
     expect(ui.page.get_by_role("row", name=re.compile("^Organic impressions [0-9,]+ "))).to_be_visible()
@@ -209,4 +209,4 @@ def _eventually_rolled_up(dagster: DagsterDev, days: Sequence[date]) -> Counter[
         found = Counter(date.fromisoformat(event["partition"]) for event in events)
         return found if {*days} <= found.keys() and not data["runsOrError"]["results"] else None
 
-    return until(f"rolled up: {', '.join(map(str, days))}", materialized, seconds=120)
+    return until(f"rolled up: {', '.join(map(str, days))}", materialized, seconds=400)
