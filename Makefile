@@ -33,10 +33,10 @@ lint: .venv/installed-test ## Style, types and the rules of who imports whom
 	$(BIN)/lint-imports
 
 bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
-	$(BIN)/python -m tests.bench --write docs/benchmarks.md $(WORKLOADS)
+	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(WORKLOADS)
 
 coverage: .venv/installed-bench ## Simulate how often the lifts' intervals hold the truth, into docs/benchmarks.md
-	$(BIN)/python -m tests.bench --write docs/benchmarks.md coverage
+	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
 
 mutants: .venv/installed-test .venv/installed-mutation ## Put faults into the code, one at a time; count those the tests find; SAMPLE=… for so many a folder
 	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))

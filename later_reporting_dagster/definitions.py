@@ -6,22 +6,22 @@ from datetime import timedelta
 import dagster as dg
 
 from later_reporting_dagster.defs.automation import automation_sensor
-from later_reporting_dagster.defs.compaction import compaction_job, compaction_schedule
+from later_reporting_dagster.defs.compaction_job import compaction_job, compaction_schedule
 from later_reporting_dagster.defs.instances import instances_asset, instances_checks, instances_sensor
+from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.jobs import checks_job, daily_schedule, posts_job
-from later_reporting_dagster.defs.lake_io import LaterLake
-from later_reporting_dagster.defs.organic_paid import rollup_asset, rollup_checks
+from later_reporting_dagster.defs.lake_tables import LAKE_IO_MANAGER, loadable
+from later_reporting_dagster.defs.organic_paid_periods import rollup_asset, rollup_checks
+from later_reporting_dagster.defs.organic_paid_windows import windows_assets, windows_checks
 from later_reporting_dagster.defs.partitions import partitions_of
 from later_reporting_dagster.defs.posts import posts_asset
 from later_reporting_dagster.defs.posts_checks import posts_checks, settlement_checks
 from later_reporting_dagster.defs.report import report_asset
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
-from later_reporting_dagster.defs.tables import LAKE_IO_MANAGER, loadable
-from later_reporting_dagster.defs.windows import windows_assets, windows_checks
-from later_reporting_dagster.ingest.source import SOURCES
-from later_reporting_dagster.rollups.spans import Span
-from later_reporting_dagster.rollups.tables import BY_DAY, BY_WINDOW, OVER_DAYS
+from later_reporting_dagster.ingest.raw_tables import SOURCES
+from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.rollup_tables import BY_DAY, BY_WINDOW, OVER_DAYS
 
 
 def definitions(settings: LoadSettings) -> dg.Definitions:

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 import dagster as dg
 
 from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.lake_io import LaterLake
-from later_reporting_dagster.defs.tables import tables_of
+from later_reporting_dagster.defs.io_manager import LaterLake
+from later_reporting_dagster.defs.lake_tables import tables_of
 
 __all__ = ["LaterLake", "later_tables"]
 

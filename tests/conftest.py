@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.revision import CURSOR, PAGED, REVISIONS, Revision
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED, REVISIONS, Revision
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
 # The same examples in each run, however busy the machine is. These are also all the settings in which the profile

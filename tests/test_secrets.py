@@ -44,7 +44,7 @@ from later_reporting_dagster.client import (
     RateLimiter,
     RetryPolicy,
 )
-from later_reporting_dagster.client.exchange import HTTP_LOGGERS, _without_server_text
+from later_reporting_dagster.client.transport import HTTP_LOGGERS, _without_server_text
 from later_reporting_dagster.contract import PostPerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import LakeUnavailable, Partition

@@ -7,7 +7,7 @@ from pathlib import Path
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
-from later_reporting_dagster.rollups.tables import BY_CAMPAIGN, BY_CREATOR, BY_DAY, BY_PLATFORM, TABLES, WEEKLY
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_CREATOR, BY_DAY, BY_PLATFORM, TABLES, WEEKLY
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "tables.md"

@@ -21,14 +21,14 @@ from starlette.requests import Request
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
 from later_reporting_dagster.client import RateLimiter
-from later_reporting_dagster.client.answers import retry_after, server_time_in
+from later_reporting_dagster.client.responses import retry_after, server_time_in
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import partitions_of, range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
-from later_reporting_dagster.rollups.spans import Span
+from later_reporting_dagster.rollups.periods import Span
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Row, Service, Truth, files, settings_of, stored_rows
 from tests.defs.conftest import stop_clock
@@ -202,7 +202,9 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landing]:
             "LATER_START_DATE": "2026-03-01",
         }.items():
             environment.setenv(name, value)
-        environment.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+        environment.setattr(
+            "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
+        )
         with httpx.Client(base_url=base_url) as client:
             yield Landing(directory, Truth(client))
 

@@ -13,11 +13,11 @@ import click
 from later_reporting_dagster.contract import Revision
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES
-from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, SOURCES
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
 
 if TYPE_CHECKING:
-    from later_reporting_dagster.cli.launch import RunOutcome
+    from later_reporting_dagster.cli.in_process_runs import RunOutcome
 
 # No first-visit dialog, no telemetry, and a queue that is looked at every second: a demo is watched.
 DAGSTER_YAML = """\
@@ -92,23 +92,25 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
 
 
 def _fill(start: date, end: date) -> "list[RunOutcome]":
-    from later_reporting_dagster.cli import launch
+    from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.rollups.spans import Span
-    from later_reporting_dagster.rollups.tables import TABLES
+    from later_reporting_dagster.rollups.periods import Span
+    from later_reporting_dagster.rollups.rollup_tables import TABLES
 
-    with launch.dagster_instance() as instance:
+    with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
             raw = [source.asset for source in SOURCES]
-            outcomes = [launch.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)]
-        outcomes.append(launch.materialize([INSTANCES], instance=instance))
+            outcomes = [
+                in_process_runs.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)
+            ]
+        outcomes.append(in_process_runs.materialize([INSTANCES], instance=instance))
         for span in Span:
             rollups = [table.name for table in TABLES if table.span is span]
             tags = None if span is Span.WINDOWS else range_tags(start, end, span=span)
-            outcomes.append(launch.materialize(rollups, instance=instance, tags=tags))
-        outcomes.append(launch.materialize([REPORT], instance=instance))
-        outcomes.append(launch.evaluate_checks(instance=instance))
+            outcomes.append(in_process_runs.materialize(rollups, instance=instance, tags=tags))
+        outcomes.append(in_process_runs.materialize([REPORT], instance=instance))
+        outcomes.append(in_process_runs.evaluate_checks(instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")

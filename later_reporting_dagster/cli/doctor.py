@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from later_reporting_dagster.cli.text import shown_id
+from later_reporting_dagster.cli.terminal_text import shown_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
 from later_reporting_dagster.contract import Revision
 from later_reporting_dagster.contract.days import newest_day
@@ -61,7 +61,9 @@ def _settings(now: datetime) -> str:
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC): set it earlier, for until then"
             " there is nothing to fetch"
         )
-    from later_reporting_dagster.cli.launch import dagster_instance  # loads the definitions, which need good settings
+    from later_reporting_dagster.cli.in_process_runs import (
+        dagster_instance,  # loads the definitions, which need good settings
+    )
 
     dagster_instance().dispose()
     return (

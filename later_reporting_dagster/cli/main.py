@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from later_reporting_dagster.cli.text import in_one_line
+from later_reporting_dagster.cli.terminal_text import in_one_line
 from later_reporting_dagster.contract import REVISIONS
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.ingest.source import SOURCES
+from later_reporting_dagster.ingest.raw_tables import SOURCES
 from later_reporting_dagster.sandbox import DEFAULT_PORT
 
 if TYPE_CHECKING:
-    from later_reporting_dagster.cli.launch import RunOutcome
+    from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
 # Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
@@ -182,7 +182,7 @@ def sandbox(
     end how many there were; a request with the header `X-Sandbox-Faults: off` has none.
     """
     from later_reporting_dagster import sandbox as room
-    from later_reporting_dagster.client.address import is_loopback
+    from later_reporting_dagster.client.base_url import is_loopback
 
     with _blaming("--fault"):
         fault_chances = room.read_chances(faults, known=room.FAULTS, what="fault")
@@ -226,7 +226,7 @@ def sandbox(
 @_plain_errors
 def instances() -> None:
     """List the instances: when the API listed them, and what the lake holds of each."""
-    from later_reporting_dagster.cli.query import table_lines
+    from later_reporting_dagster.cli.query_output import table_lines
     from later_reporting_dagster.contract.days import restated_days
     from later_reporting_dagster.defs.settings import LoadSettings
     from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
@@ -267,13 +267,13 @@ def backfill(
 
     Exit code 1 lists what failed, by day and instance; everything else is written.
     """
-    from later_reporting_dagster.cli import launch
+    from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
     from later_reporting_dagster.lake import encode_instance_id
-    from later_reporting_dagster.rollups.spans import Span
-    from later_reporting_dagster.rollups.tables import TABLES
+    from later_reporting_dagster.rollups.periods import Span
+    from later_reporting_dagster.rollups.rollup_tables import TABLES
 
     _check_days(start, end, first=LoadSettings.from_environment().start_date)
     named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
@@ -291,8 +291,8 @@ def backfill(
                 f" later/{asset}"
             )
         config, span = {}, next(table.span for table in TABLES if table.name == asset)
-    with launch.dagster_instance() as instance, progress_bar() as show:
-        outcome = launch.materialize(
+    with in_process_runs.dagster_instance() as instance, progress_bar() as show:
+        outcome = in_process_runs.materialize(
             [asset],
             instance=instance,
             tags=range_tags(start, end, span=span),
@@ -312,7 +312,7 @@ def compact(assets: tuple[str, ...]) -> None:
     The partitions stay as they are. Run it again at any time: it does what is new, and leaves the rest alone.
     """
     from later_reporting_dagster.defs.settings import LoadSettings
-    from later_reporting_dagster.lake.compaction_summary import compact_table
+    from later_reporting_dagster.lake.table_compaction import compact_table
 
     lake = _resource().lake()
     restate_days = LoadSettings.from_environment().restate_days
@@ -355,9 +355,9 @@ def query(sql: str, as_: str, output: str | None, rows: int, memory_gb: int) -> 
 
     SQL - reads it from standard input. The lake is only read. Null is `null`, and `""` an empty text.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query import FORMATS, table_lines
+    from later_reporting_dagster.cli.query_output import FORMATS, table_lines
     from later_reporting_dagster.definitions import defs
-    from later_reporting_dagster.defs.tables import readable
+    from later_reporting_dagster.defs.lake_tables import readable
     from later_reporting_dagster.reading import answer
 
     if as_ == "parquet" and output is None and sys.stdout.isatty():

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from later_reporting_dagster.cli.text import in_one_line
+from later_reporting_dagster.cli.terminal_text import in_one_line
 from later_reporting_dagster.lake import Lake, QuarantinedRow
 
 

@@ -12,18 +12,18 @@ from typing import Self
 
 import httpx
 
-from later_reporting_dagster.client.answers import Answer, Question, describe, rate_limit_in, server_time_in
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.cursors import Asked, CursorPages
-from later_reporting_dagster.client.events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.exchange import Exchange
-from later_reporting_dagster.client.limiter import RateLimiter
-from later_reporting_dagster.client.lists import Lists, revision_in
-from later_reporting_dagster.client.memory import RevisionMemory
-from later_reporting_dagster.client.numbered import NumberedPages
-from later_reporting_dagster.client.retry import RetryPolicy
-from later_reporting_dagster.client.trail import Reach
-from later_reporting_dagster.client.walk import Walk
+from later_reporting_dagster.client.client_events import ClientEvent, RevisionChanged
+from later_reporting_dagster.client.cursor_paginator import Asked, CursorPages
+from later_reporting_dagster.client.cursor_state import Reach
+from later_reporting_dagster.client.page_number_paginator import NumberedPages
+from later_reporting_dagster.client.pagination import Walk
+from later_reporting_dagster.client.rate_limiter import RateLimiter
+from later_reporting_dagster.client.responses import Answer, Question, describe, rate_limit_in, server_time_in
+from later_reporting_dagster.client.retry_policy import RetryPolicy
+from later_reporting_dagster.client.transport import Exchange
+from later_reporting_dagster.client.version_cache import RevisionMemory
+from later_reporting_dagster.client.version_detection import Lists, revision_in
 from later_reporting_dagster.contract import CURSOR, INSTANCES_PATH, PAGED, PostPerformanceQuery, Revision
 
 logger = logging.getLogger(__name__)

@@ -1,12 +1,16 @@
 """What the document says, and nothing else. No I/O, no Dagster."""
 
+from later_reporting_dagster.contract.api_version import CURSOR as CURSOR
+from later_reporting_dagster.contract.api_version import METRICS_MEMBER as METRICS_MEMBER
+from later_reporting_dagster.contract.api_version import PAGED as PAGED
+from later_reporting_dagster.contract.api_version import REVISIONS as REVISIONS
+from later_reporting_dagster.contract.api_version import Revision as Revision
 from later_reporting_dagster.contract.enums import ContentType as ContentType
 from later_reporting_dagster.contract.enums import DateBasis as DateBasis
 from later_reporting_dagster.contract.enums import Platform as Platform
 from later_reporting_dagster.contract.enums import SortDirection as SortDirection
 from later_reporting_dagster.contract.enums import SortProperty as SortProperty
 from later_reporting_dagster.contract.enums import platform_of as platform_of
-from later_reporting_dagster.contract.excerpt import excerpt as excerpt
 from later_reporting_dagster.contract.limits import INSTANCES_PATH as INSTANCES_PATH
 from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_NUMBER as MAXIMUM_PAGE_NUMBER
 from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE as MAXIMUM_PAGE_SIZE
@@ -35,10 +39,6 @@ from later_reporting_dagster.contract.post import BadRow as BadRow
 from later_reporting_dagster.contract.post import CreatorProfile as CreatorProfile
 from later_reporting_dagster.contract.post import Post as Post
 from later_reporting_dagster.contract.post import post_type as post_type
-from later_reporting_dagster.contract.problem import Problem as Problem
+from later_reporting_dagster.contract.problem_details import Problem as Problem
 from later_reporting_dagster.contract.query import PostPerformanceQuery as PostPerformanceQuery
-from later_reporting_dagster.contract.revision import CURSOR as CURSOR
-from later_reporting_dagster.contract.revision import METRICS_MEMBER as METRICS_MEMBER
-from later_reporting_dagster.contract.revision import PAGED as PAGED
-from later_reporting_dagster.contract.revision import REVISIONS as REVISIONS
-from later_reporting_dagster.contract.revision import Revision as Revision
+from later_reporting_dagster.contract.redaction import excerpt as excerpt

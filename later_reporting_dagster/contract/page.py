@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED, Revision, revision_with
 from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
 from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
-from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision, revision_with
 
 MAXIMUM_ROWS = 10 * MAXIMUM_PAGE_SIZE  # more cannot be a page, and reading each would take minutes
 LONGEST_INTEGER = 4000  # Python refuses to read one that is a little longer; such a number reads as infinite

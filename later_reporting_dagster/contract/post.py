@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.excerpt import excerpt
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
+from later_reporting_dagster.contract.redaction import excerpt
 
 INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
 EXACT_IN_A_FLOAT = 2**53

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
+from later_reporting_dagster.contract.api_version import METRICS_MEMBER, PAGED, Revision
 from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.contract.limits import (
     DEFAULT_PAGE_SIZE,
@@ -13,7 +14,6 @@ from later_reporting_dagster.contract.limits import (
     years_later,
 )
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS
-from later_reporting_dagster.contract.revision import METRICS_MEMBER, PAGED, Revision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

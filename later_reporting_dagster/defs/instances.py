@@ -25,7 +25,7 @@ from later_reporting_dagster.ingest.instance_dimension import (
     stored_instances,
     vanished_instances,
 )
-from later_reporting_dagster.ingest.source import SOURCES
+from later_reporting_dagster.ingest.raw_tables import SOURCES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Written
 
 INSTANCES_KEY = dg.AssetKey(["later", INSTANCES])

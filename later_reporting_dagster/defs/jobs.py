@@ -8,7 +8,7 @@ import dagster as dg
 
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.ingest.source import SOURCES
+from later_reporting_dagster.ingest.raw_tables import SOURCES
 
 POSTS_JOB = "later_posts"
 CHECKS_JOB = "later_checks"

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Column, Written
-from later_reporting_dagster.rollups.columns import COMPARED, RESULTS
+from later_reporting_dagster.rollups.rollup_columns import COMPARED, RESULTS
 
 # Where all dictionaries stand, in the repository.
 TABLES_DOCUMENT = "docs/tables.md"

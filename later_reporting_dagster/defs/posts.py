@@ -11,17 +11,24 @@ from pydantic import Field
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.defs.checks import log_check_results
-from later_reporting_dagster.defs.events import failure_of, log_materialization
+from later_reporting_dagster.defs.materializations import failure_of, log_materialization
 from later_reporting_dagster.defs.metadata import preview, table_metadata
 from later_reporting_dagster.defs.partitions import partition_days
 from later_reporting_dagster.defs.posts_checks import PostsFindings, evaluate_posts
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.days import DayResult, DayResults, FetchPlan, NoInstances, day_version, fetch_days
+from later_reporting_dagster.ingest.background_stream import stream
+from later_reporting_dagster.ingest.daily_fetch import (
+    DayResult,
+    DayResults,
+    FetchPlan,
+    NoInstances,
+    day_version,
+    fetch_days,
+)
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.ingest.landing import Landed, Outcome
+from later_reporting_dagster.ingest.partition_writer import Landed, Outcome
 from later_reporting_dagster.ingest.progress import Progress, ProgressTeller
-from later_reporting_dagster.ingest.source import Source
-from later_reporting_dagster.ingest.stream import stream
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
 
 API_POOL = "later_reporting_api"

@@ -12,10 +12,15 @@ import pyarrow as pa
 from later_reporting_dagster.contract.days import day_ranges, due_day
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, checks_of, first_of
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.ingest.data_quality import (
+    duplicate_keys,
+    rates_that_disagree,
+    rows_outside,
+    unknown_fields,
+)
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.ingest.quality import duplicate_keys, rates_that_disagree, rows_outside, unknown_fields
-from later_reporting_dagster.ingest.settlement import TOLERANCE_PERCENT, Settlement, settlement
-from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
+from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, Settlement, settlement
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 
 ROWS_UNIQUE = "rows_unique_by_key"

@@ -8,15 +8,15 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.organic_paid import ROLLUPS_GROUP, rollup_key
+from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
-from later_reporting_dagster.report.data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
-from later_reporting_dagster.report.figures import NOT_AVAILABLE, headlines, headlines_in_markdown, lift_interval
-from later_reporting_dagster.report.page import report_page
-from later_reporting_dagster.rollups.engine import RAW, RollupFailed
-from later_reporting_dagster.rollups.tables import RolledUp
+from later_reporting_dagster.report.kpis import NOT_AVAILABLE, headlines, headlines_in_markdown, lift_interval
+from later_reporting_dagster.report.report_data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
+from later_reporting_dagster.report.report_page import report_page
+from later_reporting_dagster.rollups.rollup_tables import RolledUp
+from later_reporting_dagster.rollups.sql_engine import RAW, RollupFailed
 
 REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"

@@ -32,7 +32,7 @@ from later_reporting_dagster.defs.settings import (
     default_lake_root,
     from_environment,
 )
-from later_reporting_dagster.ingest.guard import Guard
+from later_reporting_dagster.ingest.write_guard import Guard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 
 # What the UI masks. A run's config is kept as it was typed, so what belongs in no database is given by its name.

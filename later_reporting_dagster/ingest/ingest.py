@@ -25,10 +25,9 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Metric, PostPerformanceQuery, names_to_ask_for
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.allowed import AllowedMetrics, with_values
-from later_reporting_dagster.ingest.guard import Guard
-from later_reporting_dagster.ingest.landing import Failed, Landing, Outcome, Reason, named
-from later_reporting_dagster.ingest.plan import (
+from later_reporting_dagster.ingest.accepted_metrics import AllowedMetrics, with_values
+from later_reporting_dagster.ingest.partition_writer import Failed, Landing, Outcome, Reason, named
+from later_reporting_dagster.ingest.query_plan import (
     MAXIMUM_POSTS,
     by_content,
     by_days,
@@ -39,7 +38,8 @@ from later_reporting_dagster.ingest.plan import (
     plan,
     shares,
 )
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.raw_tables import Source
+from later_reporting_dagster.ingest.write_guard import Guard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 
 # Queries under way at once. Their pages are concurrent too, under the client's own bound, so two keep the wire busy

@@ -7,7 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.ingest.source import SOURCES
+from later_reporting_dagster.ingest.raw_tables import SOURCES
 from later_reporting_dagster.lake import Column, Lake, Partition, PartitionDamaged, schema_of
 
 INSTANCES = "instances"

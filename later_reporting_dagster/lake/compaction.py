@@ -18,7 +18,8 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.lake.file import (
+from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.parquet_file import (
     PartitionDamaged,
     content_hash_of,
     facts_of,
@@ -26,8 +27,8 @@ from later_reporting_dagster.lake.file import (
     stored_rows,
     to_parquet,
 )
-from later_reporting_dagster.lake.listing import by_day
-from later_reporting_dagster.lake.partition import (
+from later_reporting_dagster.lake.partition_listing import by_day
+from later_reporting_dagster.lake.partition_paths import (
     Partition,
     compacted_directory,
     compacted_of,
@@ -36,7 +37,6 @@ from later_reporting_dagster.lake.partition import (
     partition_path,
 )
 from later_reporting_dagster.lake.schema import DATE, day_column
-from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
 # With fewer days of a month and an instance, opening the month and looking at its days costs more than it saves.

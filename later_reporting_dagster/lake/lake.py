@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
-from later_reporting_dagster.lake.file import (
+from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.parquet_file import (
     PartitionDamaged,
     StoredFacts,
     content_hash_of,
@@ -21,8 +22,8 @@ from later_reporting_dagster.lake.file import (
     is_faithful,
     to_parquet,
 )
-from later_reporting_dagster.lake.listing import by_day, directories_with
-from later_reporting_dagster.lake.partition import (
+from later_reporting_dagster.lake.partition_listing import by_day, directories_with
+from later_reporting_dagster.lake.partition_paths import (
     FILE_NAME,
     Partition,
     day_directory,
@@ -32,7 +33,6 @@ from later_reporting_dagster.lake.partition import (
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.schema import DATE, dated, day_column
-from later_reporting_dagster.lake.side_by_side import side_by_side
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage, storage_at, without_credentials
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ class Lake:
         with `read`.
         """
         # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
-        from later_reporting_dagster.lake.dataset import dataset_of
+        from later_reporting_dagster.lake.arrow_dataset import dataset_of
 
         return dataset_of(self._storage, self.files(asset, partitions), schema=dated(schema))
 
@@ -340,7 +340,7 @@ class Lake:
     def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""
         # As in `dataset`.
-        from later_reporting_dagster.lake.dataset import dataset_of
+        from later_reporting_dagster.lake.arrow_dataset import dataset_of
 
         path = table_path(asset)
         return dataset_of(self._storage, {path: []} if path in self._storage.files(asset) else {}, schema=schema)

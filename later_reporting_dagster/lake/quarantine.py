@@ -13,10 +13,10 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake.file import damaged
-from later_reporting_dagster.lake.listing import directories_with
-from later_reporting_dagster.lake.partition import Partition, partition_directory
-from later_reporting_dagster.lake.side_by_side import side_by_side
+from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.parquet_file import damaged
+from later_reporting_dagster.lake.partition_listing import directories_with
+from later_reporting_dagster.lake.partition_paths import Partition, partition_directory
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"

@@ -21,7 +21,7 @@ from typing import Any
 import fsspec
 import pyarrow.fs
 
-from later_reporting_dagster.lake.side_by_side import side_by_side
+from later_reporting_dagster.lake.concurrency import side_by_side
 
 # Readers and dataset discovery skip names that begin with a dot.
 _STAGE = ".stage-"

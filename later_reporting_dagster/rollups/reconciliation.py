@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.rollups import engine
-from later_reporting_dagster.rollups.columns import sum_name, summed
-from later_reporting_dagster.rollups.engine import FIRST_DAY, RAW, LandedDays, WindowTables, rows_of
-from later_reporting_dagster.rollups.spans import Span
-from later_reporting_dagster.rollups.tables import RolledUp
+from later_reporting_dagster.rollups import sql_engine
+from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.rollup_columns import sum_name, summed
+from later_reporting_dagster.rollups.rollup_tables import RolledUp
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW, LandedDays, WindowTables, rows_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,13 +60,13 @@ def check_windows(
     """Hold tables of windows against the views of all raw rows: each window, and by performance date the one before.
 
     Args:
-        connection: prepared by `engine.prepare_windows`.
+        connection: prepared by `sql_engine.prepare_windows`.
         made: the tables, and what is known of posts of several campaigns.
         tables: which of them to check.
         landed: the days that have files.
     """
     names = [sum_name(metric) for metric in summed(tables[0].metrics)]
-    periods = engine.periods(landed).to_pylist()
+    periods = sql_engine.periods(landed).to_pylist()
     differences: dict[str, list[str]] = {table.name: [] for table in tables}
     raw_rows: dict[DateBasis, int] = {}
     for basis, raw in RAW.items():
@@ -94,7 +94,7 @@ def check_windows(
 
 
 def _by_day(connection: "duckdb.DuckDBPyConnection", table: RolledUp, rows: str, *, day: str) -> dict[date, _Totals]:
-    found = rows_of(connection, engine.rendered("reconciliation.sql", table, rows=rows, day=day))
+    found = rows_of(connection, sql_engine.rendered("reconciliation.sql", table, rows=rows, day=day))
     return {totals.pop(FIRST_DAY): totals for totals in found}
 
 

@@ -1,18 +1,18 @@
 """The documented endpoint, served locally over synthetic data: for the demo, and for tests over real HTTP."""
 
-from later_reporting_dagster.sandbox.chances import read_chances as read_chances
+from later_reporting_dagster.sandbox.app import SandboxOptions as SandboxOptions
+from later_reporting_dagster.sandbox.app import create_app as create_app
+from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
+from later_reporting_dagster.sandbox.fault_middleware import FaultySandbox as FaultySandbox
+from later_reporting_dagster.sandbox.fault_rates import read_chances as read_chances
 from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
-from later_reporting_dagster.sandbox.faulty import FAULTS_HEADER as FAULTS_HEADER
-from later_reporting_dagster.sandbox.faulty import FaultySandbox as FaultySandbox
-from later_reporting_dagster.sandbox.hostile import HOSTILE as HOSTILE
-from later_reporting_dagster.sandbox.hostile import HOSTILE_INSTANCE_IDS as HOSTILE_INSTANCE_IDS
+from later_reporting_dagster.sandbox.malformed_rows import HOSTILE as HOSTILE
+from later_reporting_dagster.sandbox.malformed_rows import HOSTILE_INSTANCE_IDS as HOSTILE_INSTANCE_IDS
 from later_reporting_dagster.sandbox.server import BANNER as BANNER
 from later_reporting_dagster.sandbox.server import DEFAULT_PORT as DEFAULT_PORT
 from later_reporting_dagster.sandbox.server import running_sandbox as running_sandbox
 from later_reporting_dagster.sandbox.server import serve as serve
-from later_reporting_dagster.sandbox.service import SandboxOptions as SandboxOptions
-from later_reporting_dagster.sandbox.service import create_app as create_app
-from later_reporting_dagster.sandbox.world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
-from later_reporting_dagster.sandbox.world import World as World
-from later_reporting_dagster.sandbox.world import two_years_before as two_years_before
+from later_reporting_dagster.sandbox.synthetic_world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
+from later_reporting_dagster.sandbox.synthetic_world import World as World
+from later_reporting_dagster.sandbox.synthetic_world import two_years_before as two_years_before

@@ -12,13 +12,13 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED, Revision
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.contract.revision import CURSOR, PAGED, Revision
-from later_reporting_dagster.sandbox.answers import envelope
-from later_reporting_dagster.sandbox.parameters import PageRequest, Question
-from later_reporting_dagster.sandbox.problems import invalid, problem
-from later_reporting_dagster.sandbox.served import Document, ServedPosts
+from later_reporting_dagster.sandbox.post_pages import envelope
+from later_reporting_dagster.sandbox.post_store import Document, ServedPosts
+from later_reporting_dagster.sandbox.problem_responses import invalid, problem
+from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question
 
 BEFORE_ANYTHING = -1
 _ALL_PATHS = (TOKEN_PATH, INSTANCES_PATH, POSTS_PERFORMANCE_PATH)

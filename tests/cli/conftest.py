@@ -42,7 +42,9 @@ def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> U
 
 def load_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Load the definitions as a process of its own would, from the environment as it is now."""
-    monkeypatch.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+    monkeypatch.setattr(
+        "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
+    )
 
 
 def error_line(result: Result) -> str:

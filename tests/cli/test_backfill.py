@@ -11,7 +11,7 @@ from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines, load_definitions
 from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, partition_file, problem, stored_rows
 from tests.defs.conftest import both_assets, listed, without
-from tests.defs.test_organic_paid import assert_same, world_of
+from tests.defs.test_organic_paid_periods import assert_same, world_of
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.cli.text import in_one_line, shown_id
+from later_reporting_dagster.cli.terminal_text import in_one_line, shown_id
 from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.settings import LoadSettings
 from tests.cli.conftest import User, environment, error_line, load_definitions

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.client.address import checked_base_url
+from later_reporting_dagster.client.base_url import checked_base_url
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, HOSTILE
 from tests.cli.conftest import environment, error_line
 

@@ -17,7 +17,7 @@ from later_reporting_dagster.contract import (
     platform_of,
 )
 from later_reporting_dagster.contract.limits import years_later
-from later_reporting_dagster.sandbox.parameters import read_posts_query
+from later_reporting_dagster.sandbox.query_parameters import read_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from later_reporting_dagster.cli import launch as _launch  # noqa: F401 - with it comes all that the command imports
+from later_reporting_dagster.cli import in_process_runs as _launch  # noqa: F401 - with it comes all that the command imports
 from later_reporting_dagster.cli import main
 from tests.conftest import settings_of
 from tests.crash.landings import DAYS

@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.landing import Failed, Outcome
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Failed, Outcome
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth

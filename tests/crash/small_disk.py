@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.ingest.landing import Failed
+from later_reporting_dagster.ingest.partition_writer import Failed
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable
 from tests.conftest import files, stored_rows
 from tests.crash import writes

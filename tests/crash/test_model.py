@@ -24,8 +24,8 @@ from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.landing import Landed, Outcome
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Landed, Outcome
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,

@@ -22,8 +22,8 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.rollups.spans import Span
-from later_reporting_dagster.rollups.tables import TABLES
+from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import FIRST_DAY, Service, parameters, problem, settings_of
 
 # Fewer than the service has: Dagster's events are what takes time here.

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import day_ranges, due_day
-from later_reporting_dagster.defs.organic_paid import evaluate_rollup_freshness
+from later_reporting_dagster.defs.organic_paid_periods import evaluate_rollup_freshness
 from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.spans import Span
-from later_reporting_dagster.rollups.tables import DAILY
+from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
 from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
 

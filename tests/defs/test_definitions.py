@@ -13,7 +13,7 @@ import pytest
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA
 from later_reporting_dagster.lake import POSTS_SCHEMA, schema_of
-from later_reporting_dagster.rollups.tables import TABLES
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.defs.conftest import RAW_ASSETS, ROLLUPS, SPANS, WINDOWS, asset_key
 
 REPOSITORY = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from later_reporting_dagster.definitions import definitions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
-from later_reporting_dagster.rollups.tables import BY_PUBLISH_DAY, TABLES
+from later_reporting_dagster.rollups.rollup_tables import BY_PUBLISH_DAY, TABLES
 from tests.conftest import FIRST_DAY, Service, Truth, files
 from tests.defs.conftest import Project, asset_key, failure
 

@@ -10,7 +10,7 @@ from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource, SettingIsWrong
-from later_reporting_dagster.ingest.guard import Guard
+from later_reporting_dagster.ingest.write_guard import Guard
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service
 from tests.defs.conftest import Project
 

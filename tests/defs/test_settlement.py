@@ -8,8 +8,8 @@ import httpx
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS
 from later_reporting_dagster.defs.posts_checks import evaluate_settlement
-from later_reporting_dagster.ingest.settlement import Settlement, Sums, settlement
-from later_reporting_dagster.ingest.source import POST_METRICS_DAILY, SOURCES
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, SOURCES
+from later_reporting_dagster.ingest.settled_posts import Settlement, Sums, settlement
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED, Truth

@@ -95,7 +95,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             patched.setenv(name, value)
         patched.chdir(folder)
         # A process of its own would load them from this environment.
-        patched.setattr("later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment()))
+        patched.setattr(
+            "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
+        )
         place = Place(folder, environment)
         _live_for_a_while(place.lake)
         yield place

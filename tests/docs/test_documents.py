@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.instances import INSTANCES_CHECKS
-from later_reporting_dagster.defs.organic_paid import ROLLUP_CHECKS
+from later_reporting_dagster.defs.organic_paid_periods import ROLLUP_CHECKS
+from later_reporting_dagster.defs.organic_paid_windows import WINDOWS_CHECKS
 from later_reporting_dagster.defs.posts_checks import POSTS_CHECKS, SETTLEMENT_CHECKS
-from later_reporting_dagster.defs.windows import WINDOWS_CHECKS
 from tests.docs.conftest import CHANGED, DOCUMENTS, REMOVED, ROOT, Place, blocks, commands
 
 PACKAGE = ROOT / "later_reporting_dagster"

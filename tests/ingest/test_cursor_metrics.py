@@ -10,8 +10,8 @@ import pytest
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, DOCUMENT_METRICS, METRICS, DateBasis, Metric, metrics_named
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
-from later_reporting_dagster.ingest.landing import Landed, Outcome
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Landed, Outcome
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from later_reporting_dagster.sandbox import World
 from tests.conftest import DAYS, INSTANCE_IDS, UNHURRIED, Service

@@ -32,10 +32,10 @@ from later_reporting_dagster.client import (
     WalkInconsistent,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, BadRow, DateBasis, Revision
-from later_reporting_dagster.ingest.guard import Guard, ShrankTooMuch, TooManyBadRows
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
-from later_reporting_dagster.ingest.landing import Failed, Landed, Outcome
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Failed, Landed, Outcome
+from later_reporting_dagster.ingest.raw_tables import Source
+from later_reporting_dagster.ingest.write_guard import Guard, ShrankTooMuch, TooManyBadRows
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.sandbox import World, create_app
@@ -357,9 +357,9 @@ def test_a_query_that_is_refused_fails_its_partitions_and_is_soon_not_asked_any_
 @pytest.fixture
 def two_pages_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that counts to one page, from either end, so that 201 posts are too many for a query."""
-    for module in ("client.walk", "sandbox.parameters"):
+    for module in ("client.pagination", "sandbox.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAXIMUM_PAGE_NUMBER", 1)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.plan"], "MAXIMUM_POSTS", 200)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAXIMUM_POSTS", 200)
 
 
 @numbered

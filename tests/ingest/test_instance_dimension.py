@@ -15,7 +15,7 @@ from later_reporting_dagster.ingest.instance_dimension import (
     stored_instances,
     vanished_instances,
 )
-from later_reporting_dagster.ingest.source import SOURCES
+from later_reporting_dagster.ingest.raw_tables import SOURCES
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 
 TODAY = date(2024, 3, 10)

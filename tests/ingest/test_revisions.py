@@ -28,9 +28,9 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.ingest import ingest as ingest_module
 from later_reporting_dagster.ingest.ingest import POSTS_AT_ONCE, _Share, ingest
-from later_reporting_dagster.ingest.landing import Landed, Landing, Outcome
-from later_reporting_dagster.ingest.plan import FEWEST_PAGES_OF_A_SHARE, MAXIMUM_POSTS, partitions_of, shares
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Landed, Landing, Outcome
+from later_reporting_dagster.ingest.query_plan import FEWEST_PAGES_OF_A_SHARE, MAXIMUM_POSTS, partitions_of, shares
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import UNHURRIED

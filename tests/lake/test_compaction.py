@@ -37,8 +37,8 @@ from later_reporting_dagster.lake.compaction import (
     SETTLED_AFTER_SECONDS,
     CompactedMonth,
 )
-from later_reporting_dagster.lake.file import facts_of, stored_rows, to_parquet
-from later_reporting_dagster.lake.partition import compacted_path
+from later_reporting_dagster.lake.parquet_file import facts_of, stored_rows, to_parquet
+from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, files_of, rows, unreadable
 
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)

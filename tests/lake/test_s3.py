@@ -28,7 +28,7 @@ from tests.lake.test_compaction import (  # noqa: F401
     test_readers_see_each_row_once_and_no_version_that_was_replaced_while_months_are_restated_and_compacted,
     test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same,
 )
-from tests.lake.test_connection import (  # noqa: F401
+from tests.lake.test_database import (  # noqa: F401
     PARTITIONS,
     POSTS,
     filled,

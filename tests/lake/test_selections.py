@@ -24,7 +24,7 @@ from later_reporting_dagster.lake import (
     posts_table,
 )
 from later_reporting_dagster.lake.compaction import FEWEST_DAYS, OTHER_COLUMNS
-from later_reporting_dagster.lake.partition import compacted_path
+from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import files_of, unreadable
 
 Selection = tuple[Metric, ...]

@@ -24,7 +24,7 @@ from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, walk_mutatable_files
 
-from tests.bench.tables import Table
+from benchmarks.tables import Table
 from tests.mutation.campaign import Outcome
 
 # The tests for the mutants of each folder. Tests that need a store or a server of their own take too long.

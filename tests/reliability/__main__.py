@@ -14,9 +14,9 @@ from functools import reduce
 from itertools import starmap
 from operator import add
 
+from benchmarks.tables import Table
 from later_reporting_dagster.contract import CURSOR, PAGED
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
-from tests.bench.tables import Table
 from tests.reliability.trial import TOLD_BY_A_SECOND_LOOK, Trial, Trials
 
 POSTS_PER_DAY = 24

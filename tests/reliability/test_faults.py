@@ -5,7 +5,7 @@
 
 import pytest
 
-from later_reporting_dagster.client import numbered
+from later_reporting_dagster.client import page_number_paginator
 from later_reporting_dagster.contract import CURSOR, PAGED, Revision
 from later_reporting_dagster.sandbox import FAULTS, HOSTILE
 from later_reporting_dagster.sandbox.faults import WireFault
@@ -67,8 +67,8 @@ def test_hostile_rows_land_as_they_are_or_are_set_aside(
 
 
 def test_a_client_that_believes_every_page_would_be_found_out(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbered, "problem_of", lambda *pages: None)
-    monkeypatch.setattr(numbered, "problem_of_page", lambda *page, **more: None)
+    monkeypatch.setattr(page_number_paginator, "problem_of", lambda *pages: None)
+    monkeypatch.setattr(page_number_paginator, "problem_of_page", lambda *page, **more: None)
     trial = trials.of_fault("page-short", share=0.4, seed=1)
     assert trial.found.lost > 0
     assert failures("page-short", trial)

@@ -41,7 +41,7 @@ class Reporter:
             self.environment.setenv(name, value)
         # A process of its own would load them from this environment.
         self.environment.setattr(
-            "later_reporting_dagster.cli.launch.defs", definitions(LoadSettings.from_environment())
+            "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
         )
         days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
         for asset in DATE_BASES:

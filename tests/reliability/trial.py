@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.landing import Failed, Outcome
-from later_reporting_dagster.ingest.source import Source
+from later_reporting_dagster.ingest.partition_writer import Failed, Outcome
+from later_reporting_dagster.ingest.raw_tables import Source
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import (
     FAULTS_HEADER,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser
 
-from later_reporting_dagster.report.data import METRICS_TABLE, ReportData, SetAside
+from later_reporting_dagster.report.report_data import METRICS_TABLE, ReportData, SetAside
 from tests.e2e.browser import chromium
 from tests.report.posts import AS_OF, INSTANCES, day_before, drawn_rows, report_data, without
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
-from later_reporting_dagster.report.data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
+from later_reporting_dagster.report.report_data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
 
 TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 AS_OF = date(2024, 3, 5)

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from playwright.sync_api import Browser, Page
 
-from later_reporting_dagster.report.data import ReportData
-from later_reporting_dagster.report.page import report_page
+from later_reporting_dagster.report.report_data import ReportData
+from later_reporting_dagster.report.report_page import report_page
 
 WIDTHS = {375: 812, 768: 1024, 1280: 800}
 

@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.report.data import ReportData, SetAside
+from later_reporting_dagster.report.report_data import ReportData, SetAside
 from tests.report.posts import (
     AS_OF,
     CAMPAIGNS,

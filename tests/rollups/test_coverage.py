@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.bench.coverage import (
+from benchmarks.coverage import (
     APART,
     CHOSEN,
     FEWEST_INTERVALS,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from later_reporting_dagster.rollups.tables import BY_WINDOW
+from later_reporting_dagster.rollups.rollup_tables import BY_WINDOW
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, rolled_up

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_named
 from later_reporting_dagster.lake import schema_of
-from later_reporting_dagster.rollups.engine import SumOutOfRange
-from later_reporting_dagster.rollups.tables import TABLES
+from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.rollups.sql_engine import SumOutOfRange
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import World, t_quantile
 from tests.rollups.worlds import NEWEST, Shape, differences, rolled_up, world_of

@@ -15,9 +15,9 @@ import pyarrow as pa
 from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns, posts_schema
-from later_reporting_dagster.rollups.engine import RAW, LandedDays, roll_up_days, roll_up_windows
 from later_reporting_dagster.rollups.reconciliation import check_days, check_windows
-from later_reporting_dagster.rollups.tables import BY_DAY, BY_WINDOW, OVER_DAYS, TABLES
+from later_reporting_dagster.rollups.rollup_tables import BY_DAY, BY_WINDOW, OVER_DAYS, TABLES
+from later_reporting_dagster.rollups.sql_engine import RAW, LandedDays, roll_up_days, roll_up_windows
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import UNIT_COSTS, End, World, by_publish_day, by_window, daily, monthly, weekly
 

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED
 from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS
-from later_reporting_dagster.contract.revision import CURSOR, PAGED
 from later_reporting_dagster.sandbox import FaultSettings, FaultySandbox, World, create_app, running_sandbox
 from tests.sandbox.conftest import UNHURRIED, Row, keys, sign_in
 

@@ -28,8 +28,8 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAXIMUM_CAMPAIGN_IDS
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, availability, create_app, running_sandbox
-from later_reporting_dagster.sandbox.world import CONTENT_TYPES
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_sandbox
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
 from tests.sandbox.conftest import UNHURRIED
 from tests.sandbox.test_document import SAMPLE
 
@@ -190,7 +190,7 @@ def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
         document["components"]["schemas"]["MetricName"]["enum"] = [
             metric.api_name
             for metric in METRICS
-            if all(availability.has(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
+            if all(metric_support.has(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
         ]
     return document
 

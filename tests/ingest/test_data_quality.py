@@ -1,0 +1,153 @@
+"""The pure questions to a raw table: what is wrong is counted, what is not available is no wrong."""
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.ingest.data_quality import (
+    duplicate_keys,
+    rates_that_disagree,
+    rows_outside,
+    unknown_fields,
+)
+from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
+
+DAY = date(2024, 3, 2)
+PARTITION = Partition(DAY, "a")
+
+
+def posts(*rows: dict[str, Any]) -> pa.Table:
+    """Rows of the lake's schema; what a row does not say is null, and its key is its place."""
+    identity = {"instance_id": "a", "campaign_id": 1, "post_date": datetime(2024, 3, 2, 12, tzinfo=UTC)}
+    return pa.Table.from_pylist(
+        [{"post_id": place, **identity, **row} for place, row in enumerate(rows)], schema=POSTS_SCHEMA
+    )
+
+
+keys = st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 3), st.integers(1, 3))
+
+
+@given(st.lists(keys, max_size=30))
+def test_rows_that_repeat_a_key_are_counted(given_keys: list[tuple[str, int, int]]) -> None:
+    table = posts(
+        *(
+            {"instance_id": instance, "campaign_id": campaign, "post_id": post}
+            for instance, campaign, post in given_keys
+        )
+    )
+    assert duplicate_keys(table) == len(given_keys) - len(set(given_keys))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b"]),
+            st.sampled_from(
+                [timedelta(), timedelta(microseconds=-1), timedelta(days=1), timedelta(days=1, microseconds=-1)]
+            )
+            | st.timedeltas(timedelta(days=-900), timedelta(days=3)),
+        ),
+        max_size=20,
+    ),
+    st.sampled_from(DateBasis),
+)
+def test_rows_of_another_instance_or_day_are_counted(rows: list[tuple[str, timedelta]], date_basis: DateBasis) -> None:
+    midnight = datetime(2024, 3, 2, tzinfo=UTC)
+    table = posts(*({"instance_id": name, "post_date": midnight + offset} for name, offset in rows))
+    strangers = 0
+    for name, offset in rows:
+        published = (midnight + offset).date()
+        belongs = published == DAY if date_basis is DateBasis.POST_DATE else published <= DAY
+        strangers += name != "a" or not belongs
+    assert rows_outside([(PARTITION, table)], date_basis=date_basis) == strangers
+
+
+def test_a_file_without_rows_has_nothing_wrong() -> None:
+    assert duplicate_keys(posts()) == 0
+    assert all(rows_outside([(PARTITION, posts())], date_basis=basis) == 0 for basis in DateBasis)
+    assert rates_that_disagree(posts()) == {}
+
+
+@given(
+    engagements=st.integers(0, 10**9),
+    impressions=st.integers(0, 10**9),
+    cost=st.integers(0, 10**9),
+    prefix=st.sampled_from(["", "paid_"]),
+)
+def test_rates_rounded_to_two_decimals_agree(engagements: int, impressions: int, cost: int, prefix: str) -> None:
+    """Money in hundredths; a rate over nothing is null, as the service gives it."""
+    row = {
+        "engagements": engagements,
+        "impressions": impressions,
+        "engagement_rate": round(100 * engagements / impressions, 2) if impressions else None,
+        "cpe": round(cost / 100 / engagements, 2) if engagements else None,
+        "cpm": round(cost / 100 / impressions * 1000, 2) if impressions else None,
+    }
+    assert rates_that_disagree(posts({f"{prefix}{name}": value for name, value in row.items()})) == {}
+
+
+SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "cpe": 0.24, "cpm": 35.29}
+
+
+@pytest.mark.parametrize("prefix", ["", "paid_"])
+@pytest.mark.parametrize(
+    ("change", "disagreeing"),
+    [
+        ({}, None),
+        ({"engagement_rate": 14.58}, "engagement_rate"),
+        ({"engagement_rate": 14.60}, "engagement_rate"),
+        ({"engagement_rate": 0.1459}, "engagement_rate"),
+        ({"engagements": 0, "cpe": None}, "engagement_rate"),
+        ({"engagements": 0, "impressions": 0, "engagement_rate": 0.0, "cpe": 9.0, "cpm": 9.0}, None),
+        ({"cpe": 0.26}, "cpe"),
+        ({"cpm": 37.0}, "cpe"),
+        ({"cpe": 0.0}, "cpe"),
+        ({"engagements": 1, "impressions": 10, "engagement_rate": 10.0, "cpe": 1.5, "cpm": 100.0}, "cpe"),
+        *(({name: None}, None) for name in ("engagements", "impressions")),
+        ({"engagement_rate": None}, None),
+        ({"cpe": None, "cpm": 999.0}, None),
+        ({"cpe": 999.0, "cpm": None}, None),
+    ],
+)
+def test_a_rate_that_its_counts_contradict_is_named(
+    prefix: str, change: dict[str, Any], disagreeing: str | None
+) -> None:
+    names = {"engagement_rate": f"{prefix}engagement_rate", "cpe": f"{prefix}cpe and {prefix}cpm"}
+    row = {f"{prefix}{name}": value for name, value in {**SAMPLE, **change}.items()}
+    good = {f"{prefix}{name}": value for name, value in SAMPLE.items()}
+    assert rates_that_disagree(posts(row, good, {})) == ({names[disagreeing]: 1} if disagreeing else {})
+
+
+@pytest.mark.parametrize("absent", ["engagements", "impressions", "engagement_rate", "cpe"])
+def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
+    wrong = posts(SAMPLE | {"engagement_rate": 99.0, "cpe": 99.0})
+    assert len(rates_that_disagree(wrong)) == 2
+    left = {"engagements": set(), "impressions": set(), "engagement_rate": {"cpe and cpm"}, "cpe": {"engagement_rate"}}[
+        absent
+    ]
+    assert rates_that_disagree(wrong.drop_columns([absent])).keys() == left
+    assert rates_that_disagree(posts().select(["post_id", "cpm"])) == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([], {}),
+        ([{"content_type": "instagram_reel", "platform": "instagram"}, {}], {}),
+        ([{"extra": '{"shares":1,"saves":null}'}, {"extra": '{"shares":2}'}, {}], {"shares": 2, "saves": 1}),
+        ([{"extra": '{"creatorProfile":{"verified":true}}'}], {"creatorProfile.verified": 1}),
+        ([{"extra": '{"audience":{"age":30},"creatorProfile":5}'}], {"audience": 1, "creatorProfile": 1}),
+        (
+            [{"content_type": "billboard"}, {}, {"platform": "tiktok", "content_type": "tiktok"}],
+            {"contentType=billboard": 1},
+        ),
+        ([{"content_type": ""}], {"contentType=": 1}),
+    ],
+)
+def test_what_the_contract_does_not_know_is_counted_by_name(rows: list[dict[str, Any]], found: dict[str, int]) -> None:
+    assert unknown_fields(posts(*rows)) == found
