@@ -1,5 +1,5 @@
-# Each target does its own set-up: a virtual environment in .venv, and for `test` a browser where none is there.
-# It needs Python 3.11 to 3.13 and make; PYTHON=… picks another interpreter.
+# Every target installs what it needs: a virtual environment in .venv, and Chromium for `test`.
+# Requires make and Python 3.11 to 3.13. Choose an interpreter with PYTHON=….
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,29 +16,29 @@ PYTEST_OPTIONS ?=
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-demo: .venv/installed ## Fetch, roll up, check and compare two weeks of synthetic data, under .later-demo
+demo: .venv/installed ## Fetch, roll up, check and compare two weeks of synthetic data in .later-demo
 	$(BIN)/later-reporting demo
 
-ui: .venv/installed ## The demo, then the Dagster UI with its daemon on it, at http://127.0.0.1:3000
+ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at http://127.0.0.1:3000
 	$(BIN)/later-reporting demo --ui
 
-# One process more than CI has cores: many tests wait, for a daemon, a token that expires or a retry.
-test: lint browser ## Everything: lint, types, import rules, unit, property, contract and browser tests
+# Three processes on the two cores of CI, because many tests wait: for a daemon, a token's expiry or a retry.
+test: lint browser ## Run lint and all tests: unit, property, contract and browser
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
-lint: .venv/installed-test ## Style, types and the rules of who imports whom
+lint: .venv/installed-test ## Check style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-bench ## Requests and time against their lower bounds, into docs/benchmarks.md; WORKLOADS=… for some
+bench: .venv/installed-bench ## Measure requests and time, and write docs/benchmarks.md; WORKLOADS=… selects some
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(WORKLOADS)
 
-coverage: .venv/installed-bench ## Simulate how often the lifts' intervals hold the truth, into docs/benchmarks.md
+coverage: .venv/installed-bench ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
 
-mutants: .venv/installed-test .venv/installed-mutation ## Put faults into the code, one at a time; count those the tests find; SAMPLE=… for so many a folder
+mutants: .venv/installed-test .venv/installed-mutation ## Run the tests on mutated code and count detected mutants; SAMPLE=… limits them per folder
 	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))
 
 browser:
@@ -50,9 +50,10 @@ clean: ## Remove the virtual environment and the demo
 	rm -rf .venv .later-demo
 
 .venv/bin/python:
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed: install one, or name it with PYTHON=…" >&2; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 not found: install one, or name it with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { \
-		echo "This Python has no venv: on Debian and Ubuntu, apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+		echo "This Python cannot create a virtual environment: on Debian and Ubuntu, apt-get install python3-venv" >&2; \
+		rm -rf .venv; exit 1; }
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .

@@ -1,1 +1,1 @@
-"""Benchmarks: requests against their lower bound, time against a plain script, in the same run. `make bench`."""
+"""Benchmarks of fetching, rollups, automation and compaction: see `python -m benchmarks --help`."""

@@ -1,4 +1,4 @@
-"""What small files cost to read, and what compacted months cost instead."""
+"""Workload: time to read daily files, compared with compacted months."""
 
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -6,38 +6,38 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from benchmarks.tables import Table
+from benchmarks.markdown_table import Table
 from later_reporting_dagster.contract import Post
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 
-YEAR = "posts_published"
+TABLE_NAME = "posts_published"
 DAYS = [date(2025, 1, 1) + timedelta(days=number) for number in range(365)]
 INSTANCES = [f"instance_{number:03}" for number in range(8)]
-ROWS_A_FILE, ROUNDS = 20, 5
-ROLLED_UP = pa.schema(
+ROWS_PER_FILE, ROUNDS = 20, 5
+ROLLUP_COLUMNS = pa.schema(
     field
     for field in POSTS_SCHEMA
-    if field.name in {*DAILY.grain, *(name for each in DAILY.columns for name in each.made_from)}
+    if field.name in {*DAILY.grain, *(name for each in DAILY.columns for name in each.source_columns)}
 )
 
 
 def compaction() -> Table:
-    """A year of small files, read as it lies and from compacted months."""
+    """Time to read a year of daily files, compared with compacted months."""
     rows = []
     with TemporaryDirectory() as root:
         lake = Lake(root)
         _write_year(lake)
         for state in ("daily files", "compacted months"):
             if state == "compacted months":
-                # Younger than this, a file's time is no proof of its content.
+                # Compaction skips files that are younger: their modification time does not prove their content.
                 time.sleep(4)
-                months = list(lake.compact(YEAR, closed_before=date(2026, 1, 1), now=datetime.now(UTC)))
+                months = list(lake.compact(TABLE_NAME, closed_before=date(2026, 1, 1), now=datetime.now(UTC)))
                 files, size = len(months), sum(month.bytes for month in months)
             else:
-                daily = [lake.facts(YEAR, partition) for partition in lake.partitions(YEAR)]
+                daily = [lake.read_metadata(TABLE_NAME, partition) for partition in lake.partitions(TABLE_NAME)]
                 files, size = len(daily), sum(facts.bytes for facts in daily if facts)
-            for columns, schema in (("all columns", POSTS_SCHEMA), ("what a rollup reads", ROLLED_UP)):
+            for columns, schema in (("all columns", POSTS_SCHEMA), ("columns of a rollup", ROLLUP_COLUMNS)):
                 rows.append((state, f"{files:,}", f"{size / 1e6:.1f}", columns, *_read_seconds(lake, schema)))
     return Table(
         title="A year × 8 instances × 20 rows, read through `Lake.read`; fastest of 5",
@@ -47,13 +47,13 @@ def compaction() -> Table:
 
 
 def _write_year(lake: Lake) -> None:
-    """Writes the partitions, a day at a time."""
+    """Write the partitions, one day at a time."""
     for number, day in enumerate(DAYS):
         lake.write_all(
-            YEAR,
+            TABLE_NAME,
             {
                 Partition(day, instance_id): posts_table(
-                    [_post(number * ROWS_A_FILE + each, day, instance_id) for each in range(ROWS_A_FILE)]
+                    [_post(number * ROWS_PER_FILE + each, day, instance_id) for each in range(ROWS_PER_FILE)]
                 )
                 for instance_id in INSTANCES
             },
@@ -61,14 +61,14 @@ def _write_year(lake: Lake) -> None:
 
 
 def _read_seconds(lake: Lake, schema: pa.Schema) -> tuple[float, float]:
-    """Seconds to read all of it, by the clock and of CPU: the fastest of some rounds."""
+    """Return the wall and CPU seconds to read all partitions: the fastest of several rounds."""
     partitions = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
-    taken = []
+    seconds = []
     for _ in range(ROUNDS):
-        started, computed = time.perf_counter(), time.process_time()
-        assert lake.read(YEAR, partitions, schema=schema).num_rows == len(partitions) * ROWS_A_FILE
-        taken.append((time.perf_counter() - started, time.process_time() - computed))
-    return min(wall for wall, _ in taken), min(cpu for _, cpu in taken)
+        started, cpu = time.perf_counter(), time.process_time()
+        assert lake.read(TABLE_NAME, partitions, schema=schema).num_rows == len(partitions) * ROWS_PER_FILE
+        seconds.append((time.perf_counter() - started, time.process_time() - cpu))
+    return min(wall for wall, _ in seconds), min(cpu for _, cpu in seconds)
 
 
 def _post(number: int, day: date, instance_id: str) -> Post:

@@ -1,8 +1,10 @@
-"""Simulates how often the intervals of the lifts hold the truth, by the rollups' own SQL: `make coverage`.
+"""Workload: coverage of the confidence intervals of the lifts, simulated with the SQL of the rollups.
 
-Each simulation draws the posts of one group: heavy-tailed impressions, a rate of engagement that differs between posts,
-and between the channels of a post, and engagements by chance. A scenario's simulations are the campaigns of one month,
-which `organic_paid_monthly.sql` compares at once.
+Run `make coverage` or `python -m benchmarks.coverage`; the exit code is 1 if a coverage or mean is out of its limits.
+
+Each simulation draws the posts of one group: heavy-tailed impressions, engagement rates that differ between posts and
+between the channels of a post, and Poisson-distributed engagements. The simulations of a scenario are the campaigns of
+one month, so that one query of `organic_paid_monthly.sql` evaluates them all.
 """
 
 import math
@@ -20,14 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.tables import Table
+from benchmarks.markdown_table import Table
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import POSTS_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import MONTHLY
-from later_reporting_dagster.rollups.sql_engine import roll_up_days
+from later_reporting_dagster.rollups.sql_engine import roll_up_periods
 
 SIMULATIONS, POSTS, CREATORS = 6_000, (31, 60, 120, 200), 12
-LOWEST, HIGHEST, FEWEST_INTERVALS, MOST_BIAS = 0.93, 0.99, 100, 0.03
+MIN_COVERAGE, MAX_COVERAGE, MIN_INTERVALS, MAX_BIAS = 0.93, 0.99, 100, 0.03
 LIFTS = ("paid_lift", "same_post_lift")
 
 CHANNEL_SPREAD = 0.4
@@ -40,35 +42,36 @@ Shape = tuple[int, ...]
 
 
 def _lognormal(spread: float) -> Callable[[np.random.Generator, Shape], Values]:
-    return lambda chance, shape: 3000 * np.exp(spread * chance.standard_normal(shape))
+    return lambda random, shape: 3000 * np.exp(spread * random.standard_normal(shape))
 
 
-# By what law impressions differ between posts.
-SIZES: dict[str, Callable[[np.random.Generator, Shape], Values]] = {
+# Distributions of impressions.
+IMPRESSIONS: dict[str, Callable[[np.random.Generator, Shape], Values]] = {
     "lognormal 1.0": _lognormal(1.0),
     "lognormal 1.4": _lognormal(1.4),
     "lognormal 2.0": _lognormal(2.0),
-    "Pareto 1.2": lambda chance, shape: 1000 * (1 - chance.random(shape)) ** (-1 / 1.2),
+    "Pareto 1.2": lambda random, shape: 1000 * (1 - random.random(shape)) ** (-1 / 1.2),
 }
-# Which posts are boosted: others than the organic ones, a third of these, or all posts of half of the creators.
-APART, THIRD, WHOLE_CREATORS = "other posts", "random third", "whole creators"
-BY_CHANCE = (APART, THIRD, WHOLE_CREATORS)
-CHOSEN = (THIRD, "best true rate", "best observed rate", "most engagements", WHOLE_CREATORS)
-# What 80 % of the posts have none of.
+# Selection of the boosted posts: other posts than the organic ones, a third of these, or all posts of half of the
+# creators.
+OTHER_POSTS, THIRD, WHOLE_CREATORS = "other posts", "random third", "whole creators"
+RANDOM_SELECTIONS = (OTHER_POSTS, THIRD, WHOLE_CREATORS)
+SAME_POST_SELECTIONS = (THIRD, "best true rate", "best observed rate", "most engagements", WHOLE_CREATORS)
+# The quantity that 80 % of the posts have none of.
 ZEROS = ("nothing", "engagements", "paid engagements")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Groups without a true difference between the channels, unless most posts have no paid engagements.
+    """Parameters of simulated groups. Channels do not differ, unless most posts have no paid engagements.
 
     Attributes:
-        boosted: which posts are: of `BY_CHANCE` or `CHOSEN`.
-        size: the law of impressions, of `SIZES`.
-        posts: how many organic posts a group has.
-        zeros: what 80 % of the posts have none of, of `ZEROS`.
-        channel_spread: by how much the rate of a channel of a post differs from the post's own.
-        simulations: how many groups.
+        boosted: Selection of the boosted posts, of `RANDOM_SELECTIONS` or `SAME_POST_SELECTIONS`.
+        size: Distribution of impressions, of `IMPRESSIONS`.
+        posts: Number of organic posts of a group.
+        zeros: Quantity that 80 % of the posts have none of, of `ZEROS`.
+        channel_spread: Standard deviation of a channel's rate, relative to the rate of its post.
+        simulations: Number of groups.
     """
 
     boosted: str
@@ -79,51 +82,60 @@ class Scenario:
     simulations: int = SIMULATIONS
 
     @property
-    def truth(self) -> float:
-        """The ratio of the rates that posts are drawn from."""
+    def true_lift(self) -> float:
+        """Ratio of the paid to the organic rate in the distributions."""
         return 1 - _SHARE_OF_ZEROS if self.zeros == "paid engagements" else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """In how many simulations an interval is given, and holds the truth, and the mean of the lift by the truth."""
+class LiftResult:
+    """Result of the simulations of one lift.
+
+    Attributes:
+        simulations: Number of simulations.
+        intervals: Simulations with an interval.
+        covering: Intervals that contain the true lift.
+        mean: Mean lift.
+    """
 
     simulations: int
-    given: int
-    holding: int
+    intervals: int
+    covering: int
     mean: float
 
     @property
     def coverage(self) -> float:
-        """The share of the intervals given that hold the truth; not a number where they are too few to tell."""
-        return self.holding / self.given if self.given >= FEWEST_INTERVALS else math.nan
+        """Share of the intervals that contain the true lift; NaN if there are too few intervals."""
+        return self.covering / self.intervals if self.intervals >= MIN_INTERVALS else math.nan
 
     @property
     def is_covered(self) -> bool:
-        """Whether the coverage is within its limits, allowing two standard errors, or cannot be told."""
-        error = 2 * math.sqrt(self.coverage * (1 - self.coverage) / max(self.given, 1))
-        return not (self.coverage < LOWEST - error or self.coverage > HIGHEST + error)
+        """Whether the coverage is within its limits and two standard errors, or unknown."""
+        error = 2 * math.sqrt(self.coverage * (1 - self.coverage) / max(self.intervals, 1))
+        return not (self.coverage < MIN_COVERAGE - error or self.coverage > MAX_COVERAGE + error)
 
 
-def posts_of(scenario: Scenario, chance: np.random.Generator) -> pa.Table:
-    """Draw the posts of all simulations as raw rows of a day, of which each simulation is a campaign."""
-    shape = (scenario.simulations, scenario.posts * (2 if scenario.boosted == APART else 1))
+def draw_posts(scenario: Scenario, random: np.random.Generator) -> pa.Table:
+    """Draw the posts of all simulations as raw rows of one day. Each simulation is a campaign."""
+    shape = (scenario.simulations, scenario.posts * (2 if scenario.boosted == OTHER_POSTS else 1))
     creator = np.arange(shape[1]) % (CREATORS if scenario.boosted == WHOLE_CREATORS else 1)
-    impressions = [SIZES[scenario.size](chance, shape) for _ in range(2)]
-    quality = _factor(chance, _POST_SPREAD, shape)
+    impressions = [IMPRESSIONS[scenario.size](random, shape) for _ in range(2)]
+    quality = _factor(random, _POST_SPREAD, shape)
     if scenario.boosted == WHOLE_CREATORS:
-        quality *= _factor(chance, _CREATOR_SPREAD, (shape[0], CREATORS))[:, creator]
-        reach = np.exp(_REACH_SPREAD * chance.standard_normal((shape[0], CREATORS)))[:, creator]
+        quality *= _factor(random, _CREATOR_SPREAD, (shape[0], CREATORS))[:, creator]
+        reach = np.exp(_REACH_SPREAD * random.standard_normal((shape[0], CREATORS)))[:, creator]
         impressions = [each * reach for each in impressions]
     impressions = [np.ceil(each) for each in impressions]
-    rates = [_MEAN_RATE * quality * _factor(chance, scenario.channel_spread, shape) for _ in range(2)]
-    is_live = chance.random(shape) >= _SHARE_OF_ZEROS
+    rates = [_MEAN_RATE * quality * _factor(random, scenario.channel_spread, shape) for _ in range(2)]
+    is_live = random.random(shape) >= _SHARE_OF_ZEROS
     for rate in {"nothing": (), "engagements": rates, "paid engagements": rates[1:]}[scenario.zeros]:
         rate *= is_live  # noqa: PLW2901 - in place
-    engagements = chance.poisson(rates[0] * impressions[0])
-    is_paid = _boosted(scenario, quality, engagements, impressions[0], creator, chance)
-    is_organic = ~is_paid if scenario.boosted == APART else np.ones(shape, bool)
-    paid_engagements = chance.poisson(rates[1] * impressions[1] * is_paid)
+    engagements = random.poisson(rates[0] * impressions[0])
+    is_paid = _select_boosted(
+        scenario, random, quality=quality, engagements=engagements, impressions=impressions[0], creator=creator
+    )
+    is_organic = ~is_paid if scenario.boosted == OTHER_POSTS else np.ones(shape, bool)
+    paid_engagements = random.poisson(rates[1] * impressions[1] * is_paid)
     rows = shape[0] * shape[1]
     columns = {
         "campaign_id": np.repeat(np.arange(shape[0]), shape[1]),
@@ -141,109 +153,113 @@ def posts_of(scenario: Scenario, chance: np.random.Generator) -> pa.Table:
     return pa.table(columns | absent)
 
 
-def _factor(chance: np.random.Generator, spread: float, shape: Shape) -> Values:
-    """Positive factors of mean 1 and standard deviation `spread`."""
+def _factor(random: np.random.Generator, spread: float, shape: Shape) -> Values:
+    """Draw positive factors with mean 1 and standard deviation `spread`."""
     if not spread:
         return np.ones(shape)
-    return chance.gamma(1 / spread**2, spread**2, shape)
+    return random.gamma(1 / spread**2, spread**2, shape)
 
 
 def _reported(values: NDArray[np.generic], where: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values.astype(np.int64).ravel(), mask=~where.ravel())
 
 
-def _boosted(
+def _select_boosted(
     scenario: Scenario,
+    random: np.random.Generator,
+    *,
     quality: Values,
     engagements: NDArray[np.int64],
     impressions: Values,
     creator: NDArray[np.int64],
-    chance: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """Which posts are boosted, from what whoever chooses them knows."""
-    if scenario.boosted == APART:
+    """Return which posts are boosted."""
+    if scenario.boosted == OTHER_POSTS:
         return np.broadcast_to(np.arange(len(creator)) >= scenario.posts, quality.shape)
     if scenario.boosted == WHOLE_CREATORS:
         return np.broadcast_to(creator < CREATORS // 2, quality.shape)
-    known = {
+    scores = {
         THIRD: 0,
         "best true rate": quality,
         "best observed rate": engagements / impressions,
         "most engagements": engagements,
     }
-    score = known[scenario.boosted] + 1e-9 * chance.random(quality.shape)  # ties are broken at random
-    least = np.partition(score, -(scenario.posts // 3), axis=1)[:, -(scenario.posts // 3), None]
-    return score >= least
+    score = scores[scenario.boosted] + 1e-9 * random.random(quality.shape)  # ties are broken at random
+    threshold = np.partition(score, -(scenario.posts // 3), axis=1)[:, -(scenario.posts // 3), None]
+    return score >= threshold
 
 
-def simulated(scenario: Scenario) -> dict[str, Found]:
-    """Simulate a scenario, the same way each time, and return what was found of each lift."""
+def simulate(scenario: Scenario) -> dict[str, LiftResult]:
+    """Simulate a scenario with a fixed seed; return the result of each lift."""
     names = (scenario.boosted, scenario.size, scenario.zeros)
-    chance = np.random.default_rng([scenario.posts, *(int.from_bytes(name.encode()) for name in names)])
+    random = np.random.default_rng([scenario.posts, *(int.from_bytes(name.encode()) for name in names)])
     with duckdb.connect(config={"threads": 1}) as connection:
-        connection.register("post_metrics_daily", posts_of(scenario, chance))
-        groups = roll_up_days(connection, MONTHLY, {DateBasis.PERFORMANCE_DATE: {_INSTANCE: {_MONTH}}})
-    return {lift: _found(groups, lift, scenario) for lift in LIFTS}
+        connection.register("post_metrics_daily", draw_posts(scenario, random))
+        groups = roll_up_periods(connection, MONTHLY, {DateBasis.PERFORMANCE_DATE: {_INSTANCE: {_MONTH}}})
+    return {lift: _lift_result(groups, lift, scenario) for lift in LIFTS}
 
 
-def _found(groups: pa.Table, lift: str, scenario: Scenario) -> Found:
+def _lift_result(groups: pa.Table, lift: str, scenario: Scenario) -> LiftResult:
     low, high = (groups[f"{lift}_{side}"] for side in ("low", "high"))
-    holds = pc.and_(pc.less_equal(low, scenario.truth), pc.greater_equal(high, scenario.truth))
-    return Found(
+    covers = pc.and_(pc.less_equal(low, scenario.true_lift), pc.greater_equal(high, scenario.true_lift))
+    return LiftResult(
         simulations=scenario.simulations,
-        given=len(low) - low.null_count,
-        holding=pc.sum(holds).as_py() or 0,
+        intervals=len(low) - low.null_count,
+        covering=pc.sum(covers).as_py() or 0,
         mean=pc.mean(groups[lift]).as_py() or math.nan,
     )
 
 
-def uncovered(scenario: Scenario, found: Mapping[str, Found]) -> Iterator[str]:
-    """Yield the lifts whose intervals do not hold the truth as often as they must."""
-    for lift, each in found.items():
-        if not each.is_covered:
-            yield f"{_named(scenario)}: {100 * each.coverage:.1f} % of {each.given} intervals of {lift} hold the truth"
+def coverage_failures(scenario: Scenario, results: Mapping[str, LiftResult]) -> Iterator[str]:
+    """Yield a message for each lift whose coverage is out of its limits."""
+    for lift, result in results.items():
+        if not result.is_covered:
+            covered = f"{100 * result.coverage:.1f} % of {result.intervals} intervals of {lift}"
+            yield f"{_describe(scenario)}: {covered} contain the true lift"
 
 
-def biased(scenario: Scenario, found: Mapping[str, Found]) -> Iterator[str]:
-    """Yield the same-post lift if it is not 1 on average."""
-    mean = found["same_post_lift"].mean
-    if abs(mean - 1) > MOST_BIAS:
-        yield f"{_named(scenario)}: same_post_lift is {mean:.3f} on average"
+def bias_failures(scenario: Scenario, results: Mapping[str, LiftResult]) -> Iterator[str]:
+    """Yield a message if the mean of same_post_lift is not 1."""
+    mean = results["same_post_lift"].mean
+    if abs(mean - 1) > MAX_BIAS:
+        yield f"{_describe(scenario)}: the mean of same_post_lift is {mean:.3f}"
 
 
-def _named(scenario: Scenario) -> str:
+def _describe(scenario: Scenario) -> str:
     return f"{scenario.boosted}, {scenario.size}, {scenario.posts} posts, 80 % without {scenario.zeros}"
 
 
 def coverage() -> Table:
-    """Simulate all scenarios, on a thread a processor."""
-    by_chance = [
-        [Scenario(boosted=boosted, zeros=zeros, size=size, posts=posts) for size, posts in product(SIZES, POSTS)]
-        for boosted, zeros in product(BY_CHANCE, ZEROS)
+    """Coverage of the confidence intervals of the lifts, simulated for many distributions."""
+    coverage_scenarios = [
+        [Scenario(boosted=boosted, zeros=zeros, size=size, posts=posts) for size, posts in product(IMPRESSIONS, POSTS)]
+        for boosted, zeros in product(RANDOM_SELECTIONS, ZEROS)
     ]
-    chosen = [
-        [Scenario(boosted=boosted, channel_spread=0, size=size, posts=posts) for size, posts in product(SIZES, POSTS)]
-        for boosted in CHOSEN
+    bias_scenarios = [
+        [
+            Scenario(boosted=boosted, channel_spread=0, size=size, posts=posts)
+            for size, posts in product(IMPRESSIONS, POSTS)
+        ]
+        for boosted in SAME_POST_SELECTIONS
     ]
     rows: list[Sequence[object]] = []
     failures: list[str] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for scenarios in by_chance:
-            found = _all_simulated(pool, scenarios)
-            failures += (each for pair in zip(scenarios, found, strict=True) for each in uncovered(*pair))
-            # Other posts are never in both channels.
-            lifts = LIFTS[: 1 if scenarios[0].boosted == APART else 2]
-            rows += (_row(scenarios[0], [each[lift] for each in found], lift) for lift in lifts)
-        for scenarios in chosen:
-            found = _all_simulated(pool, scenarios)
-            failures += (each for pair in zip(scenarios, found, strict=True) for each in biased(*pair))
-            means = (_range([each[lift].mean for each in found]) for lift in ("same_post_lift", "paid_lift"))
-            rows.append(
-                (*_row(scenarios[0], [each["same_post_lift"] for each in found], "same_post_lift")[:-2], *means)
-            )
+        for scenarios in coverage_scenarios:
+            results = _simulate_all(pool, scenarios)
+            failures += (each for pair in zip(scenarios, results, strict=True) for each in coverage_failures(*pair))
+            # No post is in both channels if other posts are boosted.
+            lifts = LIFTS[: 1 if scenarios[0].boosted == OTHER_POSTS else 2]
+            rows += (_row(scenarios[0], [each[lift] for each in results], lift) for lift in lifts)
+        for scenarios in bias_scenarios:
+            results = _simulate_all(pool, scenarios)
+            failures += (each for pair in zip(scenarios, results, strict=True) for each in bias_failures(*pair))
+            means = (_range([each[lift].mean for each in results]) for lift in ("same_post_lift", "paid_lift"))
+            row = _row(scenarios[0], [each["same_post_lift"] for each in results], "same_post_lift")
+            rows.append((*row[:-2], *means))
     return Table(
-        title=f"Of how many 95 % intervals hold the truth, in {SIMULATIONS:,} simulations each",
-        columns=("lift", "boosted", "80 % without", *SIZES, "mean same_post_lift", "mean paid_lift"),
+        title=f"Coverage of the 95 % intervals of the lifts, in {SIMULATIONS:,} simulations each",
+        columns=("lift", "boosted", "80 % without", *IMPRESSIONS, "mean same_post_lift", "mean paid_lift"),
         rows=rows,
         note=_NOTE,
         failures=failures,
@@ -251,28 +267,28 @@ def coverage() -> Table:
 
 
 _NOTE = (
-    f"In each cell: of {', '.join(map(str, POSTS))} posts the percentage of the intervals given that hold the truth (–"
-    f" under {FEWEST_INTERVALS} intervals), and in brackets how often one is given. It must be {100 * LOWEST:g} to"
-    f" {100 * HIGHEST:g}, allowing two standard errors, in the rows without means, where the rates of the channels of a"
-    f" post differ by chance by {100 * CHANNEL_SPREAD:g} %. In the rows with means both channels of a post have one"
-    f" rate, so that nothing but the choice of posts distinguishes them: the mean of same_post_lift must be 1 within"
-    f" {100 * MOST_BIAS:g} %. Posts chosen for a lucky organic channel lose that luck in the paid one, so that"
-    " same_post_lift comes out too low where channels differ and the best observed rate is boosted."
+    f"Cells have the coverage in percent for {', '.join(map(str, POSTS))} posts (– for fewer than {MIN_INTERVALS}"
+    " intervals), and in brackets the percentage of simulations with an interval. In the rows without means, the rates"
+    f" of the channels of a post differ randomly by {100 * CHANNEL_SPREAD:g} %, and the coverage must be from"
+    f" {100 * MIN_COVERAGE:g} to {100 * MAX_COVERAGE:g}, give or take two standard errors. In the rows with"
+    " means, both channels of a post have the same rate and differ only by the selection of posts: the mean of"
+    f" same_post_lift must be 1 within {100 * MAX_BIAS:g} %. If channels differ and posts are selected by their"
+    " best observed rate, same_post_lift is too low: their organic rate was high by chance, their paid rate is not."
 )
 
 
-def _all_simulated(pool: ThreadPoolExecutor, scenarios: Sequence[Scenario]) -> list[dict[str, Found]]:
+def _simulate_all(pool: ThreadPoolExecutor, scenarios: Sequence[Scenario]) -> list[dict[str, LiftResult]]:
     print(f"  {scenarios[0].boosted}, 80 % without {scenarios[0].zeros}", file=sys.stderr, flush=True)
-    return [*pool.map(simulated, scenarios)]
+    return [*pool.map(simulate, scenarios)]
 
 
-def _row(first: Scenario, found: Sequence[Found], lift: str) -> tuple[str, ...]:
-    """The coverage of the sizes, each of all numbers of posts."""
+def _row(first: Scenario, results: Sequence[LiftResult], lift: str) -> tuple[str, ...]:
+    """Return the table row of a lift: a cell for each distribution, with the coverage for all numbers of posts."""
     cells = []
-    for start in range(0, len(found), len(POSTS)):
-        of_size = found[start : start + len(POSTS)]
+    for start in range(0, len(results), len(POSTS)):
+        of_size = results[start : start + len(POSTS)]
         covered = " ".join("–" if math.isnan(each.coverage) else f"{100 * each.coverage:.1f}" for each in of_size)
-        cells.append(f"{covered} ({' '.join(f'{100 * each.given / each.simulations:.0f}' for each in of_size)})")
+        cells.append(f"{covered} ({' '.join(f'{100 * each.intervals / each.simulations:.0f}' for each in of_size)})")
     return (lift, first.boosted, first.zeros, *cells, "", "")
 
 
@@ -281,7 +297,7 @@ def _range(means: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Simulate, print the table, and fail with what is outside its limits."""
+    """Simulate and print the table; exit with the failures, if any."""
     table = coverage()
     print(table.markdown())
     sys.exit("\n".join(table.failures) or 0)

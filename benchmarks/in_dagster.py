@@ -1,6 +1,6 @@
-"""The same through a Dagster instance on SQLite, with the settings that Dagster has by itself.
+"""Methods: Dagster runs and backfills, with Dagster's default settings and a SQLite instance.
 
-Dagster and the definitions are imported when a box is fetched, because they read the environment.
+Dagster and the definitions are imported within the functions, because they read the environment.
 """
 
 import os
@@ -15,47 +15,51 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from benchmarks.workload import CREDENTIALS, SOURCES, Box, Figures
+from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
 
 UNLIMITED = 1_000_000
-# The service's own limit, and the default setting.
-PACED = 120
+DEFAULT_REQUESTS_PER_MINUTE = 120
+"""The limit of the API and the default of the setting."""
 
 
-def run(box: Box, *, base_url: str, date_basis: str, root: Path, requests_per_minute: int = UNLIMITED) -> Figures:
-    """Fetches a box by one run in this process; its time has the imports and the planned events in it."""
+def run(
+    partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path, requests_per_minute: int = UNLIMITED
+) -> Measurement:
+    """Fetch partitions by one run in this process. The time includes imports and planned events."""
     started, cpu = time.perf_counter(), time.process_time()
-    prepare(base_url=base_url, root=root, start=box.start, requests_per_minute=requests_per_minute)
+    prepare(base_url=base_url, root=root, start=partitions.start, requests_per_minute=requests_per_minute)
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.defs.partitions import range_tags
 
     with in_process_runs.dagster_instance() as instance:
-        asked_at = time.time()
-        tags = range_tags(box.start, box.end)
-        outcome = in_process_runs.materialize([SOURCES[date_basis]], instance=instance, tags=tags)
+        created_at = time.time()
+        tags = range_tags(partitions.start, partitions.end)
+        outcome = in_process_runs.materialize([TABLE_NAMES[date_basis]], instance=instance, tags=tags)
         assert outcome.succeeded, outcome
         record = instance.get_run_record_by_id(outcome.run_id)
         assert record is not None
         assert record.start_time is not None
-    return Figures(
+    return Measurement(
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - cpu,
-        creating_seconds=record.start_time - asked_at,
-        rows=_rows_in(root, date_basis),
+        creating_seconds=record.start_time - created_at,
+        rows=_count_rows(root, date_basis),
     )
 
 
-def paced_run(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """The same under the rate limit."""
-    return run(box, base_url=base_url, date_basis=date_basis, root=root, requests_per_minute=PACED)
+def paced_run(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions by one run under the default rate limit."""
+    return run(
+        partitions, base_url=base_url, date_basis=date_basis, root=root, requests_per_minute=DEFAULT_REQUESTS_PER_MINUTE
+    )
 
 
-def backfill(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """Fetches a box by a backfill as the UI stores it, which a daemon of its own then carries out.
+def backfill(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions by a backfill as the UI stores it, executed by a daemon process.
 
-    Measured from the start of the daemon to the end of the last run.
+    The time is from the start of the daemon to the end of the last run.
     """
-    prepare(base_url=base_url, root=root, start=box.start)
+    prepare(base_url=base_url, root=root, start=partitions.start)
     import dagster as dg
     from dagster._core.execution.backfill import PartitionBackfill
     from dagster._core.utils import make_new_backfill_id
@@ -67,8 +71,8 @@ def backfill(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures
         backfill = PartitionBackfill.from_asset_partitions(
             backfill_id=make_new_backfill_id(),
             asset_graph=defs.resolve_asset_graph(),
-            partition_names=[str(day) for day in box.days],
-            asset_selection=[dg.AssetKey(["later", SOURCES[date_basis]])],
+            partition_names=[str(day) for day in partitions.days],
+            asset_selection=[dg.AssetKey(["later", TABLE_NAMES[date_basis]])],
             backfill_timestamp=started,
             tags={},
             dynamic_partitions_store=instance,
@@ -78,8 +82,9 @@ def backfill(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures
             run_config=None,
         )
         instance.add_backfill(backfill)
-        with running_daemon(root) as still_runs:
-            while still_runs():
+        with running_daemon(root) as assert_running:
+            while True:
+                assert_running()
                 stored = instance.get_backfill(backfill.backfill_id)
                 if stored and stored.status.value.startswith(("COMPLETED", "FAILED")):
                     break
@@ -89,17 +94,17 @@ def backfill(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures
         assert records, (root / "daemon.log").read_text()
         assert not failed, (failed, (root / "daemon.log").read_text())
         ended = max(record.end_time or 0.0 for record in records)
-    return Figures(rows=_rows_in(root, date_basis), seconds=ended - started, runs=len(records))
+    return Measurement(rows=_count_rows(root, date_basis), seconds=ended - started, runs=len(records))
 
 
-def _rows_in(root: Path, date_basis: str) -> int:
-    """What lies in the lake, by the files themselves."""
-    files = (root / "lake" / SOURCES[date_basis]).rglob("*.parquet")
+def _count_rows(root: Path, date_basis: str) -> int:
+    """Return the number of rows in the Parquet files of a table."""
+    files = (root / "lake" / TABLE_NAMES[date_basis]).rglob("*.parquet")
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
 def prepare(*, base_url: str, root: Path, start: date, requests_per_minute: int = UNLIMITED) -> None:
-    """Makes a Dagster home, and the environment of a user whose settings point at the sandbox."""
+    """Create a Dagster home, and set the environment variables for the sandbox."""
     home = root / "dagster-home"
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -115,21 +120,21 @@ def prepare(*, base_url: str, root: Path, start: date, requests_per_minute: int 
 
 
 @contextmanager
-def running_daemon(root: Path) -> Iterator[Callable[[], bool]]:
-    """Runs Dagster's daemon while the block runs, and ends it with all the processes that it started.
+def running_daemon(root: Path) -> Iterator[Callable[[], None]]:
+    """Run Dagster's daemon while the block runs, then kill it and its child processes.
 
-    Yields a function that returns True, and raises once the daemon has ended by itself.
+    Yields:
+        A function that raises an error with the daemon's log if the daemon has stopped.
     """
     command = [sys.executable, "-m", "dagster._daemon", "run", "-m", "later_reporting_dagster.definitions"]
     with (root / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
-        def still_runs() -> bool:
+        def assert_running() -> None:
             assert daemon.poll() is None, (root / "daemon.log").read_text()
-            return True
 
         try:
-            yield still_runs
+            yield assert_running
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(daemon.pid, signal.SIGKILL)

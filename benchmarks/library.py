@@ -1,64 +1,53 @@
-"""The ingest library alone, without Dagster."""
+"""Method: the ingest library without Dagster."""
 
 import asyncio
-from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks.workload import CREDENTIALS, SOURCES, Box, Figures
-from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, shared_state_path
-from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
+from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, rate_limit_state_path
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import Failed, Landed
-from later_reporting_dagster.ingest.raw_tables import Source
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
 
-
-def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """As fast as the service lets it."""
-    return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=RateLimiter(requests=10**9))
+UNLIMITED = 10**9
 
 
-def land_by_cursor(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """As fast as the service lets it, by cursor."""
-    limiter = RateLimiter(requests=10**9)
-    return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=limiter, revision=CURSOR)
+def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions without a rate limit, in the paged API version."""
+    client = _client(base_url, RateLimiter(requests=UNLIMITED))
+    return asyncio.run(_ingest(partitions, client=client, date_basis=date_basis, root=root))
 
 
-def land_paced(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """The same under the rate limit that the service states, shared with whoever else runs on this machine."""
-    limiter = RateLimiter(requests=10**6, state_path=shared_state_path(base_url))
-    return _landed(box.cells, base_url=base_url, date_basis=date_basis, root=root, limiter=limiter)
+def fetch_by_cursor(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions without a rate limit, in the cursor API version."""
+    client = _client(base_url, RateLimiter(requests=UNLIMITED), api_version=CURSOR)
+    return asyncio.run(_ingest(partitions, client=client, date_basis=date_basis, root=root))
 
 
-def _landed(
-    cells: Collection[Box],
-    *,
-    base_url: str,
-    date_basis: str,
-    root: Path,
-    limiter: RateLimiter,
-    revision: Revision = PAGED,
-) -> Figures:
-    """Lands cells, all of which have to land."""
+def fetch_paced(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions under the rate limit of the API, shared with other processes on this machine."""
+    client = _client(base_url, RateLimiter(requests=10**6, state_path=rate_limit_state_path(base_url)))
+    return asyncio.run(_ingest(partitions, client=client, date_basis=date_basis, root=root))
+
+
+def _client(base_url: str, limiter: RateLimiter, *, api_version: ApiVersion = PAGED) -> LaterClient:
+    credentials = ClientCredentials(client_id=CREDENTIALS["clientId"], client_secret=CREDENTIALS["clientSecret"])
+    return LaterClient(base_url=base_url, credentials=credentials, limiter=limiter, api_version=api_version)
+
+
+async def _ingest(partitions: PartitionRange, *, client: LaterClient, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions, and assert that all are written."""
     rows = 0
 
-    def deliver(outcome: Landed | Failed) -> None:
+    def count_rows(result: WrittenPartition | FailedPartition) -> None:
         nonlocal rows
-        assert isinstance(outcome, Landed), outcome
-        rows += outcome.written.rows
+        assert isinstance(result, WrittenPartition), result
+        rows += result.file.rows
 
-    client = LaterClient(
-        base_url=base_url,
-        credentials=ClientCredentials(client_id=CREDENTIALS["clientId"], client_secret=CREDENTIALS["clientSecret"]),
-        limiter=limiter,
-        revision=revision,
-    )
-
-    async def run() -> None:
-        async with client:
-            source = Source(SOURCES[date_basis], DateBasis(date_basis))
-            partitions = [Partition(cell.start, cell.instance_ids[0]) for cell in cells]
-            await ingest(partitions, source=source, client=client, lake=Lake(str(root)), deliver=deliver)
-
-    asyncio.run(run())
-    return Figures(rows=rows)
+    raw_table = RawTable(TABLE_NAMES[date_basis], DateBasis(date_basis))
+    lake_partitions = [Partition(each.start, each.instance_ids[0]) for each in partitions.partitions]
+    async with client:
+        await ingest(lake_partitions, table=raw_table, client=client, lake=Lake(str(root)), on_result=count_rows)
+    return Measurement(rows=rows)

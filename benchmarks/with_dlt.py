@@ -1,7 +1,7 @@
-"""dlt's rest_api source, written as its documentation teaches: declared, and asked once for each day and instance.
+"""Method: dlt's rest_api source as in its documentation, with one query for each day and instance.
 
-A day and instance is what is fetched again when it fails, so they are the parent of a dependent resource, which dlt
-fetches in parallel. The posts land as Parquet in one table: dlt's filesystem has no partitions by value.
+The pairs of day and instance are the parent resource: dlt fetches the dependent resource in parallel and repeats it by
+pair after a failure. The posts are one Parquet table, because dlt's filesystem destination has no partitions by value.
 """
 
 import os
@@ -11,15 +11,15 @@ import dlt
 from dlt.sources.helpers import requests
 from dlt.sources.rest_api import rest_api_source
 
-from benchmarks.workload import CREDENTIALS, SOURCES, Box, Figures
+from benchmarks.measurement import CREDENTIALS, TABLE_NAMES, Measurement, PartitionRange
 
 
-def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
-    """Lands a box."""
+def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+    """Fetch partitions."""
     os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
     token = requests.post(f"{base_url}/oauth/token", json=CREDENTIALS).json()["jwt"]
-    cells = [{"day": str(cell.start), "instance": cell.instance_ids[0]} for cell in box.cells]
-    table = SOURCES[date_basis]
+    pairs = [{"day": str(each.start), "instance": each.instance_ids[0]} for each in partitions.partitions]
+    table = TABLE_NAMES[date_basis]
     source = rest_api_source(
         {
             "client": {
@@ -33,7 +33,7 @@ def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
                 },
             },
             "resources": [
-                dlt.resource([cells], name="cells", selected=False),
+                dlt.resource([pairs], name="pairs", selected=False),
                 {
                     "name": table,
                     "write_disposition": "append",
@@ -42,9 +42,9 @@ def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
                     "endpoint": {
                         "path": "v2/posts/performance",
                         "params": {
-                            "startDate": "{resources.cells.day}",
-                            "endDate": "{resources.cells.day}",
-                            "instanceIds": "{resources.cells.instance}",
+                            "startDate": "{resources.pairs.day}",
+                            "endDate": "{resources.pairs.day}",
+                            "instanceIds": "{resources.pairs.instance}",
                             "dateBasis": date_basis,
                             "pageSize": 100,
                         },
@@ -61,4 +61,4 @@ def land(box: Box, *, base_url: str, date_basis: str, root: Path) -> Figures:
         dataset_name="later",
     )
     pipeline.run(source, loader_file_format="parquet").raise_on_failed_jobs()
-    return Figures(rows=pipeline.last_trace.last_normalize_info.row_counts[table])
+    return Measurement(rows=pipeline.last_trace.last_normalize_info.row_counts[table])

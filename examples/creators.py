@@ -1,9 +1,9 @@
-"""A code location of your own, downstream of Later's tables: one asset each in pandas, Arrow and Polars.
+"""A downstream code location with one asset each in pandas, Arrow and Polars.
 
     LATER_LAKE_ROOT=/data/later dagster dev -f examples/creators.py
 
-A parameter that is named for a table and annotated with a type receives just the days of the run, as that type. Null
-stays null on the way in, but each library loses it in a sum in its own way: see how each asset sums.
+A parameter with the name of a table receives the days of the run, as the type of its annotation. Nulls stay null, but
+the libraries differ in how they sum columns of nulls: each asset shows how to keep the sum null.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 from later_reporting_dagster.downstream import LaterLake, later_tables
 
 LATER = later_tables()
-SHOWN_ROWS = 10
+PREVIEW_ROWS = 10
 
 
 @dg.asset(
@@ -26,11 +26,11 @@ SHOWN_ROWS = 10
     kinds={"pandas"},
 )
 def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any]:
-    """What the posts of a day have reached to date, by instance and platform."""
+    """Sum the impressions to date of a day's posts, by instance and platform."""
     reach = posts_published.groupby(["date", "instance_id", "platform"], dropna=False, as_index=False)[
         ["impressions", "paid_impressions"]
-    ].sum(min_count=1)  # without it, a platform of which nothing is known has reached 0 people
-    return shown(pa.Table.from_pandas(reach, preserve_index=False))
+    ].sum(min_count=1)  # without min_count, a sum of nulls is 0
+    return with_preview(pa.Table.from_pandas(reach, preserve_index=False))
 
 
 @dg.asset(
@@ -40,11 +40,11 @@ def reach_by_platform(posts_published: pd.DataFrame) -> dg.MaterializeResult[Any
     kinds={"arrow"},
 )
 def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[Any]:
-    """Who earned most on a day, of all instances that have a file of it."""
-    earned = post_metrics_daily.group_by(["date", "creator_id", "creator_handle_name"]).aggregate(
+    """Rank creators by the engagements that their posts recorded on a day."""
+    engagements = post_metrics_daily.group_by(["date", "creator_id", "creator_handle_name"]).aggregate(
         [("engagements", "sum"), ("paid_engagements", "sum"), ("post_id", "count")]
-    )  # Arrow's sum of nothing but nulls is null
-    return shown(earned.sort_by([("engagements_sum", "descending")]))
+    )  # Arrow's sum of nulls is null
+    return with_preview(engagements.sort_by([("engagements_sum", "descending")]))
 
 
 @dg.asset(
@@ -54,26 +54,26 @@ def creators_of_the_day(post_metrics_daily: pa.Table) -> dg.MaterializeResult[An
     kinds={"polars"},
 )
 def campaigns_of_the_week(organic_paid_daily: pl.LazyFrame) -> dg.MaterializeResult[Any]:
-    """Each campaign's week, Monday to Sunday. Lazy: of the week's files, only the columns named here are read."""
+    """Sum the impressions of each campaign by week, Monday to Sunday. A LazyFrame reads only the columns it needs."""
     week = (
         organic_paid_daily.group_by(pl.col("date").dt.truncate("1w").alias("week"), "campaign_id")
-        .agg(summed("organic_impressions"), summed("paid_impressions"))
+        .agg(null_sum("organic_impressions"), null_sum("paid_impressions"))
         .sort("week", "campaign_id")
         .collect()
     )
-    return shown(week.to_arrow())
+    return with_preview(week.to_arrow())
 
 
-def summed(name: str) -> pl.Expr:
-    """The sum, and null where nothing is known: Polars' own sum of nothing but nulls is 0."""
+def null_sum(name: str) -> pl.Expr:
+    """Return the sum of a column, or null if all values are null; Polars' own sum of nulls is 0."""
     return pl.when(pl.col(name).is_not_null().any()).then(pl.col(name).sum())
 
 
-def shown(rows: pa.Table) -> dg.MaterializeResult[Any]:
-    """What the UI shows of a result: how many rows, and the first of them."""
+def with_preview(rows: pa.Table) -> dg.MaterializeResult[Any]:
+    """Return a result that shows the row count and the first rows in the UI."""
     first = [
         dg.TableRecord({name: None if value is None else str(value) for name, value in row.items()})
-        for row in rows.slice(0, SHOWN_ROWS).to_pylist()
+        for row in rows.slice(0, PREVIEW_ROWS).to_pylist()
     ]
     columns = dg.TableSchema(columns=[dg.TableColumn(name) for name in rows.column_names])
     preview = dg.MetadataValue.table(first, schema=columns)

@@ -1,1 +1,1 @@
-"""Later's Reporting API as Dagster assets: post performance in Parquet, organic against paid."""
+"""Ingest Later's Reporting API into a Parquet lake with Dagster, and compare organic with paid performance."""

@@ -1,4 +1,4 @@
-"""For code locations downstream of this one, and for notebooks: its tables, and what loads them.
+"""The tables and the IO manager, for downstream code locations and notebooks.
 
 ```python
 import dagster as dg
@@ -21,14 +21,14 @@ import dagster as dg
 
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.lake_tables import tables_of
+from later_reporting_dagster.defs.lake_tables import table_specs
 
 __all__ = ["LaterLake", "later_tables"]
 
 
 def later_tables() -> Mapping[str, dg.AssetSpec]:
-    """The tables by name: each with its key, partitions and columns, and without what makes it.
+    """Return the asset specs of all tables, by name, with key, partitions and columns; add them to your definitions.
 
-    Their partitions begin at `LATER_START_DATE`: let it be the same here as where the tables are made.
+    Set `LATER_START_DATE` to the same value as in the code location that materializes them, so that partitions match.
     """
-    return tables_of(defs)
+    return table_specs(defs)

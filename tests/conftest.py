@@ -1,4 +1,4 @@
-"""The sandbox over real HTTP, and the truth about what it holds, read by code that the project does not share."""
+"""Fixtures for all tests: the sandbox over real HTTP, and its rows, read independently of the package."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED, REVISIONS, Revision
+from later_reporting_dagster.contract.api_version import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
 
-# The same examples in each run, however busy the machine is. These are also all the settings in which the profile
-# that Hypothesis loads on a CI server differs from its default.
+# The same examples in every run and on any machine. These are all the settings in which Hypothesis's profile for CI
+# servers differs from its default, so that tests run the same there.
 settings.register_profile(
     "steady",
     deadline=None,
@@ -31,7 +31,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-# Other examples in each run, or those of a seed: --hypothesis-profile=varied --hypothesis-seed=1
+# Other examples in each run, or in one with a seed: --hypothesis-profile=varied --hypothesis-seed=1
 settings.register_profile("varied", settings.get_profile("steady"), derandomize=False)
 settings.load_profile("steady")
 
@@ -39,8 +39,8 @@ Row = dict[str, Any]
 
 
 @contextmanager
-def acting_as(uid: int) -> Iterator[None]:
-    """Has this process, which is root's, act as another user and group."""
+def as_user(uid: int) -> Iterator[None]:
+    """Run the block as another user and group. Requires that the process runs as root."""
     groups = os.getgroups()
     os.setgroups([])
     os.setresgid(uid, uid, 0)
@@ -53,30 +53,29 @@ def acting_as(uid: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
-# Ids as nobody would choose them, and as someone some day will.
+# Ids that are awkward in paths, query strings and comma-separated lists.
 INSTANCE_IDS = ("instance_000", "007", "a/b|c,d [e]", "Zoë 😀 %2F")
 DAYS = [date(2024, 3, number) for number in range(1, 6)]
 FIRST_DAY, LAST_DAY = DAYS[0], DAYS[-1]
-QUIET_CELL = (date(2024, 3, 2), "a/b|c,d [e]")  # on which nothing was published
-UNHURRIED = SandboxOptions(requests_per_window=100_000)
+NO_RATE_LIMIT = SandboxOptions(requests_per_window=100_000)
 
 
-def settings_of(base_url: str, *, lake_root: str) -> dict[str, str]:
-    """The environment of a user who points the project at a sandbox without a rate limit."""
+def sandbox_settings(base_url: str, *, lake_root: str) -> dict[str, str]:
+    """Return environment variables that select a sandbox without a rate limit, and a lake."""
     return {
         "LATER_BASE_URL": base_url,
-        "LATER_CLIENT_ID": UNHURRIED.client_id,
-        "LATER_CLIENT_SECRET": UNHURRIED.client_secret,
+        "LATER_CLIENT_ID": NO_RATE_LIMIT.client_id,
+        "LATER_CLIENT_SECRET": NO_RATE_LIMIT.client_secret,
         "LATER_LAKE_ROOT": lake_root,
         "LATER_REQUESTS_PER_MINUTE": "1000000",
     }
 
 
-# The service of the tests in either revision; `numbered` is for what only numbered pages have.
-both_revisions = pytest.mark.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
-numbered = pytest.mark.parametrize("service", [PAGED], indirect=True, ids=str)
+# Run a test with the service in each API version, or only in the paged one.
+both_api_versions = pytest.mark.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
+paged_only = pytest.mark.parametrize("service", [PAGED], indirect=True, ids=str)
 
-# The columns of the lake's posts, in order, as the documentation promises them.
+# Columns of the raw tables in order, with Arrow types, as documented in docs/tables.md.
 POSTS_TYPES = {
     "instance_id": "string",
     "campaign_id": "int64",
@@ -109,103 +108,115 @@ POSTS_TYPES = {
 
 @dataclass
 class Service:
-    """The sandbox as served: its requests are written down, and a test may have them answered otherwise."""
+    """The sandbox as an ASGI application that records its requests, and whose responses a test can replace.
+
+    Attributes:
+        base_url: URL that it is served at.
+        app: the sandbox.
+        api_version: API version of `app`.
+        requests: all requests so far.
+        override: returns a response to send instead of the sandbox's; None to send that of the sandbox.
+        transform: changes the JSON body of successful responses of the posts route.
+    """
 
     base_url: str = ""
     app: ASGIApp | None = None
-    revision: Revision = PAGED
+    api_version: ApiVersion = PAGED
     requests: list[Request] = field(default_factory=list)
-    instead: Callable[[Request], Response | None] = lambda request: None
-    edited: Callable[[Request, Any], Any] | None = None
+    override: Callable[[Request], Response | None] = lambda request: None
+    transform: Callable[[Request, Any], Any] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None
         request = Request(scope)
         self.requests.append(request)
-        if (response := self.instead(request)) is not None:
+        if (response := self.override(request)) is not None:
             await response(scope, receive, send)
-        elif self.edited is None or request.url.path != "/v2/posts/performance":
+        elif self.transform is None or request.url.path != "/v2/posts/performance":
             await self.app(scope, receive, send)
         else:
-            await self._send_edited(request, scope, receive, send)
+            await self._send_transformed(request, scope, receive, send)
 
-    async def _send_edited(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _send_transformed(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         messages: list[Message] = []
 
-        async def keep(message: Message) -> None:
+        async def record(message: Message) -> None:
             messages.append(message)
 
         assert self.app is not None
-        assert self.edited is not None
-        await self.app(scope, receive, keep)
+        assert self.transform is not None
+        await self.app(scope, receive, record)
         body = b"".join(message.get("body", b"") for message in messages)
         if messages[0]["status"] == 200:
-            await JSONResponse(self.edited(request, json.loads(body)))(scope, receive, send)
+            await JSONResponse(self.transform(request, json.loads(body)))(scope, receive, send)
             return
         for message in messages:
             await send(message)
 
-    def asked(self, path: str) -> int:
-        """How many requests for `path` have come."""
+    def request_count(self, path: str) -> int:
+        """Return the number of requests for a path."""
         return sum(request.url.path == path for request in self.requests)
 
     @property
     def data_requests(self) -> int:
-        return self.asked("/v2/posts/performance")
+        """The number of requests for posts."""
+        return self.request_count("/v2/posts/performance")
 
 
 def parameters(request: Request) -> dict[str, list[str]]:
-    given: dict[str, list[str]] = {}
+    """Return the query parameters of a request, with all values of each."""
+    values: dict[str, list[str]] = {}
     for name, value in parse_qsl(request.url.query):
-        given.setdefault(name, []).append(value)
-    return given
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def is_first_page(request: Request) -> bool:
-    """Whether a request is for the first page of an answer, in either revision."""
-    given = parameters(request)
-    return given.get("pageNumber", ["1"]) == ["1"] and "nextCursor" not in given
+    """Return whether a request is for the first page of a query, in either API version."""
+    values = parameters(request)
+    return values.get("pageNumber", ["1"]) == ["1"] and "nextCursor" not in values
 
 
 def metrics_of(row: Row) -> Row:
-    """Where a row of an answer has its metrics, in either revision."""
+    """Return the object that holds the metrics of a post, in either API version."""
     metrics: Row = row.get("metrics", row)
     return metrics
 
 
 def problem(status: int, kind: str = "") -> Response:
-    body = {"type": kind or f"ANL_00{status}", "title": "a problem", "detail": "as the test wants it"}
+    """Return an error response in the format of the API: docs/api.md, "Errors"."""
+    body = {"type": kind or f"ANL_00{status}", "title": "a problem", "detail": "made by a test"}
     return JSONResponse(body, status, media_type="application/problem+json")
 
 
 class Truth:
-    """What a service holds, asked a day at a time: no parser, no plan and no name of the project is used."""
+    """The expected rows: all posts of a service, fetched day by day without any code of the package."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
-        body = {"clientId": UNHURRIED.client_id, "clientSecret": UNHURRIED.client_secret}
+        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
         token = json.loads(self._client.post("/oauth/token", json=body).content)["jwt"]
         self._client.headers["Authorization"] = f"Bearer {token}"
         self._days: dict[tuple[str, date], list[Row]] = {}
 
     def day(self, date_basis: str, day: date) -> list[Row]:
-        """All posts of a day, of all instances, as JSON has them."""
+        """Return all posts of a day, of all instances, as parsed JSON."""
         if (date_basis, day) not in self._days:
             rows: list[Row] = []
             page, pages = 1, 1
             while page <= pages:
                 query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis}
-                answer = self._client.get(
+                response = self._client.get(
                     "/v2/posts/performance", params={**query, "pageSize": 100, "pageNumber": page}
                 ).raise_for_status()
-                document = json.loads(answer.content)
+                document = json.loads(response.content)
                 rows += document["data"]
                 page, pages = page + 1, document["pagination"]["totalPages"]
             self._days[date_basis, day] = rows
         return self._days[date_basis, day]
 
     def partition(self, date_basis: str, day: date, instance_id: str) -> list[Row]:
-        """The rows that the lake must hold of a day and an instance, in its order."""
+        """Return the rows that the lake must store for a day and an instance, in the order of the file."""
         rows = [_as_stored(row) for row in self.day(date_basis, day) if row["instanceId"] == instance_id]
         return sorted(rows, key=lambda row: (row["campaign_id"], row["post_id"]))
 
@@ -247,12 +258,12 @@ def _as_stored(post: Row) -> Row:
 
 
 def partition_file(lake: Path, asset: str, day: date, instance_id: str) -> Path:
-    """Where a partition is promised to lie."""
+    """Return the documented path of a partition's file."""
     return lake / asset / f"date={day}" / f"instance_id={quote(instance_id, safe='')}" / "part-0.parquet"
 
 
 def stored_rows(lake: Path, asset: str, day: date, instance_id: str) -> list[Row]:
-    """The rows of a partition's file, whose columns and types are the promised ones."""
+    """Return the rows of a partition's file, after asserting its columns and types."""
     table = pq.ParquetFile(partition_file(lake, asset, day, instance_id)).read()
     assert {column.name: str(column.type) for column in table.schema} == POSTS_TYPES
     rows: list[Row] = table.to_pylist()
@@ -260,7 +271,7 @@ def stored_rows(lake: Path, asset: str, day: date, instance_id: str) -> list[Row
 
 
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below a directory: its bytes, and when it was last written."""
+    """Return the content and modification time in nanoseconds of each file below a directory, by relative path."""
     return {
         str(path.relative_to(directory)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(directory.rglob("*"))
@@ -268,9 +279,9 @@ def files(directory: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-# Variables of whoever runs the tests that would change a setting, a connection or the layout of an output.
-CALLERS_PREFIXES = ("LATER_", "DAGSTER_", "AWS_", "FSSPEC_", "SCHEMATHESIS_")
-CALLERS_VARIABLES = {
+# Environment variables of the caller that would change a setting, a connection or the layout of an output.
+CALLER_PREFIXES = ("LATER_", "DAGSTER_", "AWS_", "FSSPEC_", "SCHEMATHESIS_")
+CALLER_VARIABLES = {
     *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
     *("PYTHONWARNINGS", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
@@ -278,15 +289,15 @@ CALLERS_VARIABLES = {
 
 
 def pytest_configure() -> None:
-    """Remove the caller's variables before a test module is imported: the definitions read theirs at import."""
+    """Remove the caller's variables before test modules are imported, because definitions read them at import."""
     for name in [*os.environ]:
-        if name.startswith(CALLERS_PREFIXES) or name.upper() in CALLERS_VARIABLES:
+        if name.startswith(CALLER_PREFIXES) or name.upper() in CALLER_VARIABLES:
             del os.environ[name]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give the tests a home of their own: no configuration is read from the caller's, and nothing is written there."""
+def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Set HOME and the cache to temporary folders, so that tests neither read nor write the caller's."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
@@ -296,22 +307,23 @@ def _environment_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def small_world() -> World:
-    """Four instances, twelve posts a day: several pages, and one quiet cell."""
+    """Four instances with twelve posts a day: several pages, and one (day, instance) pair without posts."""
     return World(
         first_day=date(2024, 2, 1),
         last_day=date(2024, 3, 10),
         seed=25,
         instances=1,
         posts_per_day=12,
-        further_instances=INSTANCE_IDS[1:],
+        extra_instance_ids=INSTANCE_IDS[1:],
     )
 
 
 @pytest.fixture(scope="session")
-def _served(small_world: World) -> Iterator[tuple[Service, dict[Revision, ASGIApp]]]:
-    apps: dict[Revision, ASGIApp] = {
-        revision: create_app(small_world, options=replace(UNHURRIED, revision=revision))
-        for revision in REVISIONS.values()
+def _served(small_world: World) -> Iterator[tuple[Service, dict[ApiVersion, ASGIApp]]]:
+    """The running service, and its application in each API version."""
+    apps: dict[ApiVersion, ASGIApp] = {
+        version: create_app(small_world, options=replace(NO_RATE_LIMIT, api_version=version))
+        for version in API_VERSIONS.values()
     }
     service = Service(app=apps[PAGED])
     with running_sandbox(service) as service.base_url:
@@ -319,10 +331,10 @@ def _served(small_world: World) -> Iterator[tuple[Service, dict[Revision, ASGIAp
 
 
 @pytest.fixture(scope="session")
-def truth(_served: tuple[Service, dict[Revision, ASGIApp]]) -> Truth:
-    """What the service of the tests holds, asked for before any test alters it."""
+def truth(_served: tuple[Service, dict[ApiVersion, ASGIApp]]) -> Truth:
+    """The rows of the service, fetched before any test changes its responses."""
     service, apps = _served
-    service.app, service.instead, service.edited = apps[PAGED], lambda request: None, None
+    service.app, service.override, service.transform = apps[PAGED], lambda request: None, None
     with httpx.Client(base_url=service.base_url) as client:
         truth = Truth(client)
         for day in DAYS:
@@ -332,12 +344,14 @@ def truth(_served: tuple[Service, dict[Revision, ASGIApp]]) -> Truth:
 
 
 @pytest.fixture
-def service(_served: tuple[Service, dict[Revision, ASGIApp]], truth: Truth, request: pytest.FixtureRequest) -> Service:
-    """The sandbox over `small_world`, with nothing asked yet and nothing altered; by number, unless a test says so."""
+def service(
+    _served: tuple[Service, dict[ApiVersion, ASGIApp]], truth: Truth, request: pytest.FixtureRequest
+) -> Service:
+    """The sandbox over `small_world` without recorded requests or overrides; paged unless parametrized."""
     service, apps = _served
-    service.revision = getattr(request, "param", PAGED)
-    service.app = apps[service.revision]
+    service.api_version = getattr(request, "param", PAGED)
+    service.app = apps[service.api_version]
     service.requests.clear()
-    service.instead = lambda request: None
-    service.edited = None
+    service.override = lambda request: None
+    service.transform = None
     return service

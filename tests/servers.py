@@ -1,4 +1,4 @@
-"""Real HTTP servers for tests: any ASGI application, on a free port of loopback, in a thread of its own."""
+"""HTTP servers for tests: serve an ASGI application on a free loopback port, in a thread."""
 
 import socket
 import threading
@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 @dataclass
-class Stage:
-    """One real server for many tests, because each start and stop takes a while: `app` answers, and may be replaced."""
+class ReplaceableApp:
+    """An application that tests can replace, so that they share one server: starting and stopping it takes a while."""
 
     app: ASGIApp | None = None
     base_url: str = ""
@@ -25,7 +25,11 @@ class Stage:
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[str]:
-    """Serves `app` while the block runs and gives its base URL."""
+    """Serve an application while the block runs.
+
+    Yields:
+        The base URL.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -33,7 +37,7 @@ def running(app: ASGIApp) -> Iterator[str]:
     try:
         while not server.started:
             if not thread.is_alive():
-                raise RuntimeError("the server did not start: see its log above")
+                raise RuntimeError("the server did not start; see its log above")
             time.sleep(0.005)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

@@ -1,4 +1,4 @@
-"""The README says what is so: what it names is there, and its commands run as they are written."""
+"""The README is correct: what it names exists, and its commands run as written."""
 
 import os
 import re
@@ -13,19 +13,19 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 
-def test_each_make_target_that_is_named_exists() -> None:
+def test_readme_names_existing_make_targets() -> None:
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", README.read_text(), re.MULTILINE))
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"demo", "test", "ui", "lint", "bench", "help"} <= named
     assert named <= set(re.findall(r"make ([a-z]+)", listed))
 
 
-def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -> None:
-    """Against the sandbox, which has the days that they name; without the install and the UI that goes on running."""
+def test_readme_commands_for_the_real_api_run_against_the_sandbox(tmp_path: Path) -> None:
+    """All commands but the installation and the UI, which does not end."""
     section = README.read_text().partition("## With the real API")[2]
     (block,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    left_out = ("python3 -m venv", ".venv/bin/pip", "source .venv", "dagster dev")
-    lines = [line for line in block.splitlines() if not line.startswith(left_out)]
+    skipped = ("python3 -m venv", ".venv/bin/pip", "source .venv", "dagster dev")
+    lines = [line for line in block.splitlines() if not line.startswith(skipped)]
     options = SandboxOptions(requests_per_window=1_000_000)
     world = World(first_day=date(2024, 1, 1), last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
     home = tmp_path / "dagster"
@@ -50,17 +50,17 @@ def test_the_commands_for_the_real_api_run_as_they_are_written(tmp_path: Path) -
             "HOME": str(tmp_path),
             "LATER_BASE_URL": base_url,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),  # the package beside this README, whichever one is installed
+            "PYTHONPATH": str(ROOT),  # the package of this checkout, not an installed one
         }
-        ended = subprocess.run(
+        completed = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "FAIL" not in ended.stdout
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "FAIL" not in completed.stdout
     assert len(list((tmp_path / "lake" / "posts_published").rglob("part-0.parquet"))) == 30 * 2
 
 
-def test_each_file_and_folder_that_is_named_exists() -> None:
+def test_readme_names_existing_files_and_folders() -> None:
     text = README.read_text()
     named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)#]+)", text))
     missing = {

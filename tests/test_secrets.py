@@ -1,7 +1,7 @@
-"""Credentials and tokens are in nothing that a run leaves behind, whatever fails, and go to nobody but the service.
+"""No credential or token is in any output or file of a run that fails, and none is sent to another host.
 
-A user's commands run for real, at debug level, against a service that fails in every way and echoes what it was sent.
-Then all that is left is searched: what was said, Dagster's home, the lake, the cache, and what another host received.
+Commands run in a subprocess, at debug level, against a server that fails in many ways and echoes what it was sent. Then
+everything written is searched: stdout, stderr, `DAGSTER_HOME`, the lake, the cache, and the requests to another host.
 """
 
 import asyncio
@@ -44,43 +44,52 @@ from later_reporting_dagster.client import (
     RateLimiter,
     RetryPolicy,
 )
-from later_reporting_dagster.client.transport import HTTP_LOGGERS, _without_server_text
+from later_reporting_dagster.client.transport import HTTP_LOGGERS, _remove_server_text
 from later_reporting_dagster.contract import PostPerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import LakeUnavailable, Partition
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox, serve
 from tests.cli.conftest import environment
-from tests.client.service import jwt
+from tests.client.scripted_api import jwt
 from tests.servers import running
 
-# With what JSON and URLs have to escape, since an echo is seldom verbatim.
+# Secrets with characters that JSON and URLs escape, because servers may echo them escaped.
 CLIENT_ID = "id+Zq7/visible"
 CLIENT_SECRET = 's3cr3t "Zq7"/\\+&<visible>'
 WRONG_SECRET = "wr0ng-Zq7-visible"
-READY_TOKEN = "ready.Zq7.visible-token"
+ACCESS_TOKEN = "ready.Zq7.visible-token"
 ECHOED_TOKEN = jwt(sub="Zq7/visible", scope=[f"{number:x}" for number in range(9**9, 9**10, 9**9)])
 LAKE_PASSWORD = "l4ke-Zq7-visible"
 DAYS = ("2024-03-01", "2024-03-02")
-# What was echoed is shown as this, so that a search that finds no secret is known to have searched the right places.
+# The client replaces echoed secrets with this. Finding it proves that the search covers the right places.
 HIDDEN = b"[hidden]"
 
-FORBIDDEN, GONE, LURED = "forbidden", "gone", "lured"
+# Instances to which the server responds with 403, with 400, and with a redirect to another host.
+FORBIDDEN, GONE, REDIRECTED = "forbidden", "gone", "redirected"
 
 
 @dataclass
-class Echoing:
-    """The sandbox behind a service that fails, and that tells in each failure all it knows of who asked."""
+class FailingServer:
+    """The sandbox behind a server that fails, and that echoes credentials in each failure.
+
+    Attributes:
+        app: the sandbox.
+        other_host: base URL of the host that it redirects to.
+        tokens: all tokens that it issued.
+        faults: the failures so far.
+        data_requests: the number of requests for posts.
+    """
 
     app: ASGIApp
-    elsewhere: str
+    other_host: str
     tokens: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
-    asked: int = 0
+    data_requests: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_noting(message: Any) -> None:
+        async def send_and_record(message: Any) -> None:
             if message["type"] == "http.response.start":
-                # Servers that help to debug do so.
+                # Some servers echo headers for debugging.
                 message["headers"] = [
                     *message["headers"],
                     (b"x-echo", request.headers.get("authorization", "").encode()),
@@ -90,32 +99,32 @@ class Echoing:
             await send(message)
 
         request = Request(scope)
-        instead = self._instead(request) if request.url.path == "/v2/posts/performance" else None
+        failure = self._failure(request) if request.url.path == "/v2/posts/performance" else None
         if request.url.path == "/oauth/token":
-            given = await Request(scope, receive).body()
-            if json.loads(given) != {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}:
-                instead = self._echo(request, 401, f"not {given.decode()}")
+            body = await Request(scope, receive).body()
+            if json.loads(body) != {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}:
+                failure = self._echo(request, 401, f"rejected {body.decode()}")
 
             async def receive_again() -> Any:
-                return {"type": "http.request", "body": given}
+                return {"type": "http.request", "body": body}
 
-            await (instead or self.app)(scope, receive_again, send_noting)
+            await (failure or self.app)(scope, receive_again, send_and_record)
             return
-        await (instead or self.app)(scope, receive, send_noting)
+        await (failure or self.app)(scope, receive, send_and_record)
 
-    def _instead(self, request: Request) -> Response | None:
-        self.asked += 1
+    def _failure(self, request: Request) -> Response | None:
+        self.data_requests += 1
         instances = parse_qs(request.url.query).get("instanceIds", [])
         if FORBIDDEN in instances and len(instances) == 1:
             return self._echo(request, 403, "no scope")
         if GONE in instances and len(instances) == 1:
             return self._echo(request, 400, "no such instance")
-        if LURED in instances and len(instances) == 1:
+        if REDIRECTED in instances and len(instances) == 1:
             self.faults.append("redirect")
             token = request.headers["authorization"].removeprefix("Bearer ")
-            return RedirectResponse(f"{self.elsewhere}/v2/posts/performance?token={token}", 307)
-        if {FORBIDDEN, GONE, LURED} & set(instances):
-            return self._echo(request, 400, "one of these is none")
+            return RedirectResponse(f"{self.other_host}/v2/posts/performance?token={token}", 307)
+        if {FORBIDDEN, GONE, REDIRECTED} & set(instances):
+            return self._echo(request, 400, "one of these does not exist")
         authorization = request.headers["authorization"]
         scripted: dict[int, Callable[[], Response]] = {
             1: lambda: self._echo(request, 401, "expired just now"),
@@ -126,19 +135,19 @@ class Echoing:
             6: lambda: self._echo(request, 429, "too many", headers={"Retry-After": "0"}),
             7: lambda: self._echo(request, 418, "no such status"),
         }
-        fault = scripted.get(self.asked % 11)
-        return fault() if fault else None
+        failure = scripted.get(self.data_requests % 11)
+        return failure() if failure else None
 
-    def _echo(self, request: Request, status: int, why: str, headers: dict[str, str] | None = None) -> Response:
+    def _echo(self, request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
         self.faults.append(str(status))
         sent = {"authorization": request.headers.get("authorization"), "id": CLIENT_ID, "secret": CLIENT_SECRET}
-        detail = f"{why}: {sent} {json.dumps(sent)} {quote(CLIENT_SECRET, safe='')} {quote(CLIENT_ID)}"
+        detail = f"{reason}: {sent} {json.dumps(sent)} {quote(CLIENT_SECRET, safe='')} {quote(CLIENT_ID)}"
         return JSONResponse({"type": f"ANL_00{status}", "title": CLIENT_SECRET, "detail": detail}, status, headers)
 
 
 @dataclass
 class Recorder:
-    """Another host, which answers whatever it is asked and keeps all of it."""
+    """Another host, which records all requests."""
 
     received: list[bytes] = field(default_factory=list)
 
@@ -149,7 +158,7 @@ class Recorder:
 
 
 class _RefusesLogin(socketserver.StreamRequestHandler):
-    """An FTP server that says which password it does not take."""
+    """An FTP server that echoes the password that it rejects."""
 
     def handle(self) -> None:
         self.wfile.write(b"220 welcome\r\n")
@@ -159,7 +168,7 @@ class _RefusesLogin(socketserver.StreamRequestHandler):
 
 @contextmanager
 def serving(handler: type[socketserver.StreamRequestHandler]) -> Iterator[int]:
-    """The port of a server whose requests are handled so."""
+    """Run a TCP server with this handler while the block runs, and yield its port."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -169,53 +178,54 @@ def serving(handler: type[socketserver.StreamRequestHandler]) -> Iterator[int]:
             server.shutdown()
 
 
-# A server's answers that are no HTTP, or in which what it was sent is cut, changed, or where no text is expected.
+# Responses that are not HTTP, or that echo a secret truncated, encoded, or where no text is expected.
 ECHOES = (
-    "{said}\r\n\r\n",
-    "HTTP/1.1 200 OK\r\n{said}\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: {said}\r\n\r\n",
-    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{said}\r\n",
-    "HTTP/1.1 500 {said}\r\nContent-Length: 0\r\n\r\n",
+    "{secret}\r\n\r\n",
+    "HTTP/1.1 200 OK\r\n{secret}\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nContent-Length: {secret}\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: {secret}\r\n\r\n",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{secret}\r\n",
+    "HTTP/1.1 500 {secret}\r\nContent-Length: 0\r\n\r\n",
     *(
         f"HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{body}"
         for status, body in (
             ("500 no", '{{"type": "{part}", "title": "{upper}", "detail": "{base64}"}}'),
-            ("200 OK", '{{"data": [{{"instanceId": "{said}"}}], "pagination": 5, "{said}": 1}}'),
-            ("200 OK", '{{"jwt": "a {said}", "data": {{"{said}": "{base64}"}}, "nextCursor": "{said}"}}'),
+            ("200 OK", '{{"data": [{{"instanceId": "{secret}"}}], "pagination": 5, "{secret}": 1}}'),
+            ("200 OK", '{{"jwt": "a {secret}", "data": {{"{secret}": "{base64}"}}, "nextCursor": "{secret}"}}'),
         )
     ),
 )
 
 
-class _Echoing(socketserver.StreamRequestHandler):
-    """Gives each request the next of the echoes, and now and then a token on the token route."""
+class _EchoHandler(socketserver.StreamRequestHandler):
+    """Responds with each of the echoes in turn, and sometimes with a valid token on the token route."""
 
     echoes: tuple[str, ...]
-    asked: Counter[bool]  # by whether it was for a token
+    request_counts: Counter[bool]  # by whether it was for a token
 
     def handle(self) -> None:
         head = b"".join(iter(self.rfile.readline, b"\r\n")).decode()
         length = re.search(r"(?i)content-length: (\d+)", head)
         body = json.loads(self.rfile.read(int(length[1]) if length else 0) or b"{}")
-        said = body.get("clientSecret") or head.partition("Bearer ")[2].partition("\r\n")[0]
-        self.asked[bool(body)] += 1
-        echo = self.echoes[self.asked[bool(body)] % len(self.echoes)]
-        if body and len(self.echoes) > 1 and self.asked[True] % RetryPolicy().attempts == 0:
-            echo, said = ECHOES[-1].replace("a {said}", "{said}"), ECHOED_TOKEN
-        base64_ = base64.b64encode(said.encode()).decode()
-        said = json.dumps(said)[1:-1] if "{{" in echo else said
-        self.wfile.write(echo.format(said=said, part=said[:51], upper=said.upper(), base64=base64_).encode())
+        secret = body.get("clientSecret") or head.partition("Bearer ")[2].partition("\r\n")[0]
+        self.request_counts[bool(body)] += 1
+        echo = self.echoes[self.request_counts[bool(body)] % len(self.echoes)]
+        if body and len(self.echoes) > 1 and self.request_counts[True] % RetryPolicy().max_attempts == 0:
+            echo, secret = ECHOES[-1].replace("a {secret}", "{secret}"), ECHOED_TOKEN
+        base64_ = base64.b64encode(secret.encode()).decode()
+        secret = json.dumps(secret)[1:-1] if "{{" in echo else secret
+        self.wfile.write(echo.format(secret=secret, part=secret[:51], upper=secret.upper(), base64=base64_).encode())
 
 
 @contextmanager
-def echoing(*echoes: str) -> Iterator[tuple[str, Counter[bool]]]:
-    handler = type("_", (_Echoing,), {"echoes": echoes, "asked": Counter()})
+def echo_server(*echoes: str) -> Iterator[tuple[str, Counter[bool]]]:
+    """Run an echoing server while the block runs; yield its base URL and its request counts."""
+    handler = type("_", (_EchoHandler,), {"echoes": echoes, "request_counts": Counter()})
     with serving(handler) as port:
-        yield f"http://127.0.0.1:{port}", handler.asked
+        yield f"http://127.0.0.1:{port}", handler.request_counts
 
 
-# What a person does whose things go wrong, in one process because to start one takes longest.
+# Commands with all kinds of failures, in one process because starting it takes longest.
 COMMANDS = """
 import faulthandler, logging, os, sys, traceback
 
@@ -228,20 +238,20 @@ from later_reporting_dagster.cli import main
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
-waits = RetryPolicy.wait_after
-RetryPolicy.wait_after = lambda *given, **named: None if waits(*given, **named) is None else 0.0
+wait_after = RetryPolicy.wait_after
+RetryPolicy.wait_after = lambda *args, **kwargs: None if wait_after(*args, **kwargs) is None else 0.0
 
-def types(*arguments, **settings):
+def run(*arguments, **settings):
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
         main(arguments, prog_name="later-reporting")
-    except SystemExit as end:
-        print(arguments[0], "ended with", end.code, flush=True)
+    except SystemExit as exit_:
+        print(arguments[0], "exited with", exit_.code, flush=True)
     finally:
         os.environ.update({name: value or "" for name, value in before.items()})
 
-def crashes(**settings):
+def crash(**settings):
     os.environ.update(settings)
     try:
         later = LaterReportingResource.from_environment().process_config_and_initialize()
@@ -252,21 +262,21 @@ def crashes(**settings):
     os.environ.update(dict.fromkeys(settings, ""))
 
 days = ("--start", "2024-03-01", "--end", "2024-03-02")
-types("doctor")
-types("instances")
-types("backfill", "--verbose", "--asset", "later/posts_published", *days)
-types("backfill", "--verbose", "--asset", "later/organic_paid_by_publish_day", *days)
-types("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_LAKE_ROOT=os.environ["NO_LAKE"])
-types("backfill", "--asset", "later/posts_published", *days, LATER_ACCESS_TOKEN=os.environ["READY_TOKEN"])
-types("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_BASE_URL=os.environ["ECHOING"])
-types("instances", LATER_BASE_URL=os.environ["ECHOING"])
-types("doctor", LATER_BASE_URL=os.environ["ECHOING"])
-types("doctor", LATER_LAKE_ROOT=os.environ["NO_LAKE"])
-types("doctor", LATER_CLIENT_SECRET=os.environ["WRONG_SECRET"])
-types("doctor", LATER_ACCESS_TOKEN=os.environ["READY_TOKEN"])
-types("instances", LATER_BASE_URL=f"https://someone:{os.environ['WRONG_SECRET']}@example.com")
-crashes(LATER_ACCESS_TOKEN=os.environ["READY_TOKEN"])
-crashes(LATER_ACCESS_TOKEN=os.environ["READY_TOKEN"] + chr(10))
+run("doctor")
+run("instances")
+run("backfill", "--verbose", "--asset", "later/posts_published", *days)
+run("backfill", "--verbose", "--asset", "later/organic_paid_by_publish_day", *days)
+run("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_LAKE_ROOT=os.environ["UNREACHABLE_LAKE"])
+run("backfill", "--asset", "later/posts_published", *days, LATER_ACCESS_TOKEN=os.environ["ACCESS_TOKEN"])
+run("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_BASE_URL=os.environ["ECHO_SERVER"])
+run("instances", LATER_BASE_URL=os.environ["ECHO_SERVER"])
+run("doctor", LATER_BASE_URL=os.environ["ECHO_SERVER"])
+run("doctor", LATER_LAKE_ROOT=os.environ["UNREACHABLE_LAKE"])
+run("doctor", LATER_CLIENT_SECRET=os.environ["WRONG_SECRET"])
+run("doctor", LATER_ACCESS_TOKEN=os.environ["ACCESS_TOKEN"])
+run("instances", LATER_BASE_URL=f"https://someone:{os.environ['WRONG_SECRET']}@example.com")
+crash(LATER_ACCESS_TOKEN=os.environ["ACCESS_TOKEN"])
+crash(LATER_ACCESS_TOKEN=os.environ["ACCESS_TOKEN"] + chr(10))
 """
 
 DAGSTER_YAML = """\
@@ -279,21 +289,31 @@ python_logs:
 
 
 @dataclass(frozen=True)
-class LeftBehind:
-    """All that the commands left, by where it lies, and what must be nowhere in it."""
+class Leftovers:
+    """Everything that the commands have written.
 
-    places: dict[str, bytes]
+    Attributes:
+        contents: content of each output and file, by name or path.
+        secrets: all secrets, by name.
+        faults: failures that the server injected.
+        other_host: the host that the server redirects to.
+        echo_counts: numbers of requests to the echo server.
+    """
+
+    contents: dict[str, bytes]
     secrets: dict[str, str]
     faults: list[str]
-    elsewhere: Recorder
-    echoed: Counter[bool]
+    other_host: Recorder
+    echo_counts: Counter[bool]
 
-    def __getitem__(self, name: str) -> bytes:
-        return b"".join(content for place, content in self.places.items() if place.startswith(name))
+    def below(self, prefix: str) -> bytes:
+        """Return the joined contents of all names that start with `prefix`."""
+        return b"".join(content for name, content in self.contents.items() if name.startswith(prefix))
 
 
 @pytest.fixture(scope="module")
-def left_behind(tmp_path_factory: pytest.TempPathFactory) -> LeftBehind:
+def leftovers(tmp_path_factory: pytest.TempPathFactory) -> Leftovers:
+    """Run all commands, and collect what they have written."""
     directory = tmp_path_factory.mktemp("secrets")
     for name in ("dagster-home", "cache", "temporary", "work"):
         (directory / name).mkdir()
@@ -304,16 +324,16 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> LeftBehind:
         seed=3,
         instances=2,
         posts_per_day=70,
-        further_instances=(FORBIDDEN, GONE, LURED),
+        extra_instance_ids=(FORBIDDEN, GONE, REDIRECTED),
     )
     options = SandboxOptions(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, requests_per_window=100_000)
-    elsewhere = Recorder()
-    service = Echoing(create_app(world, options=options), elsewhere="")
+    other_host = Recorder()
+    server = FailingServer(create_app(world, options=options), other_host="")
     with (
-        running(elsewhere) as service.elsewhere,
-        running(service) as base_url,
+        running(other_host) as server.other_host,
+        running(server) as base_url,
         serving(_RefusesLogin) as ftp_port,
-        echoing(*ECHOES) as (echo_url, echoed),
+        echo_server(*ECHOES) as (echo_url, echo_counts),
     ):
         command = subprocess.run(
             [sys.executable, "-X", "faulthandler", "-c", COMMANDS],
@@ -329,9 +349,9 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> LeftBehind:
                 "LATER_CLIENT_SECRET": CLIENT_SECRET,
                 "LATER_LAKE_ROOT": str(directory / "lake"),
                 "LATER_REQUESTS_PER_MINUTE": "1000000",
-                "ECHOING": echo_url,
-                "NO_LAKE": f"ftp://someone:{LAKE_PASSWORD}@127.0.0.1:{ftp_port}/lake",
-                "READY_TOKEN": READY_TOKEN,
+                "ECHO_SERVER": echo_url,
+                "UNREACHABLE_LAKE": f"ftp://someone:{LAKE_PASSWORD}@127.0.0.1:{ftp_port}/lake",
+                "ACCESS_TOKEN": ACCESS_TOKEN,
                 "WRONG_SECRET": WRONG_SECRET,
             },
             cwd=directory / "work",
@@ -339,212 +359,220 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> LeftBehind:
             timeout=180,
             check=False,
         )
-    places = {"stdout": command.stdout, "stderr": command.stderr}
+    contents = {"stdout": command.stdout, "stderr": command.stderr}
     for file in sorted(directory.rglob("*")):
         if file.is_file():
             name = str(file.relative_to(directory))
-            places[name] = file.read_bytes()
+            contents[name] = file.read_bytes()
             if file.suffix == ".parquet":
-                places[f"{name} as text"] = as_text(file)
-            elif places[name].startswith(b"SQLite"):
-                places[f"{name} as text"] = b"\n".join(cells_of(file))
-    tokens = {f"token {number}": token for number, token in enumerate(sorted(service.tokens))}
+                contents[f"{name} as text"] = as_text(file)
+            elif contents[name].startswith(b"SQLite"):
+                contents[f"{name} as text"] = b"\n".join(values_in(file))
+    tokens = {f"token {number}": token for number, token in enumerate(sorted(server.tokens))}
     secrets = {
         "client id": CLIENT_ID,
         "client secret": CLIENT_SECRET,
         "wrong secret": WRONG_SECRET,
-        "ready token": READY_TOKEN,
+        "access token": ACCESS_TOKEN,
         "password of the lake": LAKE_PASSWORD,
         "echoed token": ECHOED_TOKEN,
         **tokens,
     }
-    return LeftBehind(places, secrets, service.faults, elsewhere, echoed)
+    return Leftovers(contents, secrets, server.faults, other_host, echo_counts)
 
 
 def as_text(file: Path) -> bytes:
-    """A Parquet file, which is compressed, as its metadata and its rows."""
+    """Return the metadata and rows of a Parquet file, which is compressed, as text."""
     parquet = pq.ParquetFile(file)
     return repr((parquet.metadata.metadata, parquet.schema_arrow, parquet.read().to_pylist())).encode()
 
 
-def cells_of(database: Path) -> Iterator[bytes]:
-    """Every value of every table, also as it is when unpacked."""
+def values_in(database: Path) -> Iterator[bytes]:
+    """Yield every text and blob of an SQLite database, also decoded."""
     with closing(sqlite3.connect(database)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            for row in connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - a name of the database's own
-                for cell in row:
-                    if isinstance(cell, str | bytes):
-                        yield from unpacked(cell.encode() if isinstance(cell, str) else cell)
+            for row in connection.execute(f'SELECT * FROM "{table}"'):  # noqa: S608 - the name comes from the database
+                for value in row:
+                    if isinstance(value, str | bytes):
+                        yield from decoded(value.encode() if isinstance(value, str) else value)
 
 
-def unpacked(content: bytes, depth: int = 0) -> Iterator[bytes]:
-    """The content, and what is in it as far as it is zlib, gzip or base64."""
+def decoded(content: bytes, depth: int = 0) -> Iterator[bytes]:
+    """Yield the content, and what it decodes to as zlib, gzip or base64, up to three levels deep."""
     yield content
     if depth < 3:
-        for unpack in (zlib.decompress, gzip.decompress, lambda text: base64.b64decode(text, validate=True)):
+        for decode in (zlib.decompress, gzip.decompress, lambda text: base64.b64decode(text, validate=True)):
             try:
-                inner = unpack(content)
+                inner = decode(content)
             except (zlib.error, OSError, EOFError, binascii.Error, ValueError):
                 continue
             if inner != content:
-                yield from unpacked(inner, depth + 1)
+                yield from decoded(inner, depth + 1)
 
 
-def spellings(secret: str) -> dict[str, bytes]:
-    """A secret as it may stand in text that was made of it."""
-    found = {
+def encodings(secret: str) -> dict[str, bytes]:
+    """Return the forms in which a secret may occur in a text."""
+    texts = {
         "as it is": secret,
         "in JSON": json.dumps(secret)[1:-1],
         "in JSON in JSON": json.dumps(json.dumps(secret)[1:-1])[1:-1],
         "in a URL": quote(secret, safe=""),
         "in a path": quote(secret),
-        "as Python writes it": repr(secret)[1:-1],
+        "as Python literal": repr(secret)[1:-1],
     }
-    # Base64 has three faces, by how many bytes stand before.
+    # The base64 of a text inside a longer one depends on the number of bytes before it, modulo three.
     for before in range(3):
         inner = base64.b64encode(b"\0" * before + secret.encode())
-        found[f"in base64, {before} bytes later"] = inner[4 * (before > 0) : -4].decode()
-    return {name: spelled.encode() for name, spelled in found.items()}
+        texts[f"in base64, {before} bytes later"] = inner[4 * (before > 0) : -4].decode()
+    return {name: text.encode() for name, text in texts.items()}
 
 
-def fragments_in(places: dict[str, bytes], *secrets: str) -> set[tuple[str, bytes]]:
-    """Where 20 characters of a secret may be, in capitals or base64 too: they hold ten that begin at a tenth place."""
-    spelled = [face for each in secrets for face in (each, each.upper(), base64.b64encode(each.encode()).decode())]
-    parts = {face[start : start + 10].encode() for face in spelled for start in range(0, len(face) - 9, 10)}
-    return {(place, part) for place, content in places.items() for part in parts if part in content}
+def fragments_in(contents: dict[str, bytes], *secrets: str) -> set[tuple[str, bytes]]:
+    """Return names of contents with fragments of secrets, also in upper case or base64.
+
+    Every 20 characters of a secret contain one of its aligned fragments of 10 characters.
+    """
+    texts = [
+        text for secret in secrets for text in (secret, secret.upper(), base64.b64encode(secret.encode()).decode())
+    ]
+    fragments = {text[start : start + 10].encode() for text in texts for start in range(0, len(text) - 9, 10)}
+    return {(name, fragment) for name, content in contents.items() for fragment in fragments if fragment in content}
 
 
-def test_the_commands_ran_as_far_as_they_can(left_behind: LeftBehind) -> None:
-    ended = [line for line in left_behind["stdout"].decode().splitlines() if " ended with " in line]
-    assert [line.replace(" ended with ", " ") for line in ended] == [
+def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
+    exits = [line for line in leftovers.below("stdout").decode().splitlines() if " exited with " in line]
+    assert [line.replace(" exited with ", " ") for line in exits] == [
         "doctor 0",
         "instances 0",
         *["backfill 1", "backfill 0", "backfill 1", "backfill 1"],
         *["backfill 1", "instances 1", "doctor 1"],
         *["doctor 1", "doctor 1", "doctor 1"],
         "instances 1",
-    ], left_behind["stderr"].decode()[-3000:]
-    assert {"401", "403", "400", "500", "429", "418", "redirect"} <= set(left_behind.faults)
-    assert min(left_behind.echoed.values()) >= len(ECHOES)
-    assert left_behind["lake/posts_published"].count(b"instance_000") >= 2
-    assert len([name for name in left_behind.secrets if name.startswith("token")]) >= 2
+    ], leftovers.below("stderr").decode()[-3000:]
+    assert {"401", "403", "400", "500", "429", "418", "redirect"} <= set(leftovers.faults)
+    assert min(leftovers.echo_counts.values()) >= len(ECHOES)
+    assert leftovers.below("lake/posts_published").count(b"instance_000") >= 2
+    assert len([name for name in leftovers.secrets if name.startswith("token")]) >= 2
 
 
-def test_the_search_sees_what_there_is(left_behind: LeftBehind) -> None:
-    # At debug level, of all loggers, in what was said and in Dagster's event log.
-    for said in (left_behind["stderr"], left_behind["dagster-home"]):
-        assert b"receive_response_body.started" in said
-        assert b"HTTP Request: GET http://127.0.0.1" in said
-        assert HIDDEN in said
-        assert b"HTTP 403" in said
-    # What Dagster compresses.
-    assert b'"requests_per_minute"' in left_behind["dagster-home"]
-    assert b"later_reporting.queries" in left_behind["lake"]
-    assert b"refused: PASS" in left_behind["stdout"]
-    assert b"(most recent call first)" in left_behind["stderr"]
-    assert b"Traceback (most recent call last)" in left_behind["stderr"]
-    assert any(place.startswith("cache/later-reporting/rate-") for place in left_behind.places)
-    assert any("compute_logs" in place for place in left_behind.places)
+def test_search_covers_logs_files_and_output(leftovers: Leftovers) -> None:
+    # Debug messages of all loggers are in stderr and in Dagster's event log.
+    for log in (leftovers.below("stderr"), leftovers.below("dagster-home")):
+        assert b"receive_response_body.started" in log
+        assert b"HTTP Request: GET http://127.0.0.1" in log
+        assert HIDDEN in log
+        assert b"HTTP 403" in log
+    # Dagster stores this compressed.
+    assert b'"requests_per_minute"' in leftovers.below("dagster-home")
+    assert b"later_reporting.queries" in leftovers.below("lake")
+    assert b"refused: PASS" in leftovers.below("stdout")
+    assert b"(most recent call first)" in leftovers.below("stderr")
+    assert b"Traceback (most recent call last)" in leftovers.below("stderr")
+    assert any(place.startswith("cache/later-reporting/rate-") for place in leftovers.contents)
+    assert any("compute_logs" in place for place in leftovers.contents)
 
 
-def test_no_secret_is_in_what_is_left_behind(left_behind: LeftBehind) -> None:
+def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
     found = [
-        f"{name}, {spelling}, in {place}"
-        for name, secret in left_behind.secrets.items()
-        for spelling, spelled in spellings(secret).items()
-        for place, content in left_behind.places.items()
-        if spelled in content
+        f"{name}, {encoding}, in {place}"
+        for name, secret in leftovers.secrets.items()
+        for encoding, encoded in encodings(secret).items()
+        for place, content in leftovers.contents.items()
+        if encoded in content
     ]
     assert found == []
-    # Neither is a part of one.
-    assert fragments_in(left_behind.places, *left_behind.secrets.values()) == set()
+    assert fragments_in(leftovers.contents, *leftovers.secrets.values()) == set()
 
 
-def test_another_host_receives_nothing_at_all(left_behind: LeftBehind) -> None:
-    assert "redirect" in left_behind.faults
-    assert left_behind.elsewhere.received == []
+def test_another_host_receives_no_request(leftovers: Leftovers) -> None:
+    assert "redirect" in leftovers.faults
+    assert leftovers.other_host.received == []
 
 
-# What objects show of themselves.
+# Errors and reprs.
 
 QUERY = PostPerformanceQuery(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2), instance_ids=("a",))
 
 
-def all_that_it_shows(error: BaseException) -> bytes:
-    """An exception as a log, a crash report and another process have it."""
+def error_contents(error: BaseException) -> bytes:
+    """Return an exception as its traceback, repr, attributes and pickle."""
     text = "".join(traceback.format_exception(error))
     return b"\n".join([text.encode(), repr(error).encode(), repr(vars(error)).encode(), pickle.dumps(error)])
 
 
-def assert_holds_none(shown: bytes, *secrets: str) -> None:
+def assert_contains_no(content: bytes, *secrets: str) -> None:
+    """Assert that none of the secrets is in a content, in any encoding."""
     for secret in secrets:
-        for spelling, spelled in spellings(secret).items():
-            assert spelled not in shown, f"{secret} {spelling} in {shown!r}"
+        for encoding, encoded in encodings(secret).items():
+            assert encoded not in content, f"{secret} {encoding} in {content!r}"
 
 
-def client_of(base_url: str, *, credentials: ClientCredentials | AccessToken | None = None) -> LaterClient:
+def make_client(base_url: str, *, credentials: ClientCredentials | AccessToken | None = None) -> LaterClient:
+    """Return a client that retries once without waiting."""
     return LaterClient(
         base_url=base_url,
         credentials=credentials or ClientCredentials(CLIENT_ID, CLIENT_SECRET),
         limiter=RateLimiter(requests=1_000_000),
-        retry=RetryPolicy(attempts=2, first_wait_seconds=0.0),
+        retry=RetryPolicy(max_attempts=2, initial_backoff_seconds=0.0),
         timeout_seconds=10.0,
     )
 
 
 def error_of(client: LaterClient) -> LaterError:
-    async def walk() -> None:
+    """Return the error that fetching posts raises."""
+
+    async def fetch() -> None:
         async with client:
-            await client.walk(QUERY)
+            await client.fetch_posts(QUERY)
 
     with pytest.raises(LaterError) as caught:
-        asyncio.run(walk())
-    # A chained error, even where it is not printed, would carry the request and quote the response.
+        asyncio.run(fetch())
+    # A chained error would contain the request and the response, even where it is not printed.
     assert caught.value.__cause__ is caught.value.__context__ is None
     return caught.value
 
 
 STATUSES = (302, 400, 401, 403, 404, 407, 418, 429, 500, 503)
-REFUSAL = ' {said}\r\nRetry-After: 0\r\nConnection: close\r\n\r\n{{"detail": "{said} {part}"}}'
+ERROR_ECHO = ' {secret}\r\nRetry-After: 0\r\nConnection: close\r\n\r\n{{"detail": "{secret} {part}"}}'
 
 
-@pytest.mark.parametrize("echo", [*ECHOES, *(f"HTTP/1.1 {status}" + REFUSAL for status in STATUSES)])
-def test_no_error_shows_a_secret_or_a_part_of_one(echo: str) -> None:
-    with echoing(echo) as (base_url, _):
-        of_secret, of_token = (
-            all_that_it_shows(error_of(client_of(base_url, credentials=each)))
-            for each in (None, AccessToken(ECHOED_TOKEN))
+@pytest.mark.parametrize("echo", [*ECHOES, *(f"HTTP/1.1 {status}" + ERROR_ECHO for status in STATUSES)])
+def test_client_errors_contain_no_part_of_a_secret(echo: str) -> None:
+    with echo_server(echo) as (base_url, _):
+        secret_error, token_error = (
+            error_contents(error_of(make_client(base_url, credentials=credentials)))
+            for credentials in (None, AccessToken(ECHOED_TOKEN))
         )
-    assert_holds_none(of_secret, CLIENT_SECRET)
-    assert_holds_none(of_token, ECHOED_TOKEN)
-    assert fragments_in({"secret": of_secret, "token": of_token}, CLIENT_SECRET, ECHOED_TOKEN) == set()
+    assert_contains_no(secret_error, CLIENT_SECRET)
+    assert_contains_no(token_error, ECHOED_TOKEN)
+    assert fragments_in({"secret": secret_error, "token": token_error}, CLIENT_SECRET, ECHOED_TOKEN) == set()
 
 
-def test_every_logger_of_the_http_libraries_is_filtered() -> None:
+def test_all_loggers_of_http_libraries_are_filtered() -> None:
     families = {name.partition(".")[0] for name in HTTP_LOGGERS} | {"h2", "hpack"}
     loggers = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in families]
     assert len(loggers) >= len(HTTP_LOGGERS)
-    assert [name for name in loggers if _without_server_text not in logging.getLogger(name).filters] == []
+    assert [name for name in loggers if _remove_server_text not in logging.getLogger(name).filters] == []
 
 
-def test_a_lake_shows_its_password_in_no_error() -> None:
+def test_lake_errors_contain_no_password() -> None:
     with serving(_RefusesLogin) as port:
         lake = LaterReportingResource(lake_root=f"ftp://someone:{LAKE_PASSWORD}@127.0.0.1:{port}/lake")
         with pytest.raises(
             LakeUnavailable, match=r"cannot open ftp://127\.0\.0\.1:\d+/lake: 530 refused: PASS …"
         ) as caught:
             lake.lake()
-    assert_holds_none(all_that_it_shows(caught.value), LAKE_PASSWORD)
+    assert_contains_no(error_contents(caught.value), LAKE_PASSWORD)
 
 
-def test_nothing_shows_the_secrets_that_it_keeps() -> None:
+def test_reprs_of_resources_and_clients_contain_no_secret() -> None:
     root = f"memory://someone:{LAKE_PASSWORD}@vault/lake"
     settings = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "lake_root": root}
     resource = LaterReportingResource(**settings)
     lake = resource.lake()
     client = resource.client()
     written = lake.url("posts", Partition(date(2024, 3, 1), "a"))
-    kept = [
+    objects = [
         resource,
         resource.process_config_and_initialize(),
         resource.credentials(),
@@ -553,16 +581,16 @@ def test_nothing_shows_the_secrets_that_it_keeps() -> None:
         written,
         client,
     ]
-    ready = LaterReportingResource(access_token=READY_TOKEN)
-    kept += [ready, ready.credentials(), ready.client()]
-    for exchange in (vars(each.client())["_exchange"] for each in (resource, ready)):
-        kept += [exchange, vars(exchange)["_auth"]]
-    assert_holds_none(
-        "\n".join(f"{each!r} {each}" for each in kept).encode(), CLIENT_SECRET, READY_TOKEN, LAKE_PASSWORD
+    token_resource = LaterReportingResource(access_token=ACCESS_TOKEN)
+    objects += [token_resource, token_resource.credentials(), token_resource.client()]
+    for exchange in (vars(each.client())["_transport"] for each in (resource, token_resource)):
+        objects += [exchange, vars(exchange)["_auth"]]
+    assert_contains_no(
+        "\n".join(f"{each!r} {each}" for each in objects).encode(), CLIENT_SECRET, ACCESS_TOKEN, LAKE_PASSWORD
     )
 
 
-def test_the_ui_is_told_which_fields_are_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch) -> None:
     for set_in_the_environment in (False, True):
         for name in ("LATER_CLIENT_SECRET", "LATER_ACCESS_TOKEN") * set_in_the_environment:
             monkeypatch.setenv(name, CLIENT_SECRET)
@@ -570,13 +598,10 @@ def test_the_ui_is_told_which_fields_are_secrets(monkeypatch: pytest.MonkeyPatch
         assert {name for name, each in fields.items() if each.is_secret} == {"client_secret", "access_token"}
 
 
-# To whom they go.
-
-
-def test_the_sandbox_listens_on_loopback_unless_told_otherwise() -> None:
+def test_sandbox_listens_on_loopback_by_default() -> None:
     for entry in (serve, running_sandbox):
         assert inspect.signature(entry).parameters["host"].default == "127.0.0.1"
     host = {option.name: option for option in main.commands["sandbox"].params}["host"]
     assert host.default == "127.0.0.1"
-    with running_sandbox(Recorder()) as base_url:  # which is what the socket says of itself
+    with running_sandbox(Recorder()) as base_url:  # taken from the socket
         assert base_url.startswith("http://127.0.0.1:")

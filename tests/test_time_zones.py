@@ -1,4 +1,4 @@
-"""Days are UTC days, wherever the machine is and whatever it does to its clock: a shifted hour moves no post."""
+"""Days are UTC days in every time zone of the machine, also on daylight saving changes and if its clock is set."""
 
 import asyncio
 import time
@@ -21,19 +21,19 @@ from starlette.requests import Request
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
 from later_reporting_dagster.client import RateLimiter
-from later_reporting_dagster.client.responses import retry_after, server_time_in
+from later_reporting_dagster.client.responses import retry_after_seconds, server_time
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.contract.page import page_from_body
-from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
-from later_reporting_dagster.defs.partitions import partitions_of, range_tags
+from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
 from later_reporting_dagster.defs.settings import LoadSettings
-from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
-from tests.conftest import UNHURRIED, Row, Service, Truth, files, settings_of, stored_rows
-from tests.defs.conftest import stop_clock
+from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
+from tests.defs.conftest import freeze_clock
 
-# As POSIX writes them, so that no time zone database is needed: how far west of Greenwich, and when the clock changes.
+# In the POSIX format, which needs no time zone database: hours west of UTC, and rules of daylight saving time.
 ZONES = {
     "UTC": "UTC0",
     "America/Los_Angeles": "PST8PDT,M3.2.0,M11.1.0",
@@ -41,17 +41,17 @@ ZONES = {
     "Pacific/Kiritimati": "<+14>-14",
     "Europe/Berlin": "CET-1CEST,M3.5.0,M10.5.0/3",
 }
-# The days of 2026 on which a clock changes, in America and in Europe.
-CHANGES = [date(2026, 3, 8), date(2026, 3, 29), date(2026, 10, 25), date(2026, 11, 1)]
+# Days of 2026 on which daylight saving time begins or ends, in America and in Europe.
+DST_CHANGES = [date(2026, 3, 8), date(2026, 3, 29), date(2026, 10, 25), date(2026, 11, 1)]
 NOW = datetime(2026, 11, 10, 2, 30, tzinfo=UTC)
 INSTANCE = "instance_000"
 
 
 @contextmanager
-def machine_in(zone: str) -> Iterator[None]:
-    """This process as it would run in a zone."""
+def time_zone(name: str) -> Iterator[None]:
+    """Run the block in a time zone."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TZ", ZONES[zone])
+        environment.setenv("TZ", ZONES[name])
         time.tzset()
         try:
             yield
@@ -62,16 +62,18 @@ def machine_in(zone: str) -> Iterator[None]:
 
 @pytest.fixture(params=ZONES)
 def zone(request: pytest.FixtureRequest) -> Iterator[str]:
-    with machine_in(request.param):
+    """The time zone that the test runs in."""
+    with time_zone(request.param):
         yield request.param
 
 
 def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
-    stop_clock(monkeypatch, instant, "cli.main", "ingest.ingest", "defs.partitions")
+    """Stop the clock of all modules that read it in a backfill."""
+    freeze_clock(monkeypatch, instant, "cli.main", "ingest.ingest", "defs.partitions")
 
 
-@pytest.mark.parametrize("day", [*CHANGES, *(day + timedelta(days=1) for day in CHANGES)])
-def test_yesterday_changes_at_midnight_utc(day: date, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("day", [*DST_CHANGES, *(day + timedelta(days=1) for day in DST_CHANGES)])
+def test_newest_day_changes_at_midnight_utc(day: date, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     before = day - timedelta(days=1)
     for instant, yesterday in [
@@ -84,38 +86,40 @@ def test_yesterday_changes_at_midnight_utc(day: date, zone: str, monkeypatch: py
         assert _yesterday() == newest_day(local) == yesterday
         restated = restated_days(newest_day(local), start_date=date(2024, 1, 1), restate_days=28)
         assert restated == days_between(yesterday - timedelta(days=27), yesterday)
-        assert partitions_of(Span.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(yesterday)
+        assert build_partitions_def(Period.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(
+            yesterday
+        )
 
 
 @pytest.mark.parametrize("due_hour_utc", [0, 12, 23])
-def test_a_day_is_due_at_its_hour_of_utc(due_hour_utc: int, zone: str) -> None:
-    for day in CHANGES:
+def test_due_day_changes_at_the_due_hour_utc(due_hour_utc: int, zone: str) -> None:
+    for day in DST_CHANGES:
         due = datetime(day.year, day.month, day.day, due_hour_utc, tzinfo=UTC)
         assert due_day(due.astimezone(), due_hour_utc=due_hour_utc) == day - timedelta(days=1)
-        a_little_earlier = (due - timedelta(microseconds=1)).astimezone()
-        assert due_day(a_little_earlier, due_hour_utc=due_hour_utc) == day - timedelta(days=2)
+        just_before = (due - timedelta(microseconds=1)).astimezone()
+        assert due_day(just_before, due_hour_utc=due_hour_utc) == day - timedelta(days=2)
 
 
-def test_partitions_are_each_day_once_of_24_hours(zone: str) -> None:
-    days = partitions_of(Span.DAY, date(2026, 1, 1))
+def test_partitions_are_consecutive_days_of_24_hours(zone: str) -> None:
+    days = build_partitions_def(Period.DAY, date(2026, 1, 1))
     keys = days.get_partition_keys(current_time=NOW.astimezone())
     assert keys == [
         str(date(2026, 1, 1) + timedelta(days=number)) for number in range((NOW.date() - date(2026, 1, 1)).days)
     ]
-    for key in map(str, CHANGES):
+    for key in map(str, DST_CHANGES):
         window = days.time_window_for_partition_key(key)
         assert window.start == datetime.fromisoformat(f"{key}T00:00:00+00:00")
         assert window.end - window.start == timedelta(days=1)
 
 
-def test_what_runs_by_the_clock_runs_by_that_of_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
     settings = LoadSettings.from_environment()
     assert settings.start_date == date(2026, 3, 8)
-    defs = definitions(settings)
+    defs = build_definitions(settings)
     schedule = defs.resolve_schedule_def("later_posts_daily")
     assert schedule.execution_timezone == "UTC"
-    # The tick as the daemon has it: 06:00 UTC of the day after the clock changed.
+    # The first tick after daylight saving time began: 06:00 UTC of the next day.
     tick = datetime(2026, 3, 9, 6, tzinfo=UTC).astimezone()
     with dg.build_schedule_context(scheduled_execution_time=tick) as context:
         (request,) = schedule.evaluate_tick(context).run_requests or []
@@ -129,37 +133,40 @@ def test_what_runs_by_the_clock_runs_by_that_of_utc(zone: str, monkeypatch: pyte
     assert zones == {"UTC"}
 
 
-@given(st.sampled_from(CHANGES), st.sampled_from(["first", "last"]), st.integers(-14 * 60, 14 * 60))
-def test_a_post_is_of_its_own_utc_day_to_the_microsecond(day: date, edge: str, offset: int) -> None:
+@given(st.sampled_from(DST_CHANGES), st.sampled_from(["first", "last"]), st.integers(-14 * 60, 14 * 60))
+def test_post_belongs_to_its_utc_day_to_the_microsecond(day: date, edge: str, offset: int) -> None:
     instant = datetime(day.year, day.month, day.day, tzinfo=UTC)
     if edge == "last":
         instant += timedelta(days=1) - timedelta(microseconds=1)
-    written = instant.astimezone(timezone(timedelta(minutes=offset))).isoformat()
+    text = instant.astimezone(timezone(timedelta(minutes=offset))).isoformat()
     for zone in ZONES:
-        with machine_in(zone):
-            (post,) = page_from_body(body_of(written)).posts
+        with time_zone(zone):
+            (post,) = page_from_body(response_body(text)).posts
         assert (post.post_date, post.post_date.date()) == (instant, day)
 
 
-def body_of(post_date: str) -> bytes:
+def response_body(post_date: str) -> bytes:
+    """Return a page of one post."""
     post = f'{{"instanceId": "a", "campaignId": 1, "postId": 1, "postDate": "{post_date}"}}'
     return (
         f'{{"data": [{post}], "pagination": {{"page": 1, "pageSize": 1, "totalItems": 1, "totalPages": 1}}}}'.encode()
     )
 
 
-def test_the_times_of_an_answer_are_utc(zone: str) -> None:
-    answered, until = "Sun, 08 Mar 2026 09:59:30 GMT", "Sun, 08 Mar 2026 10:00:30 GMT"
-    assert server_time_in({"date": answered}) == datetime(2026, 3, 8, 9, 59, 30, tzinfo=UTC)
-    assert retry_after({"retry-after": until, "date": answered}, now=0.0) == 60.0
-    assert retry_after({"retry-after": until}, now=datetime(2026, 3, 8, 10, tzinfo=UTC).timestamp()) == 30.0
+def test_response_headers_are_read_as_utc(zone: str) -> None:
+    server_date, retry_date = "Sun, 08 Mar 2026 09:59:30 GMT", "Sun, 08 Mar 2026 10:00:30 GMT"
+    assert server_time({"date": server_date}) == datetime(2026, 3, 8, 9, 59, 30, tzinfo=UTC)
+    assert retry_after_seconds({"retry-after": retry_date, "date": server_date}, now=0.0) == 60.0
+    assert (
+        retry_after_seconds({"retry-after": retry_date}, now=datetime(2026, 3, 8, 10, tzinfo=UTC).timestamp()) == 30.0
+    )
 
 
-# A run over days on which the clock changes.
+# Runs over days on which daylight saving time begins or ends.
 
 
-def at_the_edges(_request: Request, document: Any) -> Any:
-    """Posts of the first and last microsecond of their day, as servers elsewhere write them."""
+def move_to_day_bounds(_request: Request, document: Any) -> Any:
+    """Move posts to the first or last microsecond of their day, with offsets of other time zones."""
     for post in document["data"]:
         day = datetime.fromisoformat(f"{post['postDate'][:10]}T00:00:00+00:00")
         if post["postId"] % 3 == 0:
@@ -171,42 +178,49 @@ def at_the_edges(_request: Request, document: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Landing:
-    """Runs a range by the command, in a zone, at an instant that is the same for all."""
+class Backfills:
+    """Runs backfills in different time zones at the same instant.
+
+    Attributes:
+        directory: where each backfill has a lake of its own.
+        truth: the expected rows.
+    """
 
     directory: Path
     truth: Truth
 
-    def lake(self, zone: str, start: date, end: date) -> Path:
+    def run(self, zone: str, start: date, end: date) -> Path:
+        """Backfill a range into a new lake, and return its path."""
         lake = self.directory / zone.replace("/", "-") / str(start)
-        with pytest.MonkeyPatch.context() as environment, machine_in(zone):
+        with pytest.MonkeyPatch.context() as environment, time_zone(zone):
             stop_clocks(environment)
             environment.setenv("LATER_LAKE_ROOT", str(lake))
-            span = ["--start", str(start), "--end", str(end)]
-            result = CliRunner().invoke(main, ["backfill", "--asset", "later/posts_published", *span])
+            days = ["--start", str(start), "--end", str(end)]
+            result = CliRunner().invoke(main, ["backfill", "--asset", "later/posts_published", *days])
         assert result.exit_code == 0, result.output
         return lake
 
 
 @pytest.fixture(scope="module")
-def landing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landing]:
+def backfills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfills]:
+    """Backfills from a sandbox with posts at the bounds of days."""
     directory = tmp_path_factory.mktemp("zones")
     (directory / "dagster-home").mkdir()
     (directory / "dagster-home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     world = World(first_day=date(2026, 2, 1), last_day=date(2026, 11, 9), seed=1, instances=1, posts_per_day=4)
-    service = Service(app=create_app(world, options=UNHURRIED), edited=at_the_edges)
+    service = Service(app=create_app(world, options=NO_RATE_LIMIT), transform=move_to_day_bounds)
     with running_sandbox(service) as base_url, pytest.MonkeyPatch.context() as environment:
         for name, value in {
-            **settings_of(base_url, lake_root=str(directory / "lake")),
+            **sandbox_settings(base_url, lake_root=str(directory / "lake")),
             "DAGSTER_HOME": str(directory / "dagster-home"),
             "LATER_START_DATE": "2026-03-01",
         }.items():
             environment.setenv(name, value)
         environment.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
+            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(LoadSettings.from_environment())
         )
         with httpx.Client(base_url=base_url) as client:
-            yield Landing(directory, Truth(client))
+            yield Backfills(directory, Truth(client))
 
 
 @pytest.mark.parametrize(
@@ -217,36 +231,36 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Landing]:
         (date(2026, 10, 24), date(2026, 11, 2), ["America/Los_Angeles", "Asia/Kathmandu", "Europe/Berlin"]),
     ],
 )
-def test_a_range_over_a_change_of_clocks_lands_the_same_bytes_everywhere(
-    start: date, end: date, zones: list[str], landing: Landing
+def test_backfill_over_a_dst_change_writes_the_same_bytes_in_every_zone(
+    start: date, end: date, zones: list[str], backfills: Backfills
 ) -> None:
-    lake = landing.lake("UTC", start, end)
+    lake = backfills.run("UTC", start, end)
     days = [start + timedelta(days=number) for number in range((end - start).days + 1)]
     for day in days:
         rows = stored_rows(lake, "posts_published", day, INSTANCE)
-        assert rows == landing.truth.partition("post_date", day, INSTANCE)
+        assert rows == backfills.truth.partition("post_date", day, INSTANCE)
         assert {row["post_date"].date() for row in rows} <= {day}
-    assert edges(lake) == {datetime.min.time(), datetime.max.time()}
-    landed = {path: content for path, (content, _) in files(lake).items()}
-    assert len(landed) == len(days)
-    assert all(b"2026-11-10T02:30:00.000+00:00" in content for content in landed.values())
+    assert first_and_last_times(lake) == {datetime.min.time(), datetime.max.time()}
+    written = {path: content for path, (content, _) in files(lake).items()}
+    assert len(written) == len(days)
+    assert all(b"2026-11-10T02:30:00.000+00:00" in content for content in written.values())
     for zone in zones:
-        there = landing.lake(zone, start, end)
-        assert {path: content for path, (content, _) in files(there).items()} == landed, zone
+        other_lake = backfills.run(zone, start, end)
+        assert {path: content for path, (content, _) in files(other_lake).items()} == written, zone
 
 
-def edges(lake: Path) -> set[Any]:
-    """The times of day, first and last, of all that landed."""
+def first_and_last_times(lake: Path) -> set[Any]:
+    """Return the earliest and the latest time of day of all posts in the lake."""
     rows: list[Row] = [row for file in lake.rglob("*.parquet") for row in pq.ParquetFile(file).read().to_pylist()]
     times = [row["post_date"].time() for row in rows]
     return {min(times), max(times)}
 
 
-# A clock that is set.
+# A clock that is set while the rate limiter waits.
 
 
-class SetClock:
-    """A clock that sleeping moves, and that somebody sets while the first sleep lasts."""
+class AdjustedClock:
+    """A clock that advances with each sleep, and is set by `step` seconds during the first."""
 
     def __init__(self, step: float) -> None:
         self.now = 1_800_000_000.0
@@ -263,8 +277,8 @@ class SetClock:
 
 
 @pytest.mark.parametrize("step", [-86_400.0, -3600.0, -600.0, -30.0, -0.001, 0.0, 0.001, 30.0, 3600.0])
-def test_a_clock_that_is_set_during_a_wait_does_not_prolong_it_by_more_than_a_window(step: float) -> None:
-    clock = SetClock(step)
+def test_setting_the_clock_extends_a_wait_by_at_most_one_window(step: float) -> None:
+    clock = AdjustedClock(step)
     limiter = RateLimiter(requests=2, window_seconds=60.0, clock=clock, sleep=clock.sleep)
 
     async def turns() -> None:
@@ -277,8 +291,8 @@ def test_a_clock_that_is_set_during_a_wait_does_not_prolong_it_by_more_than_a_wi
 
 
 @pytest.mark.parametrize("step", [-86_400.0, -3600.0, 3600.0])
-def test_requests_after_a_clock_was_set_keep_to_the_limit_again(step: float) -> None:
-    clock = SetClock(step)
+def test_requests_keep_the_rate_limit_after_the_clock_was_set(step: float) -> None:
+    clock = AdjustedClock(step)
     limiter = RateLimiter(requests=2, window_seconds=60.0, clock=clock, sleep=clock.sleep)
     turns: list[float] = []
 

@@ -1,4 +1,4 @@
-"""The wheel is whole: it works away from the checkout, with its types and its OpenAPI document."""
+"""The wheel is complete: it works outside of the checkout, with types and OpenAPI document."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a wheel of the checkout was unpacked into."""
+    """A folder with the unpacked wheel of the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*build, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], check=True)
@@ -24,17 +24,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_it_carries_the_types_and_the_openapi_document(installed: Path) -> None:
+def test_wheel_contains_types_and_openapi_document(installed: Path) -> None:
     package = installed / "later_reporting_dagster"
     assert (package / "py.typed").is_file()
     assert (package / "contract" / "openapi.yaml").read_text().count("openapi: 3.1") == 1
 
 
-def test_it_carries_no_tests(installed: Path) -> None:
+def test_wheel_contains_no_tests(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"later_reporting_dagster"}
 
 
-def test_its_definitions_load_from_where_it_was_installed(installed: Path, tmp_path: Path) -> None:
+def test_wheel_definitions_load_outside_of_the_checkout(installed: Path, tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.path.insert(0, {str(installed)!r})

@@ -1,4 +1,4 @@
-"""The `later-reporting` command."""
+"""The `later-reporting` command line."""
 
 from later_reporting_dagster.cli.main import main
 

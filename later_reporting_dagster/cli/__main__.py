@@ -1,4 +1,4 @@
-"""`python -m later_reporting_dagster.cli`: the command without its script."""
+"""Run the command line as `python -m later_reporting_dagster.cli`."""
 
 from later_reporting_dagster.cli import main
 

@@ -1,4 +1,4 @@
-"""`later-reporting demo`: the whole way, on synthetic data, in a folder of its own."""
+"""`later-reporting demo`: fetch, roll up, check and compare synthetic data in a folder of its own."""
 
 import os
 import subprocess
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from later_reporting_dagster.contract import Revision
+from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, SOURCES
+from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
 
-# No first-visit dialog, no telemetry, and a queue that is looked at every second: a demo is watched.
+# No first-visit dialog and no telemetry. The queue is polled every second because a user watches the demo.
 DAGSTER_YAML = """\
 telemetry:
   enabled: false
@@ -41,23 +43,37 @@ def run_demo(
     instances: int,
     posts_per_day: int,
     seed: int,
-    revision: Revision,
+    api_version: ApiVersion,
     ui_port: int | None,
 ) -> "list[RunOutcome]":
-    """Fetches `start` to `end` of a synthetic world into `directory`, rolls up, checks, and prints the comparison.
+    """Materialize and check all assets for a range of days, and print organic against paid by platform.
 
-    With `ui_port`, then serves the Dagster UI on it until interrupted.
+    Args:
+        directory: folder for the lake and for `DAGSTER_HOME`.
+        start: first day.
+        end: last day, inclusive.
+        instances: number of instances.
+        posts_per_day: average number of posts per day and instance.
+        seed: seed of the synthetic data.
+        api_version: API version that the sandbox serves.
+        ui_port: port on which to serve the Dagster UI afterwards, until interrupted; None for no UI.
+
+    Returns:
+        The outcome of each run.
+
+    Raises:
+        click.UsageError: the directory cannot be created.
     """
     click.echo(BANNER)
-    options = SandboxOptions(revision=revision)
+    options = SandboxOptions(api_version=api_version)
     world = World(
         first_day=two_years_before(end), last_day=end, seed=seed, instances=instances, posts_per_day=posts_per_day
     )
     with running_sandbox(create_app(world, options=options)) as base_url:
         environment = _environment(directory, base_url=base_url, options=options, start=start)
-        # Before the definitions load: they read it.
+        # Set before the definitions are imported, because they read it at import.
         os.environ.update(environment)
-        outcomes = _fill(start, end)
+        outcomes = _run_all(start, end)
         _print_comparison(start, end)
         click.echo(f"\nThe lake:      {environment['LATER_LAKE_ROOT']}")
         click.echo(f"Dagster home:  {environment['DAGSTER_HOME']}")
@@ -71,11 +87,11 @@ def run_demo(
 
 def _environment(directory: Path, *, base_url: str, options: SandboxOptions, start: date) -> Mapping[str, str]:
     home = directory / "dagster-home"
-    configuration = home / "dagster.yaml"
+    dagster_yaml = home / "dagster.yaml"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if not configuration.exists():
-            configuration.write_text(DAGSTER_YAML)
+        if not dagster_yaml.exists():
+            dagster_yaml.write_text(DAGSTER_YAML)
     except OSError as error:
         raise click.UsageError(f"--directory: {error}. Name a folder that can be written.") from error
     return {
@@ -84,30 +100,31 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
         "LATER_CLIENT_ID": options.client_id,
         "LATER_CLIENT_SECRET": options.client_secret,
         "LATER_ACCESS_TOKEN": "",
-        "LATER_API_REVISION": "auto",
+        "LATER_API_VERSION": "auto",
         "LATER_INSTANCE_IDS": "",
         "LATER_LAKE_ROOT": str(directory / "lake"),
         "LATER_START_DATE": start.isoformat(),
     }
 
 
-def _fill(start: date, end: date) -> "list[RunOutcome]":
+def _run_all(start: date, end: date) -> "list[RunOutcome]":
+    """Materialize all assets and evaluate all checks; print the check results."""
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.rollups.periods import Span
+    from later_reporting_dagster.rollups.periods import Period
     from later_reporting_dagster.rollups.rollup_tables import TABLES
 
     with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
-            raw = [source.asset for source in SOURCES]
+            raw = [source.name for source in RAW_TABLES]
             outcomes = [
                 in_process_runs.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)
             ]
-        outcomes.append(in_process_runs.materialize([INSTANCES], instance=instance))
-        for span in Span:
-            rollups = [table.name for table in TABLES if table.span is span]
-            tags = None if span is Span.WINDOWS else range_tags(start, end, span=span)
+        outcomes.append(in_process_runs.materialize([INSTANCES_TABLE], instance=instance))
+        for period in Period:
+            rollups = [table.name for table in TABLES if table.period is period]
+            tags = None if period is Period.WINDOWS else range_tags(start, end, period=period)
             outcomes.append(in_process_runs.materialize(rollups, instance=instance, tags=tags))
         outcomes.append(in_process_runs.materialize([REPORT], instance=instance))
         outcomes.append(in_process_runs.evaluate_checks(instance=instance))
@@ -117,12 +134,14 @@ def _fill(start: date, end: date) -> "list[RunOutcome]":
     return outcomes
 
 
-# A rate pairs engagements and impressions: of just the rows that report both.
+# A rate divides sums over the rows that report both the engagements and the impressions.
 _COMPARISON = """
 SELECT *, paid_engagement_rate / organic_engagement_rate AS paid_lift
 FROM (
     SELECT
-        platform, sum(impressions) AS organic_impressions, sum(paid_impressions) AS paid_impressions,
+        platform,
+        sum(impressions) AS organic_impressions,
+        sum(paid_impressions) AS paid_impressions,
         100 * sum(paid_impressions) / (sum(impressions) + sum(paid_impressions)) AS paid_share_of_impressions,
         100 * sum(engagements) FILTER (impressions IS NOT NULL)
             / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_engagement_rate,
@@ -134,48 +153,44 @@ FROM (
 )
 ORDER BY platform
 """
+# Column of the comparison, its heading over two lines, and the format of its values.
+_COMPARISON_COLUMNS = (
+    ("organic_impressions", "organic\nimpressions", "{:,}"),
+    ("paid_impressions", "paid\nimpressions", "{:,}"),
+    ("paid_share_of_impressions", "paid\nshare", "{:.1f} %"),
+    ("organic_engagement_rate", "organic\nrate", "{:.2f} %"),
+    ("paid_engagement_rate", "paid\nrate", "{:.2f} %"),
+    ("paid_lift", "paid\nlift", "{:.2f} ×"),
+)
 
 
 def _print_comparison(start: date, end: date) -> None:
-    """Organic beside paid, by platform, over all that the demo fetched. An empty cell is *not available*."""
+    """Print organic beside paid by platform. An empty cell means *not available*."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import POST_COLUMNS
-    from later_reporting_dagster.lake import Table as LakeTable
-    from later_reporting_dagster.reading import answer
-
-    lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
-    posts = LakeTable(POST_METRICS_DAILY.asset, POST_COLUMNS)
-    rows = answer(_COMPARISON.format(start=start, end=end), lake, [posts]).to_pylist()
     table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("platform")
-    for first, second in (
-        ("organic", "impressions"),
-        ("paid", "impressions"),
-        ("paid", "share"),
-        ("organic", "rate"),
-        ("paid", "rate"),
-        ("paid", "lift"),
-    ):
-        table.add_column(f"{first}\n{second}", justify="right", no_wrap=True)
-    for row in rows:
+    for _, heading, _ in _COMPARISON_COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in _comparison(start, end).to_pylist():
+        values = [(row[column], format_) for column, _, format_ in _COMPARISON_COLUMNS]
         table.add_row(
-            row["platform"] or "other",
-            _shown(row["organic_impressions"], "{:,}"),
-            _shown(row["paid_impressions"], "{:,}"),
-            _shown(row["paid_share_of_impressions"], "{:.1f} %"),
-            _shown(row["organic_engagement_rate"], "{:.2f} %"),
-            _shown(row["paid_engagement_rate"], "{:.2f} %"),
-            _shown(row["paid_lift"], "{:.2f} ×"),
+            row["platform"] or "other", *("" if value is None else format_.format(value) for value, format_ in values)
         )
     Console().print(table)
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
+def _comparison(start: date, end: date) -> "pa.Table":
+    from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.lake import POST_COLUMNS
+    from later_reporting_dagster.lake import Table as LakeTable
+    from later_reporting_dagster.reading import run_query
+
+    lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
+    posts = LakeTable(POST_METRICS_DAILY.name, POST_COLUMNS)
+    return run_query(_COMPARISON.format(start=start, end=end), lake, [posts])
 
 
 def _serve_ui(port: int) -> None:

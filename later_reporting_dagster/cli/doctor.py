@@ -1,4 +1,4 @@
-"""`later-reporting doctor`: is everything there that a run needs, and if not, what to do."""
+"""The checks of `later-reporting doctor`: settings, credentials, API, clock and lake, each with a fix if it fails."""
 
 import os
 from collections.abc import Callable
@@ -7,63 +7,77 @@ from datetime import UTC, datetime
 
 import click
 
-from later_reporting_dagster.cli.terminal_text import shown_id
+from later_reporting_dagster.cli.terminal_text import printable_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
-from later_reporting_dagster.contract import Revision
+from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 
-# Whoever asks a doctor wants to know now.
-ONE_MORE_TRY = RetryPolicy(attempts=2)
-# A token's own expiry is read against this machine's clock, with a margin of a minute.
-TOLERATED_SKEW_SECONDS = 30
+# The full retry policy would keep a user waiting for minutes.
+RETRY_ONCE = RetryPolicy(max_attempts=2)
+# The client renews a token up to a minute before it expires, by this machine's clock.
+MAX_CLOCK_SKEW_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor: what was looked at, whether it is well, and what to do if not."""
+class CheckResult:
+    """The result of one check.
+
+    Attributes:
+        subject: what was checked, in at most 12 characters.
+        passed: whether it is as a run needs it.
+        message: what was found; the fix if the check failed.
+    """
 
     subject: str
-    well: bool
-    text: str
+    passed: bool
+    message: str
 
 
-async def examine(
+async def check_setup(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> list[Finding]:
-    """Looks at settings, token, revision, scope, rate limit, clock and lake, in that order; costs three requests."""
-    findings = [_found("settings", lambda: _settings(now()))]
+) -> list[CheckResult]:
+    """Check everything that a run needs, with three requests.
+
+    Args:
+        later: the resource, from the environment.
+        now: the clock of this machine.
+
+    Returns:
+        Results for settings, token, API version, scope, rate limit, clock and lake, in this order. Checks that
+        depend on a failed one are left out.
+    """
+    results = [_evaluate("settings", lambda: _check_settings(now()))]
     try:
-        client = later.client(retry=ONE_MORE_TRY)
+        client = later.client(retry=RETRY_ONCE)
     except ValueError as error:
-        findings.append(Finding("credentials", well=False, text=str(error)))
+        results.append(CheckResult("credentials", passed=False, message=str(error)))
     else:
         async with client:
-            findings += await _service(client, later=later, now=now)
-    findings.append(_found("lake", lambda: _lake(later)))
-    return findings
+            results += await _check_api(client, later=later, now=now)
+    results.append(_evaluate("lake", lambda: _check_lake(later)))
+    return results
 
 
-def _found(subject: str, look: Callable[[], str]) -> Finding:
-    """Looks at something: what is returned is well, and what is raised is not."""
+def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
+    """Run a check: its return value is the message of a success, its exception that of a failure."""
     try:
-        return Finding(subject, well=True, text=look())
+        return CheckResult(subject, passed=True, message=check())
     except (ValueError, LakeUnavailable, click.ClickException) as error:
-        return Finding(subject, well=False, text=str(error))
+        return CheckResult(subject, passed=False, message=str(error))
 
 
-def _settings(now: datetime) -> str:
+def _check_settings(now: datetime) -> str:
     settings = LoadSettings.from_environment()
     if settings.start_date > newest_day(now):
         raise ValueError(
-            f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC): set it earlier, for until then"
-            " there is nothing to fetch"
+            f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
+            " set it earlier"
         )
-    from later_reporting_dagster.cli.in_process_runs import (
-        dagster_instance,  # loads the definitions, which need good settings
-    )
+    # Loads the definitions, which fails on wrong settings.
+    from later_reporting_dagster.cli.in_process_runs import dagster_instance
 
     dagster_instance().dispose()
     return (
@@ -72,54 +86,71 @@ def _settings(now: datetime) -> str:
     )
 
 
-async def _service(client: LaterClient, *, later: LaterReportingResource, now: Callable[[], datetime]) -> list[Finding]:
+async def _check_api(
+    client: LaterClient, *, later: LaterReportingResource, now: Callable[[], datetime]
+) -> list[CheckResult]:
     try:
         observed = await client.probe()
     except LaterError as error:
-        return [Finding("token", well=False, text=str(error))]
-    findings = [
-        Finding("token", well=True, text=f"accepted by {later.base_url}"),
-        _found("revision", lambda: _revision(observed.revision, wanted=later.revision())),
+        return [CheckResult("token", passed=False, message=str(error))]
+    results = [
+        CheckResult("token", passed=True, message=f"accepted by {later.base_url}"),
+        _evaluate(
+            "API version", lambda: _check_api_version(observed.api_version, expected=later.selected_api_version())
+        ),
     ]
     try:
-        reachable = await client.instances()
+        accessible = await client.fetch_instances()
     except LaterError as error:
-        return [*findings, Finding("scope", well=False, text=str(error))]
-    findings.append(_found("scope", lambda: _scope(reachable, named=later.named_instances() or reachable)))
-    stated = (
-        "no limit stated" if observed.limit is None else f"{observed.limit} requests in {observed.window_seconds:g} s"
+        return [*results, CheckResult("scope", passed=False, message=str(error))]
+    configured = later.configured_instances() or accessible
+    results.append(_evaluate("scope", lambda: _check_scope(accessible, configured)))
+    api_limit = (
+        "the API states no limit"
+        if observed.limit is None
+        else f"{observed.limit} requests in {observed.window_seconds:g} s"
     )
-    ours = f"asking {later.requests_per_minute} times a minute at most"
-    findings.append(Finding("rate limit", well=True, text=f"{stated}; {ours}"))
+    results.append(
+        CheckResult(
+            "rate limit",
+            passed=True,
+            message=f"{api_limit}; the client sends at most {later.requests_per_minute} a minute",
+        )
+    )
     if observed.server_time is not None:
-        skew = (now() - observed.server_time).total_seconds()
-        well = abs(skew) <= TOLERATED_SKEW_SECONDS
-        advice = "" if well else ": set this machine's clock, or tokens and due days are misjudged"
-        findings.append(Finding("clock", well=well, text=f"{skew:+.0f} s against the server{advice}"))
-    return findings
+        results.append(_check_clock(skew_seconds=(now() - observed.server_time).total_seconds()))
+    return results
 
 
-def _revision(spoken: Revision, *, wanted: Revision | None) -> str:
-    if wanted not in (None, spoken):
-        raise ValueError(f"the service speaks {spoken}, and LATER_API_REVISION is {wanted}: set it to auto")
-    return f"{spoken}: {'numbered pages with totals' if spoken.has_totals else 'cursors without totals'}"
+def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> str:
+    if expected not in (None, detected):
+        raise ValueError(f"the API responds in version {detected}, but LATER_API_VERSION is {expected}: set it to auto")
+    return f"{detected}: {'numbered pages with totals' if detected.has_totals else 'cursors without totals'}"
 
 
-def _scope(reachable: tuple[str, ...], *, named: tuple[str, ...]) -> str:
-    if not reachable:
-        raise ValueError("the credentials reach no instance: have instances added to their scope")
-    if beyond := [instance_id for instance_id in named if instance_id not in reachable]:
-        shown = ", ".join(map(shown_id, beyond))
-        raise ValueError(f"LATER_INSTANCE_IDS names {shown}, which the credentials do not reach")
-    for instance_id in named:
+def _check_scope(accessible: tuple[str, ...], configured: tuple[str, ...]) -> str:
+    if not accessible:
+        raise ValueError("the credentials have access to no instance: ask Later to add instances to their scope")
+    if inaccessible := [instance_id for instance_id in configured if instance_id not in accessible]:
+        ids = ", ".join(map(printable_id, inaccessible))
+        raise ValueError(
+            f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
+        )
+    for instance_id in configured:
         try:
             encode_instance_id(instance_id)
         except ValueError as error:
             raise ValueError(f"instance {instance_id!r} cannot be a partition: {error}") from error
-    return f"{len(reachable)} instances within reach"
+    return f"{len(accessible)} instances accessible"
 
 
-def _lake(later: LaterReportingResource) -> str:
+def _check_clock(*, skew_seconds: float) -> CheckResult:
+    passed = abs(skew_seconds) <= MAX_CLOCK_SKEW_SECONDS
+    fix = "" if passed else ": set this machine's clock, which decides when tokens expire and days are due"
+    return CheckResult("clock", passed=passed, message=f"{skew_seconds:+.0f} s from the server's clock{fix}")
+
+
+def _check_lake(later: LaterReportingResource) -> str:
     try:
         lake = later.lake()
         lake.check_writable()

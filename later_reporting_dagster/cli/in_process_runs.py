@@ -1,26 +1,30 @@
-"""Runs assets and checks in this process, each as one run of the Dagster instance."""
+"""Run assets and checks in this process, each call as one run of the Dagster instance."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import dagster as dg
 
-from later_reporting_dagster.cli.terminal_text import in_one_line
+from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.jobs import CHECKS_JOB
 from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
-from later_reporting_dagster.ingest.progress import LISTENER, Progress
+from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How a run ended.
+    """The result of a run.
 
-    `failed` has the reason of each failure, by asset and partition, or (day, instance) pair; `error` is set when all of
-    it failed.
+    Attributes:
+        run_id: id of the run in the Dagster instance.
+        succeeded: whether everything succeeded.
+        failed: reason of each failure, by (asset, partition) or (asset, "day instance").
+        error: reason of the failure when a whole step failed, else None.
+        checks: evaluations of asset checks.
     """
 
     run_id: str
@@ -31,22 +35,22 @@ class RunOutcome:
 
 
 def dagster_instance() -> dg.DagsterInstance:
-    """The instance of `DAGSTER_HOME`.
+    """Return the Dagster instance of `DAGSTER_HOME`.
 
     Raises:
-        click.ClickException: there is none; the message says how to make one.
+        click.ClickException: `DAGSTER_HOME` is not set, or its instance cannot be opened.
     """
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         raise click.ClickException(
-            "DAGSTER_HOME is not set: it is the folder where Dagster keeps runs and partitions. Make one and set it to"
-            " its absolute path."
+            "DAGSTER_HOME is not set. Create a folder for Dagster's runs and partitions, and set DAGSTER_HOME to its"
+            " absolute path."
         )
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
         raise click.ClickException(
-            f"The Dagster instance in DAGSTER_HOME={home} does not open: {in_one_line(str(error))}"
+            f"Cannot open the Dagster instance in DAGSTER_HOME={home}: {one_line(str(error))}"
         ) from error
 
 
@@ -59,18 +63,20 @@ def materialize(
     on_progress: Callable[[Progress], None] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Materialize assets of one kind of partitions as one run. What fails is in the outcome, not raised.
+    """Materialize assets with the same kind of partitions as one run.
+
+    Failures are part of the returned outcome and are not raised.
 
     Args:
-        assets: names of assets.
-        instance: where the run is recorded.
-        tags: the range of partitions, as `range_tags` has it.
-        config: run config of each of these assets.
-        on_progress: is called as a fetch proceeds.
+        assets: names of assets, without the prefix `later/`.
+        instance: the Dagster instance that records the run.
+        tags: tags that select a range of partitions, from `range_tags`.
+        config: run config of each of the assets.
+        on_progress: called as a fetch proceeds.
         verbose: print the run's log.
     """
-    configured = {f"later__{asset}": {"config": dict(config)} for asset in assets} if config else {}
-    listening = LISTENER.set(on_progress)
+    op_config = {f"later__{asset}": {"config": dict(config)} for asset in assets} if config else {}
+    listener_token = PROGRESS_LISTENER.set(on_progress)
     try:
         job = defs.resolve_implicit_global_asset_job_def().get_subset(
             asset_selection={dg.AssetKey(["later", asset]) for asset in assets},
@@ -81,54 +87,66 @@ def materialize(
         result = job.execute_in_process(
             instance=instance,
             tags=dict(tags or {}),
-            run_config={**_loggers(verbose=verbose), "ops": configured},
+            run_config={**_logger_config(verbose=verbose), "ops": op_config},
             raise_on_error=False,
         )
     finally:
-        LISTENER.reset(listening)
-    return _outcome(result, instance=instance)
+        PROGRESS_LISTENER.reset(listener_token)
+    return _outcome(result, instance)
 
 
 def evaluate_checks(*, instance: dg.DagsterInstance) -> RunOutcome:
     """Evaluate all asset checks as one run."""
     job = defs.resolve_job_def(CHECKS_JOB)
-    result = job.execute_in_process(instance=instance, run_config=_loggers(verbose=False), raise_on_error=False)
-    return _outcome(result, instance=instance)
+    result = job.execute_in_process(instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False)
+    return _outcome(result, instance)
 
 
-def _loggers(*, verbose: bool) -> dict[str, Any]:
+def _logger_config(*, verbose: bool) -> dict[str, Any]:
     return {"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}}
 
 
-def _outcome(result: dg.ExecuteInProcessResult, *, instance: dg.DagsterInstance) -> RunOutcome:
+def _outcome(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> RunOutcome:
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
     for event in result.all_events:
-        if not event.is_step_failure:
-            continue
-        data = event.step_failure_data
-        named = data.user_failure_data.metadata.get(FAILED_PARTITIONS) if data.user_failure_data else None
-        if isinstance(named, dg.JsonMetadataValue) and isinstance(named.data, dict):
-            asset = str(event.step_key).removeprefix("later__")
-            failed.update({(asset, str(key)): str(reason) for key, reason in named.data.items()})
-        elif data.user_failure_data and data.user_failure_data.description:
-            error = data.user_failure_data.description
-        elif data.error:
-            cause = data.error.cause or data.error
-            error = cause.message.strip().removeprefix(f"{cause.cls_name}: ")
-            if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-                error = "interrupted: what is written stays. Run it again for the rest."
+        if event.is_step_failure:
+            partition_failures = dict(_partition_failures(event))
+            failed |= partition_failures
+            if not partition_failures:
+                error = _step_error(event) or error
     if not result.success and not failed and error is None:
-        error = f"run {result.run_id} failed: see it in the UI"
+        error = f"Run {result.run_id} failed. See its log in the Dagster UI."
     return RunOutcome(
         run_id=result.run_id,
         succeeded=result.success,
         failed=failed,
         error=error,
-        # A run that failed tells them in the instance's log alone.
+        # `result` lacks the check evaluations of a failed run. The event log has them.
         checks=[
             entry.dagster_event.asset_check_evaluation_data
             for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
             if entry.dagster_event
         ],
     )
+
+
+def _partition_failures(event: dg.DagsterEvent) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield (asset, partition) and reason for each failed partition in the metadata of a step failure."""
+    user_data = event.step_failure_data.user_failure_data
+    entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None
+    if isinstance(entry, dg.JsonMetadataValue) and isinstance(entry.data, dict):
+        asset = str(event.step_key).removeprefix("later__")
+        yield from (((asset, str(key)), str(reason)) for key, reason in entry.data.items())
+
+
+def _step_error(event: dg.DagsterEvent) -> str | None:
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    if data.error is None:
+        return None
+    cause = data.error.cause or data.error
+    if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "Interrupted. Files written so far are kept; run the command again for the rest."
+    return cause.message.strip().removeprefix(f"{cause.cls_name}: ")

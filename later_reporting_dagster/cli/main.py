@@ -1,166 +1,109 @@
-"""The commands. A user's mistake is one line that says what to do; what takes a while shows how far it is."""
+"""The commands of `later-reporting`. Usage errors are one line each; long commands show their progress."""
 
 import asyncio
-import math
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from later_reporting_dagster.cli.terminal_text import in_one_line
-from later_reporting_dagster.contract import REVISIONS
+from later_reporting_dagster import sandbox as sandbox_package
+from later_reporting_dagster.cli.options import AssetName, Day, Seconds, errors_name, list_and_exit, one_line_errors
+from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.ingest.raw_tables import SOURCES
-from later_reporting_dagster.sandbox import DEFAULT_PORT
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
-# Dagster is imported inside the commands that need it: `--help` and `sandbox` answer at once.
+# Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-RAW_ASSETS = tuple(source.asset for source in SOURCES)
-ROLLUP_ASSETS = ("organic_paid_daily", "organic_paid_by_publish_day")
-SPAN_ASSETS = ("organic_paid_weekly", "organic_paid_monthly")
-SHOWN_FAILURES = 50
+RAW_ASSETS = tuple(source.name for source in RAW_TABLES)
+DAILY_ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
+WEEKLY_AND_MONTHLY_ROLLUPS = ("organic_paid_weekly", "organic_paid_monthly")
+MAX_LISTED_FAILURES = 50
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
+_OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
 
-
-class _Day(click.ParamType[date]):
-    name = "YYYY-MM-DD"
-
-    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        if isinstance(value, date):
-            return value
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
-
-
-class _Seconds(click.FloatRange):
-    """A number of seconds: click takes `nan` and `inf` for numbers within any range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
-
-
-class _Asset(click.Choice[str]):
-    """An asset by its key, `later/posts_published`, or by its name alone."""
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return super().convert(value.removeprefix("later/"), param, ctx)
-
-
-def _plain_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Turns what a user can mend into one line."""
-
-    @wraps(command)
-    def guarded(*arguments: _Parameters.args, **options: _Parameters.kwargs) -> _Result:
-        from later_reporting_dagster.client import LaterError
-        from later_reporting_dagster.lake import LakeUnavailable
-
-        try:
-            return command(*arguments, **options)
-        except (LaterError, LakeUnavailable, ValueError) as error:
-            raise click.ClickException(in_one_line(str(error))) from error
-
-    return guarded
-
-
-def _listed(kind: str) -> Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]:
-    """Makes `list` as an option's value print what there is, as FAULTS or HOSTILE, and end."""
-
-    def list_or_take(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
-        if "list" in given:
-            from later_reporting_dagster import sandbox as room
-
-            for entry in getattr(room, kind).values():
-                click.echo(f"{entry.name:<25} {entry.description}")
-            context.exit()
-        return given
-
-    return list_or_take
-
-
-@contextmanager
-def _blaming(flags: str) -> Iterator[None]:
-    """Names the flags that a wrong value came from."""
-    try:
-        yield
-    except BrokenPipeError:  # nobody reads what is said any more, which is no flag's fault
-        raise
-    except (ValueError, OSError) as error:
-        raise click.UsageError(f"{flags}: {error}") from error
-
-
-_revision = click.option(
-    "--revision", default="paged", show_default=True, type=click.Choice(list(REVISIONS)),
-    help="Numbered pages, or cursors and metrics by name.",
+_api_version = click.option(
+    "--api-version", default="paged", show_default=True, type=click.Choice(list(API_VERSIONS)),
+    help="API version: pages by number with totals, or by cursor with named metrics.",
 )  # fmt: skip
+_raw_assets = click.option(
+    "--asset", "assets", multiple=True, type=AssetName(RAW_ASSETS), help="Only this table; repeatable. Default: both."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="later-reporting-dagster")
 def main() -> None:
-    """Later post performance in your lake, organic against paid.
+    """Fetch Later's post performance into a lake, and compare organic with paid.
 
     \b
-    Try it without credentials:   later-reporting demo
-    Point it at the real API:     set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
-                                  and DAGSTER_HOME, then: later-reporting doctor
+    Try it without credentials:
+      later-reporting demo
+    Use the real API: set LATER_CLIENT_ID, LATER_CLIENT_SECRET, LATER_LAKE_ROOT
+    and DAGSTER_HOME, then check the setup and fetch some days:
+      later-reporting doctor
+      later-reporting backfill --asset later/posts_published \\
+        --start 2024-01-01 --end 2024-01-30
     """  # noqa: D301 - click reads the character
 
 
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
-    help="Port to listen on; 0 takes a free one.",
+    "--port", default=sandbox_package.DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 picks a free one.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
-@click.option("--instances", default=8, show_default=True, type=click.IntRange(1), help="How many instances.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the synthetic data.")
+@click.option(
+    "--instances",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of instances, besides two from the API reference.",
+)
 @click.option(
     "--posts-per-day", default=20, show_default=True, type=click.IntRange(0),
-    help="Posts a day and instance, on average.",
+    help="Average number of posts per day and instance.",
 )  # fmt: skip
-@click.option("--latency", default=0.0, show_default=True, type=_Seconds(0), help="Seconds that each answer takes.")
+@click.option("--latency", default=0.0, show_default=True, type=Seconds(0), help="Seconds before each response.")
 @click.option(
     "--requests-per-window", default=120, show_default=True, type=click.IntRange(1),
-    help="Requests allowed in a window.",
+    help="Rate limit: requests per window.",
 )  # fmt: skip
 @click.option(
-    "--window", default=60.0, show_default=True, type=_Seconds(0, min_open=True), help="The window's seconds."
+    "--window", default=60.0, show_default=True, type=Seconds(0, min_open=True), help="Rate limit: seconds per window."
 )
 @click.option(
     "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
-    help="Seconds for which a token is accepted.",
+    help="Seconds until a token expires.",
 )  # fmt: skip
-@_revision
+@_api_version
 @click.option(
-    "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY", callback=_listed("FAULTS"),
-    help="Do this to so many of the requests, as http-500:0.03; repeatable. `--fault list` says what there is.",
+    "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY",
+    callback=list_and_exit({name: fault.description for name, fault in sandbox_package.FAULTS.items()}),
+    help="Inject a fault into a share of the requests, such as http-500:0.03; repeatable. `--fault list` lists all.",
 )  # fmt: skip
 @click.option(
-    "--hostile", multiple=True, metavar="NAME:SHARE", callback=_listed("HOSTILE"),
-    help="Alter so many of the rows, as nan:0.01; repeatable. `--hostile list` says what there is.",
+    "--malformed-row", "malformed_rows", multiple=True, metavar="NAME:SHARE",
+    callback=list_and_exit({name: row.description for name, row in sandbox_package.MALFORMATIONS.items()}),
+    help="Alter a share of the rows, such as nan:0.01; repeatable. `--malformed-row list` lists all.",
 )  # fmt: skip
-@click.option("--hostile-instances", is_flag=True, help="Have instances whose ids break paths and query strings too.")
-@click.option("--fault-seed", default=0, show_default=True, help="Another seed hits other requests and rows.")
-@_plain_errors
+@click.option(
+    "--unusual-instance-ids", is_flag=True, help="Add instances whose ids need escaping in paths and query strings."
+)
+@click.option("--fault-seed", default=0, show_default=True, help="Seed that picks the affected requests and rows.")
+@one_line_errors
 def sandbox(
+    *,
     host: str,
     port: int,
     seed: int,
@@ -170,62 +113,89 @@ def sandbox(
     requests_per_window: int,
     window: float,
     token_lifetime: int,
-    revision: str,
+    api_version: str,
     faults: tuple[str, ...],
-    hostile: tuple[str, ...],
-    hostile_instances: bool,
+    malformed_rows: tuple[str, ...],
+    unusual_instance_ids: bool,
     fault_seed: int,
 ) -> None:
-    """Serve the documented endpoint over synthetic data, on this machine.
+    """Serve the API locally over synthetic data, until Ctrl-C.
 
-    Beside its numbered instances it has the two that the document's own example asks for. With faults it says at its
-    end how many there were; a request with the header `X-Sandbox-Faults: off` has none.
-    """
-    from later_reporting_dagster import sandbox as room
-    from later_reporting_dagster.client.base_url import is_loopback
+    Prints the environment variables that point the client at it. To try how a fetch
+    copes with a bad server, inject faults; their counts are printed at the end:
 
-    with _blaming("--fault"):
-        fault_chances = room.read_chances(faults, known=room.FAULTS, what="fault")
-    with _blaming("--hostile"):
-        hostile_shares = room.read_chances(hostile, known=room.HOSTILE, what="hostile row")
-    if not host:
-        raise click.UsageError("--host is empty, which would mean all addresses: leave it out for this machine alone")
-    click.echo(room.BANNER)
-    options = room.SandboxOptions(
+    \b
+      later-reporting sandbox --fault http-500:0.03 --malformed-row nan:0.01
+
+    A request with the header `X-Sandbox-Faults: off` gets no fault.
+    """  # noqa: D301 - click reads the character
+    with errors_name("--fault"):
+        fault_rates = sandbox_package.parse_rates(faults, known=sandbox_package.FAULTS, kind="fault")
+    with errors_name("--malformed-row"):
+        row_rates = sandbox_package.parse_rates(
+            malformed_rows, known=sandbox_package.MALFORMATIONS, kind="malformed row"
+        )
+    options = sandbox_package.SandboxOptions(
         latency_seconds=latency,
         requests_per_window=requests_per_window,
         window_seconds=window,
         token_lifetime_seconds=token_lifetime,
-        revision=REVISIONS[revision],
+        api_version=API_VERSIONS[api_version],
     )
-    yesterday = _yesterday()
-    world = room.World(
-        first_day=room.two_years_before(yesterday),
-        last_day=yesterday,
+    world = _world(seed=seed, instances=instances, posts_per_day=posts_per_day, unusual_ids=unusual_instance_ids)
+    app = sandbox_package.FaultMiddleware(
+        world, faults=fault_rates, malformed_rows=row_rates, seed=fault_seed, options=options
+    )
+    _serve(app, options, host=host, port=port)
+
+
+def _world(*, seed: int, instances: int, posts_per_day: int, unusual_ids: bool) -> sandbox_package.World:
+    """Return the synthetic data of the last two years."""
+    return sandbox_package.World(
+        first_day=sandbox_package.two_years_before(_yesterday()),
+        last_day=_yesterday(),
         seed=seed,
         instances=instances,
         posts_per_day=posts_per_day,
-        further_instances=room.EXAMPLE_INSTANCE_IDS + (room.HOSTILE_INSTANCE_IDS if hostile_instances else ()),
+        extra_instance_ids=(
+            *sandbox_package.EXAMPLE_INSTANCE_IDS,
+            *(sandbox_package.UNUSUAL_INSTANCE_IDS if unusual_ids else ()),
+        ),
     )
 
-    def tell(base_url: str) -> None:
+
+def _serve(
+    app: sandbox_package.FaultMiddleware, options: sandbox_package.SandboxOptions, *, host: str, port: int
+) -> None:
+    """Serve the sandbox until interrupted; print its settings at the start and counts of injected faults at the end."""
+    from later_reporting_dagster.client.base_url import is_loopback
+
+    if not host:
+        raise click.UsageError("--host is empty, which means all addresses: leave it out for this machine alone")
+
+    def print_settings(base_url: str) -> None:
         click.echo(f"export LATER_BASE_URL={base_url}")
         click.echo(f"export LATER_CLIENT_ID={options.client_id}")
         click.echo(f"export LATER_CLIENT_SECRET={options.client_secret}")
         if not is_loopback(host):
-            click.echo("Off this machine the client takes it by https only: put a proxy with TLS before it.", err=True)
+            click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
 
-    faulty = room.FaultySandbox(world, faults=fault_chances, hostile=hostile_shares, seed=fault_seed, options=options)
-    with _blaming("--host, --port"):
-        room.serve(faulty, host=host, port=port, on_ready=tell)
-    for name, count in [*faulty.injected.items(), *((name, len(keys)) for name, keys in faulty.altered.items())]:
+    click.echo(sandbox_package.BANNER)
+    with errors_name("--host, --port"):
+        sandbox_package.serve(app, host=host, port=port, on_ready=print_settings)
+    malformed_counts = {name: len(keys) for name, keys in app.altered.items()}
+    for name, count in [*app.injected.items(), *malformed_counts.items()]:
         click.echo(f"{name:<25} {count}")
 
 
 @main.command()
-@_plain_errors
+@one_line_errors
 def instances() -> None:
-    """List the instances: when the API listed them, and what the lake holds of each."""
+    """List instances with their newest and missing days.
+
+    Also shows when the API first and last listed each instance. Fetches the list of
+    instances from the API, and writes nothing.
+    """
     from later_reporting_dagster.cli.query_output import table_lines
     from later_reporting_dagster.contract.days import restated_days
     from later_reporting_dagster.defs.settings import LoadSettings
@@ -242,221 +212,72 @@ def instances() -> None:
 
 @main.command()
 @click.option(
-    "--asset", required=True, type=_Asset([*RAW_ASSETS, *ROLLUP_ASSETS, *SPAN_ASSETS]), help="As later/posts_published."
-)
-@click.option("--start", required=True, type=_Day(), help="First day, UTC.")
-@click.option("--end", required=True, type=_Day(), help="Last day, UTC, inclusive.")
-@click.option(
-    "--instances", "wanted", multiple=True, metavar="ID[,ID…]",
-    help="Fetch only these; by default those of LATER_INSTANCE_IDS, else all that the API lists.",
+    "--asset", required=True, type=AssetName([*RAW_ASSETS, *DAILY_ROLLUPS, *WEEKLY_AND_MONTHLY_ROLLUPS]),
+    help="Asset to materialize, such as later/posts_published.",
 )  # fmt: skip
-@click.option("--only-missing", is_flag=True, help="Fetch only the (day, instance) pairs that have no file.")
-@click.option("--accept-shrinking", is_flag=True, help="Replace files that shrink too: posts have really been deleted.")
-@click.option("--verbose", is_flag=True, help="Print the run's log too.")
-@_plain_errors
+@click.option("--start", required=True, type=Day(), help="First day, UTC.")
+@click.option("--end", required=True, type=Day(), help="Last day, UTC, inclusive.")
+@click.option(
+    "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
+    help="Fetch only these instances. Default: those of LATER_INSTANCE_IDS, else all that the API lists.",
+)  # fmt: skip
+@click.option("--only-missing", is_flag=True, help="Fetch only (day, instance) pairs without a file in the lake.")
+@click.option(
+    "--accept-shrinking", is_flag=True, help="Also replace files that lose most posts, because these were deleted."
+)
+@click.option("--verbose", is_flag=True, help="Print the log of the run.")
+@one_line_errors
 def backfill(
+    *,
     asset: str,
     start: date,
     end: date,
-    wanted: tuple[str, ...],
+    instance_lists: tuple[str, ...],
     only_missing: bool,
     accept_shrinking: bool,
     verbose: bool,
 ) -> None:
-    """Materialize a range of days as one run; of a weekly or monthly asset, the weeks or months of these days.
+    """Materialize a range of days as one run.
 
-    Exit code 1 lists what failed, by day and instance; everything else is written.
-    """
+    The run is recorded in DAGSTER_HOME. For a weekly or monthly asset, it covers
+    the weeks or months that contain these days.
+
+    \b
+      later-reporting backfill --asset later/posts_published \\
+        --start 2024-01-01 --end 2024-01-07
+
+    Exits with 1 if anything failed, and lists the failures by day and instance;
+    everything else is written.
+    """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import LoadSettings
-    from later_reporting_dagster.lake import encode_instance_id
-    from later_reporting_dagster.rollups.periods import Span
+    from later_reporting_dagster.rollups.periods import Period
     from later_reporting_dagster.rollups.rollup_tables import TABLES
 
-    _check_days(start, end, first=LoadSettings.from_environment().start_date)
-    named = [name.strip() for each in wanted for name in each.split(",") if name.strip()]
-    if wanted and not named:
-        raise click.UsageError("--instances names none: leave it out to mean all")
-    with _blaming("--instances"):
-        for name in named:
-            encode_instance_id(name)
-    config = {"instances": named, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
-    span = Span.DAY
+    _check_range(start, end, first=LoadSettings.from_environment().start_date)
+    instance_ids = _instance_ids(instance_lists)
+    config = {"instances": instance_ids, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
+    period = Period.DAY
     if asset not in RAW_ASSETS:
         if any(config.values()):
-            raise click.UsageError(
-                f"--instances, --only-missing and --accept-shrinking are for what is fetched: leave them out for"
-                f" later/{asset}"
-            )
-        config, span = {}, next(table.span for table in TABLES if table.name == asset)
+            options = "--instances, --only-missing and --accept-shrinking"
+            raise click.UsageError(f"{options} apply to raw tables: leave them out for later/{asset}")
+        config, period = {}, next(table.period for table in TABLES if table.name == asset)
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             [asset],
             instance=instance,
-            tags=range_tags(start, end, span=span),
+            tags=range_tags(start, end, period=period),
             config=config,
             on_progress=show,
             verbose=verbose,
         )
-    _report([outcome])
+    _report_failures([outcome])
 
 
-@main.command()
-@click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
-@_plain_errors
-def compact(assets: tuple[str, ...]) -> None:
-    """Copy months that are no longer restated to one file per instance, which reads them much faster.
-
-    The partitions stay as they are. Run it again at any time: it does what is new, and leaves the rest alone.
-    """
-    from later_reporting_dagster.defs.settings import LoadSettings
-    from later_reporting_dagster.lake.table_compaction import compact_table
-
-    lake = _resource().lake()
-    restate_days = LoadSettings.from_environment().restate_days
-    for asset in assets or RAW_ASSETS:
-        done = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
-        click.echo(f"{asset}: {done}")
-
-
-@main.command()
-@click.option("--asset", "assets", multiple=True, type=_Asset(RAW_ASSETS), help="Only this table; both when left out.")
-@click.option("--raw", is_flag=True, help="Show each row as it came, too.")
-@_plain_errors
-def quarantine(assets: tuple[str, ...], raw: bool) -> None:
-    """List the rows that cannot be true, by partition and reason. No request is made."""
-    from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
-
-    lake = _resource().lake()
-    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
-    click.echo("\n".join(lines) or "No row lies in quarantine.")
-
-
-@main.command()
-@click.argument("sql")
-@click.option(
-    "--format", "as_", default="table", show_default=True,
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
-    help="A table is for people; the others have all rows, and all of each text.",
-)  # fmt: skip
-@click.option("--output", metavar="FILE", help="A file to write instead of printing.")
-@click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="How many rows a table shows.")
-@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="GB of memory that it may use.")
-@_plain_errors
-def query(sql: str, as_: str, output: str | None, rows: int, memory_gb: int) -> None:
-    """Ask the lake by SQL, through DuckDB: every table is a view, with the day of each row in `date`.
-
-    \b
-      later-reporting query "show tables"
-      later-reporting query "describe posts_published"
-      later-reporting query "select platform, sum(impressions) from posts_published group by platform"
-
-    SQL - reads it from standard input. The lake is only read. Null is `null`, and `""` an empty text.
-    """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.query_output import FORMATS, table_lines
-    from later_reporting_dagster.definitions import defs
-    from later_reporting_dagster.defs.lake_tables import readable
-    from later_reporting_dagster.reading import answer
-
-    if as_ == "parquet" and output is None and sys.stdout.isatty():
-        raise click.UsageError("--format parquet is no text: name a file by --output, or pipe it")
-    answered = answer(
-        sys.stdin.read() if sql == "-" else sql,
-        _resource().lake(),
-        readable(defs),
-        memory_gb=memory_gb,
-        note=lambda text: click.echo(in_one_line(text), err=True),
-    )
-    if as_ != "table":
-        data = FORMATS[as_](answered)
-    else:
-        width = shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else None
-        data = "".join(f"{line}\n" for line in table_lines(answered.slice(0, rows), width=width)).encode()
-    if output is None:
-        click.echo(data, nl=False)
-    else:
-        with _blaming(f"--output {output}"):
-            Path(output).write_bytes(data)
-    if as_ == "table" and answered.num_rows > rows:
-        click.echo(f"… {answered.num_rows - rows:,} more rows: --rows shows more, and other formats have all", err=True)
-
-
-@main.command()
-@_plain_errors
-def doctor() -> None:
-    """Check settings, token, scope, rate limit, clock and lake, each with what to do."""
-    from later_reporting_dagster.cli.doctor import examine
-
-    findings = asyncio.run(examine(_resource()))
-    for finding in findings:
-        mark = click.style("ok  ", fg="green") if finding.well else click.style("FAIL", fg="red")
-        click.echo(f"{mark}  {finding.subject:<12} {in_one_line(finding.text)}")
-    if not all(finding.well for finding in findings):
-        raise SystemExit(1)
-
-
-@main.command()
-@click.option(
-    "--directory", default=".later-demo", show_default=True, type=click.Path(file_okay=False, path_type=Path),
-    help="Where everything goes; it can be deleted at any time.",
-)  # fmt: skip
-@click.option("--days", default=14, show_default=True, type=click.IntRange(1, 365), help="Days up to yesterday.")
-@click.option("--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Instances.")
-@click.option("--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts a day and instance.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Another seed is another world.")
-@_revision
-@click.option("--ui", is_flag=True, help="Then open the Dagster UI on it, with the sandbox behind it.")
-@click.option(
-    "--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="Port of the Dagster UI."
-)
-@_plain_errors
-def demo(
-    directory: Path,
-    days: int,
-    instance_count: int,
-    posts_per_day: int,
-    seed: int,
-    revision: str,
-    ui: bool,
-    ui_port: int,
-) -> None:
-    """See all of it on synthetic data: fetch two weeks, roll them up, check them, compare organic with paid."""
-    from later_reporting_dagster.cli.demo import run_demo
-
-    if ui:
-        with _blaming(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
-            pass  # it is free: two weeks are not fetched first to find out that it is not
-    yesterday = _yesterday()
-    outcomes = run_demo(
-        directory=directory.resolve(),
-        start=yesterday - timedelta(days=days - 1),
-        end=yesterday,
-        instances=instance_count,
-        posts_per_day=posts_per_day,
-        seed=seed,
-        revision=REVISIONS[revision],
-        ui_port=ui_port if ui else None,
-    )
-    _report(outcomes)
-
-
-def _report(outcomes: "Sequence[RunOutcome]") -> None:
-    """Print what failed, and exit with 1 if anything did."""
-    failed = [line for outcome in outcomes for line in sorted(outcome.failed.items())]
-    for (asset, key), reason in failed[:SHOWN_FAILURES]:
-        click.echo(f"failed  {asset}  {in_one_line(key)}  {in_one_line(reason)}", err=True)
-    if len(failed) > SHOWN_FAILURES:
-        click.echo(f"failed  … and {len(failed) - SHOWN_FAILURES} more: see the run in the UI", err=True)
-    for outcome in outcomes:
-        if outcome.error:
-            click.echo(f"Error: {in_one_line(outcome.error)}", err=True)
-    if not all(outcome.succeeded for outcome in outcomes):
-        raise SystemExit(1)
-
-
-def _check_days(start: date, end: date, *, first: date) -> None:
+def _check_range(start: date, end: date, *, first: date) -> None:
     if end < start:
         raise click.UsageError(f"--end {end} is before --start {start}")
     if start < first:
@@ -467,6 +288,196 @@ def _check_days(start: date, end: date, *, first: date) -> None:
         raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
 
 
+def _instance_ids(lists: tuple[str, ...]) -> list[str]:
+    """Return the ids of comma-separated lists, checked to be usable as partitions."""
+    from later_reporting_dagster.lake import encode_instance_id
+
+    instance_ids = [instance_id.strip() for text in lists for instance_id in text.split(",") if instance_id.strip()]
+    if lists and not instance_ids:
+        raise click.UsageError("--instances names none: leave it out to fetch all")
+    with errors_name("--instances"):
+        for instance_id in instance_ids:
+            encode_instance_id(instance_id)
+    return instance_ids
+
+
+@main.command()
+@_raw_assets
+@one_line_errors
+def compact(assets: tuple[str, ...]) -> None:
+    """Copy closed months to one file per instance.
+
+    One file is faster to read than thirty. A month is closed when the daily schedule
+    does not restate it any more. The daily files stay as they are. Months whose copy
+    is up to date are skipped.
+    """
+    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.lake.table_compaction import compact_table
+
+    lake = _resource().lake()
+    restate_days = LoadSettings.from_environment().restate_days
+    for asset in assets or RAW_ASSETS:
+        compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
+        click.echo(f"{asset}: {compaction}")
+
+
+@main.command()
+@_raw_assets
+@click.option("--raw", is_flag=True, help="Print the JSON of each row, too.")
+@one_line_errors
+def quarantine(assets: tuple[str, ...], raw: bool) -> None:
+    """List quarantined rows by (day, instance) pair and reason.
+
+    Reads only the lake. Fetch the listed days again once the API has corrected them.
+    """
+    from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
+
+    lake = _resource().lake()
+    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    click.echo("\n".join(lines) or "No rows in quarantine.")
+
+
+@main.command()
+@click.argument("sql")
+@click.option(
+    "--format", "format_", default="table", show_default=True,
+    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    help="Output format. A table truncates long texts and many rows; all others are complete.",
+)  # fmt: skip
+@click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
+@click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="Most rows that a table shows.")
+@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="Most memory to use, in GB.")
+@one_line_errors
+def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
+    """Query the lake in SQL, with DuckDB.
+
+    SQL `-` reads the query from standard input.
+
+    Each table is a view; its column `date` is the day of the row's partition.
+
+    \b
+      later-reporting query "show tables"
+      later-reporting query "describe posts_published"
+      later-reporting query "select platform, sum(impressions)
+        from posts_published group by platform"
+
+    Queries only read. A table shows null as `null` and an empty text as `""`.
+    """  # noqa: D301 - click reads the character
+    from later_reporting_dagster.cli.query_output import FORMATS, table_lines
+    from later_reporting_dagster.definitions import defs
+    from later_reporting_dagster.defs.lake_tables import all_tables
+    from later_reporting_dagster.reading import run_query
+
+    on_terminal = output is None and sys.stdout.isatty()
+    if format_ == "parquet" and on_terminal:
+        raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
+    result = run_query(
+        sys.stdin.read() if sql == "-" else sql,
+        _resource().lake(),
+        all_tables(defs),
+        memory_gb=memory_gb,
+        on_note=lambda text: click.echo(one_line(text), err=True),
+    )
+    if format_ == "table":
+        width = shutil.get_terminal_size().columns if on_terminal else None
+        data = "".join(f"{line}\n" for line in table_lines(result.slice(0, rows), width=width)).encode()
+    else:
+        data = FORMATS[format_](result)
+    if output is None:
+        click.echo(data, nl=False)
+    else:
+        with errors_name(f"--output {output}"):
+            Path(output).write_bytes(data)
+    if format_ == "table" and result.num_rows > rows:
+        click.echo(f"… {result.num_rows - rows:,} more rows: use --rows, or another --format for all", err=True)
+
+
+@main.command()
+@one_line_errors
+def doctor() -> None:
+    """Check the setup and print a fix for each problem.
+
+    Checks settings, token, API version, scope, rate limit, clock and lake, with three
+    requests. Exits with 1 if a check failed.
+    """
+    from later_reporting_dagster.cli.doctor import check_setup
+
+    results = asyncio.run(check_setup(_resource()))
+    for result in results:
+        click.echo(f"{_OK if result.passed else _FAIL}  {result.subject:<12} {one_line(result.message)}")
+    if not all(result.passed for result in results):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.option(
+    "--directory", default=".later-demo", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for all files of the demo; delete it at any time.",
+)  # fmt: skip
+@click.option("--days", default=14, show_default=True, type=click.IntRange(1, 365), help="Days up to yesterday.")
+@click.option(
+    "--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Number of instances."
+)
+@click.option(
+    "--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts per day and instance."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the synthetic data.")
+@_api_version
+@click.option("--ui", is_flag=True, help="Then serve the Dagster UI, until Ctrl-C.")
+@click.option(
+    "--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="Port of the Dagster UI."
+)
+@one_line_errors
+def demo(
+    *,
+    directory: Path,
+    days: int,
+    instance_count: int,
+    posts_per_day: int,
+    seed: int,
+    api_version: str,
+    ui: bool,
+    ui_port: int,
+) -> None:
+    """Fetch, roll up, check and compare synthetic data. Needs no credentials.
+
+    Starts the sandbox, runs all assets and checks against it, prints organic against
+    paid by platform, and the paths of the lake and of the report.
+    """
+    from later_reporting_dagster.cli.demo import run_demo
+
+    if ui:
+        # Fail on a port in use before the fetch, not after it.
+        with errors_name(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
+            pass
+    yesterday = _yesterday()
+    outcomes = run_demo(
+        directory=directory.resolve(),
+        start=yesterday - timedelta(days=days - 1),
+        end=yesterday,
+        instances=instance_count,
+        posts_per_day=posts_per_day,
+        seed=seed,
+        api_version=API_VERSIONS[api_version],
+        ui_port=ui_port if ui else None,
+    )
+    _report_failures(outcomes)
+
+
+def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
+    """Print the failures of runs to standard error, and exit with 1 if there are any."""
+    failures = [failure for outcome in outcomes for failure in sorted(outcome.failed.items())]
+    for (asset, key), reason in failures[:MAX_LISTED_FAILURES]:
+        click.echo(f"failed  {asset}  {one_line(key)}  {one_line(reason)}", err=True)
+    if len(failures) > MAX_LISTED_FAILURES:
+        click.echo(f"failed  … and {len(failures) - MAX_LISTED_FAILURES} more: see the run in the Dagster UI", err=True)
+    for outcome in outcomes:
+        if outcome.error:
+            click.echo(f"Error: {one_line(outcome.error)}", err=True)
+    if not all(outcome.succeeded for outcome in outcomes):
+        raise SystemExit(1)
+
+
 def _resource() -> "LaterReportingResource":
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
@@ -475,4 +486,5 @@ def _resource() -> "LaterReportingResource":
 
 
 def _yesterday() -> date:
+    """Return the newest day that is over in UTC."""
     return newest_day(datetime.now(UTC))

@@ -1,40 +1,42 @@
-"""The progress bar of a fetch, on a terminal, while Dagster captures the output of the step."""
+"""The progress bar of a fetch. It works on a terminal although Dagster captures the output of a step."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
 from later_reporting_dagster.ingest.progress import Progress
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """Show one bar per table on standard error: files done, pages and rows or a wait, time left."""
-    # Dagster redirects file descriptor 2 while a step runs; a duplicate still leads to the terminal.
+    """Show one bar per table on standard error: files done, pages and rows or the reason of a wait, time left.
+
+    Yields:
+        A callback that updates the bar of the table that the given progress belongs to.
+    """
+    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
     with os.fdopen(os.dup(2), "w") as stream:
-        console = Console(file=stream)
-        bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[news]}"),
-            TimeRemainingColumn(),
-            console=console,
+        bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=12),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[status]}"),
+            rich_progress.TimeRemainingColumn(),
+            console=Console(file=stream),
         )
-        tasks = {}
+        task_ids: dict[str, rich_progress.TaskID] = {}
 
         def show(progress: Progress) -> None:
-            if progress.asset not in tasks:
-                tasks[progress.asset] = bars.add_task(progress.asset, total=None, news="")
+            if progress.table_name not in task_ids:
+                task_ids[progress.table_name] = bars.add_task(progress.table_name, total=None, status="")
             bars.update(
-                tasks[progress.asset],
+                task_ids[progress.table_name],
                 total=progress.partitions or None,
-                completed=progress.landed + progress.failed,
-                news=progress.waiting or f"{progress.pages} pages, {progress.rows} rows",
+                completed=progress.written + progress.failed,
+                status=progress.status or f"{progress.pages} pages, {progress.rows} rows",
             )
 
         with bars:

@@ -1,25 +1,34 @@
-"""The lines that `later-reporting quarantine` prints."""
+"""Format the output of `later-reporting quarantine`."""
 
-from collections import Counter
 from collections.abc import Iterator
 
-from later_reporting_dagster.cli.terminal_text import in_one_line
+from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.lake import Lake, QuarantinedRow
 
 
-def quarantine_lines(lake: Lake, asset: str, *, raw: bool) -> Iterator[str]:
-    """Yield a line per (day, instance) and reason: asset, both, how many rows, reason; with `raw`, then each row."""
-    rows = lake.quarantine.rows(asset)
-    counts = Counter((_place(row), row.reason) for row in rows)
-    for (place, reason), count in counts.items():
-        yield f"{asset}  {place}  {count}  {in_one_line(reason)}"
+def quarantine_lines(lake: Lake, table: str, *, raw: bool) -> Iterator[str]:
+    """Summarize the quarantined rows of a table by (day, instance) pair and reason.
+
+    Args:
+        lake: where the quarantine is stored.
+        table: name of a raw table.
+        raw: list the JSON of each row below its summary line.
+
+    Yields:
+        Lines `table  pair  count  reason`. Rows without a pair show the days of their query instead.
+    """
+    groups: dict[tuple[str, str], list[QuarantinedRow]] = {}
+    for row in lake.quarantine.rows(table):
+        groups.setdefault((_origin(row), row.reason), []).append(row)
+    for (origin, reason), rows in groups.items():
+        yield f"{table}  {origin}  {len(rows)}  {one_line(reason)}"
         if raw:
-            yield from (f"    {in_one_line(row.raw)}" for row in rows if (_place(row), row.reason) == (place, reason))
+            yield from (f"    {one_line(row.raw)}" for row in rows)
 
 
-def _place(row: QuarantinedRow) -> str:
+def _origin(row: QuarantinedRow) -> str:
     if row.partition is not None:
-        return in_one_line(str(row.partition))
+        return one_line(str(row.partition))
     if row.days is None:
         return "no partition"
     first, last = row.days

@@ -1,4 +1,4 @@
-"""`later-reporting query`: what a query asks for, as a table for people or as bytes for programs."""
+"""Format the result of `later-reporting query`: a table for a terminal, or CSV, JSON and Parquet for programs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -10,106 +10,114 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from rich.cells import cell_len, set_cell_size
 
-from later_reporting_dagster.cli.terminal_text import in_one_line
+from later_reporting_dagster.cli.terminal_text import one_line
 
 NULL = "null"
-# Of a text that is longer a row of a table shows the beginning. Records, and all other formats, have all of it.
-SHOWN_CHARACTERS = 60
+# The table truncates longer texts. Records and all other formats do not.
+MAX_CELL_CHARACTERS = 60
 _GAP = "  "
 
-_as_json = msgspec.json.Encoder(decimal_format="number").encode
+_to_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def table_lines(answer: pa.Table, *, width: int | None) -> Iterator[str]:
-    """The rows as a table; or, where it would be wider than `width`, as records, a column a line.
+def table_lines(rows: pa.Table, *, width: int | None) -> Iterator[str]:
+    """Format rows as a table, or as records with one column per line where the table would be too wide.
 
-    Null reads `null`. A text that could be taken for it, or for nothing, is quoted.
+    Null is shown as `null`. Empty texts, the text `null` and texts with outer spaces are quoted.
+
+    Args:
+        rows: the rows to format.
+        width: columns of the terminal; None for no limit.
+
+    Yields:
+        Lines without a line break.
     """
-    names = [in_one_line(name) for name in answer.column_names]
-    rows = list(zip(*(map(_shown, column.to_pylist()) for column in answer.columns), strict=True))
-    cells = [[_shortened(cell) for cell in row] for row in rows]
+    names = [one_line(name) for name in rows.column_names]
+    texts = list(zip(*(map(_cell_text, column.to_pylist()) for column in rows.columns), strict=True))
+    cells = [[_truncated(text) for text in row] for row in texts]
     widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
     if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        yield from _records(names, rows)
+        yield from _records(names, texts)
         return
-    is_right = [_is_number(type_) for type_ in answer.schema.types]
-    yield _line(names, widths, is_right)
-    yield _GAP.join("─" * each for each in widths)
+    right_aligned = [_is_number(type_) for type_ in rows.schema.types]
+    yield _table_line(names, widths, right_aligned)
+    yield _GAP.join("─" * column_width for column_width in widths)
     for row in cells:
-        yield _line(row, widths, is_right)
+        yield _table_line(row, widths, right_aligned)
 
 
-def as_csv(answer: pa.Table) -> bytes:
-    """CSV with a header. Every text is quoted, so that an empty one is `""` and null is nothing at all.
+def to_csv(rows: pa.Table) -> bytes:
+    """Return CSV with a header. All texts are quoted: an empty text is `""` and null is an empty field.
 
     Raises:
-        ValueError: a column holds lists or the like, which CSV has no form for.
+        ValueError: a column is nested, for example a list.
     """
-    for field in answer.schema:
+    for field in rows.schema:
         if pa.types.is_nested(field.type):
-            raise ValueError(f"CSV has no form for column {field.name}, which is {field.type}: take json or parquet")
+            raise ValueError(f"CSV cannot hold column {field.name} of type {field.type}: use --format json or parquet")
     sink = pa.BufferOutputStream()
-    pa.csv.write_csv(answer, sink)
+    pa.csv.write_csv(rows, sink)
     return bytes(sink.getvalue())
 
 
-def as_json(answer: pa.Table) -> bytes:
-    """One JSON array, an object a row."""
-    return b"[" + b",\n ".join(map(_as_json, answer.to_pylist())) + b"]\n"
+def to_json(rows: pa.Table) -> bytes:
+    """Return one JSON array of objects, one per row."""
+    return b"[" + b",\n ".join(map(_to_json, rows.to_pylist())) + b"]\n"
 
 
-def as_json_lines(answer: pa.Table) -> bytes:
-    """A JSON object a line and row."""
-    return b"".join(_as_json(row) + b"\n" for row in answer.to_pylist())
+def to_json_lines(rows: pa.Table) -> bytes:
+    """Return one JSON object per line and row."""
+    return b"".join(_to_json(row) + b"\n" for row in rows.to_pylist())
 
 
-def as_parquet(answer: pa.Table) -> bytes:
-    """One Parquet file."""
+def to_parquet(rows: pa.Table) -> bytes:
+    """Return one Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(answer, sink, compression="zstd")
+    pq.write_table(rows, sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
 FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
-    "csv": as_csv,
-    "json": as_json,
-    "jsonl": as_json_lines,
-    "parquet": as_parquet,
+    "csv": to_csv,
+    "json": to_json,
+    "jsonl": to_json_lines,
+    "parquet": to_parquet,
 }
 
 
 def _records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widest = max(map(cell_len, names))
+    name_width = max(map(cell_len, names))
     for number, row in enumerate(rows, start=1):
         yield f"── {number} ──"
-        yield from (f"{set_cell_size(name, widest)}{_GAP}{cell}" for name, cell in zip(names, row, strict=True))
+        yield from (f"{set_cell_size(name, name_width)}{_GAP}{text}" for name, text in zip(names, row, strict=True))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], is_right: Sequence[bool]) -> str:
+def _table_line(cells: Sequence[str], widths: Sequence[int], right_aligned: Sequence[bool]) -> str:
     padded = [
         " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
-        for cell, width, right in zip(cells, widths, is_right, strict=True)
+        for cell, width, right in zip(cells, widths, right_aligned, strict=True)
     ]
     return _GAP.join(padded).rstrip()
 
 
-def _shown(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     match value:
         case None:
             return NULL
         case str():
-            return f'"{in_one_line(value)}"' if value in ("", NULL) or value != value.strip() else in_one_line(value)
+            needs_quotes = value in ("", NULL) or value != value.strip()
+            return f'"{one_line(value)}"' if needs_quotes else one_line(value)
         case bool():
             return str(value).lower()
         case datetime():
             return value.isoformat(" ").replace("+00:00", "Z")
         case list() | dict() | bytes():
-            return in_one_line(_as_json(value).decode())
+            return one_line(_to_json(value).decode())
     return str(value)
 
 
-def _shortened(cell: str) -> str:
-    return cell if len(cell) <= SHOWN_CHARACTERS else f"{cell[: SHOWN_CHARACTERS - 1]}…"
+def _truncated(text: str) -> str:
+    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 1]}…"
 
 
 def _is_number(type_: pa.DataType) -> bool:

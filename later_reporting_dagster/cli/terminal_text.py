@@ -1,15 +1,15 @@
-"""What others wrote, such as an instance's id or an error's message, as one line of a terminal and nothing worse."""
+"""Make text from elsewhere, such as an instance id or an error message, safe to print on one line of a terminal."""
 
-_NOT_SHOWN = "\N{REPLACEMENT CHARACTER}"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def in_one_line(text: str) -> str:
-    """The text without line breaks, and without what would move a cursor or change a color."""
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, and with control characters replaced, so that it cannot move the cursor."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else _NOT_SHOWN for each in " ".join(text.split()))
+    return "".join(char if char.isprintable() else _REPLACEMENT for char in " ".join(text.split()))
 
 
-def shown_id(instance_id: str) -> str:
-    """An instance id as it is, or as Python writes it where it would not be one line."""
+def printable_id(instance_id: str) -> str:
+    """Return an instance id unchanged if it is printable, else as an ASCII Python literal."""
     return instance_id if instance_id.isprintable() else ascii(instance_id)

@@ -1,4 +1,4 @@
-"""Bearer tokens in one place: the margin before they expire, one refresh at a time, one replay after a 401."""
+"""Bearer tokens: fetched before they expire, by one request at a time, and again after a 401."""
 
 import asyncio
 import base64
@@ -12,23 +12,22 @@ import msgspec
 
 from later_reporting_dagster.client.errors import CredentialsRejected
 
-LONGEST_MARGIN_SECONDS = 60.0
-MARGIN_SHARE = 0.1  # of the lifetime, so that a token of three seconds can still be used
-RENEWALS_BEFORE_USE = 3
-# A token that others use too may be revoked between being fetched and being used; no token is good for a client that
-# is disabled.
-TOKENS_TRIED = 3
-LONGEST_SECRET = 8192  # more than common servers take in a header
+MAX_MARGIN_SECONDS = 60.0
+MARGIN_SHARE = 0.1  # of the lifetime, so that even a token of three seconds is usable
+MAX_RENEWALS = 3  # before one request
+# A shared token may be revoked between being fetched and being used, so one 401 proves nothing. A disabled client gets
+# 401 for every token.
+MAX_TOKENS = 3
+MAX_SECRET_LENGTH = 8192  # more than common servers accept in a header
 
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """What the account manager hands out; tokens are fetched with it.
+    """Client id and secret from the account manager, used to fetch tokens (docs/api.md, "Authentication").
 
     Raises:
-        ValueError: one of the two is empty, longer than 8,192 characters, or holds what no credential does:
-            characters other than those that OAuth has for it (RFC 6749, A.1 and A.2), or spaces around it, as what was
-            copied with its line's end.
+        ValueError: one of the two is empty, longer than 8,192 characters, surrounded by spaces, or has characters that
+            OAuth does not allow (RFC 6749, A.1 and A.2), such as a line break that was copied with it.
     """
 
     client_id: str
@@ -36,21 +35,22 @@ class ClientCredentials:
 
     def __post_init__(self) -> None:
         if not self.client_id or not self.client_secret:
-            raise ValueError("client id and client secret are both needed, and one is empty")
+            raise ValueError("client id and client secret are both required, and one is empty")
         for name, value in (("id", self.client_id), ("secret", self.client_secret)):
-            if value != value.strip() or not (value.isascii() and value.isprintable()) or len(value) > LONGEST_SECRET:
+            is_printable = value.isascii() and value.isprintable()
+            if not is_printable or value != value.strip() or len(value) > MAX_SECRET_LENGTH:
                 raise ValueError(
-                    f"the client {name} holds a line break, spaces around it, more than {LONGEST_SECRET} characters or "
-                    "any beyond ASCII: copy it anew"
+                    f"the client {name} holds a line break, spaces around it, more than {MAX_SECRET_LENGTH} characters "
+                    "or any beyond ASCII: copy it again"
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A ready bearer token. It is never refreshed: once it is refused, the user has to bring another.
+    """A bearer token from the user. It cannot be renewed: once it is rejected, every request fails.
 
     Raises:
-        ValueError: it is empty, longer than 8,192 characters, or holds what no HTTP header may hold.
+        ValueError: it is empty, longer than 8,192 characters, or has characters that an HTTP header cannot hold.
     """
 
     token: str = field(repr=False)
@@ -58,28 +58,28 @@ class AccessToken:
     def __post_init__(self) -> None:
         if not is_header_safe(self.token):
             raise ValueError(
-                f"the access token is empty or holds spaces, line breaks, more than {LONGEST_SECRET} characters or any "
-                "beyond ASCII: copy it anew"
+                "the access token is empty or holds spaces, line breaks, "
+                f"more than {MAX_SECRET_LENGTH} characters or any beyond ASCII: copy it again"
             )
 
 
 def is_header_safe(token: str) -> bool:
-    """Whether a bearer token can stand in a header: visible ASCII only, and of bounded length."""
-    return 0 < len(token) <= LONGEST_SECRET and all("!" <= character <= "~" for character in token)
+    """Return whether a token can be sent in a header: visible ASCII of limited length."""
+    return 0 < len(token) <= MAX_SECRET_LENGTH and all("!" <= character <= "~" for character in token)
 
 
 class _Claims(msgspec.Struct):
     exp: float
 
 
-def expiry_of(token: str) -> float | None:
-    """When a JWT says that it expires, in seconds since the epoch; None when that cannot be read.
+def token_expiry(token: str) -> float | None:
+    """Return the `exp` of a JWT in seconds since the epoch; None if it cannot be parsed.
 
-    The signature is not verified: that is for the service to do.
+    The signature is not verified, which is the server's task.
     """
     try:
         payload = token.split(".")[1]
-        # More padding than is due does no harm.
+        # Excess padding is ignored.
         return msgspec.json.decode(base64.urlsafe_b64decode(payload + "=="), type=_Claims).exp
     except (IndexError, ValueError, msgspec.DecodeError, RecursionError):
         return None
@@ -88,84 +88,84 @@ def expiry_of(token: str) -> float | None:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Token:
     value: str = field(repr=False)
-    good_until: float  # infinite: until it is refused
+    valid_until: float  # infinite: until it is rejected
 
     @classmethod
     def received(cls, value: str, *, now: float) -> "_Token":
-        expiry = expiry_of(value)
-        if expiry is None or expiry <= now:  # expired on arrival: our clock is wrong, so let the service judge
+        expiry = token_expiry(value)
+        if expiry is None or expiry <= now:  # expired on arrival: the local clock is wrong, so wait for a 401
             return cls(value, math.inf)
-        return cls(value, expiry - min(LONGEST_MARGIN_SECONDS, MARGIN_SHARE * (expiry - now)))
+        return cls(value, expiry - min(MAX_MARGIN_SECONDS, MARGIN_SHARE * (expiry - now)))
 
 
 class BearerAuth(httpx.Auth):
-    """Puts a valid token on each request, at the moment when it may start.
+    """httpx authentication with a token that is set once the rate limit lets a request start, and renewed after a 401.
 
     Args:
-        take_turn: waits until one request may start.
-        fetch_token: fetches a token; its turn was already taken. None when `token` is all there is.
-        token: a ready token.
-        clock: seconds since the epoch.
+        acquire_slot: waits until the rate limit lets one request start.
+        fetch_token: fetches a token, with a slot that was acquired before; None to use `token` only.
+        token: a token that cannot be renewed.
+        clock: returns seconds since the epoch.
 
     Raises:
-        CredentialsRejected: from a request that is refused with a fresh token, or with a ready one.
+        CredentialsRejected: from the request: `token`, or several fetched tokens in a row, were rejected.
     """
 
     def __init__(
         self,
         *,
-        take_turn: Callable[[], Awaitable[None]],
+        acquire_slot: Callable[[], Awaitable[None]],
         fetch_token: Callable[[], Awaitable[str]] | None = None,
         token: AccessToken | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._take_turn = take_turn
+        self._acquire_slot = acquire_slot
         self._fetch_token = fetch_token
         self._clock = clock
         self._token = None if token is None else _Token(token.token, math.inf)
-        self._renewing = asyncio.Lock()
+        self._renewal_lock = asyncio.Lock()
 
     @property
     def secret(self) -> str | None:
-        """The token in use, so that it can be redacted from texts."""
+        """The current token, for redaction; None before the first one is fetched."""
         return None if self._token is None else self._token.value
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send a request with a token, and a few times again with another one while that is refused."""
-        for _ in range(TOKENS_TRIED):
-            token = await self._turn_and_token()
+        """Yield the request with a token, and again with a new one while the response is 401."""
+        for _ in range(MAX_TOKENS):
+            token = await self._acquire_slot_and_token()
             request.headers["Authorization"] = f"Bearer {token.value}"
             response = yield request
             if response.status_code != httpx.codes.UNAUTHORIZED:
                 return
             if self._fetch_token is None:
                 raise CredentialsRejected(
-                    f"GET {request.url.path}: the access token was refused or has expired. "
-                    "Bring a new one (LATER_ACCESS_TOKEN), or use a client id and secret, which renew by themselves."
+                    f"GET {request.url.path}: the access token was rejected or has expired. "
+                    "Set a new one (LATER_ACCESS_TOKEN), or use a client id and secret to have tokens renewed."
                 )
-            if self._token is token:  # else another request has renewed it meanwhile
+            if self._token is token:  # else another request has renewed it
                 self._token = None
         raise CredentialsRejected(
-            f"GET {request.url.path}: {TOKENS_TRIED} tokens were refused, the last one fetched just now. "
-            "Ask your account manager whether the client is enabled and reaches any instance."
+            f"GET {request.url.path}: {MAX_TOKENS} tokens were rejected, the last one just after it was fetched. "
+            "Ask your account manager whether the client is enabled and has an instance."
         )
 
-    async def _turn_and_token(self) -> _Token:
-        """Take a turn, and a token that is valid when the turn has come, however long that took."""
-        await self._take_turn()
-        token = self._token or await self._renewed(None)
-        for _ in range(RENEWALS_BEFORE_USE):
-            if self._clock() < token.good_until:
+    async def _acquire_slot_and_token(self) -> _Token:
+        """Wait for a rate limit slot, then return a token that is valid after the wait."""
+        await self._acquire_slot()
+        token = self._token or await self._renew(None)
+        for _ in range(MAX_RENEWALS):
+            if self._clock() < token.valid_until:
                 break
-            token = await self._renewed(token)
+            token = await self._renew(token)
         return token
 
-    async def _renewed(self, stale: _Token | None) -> _Token:
-        """Return another token than the stale one: what another request has fetched meanwhile, or a fresh one."""
-        async with self._renewing:
+    async def _renew(self, stale: _Token | None) -> _Token:
+        """Return a token other than `stale`: one that another request has just fetched, or a new one."""
+        async with self._renewal_lock:
             if self._token is not None and self._token is not stale:
                 return self._token
-            assert self._fetch_token is not None, "a ready token is good until it is refused"
+            assert self._fetch_token is not None, "a token that cannot be renewed is valid until it is rejected"
             token = self._token = _Token.received(await self._fetch_token(), now=self._clock())
-        await self._take_turn()  # the one that this request had taken went into the token
+        await self._acquire_slot()  # the token request used the slot of this request
         return token

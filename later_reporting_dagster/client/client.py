@@ -1,4 +1,4 @@
-"""A client of the Reporting API: paces itself, renews its token, retries, and returns whole, verified answers."""
+"""Client of the Reporting API that keeps the rate limit, renews its token, retries, and returns complete results."""
 
 import asyncio
 import logging
@@ -13,58 +13,96 @@ from typing import Self
 import httpx
 
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.client_events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.cursor_paginator import Asked, CursorPages
-from later_reporting_dagster.client.cursor_state import Reach
-from later_reporting_dagster.client.page_number_paginator import NumberedPages
-from later_reporting_dagster.client.pagination import Walk
+from later_reporting_dagster.client.client_events import ApiVersionChanged, ClientEvent
+from later_reporting_dagster.client.cursor_paginator import CursorPaginator, QueryInProgress
+from later_reporting_dagster.client.cursor_state import EndDateCallback
+from later_reporting_dagster.client.page_number_paginator import PageNumberPaginator
+from later_reporting_dagster.client.pagination import QueryResult
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.responses import Answer, Question, describe, rate_limit_in, server_time_in
+from later_reporting_dagster.client.responses import (
+    RequestContext,
+    Response,
+    describe_query,
+    server_time,
+    stated_rate_limit,
+)
 from later_reporting_dagster.client.retry_policy import RetryPolicy
-from later_reporting_dagster.client.transport import Exchange
-from later_reporting_dagster.client.version_cache import RevisionMemory
-from later_reporting_dagster.client.version_detection import Lists, revision_in
-from later_reporting_dagster.contract import CURSOR, INSTANCES_PATH, PAGED, PostPerformanceQuery, Revision
+from later_reporting_dagster.client.transport import Transport
+from later_reporting_dagster.client.version_cache import VersionCache
+from later_reporting_dagster.client.version_detection import VersionDetector, version_of_response
+from later_reporting_dagster.contract import CURSOR, INSTANCES_PATH, PAGED, ApiVersion, PostPerformanceQuery
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one small response tells of the service; None where it says nothing. The time is in UTC."""
+    """What a small response shows about the service.
 
-    revision: Revision
+    Attributes:
+        api_version: the API version of the response.
+        limit: requests per window of the stated rate limit; None if none is stated.
+        window_seconds: window of the stated rate limit; None if none is stated.
+        server_time: the server's clock in UTC; None if the response has no `Date`.
+    """
+
+    api_version: ApiVersion
     limit: int | None
     window_seconds: float | None
     server_time: datetime | None
 
 
 class LaterClient:
-    """Speaks to the Reporting API; an asynchronous context manager, for one event loop.
+    """Asynchronous client of the Reporting API, and a context manager, for one event loop.
 
-    Several walks may run at once: they share the connections, the token, the limiter and `concurrency`.
+    Concurrent queries share the connections, the token, the rate limiter and `concurrency`.
+
+    Example:
+        Fetch the posts of a day from a local sandbox with synthetic data:
+
+        >>> import asyncio
+        >>> from datetime import date
+        >>> from later_reporting_dagster.client import ClientCredentials, RateLimiter
+        >>> from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+        >>> day = date(2024, 7, 1)
+        >>> async def fetch_day(base_url):
+        ...     credentials = ClientCredentials("sandbox-client", "sandbox-secret")
+        ...     limiter = RateLimiter(requests=100)
+        ...     async with LaterClient(base_url=base_url, credentials=credentials, limiter=limiter) as client:
+        ...         instance_ids = await client.fetch_instances()
+        ...         query = PostPerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
+        ...         return await client.fetch_posts(query)
+        >>> with running_sandbox(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
+        ...     result = asyncio.run(fetch_day(base_url))
+        >>> result.query.instance_ids
+        ('instance_000', 'instance_001')
+        >>> len(result.posts) == result.total_items
+        True
+        >>> {post.post_date.date() for post in result.posts} == {day}
+        True
 
     Args:
-        base_url: scheme and host of the service; https, unless it is loopback.
-        credentials: client credentials, or a ready token.
-        limiter: paces every request, retries and token requests included.
-        revision: the API version that the service speaks; None to detect it, and to notice when it changes.
-        memory: caches the detected version, so that it is not asked each time.
-        second_looks: by version the share, 0 to 1, of finished walks that are fetched once more to compare their rows;
-            with totals, of those of several pages. Only this detects rows that a service without totals leaves out now
-            and then, or that slip to another page while as many arrive as vanish. Each doubles a walk's requests.
-            Default: none.
-        concurrency: requests in flight at once.
-        timeout_seconds: from connecting to the end of a response. Waiting for a turn or a token does not count.
-        retry: how often and how long.
-        on_event: called for pages, waits and retries as they happen.
-        transport: in place of the network.
-        clock: seconds since the epoch, for tokens and `Retry-After`.
-        sleep: waits for seconds between retries.
-        random: 0 to 1, to spread retries.
+        base_url: scheme and host of the API; https, except for loopback.
+        credentials: client credentials, or an access token, which cannot be renewed.
+        limiter: the rate limit for every request, retries and token requests included.
+        api_version: the API version of the service; None to detect it, and to notice when it changes.
+        version_cache: stores the detected version, which saves the detection request of later clients.
+        verification_rates: by API version the share, 0 to 1, of queries whose pages are all fetched once more, to
+            compare their rows; with totals, only of queries with several pages. Only this detects rows that a service
+            without totals sometimes omits, and rows that move to another page while the total stays the same. A
+            verified query takes twice the requests. Default: none is verified.
+        concurrency: maximum number of requests in flight.
+        timeout_seconds: maximum time from connecting to the end of a response, without waits for the rate limit or a
+            token.
+        retry: when failed requests are retried.
+        on_event: called for each `ClientEvent` when it happens.
+        transport: replaces the network, for tests.
+        clock: returns seconds since the epoch, for tokens and `Retry-After`.
+        sleep: waits for a number of seconds between retries.
+        random: returns a number from 0 to 1, for the jitter of retries and the choice of queries to verify.
 
     Raises:
-        ValueError: the base URL is none, or would send the token in the clear; or `concurrency` is below 1.
+        ValueError: the base URL is invalid or would send the token unencrypted, or `concurrency` is below 1.
     """
 
     def __init__(
@@ -73,9 +111,9 @@ class LaterClient:
         base_url: str,
         credentials: ClientCredentials | AccessToken,
         limiter: RateLimiter,
-        revision: Revision | None = PAGED,
-        memory: RevisionMemory | None = None,
-        second_looks: Mapping[Revision, float] = MappingProxyType({}),
+        api_version: ApiVersion | None = PAGED,
+        version_cache: VersionCache | None = None,
+        verification_rates: Mapping[ApiVersion, float] = MappingProxyType({}),
         concurrency: int = 8,
         timeout_seconds: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
@@ -86,105 +124,114 @@ class LaterClient:
         random: Callable[[], float] = random.random,
     ) -> None:
         if concurrency < 1:
-            raise ValueError(f"concurrency is at least 1, not {concurrency}")
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
-        tell = on_event or _warn_of_change
-        self._exchange = Exchange(
+        on_event = on_event or _log_version_change
+        self._transport = Transport(
             base_url=base_url,
             credentials=credentials,
             limiter=limiter,
             concurrency=concurrency,
             timeout_seconds=timeout_seconds,
             retry=retry,
-            tell=tell,
-            transport=transport,
+            on_event=on_event,
+            http_transport=transport,
             clock=clock,
             sleep=sleep,
             random=random,
         )
-        self._lists = Lists(self._exchange, revision=revision, memory=memory or RevisionMemory(), tell=tell)
-        self._numbered = NumberedPages(
-            self._lists, tell=tell, looks_twice=lambda: random() < second_looks.get(PAGED, 0.0)
+        self._detector = VersionDetector(
+            self._transport, api_version=api_version, cache=version_cache or VersionCache(), on_event=on_event
         )
-        self._cursors = CursorPages(
-            self._lists, tell=tell, looks_twice=lambda: random() < second_looks.get(CURSOR, 0.0)
+        self._page_numbers = PageNumberPaginator(
+            self._detector, on_event=on_event, should_verify=lambda: random() < verification_rates.get(PAGED, 0.0)
+        )
+        self._cursors = CursorPaginator(
+            self._detector, on_event=on_event, should_verify=lambda: random() < verification_rates.get(CURSOR, 0.0)
         )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._exchange.close()
+        await self._transport.close()
 
-    async def revision(self) -> Revision:
-        """Return the API version that the service speaks, asked for with one request where it is not known yet.
-
-        Raises:
-            LaterError: as `walk`.
-        """
-        return await self._lists.revision()
-
-    async def instances(self) -> tuple[str, ...]:
-        """List the ids of all instances that the credentials reach, in the order of the service [D].
+    async def api_version(self) -> ApiVersion:
+        """Return the API version of the service; detect it with one request if it is unknown.
 
         Raises:
-            LaterError: as `walk`.
+            LaterError: as `fetch_posts`.
         """
-        return await self._lists.in_revision(
-            "instances", paged=self._numbered.instances, by_cursor=self._cursors.instances, guess=PAGED
+        return await self._detector.api_version()
+
+    async def fetch_instances(self) -> tuple[str, ...]:
+        """Fetch the ids of all instances that the credentials can read (docs/api.md, "Instances").
+
+        Returns:
+            The ids, in the order of the API.
+
+        Raises:
+            LaterError: as `fetch_posts`.
+        """
+        return await self._detector.call(
+            "instances", paged=self._page_numbers.fetch_instances, cursor=self._cursors.fetch_instances, guess=PAGED
         )
 
-    async def walk(
-        self, query: PostPerformanceQuery, *, most_posts: int | None = None, reach: Reach | None = None
-    ) -> Walk:
-        """Fetch the whole answer to a query, verified before a row of it is returned.
+    async def fetch_posts(
+        self,
+        query: PostPerformanceQuery,
+        *,
+        max_posts: int | None = None,
+        end_date_callback: EndDateCallback | None = None,
+    ) -> QueryResult:
+        """Fetch all posts of a query, and verify that they are complete before returning any.
 
         Args:
-            query: its page, page size, cursor and sorting are ignored: a walk has its own.
-            most_posts: how many posts the caller wants at once, checked against totals where there are any; None: all
-                that can be reached.
-            reach: where there are no totals, called after each page for the last day still wanted. The query of the
-                returned walk ends on that day.
+            query: its page, page size, cursor and sorting are ignored.
+            max_posts: the most posts that the caller accepts, checked against the totals of the paged version; None for
+                as many as the API can return.
+            end_date_callback: in the cursor version, called after each page for the last day still to fetch; the query
+                of the result ends on that day.
 
         Raises:
-            TooManyPosts: it holds more than that, or than the service counts to; only its first page was fetched.
-            WalkInconsistent: the pages did not add up, and did not when fetched again.
-            InstanceForbidden: the credentials do not reach one of its instances.
-            MetricsRefused: not all of its metrics can be asked for with its filters.
-            QueryRefused: the service does not accept it.
-            CredentialsRejected: nothing will be answered.
-            ContractBroken: the response is none that the API reference lists.
-            Retriable: it failed for longer than the retry policy covers.
+            TooManyPosts: there are more posts than `max_posts` or than the API can return.
+            InconsistentPages: the pages were inconsistent, also when fetched again.
+            InstanceForbidden: the credentials cannot read one of the instances.
+            MetricsRejected: the filters do not support all of the metrics.
+            QueryRejected: the API rejects the query.
+            CredentialsRejected: the API rejects the credentials.
+            UnexpectedResponse: the response is not one that the API reference lists.
+            RetriesExhausted: the request failed temporarily in all attempts.
         """
-        asked = Asked(query)
-        return await self._lists.in_revision(
-            describe(query),
-            paged=lambda: self._numbered.walk(asked.query, most_posts=most_posts),
-            by_cursor=lambda: self._cursors.walk(asked, reach=reach),
+        progress = QueryInProgress(query)
+        return await self._detector.call(
+            describe_query(query),
+            paged=lambda: self._page_numbers.fetch_posts(progress.query, max_posts=max_posts),
+            cursor=lambda: self._cursors.fetch_posts(progress, end_date_callback=end_date_callback),
         )
 
     async def probe(self) -> Probe:
-        """Fetch some instances, to see whether the service answers, its version, its rate limit, and its clock.
+        """Fetch a page of instances to learn the API version, the rate limit and the clock of the service.
 
         Raises:
-            LaterError: as `walk`.
+            LaterError: as `fetch_posts`.
         """
-
-        def read(answer: Answer) -> Probe:
-            limit, window_seconds = rate_limit_in(answer.headers) or (None, None)
-            return Probe(
-                revision=revision_in(answer),
-                limit=limit,
-                window_seconds=window_seconds,
-                server_time=server_time_in(answer.headers),
-            )
-
-        probe = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=read)
-        self._lists.note(probe.revision)
+        probe = await self._transport.get(INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe)
+        self._detector.observe(probe.api_version)
         return probe
 
 
-def _warn_of_change(event: ClientEvent) -> None:
-    """Log a change of the API version when nobody listens; waits and retries are in the log anyway."""
-    if isinstance(event, RevisionChanged):
+def _parse_probe(response: Response) -> Probe:
+    limit, window_seconds = stated_rate_limit(response.headers) or (None, None)
+    return Probe(
+        api_version=version_of_response(response),
+        limit=limit,
+        window_seconds=window_seconds,
+        server_time=server_time(response.headers),
+    )
+
+
+def _log_version_change(event: ClientEvent) -> None:
+    """Log a change of the API version, for clients without `on_event`; other events are logged where they happen."""
+    if isinstance(event, ApiVersionChanged):
         logger.warning("%s", event)

@@ -1,51 +1,51 @@
-"""What the client tells a progress display while it works."""
+"""Events that the client emits while it works, for logs and progress displays."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PageFetched:
-    """A page of posts has arrived. It is not verified yet: the walk may still be walked again."""
+    """A page of posts has been fetched. It is not verified yet: all pages may still be fetched again."""
 
     page: int
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
-    """A request has to wait for its turn under the rate limit; told as the wait begins."""
+class RateLimitWait:
+    """A request starts to wait for the rate limit."""
 
     seconds: float
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
-    """A request failed in a way that may pass, and is made again in `wait_seconds`; told as the wait begins."""
+class RequestRetried:
+    """A request failed temporarily and starts to wait for its retry."""
 
     reason: str
     wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class WalkRepeated:
-    """The pages did not add up, so all of them are asked for again."""
+class PagesRefetched:
+    """The pages of a query were inconsistent, so all of them are fetched again."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class RevisionChanged:
-    """The service answers in another revision of the API than it did: told once, and nothing is lost by it."""
+class ApiVersionChanged:
+    """The service responded in another API version than before; emitted once, and no data is lost."""
 
     before: str
     now: str
 
     def __str__(self) -> str:
         return (
-            f"the service speaks the revision {self.now} of the API now, and no longer {self.before}:"
-            " what was under way is asked for again"
+            f"the service now responds in API version {self.now}, no longer in {self.before}:"
+            " queries in progress are fetched again"
         )
 
 
-ClientEvent = PageFetched | Waited | Retried | WalkRepeated | RevisionChanged
+ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched | ApiVersionChanged

@@ -1,16 +1,26 @@
-"""Pages by cursor, without totals: each leads to the next, and what has come is the only proof that it is all."""
+"""Pagination by cursors: each page has the cursor of the next one, and no page states totals."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from later_reporting_dagster.client.client_events import ClientEvent, PageFetched
-from later_reporting_dagster.client.cursor_state import Reach, Trail, is_suspiciously_full, is_suspiciously_short
-from later_reporting_dagster.client.errors import MetricsRefused, QueryRefused
-from later_reporting_dagster.client.pagination import Place, Walk, as_walked, keys_of, repeated
-from later_reporting_dagster.client.refetch import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
-from later_reporting_dagster.client.responses import Question, describe, question_of
-from later_reporting_dagster.client.version_detection import Lists, Volume, page_parameters
+from later_reporting_dagster.client.cursor_state import (
+    CursorState,
+    EndDateCallback,
+    is_suspiciously_full,
+    is_suspiciously_short,
+)
+from later_reporting_dagster.client.errors import MetricsRejected, QueryRejected
+from later_reporting_dagster.client.pagination import PageRef, QueryResult, find_duplicates, page_query, row_keys
+from later_reporting_dagster.client.refetch import (
+    ADVICE_ON_POSTS,
+    Inconsistency,
+    check_verification,
+    fetch_until_consistent,
+)
+from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
+from later_reporting_dagster.client.version_detection import PaginationSize, VersionDetector, instances_parameters
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
@@ -21,155 +31,200 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     cursor_page_from_body,
     instances_cursor_page_from_body,
-    metrics_asked_for,
+    requested_metrics,
 )
 
 
 @dataclass(slots=True)
-class Asked:
-    """A query that is under way, as far as it is still wanted."""
+class QueryInProgress:
+    """A query whose end date an `EndDateCallback` may bring forward while its pages are fetched."""
 
     query: PostPerformanceQuery
 
 
-class CursorPages:
-    """Fetches whole answers from pages by cursor.
+class CursorPaginator:
+    """Paginator of the cursor version, whose pages have no totals (docs/api.md, "Cursor version").
+
+    Example:
+        A list of three instances on two pages:
+
+        >>> bodies = [
+        ...     b'{"data": {"instanceIds": ["a", "b"]}, "nextCursor": "YjI="}',
+        ...     b'{"data": {"instanceIds": ["c"]}, "nextCursor": null}',
+        ... ]
+
+        The paginator follows `nextCursor` until it is null:
+
+        >>> import asyncio
+        >>> class CannedPages:
+        ...     async def get_page(self, path, parameters, *, parse, **options):
+        ...         print("GET", path, parameters)
+        ...         return parse(bodies.pop(0))
+        >>> paginator = CursorPaginator(CannedPages(), on_event=print)
+        >>> asyncio.run(paginator.fetch_instances())
+        GET /v2/instances [('limit', '100')]
+        GET /v2/instances [('limit', '100'), ('nextCursor', 'YjI=')]
+        ('a', 'b', 'c')
 
     Args:
-        lists: fetches pages.
-        tell: called for pages, and for walks that are repeated.
-        looks_twice: whether to fetch a finished walk once more, to compare their rows.
+        detector: fetches pages.
+        on_event: called for pages, and when pages are fetched again.
+        should_verify: called after the last page; if it returns True, all pages are fetched once more to compare their
+            rows.
     """
 
-    def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
-        self._lists = lists
-        self._tell = tell
-        self._looks_twice = looks_twice
+    def __init__(
+        self,
+        detector: VersionDetector,
+        *,
+        on_event: Callable[[ClientEvent], None],
+        should_verify: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._detector = detector
+        self._on_event = on_event
+        self._should_verify = should_verify
 
-    async def instances(self) -> tuple[str, ...]:
-        """All instances, in the order of the service; errors as of `LaterClient.walk`."""
+    async def fetch_instances(self) -> tuple[str, ...]:
+        """Fetch all instance ids, in the order of the API; raise as `LaterClient.fetch_posts`."""
+        return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
-        async def fetch(cursor: str | None, volume: Volume) -> InstancesCursorPage:
-            return await self._lists.get(
-                INSTANCES_PATH,
-                page_parameters(CURSOR, cursor),
-                revision=CURSOR,
-                question=Question("instances"),
-                volume=volume,
-                read=instances_cursor_page_from_body,
-            )
-
-        async def attempt() -> tuple[str, ...]:
-            ids: list[str] = []
-            cursors: set[str] = set()
-            cursor, volume = None, Volume()
-            while True:
-                try:
-                    page = await fetch(cursor, volume)
-                except QueryRefused as error:
-                    if cursor is None:
-                        raise
-                    raise Misfit(f"its cursor was refused: {error}") from None
-                ids += page.data.instance_ids
-                cursor = page.next_cursor
-                if cursor is None and (problem := repeated(ids)):
-                    raise Misfit(problem)
-                if cursor is None:
-                    return tuple(ids)
-                if cursor in cursors:
-                    raise Misfit(f"page {len(cursors) + 1} leads to one that was there already")
-                cursors.add(cursor)
-
-        return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
-
-    async def walk(self, asked: Asked, *, reach: Reach | None) -> Walk:
-        """The answer to what is asked, as far as `reach` wants it; errors as of `LaterClient.walk`."""
-
-        async def attempt() -> Walk:
-            nonlocal reach
-            trail = Trail(asked.query)
-            try:
-                await self._follow(trail, asked, reach=reach)
-                posts, bad_rows = trail.rows_until(asked.query.end_date)
-                if self._looks_twice():
-                    second = Trail(asked.query)
-                    await self._follow(second, asked, reach=None)
-                    check_second_look([*(post.key for post in posts), *(row.raw for row in bad_rows)], second.keys)
-            except Misfit:
-                if not trail.is_in_order:
-                    reach = None  # days are told apart by their order: such an answer has to be walked to its end
-                raise
-            return Walk(
-                query=asked.query,
-                posts=posts,
-                bad_rows=bad_rows,
-                total_items=len(posts) + len(bad_rows),
-                pages=trail.pages,
-            )
-
-        return await until_it_adds_up(lambda: describe(asked.query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
-
-    async def _follow(self, trail: Trail, asked: Asked, *, reach: Reach | None) -> None:
-        """Fetch page by page, as far as the query is wanted.
+    async def fetch_posts(self, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None) -> QueryResult:
+        """Fetch all posts of a query up to its end date, which `end_date_callback` may bring forward.
 
         Raises:
-            Misfit: the pages are no whole answer.
+            LaterError: as `LaterClient.fetch_posts`.
         """
-        query, cursor, volume = asked.query, None, Volume()
-        while True:
-            number = trail.pages + 1
+
+        async def fetch() -> QueryResult:
+            nonlocal end_date_callback
+            state = CursorState(progress.query)
             try:
-                page = await self._page(query, cursor, number=number, volume=volume)
-                if is_suspiciously_short(page):
-                    again = await self._page(query, cursor, number=number, volume=volume)
-                    if keys_of([page]) != keys_of([again]):
-                        raise Misfit(f"page {number} has other rows each time")
-            except QueryRefused as error:
+                return await self._fetch_posts_once(state, progress, end_date_callback=end_date_callback)
+            except Inconsistency:
+                if not state.is_in_order:
+                    end_date_callback = None  # ending early requires rows in the order of their days
+                raise
+
+        return await fetch_until_consistent(
+            lambda: describe_query(progress.query), fetch, on_event=self._on_event, advice=ADVICE_ON_POSTS
+        )
+
+    async def _fetch_instances_once(self) -> tuple[str, ...]:
+        ids: list[str] = []
+        cursors: set[str] = set()
+        cursor, size = None, PaginationSize()
+        while True:
+            try:
+                page = await self._instances_page(cursor, size)
+            except QueryRejected as error:
                 if cursor is None:
                     raise
-                raise Misfit(f"the cursor to page {number} was refused: {error}") from None
-            if problem := trail.add(page):
-                raise Misfit(problem)
+                raise Inconsistency(f"the cursor was rejected: {error}") from None
+            ids += page.data.instance_ids
+            cursor = page.next_cursor
+            if cursor is None:
+                if problem := find_duplicates(ids):
+                    raise Inconsistency(problem)
+                return tuple(ids)
+            if cursor in cursors:
+                raise Inconsistency(f"the cursor of page {len(cursors) + 1} repeats an earlier one")
+            cursors.add(cursor)
+
+    async def _instances_page(self, cursor: str | None, size: PaginationSize) -> InstancesCursorPage:
+        return await self._detector.get_page(
+            INSTANCES_PATH,
+            instances_parameters(CURSOR, cursor),
+            api_version=CURSOR,
+            context=RequestContext("instances"),
+            size=size,
+            parse=instances_cursor_page_from_body,
+        )
+
+    async def _fetch_posts_once(
+        self, state: CursorState, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None
+    ) -> QueryResult:
+        await self._follow_cursors(state, progress, end_date_callback=end_date_callback)
+        posts, bad_rows = state.rows_until(progress.query.end_date)
+        if self._should_verify():
+            second = CursorState(progress.query)
+            await self._follow_cursors(second, progress, end_date_callback=None)
+            check_verification([*(post.key for post in posts), *(row.raw for row in bad_rows)], second.keys)
+        return QueryResult(
+            query=progress.query,
+            posts=posts,
+            bad_rows=bad_rows,
+            total_items=len(posts) + len(bad_rows),
+            pages=state.pages,
+        )
+
+    async def _follow_cursors(
+        self, state: CursorState, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None
+    ) -> None:
+        """Fetch page after page until the last one, or until a page has rows after the query's end date.
+
+        Raises:
+            Inconsistency: the pages are not a complete list.
+        """
+        query, cursor, size = progress.query, None, PaginationSize()
+        while True:
+            page = await self._checked_page(query, cursor, number=state.pages + 1, size=size)
+            if problem := state.add(page):
+                raise Inconsistency(problem)
             if page.next_cursor is None:
-                await self._check_end(trail, page, query=query, volume=volume)
+                await self._check_last_page(state, page, query=query, size=size)
                 return
-            if reach is not None and trail.latest is not None:
-                asked.query = replace(asked.query, end_date=reach(trail.rows, trail.latest))
-                if trail.latest.date() > asked.query.end_date:
-                    if not trail.is_in_order:
-                        raise Misfit("the posts are not in the order of their days")
+            if end_date_callback is not None and state.latest is not None:
+                progress.query = replace(progress.query, end_date=end_date_callback(state.rows, state.latest))
+                if state.latest.date() > progress.query.end_date:
+                    if not state.is_in_order:
+                        raise Inconsistency("the posts are not in the order of their days")
                     return
             cursor = page.next_cursor
 
-    async def _check_end(self, trail: Trail, last: CursorPage, *, query: PostPerformanceQuery, volume: Volume) -> None:
+    async def _checked_page(
+        self, query: PostPerformanceQuery, cursor: str | None, *, number: int, size: PaginationSize
+    ) -> CursorPage:
+        """Fetch a page; if it is suspiciously short, fetch it again to compare its rows."""
+        try:
+            page = await self._page(query, PageRef(number), cursor=cursor, size=size)
+            if is_suspiciously_short(page):
+                again = await self._page(query, PageRef(number), cursor=cursor, size=size)
+                if row_keys([page]) != row_keys([again]):
+                    raise Inconsistency(f"page {number} has other rows when fetched again")
+        except QueryRejected as error:
+            if cursor is None:
+                raise
+            raise Inconsistency(f"the cursor of page {number} was rejected: {error}") from None
+        return page
+
+    async def _check_last_page(
+        self, state: CursorState, last: CursorPage, *, query: PostPerformanceQuery, size: PaginationSize
+    ) -> None:
+        """If the last page is full, check by the first page in reverse order that no row follows it."""
         if is_suspiciously_full(last):
-            page = await self._page(query, None, number=1, volume=volume, from_the_end=True)
-            if missed := set(keys_of([page])) - trail.keys:
-                raise Misfit(f"{len(missed)} rows at the end did not come, although the last page was full")
+            page = await self._page(query, PageRef(1, from_end=True), cursor=None, size=size)
+            if missing := set(row_keys([page])) - state.keys:
+                raise Inconsistency(f"{len(missing)} rows are missing after the last page, which was full")
 
     async def _page(
-        self,
-        query: PostPerformanceQuery,
-        cursor: str | None,
-        *,
-        number: int,
-        volume: Volume,
-        from_the_end: bool = False,
+        self, query: PostPerformanceQuery, page: PageRef, *, cursor: str | None, size: PaginationSize
     ) -> CursorPage:
+        # The page number is for events and messages only: above 500, the query would not accept it.
+        page_of_query = page_query(query, replace(page, number=1), cursor=cursor)
         try:
-            page = await self._lists.get(
+            response = await self._detector.get_page(
                 POSTS_PERFORMANCE_PATH,
-                # By cursor a page has no number, which would be refused beyond 500.
-                as_walked(query, Place(1, from_the_end), cursor=cursor).parameters(CURSOR),
-                revision=CURSOR,
-                question=question_of(query, page=number),
-                volume=volume,
-                read=partial(cursor_page_from_body, metrics=metrics_asked_for(query.metrics)),
+                page_of_query.parameters(CURSOR),
+                api_version=CURSOR,
+                context=page_context(query, page=page.number),
+                size=size,
+                parse=partial(cursor_page_from_body, metrics=requested_metrics(query.metrics)),
             )
-        except QueryRefused as error:
-            # The service tells by words alone what it is that it refuses; they decide no more than what is tried next.
+        except QueryRejected as error:
+            # Only the text of a rejection shows whether the metrics are its reason. A wrong guess does no harm, as this
+            # only selects which queries are tried next.
             if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
-                raise MetricsRefused(str(error), detail=error.detail) from None
+                raise MetricsRejected(str(error), detail=error.detail) from None
             raise
-        self._tell(PageFetched(number, page.rows))
-        return page
+        self._on_event(PageFetched(page.number, response.rows))
+        return response

@@ -1,33 +1,34 @@
-"""What a walk by cursor has seen, and whether it adds up: there is no total that it could be held against.
+"""State of a cursor pagination, and the checks that stand in for the totals that the cursor version lacks.
 
-The proof is that no row and no cursor came twice, that each row is one that was asked for, and that the end was
-reached, or a day beyond those that are wanted, the rows being in the order of their days.
+The pages are complete if no row and no cursor repeats, each row matches the query, and the pagination either ended or,
+with rows in the order of their days, passed the last day to fetch (docs/api.md, "Cursor version").
 """
 
 from collections.abc import Callable, Hashable
 from datetime import UTC, date, datetime
 
-from later_reporting_dagster.client.pagination import foreign_row, keys_of
-from later_reporting_dagster.contract import MAXIMUM_PAGE_SIZE, BadRow, CursorPage, Post, PostPerformanceQuery
+from later_reporting_dagster.client.pagination import find_unrequested_rows, row_keys
+from later_reporting_dagster.contract import MAX_PAGE_SIZE, BadRow, CursorPage, Post, PostPerformanceQuery
 
-# A page may be empty where what it had is filtered out. Cursors that lead to nothing else lead nowhere.
-EMPTY_PAGES_IN_A_ROW = 10
+# A page may be empty because all of its rows were filtered out. More empty pages in a row than this are a server fault.
+MAX_EMPTY_PAGES_IN_A_ROW = 10
 
-Reach = Callable[[int, datetime], date]
-"""Says the last day that is wanted of a walk without totals, when so many rows have come, the latest of that instant.
+EndDateCallback = Callable[[int, datetime], date]
+"""Return the last day still to fetch, given the number of rows fetched so far and the newest of their times (UTC).
 
-It is asked after each page and may bring that day nearer, never farther away, and no nearer than the latest row.
+Called after each page in the cursor version. It may bring the last day forward, but not before the day of the newest
+row, and never defer it.
 """
 
 
-class Trail:
-    """The pages of one walk by cursor, in their order.
+class CursorState:
+    """The pages of one cursor pagination in their order.
 
     Attributes:
-        keys: what tells each row from the others.
-        pages: how many pages have come.
-        latest: the newest row's instant, in UTC; None before any.
-        is_in_order: whether no row is of an earlier day than one before it.
+        keys: identity of each row.
+        pages: number of pages so far.
+        latest: time of the newest post, in UTC; None before the first post.
+        is_in_order: whether no row is of an earlier day than a row before it.
     """
 
     def __init__(self, query: PostPerformanceQuery) -> None:
@@ -43,18 +44,18 @@ class Trail:
 
     @property
     def rows(self) -> int:
-        """How many rows have come."""
+        """Number of rows so far."""
         return len(self.keys)
 
     def add(self, page: CursorPage) -> str | None:
-        """Takes the next page; why it cannot belong to the others, None when it can."""
-        keys = keys_of([page])
-        twice = len(keys) - len(set(keys) - self.keys)
+        """Add the next page; return why it is inconsistent with the previous pages, None if it is not."""
+        keys = row_keys([page])
+        duplicates = len(keys) - len(set(keys) - self.keys)
         problem = (
-            (f"page {self.pages + 1} has {len(keys)} rows" if len(keys) > MAXIMUM_PAGE_SIZE else None)
-            or (f"{twice} of {self.rows + len(keys)} rows came twice" if twice else None)
-            or foreign_row(self._query, page.posts, page.bad_rows)
-            or self._problem_of_cursor(page.next_cursor, is_empty=not page.rows)
+            (f"page {self.pages + 1} has {len(keys)} rows" if len(keys) > MAX_PAGE_SIZE else None)
+            or (f"{duplicates} of {self.rows + len(keys)} rows are duplicates" if duplicates else None)
+            or find_unrequested_rows(self._query, posts=page.posts, bad_rows=page.bad_rows)
+            or self._find_cursor_problem(page.next_cursor, is_empty=not page.rows)
         )
         self.pages += 1
         self.keys.update(keys)
@@ -67,29 +68,29 @@ class Trail:
         return problem
 
     def rows_until(self, last: date) -> tuple[list[Post], list[BadRow]]:
-        """The rows of the days up to one, and those of no day: where a walk is cut, these may be beyond."""
+        """Return the posts and bad rows up to a day. Bad rows without a date are included, though they may be later."""
         return (
             [post for post in self._posts if post.post_date.astimezone(UTC).date() <= last],
             [row for row in self._bad_rows if row.post_date is None or row.post_date.date() <= last],
         )
 
-    def _problem_of_cursor(self, cursor: str | None, *, is_empty: bool) -> str | None:
+    def _find_cursor_problem(self, cursor: str | None, *, is_empty: bool) -> str | None:
         self._empty_pages = self._empty_pages + 1 if is_empty else 0
         if cursor is None:
             return None
         if cursor in self._cursors:
-            return f"page {self.pages + 1} leads to one that was there already"
-        if self._empty_pages >= EMPTY_PAGES_IN_A_ROW:
-            return f"{self._empty_pages} pages without a row, and yet there should be more"
+            return f"the cursor of page {self.pages + 1} repeats an earlier one"
+        if self._empty_pages >= MAX_EMPTY_PAGES_IN_A_ROW:
+            return f"{self._empty_pages} empty pages in a row, each with a next cursor"
         self._cursors.add(cursor)
         return None
 
 
 def is_suspiciously_short(page: CursorPage) -> bool:
-    """Whether a page has room for rows and is not the last: it may have lost some, so it is asked for once more."""
-    return page.next_cursor is not None and page.rows < MAXIMUM_PAGE_SIZE
+    """Return whether a page before the last is not full, so that rows may be missing from it."""
+    return page.next_cursor is not None and page.rows < MAX_PAGE_SIZE
 
 
 def is_suspiciously_full(page: CursorPage) -> bool:
-    """Whether a page is full and yet the last: only the other end tells that there is none after it."""
-    return page.next_cursor is None and page.rows == MAXIMUM_PAGE_SIZE
+    """Return whether the last page is full, so that rows may be missing after it."""
+    return page.next_cursor is None and page.rows == MAX_PAGE_SIZE

@@ -1,19 +1,20 @@
-"""What can go wrong with the service, named for what the caller can do next.
+"""Errors of the client, grouped by what the caller can do about them.
 
 Every message names the query, without secrets, and the next step.
 """
 
-# ruff: noqa: N818 - a name says what happened; that it is an error, `except` says
+# ruff: noqa: N818 - named for what happened
 
 
 class LaterError(Exception):
-    """Anything that keeps the client from a good answer."""
+    """Base class of all errors of the client."""
 
 
-class Retriable(LaterError):
-    """It may work later: 429, 5xx, a broken connection, an unreadable body. Raised once retries are used up.
+class RetriesExhausted(LaterError):
+    """The request failed temporarily in every attempt: 429, 5xx, a connection error, or an unreadable body.
 
-    `wait_seconds` is what the service asked for, None when it did not say.
+    Attributes:
+        wait_seconds: the wait that the last response asked for; None if it did not.
     """
 
     def __init__(self, message: str, *, wait_seconds: float | None = None) -> None:
@@ -22,21 +23,23 @@ class Retriable(LaterError):
 
 
 class CredentialsRejected(LaterError):
-    """The client id and secret, or the ready token, are not accepted. Fatal for every query."""
+    """The client id and secret, or the access token, are rejected: every query will fail."""
 
 
 class InstanceForbidden(LaterError):
-    """The credentials do not reach one of `instance_ids`, the instances of the query. The others may be fine."""
+    """The credentials cannot read at least one of `instance_ids`, the instances of the query."""
 
     def __init__(self, message: str, *, instance_ids: tuple[str, ...]) -> None:
         super().__init__(message)
         self.instance_ids = instance_ids
 
 
-class QueryRefused(LaterError):
-    """The service does not accept the query: a parameter of the user, or a bug here.
+class QueryRejected(LaterError):
+    """The API rejects the query: a parameter of the user is wrong, or this client has a bug.
 
-    `status` is HTTP's, `detail` all that the service said.
+    Attributes:
+        status: the HTTP status.
+        detail: the problem details of the response, as text.
     """
 
     def __init__(self, message: str, *, status: int = 400, detail: str = "") -> None:
@@ -45,22 +48,23 @@ class QueryRefused(LaterError):
         self.detail = detail
 
 
-class MetricsRefused(QueryRefused):
-    """Not all metrics of the query can be asked for with its filters: ask by platform for those that each has."""
+class MetricsRejected(QueryRejected):
+    """The filters of the query do not support all of its metrics: query each platform for the metrics that it has."""
 
 
-class ContractBroken(LaterError):
-    """The answer is outside the contract, as a redirect is: the base URL is wrong or the service has changed."""
+class UnexpectedResponse(LaterError):
+    """The response is not one that the API reference lists: the base URL is wrong, or the API has changed."""
 
 
-class WalkInconsistent(LaterError):
-    """Walked twice, and still the pages do not add up to one answer. Nothing of it may be used."""
+class InconsistentPages(LaterError):
+    """The pages were inconsistent, also when fetched again. No row of them may be used."""
 
 
 class TooManyPosts(LaterError):
-    """The query holds `total_items` posts, more than its pages reach or the caller wants: split it.
+    """The query has more posts than its pages can return or than the caller accepts: split it.
 
-    Where there are no totals, `total_items` is how many had come by then.
+    Attributes:
+        total_items: the number of posts; without totals, the number of posts fetched so far.
     """
 
     def __init__(self, message: str, *, total_items: int) -> None:

@@ -1,4 +1,4 @@
-"""Numbered pages with totals: the first tells how many there are, the others are asked for at once."""
+"""Pagination by page numbers: page 1 states the totals, and the other pages are fetched concurrently."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
@@ -8,21 +8,26 @@ from typing import Any, TypeVar
 from later_reporting_dagster.client.client_events import ClientEvent, PageFetched
 from later_reporting_dagster.client.errors import TooManyPosts
 from later_reporting_dagster.client.pagination import (
-    FIRST,
-    Place,
-    Walk,
-    as_walked,
-    keys_of,
-    pages_in,
-    places_after_first,
-    problem_of,
-    problem_of_page,
-    repeated,
-    without_overlap,
+    FIRST_PAGE,
+    PageRef,
+    QueryResult,
+    count_pages,
+    find_duplicates,
+    find_inconsistency,
+    find_page_inconsistency,
+    merge_ends,
+    page_query,
+    remaining_pages,
+    row_keys,
 )
-from later_reporting_dagster.client.refetch import ADVICE_ON_POSTS, Misfit, check_second_look, until_it_adds_up
-from later_reporting_dagster.client.responses import Question, describe, question_of
-from later_reporting_dagster.client.version_detection import Lists, Volume, page_parameters
+from later_reporting_dagster.client.refetch import (
+    ADVICE_ON_POSTS,
+    Inconsistency,
+    check_verification,
+    fetch_until_consistent,
+)
+from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
+from later_reporting_dagster.client.version_detection import PaginationSize, VersionDetector, instances_parameters
 from later_reporting_dagster.contract import (
     INSTANCES_PATH,
     PAGED,
@@ -32,132 +37,179 @@ from later_reporting_dagster.contract import (
     Pagination,
     PostPerformanceQuery,
     instances_page_from_body,
-    metrics_asked_for,
     page_from_body,
+    requested_metrics,
 )
 
 _Result = TypeVar("_Result")
 _PageType = TypeVar("_PageType", bound=Page | InstancesPage)
 
 
-class NumberedPages:
-    """Fetches whole answers from numbered pages.
+class PageNumberPaginator:
+    """Paginator of the paged version, whose pages have numbers and totals (docs/api.md, "Posts performance").
+
+    Example:
+        A list of 101 instances has two pages. The second one is:
+
+        >>> second = b'''{
+        ...     "data": {"instanceIds": ["instance_100"]},
+        ...     "pagination": {"page": 2, "pageSize": 100, "totalItems": 101, "totalPages": 2}
+        ... }'''
+
+        Page 1 states the same totals, so the paginator requests page 2:
+
+        >>> import asyncio, json
+        >>> first = json.loads(second)
+        >>> first["data"]["instanceIds"] = [f"instance_{number:03d}" for number in range(100)]
+        >>> first["pagination"]["page"] = 1
+        >>> bodies = {"1": json.dumps(first).encode(), "2": second}
+        >>> class CannedPages:
+        ...     async def get_page(self, path, parameters, *, parse, **options):
+        ...         print("GET", path, parameters)
+        ...         return parse(bodies[dict(parameters)["pageNumber"]])
+        >>> paginator = PageNumberPaginator(CannedPages(), on_event=print)
+        >>> instance_ids = asyncio.run(paginator.fetch_instances())
+        GET /v2/instances [('pageSize', '100'), ('pageNumber', '1')]
+        GET /v2/instances [('pageSize', '100'), ('pageNumber', '2')]
+        >>> len(instance_ids), instance_ids[-1]
+        (101, 'instance_100')
 
     Args:
-        lists: fetches pages.
-        tell: called for pages, and for walks that are repeated.
-        looks_twice: whether to fetch a finished walk of several pages once more, to compare their rows.
+        detector: fetches pages.
+        on_event: called for pages, and when pages are fetched again.
+        should_verify: called after the last of several pages; if it returns True, all pages are fetched once more to
+            compare their rows.
     """
 
-    def __init__(self, lists: Lists, *, tell: Callable[[ClientEvent], None], looks_twice: Callable[[], bool]) -> None:
-        self._lists = lists
-        self._tell = tell
-        self._looks_twice = looks_twice
+    def __init__(
+        self,
+        detector: VersionDetector,
+        *,
+        on_event: Callable[[ClientEvent], None],
+        should_verify: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._detector = detector
+        self._on_event = on_event
+        self._should_verify = should_verify
 
-    async def instances(self) -> tuple[str, ...]:
-        """All instances, in the order of the service; errors as of `LaterClient.walk`."""
+    async def fetch_instances(self) -> tuple[str, ...]:
+        """Fetch all instance ids, in the order of the API; raise as `LaterClient.fetch_posts`."""
+        return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
-        async def fetch(place: Place, volume: Volume) -> InstancesPage:
-            return await self._lists.get(
-                INSTANCES_PATH,
-                page_parameters(PAGED, place.number),
-                revision=PAGED,
-                question=Question(f"instances, {place}"),
-                volume=volume,
-                read=instances_page_from_body,
-            )
+    async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
+        """Fetch all posts of a query; arguments and errors are those of `LaterClient.fetch_posts`."""
+        return await fetch_until_consistent(
+            lambda: describe_query(query),
+            partial(self._fetch_posts_once, query, max_posts=max_posts),
+            on_event=self._on_event,
+            advice=ADVICE_ON_POSTS,
+        )
 
-        async def attempt() -> tuple[str, ...]:
-            pages, _ = await _all_pages("instances", fetch, both_ends=False)
-            ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-            if problem := repeated(ids):  # each page has as many as its total leaves for it
-                raise Misfit(problem)
-            return tuple(ids)
+    async def _fetch_instances_once(self) -> tuple[str, ...]:
+        pages, _ = await _fetch_pages("instances", self._instances_page, both_ends=False)
+        ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
+        if problem := find_duplicates(ids):  # their number was checked page by page
+            raise Inconsistency(problem)
+        return tuple(ids)
 
-        return await until_it_adds_up(lambda: "instances", attempt, tell=self._tell)
+    async def _instances_page(self, page: PageRef, size: PaginationSize) -> InstancesPage:
+        return await self._detector.get_page(
+            INSTANCES_PATH,
+            instances_parameters(PAGED, page.number),
+            api_version=PAGED,
+            context=RequestContext(f"instances, {page}"),
+            size=size,
+            parse=instances_page_from_body,
+        )
 
-    async def walk(self, query: PostPerformanceQuery, *, most_posts: int | None) -> Walk:
-        """The whole answer to a query; arguments and errors as of `LaterClient.walk`."""
+    async def _fetch_posts_once(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
+        pages, from_end = await self._posts_pages(query, max_posts=max_posts)
+        # A single page is a snapshot: no row can move to another page.
+        if len(pages) > 1 and self._should_verify():
+            pages_again, from_end_again = await self._posts_pages(query, max_posts=max_posts)
+            check_verification(row_keys([*pages, *from_end]), row_keys([*pages_again, *from_end_again]))
+        posts, bad_rows = merge_ends(pages, from_end)
+        return QueryResult(
+            query=query,
+            posts=posts,
+            bad_rows=bad_rows,
+            total_items=pages[0].pagination.total_items,
+            pages=len(pages) + len(from_end),
+        )
 
-        async def fetch(place: Place, volume: Volume) -> Page:
-            asked_page = as_walked(query, place)
-            page = await self._lists.get(
-                POSTS_PERFORMANCE_PATH,
-                asked_page.parameters(PAGED),
-                revision=PAGED,
-                question=question_of(asked_page),
-                volume=volume,
-                read=partial(page_from_body, metrics=metrics_asked_for(query.metrics)),
-            )
-            self._tell(PageFetched(place.number, page.rows))
-            return page
+    async def _posts_pages(
+        self, query: PostPerformanceQuery, *, max_posts: int | None
+    ) -> tuple[list[Page], list[Page]]:
+        pages, from_end = await _fetch_pages(
+            describe_query(query), partial(self._posts_page, query), both_ends=True, max_items=max_posts
+        )
+        if problem := find_inconsistency(query, pages, from_end):
+            raise Inconsistency(problem)
+        return pages, from_end
 
-        async def look() -> tuple[list[Page], list[Page]]:
-            pages, from_the_end = await _all_pages(describe(query), fetch, both_ends=True, most_items=most_posts)
-            if problem := problem_of(query, pages, from_the_end):
-                raise Misfit(problem)
-            return pages, from_the_end
-
-        async def attempt() -> Walk:
-            pages, from_the_end = await look()
-            # A single page is of one moment: nothing slips from it to another.
-            if len(pages) > 1 and self._looks_twice():
-                again, again_from_the_end = await look()
-                check_second_look(keys_of([*pages, *from_the_end]), keys_of([*again, *again_from_the_end]))
-            posts, bad_rows = without_overlap(pages, from_the_end)
-            return Walk(
-                query=query,
-                posts=posts,
-                bad_rows=bad_rows,
-                total_items=pages[0].pagination.total_items,
-                pages=len(pages) + len(from_the_end),
-            )
-
-        return await until_it_adds_up(lambda: describe(query), attempt, tell=self._tell, advice=ADVICE_ON_POSTS)
+    async def _posts_page(self, query: PostPerformanceQuery, page: PageRef, size: PaginationSize) -> Page:
+        query = page_query(query, page)
+        response = await self._detector.get_page(
+            POSTS_PERFORMANCE_PATH,
+            query.parameters(PAGED),
+            api_version=PAGED,
+            context=page_context(query),
+            size=size,
+            parse=partial(page_from_body, metrics=requested_metrics(query.metrics)),
+        )
+        self._on_event(PageFetched(page.number, response.rows))
+        return response
 
 
-async def _all_pages(
-    what: str,
-    fetch: Callable[[Place, Volume], Coroutine[Any, Any, _PageType]],
+async def _fetch_pages(
+    description: str,
+    fetch: Callable[[PageRef, PaginationSize], Coroutine[Any, Any, _PageType]],
     *,
     both_ends: bool,
-    most_items: int | None = None,
+    max_items: int | None = None,
 ) -> tuple[list[_PageType], list[_PageType]]:
-    """Fetch page 1, then the others at once; return those from the beginning and those from the end.
+    """Fetch page 1, then the others concurrently; return the pages from the start and those from the end.
 
     Raises:
-        TooManyPosts: there are more than are wanted, or than can be reached; only page 1 was fetched.
-        Misfit: a page does not belong to the answer that page 1 began.
+        TooManyPosts: page 1 states more items than the pages can return or than `max_items`.
+        Inconsistency: a page does not belong to the list that started with page 1.
     """
-    volume = Volume()
-
-    async def fetch_fitting(place: Place, first: Pagination | None = None) -> _PageType:
-        page = await fetch(place, volume)
-        if problem := problem_of_page(place, page.pagination, rows=page.rows, first=first or page.pagination):
-            raise Misfit(problem)  # at once: each page that follows would be a request for nothing
-        return page
-
-    first = await fetch_fitting(FIRST)
+    size = PaginationSize()
+    first = await _fetch_checked(fetch, FIRST_PAGE, size=size)
     total_items = first.pagination.total_items
-    places = places_after_first(first.pagination, both_ends=both_ends)
-    if places is None or total_items > (most_items or total_items):
+    remaining = remaining_pages(first.pagination, both_ends=both_ends)
+    if remaining is None or total_items > (max_items or total_items):
         raise TooManyPosts(
-            f"{what}: {total_items} items are {pages_in(first.pagination)} pages, more than can be asked"
-            " for at once. Ask for fewer days or instances.",
+            f"{description}: {total_items} items on {count_pages(first.pagination)} pages are too many for one query."
+            " Query fewer days or instances.",
             total_items=total_items,
         )
-    rest = await _together([fetch_fitting(place, first.pagination) for place in places])
-    count = 1 + sum(not place.from_the_end for place in places)
+    rest = await _gather([_fetch_checked(fetch, page, size=size, first=first.pagination) for page in remaining])
+    count = 1 + sum(not page.from_end for page in remaining)
     return [first, *rest][:count], [first, *rest][count:]
 
 
-async def _together(work: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
-    """Run all at once; the first failure ends the others and is raised as itself."""
+async def _fetch_checked(
+    fetch: Callable[[PageRef, PaginationSize], Coroutine[Any, Any, _PageType]],
+    page: PageRef,
+    *,
+    size: PaginationSize,
+    first: Pagination | None = None,
+) -> _PageType:
+    response = await fetch(page, size)
+    first = first or response.pagination
+    if problem := find_page_inconsistency(page, response.pagination, rows=response.rows, first=first):
+        raise Inconsistency(problem)  # at once, because the pages that follow would be fetched in vain
+    return response
+
+
+async def _gather(coroutines: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:
+    """Run coroutines concurrently; cancel the others and raise the error when one fails."""
     tasks: list[asyncio.Task[_Result]] = []
     try:
         async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(one) for one in work]
+            tasks += [group.create_task(coroutine) for coroutine in coroutines]
     except BaseExceptionGroup as failures:
-        tasks.clear()  # the trace holds this frame, and so the results, until garbage is collected
+        tasks.clear()  # the traceback refers to this frame, and would keep the results in memory
         raise failures.exceptions[0] from None
     return [task.result() for task in tasks]

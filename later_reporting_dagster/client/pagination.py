@@ -1,12 +1,12 @@
-"""All pages of one query, and the proof that they are one answer: nothing lost, nothing doubled, nothing foreign."""
+"""Page references of a query, and the checks that its pages form one complete and consistent list."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 
 from later_reporting_dagster.contract import (
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
     BadRow,
     CursorPage,
     DateBasis,
@@ -16,14 +16,22 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     SortDirection,
     SortProperty,
-    excerpt,
     platform_of,
+    redact,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """The whole and verified answer to `query`; where a walk by cursor was cut short, `query` ends on its last day."""
+class QueryResult:
+    """The complete and verified rows of a query.
+
+    Attributes:
+        query: the query; its `end_date` is earlier than requested where an `EndDateCallback` ended the pagination.
+        posts: the valid rows.
+        bad_rows: the malformed rows.
+        total_items: number of rows; in the paged version, the total that the API states.
+        pages: number of pages that were fetched, refetches not included.
+    """
 
     query: PostPerformanceQuery
     posts: list[Post] = field(repr=False)
@@ -33,151 +41,164 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A page's number, counted from 1, from the beginning of an answer or, in the opposite order, from its end."""
+class PageRef:
+    """A page by its number, counted from 1 from the start of a list or, in reverse order, from its end."""
 
     number: int
-    from_the_end: bool = False
+    from_end: bool = False
 
     def __str__(self) -> str:
-        return f"page {self.number}{' from the end' * self.from_the_end}"
+        return f"page {self.number}{' from the end' * self.from_end}"
 
 
-FIRST = Place(1)
+FIRST_PAGE = PageRef(1)
 
 
-def as_walked(query: PostPerformanceQuery, place: Place = FIRST, *, cursor: str | None = None) -> PostPerformanceQuery:
-    """The query with the largest pages, in an order to which new posts add at the end."""
+def page_query(
+    query: PostPerformanceQuery, page: PageRef = FIRST_PAGE, *, cursor: str | None = None
+) -> PostPerformanceQuery:
+    """Return the query for one page, with the largest page size, and in an order that appends new posts at the end."""
     return replace(
         query,
-        page_size=MAXIMUM_PAGE_SIZE,
-        page_number=place.number,
+        page_size=MAX_PAGE_SIZE,
+        page_number=page.number,
         cursor=cursor,
         sort_property=SortProperty.POST_DATE,
-        sort_direction=SortDirection.DESC if place.from_the_end else SortDirection.ASC,
+        sort_direction=SortDirection.DESC if page.from_end else SortDirection.ASC,
     )
 
 
-def places_after_first(first: Pagination, *, both_ends: bool) -> list[Place] | None:
-    """The pages that remain to be asked for once page 1 is there; None when there are more than can be reached.
+def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRef] | None:
+    """Return the pages to fetch after page 1, or None if the list has more pages than can be fetched.
 
-    The service counts to 500. What lies beyond is reached from the other end, by one page more than would meet: posts
-    of the same instant may stand in another order there, so that the two ends have to overlap. Where the last page is
-    full, only the other end tells that there is none after it.
+    The API serves page numbers up to 500. Pages beyond are fetched from the other end, with one page of overlap,
+    because posts of the same time may be in another order there. If the last page is full, the first page from the
+    other end is fetched too, as only that shows whether rows follow.
 
     Args:
-        first: what page 1 says of itself.
-        both_ends: whether the answer has an opposite order.
+        first: pagination of page 1.
+        both_ends: whether the list can be fetched in reverse order.
     """
-    from_the_beginning = min(pages_in(first), MAXIMUM_PAGE_NUMBER)
-    beyond = pages_in(first) - from_the_beginning
-    if beyond > (MAXIMUM_PAGE_NUMBER if both_ends else 0):
+    from_start = min(count_pages(first), MAX_PAGE_NUMBER)
+    beyond = count_pages(first) - from_start
+    if beyond > (MAX_PAGE_NUMBER if both_ends else 0):
         return None
-    last_is_full = both_ends and first.total_items == pages_in(first) * first.page_size
-    from_the_end = min(beyond + 1, MAXIMUM_PAGE_NUMBER) if beyond or last_is_full else 0
-    return [Place(number) for number in range(2, from_the_beginning + 1)] + [
-        Place(number, from_the_end=True) for number in range(1, from_the_end + 1)
+    last_is_full = both_ends and first.total_items == count_pages(first) * first.page_size
+    from_end = min(beyond + 1, MAX_PAGE_NUMBER) if beyond or last_is_full else 0
+    return [PageRef(number) for number in range(2, from_start + 1)] + [
+        PageRef(number, from_end=True) for number in range(1, from_end + 1)
     ]
 
 
-def pages_in(pagination: Pagination) -> int:
-    """How many pages an answer has by its own totals, and at least the one that said so."""
+def count_pages(pagination: Pagination) -> int:
+    """Return the number of pages by the stated totals, at least 1."""
     return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
 
 
-def problem_of_page(place: Place, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
-    """Return why a page cannot belong to an answer that began with `first`; None when it can.
+def find_page_inconsistency(page: PageRef, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
+    """Return why a page does not belong to the list that started with page 1; None if it does.
 
     Args:
-        place: the page that was asked for.
-        pagination: what it says of itself.
-        rows: how many rows it holds.
-        first: what page 1 said of itself.
+        page: the requested page.
+        pagination: pagination of the response.
+        rows: number of rows in the response.
+        first: pagination of page 1.
     """
     total_items, size = first.total_items, first.page_size
-    if pagination.page != place.number:
-        return f"{place} was asked for, and page {pagination.page} answered"
+    if pagination.page != page.number:
+        return f"{page} was requested, but page {pagination.page} was returned"
     if (pagination.total_items, pagination.page_size) != (total_items, size):
         return (
-            f"page 1 says {total_items} items by {size}, "
-            f"{place} says {pagination.total_items} by {pagination.page_size}"
+            f"page 1 states {total_items} items in pages of {size}, "
+            f"{page} states {pagination.total_items} in pages of {pagination.page_size}"
         )
-    # The document does not say whether an answer without rows has one page or none, nor whether pages beyond the
-    # last that can be asked for are counted.
-    pages = pages_in(pagination)
-    if (pagination.total_pages or 1) not in (pages, min(pages, MAXIMUM_PAGE_NUMBER)):
-        return f"{place} says that {total_items} items by {size} are {pagination.total_pages} pages"
-    due = min(size, total_items - (place.number - 1) * size)
-    if rows != due:
-        return f"{place} has {rows} rows where {total_items} items by {size} leave {due} for it"
+    # The API reference leaves open whether an empty list has one page or none, and whether `totalPages` counts pages
+    # beyond the last number that can be requested.
+    pages = count_pages(pagination)
+    if (pagination.total_pages or 1) not in (pages, min(pages, MAX_PAGE_NUMBER)):
+        return f"{page} states {pagination.total_pages} pages for {total_items} items in pages of {size}"
+    expected = min(size, total_items - (page.number - 1) * size)
+    if rows != expected:
+        return f"{page} has {rows} rows instead of {expected}, for {total_items} items in pages of {size}"
     return None
 
 
-def problem_of(query: PostPerformanceQuery, pages: Sequence[Page], from_the_end: Sequence[Page] = ()) -> str | None:
-    """Why pages 1, 2, … and those from the end are not the one whole answer to `query`; None when they are."""
+def find_inconsistency(query: PostPerformanceQuery, pages: Sequence[Page], from_end: Sequence[Page] = ()) -> str | None:
+    """Return why these pages are not the complete list of the query; None if they are.
+
+    Args:
+        query: the query.
+        pages: pages 1, 2, … from the start.
+        from_end: pages 1, 2, … from the end.
+    """
     first = pages[0].pagination
-    for ordered, is_end in ((pages, False), (from_the_end, True)):
+    for ordered, is_end in ((pages, False), (from_end, True)):
         for number, page in enumerate(ordered, start=1):
-            if problem := problem_of_page(Place(number, is_end), page.pagination, rows=page.rows, first=first):
+            ref = PageRef(number, is_end)
+            if problem := find_page_inconsistency(ref, page.pagination, rows=page.rows, first=first):
                 return problem
-    ends = [keys_of(pages), keys_of(from_the_end)]
+    ends = [row_keys(pages), row_keys(from_end)]
     distinct = {key for keys in ends for key in keys}
     for keys in ends:
-        if problem := repeated(keys):
+        if problem := find_duplicates(keys):
             return problem
     if len(distinct) != first.total_items:
-        return f"{len(distinct)} rows came of {first.total_items}"
-    both = [*pages, *from_the_end]
-    return foreign_row(
-        query, [post for page in both for post in page.posts], [row for page in both for row in page.bad_rows]
+        return f"received {len(distinct)} rows of {first.total_items}"
+    both = [*pages, *from_end]
+    return find_unrequested_rows(
+        query,
+        posts=[post for page in both for post in page.posts],
+        bad_rows=[row for page in both for row in page.bad_rows],
     )
 
 
-def without_overlap(pages: Sequence[Page], from_the_end: Sequence[Page]) -> tuple[list[Post], list[BadRow]]:
-    """Return the rows of an answer that was fetched from both ends, each once."""
+def merge_ends(pages: Sequence[Page], from_end: Sequence[Page]) -> tuple[list[Post], list[BadRow]]:
+    """Return the rows of a list that was fetched from both ends, without the duplicates of the overlap."""
     posts = [post for page in pages for post in page.posts]
     bad_rows = [row for page in pages for row in page.bad_rows]
-    if from_the_end:
-        seen = set(keys_of(pages))
-        posts += [post for page in from_the_end for post in page.posts if post.key not in seen]
-        bad_rows += [row for page in from_the_end for row in page.bad_rows if row.raw not in seen]
+    if from_end:
+        seen = set(row_keys(pages))
+        posts += [post for page in from_end for post in page.posts if post.key not in seen]
+        bad_rows += [row for page in from_end for row in page.bad_rows if row.raw not in seen]
     return posts, bad_rows
 
 
-def keys_of(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
-    """Return the identity of each row: its key, or for a bad row its raw JSON."""
+def row_keys(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
+    """Return the identity of each row: the key of a post, the raw JSON of a bad row."""
     keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
     keys += [row.raw for page in pages for row in page.bad_rows]
     return keys
 
 
-def repeated(keys: Sequence[Hashable]) -> str | None:
-    """How many rows came twice, in words; None when none did."""
-    twice = len(keys) - len(set(keys))
-    return f"{twice} of {len(keys)} rows came twice" if twice else None
+def find_duplicates(keys: Sequence[Hashable]) -> str | None:
+    """Describe how many keys are duplicates; return None if none are."""
+    duplicates = len(keys) - len(set(keys))
+    return f"{duplicates} of {len(keys)} rows are duplicates" if duplicates else None
 
 
-def foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Sequence[BadRow]) -> str | None:
-    """Which rows cannot be an answer to the query, in words; None when all can."""
+def find_unrequested_rows(
+    query: PostPerformanceQuery, *, posts: Sequence[Post], bad_rows: Sequence[BadRow]
+) -> str | None:
+    """Describe rows that the query's filters exclude; return None if there are none."""
     rows: list[Post | BadRow] = [*posts, *bad_rows]
     instances = {row.instance_id for row in rows}
     campaigns = {post.campaign_id for post in posts}
     content_types = {post.content_type for post in posts}
     dates = [row.post_date for row in rows if row.post_date is not None]
-    if query.instance_ids and (foreign := instances - {None, *query.instance_ids}):
-        return f"rows of instances that were not asked for: {_some(foreign)}"
-    if query.campaign_ids and (foreign_campaigns := campaigns - {*query.campaign_ids}):
-        return f"rows of campaigns that were not asked for: {_some(foreign_campaigns)}"
-    # A content type that the document does not list may belong to any platform: it is no proof against the answer.
+    if query.instance_ids and (other := instances - {None, *query.instance_ids}):
+        return f"rows of instances that were not requested: {_examples(other)}"
+    if query.campaign_ids and (other_campaigns := campaigns - {*query.campaign_ids}):
+        return f"rows of campaigns that were not requested: {_examples(other_campaigns)}"
+    # A content type that the API reference does not list may belong to any platform, so it proves nothing.
     if query.platforms and (
-        foreign := {name for name in content_types if platform_of(name) not in (None, *query.platforms)}
+        other := {name for name in content_types if platform_of(name) not in (None, *query.platforms)}
     ):
-        return f"rows of platforms that were not asked for: {_some(foreign)}"
-    if query.content_types and (foreign := content_types - {None, *query.content_types}):
-        return f"rows of content types that were not asked for: {_some(foreign)}"
+        return f"rows of platforms that were not requested: {_examples(other)}"
+    if query.content_types and (other := content_types - {None, *query.content_types}):
+        return f"rows of content types that were not requested: {_examples(other)}"
     if dates:
         earliest, latest = min(dates), max(dates)
-        # Performance is of a post of any age, but of none that is not published yet.
+        # By performance date, posts may be older than the range, but not newer.
         if query.date_basis is DateBasis.POST_DATE and earliest < datetime.combine(query.start_date, time.min, UTC):
             return f"a row of {earliest.isoformat()}, before {query.start_date}"
         if latest > datetime.combine(query.end_date, time.max, UTC):
@@ -185,5 +206,5 @@ def foreign_row(query: PostPerformanceQuery, posts: Sequence[Post], bad_rows: Se
     return None
 
 
-def _some(values: Iterable[object]) -> str:
-    return excerpt(", ".join(sorted(map(repr, values))[:5]))
+def _examples(values: Iterable[object]) -> str:
+    return redact(", ".join(sorted(map(repr, values))[:5]))

@@ -1,4 +1,4 @@
-"""Files that the processes of one user share, and that no other user of the machine can have put there."""
+"""Files that the processes of one user share, protected from other users of the machine."""
 
 import errno
 import os
@@ -10,16 +10,16 @@ from typing import BinaryIO
 
 @contextmanager
 def private_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading and writing; make it and its folder when absent.
+    """Open a file for reading and writing; create it and its folder if absent.
 
     Raises:
-        OSError: it cannot be opened; it or its folder is a link, another user's, or writable by others.
+        OSError: it cannot be opened; or it or its folder is a link, another user's, or writable by other users.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _check_private(folder, path.parent)
-        # Within the folder that was checked, whatever its path leads to by now.
+        # Relative to the checked folder, because its path may lead elsewhere by now.
         file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     finally:
         os.close(folder)
@@ -31,4 +31,4 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
 def _check_private(descriptor: int, path: Path) -> None:
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise PermissionError(errno.EPERM, "it has to be this user's own, and writable by nobody else", str(path))
+        raise PermissionError(errno.EPERM, "must belong to this user and not be writable by others", str(path))

@@ -1,8 +1,7 @@
-"""Keeps all processes of one machine together under the service's rate limit, which counts per IP [D].
+"""Rate limiter for all processes of one machine, as the API counts requests per IP (docs/api.md, "Rate limit").
 
-The service counts a sliding window. So does this: an instant is reserved for each request, first come first served,
-in a file that the processes share, and the request starts at its instant. A process that dies wastes only the
-instants that it had reserved.
+Requests are counted in a sliding window. Each request reserves the earliest free slot, a point in time, in a file that
+the processes share, and starts at that time. A process that dies wastes only its own reservations.
 """
 
 import asyncio
@@ -21,19 +20,19 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from later_reporting_dagster.client.base_url import checked_base_url
+from later_reporting_dagster.client.base_url import validate_base_url
 from later_reporting_dagster.client.private_file import private_file
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WINDOW_SECONDS = 3600.0
-LONGEST_PENALTY_SECONDS = 3600.0
-# A limit that leaves more seconds between two requests is obeyed, with a warning.
-NOTABLE_SECONDS_PER_REQUEST = 10
-# Further ahead than this many windows, a reservation is no queue but the trace of a clock that was set back.
-LONGEST_QUEUE_WINDOWS = 20
-# How much later a request may arrive than it was due: a retransmission on an open connection takes 0.2 s and more.
-LONGEST_JITTER_SECONDS = 0.5
+MAX_WINDOW_SECONDS = 3600.0
+MAX_PAUSE_SECONDS = 3600.0
+# A stated limit with more seconds per request than this is applied with a warning.
+SLOW_SECONDS_PER_REQUEST = 10
+# A reservation more windows ahead than this was made before the clock was set back.
+MAX_QUEUE_WINDOWS = 20
+# Delay between sending and arrival: a retransmission on an open connection takes 0.2 s and more.
+MAX_JITTER_SECONDS = 0.5
 LOCK_TIMEOUT_SECONDS = 10.0
 LOCK_POLL_SECONDS = 0.002
 STATE_MAGIC = b"LATER\x00\x00\x01"
@@ -41,39 +40,40 @@ STATE_MAGIC = b"LATER\x00\x00\x01"
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `limit` requests in any `window_seconds`."""
+    """A limit of `limit` requests in any window of `window_seconds`."""
 
     limit: int
     window_seconds: float
 
     @property
     def padded_window_seconds(self) -> float:
-        """The window with room for jitter: one request arrives late, its successor a window later arrives early."""
-        return self.window_seconds + min(0.1 + 0.03 * self.window_seconds, LONGEST_JITTER_SECONDS)
+        """The window plus jitter, as a late request and one that starts a window later may arrive within one window."""
+        return self.window_seconds + min(0.1 + 0.03 * self.window_seconds, MAX_JITTER_SECONDS)
 
 
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
-    """Return the earliest instant, not before `now`, at which one more request keeps to the limit in any window.
+    """Return the earliest time, not before `now`, at which one more request stays within the limit.
 
     Args:
-        reserved: the instants already reserved, ascending; those older than a window may be left out.
-        now: the present, on the same clock.
-        limit: requests that a window may hold.
+        reserved: the reserved slots, ascending; slots older than a window may be omitted.
+        now: the current time, on the same clock.
+        limit: maximum number of requests in a window.
         window_seconds: length of a window.
     """
     slot = max(now, reserved[-1]) if reserved else now
     return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
 
 
-def shared_state_path(base_url: str) -> Path | None:
-    """Return where the processes of this user keep their reservations for the host of `base_url`.
+def rate_limit_state_path(base_url: str) -> Path | None:
+    """Return the file in which the processes of this user share reservations for the host of `base_url`.
 
-    None for a user without a folder of caches or a home, as in some containers.
+    Returns:
+        None if the user has neither a cache folder nor a home, as in some containers.
 
     Raises:
-        ValueError: it is not a base URL.
+        ValueError: `base_url` is invalid.
     """
-    host = hashlib.sha256(checked_base_url(base_url).encode()).hexdigest()[:16]
+    host = hashlib.sha256(validate_base_url(base_url).encode()).hexdigest()[:16]
     directory = _cache_directory()
     return directory and directory / "later-reporting" / f"rate-{host}"
 
@@ -84,8 +84,8 @@ def _cache_directory() -> Path | None:
     try:
         return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     except RuntimeError:
-        # Not in the folder for temporary files: there, other users could have prepared what is to be opened.
-        _warn_once("the rate limit is not shared with other processes: this user has no home; set HOME, XDG_CACHE_HOME")
+        # The folder for temporary files is no substitute: another user could have created the file there.
+        _warn_once("the rate limit is not shared with other processes: no cache folder; set HOME or XDG_CACHE_HOME")
         return None
 
 
@@ -94,14 +94,14 @@ _warn_once = cache(logger.warning)
 
 @dataclass(slots=True)
 class _Ledger:
-    """The reserved instants, ascending, and the instant before which nobody starts."""
+    """The reserved slots, ascending, and the time before which no request may start."""
 
     reserved: MutableSequence[float] = field(default_factory=lambda: array("d"))
     not_before: float = 0.0
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "_Ledger":
-        """Read a ledger; anything that is not one reads as an empty one."""
+        """Parse a ledger; return an empty one if the data is invalid."""
         values = array("d")
         body = data.removeprefix(STATE_MAGIC)
         if len(body) == len(data) or len(body) < values.itemsize or len(body) % values.itemsize:
@@ -110,16 +110,19 @@ class _Ledger:
         return cls(reserved=values[1:], not_before=values[0])
 
     def to_bytes(self) -> bytes:
+        """Return the content of the shared file: a magic number, `not_before` and the slots, as doubles."""
         return STATE_MAGIC + array("d", [self.not_before, *self.reserved]).tobytes()
 
     def is_plausible(self, now: float, *, window_seconds: float) -> bool:
-        # Written so that NaN is not plausible.
-        horizon = max(now, self.not_before) + LONGEST_QUEUE_WINDOWS * window_seconds
-        return self.not_before <= now + LONGEST_PENALTY_SECONDS and (
+        """Return whether the times can be of this clock, which may have been set back since."""
+        # Comparisons in this direction are False for NaN.
+        horizon = max(now, self.not_before) + MAX_QUEUE_WINDOWS * window_seconds
+        return self.not_before <= now + MAX_PAUSE_SECONDS and (
             not self.reserved or self.reserved[0] <= self.reserved[-1] <= horizon
         )
 
     def reserve(self, now: float, rates: Sequence[Rate]) -> float:
+        """Reserve and return the earliest slot within all `rates`; drop slots that no longer count."""
         longest = max(rate.padded_window_seconds for rate in rates)
         if not self.is_plausible(now, window_seconds=longest):
             self.reserved, self.not_before = array("d"), 0.0
@@ -134,15 +137,15 @@ class _Ledger:
 
 
 class RateLimiter:
-    """Paces requests: at most `requests` in any `window_seconds`, over all processes that share `state_path`.
+    """Rate limit of `requests` in any `window_seconds`, over all processes that share `state_path`.
 
     Args:
-        requests: what the user allows; the service's own limit, once learned, applies beside it.
+        requests: the limit of the user; the limit that the API states in its responses applies in addition.
         window_seconds: the window of `requests`.
-        state_path: the shared file; None keeps the reservations in memory. A file that cannot be used costs a warning
-            and leaves each process to itself.
-        clock: seconds since the epoch, the same for all processes.
-        sleep: waits for seconds.
+        state_path: the shared file; None to keep reservations in memory. If the file cannot be used, a warning is
+            logged and this process counts its own requests only.
+        clock: returns seconds since the epoch; the same for all processes.
+        sleep: waits for a number of seconds.
 
     Raises:
         ValueError: the limit is below 1, or the window is not between 0 and an hour.
@@ -157,10 +160,12 @@ class RateLimiter:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        if not _is_sensible(requests, window_seconds):
-            raise ValueError(f"a rate limit is at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s")
-        self._allowed = Rate(requests, window_seconds)
-        self._learned: Rate | None = None
+        if not _is_valid_rate(requests, window_seconds):
+            raise ValueError(
+                f"a rate limit must be at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s"
+            )
+        self._user_rate = Rate(requests, window_seconds)
+        self._stated_rate: Rate | None = None
         self._ledger = _Ledger()
         self._state_path = state_path
         self._clock = clock
@@ -168,16 +173,16 @@ class RateLimiter:
 
     @property
     def window_seconds(self) -> float:
-        """The window after which the service has forgotten what was sent, as far as known."""
-        return (self._learned or self._allowed).window_seconds
+        """The window of the API's stated limit; until one is stated, that of the user's limit."""
+        return (self._stated_rate or self._user_rate).window_seconds
 
     async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
-        """Wait until a request may start, first come first served; return the seconds waited.
+        """Wait until a request may start, in the order of the calls; return the seconds waited.
 
         Args:
-            on_wait: called with the seconds of the wait before it begins; not called when there is none.
+            on_wait: called with the seconds to wait before the wait starts, if there is one.
         """
-        asked_at = self._clock()
+        called_at = self._clock()
         while True:
             slot = await self._reserve()
             wait = slot - self._clock()
@@ -187,48 +192,48 @@ class RateLimiter:
                 await self._sleep(wait)
                 left = slot - self._clock()
                 if left >= wait:
-                    break  # the clock was set back meanwhile: what was to be waited has been
+                    break  # the clock was set back, and the wait is over
                 wait = left
-            if self._ledger.not_before <= slot:  # else a refusal came meanwhile: this turn is void
-                return max(0.0, self._clock() - asked_at)
+            if self._ledger.not_before <= slot:  # else a pause meanwhile covers this slot
+                return max(0.0, self._clock() - called_at)
 
-    def learn(self, *, limit: int, window_seconds: float) -> None:
-        """Take over the service's limit from a response [D]; what the user allows stays in force beside it."""
-        if not _is_sensible(limit, window_seconds):
+    def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
+        """Apply the limit that a response states, in addition to the limit of the user."""
+        if not _is_valid_rate(limit, window_seconds):
             return
-        before, self._learned = self._learned, Rate(limit, window_seconds)
-        if before != self._learned and window_seconds > NOTABLE_SECONDS_PER_REQUEST * limit:
+        before, self._stated_rate = self._stated_rate, Rate(limit, window_seconds)
+        if before != self._stated_rate and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
             stated = f"{limit} requests in {window_seconds:g} s"
-            logger.warning("the service states a rate limit of %s: it is obeyed, and fetching takes very long", stated)
+            logger.warning("the API states a rate limit of %s, which is applied: fetching will be very slow", stated)
 
-    def penalize(self, seconds: float) -> None:
-        """Let no request of any process start for `seconds`: the service has refused one."""
-        until = self._clock() + min(max(seconds, 0.0), LONGEST_PENALTY_SECONDS)
+    def pause(self, seconds: float) -> None:
+        """Let no request of any process start for `seconds`, after a 429."""
+        until = self._clock() + min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
 
         def postpone(ledger: _Ledger) -> None:
             ledger.not_before = max(ledger.not_before, until)
 
-        self._change(postpone, patience_seconds=LOCK_TIMEOUT_SECONDS)
+        self._update(postpone, timeout_seconds=LOCK_TIMEOUT_SECONDS)
 
     async def _reserve(self) -> float:
         slot = 0.0
-        rates = (self._allowed, self._learned) if self._learned else (self._allowed,)
+        rates = (self._user_rate, self._stated_rate) if self._stated_rate else (self._user_rate,)
 
         def reserve(ledger: _Ledger) -> None:
             nonlocal slot
             slot = ledger.reserve(self._clock(), rates)
 
         try:
-            self._change(reserve, patience_seconds=0)
-        except BlockingIOError:  # held by another process just now: rare, and short, but not on the event loop
-            await asyncio.to_thread(self._change, reserve, patience_seconds=LOCK_TIMEOUT_SECONDS)
+            self._update(reserve, timeout_seconds=0)
+        except BlockingIOError:  # rare: another process has locked the file, so wait off the event loop
+            await asyncio.to_thread(self._update, reserve, timeout_seconds=LOCK_TIMEOUT_SECONDS)
         return slot
 
-    def _change(self, change: Callable[[_Ledger], None], *, patience_seconds: float) -> None:
-        """Apply a change to the shared ledger, or to our own copy when there is none.
+    def _update(self, change: Callable[[_Ledger], None], *, timeout_seconds: float) -> None:
+        """Apply a change to the shared ledger, or to the one in memory if none is shared.
 
         Raises:
-            BlockingIOError: only without patience: another process holds the ledger.
+            BlockingIOError: the timeout is 0 and another process has locked the ledger.
         """
         path = self._state_path
         if path is None:
@@ -236,7 +241,7 @@ class RateLimiter:
             return
         try:
             with private_file(path) as stream:
-                _lock(stream, patience_seconds=patience_seconds)
+                _lock(stream, timeout_seconds=timeout_seconds)
                 self._ledger = _Ledger.from_bytes(stream.read())
                 change(self._ledger)
                 stream.seek(0)
@@ -244,26 +249,26 @@ class RateLimiter:
                 stream.truncate()
                 return
         except BlockingIOError:
-            if patience_seconds == 0:
+            if timeout_seconds == 0:
                 raise
-            logger.warning("the shared rate limit state %s stays locked: this process counts only itself", path)
+            logger.warning("the rate limit is not shared with other processes: %s stays locked", path)
         except OSError as error:
             logger.warning("the rate limit is not shared with other processes: %s: %s", path, error)
         self._state_path = None
         change(self._ledger)
 
 
-def _lock(stream: BinaryIO, *, patience_seconds: float) -> None:
-    """Lock a file until it is closed; raise `BlockingIOError` when others hold it for longer than that."""
-    for left in range(int(patience_seconds / LOCK_POLL_SECONDS), -1, -1):
+def _lock(stream: BinaryIO, *, timeout_seconds: float) -> None:
+    """Lock a file until it is closed; raise `BlockingIOError` if it stays locked for longer than the timeout."""
+    for attempts_left in range(int(timeout_seconds / LOCK_POLL_SECONDS), -1, -1):
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            if left == 0:
+            if attempts_left == 0:
                 raise
             time.sleep(LOCK_POLL_SECONDS)
 
 
-def _is_sensible(limit: int, window_seconds: float) -> bool:
-    return limit >= 1 and math.isfinite(window_seconds) and 0 < window_seconds <= LONGEST_WINDOW_SECONDS
+def _is_valid_rate(limit: int, window_seconds: float) -> bool:
+    return limit >= 1 and math.isfinite(window_seconds) and 0 < window_seconds <= MAX_WINDOW_SECONDS

@@ -1,61 +1,61 @@
-"""Fetches all pages again when they do not add up, or when a second look at them shows other rows."""
+"""Fetches all pages of a list again when they are inconsistent."""
 
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TypeVar
 
-from later_reporting_dagster.client.client_events import ClientEvent, WalkRepeated
-from later_reporting_dagster.client.errors import WalkInconsistent
+from later_reporting_dagster.client.client_events import ClientEvent, PagesRefetched
+from later_reporting_dagster.client.errors import InconsistentPages
 
 logger = logging.getLogger(__name__)
 
-WALKS = 2
-ADVICE_ON_POSTS = "Posts may be arriving just now: try later, or ask for fewer days or instances at once."
+MAX_FETCHES = 2
+ADVICE_ON_POSTS = "Posts may be changing: try later, or query fewer days or instances at once."
 
 _Result = TypeVar("_Result")
 
 
-class Misfit(Exception):  # noqa: N818 - named for what it is
-    """The pages are not one whole answer, and why."""
+class Inconsistency(Exception):  # noqa: N818 - named for what happened
+    """The pages are inconsistent, for the reason in the message."""
 
 
-async def until_it_adds_up(
-    what: Callable[[], str],
-    attempt: Callable[[], Awaitable[_Result]],
+async def fetch_until_consistent(
+    describe: Callable[[], str],
+    fetch: Callable[[], Awaitable[_Result]],
     *,
-    tell: Callable[[ClientEvent], None],
+    on_event: Callable[[ClientEvent], None],
     advice: str = "Try later.",
 ) -> _Result:
-    """Return the result of an attempt, or of a second one when the first raises `Misfit`.
+    """Return the result of `fetch`, or of a second call if the first one raises `Inconsistency`.
 
     Args:
-        what: returns the query, for messages: a walk may have cut it meanwhile.
-        attempt: fetches all pages.
-        tell: called before the second attempt.
-        advice: what to do when both fail.
+        describe: returns the query for messages, as its end date may change during a fetch.
+        fetch: fetches and checks all pages.
+        on_event: called before the second fetch.
+        advice: the next step for the error message.
 
     Raises:
-        WalkInconsistent: both failed.
+        InconsistentPages: both calls raised `Inconsistency`.
     """
     problem: str | None = None
-    for _ in range(WALKS):
+    for _ in range(MAX_FETCHES):
         if problem is not None:
-            logger.info("%s: %s; all pages again", what(), problem)
-            tell(WalkRepeated(problem))
+            logger.info("%s: %s; fetching all pages again", describe(), problem)
+            on_event(PagesRefetched(problem))
         try:
-            return await attempt()
-        except Misfit as misfit:
-            problem = str(misfit)
-    raise WalkInconsistent(
-        f"{what()}: walked {WALKS} times, and the pages do not add up: {problem}. Nothing of it was used. {advice}"
+            return await fetch()
+        except Inconsistency as error:
+            problem = str(error)
+    raise InconsistentPages(
+        f"{describe()}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used. {advice}"
     )
 
 
-def check_second_look(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
-    """Compare the keys of two looks at one answer.
+def check_verification(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
+    """Compare the row keys of a fetch with those of its verification fetch.
 
     Raises:
-        Misfit: they differ.
+        Inconsistency: they differ.
     """
-    if differ := {*first} ^ {*second}:
-        raise Misfit(f"at a second look {len(differ)} rows were others")
+    if differences := {*first} ^ {*second}:
+        raise Inconsistency(f"{len(differences)} rows differ in a verification fetch")

@@ -1,4 +1,4 @@
-"""What a response means for the caller, decided from status, headers and body alone."""
+"""Pure functions of a response's status, headers and body: what it means, and what to do next."""
 
 import math
 import ssl
@@ -8,96 +8,118 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from later_reporting_dagster.client.errors import (
-    ContractBroken,
     CredentialsRejected,
     InstanceForbidden,
     LaterError,
-    QueryRefused,
-    Retriable,
+    QueryRejected,
+    UnexpectedResponse,
 )
-from later_reporting_dagster.contract import PostPerformanceQuery, Problem, excerpt
+from later_reporting_dagster.contract import PostPerformanceQuery, ProblemDetails, redact
 
 SHOWN_INSTANCES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What a request is for, without secrets, and the instances that its refusal would concern."""
+class RequestContext:
+    """What a request is for.
 
-    text: str
+    Attributes:
+        description: for messages, without secrets.
+        instance_ids: the instances that a 403 response concerns.
+        is_token_request: whether the request sends the client credentials.
+    """
+
+    description: str
     instance_ids: tuple[str, ...] = ()
-    is_for_token: bool = False
+    is_token_request: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response, read to its end. `headers` finds names in any case."""
+class Response:
+    """A complete response. `headers` is case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-def describe(query: PostPerformanceQuery) -> str:
-    """Describe a query for people: its days, their basis, and the first of its instances."""
+@dataclass(frozen=True, slots=True)
+class TemporaryFailure:
+    """A failed attempt that is worth a retry.
+
+    Attributes:
+        message: what failed, without secrets.
+        wait_seconds: the wait that the response asks for; None if it does not.
+    """
+
+    message: str
+    wait_seconds: float | None = None
+
+
+def describe_query(query: PostPerformanceQuery) -> str:
+    """Describe a query for messages: its days, date basis and first instances."""
     shown = ", ".join(map(repr, query.instance_ids[:SHOWN_INSTANCES])) or "all"
     more = len(query.instance_ids) - SHOWN_INSTANCES
     instances = f"{shown} and {more} more" if more > 0 else shown
     return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
 
 
-def question_of(query: PostPerformanceQuery, *, page: int | None = None) -> Question:
-    """One page of a query, counted from 1; by default the one of its number."""
-    return Question(f"{describe(query)}, page {page or query.page_number}", instance_ids=query.instance_ids)
+def page_context(query: PostPerformanceQuery, *, page: int | None = None) -> RequestContext:
+    """Return the context of a request for one page of a query: by default, of its `page_number`."""
+    return RequestContext(f"{describe_query(query)}, page {page or query.page_number}", query.instance_ids)
 
 
-def error_in(answer: Answer, question: Question, *, now: float, unsaid_wait_seconds: float) -> LaterError:
-    """Return what a response other than HTTP 200 means.
+def classify_failure(
+    response: Response, context: RequestContext, *, now: float, default_wait_seconds: float
+) -> TemporaryFailure | LaterError:
+    """Return what a response other than HTTP 200 means (docs/api.md, "Errors" and "Rate limit").
 
     Args:
-        answer: the response, without secrets.
-        question: what was asked.
+        response: the response, without secrets.
+        context: what the request was for.
         now: seconds since the epoch, for a `Retry-After` that is a date.
-        unsaid_wait_seconds: how long to wait after a 429 without `Retry-After`.
+        default_wait_seconds: how long to wait after a 429 without `Retry-After`.
+
+    Returns:
+        A failure to retry, or an error to raise.
     """
-    status, problem = answer.status, Problem.from_body(answer.body)
-    said = f"HTTP {status} {excerpt(str(problem))}"
+    status, problem = response.status, ProblemDetails.from_body(response.body)
+    summary = f"{context.description}: HTTP {status} {redact(str(problem))}"
     if status in (408, 429) or status >= 500:
-        wait = retry_after(answer.headers, now=now)
+        wait = retry_after_seconds(response.headers, now=now)
         if wait is None and status == 429:
-            wait = unsaid_wait_seconds
-        return Retriable(f"{question.text}: {said}", wait_seconds=wait)
-    if question.is_for_token and status in (401, 403):
+            wait = default_wait_seconds
+        return TemporaryFailure(summary, wait_seconds=wait)
+    if context.is_token_request and status in (401, 403):
         return CredentialsRejected(
-            f"{question.text}: HTTP {status} {excerpt(problem.type)}".rstrip() + ". Check the client id and secret "
-            "(LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are right, the client is disabled or reaches no instance."
+            f"{context.description}: HTTP {status} {redact(problem.type)}".rstrip() + ". Check the client id and "
+            "secret (LATER_CLIENT_ID, LATER_CLIENT_SECRET); if they are correct, the client is disabled or has no "
+            "instance."
         )
     if status == 401:
-        return CredentialsRejected(f"{question.text}: {said}. Check the credentials.")
+        return CredentialsRejected(f"{summary}. Check the credentials.")
     if status == 403:
         return InstanceForbidden(
-            f"{question.text}: {said}. The credentials do not reach one of these instances: "
+            f"{summary}. The credentials do not reach one of these instances: "
             "leave it out, or ask your account manager for access.",
-            instance_ids=question.instance_ids,
+            instance_ids=context.instance_ids,
         )
     if status in (400, 404, 414, 422):
-        return QueryRefused(
-            f"{question.text}: {said}. Check the parameters, and whether the base URL is right.",
-            status=status,
-            detail=str(problem),
+        return QueryRejected(
+            f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
         )
     if 300 <= status < 400:
-        return ContractBroken(
-            f"{question.text}: HTTP {status}, a redirect, which is not followed because the token would go with it. "
-            "Check the base URL."
+        return UnexpectedResponse(
+            f"{context.description}: HTTP {status}, a redirect, which is not followed because it would expose the "
+            "token. Check the base URL."
         )
-    return ContractBroken(f"{question.text}: {said}. The document foresees no such answer: check the base URL.")
+    return UnexpectedResponse(f"{summary}. Unexpected response: check the base URL.")
 
 
-def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """The seconds that `Retry-After` asks to wait, given as seconds or as an HTTP date; None if it does not say.
+def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Return the seconds that `Retry-After` asks to wait, given as seconds or as an HTTP date; None without it.
 
-    A date is read against the answer's own `Date`, when there is one, so that our clock does not matter.
+    A date is compared with the response's own `Date` if there is one, so that a wrong local clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
     try:
@@ -106,37 +128,37 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         until = _http_date(value)
         if until is None:
             return None
-        answered = _http_date(headers.get("date", ""))
-        seconds = until.timestamp() - (now if answered is None else answered.timestamp())
+        sent = _http_date(headers.get("date", ""))
+        seconds = until.timestamp() - (now if sent is None else sent.timestamp())
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-def why_untrusted(error: BaseException) -> str | None:
-    """Why a server's certificate was not trusted, when that is at the root of an error; None when it is not."""
-    root: BaseException | None = error
-    while root is not None:
-        if isinstance(root, ssl.SSLCertVerificationError):
-            return root.verify_message
-        root = root.__cause__ or root.__context__
+def certificate_error(error: BaseException) -> str | None:
+    """Return why the server's certificate was not trusted, if that caused the error; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def rate_limit_in(headers: Mapping[str, str]) -> tuple[int, float] | None:
-    """Return the limit and its window in seconds from the headers of a response [D]; None without them."""
+def stated_rate_limit(headers: Mapping[str, str]) -> tuple[int, float] | None:
+    """Return the limit and the window in seconds from the headers (docs/api.md, "Rate limit"); None without them."""
     try:
         return int(headers["x-ratelimit-limit"]), float(headers["x-ratelimit-window"])
     except (KeyError, ValueError):
         return None
 
 
-def server_time_in(headers: Mapping[str, str]) -> datetime | None:
-    """The service's clock when it answered."""
+def server_time(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time of the response by the server's clock, in UTC; None without a valid `Date`."""
     return _http_date(headers.get("date", ""))
 
 
 def _http_date(value: str) -> datetime | None:
     try:
-        read = parsedate_to_datetime(value)
-        return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+        parsed = parsedate_to_datetime(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None

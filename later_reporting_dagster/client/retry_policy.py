@@ -1,42 +1,49 @@
-"""How often and how long: retries that outlast a full window of the rate limit."""
+"""How often a request is retried and how long each wait is."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Exponential backoff. The defaults wait 61.5 to 92 seconds in all, a little more than the service's window [D].
+    """Exponential backoff with jitter.
 
-    `longest_wait_seconds` is the most that a request waits because the service asks it to; beyond that it gives up.
+    The default waits add up to 61.5 to 92 seconds, more than the API's rate limit window of 60 seconds
+    (docs/api.md, "Rate limit").
+
+    Attributes:
+        max_attempts: attempts in all, the first one included.
+        initial_backoff_seconds: backoff after the first attempt; it doubles after each further one.
+        max_backoff_seconds: upper limit of the backoff, before jitter.
+        max_wait_seconds: the longest wait that a response may ask for; for a longer one, retries end at once.
     """
 
-    attempts: int = 8
-    first_wait_seconds: float = 0.5
-    longest_backoff_seconds: float = 30.0
-    longest_wait_seconds: float = 300.0
+    max_attempts: int = 8
+    initial_backoff_seconds: float = 0.5
+    max_backoff_seconds: float = 30.0
+    max_wait_seconds: float = 300.0
 
-    def wait_after(self, attempt: int, *, asked_for: float | None, jitter: float) -> float | None:
-        """Seconds to wait after the failed `attempt`, which counts from 1; None to give up.
+    def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
+        """Return the seconds to wait after a failed attempt, or None to give up.
 
         Args:
-            attempt: the attempt that failed.
-            asked_for: seconds that the service asked to wait.
+            attempt: the attempt that failed, counted from 1.
+            requested_wait: seconds that the response asked to wait; None if it did not.
             jitter: 0 to 1; lengthens the wait by up to half, never shortens it.
         """
-        if attempt >= self.attempts or (asked_for or 0.0) > self.longest_wait_seconds:
+        if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
             return None
         # The exponent is bounded so that no policy can overflow a float.
-        backoff = min(self.longest_backoff_seconds, self.first_wait_seconds * 2.0 ** min(attempt - 1, 60))
-        return max(asked_for or 0.0, backoff * (1 + jitter / 2))
+        backoff = min(self.max_backoff_seconds, self.initial_backoff_seconds * 2.0 ** min(attempt - 1, 60))
+        return max(requested_wait or 0.0, backoff * (1 + jitter / 2))
 
-    def unsaid_wait_after(self, attempt: int, *, window_seconds: float) -> float:
-        """Seconds to wait after a 429 that does not say how long: a share of the window that doubles up to all of it.
+    def default_rate_limit_wait(self, attempt: int, *, window_seconds: float) -> float:
+        """Return the seconds to wait after a 429 without `Retry-After`: a share of the window, the whole in the end.
 
-        A window slides, so that a request too many is soon forgotten; only before the last attempt everything has to
-        be.
+        The window slides, so a short wait usually suffices. Only before the last attempt does the wait cover the whole
+        window, after which no earlier request counts.
 
         Args:
-            attempt: the attempt that was refused.
-            window_seconds: after which the service has forgotten all that it counted.
+            attempt: the attempt that was rejected, counted from 1.
+            window_seconds: length of the rate limit window.
         """
-        return window_seconds / 2.0 ** min(max(self.attempts - 1 - attempt, 0), 60)
+        return window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)

@@ -1,56 +1,56 @@
-"""Which revision of the API a service was last heard to speak, kept for the next process so that it need not ask."""
+"""Cache of the detected API version, shared by the processes of a user, so that each need not detect it."""
 
 import logging
 from pathlib import Path
 
 from later_reporting_dagster.client.private_file import private_file
-from later_reporting_dagster.client.rate_limiter import shared_state_path
-from later_reporting_dagster.contract import REVISIONS, Revision
+from later_reporting_dagster.client.rate_limiter import rate_limit_state_path
+from later_reporting_dagster.contract import API_VERSIONS, ApiVersion
 
 logger = logging.getLogger(__name__)
 
 
-def remembered_revision_path(base_url: str) -> Path | None:
-    """Where the processes of this user keep it, beside the rate limit that they share; None where they share none.
+def version_cache_path(base_url: str) -> Path | None:
+    """Return the file of the cache, in the folder of the shared rate limit; None if the rate limit is not shared.
 
     Raises:
-        ValueError: it is not a base URL.
+        ValueError: `base_url` is invalid.
     """
-    rate = shared_state_path(base_url)
-    return rate and rate.with_name(rate.name.replace("rate-", "revision-"))
+    rate_limit_state = rate_limit_state_path(base_url)
+    return rate_limit_state and rate_limit_state.with_name(rate_limit_state.name.replace("rate-", "revision-"))
 
 
-class RevisionMemory:
-    """What is known of a service's revision.
+class VersionCache:
+    """Cache of the API version that a service was last seen to use.
 
     Args:
-        path: the shared file; None keeps it for whoever holds this object. One that cannot be used costs a question a
-            process.
+        path: the shared file; None to keep the version in memory. If the file cannot be used, each process has to
+            detect the version.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
-        self._known: Revision | None = None
+        self._version: ApiVersion | None = None
 
-    def recall(self) -> Revision | None:
-        """The revision that was last heard of; None when none was, or when what is there is not readable."""
-        if self._known is None and self._path is not None:
+    def load(self) -> ApiVersion | None:
+        """Return the cached version; None if none is cached or the file cannot be read."""
+        if self._version is None and self._path is not None:
             try:
                 with private_file(self._path) as file:
-                    self._known = REVISIONS.get(file.read().decode("ascii"))
+                    self._version = API_VERSIONS.get(file.read().decode("ascii"))
             except (OSError, ValueError):
                 return None
-        return self._known
+        return self._version
 
-    def keep(self, revision: Revision) -> None:
-        """Keeps what was heard."""
-        self._known = revision
+    def store(self, version: ApiVersion) -> None:
+        """Cache a version."""
+        self._version = version
         if self._path is None:
             return
         try:
             with private_file(self._path) as file:
-                # A reader who comes in between finds what names no revision, and asks.
+                # Not atomic: a process that reads in between finds no valid name, and detects the version.
                 file.truncate()
-                file.write(revision.name.encode("ascii"))
+                file.write(version.name.encode("ascii"))
         except OSError as error:
-            logger.info("the revision of the API is not kept for other processes: %s: %s", self._path, error)
+            logger.info("the API version is not cached for other processes: %s: %s", self._path, error)

@@ -1,4 +1,4 @@
-"""Pages of the API in the version that the service speaks, which is detected once and noticed when it changes."""
+"""Detection of the API version that the service uses, at the first request and whenever it changes."""
 
 import asyncio
 import logging
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlencode
 
-from later_reporting_dagster.client.client_events import ClientEvent, RevisionChanged
-from later_reporting_dagster.client.errors import ContractBroken, QueryRefused, TooManyPosts
-from later_reporting_dagster.client.responses import Answer, Question
-from later_reporting_dagster.client.transport import Exchange
-from later_reporting_dagster.client.version_cache import RevisionMemory
+from later_reporting_dagster.client.client_events import ApiVersionChanged, ClientEvent
+from later_reporting_dagster.client.errors import QueryRejected, TooManyPosts, UnexpectedResponse
+from later_reporting_dagster.client.responses import RequestContext, Response
+from later_reporting_dagster.client.transport import Transport
+from later_reporting_dagster.client.version_cache import VersionCache
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
     PAGED,
-    OtherRevision,
-    Revision,
+    ApiVersion,
+    OtherApiVersion,
     UnreadablePage,
     instances_cursor_page_from_body,
     instances_page_from_body,
@@ -27,178 +27,188 @@ from later_reporting_dagster.contract import (
 
 logger = logging.getLogger(__name__)
 
-# A service that changes its revision more often within one walk has none.
-REVISIONS_OF_A_WALK = 4
+MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often during one query is faulty
 
-MAXIMUM_PAGES = 2 * MAXIMUM_PAGE_NUMBER  # what numbered pages reach from both ends
-MAXIMUM_BYTES = 48 * 2**20  # a post has about 700; text with an emoji takes four times its size in memory
+MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages from both ends
+MAX_BYTES = 48 * 2**20  # a post has about 700; text with an emoji takes four times its size in memory
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
-class Volume:
-    """What the pages of one walk hold so far: it ends even if each of them leads to another."""
+class PaginationSize:
+    """Number of pages and bytes of one pagination so far; it is limited, as each page may state a next cursor."""
 
     pages: int = 0
-    size: int = 0
+    body_bytes: int = 0
+
+    def add(self, body: bytes) -> None:
+        """Count one more page."""
+        self.pages, self.body_bytes = self.pages + 1, self.body_bytes + len(body)
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether the pagination is longer or larger than allowed."""
+        return self.pages > MAX_PAGES or self.body_bytes > MAX_BYTES
 
 
-class Lists:
-    """Fetches pages in the version that the service speaks.
+class VersionDetector:
+    """Sender of page requests that detects the API version of the service.
 
     Args:
-        exchange: the connections.
-        revision: the version that the service speaks; None to detect it, and to notice when it changes.
-        memory: caches the detected version.
-        tell: called when it changes.
+        transport: sends the requests.
+        api_version: the API version; None to detect it, and to notice when it changes.
+        cache: stores the detected version.
+        on_event: called when the version changes.
     """
 
     def __init__(
         self,
-        exchange: Exchange,
+        transport: Transport,
         *,
-        revision: Revision | None,
-        memory: RevisionMemory,
-        tell: Callable[[ClientEvent], None],
+        api_version: ApiVersion | None,
+        cache: VersionCache,
+        on_event: Callable[[ClientEvent], None],
     ) -> None:
-        self._exchange = exchange
-        self._memory = memory
-        self._tells_itself = revision is None
-        self._revision = memory.recall() if revision is None else revision
-        self._asking = asyncio.Lock()
-        self._tell = tell
+        self._transport = transport
+        self._cache = cache
+        self._detects = api_version is None
+        self._version = cache.load() if api_version is None else api_version
+        self._detection_lock = asyncio.Lock()
+        self._on_event = on_event
 
-    async def revision(self) -> Revision:
-        """Return the version that the service speaks, asked for with one request where it is not known yet.
+    async def api_version(self) -> ApiVersion:
+        """Return the API version; detect it with one request if it is unknown.
 
         Raises:
-            LaterError: as `get`.
+            LaterError: as `get_page`.
         """
-        async with self._asking:
-            return self._revision or await self._detect()
+        async with self._detection_lock:
+            return self._version or await self._detect()
 
-    async def in_revision(
+    async def call(
         self,
-        what: str,
+        description: str,
         *,
         paged: Callable[[], Awaitable[_Result]],
-        by_cursor: Callable[[], Awaitable[_Result]],
-        guess: Revision | None = None,
+        cursor: Callable[[], Awaitable[_Result]],
+        guess: ApiVersion | None = None,
     ) -> _Result:
-        """Call the function of the version that the service speaks, and again when that changes meanwhile.
+        """Call the function for the API version, and the other one if the version changes meanwhile.
 
         Args:
-            what: names the list in errors.
-            paged: fetches it by numbered pages.
-            by_cursor: fetches it by cursor.
-            guess: tried while the version is not known, which saves the request that detects it when it is right.
+            description: what is fetched, for messages.
+            paged: fetches it in the paged version.
+            cursor: fetches it in the cursor version.
+            guess: the version to try while it is unknown; a correct guess saves the detection request.
 
         Raises:
-            ContractBroken: it changes each time.
-            LaterError: as what is called.
+            UnexpectedResponse: the version changed in each call.
+            LaterError: raised by the function.
         """
-        for _ in range(REVISIONS_OF_A_WALK):
-            revision = self._revision or guess or await self.revision()
+        for _ in range(MAX_VERSIONS_PER_QUERY):
+            version = self._version or guess or await self.api_version()
             try:
-                return await (paged if revision.has_totals else by_cursor)()
-            except RevisionLeft:
+                return await (paged if version.has_totals else cursor)()
+            except VersionMismatch:
                 continue
-        raise ContractBroken(
-            f"{what}: the service answers now in one revision of the API, now in another. Try again later, or set the"
-            " one that it should speak (LATER_API_REVISION)."
+        raise UnexpectedResponse(
+            f"{description}: the service responds in alternating API versions. Try again later, or set the version"
+            " (LATER_API_VERSION)."
         )
 
-    async def get(
+    async def get_page(
         self,
         path: str,
         parameters: Sequence[tuple[str, str]],
         *,
-        revision: Revision,
-        question: Question,
-        volume: Volume,
-        read: Callable[[bytes], _Result],
+        api_version: ApiVersion,
+        context: RequestContext,
+        size: PaginationSize,
+        parse: Callable[[bytes], _Result],
     ) -> _Result:
-        """Fetch a page in a version, and count it in the volume of its walk.
+        """Fetch a page in an API version, and count it in the size of its pagination.
 
         Raises:
-            TooManyPosts: the walk is longer or larger than any may be.
-            RevisionLeft: the service speaks the other one.
-            LaterError: no retry changes it, or it lasted for longer than the retry policy covers.
+            TooManyPosts: the pagination is longer or larger than allowed.
+            VersionMismatch: the service uses the other version.
+            LaterError: the request failed finally, or temporarily in all attempts.
         """
 
-        def read_body(answer: Answer) -> _Result:
+        def parse_page(response: Response) -> _Result:
             try:
-                page = read(answer.body)
-            except OtherRevision as other:
-                if self._tells_itself:
+                page = parse(response.body)
+            except OtherApiVersion as other:
+                if self._detects:
                     raise
-                raise UnreadablePage(str(other)) from None  # it was said to speak this one: perhaps the next time
-            volume.pages, volume.size = volume.pages + 1, volume.size + len(answer.body)
-            if volume.pages > MAXIMUM_PAGES or volume.size > MAXIMUM_BYTES:
+                raise UnreadablePage(str(other)) from None  # the version is set, so the other one is a fault to retry
+            size.add(response.body)
+            if size.is_exceeded:
                 raise TooManyPosts(
-                    f"{question.text}: with it, the walk has more than {MAXIMUM_PAGES} pages or {MAXIMUM_BYTES} bytes."
-                    " Ask for fewer days or instances.",
-                    total_items=MAXIMUM_PAGES * MAXIMUM_PAGE_SIZE,
+                    f"{context.description}: the response has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
+                    " Query fewer days or instances.",
+                    total_items=MAX_PAGES * MAX_PAGE_SIZE,
                 )
             return page
 
         try:
-            page = await self._exchange.get(f"{path}?{urlencode(parameters)}", question=question, read=read_body)
-        except OtherRevision as other:
-            self.note(other.revision)
-            raise RevisionLeft from None
-        except QueryRefused as error:
-            if self._tells_itself and error.status == 400 and await self._has_left(revision):
-                raise RevisionLeft from None
+            page = await self._transport.get(f"{path}?{urlencode(parameters)}", context=context, parse=parse_page)
+        except OtherApiVersion as other:
+            self.observe(other.api_version)
+            raise VersionMismatch from None
+        except QueryRejected as error:
+            # The parameters of one version are invalid in the other.
+            if self._detects and error.status == 400 and await self._has_changed_from(api_version):
+                raise VersionMismatch from None
             raise
-        if self._revision is None:
-            self.note(revision)
+        if self._version is None:
+            self.observe(api_version)
         return page
 
-    async def _detect(self) -> Revision:
-        revision = await self._exchange.get(INSTANCES_PATH, question=Question("instances"), read=revision_in)
-        self.note(revision)
-        return revision
+    async def _detect(self) -> ApiVersion:
+        context = RequestContext("instances")
+        version = await self._transport.get(INSTANCES_PATH, context=context, parse=version_of_response)
+        self.observe(version)
+        return version
 
-    async def _has_left(self, revision: Revision) -> bool:
-        async with self._asking:
-            if self._revision in (None, revision):
+    async def _has_changed_from(self, version: ApiVersion) -> bool:
+        async with self._detection_lock:
+            if self._version in (None, version):
                 await self._detect()
-            return self._revision is not revision
+            return self._version is not version
 
-    def note(self, revision: Revision) -> None:
-        """Take over the version of a response, unless it is set."""
-        before = self._revision
-        if before is revision or not self._tells_itself:
+    def observe(self, version: ApiVersion) -> None:
+        """Adopt the API version of a response, unless the version is set."""
+        before = self._version
+        if before is version or not self._detects:
             return
-        self._revision = revision
-        self._memory.keep(revision)
+        self._version = version
+        self._cache.store(version)
         if before is not None:
-            changed = RevisionChanged(before.name, revision.name)
-            logger.info("%s", changed)
-            self._tell(changed)
+            event = ApiVersionChanged(before.name, version.name)
+            logger.info("%s", event)
+            self._on_event(event)
 
 
-class RevisionLeft(Exception):  # noqa: N818 - named for what it is
-    """The service no longer speaks the version in which it was asked."""
+class VersionMismatch(Exception):  # noqa: N818 - named for what happened
+    """The service does not use the API version of the request."""
 
 
-def revision_in(answer: Answer) -> Revision:
-    """Return the API version that a response of the instances route without page parameters is of.
+def version_of_response(response: Response) -> ApiVersion:
+    """Return the API version of a response to `GET /v2/instances` without parameters (docs/api.md, "Instances").
 
     Raises:
-        UnreadablePage: it is of neither.
+        UnreadablePage: the response is a page of neither version.
     """
     try:
-        instances_page_from_body(answer.body)
-    except OtherRevision:
-        instances_cursor_page_from_body(answer.body)
+        instances_page_from_body(response.body)
+    except OtherApiVersion:
+        instances_cursor_page_from_body(response.body)
         return CURSOR
     return PAGED
 
 
-def page_parameters(revision: Revision, place: int | str | None) -> list[tuple[str, str]]:
-    """The parameters of the largest page at a place; None for the first one by cursor."""
-    size = (revision.size_parameter, str(MAXIMUM_PAGE_SIZE))
-    return [size] if place is None else [size, (revision.place_parameter, str(place))]
+def instances_parameters(api_version: ApiVersion, page: int | str | None) -> list[tuple[str, str]]:
+    """Return the query string's pairs for a page of instances, by its number or cursor; None for the first cursor."""
+    size = (api_version.page_size_parameter, str(MAX_PAGE_SIZE))
+    return [size] if page is None else [size, (api_version.page_parameter, str(page))]

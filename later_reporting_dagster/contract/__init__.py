@@ -1,10 +1,10 @@
-"""What the document says, and nothing else. No I/O, no Dagster."""
+"""Values, limits and parsers of the Reporting API as docs/api.md describes it; no I/O and no Dagster."""
 
+from later_reporting_dagster.contract.api_version import API_VERSIONS as API_VERSIONS
 from later_reporting_dagster.contract.api_version import CURSOR as CURSOR
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER as METRICS_MEMBER
 from later_reporting_dagster.contract.api_version import PAGED as PAGED
-from later_reporting_dagster.contract.api_version import REVISIONS as REVISIONS
-from later_reporting_dagster.contract.api_version import Revision as Revision
+from later_reporting_dagster.contract.api_version import ApiVersion as ApiVersion
 from later_reporting_dagster.contract.enums import ContentType as ContentType
 from later_reporting_dagster.contract.enums import DateBasis as DateBasis
 from later_reporting_dagster.contract.enums import Platform as Platform
@@ -12,22 +12,22 @@ from later_reporting_dagster.contract.enums import SortDirection as SortDirectio
 from later_reporting_dagster.contract.enums import SortProperty as SortProperty
 from later_reporting_dagster.contract.enums import platform_of as platform_of
 from later_reporting_dagster.contract.limits import INSTANCES_PATH as INSTANCES_PATH
-from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_NUMBER as MAXIMUM_PAGE_NUMBER
-from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE as MAXIMUM_PAGE_SIZE
+from later_reporting_dagster.contract.limits import MAX_PAGE_NUMBER as MAX_PAGE_NUMBER
+from later_reporting_dagster.contract.limits import MAX_PAGE_SIZE as MAX_PAGE_SIZE
 from later_reporting_dagster.contract.limits import POSTS_PERFORMANCE_PATH as POSTS_PERFORMANCE_PATH
 from later_reporting_dagster.contract.limits import TOKEN_PATH as TOKEN_PATH
-from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS as DOCUMENT_METRICS
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS as DEFAULT_METRICS
 from later_reporting_dagster.contract.metrics import METRICS as METRICS
 from later_reporting_dagster.contract.metrics import Channel as Channel
 from later_reporting_dagster.contract.metrics import Metric as Metric
-from later_reporting_dagster.contract.metrics import metrics_asked_for as metrics_asked_for
-from later_reporting_dagster.contract.metrics import metrics_in as metrics_in
-from later_reporting_dagster.contract.metrics import metrics_named as metrics_named
-from later_reporting_dagster.contract.metrics import names_to_ask_for as names_to_ask_for
+from later_reporting_dagster.contract.metrics import metrics_of_columns as metrics_of_columns
+from later_reporting_dagster.contract.metrics import metrics_parameter as metrics_parameter
+from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
+from later_reporting_dagster.contract.metrics import requested_metrics as requested_metrics
 from later_reporting_dagster.contract.page import CursorPage as CursorPage
 from later_reporting_dagster.contract.page import InstancesCursorPage as InstancesCursorPage
 from later_reporting_dagster.contract.page import InstancesPage as InstancesPage
-from later_reporting_dagster.contract.page import OtherRevision as OtherRevision
+from later_reporting_dagster.contract.page import OtherApiVersion as OtherApiVersion
 from later_reporting_dagster.contract.page import Page as Page
 from later_reporting_dagster.contract.page import Pagination as Pagination
 from later_reporting_dagster.contract.page import UnreadablePage as UnreadablePage
@@ -39,6 +39,6 @@ from later_reporting_dagster.contract.post import BadRow as BadRow
 from later_reporting_dagster.contract.post import CreatorProfile as CreatorProfile
 from later_reporting_dagster.contract.post import Post as Post
 from later_reporting_dagster.contract.post import post_type as post_type
-from later_reporting_dagster.contract.problem_details import Problem as Problem
+from later_reporting_dagster.contract.problem_details import ProblemDetails as ProblemDetails
 from later_reporting_dagster.contract.query import PostPerformanceQuery as PostPerformanceQuery
-from later_reporting_dagster.contract.redaction import excerpt as excerpt
+from later_reporting_dagster.contract.redaction import redact as redact

@@ -1,30 +1,26 @@
-"""The two revisions of the API's lists, as values: all names in which they differ are here.
-
-The document pages by number [S]; a later revision of the same routes pages by cursor [C]. Everything above the pages
-sees the same posts, whichever of the two answers.
-"""
+"""The two API versions of the list routes, and the parameter and member names in which they differ."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Revision:
-    """How lists are asked for and answered.
+class ApiVersion:
+    """How a version of the API paginates lists and returns metrics.
 
     Attributes:
-        name: what settings and logs call it.
-        size_parameter: says how many rows a page may have.
-        place_parameter: says which page is asked for; by cursor, the first one goes without.
-        envelope: the member beside `data` that says where a page stands.
-        has_totals: whether a page says how many rows the whole answer has.
-        nests_metrics: whether metrics are asked for by name, by `metrics`, and lie in an object of that name.
+        name: its name in settings and logs.
+        page_size_parameter: query parameter for the maximum number of rows in a page.
+        page_parameter: query parameter for the page; with cursors, the first request omits it.
+        pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
+        has_totals: whether a page states how many rows the whole list has.
+        nests_metrics: whether a query names its metrics, and each post returns them nested under `metrics`.
     """
 
     name: str
-    size_parameter: str
-    place_parameter: str
-    envelope: str
+    page_size_parameter: str
+    page_parameter: str
+    pagination_member: str
     has_totals: bool
     nests_metrics: bool
 
@@ -33,32 +29,32 @@ class Revision:
 
 
 METRICS_MEMBER = "metrics"
-"""The parameter that names the metrics, and the member of a post that holds them, where they are nested."""
+"""Query parameter that names the metrics, and member of a post that holds them, where metrics are nested."""
 
-PAGED = Revision(
+PAGED = ApiVersion(
     name="paged",
-    size_parameter="pageSize",
-    place_parameter="pageNumber",
-    envelope="pagination",
+    page_size_parameter="pageSize",
+    page_parameter="pageNumber",
+    pagination_member="pagination",
     has_totals=True,
     nests_metrics=False,
 )
-"""Numbered pages with totals [S]."""
+"""Numbered pages with totals (docs/api.md, "Posts performance")."""
 
-CURSOR = Revision(
+CURSOR = ApiVersion(
     name="cursor",
-    size_parameter="limit",
-    place_parameter="nextCursor",
-    envelope="nextCursor",
+    page_size_parameter="limit",
+    page_parameter="nextCursor",
+    pagination_member="nextCursor",
     has_totals=False,
     nests_metrics=True,
 )
-"""Cursors without totals, and metrics that are asked for by name [C]."""
+"""Cursors without totals, and metrics requested by name (docs/api.md, "Cursor version")."""
 
-REVISIONS: Mapping[str, Revision] = {revision.name: revision for revision in (PAGED, CURSOR)}
+API_VERSIONS: Mapping[str, ApiVersion] = {version.name: version for version in (PAGED, CURSOR)}
 
 
-def revision_with(members: Collection[str]) -> Revision | None:
-    """The revision whose envelope has these members; None where it is that of neither, or of both."""
-    found = [revision for revision in REVISIONS.values() if revision.envelope in members]
+def version_of_envelope(members: Collection[str]) -> ApiVersion | None:
+    """Return the API version whose pagination member is among `members`; None if neither or both are."""
+    found = [version for version in API_VERSIONS.values() if version.pagination_member in members]
     return found[0] if len(found) == 1 else None

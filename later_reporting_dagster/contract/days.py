@@ -1,32 +1,32 @@
-"""Which UTC days can be fetched, are restated, and are due. Later is current to the previous day (docs: freshness)."""
+"""Which UTC days can be fetched, are restated, and are due (docs/api.md, "Freshness")."""
 
 from datetime import UTC, date, datetime, timedelta
 
 
 def newest_day(now: datetime) -> date:
-    """Return the newest UTC day that is over: yesterday, which is the last partition."""
+    """Return the newest complete UTC day, which is the last partition: yesterday."""
     return now.astimezone(UTC).date() - timedelta(days=1)
 
 
 def due_day(now: datetime, *, due_hour_utc: int) -> date:
-    """Return the newest day that must have been fetched: yesterday from the due hour on, the day before until then."""
+    """Return the newest day that has to be in the lake: yesterday from the due hour on, before it the day before."""
     newest = newest_day(now)
     return newest if now.astimezone(UTC).hour >= due_hour_utc else newest - timedelta(days=1)
 
 
 def restated_days(newest: date, *, start_date: date, restate_days: int) -> list[date]:
-    """Return the last `restate_days` days up to `newest`, none of them before `start_date`."""
+    """Return the last `restate_days` days up to `newest`, but none before `start_date`."""
     first = max(start_date, newest - timedelta(days=restate_days - 1))
     return days_between(first, newest)
 
 
 def days_between(first: date, last: date) -> list[date]:
-    """Return the days from `first` to `last`, both inclusive; none when `last` comes before `first`."""
+    """Return the days from `first` to `last`, both inclusive; an empty list if `last` is before `first`."""
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
 
 
 def day_ranges(days: list[date]) -> list[str]:
-    """Write days in their shortest form: `2024-01-03`, or `2024-01-05 to 2024-01-09` where they are contiguous."""
+    """Format days compactly: `2024-01-03`, or `2024-01-05 to 2024-01-09` for contiguous days."""
     ranges: list[tuple[date, date]] = []
     for day in sorted(days):
         if ranges and day == ranges[-1][1] + timedelta(days=1):

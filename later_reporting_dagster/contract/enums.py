@@ -1,10 +1,10 @@
-"""The closed lists of the document, so that a misspelt value never reaches the wire."""
+"""Values that the API accepts in query parameters, and the problem types that it returns."""
 
 from enum import StrEnum
 
 
 class Platform(StrEnum):
-    """Top-level platforms; one includes all its content types [S]."""
+    """Values of `platform`; each includes all content types of the platform (docs/api.md, "Posts performance")."""
 
     INSTAGRAM = "instagram"
     TIKTOK = "tiktok"
@@ -14,9 +14,9 @@ class Platform(StrEnum):
 
 
 class ContentType(StrEnum):
-    """Content types that a query may name [S].
+    """Values of `contentType` in a query (docs/api.md, "Posts performance").
 
-    The document's own list is cut off, so an answer may hold others: there a content type is a plain string.
+    The API reference truncates its list, so a response may hold others: there a content type is a plain string.
     """
 
     INSTAGRAM_POST = "instagram_post"
@@ -32,10 +32,10 @@ class ContentType(StrEnum):
 
 
 class DateBasis(StrEnum):
-    """Which date a query filters by [S].
+    """Which date a query filters by (docs/api.md, "Date basis").
 
     `POST_DATE`: posts published in the range, with their metrics to date.
-    `PERFORMANCE_DATE`: posts of any age, with only the metrics recorded inside the range.
+    `PERFORMANCE_DATE`: posts of any age, with only the metrics recorded in the range.
     """
 
     POST_DATE = "post_date"
@@ -43,7 +43,7 @@ class DateBasis(StrEnum):
 
 
 class SortProperty(StrEnum):
-    """Fields that the service sorts by [S]; any other is HTTP 400 `ANL_00422` [D]."""
+    """Values of `sortProperty`; any other is rejected by HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
 
     ENGAGEMENTS = "engagements"
     IMPRESSIONS = "impressions"
@@ -60,14 +60,14 @@ class SortProperty(StrEnum):
 
 
 class SortDirection(StrEnum):
-    """Order of a sorted answer; the service's default is `DESC` [S]."""
+    """Values of `sortDirection`; the API's default is `DESC`."""
 
     ASC = "ASC"
     DESC = "DESC"
 
 
 class ProblemType(StrEnum):
-    """Known problem types [D]. `INVALID_SORT` arrives with HTTP 400, not 422."""
+    """Known problem types (docs/api.md, "Errors"). `INVALID_SORT` is returned with HTTP 400, not 422."""
 
     VALIDATION = "ANL_00400"
     INVALID_SORT = "ANL_00422"
@@ -79,9 +79,10 @@ class ProblemType(StrEnum):
 
 
 def platform_of(content_type: str | None) -> Platform | None:
-    """The platform that a content type belongs to, known or not: `instagram_reel` is on instagram.
+    """Return the platform named by the first word of a content type: `instagram_reel` belongs to instagram.
 
-    None when its first word is none of the document's platforms: nothing is invented.
+    Returns:
+        None if the content type is None or its first word is not a known platform.
     """
     if content_type is None:
         return None

@@ -1,4 +1,4 @@
-"""Routes and bounds of the document, and the day that lies two years on."""
+"""Routes of the API, and the bounds of its query parameters (docs/api.md, "Posts performance")."""
 
 from datetime import date
 
@@ -7,14 +7,14 @@ INSTANCES_PATH = "/v2/instances"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a route, not a secret
 
 DEFAULT_PAGE_SIZE = 50
-MAXIMUM_PAGE_SIZE = 100
-MAXIMUM_PAGE_NUMBER = 500
-MAXIMUM_CAMPAIGN_IDS = 50
-MAXIMUM_RANGE_YEARS = 2
+MAX_PAGE_SIZE = 100
+MAX_PAGE_NUMBER = 500
+MAX_CAMPAIGN_IDS = 50
+MAX_RANGE_YEARS = 2
 
 
 def years_later(day: date, years: int) -> date:
-    """The same calendar day some years later; Feb 29 becomes Feb 28 where there is none."""
+    """Return the same calendar day `years` later; February 29 becomes 28 in years that lack it."""
     try:
         return day.replace(year=day.year + years)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The metric table: the one list from which post, schema and rollups take their metrics.
+"""The metric table, from which post types, lake schemas and rollups take their metrics.
 
-`METRICS` has all that are known, in an order that never changes: a new one comes last. The first eleven are those of
-the document; the others come only where they are asked for by name, which the cursor revision takes.
+`METRICS` has all known metrics in a fixed order: a new one is appended. The first eleven are the `DEFAULT_METRICS`,
+which both API versions return; the cursor version returns the others where a query names them.
 """
 
 from collections.abc import Iterable
@@ -11,18 +11,19 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """How the result was reached. The API's names carry it: plain is organic, `paid…` is paid [S]."""
+    """Channel of a metric: paid for API names `paid…`, else organic (docs/api.md, "Metrics, null and units")."""
 
     ORGANIC = "organic"
     PAID = "paid"
 
 
 class Kind(StrEnum):
-    """What a metric measures, and with that its type and how it rolls up.
+    """What a metric measures, which determines its type and how it rolls up.
 
-    `COUNT` is a whole number and adds up, over posts and over days; so do `MONEY` and `TIME`, which are decimals.
-    `RATE` is a decimal and never adds up: it is recomputed from sums where both of its parts are metrics too.
-    `LEVEL` is a whole number that never adds up: whoever was reached by two posts, or on two days, is one person.
+    `COUNT`: an integer; additive over posts and days.
+    `MONEY`, `TIME`: decimals; additive over posts and days.
+    `RATE`: a decimal; not additive, but recomputed from sums where its numerator and denominator are metrics too.
+    `LEVEL`: an integer; not additive, because two posts or two days may reach the same person.
     """
 
     COUNT = "count"
@@ -32,19 +33,28 @@ class Kind(StrEnum):
     LEVEL = "level"
 
     @property
-    def is_whole(self) -> bool:
-        """Whether its values are whole numbers."""
+    def is_integer(self) -> bool:
+        """Whether values are integers."""
         return self in (Kind.COUNT, Kind.LEVEL)
 
     @property
-    def adds_up(self) -> bool:
-        """Whether a rollup sums it."""
+    def is_additive(self) -> bool:
+        """Whether a rollup sums the values."""
         return self in (Kind.COUNT, Kind.MONEY, Kind.TIME)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric of a post. `api_name` is the API's, `column` the lake's; null is *not available* [S]."""
+    """A metric of a post; null means *not available* (docs/api.md, "Metrics, null and units").
+
+    Attributes:
+        api_name: its name in the API.
+        column: its name in the lake.
+        channel: organic or paid.
+        kind: what it measures.
+        unit: the unit of its values.
+        description: one sentence for column metadata.
+    """
 
     api_name: str
     column: str
@@ -58,7 +68,7 @@ ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
 COUNT, MONEY, TIME, RATE, LEVEL = Kind.COUNT, Kind.MONEY, Kind.TIME, Kind.RATE, Kind.LEVEL
 _PEOPLE = "never summed, because one person may be counted by several posts and on several days"
 
-DOCUMENT_METRICS: tuple[Metric, ...] = (
+DEFAULT_METRICS: tuple[Metric, ...] = (
     Metric("engagements", "engagements", ORGANIC, COUNT, "engagements", "Organic engagements"),
     Metric("impressions", "impressions", ORGANIC, COUNT, "impressions", "Organic impressions"),
     Metric("engagementRate", "engagement_rate", ORGANIC, RATE, "percent", "Organic engagements per 100 impressions"),
@@ -71,11 +81,12 @@ DOCUMENT_METRICS: tuple[Metric, ...] = (
     Metric("paidCpe", "paid_cpe", PAID, RATE, "USD per engagement", "Cost per paid engagement"),
     Metric("paidCpm", "paid_cpm", PAID, RATE, "USD per 1000 impressions", "Cost per 1000 paid impressions"),
 )  # fmt: skip
-"""The metrics of the document [S]: what is landed when nothing else is asked for."""
+"""The metrics that are fetched unless a setting names others (docs/api.md, "Metrics, null and units")."""
 
 METRICS: tuple[Metric, ...] = (
-    *DOCUMENT_METRICS,
-    # Those of the cursor revision [C]. It names them and says no more, so units are said only where the name does.
+    *DEFAULT_METRICS,
+    # Metrics of the cursor version only (docs/api.md, "Cursor version"). The API reference lists bare names, so a unit
+    # is given only where the name implies it.
     Metric("likes", "likes", ORGANIC, COUNT, "likes", "Organic likes"),
     Metric("comments", "comments", ORGANIC, COUNT, "comments", "Organic comments"),
     Metric("shares", "shares", ORGANIC, COUNT, "shares", "Organic shares"),
@@ -90,9 +101,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("followersAtPostDate", "followers_at_post_date", ORGANIC, LEVEL, "followers",
            "Followers of the creator when the post was published; never summed, because it is a level"),
     Metric("videoViewTotalTime", "video_view_total_time", ORGANIC, TIME, "not stated",
-           "Time for which the video was watched, all views together; the API does not say in what unit"),
+           "Total time that the video was watched, over all views; the API does not document the unit"),
     Metric("avgWatchTime", "avg_watch_time", ORGANIC, RATE, "not stated",
-           "Average time for which the video was watched; never summed; the API does not say in what unit"),
+           "Average time that the video was watched; never summed; the API does not document the unit"),
     Metric("navigationTapExit", "navigation_tap_exit", ORGANIC, COUNT, "taps", "Taps that left the story"),
     Metric("navigationTapBack", "navigation_tap_back", ORGANIC, COUNT, "taps", "Taps back"),
     Metric("navigationTapForward", "navigation_tap_forward", ORGANIC, COUNT, "taps", "Taps forward"),
@@ -107,58 +118,61 @@ METRICS: tuple[Metric, ...] = (
     Metric("paidViews", "paid_views", PAID, COUNT, "views", "Paid views"),
     Metric("paidReach", "paid_reach", PAID, LEVEL, "people", f"People reached by being paid for; {_PEOPLE}"),
 )  # fmt: skip
-"""All metrics that are known: the document's, then the others."""
+"""All known metrics; the default metrics come first."""
 
 ALL = "all"
 _BY_NAME = {name: metric for metric in METRICS for name in (metric.column, metric.api_name)}
 _SHOWN_CHARACTERS = 40
 
 
-def metrics_named(text: str) -> tuple[Metric, ...]:
-    """The metrics that a setting names, each once, in the order of the table.
+def parse_metrics(text: str) -> tuple[Metric, ...]:
+    """Parse a comma-separated list of metric names, in the spelling of the API or of the lake's columns.
 
-    Nothing names the document's, `all` names all that are known; else names are separated by commas, and are those of
-    the API or of the lake's columns.
+    Args:
+        text: names; blank for the default metrics, `all` for all known metrics.
+
+    Returns:
+        The metrics without duplicates, in the order of `METRICS`.
 
     Raises:
-        ValueError: a name is not in the table; the message has it and the nearest that is.
+        ValueError: a name is unknown, or there are commas without a name.
     """
     if not text.strip():
-        return DOCUMENT_METRICS
+        return DEFAULT_METRICS
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise ValueError(f"{_shown(text)} names no metric: leave it empty to mean the document's, or say {ALL}")
+        raise ValueError(f"no metric in {_shorten(text)}: leave it empty for the default metrics, or write {ALL}")
     for name in names:
         if name not in _BY_NAME and name != ALL:
             near = get_close_matches(name, [*_BY_NAME, ALL], n=1, cutoff=0)
-            raise ValueError(f"{_shown(name)} is no metric that is known; the nearest is {near[0]}")
-    return METRICS if ALL in names else _in_order(_BY_NAME[name] for name in names)
+            raise ValueError(f"unknown metric {_shorten(name)}; the nearest is {near[0]}")
+    return METRICS if ALL in names else _in_table_order(_BY_NAME[name] for name in names)
 
 
-def metrics_asked_for(api_names: Iterable[str]) -> tuple[Metric, ...]:
-    """The metrics of a query's `metrics`, in the order of the table: the document's when it names none.
+def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
+    """Return the metrics that a query with these `metrics` requests: without names, the default metrics.
 
     Raises:
-        KeyError: a name is not one of the API's that are known.
+        KeyError: a name is unknown.
     """
-    return _in_order(_BY_NAME[name] for name in api_names) or DOCUMENT_METRICS
+    return _in_table_order(_BY_NAME[name] for name in api_names) or DEFAULT_METRICS
 
 
-def names_to_ask_for(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-    """The `metrics` of a query for these: none where they are the document's, which need not be asked for by name."""
-    return () if metrics == DOCUMENT_METRICS else tuple(metric.api_name for metric in metrics)
+def metrics_parameter(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+    """Return the `metrics` of a query that requests these: empty for the default metrics, as `requested_metrics`."""
+    return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
 
 
-def metrics_in(columns: Iterable[str]) -> tuple[Metric, ...]:
-    """The metrics that have their column among `columns`, in the order of the table."""
+def metrics_of_columns(columns: Iterable[str]) -> tuple[Metric, ...]:
+    """Return the metrics whose column is among `columns`, in the order of `METRICS`."""
     present = set(columns)
     return tuple(metric for metric in METRICS if metric.column in present)
 
 
-def _in_order(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    wanted = set(metrics)
-    return tuple(metric for metric in METRICS if metric in wanted)
+def _in_table_order(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    selected = set(metrics)
+    return tuple(metric for metric in METRICS if metric in selected)
 
 
-def _shown(text: str) -> str:
+def _shorten(text: str) -> str:
     return repr(text) if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]!r}…"

@@ -1,7 +1,7 @@
-"""One page of an answer: its posts, the rows that cannot be true, and where it stands in the whole.
+"""Parsers of list responses: pages of posts and of instance ids, in both API versions.
 
-A page of either revision has the same posts. By number it tells the totals of the whole; by cursor it tells only
-whether there is another page, and each post's metrics lie in an object of their own.
+Pages of both versions yield the same posts. A paged page states the totals of the list, a cursor page only the cursor
+of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor version").
 """
 
 import json
@@ -12,20 +12,20 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED, Revision, revision_with
-from later_reporting_dagster.contract.limits import MAXIMUM_PAGE_SIZE
-from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion, version_of_envelope
+from later_reporting_dagster.contract.limits import MAX_PAGE_SIZE
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
 
-MAXIMUM_ROWS = 10 * MAXIMUM_PAGE_SIZE  # more cannot be a page, and reading each would take minutes
-LONGEST_INTEGER = 4000  # Python refuses to read one that is a little longer; such a number reads as infinite
+MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
+MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits; a longer number becomes an infinite float
 
-_NO_LONGER = msgspec.Meta(max_length=MAXIMUM_ROWS)
+_LIMITED_LENGTH = msgspec.Meta(max_length=MAX_ROWS)
 _Number = Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)]
 
 
 class Pagination(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a page stands [S]. Pages count from 1."""
+    """The `pagination` member of a paged envelope. Pages count from 1."""
 
     page: _Number
     page_size: _Number
@@ -34,7 +34,7 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """The posts of one numbered page as the contract reads them."""
+    """A page of posts in the paged version."""
 
     posts: list[Post]
     pagination: Pagination
@@ -42,12 +42,12 @@ class Page(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """How many rows the service sent, good and bad."""
+        """Number of rows in the response, good and bad."""
         return len(self.posts) + len(self.bad_rows)
 
 
 class CursorPage(msgspec.Struct, frozen=True):
-    """The posts of one page that a cursor leads to, and the cursor of the next one; None where there is none [C]."""
+    """A page of posts in the cursor version; `next_cursor` is None on the last page."""
 
     posts: list[Post]
     next_cursor: str | None
@@ -55,25 +55,25 @@ class CursorPage(msgspec.Struct, frozen=True):
 
     @property
     def rows(self) -> int:
-        """How many rows the service sent, good and bad."""
+        """Number of rows in the response, good and bad."""
         return len(self.posts) + len(self.bad_rows)
 
 
 class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
-    """The instance ids of one page."""
+    """The instance ids of a page."""
 
-    instance_ids: Annotated[list[str], _NO_LONGER]
+    instance_ids: Annotated[list[str], _LIMITED_LENGTH]
 
 
 class InstancesPage(msgspec.Struct, frozen=True):
-    """One numbered page of `GET /v2/instances` [D]."""
+    """A page of `GET /v2/instances` in the paged version."""
 
     data: InstancesData
     pagination: Pagination
 
     @property
     def rows(self) -> int:
-        """How many ids the service sent."""
+        """Number of ids in the response."""
         return len(self.data.instance_ids)
 
 
@@ -81,140 +81,153 @@ Cursor = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):
-    """One page of `GET /v2/instances` that a cursor leads to [C]."""
+    """A page of `GET /v2/instances` in the cursor version; `next_cursor` is None on the last page."""
 
     data: InstancesData
     next_cursor: Cursor | None
 
 
-class UnreadablePage(ValueError):  # noqa: N818 - named for what it is
-    """The body is not a page of the contract at all: cut off, HTML, or another envelope."""
+class UnreadablePage(ValueError):  # noqa: N818 - named for the response, not for the error
+    """The body is not a page: truncated, HTML, or another envelope."""
 
 
-class OtherRevision(UnreadablePage):
-    """The body is a page of the other revision: `revision`."""
+class OtherApiVersion(UnreadablePage):
+    """The body is a page of the other API version, `api_version`."""
 
-    def __init__(self, message: str, *, revision: Revision) -> None:
+    def __init__(self, message: str, *, api_version: ApiVersion) -> None:
         super().__init__(message)
-        self.revision = revision
+        self.api_version = api_version
 
 
 Metrics = tuple[Metric, ...]
 
 
 @lru_cache
-def _exact_page(metrics: Metrics, /) -> "msgspec.json.Decoder[Any]":
+def _strict_page_decoder(metrics: Metrics, /) -> "msgspec.json.Decoder[Any]":
     fields = [("data", list[post_type(metrics)]), ("pagination", Pagination)]  # type: ignore[misc]
-    return msgspec.json.Decoder(msgspec.defstruct("ExactPage", fields))
+    return msgspec.json.Decoder(msgspec.defstruct("StrictPage", fields))
 
 
 @lru_cache
-def _exact_cursor_page(metrics: Metrics, /) -> "tuple[msgspec.json.Decoder[Any], Callable[[Any], Post]]":
+def _strict_cursor_page_decoder(metrics: Metrics, /) -> "tuple[msgspec.json.Decoder[Any], Callable[[Any], Post]]":
     fields = [("data", list[nested_post_type(metrics)]), ("next_cursor", Cursor | None)]  # type: ignore[misc]
-    return msgspec.json.Decoder(msgspec.defstruct("ExactCursorPage", fields, rename="camel")), flattener(metrics)
+    return msgspec.json.Decoder(msgspec.defstruct("StrictCursorPage", fields, rename="camel")), flattener(metrics)
 
 
-_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _Envelope = TypeVar("_Envelope")
 
 
-def page_from_body(body: bytes, *, metrics: Metrics = DOCUMENT_METRICS) -> Page:
-    """Reads a numbered page. Rows that the contract does not foresee are read one by one and cost only themselves.
+def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
+    """Parse a paged page of posts. A malformed row becomes a `BadRow` and does not affect the other rows.
 
-    What comes beside `metrics`, which were asked for, is kept as an unknown field is.
-
-    Raises:
-        OtherRevision: it is a page of cursors.
-        UnreadablePage: the body as a whole cannot be read.
-    """
-    try:
-        exact = _exact_page(metrics).decode(body)
-    except _NOT_DECODABLE:
-        exact = None
-    if exact is not None and _are_exact(exact.data):
-        return Page(posts=exact.data, pagination=exact.pagination)
-    posts, bad_rows, document = _row_by_row(body, PAGED, metrics)
-    return Page(posts=posts, pagination=_member(document, PAGED, Pagination), bad_rows=bad_rows)
-
-
-def cursor_page_from_body(body: bytes, *, metrics: Metrics = DOCUMENT_METRICS) -> CursorPage:
-    """Reads a page of cursors, as `page_from_body` a numbered one. A metric that is not there is not available.
+    Args:
+        body: the response body.
+        metrics: the requested metrics; any other metric of a post is kept as an unknown field.
 
     Raises:
-        OtherRevision: it is a numbered page.
-        UnreadablePage: the body as a whole cannot be read, or does not say whether there is another page.
+        OtherApiVersion: the body is a cursor page.
+        UnreadablePage: the body is not a page.
     """
-    decoder, flattened = _exact_cursor_page(metrics)
     try:
-        exact = decoder.decode(body)
-    except _NOT_DECODABLE:
-        exact = None
-    if exact is not None and _are_exact(exact.data):
-        return CursorPage(posts=[flattened(post) for post in exact.data], next_cursor=exact.next_cursor)
-    posts, bad_rows, document = _row_by_row(body, CURSOR, metrics)
-    return CursorPage(posts=posts, next_cursor=_member(document, CURSOR, Cursor | None), bad_rows=bad_rows)
+        strict = _strict_page_decoder(metrics).decode(body)
+    except _DECODE_ERRORS:
+        strict = None
+    if strict is not None and _need_no_conversion(strict.data):
+        return Page(posts=strict.data, pagination=strict.pagination)
+    posts, bad_rows, envelope = _parse_row_by_row(body, PAGED, metrics=metrics)
+    return Page(posts=posts, pagination=_pagination_member(envelope, PAGED, kind=Pagination), bad_rows=bad_rows)
+
+
+def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
+    """Parse a cursor page of posts, as `page_from_body` parses a paged one. An absent metric is not available.
+
+    Raises:
+        OtherApiVersion: the body is a paged page.
+        UnreadablePage: the body is not a page, or lacks `nextCursor`.
+    """
+    decoder, flatten = _strict_cursor_page_decoder(metrics)
+    try:
+        strict = decoder.decode(body)
+    except _DECODE_ERRORS:
+        strict = None
+    if strict is not None and _need_no_conversion(strict.data):
+        return CursorPage(posts=[flatten(post) for post in strict.data], next_cursor=strict.next_cursor)
+    posts, bad_rows, envelope = _parse_row_by_row(body, CURSOR, metrics=metrics)
+    return CursorPage(
+        posts=posts, next_cursor=_pagination_member(envelope, CURSOR, kind=Cursor | None), bad_rows=bad_rows
+    )
 
 
 def instances_page_from_body(body: bytes) -> InstancesPage:
-    """Reads a numbered page of instance ids.
+    """Parse a paged page of instance ids.
 
     Raises:
-        OtherRevision: it is a page of cursors.
-        UnreadablePage: the body is not one.
+        OtherApiVersion: the body is a cursor page.
+        UnreadablePage: the body is not a page.
     """
-    return _instances_page(body, PAGED, InstancesPage)
+    return _instances_page(body, PAGED, page_type=InstancesPage)
 
 
 def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
-    """Reads a page of instance ids that has a cursor.
+    """Parse a cursor page of instance ids.
 
     Raises:
-        OtherRevision: it is a numbered page.
-        UnreadablePage: the body is not one.
+        OtherApiVersion: the body is a paged page.
+        UnreadablePage: the body is not a page.
     """
-    return _instances_page(body, CURSOR, InstancesCursorPage)
+    return _instances_page(body, CURSOR, page_type=InstancesCursorPage)
 
 
-def _instances_page(body: bytes, revision: Revision, page: type[_Envelope]) -> _Envelope:
+def _instances_page(body: bytes, api_version: ApiVersion, *, page_type: type[_Envelope]) -> _Envelope:
     try:
-        return msgspec.json.decode(body, type=page)
-    except _NOT_DECODABLE as error:
-        _refuse_the_other(body, revision, what="instances")
+        return msgspec.json.decode(body, type=page_type)
+    except _DECODE_ERRORS as error:
+        _raise_if_other_version(body, api_version, rows="instances")
         raise UnreadablePage(f"not a page of instances: {error}") from None
 
 
-def _are_exact(posts: Sequence[Post]) -> bool:
-    """Whether posts are just as decoded: an instant with an offset is made UTC elsewhere; `extra` is ours to write."""
-    return len(posts) <= MAXIMUM_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
+def _need_no_conversion(posts: Sequence[Post]) -> bool:
+    """Return whether strictly decoded posts are final: times in UTC, and no `extra`, which only this package sets."""
+    return len(posts) <= MAX_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
 
 
-def _row_by_row(body: bytes, revision: Revision, metrics: Metrics) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
-    _refuse_the_other(body, revision, what="posts")
+def _parse_row_by_row(
+    body: bytes, api_version: ApiVersion, *, metrics: Metrics
+) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
+    """Return the posts, the bad rows and the envelope of a page that the strict decoder does not accept."""
+    _raise_if_other_version(body, api_version, rows="posts")
     try:
-        read = json.loads(body, parse_int=lambda digits: (int if len(digits) <= LONGEST_INTEGER else float)(digits))
-        document: dict[str, Any] = msgspec.convert(read, dict)
-        rows = msgspec.convert(document["data"], Annotated[list[Any], _NO_LONGER])
-        found = [post_from_json(row, metrics=metrics, nested=revision.nests_metrics) for row in rows]
+        parsed = json.loads(body, parse_int=_parse_integer)
+        envelope: dict[str, Any] = msgspec.convert(parsed, dict)
+        data = msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])
+        rows = [post_from_json(row, metrics=metrics, nested=api_version.nests_metrics) for row in data]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
-    posts = [row for row in found if not isinstance(row, BadRow)]
-    return posts, [row for row in found if isinstance(row, BadRow)], document
+    posts = [row for row in rows if not isinstance(row, BadRow)]
+    return posts, [row for row in rows if isinstance(row, BadRow)], envelope
 
 
-def _member(document: Mapping[str, Any], revision: Revision, kind: Any) -> Any:
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)
+
+
+def _pagination_member(envelope: Mapping[str, Any], api_version: ApiVersion, *, kind: Any) -> Any:
     try:
-        return msgspec.convert(document[revision.envelope], kind)
+        return msgspec.convert(envelope[api_version.pagination_member], kind)
     except (ValueError, KeyError) as error:
         raise UnreadablePage(f"not a page of posts: {error}") from None
 
 
-def _refuse_the_other(body: bytes, revision: Revision, *, what: str) -> None:
-    """Tells a page of the other revision from one that cannot be read at all."""
+def _raise_if_other_version(body: bytes, api_version: ApiVersion, *, rows: str) -> None:
+    """Raise `OtherApiVersion` if the body is a page of the other API version."""
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _NOT_DECODABLE:
+    except _DECODE_ERRORS:
         return
-    found = revision_with(members)
-    if "data" in members and found is not None and found is not revision:
-        raise OtherRevision(f"not a page of {what} of the revision {revision}, but one of {found}", revision=found)
+    found = version_of_envelope(members)
+    if "data" in members and found is not None and found is not api_version:
+        raise OtherApiVersion(
+            f"not a page of {rows} in API version {api_version}, but in version {found}", api_version=found
+        )

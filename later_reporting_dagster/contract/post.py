@@ -1,7 +1,7 @@
-"""A post with its metrics, and how one is read from JSON without inventing or losing anything.
+"""Post types, and a lossless parser of posts.
 
-A post that arrives as documented is decoded by a typed decoder in one pass. Anything else takes the slow path,
-field by field: unknown fields are kept, whole floats become counts, and what cannot be true is a `BadRow`.
+A strict msgspec decoder parses posts that match the API reference. Any other row is parsed field by field: unknown
+fields are kept, floats without a fraction become integers, and a row with an invalid value becomes a `BadRow`.
 """
 
 import json
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, Metric
-from later_reporting_dagster.contract.redaction import excerpt
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.redaction import redact
 
 INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
-EXACT_IN_A_FLOAT = 2**53
+EXACT_FLOAT_LIMIT = 2**53  # below, a float holds every integer exactly
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MINIMUM, le=INT64_MAXIMUM)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAXIMUM)]
@@ -25,7 +25,7 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Who posted, as the network shows them [S]."""
+    """The creator of a post, as the network displays them (docs/api.md, "Posts performance")."""
 
     content_type: str | None = None
     full_name: str | None = None
@@ -35,7 +35,7 @@ class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
 
 
 class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """What a post is, without its metrics [S]. The key is (`instance_id`, `campaign_id`, `post_id`)."""
+    """The fields of a post apart from its metrics (docs/api.md, "Posts performance")."""
 
     instance_id: str
     campaign_id: Int64
@@ -46,81 +46,85 @@ class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, ren
     content_url: str | None = None
     content_image_url: str | None = None
     creator_profile: CreatorProfile | None = None
-    # Not of the API: JSON of the fields that the contract does not know. A private-use name, so that none can meet it.
+    # Set by this package: JSON of the unknown fields. Its private-use name cannot collide with a field of the API.
     extra: str | None = msgspec.field(default=None, name="\ue000extra")
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """The row key."""
+        """The row key: (`instance_id`, `campaign_id`, `post_id`)."""
         return (self.instance_id, self.campaign_id, self.post_id)
 
 
 Metrics = tuple[Metric, ...]
-_A_FEW_SELECTIONS = 64
+_CACHED_SELECTIONS = 64
 
 
-def _fields_of(metrics: Metrics) -> list[tuple[str, Any, Any]]:
+def _metric_struct_fields(metrics: Metrics) -> list[tuple[str, Any, Any]]:
     return [
         (
             metric.column,
-            (Count if metric.kind.is_whole else float) | None,
+            (Count if metric.kind.is_integer else float) | None,
             msgspec.field(default=None, name=metric.api_name),
         )
         for metric in metrics
     ]
 
 
-def _struct(name: str, fields: Sequence[Any]) -> Any:
+def _post_struct(name: str, fields: Sequence[Any]) -> Any:
     return msgspec.defstruct(
         name, fields, bases=(PostIdentity,), module=__name__, kw_only=True, forbid_unknown_fields=True
     )
 
 
-@lru_cache(_A_FEW_SELECTIONS)
+@lru_cache(_CACHED_SELECTIONS)
 def post_type(metrics: Metrics, /) -> Any:
-    """What a post is of which `metrics` were asked for: a `PostIdentity` and, by its column's name, each of them.
+    """Return the post type for some metrics: a `PostIdentity` with an attribute per metric, named as its column.
 
-    Its decoder knows no other field, so that what comes without having been asked for is not lost unseen.
+    Its decoder rejects any other field, so that an unknown field cannot be dropped unnoticed.
     """
-    return _struct("Post", _fields_of(metrics))
+    return _post_struct("Post", _metric_struct_fields(metrics))
 
 
 if TYPE_CHECKING:
     Post = PostIdentity
 else:
-    Post = post_type(DOCUMENT_METRICS)
-    Post.__doc__ = "A `PostIdentity` and, by its column's name, each metric of the document."
+    Post = post_type(DEFAULT_METRICS)
+    Post.__doc__ = "A `PostIdentity` with an attribute per default metric, named as its column."
 
 
-@lru_cache(_A_FEW_SELECTIONS)
+@lru_cache(_CACHED_SELECTIONS)
 def nested_post_type(metrics: Metrics, /) -> Any:
-    """A post as the cursor revision nests it: a `PostIdentity`, and its metrics under `metrics` [C]."""
-    of_metrics = msgspec.defstruct(
-        "MetricsOfPost", _fields_of(metrics), module=__name__, frozen=True, forbid_unknown_fields=True
+    """Return the post type of the cursor version, which nests metrics (docs/api.md, "Cursor version")."""
+    nested_metrics = msgspec.defstruct(
+        "MetricsOfPost", _metric_struct_fields(metrics), module=__name__, frozen=True, forbid_unknown_fields=True
     )
-    return _struct("NestedPost", [("metrics", of_metrics)])
+    return _post_struct("NestedPost", [("metrics", nested_metrics)])
 
 
 def flattener(metrics: Metrics, /) -> "Callable[[Any], Post]":
-    """Makes of a `nested_post_type` the `post_type` of the same metrics: above this, both revisions are the same."""
-    flat = post_type(metrics)
+    """Return a function that converts a `nested_post_type` to the `post_type` of the same metrics."""
+    flat_type = post_type(metrics)
     names = [*PostIdentity.__struct_fields__, *(metric.column for metric in metrics)]
-    parts = msgspec.structs.astuple
-    place = nested_post_type(metrics).__struct_fields__.index("metrics")
+    astuple = msgspec.structs.astuple
+    index = nested_post_type(metrics).__struct_fields__.index("metrics")
 
-    def flattened(post: Any) -> Post:
-        values = parts(post)
-        together = (*values[:place], *values[place + 1 :], *parts(values[place]))
-        of_both: Post = flat(**dict(zip(names, together, strict=True)))
-        return of_both
+    def flatten(post: Any) -> Post:
+        values = astuple(post)
+        flat_values = (*values[:index], *values[index + 1 :], *astuple(values[index]))
+        flat: Post = flat_type(**dict(zip(names, flat_values, strict=True)))
+        return flat
 
-    return flattened
+    return flatten
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that cannot be true, kept whole: `raw` is its JSON, `reason` says which field and why.
+    """A row with invalid values, for the quarantine.
 
-    `instance_id` and `post_date` are there when they could be read; they tell which partition it belongs to.
+    Attributes:
+        reason: the invalid fields and what is wrong with them.
+        raw: the row's JSON.
+        instance_id: the row's instance, if it could be parsed; with `post_date` it determines the partition.
+        post_date: the row's time of publication, if it could be parsed.
     """
 
     reason: str
@@ -130,46 +134,38 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _FieldError(ValueError):
-    """A field's value cannot be what the contract says."""
+    """A field has an invalid value."""
 
 
-def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS, nested: bool = False) -> Post | BadRow:
-    """Reads one element of `data` as parsed by the standard library's JSON: the slow, lenient and exact path.
+def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False) -> Post | BadRow:
+    """Parse one element of `data`, as decoded by the standard library's JSON, field by field.
 
     Args:
         row: the element.
-        metrics: what was asked for. A value of another metric is kept as an unknown field is.
-        nested: whether the metrics lie under `metrics`, as in the cursor revision, and not beside the other fields.
-            What is unknown among them is kept by its name alone, so that both revisions read the same post.
+        metrics: the requested metrics; any other metric is kept as an unknown field.
+        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown fields among them are kept
+            without that prefix, so that both API versions yield the same post.
+
+    Returns:
+        The post, or a bad row if any field is invalid.
     """
     if not isinstance(row, Mapping):
-        return BadRow(reason=f"a post is an object, not {_kind_of(row)}", raw=_dumps(row))
-    of_metrics = _metric_fields(metrics)
-    values: dict[str, Any] = {}
+        return BadRow(reason=f"a post is an object, not {_json_type(row)}", raw=_dumps(row))
     problems: list[str] = []
-    within: Mapping[str, Any] = row
+    metrics_holder: Mapping[str, Any] = row
     if nested:
-        given = row.get("metrics")
-        within = given if isinstance(given, Mapping) else {}
-        if within is not given and given is not None:
-            problems.append(f"metrics is an object, not {_kind_of(given)}")
-    for fields, holder in ((_FIELDS, row), (of_metrics, within)):
-        for name, (attribute, read, required) in fields.items():
-            value = holder.get(name)
-            if value is None:
-                if required:
-                    problems.append(f"{name} is missing")
-                continue
-            try:
-                values[attribute] = read(value)
-            except _FieldError as error:
-                problems.append(f"{name} {error}")
-    unknown = _unknown(row, within, of_metrics=of_metrics)
+        member = row.get("metrics")
+        metrics_holder = member if isinstance(member, Mapping) else {}
+        if metrics_holder is not member and member is not None:
+            problems.append(f"metrics is an object, not {_json_type(member)}")
+    metric_fields = _metric_fields(metrics)
+    values = _parse_fields(row, _FIELDS, problems=problems)
+    values |= _parse_fields(metrics_holder, metric_fields, problems=problems)
+    unknown = _unknown_fields(row, metrics_holder, metric_fields=metric_fields)
     try:
-        profile, unknown_of_profile = _creator_profile(row.get("creatorProfile"))
-        if unknown_of_profile:
-            unknown["creatorProfile"] = unknown_of_profile
-        values["creator_profile"] = profile
+        values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
+        if unknown_in_profile:
+            unknown["creatorProfile"] = unknown_in_profile
     except _FieldError as error:
         problems.append(f"creatorProfile {error}")
     try:
@@ -187,54 +183,72 @@ def post_from_json(row: object, *, metrics: Metrics = DOCUMENT_METRICS, nested: 
     return post
 
 
-def _unknown(row: Mapping[str, Any], within: Mapping[str, Any], *, of_metrics: "_Fields") -> dict[str, Any]:
-    """What a row has beside its fields and, where metrics lie `within` an object of it, beside them in there."""
-    if within is row:
-        return {name: value for name, value in row.items() if name not in _READ_BESIDE and name not in of_metrics}
-    unknown = {name: value for name, value in row.items() if name not in _READ_BESIDE and name != "metrics"}
-    inside = {name: value for name, value in within.items() if name not in of_metrics}
-    # A name that stands for something beside the metrics too is told apart by its place.
-    ambiguous = {name: value for name, value in inside.items() if name in row or name in _READ_BESIDE}
-    unknown |= {name: value for name, value in inside.items() if name not in ambiguous}
+def _parse_fields(holder: Mapping[str, Any], fields: "_Fields", *, problems: list[str]) -> dict[str, Any]:
+    """Return the valid values of `fields` by attribute; append what is wrong with the others to `problems`."""
+    values: dict[str, Any] = {}
+    for name, (attribute, parse, is_required) in fields.items():
+        value = holder.get(name)
+        if value is None:
+            if is_required:
+                problems.append(f"{name} is missing")
+            continue
+        try:
+            values[attribute] = parse(value)
+        except _FieldError as error:
+            problems.append(f"{name} {error}")
+    return values
+
+
+def _unknown_fields(
+    row: Mapping[str, Any], metrics_holder: Mapping[str, Any], *, metric_fields: "_Fields"
+) -> dict[str, Any]:
+    """Return the unknown fields of a row and, if `metrics_holder` is nested in it, those of the metrics."""
+    if metrics_holder is row:
+        return {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name not in metric_fields}
+    unknown = {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name != "metrics"}
+    nested = {name: value for name, value in metrics_holder.items() if name not in metric_fields}
+    # A nested name that occurs or has a meaning outside of the metrics too stays nested, to avoid a collision.
+    ambiguous = {name: value for name, value in nested.items() if name in row or name in _KNOWN_FIELDS}
+    unknown |= {name: value for name, value in nested.items() if name not in ambiguous}
     return unknown | ({"metrics": ambiguous} if ambiguous else {})
 
 
 def _count(value: object) -> int:
-    number = _whole(value)
+    number = _integer(value)
     if number < 0:
-        raise _FieldError(f"counts something and is not negative: {_shown(value)}")
+        raise _FieldError(f"must not be negative: {_excerpt(value)}")
     return number
 
 
-def _whole(value: object) -> int:
-    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_IN_A_FLOAT:
+def _integer(value: object) -> int:
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_LIMIT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _FieldError(f"is a whole number, not {_shown(value)}")
+        raise _FieldError(f"is a whole number, not {_excerpt(value)}")
     if not INT64_MINIMUM <= value <= INT64_MAXIMUM:
-        raise _FieldError(f"does not fit 64 bits: {_shown(value)}")
+        raise _FieldError(f"does not fit 64 bits: {_excerpt(value)}")
     return value
 
 
 def _decimal(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _FieldError(f"is a number, not {_shown(value)}")
+        raise _FieldError(f"is a number, not {_excerpt(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise _FieldError(f"is not finite: {_shown(value)}")
+        raise _FieldError(f"is not finite: {_excerpt(value)}")
     return number
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise _FieldError(f"is a string, not {_shown(value)}")
+        raise _FieldError(f"is a string, not {_excerpt(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _FieldError(f"is not valid Unicode: {_shown(value)}") from None
+        raise _FieldError(f"is not valid Unicode: {_excerpt(value)}") from None
     return value
 
 
@@ -242,53 +256,55 @@ def _instant(value: object) -> datetime:
     try:
         return msgspec.convert(_text(value), Instant).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
-        raise _FieldError(f"is an ISO 8601 instant with its zone, not {_shown(value)}") from None
+        raise _FieldError(f"is an ISO 8601 instant with its zone, not {_excerpt(value)}") from None
 
 
 def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
     if value is None:
         return None, {}
     if not isinstance(value, Mapping):
-        raise _FieldError(f"is an object, not {_kind_of(value)}")
+        raise _FieldError(f"is an object, not {_json_type(value)}")
     known = {name: _text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
     unknown = {name: part for name, part in value.items() if name not in _PROFILE_FIELDS}
     return CreatorProfile(**{_PROFILE_FIELDS[name]: part for name, part in known.items()}), unknown
 
 
-def _kind_of(value: object) -> str:
+def _json_type(value: object) -> str:
     return {dict: "an object", list: "an array", type(None): "null"}.get(type(value), type(value).__name__)
 
 
-def _shown(value: object) -> str:
-    return excerpt(_dumps(value), limit=80)
+def _excerpt(value: object) -> str:
+    return redact(_dumps(value), limit=80)
 
 
 def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-_READERS: dict[str, Callable[[object], Any]] = {
+_PARSERS: dict[str, Callable[[object], Any]] = {
     "instance_id": _text,
-    "campaign_id": _whole,
-    "post_id": _whole,
+    "campaign_id": _integer,
+    "post_id": _integer,
     "post_date": _instant,
-    "creator_id": _whole,
+    "creator_id": _integer,
     "content_type": _text,
     "content_url": _text,
     "content_image_url": _text,
 }
 
-# API name -> (attribute, reader, required); `creatorProfile` is read apart.
+# API name -> (attribute, parser, is_required); `creatorProfile` is parsed separately.
 _Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
 _FIELDS: _Fields = {
-    field.encode_name: (field.name, _READERS[field.name], field.required)
+    field.encode_name: (field.name, _PARSERS[field.name], field.required)
     for field in msgspec.structs.fields(PostIdentity)
-    if field.name in _READERS
+    if field.name in _PARSERS
 }
-_READ_BESIDE = frozenset({*_FIELDS, "creatorProfile"})
+_KNOWN_FIELDS = frozenset({*_FIELDS, "creatorProfile"})
 _PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
 
 
-@lru_cache(_A_FEW_SELECTIONS)
+@lru_cache(_CACHED_SELECTIONS)
 def _metric_fields(metrics: Metrics, /) -> _Fields:
-    return {metric.api_name: (metric.column, _count if metric.kind.is_whole else _decimal, False) for metric in metrics}
+    return {
+        metric.api_name: (metric.column, _count if metric.kind.is_integer else _decimal, False) for metric in metrics
+    }

@@ -1,32 +1,33 @@
-"""The service's error answers: `application/problem+json`, told apart by `type`."""
+"""Error bodies of the API: `application/problem+json`, distinguished by `type` (docs/api.md, "Errors")."""
 
 from collections.abc import Collection
 
 import msgspec
 
-from later_reporting_dagster.contract.redaction import excerpt
+from later_reporting_dagster.contract.redaction import redact
 
-LONGEST_TEXT = 1000  # it may name every metric that there is, and all of them are read
+MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and each of these names is parsed
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """What the service says went wrong. `detail` is for people and may change: never branch on it [D]."""
+class ProblemDetails(msgspec.Struct, frozen=True):
+    """Body of an error response. `detail` is for people and may change: never branch on it."""
 
     type: str = ""
     title: str = ""
     detail: str = ""
 
     @classmethod
-    def from_body(cls, body: bytes) -> "Problem":
-        """Reads an error body; one that is no problem document reads as an empty problem."""
+    def from_body(cls, body: bytes) -> "ProblemDetails":
+        """Parse an error body; return empty problem details if it holds none."""
         try:
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return cls()
 
-    def excerpt(self, secrets: Collection[str]) -> "Problem":
-        """Return the same with each text as `contract.excerpt` makes it."""
-        return Problem(*(excerpt(text, secrets, limit=LONGEST_TEXT) for text in (self.type, self.title, self.detail)))
+    def redact(self, secrets: Collection[str]) -> "ProblemDetails":
+        """Return a copy whose texts are shortened and free of secrets, as by `redaction.redact`."""
+        texts = (self.type, self.title, self.detail)
+        return ProblemDetails(*(redact(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.type, self.title, self.detail) if part) or "no problem document"
+        return " ".join(part for part in (self.type, self.title, self.detail) if part) or "without problem details"

@@ -1,50 +1,55 @@
-"""Text that the service chose, as an error or a log may show it."""
+"""Removal of secrets from text that the server chose, before an error or a log shows it."""
 
 import html
 import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-HIDDEN_FROM = 8  # characters of a secret in a row; fewer may be there by chance
+REDACTED_PART_LENGTH = 8  # consecutive characters of a secret; fewer may match by chance
 
 _UNICODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _LONG_WORD = re.compile(r"([\w+/=%~-]{8})[\w+/=%~-]{25,}")  # base64 of 24 bytes has 32 characters
 
 
-def excerpt(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
-    """Return a text as one short line, printable, without secrets and without parts of them.
+def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
+    """Return a text as one short, printable line without secrets or parts of them.
 
-    A part of eight characters is found in capitals too, and as JSON, HTML, a URL or a program's notation spells it.
-    Other encodings cannot be recognized, but look like a long word, of which only the beginning is shown.
+    Any eight consecutive characters of a secret are replaced, in upper or lower case, and also where they are escaped
+    as in JSON, HTML, URLs or source code. Other encodings cannot be recognized, but usually form long words, which are
+    cut after eight characters.
 
     Args:
-        text: as the service sent it; its first `20 * limit` characters are read, which bounds the time.
-        secrets: hidden wherever they stand, for example the token.
-        limit: the most characters to show.
+        text: text from the server; only its first `20 * limit` characters are read, which bounds the time.
+        secrets: values to remove, for example the token.
+        limit: the maximum length of the result, in characters.
     """
     text, secrets = text[: 20 * limit].replace("\0", " "), [*filter(None, secrets)]
-    text = _unescaped(text) if secrets else text
-    folded, places = _folded(text)
+    text = _unescape(text) if secrets else text
+    normalized, positions = _normalize(text)
     shown = list(text)
-    for secret, _ in map(_folded, {spelled for each in secrets for spelled in (each, _unescaped(each))}):
-        size = min(len(secret), HIDDEN_FROM)
-        parts = {secret[start : start + size] for start in range(len(secret) - size + 1)} - {""}
-        for start in range(len(folded) - size + 1):
-            if folded[start : start + size] in parts:
-                first, end = places[start], places[start + size - 1] + 1
+    for spelling, _ in map(_normalize, {*secrets, *map(_unescape, secrets)}):
+        size = min(len(spelling), REDACTED_PART_LENGTH)
+        parts = {spelling[start : start + size] for start in range(len(spelling) - size + 1)} - {""}
+        for start in range(len(normalized) - size + 1):
+            if normalized[start : start + size] in parts:
+                first, end = positions[start], positions[start + size - 1] + 1
                 shown[first:end] = "\0" * (end - first)
     words = re.sub("\0+", "[hidden]", "".join(shown)).split()
-    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(words))
+    line = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(words)
+    )
     line = _LONG_WORD.sub(r"\1…", line)
     return line if len(line) <= limit else f"{line[:limit]}…"
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     return html.unescape(unquote(_UNICODE_ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)))
 
 
-def _folded(text: str) -> tuple[str, list[int]]:
-    """The text as it is compared, and where each of its characters stood."""
+def _normalize(text: str) -> tuple[str, list[int]]:
+    """Return the text in the form in which it is compared, and the original position of each of its characters."""
     # URLs have + for a space, JSON and Python a backslash before quotes, and a line may be broken anywhere.
-    places = [place for place, each in enumerate(text) if each not in "\\+" and not each.isspace()]
-    return "".join(text[place].lower()[:1] for place in places), places
+    positions = [
+        position for position, character in enumerate(text) if character not in "\\+" and not character.isspace()
+    ]
+    return "".join(text[position].lower()[:1] for position in positions), positions

@@ -1,4 +1,4 @@
-"""When assets follow by themselves, and the sensor that has them do so."""
+"""Declarative automation: the condition of the downstream assets, and the sensor that evaluates it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,39 +6,39 @@ from typing import Any
 import dagster as dg
 
 
-def when_upstream_changes(*followed: dg.AssetKey) -> dg.AutomationCondition[Any]:
-    """Return the condition to materialize a partition when upstream data changed, or when it never was.
+def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
+    """Return the condition to materialize a partition when upstream data has changed, or when it is missing.
 
-    A change that comes while a run is under way, of the asset or of what it depends on, is kept until that run is
-    over; `any_deps_match(data_version_changed())` alone would lose it. A restatement that changed nothing has the same
-    data version, and triggers nothing.
+    A restatement that changes nothing keeps the data version, and therefore triggers nothing. A change during a run of
+    the asset or of its upstream is remembered until that run is over; `any_deps_match(data_version_changed())` alone
+    would lose it.
 
     Args:
-        followed: the dependencies that matter; all of them when none are given.
+        upstream: the dependencies to consider; default: all.
     """
     condition = dg.AutomationCondition
     changed = condition.any_deps_match(condition.data_version_changed())
     upstream_exists = condition.any_deps_match(~condition.missing())
-    if followed:
-        selection = dg.AssetSelection.assets(*followed)
+    if upstream:
+        selection = dg.AssetSelection.assets(*upstream)
         changed, upstream_exists = changed.allow(selection), upstream_exists.allow(selection)
-    never_made = condition.missing() & upstream_exists
-    # A request is seen in the next tick, and there it would swallow a change that came in between.
+    never_materialized = condition.missing() & upstream_exists
+    # `newly_requested` is true one tick after the request, and would reset a change that came in between.
     requested = ~changed & condition.newly_requested()
-    due = (changed | never_made.newly_true()).since(requested)
-    under_way = condition.in_progress() | condition.any_deps_in_progress()
-    return (due & ~under_way).with_label("upstream_changed")
+    due = (changed | never_materialized.newly_true()).since(requested)
+    in_progress = condition.in_progress() | condition.any_deps_in_progress()
+    return (due & ~in_progress).with_label("upstream_changed")
 
 
-def automation_sensor(keys: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates the conditions of these assets and their checks, and of no others.
+def build_automation_sensor(keys: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
+    """Return the sensor that evaluates the conditions of these assets and their checks only.
 
-    On by default: it needs no network, and without it the rollups would not follow.
+    It runs by default, because it needs no network, and rollups would not be updated without it.
     """
     return dg.AutomationConditionSensorDefinition(
         "later_automation",
         target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Rolls days up when their posts change, and checks every day whether the newest due day is there.",
+        description="Updates rollups when their posts change, and runs the daily checks for the newest due day.",
     )

@@ -1,4 +1,4 @@
-"""Asset checks: results are evaluated once, whether a run logs them itself or a check step yields them."""
+"""Asset checks. The same function evaluates a check for the run that writes the asset and for a separate check run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -12,15 +12,15 @@ from later_reporting_dagster.lake import LakeUnavailable, PartitionDamaged
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
 
-# A description names a few; the metadata has the rest.
-NAMED_PARTITIONS = 20
+# A description names this many partitions or instances; the metadata has the rest.
+MAX_NAMES = 20
 
 
-# Yields the results of at least the checks that are named.
+# Called with the resource and the selected check names; yields at least the results of these.
 Evaluate = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
 
 
-def checks_of(
+def build_asset_checks(
     asset_key: dg.AssetKey,
     checks: Mapping[str, str],
     *,
@@ -30,16 +30,16 @@ def checks_of(
     name: str | None = None,
     deps: Sequence[dg.AssetKey] = (),
 ) -> dg.AssetChecksDefinition:
-    """Return check definitions of an asset over all that lies in the lake; any of them can be run alone.
+    """Return the checks of an asset over all of its partitions; any subset can be run.
 
     Args:
         asset_key: the asset.
-        checks: the description of each check, by name.
+        checks: check descriptions by check name.
         evaluate: evaluates the selected checks.
-        due_hour_utc: when those of `daily` are evaluated.
-        daily: the checks that time alone may change, or that no run of the asset evaluates.
-        name: of the step; by default that of the asset.
-        deps: further assets that the checks read.
+        due_hour_utc: the hour at which the `daily` checks run.
+        daily: checks to run every day, because their result changes with time or no run of the asset evaluates them.
+        name: of the step; default: the asset's name and `_checks`.
+        deps: other assets that the checks read.
     """
     daily_when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {due_hour_utc} * * *")
 
@@ -66,8 +66,8 @@ def checks_of(
     return check
 
 
-def evaluation_of(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
-    """Return a check result as the event that an asset, or a sensor, logs itself."""
+def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
+    """Convert a check result to the event that an asset or a sensor logs."""
     return dg.AssetCheckEvaluation(
         asset_key=asset_key,
         check_name=str(result.check_name),
@@ -83,17 +83,17 @@ def log_check_results(
 ) -> None:
     """Log check results as events of the run.
 
-    An asset that logs its own materializations has no output, and Dagster skips its check steps in the same run. A
-    check that cannot be evaluated costs a warning, and hides no other news of the run.
+    Dagster skips the check steps of an asset that logs its own materializations, because such an asset has no output.
+    Results that cannot be evaluated are logged as a warning, so that the run's own failure is still reported.
     """
     try:
         for result in results:
-            context.log_event(evaluation_of(result, asset_key or context.asset_key))
+            context.log_event(to_evaluation(result, asset_key or context.asset_key))
     except (LakeUnavailable, PartitionDamaged) as error:
-        context.log.warning(f"Not all checks could be evaluated: {error}")
+        context.log.warning(f"Some checks could not be evaluated: {error}")
 
 
-def first_of(names: Sequence[object]) -> str:
-    """Return the first of some names, and how many more there are."""
-    shown = ", ".join(str(name) for name in names[:NAMED_PARTITIONS])
-    return f"{shown} and {len(names) - NAMED_PARTITIONS} more" if len(names) > NAMED_PARTITIONS else shown
+def join_first(names: Sequence[object]) -> str:
+    """Join the first `MAX_NAMES` names by commas, and add how many more there are."""
+    joined = ", ".join(str(name) for name in names[:MAX_NAMES])
+    return f"{joined} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else joined

@@ -1,4 +1,4 @@
-"""The dimension `later/instances`, and the sensor that notices new instances and requests their history."""
+"""The dimension table `later/instances`, its check, and the sensor that fetches the history of new instances."""
 
 import asyncio
 import json
@@ -13,51 +13,51 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import checks_of, evaluation_of, first_of
-from later_reporting_dagster.defs.jobs import posts_config, posts_job
+from later_reporting_dagster.defs.checks import build_asset_checks, join_first, to_evaluation
+from later_reporting_dagster.defs.jobs import posts_job, posts_run_config
 from later_reporting_dagster.defs.metadata import table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCE_COLUMNS,
-    INSTANCES,
+    INSTANCES_TABLE,
     refreshed_instances,
     stored_instances,
     vanished_instances,
 )
-from later_reporting_dagster.ingest.raw_tables import SOURCES
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Written
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import Lake, LakeUnavailable, WriteResult
 
-INSTANCES_KEY = dg.AssetKey(["later", INSTANCES])
+INSTANCES_KEY = dg.AssetKey(["later", INSTANCES_TABLE])
 STILL_LISTED = "every_instance_is_still_listed"
-INSTANCES_CHECKS = {STILL_LISTED: "The API lists every instance that it listed before, or that has files."}
-# Dagster ends a sensor's evaluation after a minute, without saying what took so long. The lake is listed after the API.
+INSTANCES_CHECKS = {STILL_LISTED: "The API still lists every instance that it has listed before or that has files."}
+# Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
 
 
-def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefinition:
-    """Return the asset: one row per instance, refreshed when posts changed and every hour by the sensor."""
+def build_instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefinition:
+    """Return the asset: one row per instance, updated when posts change, and every hour by the sensor."""
 
     @dg.asset(
         key=INSTANCES_KEY,
-        deps=[dg.AssetKey(["later", source.asset]) for source in SOURCES],
+        deps=[dg.AssetKey(["later", raw_table.name]) for raw_table in RAW_TABLES],
         description=(
-            "The instances that the credentials reach, or ever reached: when each was seen first and last, its newest"
-            f" day in each raw table, and how many of the last {restate_days} days are missing."
+            "All instances that the credentials have ever had access to: when each was listed first and last, its"
+            f" newest day in each raw table, and how many of the last {restate_days} days are missing."
         ),
         group_name="posts",
         kinds={"parquet"},
         tags={"later/layer": "dimension"},
-        metadata=table_metadata(INSTANCES, INSTANCE_COLUMNS),
+        metadata=table_metadata(INSTANCES_TABLE, INSTANCE_COLUMNS),
         automation_condition=when_upstream_changes(),
     )
     def instances(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
         try:
             listed = asyncio.run(later.listed_instances())
-            rows, written = refresh(later.lake(), listed, start_date=start_date, restate_days=restate_days)
+            rows, written = refresh_instances(later.lake(), listed, start_date=start_date, restate_days=restate_days)
         except (LaterError, LakeUnavailable) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        context.log.info(f"{len(listed)} instances are listed, {rows.num_rows} are known")
+        context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.content_hash), metadata=instances_metadata(rows, written)
         )
@@ -65,30 +65,30 @@ def instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefiniti
     return instances
 
 
-def instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the check of the dimension as it lies in the lake."""
+def build_instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the check of the stored dimension table."""
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         if (rows := stored_instances(later.lake())) is not None:
-            yield evaluate_listing(rows, named=later.named_instances())
+            yield evaluate_listing(rows, configured=later.configured_instances())
         else:
-            yield dg.AssetCheckResult(check_name=STILL_LISTED, passed=True, description="It is not there yet")
+            yield dg.AssetCheckResult(check_name=STILL_LISTED, passed=True, description="Not materialized yet")
 
-    return checks_of(
+    return build_asset_checks(
         INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[STILL_LISTED]
     )
 
 
-def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:
-    """Return the sensor: refreshes the dimension every hour, and requests the history of new instances in one run."""
+def build_instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:
+    """Return the sensor: updates the dimension every hour, and fetches the history of new instances in one run."""
 
     @dg.sensor(
         name="later_instances",
         job=posts_job,
         minimum_interval_seconds=3600,
         description=(
-            "Lists the instances that the credentials reach, refreshes later/instances, and fetches the history of"
-            " instances that are new in one run."
+            "Lists the instances that the credentials have access to, updates later/instances, and fetches the history"
+            " of new instances in one run."
         ),
     )
     def later_instances(
@@ -97,40 +97,42 @@ def instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinit
         now = datetime.now(UTC)
         try:
             listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
-            rows, written = refresh(later.lake(), listed, start_date=start_date, restate_days=restate_days)
-            named = later.named_instances()
+            rows, written = refresh_instances(later.lake(), listed, start_date=start_date, restate_days=restate_days)
+            configured = later.configured_instances()
         except TimeoutError:
-            return dg.SkipReason("Timed out listing instances: trying again at the next tick.")
+            return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
-            # The trace would add nothing to what the message says.
-            raise dg.DagsterError(f"The instances could not be refreshed: {error}") from None
-        wanted = named or listed
-        new = new_instances(wanted, cursor=context.cursor)
+            # The message says it all; a stack trace would hide it.
+            raise dg.DagsterError(f"Updating the instances failed: {error}") from None
+        instance_ids = configured or listed
+        new = new_instances(instance_ids, cursor=context.cursor)
         newest = newest_day(now)
         requests = [
-            # Without a run key, which Dagster would remember: an instance that comes back would have no history.
+            # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
             dg.RunRequest(
-                tags=range_tags(start_date, newest), run_config=posts_config(instances=new, only_missing=True)
+                tags=range_tags(start_date, newest), run_config=posts_run_config(instances=new, only_missing=True)
             )
         ]
         return dg.SensorResult(
             run_requests=requests if new and newest >= start_date else [],
-            cursor=json.dumps(sorted(wanted)) if newest >= start_date else None,
+            cursor=json.dumps(sorted(instance_ids)) if newest >= start_date else None,
             asset_events=[
                 dg.AssetMaterialization(
                     INSTANCES_KEY,
                     metadata=instances_metadata(rows, written),
                     tags={"dagster/data_version": written.content_hash},
                 ),
-                evaluation_of(evaluate_listing(rows, named=named), INSTANCES_KEY),
+                to_evaluation(evaluate_listing(rows, configured=configured), INSTANCES_KEY),
             ],
         )
 
     return later_instances
 
 
-def refresh(lake: Lake, listed: Collection[str], *, start_date: date, restate_days: int) -> tuple[pa.Table, Written]:
-    """Write the dimension as of now; return its rows and what the write came to.
+def refresh_instances(
+    lake: Lake, listed: Collection[str], *, start_date: date, restate_days: int
+) -> tuple[pa.Table, WriteResult]:
+    """Update the dimension table; return its rows and the result of the write.
 
     Raises:
         LakeUnavailable: the lake cannot be read or written.
@@ -138,24 +140,23 @@ def refresh(lake: Lake, listed: Collection[str], *, start_date: date, restate_da
     now = datetime.now(UTC)
     window = restated_days(newest_day(now), start_date=start_date, restate_days=restate_days)
     rows = refreshed_instances(lake, listed, window=window, today=now.date())
-    return rows, lake.write_table(INSTANCES, rows)
+    return rows, lake.write_table(INSTANCES_TABLE, rows)
 
 
-def new_instances(wanted: Sequence[str], *, cursor: str | None) -> list[str]:
-    """Return the wanted instances that the cursor does not have, each once.
+def new_instances(instance_ids: Sequence[str], *, cursor: str | None) -> list[str]:
+    """Return the instances that are not in the sensor's cursor, without duplicates.
 
-    Without a cursor all are new: their history is requested, and a run with `only_missing` fetches just what the lake
-    does not hold.
+    Without a cursor all are new. Their history costs little, because its run has `only_missing` set.
     """
     try:
         known = set(json.loads(cursor)) if cursor else set()
-    except (TypeError, ValueError):  # a cursor that somebody edited
+    except (TypeError, ValueError):  # the cursor can be edited in the UI
         known = set()
-    return [name for name in dict.fromkeys(wanted) if name not in known]
+    return [name for name in dict.fromkeys(instance_ids) if name not in known]
 
 
-def instances_metadata(rows: pa.Table, written: Written) -> dict[str, Any]:
-    """Return the dimension's metadata, with its rows as a table."""
+def instances_metadata(rows: pa.Table, written: WriteResult) -> dict[str, Any]:
+    """Return the materialization metadata, with all rows as a table."""
     records = [
         dg.TableRecord({name: str(value) if isinstance(value, date) else value for name, value in row.items()})
         for row in rows.to_pylist()
@@ -167,18 +168,18 @@ def instances_metadata(rows: pa.Table, written: Written) -> dict[str, Any]:
     }
 
 
-def evaluate_listing(rows: pa.Table, *, named: Sequence[str]) -> dg.AssetCheckResult:
-    """Return whether the API lists every instance that it should."""
-    vanished = vanished_instances(rows, named=named)
+def evaluate_listing(rows: pa.Table, *, configured: Sequence[str]) -> dg.AssetCheckResult:
+    """Evaluate whether the API still lists every known instance."""
+    vanished = vanished_instances(rows, configured=configured)
     return dg.AssetCheckResult(
         check_name=STILL_LISTED,
         passed=not vanished,
         description=(
-            f"Not listed any more: {first_of(vanished)}. Their files stay. If that is meant, name the instances that"
-            " you want in LATER_INSTANCE_IDS"
+            f"No longer listed: {join_first(vanished)}. Their files are kept. If this is expected, set"
+            " LATER_INSTANCE_IDS to the instances that you want"
             if vanished
             else f"All {rows.num_rows} instances are listed"
         ),
-        metadata={"instances": rows.num_rows, "vanished": len(vanished)},
+        metadata={"instances": rows.num_rows, "no_longer_listed": len(vanished)},
         severity=dg.AssetCheckSeverity.WARN,
     )

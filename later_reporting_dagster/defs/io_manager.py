@@ -1,4 +1,4 @@
-"""How other assets get the tables: an IO manager that loads what a parameter's annotation asks for."""
+"""The IO manager: loads Later's tables into downstream assets, as the type of the parameter's annotation."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -8,35 +8,53 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import Field
 
-from later_reporting_dagster.defs.checks import first_of
-from later_reporting_dagster.defs.lake_tables import LAKE_IO_MANAGER, table_of
+from later_reporting_dagster.defs.checks import join_first
+from later_reporting_dagster.defs.lake_tables import LAKE_IO_MANAGER, table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import default_lake_root, from_environment
-from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.reading import dataset, frame
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
+from later_reporting_dagster.reading import open_dataset, read_frame
 
 _Frame = TypeVar("_Frame")
 
-# Dagster's own name for it, where files are loaded by its IO managers.
+# The name that Dagster's own UPathIOManager uses.
 ALLOW_MISSING = "allow_missing_partitions"
-_NOTHING = "nothing has landed. Materialize it first"
+_EMPTY = "it has no files. Materialize it first"
 
 
 class LaterLake(dg.ConfigurableIOManager):
-    """Loads the tables of Later's lake as the type that a parameter is annotated with; it only loads.
+    """Loads tables of the lake into downstream assets, as the type that a parameter is annotated with.
 
-    pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame, polars.LazyFrame or
-    duckdb.DuckDBPyRelation: each with the day of its partition in a column `date`, and with nulls that stay null.
+    Types: pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame, polars.LazyFrame and
+    duckdb.DuckDBPyRelation. Partitioned tables have a column `date` with the day of the partition. Nulls stay null.
+    It does not store anything.
+
+    Example:
+        >>> from datetime import UTC, date, datetime
+        >>> from tempfile import mkdtemp
+        >>> import pyarrow as pa
+        >>> from later_reporting_dagster.downstream import LaterLake, later_tables
+        >>> from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+
+        >>> lake, day = Lake(mkdtemp()), date(2024, 1, 1)
+        >>> post = {"instance_id": "acme", "campaign_id": 1, "post_id": 2, "creator_id": 3, "content_type": "tiktok"}
+        >>> post |= {"post_date": datetime(2024, 1, 1, 9, tzinfo=UTC), "impressions": 1200}
+        >>> written = lake.write("posts_published", Partition(day, "acme"), pa.Table.from_pylist([post], POSTS_SCHEMA))
+
+        >>> later_lake = LaterLake(lake_root=lake.root)
+        >>> rows = later_lake.load(later_tables()["posts_published"], pa.Table, start=day)
+        >>> rows.select(["date", "post_id", "impressions", "paid_impressions"]).to_pylist()
+        [{'date': datetime.date(2024, 1, 1), 'post_id': 2, 'impressions': 1200, 'paid_impressions': None}]
     """
 
     lake_root: str = Field(
         default_factory=lambda: from_environment("LATER_LAKE_ROOT", default_lake_root()),
-        description="Where the tables lie: LATER_LAKE_ROOT, where it is not given.",
+        description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Refuses: the lake is written by the assets of this project alone.
+        """Fail, because only the assets of this project write to the lake.
 
         Raises:
             Failure: always.
@@ -48,35 +66,26 @@ class LaterLake(dg.ConfigurableIOManager):
         )
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """The partitions of the upstream table that Dagster's partition mapping names; all, of a table without them.
+        """Load the upstream partitions that Dagster's partition mapping selects, or all of an unpartitioned table.
 
-        Those that have not landed are told in the log, and the others are loaded. With
-        `allow_missing_partitions: False` in the input's metadata they fail the step.
+        Partitions without files are logged and left out. With `allow_missing_partitions: False` in the input's
+        metadata they fail the step.
 
         Raises:
-            Failure: nothing has landed, the annotation is none that is known, or the asset is no table of the lake.
+            Failure: there are no files, the annotation is no supported type, or the asset is no table of the lake.
         """
-        what = context.asset_key.to_user_string()
-        with _plainly(what):
+        name = context.asset_key.to_user_string()
+        with _failures(name):
             lake, upstream = self._lake(), context.upstream_output
             metadata = upstream.definition_metadata if upstream else {}
-            table = table_of(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
+            table = table_from_metadata(context.asset_key, metadata, is_partitioned=_is_partitioned(context))
             if not table.is_partitioned:
-                if not dataset(lake, table).files:
-                    raise ValueError(_NOTHING)
-                return frame(context.dagster_type.typing_type, lake, table, ())
-            days = None  # all of them
-            if context.has_asset_partitions:
-                days = [date.fromisoformat(key) for key in context.asset_partition_keys]
-            found = lake.partitions(table.name, days=days)
-            missing = sorted(set(days or ()).difference(partition.day for partition in found))
-            told = f"{len(missing)} of {len(days or ())} partitions are not there: {first_of(missing)}"
-            if not found or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
-                raise ValueError(f"{told}. Materialize it first" if missing else _NOTHING)
-            if missing:
-                context.log.warning(f"{what}: {told}")
-            loaded = frame(context.dagster_type.typing_type, lake, table, found)
-        context.log.info(f"{what}: {len(found)} files, {found[0].day} to {found[-1].day}")
+                if not open_dataset(lake, table).files:
+                    raise ValueError(_EMPTY)
+                return read_frame(context.dagster_type.typing_type, lake, table, ())
+            partitions = _selected_partitions(context, lake, table=table)
+            loaded = read_frame(context.dagster_type.typing_type, lake, table, partitions)
+        context.log.info(f"{name}: {len(partitions)} files, {partitions[0].day} to {partitions[-1].day}")
         return loaded
 
     def load(
@@ -88,41 +97,60 @@ class LaterLake(dg.ConfigurableIOManager):
         end: date | None = None,
         instance_ids: Collection[str] | None = None,
     ) -> _Frame:
-        """What has landed of a table, for code that no partition mapping serves: a notebook, or a window of its own.
+        """Load any part of a table, without a run or partition mapping; for notebooks and custom date ranges.
 
         Args:
             table: one of `later_tables()`.
-            kind: the type to have it as, such as `pandas.DataFrame`.
-            start: the first day; from the first that there is, when not given.
-            end: the last day, inclusive; up to the last that there is, when not given.
-            instance_ids: just these instances; all, when not given.
+            kind: the type to return, such as `pandas.DataFrame`.
+            start: the first day; default: the oldest.
+            end: the last day, inclusive; default: the newest.
+            instance_ids: only these instances; default: all.
 
         Raises:
-            Failure: `table` is no table of the lake or has no such partitions, `kind` is none that is known, or the
-                lake cannot be read.
+            Failure: `table` is no table of the lake or does not have such partitions, `kind` is no supported type, or
+                the lake cannot be read.
         """
-        with _plainly(table.key.to_user_string()):
+        with _failures(table.key.to_user_string()):
             lake = self._lake()
-            known = table_of(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
-            if not known.is_partitioned and (start, end, instance_ids) != (None, None, None):
-                raise ValueError("it has no partitions to choose from: filter its rows")
-            landed = lake.partitions(known.name) if known.is_partitioned else []
-            if instance_ids is not None and any(partition.instance_id is None for partition in landed):
-                raise ValueError("its partitions hold all instances: leave instance_ids out, and filter its rows")
-            found = [
+            source = table_from_metadata(table.key, table.metadata, is_partitioned=table.partitions_def is not None)
+            if not source.is_partitioned and (start, end, instance_ids) != (None, None, None):
+                raise ValueError("it has no partitions to select: filter its rows")
+            stored = lake.partitions(source.name) if source.is_partitioned else []
+            if instance_ids is not None and any(partition.instance_id is None for partition in stored):
+                raise ValueError("its partitions contain all instances: omit instance_ids, and filter its rows")
+            selected = [
                 partition
-                for partition in landed
+                for partition in stored
                 if (start is None or partition.day >= start)
                 and (end is None or partition.day <= end)
                 and (instance_ids is None or partition.instance_id in instance_ids)
             ]
-            loaded: _Frame = frame(kind, lake, known, found)
+            loaded: _Frame = read_frame(kind, lake, source, selected)
         return loaded
 
     def _lake(self) -> Lake:
-        # Outside of a run nobody has looked the variable up yet.
+        # Outside of a run Dagster does not resolve environment variables.
         root = self.lake_root.get_value() if isinstance(self.lake_root, dg.EnvVar) else self.lake_root
         return LaterReportingResource(lake_root=root or "").lake()
+
+
+def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:
+    """Return the stored partitions among those of the input; log the days that have none.
+
+    Raises:
+        ValueError: none are stored, or one is missing and the input does not allow that.
+    """
+    days = None  # all
+    if context.has_asset_partitions:
+        days = [date.fromisoformat(key) for key in context.asset_partition_keys]
+    stored = lake.partitions(table.name, days=days)
+    missing = sorted(set(days or ()).difference(partition.day for partition in stored))
+    summary = f"{len(missing)} of {len(days or ())} partitions are missing: {join_first(missing)}"
+    if not stored or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
+        raise ValueError(f"{summary}. Materialize it first" if missing else _EMPTY)
+    if missing:
+        context.log.warning(f"{context.asset_key.to_user_string()}: {summary}")
+    return stored
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:
@@ -133,11 +161,11 @@ def _is_partitioned(context: dg.InputContext) -> bool:
 
 
 @contextmanager
-def _plainly(what: str) -> Iterator[None]:
-    """Says in one line what could not be loaded and why, instead of a stack trace through Dagster."""
+def _failures(name: str) -> Iterator[None]:
+    """Convert errors to one-line failures that name the table; Dagster shows them instead of its own stack trace."""
     try:
         yield
     except LakeUnavailable as error:
-        raise dg.Failure(f"{what}: {error}") from error
+        raise dg.Failure(f"{name}: {error}") from error
     except (TypeError, ValueError) as error:
-        raise dg.Failure(f"{what}: {error}", allow_retries=False) from error
+        raise dg.Failure(f"{name}: {error}", allow_retries=False) from error

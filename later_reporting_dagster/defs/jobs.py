@@ -1,4 +1,4 @@
-"""Jobs: what the schedule and the sensor launch, with the schedule, and all checks together."""
+"""The job that fetches posts with its daily schedule, and the job that evaluates all checks."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -8,23 +8,30 @@ import dagster as dg
 
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.ingest.raw_tables import SOURCES
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 
 POSTS_JOB = "later_posts"
 CHECKS_JOB = "later_checks"
 
-# A run is one or two steps that wait for the network: a process for each would only cost its start. Without the steps
-# of the checks, which Dagster would plan for every partition and then skip: the assets log their own results.
+# In process: its one or two steps wait for the network, and a process per step would only cost time.
+# Without checks: Dagster would plan and then skip their steps for each partition; the assets log their own results.
 posts_job = dg.define_asset_job(
     POSTS_JOB,
-    selection=dg.AssetSelection.assets(*(dg.AssetKey(["later", source.asset]) for source in SOURCES)).without_checks(),
+    selection=dg.AssetSelection.assets(
+        *(dg.AssetKey(["later", raw_table.name]) for raw_table in RAW_TABLES)
+    ).without_checks(),
     executor_def=dg.in_process_executor,
     description="Fetches both raw tables for a range of days.",
 )
 
 
-def daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinition:
-    """Return the schedule: one run a day for both raw tables, over the last `restate_days` days."""
+def posts_run_config(**config: Any) -> dict[str, Any]:
+    """Return run config for `later_posts` that sets these fields of `PostsConfig` for both raw assets."""
+    return {"ops": {f"later__{raw_table.name}": {"config": config} for raw_table in RAW_TABLES}}
+
+
+def build_daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinition:
+    """Return the schedule: one run a day of `later_posts` over the last `restate_days` days."""
 
     @dg.schedule(
         name="later_posts_daily",
@@ -32,8 +39,8 @@ def daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinit
         cron_schedule="0 6 * * *",
         execution_timezone="UTC",
         description=(
-            f"Fetches the last {restate_days} days of all instances in one run. What did not change is not written"
-            " again, and rolls nothing up."
+            f"Fetches the last {restate_days} days of all instances in one run. Files are only written, and rollups"
+            " only updated, where posts have changed."
         ),
     )
     def later_posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -46,16 +53,11 @@ def daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleDefinit
     return later_posts_daily
 
 
-def checks_job(keys: Sequence[dg.AssetKey]) -> Any:
-    """Return the job that evaluates all checks of these assets over all that lies in the lake."""
+def build_checks_job(keys: Sequence[dg.AssetKey]) -> Any:
+    """Return the job that evaluates all checks of these assets over all of their partitions."""
     return dg.define_asset_job(
         CHECKS_JOB,
         selection=dg.AssetSelection.checks_for_assets(*keys),
         executor_def=dg.in_process_executor,
-        description="Evaluates all asset checks over all that lies in the lake.",
+        description="Evaluates all asset checks over the whole lake.",
     )
-
-
-def posts_config(**config: Any) -> dict[str, Any]:
-    """Return the run config of `later_posts` that gives both raw assets these fields of `PostsConfig`."""
-    return {"ops": {f"later__{source.asset}": {"config": config} for source in SOURCES}}

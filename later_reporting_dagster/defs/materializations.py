@@ -1,7 +1,7 @@
-"""Events of a run that fills many partitions: one materialization per partition, and one failure at the end.
+"""Log one materialization per partition, and raise one failure for all failed partitions of a run.
 
-A run's own output would mark all of its partitions as materialized, the failed ones included. So the assets log an
-`AssetMaterialization` for each partition that was filled, with `output_required=False`, and raise what failed last.
+A regular output would mark every partition of the run as materialized, including failed ones. So the assets set
+`output_required=False`, log an `AssetMaterialization` per written partition, and raise a `Failure` at the end.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-# A description is read by people, and an event with a million failures by nobody.
+# Failures listed in the description, for people, and in the metadata, whose size the event log limits.
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
@@ -26,15 +26,15 @@ def log_materialization(
     provenance: Mapping[str, str] | None = None,
     asset_key: dg.AssetKey | None = None,
 ) -> None:
-    """Log that a partition is there.
+    """Log the materialization of a partition, or of an unpartitioned table.
 
     Args:
-        context: the step's.
-        day: the first day of the partition; None for a table without partitions.
-        data_version: changes when the content does, which is what downstream assets follow.
+        context: the step's context.
+        day: the first day of the partition; None for an unpartitioned table.
+        data_version: a hash of the content; downstream assets are updated when it changes.
         metadata: shown in the UI.
-        provenance: `provenance_tags` of a rollup.
-        asset_key: which asset, in a step that makes several.
+        provenance: the tags from `provenance_tags`, for a rollup.
+        asset_key: the asset, in a step that materializes several.
     """
     context.log_event(
         dg.AssetMaterialization(
@@ -47,27 +47,28 @@ def log_materialization(
 
 
 def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> Mapping[str, str]:
-    """Return tags that say up to which event of each `upstream` this run reads; call it before anything is read.
+    """Return tags that name the newest materialization of each `upstream`; call it before reading any of them.
 
-    Without them the UI goes by time alone, and calls a rollup unsynced when its posts were fetched again unchanged.
+    Without these tags the UI compares times only, and shows a rollup as unsynced when its posts were fetched again
+    without a change.
     """
     tags = {"dagster/code_version": context.run.run_id}
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records
         name = key.to_user_string()
-        # Dagster compares the versions of each upstream partition after the event; this one stands for all of them.
+        # Dagster compares the data version of each upstream partition after the event; any text works here.
         tags[f"dagster/input_data_version/{name}"] = "by partition"
         tags[f"dagster/input_event_pointer/{name}"] = str(newest[0].storage_id) if newest else "NULL"
     return tags
 
 
-def failure_of(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
-    """Return the one failure of a run, which is not retried whole, since the rest is done.
+def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
+    """Return one failure for all failed partitions of a run; not retried, because the other partitions are written.
 
     Args:
-        failed: the reason of each failure, by partition, or by day and instance.
-        what: what failed, in the singular.
-        written: how many of them were written.
+        failed: reasons by partition, or by (day, instance) pair.
+        what: a noun for what failed, in the singular.
+        written: how many others were written.
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)

@@ -1,4 +1,4 @@
-"""Metadata: what the UI shows of a table's definition, and of each partition that was written."""
+"""Metadata shown in the UI: of asset definitions and of materializations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,19 +7,19 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.lake import Column, Written
-from later_reporting_dagster.rollups.rollup_columns import COMPARED, RESULTS
+from later_reporting_dagster.lake import Column, WriteResult
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS
 
-# Where all dictionaries stand, in the repository.
+# The page of the repository that documents all columns.
 TABLES_DOCUMENT = "docs/tables.md"
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 40
 
 
-def table_metadata(asset: str, columns: Sequence[Column]) -> dict[str, Any]:
-    """Return the definition metadata of any table: its name, its column schema, and where that is documented."""
+def table_metadata(table_name: str, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return a table's definition metadata: its name, its column schema, and a link to its documentation."""
     return {
-        "dagster/table_name": f"later.{asset}",
+        "dagster/table_name": f"later.{table_name}",
         "dagster/storage_kind": "parquet",
         "dagster/column_schema": dg.TableSchema(
             columns=[
@@ -33,18 +33,18 @@ def table_metadata(asset: str, columns: Sequence[Column]) -> dict[str, Any]:
                 for column in columns
             ]
         ),
-        "documentation": dg.MetadataValue.path(f"{TABLES_DOCUMENT}#{asset}"),
+        "documentation": dg.MetadataValue.path(f"{TABLES_DOCUMENT}#{table_name}"),
     }
 
 
-def column_lineage(columns_by_asset: Mapping[str, Sequence[Column]]) -> Mapping[str, dg.TableColumnLineage]:
-    """Metadata: from which raw columns each column is made, given for each raw asset the columns that it fills."""
+def column_lineage(columns_by_raw_table: Mapping[str, Sequence[Column]]) -> Mapping[str, dg.TableColumnLineage]:
+    """Return the column lineage metadata, given the columns that are computed from each raw table."""
     deps: dict[str, list[dg.TableColumnDep]] = {}
-    for asset, columns in columns_by_asset.items():
+    for raw_table, columns in columns_by_raw_table.items():
         for column in columns:
             deps.setdefault(column.name, []).extend(
-                dg.TableColumnDep(asset_key=dg.AssetKey(["later", asset]), column_name=name)
-                for name in column.made_from
+                dg.TableColumnDep(asset_key=dg.AssetKey(["later", raw_table]), column_name=name)
+                for name in column.source_columns
             )
     return {
         "dagster/column_lineage": dg.TableColumnLineage(
@@ -53,8 +53,8 @@ def column_lineage(columns_by_asset: Mapping[str, Sequence[Column]]) -> Mapping[
     }
 
 
-def written_metadata(written: Written, *, is_partition: bool = True) -> dict[str, Any]:
-    """Return the metadata of a partition, or of a table without partitions, that is one file."""
+def written_metadata(written: WriteResult, *, is_partition: bool = True) -> dict[str, Any]:
+    """Return the metadata of a written file: one partition, or a whole unpartitioned table."""
     return {
         "dagster/partition_row_count" if is_partition else "dagster/row_count": written.rows,
         "dagster/uri": written.url,
@@ -62,32 +62,32 @@ def written_metadata(written: Written, *, is_partition: bool = True) -> dict[str
     }
 
 
-def plotted_totals(rollup: pa.Table) -> dict[str, Any]:
-    """Return the results of a whole partition, which the UI plots; those that no post reports are left out."""
+def plotted_totals(rows: pa.Table) -> dict[str, Any]:
+    """Return the total of each result in a partition, for plots in the UI; omit results that no post reports."""
     totals = {
-        name: pc.sum(rollup[name]).as_py() for channel in COMPARED for name in (f"{channel}_{each}" for each in RESULTS)
+        name: pc.sum(rows[name]).as_py() for channel in CHANNELS for name in (f"{channel}_{each}" for each in RESULTS)
     }
     return {f"total/{name}": total for name, total in totals.items() if total is not None}
 
 
-def preview(table: pa.Table) -> dg.MarkdownMetadataValue:
-    """The first rows as a Markdown table. A null is shown as an empty cell, never as 0."""
-    head = table.slice(0, PREVIEW_ROWS).to_pylist()
+def preview(rows: pa.Table) -> dg.MarkdownMetadataValue:
+    """Return the first rows as a Markdown table. Nulls are empty cells, so that they differ from zeros."""
+    head = rows.slice(0, PREVIEW_ROWS).to_pylist()
     if not head:
         return dg.MetadataValue.md("*no rows*")
-    lines = [_row(table.column_names), _row(["---"] * table.num_columns)]
+    lines = [_row(rows.column_names), _row(["---"] * rows.num_columns)]
     lines += [_row([_cell(value) for value in row.values()]) for row in head]
-    if table.num_rows > len(head):
-        lines.append(f"\n*{table.num_rows - len(head)} more rows*")
+    if rows.num_rows > len(head):
+        lines.append(f"\n*{rows.num_rows - len(head)} more rows*")
     return dg.MetadataValue.md("\n".join(lines))
 
 
 def _description(column: Column) -> str:
     lines = [column.description]
-    if column.computed:
-        lines.append(f"Computed: {column.computed}")
-    if column.made_from and column.made_from != (column.name,):
-        lines.append(f"From: {', '.join(f'`{name}`' for name in column.made_from)}")
+    if column.computation:
+        lines.append(f"Computed: {column.computation}")
+    if column.source_columns and column.source_columns != (column.name,):
+        lines.append(f"From: {', '.join(f'`{name}`' for name in column.source_columns)}")
     return "  \n".join(lines)
 
 
@@ -99,6 +99,6 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     text = f"{value:,.2f}" if isinstance(value, float) else str(value)
-    # A creator's name is data: it must not end the cell, start markup or run over several lines.
+    # A creator's name must not end the cell, start markup or span several lines.
     text = " ".join(text.split())[:PREVIEW_CHARACTERS]
     return "".join(f"\\{character}" if character in "\\|`*_{}[]<>#!" else character for character in text)

@@ -1,10 +1,11 @@
-"""The rollups by day, week and month: organic beside paid, made from whatever instances lie in the lake.
+"""The rollups by day, week and month: organic and paid results side by side, over all instances in the lake.
 
-Weeks and months read the posts of their days, because a post counts once in them; they follow the daily rollup, which
-has a new data version for each day whose posts changed.
+Weekly and monthly rollups read posts, because they count each post once. They are updated with the daily rollup, whose
+data versions change with its posts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -13,8 +14,14 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, first_of, log_check_results
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization, provenance_tags
+from later_reporting_dagster.defs.checks import (
+    NEWEST_DUE_DAY,
+    RECONCILES,
+    build_asset_checks,
+    join_first,
+    log_check_results,
+)
+from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import (
     column_lineage,
     plotted_totals,
@@ -26,15 +33,15 @@ from later_reporting_dagster.defs.partitions import partition_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
-from later_reporting_dagster.rollups.lake_rollups import RolledUpDays, roll_up_days_of, totals_that_differ
-from later_reporting_dagster.rollups.periods import Span, days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import DAILY, RolledUp
-from later_reporting_dagster.rollups.sql_engine import RAW, RollupFailed
+from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
+from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import DAILY, RollupTable
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
 
 ROLLUPS_GROUP = "organic_paid"
 
 ROLLUP_CHECKS: Mapping[str, str] = {
-    RECONCILES: "Its totals equal those of the raw rows it comes from.",
+    RECONCILES: "The totals equal those of the raw rows.",
     NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
 }
 
@@ -51,19 +58,14 @@ _PREVIEW_COLUMNS = (
 )
 
 
-def rollup_key(table: RolledUp) -> dg.AssetKey:
-    """Return the key of a table's asset."""
-    return dg.AssetKey(["later", table.name])
-
-
-def rollup_asset(
-    table: RolledUp,
+def build_rollup_asset(
+    table: RollupTable,
     *,
     partitions_def: dg.TimeWindowPartitionsDefinition,
     freshness: dg.FreshnessPolicy,
     due_hour_utc: int,
 ) -> dg.AssetsDefinition:
-    """Return the asset of a rollup. Any number of partitions is one run; one without raw rows fails alone."""
+    """Return the asset of a rollup. A backfill is one run; partitions without raw files fail without stopping it."""
 
     @dg.asset(
         key=rollup_key(table),
@@ -80,179 +82,215 @@ def rollup_asset(
         freshness_policy=freshness,
     )
     def roll_up(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        _roll_up(context, later, table=table, due_hour_utc=due_hour_utc)
+        _RollupRun(context, later, table=table).run(due_hour_utc=due_hour_utc)
         yield from ()
 
     return roll_up
 
 
-def rollup_tags(table: RolledUp) -> dict[str, str]:
-    """Return tags to search the catalog by."""
-    bases = "both" if len(table.bases) > 1 else str(table.bases[0])
-    return {"later/layer": "rollup", "later/date_basis": bases, "later/span": str(table.span)}
-
-
-def rollup_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the checks of a rollup over its whole lake: each partition is read back and held against its raw rows."""
+def build_rollup_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the checks of a rollup: each stored partition is compared with its raw rows."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         if RECONCILES in selected:
             days = [partition.day for partition in lake.partitions(table.name)]
-            found = totals_that_differ(lake, table, days, memory_gb=later.memory_limit_gb())
-            yield _evaluate_reconciliation(found, partitions=len(days), what=str(table.span))
+            differences = check_lake_periods(lake, table, days, memory_gb=later.memory_limit_gb())
+            yield _evaluate_reconciliation(differences, partitions=len(days), period=str(table.period))
         if NEWEST_DUE_DAY in selected:
-            yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
+            yield _evaluate_newest_due_day(table, lake=lake, due_hour_utc=due_hour_utc)
 
-    return checks_of(
+    return build_asset_checks(
         rollup_key(table), ROLLUP_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
     )
 
 
-def _upstream(table: RolledUp) -> dg.AssetDep:
-    if table.span is Span.DAY:
+def rollup_key(table: RollupTable) -> dg.AssetKey:
+    """Return the asset key of a rollup table."""
+    return dg.AssetKey(["later", table.name])
+
+
+def rollup_tags(table: RollupTable) -> dict[str, str]:
+    """Return the tags that the catalog can be searched by."""
+    bases = "both" if len(table.date_bases) > 1 else str(table.date_bases[0])
+    return {"later/layer": "rollup", "later/date_basis": bases, "later/period": str(table.period)}
+
+
+def _upstream(table: RollupTable) -> dg.AssetDep:
+    if table.period is Period.DAY:
         return dg.AssetDep(dg.AssetKey(["later", _raw(table)]))
-    # The first week and the one under way have days that are no partitions.
-    within = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-    return dg.AssetDep(rollup_key(DAILY), partition_mapping=within)
+    # The first and the current week or month contain days that are no partitions.
+    mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    return dg.AssetDep(rollup_key(DAILY), partition_mapping=mapping)
 
 
-def _raw(table: RolledUp) -> str:
-    return RAW[table.bases[0]]
+def _raw(table: RollupTable) -> str:
+    return RAW_TABLE_NAMES[table.date_bases[0]]
 
 
-def _roll_up(
-    context: AssetExecutionContext, later: LaterReportingResource, *, table: RolledUp, due_hour_utc: int
-) -> None:
-    """Roll the run's partitions up and log each.
+@dataclass(slots=True)
+class _Totals:
+    """What a run has done so far."""
 
-    Raises:
-        Failure: at least one partition stayed as it was; named at the end, when the others are written.
-    """
-    days = partition_days(context)
-    lake = later.lake()
-    instances = known_instances(lake, named=later.named_instances())
-    spans = f"{table.span}{'s' * (len(days) != 1)}"
-    context.log.info(f"Rolling up {len(days)} {spans} of later/{_raw(table)}, {days[0]} to {days[-1]}")
-    rolled_up = changed = posts = 0
-    failed: dict[str, str] = {}
-    incomplete: list[date] = []
-    differences: dict[date, Sequence[str]] = {}
-    provenance = provenance_tags(context, _upstream(table).asset_key)
-    for each in _rolled_up_days(lake, table, days, memory_gb=later.memory_limit_gb()):
-        if each.unreadable or each.rows is None:
-            reasons = [str(error) for error in each.unreadable]
-            missing = f"later/{_raw(table)} has no files for it: materialize that first"
-            failed[str(each.first)] = reasons[0] if reasons else missing
-            continue
+    written: int = 0
+    changed: int = 0
+    posts: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    incomplete: list[date] = field(default_factory=list)
+    differences: dict[date, Sequence[str]] = field(default_factory=dict)
+
+
+class _RollupRun:
+    """One run of a rollup: computes, writes and logs its partitions."""
+
+    def __init__(self, context: AssetExecutionContext, later: LaterReportingResource, *, table: RollupTable) -> None:
+        self._context = context
+        self._table = table
+        self._days = partition_days(context)
+        self._lake = later.lake()
+        self._memory_gb = later.memory_limit_gb()
+        self._instances = known_instances(self._lake, configured=later.configured_instances())
+        self._provenance = provenance_tags(context, _upstream(table).asset_key)
+        self._totals = _Totals()
+
+    def run(self, *, due_hour_utc: int) -> None:
+        """Roll up all partitions, then log the check results.
+
+        Raises:
+            Failure: a partition failed; raised at the end, with the reason of each.
+        """
+        log, table, days, totals = self._context.log, self._table, self._days, self._totals
+        periods = f"{table.period}{'s' * (len(days) != 1)}"
+        log.info(f"Rolling up {len(days)} {periods} of later/{_raw(table)}, {days[0]} to {days[-1]}")
         try:
-            written = lake.write(table.name, Partition(each.first), each.rows)
+            for partition in roll_up_lake_periods(self._lake, table, days, memory_gb=self._memory_gb):
+                self._write(partition)
+        except RollupFailed as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        log.info(
+            f"Rolled up {totals.written} of {len(days)} {periods}, {totals.changed} of them changed, from"
+            f" {totals.posts:,} rows"
+        )
+        if totals.incomplete:
+            log.info(f"{len(totals.incomplete)} of them lack instances: {join_first(totals.incomplete)}")
+        log_check_results(self._context, self._check_results(due_hour_utc=due_hour_utc))
+        if totals.failed:
+            raise combined_failure(totals.failed, what="partition", written=totals.written)
+
+    def _write(self, partition: PeriodRollup) -> None:
+        """Write a partition and log its materialization, or record why it failed."""
+        totals, first = self._totals, partition.first_day
+        if partition.unreadable or partition.rows is None:
+            reasons = [str(error) for error in partition.unreadable]
+            no_files = f"later/{_raw(self._table)} has no files for it: materialize that first"
+            totals.failed[str(first)] = reasons[0] if reasons else no_files
+            return
+        try:
+            written = self._lake.write(self._table.name, Partition(first), partition.rows)
         except LakeUnavailable as error:
-            failed[str(each.first)] = str(error)
-            continue
-        if each.differences:
-            differences[each.first] = each.differences
-        if lacking := _missing(table, each, instances):
-            incomplete.append(each.first)
+            totals.failed[str(first)] = str(error)
+            return
+        if partition.differences:
+            totals.differences[first] = partition.differences
+        if missing := _missing_instances(self._table, partition, instances=self._instances):
+            totals.incomplete.append(first)
         log_materialization(
-            context,
-            each.first,
+            self._context,
+            first,
             data_version=written.content_hash,
-            provenance=provenance,
+            provenance=self._provenance,
             metadata={
                 **written_metadata(written),
-                "preview": preview(each.rows.select(_PREVIEW_COLUMNS)),
-                **_days_metadata(table, each, lacking),
-                **plotted_totals(each.rows),
-                # Dagster+ looks at the newest materialization alone.
-                **(column_lineage({_raw(table): table.columns}) if each.first == days[-1] else {}),
+                "preview": preview(partition.rows.select(_PREVIEW_COLUMNS)),
+                **_partition_metadata(self._table, partition, missing=missing),
+                **plotted_totals(partition.rows),
+                # Dagster+ reads column lineage from the newest materialization only.
+                **(column_lineage({_raw(self._table): self._table.columns}) if first == self._days[-1] else {}),
             },
         )
-        rolled_up, changed, posts = rolled_up + 1, changed + written.changed, posts + each.raw_rows
-    context.log.info(f"Rolled up {rolled_up} of {len(days)} {spans}, {changed} of them changed, from {posts:,} rows")
-    if incomplete:
-        context.log.info(f"Some instances are missing for {len(incomplete)} of them: {first_of(incomplete)}")
+        totals.written += 1
+        totals.changed += written.changed
+        totals.posts += partition.raw_rows
 
-    def results() -> Iterator[dg.AssetCheckResult]:
-        yield _evaluate_reconciliation(differences, partitions=rolled_up, what=str(table.span))
-        yield _evaluate_freshness(table, lake=lake, due_hour_utc=due_hour_utc)
-
-    log_check_results(context, results())
-    if failed:
-        raise failure_of(failed, what="partition", written=rolled_up)
-
-
-def _rolled_up_days(lake: Lake, table: RolledUp, firsts: Sequence[date], *, memory_gb: float) -> Iterator[RolledUpDays]:
-    """Yield each partition as `roll_up_days_of` does, so that what is written need not be held until the end."""
-    try:
-        yield from roll_up_days_of(lake, table, firsts, memory_gb=memory_gb)
-    except RollupFailed as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    def _check_results(self, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
+        totals, period = self._totals, str(self._table.period)
+        yield _evaluate_reconciliation(totals.differences, partitions=totals.written, period=period)
+        yield _evaluate_newest_due_day(self._table, lake=self._lake, due_hour_utc=due_hour_utc)
 
 
 def _evaluate_reconciliation(
-    differences: Mapping[date, Sequence[str]], *, partitions: int, what: str
+    differences: Mapping[date, Sequence[str]], *, partitions: int, period: str
 ) -> dg.AssetCheckResult:
-    """Return whether the rolled-up partitions have the totals of their raw rows, and what differs."""
-    counted = f"{partitions} {what}{'s' * (partitions != 1)}"
-    shown = {str(day): [*differences[day]] for day in sorted(differences)}
+    """Evaluate whether partitions have the totals of their raw rows, with the differences.
+
+    Args:
+        differences: by the first day of each partition that differs.
+        partitions: the number of partitions compared.
+        period: day, week or month.
+    """
+    counted = f"{partitions} {period}{'s' * (partitions != 1)}"
+    by_day = {str(day): [*differences[day]] for day in sorted(differences)}
     return dg.AssetCheckResult(
         check_name=RECONCILES,
         passed=not differences,
         description=(
-            f"{len(differences)} of {counted} differ from their raw rows: materialize {first_of([*shown])}"
+            f"{len(differences)} of {counted} differ from their raw rows: materialize {join_first([*by_day])}"
             if differences
             else f"{counted} equal{'s' * (partitions == 1)} {'its' if partitions == 1 else 'their'} raw rows"
         ),
         metadata={
-            f"{what}s": partitions,
+            f"{period}s": partitions,
             "differing": len(differences),
-            **({"differences": dg.MetadataValue.json(shown)} if differences else {}),
+            **({"differences": dg.MetadataValue.json(by_day)} if differences else {}),
         },
     )
 
 
-def _evaluate_freshness(table: RolledUp, *, lake: Lake, due_hour_utc: int) -> dg.AssetCheckResult:
+def _evaluate_newest_due_day(table: RollupTable, *, lake: Lake, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    present = bool(lake.partitions(table.name, days=[first_day_of(table.span, due)]))
-    return evaluate_rollup_freshness(table.span, due, present=present)
+    present = bool(lake.partitions(table.name, days=[first_day_of(table.period, due)]))
+    return evaluate_newest_due_period(table.period, due, present=present)
 
 
-def evaluate_rollup_freshness(span: Span, due: date, *, present: bool) -> dg.AssetCheckResult:
-    """Return whether the day `due`, or the week or month in which it lies, has been rolled up."""
-    what = str(due) if span is Span.DAY else f"The {span} of {first_day_of(span, due)}, with {due} in it,"
+def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> dg.AssetCheckResult:
+    """Evaluate whether the day `due`, or the week or month that contains it, has been rolled up."""
+    name = str(due) if period is Period.DAY else f"The {period} of {first_day_of(period, due)}, with {due} in it,"
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=present,
         description=(
-            f"{what} is rolled up" if present else f"{what} is not rolled up: materialize it, or see its raw day"
+            f"{name} is rolled up" if present else f"{name} is not rolled up: check its raw day, then materialize it"
         ),
         metadata={"due_day": str(due)},
     )
 
 
-def _missing(table: RolledUp, rolled_up: RolledUpDays, instances: Sequence[str]) -> dict[str, list[str]]:
-    """Return the days that are over and lack any of `instances`, each with those."""
+def _missing_instances(
+    table: RollupTable, partition: PeriodRollup, *, instances: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the days of a partition that are over and lack any of `instances`, with the missing ones."""
     files: dict[date, set[str | None]] = {}
-    for partition in rolled_up.files:
-        files.setdefault(partition.day, set()).add(partition.instance_id)
-    over = [day for day in days_of(table.span, rolled_up.first) if day <= newest_day(datetime.now(UTC))]
-    lacking = {day: [each for each in instances if each not in files.get(day, ())] for day in over}
-    return {day.isoformat(): names for day, names in lacking.items() if names}
+    for raw_partition in partition.files:
+        files.setdefault(raw_partition.day, set()).add(raw_partition.instance_id)
+    over = [day for day in days_of(table.period, partition.first_day) if day <= newest_day(datetime.now(UTC))]
+    missing = {day: [name for name in instances if name not in files.get(day, ())] for day in over}
+    return {day.isoformat(): names for day, names in missing.items() if names}
 
 
-def _days_metadata(table: RolledUp, rolled_up: RolledUpDays, missing: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    instances = len({partition.instance_id for partition in rolled_up.files})
-    if table.span is Span.DAY:
-        names = [*missing.get(str(rolled_up.first), [])]
+def _partition_metadata(
+    table: RollupTable, partition: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    instances = len({raw_partition.instance_id for raw_partition in partition.files})
+    if table.period is Period.DAY:
+        names = [*missing.get(str(partition.first_day), [])]
         return {
-            "posts": rolled_up.raw_rows,
+            "posts": partition.raw_rows,
             "instances": instances,
             **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
         }
     return {
-        "rows": rolled_up.raw_rows,
+        "rows": partition.raw_rows,
         "instances": instances,
-        "days": len({partition.day for partition in rolled_up.files}),
+        "days": len({raw_partition.day for raw_partition in partition.files}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),
     }

@@ -1,4 +1,4 @@
-"""The rollups over windows: by campaign, by creator and by platform, each a table as of the newest day there is."""
+"""The rollups by campaign, creator and platform: tables over rolling windows that end with the newest stored day."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, date, datetime
@@ -12,33 +12,44 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, checks_of, first_of, log_check_results
-from later_reporting_dagster.defs.materializations import failure_of, log_materialization, provenance_tags
+from later_reporting_dagster.defs.checks import (
+    NEWEST_DUE_DAY,
+    RECONCILES,
+    build_asset_checks,
+    join_first,
+    log_check_results,
+)
+from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
 from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import LakeUnavailable, PartitionDamaged, schema_of
-from later_reporting_dagster.rollups.lake_rollups import Windows, check_windows_of, landed_days, roll_up_windows_of
-from later_reporting_dagster.rollups.rollup_columns import COMPARED
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFORM, RolledUp
-from later_reporting_dagster.rollups.sql_engine import RAW, RollupFailed
+from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
+from later_reporting_dagster.rollups.lake_rollups import (
+    WindowRollups,
+    check_lake_windows,
+    roll_up_lake_windows,
+    stored_days,
+)
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFORM, RollupTable
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
 
 WINDOWS_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals of each window, and of the period before it, equal those of the raw rows of its days.",
-    NEWEST_DUE_DAY: "Its windows end with the newest day that is due, or later.",
+    RECONCILES: "The totals of each window and of the period before it equal those of the raw rows.",
+    NEWEST_DUE_DAY: "The windows end with the newest day that is due, or later.",
 }
 COSTS_AGREE = "unit_costs_agree"
-IMPRESSIONS_GO_ON = "platforms_still_report_impressions"
-POSTS_AGREE = "campaigns_agree_on_their_posts"
-CONTRADICTORY_PERCENT = 1.0
-# By name the table that a check is of, and what it looks at.
+IMPRESSIONS_REPORTED = "platforms_still_report_impressions"
+CAMPAIGNS_AGREE = "campaigns_agree_on_their_posts"
+MAX_CONTRADICTORY_PERCENT = 1.0
+# By check name: the table that it checks, and its description.
 DATA_CHECKS: Mapping[str, tuple[str, str]] = {
-    COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in all but 1 % of posts."),
-    IMPRESSIONS_GO_ON: (BY_PLATFORM.name, "No platform stopped reporting impressions while its posts go on."),
-    POSTS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same numbers in each."),
+    COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
+    IMPRESSIONS_REPORTED: (BY_PLATFORM.name, "Every platform that reported impressions still does."),
+    CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
 }
 
-_PREVIEWED_WINDOW = "28d"
+_PREVIEW_WINDOW = "28d"
 _PREVIEW_COLUMNS = (
     "posts",
     "organic_impressions",
@@ -52,12 +63,12 @@ _PREVIEW_COLUMNS = (
 )
 
 
-def windows_assets(
-    tables: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy, due_hour_utc: int
+def build_windows_asset(
+    tables: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy, due_hour_utc: int
 ) -> dg.AssetsDefinition:
-    """Return the assets of all windows, made in one step, because they read the same posts; any subset can be made.
+    """Return one multi-asset for all window tables, because they read the same posts. Any subset can be materialized.
 
-    They follow when any posts changed and no run that fetches posts is under way: once per backfill, not per day.
+    The tables are updated when posts have changed and no fetch is in progress: once per backfill, not per day.
     """
 
     @dg.multi_asset(
@@ -65,7 +76,7 @@ def windows_assets(
         specs=[
             dg.AssetSpec(
                 rollup_key(table),
-                deps=[dg.AssetKey(["later", asset]) for asset in RAW.values()],
+                deps=[dg.AssetKey(["later", raw_name]) for raw_name in RAW_TABLE_NAMES.values()],
                 description=table.description,
                 group_name=ROLLUPS_GROUP,
                 kinds={"parquet"},
@@ -82,122 +93,152 @@ def windows_assets(
     def organic_paid_by_window(
         context: AssetExecutionContext, later: LaterReportingResource
     ) -> Iterator[dg.MaterializeResult[Any]]:
-        wanted = [table for table in tables if rollup_key(table) in context.selected_asset_keys]
-        _roll_up(context, later, tables=wanted, due_hour_utc=due_hour_utc)
+        selected = [table for table in tables if rollup_key(table) in context.selected_asset_keys]
+        _roll_up(context, later, tables=selected, due_hour_utc=due_hour_utc)
         yield from ()
 
     return organic_paid_by_window
 
 
-def windows_checks(table: RolledUp, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the checks of a table of windows: it is read back and held against the raw rows of its days."""
+def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the checks of a window table: the stored table is compared with its raw rows."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake, damage = later.lake(), list[str]()
-        found: pa.Table | None = None
+        stored: pa.Table | None = None
         try:
-            found = lake.read_table(table.name, schema=schema_of(table.columns))
+            stored = lake.read_table(table.name, schema=schema_of(table.columns))
         except PartitionDamaged as error:
             damage.append(str(error))
-        rows = schema_of(table.columns).empty_table() if found is None else found
-        yield _evaluate_freshness(rows, due_hour_utc=due_hour_utc)
-        yield from _evaluate_data(table, rows)
+        rows = schema_of(table.columns).empty_table() if stored is None else stored
+        yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
+        yield from _evaluate_data_checks(table, rows)
         differences, disagreeing = list[str](), 0
-        if POSTS_AGREE in selected or (RECONCILES in selected and found is not None):
-            differences, disagreeing = check_windows_of(lake, table, rows, memory_gb=later.memory_limit_gb())
-        differences = damage or ([] if found is None else differences)
-        yield _evaluate_reconciliation(differences, is_there=found is not None)
+        if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
+            differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
+        differences = damage or ([] if stored is None else differences)
+        yield _evaluate_reconciliation(differences, exists=stored is not None)
         yield _evaluate_campaigns(disagreeing)
 
-    return checks_of(
+    return build_asset_checks(
         rollup_key(table),
-        windows_checks_of(table),
+        windows_check_descriptions(table),
         evaluate=evaluate,
         due_hour_utc=due_hour_utc,
         daily=[NEWEST_DUE_DAY],
     )
 
 
-def windows_checks_of(table: RolledUp) -> Mapping[str, str]:
-    """Return the description of each check of a table, by name."""
+def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
+    """Return the descriptions of a table's checks, by check name."""
     return {**WINDOWS_CHECKS, **_data_checks(table)}
 
 
-def _data_checks(table: RolledUp) -> Mapping[str, str]:
-    """What the numbers of a table warn of."""
+def _data_checks(table: RollupTable) -> Mapping[str, str]:
+    """Return the descriptions of the checks that are specific to a table."""
     return {name: description for name, (of_table, description) in DATA_CHECKS.items() if of_table == table.name}
 
 
-def windows_lineage(table: RolledUp) -> dict[str, dg.TableColumnLineage]:
-    """Return the metadata that says from which raw columns each column is made."""
-    return {**column_lineage({RAW[basis]: table.columns_from(basis) for basis in table.bases})}
+def windows_lineage(table: RollupTable) -> dict[str, dg.TableColumnLineage]:
+    """Return the column lineage metadata of a window table."""
+    return {**column_lineage({RAW_TABLE_NAMES[basis]: table.columns_from(basis) for basis in table.date_bases})}
 
 
 def _roll_up(
-    context: AssetExecutionContext, later: LaterReportingResource, *, tables: Sequence[RolledUp], due_hour_utc: int
+    context: AssetExecutionContext, later: LaterReportingResource, *, tables: Sequence[RollupTable], due_hour_utc: int
 ) -> None:
-    """Roll up all windows as of the newest day that is there, and log each table.
-
-    A file that cannot be read is left out, named in the log and the metadata, and counts as one that is not there:
-    one damaged file of an instance does not keep the tables from all others.
+    """Compute all windows, write the tables and log each.
 
     Raises:
-        Failure: no posts have landed, or a table stayed as it was.
+        Failure: there are no posts, or a table could not be written.
     """
     lake = later.lake()
-    provenance = provenance_tags(context, *(dg.AssetKey(["later", asset]) for asset in RAW.values()))
-    try:
-        made = roll_up_windows_of(lake, tables, memory_gb=later.memory_limit_gb())
-    except RollupFailed as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    for basis, asset in RAW.items():
-        days = [partition.day for partition in made.files.partitions[asset]]
-        context.log.info(
-            f"Read {made.raw_rows[basis]:,} rows of {len(days):,} files of later/{asset}, {min(days)} to {max(days)}"
-            if days
-            else f"There are no files of later/{asset}"
-        )
-        for partition, why in made.files.unreadable[asset].items():
-            context.log.warning(f"Left out {partition} of later/{asset}: {why}")
-    if not any(made.files.partitions.values()):
-        raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
+    provenance = provenance_tags(context, *(dg.AssetKey(["later", raw_name]) for raw_name in RAW_TABLE_NAMES.values()))
+    windows = _compute_windows(context, lake, tables=tables, memory_gb=later.memory_limit_gb())
     failed: dict[str, str] = {}
     for table in tables:
-        rows = made.tables[table.name]
         try:
-            written = lake.write_table(table.name, rows)
+            _write(context, lake, table=table, windows=windows, provenance=provenance)
         except LakeUnavailable as error:
             failed[table.name] = str(error)
             continue
-        log_materialization(
-            context,
-            None,
-            asset_key=rollup_key(table),
-            data_version=written.content_hash,
-            provenance=provenance,
-            metadata={
-                **written_metadata(written, is_partition=False),
-                "preview": _preview(table, rows),
-                **_read_metadata(made),
-                **windows_lineage(table),
-            },
-        )
-        context.log.info(
-            f"Rolled up later/{table.name}: {written.rows:,} rows, {'changed' if written.changed else 'as they were'}"
-        )
-        results = [
-            _evaluate_reconciliation(made.differences[table.name]),
-            _evaluate_freshness(rows, due_hour_utc=due_hour_utc),
-            *_evaluate_data(table, rows),
-        ]
-        if POSTS_AGREE in _data_checks(table):
-            results.append(_evaluate_campaigns(made.posts_that_disagree))
+        results = _check_results(table, windows, due_hour_utc=due_hour_utc)
         log_check_results(context, results, asset_key=rollup_key(table))
     if failed:
-        raise failure_of(failed, what="table", written=len(tables) - len(failed))
+        raise combined_failure(failed, what="table", written=len(tables) - len(failed))
 
 
-def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
+def _compute_windows(
+    context: AssetExecutionContext, lake: Lake, *, tables: Sequence[RollupTable], memory_gb: float
+) -> WindowRollups:
+    """Compute the tables as of the newest stored day. Unreadable raw files are logged and count as missing.
+
+    Raises:
+        Failure: there are no posts, or the computation failed.
+    """
+    try:
+        windows = roll_up_lake_windows(lake, tables, memory_gb=memory_gb)
+    except RollupFailed as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    for basis, raw_name in RAW_TABLE_NAMES.items():
+        days = [partition.day for partition in windows.files.partitions[raw_name]]
+        context.log.info(
+            f"Read {windows.raw_rows[basis]:,} rows of {len(days):,} files of later/{raw_name},"
+            f" {min(days)} to {max(days)}"
+            if days
+            else f"There are no files of later/{raw_name}"
+        )
+        for partition, reason in windows.files.unreadable[raw_name].items():
+            context.log.warning(f"Skipped {partition} of later/{raw_name}: {reason}")
+    if not any(windows.files.partitions.values()):
+        raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
+    return windows
+
+
+def _write(
+    context: AssetExecutionContext,
+    lake: Lake,
+    *,
+    table: RollupTable,
+    windows: WindowRollups,
+    provenance: Mapping[str, str],
+) -> None:
+    """Write a table and log its materialization.
+
+    Raises:
+        LakeUnavailable: the lake cannot be written.
+    """
+    rows = windows.tables[table.name]
+    written = lake.write_table(table.name, rows)
+    log_materialization(
+        context,
+        None,
+        asset_key=rollup_key(table),
+        data_version=written.content_hash,
+        provenance=provenance,
+        metadata={
+            **written_metadata(written, is_partition=False),
+            "preview": _preview(table, rows),
+            **_source_metadata(windows),
+            **windows_lineage(table),
+        },
+    )
+    context.log.info(
+        f"Rolled up later/{table.name}: {written.rows:,} rows, {'changed' if written.changed else 'unchanged'}"
+    )
+
+
+def _check_results(table: RollupTable, windows: WindowRollups, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of all checks of a table that was just computed."""
+    rows = windows.tables[table.name]
+    yield _evaluate_reconciliation(windows.differences[table.name])
+    yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
+    yield from _evaluate_data_checks(table, rows)
+    if CAMPAIGNS_AGREE in _data_checks(table):
+        yield _evaluate_campaigns(windows.campaign_conflicts)
+
+
+def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
     by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
     newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
@@ -206,7 +247,7 @@ def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckRe
         check_name=NEWEST_DUE_DAY,
         passed=not behind,
         description=(
-            f"{due} is not in it by {' and '.join(behind)}: materialize it, or see its raw day"
+            f"{due} is missing by {' and '.join(behind)}: check its raw day, then materialize this table"
             if behind
             else f"All windows end with {due} or later"
         ),
@@ -214,18 +255,23 @@ def _evaluate_freshness(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckRe
     )
 
 
-def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = True) -> dg.AssetCheckResult:
-    """Return whether all windows have the totals of their raw rows, and what differs."""
+def _evaluate_reconciliation(differences: Sequence[str], *, exists: bool = True) -> dg.AssetCheckResult:
+    """Evaluate whether all windows have the totals of their raw rows.
+
+    Args:
+        differences: one sentence per total that differs.
+        exists: whether the table has been materialized.
+    """
     count = len(differences)
     return dg.AssetCheckResult(
         check_name=RECONCILES,
         passed=not count,
         description=(
-            f"{count} totals differ from their raw rows, as {differences[0]}: materialize it"
+            f"{count} totals differ from their raw rows, such as {differences[0]}: materialize this table"
             if differences
             else "All windows equal their raw rows"
-            if is_there
-            else "It is not there yet"
+            if exists
+            else "Not materialized yet"
         ),
         metadata={
             "differing_totals": count,
@@ -234,105 +280,107 @@ def _evaluate_reconciliation(differences: Sequence[str], *, is_there: bool = Tru
     )
 
 
-def _evaluate_data(table: RolledUp, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
-    """Yield what the numbers of a table warn of, from the table itself."""
+def _evaluate_data_checks(table: RollupTable, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the checks that need only the rows of the table."""
     if COSTS_AGREE in _data_checks(table):
-        yield _evaluate_costs(rows)
-    if IMPRESSIONS_GO_ON in _data_checks(table):
+        yield _evaluate_unit_costs(rows)
+    if IMPRESSIONS_REPORTED in _data_checks(table):
         yield _evaluate_impressions(rows)
 
 
-def _evaluate_costs(rows: pa.Table) -> dg.AssetCheckResult:
-    of_all = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(DateBasis.POST_DATE)))
-    bounded, contradictory = (
-        sum(pc.sum(of_all[f"{channel}_spend_{which}posts"]).as_py() or 0 for channel in COMPARED)
+def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
+    """Evaluate the percentage of posts whose CPE and CPM imply different spend."""
+    to_date = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(DateBasis.POST_DATE)))
+    consistent, contradictory = (
+        sum(pc.sum(to_date[f"{channel}_spend_{which}posts"]).as_py() or 0 for channel in CHANNELS)
         for which in ("", "contradictory_")
     )
-    percent = 100 * contradictory / max(bounded + contradictory, 1)
+    posts = consistent + contradictory
+    percent = 100 * contradictory / max(posts, 1)
+    passed = percent <= MAX_CONTRADICTORY_PERCENT
     return dg.AssetCheckResult(
         check_name=COSTS_AGREE,
-        passed=percent <= CONTRADICTORY_PERCENT,
-        description=f"CPE and CPM contradict each other in {contradictory} of {bounded + contradictory} posts"
-        + (
-            ": the bounds of spend rest on both being rounded to two decimals"
-            if percent > CONTRADICTORY_PERCENT
-            else ""
-        ),
-        metadata={"posts": bounded + contradictory, "contradictory_posts": contradictory, "percent": percent},
+        passed=passed,
+        description=f"CPE and CPM contradict each other in {contradictory} of {posts} posts"
+        + ("" if passed else ". The bounds of spend assume that both are rounded to two decimals"),
+        metadata={"posts": posts, "contradictory_posts": contradictory, "percent": percent},
         severity=dg.AssetCheckSeverity.WARN,
     )
 
 
 def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
-    """Return the platforms that reported impressions in 28 days, and none in the last 7 although they have posts."""
+    """Evaluate which platforms reported impressions in the last 28 days, but not in the last 7 although posts exist."""
     recorded = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    reporting: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
+    # By window, then by instance and platform: the number of posts, and of those that report impressions.
+    counts: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
     for row in recorded.select(["window", "instance_id", "platform", "posts", "organic_impressions_posts"]).to_pylist():
-        of_window = reporting.setdefault(row["window"], {})
+        of_window = counts.setdefault(row["window"], {})
         key = row["instance_id"], row["platform"] or "other"
-        posts, reports = of_window.get(key, (0, 0))
-        of_window[key] = posts + (row["posts"] or 0), reports + (row["organic_impressions_posts"] or 0)
-    before = {key for key, (_, reports) in reporting.get("28d", {}).items() if reports}
-    vanished = [
+        posts, reporting = of_window.get(key, (0, 0))
+        of_window[key] = posts + (row["posts"] or 0), reporting + (row["organic_impressions_posts"] or 0)
+    before = {key for key, (_, reporting) in counts.get("28d", {}).items() if reporting}
+    stopped = [
         f"{platform} of {instance_id}"
-        for (instance_id, platform), (posts, reports) in reporting.get("7d", {}).items()
-        if posts and not reports and (instance_id, platform) in before
+        for (instance_id, platform), (posts, reporting) in counts.get("7d", {}).items()
+        if posts and not reporting and (instance_id, platform) in before
     ]
     return dg.AssetCheckResult(
-        check_name=IMPRESSIONS_GO_ON,
-        passed=not vanished,
+        check_name=IMPRESSIONS_REPORTED,
+        passed=not stopped,
         description=(
-            f"No post of the last 7 days reports impressions on {first_of(vanished)}: request views (LATER_METRICS)"
-            if vanished
+            f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
+            if stopped
             else "Every platform that reported impressions still does"
         ),
-        metadata={"platforms": len(vanished)},
+        metadata={"platforms": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,
     )
 
 
-def _evaluate_campaigns(number: int) -> dg.AssetCheckResult:
+def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
+    """Evaluate how often a post has different metrics in two of its campaigns, counted once per post and day."""
     return dg.AssetCheckResult(
-        check_name=POSTS_AGREE,
-        passed=not number,
+        check_name=CAMPAIGNS_AGREE,
+        passed=not disagreements,
         description=(
-            f"{number} times a post has other numbers in one of its campaigns than in another on the same day. Where"
-            " the grain has no campaign, those of its lowest campaign id count"
-            if number
-            else "Posts of several campaigns have the same numbers in each"
+            f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
+            " are not by campaign use those of the lowest campaign id"
+            if disagreements
+            else "Posts of several campaigns have the same metrics in each"
         ),
-        metadata={"posts_and_days": number},
+        metadata={"posts_and_days": disagreements},
         severity=dg.AssetCheckSeverity.WARN,
     )
 
 
-def _read_metadata(made: Windows) -> dict[str, Any]:
-    """What the windows are made from: the days that are there, and the partitions between them that are not."""
-    landed = landed_days(made.files)
+def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
+    """Return metadata of the raw tables: rows and days read, missing partitions between them, unreadable files."""
+    stored = stored_days(windows.files)
     metadata: dict[str, Any] = {}
-    for basis, name in RAW.items():
-        instances = landed.get(basis, {})
+    for basis, name in RAW_TABLE_NAMES.items():
+        instances = stored.get(basis, {})
         days = set[date]().union(*instances.values())
         metadata |= {
-            f"rows/{name}": made.raw_rows[basis],
+            f"rows/{name}": windows.raw_rows[basis],
             f"days/{name}": len(days),
             f"newest_day/{name}": str(max(days, default="none")),
         }
-        span = (max(days) - min(days)).days + 1 if days else 0
-        missing = {each: span - len(there) for each, there in instances.items() if len(there) < span}
+        length = (max(days) - min(days)).days + 1 if days else 0
+        missing = {each: length - len(present) for each, present in instances.items() if len(present) < length}
         metadata[f"missing/{name}"] = sum(missing.values())
         if missing:
             metadata[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
-        if unreadable := made.files.unreadable[name]:
-            reasons = {f"{partition.day} {partition.instance_id}": str(why) for partition, why in unreadable.items()}
-            metadata[f"unread/{name}"] = dg.MetadataValue.json(reasons)
+        if unreadable := windows.files.unreadable[name]:
+            reasons = {
+                f"{partition.day} {partition.instance_id}": str(reason) for partition, reason in unreadable.items()
+            }
+            metadata[f"unreadable/{name}"] = dg.MetadataValue.json(reasons)
     return metadata
 
 
-def _preview(table: RolledUp, rows: pa.Table) -> dg.MarkdownMetadataValue:
-    """The groups of one window that were seen most."""
-    seen = rows.filter(
-        (pc.field("window") == _PREVIEWED_WINDOW) & (pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
+def _preview(table: RollupTable, rows: pa.Table) -> dg.MarkdownMetadataValue:
+    """Return the groups with the most organic impressions in the preview's window."""
+    most_seen = rows.filter(
+        (pc.field("window") == _PREVIEW_WINDOW) & (pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
     ).sort_by([("organic_impressions", "descending")])
-    names = [*table.grain, *table.labels[:1], *_PREVIEW_COLUMNS]
-    return preview(seen.select(names))
+    return preview(most_seen.select([*table.grain, *table.labels[:1], *_PREVIEW_COLUMNS]))

@@ -1,4 +1,4 @@
-"""The checks of the raw assets, and the one that holds them against each other."""
+"""The checks of the raw assets, and the check that compares both with each other."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 
 from later_reporting_dagster.contract.days import day_ranges, due_day
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, checks_of, first_of
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, build_asset_checks, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.data_quality import (
-    duplicate_keys,
-    rates_that_disagree,
-    rows_outside,
-    unknown_fields,
+    count_duplicate_keys,
+    count_inconsistent_rates,
+    count_rows_outside_partition,
+    count_unknown_fields,
 )
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, Source
-from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, Settlement, settlement
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
+from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, Settlement, compare_settled_posts
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
 
 ROWS_UNIQUE = "rows_unique_by_key"
@@ -33,96 +33,53 @@ DAYS_ADD_UP = "days_add_up_to_metrics_to_date"
 
 POSTS_CHECKS: Mapping[str, str] = {
     ROWS_UNIQUE: "No two rows share instance, campaign and post.",
-    ROWS_BELONG: "Each row is of the instance and the day of its file.",
-    RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts beside them, within rounding.",
-    NO_UNKNOWN_FIELDS: "The API returned no field and no content type that the contract does not know.",
-    QUARANTINE_EMPTY: "The API returned no row that cannot be true.",
-    EVERY_INSTANCE: "Every day in the lake has a file of every wanted instance.",
-    NEWEST_DUE_DAY: "The newest day that is due has a file of every wanted instance.",
+    ROWS_BELONG: "Each row belongs to the instance and the day of its file.",
+    RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts in the same row, within rounding.",
+    NO_UNKNOWN_FIELDS: "The API returned no unknown fields and no unknown content types.",
+    QUARANTINE_EMPTY: "The API returned no invalid rows.",
+    EVERY_INSTANCE: "Every day in the lake has a file of every instance.",
+    NEWEST_DUE_DAY: "The newest day that is due has a file of every instance.",
 }
 SETTLEMENT_CHECKS: Mapping[str, str] = {
     DAYS_ADD_UP: (
-        "Of posts old enough to be settled, the days of later/post_metrics_daily add up to the metrics to date."
+        "The days of later/post_metrics_daily add up to the metrics to date, for posts old enough to be settled."
     )
 }
-_READING_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
+_CHECKS_OF_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
 _WARN = dg.AssetCheckSeverity.WARN
-# Most files have twenty rows, and to examine one takes as long as to examine many together.
+# Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
 _FILES_TOGETHER = 64
 
-# By day, the instances that have a file.
-Files = Mapping[date, Collection[str]]
+# The instances that have a file, by day.
+InstancesByDay = Mapping[date, Collection[str]]
 
 
-class PostsFindings:
-    """What is wrong in files of posts, which are added one at a time and examined together."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.files = 0
-        self.rows = 0
-        self.duplicates: Counter[Partition] = Counter()
-        self.outside: Counter[Partition] = Counter()
-        self.disagreements: Counter[Partition] = Counter()
-        self.damaged: Counter[Partition] = Counter()
-        self.unknown: dict[Partition, Mapping[str, int]] = {}
-        self._added: list[tuple[Partition, pa.Table]] = []
-
-    def add(self, partition: Partition, posts: pa.Table) -> None:
-        """Add the rows of one file."""
-        self.files += 1
-        self.rows += posts.num_rows
-        self._added.append((partition, posts))
-        if len(self._added) >= _FILES_TOGETHER:
-            self.examine()
-
-    def examine(self) -> None:
-        """Examine the files added since the last time: each by itself only when something is wrong in them together."""
-        added, self._added = self._added, []
-        if not added:
-            return
-        posts = pa.concat_tables([posts for _, posts in added])
-        file = pa.array(np.repeat(np.arange(len(added)), [posts.num_rows for _, posts in added]))
-        keys = posts.select(list(POST_KEY)).append_column("file", file)
-        is_unique = keys.group_by(keys.column_names).aggregate([]).num_rows == keys.num_rows
-        date_basis = self.source.date_basis
-        is_inside = not rows_outside(added, date_basis=date_basis)
-        if is_unique and is_inside and not rates_that_disagree(posts) and not unknown_fields(posts):
-            return
-        for partition, rows in added:
-            self.duplicates[partition] += duplicate_keys(rows)
-            self.outside[partition] += rows_outside([(partition, rows)], date_basis=date_basis)
-            self.disagreements[partition] += sum(rates_that_disagree(rows).values())
-            if unknown := unknown_fields(rows):
-                self.unknown[partition] = unknown
-
-
-def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the checks of a raw asset over its whole lake; those on what is missing run daily at the due hour."""
+def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the checks of a raw asset over all of its partitions; those of missing files run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
-        findings = PostsFindings(source)
+        inspector = PostsInspector(raw_table)
         files: dict[date, set[str]] = {}
-        read_rows = bool(_READING_ROWS & selected)
-        for partition in lake.partitions(source.asset):
+        read_rows = bool(_CHECKS_OF_ROWS & selected)
+        for partition in lake.partitions(raw_table.name):
             files.setdefault(partition.day, set()).add(str(partition.instance_id))
             if read_rows:
-                # Each file itself, never a compacted copy: whether it is damaged is part of the check.
+                # Read each file itself, never its compacted copy, because a damaged file fails a check.
                 try:
-                    findings.add(partition, lake.read(source.asset, [partition], schema=POSTS_SCHEMA))
+                    inspector.add(partition, lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA))
                 except PartitionDamaged:
-                    findings.damaged[partition] = 1
-        return evaluate_posts(
-            findings,
+                    inspector.damaged[partition] = 1
+        return evaluate_posts_checks(
+            inspector,
             lake=lake,
-            instances=known_instances(lake, named=later.named_instances()),
+            instances=known_instances(lake, configured=later.configured_instances()),
             files=files,
             due_hour_utc=due_hour_utc,
         )
 
-    return checks_of(
-        dg.AssetKey(["later", source.asset]),
+    return build_asset_checks(
+        dg.AssetKey(["later", raw_table.name]),
         POSTS_CHECKS,
         evaluate=evaluate,
         due_hour_utc=due_hour_utc,
@@ -130,62 +87,124 @@ def posts_checks(source: Source, *, due_hour_utc: int) -> dg.AssetChecksDefiniti
     )
 
 
-def settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the check between the two raw assets, run daily at the due hour."""
+def build_settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
+    """Return the check that compares the two raw assets, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        found = settlement(later.lake(), settled_after_days=settled_after_days, memory_gb=later.memory_limit_gb())
-        yield evaluate_settlement(found, settled_after_days=settled_after_days)
+        settled = compare_settled_posts(
+            later.lake(), settled_after_days=settled_after_days, memory_gb=later.memory_limit_gb()
+        )
+        yield evaluate_settlement(settled, settled_after_days=settled_after_days)
 
-    return checks_of(
-        dg.AssetKey(["later", POSTS_PUBLISHED.asset]),
+    return build_asset_checks(
+        dg.AssetKey(["later", POSTS_PUBLISHED.name]),
         SETTLEMENT_CHECKS,
         evaluate=evaluate,
         due_hour_utc=due_hour_utc,
         daily=[DAYS_ADD_UP],
-        name=f"{POSTS_PUBLISHED.asset}_settlement",
-        deps=[dg.AssetKey(["later", POST_METRICS_DAILY.asset])],
+        name=f"{POSTS_PUBLISHED.name}_settlement",
+        deps=[dg.AssetKey(["later", POST_METRICS_DAILY.name])],
     )
 
 
-def evaluate_posts(
-    findings: PostsFindings, *, lake: Lake, instances: Sequence[str], files: Files, due_hour_utc: int
+class PostsInspector:
+    """Counts problems in the rows of posts files. Files are added one at a time, and inspected in batches.
+
+    Attributes:
+        files: number of files added.
+        rows: number of rows added.
+        duplicates: rows whose key is not unique, by partition.
+        outside: rows that belong to another partition, by partition.
+        disagreements: rates that contradict their counts, by partition.
+        damaged: 1 for each file that cannot be read.
+        unknown: number of rows by unknown field, by partition.
+    """
+
+    def __init__(self, raw_table: RawTable) -> None:
+        self.raw_table = raw_table
+        self.files = 0
+        self.rows = 0
+        self.duplicates: Counter[Partition] = Counter()
+        self.outside: Counter[Partition] = Counter()
+        self.disagreements: Counter[Partition] = Counter()
+        self.damaged: Counter[Partition] = Counter()
+        self.unknown: dict[Partition, Mapping[str, int]] = {}
+        self._pending: list[tuple[Partition, pa.Table]] = []
+
+    def add(self, partition: Partition, posts: pa.Table) -> None:
+        """Add the rows of one file."""
+        self.files += 1
+        self.rows += posts.num_rows
+        self._pending.append((partition, posts))
+        if len(self._pending) >= _FILES_TOGETHER:
+            self.inspect()
+
+    def inspect(self) -> None:
+        """Inspect the files added since the last call: first all together, then each one if there is a problem."""
+        files, self._pending = self._pending, []
+        if not files:
+            return
+        posts = pa.concat_tables([rows for _, rows in files])
+        file_number = pa.array(np.repeat(np.arange(len(files)), [rows.num_rows for _, rows in files]))
+        keys = posts.select(list(POST_KEY)).append_column("file", file_number)
+        is_unique = keys.group_by(keys.column_names).aggregate([]).num_rows == keys.num_rows
+        date_basis = self.raw_table.date_basis
+        is_inside = not count_rows_outside_partition(files, date_basis=date_basis)
+        if is_unique and is_inside and not count_inconsistent_rates(posts) and not count_unknown_fields(posts):
+            return
+        for partition, rows in files:
+            self.duplicates[partition] += count_duplicate_keys(rows)
+            self.outside[partition] += count_rows_outside_partition([(partition, rows)], date_basis=date_basis)
+            self.disagreements[partition] += sum(count_inconsistent_rates(rows).values())
+            if unknown := count_unknown_fields(rows):
+                self.unknown[partition] = unknown
+
+
+def evaluate_posts_checks(
+    inspector: PostsInspector, *, lake: Lake, instances: Sequence[str], files: InstancesByDay, due_hour_utc: int
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
 
     Args:
-        findings: what is wrong in the files that were read.
-        lake: read for what lies in quarantine.
-        instances: those that should be there.
-        files: all files of the table.
+        inspector: has all files whose rows are checked.
+        lake: has the quarantine.
+        instances: the instances that should have files.
+        files: the instances that have a file, by day.
         due_hour_utc: the hour at which the previous day is due.
     """
-    findings.examine()
-    read = {"files": findings.files, "rows": findings.rows}
-    yield _evaluate_rows(ROWS_UNIQUE, findings.duplicates, "rows repeat a key", read)
-    if findings.damaged:
-        yield _evaluate_rows(ROWS_BELONG, findings.damaged, "files cannot be read", read)
+    inspector.inspect()
+    read = {"files": inspector.files, "rows": inspector.rows}
+    yield _evaluate_rows(ROWS_UNIQUE, inspector.duplicates, what="rows repeat a key", read=read)
+    if inspector.damaged:
+        yield _evaluate_rows(ROWS_BELONG, inspector.damaged, what="files cannot be read", read=read)
     else:
-        yield _evaluate_rows(ROWS_BELONG, findings.outside, "rows belong to another file", read)
-    yield _evaluate_rows(RATES_AGREE, findings.disagreements, "rates contradict their counts", read, severity=_WARN)
-    yield evaluate_unknown_fields(findings.unknown, read)
-    yield evaluate_quarantine(findings.source.asset, lake=lake)
-    yield evaluate_presence(files, instances=instances)
-    yield evaluate_freshness(due_day(datetime.now(UTC), due_hour_utc=due_hour_utc), instances=instances, files=files)
+        yield _evaluate_rows(ROWS_BELONG, inspector.outside, what="rows belong to another file", read=read)
+    rates = "rates contradict their counts"
+    yield _evaluate_rows(RATES_AGREE, inspector.disagreements, what=rates, read=read, severity=_WARN)
+    yield evaluate_unknown_fields(inspector.unknown, read)
+    yield evaluate_quarantine(inspector.raw_table.name, lake=lake)
+    yield evaluate_missing_files(files, instances=instances)
+    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+    yield evaluate_newest_due_day(due, instances=instances, files=files)
 
 
 def evaluate_unknown_fields(
     found: Mapping[Partition, Mapping[str, int]], read: Mapping[str, int]
 ) -> dg.AssetCheckResult:
-    """Return which unknown fields came, and where; they lie in `extra`, nothing is lost."""
+    """Evaluate which unknown fields the API returned. Their values are stored in the column `extra`.
+
+    Args:
+        found: number of rows by field, by partition.
+        read: number of files and rows that were read.
+    """
     rows: Counter[str] = Counter()
-    for names in found.values():
-        rows.update(names)
+    for fields in found.values():
+        rows.update(fields)
     return dg.AssetCheckResult(
         check_name=NO_UNKNOWN_FIELDS,
         passed=not rows,
         description=(
-            f"{first_of(sorted(rows))} came, in {first_of(_names(found))}"
+            f"Unknown fields or content types: {join_first(sorted(rows))}, in {join_first(_names(found))}"
             if rows
             else f"All {read['rows']} rows of {read['files']} files"
         ),
@@ -194,32 +213,34 @@ def evaluate_unknown_fields(
     )
 
 
-def evaluate_quarantine(asset: str, *, lake: Lake) -> dg.AssetCheckResult:
-    """Return whether any row of `asset` lies in quarantine, and the reasons."""
-    reasons = Counter(row.reason for row in lake.quarantine.rows(asset))
+def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
+    """Evaluate whether a table has rows in quarantine, with their number by reason."""
+    reasons = Counter(row.reason for row in lake.quarantine.rows(table_name))
     count = reasons.total()
     return dg.AssetCheckResult(
         check_name=QUARANTINE_EMPTY,
         passed=not count,
-        description=f"{count} rows lie in quarantine: see `later-reporting quarantine`" if count else "Empty",
+        description=f"{count} rows in quarantine: see `later-reporting quarantine`" if count else "Empty",
         metadata={"rows": count, **({"reasons": dg.MetadataValue.json(dict(reasons))} if reasons else {})},
         severity=_WARN,
     )
 
 
-def evaluate_presence(files: Files, *, instances: Sequence[str]) -> dg.AssetCheckResult:
-    """Return whether every day that has files has one of each instance, and the days that each instance lacks."""
+def evaluate_missing_files(files: InstancesByDay, *, instances: Sequence[str]) -> dg.AssetCheckResult:
+    """Evaluate whether every day that has files has one of each instance, with the missing days by instance."""
     missing = {
-        name: days for name in instances if (days := [day for day, there in sorted(files.items()) if name not in there])
+        name: days
+        for name in instances
+        if (days := [day for day, present in sorted(files.items()) if name not in present])
     }
     count = sum(map(len, missing.values()))
-    shown = {name: day_ranges(days) for name, days in missing.items()}
+    ranges = {name: day_ranges(days) for name, days in missing.items()}
     return dg.AssetCheckResult(
         check_name=EVERY_INSTANCE,
         passed=not missing,
         description=(
-            f"{count} files are missing: {first_of([f'{name}: {first_of(days)}' for name, days in shown.items()])}."
-            " Materialize these days, with `only_missing` in the run config to fetch nothing else"
+            f"{count} files are missing: {join_first([f'{name}: {join_first(days)}' for name, days in ranges.items()])}"
+            ". Materialize these days; set `only_missing` in the run config to fetch nothing else"
             if missing
             else f"All {len(instances)} instances on {len(files)} days"
         ),
@@ -227,23 +248,23 @@ def evaluate_presence(files: Files, *, instances: Sequence[str]) -> dg.AssetChec
             "missing_files": count,
             "instances": len(instances),
             "days": len(files),
-            **({"missing": dg.MetadataValue.json(shown)} if missing else {}),
+            **({"missing": dg.MetadataValue.json(ranges)} if missing else {}),
         },
     )
 
 
-def evaluate_freshness(due: date, *, instances: Sequence[str], files: Files) -> dg.AssetCheckResult:
-    """Return whether the day `due` has a file of each instance, and of which it has none."""
-    there = files.get(due, ())
-    missing = [name for name in instances if name not in there]
-    passed = bool(there) and not missing
+def evaluate_newest_due_day(due: date, *, instances: Sequence[str], files: InstancesByDay) -> dg.AssetCheckResult:
+    """Evaluate whether the day `due` has a file of each instance."""
+    present = files.get(due, ())
+    missing = [name for name in instances if name not in present]
+    passed = bool(present) and not missing
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=passed,
         description=(
-            f"{due} is there for all {len(instances)} instances"
+            f"{due} has files of all {len(instances)} instances"
             if passed
-            else f"{due} is missing for {first_of(missing)}: materialize it"
+            else f"{due} is missing for {join_first(missing)}: materialize it"
             if missing
             else f"{due} is missing: materialize it"
         ),
@@ -251,24 +272,24 @@ def evaluate_freshness(due: date, *, instances: Sequence[str], files: Files) -> 
     )
 
 
-def evaluate_settlement(found: Settlement, *, settled_after_days: int) -> dg.AssetCheckResult:
-    """Return whether the days of settled posts add up to their metrics to date, each difference as a number to plot."""
-    differing = [name for name, sums in found.sums.items() if not sums.agree]
-    if not found.posts:
+def evaluate_settlement(settled: Settlement, *, settled_after_days: int) -> dg.AssetCheckResult:
+    """Evaluate whether the days of settled posts add up to their metrics to date, with each difference for plots."""
+    differing = [name for name, sums in settled.sums.items() if not sums.agree]
+    if not settled.posts:
         description = (
-            f"No post is settled yet: one is, once it and each of the {settled_after_days} days after it are in both"
-            " tables"
+            f"No post is settled yet: a post is settled when its day and the {settled_after_days} days after it are in"
+            " both tables"
         )
     elif differing:
-        description = f"{', '.join(differing)} of {found.posts} settled posts differ by over {TOLERANCE_PERCENT:g} %"
+        description = f"{', '.join(differing)} of {settled.posts} settled posts differ by over {TOLERANCE_PERCENT:g} %"
     else:
-        description = f"The days of {found.posts} settled posts add up to their metrics to date"
-    metadata: dict[str, Any] = {"posts": found.posts, "posts_that_differ": found.posts_that_differ}
-    for name, sums in found.sums.items():
+        description = f"The days of {settled.posts} settled posts add up to their metrics to date"
+    metadata: dict[str, Any] = {"posts": settled.posts, "posts_that_differ": settled.posts_that_differ}
+    for name, sums in settled.sums.items():
         if sums.difference_percent is not None:
             metadata[f"difference_percent/{name}"] = round(sums.difference_percent, 6)
     metadata["sums"] = dg.MetadataValue.json(
-        {name: {"sum_of_days": sums.of_days, "to_date": sums.to_date} for name, sums in found.sums.items()}
+        {name: {"sum_of_days": sums.sum_of_days, "to_date": sums.to_date} for name, sums in settled.sums.items()}
     )
     return dg.AssetCheckResult(
         check_name=DAYS_ADD_UP, passed=not differing, description=description, metadata=metadata, severity=_WARN
@@ -277,19 +298,20 @@ def evaluate_settlement(found: Settlement, *, settled_after_days: int) -> dg.Ass
 
 def _evaluate_rows(
     check: str,
-    found: Counter[Partition],
+    problems: Counter[Partition],
+    *,
     what: str,
     read: Mapping[str, int],
-    *,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
-    found = +found  # without those of which there are none
-    count = found.total()
+    """Evaluate a check that counts problems by partition; `what` describes the problems, in the plural."""
+    problems = +problems  # drops zero counts
+    count = problems.total()
     return dg.AssetCheckResult(
         check_name=check,
         passed=not count,
         description=(
-            f"{count} {what}, in {first_of(_names(found))}"
+            f"{count} {what}, in {join_first(_names(problems))}"
             if count
             else f"All {read['rows']} rows of {read['files']} files"
         ),

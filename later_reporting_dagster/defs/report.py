@@ -1,4 +1,4 @@
-"""The report asset: one page on all that lies in the lake, written anew when a rollup changed."""
+"""The report asset: one HTML page about the whole lake, rewritten when a rollup changes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,27 +12,37 @@ from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rol
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
-from later_reporting_dagster.report.kpis import NOT_AVAILABLE, headlines, headlines_in_markdown, lift_interval
-from later_reporting_dagster.report.report_data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
+from later_reporting_dagster.report.kpis import NOT_AVAILABLE, kpis_markdown, lift_interval, report_kpis
+from later_reporting_dagster.report.report_data import (
+    METRICS_TABLE,
+    PUBLISHED_TABLE,
+    QuarantinedRows,
+    ReportData,
+    read_report,
+)
 from later_reporting_dagster.report.report_page import report_page
-from later_reporting_dagster.rollups.rollup_tables import RolledUp
-from later_reporting_dagster.rollups.sql_engine import RAW, RollupFailed
+from later_reporting_dagster.rollups.rollup_tables import RollupTable
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
 
 REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"
 TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
-def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
-    """Return the asset. It follows the rollups, and reads the posts too: creators are in no daily rollup."""
+def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
+    """Return the report asset. It is updated with the rollups, and also reads posts, because they have the creators."""
 
     @dg.asset(
         key=["later", REPORT],
-        deps=[dg.AssetKey(["later", asset]) for rollup in rollups for asset in (rollup.name, RAW[rollup.bases[0]])],
+        deps=[
+            dg.AssetKey(["later", name])
+            for rollup in rollups
+            for name in (rollup.name, RAW_TABLE_NAMES[rollup.date_bases[0]])
+        ],
         description=(
-            "Organic against paid as a page to look at and to forward: headline figures with their change, days,"
-            " platforms, campaigns with the bounds of their spend, creators, and what is missing. One HTML file that"
-            f" needs no network, at `{REPORT}/{REPORT_FILE}` below the lake's root."
+            "Organic against paid on one page: key figures and their change, days, platforms, campaigns with the"
+            " bounds of their spend, creators, and missing data. A single HTML file that works offline, at"
+            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
         ),
         group_name=ROLLUPS_GROUP,
         kinds={"html"},
@@ -42,14 +52,14 @@ def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) 
     def organic_paid_report(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
         lake = later.lake()
         try:
-            data = read(lake, later)
+            data = read_report_data(lake, later)
             written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
         except (LakeUnavailable, PartitionDamaged, RollupFailed) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(
             f"The report as of {data.as_of} is {'written' if written.changed else 'unchanged'}: {written.url}"
         )
-        found = headlines(data)
+        kpis = report_kpis(data)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.content_hash),
             metadata={
@@ -57,23 +67,23 @@ def report_asset(rollups: Sequence[RolledUp], *, freshness: dg.FreshnessPolicy) 
                 "changed": written.changed,
                 "as_of": str(data.as_of),
                 "period_days": data.period,
-                **{headline.name: NOT_AVAILABLE if headline.value is None else headline.value for headline in found},
+                **{kpi.name: NOT_AVAILABLE if kpi.value is None else kpi.value for kpi in kpis},
                 **{name: NOT_AVAILABLE if value is None else value for name, value in lift_interval(data).items()},
-                "preview": dg.MetadataValue.md(headlines_in_markdown(found)),
+                "preview": dg.MetadataValue.md(kpis_markdown(kpis)),
             },
         )
 
     return organic_paid_report
 
 
-def read(lake: Lake, later: LaterReportingResource) -> ReportData:
-    """Return what the lake holds to report on. A damaged file is named on the page, and stops nothing.
+def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
+    """Read the report's data from the lake. Damaged files of posts are listed on the page instead of failing it.
 
     Raises:
-        Failure: nothing has landed yet.
-        LakeUnavailable: the lake cannot be read: what is there for a moment only makes no report.
-        PartitionDamaged: a quarantine file is not what it should be.
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        Failure: the raw tables are empty.
+        LakeUnavailable: the lake cannot be read.
+        PartitionDamaged: a quarantine file is damaged.
+        RollupFailed: a sum does not fit its column, or the work does not fit in memory.
     """
     partitions = {table: lake.partitions(table) for table in TABLES}
     if not any(partitions.values()):
@@ -87,14 +97,15 @@ def read(lake: Lake, later: LaterReportingResource) -> ReportData:
         partitions,
         memory_gb=later.memory_limit_gb(),
         metrics=later.selected_metrics(),
-        registered=known_instances(lake, named=later.named_instances()),
-        set_aside=_set_aside(lake),
+        registered=known_instances(lake, configured=later.configured_instances()),
+        quarantined=_quarantined(lake),
     )
 
 
-def _set_aside(lake: Lake) -> Iterator[SetAside]:
+def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:
+    """Yield the number of quarantined rows by table, partition and reason."""
     for table in TABLES:
-        places = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
-        for (partition, reason), rows in places.items():
+        counts = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
+        for (partition, reason), rows in counts.items():
             day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
-            yield SetAside(table, day, instance_id, reason, rows)
+            yield QuarantinedRows(table, day, instance_id, reason, rows)

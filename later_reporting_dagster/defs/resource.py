@@ -1,4 +1,4 @@
-"""The configurable resource: from settings to a client of the API and a lake to land in."""
+"""The resource: settings for the API client and the lake."""
 
 import os
 import re
@@ -16,34 +16,34 @@ from later_reporting_dagster.client import (
     LaterClient,
     RateLimiter,
     RetryPolicy,
-    RevisionMemory,
-    remembered_revision_path,
-    shared_state_path,
+    VersionCache,
+    rate_limit_state_path,
+    version_cache_path,
 )
-from later_reporting_dagster.contract import REVISIONS, Metric, Revision, metrics_named
+from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_metrics
 from later_reporting_dagster.defs.settings import (
     AUTO,
     BOUNDS,
     DEFAULT_BASE_URL,
     DEFAULT_MEMORY_GB,
     DEFAULT_REQUESTS_PER_MINUTE,
-    DEFAULT_SECOND_LOOK_PERCENT,
+    DEFAULT_VERIFY_PERCENT,
     check_memory_gb,
     default_lake_root,
     from_environment,
 )
-from later_reporting_dagster.ingest.write_guard import Guard
+from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 
-# What the UI masks. A run's config is kept as it was typed, so what belongs in no database is given by its name.
+# The UI masks secrets, but Dagster stores a run's config as it was typed.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
-_BY_NAME = "In the Launchpad, name a variable that holds it: Dagster keeps what is typed there."
+_USE_ENV = "In the Launchpad, use an environment variable: Dagster stores what is typed there."
 
 
-class SettingIsWrong(dg.Failure, ValueError):  # noqa: N818 - named for what it is
-    """A setting that only its user can mend. One line names it, by its variable and its field, and says what to do.
+class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
+    """A setting is missing or invalid. The message names its environment variable and its field, and the fix.
 
-    A run shows that line as its failure, and nothing that would come to the same end again.
+    In a run it is a failure that is not retried, because a retry would fail the same way.
     """
 
     def __init__(self, message: str) -> None:
@@ -53,20 +53,27 @@ class SettingIsWrong(dg.Failure, ValueError):  # noqa: N818 - named for what it 
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Later's Reporting API, and the lake that its posts are written to.
 
-    Every field can be given in code, in the Launchpad, or by the environment variable `LATER_` and its name.
+    Set each field in code, in the Launchpad, or by an environment variable: its name in capitals after `LATER_`.
+
+    Example:
+        >>> later = LaterReportingResource(instance_ids="acme, globex", lake_root="/data/later")
+        >>> later.configured_instances()
+        ('acme', 'globex')
     """
 
-    base_url: str = Field(default=DEFAULT_BASE_URL, description="Where the API is. https, but for loopback.")
+    base_url: str = Field(
+        default=DEFAULT_BASE_URL, description="URL of the API. http is allowed for this machine only."
+    )
     client_id: str = Field(default="", description="Client id of the API credentials.", repr=False)
     client_secret: str = Field(
         default="",
-        description=f"Client secret of the API credentials. {_BY_NAME}",
+        description=f"Client secret of the API credentials. {_USE_ENV}",
         repr=False,
         json_schema_extra=_SECRET,
     )
     access_token: str = Field(
         default="",
-        description=f"A ready bearer token, used instead of client id and secret. {_BY_NAME}",
+        description=f"A bearer token to use instead of client id and secret. {_USE_ENV}",
         repr=False,
         json_schema_extra=_SECRET,
     )
@@ -74,47 +81,50 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
     lake_root: str = Field(
-        default_factory=default_lake_root, description="Where partitions lie: any fsspec URL.", repr=False
+        default_factory=default_lake_root, description="Directory or fsspec URL of the lake.", repr=False
     )
     metrics: str = Field(
         default="",
-        description="Metrics to ask for, by the names of the API or of columns, comma-separated; all: all that are"
-        " known. Empty: the document's eleven, which are all that come without being asked for.",
+        description="Metrics to request, comma-separated, by API or column name; `all` for every known metric."
+        " Empty: the eleven that the paged API version returns.",
     )
     requests_per_minute: int = Field(
-        default=DEFAULT_REQUESTS_PER_MINUTE, description="Never ask more often than this, all processes together."
+        default=DEFAULT_REQUESTS_PER_MINUTE, description="Rate limit, shared by all processes on this machine."
     )
-    api_revision: str = Field(
-        default=AUTO,
-        description="Which revision of the API the service speaks: paged, cursor, or auto to have it tell itself.",
-    )
-    second_look_percent: int | None = Field(
+    api_version: str = Field(default=AUTO, description="API version: paged, cursor, or auto to detect it.")
+    verify_percent: int | None = Field(
         default=None,
-        description="How many of 100 answers are fetched twice, to see whether the same rows come; with totals, of"
-        " those of several pages. Each costs its requests. Not set: 1 without totals, none with them.",
+        description="Percentage of queries to fetch twice, to verify that both fetches return the same rows; in the"
+        " paged API version only queries of several pages. Default: 1 in the cursor API version, 0 in the paged one.",
     )
     shrink_limit_percent: int = Field(
         default=50,
-        description="How many of 100 posts of a partition a new answer may take away; 100 lets all of them go.",
+        description="Percentage of a partition's posts that a new fetch may remove before it fails. 100: no limit.",
     )
     bad_rows_limit_percent: int = Field(
         default=100,
-        description="How many of 100 rows of a partition may be bad, or else it fails; 100 only sets them aside.",
+        description="Percentage of a partition's rows that may be bad before it fails. 100: only quarantine them.",
     )
     memory_gb: float = Field(
         default=DEFAULT_MEMORY_GB,
-        description="How many GB of memory a rollup or the report may take; what exceeds them is spilled to the disk.",
+        description="Memory limit in GB for a rollup or the report. What exceeds it is spilled to disk.",
     )
 
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
-        """The resource as the environment describes it; needs none of it to be there, and reads no secret yet."""
+        """Return the resource with every set environment variable as an `EnvVar`.
+
+        No variable is required, and no secret is read yet.
+
+        Raises:
+            ValueError: a number is invalid.
+        """
         values = {
             name: from_environment(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
             for name, field in cls.model_fields.items()
         }
-        # A Launchpad that gives one field takes all others from the defaults of their fields, and not from these
-        # values: so what the environment gives has to be their default too.
+        # When the Launchpad sets one field, Dagster takes the others from the fields' defaults, not from these values.
+        # So the environment's values become the defaults.
         fields: dict[str, Any] = {
             name: (
                 field.annotation,
@@ -134,155 +144,163 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return model(**values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
-        """A ready token where there is one, else client id and secret.
+        """Return the access token if one is set, else client id and secret.
 
         Raises:
-            SettingIsWrong: neither is set, or it holds what no credential does.
+            InvalidSetting: neither is set, or one contains invalid characters.
         """
         if self.access_token:
-            with _named("access_token"):
+            with _invalid_setting("access_token"):
                 return AccessToken(self.access_token)
         if not (self.client_id and self.client_secret):
-            half = "LATER_CLIENT_SECRET" if self.client_id else "LATER_CLIENT_ID" if self.client_secret else None
-            raise SettingIsWrong(
+            empty = "LATER_CLIENT_SECRET" if self.client_id else "LATER_CLIENT_ID" if self.client_secret else None
+            raise InvalidSetting(
                 "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
-                + (f" ({half} is empty)" if half else "")
+                + (f" ({empty} is empty)" if empty else "")
             )
-        with _named("client_id", "client_secret"):
+        with _invalid_setting("client_id", "client_secret"):
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
 
     def client(
         self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
     ) -> LaterClient:
-        """A client that shares its rate limit with all processes of this machine.
+        """Return a client that shares its rate limit with all processes on this machine.
+
+        Args:
+            on_event: called for pages, waits and retries.
+            retry: how often failed requests are retried; the client's default if None.
 
         Raises:
-            SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
+            InvalidSetting: a setting is missing or invalid.
         """
-        with _named("base_url"):
-            state_path = shared_state_path(self.base_url)
-            memory = RevisionMemory(remembered_revision_path(self.base_url))
+        with _invalid_setting("base_url"):
+            state_path = rate_limit_state_path(self.base_url)
+            version_cache = VersionCache(version_cache_path(self.base_url))
         requests_per_minute = self._within_bounds("requests_per_minute")
         return LaterClient(
             base_url=self.base_url,
             credentials=self.credentials(),
             limiter=RateLimiter(requests=requests_per_minute, state_path=state_path),
-            revision=self.revision(),
-            memory=memory,
-            second_looks=self._second_looks(),
+            api_version=self.selected_api_version(),
+            version_cache=version_cache,
+            verification_rates=self._verification_rates(),
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
 
-    def _second_looks(self) -> dict[Revision, float]:
-        percents = dict(DEFAULT_SECOND_LOOK_PERCENT)
-        if self.second_look_percent is not None:
-            percents = dict.fromkeys(percents, self._within_bounds("second_look_percent"))
-        return {revision: percent / 100 for revision, percent in percents.items()}
-
-    def revision(self) -> Revision | None:
-        """The revision of the API that is set; None when the service is to tell.
+    def selected_api_version(self) -> ApiVersion | None:
+        """Return the configured API version; None to detect it.
 
         Raises:
-            SettingIsWrong: there is no such revision.
+            InvalidSetting: there is no such API version.
         """
-        with _named("api_revision"):
-            if self.api_revision not in (AUTO, *REVISIONS):
-                raise ValueError(f"{AUTO} or one of {', '.join(REVISIONS)}, not {self.api_revision!r}")
-        return REVISIONS.get(self.api_revision)
+        with _invalid_setting("api_version"):
+            if self.api_version not in (AUTO, *API_VERSIONS):
+                raise ValueError(f"must be {AUTO}, {' or '.join(API_VERSIONS)}, not {self.api_version!r}")
+        return API_VERSIONS.get(self.api_version)
 
     def lake(self) -> Lake:
-        """The lake under `lake_root`.
+        """Return the lake under `lake_root`.
 
         Raises:
-            SettingIsWrong: no lake can be there.
+            InvalidSetting: `lake_root` is no directory or URL.
             LakeUnavailable: its filesystem cannot be reached.
         """
-        with _named("lake_root"):
+        with _invalid_setting("lake_root"):
             _check_lake_root(self.lake_root)
             return Lake(self.lake_root)
 
     def memory_limit_gb(self) -> float:
-        """How much memory SQL over the lake may take in all, in GB.
+        """Return the memory limit of a rollup or the report, in GB.
 
         Raises:
-            SettingIsWrong: it is too little to work with.
+            InvalidSetting: it is too small.
         """
-        with _named("memory_gb"):
+        with _invalid_setting("memory_gb"):
             check_memory_gb(self.memory_gb)
         return self.memory_gb
 
-    def guard(self, *, accept_shrinking: bool = False) -> Guard:
-        """Return what a response may take from the lake, all of it with `accept_shrinking`, and how much may be bad.
+    def write_guard(self, *, accept_shrinking: bool = False) -> WriteGuard:
+        """Return the guard that rejects suspicious responses before they replace files.
+
+        Args:
+            accept_shrinking: allow any number of posts to be removed.
 
         Raises:
-            SettingIsWrong: a limit is no percentage.
+            InvalidSetting: a limit is no percentage.
         """
         shrink_limit_percent = self._within_bounds("shrink_limit_percent")
-        return Guard(
+        return WriteGuard(
             shrink_limit_percent=100 if accept_shrinking else shrink_limit_percent,
             bad_rows_limit_percent=self._within_bounds("bad_rows_limit_percent"),
         )
 
     def selected_metrics(self) -> tuple[Metric, ...]:
-        """The metrics to ask for, in the order of their columns.
+        """Return the metrics to request, in the order of their columns.
 
         Raises:
-            SettingIsWrong: a name is not of a metric that is known.
+            InvalidSetting: a metric is unknown.
         """
-        with _named("metrics"):
-            return metrics_named(self.metrics)
+        with _invalid_setting("metrics"):
+            return parse_metrics(self.metrics)
 
-    def named_instances(self) -> tuple[str, ...]:
-        """The instances that the settings name, each once; none when all within reach are meant.
+    def configured_instances(self) -> tuple[str, ...]:
+        """Return the instances named in `instance_ids`, without duplicates; empty if all instances are to be fetched.
 
         Raises:
-            SettingIsWrong: an id cannot be a partition, or something is there and it names none.
+            InvalidSetting: an id cannot be a partition, or `instance_ids` is not empty and names no instance.
         """
         names = tuple(dict.fromkeys(name.strip() for name in self.instance_ids.split(",") if name.strip()))
-        with _named("instance_ids"):
+        with _invalid_setting("instance_ids"):
             if self.instance_ids and not names:
-                raise ValueError(f"{self.instance_ids!r} names no instance: leave it empty to mean all within reach")
+                raise ValueError(f"{self.instance_ids!r} names no instance: leave it empty to fetch all")
             for name in names:
                 encode_instance_id(name)
         return names
 
     async def listed_instances(self) -> tuple[str, ...]:
-        """Return the instances that the API lists, each once, with one request per 100.
+        """Fetch the instances that the API lists, without duplicates; one request per 100.
 
         Raises:
-            SettingIsWrong: a setting is missing or wrong; the message says which and what to do.
-            LaterError: the API does not list them.
+            InvalidSetting: a setting is missing or invalid.
+            LaterError: the request failed.
         """
         async with self.client() as client:
-            return await client.instances()
+            return await client.fetch_instances()
+
+    def _verification_rates(self) -> dict[ApiVersion, float]:
+        """Return the rate of queries to verify, from 0 to 1, by API version."""
+        percents = dict(DEFAULT_VERIFY_PERCENT)
+        if self.verify_percent is not None:
+            percents = dict.fromkeys(percents, self._within_bounds("verify_percent"))
+        return {version: percent / 100 for version, percent in percents.items()}
 
     def _within_bounds(self, field: str) -> int:
         value: int = getattr(self, field)
         least, most = BOUNDS[field]
-        with _named(field):
+        with _invalid_setting(field):
             if not least <= value <= most:
-                raise ValueError(f"a whole number from {least} to {most}, not {value}")
+                raise ValueError(f"must be a whole number from {least} to {most}, not {value}")
         return value
 
 
 @contextmanager
-def _named(*fields: str) -> Iterator[None]:
-    """Names the settings that what goes wrong is about, as whoever set them knows them."""
+def _invalid_setting(*fields: str) -> Iterator[None]:
+    """Convert a ValueError to an `InvalidSetting` that names the environment variables and fields."""
     try:
         yield
     except ValueError as error:
         names = ", ".join(f"LATER_{field.upper()} ({field})" for field in fields)
-        raise SettingIsWrong(f"{names}: {error}") from None
+        raise InvalidSetting(f"{names}: {error}") from None
 
 
 def _check_lake_root(root: str) -> None:
-    """Refuses what would silently become a folder of a strange name.
+    """Check that `root` would not silently become a local folder with a strange name.
 
     Raises:
-        ValueError: it has a control character, as a line's end, spaces around it, or a URL's scheme and no host.
+        ValueError: it contains a control character, has spaces around it, or is a URL with a single slash.
     """
     if root.strip() and (root != root.strip() or any(character < " " for character in root)):
-        raise ValueError("it has a line break, another control character or spaces around it: give it without")
+        raise ValueError("remove line breaks, other control characters, and spaces at its start and end")
     if re.match(r"(?!file:|local:)[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", root):
-        raise ValueError("a URL has two slashes after its scheme, as s3://bucket/lake")
+        raise ValueError("a URL has two slashes after its scheme, as in s3://bucket/lake")

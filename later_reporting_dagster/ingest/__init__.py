@@ -1,1 +1,1 @@
-"""Plans the fewest queries for a set of partitions, and turns their answers into partitions of the lake."""
+"""Plan queries for partitions, fetch them and write the partitions to the lake. No Dagster."""

@@ -1,11 +1,14 @@
-"""Which metrics may be asked for with which filters: learned from refusals, and decided without asking anyone.
+"""Learn which metrics the API accepts with which filters, and merge the values of several queries into one result.
 
-Which metrics are valid depends on the platform and content type that a query is filtered by [C], and only a refusal
-tells. So a query is asked with those that are valid for all of its posts, and the others are asked for by platform and,
-where a platform refuses them too, by content type. What none of these allows is null.
+Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
+only a rejection shows it. So each query is fetched in two steps:
 
-The first answer holds every post, also those of platforms that no query can name. The further ones only bring values,
-and are held against it.
+1. The *base query* requests the metrics that are accepted with its filters. It returns every post, including posts of
+   platforms that no filter can name.
+2. *Supplementary queries* request the rejected metrics by platform and, where a platform rejects them too, by content
+   type. They add values to the posts of the base query. A metric that is rejected everywhere is null.
+
+No I/O here.
 """
 
 import json
@@ -14,9 +17,9 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from later_reporting_dagster.client import Walk, WalkInconsistent
+from later_reporting_dagster.client import InconsistentPages, QueryResult
 from later_reporting_dagster.contract import (
-    DOCUMENT_METRICS,
+    DEFAULT_METRICS,
     METRICS,
     BadRow,
     ContentType,
@@ -24,77 +27,131 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
-    metrics_asked_for,
-    names_to_ask_for,
+    metrics_parameter,
     platform_of,
     post_type,
+    requested_metrics,
 )
-from later_reporting_dagster.ingest.query_plan import by_content
+from later_reporting_dagster.ingest.query_plan import split_by_content
 
-# The platforms and the content types that a query is filtered by.
+# The platform and the content-type filter of a query.
 Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Metrics that are asked for together; `told` when the service's own words set them apart from others."""
+    """Metrics that are requested together, by API name.
+
+    Attributes:
+        names: the API names, in the order of `METRICS`.
+        from_detail: whether the error detail of a rejection separated them from the metrics they were requested with.
+        accepted: whether a query for all of them has succeeded.
+    """
 
     names: tuple[str, ...]
-    told: bool = False
+    from_detail: bool = False
     accepted: bool = False
 
 
 @dataclass(slots=True)
-class _Known:
-    """What is known of a query's filters: refused metrics, and the groups in which the others are asked for.
+class _FilterState:
+    """What is known about the metrics of one combination of filters.
 
-    Refused metrics that are `told` were set apart by the service's own words, which are then trusted for narrower
-    filters too.
+    Attributes:
+        groups: the metrics that may be accepted, in the groups in which they are requested.
+        rejected: the metrics that are rejected.
+        rejected_by_detail: those of them that an error detail separated from the others. With narrower filters they
+            are requested as one group, and one rejection counts for the whole group.
+        may_merge: whether the groups are merged once all are accepted. False after a rejection of accepted metrics:
+            the API then accepts them separately, but not together.
     """
 
     groups: list[_Group] = field(default_factory=list)
-    refused: set[str] = field(default_factory=set)
-    told: set[str] = field(default_factory=set)
-    may_join: bool = True
+    rejected: set[str] = field(default_factory=set)
+    rejected_by_detail: set[str] = field(default_factory=set)
+    may_merge: bool = True
 
     def names(self) -> set[str]:
-        return self.refused.union(*(group.names for group in self.groups))
+        return self.rejected.union(*(group.names for group in self.groups))
 
 
-class AllowedMetrics:
-    """Learns from refusals which of the wanted `metrics` can be asked for with which filters."""
+class AcceptedMetrics:
+    """Chooses the metrics of queries by what the API has accepted and rejected so far.
+
+    Args:
+        metrics: the metrics to fetch.
+    """
 
     def __init__(self, metrics: tuple[Metric, ...]) -> None:
         self._wanted = tuple(metric.api_name for metric in metrics)
-        self._known: dict[Filters, _Known] = {}
+        self._states: dict[Filters, _FilterState] = {}
 
-    def first(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
-        """Return the query with metrics that are not refused with its filters: it is to hold all posts.
+    def base_query(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
+        """Return the query with metrics that are not known to be rejected with its filters.
 
-        Where all that are wanted are refused it asks for another one, because there is no query without.
+        If all wanted metrics are rejected it requests another one, because the API requires at least one.
         """
-        known = self._of(_filters(query), self._wanted)
-        return _asking_for(query, known.groups[0].names if known.groups else self._instead(known)[:1])
+        state = self._state(_filters(query), self._wanted)
+        return _with_metrics(query, state.groups[0].names if state.groups else _substitutes(state)[:1])
 
-    def has_any(self, query: PostPerformanceQuery) -> bool:
-        """Whether any metric may be left that can be asked for with the query's filters."""
-        known = self._of(_filters(query), self._wanted)
-        return bool(known.groups or self._instead(known))
+    def has_candidates(self, query: PostPerformanceQuery) -> bool:
+        """Return whether any metric is left that the API may accept with the query's filters."""
+        state = self._state(_filters(query), self._wanted)
+        return bool(state.groups or _substitutes(state))
 
-    def _instead(self, known: _Known) -> list[str]:
-        return [metric.api_name for metric in DOCUMENT_METRICS if metric.api_name not in known.refused]
-
-    def further(
-        self, query: PostPerformanceQuery, answered: Collection[PostPerformanceQuery]
+    def supplementary_query(
+        self, query: PostPerformanceQuery, fetched: Collection[PostPerformanceQuery]
     ) -> PostPerformanceQuery | None:
-        """Return the next query for values that the first query left out; None when there is nothing left.
+        """Return the next query for values that are still missing; None if there is none.
 
         Args:
-            query: the first one.
-            answered: those that have been, itself among them.
+            query: the base query.
+            fetched: the queries that have succeeded so far, including the base query.
         """
-        done = {(_filters(each), name) for each in answered for name in _names(each)}
+        done = {(_filters(each), name) for each in fetched for name in _metric_names(each)}
         return next(self._missing(query, self._wanted, done), None)
+
+    def is_accepted(self, query: PostPerformanceQuery) -> bool:
+        """Return whether the query's metrics are known to be accepted with its filters."""
+        accepted = (group.names for group in self._state(_filters(query), ()).groups if group.accepted)
+        return set(_metric_names(query)).issubset(name for names in accepted for name in names)
+
+    def record_accepted(self, query: PostPerformanceQuery) -> None:
+        """Record that a query succeeded. Once all groups of its filters have, they are merged into one."""
+        state = self._state(_filters(query), ())
+        names = set(_metric_names(query))
+        state.groups = [replace(group, accepted=group.accepted or names >= {*group.names}) for group in state.groups]
+        if state.may_merge and len(state.groups) > 1 and all(group.accepted for group in state.groups):
+            state.groups = [_Group(_ordered(name for group in state.groups for name in group.names), accepted=True)]
+
+    def record_rejected(self, query: PostPerformanceQuery, detail: str) -> None:
+        """Record that the API rejected the metrics of a query, and regroup them for the next attempts.
+
+        The error detail may name the invalid metrics, the valid ones, both or none. So it decides only which metrics
+        are requested separately. A metric counts as rejected when it is rejected alone, or when a group that an error
+        detail separated is rejected with a detail that does not separate it further.
+
+        Args:
+            query: the rejected query.
+            detail: the whole text of the error.
+        """
+        state, names = self._state(_filters(query), ()), _metric_names(query)
+        # Usually one group; several if another query was rejected while this one was in flight.
+        concerned = [group for group in state.groups if not set(group.names).isdisjoint(names)]
+        is_from_detail = [group.names for group in concerned if group.from_detail] == [names]
+        state.may_merge = state.may_merge and not any(group.accepted for group in concerned)
+        parts = _split_by_detail(names, detail)
+        if not parts and (len(names) == 1 or is_from_detail):
+            state.rejected.update(names)
+            state.rejected_by_detail.update(names if is_from_detail else ())
+        elif not parts:
+            half = len(names) // 2
+            parts = [_Group(names[:half]), _Group(names[half:])]
+        still_open = {name for group in concerned for name in group.names}
+        parts = [replace(part, names=tuple(name for name in part.names if name in still_open)) for part in parts]
+        rests = [replace(group, names=_without(group.names, names)) for group in concerned]
+        others = [group for group in state.groups if group not in concerned]
+        state.groups = [group for group in [*parts, *rests, *others] if group.names]
 
     def _missing(
         self,
@@ -102,113 +159,153 @@ class AllowedMetrics:
         wanted: Sequence[str],
         done: Collection[tuple[Filters, str]],
         *,
-        told: bool = False,
+        from_detail: bool = False,
     ) -> Iterator[PostPerformanceQuery]:
-        filters = _filters(query)
-        known = self._of(filters, wanted, told=told)
-        for group in known.groups:
-            names = tuple(name for name in group.names if name in wanted and (filters, name) not in done)
-            if names:
-                yield _asking_for(query, group.names if len(names) == len(group.names) else names)
-        if refused := [name for name in wanted if name in known.refused]:
-            for part in by_content(query, parts=_ONE_EACH):
-                yield from self._missing(part, refused, done, told=known.told.issuperset(refused))
-
-    def has_accepted(self, query: PostPerformanceQuery) -> bool:
-        """Whether it is known that the query's metrics may be asked for with its filters."""
-        accepted = (group.names for group in self._of(_filters(query), ()).groups if group.accepted)
-        return set(_names(query)).issubset(name for names in accepted for name in names)
-
-    def accept(self, query: PostPerformanceQuery) -> None:
-        """Note that a query was answered. Once all groups of its filters are, they are asked for together."""
-        known = self._of(_filters(query), ())
-        names = set(_names(query))
-        known.groups = [replace(group, accepted=group.accepted or names >= {*group.names}) for group in known.groups]
-        if known.may_join and len(known.groups) > 1 and all(group.accepted for group in known.groups):
-            known.groups = [_Group(_ordered(name for group in known.groups for name in group.names), accepted=True)]
-
-    def learn(self, query: PostPerformanceQuery, said: str) -> None:
-        """Learn from a refusal, in the end by asking for the metrics one by one.
-
-        Only the service's words tell which metrics it means, and these may name the bad ones, the valid ones, both, or
-        none. So they decide no more than which metrics are asked for apart, until a group that was set apart is refused
-        again in the same words.
+        """Yield the queries that are still needed for the metrics `wanted`, with the query's filters or narrower ones.
 
         Args:
-            query: the one that was refused, for its metrics.
-            said: what the service said, all of it.
+            query: the base query, with the filters to start from.
+            wanted: API names of metrics.
+            done: the (filters, metric) pairs that have been fetched.
+            from_detail: whether these metrics were rejected with wider filters as a group from an error detail.
         """
-        known, names = self._of(_filters(query), ()), _names(query)
-        # They are one group, unless another query has been refused meanwhile.
-        concerned = [group for group in known.groups if not set(group.names).isdisjoint(names)]
-        is_told = [group.names for group in concerned if group.told] == [names]
-        known.may_join = known.may_join and not any(group.accepted for group in concerned)
-        words = set(re.findall(r"\w+", said))
-        mentioned = tuple(name for name in names if name in words)
-        rest = tuple(name for name in names if name not in words)
-        if len(names) == 1 or (is_told and not (mentioned and rest)):
-            known.refused.update(names)
-            known.told.update(names if is_told else ())
-            apart = []
-        elif mentioned and rest:
-            apart = [_Group(rest, told=True), _Group(mentioned, told=True)]
-        else:
-            half = len(names) // 2
-            apart = [_Group(names[:half]), _Group(names[half:])]
-        left = [replace(group, names=_without(group.names, names)) for group in concerned]
-        others = [group for group in known.groups if group not in concerned]
-        wanted = {name for group in concerned for name in group.names}
-        apart = [replace(group, names=tuple(name for name in group.names if name in wanted)) for group in apart]
-        known.groups = [group for group in [*apart, *left, *others] if group.names]
+        filters = _filters(query)
+        state = self._state(filters, wanted, from_detail=from_detail)
+        for group in state.groups:
+            names = tuple(name for name in group.names if name in wanted and (filters, name) not in done)
+            if names:
+                yield _with_metrics(query, names)
+        if rejected := [name for name in wanted if name in state.rejected]:
+            for part in split_by_content(query, parts=_ONE_EACH):
+                yield from self._missing(
+                    part, rejected, done, from_detail=state.rejected_by_detail.issuperset(rejected)
+                )
 
-    def _of(self, filters: Filters, wanted: Iterable[str], *, told: bool = False) -> _Known:
-        known = self._known.setdefault(filters, _Known())
-        unknown = _ordered({*wanted} - known.names())
-        if unknown:
-            known.groups.append(_Group(unknown, told=told))
-        return known
+    def _state(self, filters: Filters, wanted: Iterable[str], *, from_detail: bool = False) -> _FilterState:
+        """Return the state of some filters, after adding a group for the wanted metrics that it does not have yet."""
+        state = self._states.setdefault(filters, _FilterState())
+        new = _ordered({*wanted} - state.names())
+        if new:
+            state.groups.append(_Group(new, from_detail=from_detail))
+        return state
 
 
-def with_values(whole: Sequence[Walk], further: Sequence[Walk], *, metrics: tuple[Metric, ...]) -> list[Walk]:
-    """Return the walks of a first query with the values that further ones brought of `metrics`; these without posts.
+def _split_by_detail(names: tuple[str, ...], detail: str) -> list[_Group]:
+    """Separate the metrics that an error detail names from the others; empty if it names all or none."""
+    words = set(re.findall(r"\w+", detail))
+    mentioned = tuple(name for name in names if name in words)
+    others = tuple(name for name in names if name not in words)
+    return [_Group(others, from_detail=True), _Group(mentioned, from_detail=True)] if mentioned and others else []
 
-    A row that is bad in a further response alone costs its post the values that it would have brought, and is set
-    aside.
+
+def _substitutes(state: _FilterState) -> list[str]:
+    return [metric.api_name for metric in DEFAULT_METRICS if metric.api_name not in state.rejected]
+
+
+def _filters(query: PostPerformanceQuery) -> Filters:
+    return query.platforms, query.content_types
+
+
+def _metric_names(query: PostPerformanceQuery) -> tuple[str, ...]:
+    return tuple(metric.api_name for metric in requested_metrics(query.metrics))
+
+
+def _with_metrics(query: PostPerformanceQuery, names: Iterable[str]) -> PostPerformanceQuery:
+    return replace(query, metrics=metrics_parameter(requested_metrics(names)))
+
+
+def _without(names: Iterable[str], excluded: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in excluded)
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Return metric names in the order of `METRICS`."""
+    wanted = set(names)
+    return tuple(metric.api_name for metric in METRICS if metric.api_name in wanted)
+
+
+def merge_supplements(
+    base: Sequence[QueryResult], supplements: Sequence[QueryResult], *, metrics: tuple[Metric, ...]
+) -> list[QueryResult]:
+    """Return the base results with the metric values of the supplements, and the supplements without posts.
+
+    A bad row in a supplement leaves the values of its post null; it is kept unless the base results have it too.
+
+    Args:
+        base: the results of a base query.
+        supplements: the results of its supplementary queries.
+        metrics: the metrics of the merged posts.
 
     Raises:
-        WalkInconsistent: the responses are not of the same posts.
+        InconsistentPages: the results do not contain the same posts.
     """
-    if not further:
-        return list(whole)
-    posts = {post.key: post for walk in whole for post in walk.posts}
-    bad = {_identity_of(row) for walk in whole for row in walk.bad_rows}
-    brought: dict[Hashable, dict[str, Any]] = {}
-    extras: dict[Hashable, list[dict[str, Any]]] = {}
-    walks: list[Walk] = []
-    for walk in further:
-        if problem := _problem_of(walk, posts, bad_rows=sum(len(each.bad_rows) for each in whole)):
-            raise WalkInconsistent(f"{problem}: posts came or went in between. Try again.")
-        columns = [metric.column for metric in metrics_asked_for(walk.query.metrics)]
-        for post in walk.posts:
-            brought.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
-            if post.extra is not None and (extra := _without_metrics(post.extra, metrics)):
-                extras.setdefault(post.key, []).append(extra)
-        new = [row for row in walk.bad_rows if _identity_of(row) not in bad]
-        bad.update(map(_identity_of, new))
-        walks.append(replace(walk, posts=[], bad_rows=new))
-    wanted, filled = {metric.column for metric in metrics}, post_type(metrics)
-
-    def completed(post: Post) -> Post:
-        values = {name: getattr(post, name) for name in post.__struct_fields__} | brought.get(post.key, {})
-        identity = {name: value for name, value in values.items() if name in wanted or name not in _METRIC_COLUMNS}
-        made: Post = filled(**identity | {"extra": _together(post.extra, extras.get(post.key, []))})
-        return made
-
-    return [*(replace(walk, posts=[completed(post) for post in walk.posts]) for walk in whole), *walks]
+    if not supplements:
+        return list(base)
+    merger = _Merger(base, metrics)
+    emptied = [merger.add(supplement) for supplement in supplements]
+    return [*(replace(result, posts=[merger.merge(post) for post in result.posts]) for result in base), *emptied]
 
 
-def _identity_of(row: BadRow) -> Hashable:
-    """Return what tells a bad row from others: its key, or its raw JSON when it has no key."""
+class _Merger:
+    """Collects the values of supplements by post key."""
+
+    def __init__(self, base: Sequence[QueryResult], metrics: tuple[Metric, ...]) -> None:
+        self._metrics = metrics
+        self._columns = {metric.column for metric in metrics}
+        self._api_names = {metric.api_name for metric in metrics}
+        self._post_type = post_type(metrics)
+        self._posts = {post.key: post for result in base for post in result.posts}
+        self._bad_row_count = sum(len(result.bad_rows) for result in base)
+        self._bad_rows = {_bad_row_identity(row) for result in base for row in result.bad_rows}
+        self._values: dict[Hashable, dict[str, Any]] = {}
+        self._extras: dict[Hashable, list[dict[str, Any]]] = {}
+
+    def add(self, supplement: QueryResult) -> QueryResult:
+        """Collect the values of a supplement; return it without posts and without bad rows that are known.
+
+        Raises:
+            InconsistentPages: it does not contain the same posts as the base results.
+        """
+        if problem := self._find_inconsistency(supplement):
+            raise InconsistentPages(f"{problem}: posts were added or removed in between. Try again.")
+        columns = [metric.column for metric in requested_metrics(supplement.query.metrics)]
+        for post in supplement.posts:
+            self._values.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
+            if post.extra is not None and (extra := self._unknown_fields(post.extra)):
+                self._extras.setdefault(post.key, []).append(extra)
+        new_bad_rows = [row for row in supplement.bad_rows if _bad_row_identity(row) not in self._bad_rows]
+        self._bad_rows.update(map(_bad_row_identity, new_bad_rows))
+        return replace(supplement, posts=[], bad_rows=new_bad_rows)
+
+    def merge(self, post: Post) -> Post:
+        """Return a post of the base results with the values of all supplements."""
+        values = {name: getattr(post, name) for name in post.__struct_fields__} | self._values.get(post.key, {})
+        fields = {name: value for name, value in values.items() if name in self._columns or name not in _METRIC_COLUMNS}
+        merged: Post = self._post_type(**fields | {"extra": _merge_extras(post.extra, self._extras.get(post.key, []))})
+        return merged
+
+    def _find_inconsistency(self, supplement: QueryResult) -> str | None:
+        """Return how the posts of a supplement contradict the base results; None if they do not.
+
+        A bad row on either side may be any post, so as many differences as there are bad rows are allowed.
+        """
+        keys = {post.key for post in supplement.posts}
+        unexpected = len(keys - self._posts.keys())
+        if unexpected > self._bad_row_count:
+            return f"{unexpected} posts have some metrics and are missing for others"
+        expected = {key for key, post in self._posts.items() if _must_match(post, supplement.query)}
+        missing = len(expected - keys)
+        if missing > len(supplement.bad_rows):
+            return f"{missing} posts are missing for some metrics"
+        return None
+
+    def _unknown_fields(self, extra: str) -> dict[str, Any]:
+        """Return unknown fields without metrics that have a column: the paged API returns metrics not requested."""
+        return {name: value for name, value in json.loads(extra).items() if name not in self._api_names}
+
+
+def _bad_row_identity(row: BadRow) -> Hashable:
+    """Return the key of a bad row, or its raw JSON if it has no valid key."""
     try:
         fields = json.loads(row.raw)
     except ValueError:
@@ -216,27 +313,14 @@ def _identity_of(row: BadRow) -> Hashable:
     if not isinstance(fields, Mapping):
         return row.raw
     key = tuple(fields.get(name) for name in ("instanceId", "campaignId", "postId"))
-    # A key of other types is no key.
     return key if all(isinstance(part, int | str) for part in key) else row.raw
 
 
-def _problem_of(walk: Walk, posts: Mapping[tuple[str, int, int], Post], *, bad_rows: int) -> str | None:
-    """Return why a further response is not of the posts of the first; None when it is, as far as can be told.
+def _must_match(post: Post, query: PostPerformanceQuery) -> bool:
+    """Return whether a post certainly passes the query's filters.
 
-    A content type that the API reference does not list may be of any platform, and a bad row may be any post.
+    A content type that the API reference does not list may belong to any platform, so it is never certain.
     """
-    came = {post.key for post in walk.posts}
-    strangers = len(came - posts.keys())
-    if strangers > bad_rows:
-        return f"{strangers} posts came for some metrics and not for others"
-    due = {key for key, post in posts.items() if _is_surely_within(post, walk.query)}
-    missing = len(due - came)
-    if missing > len(walk.bad_rows):
-        return f"{missing} posts did not come for all metrics"
-    return None
-
-
-def _is_surely_within(post: Post, query: PostPerformanceQuery) -> bool:
     if post.content_type not in _CONTENT_TYPES:
         return False
     if query.instance_ids and post.instance_id not in query.instance_ids:
@@ -246,14 +330,8 @@ def _is_surely_within(post: Post, query: PostPerformanceQuery) -> bool:
     return not query.platforms or platform_of(post.content_type) in query.platforms
 
 
-def _without_metrics(extra: str, metrics: tuple[Metric, ...]) -> dict[str, Any]:
-    """Unknown fields without metrics that have their column: a numbered page has some, whatever it is asked for."""
-    names = {metric.api_name for metric in metrics}
-    return {name: value for name, value in json.loads(extra).items() if name not in names}
-
-
-def _together(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str | None:
-    """All unknown fields of a post's answers; the first has the word where they differ."""
+def _merge_extras(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the unknown fields of a post in all results as JSON; the base result wins."""
     if not others:
         return extra
     fields: dict[str, Any] = {}
@@ -262,28 +340,7 @@ def _together(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str | N
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
 
-def _filters(query: PostPerformanceQuery) -> Filters:
-    return query.platforms, query.content_types
-
-
-def _names(query: PostPerformanceQuery) -> tuple[str, ...]:
-    return tuple(metric.api_name for metric in metrics_asked_for(query.metrics))
-
-
-def _asking_for(query: PostPerformanceQuery, names: Iterable[str]) -> PostPerformanceQuery:
-    return replace(query, metrics=names_to_ask_for(metrics_asked_for(names)))
-
-
-def _without(names: Iterable[str], others: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if name not in others)
-
-
-def _ordered(names: Iterable[str]) -> tuple[str, ...]:
-    wanted = set(names)
-    return tuple(metric.api_name for metric in METRICS if metric.api_name in wanted)
-
-
 _CONTENT_TYPES = frozenset(ContentType)
 _METRIC_COLUMNS = frozenset(metric.column for metric in METRICS)
-# More than there are platforms, or content types: each is a part.
+# At least as many parts as there are platforms or content types, so that each becomes a query of its own.
 _ONE_EACH = len(Platform) + len(ContentType)

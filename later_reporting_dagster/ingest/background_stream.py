@@ -1,4 +1,4 @@
-"""Takes outcomes out of the event loop, so that logging one does not hold up the fetching of the next."""
+"""Run a coroutine in a background thread and iterate over its results, so that handling one does not delay the next."""
 
 import asyncio
 import contextlib
@@ -8,55 +8,56 @@ from collections.abc import Callable, Coroutine, Iterator
 from queue import Full, Queue
 from typing import Any, TypeVar
 
-_Outcome = TypeVar("_Outcome")
+_Result = TypeVar("_Result")
 
-# Outcomes that may wait to be taken. It bounds the memory when taking them is slower than fetching.
-WAITING_OUTCOMES = 64
-
-
-class Abandoned(Exception):  # noqa: N818 - named for what happened
-    """Nobody takes the outcomes any more."""
+# Results that may wait in the queue. It bounds memory when handling results is slower than fetching them.
+QUEUE_SIZE = 64
 
 
-def stream(start: Callable[[Callable[[_Outcome], None]], Coroutine[Any, Any, None]]) -> Iterator[_Outcome]:
-    """Runs `start(deliver)` in an event loop of a thread of its own, and yields what it delivers, as it comes.
+class StreamClosed(Exception):  # noqa: N818 - named for what happened
+    """The iterator was closed, so no more results are accepted."""
 
-    An exception of `start` is raised here after all that was delivered before it. Closing the iterator cancels it.
+
+def stream(start: Callable[[Callable[[_Result], None]], Coroutine[Any, Any, None]]) -> Iterator[_Result]:
+    """Run the coroutine `start(emit)` in its own thread and event loop, and yield each result that it emits.
+
+    `emit` may be called from any thread; it blocks while the queue is full. An exception of the coroutine is raised
+    after the results that it emitted before. Closing the iterator cancels the coroutine.
     """
-    queue: Queue[Any] = Queue(maxsize=WAITING_OUTCOMES)
-    abandoned = threading.Event()
-    ended = object()
+    queue: Queue[Any] = Queue(maxsize=QUEUE_SIZE)
+    closed = threading.Event()
+    end = object()
     errors: list[BaseException] = []
     loop = asyncio.new_event_loop()
 
-    def deliver(outcome: object) -> None:
-        while not abandoned.is_set():
+    def emit(result: object) -> None:
+        while not closed.is_set():
             try:
-                queue.put(outcome, timeout=0.2)
+                queue.put(result, timeout=0.2)
             except Full:
                 continue
             return
-        raise Abandoned
+        raise StreamClosed
 
-    def work() -> None:
+    def run() -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(start(deliver))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
+                runner.run(start(emit))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that iterates
             errors.append(error)
-        with contextlib.suppress(Abandoned):
-            deliver(ended)
+        with contextlib.suppress(StreamClosed):
+            emit(end)
 
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work,), name="later-reporting-ingest", daemon=True)
+    thread = threading.Thread(target=context.run, args=(run,), name="later-reporting-ingest", daemon=True)
     thread.start()
     try:
-        while (outcome := queue.get()) is not ended:
-            yield outcome
+        while (result := queue.get()) is not end:
+            yield result
         if errors:
             raise errors[0]
     finally:
-        abandoned.set()
+        closed.set()
         if thread.is_alive() and not loop.is_closed():
             loop.call_soon_threadsafe(_cancel_all, loop)
         thread.join(timeout=10)

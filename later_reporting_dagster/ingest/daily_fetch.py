@@ -1,4 +1,4 @@
-"""Fetches whole days: every wanted instance of each, and what came of a day once all of its instances are known."""
+"""Fetch whole days of a raw table, and collect the results of a day's instances into one result per day."""
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -9,17 +9,17 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.ingest.ingest import DEFAULT_GUARD, ingest
-from later_reporting_dagster.ingest.partition_writer import Landed, Outcome, Reason
-from later_reporting_dagster.ingest.raw_tables import Source
-from later_reporting_dagster.ingest.write_guard import Guard
+from later_reporting_dagster.ingest.partition_diff import PartitionDiff
+from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 
 PREVIEW_ROWS = 5
-# To sort the posts of one instance takes as long as to sort those of many.
+# Tables are merged in batches: sorting the posts of one instance takes as long as sorting those of many.
 PREVIEW_TABLES = 16
-# The columns of a post that tell it apart at a glance.
 PREVIEW_COLUMNS = (
     "instance_id",
     "post_id",
@@ -30,23 +30,23 @@ PREVIEW_COLUMNS = (
     "paid_impressions",
     "paid_engagements",
 )
-# The preview shows the most seen posts: by the first of these metrics that was asked for.
+# The preview shows the posts with the highest value of the first of these metrics that was requested.
 PREVIEW_ORDER = ("impressions", "paid_impressions")
 
 
-class NoInstances(ValueError):  # noqa: N818 - named for what is the case
-    """The credentials reach no instance, so there is nothing to fetch."""
+class NoInstances(ValueError):  # noqa: N818 - the name says what is wrong
+    """The API lists no instance for the credentials, so there is nothing to fetch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchPlan:
-    """What a fetch is for, known before its first data request.
+    """What a fetch covers, known before its first data request.
 
     Attributes:
-        days: the days of the fetch, sorted.
-        instances: the instances wanted on each of them.
-        pairs: the (day, instance) pairs to fetch; fewer than days × instances with `only_missing`.
-        present: all partitions of the table that had a file before the fetch, of whatever day and instance.
+        days: the days, sorted.
+        instances: the instances of each day.
+        pairs: the (day, instance) pairs to fetch; with `only_missing` fewer than days × instances.
+        present: all partitions of the table that had a file before the fetch, including other days and instances.
     """
 
     days: Sequence[date]
@@ -58,11 +58,11 @@ class FetchPlan:
 def plan_fetch(
     days: Collection[date], instances: Sequence[str], *, present: Collection[Partition], only_missing: bool
 ) -> FetchPlan:
-    """Return what to fetch: all `days` × `instances`, or with `only_missing` just those without a file."""
-    wanted = frozenset(Partition(day, instance_id) for day in days for instance_id in instances)
-    there = frozenset(present)
+    """Return the plan for all `days` × `instances`, or with `only_missing` for those that are not `present`."""
+    pairs = frozenset(Partition(day, instance_id) for day in days for instance_id in instances)
+    stored = frozenset(present)
     return FetchPlan(
-        days=sorted(days), instances=tuple(instances), pairs=wanted - there if only_missing else wanted, present=there
+        days=sorted(days), instances=tuple(instances), pairs=pairs - stored if only_missing else pairs, present=stored
     )
 
 
@@ -71,95 +71,102 @@ async def fetch_days(
     *,
     instances: Sequence[str],
     only_missing: bool,
-    source: Source,
+    table: RawTable,
     client: LaterClient,
     lake: Lake,
-    emit: Callable[[FetchPlan | Outcome], None],
-    guard: Guard = DEFAULT_GUARD,
-    metrics: tuple[Metric, ...] = DOCUMENT_METRICS,
+    emit: Callable[[FetchPlan | PartitionResult], None],
+    guard: WriteGuard = DEFAULT_GUARD,
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
 ) -> None:
-    """Fetch `days` of `instances`, or of all that the API lists when none are given, and write their files.
+    """Fetch days of a raw table and write their files.
 
-    Emits the plan first, then exactly one outcome for each of its pairs, from worker threads.
+    Emits the plan first, then exactly one result for each of its pairs.
 
     Args:
         days: UTC days.
-        instances: instance ids; empty: one request per 100 instances lists them.
-        only_missing: fetch just the (day, instance) pairs that have no file.
-        source: the raw table.
+        instances: instance ids; empty: all that the API lists, one request per 100 instances.
+        only_missing: fetch only the (day, instance) pairs that have no file.
+        table: the raw table.
         client: an open client.
         lake: where the files are written.
-        emit: takes the plan and the outcomes; may block, which holds up the fetching.
-        guard: decides which responses are not written.
-        metrics: the metrics to ask for.
+        emit: called with the plan, then from worker threads with the results; while it blocks, less is fetched.
+        guard: limits on what may be replaced.
+        metrics: the metrics to request.
 
     Raises:
         NoInstances: no instances are given, and the API lists none.
-        LaterError: the API does not list the instances.
+        LaterError: the instances cannot be listed.
         LakeUnavailable: the lake cannot be listed.
     """
-    wanted = tuple(instances) or await client.instances()
-    if not wanted:
+    instance_ids = tuple(instances) or await client.fetch_instances()
+    if not instance_ids:
         raise NoInstances("The credentials reach no instance: have instances added to their scope.")
-    plan = plan_fetch(days, wanted, present=lake.partitions(source.asset), only_missing=only_missing)
+    plan = plan_fetch(days, instance_ids, present=lake.partitions(table.name), only_missing=only_missing)
     emit(plan)
-    await ingest(plan.pairs, source=source, client=client, lake=lake, deliver=emit, guard=guard, metrics=metrics)
+    await ingest(plan.pairs, table=table, client=client, lake=lake, on_result=emit, guard=guard, metrics=metrics)
 
 
 @dataclass(slots=True)
 class DayResult:
-    """What a fetch came to on one day.
+    """The results of one day.
 
     Attributes:
         day: the UTC day.
-        pending: instances whose outcome is not known yet.
-        written: content hash of the file of each instance that was fetched, changed or not.
-        failed: instances whose file stayed as it was, each with the reason.
+        pending: instances without a result yet.
+        written: content hash of the file of each fetched instance, whether it changed or not.
+        failed: instances whose file was not replaced, each with the error.
         rows: rows in the fetched files.
-        files_changed: how many of these files were written anew.
+        files_changed: number of these files that changed.
         bad_rows: rows in quarantine.
-        restatement: rows added, removed and restated, and the change of each metric's total, in replaced files.
+        restatement: what changed in replaced files, as metadata: `change/rows_added`, `change/rows_removed`,
+            `change/rows_restated`, and `change/<column>` for each metric whose total changed.
     """
 
     day: date
     pending: set[str]
     written: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, Reason] = field(default_factory=dict)
+    failed: dict[str, PartitionError] = field(default_factory=dict)
     rows: int = 0
     files_changed: int = 0
     bad_rows: int = 0
     restatement: dict[str, Any] = field(default_factory=dict)
     _posts: list[pa.Table] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
-        """Add the outcome of one of the pending instances."""
-        instance_id = str(outcome.partition.instance_id)
+    def add(self, result: PartitionResult) -> None:
+        """Add the result of one of the pending instances."""
+        instance_id = str(result.partition.instance_id)
         self.pending.discard(instance_id)
-        if not isinstance(outcome, Landed):
-            self.failed[instance_id] = outcome.error
+        if not isinstance(result, WrittenPartition):
+            self.failed[instance_id] = result.error
             return
-        self.written[instance_id] = outcome.written.content_hash
-        self.rows += outcome.written.rows
-        self.files_changed += outcome.written.changed
-        self.bad_rows += outcome.bad_rows
-        names = set(outcome.table.column_names)
-        self._posts.append(outcome.table.select([name for name in PREVIEW_COLUMNS if name in names]))
-        if len(self._posts) >= PREVIEW_TABLES:
-            self._posts = [_most_seen(self._posts)]
-        if (changes := outcome.changes) is not None:
-            counts = {"rows_added": changes.added, "rows_removed": changes.removed, "rows_restated": changes.restated}
-            totals = {column: total.change for column, total in changes.totals.items() if total.change}
-            for name, change in {**counts, **totals}.items():
-                self.restatement[f"change/{name}"] = round(self.restatement.get(f"change/{name}", 0) + change, 6)
+        self.written[instance_id] = result.file.content_hash
+        self.rows += result.file.rows
+        self.files_changed += result.file.changed
+        self.bad_rows += result.bad_rows
+        self._add_to_preview(result.posts)
+        if result.diff is not None:
+            self._add_diff(result.diff)
 
     @property
     def preview(self) -> pa.Table | None:
-        """The most seen posts in the columns of the preview; None when no file was fetched."""
-        return _most_seen(self._posts) if self._posts else None
+        """The posts with the most impressions, in the columns of the preview; None if no file was fetched."""
+        return _top_posts(self._posts) if self._posts else None
+
+    def _add_to_preview(self, posts: pa.Table) -> None:
+        names = set(posts.column_names)
+        self._posts.append(posts.select([name for name in PREVIEW_COLUMNS if name in names]))
+        if len(self._posts) >= PREVIEW_TABLES:
+            self._posts = [_top_posts(self._posts)]
+
+    def _add_diff(self, diff: PartitionDiff) -> None:
+        counts = {"rows_added": diff.added, "rows_removed": diff.removed, "rows_restated": diff.restated}
+        totals = {column: total.change for column, total in diff.totals.items() if total.change}
+        for name, change in {**counts, **totals}.items():
+            self.restatement[f"change/{name}"] = round(self.restatement.get(f"change/{name}", 0) + change, 6)
 
 
 class DayResults:
-    """Collects the outcomes of a fetch by day, in memory that grows with the days and not with their posts."""
+    """Collects the results of a fetch by day. Memory grows with the number of days, not of posts."""
 
     def __init__(self, plan: FetchPlan) -> None:
         self.plan = plan
@@ -168,25 +175,25 @@ class DayResults:
             self._open[partition.day].pending.add(str(partition.instance_id))
 
     def complete(self) -> Iterator[DayResult]:
-        """Yield the days on which nothing is to be fetched, because all of their files are there already."""
+        """Yield the days without anything to fetch, because all of their files exist already."""
         for day in [day for day, result in self._open.items() if not result.pending]:
             yield self._open.pop(day)
 
-    def add(self, outcome: Outcome) -> DayResult | None:
-        """Add an outcome; return its day once it was the last one of that day."""
-        result = self._open[outcome.partition.day]
-        result.add(outcome)
-        return None if result.pending else self._open.pop(result.day)
+    def add(self, result: PartitionResult) -> DayResult | None:
+        """Add a result; return its day if it was the last result of that day."""
+        day_result = self._open[result.partition.day]
+        day_result.add(result)
+        return None if day_result.pending else self._open.pop(day_result.day)
 
 
 def day_version(content_hashes: Mapping[str, str]) -> str:
-    """Return the data version of a day: a SHA-256 over the content hashes of all its files, by instance id."""
+    """Return the data version of a day: a SHA-256 of the content hashes of all its files, by instance id."""
     lines = [f"{instance_id!a} {content_hash}\n" for instance_id, content_hash in sorted(content_hashes.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _most_seen(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the first rows of all tables by `PREVIEW_ORDER`."""
+def _top_posts(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the first `PREVIEW_ROWS` rows of all tables, in descending order of the first metric they have."""
     posts = pa.concat_tables(tables)
     order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

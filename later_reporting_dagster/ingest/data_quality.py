@@ -1,4 +1,4 @@
-"""What must hold of a raw table whatever the service answered: pure questions to an Arrow table."""
+"""Count rows of a raw table that violate its invariants. Pure functions of Arrow tables."""
 
 import json
 from collections import Counter
@@ -12,20 +12,21 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import POST_KEY, Partition
 
-# Rates are rounded to two decimals [S], so half a hundredth either way; the rest is the slop of binary fractions.
+# The API rounds rates to two decimals (docs/api.md, "Metrics, null and units"), so they are off by up to half of 0.01.
+# The rest allows for binary floating point.
 ROUNDING = 0.005 + 1e-6
 
 
-def duplicate_keys(posts: pa.Table) -> int:
-    """How many rows share their key with an earlier row."""
+def count_duplicate_keys(posts: pa.Table) -> int:
+    """Return the number of rows that have the same key as an earlier row."""
     distinct: int = posts.select(list(POST_KEY)).group_by(list(POST_KEY)).aggregate([]).num_rows
     return int(posts.num_rows) - distinct
 
 
-def rows_outside(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
-    """Return how many rows of the files belong to another partition than that of their file.
+def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
+    """Return the number of rows whose instance or `post_date` does not match the partition of their file.
 
-    By `performance_date` a post of any age may report on a day, but none that was published after it.
+    By `performance_date` a post of any age may be in a partition, but none that was published after its day.
     """
     rows = [posts.num_rows for _, posts in files]
     columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])
@@ -42,23 +43,24 @@ def rows_outside(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: Dat
     return int(columns.num_rows) - int(pc.sum(inside).as_py() or 0)
 
 
-def rates_that_disagree(posts: pa.Table) -> dict[str, int]:
-    """How many rows state a rate that their own counts contradict by more than rounding, by rate; none: empty.
+def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
+    """Return the number of rows in which a rate contradicts the counts by more than rounding, by name of the rate.
 
-    The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are one
-    cost. A row that lacks a part of the comparison is not compared, and neither is a metric that was not asked for.
+    The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are the same
+    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested. Rates without
+    inconsistent rows are missing from the result.
     """
-    disagreeing: dict[str, int] = {}
-    unknown = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
+    inconsistent: dict[str, int] = {}
+    nulls = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
 
-    def decimals(name: str) -> pa.ChunkedArray:
-        return posts[name].cast(pa.float64()) if name in posts.column_names else unknown
+    def floats(name: str) -> pa.ChunkedArray:
+        return posts[name].cast(pa.float64()) if name in posts.column_names else nulls
 
     for prefix in ("", "paid_"):
-        engagements = decimals(f"{prefix}engagements")
-        thousands = pc.divide(decimals(f"{prefix}impressions"), 1000.0)
-        rate, cpe, cpm = (decimals(f"{prefix}{name}") for name in ("engagement_rate", "cpe", "cpm"))
-        # Compared as products, so that a zero denominator needs no case of its own.
+        engagements = floats(f"{prefix}engagements")
+        thousands = pc.divide(floats(f"{prefix}impressions"), 1000.0)
+        rate, cpe, cpm = (floats(f"{prefix}{name}") for name in ("engagement_rate", "cpe", "cpm"))
+        # Products are compared instead of quotients, because a denominator may be zero.
         wrong_rate = pc.greater(
             pc.abs(pc.subtract(pc.multiply(rate, thousands), pc.divide(engagements, 10.0))),
             pc.add(pc.multiply(thousands, ROUNDING), 1e-9),
@@ -70,23 +72,23 @@ def rates_that_disagree(posts: pa.Table) -> dict[str, int]:
         for name, wrong in ((f"{prefix}engagement_rate", wrong_rate), (f"{prefix}cpe and {prefix}cpm", wrong_cost)):
             count = int(pc.sum(wrong).as_py() or 0)
             if count:
-                disagreeing[name] = count
-    return disagreeing
+                inconsistent[name] = count
+    return inconsistent
 
 
-def unknown_fields(posts: pa.Table) -> dict[str, int]:
-    """How many rows have what the contract does not know, by name; none: empty.
+def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
+    """Return the number of rows with each field or content type that this package does not know.
 
-    A field of a row or, as `creatorProfile.field`, of its creator; or a content type of no known platform, as
-    `contentType=name`.
+    Returns:
+        Counts by name: `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for extra in posts["extra"].drop_null().to_pylist():
         for name, value in json.loads(extra).items():
-            is_of_creator = name == "creatorProfile" and isinstance(value, dict)
-            found.update([f"{name}.{each}" for each in value] if is_of_creator else [name])
-    # Where there is no content type there is no platform to be known.
+            is_creator = name == "creatorProfile" and isinstance(value, dict)
+            counts.update([f"{name}.{each}" for each in value] if is_creator else [name])
+    # The platform is null if the content type is unknown or null.
     if posts["platform"].null_count > posts["content_type"].null_count:
         unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
-        found.update(f"contentType={name}" for name in unknown.to_pylist())
-    return dict(found)
+        counts.update(f"contentType={name}" for name in unknown.to_pylist())
+    return dict(counts)

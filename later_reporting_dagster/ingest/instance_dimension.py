@@ -1,4 +1,4 @@
-"""The dimension `instances`: which instances there are, and what the lake holds of each."""
+"""The dimension table `instances`: the known instances, and the newest and missing days of each in the raw tables."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -7,10 +7,10 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.ingest.raw_tables import SOURCES
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Column, Lake, Partition, PartitionDamaged, schema_of
 
-INSTANCES = "instances"
+INSTANCES_TABLE = "instances"
 
 
 def _columns() -> Iterable[Column]:
@@ -18,15 +18,15 @@ def _columns() -> Iterable[Column]:
     yield Column("first_seen", "date32[day]", True, "The first UTC day on which the API listed it; null if never")
     yield Column("last_seen", "date32[day]", True, "The last UTC day on which the API listed it; null if never")
     yield Column("listed_now", "bool", False, "Whether the API listed it when this table was last refreshed")
-    for source in SOURCES:
+    for table in RAW_TABLES:
         yield Column(
-            f"{source.asset}_newest_day", "date32[day]", True, f"Its newest day in {source.asset}; null without any"
+            f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
         )
         yield Column(
-            f"{source.asset}_missing_days",
+            f"{table.name}_missing_days",
             "int64",
             False,
-            f"How many days of the restated window have no file of it in {source.asset}",
+            f"Days of the restated window without a file in {table.name}",
             unit="days",
         )
 
@@ -43,37 +43,47 @@ def instances_table(
     window: Sequence[date],
     today: date,
 ) -> pa.Table:
-    """Return the dimension, one row per instance that is listed, was listed before or has a file, by id.
+    """Return the dimension, sorted by id: one row per instance that is listed, was listed before or has a file.
 
     Args:
         listed: ids that the API lists now.
-        previous: the dimension as last written, if it was. An instance that is not listed any more stays.
+        previous: the dimension as last written, if it exists. Instances that are no longer listed are kept.
         present: by raw table, the partitions that have a file.
         window: the days that the daily schedule fetches again.
         today: the UTC day of the listing.
     """
-    rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
-    seen = {name: (row["first_seen"], row["last_seen"]) for name, row in rows.items()}
-    days: dict[str, dict[str, set[date]]] = {asset: {} for asset in present}
-    for asset, partitions in present.items():
+    previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
+    days: dict[str, dict[str, set[date]]] = {table_name: {} for table_name in present}
+    for table_name, partitions in present.items():
         for partition in partitions:
-            days[asset].setdefault(str(partition.instance_id), set()).add(partition.day)
-    found = []
-    for name in sorted({*listed, *rows, *(name for by_instance in days.values() for name in by_instance)}):
-        first, last = seen.get(name, (None, None))
-        if name in listed:
-            first, last = first or today, today
-        row = {"instance_id": name, "first_seen": first, "last_seen": last, "listed_now": name in listed}
-        for asset, by_instance in days.items():
-            there = by_instance.get(name, set())
-            row[f"{asset}_newest_day"] = max(there, default=None)
-            row[f"{asset}_missing_days"] = sum(day not in there for day in window)
-        found.append(row)
-    return pa.Table.from_pylist(found, schema=INSTANCES_SCHEMA)
+            days[table_name].setdefault(str(partition.instance_id), set()).add(partition.day)
+    with_files = {instance_id for by_instance in days.values() for instance_id in by_instance}
+    rows = []
+    for instance_id in sorted({*listed, *previous_rows, *with_files}):
+        is_listed = instance_id in listed
+        before = previous_rows.get(instance_id, {"first_seen": None, "last_seen": None})
+        row = {
+            "instance_id": instance_id,
+            "first_seen": before["first_seen"] or (today if is_listed else None),
+            "last_seen": today if is_listed else before["last_seen"],
+            "listed_now": is_listed,
+        }
+        for table_name, by_instance in days.items():
+            present_days = by_instance.get(instance_id, set())
+            row[f"{table_name}_newest_day"] = max(present_days, default=None)
+            row[f"{table_name}_missing_days"] = sum(day not in present_days for day in window)
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
 
 
 def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence[date], today: date) -> pa.Table:
-    """Return the dimension as of now, from what the API lists and what lies in the lake. Writes nothing.
+    """Return the dimension as of now, from the API's listing and the files in the lake. Does not write it.
+
+    Args:
+        lake: where the dimension and the raw tables are stored.
+        listed: ids that the API lists now.
+        window: the days that the daily schedule fetches again.
+        today: the UTC day of the listing.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
@@ -81,43 +91,43 @@ def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence
     return instances_table(
         listed,
         previous=stored_instances(lake),
-        present={source.asset: lake.partitions(source.asset) for source in SOURCES},
+        present={table.name: lake.partitions(table.name) for table in RAW_TABLES},
         window=window,
         today=today,
     )
 
 
-def known_instances(lake: Lake, *, named: Sequence[str]) -> tuple[str, ...]:
-    """Return the instances that should be in the lake, without asking the API.
+def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]:
+    """Return the instances that should be in the lake, without a request to the API.
 
-    Those that the settings name; else those that the dimension has as listed; else, before it was ever written, those
-    that have a file in a raw table.
+    These are the configured instances; without any, those that the stored dimension has as listed; if it does not
+    exist yet, those with a file in a raw table.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
     """
-    if named:
-        return tuple(named)
+    if configured:
+        return tuple(configured)
     if (stored := stored_instances(lake)) is not None:
         return tuple(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
     return tuple(
-        sorted({str(partition.instance_id) for source in SOURCES for partition in lake.partitions(source.asset)})
+        sorted({str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)})
     )
 
 
-def vanished_instances(instances: pa.Table, *, named: Sequence[str]) -> list[str]:
-    """Return the ids of the dimension that the API does not list now; only of those that the settings name, if any."""
+def vanished_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
+    """Return the ids of the dimension that the API no longer lists; with `configured` ids, only those of them."""
     vanished: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
-    return [instance_id for instance_id in vanished if not named or instance_id in named]
+    return [instance_id for instance_id in vanished if not configured or instance_id in configured]
 
 
 def stored_instances(lake: Lake) -> pa.Table | None:
-    """Return the dimension as last written; None before it was, or when its file is damaged.
+    """Return the dimension as last written; None if it does not exist or its file is damaged.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
     """
-    # A damaged file is replaced by the next refresh; until then the lake's own files say what there is.
+    # The next refresh replaces a damaged file; until then the partitions in the lake show which instances exist.
     with suppress(PartitionDamaged):
-        return lake.read_table(INSTANCES, schema=INSTANCES_SCHEMA)
+        return lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
     return None

@@ -1,7 +1,7 @@
-"""What a restatement changed: pure questions to the rows of a partition before and after.
+"""Compare the rows of a partition before and after it is replaced.
 
-Compared are the columns that both have: a metric that was not asked for before has not changed, nor has one that is not
-asked for any more.
+Only columns that both tables have are compared: a metric that is requested for the first time, or no longer, is not a
+change.
 """
 
 import json
@@ -11,26 +11,26 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, metrics_in
+from later_reporting_dagster.contract import METRICS, metrics_of_columns
 from later_reporting_dagster.lake import POST_KEY
 
 # A sum of 64-bit counts may need more than 64 bits.
 _EXACT = pa.decimal128(19, 0)
-# Sums of money differ in their last binary digits for no reason but the order of their rows.
+# The last binary digits of a sum of floats depend on the order of the rows.
 _MONEY_DIGITS = 6
-_METRICS = frozenset(metric.api_name for metric in METRICS)
+_METRIC_NAMES = frozenset(metric.api_name for metric in METRICS)
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """A metric's total before and after; None where no row has it, which is not a total of 0."""
+class MetricTotal:
+    """The total of a metric before and after; None if no row has a value, which is not a total of 0."""
 
     before: int | float | None
     after: int | float | None
 
     @property
     def change(self) -> int | float | None:
-        """By how much it grew; None when it was not available before, or is not any more."""
+        """`after` minus `before`; None if either is None."""
         if self.before is None or self.after is None:
             return None
         return (
@@ -39,18 +39,18 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
-    """What a restatement changed in a partition of posts.
+class PartitionDiff:
+    """The difference between the old and the new rows of a partition of posts.
 
     Attributes:
-        rows_before: how many rows there were.
-        rows_after: how many there are.
-        added: rows whose key was not there.
-        removed: rows whose key is there no more.
-        restated: rows that have another value, of whatever column, under the same key.
-        totals: of each metric that adds up, by column.
-        values_before: how many values of metrics there were, of those too that do not add up.
-        values_kept: how many there are of the metrics that had any.
+        rows_before: number of old rows.
+        rows_after: number of new rows.
+        added: rows whose key is only in the new table.
+        removed: rows whose key is only in the old table.
+        restated: rows whose key is in both, with another value in any column.
+        totals: of each additive metric, by column.
+        values_before: non-null metric values in the old table, of all metrics.
+        values_kept: non-null values in the new table of the metrics that had any in the old table.
     """
 
     rows_before: int
@@ -58,35 +58,37 @@ class Changes:
     added: int
     removed: int
     restated: int
-    totals: Mapping[str, Totals]
+    totals: Mapping[str, MetricTotal]
     values_before: int
     values_kept: int
 
 
-def changes_between(old: pa.Table, new: pa.Table) -> Changes:
-    """What changes when a partition's rows `old` become `new`, both of posts, of whichever metrics."""
-    shared_names = [name for name in new.column_names if name in old.column_names]
-    metrics = metrics_in(shared_names)
-    old, new = old.select(shared_names), new.select(shared_names)
-    before = {key: row for row, key in enumerate(_keys(old))}
-    shared = [(before[key], row) for row, key in enumerate(_keys(new)) if key in before]
-    was, now = (pa.array(rows, pa.int64()) for rows in (zip(*shared, strict=True) if shared else ([], [])))
-    # Mostly the same posts are there, in the same order.
-    same = len(shared) == old.num_rows == new.num_rows and was.equals(now)
-    had = [metric.column for metric in metrics if old[metric.column].null_count < old.num_rows]
-    return Changes(
+def diff_partitions(old: pa.Table, new: pa.Table) -> PartitionDiff:
+    """Return what changes when the rows `old` of a partition are replaced by `new`; both are posts."""
+    common_columns = [name for name in new.column_names if name in old.column_names]
+    metrics = metrics_of_columns(common_columns)
+    old, new = old.select(common_columns), new.select(common_columns)
+    old_rows = {key: row for row, key in enumerate(_keys(old))}
+    matches = [(old_rows[key], row) for row, key in enumerate(_keys(new)) if key in old_rows]
+    in_old, in_new = (pa.array(rows, pa.int64()) for rows in (zip(*matches, strict=True) if matches else ([], [])))
+    # Usually both have the same posts in the same order, and `take` can be skipped.
+    is_same_order = len(matches) == old.num_rows == new.num_rows and in_old.equals(in_new)
+    had_values = [metric.column for metric in metrics if old[metric.column].null_count < old.num_rows]
+    return PartitionDiff(
         rows_before=old.num_rows,
         rows_after=new.num_rows,
-        added=new.num_rows - len(shared),
-        removed=old.num_rows - len(shared),
-        restated=_restated(old, new) if same else _restated(old.take(was), new.take(now)),
+        added=new.num_rows - len(matches),
+        removed=old.num_rows - len(matches),
+        restated=_count_differing_rows(old, new)
+        if is_same_order
+        else _count_differing_rows(old.take(in_old), new.take(in_new)),
         totals={
-            metric.column: Totals(_total(old[metric.column]), _total(new[metric.column]))
+            metric.column: MetricTotal(_total(old[metric.column]), _total(new[metric.column]))
             for metric in metrics
-            if metric.kind.adds_up
+            if metric.kind.is_additive
         },
-        values_before=sum(old.num_rows - old[name].null_count for name in had),
-        values_kept=sum(new.num_rows - new[name].null_count for name in had),
+        values_before=sum(old.num_rows - old[name].null_count for name in had_values),
+        values_kept=sum(new.num_rows - new[name].null_count for name in had_values),
     )
 
 
@@ -94,34 +96,38 @@ def _keys(posts: pa.Table) -> "zip[tuple[str | int, ...]]":
     return zip(*(posts[name].to_pylist() for name in POST_KEY), strict=True)
 
 
-def _restated(old: pa.Table, new: pa.Table) -> int:
-    """How many rows differ, row by row, in any column."""
+def _count_differing_rows(old: pa.Table, new: pa.Table) -> int:
+    """Count the rows that differ in any column; row n of `old` is compared with row n of `new`."""
     differs: pa.ChunkedArray | None = None
     for name, before, after in zip(new.column_names, old.columns, new.columns, strict=True):
         if before.equals(after):
             continue
         if name == "extra":
             before, after = _without_metrics(before), _without_metrics(after)
-        other = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
-        differs = other if differs is None else pc.or_(differs, other)
+        column = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
+        differs = column if differs is None else pc.or_(differs, column)
     return 0 if differs is None else int(pc.sum(differs).as_py())
 
 
 def _without_metrics(extras: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Unknown fields without metrics, which lie there for as long as they are not asked for: that changes no post."""
+    """Remove metrics from the unknown fields of each row.
 
-    def left(extra: str | None) -> str | None:
-        if extra is None or _METRICS.isdisjoint(fields := json.loads(extra)):
+    The API may return metrics that were not requested. They are unknown fields only until they are requested, so their
+    appearance or disappearance is not a change of the post.
+    """
+
+    def remove_metrics(extra: str | None) -> str | None:
+        if extra is None or _METRIC_NAMES.isdisjoint(fields := json.loads(extra)):
             return extra
-        others = {name: value for name, value in fields.items() if name not in _METRICS}
+        others = {name: value for name, value in fields.items() if name not in _METRIC_NAMES}
         return json.dumps(others, sort_keys=True, separators=(",", ":")) if others else None
 
-    return pa.chunked_array([pa.array([left(extra) for extra in extras.to_pylist()], pa.string())])
+    return pa.chunked_array([pa.array([remove_metrics(extra) for extra in extras.to_pylist()], pa.string())])
 
 
 def _total(values: pa.ChunkedArray) -> int | float | None:
     if pa.types.is_int64(values.type):
         total = pc.sum(values.cast(_EXACT)).as_py()
         return None if total is None else int(total)
-    found: float | None = pc.sum(values).as_py()
-    return found
+    total_float: float | None = pc.sum(values).as_py()
+    return total_float

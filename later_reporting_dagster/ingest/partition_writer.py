@@ -1,6 +1,6 @@
-"""Lands verified answers: splits each into its partitions, writes them, and tells what came of it."""
+"""Split verified query results into partitions, write them, and report the result of each partition."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,228 +10,242 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.client import LaterError, Walk
+from later_reporting_dagster.client import LaterError, QueryResult
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, Post, PostPerformanceQuery
-from later_reporting_dagster.ingest.partition_diff import Changes, changes_between
+from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
 from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of
-from later_reporting_dagster.ingest.raw_tables import Source
-from later_reporting_dagster.ingest.write_guard import Guard, TooManyBadRows
+from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
     Lake,
     LakeUnavailable,
-    NotReplaced,
     Partition,
     PartitionDamaged,
     QuarantineFile,
-    Written,
+    ReplacementRejected,
+    WriteResult,
     posts_tables,
 )
 
-# Partitions of an answer that are made durable together, and such batches that are written side by side.
-WRITTEN_TOGETHER = 16
-WRITERS = 2
+# The lake makes the partitions of a batch durable together, which costs less than one by one.
+BATCH_SIZE = 16
+WRITER_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Landed:
-    """A partition that lies in the lake, complete and verified, with its rows as written.
+class WrittenPartition:
+    """A partition that is stored in the lake, complete and verified.
 
-    `changes` is what that changed; None when nothing did, or when there was nothing before that could be read.
+    Attributes:
+        partition: the day and the instance.
+        file: the file in the lake, and whether it changed.
+        posts: the rows of the file.
+        bad_rows: number of its rows in quarantine.
+        diff: what changed; None if nothing did, or if there was no readable file before.
     """
 
     partition: Partition
-    written: Written
-    table: pa.Table
+    file: WriteResult
+    posts: pa.Table
     bad_rows: int
-    changes: Changes | None = None
+    diff: PartitionDiff | None = None
 
 
-# Of the service, of the lake, of the guard, or of an instance id that cannot be a partition.
-Reason = LaterError | LakeUnavailable | NotReplaced | ValueError
+# The API, the lake or the write guard failed, or the instance id cannot be part of a path.
+PartitionError = LaterError | LakeUnavailable | ReplacementRejected | ValueError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """A partition that stayed as it was, and why."""
+class FailedPartition:
+    """A partition that was not replaced, and the reason."""
 
     partition: Partition
-    error: Reason
+    error: PartitionError
 
     def __post_init__(self) -> None:
-        # The frames of a trace hold the pages over which it was raised, and outcomes are kept.
+        # Results are kept until the end of a run, and the frames of a traceback keep whole pages in memory.
         self.error.__traceback__ = self.error.__context__ = self.error.__cause__ = None
 
 
-Outcome = Landed | Failed
+PartitionResult = WrittenPartition | FailedPartition
 
 
-class Landing:
-    """Where the answers of one run go. It lists at once what earlier runs set aside.
+class PartitionWriter:
+    """Writes the query results of one run, and reports each partition of the run once.
+
+    The constructor lists the quarantine files of earlier runs.
 
     Args:
-        source: the table, and how its posts belong to days.
-        lake: where it lies.
-        wanted: the partitions that the run is for; others stay as they are.
-        deliver: told of each of them once.
-        guard: decides what is not let pass.
-        metrics: those that each partition gets a column of.
-        now: the clock, in any zone.
+        table: the raw table.
+        lake: where it is stored.
+        partitions: the partitions of the run. Others are never written, even if a query covers them.
+        on_result: called once per partition, from the thread that writes or fails it.
+        guard: limits on what may be replaced.
+        metrics: the metric columns of every partition.
+        now: the current time, in any time zone.
     """
 
     def __init__(
         self,
         *,
-        source: Source,
+        table: RawTable,
         lake: Lake,
-        wanted: frozenset[Partition],
-        deliver: Callable[[Outcome], None],
-        guard: Guard,
+        partitions: frozenset[Partition],
+        on_result: Callable[[PartitionResult], None],
+        guard: WriteGuard,
         metrics: tuple[Metric, ...],
         now: Callable[[], datetime],
     ) -> None:
-        self._source = source
+        self._table_name = table.name
         self._lake = lake
-        self._wanted = wanted
-        self._deliver = deliver
+        self._partitions = partitions
+        self._on_result = on_result
         self._guard = guard
         self._metrics = metrics
         self._now = now
-        self._files_before: list[QuarantineFile] = []
-        # Partitions that may have a file of bad rows, which a response without any has to remove.
-        self._quarantined: Collection[Partition | None] = wanted
+        self._earlier_files: list[QuarantineFile] = []
+        # Partitions that may have a quarantine file, which has to be removed if they have no bad rows any more.
+        self._may_have_bad_rows: Collection[Partition | None] = partitions
         with suppress(LakeUnavailable):
-            self._files_before = lake.quarantine.files(source.asset)
-            self._quarantined = {file.partition for file in self._files_before}
-        self._landed: set[Partition] = set()
-        # Queries of this run with bad rows that name no partition.
-        self._filed: set[str] = set()
+            self._earlier_files = lake.quarantine.files(table.name)
+            self._may_have_bad_rows = {file.partition for file in self._earlier_files}
+        self._written: set[Partition] = set()
+        self._queries_with_unassigned_rows: set[str] = set()
 
-    def wanted_of(self, query: PostPerformanceQuery) -> list[Partition]:
-        """What a query is asked for: a query that was widened fills other partitions too, which stay as they are."""
-        return [partition for partition in partitions_of(query) if partition in self._wanted]
+    def partitions_to_write(self, query: PostPerformanceQuery) -> list[Partition]:
+        """Return the partitions of the run that a query covers."""
+        return [partition for partition in partitions_of(query) if partition in self._partitions]
 
-    def fail(self, query: PostPerformanceQuery, error: Reason) -> None:
-        """Tells that what a query was asked for stays as it was."""
-        self._fail(self.wanted_of(query), error)
+    def fail(self, query: PostPerformanceQuery, error: PartitionError) -> None:
+        """Report that the partitions of a query were not replaced."""
+        self._fail(self.partitions_to_write(query), error)
 
-    def land(self, query: PostPerformanceQuery, walks: Sequence[Walk], planned: PostPerformanceQuery) -> None:
-        """Splits an answer into its partitions and writes them; a day without posts is a file without rows.
+    def write(
+        self, query: PostPerformanceQuery, results: Sequence[QueryResult], *, planned: PostPerformanceQuery
+    ) -> None:
+        """Write the partitions of a query and its bad rows; a day without posts becomes a file without rows.
 
-        Their files tell the planned query: into how many parts that came to be asked for is no fact of the posts.
+        Args:
+            query: the query that was fetched.
+            results: its results: one, or several with different metrics or content types.
+            planned: the query of the plan that `query` is a part of. File metadata records this one, so that it does
+                not depend on how the query was split.
         """
-        asset, lake = self._source.asset, self._lake
-        partitions = self.wanted_of(query)
-        posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
-        cells = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
-        for walk in walks:
-            for post in walk.posts:
-                if (members := cells.get((_day_of(post.post_date, query), post.instance_id))) is not None:
-                    members.append(post)
-        all_bad_rows = [row for walk in walks for row in walk.bad_rows]
-        bad_rows, unassigned = _by_partition(all_bad_rows, query)
-        asked = named(query)
-        facts = {
-            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
-            "queries": msgspec.json.encode([named(planned)]).decode(),
-            "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
-        }
+        partitions = self.partitions_to_write(query)
+        writer = _QueryWriter(
+            self._lake,
+            self._table_name,
+            query=query,
+            rows=_group_by_partition(query, results, partitions=partitions),
+            guard=self._guard,
+            metrics=self._metrics,
+            file_metadata=self._file_metadata(planned),
+            may_have_bad_rows=self._may_have_bad_rows,
+        )
+        if writer.rows.unassigned:
+            self._queries_with_unassigned_rows.add(query_text(query))
         try:
-            if unassigned:
-                self._filed.add(asked)
-                lake.quarantine.write_query(asset, unassigned, query=asked, days=(query.start_date, query.end_date))
-                rows = sum(len(walk.posts) for walk in walks) + len(all_bad_rows)
-                self._guard.check_bad_rows(
-                    len(unassigned), of=rows, what="the query, which do not tell their partition,"
-                )
+            writer.quarantine_unassigned_rows()
         except (LakeUnavailable, TooManyBadRows) as error:
             self._fail(partitions, error)
             return
+        batches = [partitions[start : start + BATCH_SIZE] for start in range(0, len(partitions), BATCH_SIZE)]
+        with ThreadPoolExecutor(WRITER_THREADS) as threads:
+            for batch in threads.map(writer.write_partitions, batches):
+                self._written.update(result.partition for result in batch if isinstance(result, WrittenPartition))
+                for result in batch:
+                    self._on_result(result)
 
-        def write(some: Sequence[Partition]) -> list[Outcome]:
-            came_to: dict[Partition, Written | LakeUnavailable | NotReplaced] = {}
-            for partition in some:
-                bad, good = bad_rows.get(partition, []), posts[partition]
-                try:
-                    if bad or partition in self._quarantined:
-                        lake.quarantine.write(asset, partition, bad, query=asked)
-                    self._guard.check_bad_rows(len(bad), of=len(good) + len(bad), what="this partition")
-                except (LakeUnavailable, TooManyBadRows) as error:
-                    came_to[partition] = error
-            whole = {partition: posts[partition] for partition in some if partition not in came_to}
-            tables = posts_tables(whole, metrics=self._metrics)
-            changes: dict[Partition, Changes] = {}
+    def remove_superseded_quarantine_files(self) -> None:
+        """Remove quarantine files of earlier queries whose partitions have all been written by this run.
 
-            def review(partition: Partition, old: pa.Table, new: pa.Table) -> None:
-                changes[partition] = found = changes_between(old, new)
-                self._guard.check_changes(found, bad_rows=len(bad_rows.get(partition, [])))
-
-            came_to |= lake.write_all(asset, tables, facts=facts, review=review)
-            return [
-                Failed(partition=partition, error=written)
-                if not isinstance(written := came_to[partition], Written)
-                else Landed(
-                    partition=partition,
-                    written=written,
-                    table=tables[partition],
-                    bad_rows=len(bad_rows.get(partition, [])),
-                    changes=changes.get(partition),
-                )
-                for partition in some
-            ]
-
-        together = range(0, len(partitions), WRITTEN_TOGETHER)
-        with ThreadPoolExecutor(WRITERS) as writers:
-            for outcomes in writers.map(lambda start: write(partitions[start : start + WRITTEN_TOGETHER]), together):
-                self._landed.update(outcome.partition for outcome in outcomes if isinstance(outcome, Landed))
-                for outcome in outcomes:
-                    self._deliver(outcome)
-
-    def clear_refetched(self) -> None:
-        """Remove earlier files of bad rows that name no partition, once this run has landed all of their queries.
-
-        The new responses say all that there is to say of those partitions, and have files of their own for such rows.
-        A file of which a part was not fetched again stays whole.
+        Only files of bad rows without a partition are removed here: the new responses have replaced what they report.
+        Files of a partition are replaced when the partition is written.
         """
-        landed_days = {partition.day for partition in self._landed}
-        for file in self._files_before:
-            if file.days is None or not landed_days.issuperset(file.days):
+        written_days = {partition.day for partition in self._written}
+        for file in self._earlier_files:
+            if file.days is None or not written_days.issuperset(file.days):
                 continue
-            # What cannot be read or removed stays for the next run; `quarantine_is_empty` reports it.
+            # A file that cannot be read or removed stays; the check `quarantine_is_empty` reports it.
             with suppress(LakeUnavailable, PartitionDamaged):
-                for query in {row.query for row in self._lake.quarantine.rows_in(file)} - self._filed:
-                    partitions = partitions_between(*file.days, _instances_in(query))
-                    if partitions and self._landed.issuperset(partitions):
+                queries = {row.query for row in self._lake.quarantine.rows_in(file)}
+                for query in queries - self._queries_with_unassigned_rows:
+                    partitions = partitions_between(*file.days, _instance_ids_in(query))
+                    if partitions and self._written.issuperset(partitions):
                         self._lake.quarantine.remove(file)
 
-    def _fail(self, partitions: Sequence[Partition], error: Reason) -> None:
+    def _file_metadata(self, planned: PostPerformanceQuery) -> dict[str, str]:
+        return {
+            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            "queries": msgspec.json.encode([query_text(planned)]).decode(),
+            "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
+        }
+
+    def _fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
         for partition in partitions:
-            self._deliver(Failed(partition=partition, error=error))
+            self._on_result(FailedPartition(partition=partition, error=error))
 
 
-def _day_of(post_date: datetime, query: PostPerformanceQuery) -> date:
-    """The day of the partition that a row belongs to: its own UTC day, or the one that was asked for."""
-    if query.date_basis is DateBasis.PERFORMANCE_DATE:
-        return query.start_date
-    return post_date.astimezone(UTC).date()
+def query_text(query: PostPerformanceQuery) -> str:
+    """Return a query as a URL query string, as it is recorded in file metadata and in quarantine."""
+    return urlencode(query.filter_parameters())
 
 
-def _by_partition(
-    bad_rows: Sequence[BadRow], query: PostPerformanceQuery
-) -> tuple[dict[Partition, list[BadRow]], list[BadRow]]:
-    """Bad rows under the partition that they belong to, and those whose partition cannot be read."""
-    partitions = set(partitions_of(query))
-    found: dict[Partition, list[BadRow]] = {}
+def _instance_ids_in(text: str) -> list[str]:
+    """Return the instance ids of a query that an earlier run recorded with `query_text`."""
+    return [value for name, value in parse_qsl(text) if name == "instanceIds"]
+
+
+@dataclass(frozen=True, slots=True)
+class _QueryRows:
+    """The rows of a query's results.
+
+    Attributes:
+        posts: posts by partition to write; a partition without posts has an empty list.
+        bad_rows: bad rows by partition; partitions without bad rows are missing.
+        unassigned: bad rows whose partition is unknown.
+        total: number of all rows, including posts of partitions that are not written.
+    """
+
+    posts: Mapping[Partition, list[Post]]
+    bad_rows: Mapping[Partition, list[BadRow]]
+    unassigned: Sequence[BadRow]
+    total: int
+
+
+def _group_by_partition(
+    query: PostPerformanceQuery, results: Sequence[QueryResult], *, partitions: Sequence[Partition]
+) -> _QueryRows:
+    posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
+    # Looked up by a plain tuple, because creating a Partition for each post is slow.
+    posts_of = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
+    for result in results:
+        for post in result.posts:
+            if (members := posts_of.get((_day_of(post, query), post.instance_id))) is not None:
+                members.append(post)
+    all_bad_rows = [row for result in results for row in result.bad_rows]
+    covered = set(partitions_of(query))
+    bad_rows: dict[Partition, list[BadRow]] = {}
     unassigned: list[BadRow] = []
-    for row in bad_rows:
-        partition = _partition_of(row, query)
-        if partition in partitions:
-            found.setdefault(partition, []).append(row)
+    for row in all_bad_rows:
+        partition = _partition_of_bad_row(row, query)
+        if partition in covered:
+            bad_rows.setdefault(partition, []).append(row)
         else:
             unassigned.append(row)
-    return found, unassigned
+    total = sum(len(result.posts) for result in results) + len(all_bad_rows)
+    return _QueryRows(posts, bad_rows, unassigned, total)
 
 
-def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
+def _day_of(post: Post, query: PostPerformanceQuery) -> date:
+    """Return the day of a post's partition: by `performance_date` the query's only day, else its UTC publish day."""
+    if query.date_basis is DateBasis.PERFORMANCE_DATE:
+        return query.start_date
+    return post.post_date.astimezone(UTC).date()
+
+
+def _partition_of_bad_row(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
+    """Return the partition of a bad row; None if its instance or day cannot be read or inferred from the query."""
     instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
     if instance_id is None:
         return None
@@ -240,11 +254,88 @@ def _partition_of(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
     return None if row.post_date is None else Partition(day=row.post_date.date(), instance_id=instance_id)
 
 
-def named(query: PostPerformanceQuery) -> str:
-    """A query as files tell it."""
-    return urlencode(query.question())
+class _QueryWriter:
+    """Writes the rows of one query. `write_partitions` may run in several threads, for different partitions."""
 
+    def __init__(
+        self,
+        lake: Lake,
+        table_name: str,
+        *,
+        query: PostPerformanceQuery,
+        rows: _QueryRows,
+        guard: WriteGuard,
+        metrics: tuple[Metric, ...],
+        file_metadata: Mapping[str, str],
+        may_have_bad_rows: Collection[Partition | None],
+    ) -> None:
+        self.rows = rows
+        self._lake = lake
+        self._table_name = table_name
+        self._query = query
+        self._query_text = query_text(query)
+        self._guard = guard
+        self._metrics = metrics
+        self._file_metadata = file_metadata
+        self._may_have_bad_rows = may_have_bad_rows
+        self._diffs: dict[Partition, PartitionDiff] = {}
 
-def _instances_in(query: str) -> list[str]:
-    """Return the instance ids of a query that `named` wrote."""
-    return [value for name, value in parse_qsl(query) if name == "instanceIds"]
+    def quarantine_unassigned_rows(self) -> None:
+        """Write the bad rows without a partition to quarantine, if there are any.
+
+        Raises:
+            LakeUnavailable: they cannot be written.
+            TooManyBadRows: the guard rejects the whole query.
+        """
+        unassigned = self.rows.unassigned
+        if not unassigned:
+            return
+        days = (self._query.start_date, self._query.end_date)
+        self._lake.quarantine.write_query(self._table_name, unassigned, query=self._query_text, days=days)
+        self._guard.check_bad_rows(
+            len(unassigned), total=self.rows.total, subject="rows of the query are bad and name no partition"
+        )
+
+    def write_partitions(self, partitions: Sequence[Partition]) -> list[PartitionResult]:
+        """Quarantine the bad rows of some partitions and write the others; return one result each, in order."""
+        failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
+        for partition in partitions:
+            try:
+                self._quarantine_bad_rows(partition)
+            except (LakeUnavailable, TooManyBadRows) as error:
+                failed[partition] = error
+        accepted = {partition: self.rows.posts[partition] for partition in partitions if partition not in failed}
+        tables = posts_tables(accepted, metrics=self._metrics)
+        written = self._lake.write_all(
+            self._table_name, tables, metadata=self._file_metadata, check_replacement=self._check_replacement
+        )
+        outcomes = failed | written
+        return [self._result(partition, outcomes[partition], tables.get(partition)) for partition in partitions]
+
+    def _quarantine_bad_rows(self, partition: Partition) -> None:
+        bad_rows = self._bad_rows(partition)
+        if bad_rows or partition in self._may_have_bad_rows:
+            self._lake.quarantine.write(self._table_name, partition, bad_rows, query=self._query_text)
+        total = len(self.rows.posts[partition]) + len(bad_rows)
+        self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
+
+    def _check_replacement(self, partition: Partition, old: pa.Table, new: pa.Table) -> None:
+        diff = diff_partitions(old, new)
+        self._diffs[partition] = diff
+        self._guard.check_diff(diff, bad_rows=len(self._bad_rows(partition)))
+
+    def _result(
+        self, partition: Partition, outcome: WriteResult | LakeUnavailable | ReplacementRejected, posts: pa.Table | None
+    ) -> PartitionResult:
+        if not isinstance(outcome, WriteResult):
+            return FailedPartition(partition=partition, error=outcome)
+        return WrittenPartition(
+            partition=partition,
+            file=outcome,
+            posts=posts,
+            bad_rows=len(self._bad_rows(partition)),
+            diff=self._diffs.get(partition),
+        )
+
+    def _bad_rows(self, partition: Partition) -> list[BadRow]:
+        return self.rows.bad_rows.get(partition, [])

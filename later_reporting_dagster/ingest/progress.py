@@ -1,47 +1,62 @@
-"""How far a run has come, for whoever wants to show it: the run's log always, a terminal when there is one."""
+"""Count what a run has done, and report waits and retries to its log and, if set, to a progress callback."""
 
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from later_reporting_dagster.client import ClientEvent, PageFetched, Retried, RevisionChanged, Waited, WalkRepeated
+from later_reporting_dagster.client import (
+    ApiVersionChanged,
+    ClientEvent,
+    PageFetched,
+    PagesRefetched,
+    RateLimitWait,
+    RequestRetried,
+)
 
-# Waits shorter than this are the pace of the work, not news.
-WORTH_TELLING_SECONDS = 5.0
+# Shorter waits are normal under the rate limit and are not logged.
+MINIMUM_LOGGED_WAIT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
 class Progress:
     """What a run has done so far.
 
-    `waits` is how many requests had to wait for their turn under the rate limit. `waiting` says what the run waits for
-    just now, when that is long enough to wonder; empty while pages come.
+    Attributes:
+        table_name: the raw table.
+        partitions: number of partitions to fetch.
+        written: partitions written.
+        failed: partitions failed.
+        rows: rows in the fetched pages.
+        pages: pages fetched.
+        retries: requests that were retried.
+        rate_limit_waits: requests that had to wait for the rate limit.
+        status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 
-    asset: str
+    table_name: str
     partitions: int = 0
-    landed: int = 0
+    written: int = 0
     failed: int = 0
     rows: int = 0
     pages: int = 0
     retries: int = 0
-    waits: int = 0
-    waiting: str = ""
+    rate_limit_waits: int = 0
+    status: str = ""
 
 
-# Whoever runs an asset in its own process may listen; a run that the daemon launched has only its log.
-LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("LISTENER", default=None)
+# Set by a caller that runs the asset in its own process, such as the CLI; never set in a run that Dagster launches.
+PROGRESS_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("PROGRESS_LISTENER", default=None)
 
 
-class ProgressTeller:
-    """Counts events into a `Progress`, and tells the log what would otherwise be a silence.
+class ProgressReporter:
+    """Counts events in a `Progress`, logs waits and retries, and calls `PROGRESS_LISTENER` after each change.
 
     Args:
-        progress: where it counts.
-        log: takes what is good to know.
-        warn: takes what somebody should know; `log` if None.
-        clock: seconds.
+        progress: updated in place.
+        log: called with messages of level info.
+        warn: called with warnings; default: `log`.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -56,46 +71,45 @@ class ProgressTeller:
         self._log = log
         self._warn = warn or log
         self._clock = clock
-        self._told_until = 0.0
-        self._listener = LISTENER.get()
+        self._waiting_until = 0.0
+        self._listener = PROGRESS_LISTENER.get()
 
-    def note(self, event: ClientEvent) -> None:
-        """Takes what the client tells; called from the thread that fetches."""
+    def on_event(self, event: ClientEvent) -> None:
+        """Count and log an event of the client; called from the thread that fetches."""
         progress = self.progress
         match event:
             case PageFetched():
                 progress.pages += 1
                 progress.rows += event.rows
-                progress.waiting = ""
-            case Waited():
-                progress.waits += 1
+                progress.status = ""
+            case RateLimitWait():
+                progress.rate_limit_waits += 1
                 now = self._clock()
-                # Requests wait side by side: one of them tells for all.
-                if event.seconds >= WORTH_TELLING_SECONDS and now >= self._told_until:
-                    self._told_until = now + event.seconds
-                    progress.waiting = f"waiting {event.seconds:.0f} s for the {event.reason}"
-                    self._log(progress.waiting.capitalize())
-            case Retried():
+                # Concurrent requests wait at the same time; one log line is enough for all of them.
+                if event.seconds >= MINIMUM_LOGGED_WAIT_SECONDS and now >= self._waiting_until:
+                    self._waiting_until = now + event.seconds
+                    progress.status = f"waiting {event.seconds:.0f} s for the {event.reason}"
+                    self._log(progress.status.capitalize())
+            case RequestRetried():
                 progress.retries += 1
-                progress.waiting = f"asking again in {event.wait_seconds:.0f} s"
-                self._log(f"Asking again in {event.wait_seconds:.1f} s: {event.reason}")
-            case WalkRepeated():
-                self._log(f"Walking again from the first page: {event.reason}")
-            case RevisionChanged():
+                progress.status = f"retrying in {event.wait_seconds:.0f} s"
+                self._log(f"Retrying in {event.wait_seconds:.1f} s: {event.reason}")
+            case PagesRefetched():
+                self._log(f"Fetching again from the first page: {event.reason}")
+            case ApiVersionChanged():
                 self._warn(f"The API has changed: {event}")
-        self.tell()
+        self._notify()
 
-    def landed(self) -> None:
-        """One more partition lies in the lake."""
-        self.progress.landed += 1
-        self.tell()
+    def partition_written(self) -> None:
+        """Count a written partition."""
+        self.progress.written += 1
+        self._notify()
 
-    def failed(self) -> None:
-        """One more partition stayed as it was."""
+    def partition_failed(self) -> None:
+        """Count a failed partition."""
         self.progress.failed += 1
-        self.tell()
+        self._notify()
 
-    def tell(self) -> None:
-        """Shows the listener where things stand."""
+    def _notify(self) -> None:
         if self._listener is not None:
             self._listener(self.progress)

@@ -1,8 +1,9 @@
-"""Which queries to send: the number of requests is the cost of everything, so it is decided here, without I/O.
+"""Plan the queries for a set of partitions with as few requests as possible. No I/O.
 
-A partition is one UTC day of one instance. `post_date` responses can be split into days by each post's own date, so
-contiguous days of the same instances become one range query, and scattered ones too where that costs fewer requests;
-`performance_date` responses cannot, so each day is a query of its own over all its instances.
+A partition is one UTC day of one instance. A `post_date` response can be split into days by the `postDate` of each
+post, so contiguous days of the same instances become one range query; so do scattered days where this costs fewer
+requests. A `performance_date` response cannot be split, so each day is a separate query for all its instances
+(docs/api.md, "Date basis").
 """
 
 from collections import defaultdict
@@ -15,8 +16,8 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from later_reporting_dagster.contract import (
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
     ContentType,
     DateBasis,
     Platform,
@@ -26,50 +27,50 @@ from later_reporting_dagster.contract import (
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
 
-# A walk reaches as many pages from the end of an answer as from its beginning.
-MAXIMUM_POSTS = 2 * MAXIMUM_PAGE_NUMBER * MAXIMUM_PAGE_SIZE
-# The document allows two years; whole days short of that need no thought about leap years.
+# The client fetches as many pages in descending order as in ascending order.
+MAXIMUM_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+# The API allows two years. 730 days are within two years whether or not there is a leap year.
 MAXIMUM_DAYS = 730
-# Well inside what servers and proxies take as a request line (8 KiB), with room for the other parameters.
+# Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAXIMUM_INSTANCE_CHARACTERS = 6_000
-# A walk without totals is shared out among so many pages each: each share costs a page at most, its last, which is
-# seldom full, and so a tenth at most. More would be too much to hold at once, each by one of those who walk.
-FEWEST_PAGES_OF_A_SHARE = 10
-MOST_PAGES_OF_A_SHARE = 50
+# Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
+# page: at least 10 pages keep that below a tenth. At most 50, because a worker holds its whole slice in memory.
+MINIMUM_PAGES_PER_SLICE = 10
+MAXIMUM_PAGES_PER_SLICE = 50
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
-    """Days, both inclusive, × instances."""
+class _PartitionRange:
+    """All partitions of contiguous days, `start` and `end` inclusive, × `instances`."""
 
     start: date
     end: date
     instances: frozenset[str]
 
 
-def plan(
+def plan_queries(
     partitions: Collection[Partition],
     *,
     date_basis: DateBasis,
     known_rows: Mapping[Partition, int] | None = None,
     metrics: tuple[str, ...] = (),
 ) -> list[PostPerformanceQuery]:
-    """Return the queries whose responses hold each of `partitions` exactly once, in order of date.
+    """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
-    They hold nothing else, unless `known_rows` says that this costs fewer requests.
+    A query covers other partitions too only where `known_rows` shows that this costs fewer requests.
 
     Args:
-        partitions: what is wanted.
-        date_basis: what the days mean.
-        known_rows: how many rows a partition had when it was last fetched, wanted or not. No query is widened over a
-            partition that is not in it.
-        metrics: the API's names of what is asked for; none: those of the API reference.
+        partitions: the partitions to fetch.
+        date_basis: the date basis of the queries.
+        known_rows: rows of a partition when it was last fetched, to be fetched now or not. A query is never widened
+            over a partition that is not in it.
+        metrics: API names of the metrics to request; empty: the default metrics.
 
     Raises:
-        ValueError: a partition names no instance.
+        ValueError: a partition has no instance.
     """
     instances_of_day: dict[date, set[str]] = defaultdict(set)
     for partition in partitions:
@@ -77,25 +78,25 @@ def plan(
             raise ValueError(f"{partition} names no instance: posts are fetched per instance")
         instances_of_day[partition.day].add(partition.instance_id)
     if date_basis is DateBasis.POST_DATE:
-        boxes = _merged(_boxes(instances_of_day, longest=MAXIMUM_DAYS), known_rows or {})
+        ranges = _merge_ranges(_contiguous_ranges(instances_of_day, max_days=MAXIMUM_DAYS), known_rows or {})
     else:
-        boxes = _boxes(instances_of_day, longest=1)
+        ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
         PostPerformanceQuery(
-            start_date=box.start,
-            end_date=box.end,
+            start_date=each.start,
+            end_date=each.end,
             instance_ids=instance_ids,
             date_basis=date_basis,
-            page_size=MAXIMUM_PAGE_SIZE,
+            page_size=MAX_PAGE_SIZE,
             metrics=metrics,
         )
-        for box in boxes
-        for instance_ids in _short_enough(sorted(box.instances))
+        for each in ranges
+        for instance_ids in _group_by_url_length(sorted(each.instances))
     ]
 
 
 def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
-    """Return the partitions that a query's response fills: each of its days × each of its instances."""
+    """Return the partitions that a query covers: each of its days × each of its instances, in order of day."""
     return partitions_between(query.start_date, query.end_date, query.instance_ids)
 
 
@@ -105,67 +106,38 @@ def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> l
     return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
 
 
-def narrower(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Split a query by dates, or else by instances, into queries that fill the same partitions together.
+def split_query(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+    """Split a query by days, or a single day by instances, into queries that together cover the same partitions.
 
-    As many as `parts`, where there are so many days or instances; none for a single partition.
+    Returns:
+        At most `parts` queries; empty for a query of a single partition.
     """
-    return by_days(query, parts=parts) or by_instances(query, parts=parts)
+    return split_by_days(query, parts=parts) or split_by_instances(query, parts=parts)
 
 
-def by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Split a query by dates alone; none for a single day."""
+def split_by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+    """Split a `post_date` query into at most `parts` ranges of days; empty for a single day."""
     days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
         return []
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
 
 
-def parts_for(total_items: int, *, posts_each: int) -> int:
-    """Return into how many parts to split so many posts, for at most `posts_each` if they are spread evenly."""
-    return max(2, ceil(total_items / posts_each))
-
-
-def shares(
-    query: PostPerformanceQuery, *, rows: int, latest: datetime, idle: int
-) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
-    """Return what a walk without totals should still fetch, and the queries for the days after that.
-
-    The posts that are left are estimated from those that have come. The days are shared out only where each share is
-    worth a walk of its own.
-
-    Args:
-        query: what the walk was to fetch.
-        rows: how many have come.
-        latest: the newest one's instant, in UTC.
-        idle: how many others could walk.
-    """
-    days = days_between(latest.date() + _DAY, query.end_date)
-    if query.date_basis is not DateBasis.POST_DATE or not days:
-        return query, []
-    walked = latest - datetime.combine(query.start_date, time.min, UTC)
-    pages = rows / MAXIMUM_PAGE_SIZE * (len(days) * _DAY / max(walked, timedelta(seconds=1)))
-    worth = int(pages // FEWEST_PAGES_OF_A_SHARE)
-    count = min(worth, max(idle + 1, ceil(pages / MOST_PAGES_OF_A_SHARE))) if idle else 1
-    first, *others = _even_parts(days, max(count, 1))
-    return (
-        replace(query, end_date=first[-1]),
-        [replace(query, start_date=part[0], end_date=part[-1]) for part in others],
-    )
-
-
-def by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Split a query by instances alone; none for a single instance."""
+def split_by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+    """Split a query into at most `parts` groups of instances; empty for a single instance."""
     if len(query.instance_ids) == 1:
         return []
     return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
 
 
-def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
-    """Split a query of one partition that is too large: by platforms, then by content types of a platform.
+def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+    """Split a query by platforms, or a query of a single platform by its content types.
 
-    None where nothing is left to split by. The parts leave out what cannot be asked for, such as posts of a content
-    type that the API reference does not list: compare their totals with the whole's.
+    The parts may miss posts: those of a content type that the API reference does not list match no filter. Compare
+    the totals of the parts with the total of the whole.
+
+    Returns:
+        At most `parts` queries; empty for a query of a single content type.
     """
     if not query.content_types and len(query.platforms) != 1:
         platforms = query.platforms or tuple(Platform)
@@ -176,49 +148,88 @@ def by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerfo
     return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
 
 
-def _boxes(instances_of_day: Mapping[date, Collection[str]], *, longest: int) -> list[_Box]:
-    """Return runs of contiguous days that want the same instances, none of more than `longest` days, by date."""
-    boxes: list[_Box] = []
+def number_of_parts(total_items: int, *, posts_each: int) -> int:
+    """Return the number of parts, at least 2, that hold at most `posts_each` posts each if spread evenly."""
+    return max(2, ceil(total_items / posts_each))
+
+
+def split_remaining_days(
+    query: PostPerformanceQuery, *, rows: int, latest: datetime, idle_workers: int
+) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
+    """Split a cursor query that is being fetched, so that idle workers can fetch its later days.
+
+    The number of posts still to come is estimated from those fetched so far. The days are split only if each slice has
+    enough pages to be worth a query.
+
+    Args:
+        query: the query being fetched, in ascending order of `postDate`.
+        rows: rows fetched so far.
+        latest: the newest `postDate` so far, in UTC.
+        idle_workers: how many other workers could fetch a slice.
+
+    Returns:
+        The query with the days that its worker still fetches, and the queries for the days after that.
+    """
+    days = days_between(latest.date() + _DAY, query.end_date)
+    if query.date_basis is not DateBasis.POST_DATE or not days:
+        return query, []
+    fetched_time = latest - datetime.combine(query.start_date, time.min, UTC)
+    pages = rows / MAX_PAGE_SIZE * (len(days) * _DAY / max(fetched_time, timedelta(seconds=1)))
+    max_slices = int(pages // MINIMUM_PAGES_PER_SLICE)
+    slices = min(max_slices, max(idle_workers + 1, ceil(pages / MAXIMUM_PAGES_PER_SLICE))) if idle_workers else 1
+    first, *others = _even_parts(days, max(slices, 1))
+    return (
+        replace(query, end_date=first[-1]),
+        [replace(query, start_date=part[0], end_date=part[-1]) for part in others],
+    )
+
+
+def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_days: int) -> list[_PartitionRange]:
+    """Return runs of contiguous days with the same instances, at most `max_days` long, in order of date."""
+    ranges: list[_PartitionRange] = []
     for day in sorted(instances_of_day):
         instances = frozenset(instances_of_day[day])
-        last = boxes[-1] if boxes else None
-        if last and (last.end + _DAY, last.instances) == (day, instances) and (day - last.start).days < longest:
-            boxes[-1] = replace(last, end=day)
+        last = ranges[-1] if ranges else None
+        if last and (last.end + _DAY, last.instances) == (day, instances) and (day - last.start).days < max_days:
+            ranges[-1] = replace(last, end=day)
         else:
-            boxes.append(_Box(day, day, instances))
-    return boxes
+            ranges.append(_PartitionRange(day, day, instances))
+    return ranges
 
 
-def _merged(boxes: Sequence[_Box], known_rows: Mapping[Partition, int]) -> list[_Box]:
-    """Neighbouring boxes made one, from the first on, wherever one query costs fewer requests than two.
+def _merge_ranges(ranges: Sequence[_PartitionRange], known_rows: Mapping[Partition, int]) -> list[_PartitionRange]:
+    """Merge neighbouring ranges wherever one query costs fewer requests than two.
 
-    A merged box has all days from the first to the last × all instances of both. Its cost is the pages of its rows.
+    A merged range has all days from the first to the last × all instances of both.
     """
-    merged: list[_Box] = []
-    for box in boxes:
+    merged: list[_PartitionRange] = []
+    for current in ranges:
         while merged:
             last = merged[-1]
-            wide = _Box(last.start, box.end, last.instances | box.instances)
-            pages = _pages(wide, known_rows) if (wide.end - wide.start).days < MAXIMUM_DAYS else None
-            if pages is None or pages >= (_pages(last, known_rows) or 1) + (_pages(box, known_rows) or 1):
+            union = _PartitionRange(last.start, current.end, last.instances | current.instances)
+            pages = _page_count(union, known_rows) if (union.end - union.start).days < MAXIMUM_DAYS else None
+            separate = (_page_count(last, known_rows) or 1) + (_page_count(current, known_rows) or 1)
+            if pages is None or pages >= separate:
                 break
             merged.pop()
-            box = wide
-        merged.append(box)
+            current = union
+        merged.append(current)
     return merged
 
 
-def _pages(box: _Box, known_rows: Mapping[Partition, int]) -> int | None:
-    """Return the requests that a box costs; None when that is not known."""
+def _page_count(partitions: _PartitionRange, known_rows: Mapping[Partition, int]) -> int | None:
+    """Return the number of pages of a range, at least 1; None if the rows of one of its partitions are unknown."""
     try:
-        rows = sum(known_rows[each] for each in partitions_between(box.start, box.end, box.instances))
+        rows = sum(
+            known_rows[each] for each in partitions_between(partitions.start, partitions.end, partitions.instances)
+        )
     except KeyError:
         return None
-    return max(1, ceil(rows / MAXIMUM_PAGE_SIZE))
+    return max(1, ceil(rows / MAX_PAGE_SIZE))
 
 
-def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Group instances so that their part of the URL stays under a sane length."""
+def _group_by_url_length(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Yield groups of instances whose part of the URL is at most `MAXIMUM_INSTANCE_CHARACTERS` long."""
     group: list[str] = []
     characters = 0
     for instance_id in instance_ids:
@@ -233,6 +244,7 @@ def _short_enough(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _even_parts(items: Sequence[_Item], parts: int) -> list[Sequence[_Item]]:
+    """Split a sequence into at most `parts` contiguous runs whose lengths differ by at most one."""
     parts = min(parts, len(items))
     edges = [len(items) * index // parts for index in range(parts + 1)]
     return [items[low:high] for low, high in pairwise(edges)]

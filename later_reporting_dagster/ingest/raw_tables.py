@@ -1,4 +1,4 @@
-"""The two raw tables, by name and by what their days mean."""
+"""The two raw tables and the date basis of each."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ from later_reporting_dagster.contract import DateBasis
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A raw table: its name in the lake and the date basis that its queries use."""
+class RawTable:
+    """A raw table: its name in the lake, and the date basis of its queries."""
 
-    asset: str
+    name: str
     date_basis: DateBasis
 
 
-POST_METRICS_DAILY = Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
-POSTS_PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
-SOURCES = (POST_METRICS_DAILY, POSTS_PUBLISHED)
+POST_METRICS_DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+POSTS_PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
+RAW_TABLES = (POST_METRICS_DAILY, POSTS_PUBLISHED)

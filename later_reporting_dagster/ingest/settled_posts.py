@@ -1,4 +1,7 @@
-"""Two tables of one truth: the days of a post add up to its metrics to date, once it is old enough to be settled."""
+"""Compare the two raw tables over settled posts, whose daily metrics must add up to their metrics to date.
+
+A post is settled once `settled_after_days` days have been recorded after the day on which it was published.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,39 +9,39 @@ from datetime import date, timedelta
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, SOURCES
+from later_reporting_dagster.contract import DEFAULT_METRICS
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POST_KEY,
-    Files,
     Lake,
     LakeDatabase,
     Partition,
     Table,
+    ViewContents,
     open_database,
 )
 
-# By how much of 100 the two may differ: networks restate late, and money is rounded anew each day.
+# Allowed difference in percent: networks restate late, and money is rounded again for each day.
 TOLERANCE_PERCENT = 1.0
 
-_METRICS = [metric.column for metric in DOCUMENT_METRICS if metric.kind.adds_up]
+_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.is_additive]
 _KEY = ", ".join(POST_KEY)
 _DIFFERS = " OR ".join(
     f"abs(coalesce(days.{name}, 0) - coalesce(posts.{name}, 0))"
     f" > abs(coalesce(posts.{name}, 0)) * {TOLERANCE_PERCENT / 100}"
     for name in _METRICS
 )
-# Sums are floats: none of them wraps.
-_SETTLEMENT = f"""
+# The sums are DOUBLE because sums of 64-bit counts may overflow.
+_COMPARISON = f"""
 WITH posts AS (
-    SELECT {POSTS_PUBLISHED.asset}.*
-    FROM {POSTS_PUBLISHED.asset} JOIN settled USING (instance_id)
+    SELECT {POSTS_PUBLISHED.name}.*
+    FROM {POSTS_PUBLISHED.name} JOIN settled USING (instance_id)
     WHERE date BETWEEN first_day AND last_day
 ),
 days AS (
     SELECT {_KEY}, {", ".join(f"sum(CAST({name} AS DOUBLE)) AS {name}" for name in _METRICS)}
-    FROM {POST_METRICS_DAILY.asset} SEMI JOIN posts USING ({_KEY})
+    FROM {POST_METRICS_DAILY.name} SEMI JOIN posts USING ({_KEY})
     GROUP BY ALL
 )
 SELECT
@@ -50,54 +53,70 @@ FROM posts LEFT JOIN days USING ({_KEY})
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
-    """A metric of all settled posts, by both tables; None where no post reports it."""
+class MetricSums:
+    """The total of a metric over all settled posts, by each raw table; None if no row has a value.
 
-    of_days: float | None
+    Attributes:
+        sum_of_days: from `post_metrics_daily`.
+        to_date: from `posts_published`.
+    """
+
+    sum_of_days: float | None
     to_date: float | None
 
     @property
     def difference_percent(self) -> float | None:
-        """By how much of 100 the days differ from the metrics to date; None where one is null, or there is nothing."""
-        if self.of_days is None or self.to_date is None:
+        """By how many percent the sum of days differs from the metric to date; None if that is undefined."""
+        if self.sum_of_days is None or self.to_date is None:
             return None
-        if self.of_days == self.to_date:
+        if self.sum_of_days == self.to_date:
             return 0.0
-        return 100 * (self.of_days - self.to_date) / self.to_date if self.to_date else None
+        return 100 * (self.sum_of_days - self.to_date) / self.to_date if self.to_date else None
 
     @property
     def agree(self) -> bool:
-        """Whether they are the same, within tolerance. Null and 0 are: a day without a row says neither."""
-        of_days, to_date = self.of_days or 0.0, self.to_date or 0.0
-        return abs(of_days - to_date) <= abs(to_date) * TOLERANCE_PERCENT / 100
+        """Whether both are equal within the tolerance. Null equals 0: a day without a row may be either."""
+        sum_of_days, to_date = self.sum_of_days or 0.0, self.to_date or 0.0
+        return abs(sum_of_days - to_date) <= abs(to_date) * TOLERANCE_PERCENT / 100
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How the two tables compare: the settled posts, those of them that differ in any metric, and the sums of each."""
+    """The comparison of the two raw tables.
+
+    Attributes:
+        posts: number of settled posts.
+        posts_that_differ: number of these that differ in any metric by more than the tolerance.
+        sums: totals by metric column.
+    """
 
     posts: int
     posts_that_differ: int
-    sums: Mapping[str, Sums]
+    sums: Mapping[str, MetricSums]
 
 
-def settled_days(
+def settled_day_ranges(
     recorded: Sequence[Partition], published: Sequence[Partition], *, settled_after_days: int
 ) -> dict[str, tuple[date, date]]:
-    """Return by instance the first and last publish day of settled posts that have all their days recorded.
+    """Return the first and the last publish day of settled posts that can be compared, by instance.
 
-    A post is settled once `settled_after_days` days have been recorded after the day on which it was published. All its
-    days are there where none is missing from the first of these on.
+    They are in the newest run of recorded days without a gap, so that every day of these posts is recorded. Instances
+    without such a publish day are missing from the result.
+
+    Args:
+        recorded: partitions of `post_metrics_daily`.
+        published: partitions of `posts_published`.
+        settled_after_days: days to be recorded after the publish day.
     """
-    settled, publish_days = {}, _days_by_instance(published)
-    for instance_id, there in _days_by_instance(recorded).items():
-        last = first = max(there)
-        while (before := first - timedelta(days=1)) in there:
+    ranges, publish_days = {}, _days_by_instance(published)
+    for instance_id, recorded_days in _days_by_instance(recorded).items():
+        last = first = max(recorded_days)
+        while (before := first - timedelta(days=1)) in recorded_days:
             first = before
         last -= timedelta(days=settled_after_days)
         if any(first <= day <= last for day in publish_days.get(instance_id, ())):
-            settled[instance_id] = first, last
-    return settled
+            ranges[instance_id] = first, last
+    return ranges
 
 
 def _days_by_instance(partitions: Sequence[Partition]) -> dict[str, set[date]]:
@@ -107,30 +126,31 @@ def _days_by_instance(partitions: Sequence[Partition]) -> dict[str, set[date]]:
     return days
 
 
-def settlement(lake: Lake, *, settled_after_days: int, memory_gb: float) -> Settlement:
-    """Compare the settled posts: what their recorded days add up to, and their metrics to date.
+def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: float) -> Settlement:
+    """Compare the summed days of settled posts with their metrics to date.
 
     Args:
-        lake: where both raw tables lie; what cannot be read is left out.
-        settled_after_days: as for `settled_days`.
-        memory_gb: how much memory the work may take.
+        lake: where both raw tables are stored. Files that cannot be read are skipped.
+        settled_after_days: as for `settled_day_ranges`.
+        memory_gb: memory limit of DuckDB, in GB.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def work(files: Files) -> Settlement:
-            recorded, published = (files.partitions[table.asset] for table in (POST_METRICS_DAILY, POSTS_PUBLISHED))
-            return _settlement(database, settled_days(recorded, published, settled_after_days=settled_after_days))
+        def compare(files: ViewContents) -> Settlement:
+            recorded, published = (files.partitions[table.name] for table in (POST_METRICS_DAILY, POSTS_PUBLISHED))
+            ranges = settled_day_ranges(recorded, published, settled_after_days=settled_after_days)
+            return _compare(database, ranges)
 
-        return database.read([(Table(source.asset, POST_COLUMNS), None) for source in SOURCES], work)
+        return database.read([(Table(table.name, POST_COLUMNS), None) for table in RAW_TABLES], compare)
 
 
-def _settlement(database: LakeDatabase, settled: Mapping[str, tuple[date, date]]) -> Settlement:
+def _compare(database: LakeDatabase, ranges: Mapping[str, tuple[date, date]]) -> Settlement:
     schema = pa.schema({"instance_id": pa.string(), "first_day": pa.date32(), "last_day": pa.date32()})
-    rows = [dict(zip(schema.names, (name, *days), strict=True)) for name, days in settled.items()]
+    rows = [dict(zip(schema.names, (instance_id, *days), strict=True)) for instance_id, days in ranges.items()]
     database.connection.register("settled", pa.Table.from_pylist(rows, schema))
-    (found,) = database.connection.sql(_SETTLEMENT).to_arrow_table().to_pylist()
-    sums = {name: Sums(found[f"{name}_of_days"], found[f"{name}_to_date"]) for name in _METRICS}
-    return Settlement(found["posts"], found["posts_that_differ"], sums)
+    (row,) = database.connection.sql(_COMPARISON).to_arrow_table().to_pylist()
+    sums = {name: MetricSums(row[f"{name}_of_days"], row[f"{name}_to_date"]) for name in _METRICS}
+    return Settlement(row["posts"], row["posts_that_differ"], sums)

@@ -1,74 +1,79 @@
-"""When an answer stays out of the lake although it is whole: it takes too much away, or too much of it is bad."""
+"""Reject a complete response that would remove too much from a partition, or that has too many bad rows."""
 
 from dataclasses import dataclass
 
-from later_reporting_dagster.ingest.partition_diff import Changes
-from later_reporting_dagster.lake import NotReplaced
+from later_reporting_dagster.ingest.partition_diff import PartitionDiff
+from later_reporting_dagster.lake import ReplacementRejected
 
-# Of fewer rows, or values of metrics, a large share is gone too easily to be suspicious.
-FEWEST_TO_JUDGE = 20
-
-
-class ShrankTooMuch(NotReplaced):
-    """An answer would have taken so much from a partition that it may well be a fault of the service."""
+# Small partitions easily lose a large share of their rows or metric values.
+MINIMUM_ROWS_TO_JUDGE = 20
 
 
-class TooManyBadRows(NotReplaced):
-    """Too many rows of an answer cannot be true. They lie in quarantine."""
+class ShrankTooMuch(ReplacementRejected):
+    """The response would remove more rows or metric values from a partition than the limit allows."""
+
+
+class TooManyBadRows(ReplacementRejected):
+    """The response has more bad rows than the limit allows; they are in quarantine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
-    """What may be lost without anybody's word.
+class WriteGuard:
+    """Limits on what a response may change without confirmation by the user.
 
     Attributes:
-        shrink_limit_percent: how many of 100 rows may be gone; 100 lets all go, and all values of metrics too.
-        bad_rows_limit_percent: how many of 100 rows may be bad; 100 only sets them aside.
+        shrink_limit_percent: percentage of a partition's rows that may be removed; 100 disables `check_diff`.
+        bad_rows_limit_percent: percentage of rows that may be bad; 100 disables `check_bad_rows`.
     """
 
     shrink_limit_percent: int = 50
     bad_rows_limit_percent: int = 100
 
-    def check_changes(self, changes: Changes, *, bad_rows: int = 0) -> None:
-        """Looks at what a replacement changes; `bad_rows` is how many the answer has beside the new rows.
+    def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
+        """Check what the replacement of a partition would remove.
+
+        Partitions with fewer than `MINIMUM_ROWS_TO_JUDGE` rows, or metric values, always pass.
+
+        Args:
+            diff: the difference between the stored and the new rows.
+            bad_rows: number of bad rows in the response, for the message.
 
         Raises:
-            ShrankTooMuch: there were rows enough to judge, and more of them than the limit allows would be gone; or
-                there were values enough, and none would be left of any metric.
+            ShrankTooMuch: more rows than the limit would be removed, or rows would remain without any metric value.
         """
-        before, after = changes.rows_before, changes.rows_after
+        before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:
             return
-        if before >= FEWEST_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
-            and_bad = f" and {bad_rows} bad ones" * bool(bad_rows)
-            what = f"{before} posts lie in the lake, and the answer has {after}{and_bad}"
-        elif after and changes.values_before >= FEWEST_TO_JUDGE and not changes.values_kept:
-            what = (
-                f"the {before} posts in the lake have {changes.values_before} values of metrics, and the {after} posts"
-                " of the answer have 0 of the same metrics"
+        if before >= MINIMUM_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
+            and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
+            problem = f"{before} posts are stored, and the response has {after}{and_bad}"
+        elif after and diff.values_before >= MINIMUM_ROWS_TO_JUDGE and not diff.values_kept:
+            problem = (
+                f"the {before} stored posts have {diff.values_before} metric values, and the {after} posts of the"
+                " response have 0 of the same metrics"
             )
         else:
             return
         raise ShrankTooMuch(
-            f"{what}: nothing was replaced. Materialize it again, for the answer may have been wrong; if it is right,"
-            " accept it: by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true in the run"
-            " config"
+            f"{problem}: nothing was replaced. Materialize it again, because the response may have been wrong; if it"
+            " is right, accept it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true"
+            " in the run config"
         )
 
-    def check_bad_rows(self, bad_rows: int, *, of: int, what: str) -> None:
-        """Looks at how many rows are bad, `of` all of them.
+    def check_bad_rows(self, bad_rows: int, *, total: int, subject: str) -> None:
+        """Check how many rows are bad.
 
         Args:
-            bad_rows: the bad ones.
-            of: all rows, the good ones and the bad ones.
-            what: of what they are, for people.
+            bad_rows: number of bad rows.
+            total: number of all rows, good and bad.
+            subject: the rows and what is wrong with them, for the message: "rows of this partition are bad".
 
         Raises:
-            TooManyBadRows: they are more than the limit allows.
+            TooManyBadRows: the limit is exceeded.
         """
-        if bad_rows * 100 > of * self.bad_rows_limit_percent:
+        if bad_rows * 100 > total * self.bad_rows_limit_percent:
             raise TooManyBadRows(
-                f"{bad_rows} of {of} rows of {what} cannot be true: nothing was replaced, and they lie in quarantine."
-                " Look at them by `later-reporting quarantine`; to land the others without them, raise"
-                f" LATER_BAD_ROWS_LIMIT_PERCENT (bad_rows_limit_percent), now {self.bad_rows_limit_percent}"
+                f"{bad_rows} of {total} {subject}: nothing was replaced, and the bad rows are in quarantine. List them"
+                " with `later-reporting quarantine`; to write the other rows, raise LATER_BAD_ROWS_LIMIT_PERCENT"
+                f" (bad_rows_limit_percent), now {self.bad_rows_limit_percent}"
             )

@@ -1,16 +1,15 @@
-"""Parquet partitions on any fsspec filesystem: schema, paths, atomic write, read, quarantine. No HTTP, no Dagster."""
+"""Parquet tables on any fsspec filesystem: schemas, paths, atomic writes, reads, quarantine. No HTTP, no Dagster."""
 
 from later_reporting_dagster.lake.columns import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.columns import POST_KEY as POST_KEY
 from later_reporting_dagster.lake.columns import Column as Column
 from later_reporting_dagster.lake.columns import post_columns as post_columns
-from later_reporting_dagster.lake.database import Files as Files
 from later_reporting_dagster.lake.database import LakeDatabase as LakeDatabase
+from later_reporting_dagster.lake.database import ViewContents as ViewContents
 from later_reporting_dagster.lake.database import open_database as open_database
-from later_reporting_dagster.lake.lake import DayRead as DayRead
 from later_reporting_dagster.lake.lake import Lake as Lake
-from later_reporting_dagster.lake.lake import NotReplaced as NotReplaced
-from later_reporting_dagster.lake.lake import Written as Written
+from later_reporting_dagster.lake.lake import ReplacementRejected as ReplacementRejected
+from later_reporting_dagster.lake.lake import WriteResult as WriteResult
 from later_reporting_dagster.lake.parquet_file import PartitionDamaged as PartitionDamaged
 from later_reporting_dagster.lake.parquet_file import content_hash_of as content_hash_of
 from later_reporting_dagster.lake.partition_paths import Partition as Partition

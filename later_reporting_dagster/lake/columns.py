@@ -1,23 +1,30 @@
-"""The dictionaries of the lake's tables: each column's name, type, unit and meaning.
+"""Column dictionaries of the lake's tables: name, type, unit and meaning of each column.
 
-The definitions show them in the UI, and a code location loads more often than it reads a file.
+Free of pyarrow: Dagster definitions show the columns in the UI, and are loaded far more often than a file is read.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 
-# All types that the lake's tables have, as Arrow names them.
+# The names that Arrow has for the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table's dictionary: what it holds, and in what unit where one applies.
+    """One column of a table.
 
-    Of a column that is computed, `computed` says how, and `made_from` names the columns of posts that it comes from.
+    Attributes:
+        name: the name in the file.
+        type: the Arrow type.
+        nullable: whether the column may be null, or absent from a file.
+        description: what the column holds.
+        unit: the unit of the values; empty where none applies.
+        computation: how a computed column is computed; empty for a raw one.
+        source_columns: the columns of raw posts that a computed column is computed from.
     """
 
     name: str
@@ -25,52 +32,56 @@ class Column:
     nullable: bool
     description: str
     unit: str = ""
-    computed: str = ""
-    made_from: tuple[str, ...] = ()
+    computation: str = ""
+    source_columns: tuple[str, ...] = ()
 
 
-def type_of(metric: Metric) -> ColumnType:
-    """The type of a metric's column, and of its sum's."""
-    return "int64" if metric.kind.is_whole else "float64"
+def metric_column_type(metric: Metric) -> ColumnType:
+    """Return the type of a metric's column, which is also that of its sum."""
+    return "int64" if metric.kind.is_integer else "float64"
 
 
-def _key(name: str, type_: ColumnType, description: str) -> Column:
+def _required(name: str, type_: ColumnType, description: str) -> Column:
     return Column(name, type_, nullable=False, description=description)
 
 
-def _fact(name: str, type_: ColumnType, description: str) -> Column:
+def _optional(name: str, type_: ColumnType, description: str) -> Column:
     return Column(name, type_, nullable=True, description=description)
 
 
 def _metric(metric: Metric) -> Column:
     description = f"{metric.description}; null when not available, 0 is measured"
-    return Column(metric.column, type_of(metric), True, description, metric.unit)
+    return Column(metric.column, metric_column_type(metric), True, description, metric.unit)
 
 
 POST_KEY = ("instance_id", "campaign_id", "post_id")
 
-_IDENTITY = (
-    _key("instance_id", "string", "The Later instance that the campaign belongs to; part of the row key"),
-    _key("campaign_id", "int64", "The campaign; part of the row key"),
-    _key("post_id", "int64", "The post; part of the row key"),
-    _fact("creator_id", "int64", "The creator who posted"),
-    _fact("content_type", "string", "Kind of content as the API names it, such as instagram_reel"),
-    _fact("platform", "string", "Network, derived from content_type; null when that names none that is known"),
-    _fact("content_url", "string", "Where the post is"),
-    _fact("content_image_url", "string", "Where its picture is"),
-    _fact("creator_content_type", "string", "Kind of content that the creator's profile belongs to"),
-    _fact("creator_full_name", "string", "The creator's name"),
-    _fact("creator_handle_name", "string", "The creator's handle on the network"),
-    _fact("creator_profile_image", "string", "Where the creator's picture is"),
-    _fact("creator_profile_link", "string", "Where the creator's profile is"),
-    _key("post_date", "timestamp[us, tz=UTC]", "When the post was published"),
+_POST_ATTRIBUTES = (
+    _required("instance_id", "string", "Later instance of the campaign; part of the row key"),
+    _required("campaign_id", "int64", "Campaign of the post; part of the row key"),
+    _required("post_id", "int64", "Post; part of the row key"),
+    _optional("creator_id", "int64", "Creator of the post"),
+    _optional("content_type", "string", "Content type as the API names it, such as instagram_reel"),
+    _optional("platform", "string", "Network, derived from content_type; null when the content type is unknown"),
+    _optional("content_url", "string", "URL of the post"),
+    _optional("content_image_url", "string", "URL of the post's image"),
+    _optional("creator_content_type", "string", "Content type that the creator's profile belongs to"),
+    _optional("creator_full_name", "string", "Full name of the creator"),
+    _optional("creator_handle_name", "string", "Handle of the creator on the network"),
+    _optional("creator_profile_image", "string", "URL of the creator's profile image"),
+    _optional("creator_profile_link", "string", "URL of the creator's profile"),
+    _required("post_date", "timestamp[us, tz=UTC]", "When the post was published"),
 )
-_EXTRA = _fact("extra", "string", "JSON of just the fields that the contract does not know; null when there were none")
+_EXTRA = _optional("extra", "string", "JSON object of the fields that the contract does not define; null without any")
 
 
 def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
-    """The columns of posts of which `metrics` were asked for, these in the order of the metric table."""
-    return (*_IDENTITY, *(_metric(metric) for metric in metrics), _EXTRA)
+    """Return the columns of posts that were requested with `metrics`, in the order of `METRICS`.
+
+    Args:
+        metrics: the requested metrics, in the order of `METRICS`.
+    """
+    return (*_POST_ATTRIBUTES, *(_metric(metric) for metric in metrics), _EXTRA)
 
 
-POST_COLUMNS = post_columns(DOCUMENT_METRICS)
+POST_COLUMNS = post_columns(DEFAULT_METRICS)

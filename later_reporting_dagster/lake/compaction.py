@@ -1,10 +1,9 @@
-"""Closed months as one file an instance, because opening thirty small files costs more than reading one.
+"""Copies of closed months, one file for each instance: opening thirty small files costs more than reading one.
 
-A compacted month is a copy, `{root}/_compacted/{asset}/month=YYYY-MM/instance_id=…/part-0.parquet`, and the daily files
-stay the truth. Its footer says of each of its days which version of the daily file it was copied from. A reader takes a
-day from the month only when the daily file is still that very version, and reads the daily file otherwise: so whatever
-replaces a daily file reopens the month by that alone. Nothing is locked, nothing is deleted in some order, and at no
-moment is a row absent or doubled.
+A compacted month, `{root}/_compacted/{table}/month=YYYY-MM/instance_id=…/part-0.parquet`, is a copy: the daily files
+stay authoritative. Its Parquet metadata hold the version of each daily file that it was copied from. A reader takes a
+day from the copy only while the daily file still has that version, and reads the daily file otherwise. Replacing a
+daily file therefore invalidates its copy, without locks, and no row is ever missing or read twice.
 """
 
 from calendar import monthrange
@@ -18,43 +17,48 @@ from typing import NamedTuple
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import (
     PartitionDamaged,
     content_hash_of,
-    facts_of,
     from_parquet,
-    stored_rows,
+    parse_metadata,
+    read_stored_rows,
     to_parquet,
 )
-from later_reporting_dagster.lake.partition_listing import by_day
+from later_reporting_dagster.lake.partition_listing import partition_sort_key
 from later_reporting_dagster.lake.partition_paths import (
     Partition,
     compacted_directory,
-    compacted_of,
     compacted_path,
-    month_of,
+    first_of_month,
+    parse_compacted_path,
     partition_path,
 )
-from later_reporting_dagster.lake.schema import DATE, day_column
+from later_reporting_dagster.lake.schema import DATE, date_column
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
-# With fewer days of a month and an instance, opening the month and looking at its days costs more than it saves.
-FEWEST_DAYS = 4
-# A larger day takes longer to decode than to open: copying it saves nothing, and would cost memory.
-LARGEST_DAY_BYTES = 256 * 1024
-# Where versions are told apart by time, one of the last moments may yet be followed by another of the same stamp: some
-# storages count in whole seconds, and some clocks run a little apart.
-SETTLED_AFTER_SECONDS = 3.0
+# For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
+MINIMUM_DAYS = 4
+# A larger daily file takes longer to decode than to open: a copy would save nothing, and cost memory.
+MAXIMUM_DAY_BYTES = 256 * 1024
+# Where a version is identified by its modification time, a file this young may be replaced once more with the same
+# time: some storages count whole seconds, and clocks differ slightly.
+MINIMUM_AGE_SECONDS = 3.0
 
+# The key, in the copy's Parquet metadata, of the days that it holds.
 _DAYS = "days"
 
-WRITTEN_MOMENTS_AGO = "written moments ago: copied next time"
-LARGE_BY_ITSELF = "large enough to be read by itself"
+# Reasons why a day is not copied.
+TOO_YOUNG = "written moments ago: will be copied next time"
+TOO_LARGE = "too large to gain from compaction"
 NOT_READABLE = "its file cannot be read"
-OTHER_COLUMNS = "it has other columns than most of the month's days"
-CHANGED_MEANWHILE = "replaced or removed meanwhile"
-TOO_FEW_DAYS = "too few days for a file of a month"
+OTHER_COLUMNS = "its columns differ from most days of the month"
+CHANGED_MEANWHILE = "replaced or removed during compaction"
+TOO_FEW_DAYS = "too few days in the month"
+
+_MonthKey = tuple[date, str | None]
+"""The first day of a month, and the instance id of its partitions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +66,15 @@ class CompactedMonth:
     """The result of compacting one month of one instance.
 
     Attributes:
-        month: its first day.
-        instance_id: None for a table whose days hold all instances.
-        url: where the month's file lies, or would.
-        days: how many days the file holds; 0 when there is no file.
-        rows: how many rows it holds.
-        bytes: its size.
-        daily_bytes: the size of the daily files that it copies.
-        changed: whether the file was written or removed.
-        left_out: days that stay with their daily file alone, each with why.
+        month: the first day of the month.
+        instance_id: None for a table whose partitions hold all instances.
+        url: the location of the copy, whether or not it exists.
+        days: the number of days in the copy; 0 when it does not exist.
+        rows: the number of rows in the copy.
+        bytes: the size of the copy.
+        daily_bytes: the size of the daily files that it was copied from.
+        changed: whether the copy was written or removed.
+        skipped: the days that were not copied, each with the reason.
     """
 
     month: date
@@ -81,11 +85,17 @@ class CompactedMonth:
     bytes: int
     daily_bytes: int
     changed: bool
-    left_out: Mapping[date, str]
+    skipped: Mapping[date, str]
 
 
-class _Day(NamedTuple):
-    """What a month's footer says of one of its days. `identity` is that of the daily file it was copied from."""
+class _CopiedDay(NamedTuple):
+    """A day of a copy, as its metadata describe it; stored as a JSON array, so the order of the fields is a format.
+
+    Attributes:
+        rows: the number of rows.
+        content_hash: their hash.
+        identity: the version of the daily file; see `FileVersion.identity`.
+    """
 
     rows: int
     content_hash: str
@@ -93,11 +103,18 @@ class _Day(NamedTuple):
 
 
 class _Copy(NamedTuple):
-    """A month's file, and those of the partitions asked for that it holds as their daily files have them."""
+    """A copy of a month.
+
+    Attributes:
+        path: its path relative to the root.
+        data: its bytes.
+        days: the days in it.
+        current: the requested partitions whose daily file still has the version that was copied.
+    """
 
     path: str
     data: bytes
-    days: Mapping[date, _Day]
+    days: Mapping[date, _CopiedDay]
     current: list[Partition]
 
 
@@ -107,239 +124,249 @@ class CompactedMonths:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def rows(self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """Read those of `partitions` that a compacted month holds as their daily files have them right now.
+    def read(self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
+        """Read those of `partitions` that are current in a copy, as exactly `schema`.
 
-        A month that cannot be read is left out: its days are read from their daily files.
+        A copy that cannot be read is ignored: its days are read from their daily files.
         """
+        copies = self._copies(table_name, partitions)
+        found = map_concurrently(lambda copy: _current_rows(copy, schema=schema), copies)
+        return {partition: rows for of_copy in found for partition, rows in of_copy.items()}
 
-        def rows_of(copy: _Copy) -> dict[Partition, pa.Table]:
-            try:
-                by_day = _rows_by_day(from_parquet(copy.data, schema=schema), copy.days)
-            except PartitionDamaged:
-                return {}
-            return {partition: by_day[partition.day] for partition in copy.current}
+    def files(self, table_name: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
+        """Return the copies all of whose days are among `partitions` and current: by path, the partitions in each.
 
-        copies = self._copies(asset, partitions)
-        return {partition: rows for found in side_by_side(rows_of, copies) for partition, rows in found.items()}
-
-    def whole(self, asset: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """Return the partitions of each month's file, by path, that holds nothing but current days of `partitions`.
-
-        A month that cannot be read is left out.
+        A copy that cannot be read is ignored.
         """
-        copies = self._copies(asset, partitions)
+        copies = self._copies(table_name, partitions)
         return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
-    def _copies(self, asset: str, partitions: Iterable[Partition]) -> list["_Copy"]:
-        """The months' files that hold some of `partitions` as their daily files have them right now."""
-        wanted: dict[tuple[date, str | None], list[Partition]] = {}
+    def _copies(self, table_name: str, partitions: Iterable[Partition]) -> list[_Copy]:
+        """Return the copies that hold any of `partitions`; in `current` those of them that are current."""
+        requested: dict[_MonthKey, list[Partition]] = {}
         for partition in partitions:
-            wanted.setdefault((month_of(partition.day), partition.instance_id), []).append(partition)
+            requested.setdefault((first_of_month(partition.day), partition.instance_id), []).append(partition)
 
-        def copy(place: tuple[date, str | None]) -> _Copy | None:
-            path = compacted_path(asset, *place)
-            try:
-                data = self._storage.read(path)
-                days = {} if data is None else _days_of(data)
-            except (LakeUnavailable, PartitionDamaged):
-                return None
-            held = [partition for partition in wanted[place] if partition.day in days]
-            return _Copy(path, data, days, held) if data is not None and held else None
+        def read(key: _MonthKey) -> _Copy | None:
+            return self._read_copy(compacted_path(table_name, *key), requested[key])
 
-        places = [place for place, members in wanted.items() if len(members) >= FEWEST_DAYS]
-        copies = [found for found in side_by_side(copy, places) if found is not None]
+        keys = [key for key, members in requested.items() if len(members) >= MINIMUM_DAYS]
+        copies = [copy for copy in map_concurrently(read, keys) if copy is not None]
         try:
-            # Looked at after the months: what is the same now was the truth at this moment.
-            versions = self._versions(asset, {partition for copy in copies for partition in copy.current})
+            # Looked up after the copies were read: a day whose version is still the same was current at this moment.
+            versions = self._versions(table_name, {partition for copy in copies for partition in copy.current})
         except LakeUnavailable:
             return []
-        return [
-            copy._replace(
-                current=[
-                    partition
-                    for partition in copy.current
-                    if (version := versions.get(partition)) and version.identity == copy.days[partition.day].identity
-                ]
-            )
-            for copy in copies
-        ]
+
+        def is_current(copy: _Copy, partition: Partition) -> bool:
+            version = versions.get(partition)
+            return version is not None and version.identity == copy.days[partition.day].identity
+
+        return [copy._replace(current=[each for each in copy.current if is_current(copy, each)]) for copy in copies]
+
+    def _read_copy(self, path: str, requested: Iterable[Partition]) -> _Copy | None:
+        """Read a copy, with those of the requested partitions that it holds, whether or not they are current."""
+        try:
+            data = self._storage.read(path)
+            days = {} if data is None else _parse_days(data)
+        except (LakeUnavailable, PartitionDamaged):
+            return None
+        held = [partition for partition in requested if partition.day in days]
+        return _Copy(path, data, days, held) if data is not None and held else None
 
     def compact(
-        self, asset: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
+        self, table_name: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
     ) -> Iterator[CompactedMonth]:
-        """Bring the copies of months that end before `closed_before` up to date with the daily files of `partitions`.
+        """Update the copies of months that end before `closed_before`.
+
+        Args:
+            table_name: the table.
+            partitions: all partitions of the table.
+            closed_before: months that end on this day or later are skipped.
+            now: the current time.
 
         Raises:
-            ValueError: the storage does not tell one version of a file from another.
+            ValueError: the filesystem reports no file versions.
         """
-        closed: dict[date, set[Partition]] = {}
-        directory = compacted_directory(asset)
+        directory = compacted_directory(table_name)
         paths = [path.removeprefix(f"{directory}/") for path in self._storage.files(directory)]
-        compacted = [place for path in paths if (place := compacted_of(path)) is not None]
-        # A month without daily files is looked at for its copy, which must not outlive them.
-        for month, _ in compacted:
-            closed.setdefault(month, set())
+        copied = [key for path in paths if (key := parse_compacted_path(path)) is not None]
+        # Months with a copy and without daily files are included: their copy has to be removed.
+        months: dict[date, set[Partition]] = {month: set() for month, _ in copied}
         for partition in partitions:
-            closed.setdefault(month_of(partition.day), set()).add(partition)
-        for month in sorted(closed):
+            months.setdefault(first_of_month(partition.day), set()).add(partition)
+        for month in sorted(months):
             if month.replace(day=monthrange(month.year, month.month)[1]) >= closed_before:
                 continue
-            versions = self._versions(asset, closed[month])
-            instance_ids = {partition.instance_id for partition in versions}
-            instance_ids |= {instance_id for copied, instance_id in compacted if copied == month}
-            for instance_id in sorted(instance_ids, key=lambda name: name or ""):
-                yield self._compact(
-                    asset,
-                    month,
-                    instance_id,
-                    versions={
-                        partition.day: version
-                        for partition, version in versions.items()
-                        if partition.instance_id == instance_id
-                    },
-                    now=now,
-                )
+            versions: dict[str | None, dict[date, FileVersion]] = {
+                instance_id: {} for copied_month, instance_id in copied if copied_month == month
+            }
+            for partition, version in self._versions(table_name, months[month]).items():
+                versions.setdefault(partition.instance_id, {})[partition.day] = version
+            for instance_id in sorted(versions, key=lambda name: name or ""):
+                yield self._compact(table_name, (month, instance_id), versions=versions[instance_id], now=now)
 
     def _compact(
-        self, asset: str, month: date, instance_id: str | None, *, versions: Mapping[date, FileVersion], now: datetime
+        self, table_name: str, key: _MonthKey, *, versions: Mapping[date, FileVersion], now: datetime
     ) -> CompactedMonth:
-        path = compacted_path(asset, month, instance_id)
-        copied, left_out = _worth_copying(versions, now=now)
-        identities = {day: self._identity(version) for day, version in copied.items()}
+        """Update the copy of one month of one instance, whose daily files have these versions."""
+        month, instance_id = key
+        path = compacted_path(table_name, month, instance_id)
+        candidates, skipped = _select_days(versions, now=now)
+        identities = {day: self._identity(version) for day, version in candidates.items()}
         stored = self._storage.read(path)
+        days, data = _verified_days(stored), stored
+        if not days or {day: copied.identity for day, copied in days.items()} != identities:
+            rows, not_copied = self._read_days(table_name, instance_id, candidates)
+            skipped |= not_copied
+            days = {
+                day: _CopiedDay(of_day.num_rows, content_hash, identities[day])
+                for day, (of_day, content_hash) in rows.items()
+            }
+            data = _encode({day: of_day for day, (of_day, _) in rows.items()}, days) if days else None
+            self._replace(path, stored, data, days)
+        return CompactedMonth(
+            month=month,
+            instance_id=instance_id,
+            url=self._storage.location(path),
+            days=len(days),
+            rows=sum(day.rows for day in days.values()),
+            bytes=len(data or b""),
+            daily_bytes=sum(versions[day].bytes for day in days),
+            changed=data != stored,
+            skipped=skipped,
+        )
 
-        def outcome(days: Mapping[date, _Day], data: bytes | None) -> CompactedMonth:
-            return CompactedMonth(
-                month=month,
-                instance_id=instance_id,
-                url=self._storage.shown(path),
-                days=len(days),
-                rows=sum(day.rows for day in days.values()),
-                bytes=len(data or b""),
-                daily_bytes=sum(versions[day].bytes for day in days),
-                changed=data != stored,
-                left_out=left_out,
-            )
-
-        kept = _verified_days(stored)
-        if kept and {day: copy.identity for day, copy in kept.items()} == identities:
-            return outcome(kept, stored)
-        rows, unreadable = self._daily_rows(asset, instance_id, copied)
-        left_out |= unreadable
-        for day in self._moved(asset, instance_id, {day: copied[day] for day in rows}):
-            left_out[day] = CHANGED_MEANWHILE
-            del rows[day]
-        if len(rows) < FEWEST_DAYS:
-            left_out |= dict.fromkeys(rows, TOO_FEW_DAYS)
+    def _replace(self, path: str, stored: bytes | None, data: bytes | None, days: Mapping[date, _CopiedDay]) -> None:
+        """Write a copy, or remove it when `data` is None; equal bytes are not written again."""
+        if data is None:
             if stored is not None:
                 self._storage.remove(path)
-            return outcome({}, None)
-        days = {day: _Day(table.num_rows, content_hash, identities[day]) for day, (table, content_hash) in rows.items()}
-        data = _month_file({day: table for day, (table, _) in rows.items()}, days)
-        if data != stored:
+        elif data != stored:
             self._storage.write(path, data, check=lambda _, staged: _verified_days(staged) == days)
-        return outcome(days, data)
 
-    def _daily_rows(
-        self, asset: str, instance_id: str | None, days: Iterable[date]
+    def _read_days(
+        self, table_name: str, instance_id: str | None, candidates: Mapping[date, FileVersion]
     ) -> tuple[dict[date, tuple[pa.Table, str]], dict[date, str]]:
-        """By day what its file holds and its hash, all of the same columns; and the days that cannot be copied."""
+        """Read the days to copy.
 
-        def rows(day: date) -> tuple[pa.Table, str] | str:
-            data = self._storage.read(partition_path(asset, Partition(day, instance_id)))
+        Returns:
+            By day the rows, all of the same columns, and their hash, none when they are too few for a copy; and why the
+            other candidates are skipped.
+        """
+
+        def read(day: date) -> tuple[pa.Table, str] | str:
+            data = self._storage.read(partition_path(table_name, Partition(day, instance_id)))
             if data is None:
                 return CHANGED_MEANWHILE
             try:
-                table = stored_rows(data)
-                return table, content_hash_of(table)
+                rows = read_stored_rows(data)
+                return rows, content_hash_of(rows)
             except PartitionDamaged:
                 return NOT_READABLE
-            except TypeError:
+            except TypeError:  # a column of a type that the lake does not store
                 return OTHER_COLUMNS
 
-        ordered = sorted(days)
-        read = dict(zip(ordered, side_by_side(rows, ordered), strict=True))
-        copies = {day: found for day, found in read.items() if not isinstance(found, str)}
-        left_out = {day: found for day, found in read.items() if isinstance(found, str)}
-        commonest = Counter(table.schema for table, _ in copies.values()).most_common(1)
-        left_out |= {day: OTHER_COLUMNS for day, (table, _) in copies.items() if table.schema != commonest[0][0]}
-        return {day: copy for day, copy in copies.items() if day not in left_out}, left_out
+        days = sorted(candidates)
+        results = dict(zip(days, map_concurrently(read, days), strict=True))
+        copies = {day: result for day, result in results.items() if not isinstance(result, str)}
+        skipped = {day: result for day, result in results.items() if isinstance(result, str)}
+        most_common = Counter(rows.schema for rows, _ in copies.values()).most_common(1)
+        skipped |= {day: OTHER_COLUMNS for day, (rows, _) in copies.items() if rows.schema != most_common[0][0]}
+        # Looked up after the files were read: a file whose version is still the same holds what was read.
+        versions = self._versions(table_name, [Partition(day, instance_id) for day in copies if day not in skipped])
+        for day in copies:
+            if day not in skipped and versions.get(Partition(day, instance_id)) != candidates[day]:
+                skipped[day] = CHANGED_MEANWHILE
+        copies = {day: copy for day, copy in copies.items() if day not in skipped}
+        if len(copies) < MINIMUM_DAYS:
+            return {}, skipped | dict.fromkeys(copies, TOO_FEW_DAYS)
+        return copies, skipped
 
-    def _moved(self, asset: str, instance_id: str | None, copied: Mapping[date, FileVersion]) -> list[date]:
-        now = self._versions(asset, [Partition(day, instance_id) for day in copied])
-        return [day for day, version in copied.items() if now.get(Partition(day, instance_id)) != version]
-
-    def _versions(self, asset: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
-        """The versions of the daily files that exist."""
-        places = {partition_path(asset, partition): partition for partition in sorted(partitions, key=by_day)}
-        # A month's paths begin alike, so that an object store lists them, and little else, in one request.
-        months = [list(paths) for _, paths in groupby(places, key=lambda path: month_of(places[path].day))]
-        found = side_by_side(self._storage.versions, months)
-        return {places[path]: version for versions in found for path, version in versions.items()}
+    def _versions(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
+        """Return the versions of the daily files that exist."""
+        by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
+        # By month, because the paths of a month share a prefix: an object store lists them, and little else, in one
+        # request.
+        months = [list(paths) for _, paths in groupby(by_path, key=lambda path: first_of_month(by_path[path].day))]
+        found = map_concurrently(self._storage.versions, months)
+        return {by_path[path]: version for versions in found for path, version in versions.items()}
 
     def _identity(self, version: FileVersion) -> str:
         if version.identity is None:
-            root = self._storage.shown("").rstrip("/")
+            root = self._storage.location("").rstrip("/")
             raise ValueError(
-                f"{root} cannot be compacted: its filesystem tells neither an ETag of a file nor when it was changed,"
-                " by which one version of it is known from another. Nothing is lost by that but time"
+                f"{root} cannot be compacted: its filesystem reports neither an ETag nor a modification time, by which"
+                " a replaced file is recognized. The lake works without compaction, only slower"
             )
         return version.identity
 
 
-def _worth_copying(
+def _select_days(
     versions: Mapping[date, FileVersion], *, now: datetime
 ) -> tuple[dict[date, FileVersion], dict[date, str]]:
-    """The daily files to copy, and the days that are left to theirs, with why."""
-    left_out: dict[date, str] = {}
+    """Return the daily files that are worth a copy, and why the others are not."""
+    skipped: dict[date, str] = {}
     for day, version in versions.items():
-        if version.bytes > LARGEST_DAY_BYTES:
-            left_out[day] = LARGE_BY_ITSELF
-        elif version.modified is not None and version.modified > now.timestamp() - SETTLED_AFTER_SECONDS:
-            left_out[day] = WRITTEN_MOMENTS_AGO
-    return {day: version for day, version in versions.items() if day not in left_out}, left_out
+        if version.bytes > MAXIMUM_DAY_BYTES:
+            skipped[day] = TOO_LARGE
+        elif version.modified is not None and version.modified > now.timestamp() - MINIMUM_AGE_SECONDS:
+            skipped[day] = TOO_YOUNG
+    return {day: version for day, version in versions.items() if day not in skipped}, skipped
 
 
-def _month_file(rows: Mapping[date, pa.Table], days: Mapping[date, _Day]) -> bytes:
-    dates = day_column((day, table.num_rows) for day, table in rows.items())
-    table = pa.concat_tables(rows.values())
-    facts = {_DAYS: msgspec.json.encode(days).decode()}
-    return to_parquet(table.add_column(0, DATE, dates), content_hash=content_hash_of(table), facts=facts)
+def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> bytes:
+    """Return the bytes of a copy: the rows of all days, after a column `date`."""
+    together = pa.concat_tables(rows.values())
+    dates = date_column((day, of_day.num_rows) for day, of_day in rows.items())
+    return to_parquet(
+        together.add_column(0, DATE, dates),
+        content_hash=content_hash_of(together),
+        key_values={_DAYS: msgspec.json.encode(days).decode()},
+    )
 
 
-def _days_of(data: bytes) -> dict[date, _Day]:
-    """What a month's footer says of its days, in the order of their rows.
+def _parse_days(data: bytes) -> dict[date, _CopiedDay]:
+    """Return the days of a copy, in the order of their rows, from its metadata.
 
     Raises:
-        PartitionDamaged: it is no such file.
+        PartitionDamaged: the bytes are not a copy of a month.
     """
     try:
-        return msgspec.json.decode(facts_of(data).facts[_DAYS], type=dict[date, _Day])
+        return msgspec.json.decode(parse_metadata(data).key_values[_DAYS], type=dict[date, _CopiedDay])
     except (KeyError, msgspec.DecodeError) as error:
-        raise PartitionDamaged(f"it is no compacted month: {error}") from error
+        raise PartitionDamaged(f"not a compacted month: {error}") from error
 
 
-def _rows_by_day(table: pa.Table, days: Mapping[date, _Day]) -> dict[date, pa.Table]:
-    counts = [copy.rows for copy in days.values()]
-    if sum(counts) != table.num_rows:
-        raise PartitionDamaged(f"it holds {table.num_rows} rows, and tells of {sum(counts)}")
+def _split_by_day(rows: pa.Table, days: Mapping[date, _CopiedDay]) -> dict[date, pa.Table]:
+    counts = [day.rows for day in days.values()]
+    if sum(counts) != rows.num_rows:
+        raise PartitionDamaged(f"it has {rows.num_rows} rows, but its metadata list {sum(counts)}")
     starts = accumulate(counts, initial=0)
-    return {day: table.slice(start, copy.rows) for (day, copy), start in zip(days.items(), starts, strict=False)}
+    return {day: rows.slice(start, copied.rows) for (day, copied), start in zip(days.items(), starts, strict=False)}
 
 
-def _verified_days(data: bytes | None) -> dict[date, _Day] | None:
-    """The days that a month's file holds, all of whose rows were looked at; None for one that is not what it says."""
-    if data is None:
-        return None
+def _current_rows(copy: _Copy, *, schema: pa.Schema) -> dict[Partition, pa.Table]:
+    """Return the rows of the current partitions of a copy; none when the copy is damaged."""
     try:
-        days = _days_of(data)
-        rows = _rows_by_day(stored_rows(data), days)
-        is_whole = all(
+        by_day = _split_by_day(from_parquet(copy.data, schema=schema), copy.days)
+    except PartitionDamaged:
+        return {}
+    return {partition: by_day[partition.day] for partition in copy.current}
+
+
+def _verified_days(data: bytes | None) -> dict[date, _CopiedDay]:
+    """Return the days of a copy, after comparing the rows of each with its hash; none when the copy is damaged."""
+    if data is None:
+        return {}
+    try:
+        days = _parse_days(data)
+        rows = _split_by_day(read_stored_rows(data), days)
+        is_intact = all(
             set(rows[day][DATE.name].to_pylist()) <= {day}
-            and content_hash_of(rows[day].drop_columns([DATE.name])) == copy.content_hash
-            for day, copy in days.items()
+            and content_hash_of(rows[day].drop_columns([DATE.name])) == copied.content_hash
+            for day, copied in days.items()
         )
     except (PartitionDamaged, TypeError, KeyError):
-        return None
-    return days if is_whole else None
+        return {}
+    return days if is_intact else {}

@@ -1,20 +1,24 @@
-"""Many small files at once: each costs little but the wait for it."""
+"""Run a function over many small files in threads, to hide the latency of each."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-# Files read at the same time: enough to hide the latency of an object store, few enough for any file limit.
-READERS = 16
+# Enough to hide the latency of an object store, few enough for any limit on open files.
+MAX_THREADS = 16
 
-_Given = TypeVar("_Given")
+_Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 
-def side_by_side(function: Callable[[_Given], _Result], arguments: Iterable[_Given]) -> list[_Result]:
-    """The results in order, computed in threads; the first failure is raised."""
-    given = list(arguments)
-    if len(given) < 2:
-        return [function(argument) for argument in given]
-    with ThreadPoolExecutor(min(READERS, len(given))) as threads:
-        return list(threads.map(function, given))
+def map_concurrently(function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
+    """Return `function` of each argument, in order, computed in up to `MAX_THREADS` threads.
+
+    Raises:
+        Exception: the first one that `function` raised, in the order of the arguments.
+    """
+    items = list(arguments)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(MAX_THREADS, len(items))) as threads:
+        return list(threads.map(function, items))

@@ -1,8 +1,8 @@
-"""DuckDB over the lake: each table is a view over its Parquet files, with its dictionary's types and nothing inferred.
+"""DuckDB views over the tables of a lake, with the types of their column dictionaries and nothing inferred.
 
-DuckDB reads the files itself: those of a local disk by their paths, all others through `LakeFiles`. It does not verify
-the checksums of Parquet pages, so a flipped bit on the disk may be a wrong number here, and it casts a column of
-another type where that can be done. `Lake.read` verifies both.
+DuckDB reads files on a local disk by path, and all others through `LakeFileSystem`. Unlike `Lake.read` it does not
+verify the checksums of Parquet pages, so a flipped bit on the disk may change a number, and it casts a column of
+another type where possible.
 """
 
 import os
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from later_reporting_dagster.lake.columns import ColumnType
-from later_reporting_dagster.lake.concurrency import READERS, side_by_side
-from later_reporting_dagster.lake.duckdb_filesystem import LakeFiles, protocol_of, removed
+from later_reporting_dagster.lake.concurrency import MAX_THREADS, map_concurrently
+from later_reporting_dagster.lake.duckdb_filesystem import LakeFileSystem, protocol_for, removed_file_error
 from later_reporting_dagster.lake.lake import Lake
-from later_reporting_dagster.lake.parquet_file import PartitionDamaged, damaged, from_parquet
-from later_reporting_dagster.lake.partition_listing import by_day
+from later_reporting_dagster.lake.parquet_file import PartitionDamaged, damaged_file_error, from_parquet
+from later_reporting_dagster.lake.partition_listing import partition_sort_key
 from later_reporting_dagster.lake.partition_paths import Partition, compacted_directory, partition_path, table_path
-from later_reporting_dagster.lake.schema import DATE, dated, schema_of
+from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 from later_reporting_dagster.lake.table import Table
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-# DuckDB takes somewhat more than its limit, and the interpreter with its libraries about 150 MB.
-_SHARE_OF_MEMORY = 0.85
+# DuckDB exceeds its limit somewhat, and the interpreter with its libraries takes about 150 MB more.
+_DUCKDB_MEMORY_SHARE = 0.85
 _SPILL_PREFIX = "later-reporting-spill-"
-_LEFT_BEHIND_AFTER_SECONDS = 24 * 3600
+_SPILL_EXPIRY_SECONDS = 24 * 3600
 
-_TYPES: Mapping[ColumnType, str] = {
+_SQL_TYPES: Mapping[ColumnType, str] = {
     "string": "VARCHAR",
     "int64": "BIGINT",
     "float64": "DOUBLE",
@@ -46,15 +46,22 @@ _TYPES: Mapping[ColumnType, str] = {
     "date32[day]": "DATE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
 }
-# Computed from the path alone, so that DuckDB opens no file that a condition on them leaves out.
-_DAY_OF_PATH = r"CAST(regexp_extract(filename, '/date=(\d{4}-\d{2}-\d{2})(/instance_id=[^/]*)?/[^/]*$', 1) AS DATE)"
-_INSTANCE_OF_PATH = "url_decode(regexp_extract(filename, '/instance_id=([^/]*)/[^/]*$', 1))"
+# Computed from the path alone, so that DuckDB does not open the files that a condition on these columns excludes.
+# DuckDB's own Hive partitioning would infer types, which turns the instance id 007 into a number.
+_DAY_FROM_PATH = r"CAST(regexp_extract(filename, '/date=(\d{4}-\d{2}-\d{2})(/instance_id=[^/]*)?/[^/]*$', 1) AS DATE)"
+_INSTANCE_FROM_PATH = "url_decode(regexp_extract(filename, '/instance_id=([^/]*)/[^/]*$', 1))"
 _INSTANCE = "instance_id"
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """A file of a table: its path below the root, the partitions that it holds, and whether it is a month's copy."""
+class _ViewFile:
+    """A file of a view.
+
+    Attributes:
+        path: the path relative to the lake's root.
+        partitions: the partitions in it; empty for an unpartitioned table.
+        is_compacted: whether it is the copy of a month.
+    """
 
     path: str
     partitions: Sequence[Partition]
@@ -62,39 +69,45 @@ class _File:
 
     @property
     def layout(self) -> tuple[bool, bool]:
-        """What distinguishes the files that one scan cannot read together."""
+        """Whether it is compacted, and whether its path has an instance: files of one layout are read by one scan."""
         return self.is_compacted, bool(self.partitions) and self.partitions[0].instance_id is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """The files that were read, and those that cannot be, which were left out, by table."""
+class ViewContents:
+    """The partitions that `LakeDatabase.read` has read, by table name.
+
+    Attributes:
+        partitions: the partitions in the views.
+        unreadable: the partitions that were excluded because they cannot be read, each with the error.
+    """
 
     partitions: Mapping[str, Sequence[Partition]]
     unreadable: Mapping[str, Mapping[Partition, LakeUnavailable | PartitionDamaged]]
 
 
 class LakeDatabase:
-    """An in-memory DuckDB database over tables of a lake; made by `open_database`.
+    """An in-memory DuckDB database with views over tables of a lake. Use `open_database` to create one.
 
-    Views see the files as they were when `add_view` listed them. A partition that is replaced meanwhile is read in
-    either version; on a local disk a replacement at the very moment of reading may fail the query.
+    A view reads the files that existed when `add_view` listed them. For a partition that is replaced meanwhile it reads
+    the old or the new file; on a local disk a replacement during a query may make that query fail.
 
     Attributes:
-        connection: where SQL is run. Instants are in UTC. Cursors of it do not see the views' files.
-        lake: where the tables lie.
+        connection: the DuckDB connection, with UTC as its time zone. Its cursors cannot read the views, because they do
+            not share its variables.
+        lake: the lake.
     """
 
     def __init__(self, lake: Lake, connection: "duckdb.DuckDBPyConnection", *, is_confined: bool) -> None:
         self.connection = connection
         self.lake = lake
-        self._views: dict[str, tuple[Table, list[_File]]] = {}
-        # Copies of months that cannot be read: their days are read from their own files.
+        self._views: dict[str, tuple[Table, list[_ViewFile]]] = {}
+        # Paths of compacted months that cannot be read: their days are read from daily files.
         self._damaged_copies: set[str] = set()
-        self._files: LakeFiles | None = None
+        self._filesystem: LakeFileSystem | None = None
         if is_confined or lake.storage.native_path("") is None:
-            self._files = LakeFiles(lake.storage, "later", only_allowed=True)
-            connection.register_filesystem(self._files)
+            self._filesystem = LakeFileSystem(lake.storage, "later", only_allowed=True)
+            connection.register_filesystem(self._filesystem)
 
     def add_view(
         self,
@@ -102,115 +115,120 @@ class LakeDatabase:
         partitions: Collection[Partition] | None = None,
         *,
         name: str | None = None,
-        are_listed: bool = False,
+        known_to_exist: bool = False,
     ) -> list[Partition]:
-        """Create or replace the view of a table: the column `date` if it has partitions, then its dictionary's.
+        """Create or replace the view of a table: the columns of its dictionary, for a partitioned one after `date`.
 
-        A nullable column that a file does not have is null there. A query that uses another one, or one that is null
-        although it must not be, fails.
+        A nullable column that a file lacks is null there. A query fails when it reads a column that is not nullable
+        and is missing or null.
 
         Args:
             table: the table.
-            partitions: those of them that exist are in the view; all that exist, when not given.
-            name: the name of the view; by default the table's.
-            are_listed: whether `partitions` are known to exist, and need not be listed.
+            partitions: the view has those of them that exist; by default all that exist.
+            name: the name of the view; by default that of the table.
+            known_to_exist: skip the listing, because all of `partitions` exist.
 
         Returns:
-            The partitions in the view; none for a table without partitions.
+            The partitions in the view; none for an unpartitioned table.
 
         Raises:
-            LakeUnavailable: they cannot be listed.
+            LakeUnavailable: the files cannot be listed.
         """
         name = name or table.name
-        files = _files_of(self.lake, table, partitions, are_listed=are_listed, without=self._damaged_copies)
-        if self._files is not None:
-            self._files.allow(file.path for file in files)
+        files = _list_files(
+            self.lake, table, partitions, known_to_exist=known_to_exist, damaged_copies=self._damaged_copies
+        )
+        if self._filesystem is not None:
+            self._filesystem.allow(file.path for file in files)
         self._views[name] = table, files
         self.narrow_view(name, None)
-        return sorted((each for file in files for each in file.partitions), key=by_day)
+        return sorted((each for file in files for each in file.partitions), key=partition_sort_key)
 
     def narrow_view(self, name: str, instance_ids: Collection[str] | None) -> None:
-        """Narrow a view to some instances, without listing its files again; None: to all."""
+        """Restrict a view to some instances, or with None to all again, without listing its files again."""
         table, files = self._views[name]
         if instance_ids is not None:
             files = [file for file in files if file.partitions and file.partitions[0].instance_id in instance_ids]
         scans: list[str] = []
-        for group in _by_layout(files):
-            # A variable, because a list of thousands of paths takes DuckDB longer to parse than the rest of a query.
+        for group in _group_by_layout(files):
+            # Paths are passed in a variable: DuckDB needs longer to parse thousands of them than for the query itself.
             variable = f"{name}/{len(scans)}"
-            locations = _locations(self.lake.storage, self._files, group)
-            self.connection.execute(f"SET VARIABLE {_quoted(variable)} = ?", [locations])
-            scans.append(_select(table, f"getvariable({_text(variable)})", group[0]))
-        select = " UNION ALL ".join(scans) or select_nothing(table)
-        self.connection.execute(f"CREATE OR REPLACE VIEW {_quoted(name)} AS {select}")
+            locations = _scan_paths(self.lake.storage, self._filesystem, group)
+            self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
+            scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", group[0]))
+        select = " UNION ALL ".join(scans) or empty_select(table)
+        self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(name)} AS {select}")
 
     def is_empty(self, name: str) -> bool:
-        """Return whether a view is over no file."""
+        """Return whether a view has no files."""
         return not self._views[name][1]
 
     def read(
-        self, wanted: Sequence[tuple[Table, Collection[Partition] | None]], work: Callable[[Files], _Result]
+        self, tables: Sequence[tuple[Table, Collection[Partition] | None]], compute: Callable[[ViewContents], _Result]
     ) -> _Result:
-        """Return the result of `work` on views of partitioned tables; again without the files that made it fail.
+        """Return the result of `compute` on views of partitioned tables, without the files that cannot be read.
 
         Args:
-            wanted: the tables, and their partitions, which exist; None for all that there are.
-            work: computes the result from the views; called again when it raises `duckdb.Error`.
+            tables: each table with its partitions, which have to exist; None for all that exist.
+            compute: computes the result from the views, named as the tables. Called again, without the unreadable
+                files, whenever it raises `duckdb.Error` because of them.
 
         Raises:
-            LakeUnavailable: the lake cannot be listed, or a query fails although every file can be read.
+            LakeUnavailable: the lake cannot be listed, or `compute` fails although all files can be read.
         """
         import duckdb
 
-        unreadable: dict[str, dict[Partition, LakeUnavailable | PartitionDamaged]] = {
-            table.name: {} for table, _ in wanted
-        }
-        there = [
+        requested = [
             (table, self.lake.partitions(table.name) if partitions is None else partitions)
-            for table, partitions in wanted
+            for table, partitions in tables
         ]
+        unreadable: dict[str, dict[Partition, LakeUnavailable | PartitionDamaged]] = {
+            table.name: {} for table, _ in tables
+        }
         while True:
             partitions = {
                 table.name: self.add_view(
-                    table, [each for each in of_table if each not in unreadable[table.name]], are_listed=True
+                    table, [each for each in members if each not in unreadable[table.name]], known_to_exist=True
                 )
-                for table, of_table in there
+                for table, members in requested
             }
             try:
-                return work(Files(partitions, unreadable))
+                return compute(ViewContents(partitions, unreadable))
             except duckdb.Error as error:
                 failed = self._failed_files()
                 if not failed:
                     reason = str(error).partition("\n")[0]
                     raise LakeUnavailable(f"{self.lake.root} cannot be read by DuckDB: {reason}") from error
                 self._damaged_copies |= {file.path for _, file, _ in failed if file.is_compacted}
-                for name, file, why in failed:
+                for name, file, cause in failed:
                     if not file.is_compacted:
-                        unreadable[name] |= dict.fromkeys(file.partitions, why)
+                        unreadable[name] |= dict.fromkeys(file.partitions, cause)
 
     def unreadable(self) -> dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]]:
-        """Read every file of every view as `Lake.read` does, and return the errors: which file made a query fail.
+        """Read every file of every view as `Lake.read` does, to find the ones that made a query fail.
 
-        By view, then by partition: the first one in a compacted month, None of a table without partitions. Views whose
-        files can all be read are left out.
+        Returns:
+            By view and partition the error of each file that cannot be read. The partition is the first one of a
+            compacted month, and None for an unpartitioned table. Views without errors are omitted.
         """
         found: dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]] = {}
-        for name, file, failure in self._failed_files():
-            found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = failure
+        for name, file, error in self._failed_files():
+            found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = error
         return found
 
-    def _failed_files(self) -> list[tuple[str, _File, LakeUnavailable | PartitionDamaged]]:
-        """Read every file of every view as `Lake.read` does, and return those that cannot be, each with its view."""
-        failed: list[tuple[str, _File, LakeUnavailable | PartitionDamaged]] = []
+    def _failed_files(self) -> list[tuple[str, _ViewFile, LakeUnavailable | PartitionDamaged]]:
+        """Return the name of the view, the file and the error for each file that cannot be read."""
+        failed: list[tuple[str, _ViewFile, LakeUnavailable | PartitionDamaged]] = []
         for name, (table, files) in self._views.items():
 
-            def error(file: _File, table: Table = table) -> LakeUnavailable | PartitionDamaged | None:
-                return _error_of(self.lake.storage, file, table)
+            def verify(file: _ViewFile, table: Table = table) -> LakeUnavailable | PartitionDamaged | None:
+                return _verification_error(self.lake.storage, file, table)
 
-            for file, failure in zip(files, side_by_side(error, files), strict=True):
-                failure = failure or (self._files and self._files.errors.get(file.path)) or None
-                if failure is not None:
-                    failed.append((name, file, failure))
+            for file, error in zip(files, map_concurrently(verify, files), strict=True):
+                # A file may be readable by now, and have failed during the query.
+                error = error or (self._filesystem and self._filesystem.errors.get(file.path)) or None
+                if error is not None:
+                    failed.append((name, file, error))
         return failed
 
 
@@ -223,30 +241,34 @@ def open_database(
     threads: int | None = None,
     confined: bool = False,
 ) -> Iterator[LakeDatabase]:
-    """Open a DuckDB database without tables, whose views `LakeDatabase.add_view` makes.
+    """Open an in-memory DuckDB database; `LakeDatabase.add_view` adds tables to it.
 
     Args:
-        lake: where the tables lie.
-        memory_gb: how much memory the work may take in all, in GB; DuckDB is limited to 85 % of it.
-        spill_directory: where what does not fit into memory is written, in a private folder that is removed at the
-            end; by default in `$DAGSTER_HOME`, or else where temporary files go. None: nothing is written, and work
-            that needs more memory fails with `duckdb.OutOfMemoryException`.
-        threads: how many threads DuckDB uses; by default one a processor, more if each file is a request.
-        confined: whether SQL comes from outside: it can read the views' files only and write none, and the
-            configuration is locked.
+        lake: the lake.
+        memory_gb: the memory limit in GB, of which DuckDB may use 85 %.
+        spill_directory: the parent of a private directory for data that exceed the memory, removed at the end; by
+            default `$DAGSTER_HOME`, or else the system's directory of temporary files. None: nothing is spilled, and a
+            query that needs more memory raises `duckdb.OutOfMemoryException`.
+        threads: the number of DuckDB's threads; by default one for each processor, more for a remote lake.
+        confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
+
+    Yields:
+        The database.
     """
-    import duckdb  # takes a tenth of a second, which not every command of ours needs
+    import duckdb  # deferred: takes a tenth of a second, which most commands do not need
 
     config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory_gb * _SHARE_OF_MEMORY * 1000:.0f}MB",
+        "memory_limit": f"{memory_gb * _DUCKDB_MEMORY_SHARE * 1000:.0f}MB",
         "preserve_insertion_order": False,
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
+        # Partitions are replaced under the same path.
         "enable_external_file_cache": False,
+        # Otherwise SQL can read Python variables by name.
         "python_enable_replacements": False,
     }
-    if threads is None and lake.storage.waits:
-        threads = max(os.cpu_count() or 1, READERS)
+    if threads is None and lake.storage.is_remote:
+        threads = max(os.cpu_count() or 1, MAX_THREADS)
     if threads is not None:
         config["threads"] = threads
     with _spill_folder(spill_directory) as folder, duckdb.connect(":memory:", config=config) as connection:
@@ -254,15 +276,20 @@ def open_database(
         connection.execute("SET TimeZone = 'UTC'")
         database = LakeDatabase(lake, connection, is_confined=confined)
         if confined:
-            # Not in the configuration, whose entries take effect in no particular order.
+            # Statements, because entries of the configuration take effect in no particular order.
             connection.execute("SET allowed_directories = ['later://']")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
         yield database
 
 
-def relation_of(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
-    """Return a view's rows as a lazy relation of DuckDB's default connection.
+def duckdb_relation(lake: Lake, table: Table, partitions: Collection[Partition]) -> "duckdb.DuckDBPyRelation":
+    """Return a table as a lazy relation of DuckDB's default connection.
+
+    Args:
+        lake: the lake.
+        table: the table.
+        partitions: the relation has those of them that exist.
 
     Raises:
         LakeUnavailable: the files cannot be listed.
@@ -270,90 +297,103 @@ def relation_of(lake: Lake, table: Table, partitions: Collection[Partition]) -> 
     import duckdb
 
     connection = duckdb.default_connection()
-    files, through = _files_of(lake, table, partitions), None
+    files, filesystem = _list_files(lake, table, partitions), None
     if lake.storage.native_path("") is None:
-        through = LakeFiles(lake.storage, protocol_of(lake.storage))
-        if not connection.filesystem_is_registered(through.protocol):
-            connection.register_filesystem(through)
+        filesystem = LakeFileSystem(lake.storage, protocol_for(lake.storage))
+        if not connection.filesystem_is_registered(filesystem.protocol):
+            connection.register_filesystem(filesystem)
     scans = [
-        _select(table, f"[{', '.join(map(_text, _locations(lake.storage, through, group)))}]", group[0])
-        for group in _by_layout(files)
+        _scan_sql(table, f"[{', '.join(map(_literal, _scan_paths(lake.storage, filesystem, group)))}]", group[0])
+        for group in _group_by_layout(files)
     ]
-    return connection.sql(" UNION ALL ".join(scans) or select_nothing(table))
+    return connection.sql(" UNION ALL ".join(scans) or empty_select(table))
 
 
-def select_nothing(table: Table, *, condition: str = "false") -> str:
-    """The query of a view without rows, of which `condition` is evaluated when it is read."""
-    columns = [f"CAST(NULL AS {type_}) AS {_quoted(name)}" for name, type_ in _columns(table)]
+def empty_select(table: Table, *, condition: str = "false") -> str:
+    """Return SQL that selects the columns of a table's view and no rows.
+
+    Args:
+        table: the table.
+        condition: an SQL condition that is false, or raises an error when the view is read.
+    """
+    columns = [f"CAST(NULL AS {type_}) AS {_identifier(name)}" for name, type_ in _view_columns(table)]
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"
 
 
-def _files_of(
+def _list_files(
     lake: Lake,
     table: Table,
     partitions: Collection[Partition] | None,
     *,
-    are_listed: bool = False,
-    without: Collection[str] = (),
-) -> list[_File]:
-    """The files of a table: of the months' copies those that are not in `without`."""
+    known_to_exist: bool = False,
+    damaged_copies: Collection[str] = (),
+) -> list[_ViewFile]:
+    """Return the files of a table, with the daily files in place of damaged copies of months."""
     if not table.is_partitioned:
         path = table_path(table.name)
-        return [_File(path, (), is_compacted=False)] if path in lake.storage.files(table.name) else []
+        return [_ViewFile(path, (), is_compacted=False)] if path in lake.storage.files(table.name) else []
     copies = f"{compacted_directory(table.name)}/"
     files = []
-    for path, held in lake.files(table.name, partitions, are_listed=are_listed).items():
-        if path in without:
-            files += [_File(partition_path(table.name, each), [each], is_compacted=False) for each in held]
+    for path, held in lake.files(table.name, partitions, known_to_exist=known_to_exist).items():
+        if path in damaged_copies:
+            files += [_ViewFile(partition_path(table.name, each), [each], is_compacted=False) for each in held]
         else:
-            files.append(_File(path, held, is_compacted=path.startswith(copies)))
+            files.append(_ViewFile(path, held, is_compacted=path.startswith(copies)))
     return files
 
 
-def _by_layout(files: Sequence[_File]) -> list[list[_File]]:
+def _group_by_layout(files: Sequence[_ViewFile]) -> list[list[_ViewFile]]:
     layout = attrgetter("layout")
     return [list(group) for _, group in groupby(sorted(files, key=layout), key=layout)]
 
 
-def _locations(storage: Storage, through: LakeFiles | None, files: Sequence[_File]) -> list[str]:
-    return [through.url(file.path) if through else str(storage.native_path(file.path)) for file in files]
+def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, files: Sequence[_ViewFile]) -> list[str]:
+    return [filesystem.url(file.path) if filesystem else str(storage.native_path(file.path)) for file in files]
 
 
-def _columns(table: Table) -> list[tuple[str, str]]:
+def _view_columns(table: Table) -> list[tuple[str, str]]:
+    """Return the name and the SQL type of each column of a table's view."""
     day = [(DATE.name, "DATE")] if table.is_partitioned else []
-    return [*day, *((column.name, _TYPES[column.type]) for column in table.columns)]
+    return [*day, *((column.name, _SQL_TYPES[column.type]) for column in table.columns)]
 
 
-def _select(table: Table, files: str, example: _File) -> str:
-    """The query of all rows of some files, an SQL list of their paths, all of the layout of `example`."""
+def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:
+    """Return SQL that selects all rows of some files of one layout.
+
+    Args:
+        table: the table.
+        paths: an SQL expression for the list of the files' paths.
+        example: one of the files.
+    """
     is_compacted, has_instance = example.layout
-    stored = dict(_columns(table))
-    shown = {name: _quoted(name) for name in stored}
+    stored = dict(_view_columns(table))
+    expressions = {name: _identifier(name) for name in stored}
     required = [column.name for column in table.columns if not column.nullable]
     if table.is_partitioned and not is_compacted:
         del stored[DATE.name]
-        shown[DATE.name] = _DAY_OF_PATH
+        expressions[DATE.name] = _DAY_FROM_PATH
     elif table.is_partitioned:
         required.append(DATE.name)
     if has_instance and _INSTANCE in stored:
         del stored[_INSTANCE]
-        shown[_INSTANCE] = _INSTANCE_OF_PATH
+        expressions[_INSTANCE] = _INSTANCE_FROM_PATH
     for name in required:
         if name in stored:
-            # The schema makes a column that a file does not have null, whichever it is.
-            shown[name] = f"coalesce({_quoted(name)}, error(filename || {_text(f' has no value of {name}')}))"
+            # `schema` below makes any column that a file lacks null, nullable or not.
+            missing = _literal(f" has no value of {name}")
+            expressions[name] = f"coalesce({_identifier(name)}, error(filename || {missing}))"
     schema = ", ".join(
-        f"{_text(name)}: {{name: {_text(name)}, type: {_text(type_)}, default_value: NULL}}"
+        f"{_literal(name)}: {{name: {_literal(name)}, type: {_literal(type_)}, default_value: NULL}}"
         for name, type_ in stored.items()
     )
-    columns = ", ".join(f"{expression} AS {_quoted(name)}" for name, expression in shown.items())
+    columns = ", ".join(f"{expression} AS {_identifier(name)}" for name, expression in expressions.items())
     return (
-        f"SELECT {columns} FROM read_parquet({files}, hive_partitioning = false, filename = true,"
+        f"SELECT {columns} FROM read_parquet({paths}, hive_partitioning = false, filename = true,"
         f" schema = MAP {{{schema}}})"
     )
 
 
-def _error_of(storage: Storage, file: _File, table: Table) -> LakeUnavailable | PartitionDamaged | None:
+def _verification_error(storage: Storage, file: _ViewFile, table: Table) -> LakeUnavailable | PartitionDamaged | None:
     try:
         _verify(storage, file, table)
     except (LakeUnavailable, PartitionDamaged) as error:
@@ -361,31 +401,34 @@ def _error_of(storage: Storage, file: _File, table: Table) -> LakeUnavailable | 
     return None
 
 
-def _verify(storage: Storage, file: _File, table: Table) -> None:
-    """Read a file as `Lake.read` does, and look for the values that it must have.
+def _verify(storage: Storage, file: _ViewFile, table: Table) -> None:
+    """Read a file as `Lake.read` does, and check that its required columns have no nulls.
 
     Raises:
-        LakeUnavailable: it cannot be read, or is not there any more.
-        PartitionDamaged: it is not what a view needs; the message says how it is made anew.
+        LakeUnavailable: the file cannot be read, or does not exist any more.
+        PartitionDamaged: the file does not fit the table; the message has the next step.
     """
     data = storage.read(file.path)
     if data is None:
-        raise removed(storage, file.path)
-    schema, shown = schema_of(table.columns), storage.shown(file.path)
+        raise removed_file_error(storage, file.path)
+    schema, location = schema_of(table.columns), storage.location(file.path)
     try:
-        rows = from_parquet(data, schema=dated(schema) if file.is_compacted else schema)
+        rows = from_parquet(data, schema=with_date_field(schema) if file.is_compacted else schema)
     except PartitionDamaged as error:
         if file.is_compacted:
-            step = "run `later-reporting compact`, which makes this copy of daily files anew"
-            raise PartitionDamaged(f"{shown} is damaged: {error}. Next step: {step}") from error
-        raise damaged(shown, error) from error
+            step = "run `later-reporting compact`, which writes this copy of daily files again"
+            raise PartitionDamaged(f"{location} is damaged: {error}. Next step: {step}") from error
+        raise damaged_file_error(location, error) from error
     if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
-        raise damaged(shown, PartitionDamaged(f"it has rows without {', '.join(nulls)}"))
+        raise damaged_file_error(location, PartitionDamaged(f"it has rows without {', '.join(nulls)}"))
 
 
 @contextmanager
 def _spill_folder(directory: str | None) -> Iterator[str]:
-    """A private folder in `directory`, removed at the end; what killed processes left there is removed before."""
+    """Create a private folder in `directory`, and remove it at the end; see `open_database`.
+
+    Folders that killed processes left there are removed a day later.
+    """
     if directory is None:
         yield ""
         return
@@ -394,15 +437,17 @@ def _spill_folder(directory: str | None) -> Iterator[str]:
         directory = home if home and os.access(home, os.W_OK | os.X_OK) else tempfile.gettempdir()
     for folder in Path(directory).glob(f"{_SPILL_PREFIX}*"):
         with suppress(OSError):
-            if folder.stat().st_mtime < time.time() - _LEFT_BEHIND_AFTER_SECONDS:
+            if folder.stat().st_mtime < time.time() - _SPILL_EXPIRY_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_SPILL_PREFIX, dir=directory, ignore_cleanup_errors=True) as private:
         yield private
 
 
-def _quoted(name: str) -> str:
+def _identifier(name: str) -> str:
+    """Return a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def _literal(value: str) -> str:
+    """Return a quoted SQL string."""
     return "'" + value.replace("'", "''") + "'"

@@ -1,4 +1,7 @@
-"""The lake's files for DuckDB where it cannot open them by their path: each is read whole, by one request."""
+"""fsspec filesystem through which DuckDB reads a lake whose files it cannot open by path.
+
+Each file is read as a whole, by one request.
+"""
 
 import hashlib
 import io
@@ -16,31 +19,32 @@ from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """One version of a file, kept while anybody has it open."""
+    """The bytes of one version of a file, referenced as long as it is open. A class, because bytes have no weakrefs."""
 
     data: bytes
 
 
 class _OpenFile(io.BytesIO):
-    """A file as DuckDB reads it."""
+    """A file that DuckDB has opened."""
 
     def __init__(self, content: _Content) -> None:
-        super().__init__(content.data)  # shares them
+        super().__init__(content.data)  # shares the bytes until they are written to
         self._content = content
 
 
-class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
-    """A read-only filesystem of the methods that DuckDB calls, over a lake's storage.
+class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has no types
+    """Read-only filesystem with the methods that DuckDB calls, over the storage of a lake.
 
     Attributes:
-        errors: by path why a file could not be read, which DuckDB makes an error of its own.
+        errors: by path why a file could not be read. DuckDB replaces these errors by its own.
 
     Args:
-        storage: where the files lie.
-        protocol: the scheme of their URLs, by which DuckDB finds this filesystem.
-        only_allowed: whether only the files given to `allow` can be opened.
+        storage: the storage of the lake.
+        protocol: the scheme of the URLs, by which DuckDB finds this filesystem.
+        only_allowed: whether only files passed to `allow` can be opened.
     """
 
+    # fsspec would otherwise return the same instance for equal arguments.
     cachable = False
 
     def __init__(self, storage: Storage, protocol: str, *, only_allowed: bool = False) -> None:
@@ -54,30 +58,30 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         self._lock = threading.Lock()
 
     def url(self, path: str) -> str:
-        """Return the URL of a file below the lake's root."""
+        """Return the URL of a file, given its path relative to the lake's root."""
         return f"{self.protocol}://{path}"
 
     def allow(self, paths: Iterable[str]) -> None:
-        """Let these files be opened too."""
+        """Allow more files to be opened, by path."""
         if self._allowed is not None:
             self._allowed.update(paths)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the URL itself: all are given in full, and a glob's characters in them are their own."""
+        """Return the path itself: only full paths are passed, and `*` or `[` in one are part of its name."""
         return [path]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
         """Read the whole file.
 
         Raises:
-            PermissionError: it is to be written, or is none of the allowed files.
-            LakeUnavailable: it cannot be read, or there is none.
+            PermissionError: the mode is not `rb`, or the file is not allowed.
+            LakeUnavailable: the file cannot be read, or does not exist.
         """
         path = path.removeprefix(self.url(""))
         if mode != "rb" or (self._allowed is not None and path not in self._allowed):
-            raise _refusal(path)
-        # DuckDB opens a file for its footer and, before it closes that, again for its rows: one request serves both,
-        # and both see one version of the file.
+            raise _access_denied(path)
+        # DuckDB opens a file for its footer and, before closing it, again for its rows. One request serves both, and
+        # both see one version of the file.
         content = self._contents.get(path) or _Content(self._read(path))
         with self._lock:
             self._contents[path] = content
@@ -85,22 +89,22 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         return _OpenFile(content)
 
     def isdir(self, path: str) -> bool:
-        """Refuse: DuckDB looks for a directory only where it is about to write."""
-        raise _refusal(path)
+        """Raise `PermissionError`: DuckDB looks for a directory only before it writes."""
+        raise _access_denied(path)
 
     def size(self, path: str) -> int:
-        """Return the size of the file as it was last opened."""
+        """Return the size of a file when it was last opened."""
         return self._sizes[path.removeprefix(self.url(""))]
 
     def modified(self, path: str) -> datetime:  # noqa: ARG002
-        """Return the time, so that DuckDB keeps nothing of a file for the next query."""
+        """Return the current time, so that DuckDB caches nothing of a file for the next query."""
         return datetime.now(UTC)
 
     def _read(self, path: str) -> bytes:
         try:
             data = self._storage.read(path)
             if data is None:
-                raise removed(self._storage, path)
+                raise removed_file_error(self._storage, path)
         except LakeUnavailable as error:
             self.errors[path] = error
             raise
@@ -108,15 +112,15 @@ class LakeFiles(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec has n
         return data
 
 
-def _refusal(path: str) -> PermissionError:
-    return PermissionError(f"access to {path} is disabled: files of the tables are read, and nothing else")
+def _access_denied(path: str) -> PermissionError:
+    return PermissionError(f"access to {path} is disabled: only files of the tables can be read")
 
 
-def protocol_of(storage: Storage) -> str:
-    """Return a scheme that no other storage of this process has, for a connection that several share."""
+def protocol_for(storage: Storage) -> str:
+    """Return a URL scheme that is unique to a storage in this process, for a connection that several storages share."""
     return f"later{hashlib.sha256(storage.identity.encode()).hexdigest()[:16]}"
 
 
-def removed(storage: Storage, path: str) -> LakeUnavailable:
-    """Return the error of a file that was listed and is not there."""
-    return LakeUnavailable(f"cannot read {storage.shown(path)}: it has just been removed. Next step: run again")
+def removed_file_error(storage: Storage, path: str) -> LakeUnavailable:
+    """Return the error for a file that was listed and does not exist any more."""
+    return LakeUnavailable(f"cannot read {storage.location(path)}: it was removed meanwhile. Next step: run again")

@@ -1,59 +1,60 @@
-"""The lake: partitions that are replaced whole, verified before they are visible, and read with nothing inferred."""
+"""The lake: Parquet tables whose partitions are replaced as a whole and verified before they become visible."""
 
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import chain, groupby
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
-from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import (
+    FileMetadata,
     PartitionDamaged,
-    StoredFacts,
     content_hash_of,
-    damaged,
-    facts_of,
+    damaged_file_error,
     from_parquet,
-    is_faithful,
+    holds_exactly,
+    parse_metadata,
     to_parquet,
 )
-from later_reporting_dagster.lake.partition_listing import by_day, directories_with
-from later_reporting_dagster.lake.partition_paths import (
-    FILE_NAME,
-    Partition,
-    day_directory,
-    month_of,
-    partition_path,
-    table_path,
-)
+from later_reporting_dagster.lake.partition_listing import find_directories, partition_sort_key
+from later_reporting_dagster.lake.partition_paths import FILE_NAME, Partition, day_directory, partition_path, table_path
 from later_reporting_dagster.lake.quarantine import Quarantine
-from later_reporting_dagster.lake.schema import DATE, dated, day_column
-from later_reporting_dagster.lake.storage import LakeUnavailable, Storage, storage_at, without_credentials
+from later_reporting_dagster.lake.schema import DATE, date_column, with_date_field
+from later_reporting_dagster.lake.storage import LakeUnavailable, Storage, open_storage, without_credentials
 
 if TYPE_CHECKING:
     import pyarrow.dataset
 
-# More days than these are found sooner by a listing of the whole table.
-_DAYS_LISTED_ONE_BY_ONE = 32
+# Above this number of days, one listing of the whole table is faster than one listing of each day.
+_MAXIMUM_DAY_LISTINGS = 32
 
 
-class NotReplaced(Exception):  # noqa: N818 - named for what happened
-    """A review refused a replacement. The partition stays as it was; the message says why."""
+class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, not a bug
+    """A `ReplacementCheck` rejected new rows. The partition keeps its rows; the message has the reason."""
 
 
-# Sees what lies in the lake, in those columns that it shares with what is to replace it, and what that is; refuses by
-# raising `NotReplaced`.
-Review = Callable[[Partition, pa.Table, pa.Table], None]
+# Called with the partition, the stored rows, in the columns that the new ones have too, and the new rows. Raises
+# `ReplacementRejected` to keep the stored ones.
+ReplacementCheck = Callable[[Partition, pa.Table, pa.Table], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The result of a write. `changed` is False when the lake held the same already, and no byte was touched."""
+class WriteResult:
+    """The result of a write.
+
+    Attributes:
+        url: the location of the file: a path on a local disk, else a URL, without credentials.
+        rows: the number of rows.
+        bytes: the size of the file.
+        content_hash: the hash of the rows; see `content_hash_of`.
+        changed: False when the file already held the same rows, and was not written.
+    """
 
     url: str
     rows: int
@@ -62,38 +63,49 @@ class Written:
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DayRead:
-    """The rows of each partition of a day, and the error of each that cannot be read.
-
-    When the partitions of the day cannot be listed, `unread` has the day itself, without an instance.
-    """
-
-    day: date
-    tables: Mapping[Partition, pa.Table]
-    unread: Mapping[Partition, LakeUnavailable | PartitionDamaged]
-
-
 class Lake:
-    """Parquet partitions below one root: `{root}/{asset}/date=…/instance_id=…/part-0.parquet`.
+    """Parquet partitions below one root: `{root}/{table}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: a partition written twice at once is one of the two, whole. Every
-    method raises `LakeUnavailable` when the root cannot be reached, read or written.
+    Safe to use from several threads and processes: a partition that two of them write at once holds the rows of one,
+    complete. Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
+
+    Example:
+        >>> import tempfile
+        >>> from datetime import date
+        >>> import pyarrow as pa
+        >>> from later_reporting_dagster.lake import Lake, Partition
+        >>> partition = Partition(date(2024, 1, 3), "instance_000")
+        >>> rows = pa.table({"post_id": [1, 2]})
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     lake = Lake(root)
+        ...     first = lake.write("posts", partition, rows, metadata={"fetched_at": "2024-01-04"})
+        ...     again = lake.write("posts", partition, rows)
+        ...     partitions = lake.partitions("posts")
+        ...     stored = lake.read("posts", partitions, schema=rows.schema)
+        ...     metadata = lake.read_metadata("posts", partition)
+        >>> (first.rows, first.changed, again.changed)
+        (2, True, False)
+        >>> [str(partition) for partition in partitions]
+        ['2024-01-03 instance_000']
+        >>> stored["post_id"].to_pylist()
+        [1, 2]
+        >>> metadata.key_values
+        {'fetched_at': '2024-01-04'}
 
     Attributes:
         root: the root, without credentials.
-        quarantine: the bad rows that are set aside beside the tables.
+        quarantine: the bad rows of the tables.
 
     Args:
-        root: a local path or any fsspec URL.
-        storage_options: what fsspec needs to open it, such as credentials; never shown.
+        root: a local path or an fsspec URL.
+        storage_options: the options that fsspec needs to open it, such as credentials; never shown.
 
     Raises:
-        ValueError: the root is empty, its scheme is unknown or lacks its package, or it goes through a cache.
+        ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.
     """
 
     def __init__(self, root: str, *, storage_options: Mapping[str, Any] | None = None) -> None:
-        self._storage = storage_at(root, storage_options or {})
+        self._storage = open_storage(root, storage_options or {})
         self.root = without_credentials(root)
         self.quarantine = Quarantine(self._storage)
         self._compacted = CompactedMonths(self._storage)
@@ -107,255 +119,261 @@ class Lake:
         return self._storage
 
     def write(
-        self, asset: str, partition: Partition, table: pa.Table, *, facts: Mapping[str, str] | None = None
-    ) -> Written:
-        """Replace a partition whole with `table`, whose order of rows is part of its content.
+        self, table_name: str, partition: Partition, rows: pa.Table, *, metadata: Mapping[str, str] | None = None
+    ) -> WriteResult:
+        """Replace all rows of a partition.
 
-        Nothing is written when the partition holds the same content already; its old facts stand. A stored file that
-        cannot be read is replaced.
+        Nothing is written when the partition already holds the same rows in the same order: its metadata stay, too. A
+        stored file that cannot be read is replaced.
 
         Args:
-            asset: the table's name.
-            partition: which part of it.
-            table: all rows of the partition.
-            facts: stored in the file's key-value metadata beside the content hash, as `later_reporting.{name}`.
+            table_name: the table.
+            partition: the partition.
+            rows: all rows of the partition.
+            metadata: stored in the file's Parquet key-value metadata, each as `later_reporting.{name}`.
 
         Raises:
-            ValueError: the instance id cannot be a partition.
-            TypeError: a column is of a type that the lake does not store.
-            LakeUnavailable: also when the staged file does not read back as it was written; the partition is unchanged.
+            ValueError: the instance id cannot be encoded; see `encode_instance_id`.
+            TypeError: a column has a type that the lake does not store.
+            LakeUnavailable: also when the staged file does not read back as written; the partition is unchanged.
         """
-        return _written(self.write_all(asset, {partition: table}, facts=facts)[partition])
+        return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
 
     def write_all(
         self,
-        asset: str,
-        tables: Mapping[Partition, pa.Table],
+        table_name: str,
+        rows: Mapping[Partition, pa.Table],
         *,
-        facts: Mapping[str, str] | None = None,
-        review: Review | None = None,
-    ) -> dict[Partition, Written | LakeUnavailable | NotReplaced]:
-        """Write several partitions as `write` does, at less cost for some dozens together.
+        metadata: Mapping[str, str] | None = None,
+        check_replacement: ReplacementCheck | None = None,
+    ) -> dict[Partition, WriteResult | LakeUnavailable | ReplacementRejected]:
+        """Replace all rows of several partitions, as `write` does, which costs less together.
 
         Args:
-            asset: the table's name.
-            tables: by partition all of its rows.
-            facts: as for `write`, for all of them.
-            review: called for each partition whose content would change, before anything is staged. A stored file that
-                cannot be read by the new schema is replaced without a review.
+            table_name: the table.
+            rows: all rows of each partition.
+            metadata: as for `write`, the same for all partitions.
+            check_replacement: called before anything is written, for each partition whose rows would change; raises
+                `ReplacementRejected` to keep the stored rows. Not called when the stored file cannot be read by the
+                new schema.
 
         Returns:
-            The result of each partition. One that cannot be written, or that `review` refuses, does not affect the
-            others.
+            The result of each partition, or why it was not written, which does not affect the others.
 
         Raises:
             ValueError: as `write`; nothing was written.
             TypeError: as `write`; nothing was written.
         """
-        paths = {partition_path(asset, partition): partition for partition in tables}
+        partitions = {partition_path(table_name, partition): partition for partition in rows}
 
-        def reviewed(path: str, old: pa.Table, new: pa.Table) -> None:
-            if review is not None:
-                review(paths[path], old, new)
+        def check_path(path: str, old: pa.Table, new: pa.Table) -> None:
+            if check_replacement is not None:
+                check_replacement(partitions[path], old, new)
 
-        outcomes = self._replace(
-            {path: tables[partition] for path, partition in paths.items()}, facts=facts or {}, review=reviewed
+        results = self._replace(
+            {path: rows[partition] for path, partition in partitions.items()},
+            metadata=metadata or {},
+            check_replacement=check_path,
         )
-        return {paths[path]: outcome for path, outcome in outcomes.items()}
+        return {partitions[path]: result for path, result in results.items()}
 
-    def write_table(self, asset: str, table: pa.Table, *, facts: Mapping[str, str] | None = None) -> Written:
-        """Write a table without partitions, one file, as `write` does."""
-        path = table_path(asset)
-        return _written(self._replace({path: table}, facts=facts or {}, review=None)[path])
+    def write_table(self, table_name: str, rows: pa.Table, *, metadata: Mapping[str, str] | None = None) -> WriteResult:
+        """Replace all rows of an unpartitioned table, which is one file, as `write` does."""
+        path = table_path(table_name)
+        return _result_or_raise(self._replace({path: rows}, metadata=metadata or {}, check_replacement=None)[path])
 
-    def read_table(self, asset: str, *, schema: pa.Schema) -> pa.Table | None:
-        """Read a table without partitions as exactly `schema`; None when there is no such file.
+    def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
+        """Read an unpartitioned table as exactly `schema`; None when its file does not exist.
 
         Raises:
             PartitionDamaged: as `read`.
         """
-        return self._read_file(table_path(asset), schema=schema)
+        return self._read_file(table_path(table_name), schema=schema)
 
-    def write_file(self, asset: str, name: str, data: bytes) -> Written:
-        """Replace a file of an asset that is no table, such as a page, whole; the same bytes are not written again."""
-        path = f"{asset}/{name}"
+    def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
+        """Replace a file that is not a table, such as a web page; equal bytes are not written again.
+
+        Args:
+            directory: the directory below the root.
+            name: the name of the file.
+            data: the bytes of the file.
+        """
+        path = f"{directory}/{name}"
         changed = self._storage.read(path) != data
         if changed:
             self._storage.write(path, data)
-        return Written(self._storage.shown(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
+        return WriteResult(self._storage.location(path), 0, len(data), hashlib.sha256(data).hexdigest(), changed)
 
     def read(
-        self, asset: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
+        self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
     ) -> pa.Table:
-        """Read the rows of those of `partitions` that exist, in the order given, as exactly `schema`.
+        """Read those of `partitions` that exist, in the order given, as exactly `schema`.
 
-        Days whose compacted month is up to date are read from there: the rows are the same.
+        Days are read from their compacted month while its copies are current: the rows are the same.
 
         Args:
-            asset: the table's name.
-            partitions: which to read.
-            schema: may have fewer columns than the files. A nullable column that a file does not have is null.
-            with_date: whether to put the day of each row's partition before the other columns, as `date`.
+            table_name: the table.
+            partitions: the partitions to read.
+            schema: the columns to read. A nullable one that a file lacks is null there.
+            with_date: whether to add a first column `date`: the day of the row's partition.
 
         Raises:
-            PartitionDamaged: a file is no Parquet, or a column is missing or of another type.
+            PartitionDamaged: a file is not Parquet, or a column is missing or of another type.
         """
-        wanted = list(partitions)
-        compacted = self._compacted.rows(asset, wanted, schema=schema)
+        requested = list(partitions)
+        compacted = self._compacted.read(table_name, requested, schema=schema)
 
-        def rows(partition: Partition) -> pa.Table | None:
-            return self._read_file(partition_path(asset, partition), schema=schema)
+        def read_daily(partition: Partition) -> pa.Table | None:
+            return self._read_file(partition_path(table_name, partition), schema=schema)
 
-        daily = iter(side_by_side(rows, [partition for partition in wanted if partition not in compacted]))
-        tables = [compacted[partition] if partition in compacted else next(daily) for partition in wanted]
-        found = [(partition, table) for partition, table in zip(wanted, tables, strict=True) if table is not None]
-        together = pa.concat_tables([schema.empty_table(), *(table for _, table in found)])
+        daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
+        tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
+        existing = [(partition, rows) for partition, rows in zip(requested, tables, strict=True) if rows is not None]
+        together = pa.concat_tables([schema.empty_table(), *(rows for _, rows in existing)])
         if not with_date:
             return together
-        days = day_column((partition.day, table.num_rows) for partition, table in found)
-        return together.add_column(0, DATE, days)
+        return together.add_column(0, DATE, date_column((partition.day, rows.num_rows) for partition, rows in existing))
 
-    def read_days(self, asset: str, days: Iterable[date] | None = None, *, schema: pa.Schema) -> Iterator[DayRead]:
-        """Read one day after the other, as `read` does, in the order given; all existing days when none are given.
+    def compact(self, table_name: str, *, closed_before: date, now: datetime) -> Iterator[CompactedMonth]:
+        """Copy the daily files of each closed month to one file for each instance, from which they are then read.
 
-        Memory holds at most a month of what is compacted, and a day of what is not. What is wrong with a day is in its
-        `DayRead`, and stops no other.
-
-        Raises:
-            LakeUnavailable: with no days given, when the existing ones cannot be listed.
-        """
-        if days is None:
-            days = sorted({partition.day for partition in self.partitions(asset)})
-        for _, neighbours in groupby(days, key=month_of):
-            yield from self._read_neighbours(asset, neighbours, schema=schema)
-
-    def compact(self, asset: str, *, closed_before: date, now: datetime) -> Iterator[CompactedMonth]:
-        """Copy each month that ends before `closed_before` to one file an instance, from which it is then read.
-
-        A month whose copy is up to date is left alone. A partition that is replaced afterwards is read from its own
-        file until its month is compacted again.
+        A month whose copy is current is not written again. A partition that is replaced later is read from its own file
+        until the month is compacted again.
 
         Args:
-            asset: the table's name.
-            closed_before: months that end on this day or later are still being restated.
-            now: the time; a file written moments ago is left for the next run.
+            table_name: the table.
+            closed_before: a month is closed when its last day is before this one.
+            now: the current time; files written in the last seconds are left for the next run.
 
         Yields:
-            The result of each month and instance, as it is done.
+            The result of each month and instance, as soon as it is compacted.
 
         Raises:
-            ValueError: the lake's filesystem does not tell one version of a file from another.
+            ValueError: the lake's filesystem reports neither an ETag nor a modification time of its files.
         """
-        return self._compacted.compact(asset, self.partitions(asset), closed_before=closed_before, now=now)
+        return self._compacted.compact(table_name, self.partitions(table_name), closed_before=closed_before, now=now)
 
-    def partitions(self, asset: str, *, days: Iterable[date] | None = None) -> list[Partition]:
-        """List the partitions that exist, sorted; only those of `days`, if given."""
+    def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
+        """List the partitions that exist, sorted by day and instance; by default those of all days."""
         wanted = None if days is None else set(days)
-        listed = wanted if wanted is not None and len(wanted) <= _DAYS_LISTED_ONE_BY_ONE else None
+        listed = wanted if wanted is not None and len(wanted) <= _MAXIMUM_DAY_LISTINGS else None
         found = [
             partition
-            for _, partition in directories_with(self._storage, asset, FILE_NAME, days=listed)
+            for _, partition in find_directories(self._storage, table_name, FILE_NAME, days=listed)
             if partition is not None and (wanted is None or partition.day in wanted)
         ]
-        return sorted(found, key=by_day)
+        return sorted(found, key=partition_sort_key)
 
-    def existing(self, asset: str, partitions: Iterable[Partition]) -> list[Partition]:
-        """Return those of `partitions` that exist, sorted."""
+    def existing_partitions(self, table_name: str, partitions: Iterable[Partition]) -> list[Partition]:
+        """Return those of `partitions` that exist, sorted by day and instance."""
         wanted = set(partitions)
-        found = self.partitions(asset, days={partition.day for partition in wanted})
+        found = self.partitions(table_name, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
-    def facts(self, asset: str, partition: Partition) -> StoredFacts | None:
-        """Read what a partition's file says about itself; None when there is no such file.
+    def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
+        """Read the metadata of a partition's file; None when the file does not exist.
 
         Raises:
-            PartitionDamaged: the file is no Parquet.
+            PartitionDamaged: the file is not Parquet.
         """
-        path = partition_path(asset, partition)
+        path = partition_path(table_name, partition)
         data = self._storage.read(path)
         try:
-            return None if data is None else facts_of(data)
+            return None if data is None else parse_metadata(data)
         except PartitionDamaged as error:
-            raise damaged(self._storage.shown(path), error) from error
+            raise damaged_file_error(self._storage.location(path), error) from error
 
-    def facts_of(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, StoredFacts]:
-        """Return what the files of those of `partitions` that exist say about themselves, read side by side.
+    def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
+        """Read the metadata of those of `partitions` that exist, concurrently.
 
-        One that cannot be read says nothing: no rows and an empty hash.
+        The metadata of a file that cannot be read are zero rows and an empty hash.
         """
 
-        def facts(partition: Partition) -> StoredFacts | None:
+        def read(partition: Partition) -> FileMetadata | None:
             try:
-                return self.facts(asset, partition)
+                return self.read_metadata(table_name, partition)
             except (LakeUnavailable, PartitionDamaged):
-                return StoredFacts(0, 0, "", {})
+                return FileMetadata(0, 0, "", {})
 
-        wanted = list(partitions)
-        found = zip(wanted, side_by_side(facts, wanted), strict=True)
-        return {partition: each for partition, each in found if each is not None}
+        requested = list(partitions)
+        found = zip(requested, map_concurrently(read, requested), strict=True)
+        return {partition: metadata for partition, metadata in found if metadata is not None}
 
-    def day_url(self, asset: str, day: date) -> str:
-        """Return where all files of a day lie: a path on a local disk, else a URL, without credentials."""
-        return self._storage.shown(day_directory(asset, day))
+    def day_url(self, table_name: str, day: date) -> str:
+        """Return the location of a day's files: a path on a local disk, else a URL, without credentials."""
+        return self._storage.location(day_directory(table_name, day))
 
-    def url(self, asset: str, partition: Partition) -> str:
-        """Return where a partition lies: a path on a local disk, else a URL, without credentials."""
-        return self._storage.shown(partition_path(asset, partition))
+    def url(self, table_name: str, partition: Partition) -> str:
+        """Return the location of a partition's file: a path on a local disk, else a URL, without credentials."""
+        return self._storage.location(partition_path(table_name, partition))
 
     def dataset(
-        self, asset: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
+        self, table_name: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
     ) -> "pyarrow.dataset.Dataset":
-        """Return those of `partitions` that exist now, or all, as one lazy dataset: `date`, and `schema`'s columns.
+        """Return a lazy dataset of those of `partitions` that exist now, by default of all.
 
-        A scan reads only the columns and the partitions that its filter on `date` or `instance_id` leaves, from
-        compacted months where these hold nothing else. A partition that is replaced during a scan may fail it; not so
-        with `read`.
+        A scan reads the selected columns only, and skips partitions by its filter on `date` or `instance_id`. It may
+        fail when a partition is replaced meanwhile, which `read` does not.
+
+        Args:
+            table_name: the table.
+            schema: the columns of the dataset, after a column `date`.
+            partitions: the partitions.
         """
-        # pyarrow.dataset imports pandas, which adds 40 % of `import dagster` to the load.
-        from later_reporting_dagster.lake.arrow_dataset import dataset_of
+        # Deferred because pyarrow.dataset imports pandas, which takes 40 % of the time of `import dagster`.
+        from later_reporting_dagster.lake.arrow_dataset import open_files
 
-        return dataset_of(self._storage, self.files(asset, partitions), schema=dated(schema))
+        return open_files(self._storage, self.files(table_name, partitions), schema=with_date_field(schema))
 
     def files(
-        self, asset: str, partitions: Iterable[Partition] | None = None, *, are_listed: bool = False
+        self, table_name: str, partitions: Iterable[Partition] | None = None, *, known_to_exist: bool = False
     ) -> dict[str, list[Partition]]:
-        """Return the files that hold those of `partitions` that exist now, or all, by path, each with what it holds.
+        """Return the files to read for those of `partitions` that exist now, by default for all.
 
-        They are compacted months where these hold nothing else. Partitions that `are_listed` already are not again.
+        Args:
+            table_name: the table.
+            partitions: the partitions.
+            known_to_exist: skip the listing, because all of `partitions` exist.
+
+        Returns:
+            By path, relative to the root, the partitions in each file: a compacted month where all of its days are
+            requested and current, else daily files.
         """
         if partitions is None:
-            found = self.partitions(asset)
+            found = self.partitions(table_name)
+        elif known_to_exist:
+            found = sorted(partitions, key=partition_sort_key)
         else:
-            found = sorted(partitions, key=by_day) if are_listed else self.existing(asset, partitions)
-        files = self._compacted.whole(asset, found)
+            found = self.existing_partitions(table_name, partitions)
+        files = self._compacted.files(table_name, found)
         compacted = set(chain.from_iterable(files.values()))
-        return files | {partition_path(asset, each): [each] for each in found if each not in compacted}
+        return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
 
-    def sizes(self, asset: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the size in bytes of the files of those of `partitions` that exist."""
-        paths = {partition_path(asset, partition): partition for partition in partitions}
+    def sizes(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Return the sizes in bytes of the files of those of `partitions` that exist."""
+        paths = {partition_path(table_name, partition): partition for partition in partitions}
         versions = self._storage.versions([*paths]) if paths else {}
         return {paths[path]: version.bytes for path, version in versions.items()}
 
-    def table_dataset(self, asset: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """Return a table without partitions as a lazy dataset of `schema`; of no file when there is none."""
-        # As in `dataset`.
-        from later_reporting_dagster.lake.arrow_dataset import dataset_of
+    def table_dataset(self, table_name: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
+        """Return an unpartitioned table as a lazy dataset of `schema`; an empty one when its file does not exist."""
+        # Deferred for the same reason as in `dataset`.
+        from later_reporting_dagster.lake.arrow_dataset import open_files
 
-        path = table_path(asset)
-        return dataset_of(self._storage, {path: []} if path in self._storage.files(asset) else {}, schema=schema)
+        path = table_path(table_name)
+        return open_files(self._storage, {path: []} if path in self._storage.files(table_name) else {}, schema=schema)
 
     def check_writable(self) -> None:
         """Write a file below the root, read it back and remove it.
 
         Raises:
-            LakeUnavailable: one of these failed; the message says why and what to do.
+            LakeUnavailable: one of these failed; the message has the reason and the next step.
         """
         path, data = f".check-{secrets.token_hex(8)}", b"later-reporting"
         self._storage.write(path, data)
         try:
             if self._storage.read(path) != data:
-                raise LakeUnavailable(f"{self.root} does not give back what is written: check that disk or store")
+                raise LakeUnavailable(f"{self.root} does not return what was written: check that disk or store")
         finally:
             self._storage.remove(path)
 
@@ -363,42 +381,45 @@ class Lake:
         self,
         tables: Mapping[str, pa.Table],
         *,
-        facts: Mapping[str, str],
-        review: Callable[[str, pa.Table, pa.Table], None] | None,
-    ) -> dict[str, Written | LakeUnavailable | NotReplaced]:
-        content_hashes = dict(zip(tables, map(content_hash_of, tables.values()), strict=True))
-        outcomes: dict[str, Written | LakeUnavailable | NotReplaced] = {}
-        files: dict[str, bytes] = {}
+        metadata: Mapping[str, str],
+        check_replacement: Callable[[str, pa.Table, pa.Table], None] | None,
+    ) -> dict[str, WriteResult | LakeUnavailable | ReplacementRejected]:
+        """Replace files by path, and return the result of each or why it was not written."""
+        content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
+        results: dict[str, WriteResult | LakeUnavailable | ReplacementRejected] = {}
+        new_files: dict[str, bytes] = {}
 
-        def stored(path: str) -> bytes | LakeUnavailable | None:
-            try:
-                return self._storage.read(path)
-            except LakeUnavailable as error:
-                return error
+        def is_intact(path: str, data: bytes) -> bool:
+            return holds_exactly(data, tables[path], content_hash=content_hashes[path])
 
-        def check(path: str, data: bytes) -> bool:
-            return is_faithful(data, tables[path], content_hash=content_hashes[path])
-
-        found = side_by_side(stored, tables) if self._storage.waits else map(stored, tables)
-        for (path, table), data in zip(tables.items(), found, strict=True):
+        read = self._read_or_error
+        stored = map_concurrently(read, tables) if self._storage.is_remote else map(read, tables)
+        for (path, rows), data in zip(tables.items(), stored, strict=True):
             if isinstance(data, LakeUnavailable):
-                outcomes[path] = data
+                results[path] = data
                 continue
-            # Not by its footer alone: a file whose rows are damaged is not what it says it is.
-            changed = data is None or not check(path, data)
-            if data is not None and changed and review is not None:
+            # Compares every value and not just the hash in the footer, so that a file with damaged rows is replaced.
+            changed = data is None or not is_intact(path, data)
+            if data is not None and changed and check_replacement is not None:
                 try:
-                    review(path, from_parquet(data, schema=table.schema, only_stored=True), table)
-                except NotReplaced as refusal:
-                    outcomes[path] = refusal
+                    check_replacement(path, from_parquet(data, schema=rows.schema, only_stored=True), rows)
+                except ReplacementRejected as rejection:
+                    results[path] = rejection
                     continue
                 except PartitionDamaged:
-                    pass  # nothing that could be compared
+                    pass  # no stored rows to compare with
             if data is None or changed:
-                files[path] = data = to_parquet(table, content_hash=content_hashes[path], facts=facts)
-            url = self._storage.shown(path)
-            outcomes[path] = Written(url, table.num_rows, len(data), content_hashes[path], changed=changed)
-        return outcomes | self._storage.write_all(files, check=check)
+                data = to_parquet(rows, content_hash=content_hashes[path], key_values=metadata)
+                new_files[path] = data
+            location = self._storage.location(path)
+            results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
+        return results | self._storage.write_all(new_files, check=is_intact)
+
+    def _read_or_error(self, path: str) -> bytes | LakeUnavailable | None:
+        try:
+            return self._storage.read(path)
+        except LakeUnavailable as error:
+            return error
 
     def _read_file(self, path: str, *, schema: pa.Schema) -> pa.Table | None:
         data = self._storage.read(path)
@@ -407,39 +428,10 @@ class Lake:
         try:
             return from_parquet(data, schema=schema)
         except PartitionDamaged as error:
-            raise damaged(self._storage.shown(path), error) from error
-
-    def _read_neighbours(self, asset: str, days: Iterable[date], *, schema: pa.Schema) -> Iterator[DayRead]:
-        listed = side_by_side(lambda day: (day, self._listed(asset, day)), days)
-        existing = chain.from_iterable(found for _, found in listed if not isinstance(found, LakeUnavailable))
-        compacted = self._compacted.rows(asset, existing, schema=schema)
-
-        def rows(partition: Partition) -> pa.Table | LakeUnavailable | PartitionDamaged | None:
-            try:
-                return self._read_file(partition_path(asset, partition), schema=schema)
-            except (LakeUnavailable, PartitionDamaged) as error:
-                return error
-
-        for day, found in listed:
-            if isinstance(found, LakeUnavailable):
-                yield DayRead(day, {}, {Partition(day): found})
-                continue
-            daily = iter(side_by_side(rows, [partition for partition in found if partition not in compacted]))
-            read = {partition: compacted[partition] if partition in compacted else next(daily) for partition in found}
-            tables = {each: table for each, table in read.items() if isinstance(table, pa.Table)}
-            unread = {
-                each: error for each, error in read.items() if isinstance(error, LakeUnavailable | PartitionDamaged)
-            }
-            yield DayRead(day, tables, unread)
-
-    def _listed(self, asset: str, day: date) -> list[Partition] | LakeUnavailable:
-        try:
-            return self.partitions(asset, days=[day])
-        except LakeUnavailable as error:
-            return error
+            raise damaged_file_error(self._storage.location(path), error) from error
 
 
-def _written(outcome: Written | LakeUnavailable | NotReplaced) -> Written:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+def _result_or_raise(result: WriteResult | LakeUnavailable | ReplacementRejected) -> WriteResult:
+    if isinstance(result, Exception):
+        raise result
+    return result

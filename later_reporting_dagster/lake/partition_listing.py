@@ -1,29 +1,38 @@
-"""Which partitions have a file of a name, below a directory of the lake."""
+"""List the partitions of a directory in the lake."""
 
 from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import chain
 
-from later_reporting_dagster.lake.concurrency import side_by_side
-from later_reporting_dagster.lake.partition_paths import Partition, day_directory, partition_of
+from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.partition_paths import Partition, day_directory, parse_partition_directory
 from later_reporting_dagster.lake.storage import Storage
 
 
-def directories_with(
-    storage: Storage, under: str, name: str, *, days: Iterable[date] | None = None
+def find_directories(
+    storage: Storage, parent: str, file_name: str, *, days: Iterable[date] | None = None
 ) -> Iterator[tuple[str, Partition | None]]:
-    """Directories below `under` that hold a file `name`, each with its partition where it is one; of `days`, if given.
+    """Yield each directory below `parent` that holds a file `file_name`.
+
+    Args:
+        storage: the lake's files.
+        parent: a directory below the lake's root, `/`-separated.
+        file_name: the name of the file to look for.
+        days: the days whose directories to list, one request each; by default all of `parent`.
+
+    Yields:
+        The directory's path below the lake's root, and its partition; None when its name is not that of a partition.
 
     Raises:
-        LakeUnavailable: they cannot be listed.
+        LakeUnavailable: a directory cannot be listed.
     """
-    places = [under] if days is None else [day_directory(under, day) for day in sorted(set(days))]
-    for path in chain.from_iterable(side_by_side(storage.files, places)):
-        directory, _, file = path.rpartition("/")
-        if file == name:
-            yield directory, partition_of(directory.removeprefix(f"{under}/"))
+    directories = [parent] if days is None else [day_directory(parent, day) for day in sorted(set(days))]
+    for path in chain.from_iterable(map_concurrently(storage.files, directories)):
+        directory, _, name = path.rpartition("/")
+        if name == file_name:
+            yield directory, parse_partition_directory(directory.removeprefix(f"{parent}/"))
 
 
-def by_day(partition: Partition) -> tuple[date, str]:
-    """Sorts partitions by day, then instance."""
+def partition_sort_key(partition: Partition) -> tuple[date, str]:
+    """Return the key that sorts partitions by day, then instance; partitions without an instance come first."""
     return partition.day, partition.instance_id or ""

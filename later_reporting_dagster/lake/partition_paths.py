@@ -1,4 +1,4 @@
-"""Names of partitions: which day and instance a file belongs to, and a path that any id survives."""
+"""Paths of partitions below the lake's root, and how instance ids are encoded in them."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -7,17 +7,22 @@ from urllib.parse import quote, unquote
 FILE_NAME = "part-0.parquet"
 
 _DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
-# Other readers of the lake skip what begins with an underscore.
+# Spark, Hive and other readers skip names that begin with an underscore.
 _COMPACTED = "_compacted"
-# The longest name of one directory on the file systems in use, in bytes.
+# Common file systems limit the name of a directory to 255 bytes.
 _MAXIMUM_ENCODED_LENGTH = 255 - len(_INSTANCE)
-# Hive's own spelling of null: readers would take a directory of this name for an instance that is not there.
+# Hive's encoding of null: readers would take an instance with this id for a missing one.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Partition:
-    """One UTC day, of one instance or, when `instance_id` is None, of all instances in one file (rollups)."""
+    """A partition of a table: one UTC day, of one instance.
+
+    Attributes:
+        day: the day; the first day of a longer period for tables of weeks or months.
+        instance_id: None for a table that holds all instances in one file, as rollups do.
+    """
 
     day: date
     instance_id: str | None = None
@@ -27,30 +32,32 @@ class Partition:
 
 
 def encode_instance_id(instance_id: str) -> str:
-    """The percent-encoded id: ASCII letters, digits and `_.-~%` only, so it is a path component and a partition key.
+    """Return the percent-encoded id, of ASCII letters, digits and `_.-~%` only.
+
+    It is valid as the name of a directory and as a Dagster partition key.
 
     Raises:
-        ValueError: the id is empty, is not valid Unicode, or is too long for a directory's name once encoded.
+        ValueError: the id is empty, is not valid Unicode, or is too long for the name of a directory once encoded.
     """
     if not instance_id:
-        raise ValueError("an instance id cannot be empty: leave it out, or give the id that GET /v2/instances lists")
+        raise ValueError("an instance id cannot be empty: omit it, or give an id that GET /v2/instances returns")
     try:
         encoded = quote(instance_id, safe="")
     except UnicodeEncodeError:
         raise ValueError(f"instance id {instance_id!a} is not valid Unicode") from None
     if len(encoded) > _MAXIMUM_ENCODED_LENGTH:
         raise ValueError(
-            f"instance id {instance_id[:40]!r}… is {len(encoded)} characters when percent-encoded;"
-            f" a directory's name has room for {_MAXIMUM_ENCODED_LENGTH}"
+            f"instance id {instance_id[:40]!r}… has {len(encoded)} characters when percent-encoded;"
+            f" the name of its directory may have at most {_MAXIMUM_ENCODED_LENGTH}"
         )
     return encoded if encoded != _HIVE_NULL else encoded.replace("_", "%5F", 1)
 
 
 def decode_instance_id(key: str) -> str:
-    """The instance id that `encode_instance_id` encoded as `key`.
+    """Return the instance id that `encode_instance_id` encoded as `key`.
 
     Raises:
-        ValueError: `key` is not the encoding of any id; an id as the API gives it may not be.
+        ValueError: `key` is not the encoding of any id, such as an unencoded id with a space.
     """
     try:
         instance_id = unquote(key, errors="strict")
@@ -62,68 +69,76 @@ def decode_instance_id(key: str) -> str:
     return instance_id
 
 
-def partition_path(asset: str, partition: Partition) -> str:
-    """Where a partition's file lies below the lake's root, `/`-separated.
+def partition_path(table_name: str, partition: Partition) -> str:
+    """Return the path of a partition's file, `/`-separated and relative to the lake's root.
 
     Raises:
-        ValueError: the instance id cannot be a partition.
+        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
     """
-    return f"{partition_directory(asset, partition)}/{FILE_NAME}"
+    return f"{partition_directory(table_name, partition)}/{FILE_NAME}"
 
 
-def table_path(asset: str) -> str:
-    """Where the file of a table without partitions lies below the lake's root."""
-    return f"{asset}/{FILE_NAME}"
+def table_path(table_name: str) -> str:
+    """Return the path of the file of an unpartitioned table, relative to the lake's root."""
+    return f"{table_name}/{FILE_NAME}"
 
 
-def partition_directory(asset: str, partition: Partition) -> str:
-    """The directory of a partition's file below the lake's root.
+def partition_directory(table_name: str, partition: Partition) -> str:
+    """Return the directory of a partition's file, relative to the lake's root.
 
     Raises:
-        ValueError: the instance id cannot be a partition.
+        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
     """
-    return _of_instance(day_directory(asset, partition.day), partition.instance_id)
+    return _instance_directory(day_directory(table_name, partition.day), partition.instance_id)
 
 
-def day_directory(asset: str, day: date) -> str:
-    """The directory below the lake's root that holds all of a day."""
-    return f"{asset}/{_DAY}{day.isoformat()}"
+def day_directory(table_name: str, day: date) -> str:
+    """Return the directory that holds all partitions of a day, relative to the lake's root."""
+    return f"{table_name}/{_DAY}{day.isoformat()}"
 
 
-def month_of(day: date) -> date:
-    """The first day of a day's month, which stands for the month."""
+def first_of_month(day: date) -> date:
+    """Return the first day of a day's month, which identifies the month."""
     return day.replace(day=1)
 
 
-def compacted_directory(asset: str) -> str:
-    """The directory below the lake's root that holds a table's compacted months."""
-    return f"{_COMPACTED}/{asset}"
+def compacted_directory(table_name: str) -> str:
+    """Return the directory of a table's compacted months, relative to the lake's root."""
+    return f"{_COMPACTED}/{table_name}"
 
 
-def compacted_path(asset: str, month: date, instance_id: str | None) -> str:
-    """Where the file of a compacted month of an instance lies below the lake's root.
+def compacted_path(table_name: str, month: date, instance_id: str | None) -> str:
+    """Return the path of the file of one compacted month of one instance, relative to the lake's root.
 
     Raises:
-        ValueError: the instance id cannot be a partition.
+        ValueError: the instance id cannot be encoded; see `encode_instance_id`.
     """
-    directory = f"{compacted_directory(asset)}/{_MONTH}{month.isoformat()[: len('YYYY-MM')]}"
-    return f"{_of_instance(directory, instance_id)}/{FILE_NAME}"
+    directory = f"{compacted_directory(table_name)}/{_MONTH}{month.isoformat()[: len('YYYY-MM')]}"
+    return f"{_instance_directory(directory, instance_id)}/{FILE_NAME}"
 
 
-def compacted_of(path: str) -> tuple[date, str | None] | None:
-    """The month and instance of a path below a table's compacted months; None when it is none of `compacted_path`."""
+def parse_compacted_path(path: str) -> tuple[date, str | None] | None:
+    """Return the month and instance of a path relative to `compacted_directory`.
+
+    Returns:
+        None when the path is not one that `compacted_path` returns.
+    """
     month, _, rest = path.partition("/")
     try:
         first = date.fromisoformat(f"{month.removeprefix(_MONTH)}-01")
-        instance, _, file = rest.rpartition("/")
+        instance, _, _ = rest.rpartition("/")
         instance_id = decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None
     except ValueError:
         return None
     return (first, instance_id) if compacted_path("", first, instance_id).endswith(f"//{path}") else None
 
 
-def partition_of(directory: str) -> Partition | None:
-    """The partition of a directory below its asset, such as `date=2024-01-03/instance_id=a`; None when it is none."""
+def parse_partition_directory(directory: str) -> Partition | None:
+    """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`.
+
+    Returns:
+        None when the directory is not named as a partition's.
+    """
     day, _, instance = directory.partition("/")
     if not day.startswith(_DAY) or (instance and not instance.startswith(_INSTANCE)):
         return None
@@ -134,9 +149,9 @@ def partition_of(directory: str) -> Partition | None:
         )
     except ValueError:
         return None
-    # `fromisoformat` reads other spellings of a day too, which would make two directories one partition.
+    # `fromisoformat` accepts other spellings too, such as 20240103: two directories would be one partition.
     return partition if day == f"{_DAY}{partition.day.isoformat()}" else None
 
 
-def _of_instance(directory: str, instance_id: str | None) -> str:
-    return directory if instance_id is None else f"{directory}/{_INSTANCE}{encode_instance_id(instance_id)}"
+def _instance_directory(parent: str, instance_id: str | None) -> str:
+    return parent if instance_id is None else f"{parent}/{_INSTANCE}{encode_instance_id(instance_id)}"

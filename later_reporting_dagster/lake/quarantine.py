@@ -1,7 +1,7 @@
-"""Bad rows, set aside with their reasons, under `{root}/_quarantine/{asset}/`: by partition, or by query.
+"""Quarantine: bad rows with the reason for each, as JSON lines below `{root}/_quarantine/{table}/`.
 
-The rows of a partition lie in `date=…/instance_id=…`. A row that does not name its partition lies with the others of
-its query in `query={first day}_{last day}_{digest}`. Other readers of the lake skip what begins with an underscore.
+Bad rows whose partition is known are in `date=…/instance_id=…`, all others in one directory for each query,
+`query={first day}_{last day}_{digest}`. Other readers of the lake skip names that begin with an underscore.
 """
 
 import hashlib
@@ -13,23 +13,27 @@ from datetime import date
 from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake.concurrency import side_by_side
-from later_reporting_dagster.lake.parquet_file import damaged
-from later_reporting_dagster.lake.partition_listing import directories_with
+from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.parquet_file import damaged_file_error
+from later_reporting_dagster.lake.partition_listing import find_directories
 from later_reporting_dagster.lake.partition_paths import Partition, partition_directory
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
 _FILE_NAME = "part-0.jsonl"
 _DAY = r"\d{4}-\d\d-\d\d"
-_OF_QUERY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
+_QUERY_DIRECTORY = re.compile(rf"query=({_DAY})_({_DAY})_[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
 class QuarantineFile:
-    """A file of bad rows: of a partition, or of a query for the days from `days[0]` to `days[1]`.
+    """A file of bad rows.
 
-    Both are None when the name of its directory says neither.
+    Attributes:
+        path: the path relative to the lake's root.
+        partition: the partition of all rows; None for the file of a query.
+        days: the first and the last day of the query; None for the file of a partition. Both are None when the name of
+            the directory is neither.
     """
 
     path: str
@@ -39,9 +43,14 @@ class QuarantineFile:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A bad row as it was set aside.
+    """A bad row in quarantine.
 
-    `partition` is None when the row does not name it; then `days` are the first and the last day of the row's query.
+    Attributes:
+        partition: the row's partition; None when it is unknown.
+        reason: why the row is bad.
+        raw: the row as the API returned it, as JSON.
+        query: the query that returned it, without secrets.
+        days: the first and the last day of the query; only when the partition is unknown.
     """
 
     partition: Partition | None
@@ -57,58 +66,63 @@ class Quarantine:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def write(self, asset: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Replace the bad rows that are set aside for a partition; without any, remove their file.
+    def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
+        """Replace the bad rows of a partition; without any, remove their file.
 
         Args:
-            asset: the name of the table that the rows were meant for.
-            partition: the partition that they belong to.
-            bad_rows: all of them.
+            table_name: the table that the rows were fetched for.
+            partition: the partition of the rows.
+            bad_rows: all bad rows of the partition.
             query: the query that returned them, without secrets.
 
         Returns:
-            Where they lie; None when there are none.
+            The location of the file; None when there are no bad rows.
         """
-        path = f"{_DIRECTORY}/{partition_directory(asset, partition)}/{_FILE_NAME}"
+        path = f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
         if not bad_rows:
             self._storage.remove(path)
             return None
         return self._write(path, bad_rows, query=query)
 
-    def write_query(self, asset: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Replace the bad rows of a query that name no partition; return where they lie.
+    def write_query(self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
+        """Replace the bad rows of a query whose partition is unknown.
 
         Args:
-            asset: the name of the table that the rows were meant for.
-            bad_rows: all of them, one or more.
+            table_name: the table that the rows were fetched for.
+            bad_rows: all of them, at least one.
             query: the query that returned them, without secrets.
             days: the first and the last day of the query.
+
+        Returns:
+            The location of the file.
         """
         digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
         directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
-        return self._write(f"{_DIRECTORY}/{asset}/{directory}/{_FILE_NAME}", bad_rows, query=query)
+        return self._write(f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
-    def files(self, asset: str) -> list[QuarantineFile]:
-        """List the files of a table, sorted by path: one listing."""
-        found = sorted(directories_with(self._storage, f"{_DIRECTORY}/{asset}", _FILE_NAME), key=lambda each: each[0])
+    def files(self, table_name: str) -> list[QuarantineFile]:
+        """List the files of a table, sorted by path, by one listing."""
+        directories = sorted(
+            find_directories(self._storage, f"{_DIRECTORY}/{table_name}", _FILE_NAME), key=lambda found: found[0]
+        )
         return [
-            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _days_of(directory.rpartition("/")[2]))
-            for directory, partition in found
+            QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _parse_query_days(directory.rpartition("/")[2]))
+            for directory, partition in directories
         ]
 
-    def rows(self, asset: str) -> list[QuarantinedRow]:
-        """Read all rows of a table that are set aside.
+    def rows(self, table_name: str) -> list[QuarantinedRow]:
+        """Read all bad rows of a table.
 
         Raises:
             PartitionDamaged: as `rows_in`.
         """
-        return list(chain.from_iterable(side_by_side(self.rows_in, self.files(asset))))
+        return list(chain.from_iterable(map_concurrently(self.rows_in, self.files(table_name))))
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
-        """Read the rows of a file; none when it is gone.
+        """Read the rows of a file; none when it no longer exists.
 
         Raises:
-            PartitionDamaged: it is not what `write` or `write_query` writes.
+            PartitionDamaged: the file was not written by `write` or `write_query`, or was changed since.
         """
         try:
             lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
@@ -116,20 +130,20 @@ class Quarantine:
                 QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
             ]
         except (ValueError, TypeError, KeyError) as error:
-            raise damaged(self._storage.shown(file.path), error) from error
+            raise damaged_file_error(self._storage.location(file.path), error) from error
 
     def remove(self, file: QuarantineFile) -> None:
-        """Remove a file, if it is still there."""
+        """Remove a file, if it still exists."""
         self._storage.remove(file.path)
 
     def _write(self, path: str, bad_rows: Sequence[BadRow], *, query: str) -> str:
         lines = [json.dumps({"reason": row.reason, "raw": row.raw, "query": query}) for row in bad_rows]
         self._storage.write(path, "".join(f"{line}\n" for line in lines).encode())
-        return self._storage.shown(path)
+        return self._storage.location(path)
 
 
-def _days_of(directory: str) -> tuple[date, date] | None:
-    match = _OF_QUERY.fullmatch(directory)
+def _parse_query_days(directory: str) -> tuple[date, date] | None:
+    match = _QUERY_DIRECTORY.fullmatch(directory)
     try:
         return None if match is None else (date.fromisoformat(match[1]), date.fromisoformat(match[2]))
     except ValueError:

@@ -1,7 +1,7 @@
-"""The schemas of the lake's posts, so that every file, reader and page of documentation says the same.
+"""Arrow schemas of the lake's tables, and the conversion of posts to Arrow.
 
-Which metrics were asked for decides which columns a file has, and nothing else does: files of different selections have
-the columns that they share in the same order and of the same types, and read as one table.
+The requested metrics alone decide which columns a file of posts has. Files written with different metrics share the
+order and the types of their common columns, so they can be read as one table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, CreatorProfile, Metric, Post, platform_of
+from later_reporting_dagster.contract import DEFAULT_METRICS, CreatorProfile, Metric, Post, platform_of
 from later_reporting_dagster.lake.columns import POST_KEY, Column, ColumnType, post_columns
 
 _Group = TypeVar("_Group")
@@ -28,49 +28,59 @@ _ARROW_TYPES: dict[ColumnType, pa.DataType] = {
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
-    """The Arrow schema of a dictionary's columns, without metadata."""
+    """Return the Arrow schema of `columns`, without metadata."""
     return pa.schema([pa.field(column.name, _ARROW_TYPES[column.type], column.nullable) for column in columns])
 
 
 @lru_cache
 def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
-    """The schema of posts of which `metrics` were asked for. Read by that of all, any lake of posts is one table."""
+    """Return the schema of posts that were requested with `metrics`.
+
+    `posts_schema(METRICS)` reads all files of posts: a metric that was not requested for a file is null there.
+    """
     return schema_of(post_columns(metrics))
 
 
-POSTS_SCHEMA = posts_schema(DOCUMENT_METRICS)
+POSTS_SCHEMA = posts_schema(DEFAULT_METRICS)
 
-# The day of a row's partition, which stands in the path and not in the file.
+# The day of a row's partition. It is in the path of a daily file, not in the file.
 DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)
 
 
-def dated(schema: pa.Schema) -> pa.Schema:
-    """The schema of rows that are read with the day of their partition, in a column `date` before the others."""
+def with_date_field(schema: pa.Schema) -> pa.Schema:
+    """Return `schema` with the column `date`, the day of the row's partition, before the others."""
     return schema.insert(0, DATE)
 
 
-def day_column(days: Iterable[tuple[date, int]]) -> pa.Array:
-    """The column `date` of tables that follow each other, each of one day and so many rows."""
-    runs = [pa.repeat(pa.scalar(day, DATE.type), rows) for day, rows in days]
+def date_column(row_counts: Iterable[tuple[date, int]]) -> pa.Array:
+    """Return the values of the column `date` for concatenated partitions.
+
+    Args:
+        row_counts: the day and the number of rows of each partition, in order.
+    """
+    runs = [pa.repeat(pa.scalar(day, DATE.type), count) for day, count in row_counts]
     return pa.concat_arrays(runs) if runs else pa.array([], DATE.type)
 
 
-def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS) -> pa.Table:
-    """Posts as rows of `posts_schema(metrics)`, sorted by `POST_KEY`; text sorts by code point, as Arrow sorts it.
+def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS) -> pa.Table:
+    """Return posts as rows of `posts_schema(metrics)`, sorted by `POST_KEY`; strings sort by code point.
 
-    Nulls stay null and counts stay exact 64-bit integers. Instants are kept to the microsecond, in UTC. A metric that
-    a post was not asked for is null.
+    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that a
+    post was not requested with is null.
 
     Raises:
-        pyarrow.ArrowInvalid: a value does not fit its column. Posts read by the contract always do.
+        pyarrow.ArrowInvalid: a value does not fit its column, which cannot happen to posts parsed by the contract.
     """
     return posts_tables({None: posts}, metrics=metrics)[None]
 
 
 def posts_tables(
-    posts: Mapping[_Group, Sequence[Post]], *, metrics: tuple[Metric, ...] = DOCUMENT_METRICS
+    posts: Mapping[_Group, Sequence[Post]], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS
 ) -> dict[_Group, pa.Table]:
-    """The `posts_table` of each group. They are made together, as slices of one: most partitions are small.
+    """Return the `posts_table` of each group.
+
+    All are slices of one table: most groups are partitions of few rows, for which building a table costs more than
+    filling it.
 
     Raises:
         pyarrow.ArrowInvalid: as `posts_table`.
@@ -80,7 +90,8 @@ def posts_tables(
     bounds: dict[_Group, tuple[int, int]] = {}
     for group, members in posts.items():
         rows = list(members)
-        for name in reversed(POST_KEY):  # a stable sort by each part, the last one first: much faster than by tuples
+        # Stable sorts by one attribute each, the last one first, are much faster than one sort by tuples.
+        for name in reversed(POST_KEY):
             rows.sort(key=attrgetter(name))
         bounds[group] = (len(ordered), len(rows))
         ordered += rows
@@ -90,6 +101,7 @@ def posts_tables(
 
 
 def _values(posts: Sequence[Post], column: str) -> list[Any]:
+    """Return the values of one column."""
     attribute = column.removeprefix("creator_")
     if column == "platform":
         return [platform_of(post.content_type) for post in posts]
@@ -97,5 +109,5 @@ def _values(posts: Sequence[Post], column: str) -> list[Any]:
         return [getattr(post.creator_profile, attribute, None) for post in posts]
     try:
         return list(map(attrgetter(column), posts))
-    except AttributeError:  # not all were asked for the same metrics
+    except AttributeError:  # posts that were requested with different metrics
         return [getattr(post, column, None) for post in posts]

@@ -1,6 +1,7 @@
-"""Whole files on a local disk or any fsspec filesystem, replaced so that a reader sees the old one or the new one.
+"""Read and replace whole files on a local disk or any fsspec filesystem.
 
-Nothing here knows what is in a file: the lake decides that, and may pass a `check` of the staged bytes.
+A reader sees either the old file or the new one. The contents are opaque here: the caller may pass a check of what was
+staged.
 """
 
 import errno
@@ -11,7 +12,7 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,37 +22,38 @@ from typing import Any
 import fsspec
 import pyarrow.fs
 
-from later_reporting_dagster.lake.concurrency import side_by_side
+from later_reporting_dagster.lake.concurrency import map_concurrently
 
-# Readers and dataset discovery skip names that begin with a dot.
-_STAGE = ".stage-"
-# A writer is done with its stage within seconds. One this old was left by a writer that died.
+# Readers and the discovery of datasets skip names that begin with a dot.
+_STAGE_PREFIX = ".stage-"
+# Writing takes seconds. A staged file of this age was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
-# A younger one is locked while its writer lives, if not from its very first moment on.
-LOCKED_AFTER_SECONDS = 2
+# A staged file is locked while its writer lives, except for the moment between its creation and its lock. From this age
+# on, one without a lock was left by a writer that died.
+UNLOCKED_AFTER_SECONDS = 2
 
-# On these a put is atomic: the object appears whole, under its own name, when the upload is complete.
+# Protocols whose put is atomic: the object appears under its name, complete, when the upload ends.
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
-# Here what stands before an @ is a container or part of a path, not a user.
+# Schemes in whose URLs the part before an @ is a container or a part of the path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
-# What a listing calls the version or the digest of a file's content, and the time at which it was last changed.
+# The names that fsspec filesystems give to the version or the digest of a file's content, and to its modification time.
 _VERSION_TAGS = ("ETag", "etag", "generation", "md5Hash", "md5")
-_CHANGE_TIMES = ("mtime", "LastModified", "last_modified")
+_MODIFICATION_TIMES = ("mtime", "LastModified", "last_modified")
 
 
-class LakeUnavailable(OSError):  # noqa: N818 - named for what it is
-    """The lake cannot be read or written. The message names the place and the next step, and holds no credentials."""
+class LakeUnavailable(OSError):  # noqa: N818 - a state of the lake, not a bug
+    """The lake cannot be read or written. The message has the location and the next step, and no credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a listing says of a file, to tell its versions apart.
+    """The version of a file, as a listing reports it.
 
     Attributes:
-        bytes: its size.
-        identity: differs between versions, except two of one size and one `modified`; None where the filesystem tells
-            nothing that can be trusted.
-        modified: when it was last changed, in seconds since the epoch, if `identity` rests on that; else None.
+        bytes: the size of the file.
+        identity: identifies the version. Two versions share it only when `modified` is set and they have the same size
+            and modification time. None when the filesystem reports nothing reliable.
+        modified: the modification time in seconds since the epoch; only when `identity` is derived from it.
     """
 
     bytes: int
@@ -59,104 +61,114 @@ class FileVersion:
     modified: float | None = None
 
 
-# Whether a file's staged bytes, given with its path, may replace it.
-Check = Callable[[str, bytes], bool]
+# Called with a path and the staged bytes; returns whether they may replace the file.
+StagedFileCheck = Callable[[str, bytes], bool]
 
 
 class Storage(ABC):
-    """Files below one root. Paths are relative to it and `/`-separated; all methods raise `LakeUnavailable`."""
+    """Files below one root. Paths are relative to it and `/`-separated. All methods raise `LakeUnavailable`."""
 
-    waits: bool
+    is_remote: bool
     """Whether a call waits for a network, so that several are best made concurrently."""
 
     @property
     @abstractmethod
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
-        """The same files for pyarrow, which finds them by `full_path`."""
+        """The filesystem for pyarrow, to which `full_path` is a path."""
 
     @abstractmethod
     def full_path(self, path: str) -> str:
-        """The file's path within its filesystem."""
+        """Return the path of a file within its filesystem."""
 
     def native_path(self, path: str) -> str | None:  # noqa: ARG002
-        """The file's path for DuckDB to open; None when it has to be read through here."""
+        """Return a path that DuckDB can open; None when DuckDB has to read the file through this class."""
         return None
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """What differs between storages of different files or credentials in this process; shows no credentials."""
+        """A string, without credentials, that differs between storages of different files or credentials."""
 
     @abstractmethod
-    def shown(self, path: str) -> str:
-        """Where a file lies, for people: without credentials."""
+    def location(self, path: str) -> str:
+        """Return the location of a file for messages: a path on a local disk, else a URL, without credentials."""
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
-        """The whole file; None when there is none."""
+        """Read a whole file; None when it does not exist."""
 
-    def write(self, path: str, data: bytes, *, check: Check | None = None) -> None:
-        """Replace a whole file at once; as `write_all`."""
+    def write(self, path: str, data: bytes, *, check: StagedFileCheck | None = None) -> None:
+        """Replace one file, as `write_all` does."""
         for error in self.write_all({path: data}, check=check).values():
             raise error
 
     @abstractmethod
-    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
-        """Replace each file whole, and return the error of each that was not replaced.
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
+    ) -> dict[str, LakeUnavailable]:
+        """Replace whole files.
 
         Args:
-            files: the bytes by path.
-            check: sees the staged bytes first; when it is false, or raises, the file stays as it was. By default they
-                have to be the given ones. Where a put is atomic nothing is staged, and it sees what is about to be put.
+            files: the new bytes by path.
+            check: called with each path and its staged bytes; when it returns False or raises, the file is not
+                replaced. By default staged bytes have to equal the given ones. Where puts are atomic nothing is staged,
+                and it is called with the bytes to put.
+
+        Returns:
+            The error of each file that was not replaced.
         """
 
     @abstractmethod
     def remove(self, path: str) -> None:
-        """Remove a file, if there is one."""
+        """Remove a file, if it exists."""
 
     @abstractmethod
-    def files(self, under: str) -> list[str]:
-        """Paths of all files below a directory, stages excepted; none when there is no such directory."""
+    def files(self, directory: str) -> list[str]:
+        """List the paths of all files below a directory, except staged ones; none when it does not exist."""
 
     @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         """Return the current version of each of these files that exists.
 
-        Where a listing can be narrowed to a prefix it is one request, for the common prefix of `paths`.
+        It is one request on a filesystem that lists by prefix: for the common prefix of `paths`.
         """
 
-    def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: Check | None) -> None:
+    def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: StagedFileCheck | None) -> None:
         if not (staged == files[path] if check is None else check(path, staged)):
             raise LakeUnavailable(
-                f"cannot write {self.shown(path)}: what was staged does not read back as it was written, so nothing was"
-                " replaced. Next step: check that disk or store, and run again"
+                f"cannot write {self.location(path)}: the staged file does not read back as it was written, so nothing"
+                " was replaced. Next step: check that disk or store, and run again"
             )
 
 
-def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
-    """The storage behind a local path or an fsspec URL.
+def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
+    """Return the storage of a local path or an fsspec URL.
+
+    Args:
+        root: the path or URL.
+        options: the options of the fsspec filesystem.
 
     Raises:
-        ValueError: the root is empty, its scheme is unknown or lacks its package, or it goes through a cache.
+        ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.
         LakeUnavailable: its filesystem cannot be reached.
     """
     if not root.strip():
         raise ValueError("the lake's root is empty: give a directory or an fsspec URL, such as s3://bucket/lake")
-    shown = without_credentials(root)
+    location = without_credentials(root)
     try:
         filesystem, path = fsspec.core.url_to_fs(root, **options)
     except (ValueError, ImportError) as error:
         raise ValueError(
-            f"the lake's root {shown} cannot be opened: {_redacted(str(error), root, options)}."
+            f"the lake's root {location} cannot be opened: {_redacted(str(error), root, options)}."
             " Give a directory or a URL of a scheme that fsspec knows, with the package for it installed"
         ) from None
     except Exception as error:
-        raise _unavailable("open", shown, error, root=root, options=options) from None
+        raise _unavailable("open", location, error, root=root, options=options) from None
     if _is_cached(filesystem):
-        plain = re.sub(r"\w*cached?::", "", root)
+        uncached = re.sub(r"\w*cached?::", "", root)
         raise ValueError(
-            f"the lake's root {shown} goes through a cache, which returns files that have been replaced since: give it"
-            f" without the cache{f', as {without_credentials(plain)}' * (plain != root)}"
+            f"the lake's root {location} goes through a cache, which returns outdated files: give it without the cache"
+            + (f", as {without_credentials(uncached)}" if uncached != root else "")
         )
     if isinstance(filesystem, fsspec.get_filesystem_class("file")):
         return _LocalStorage(Path(path))
@@ -164,32 +176,32 @@ def storage_at(root: str, options: Mapping[str, Any]) -> Storage:
 
 
 def _is_cached(filesystem: Any) -> bool:
-    # The class that all caches of fsspec descend from. `dir::` and `async_wrapper::` hold another filesystem, too.
+    # The base class of all caching filesystems of fsspec. `dir::` and `async_wrapper::` wrap another filesystem.
     cache = fsspec.get_filesystem_class("blockcache")
     inner = getattr(filesystem, "fs", None) or getattr(filesystem, "sync_fs", None)
     return isinstance(filesystem, cache) or (isinstance(inner, fsspec.AbstractFileSystem) and _is_cached(inner))
 
 
 def without_credentials(root: str) -> str:
-    """A URL less its userinfo and query, which is where credentials lie; a local path as it is."""
+    """Return a URL without its userinfo and query, which may hold credentials; a local path is unchanged."""
     scheme, separator, rest = root.partition("://")
     if not separator:
         return root
     rest = rest.partition("?")[0]
     if scheme not in _WITHOUT_USER:
-        # Up to the last @ when there is a colon before it: a password may itself hold / and @.
+        # Up to the last @ when there is a colon before it, because a password may contain / and @.
         rest = re.sub(r"^([^@]*:.*|[^/@]*)@", "", rest)
     return f"{scheme}://{rest}"
 
 
 class _LocalStorage(Storage):
-    """A directory of this machine: stage beside the target, sync, check, rename."""
+    """A directory on this machine. A file is staged beside its target, synced, checked and renamed."""
 
-    waits = False
+    is_remote = False
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._root_was_there = root.is_dir()
+        self._root_existed = root.is_dir()
 
     @property
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
@@ -199,114 +211,123 @@ class _LocalStorage(Storage):
         return str(self._root / path)
 
     def native_path(self, path: str) -> str | None:
-        # In a path that DuckDB is given these are a pattern, and nothing quotes them.
+        # DuckDB takes these characters for a glob pattern, and has no way to escape them.
         return None if re.search(r"[*?[]", str(self._root)) else self.full_path(path)
 
     @property
     def identity(self) -> str:
         return str(self._root)
 
-    def shown(self, path: str) -> str:
+    def location(self, path: str) -> str:
         return str(self._root / path)
 
     def read(self, path: str) -> bytes | None:
-        with self._explained("read", path):
+        with self._translated_errors("read", path):
             try:
                 return (self._root / path).read_bytes()
             except FileNotFoundError:
                 return None
 
-    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
-        # When this returns, the files outlive a loss of power. They go step by step together: to sync many files costs
-        # a disk little more than to sync one, and each directory has to be synced but once.
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
+    ) -> dict[str, LakeUnavailable]:
+        # Each step is done for all files before the next one: to sync many files at once costs a disk little more than
+        # to sync one, and each directory is synced once. On return the files survive a loss of power.
         failed: dict[str, LakeUnavailable] = {}
-        stages: dict[str, _Stage] = {}
+        staged: dict[str, _StagedFile] = {}
 
         @contextmanager
         def attempt(path: str) -> Iterator[None]:
             try:
-                with self._explained("write", path):
+                with self._translated_errors("write", path):
                     yield
             except LakeUnavailable as error:
                 failed[path] = error
-                if path in stages:
-                    stages.pop(path).discard()
+                if path in staged:
+                    staged.pop(path).discard()
 
         try:
             for path, data in files.items():
                 with attempt(path):
                     directory = (self._root / path).parent
                     self._make_directory(directory)
-                    stages[path] = _Stage(directory)
-                    stages[path].write(data)
-            for path, stage in [*stages.items()]:
+                    staged[path] = _StagedFile(directory)
+                    staged[path].write(data)
+            for path, file in [*staged.items()]:
                 with attempt(path):
-                    stage.sync()
-            for path, stage in [*stages.items()]:
+                    file.sync()
+            for path, file in [*staged.items()]:
                 with attempt(path):
-                    self._check(path, stage.read(), files, check)
-                    stage.replace(self._root / path)
+                    self._check(path, file.read(), files, check)
+                    file.replace(self._root / path)
         except BaseException:
-            for stage in stages.values():
-                stage.discard()
+            for file in staged.values():
+                file.discard()
             raise
-        entered: dict[Path, list[str]] = {}
-        for path in stages:
+        return failed | self._sync_directories(staged)
+
+    def _sync_directories(self, paths: Iterable[str]) -> dict[str, LakeUnavailable]:
+        """Sync the directories of files, up to the root, and return the error of each file whose directory failed.
+
+        The upper ones too: a directory that another writer has just created is durable only after that writer's sync.
+        """
+        files_below: dict[Path, list[str]] = {}
+        for path in paths:
             target = self._root / path
-            # All up to the root: one that another writer has just made is not durable before that writer is done.
             for directory in target.parents[: len(target.parts) - len(self._root.parts)]:
-                entered.setdefault(directory, []).append(path)
-        for directory, paths in entered.items():
+                files_below.setdefault(directory, []).append(path)
+        failed: dict[str, LakeUnavailable] = {}
+        for directory, below in files_below.items():
             try:
                 _sync_directory(directory)
             except OSError as error:
-                failed |= {path: _unavailable("write", self.shown(path), error) for path in paths}
+                failed |= {path: _unavailable("write", self.location(path), error) for path in below}
         return failed
 
     def remove(self, path: str) -> None:
-        with self._explained("remove", path):
+        with self._translated_errors("remove", path):
             (self._root / path).unlink(missing_ok=True)
 
-    def files(self, under: str) -> list[str]:
+    def files(self, directory: str) -> list[str]:
         found: list[str] = []
-        with self._explained("list", under):
-            for directory, directories, names in os.walk(self._root / under, onerror=_raise_unless_absent):
+        with self._translated_errors("list", directory):
+            for parent, directories, names in os.walk(self._root / directory, onerror=_raise_unless_not_found):
                 directories[:] = [name for name in directories if not name.startswith(".")]
-                below = Path(directory).relative_to(self._root).as_posix()
-                found += [f"{below}/{name}" for name in names if not name.startswith(".")]
+                below_root = Path(parent).relative_to(self._root).as_posix()
+                found += [f"{below_root}/{name}" for name in names if not name.startswith(".")]
         return found
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found: dict[str, FileVersion] = {}
         for path in paths:
-            with self._explained("look at", path), suppress(FileNotFoundError):
-                status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - there are thousands of them
+            with self._translated_errors("inspect", path), suppress(FileNotFoundError):
+                status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
                 found[path] = FileVersion(
                     status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime
                 )
         return found
 
     def _make_directory(self, directory: Path) -> None:
-        """Make a directory below the root, or remove abandoned stages from one that was there.
+        """Create a directory below the root, or remove the staged files of dead writers from an existing one.
 
-        A root that was there and is gone is not made anew: it may be a disk that is no longer mounted.
+        A root that existed before and is missing now is not created again: its disk may be unmounted.
         """
-        # Asked before looking: another thread may be making the root at this very moment.
-        was_there = self._root_was_there
+        # Read before the root is looked for, because another thread may create it at this moment.
+        root_existed = self._root_existed
         if not self._root.is_dir():
-            if was_there:
-                raise FileNotFoundError(errno.ENOENT, "the lake's root has vanished")
-            for new in reversed([self._root, *(above for above in self._root.parents if not above.exists())]):
+            if root_existed:
+                raise FileNotFoundError(errno.ENOENT, "the lake's root no longer exists")
+            for new in reversed([self._root, *(parent for parent in self._root.parents if not parent.exists())]):
                 new.mkdir(exist_ok=True)
                 _sync_directory(new.parent)
-        self._root_was_there = True
-        if not self._is_made(directory):
+        self._root_existed = True
+        if not self._create(directory):
             for file in directory.iterdir():
-                if _is_stale_stage(file.name) or _is_abandoned_stage(file):
+                if _is_stale(file.name) or _is_abandoned(file):
                     file.unlink(missing_ok=True)
 
-    def _is_made(self, directory: Path) -> bool:
-        """Makes a directory with those above it, up to the root, which has to be there; False when it was there."""
+    def _create(self, directory: Path) -> bool:
+        """Create a directory and its parents below the root, which has to exist; False when it exists already."""
         try:
             directory.mkdir()
         except FileExistsError:
@@ -314,29 +335,30 @@ class _LocalStorage(Storage):
         except FileNotFoundError:
             if directory.parent == self._root:
                 raise
-            self._is_made(directory.parent)
+            self._create(directory.parent)
             directory.mkdir(exist_ok=True)
         return True
 
     @contextmanager
-    def _explained(self, action: str, path: str) -> Iterator[None]:
+    def _translated_errors(self, action: str, path: str) -> Iterator[None]:
+        """Raise any error of the operating system as `LakeUnavailable`."""
         try:
             yield
         except LakeUnavailable:
             raise
         except OSError as error:
-            raise _unavailable(action, self.shown(path), error) from error
+            raise _unavailable(action, self.location(path), error) from error
 
 
 class _FsspecStorage(Storage):
     """Any other fsspec filesystem.
 
-    Where a put is atomic, the object is put once, under its own name: a rename there is a copy and a delete, between
-    which readers would see neither or both. Elsewhere the file is staged beside the target, read back, checked and
-    moved, which is as atomic as that filesystem's own move.
+    Where puts are atomic, a file is put under its final name: a rename is a copy and a delete there, between which
+    readers would see no file or both. On other filesystems a file is staged beside its target, read back, checked and
+    moved, which is as atomic as the move of that filesystem.
     """
 
-    waits = True
+    is_remote = True
 
     def __init__(self, filesystem: Any, path: str, *, root: str, options: Mapping[str, Any]) -> None:
         self._filesystem = filesystem
@@ -356,33 +378,35 @@ class _FsspecStorage(Storage):
 
     @property
     def identity(self) -> str:
-        # fsspec has one filesystem for equal options.
+        # fsspec returns the same filesystem object for equal options.
         return f"{self._path} {id(self._filesystem)}"
 
-    def shown(self, path: str) -> str:
+    def location(self, path: str) -> str:
         return f"{without_credentials(self._root).rstrip('/')}/{path}"
 
     def read(self, path: str) -> bytes | None:
-        with self._explained("read", path):
+        with self._translated_errors("read", path):
             try:
                 return bytes(self._filesystem.cat_file(self.full_path(path)))
             except FileNotFoundError:
                 return None
 
-    def write_all(self, files: Mapping[str, bytes], *, check: Check | None = None) -> dict[str, LakeUnavailable]:
-        def failure(path: str) -> LakeUnavailable | None:
+    def write_all(
+        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
+    ) -> dict[str, LakeUnavailable]:
+        def error_of(path: str) -> LakeUnavailable | None:
             try:
                 self._put(path, files[path], check=lambda staged: self._check(path, staged, files, check))
             except LakeUnavailable as error:
                 return error
             return None
 
-        failures = zip(files, side_by_side(failure, files), strict=True)
-        return {path: error for path, error in failures if error is not None}
+        errors = zip(files, map_concurrently(error_of, files), strict=True)
+        return {path: error for path, error in errors if error is not None}
 
     def _put(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
         target = self.full_path(path)
-        with self._explained("write", path):
+        with self._translated_errors("write", path):
             if self._puts_are_atomic:
                 check(data)
                 self._filesystem.pipe_file(target, data)
@@ -391,9 +415,9 @@ class _FsspecStorage(Storage):
             self._filesystem.makedirs(directory, exist_ok=True)
             self._filesystem.invalidate_cache()
             for name in self._filesystem.ls(directory, detail=False):
-                if _is_stale_stage(name.rpartition("/")[2]):
+                if _is_stale(name.rpartition("/")[2]):
                     self._remove(name)
-            stage = f"{directory}/{_stage_name()}"
+            stage = f"{directory}/{_new_stage_name()}"
             try:
                 self._filesystem.pipe_file(stage, data)
                 check(bytes(self._filesystem.cat_file(stage)))
@@ -404,29 +428,29 @@ class _FsspecStorage(Storage):
                 raise
 
     def remove(self, path: str) -> None:
-        with self._explained("remove", path):
+        with self._translated_errors("remove", path):
             self._remove(self.full_path(path))
 
-    def files(self, under: str) -> list[str]:
-        with self._explained("list", under):
-            # Listings are cached, and other processes write too.
+    def files(self, directory: str) -> list[str]:
+        with self._translated_errors("list", directory):
+            # fsspec caches listings, and other processes write too.
             self._filesystem.invalidate_cache()
             try:
-                found = self._filesystem.find(self.full_path(under))
+                found = self._filesystem.find(self.full_path(directory))
             except FileNotFoundError:
                 return []
-        below_root = len(self._path.lstrip("/")) + 1
-        paths = [name.lstrip("/")[below_root:] for name in found]
+        root_length = len(self._path.lstrip("/")) + 1
+        paths = [name.lstrip("/")[root_length:] for name in found]
         return [path for path in paths if not path.rpartition("/")[2].startswith(".")]
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
-        under = os.path.commonprefix([self.full_path(path) for path in paths])
-        with self._explained("list", under.removeprefix(self._path).lstrip("/")):
+        common = os.path.commonprefix([self.full_path(path) for path in paths])
+        with self._translated_errors("list", common.removeprefix(self._path).lstrip("/")):
             self._filesystem.invalidate_cache()
             if not self._lists_by_prefix:
-                asked = zip(paths, side_by_side(self._version, paths), strict=True)
-                return {path: version for path, version in asked if version is not None}
-            directory, _, prefix = under.rpartition("/")
+                versions = zip(paths, map_concurrently(self._version, paths), strict=True)
+                return {path: version for path, version in versions if version is not None}
+            directory, _, prefix = common.rpartition("/")
             try:
                 found = self._filesystem.find(directory, prefix=prefix, detail=True)
             except FileNotFoundError:
@@ -442,6 +466,7 @@ class _FsspecStorage(Storage):
             version = _version_of(details)
             if version.identity is not None:
                 return version
+            # Some filesystems report the modification time by a method of its own only.
             with suppress(NotImplementedError):
                 return _version_of({"size": details["size"], "mtime": self._filesystem.modified(full_path)})
             return version
@@ -452,48 +477,51 @@ class _FsspecStorage(Storage):
             self._filesystem.rm_file(full_path)
 
     @contextmanager
-    def _explained(self, action: str, path: str) -> Iterator[None]:
+    def _translated_errors(self, action: str, path: str) -> Iterator[None]:
+        """Raise any error of the filesystem, each of which has classes of its own, as `LakeUnavailable`."""
         try:
             yield
         except LakeUnavailable:
             raise
-        except Exception as error:  # each filesystem has errors of its own
-            unavailable = _unavailable(action, self.shown(path), error, root=self._root, options=self._options)
-            # The chained error is shown too, so it is left out where its own words had to be redacted.
+        except Exception as error:
+            unavailable = _unavailable(action, self.location(path), error, root=self._root, options=self._options)
+            # A traceback prints the chained error too, so it is omitted when its message had to be redacted.
             raise unavailable from (error if str(error) in str(unavailable) else None)
 
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:
+    """Return the version from the `info` of a file, whose keys differ between fsspec filesystems."""
     size = int(details["size"])
     for name in _VERSION_TAGS:
         if tag := details.get(name):
             return FileVersion(size, f"{size}-{tag}")
-    for name in _CHANGE_TIMES:
+    for name in _MODIFICATION_TIMES:
         match details.get(name):
-            case datetime() as changed:
-                # fsspec's own are aware; a time without a zone is at least always read alike.
-                modified = (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).timestamp()
+            case datetime() as time_:
+                # Any fixed zone will do for a naive time: it is only compared with times read in the same way.
+                modified = (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
                 return FileVersion(size, f"{size}-{modified!r}", modified=modified)
             case int() | float() as modified:
                 return FileVersion(size, f"{size}-{modified!r}", modified=float(modified))
     return FileVersion(size, None)
 
 
-class _Stage:
-    """A file that nobody reads yet, beside the one that it is to replace."""
+class _StagedFile:
+    """A file beside its target, under a name that readers skip, until it replaces the target."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / _stage_name()
-        # Open until it is in place: what goes wrong with a file behind our back is told to those who hold it open.
+        self._path = directory / _new_stage_name()
+        # Kept open until it is in place: the operating system reports a failed write-back to open descriptors only.
         self._file = self._path.open("xb", buffering=0)
-        # The lock ends with this process, however it ends. Where a filesystem has none, age alone tells.
+        # The lock ends with this process, even when it is killed. On a filesystem without locks, only age shows that a
+        # writer died.
         with suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes) -> None:
-        left = memoryview(data)
-        while left:
-            left = left[self._file.write(left) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[self._file.write(remaining) :]
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -512,20 +540,21 @@ class _Stage:
             self._path.unlink()
 
 
-def _stage_name() -> str:
-    return f"{_STAGE}{int(time.time())}-{secrets.token_hex(8)}"
+def _new_stage_name() -> str:
+    return f"{_STAGE_PREFIX}{int(time.time())}-{secrets.token_hex(8)}"
 
 
-def _is_stale_stage(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
-    if not name.startswith(_STAGE):
+def _is_stale(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
+    """Return whether a file is a staged one older than this, by the creation time in its name."""
+    if not name.startswith(_STAGE_PREFIX):
         return False
-    made = name.removeprefix(_STAGE).partition("-")[0]
-    return not made.isdigit() or time.time() - int(made) > after_seconds
+    created = name.removeprefix(_STAGE_PREFIX).partition("-")[0]
+    return not created.isdigit() or time.time() - int(created) > after_seconds
 
 
-def _is_abandoned_stage(file: Path) -> bool:
-    """Whether it is a stage that no process holds any more, in which case its writer died in the middle of it."""
-    if _is_stale_stage(file.name, after_seconds=LOCKED_AFTER_SECONDS):
+def _is_abandoned(file: Path) -> bool:
+    """Return whether a file is a staged one that no process has locked, so that its writer died."""
+    if _is_stale(file.name, after_seconds=UNLOCKED_AFTER_SECONDS):
         with suppress(OSError), file.open("rb") as stage:
             fcntl.flock(stage, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return True
@@ -537,54 +566,55 @@ def _sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network mounts sync no directories: when a new name is durable is up to their server.
+        # Some network mounts do not support it: their server decides when a new name is durable.
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
             raise
     finally:
         os.close(descriptor)
 
 
-def _raise_unless_absent(error: OSError) -> None:
+def _raise_unless_not_found(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _unavailable(
-    action: str, place: str, error: Exception, *, root: str = "", options: Mapping[str, Any] | None = None
+    action: str, location: str, error: Exception, *, root: str = "", options: Mapping[str, Any] | None = None
 ) -> LakeUnavailable:
+    """Return the error for an action that failed, with a next step that fits the cause and without credentials."""
     match getattr(error, "errno", None):
         case errno.ENOSPC | errno.EDQUOT:
             step = "free some space there and run again"
         case errno.EFBIG:
-            step = "raise the limit on the size of files there (ulimit -f) and run again"
+            step = "raise the limit on the size of files (ulimit -f) and run again"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            step = "give this user the rights it lacks there, or name another place as the lake's root"
+            step = "give this user access there, or set another lake root"
         case errno.ENOENT:
-            step = "check that the lake's root is there and mounted"
+            step = "check that the lake's root exists and is mounted"
         case errno.EINVAL | errno.ENOTSUP | errno.ENOSYS | errno.EXDEV:
-            step = "name another place as the lake's root: the file system there does not sync or replace files"
+            step = "set another lake root: the file system there does not support syncing or replacing files"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
-            step = "a file stands where a directory is due: move it, or name another place as the lake's root"
+            step = "a file is where a directory should be: move it, or set another lake root"
         case _:
             step = "check that the lake's root can be reached with these settings and run again"
     reason = _redacted(str(error) or type(error).__name__, root, options or {})
-    return LakeUnavailable(f"cannot {action} {place}: {reason}. Next step: {step}")
+    return LakeUnavailable(f"cannot {action} {location}: {reason}. Next step: {step}")
 
 
 def _redacted(text: str, root: str, options: Mapping[str, Any]) -> str:
-    """The text less the storage options' values, other than URLs, and the root's userinfo and query."""
-    shown = without_credentials(root)
-    hidden = [part for part in re.split(r"[@?:&=]", root) if part and part not in shown]
-    hidden += [value for value in _texts(options) if "://" not in value]
-    text = text.replace(root, shown) if root else text
-    for value in sorted(hidden, key=len, reverse=True):
+    """Return the text without the root's userinfo and query, and without storage options other than URLs."""
+    location = without_credentials(root)
+    secret_texts = [part for part in re.split(r"[@?:&=]", root) if part and part not in location]
+    secret_texts += [value for value in _string_values(options) if "://" not in value]
+    text = text.replace(root, location) if root else text
+    for value in sorted(secret_texts, key=len, reverse=True):
         text = text.replace(value, "…")
     return text
 
 
-def _texts(options: Mapping[str, Any]) -> Iterator[str]:
+def _string_values(options: Mapping[str, Any]) -> Iterator[str]:
     for value in options.values():
         if isinstance(value, Mapping):
-            yield from _texts(value)
+            yield from _string_values(value)
         elif isinstance(value, str) and value:
             yield value

@@ -1,4 +1,4 @@
-"""What a table of the lake is, for whoever reads it."""
+"""Description of a lake table: its name, columns and whether it is partitioned by day."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,11 @@ from later_reporting_dagster.lake.columns import Column
 class Table:
     """A table of the lake.
 
-    Whoever reads one that has partitions finds the first day of each row's partition in a column `date`, before these.
+    Attributes:
+        name: the name of the table and of its directory below the lake's root.
+        columns: the columns that its files may have. A partitioned table is read with a column `date` before them: the
+            first day of the row's partition.
+        is_partitioned: False for a table that is one file.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The lake's tables as others compute with them: pandas, Arrow, Polars and DuckDB. No HTTP, no Dagster, no writing."""
+"""Read the lake's tables as pandas, Arrow, Polars or DuckDB objects, or by SQL. No HTTP, no Dagster, no writing."""
 
-from later_reporting_dagster.reading.data_frames import NotInstalled, dataset, frame
-from later_reporting_dagster.reading.sql_query import QueryRefused, answer
+from later_reporting_dagster.reading.data_frames import LibraryNotInstalled, open_dataset, read_frame
+from later_reporting_dagster.reading.sql_query import QueryError, run_query
 
-__all__ = ["NotInstalled", "QueryRefused", "answer", "dataset", "frame"]
+__all__ = ["LibraryNotInstalled", "QueryError", "open_dataset", "read_frame", "run_query"]

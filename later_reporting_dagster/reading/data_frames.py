@@ -1,7 +1,7 @@
-"""A table's partitions as the type that somebody computes with: none of them turns null into a number.
+"""Read a table as a data frame of any supported library, without turning nulls into numbers.
 
-Whole frames are read by `Lake.read`, which survives a partition that is replaced meanwhile. Lazy ones are datasets:
-they read the columns and the partitions that are asked of them, when they are asked.
+Whole frames are read by `Lake.read`, which works while partitions are replaced. Lazy ones are datasets: they read the
+selected columns and partitions when they are computed.
 """
 
 from collections.abc import Callable, Collection
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from later_reporting_dagster.lake import Lake, Partition, Table, schema_of
-from later_reporting_dagster.lake.database import relation_of
+from later_reporting_dagster.lake.database import duckdb_relation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,89 +19,99 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 
-class NotInstalled(ValueError):  # noqa: N818 - named for what it is
-    """A library that is asked for is not there. The message says how it is installed."""
+class LibraryNotInstalled(ValueError):  # noqa: N818 - a state of the environment, not a bug
+    """The library of the requested type is not installed. The message has the command that installs it."""
 
 
-def frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
-    """Those of `partitions` that exist, as a `kind`: the column `date`, then those of the table's dictionary.
+def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
+    """Return a table as an object of type `kind`.
 
-    Of a table without partitions it is all, without `date`; what has not landed has no rows. Whole frames have the
-    partitions in the order given. A DuckDB relation belongs to DuckDB's default connection, so that several can be
-    joined, and named in `duckdb.sql`.
+    A DuckDB relation belongs to DuckDB's default connection, so that several can be joined, and named in `duckdb.sql`.
+
+    Args:
+        kind: `pandas.DataFrame`, `polars.DataFrame`, `polars.LazyFrame`, `pyarrow.Table`, `pyarrow.dataset.Dataset` or
+            `duckdb.DuckDBPyRelation`.
+        lake: the lake.
+        table: the table.
+        partitions: those of them that exist are returned, in a whole frame in the order given. Ignored for an
+            unpartitioned table.
+
+    Returns:
+        The rows, for a partitioned table with a first column `date`; no rows when no file exists.
 
     Raises:
-        TypeError: `kind` is none of `_FRAMES`.
-        NotInstalled: its library is not there.
+        TypeError: `kind` is not one of these types.
+        LibraryNotInstalled: the library of `kind` is not installed.
         LakeUnavailable: the lake cannot be read.
-        PartitionDamaged: a file is not what it should be.
+        PartitionDamaged: a file is not Parquet, or a column is missing or of another type.
     """
-    made = _FRAMES.get(_name_of(kind))
-    if made is None:
-        raise TypeError(f"{_name_of(kind)} is none of {', '.join(_FRAMES)}")
-    return made(lake, table, partitions)
+    read = _READERS.get(_type_name(kind))
+    if read is None:
+        raise TypeError(f"{_type_name(kind)} is not supported: use one of {', '.join(_READERS)}")
+    return read(lake, table, partitions)
 
 
-def dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> "ds.Dataset":
-    """Return what has landed of a table, or of some of its partitions, as a lazy dataset."""
+def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> "ds.Dataset":
+    """Return a table as a lazy dataset, of those of `partitions` that exist or by default of all."""
     schema = schema_of(table.columns)
     return (
         lake.dataset(table.name, schema, partitions) if table.is_partitioned else lake.table_dataset(table.name, schema)
     )
 
 
-def _name_of(kind: Any) -> str:
-    """A class by the library and the name that users know it by, whichever of its modules defines it."""
+def _type_name(kind: Any) -> str:
+    """Return a class by its library and its name, such as `pandas.DataFrame`, in whichever module it is defined."""
     if not isinstance(kind, type):
         return str(kind)
     return f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__qualname__}"
 
 
-def _arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
+def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
     schema = schema_of(table.columns)
     if table.is_partitioned:
         return lake.read(table.name, partitions, schema=schema, with_date=True)
-    found = lake.read_table(table.name, schema=schema)
-    return schema.empty_table() if found is None else found
+    rows = lake.read_table(table.name, schema=schema)
+    return schema.empty_table() if rows is None else rows
 
 
-def _pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
-    import pandas as pd  # adds 40 % of `import dagster` to the load
+def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
+    import pandas as pd  # deferred: takes 40 % of the time of `import dagster`
 
-    # Types of pandas that have a null of their own: with its default ones a count with a null becomes a float.
-    nullable = {
+    # Extension types, which have a null: with the default types, a count with a null becomes a float.
+    nullable_types = {
         pa.int64(): pd.Int64Dtype(),
         pa.float64(): pd.Float64Dtype(),
         pa.string(): pd.StringDtype(na_value=pd.NA),
     }
-    rows: pd.DataFrame = _arrow(lake, table, partitions).to_pandas(types_mapper=nullable.get, date_as_object=False)
+    arrow = _read_arrow(lake, table, partitions)
+    rows: pd.DataFrame = arrow.to_pandas(types_mapper=nullable_types.get, date_as_object=False)
     return rows
 
 
-def _polars_library() -> Any:
+def _import_polars() -> Any:
     try:
         return import_module("polars")
     except ImportError:
-        raise NotInstalled(
+        raise LibraryNotInstalled(
             "polars is not installed: pip install 'later-reporting-dagster[polars]', or polars alone"
         ) from None
 
 
-def _polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":
-    rows: pl.DataFrame = _polars_library().from_arrow(_arrow(lake, table, partitions))
+def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":
+    rows: pl.DataFrame = _import_polars().from_arrow(_read_arrow(lake, table, partitions))
     return rows
 
 
-def _polars_lazily(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
-    rows: pl.LazyFrame = _polars_library().scan_pyarrow_dataset(dataset(lake, table, partitions))
+def _scan_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.LazyFrame":
+    rows: pl.LazyFrame = _import_polars().scan_pyarrow_dataset(open_dataset(lake, table, partitions))
     return rows
 
 
-_FRAMES: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
-    "pandas.DataFrame": _pandas,
-    "pyarrow.Table": _arrow,
-    "pyarrow.Dataset": dataset,
-    "polars.DataFrame": _polars,
-    "polars.LazyFrame": _polars_lazily,
-    "duckdb.DuckDBPyRelation": relation_of,
+_READERS: dict[str, Callable[[Lake, Table, Collection[Partition]], Any]] = {
+    "pandas.DataFrame": _read_pandas,
+    "pyarrow.Table": _read_arrow,
+    "pyarrow.Dataset": open_dataset,
+    "polars.DataFrame": _read_polars,
+    "polars.LazyFrame": _scan_polars,
+    "duckdb.DuckDBPyRelation": duckdb_relation,
 }

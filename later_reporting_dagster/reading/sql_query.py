@@ -1,6 +1,6 @@
-"""SQL over the lake, by DuckDB: each table is a view over its files, with its dictionary's types and nothing inferred.
+"""Run one read-only SQL query over the lake by DuckDB, in which each table is a view over its files.
 
-Nothing can be changed: DuckDB may read the views' files, write no file and open no connection.
+DuckDB can read the files of the views, and can neither read other files, nor write files, nor open connections.
 """
 
 import re
@@ -11,140 +11,159 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.lake import Lake, LakeDatabase, LakeUnavailable, Table, open_database
-from later_reporting_dagster.lake.database import select_nothing
+from later_reporting_dagster.lake.database import empty_select
 
 if TYPE_CHECKING:
     import duckdb
 
-# What the sum of int64 is to DuckDB, and no reader of Parquet or pandas expects.
-_HUGE = pa.decimal128(38, 0)
-# Errors of the query itself, after which the files need not be looked at.
-_OF_THE_QUERY = tuple(
+# The type of DuckDB's sums of int64, which readers of Parquet and pandas do not expect.
+_HUGEINT = pa.decimal128(38, 0)
+# Errors that only the SQL can cause, so that no file has to be verified.
+_SQL_ERRORS = tuple(
     f"{kind} Error" for kind in ("Parser", "Binder", "Catalog", "Conversion", "Out of Range", "Permission", "Syntax")
 )
-_UNLISTED = "this table is listed when it is read: "
+# Begins the error of a placeholder view; the name of the table follows.
+_PLACEHOLDER = "this table is listed when it is read: "
+_BATCH_ROWS = 10_000
 
 
-class QueryRefused(ValueError):  # noqa: N818 - named for what it is
-    """The query cannot be answered: in one line why."""
+class QueryError(ValueError):
+    """The query cannot be run. The message is one line with the reason."""
 
 
-def answer(
-    sql: str, lake: Lake, tables: Collection[Table], *, memory_gb: float = 2, note: Callable[[str], object] = str
+def run_query(
+    sql: str, lake: Lake, tables: Collection[Table], *, memory_gb: float = 2, on_note: Callable[[str], object] = str
 ) -> pa.Table:
-    """The rows that one query asks for, with instants in UTC.
+    """Return the rows of one SQL query, with instants in UTC.
 
     Args:
         sql: the query, in DuckDB's SQL.
-        lake: where the tables lie; those that the query does not name are not listed.
-        tables: all that there are. One that has not landed yet has no rows.
-        memory_gb: how many GB of memory DuckDB may use, and the rows may take. Nothing is spilled to a disk.
-        note: is told what may explain an answer, as a table that has not landed.
+        lake: the lake. The files of tables that the query does not use are not listed.
+        tables: all tables of the lake; one without files has no rows.
+        memory_gb: the memory limit in GB, for DuckDB and again for the rows. Nothing is spilled to disk.
+        on_note: called with a text that may explain the result, such as that a table has no files.
 
     Raises:
-        QueryRefused: it is no SQL, is more than one statement or no query, or names what is not there; a file that it
-            reads is damaged; or it needs more memory.
+        QueryError: the SQL is invalid, is not exactly one query, or uses unknown names; a file that it reads is
+            damaged; or it exceeds the memory limit.
         LakeUnavailable: the lake cannot be listed or read.
     """
     import duckdb
 
     by_name = {table.name: table for table in tables}
-    # Any query may read the folder that DuckDB spills to, so there is none.
+    # Without a spill directory, because DuckDB lets any query read and write files there.
     with open_database(lake, memory_gb=memory_gb, spill_directory=None, confined=True) as database:
         try:
-            _check_that_it_reads(sql, database.connection)
+            _check_is_query(sql, database.connection)
             for table in tables:
                 if re.search(rf"(?<!\w){re.escape(table.name)}(?!\w)", sql, re.IGNORECASE):
-                    _list(database, table, note)
+                    _add_view(database, table, on_note)
                 else:
-                    _declare(database, table)
+                    _add_placeholder(database, table)
             while True:
                 try:
-                    return _with_plain_integers(_read(database.connection.sql(sql).to_arrow_reader(10_000), memory_gb))
+                    batches = database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+                    return _narrow_sums(_read(batches, memory_gb))
                 except (duckdb.Error, pa.ArrowException) as error:
-                    if _UNLISTED not in str(error):
+                    if _PLACEHOLDER not in str(error):
                         raise
-                    # Its name was computed, as by `query_table('posts_' || 'published')`.
-                    _list(database, by_name[_said(error).partition(_UNLISTED)[2].split()[0]], note)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # once rows come, errors arrive as Arrow's
+                    # The query computes the name, as in `query_table('posts_' || 'published')`.
+                    name = _one_line(error).partition(_PLACEHOLDER)[2].split()[0]
+                    _add_view(database, by_name[name], on_note)
+        # Errors that occur while rows are fetched are Arrow's.
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
-            raise _explained(error, database, by_name, memory_gb) from error
+            raise _translated(error, database, by_name, memory_gb) from error
 
 
-def _declare(database: LakeDatabase, table: Table) -> None:
-    """Create the view of a table that the query may not read: when it does, the error names the table."""
-    condition = f"CAST(error('{_UNLISTED}{table.name}') AS BOOLEAN)"
-    database.connection.execute(f'CREATE VIEW "{table.name}" AS {select_nothing(table, condition=condition)}')
-
-
-def _list(database: LakeDatabase, table: Table, note: Callable[[str], object]) -> None:
+def _add_view(database: LakeDatabase, table: Table, on_note: Callable[[str], object]) -> None:
     database.add_view(table)
     if database.is_empty(table.name):
-        note(f"{table.name} has not landed in {database.lake.root}")
+        on_note(f"{table.name} has no files in {database.lake.root}")
 
 
-def _explained(
-    error: Exception, database: LakeDatabase, tables: Collection[str], memory_gb: float
-) -> QueryRefused | LakeUnavailable:
-    said = _said(error)
-    if said.startswith("Out of Memory Error"):
-        return _too_large(memory_gb)
-    if said.startswith("Catalog Error"):
-        return QueryRefused(f"{said} The tables are {', '.join(tables)}")
-    if isinstance(error, OSError) or "reading file" in said or not said.startswith(_OF_THE_QUERY):
-        failures = [each for by_partition in database.unreadable().values() for each in by_partition.values()]
-        more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
-        for failure in failures:
-            return failure if isinstance(failure, LakeUnavailable) else QueryRefused(f"{failure}{more}")
-    return QueryRefused(said)
+def _add_placeholder(database: LakeDatabase, table: Table) -> None:
+    """Create a view for a table that the query does not name: reading it raises an error with the table's name."""
+    condition = f"CAST(error('{_PLACEHOLDER}{table.name}') AS BOOLEAN)"
+    database.connection.execute(f'CREATE VIEW "{table.name}" AS {empty_select(table, condition=condition)}')
 
 
-def _check_that_it_reads(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
+def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
+    """Raise an error unless the SQL is exactly one query.
+
+    Raises:
+        QueryError: it is no statement, several, or another one than a query.
+        duckdb.Error: it cannot be parsed.
+    """
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
-        raise QueryRefused(f"one query is asked at a time, and here are {len(statements) or 'none'}")
+        raise QueryError(f"expected one SQL statement, got {len(statements) or 'none'}")
     kind = statements[0].type.name
     if kind in ("EXPLAIN", "MULTI"):
-        # The kind does not say what is explained, nor of what statement a pivot, parsed as several, is part. In
-        # parentheses only a query can be parsed.
+        # DuckDB reports neither which statement is explained, nor which one contains a PIVOT, which it parses into
+        # several. Only a query can be parsed within parentheses.
         query = re.sub(r"^\s*EXPLAIN\b\s*(ANALYZE\b)?", "", sql.strip().rstrip(";"), flags=re.IGNORECASE)
         connection.extract_statements(f"({query}\n)")
     elif kind != "SELECT":
-        raise QueryRefused(f"tables are only read here, and this is {kind}: ask by SELECT")
+        raise QueryError(f"only SELECT statements are allowed, not {kind}")
 
 
 def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
-    """The rows, which DuckDB does not count as memory of its own."""
+    """Read all rows, within a memory limit of their own: DuckDB's limit does not include them.
+
+    Raises:
+        QueryError: the rows exceed the limit.
+    """
     read: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         size += batch.nbytes
         if size > memory_gb * 1e9:
-            raise _too_large(memory_gb)
+            raise _out_of_memory(memory_gb)
         read.append(batch)
     return pa.Table.from_batches(read, batches.schema)
 
 
-def _too_large(memory_gb: float) -> QueryRefused:
-    return QueryRefused(f"it needs more than {memory_gb:g} GB of memory: ask for fewer days or columns, or allow more")
-
-
-def _said(error: Exception) -> str:
-    text = str(error)
-    if text.startswith("Traceback"):  # of the lake's filesystem: its last line is the error
-        return text.rstrip().rpartition("\n")[2]
-    # Below the first paragraph it draws where in the text it stumbled.
-    return text.partition("\n\n")[0]
-
-
-def _with_plain_integers(table: pa.Table) -> pa.Table:
-    """Sums of counts as int64 again, where they fit."""
-    for index, field in enumerate(table.schema):
-        if field.type == _HUGE:
-            column: Any = table.column(index)
+def _narrow_sums(rows: pa.Table) -> pa.Table:
+    """Return the rows with sums of int64 as int64, where all values of a column fit."""
+    for index, field in enumerate(rows.schema):
+        if field.type == _HUGEINT:
+            column: Any = rows.column(index)
             try:
-                table = table.set_column(index, field.name, pc.cast(column, pa.int64()))
+                rows = rows.set_column(index, field.name, pc.cast(column, pa.int64()))
             except pa.ArrowInvalid:
-                continue  # larger than any int64: exact all the same
-    return table
+                continue  # keeps the decimal, which is exact too
+    return rows
+
+
+def _translated(
+    error: Exception, database: LakeDatabase, table_names: Collection[str], memory_gb: float
+) -> QueryError | LakeUnavailable:
+    """Return the error to raise for one of DuckDB: it names the file at fault, if there is one."""
+    message = _one_line(error)
+    if message.startswith("Out of Memory Error"):
+        return _out_of_memory(memory_gb)
+    if message.startswith("Catalog Error"):
+        return QueryError(f"{message} The tables are {', '.join(table_names)}")
+    if isinstance(error, OSError) or "reading file" in message or not message.startswith(_SQL_ERRORS):
+        failures = [failure for by_partition in database.unreadable().values() for failure in by_partition.values()]
+        if failures:
+            more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
+            first = failures[0]
+            return first if isinstance(first, LakeUnavailable) else QueryError(f"{first}{more}")
+    return QueryError(message)
+
+
+def _out_of_memory(memory_gb: float) -> QueryError:
+    return QueryError(
+        f"the query needs more than {memory_gb:g} GB of memory: select fewer days or columns, or raise the limit"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error)
+    if text.startswith("Traceback"):  # raised by the lake's filesystem: the last line is the error
+        return text.rstrip().rpartition("\n")[2]
+    # After an empty line DuckDB quotes the SQL and points at the place of the error.
+    return text.partition("\n\n")[0]

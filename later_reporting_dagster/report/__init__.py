@@ -1,1 +1,1 @@
-"""Rollups to pictures and one self-contained page. No I/O: values in, text and bytes out."""
+"""Make the report from the posts in a lake: compute its numbers, its charts, and one self-contained HTML page."""

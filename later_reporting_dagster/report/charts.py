@@ -1,7 +1,7 @@
 """The report's charts as Vega-Lite specifications.
 
-The page binds rows to a chart's data `rows` and a width to its signal `width`; colours are the page's own, as CSS
-variables, so that they follow light, dark and print without a line of script.
+The page sets a chart's data `rows` and its signal `width`. Colours are CSS variables of the page, so that they change
+between light, dark and print without any script.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ import vl_convert
 Spec = dict[str, Any]
 
 _CHANNELS = ["organic", "paid", "other"]
-# The page's colours, which its style sheet sets for light, dark and print. Organic and paid differ in lightness too,
-# for any kind of eye.
+# Set in page.css for light, dark and print. Organic and paid also differ in lightness, for colour-blind readers.
 _COLOURS = ["var(--organic)", "var(--paid)", "var(--other)"]
 _INK, _MUTED, _RULE = "var(--ink)", "var(--muted)", "var(--rule)"
-# Of the specification alone: the page sets its own.
+# A placeholder: the page sets the width that it has.
 _WIDTH = 640
-# For the words at a bar's end.
-_ROOM_FOR_WORDS = 130
+# Pixels for the label at a bar's end.
+_LABEL_WIDTH = 130
 
-# What vl-convert carries has these addresses: nothing is fetched from there.
+# vl-convert bundles these modules under these addresses; nothing is downloaded.
 _VEGA = f"https://cdn.jsdelivr.net/npm/vega@{vl_convert.get_vega_version()}/+esm.js"
 _INTERPRETER = "https://cdn.jsdelivr.net/npm/vega-interpreter@2.0.0/+esm.js"
 
@@ -42,22 +41,29 @@ _CONFIG: Spec = {
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart of the report: of bars up to `most`, if that is known, or lines over time."""
+    """A chart of the report.
+
+    Attributes:
+        name: its key in the page's data, and part of the id of its element.
+        title: its title, for people who read the specification.
+        is_bars: whether it has bars; otherwise lines over time.
+        maximum: end of the scale of bars, if it is known.
+    """
 
     name: str
     title: str
-    bars: bool = True
-    most: float | None = None
+    is_bars: bool = True
+    maximum: float | None = None
 
 
-IMPRESSIONS = Chart("impressions", "Impressions by day", bars=False)
-ENGAGEMENTS = Chart("engagements", "Engagements by day", bars=False)
-ENGAGEMENT_RATE = Chart("engagement_rate", "Engagement rate by day, percent", bars=False)
+IMPRESSIONS = Chart("impressions", "Impressions by day", is_bars=False)
+ENGAGEMENTS = Chart("engagements", "Engagements by day", is_bars=False)
+ENGAGEMENT_RATE = Chart("engagement_rate", "Engagement rate by day, percent", is_bars=False)
 PLATFORM_RATES = Chart("platform_rates", "Engagement rate by platform, percent")
 CONTENT_RATES = Chart("content_rates", "Engagement rate by content type, percent")
 SPEND = Chart("spend", "Spend by campaign, between its bounds")
 COST = Chart("cost", "Cost of an engagement by campaign, between its bounds")
-COVERAGE = Chart("coverage", "Posts that report each metric, percent of those published", most=100)
+COVERAGE = Chart("coverage", "Posts that report each metric, percent of those published", maximum=100)
 CHARTS: Sequence[Chart] = (
     IMPRESSIONS,
     ENGAGEMENTS,
@@ -72,16 +78,16 @@ CHARTS: Sequence[Chart] = (
 
 @cache
 def compiled_chart(chart: Chart) -> Spec:
-    """Return a chart as compiled Vega, without rows."""
+    """Return a chart as a Vega specification, without rows."""
     compiled: Spec = vl_convert.vegalite_to_vega(_specification(chart), vl_version="6.1")
     return compiled
 
 
 @cache
-def drawing_script() -> str:
-    """Return the script that draws the charts, as `laterVega`: Vega without its Vega-Lite compiler, which runs here.
+def vega_script() -> str:
+    """Return the script that defines `laterVega`: Vega, and its expression interpreter.
 
-    Includes Vega's expression interpreter, so that the page needs no `eval`.
+    The page needs no Vega-Lite compiler, because charts are compiled here, and no `eval`, because of the interpreter.
     """
     script: str = vl_convert.javascript_bundle(
         f'import {{ View, parse }} from "{_VEGA}";\n'
@@ -93,8 +99,8 @@ def drawing_script() -> str:
 
 
 def _specification(chart: Chart) -> Spec:
-    spec = _bars(most=chart.most) if chart.bars else _over_time()
-    # The page has a legend of its own, which wraps.
+    spec = _bars(maximum=chart.maximum) if chart.is_bars else _over_time()
+    # No legend: the page has its own, which wraps.
     channels = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
     for layer in spec["layer"]:
         if layer["encoding"].pop("channel", False):
@@ -110,13 +116,13 @@ def _specification(chart: Chart) -> Spec:
     }
 
 
-def _bars(*, most: float | None) -> Spec:
-    """Bars from 0: solid up to where it is at least, faint up to where it is at most, then in words."""
+def _bars(*, maximum: float | None) -> Spec:
+    """Return horizontal bars from 0: solid up to the field `low`, faint from there to `high`, then the label."""
 
-    def along(name: str) -> Spec:
-        # Without an axis: each bar says what it is.
-        ends = {"domainMin": 0} if most is None else {"domain": [0, most]}
-        scale = ends | {"range": [0, {"expr": f"max(width - {_ROOM_FOR_WORDS}, 40)"}]}
+    def x(name: str) -> Spec:
+        # No axis: each bar has a label with its value.
+        ends = {"domainMin": 0} if maximum is None else {"domain": [0, maximum]}
+        scale = ends | {"range": [0, {"expr": f"max(width - {_LABEL_WIDTH}, 40)"}]}
         return {"field": name, "type": "quantitative", "stack": None, "title": None, "axis": None, "scale": scale}
 
     return {
@@ -133,21 +139,21 @@ def _bars(*, most: float | None) -> Spec:
             "tooltip": {"field": "tooltip"},
         },
         "layer": [
-            {"mark": "bar", "encoding": {"x": along("low"), "channel": True}},
+            {"mark": "bar", "encoding": {"x": x("low"), "channel": True}},
             {
                 "mark": {"type": "bar", "opacity": 0.4},
-                "encoding": {"x": along("low"), "x2": {"field": "high"}, "channel": True},
+                "encoding": {"x": x("low"), "x2": {"field": "high"}, "channel": True},
             },
             {
                 "mark": {"type": "text", "align": "left", "baseline": "middle", "dx": 5, "color": _INK},
-                "encoding": {"x": along("end"), "text": {"field": "label"}},
+                "encoding": {"x": x("end"), "text": {"field": "label"}},
             },
         ],
     }
 
 
 def _over_time() -> Spec:
-    """A line a channel, broken where nothing is available; an incomplete day is marked from top to bottom."""
+    """Return one line per channel, with gaps where nothing is available, and a vertical rule at each incomplete day."""
     day = {
         "field": "day",
         "type": "temporal",

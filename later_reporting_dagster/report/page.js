@@ -1,6 +1,6 @@
 "use strict";
-// Looks up the figures of what is picked, writes them and draws them. It computes none: SQL did.
-// What comes from the data reaches the page as text only: there is no innerHTML here.
+// Shows the numbers of the chosen filters as tables and charts. They are looked up in the data, where SQL computed them.
+// Data is inserted as text only, never as markup: do not use innerHTML.
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
   const CHANNELS = ["organic", "paid"];
@@ -12,33 +12,34 @@
   const CREATORS = 100;
   const CREATORS_AT_FIRST = 20;
   const NAMED = 3;
-  const picked = { period: report.period, instance: null, campaign: null, sort: "impressions", up: false, all: false };
+  const filters = { period: report.period, instance: null, campaign: null, sort: "impressions", up: false, all: false };
 
-  // Looking up: a scope is all instances, one of them, or one campaign.
+  // Look-up. A scope is a choice of the filters: all instances, one instance, or one campaign. Days are ages: days before
+  // the newest day.
 
   const scopeOfInstance = (instance) => 1 + instance;
   const scopeOfCampaign = (campaign) => 1 + report.instances.length + campaign;
   const scope = () =>
-    picked.campaign !== null ? scopeOfCampaign(picked.campaign) : picked.instance !== null ? scopeOfInstance(picked.instance) : 0;
+    filters.campaign !== null ? scopeOfCampaign(filters.campaign) : filters.instance !== null ? scopeOfInstance(filters.instance) : 0;
   const instanceOf = (campaign) => report.campaigns[campaign][0];
-  const pickedInstance = () => (picked.campaign !== null ? instanceOf(picked.campaign) : picked.instance);
-  const instances = () => report.instances.map((_, index) => index).filter((index) => [null, index].includes(pickedInstance()));
+  const chosenInstance = () => (filters.campaign !== null ? instanceOf(filters.campaign) : filters.instance);
+  const instances = () => report.instances.map((_, index) => index).filter((index) => [null, index].includes(chosenInstance()));
   const campaigns = () =>
     report.campaigns.map((_, index) => index)
-      .filter((index) => (picked.campaign === null ? [null, instanceOf(index)].includes(picked.instance) : picked.campaign === index));
+      .filter((index) => (filters.campaign === null ? [null, instanceOf(index)].includes(filters.instance) : filters.campaign === index));
 
-  const places = new Map();
+  const indexes = new Map();
 
-  /** The rows of a table of a scope, in the picked period. */
-  function rowsOf(name, of) {
+  /** Returns the rows of a table for a scope and the chosen period. Tables are stored by column. */
+  function rowsOf(name, wantedScope) {
     const table = report[name];
-    const key = (row) => `${table.scope[row]}/${table.period[row]}`;
-    if (!places.has(name)) places.set(name, groupedBy(table.scope.map((_, row) => row), key));
-    const found = places.get(name).get(`${of}/${picked.period}`) ?? [];
-    return found.map((row) => Object.fromEntries(Object.entries(table).map(([column, values]) => [column, values[row]])));
+    const key = (index) => `${table.scope[index]}/${table.period[index]}`;
+    if (!indexes.has(name)) indexes.set(name, groupedBy(table.scope.map((_, index) => index), key));
+    const found = indexes.get(name).get(`${wantedScope}/${filters.period}`) ?? [];
+    return found.map((index) => Object.fromEntries(Object.entries(table).map(([column, values]) => [column, values[index]])));
   }
 
-  const rowOf = (name, of) => rowsOf(name, of)[0];
+  const rowOf = (name, wantedScope) => rowsOf(name, wantedScope)[0];
 
   function groupedBy(values, key) {
     const groups = new Map();
@@ -50,11 +51,11 @@
     return groups;
   }
 
-  /** Largest first, and what is not available last. */
+  /** Compares two numbers: the larger first, null last. */
   const descending = (left, right) =>
     left == null || right == null ? (left == null) - (right == null) : right - left;
 
-  // Words.
+  // Formatting.
 
   const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
   const decimal = new Intl.NumberFormat("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
@@ -69,7 +70,7 @@
     return decimal.format(value);
   }
 
-  const forms = {
+  const formats = {
     count: (value) => whole.format(value),
     headline: (value) => (Math.abs(value) >= 1e9 ? `${decimal.format(value / 1e9)}\u00a0bn` : whole.format(value)),
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
@@ -78,29 +79,29 @@
     money: (value) => `$${Math.abs(value) >= 1000 ? whole.format(value) : twoDecimals(value)}`,
   };
 
-  const written = (value, form) => (value == null ? NOT_AVAILABLE : forms[form](value));
+  const formatted = (value, format) => (value == null ? NOT_AVAILABLE : formats[format](value));
 
   function bounds(low, high) {
     if (low == null) return NOT_AVAILABLE;
-    const [least, most] = [written(low, "money"), written(high, "money")];
-    return least === most ? least : `${least} to ${most}`;
+    const [minimum, maximum] = [formatted(low, "money"), formatted(high, "money")];
+    return minimum === maximum ? minimum : `${minimum} to ${maximum}`;
   }
 
-  const named = (name) => (name === null ? "other" : name.replaceAll("_", " "));
+  const readable = (name) => (name === null ? "other" : name.replaceAll("_", " "));
   const dayOf = (age) => new Date(NEWEST - age * DAY).toISOString().slice(0, 10);
-  const many = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
+  const counted = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 
-  /** The first few of some names, and how many more there are. */
+  /** Joins the first few names, and the number of the others. */
   function listed(names, one, more) {
     const rest = names.length - NAMED;
     if (rest <= 0) return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-    return `${names.slice(0, NAMED).join(", ")} and ${many(rest, `more ${one}`, `more ${more}`)}`;
+    return `${names.slice(0, NAMED).join(", ")} and ${counted(rest, `more ${one}`, `more ${more}`)}`;
   }
 
-  /** A campaign by its id, and by its instance where several are shown. */
+  /** Returns a campaign's id, with its instance if several instances are shown. */
   const campaignName = (campaign) =>
     String(report.campaigns[campaign][1]) +
-    (picked.instance === null && report.instances.length > 1 ? ` · ${report.instances[instanceOf(campaign)]}` : "");
+    (filters.instance === null && report.instances.length > 1 ? ` · ${report.instances[instanceOf(campaign)]}` : "");
 
   // Elements.
 
@@ -113,60 +114,60 @@
     return element;
   }
 
-  const isUnpaid = (of) =>
-    !of.paid_impressions && !of.paid_engagements && (of.organic_impressions ?? of.organic_engagements ?? null) !== null;
+  const isUnpaid = (row) =>
+    !row.paid_impressions && !row.paid_engagements && (row.organic_impressions ?? row.organic_engagements ?? null) !== null;
 
-  const inWords = (words) => make("span", { class: "null" }, words);
+  const note = (text) => make("span", { class: "null" }, text);
 
-  /** A number with its exact value beside what people read; null is said in words, and is no number. */
-  function figure(value, form, words = NOT_AVAILABLE) {
-    return value == null ? inWords(words) : make("data", { value: String(value) }, forms[form](value));
+  /** Returns an element with a formatted number, and its exact value as an attribute; for null, a text instead. */
+  function figure(value, format, nullText = NOT_AVAILABLE) {
+    return value == null ? note(nullText) : make("data", { value: String(value) }, formats[format](value));
   }
 
-  /** The figure of a row. */
-  const figureOf = (of, name, form) => figure(of[name], form, /paid/.test(name) && isUnpaid(of) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
+  /** Returns the element of a row's measure. */
+  const figureOf = (row, name, format) => figure(row[name], format, /paid/.test(name) && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
 
-  function range(low, high, form) {
+  function range(low, high, format) {
     if (low == null) return [figure(null)];
-    if (high == null) return ["at least ", figure(low, form)];
-    const [least, most] = [figure(low, form), figure(high, form)];
-    if (least.textContent === most.textContent) most.className = "unseen";
-    else most.prepend(" to ");
-    return [least, most];
+    if (high == null) return ["at least ", figure(low, format)];
+    const [minimum, maximum] = [figure(low, format), figure(high, format)];
+    if (minimum.textContent === maximum.textContent) maximum.className = "unseen";
+    else maximum.prepend(" to ");
+    return [minimum, maximum];
   }
 
-  const verdictOf = (of, name) => of[`${name}_verdict`]?.replaceAll("_", " ") ?? null;
+  const verdictOf = (row, name) => row[`${name}_verdict`]?.replaceAll("_", " ") ?? null;
 
-  /** The interval of a lift with its verdict, or why there is none. */
-  function interval(of, name) {
-    if (of[name] == null || !(`${name}_low` in of)) return [];
-    const [low, high] = [of[`${name}_low`], of[`${name}_high`]];
-    const words = low == null ? [TOO_FEW_POSTS] : [...range(low, high, "factor"), `, ${verdictOf(of, name)}`];
-    return [make("span", { class: low == null ? "interval few" : "interval" }, ...words)];
+  /** Returns the interval of a lift and its verdict, or the reason why there is none. */
+  function interval(row, name) {
+    if (row[name] == null || !(`${name}_low` in row)) return [];
+    const [low, high] = [row[`${name}_low`], row[`${name}_high`]];
+    const parts = low == null ? [TOO_FEW_POSTS] : [...range(low, high, "factor"), `, ${verdictOf(row, name)}`];
+    return [make("span", { class: low == null ? "interval few" : "interval" }, ...parts)];
   }
 
-  // Tables: each column has a heading, the cell of a row, and the names and values that a download has of it.
+  // Tables. A column has a label, a function that makes the cell of a row, and the names and values of its CSV columns.
 
   const cell = (...children) => make("td", { class: "number" }, ...children);
 
   const column = {
-    name: (label, text, further = () => []) => ({
-      label, names: [label], values: (of) => [text(of)],
-      cell: (of) => make("th", { scope: "row" }, make("bdi", {}, text(of)), ...further(of)),
+    name: (label, text, extra = () => []) => ({
+      label, names: [label], values: (row) => [text(row)],
+      cell: (row) => make("th", { scope: "row" }, make("bdi", {}, text(row)), ...extra(row)),
     }),
-    text: (label, text, shown = (of) => [make("bdi", {}, text(of) ?? "")]) =>
-      ({ label, names: [label], values: (of) => [text(of)], cell: (of) => make("td", {}, ...shown(of)) }),
-    number: (label, name, form = "count") => ({
-      label, isNumber: true, sort: name, names: [name], values: (of) => [of[name]], cell: (of) => cell(figureOf(of, name, form)),
+    text: (label, text, shown = (row) => [make("bdi", {}, text(row) ?? "")]) =>
+      ({ label, names: [label], values: (row) => [text(row)], cell: (row) => make("td", {}, ...shown(row)) }),
+    number: (label, name, format = "count") => ({
+      label, isNumber: true, sort: name, names: [name], values: (row) => [row[name]], cell: (row) => cell(figureOf(row, name, format)),
     }),
-    range: (label, name, form = "money") => ({
-      label, isNumber: true, names: [`${name}_minimum`, `${name}_maximum`], values: (of) => [of[`${name}_minimum`], of[`${name}_maximum`]],
-      cell: (of) => cell(...range(of[`${name}_minimum`], of[`${name}_maximum`], form)),
+    range: (label, name, format = "money") => ({
+      label, isNumber: true, names: [`${name}_minimum`, `${name}_maximum`], values: (row) => [row[`${name}_minimum`], row[`${name}_maximum`]],
+      cell: (row) => cell(...range(row[`${name}_minimum`], row[`${name}_maximum`], format)),
     }),
     lift: (label, name) => ({
       label, isNumber: true, sort: name, names: [name, `${name}_low`, `${name}_high`, `${name}_verdict`],
-      values: (of) => [of[name], of[`${name}_low`], of[`${name}_high`], verdictOf(of, name)],
-      cell: (of) => cell(figureOf(of, name, "ratio"), ...interval(of, name)),
+      values: (row) => [row[name], row[`${name}_low`], row[`${name}_high`], verdictOf(row, name)],
+      cell: (row) => cell(figureOf(row, name, "ratio"), ...interval(row, name)),
     }),
   };
   const RESULTS = [
@@ -174,118 +175,120 @@
     column.number("Organic engagements", "organic_engagements"), column.number("Paid engagements", "paid_engagements"),
     column.number("Organic rate", "organic_engagement_rate", "percent"), column.number("Paid rate", "paid_engagement_rate", "percent"),
   ];
-  const COMPARED = [...RESULTS, column.lift("Paid lift", "paid_lift")];
+  const RESULTS_AND_LIFT = [...RESULTS, column.lift("Paid lift", "paid_lift")];
 
   const downloads = new Map();
 
-  /** Fills a table. `head` makes the heading of a column, and `kind` the class of a row. */
-  function fill(id, columns, rows, { none = "Nothing was reported for this choice.", head = (each) => [each.label], kind = () => "" } = {}) {
-    const place = byId(`table-${id}`);
-    if (!place.firstChild) {
-      const { title } = place.dataset;
+  /** Fills a table. `head` makes the heading of a column, `kind` the class of a row; `empty` is shown if there are no rows. */
+  function fillTable(id, columns, rows, { empty = "No data for this selection.", head = (each) => [each.label], kind = () => "" } = {}) {
+    const container = byId(`table-${id}`);
+    if (!container.firstChild) {
+      const { title } = container.dataset;
       const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
       scroll.append(make("table", {}, make("thead", {}), make("tbody", { id })));
       const button = make("button", { type: "button", class: "csv", "data-csv": id, "aria-label": `Download ${title} as CSV` }, "Download CSV");
-      place.append(make("p", { class: "above" }, make("span", { class: "hint" }, "Scroll sideways to see all columns →"), button), scroll);
-      const sizes = new ResizeObserver(() => place.classList.toggle("wide", scroll.scrollWidth > scroll.clientWidth + 1));
+      container.append(make("p", { class: "above" }, make("span", { class: "hint" }, "Scroll sideways to see all columns →"), button), scroll);
+      const sizes = new ResizeObserver(() => container.classList.toggle("wide", scroll.scrollWidth > scroll.clientWidth + 1));
       for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
     }
     const heads = columns.map((each) => make("th", { scope: "col", ...(each.isNumber ? { class: "number" } : {}), ...(each.attributes?.() ?? {}) }, ...head(each)));
-    place.querySelector("thead").replaceChildren(make("tr", {}, ...heads));
+    container.querySelector("thead").replaceChildren(make("tr", {}, ...heads));
     byId(id).replaceChildren(
-      ...(rows.length ? [] : [make("tr", {}, make("td", { colspan: String(columns.length) }, none))]),
-      ...rows.map((of) => make("tr", { class: kind(of) }, ...columns.map((each) => each.cell(of)))),
+      ...(rows.length ? [] : [make("tr", {}, make("td", { colspan: String(columns.length) }, empty))]),
+      ...rows.map((row) => make("tr", { class: kind(row) }, ...columns.map((each) => each.cell(row)))),
     );
-    downloads.set(id, [columns.flatMap((each) => each.names), ...rows.map((of) => columns.flatMap((each) => each.values(of)))]);
+    downloads.set(id, [columns.flatMap((each) => each.names), ...rows.map((row) => columns.flatMap((each) => each.values(row)))]);
   }
 
-  /** A value of a CSV file. A text that a spreadsheet would take for a formula is marked as text. */
-  function inCsv(value) {
+  /** Returns a value for a CSV file. A leading apostrophe keeps spreadsheets from running text as a formula. */
+  function csvValue(value) {
     if (value == null || typeof value === "number") return String(value ?? "");
     return `"${value.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
   }
 
   function download(id) {
-    const text = downloads.get(id).map((values) => `${values.map(inCsv).join(",")}\r\n`).join("");
+    const text = downloads.get(id).map((values) => `${values.map(csvValue).join(",")}\r\n`).join("");
     const url = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv;charset=utf-8" }));
-    make("a", { href: url, download: `organic-paid-${id}-${report.as_of}-${picked.period}d.csv` }).click();
+    make("a", { href: url, download: `organic-paid-${id}-${report.as_of}-${filters.period}d.csv` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
-  // Headline.
+  // Key figures.
 
-  const HEADLINE = [
+  // Label, organic and paid measure, the measure that compares them, their formats, and a label for the comparison.
+  const KPIS = [
     ["Impressions", "organic_impressions", "paid_impressions", "paid_share_of_impressions", "count", "percent", "paid share"],
     ["Engagements", "organic_engagements", "paid_engagements", "paid_share_of_engagements", "count", "percent", "paid share"],
     ["Engagement rate", "organic_engagement_rate", "paid_engagement_rate", "paid_lift", "percent", "ratio", "paid lift"],
     ["Estimated value", "organic_estimated_value", null, null, "money"],
   ];
-  const isComparable = () => report.days >= 2 * picked.period;
+  const isComparable = () => report.days >= 2 * filters.period;
 
-  function showHeadline() {
-    const of = rowOf("headline", scope()) ?? {};
-    const shown = (name, form, what) =>
+  function showKpis() {
+    const row = rowOf("kpis", scope()) ?? {};
+    const kpi = (name, format, label) =>
       name === null ? make("td", {}) : make(
         "td", {},
-        make("span", { class: "value", id: `figure-${name}` }, figureOf(of, name, form === "count" ? "headline" : form)),
-        ...(what ? [make("span", { class: "what" }, what)] : []),
-        make("span", { id: `interval-${name}` }, ...interval(of, name)),
-        make("span", { class: "change", id: `change-${name}` }, ...change(of, name, form)),
-        ...(name === "paid_lift" ? lifts(of) : []),
+        make("span", { class: "value", id: `figure-${name}` }, figureOf(row, name, format === "count" ? "headline" : format)),
+        ...(label ? [make("span", { class: "what" }, label)] : []),
+        make("span", { id: `interval-${name}` }, ...interval(row, name)),
+        make("span", { class: "change", id: `change-${name}` }, ...change(row, name, format)),
+        ...(name === "paid_lift" ? otherLifts(row) : []),
       );
-    byId("headline").replaceChildren(
-      ...HEADLINE.map(([label, organic, paid, against, form, formAgainst, what]) =>
+    byId("kpis").replaceChildren(
+      ...KPIS.map(([label, organic, paid, comparison, format, comparisonFormat, comparisonLabel]) =>
         make(
-          "tr", {}, make("th", { scope: "row" }, label), shown(organic, form), shown(paid, form),
-          shown(against, formAgainst, what),
+          "tr", {}, make("th", { scope: "row" }, label), kpi(organic, format), kpi(paid, format),
+          kpi(comparison, comparisonFormat, comparisonLabel),
         ),
       ),
     );
-    const names = HEADLINE.flatMap(([, ...names]) => names.slice(0, 3)).filter((name) => name !== null);
-    downloads.set("headline", [
+    const names = KPIS.flatMap(([, ...names]) => names.slice(0, 3)).filter((name) => name !== null);
+    downloads.set("kpis", [
       ["measure", "value", "previous", "change", "low", "high", "verdict"],
       ...[...names, "same_post_lift", "paid_lift_mix_adjusted"].map((name) =>
-        [name, of[name], of[`previous_${name}`], of[`${name}_change`], of[`${name}_low`], of[`${name}_high`], verdictOf(of, name)]),
+        [name, row[name], row[`previous_${name}`], row[`${name}_change`], row[`${name}_low`], row[`${name}_high`], verdictOf(row, name)]),
     ]);
-    return of;
+    return row;
   }
 
-  /** What stands below the paid lift: the comparisons that a choice of what to pay for moves less. */
-  function lifts(of) {
-    const line = (id, words, ...further) => make("span", { class: "what", id: `figure-${id}` }, ...words, ...further);
-    const adjusted = of.paid_lift_mix_adjusted;
+  /** Returns the lifts that depend less on which posts are paid for, to show below the paid lift. */
+  function otherLifts(row) {
+    const line = (name, parts, ...extra) => make("span", { class: "what", id: `figure-${name}` }, ...parts, ...extra);
+    const adjusted = row.paid_lift_mix_adjusted;
     return [
-      ...(of.same_post_lift == null ? [] : [line("same_post_lift", ["same-post lift ", figure(of.same_post_lift, "ratio"), ", "], ...interval(of, "same_post_lift"))]),
-      ...(adjusted == null ? [] : [line("paid_lift_mix_adjusted", ["lift with one mix of platforms ", figure(adjusted, "ratio")])]),
+      ...(row.same_post_lift == null ? [] : [line("same_post_lift", ["same-post lift ", figure(row.same_post_lift, "ratio"), ", "], ...interval(row, "same_post_lift"))]),
+      ...(adjusted == null ? [] : [line("paid_lift_mix_adjusted", ["lift at equal platform mix ", figure(adjusted, "ratio")])]),
     ];
   }
 
-  function change(of, name, form) {
-    const [then, by] = [of[`previous_${name}`], of[`${name}_change`]];
+  function change(row, name, format) {
+    const [previous, difference] = [row[`previous_${name}`], row[`${name}_change`]];
     if (!isComparable()) return [];
-    if (by == null) return [of[name] != null && then != null && of.are_alike ? "from " : "before: ", figure(then, form)];
-    const sign = by > 0 ? "+" : by < 0 ? "−" : "±";
-    const size = form === "count" || form === "money" ? `${tenth.format(Math.abs(by))} %` : `${twoDecimals(Math.abs(by))}${form === "percent" ? " points" : ""}`;
-    return [make("b", {}, sign + size), " from ", figure(then, form)];
+    if (difference == null) return [row[name] != null && previous != null && row.has_equal_days ? "from " : "before: ", figure(previous, format)];
+    const sign = difference > 0 ? "+" : difference < 0 ? "−" : "±";
+    const isPercentage = format === "count" || format === "money";
+    const size = isPercentage ? `${tenth.format(Math.abs(difference))} %` : `${twoDecimals(Math.abs(difference))}${format === "percent" ? " points" : ""}`;
+    return [make("b", {}, sign + size), " from ", figure(previous, format)];
   }
 
   // What is missing.
 
-  const hasLanded = (table, instance, age) =>
-    report.landed[table][instance].some(([from, to]) => from <= age && age <= to);
+  const isStored = (table, instance, age) =>
+    report.stored_days[table][instance].some(([from, to]) => from <= age && age <= to);
 
-  const newestAge = (table, instance) => report.landed[table][instance][0]?.[0] ?? null;
+  const newestAge = (table, instance) => report.stored_days[table][instance][0]?.[0] ?? null;
 
-  /** How many days of an instance have landed in the period. */
-  const daysOf = (table, instance) =>
-    report.landed[table][instance].reduce(
-      (days, [from, to]) => days + Math.max(0, Math.min(to, report.newest[table] + picked.period - 1) - from + 1), 0);
+  /** Returns how many days of the period are stored for an instance. */
+  const storedDays = (table, instance) =>
+    report.stored_days[table][instance].reduce(
+      (days, [from, to]) => days + Math.max(0, Math.min(to, report.newest[table] + filters.period - 1) - from + 1), 0);
 
-  const lacking = (instance, age) => TABLES.filter((table) => !hasLanded(table, instance, age));
+  const tablesWithout = (instance, age) => TABLES.filter((table) => !isStored(table, instance, age));
 
-  const onlyOf = (tables) => (tables.length < TABLES.length ? ` (${tables.map((table) => report.tables[table]).join(", ")})` : "");
+  const tableNames = (tables) => (tables.length < TABLES.length ? ` (${tables.map((table) => report.tables[table]).join(", ")})` : "");
 
-  const dated = (age) => make("span", { class: "date" }, dayOf(age));
+  const dayElement = (age) => make("span", { class: "date" }, dayOf(age));
 
   const bold = (text) => make("b", {}, make("bdi", {}, text));
 
@@ -295,68 +298,68 @@
       const newest = TABLES.map((table) => newestAge(table, instance));
       const name = bold(report.instances[instance]);
       if (newest.every((age) => age === null)) {
-        lines.push(["Nothing of ", name, " has landed."]);
+        lines.push([name, ": no data received yet."]);
         continue;
       }
       for (const [age, tables] of groupedBy(TABLES, (table) => newestAge(table, instance))) {
         if (age === 0) continue;
-        const told = bold(report.instances[instance]);
-        if (age === null) lines.push([told, `: nothing has landed${onlyOf(tables)}.`]);
-        else lines.push([told, " is stale: its newest day is ", dated(age), `, ${many(age, "day")} behind${onlyOf(tables)}.`]);
+        const label = bold(report.instances[instance]);
+        if (age === null) lines.push([label, `: no data received yet${tableNames(tables)}.`]);
+        else lines.push([label, " is out of date: its newest day is ", dayElement(age), `, ${counted(age, "day")} behind${tableNames(tables)}.`]);
       }
     }
     return lines;
   }
 
-  /** Days of the period before an instance's newest that are not there. */
+  /** Returns the days of the period that are missing although a newer day of the instance is stored. */
   function gaps() {
-    const oldest = Math.min(picked.period, report.days) - 1;
+    const oldest = Math.min(filters.period, report.days) - 1;
     const found = new Map();
     for (const instance of instances()) {
       for (let age = 0; age <= oldest; age++) {
-        const tables = lacking(instance, age).filter((table) => newestAge(table, instance) !== null && newestAge(table, instance) < age);
+        const tables = tablesWithout(instance, age).filter((table) => newestAge(table, instance) !== null && newestAge(table, instance) < age);
         if (!tables.length) continue;
         const key = JSON.stringify([age, tables]);
         found.set(key, [...(found.get(key) ?? []), instance]);
       }
     }
-    return [...found].map(([key, of]) => ({ age: JSON.parse(key)[0], tables: JSON.parse(key)[1], instances: of }));
+    return [...found].map(([key, affected]) => ({ age: JSON.parse(key)[0], tables: JSON.parse(key)[1], instances: affected }));
   }
 
   function gapLines() {
     const lines = [];
     const shared = groupedBy(gaps(), (gap) => JSON.stringify([gap.tables, gap.instances]));
     for (const alike of shared.values()) {
-      const { tables, instances: of } = alike[0];
+      const { tables, instances: affected } = alike[0];
       const days = alike.map((gap) => dayOf(gap.age)).sort();
-      const isAll = of.length > 1 && of.length === instances().length;
-      const whom = isAll ? make("b", {}, `all ${of.length} instances`) : bold(listed(of.map((index) => report.instances[index]), "instance", "instances"));
-      lines.push([make("b", {}, listed(days, "day", "days")), ` ${days.length === 1 ? "is" : "are"} missing for `, whom, `${onlyOf(tables)}.`]);
+      const isAll = affected.length > 1 && affected.length === instances().length;
+      const names = isAll ? make("b", {}, `all ${affected.length} instances`) : bold(listed(affected.map((index) => report.instances[index]), "instance", "instances"));
+      lines.push([make("b", {}, listed(days, "day", "days")), ` ${days.length === 1 ? "is" : "are"} missing for `, names, `${tableNames(tables)}.`]);
     }
     return lines;
   }
 
-  const isPicked = (instance) => instance === null || instances().some((index) => report.instances[index] === instance);
+  const isChosen = (instance) => instance === null || instances().some((index) => report.instances[index] === instance);
 
-  const unreadLines = () =>
-    report.unread
-      .filter((part) => part.age < picked.period && isPicked(part.instance))
+  const unreadableLines = () =>
+    report.unreadable
+      .filter((part) => part.age < filters.period && isChosen(part.instance))
       .map((part) => [make("b", {}, dayOf(part.age)), " of ", part.instance === null ? "all instances" : bold(part.instance), ` cannot be read (${report.tables[part.table]}).`]);
 
-  const setAside = () =>
-    report.set_aside.filter((part) => (part.age === null || part.age < picked.period) && isPicked(part.instance));
+  const quarantined = () =>
+    report.quarantined.filter((part) => (part.age === null || part.age < filters.period) && isChosen(part.instance));
 
-  function setAsideLines() {
+  function quarantineLines() {
     const lines = [];
-    for (const [instance, parts] of groupedBy(setAside(), (part) => part.instance)) {
+    for (const [instance, parts] of groupedBy(quarantined(), (part) => part.instance)) {
       const rows = parts.reduce((sum, part) => sum + part.rows, 0);
       const reasons = [...groupedBy(parts, (part) => part.reason)]
         .map(([reason, alike]) => [alike.reduce((sum, part) => sum + part.rows, 0), reason])
         .sort((left, right) => right[0] - left[0]);
-      const more = reasons.length > 1 ? `, and ${many(reasons.length - 1, "other reason")}` : "";
+      const more = reasons.length > 1 ? `, and ${counted(reasons.length - 1, "other reason")}` : "";
       lines.push([
-        make("b", {}, many(rows, "row")), " of ", instance === null ? "no known instance" : bold(instance),
-        ` ${rows === 1 ? "is" : "are"} quarantined and in no figure: `, make("bdi", {}, shortened(reasons[0][1])), `${more}.`,
+        make("b", {}, counted(rows, "row")), " of ", instance === null ? "an unknown instance" : bold(instance),
+        ` ${rows === 1 ? "is" : "are"} invalid and not counted: `, make("bdi", {}, shortened(reasons[0][1])), `${more}.`,
       ]);
     }
     return lines;
@@ -364,33 +367,33 @@
 
   const shortened = (text) => (text.length > 120 ? `${text.slice(0, 119)}…` : text);
 
-  function showMissing(headline) {
-    const kinds = [staleLines(), gapLines(), unreadLines(), setAsideLines()];
+  function showMissing(kpis) {
+    const kinds = [staleLines(), gapLines(), unreadableLines(), quarantineLines()];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
     const shown = kinds.flatMap((lines) => lines.slice(0, NAMED).map((line) => item(line)));
     const hidden = kinds.flatMap((lines) => lines.slice(NAMED));
     if (hidden.length) {
-      shown.push(item([make("a", { href: "#all-missing" }, `${whole.format(hidden.length)} more of these`), ", in Coverage and freshness."]));
+      shown.push(item([make("a", { href: "#all-missing" }, `${whole.format(hidden.length)} more`), ", in Data coverage and freshness."]));
     }
     const isWhole = !shown.length;
     if (isWhole) {
-      shown.push(item(["Nothing: all days of the period that are to be there have landed, and no row is quarantined."], "good"));
+      shown.push(item(["Nothing: all expected days of the period have been received, and no row is invalid."], "good"));
     }
-    shown.push(item([`Data as of ${report.as_of}, the newest day that has landed.`], "aside"));
-    const of = rowOf("coverage", scope());
-    if (of) {
+    shown.push(item([`Data as of ${report.as_of}, the newest day received.`], "aside"));
+    const coverage = rowOf("coverage", scope());
+    if (coverage) {
       shown.push(item([
-        `Of ${many(of.published, "post")} published, ${whole.format(of.impressions)} report organic impressions`,
-        ` and ${whole.format(of.paid_impressions)} paid ones.`,
+        `Of ${counted(coverage.published, "post")} published, ${whole.format(coverage.impressions)} report organic impressions`,
+        ` and ${whole.format(coverage.paid_impressions)} paid impressions.`,
       ], "aside"));
     }
-    if (report.days < picked.period) {
-      shown.push(item([`The first day that has landed is ${report.first_day}: ${report.days} of the ${picked.period} days.`], "aside"));
+    if (report.days < filters.period) {
+      shown.push(item([`The first day received is ${report.first_day}: ${report.days} of the ${filters.period} days.`], "aside"));
     }
     if (!isComparable()) {
-      shown.push(item([`The ${picked.period} days before have not all landed, so there is no change to show.`], "aside"));
-    } else if (headline.are_alike === false) {
-      shown.push(item(["The periods differ in how many days have landed, so they stand side by side without a change."], "aside"));
+      shown.push(item([`No change is shown, because not all of the ${filters.period} days before have been received.`], "aside"));
+    } else if (kpis.has_equal_days === false) {
+      shown.push(item(["No change is shown, because the two periods have data for different numbers of days."], "aside"));
     }
     byId("missing").replaceChildren(...shown);
     byId("all-missing").replaceChildren(
@@ -399,65 +402,65 @@
     return kinds.reduce((sum, lines) => sum + lines.length, 0);
   }
 
-  function showLanded() {
-    const expected = () => Math.min(picked.period, report.days);
+  function showReceived() {
+    const expected = () => Math.min(filters.period, report.days);
     const days = (table) => ({
       label: `Days of ${report.tables[table] === "daily metrics" ? "metrics" : "posts"}`, isNumber: true, names: [`${table}_days`, `${table}_days_expected`],
-      values: (of) => [of[table], expected()], cell: (of) => cell(figure(of[table], "count"), " of ", figure(expected(), "count")),
+      values: (row) => [row[table], expected()], cell: (row) => cell(figure(row[table], "count"), " of ", figure(expected(), "count")),
     });
-    const newest = (of) => (of.newest === Infinity ? null : dayOf(of.newest));
-    fill(
-      "landed",
+    const newest = (row) => (row.newest === Infinity ? null : dayOf(row.newest));
+    fillTable(
+      "received",
       [
-        column.name("Instance", (of) => of.name),
-        column.text("Newest day", newest, (of) => newest(of) === null ? [figure(null)] : [dated(of.newest), of.newest ? ` (${many(of.newest, "day")} behind)` : ""]),
+        column.name("Instance", (row) => row.name),
+        column.text("Newest day", newest, (row) => newest(row) === null ? [figure(null)] : [dayElement(row.newest), row.newest ? ` (${counted(row.newest, "day")} behind)` : ""]),
         ...TABLES.map(days),
-        column.number("Rows set aside", "rows"),
+        column.number("Invalid rows", "rows"),
       ],
       instances().map((instance) => ({
         name: report.instances[instance],
         newest: Math.min(...TABLES.map((table) => newestAge(table, instance) ?? Infinity)),
-        rows: setAside().filter((part) => part.instance === report.instances[instance]).reduce((sum, part) => sum + part.rows, 0),
-        ...Object.fromEntries(TABLES.map((table) => [table, daysOf(table, instance)])),
+        rows: quarantined().filter((part) => part.instance === report.instances[instance]).reduce((sum, part) => sum + part.rows, 0),
+        ...Object.fromEntries(TABLES.map((table) => [table, storedDays(table, instance)])),
       })),
     );
   }
 
-  // Pictures.
+  // Charts.
 
   const views = new Map();
 
-  /** Draws a picture anew: `rows` are bound to it, and `told` says in words what it shows. */
-  function draw(name, rows, told) {
-    const place = byId(`picture-${name}`);
+  /** Draws a chart with `rows`. Screen readers get `description` instead. */
+  function draw(name, rows, description) {
+    const container = byId(`chart-${name}`);
     let view = views.get(name);
     if (!view) {
-      // To who hears it the picture is its words: marks have none of their own.
+      // The description is the text alternative of the whole chart, so its marks are hidden from screen readers.
       const marks = make("div", { "aria-hidden": "true" });
-      const inside = make("div", { role: "img" }, marks);
-      const nothing = make("p", { class: "nothing", hidden: "" }, "Nothing was reported for this choice.");
-      place.replaceChildren(inside, nothing);
+      const image = make("div", { role: "img" }, marks);
+      const empty = make("p", { class: "nothing", hidden: "" }, "No data for this selection.");
+      container.replaceChildren(image, empty);
       const { View, parse, expressionInterpreter } = laterVega;
-      view = new View(parse(report.pictures[name], null, { ast: true }), { container: marks, renderer: "svg", expr: expressionInterpreter });
+      view = new View(parse(report.charts[name], null, { ast: true }), { container: marks, renderer: "svg", expr: expressionInterpreter });
       views.set(name, view);
-      new ResizeObserver(() => fit(view, place)).observe(place);
+      new ResizeObserver(() => fit(view, container)).observe(container);
     }
-    place.firstChild.hidden = !rows.length;
-    place.firstChild.setAttribute("aria-label", told);
-    place.lastChild.hidden = rows.length > 0;
+    container.firstChild.hidden = !rows.length;
+    container.firstChild.setAttribute("aria-label", description);
+    container.lastChild.hidden = rows.length > 0;
     view.data("rows", rows);
-    fit(view, place);
+    fit(view, container);
   }
 
-  function fit(view, place) {
-    const width = Math.floor(place.clientWidth);
+  function fit(view, container) {
+    const width = Math.floor(container.clientWidth);
     if (width) view.width(width).runAsync();
   }
 
-  /** Rows of a picture of bars. */
-  function bars(of) {
-    const isOneEach = new Set(of.map((bar) => bar.group)).size === of.length;
-    return of.map((bar) => ({
+  /** Returns the rows of a bar chart: without lanes if each group has one bar. */
+  function bars(groups) {
+    const isOneEach = new Set(groups.map((bar) => bar.group)).size === groups.length;
+    return groups.map((bar) => ({
       ...bar,
       lane: isOneEach ? "" : bar.channel,
       end: bar.high ?? 0,
@@ -467,221 +470,221 @@
 
   const LINES = [["impressions", "count"], ["engagements", "count"], ["engagement_rate", "percent"]];
 
-  /** The days of a scope, oldest first. */
-  function daysIn(of) {
-    const daily = report.daily[of];
+  /** Returns the days of the period for a scope, oldest first. */
+  function daysIn(wantedScope) {
+    const daily = report.daily[wantedScope];
     const first = report.newest[METRICS_TABLE];
-    return Array.from({ length: picked.period }, (_, index) => {
-      const age = first + picked.period - 1 - index;
+    return Array.from({ length: filters.period }, (_, index) => {
+      const age = first + filters.period - 1 - index;
       const measured = Object.entries(daily ?? {}).filter(([name]) => name !== "newest");
       return { age, ...Object.fromEntries(measured.map(([name, values]) => [name, values[age - daily.newest] ?? null])) };
     });
   }
 
-  function showTime() {
+  function showDays() {
     const oldest = report.newest[METRICS_TABLE] + report.days - 1;
     const days = daysIn(scope()).map((day) => ({
       ...day,
-      absent: day.age <= oldest && day.age < report.days ? instances().filter((instance) => !hasLanded(METRICS_TABLE, instance, day.age)) : [],
+      missing: day.age <= oldest && day.age < report.days ? instances().filter((instance) => !isStored(METRICS_TABLE, instance, day.age)) : [],
     }));
-    for (const [measure, form] of LINES) {
-      const values = (channel) => days.map((day) => day[`${channel}_${measure}`] ?? null);
-      const words = (day) => CHANNELS.map((channel) => `${channel} ${written(day[`${channel}_${measure}`], form)}`).join(", ");
-      const rows = CHANNELS.flatMap((channel) => values(channel).map((value, place, all) => ({
-        day: NEWEST - days[place].age * DAY, channel, value,
-        alone: value !== null && all.slice(Math.max(place - 1, 0), place + 2).filter((near) => near !== null).length === 1,
-        incomplete: days[place].absent.length > 0,
-        tooltip: `${dayOf(days[place].age)}: ${words(days[place])}${days[place].absent.length ? `, ${many(days[place].absent.length, "instance")} missing` : ""}`,
+    for (const [measure, format] of LINES) {
+      const series = (channel) => days.map((day) => day[`${channel}_${measure}`] ?? null);
+      const values = (day) => CHANNELS.map((channel) => `${channel} ${formatted(day[`${channel}_${measure}`], format)}`).join(", ");
+      const rows = CHANNELS.flatMap((channel) => series(channel).map((value, index, all) => ({
+        day: NEWEST - days[index].age * DAY, channel, value,
+        alone: value !== null && all.slice(Math.max(index - 1, 0), index + 2).filter((near) => near !== null).length === 1,
+        incomplete: days[index].missing.length > 0,
+        tooltip: `${dayOf(days[index].age)}: ${values(days[index])}${days[index].missing.length ? `, ${counted(days[index].missing.length, "instance")} missing` : ""}`,
       })));
-      draw(measure, rows.every((each) => each.value === null) ? [] : rows, `Lines of organic and paid ${named(measure)} on each of ${picked.period} days. The table of days has the numbers.`);
+      draw(measure, rows.every((each) => each.value === null) ? [] : rows, `Line chart of organic and paid ${readable(measure)} on each of ${filters.period} days. The numbers are in the table of days.`);
     }
-    byId("incomplete-key").hidden = !days.some((day) => day.absent.length);
-    const absent = (day) =>
-      day.age >= report.days ? "before the first day" : day.absent.length === report.instances.length ? "all instances" : listed(day.absent.map((instance) => report.instances[instance]), "instance", "instances");
-    fill("days", [column.name("Day (UTC)", (day) => dayOf(day.age)), ...RESULTS, column.text("Not landed", absent)], [...days].reverse());
+    byId("incomplete-key").hidden = !days.some((day) => day.missing.length);
+    const missingNames = (day) =>
+      day.age >= report.days ? "before the first day" : day.missing.length === report.instances.length ? "all instances" : listed(day.missing.map((instance) => report.instances[instance]), "instance", "instances");
+    fillTable("days", [column.name("Day (UTC)", (day) => dayOf(day.age)), ...RESULTS, column.text("Missing", missingNames)], [...days].reverse());
   }
 
   function showRates() {
-    const rows = rowsOf("content", scope()).map((of) => ({ ...of, names: report.contents[of.content] }))
+    const rows = rowsOf("content_results", scope()).map((row) => ({ ...row, names: report.contents[row.content] }))
       .sort((left, right) => (left.names.at(-1) === null) - (right.names.at(-1) === null) || descending(left.impressions, right.impressions) || left.content - right.content);
-    const [platforms, types] = [1, 2].map((length) => rows.filter((of) => of.names.length === length));
+    const [platforms, types] = [1, 2].map((length) => rows.filter((row) => row.names.length === length));
     const drawn = (groups) =>
-      bars(groups.flatMap((of) => CHANNELS.map((channel) => {
-        const rate = of[`${channel}_engagement_rate`];
-        return { group: named(of.names.at(-1)), channel, low: rate, high: rate, label: rate === null && channel === "paid" && isUnpaid(of) ? NO_PAID_ACTIVITY : written(rate, "percent") };
+      bars(groups.flatMap((row) => CHANNELS.map((channel) => {
+        const rate = row[`${channel}_engagement_rate`];
+        return { group: readable(row.names.at(-1)), channel, low: rate, high: rate, label: rate === null && channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : formatted(rate, "percent") };
       })));
-    draw("platform_rates", drawn(platforms), "Bars of the organic and the paid engagement rate by platform. The table below has the numbers.");
-    draw("content_rates", drawn(types), "Bars of the organic and the paid engagement rate by content type. The table below has the numbers.");
-    fill(
+    draw("platform_rates", drawn(platforms), "Bar chart of organic and paid engagement rates by platform. The numbers are in the table below.");
+    draw("content_rates", drawn(types), "Bar chart of organic and paid engagement rates by content type. The numbers are in the table below.");
+    fillTable(
       "rates",
-      [column.name("Platform, content type", (of) => named(of.names.at(-1))), ...COMPARED],
-      platforms.flatMap((of) => [of, ...types.filter((type) => type.names[0] === of.names[0])]),
-      { kind: (of) => (of.names.length === 1 ? "of-platform" : "of-type") },
+      [column.name("Platform, content type", (row) => readable(row.names.at(-1))), ...RESULTS_AND_LIFT],
+      platforms.flatMap((row) => [row, ...types.filter((type) => type.names[0] === row.names[0])]),
+      { kind: (row) => (row.names.length === 1 ? "of-platform" : "of-type") },
     );
   }
 
-  /** A small picture of a campaign's impressions by day: a line a channel, broken where nothing is available. */
+  /** Returns a small line chart of a campaign's impressions by day, with gaps where nothing is available. */
   function sparkline(campaign) {
     const [width, height] = [120, 28];
     const days = daysIn(scopeOfCampaign(campaign));
-    const most = Math.max(1, ...days.flatMap((day) => CHANNELS.map((channel) => day[`${channel}_impressions`] ?? 0)));
+    const maximum = Math.max(1, ...days.flatMap((day) => CHANNELS.map((channel) => day[`${channel}_impressions`] ?? 0)));
     const svg = (tag, attributes) => {
       const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
       for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
       return element;
     };
-    const picture = svg("svg", { class: "sparkline", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Impressions by day. Pick the campaign to see the numbers." });
+    const chart = svg("svg", { class: "sparkline", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Impressions by day. Choose the campaign in the filter to see the numbers." });
     for (const channel of CHANNELS) {
       let pen = "M";
-      const path = days.map((day, place) => {
+      const path = days.map((day, index) => {
         const value = day[`${channel}_impressions`] ?? null;
-        const step = value === null ? "" : `${pen}${((place + 0.5) / days.length * width).toFixed(1)} ${(height - 2 - value / most * (height - 4)).toFixed(1)}h.1`;
+        const step = value === null ? "" : `${pen}${((index + 0.5) / days.length * width).toFixed(1)} ${(height - 2 - value / maximum * (height - 4)).toFixed(1)}h.1`;
         pen = value === null ? "M" : "L";
         return step;
       });
-      picture.append(svg("path", { class: channel, d: path.join("") }));
+      chart.append(svg("path", { class: channel, d: path.join("") }));
     }
-    return picture;
+    return chart;
   }
 
   function showCampaigns() {
-    const rows = campaigns().flatMap((campaign) => rowsOf("headline", scopeOfCampaign(campaign)).map((of) => ({ ...of, campaign })))
-      .filter((of) => of.posts)
+    const rows = campaigns().flatMap((campaign) => rowsOf("kpis", scopeOfCampaign(campaign)).map((row) => ({ ...row, campaign })))
+      .filter((row) => row.posts)
       .sort((left, right) => descending(left.impressions, right.impressions) || left.campaign - right.campaign);
-    const trend = { label: "Impressions by day", names: [], values: () => [], cell: (of) => make("td", {}, sparkline(of.campaign)) };
-    fill("campaigns", [column.name("Campaign", (of) => campaignName(of.campaign)), ...COMPARED, column.lift("Same-post lift", "same_post_lift"), trend], rows);
+    const trend = { label: "Impressions by day", names: [], values: () => [], cell: (row) => make("td", {}, sparkline(row.campaign)) };
+    fillTable("campaigns", [column.name("Campaign", (row) => campaignName(row.campaign)), ...RESULTS_AND_LIFT, column.lift("Same-post lift", "same_post_lift"), trend], rows);
   }
 
   function showSpend() {
-    const byCampaign = campaigns().flatMap((campaign) => rowsOf("spend", scopeOfCampaign(campaign)).map((of) => ({ ...of, name: campaignName(campaign) })))
+    const byCampaign = campaigns().flatMap((campaign) => rowsOf("spend", scopeOfCampaign(campaign)).map((row) => ({ ...row, name: campaignName(campaign) })))
       .sort((left, right) => descending(left.known_spend_maximum, right.known_spend_maximum) || left.scope - right.scope);
-    const all = picked.campaign === null ? rowsOf("spend", scope()).map((of) => ({ ...of, name: "All campaigns" })) : [];
+    const all = filters.campaign === null ? rowsOf("spend", scope()).map((row) => ({ ...row, name: "All campaigns" })) : [];
     const drawn = (measure) =>
-      bars(byCampaign.slice(0, DRAWN_CAMPAIGNS).flatMap((of) => CHANNELS.map((channel) => {
-        const [low, high] = [of[`${channel}_${measure}_minimum`], of[`${channel}_${measure}_maximum`]];
-        return { group: of.name, channel, low, high, label: low === null && channel === "paid" && isUnpaid(of) ? NO_PAID_ACTIVITY : bounds(low, high) };
+      bars(byCampaign.slice(0, DRAWN_CAMPAIGNS).flatMap((row) => CHANNELS.map((channel) => {
+        const [low, high] = [row[`${channel}_${measure}_minimum`], row[`${channel}_${measure}_maximum`]];
+        return { group: row.name, channel, low, high, label: low === null && channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : bounds(low, high) };
       })));
-    draw("spend", drawn("spend"), "Bars of the bounds of organic and paid spend by campaign. The table below has the numbers.");
-    draw("cost", drawn("cpe"), "Bars of the bounds of the cost per organic and per paid engagement by campaign. The table below has the numbers.");
+    draw("spend", drawn("spend"), "Bar chart of the lower and upper limits of organic and paid spend by campaign. The numbers are in the table below.");
+    draw("cost", drawn("cpe"), "Bar chart of the lower and upper limits of the organic and paid cost per engagement by campaign. The numbers are in the table below.");
     byId("spend-note").textContent =
-      byCampaign.length > DRAWN_CAMPAIGNS ? `Drawn are the ${DRAWN_CAMPAIGNS} of ${byCampaign.length} campaigns that spent most.` : "";
-    const lines = [...all, ...byCampaign].flatMap((of) => [...CHANNELS, "both"].map((channel) => {
-      const line = { name: of.name, channel, posts: of.posts, isUnpaid: channel === "paid" && isUnpaid(of) };
-      for (const [name, value] of Object.entries(of)) if (name.startsWith(`${channel}_`)) line[name.slice(channel.length + 1)] = value;
+      byCampaign.length > DRAWN_CAMPAIGNS ? `The charts show the ${DRAWN_CAMPAIGNS} campaigns with the highest spend, of ${byCampaign.length}.` : "";
+    const lines = [...all, ...byCampaign].flatMap((row) => [...CHANNELS, "both"].map((channel) => {
+      const line = { name: row.name, channel, posts: row.posts, isUnpaid: channel === "paid" && isUnpaid(row) };
+      for (const [name, value] of Object.entries(row)) if (name.startsWith(`${channel}_`)) line[name.slice(channel.length + 1)] = value;
       return line;
     }));
-    const orUnpaid = (each) => ({ ...each, cell: (of) => (of.isUnpaid && of[each.names[0]] == null ? cell(inWords(NO_PAID_ACTIVITY)) : each.cell(of)) });
+    const orUnpaid = (each) => ({ ...each, cell: (row) => (row.isUnpaid && row[each.names[0]] == null ? cell(note(NO_PAID_ACTIVITY)) : each.cell(row)) });
     const known = {
       label: "Posts with known spend", isNumber: true, names: ["spend_posts", "posts", "contradictory_posts"],
-      values: (of) => [of.spend_posts, of.posts, of.spend_contradictory_posts],
-      cell: (of) => of.channel === "both" ? cell() : cell(figure(of.spend_posts, "count"), " of ", figure(of.posts, "count"),
-        ...(of.spend_contradictory_posts ? [` (${many(of.spend_contradictory_posts, "contradiction")})`] : [])),
+      values: (row) => [row.spend_posts, row.posts, row.spend_contradictory_posts],
+      cell: (row) => row.channel === "both" ? cell() : cell(figure(row.spend_posts, "count"), " of ", figure(row.posts, "count"),
+        ...(row.spend_contradictory_posts ? [` (${counted(row.spend_contradictory_posts, "contradiction")})`] : [])),
     };
-    fill("spend", [
-      column.name("Campaign", (of) => of.name),
-      column.text("Channel", (of) => of.channel, (of) => of.channel === "both" ? ["both"] : [make("span", { class: `key ${of.channel}` }), of.channel]),
+    fillTable("spend", [
+      column.name("Campaign", (row) => row.name),
+      column.text("Channel", (row) => row.channel, (row) => row.channel === "both" ? ["both"] : [make("span", { class: `key ${row.channel}` }), row.channel]),
       known,
       ...[column.range("Spend", "spend"), column.number("Engagements", "cpe_units"), column.range("Cost per engagement", "cpe"),
         column.number("Impressions", "cpm_units"), column.range("Cost per 1000 impressions", "cpm")].map(orUnpaid),
-    ], lines, { none: "No post was published for this choice.", kind: (of) => (of.channel === "organic" ? "first-line" : "again") });
-    fill("value", [
-      column.name("Campaign", (of) => of.name), column.number("Estimated value", "organic_estimated_value", "money"),
+    ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "first-line" : "again") });
+    fillTable("value", [
+      column.name("Campaign", (row) => row.name), column.number("Estimated value", "organic_estimated_value", "money"),
       column.number("Value of posts with known spend", "value_of_spend", "money"), column.range("Spend on these", "valued_spend"),
       column.range("Value per USD", "organic_value_per_spend", "ratio"),
-    ], [...all, ...byCampaign], { none: "No post was published for this choice." });
+    ], [...all, ...byCampaign], { empty: "No posts published for this selection." });
   }
 
-  /** A creator's profiles: a link where it leads to the web, else just its words. A handle that all share is said once. */
-  function links(profiles) {
+  /** Returns a creator's profiles, linked if the link is a web address. A handle that all profiles share is shown once. */
+  function profileLinks(profiles) {
     const handles = new Set(profiles.map((profile) => profile.handle));
     const isShared = handles.size === 1 && profiles.length > 1 && profiles.every((profile) => profile.handle && profile.network);
-    const told = profiles.map((profile) => {
-      const words = `${profile.handle ?? "profile"}${profile.network ? ` on ${profile.network}` : ""}`;
-      const shown = make("bdi", {}, isShared ? profile.network : words);
+    const links = profiles.map((profile) => {
+      const label = `${profile.handle ?? "profile"}${profile.network ? ` on ${profile.network}` : ""}`;
+      const shown = make("bdi", {}, isShared ? profile.network : label);
       if (!/^https?:\/\//i.test(profile.link ?? "")) return shown;
-      return make("a", { href: profile.link, rel: "noopener noreferrer", target: "_blank", "aria-label": words }, shown);
+      return make("a", { href: profile.link, rel: "noopener noreferrer", target: "_blank", "aria-label": label }, shown);
     });
-    return isShared ? [make("bdi", {}, profiles[0].handle), ...told] : told;
+    return isShared ? [make("bdi", {}, profiles[0].handle), ...links] : links;
   }
 
-  /** By a lift those are ranked that have an interval. */
-  const sortedBy = (of) => (picked.sort === "paid_lift" && of.paid_lift_low === null ? null : of[picked.sort]);
+  /** Returns the value that a creator is sorted by. A lift without an interval counts as not available. */
+  const sortedBy = (row) => (filters.sort === "paid_lift" && row.paid_lift_low === null ? null : row[filters.sort]);
 
   function showCreators() {
-    const scopes = picked.instance === null && picked.campaign === null ? report.instances.map((_, index) => scopeOfInstance(index)) : [scope()];
-    const ranked = scopes.flatMap((of) => rowsOf("creators_of", of))
+    const scopes = filters.instance === null && filters.campaign === null ? report.instances.map((_, index) => scopeOfInstance(index)) : [scope()];
+    const ranked = scopes.flatMap((each) => rowsOf("creator_results", each))
       .sort((left, right) => descending(left.impressions, right.impressions) || left.creator - right.creator).slice(0, CREATORS)
-      .map((of) => ({ ...of, ...report.creators[of.creator] }))
+      .map((row) => ({ ...row, ...report.creators[row.creator] }))
       .sort((left, right) => {
         const [one, other] = [sortedBy(left), sortedBy(right)];
-        return (picked.up && one !== null && other !== null ? one - other : descending(one, other)) || left.creator - right.creator;
+        return (filters.up && one !== null && other !== null ? one - other : descending(one, other)) || left.creator - right.creator;
       })
-      .map((of, place) => ({ ...of, rank: place + 1 }));
-    const shown = picked.all ? ranked : ranked.slice(0, CREATORS_AT_FIRST);
-    const name = (of) => of.name ?? (of.id === null ? "Unknown creator" : `Creator ${of.id}`);
-    const below = (of) => {
-      const instance = scopes.length > 1 ? [make("bdi", {}, report.instances[of.instance])] : [];
-      const further = [...links(of.profiles), ...instance];
-      return further.length ? [make("span", { class: "links" }, ...further)] : [];
+      .map((row, index) => ({ ...row, rank: index + 1 }));
+    const shown = filters.all ? ranked : ranked.slice(0, CREATORS_AT_FIRST);
+    const name = (row) => row.name ?? (row.id === null ? "Unknown creator" : `Creator ${row.id}`);
+    const below = (row) => {
+      const instance = scopes.length > 1 ? [make("bdi", {}, report.instances[row.instance])] : [];
+      const extra = [...profileLinks(row.profiles), ...instance];
+      return extra.length ? [make("span", { class: "links" }, ...extra)] : [];
     };
     const columns = [
-      { ...column.text("Rank", (of) => String(of.rank)), cell: (of) => make("td", { class: "rank" }, String(of.rank)) },
+      { ...column.text("Rank", (row) => String(row.rank)), cell: (row) => make("td", { class: "rank" }, String(row.rank)) },
       column.name("Creator", name, below),
       column.number("All impressions", "impressions"),
-      ...COMPARED,
-    ].map((each) => ({ ...each, attributes: () => (each.sort && each.sort === picked.sort ? { "aria-sort": picked.up ? "ascending" : "descending" } : {}) }));
+      ...RESULTS_AND_LIFT,
+    ].map((each) => ({ ...each, attributes: () => (each.sort && each.sort === filters.sort ? { "aria-sort": filters.up ? "ascending" : "descending" } : {}) }));
     const head = (each) =>
-      each.sort ? [make("button", { type: "button", "data-sort": each.sort }, each.sort === picked.sort ? `${each.label} ${picked.up ? "↑" : "↓"}` : each.label)] : [each.label];
-    fill("creators", columns, shown, { head, none: "No creator's posts earned anything for this choice." });
-    byId("creators-note").textContent = ranked.length < CREATORS ? `${whole.format(shown.length)} of ${many(ranked.length, "creator")}.` : `${whole.format(shown.length)} of the ${CREATORS} creators with most impressions.`;
+      each.sort ? [make("button", { type: "button", "data-sort": each.sort }, each.sort === filters.sort ? `${each.label} ${filters.up ? "↑" : "↓"}` : each.label)] : [each.label];
+    fillTable("creators", columns, shown, { head, empty: "No results of any creator for this selection." });
+    byId("creators-note").textContent = ranked.length < CREATORS ? `${whole.format(shown.length)} of ${counted(ranked.length, "creator")}.` : `${whole.format(shown.length)} of the ${CREATORS} creators with the most impressions.`;
     byId("all-creators").hidden = ranked.length <= CREATORS_AT_FIRST;
-    byId("all-creators").textContent = picked.all ? `Show the first ${CREATORS_AT_FIRST}` : "Show all";
+    byId("all-creators").textContent = filters.all ? `Show the first ${CREATORS_AT_FIRST}` : "Show all";
   }
 
   function showCoverage() {
-    const of = rowOf("coverage", scope());
-    const published = of?.published ?? 0;
+    const row = rowOf("coverage", scope());
+    const published = row?.published ?? 0;
     const rows = report.metrics
-      .map((metric) => ({ ...metric, reporting: of?.[metric.column] ?? 0, published }))
-      .filter((metric) => metric.is_always_told || metric.reporting);
+      .map((metric) => ({ ...metric, reporting: row?.[metric.column] ?? 0, published }))
+      .filter((metric) => metric.is_in_api_reference || metric.reporting);
     draw(
       "coverage",
       published ? bars(rows.map(({ label, channel, reporting }) => {
-        const share = (100 * reporting) / published;  // the length of a bar, which is written as the two counts
-        return { group: label, channel, low: share, high: share, label: `${written(reporting, "count")} of ${written(published, "count")}` };
+        const share = (100 * reporting) / published;  // for the length of the bar only; its label has the two counts
+        return { group: label, channel, low: share, high: share, label: `${formatted(reporting, "count")} of ${formatted(published, "count")}` };
       })) : [],
-      "Bars of how many of the posts published report each metric. The table below has the numbers.",
+      "Bar chart of how many published posts report each metric. The numbers are in the table below.",
     );
-    fill("coverage", [column.name("Metric", (each) => each.label), column.number("Posts that report it", "reporting"), column.number("Posts published", "published")], rows);
+    fillTable("coverage", [column.name("Metric", (each) => each.label), column.number("Posts that report it", "reporting"), column.number("Posts published", "published")], rows);
   }
 
-  const choice = () =>
-    picked.campaign !== null ? `campaign ${campaignName(picked.campaign)}`
-      : `${picked.instance === null ? "all instances" : report.instances[picked.instance]}, all campaigns`;
+  const selection = () =>
+    filters.campaign !== null ? `campaign ${campaignName(filters.campaign)}`
+      : `${filters.instance === null ? "all instances" : report.instances[filters.instance]}, all campaigns`;
 
   function show() {
     const [newest, ofPosts] = TABLES.map((table) => report.newest[table]);
-    const days = (first) => [dated(first + picked.period - 1), " to ", dated(first)];
-    const against = isComparable() ? [", against ", ...days(newest + picked.period)] : [];
+    const days = (first) => [dayElement(first + filters.period - 1), " to ", dayElement(first)];
+    const comparison = isComparable() ? [", compared with ", ...days(newest + filters.period)] : [];
     const published = ofPosts === newest ? [] : ["; posts published ", ...days(ofPosts)];
-    byId("span").replaceChildren(...days(newest), ...against, ...published);
-    const now = showHeadline();
-    const missing = showMissing(now);
-    showTime();
+    byId("dates").replaceChildren(...days(newest), ...comparison, ...published);
+    const kpis = showKpis();
+    const missing = showMissing(kpis);
+    showDays();
     showRates();
     showCampaigns();
     showSpend();
     showCreators();
     showCoverage();
-    showLanded();
-    return `The last ${picked.period} days, ${choice()}: organic impressions ${written(now.organic_impressions, "count")},` +
-      ` paid impressions ${written(now.paid_impressions, "count")}. ${missing ? many(missing, "gap") : "Nothing"} to know of in What is missing.`;
+    showReceived();
+    return `The last ${filters.period} days, ${selection()}: organic impressions ${formatted(kpis.organic_impressions, "count")},` +
+      ` paid impressions ${formatted(kpis.paid_impressions, "count")}. What is missing: ${missing ? counted(missing, "entry", "entries") : "nothing"}.`;
   }
 
-  function offer(id, choices, chosen) {
+  function setOptions(id, options, chosen) {
     byId(id).replaceChildren(
-      ...choices.map(([value, words]) => {
-        const option = make("option", { value: String(value) }, words);
+      ...options.map(([value, label]) => {
+        const option = make("option", { value: String(value) }, label);
         option.selected = value === chosen;
         return option;
       }),
@@ -690,35 +693,35 @@
 
   const numberOrNull = (text) => (text === "" ? null : Number(text));
 
-  /** Campaigns of the instance that is picked, or of all. */
-  function offerCampaigns() {
-    const offered = report.campaigns.map((_, index) => index).filter((index) => [null, instanceOf(index)].includes(picked.instance));
-    if (!offered.includes(picked.campaign)) picked.campaign = null;
-    offer("campaign", [["", "All"], ...offered.map((index) => [index, campaignName(index)])], picked.campaign ?? "");
+  /** Offers the campaigns of the chosen instance, or of all instances. */
+  function setCampaignOptions() {
+    const options = report.campaigns.map((_, index) => index).filter((index) => [null, instanceOf(index)].includes(filters.instance));
+    if (!options.includes(filters.campaign)) filters.campaign = null;
+    setOptions("campaign", [["", "All"], ...options.map((index) => [index, campaignName(index)])], filters.campaign ?? "");
   }
 
-  offer("period", report.periods.map((days) => [days, `Last ${days} days`]), picked.period);
-  offer("instance", [["", "All"], ...report.instances.map((name, index) => [index, name])], "");
-  offerCampaigns();
+  setOptions("period", report.periods.map((days) => [days, `Last ${days} days`]), filters.period);
+  setOptions("instance", [["", "All"], ...report.instances.map((name, index) => [index, name])], "");
+  setCampaignOptions();
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("change", () => {
-    picked.period = Number(byId("period").value);
-    picked.instance = numberOrNull(byId("instance").value);
-    picked.campaign = numberOrNull(byId("campaign").value);
-    offerCampaigns();
-    byId("told").textContent = show();
+    filters.period = Number(byId("period").value);
+    filters.instance = numberOrNull(byId("instance").value);
+    filters.campaign = numberOrNull(byId("campaign").value);
+    setCampaignOptions();
+    byId("announcement").textContent = show();
   });
   document.addEventListener("click", (event) => {
     const { csv, sort } = event.target.closest("button")?.dataset ?? {};
     if (csv) download(csv);
     if (!sort) return;
-    picked.up = picked.sort === sort && !picked.up;
-    picked.sort = sort;
+    filters.up = filters.sort === sort && !filters.up;
+    filters.sort = sort;
     showCreators();
     document.querySelector(`[data-sort="${sort}"]`).focus();
   });
   byId("all-creators").addEventListener("click", () => {
-    picked.all = !picked.all;
+    filters.all = !filters.all;
     showCreators();
   });
   show();

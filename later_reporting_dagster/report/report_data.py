@@ -1,4 +1,4 @@
-"""What a report is made of: figures from the SQL that the rollups share, and what the lake has and lacks."""
+"""Compute the data of a report: results, from SQL shared with the rollups, and which days and rows are missing."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,45 +6,52 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from importlib.resources import files as files_of_package
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric, platform_of
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric, platform_of
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.lake import Files, Lake, LakeUnavailable, Partition, Table, open_database, post_columns
-from later_reporting_dagster.rollups.lake_rollups import landed_days
+from later_reporting_dagster.lake import (
+    Lake,
+    LakeUnavailable,
+    Partition,
+    Table,
+    ViewContents,
+    open_database,
+    post_columns,
+)
+from later_reporting_dagster.rollups.lake_rollups import stored_days
 from later_reporting_dagster.rollups.periods import WINDOWS
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 from later_reporting_dagster.rollups.sql_engine import (
-    LandedDays,
-    failures,
-    periods,
+    StoredDays,
     prepare_windows,
-    rendered,
-    rendered_sql,
+    render,
+    render_text,
+    translated_errors,
+    window_ranges_table,
 )
 
 if TYPE_CHECKING:
     import duckdb
 
-METRICS_TABLE, PUBLISHED_TABLE = POST_METRICS_DAILY.asset, POSTS_PUBLISHED.asset
-# Table -> instance -> the days that have a file.
-Landed = Mapping[str, Mapping[str, frozenset[date]]]
+METRICS_TABLE, PUBLISHED_TABLE = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
+# Raw table -> instance -> days that have a file.
+DaysByTable = Mapping[str, Mapping[str, frozenset[date]]]
 
-# The periods that the report offers, in days, with the name of their window.
+# The periods that a reader can choose: length in days -> name of the window.
 PERIODS: Mapping[int, str] = {days: name for name, days in WINDOWS.items() if days is not None}
-# Older days are in no period, nor in the one before it.
+# The longest period and the one before it; older days are not read.
 MAXIMUM_DAYS = 2 * max(PERIODS)
 
-# The tables that report.sql makes, less their prefix.
-TABLES = ("headline", "content", "creators", "spend", "coverage", "days", "profiles")
+# The tables that report.sql creates, without their prefix `report_`.
+TABLES = ("kpis", "content", "creators", "spend", "coverage", "days", "profiles")
 
-# What the headline says of a period beside the one before it. Of those in `DIFFERENCES` the change is a difference, of
-# the others a percentage.
+# Measures that are compared with the previous period. The change of `DIFFERENCES` is a difference, else a percentage.
 COMPARED_MEASURES = (
     "organic_impressions",
     "paid_impressions",
@@ -66,7 +73,7 @@ _RECORDED = ("engagements", "impressions", "estimated_value_generated", "paid_en
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A creator on one network: `network` is None where the content type names none that is known."""
+    """A creator's profile on one network. `network` is None if the content type belongs to no known network."""
 
     network: str | None
     handle: str | None
@@ -75,7 +82,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Creator:
-    """A creator of an instance as last seen. Names and links are data from the API, and may hold anything."""
+    """A creator of an instance. Names and links are unchecked text from the API; `number` is from `report.sql`."""
 
     number: int
     instance_id: str
@@ -85,8 +92,8 @@ class Creator:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
-    """Rows of a table in quarantine, of one day and instance where they tell these, for one reason."""
+class QuarantinedRows:
+    """A number of quarantined rows of a raw table that share a reason. Day and instance are None if unknown."""
 
     table: str
     day: date | None
@@ -96,8 +103,8 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """A partition, or a whole day where `instance_id` is None, that lies in the lake and cannot be read."""
+class UnreadableFile:
+    """A stored partition that cannot be read; a whole day if `instance_id` is None."""
 
     table: str
     day: date
@@ -106,17 +113,18 @@ class Unread:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that a report shows. Tables have a row a scope, which is all instances, one, or one of its campaigns.
+    """Everything that a report shows.
 
     Attributes:
-        as_of: the newest day that is there; ages count back from it.
-        instances: ids of those that should be there or are, sorted.
-        tables: by name what `report.sql` makes: `report_…`.
-        creators: those of the table `creators`.
-        metrics: those whose coverage is told.
-        landed: table -> instance -> the days that are there.
-        set_aside: what lies in quarantine.
-        unread: what cannot be read.
+        as_of: the newest day that has a file. On the page, days are ages: days before `as_of`.
+        instances: sorted ids of the instances that have files or are registered.
+        tables: the tables that `report.sql` creates, by name. A row belongs to a scope: all instances (`instance_id`
+            and `campaign_id` are null), one instance, or one campaign of an instance.
+        creators: the creators of the table `creators`.
+        metrics: metrics whose coverage is shown.
+        stored_days: raw table -> instance -> days that have a file.
+        quarantined: rows in quarantine.
+        unreadable: files that could not be read.
     """
 
     as_of: date
@@ -124,39 +132,39 @@ class ReportData:
     tables: Mapping[str, pa.Table]
     creators: Sequence[Creator]
     metrics: Sequence[Metric]
-    landed: Landed
-    set_aside: Sequence[SetAside] = ()
-    unread: Sequence[Unread] = ()
+    stored_days: DaysByTable
+    quarantined: Sequence[QuarantinedRows] = ()
+    unreadable: Sequence[UnreadableFile] = ()
 
     @cached_property
     def first_day(self) -> date:
-        """The oldest day that is there, of those that the report looks at."""
-        return min((day for there in self.landed.values() for day in _days(there)), default=self.as_of)
+        """The oldest day, within the report's range, that has a file."""
+        return min((day for by_instance in self.stored_days.values() for day in _days(by_instance)), default=self.as_of)
 
     @property
     def days(self) -> int:
-        """How many days there are from the first to the newest."""
+        """Number of days from the first to the newest."""
         return (self.as_of - self.first_day).days + 1
 
     @property
     def period(self) -> int:
-        """How many days the report opens with: four weeks, or one while there are no two times four to compare."""
+        """Length in days of the period that the page opens with: 28 if the 28 days before can be compared, else 7."""
         return 28 if self.days >= 2 * 28 else 7
 
     def newest_day(self, table: str) -> date:
-        """Return the newest day of a table, with which its periods end."""
-        return max(_days(self.landed[table]), default=self.as_of)
+        """Return the newest day of a raw table, with which its periods end."""
+        return max(_days(self.stored_days[table]), default=self.as_of)
 
     @cached_property
     def campaigns(self) -> Sequence[tuple[str, int]]:
-        """The campaigns that anything was reported of, each with its instance, sorted."""
-        scopes = [self.tables[name].select(["instance_id", "campaign_id"]) for name in ("headline", "spend")]
+        """Instance and id of each campaign that has results, sorted."""
+        scopes = [self.tables[name].select(["instance_id", "campaign_id"]) for name in ("kpis", "spend")]
         found = {(row["instance_id"], row["campaign_id"]) for rows in scopes for row in rows.to_pylist()}
         return sorted((instance_id, campaign) for instance_id, campaign in found if campaign is not None)
 
 
-def days_looked_at(partitions: Collection[Partition]) -> list[Partition]:
-    """Return those of a table's partitions that a report is made from."""
+def report_partitions(partitions: Collection[Partition]) -> list[Partition]:
+    """Return those of a raw table's partitions that are recent enough to be in a report."""
     newest = max((partition.day for partition in partitions), default=date.min)
     return [partition for partition in partitions if (newest - partition.day).days < MAXIMUM_DAYS]
 
@@ -166,59 +174,68 @@ def read_report(
     partitions: Mapping[str, Collection[Partition]],
     *,
     memory_gb: float,
-    metrics: Iterable[Metric] = DOCUMENT_METRICS,
+    metrics: Iterable[Metric] = DEFAULT_METRICS,
     registered: Iterable[str] = (),
-    set_aside: Iterable[SetAside] = (),
+    quarantined: Iterable[QuarantinedRows] = (),
 ) -> ReportData:
-    """Read and compute all that a report shows. A damaged file is left out and named.
+    """Read the raw tables and compute everything that a report shows. Damaged files are left out and listed.
 
     Args:
-        lake: where the posts lie.
-        partitions: by table those to report on, at least one.
-        memory_gb: how much memory the work may take.
-        metrics: whose coverage is told, beside those of the API reference.
-        registered: the instances that should be there; one of which nothing is there is missed by name.
-        set_aside: what lies in quarantine.
+        lake: has the raw tables.
+        partitions: stored partitions by raw table; at least one.
+        memory_gb: memory limit of the queries.
+        metrics: metrics whose coverage is shown, besides those of the API reference.
+        registered: instances that are expected; one without any file is listed as missing.
+        quarantined: rows in quarantine.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        RollupFailed: a sum does not fit its column, or a query does not fit in memory.
     """
-    chosen = {*DOCUMENT_METRICS, *metrics}
-    told = tuple(metric for metric in METRICS if metric in chosen)
-    wanted = {table: days_looked_at(partitions.get(table, ())) for table in (METRICS_TABLE, PUBLISHED_TABLE)}
-    with open_database(lake, memory_gb=memory_gb) as database:
-
-        def work(files: Files) -> tuple[dict[str, pa.Table], Files]:
-            for error in chain.from_iterable(errors.values() for errors in files.unreadable.values()):
-                if isinstance(error, LakeUnavailable):
-                    raise error  # it is there for a moment only
-            with failures(), _rows_at_hand(database.connection, told):
-                return _tables(database.connection, landed_days(files), told), files
-
-        # The columns of metrics that were not asked for are null in every file.
-        tables, files = database.read([(Table(name, post_columns(told)), of) for name, of in wanted.items()], work)
-    landed = {table: _by_instance(files.partitions[table]) for table in wanted}
+    wanted = {*DEFAULT_METRICS, *metrics}
+    shown = tuple(metric for metric in METRICS if metric in wanted)
+    recent = {table: report_partitions(partitions.get(table, ())) for table in (METRICS_TABLE, PUBLISHED_TABLE)}
+    tables, files = _compute_tables(lake, recent, shown, memory_gb=memory_gb)
+    days = {table: _days_by_instance(files.partitions[table]) for table in recent}
+    unreadable = (
+        UnreadableFile(table, each.day, each.instance_id) for table, of in files.unreadable.items() for each in of
+    )
     return ReportData(
-        as_of=max(partition.day for of in wanted.values() for partition in of),
-        instances=sorted({*registered, *(name for there in landed.values() for name in there)}),
+        as_of=max(partition.day for of_table in recent.values() for partition in of_table),
+        instances=sorted({*registered, *(name for by_instance in days.values() for name in by_instance)}),
         tables=tables,
         creators=_creators(tables["profiles"]),
-        metrics=told,
-        landed=landed,
-        set_aside=sorted(set_aside, key=repr),
-        unread=sorted(
-            (Unread(table, each.day, each.instance_id) for table, of in files.unreadable.items() for each in of),
-            key=repr,
-        ),
+        metrics=shown,
+        stored_days=days,
+        quarantined=sorted(quarantined, key=repr),
+        unreadable=sorted(unreadable, key=repr),
     )
 
 
-@contextmanager
-def _rows_at_hand(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[Metric]) -> Iterator[None]:
-    """Put tables in the place of the raw tables' views, which stay as `…_files`, while the block runs.
+def _compute_tables(
+    lake: Lake, partitions: Mapping[str, Sequence[Partition]], metrics: Sequence[Metric], *, memory_gb: float
+) -> tuple[dict[str, pa.Table], ViewContents]:
+    """Return the tables that report.sql creates, and the files that they are computed from."""
+    with open_database(lake, memory_gb=memory_gb) as database:
 
-    Each row is read several times, and a lake may have thousands of small files.
+        def compute(files: ViewContents) -> tuple[dict[str, pa.Table], ViewContents]:
+            for errors in files.unreadable.values():
+                for error in errors.values():
+                    if isinstance(error, LakeUnavailable):
+                        raise error  # temporary, unlike damage: the next run reads a complete lake
+            with translated_errors(), _rows_in_memory(database.connection, metrics):
+                return _run_sql(database.connection, stored_days(files), metrics), files
+
+        # A column that no file has, because the metric was not requested, is null.
+        columns = post_columns(metrics)
+        return database.read([(Table(name, columns), of_table) for name, of_table in partitions.items()], compute)
+
+
+@contextmanager
+def _rows_in_memory(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[Metric]) -> Iterator[None]:
+    """Replace the views of the raw tables by tables with their rows. The views stay as `…_files`.
+
+    The queries read each row several times, and a lake may have thousands of small files.
     """
     columns = {
         METRICS_TABLE: [*_KEYS, *_RECORDED],
@@ -234,46 +251,49 @@ def _rows_at_hand(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[Met
             connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _tables(
-    connection: "duckdb.DuckDBPyConnection", landed: LandedDays, metrics: Sequence[Metric]
+def _run_sql(
+    connection: "duckdb.DuckDBPyConnection", stored: StoredDays, metrics: Sequence[Metric]
 ) -> dict[str, pa.Table]:
-    prepare_windows(connection, BY_CAMPAIGN, landed)
+    prepare_windows(connection, BY_CAMPAIGN, stored)
     is_recorded = pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE)
-    shown = pc.field("window").isin([*PERIODS.values()]) & (is_recorded | ~pc.field("is_previous"))
-    connection.register("periods", periods(landed).filter(shown))
-    connection.execute(rendered("windows.sql", BY_CAMPAIGN))
-    names = tuple(metric.column for metric in metrics)
-    context = {"measures_compared": COMPARED_MEASURES, "differences": DIFFERENCES, "metric_columns": names}
+    is_shown = pc.field("window").isin([*PERIODS.values()]) & (is_recorded | ~pc.field("is_previous"))
+    connection.register("window_ranges", window_ranges_table(stored).filter(is_shown))
+    connection.execute(render("window_inputs.sql", BY_CAMPAIGN))
     sql = files_of_package(__package__).joinpath("report.sql").read_text("utf-8")
-    connection.execute(rendered_sql(sql, BY_CAMPAIGN, **context))
+    context = {
+        "compared_measures": COMPARED_MEASURES,
+        "differences": DIFFERENCES,
+        "metric_columns": tuple(metric.column for metric in metrics),
+    }
+    connection.execute(render_text(sql, BY_CAMPAIGN, **context))
     return {table: connection.sql(f"FROM report_{table} ORDER BY ALL").to_arrow_table() for table in TABLES}
 
 
-def _by_instance(partitions: Iterable[Partition]) -> dict[str, frozenset[date]]:
+def _days_by_instance(partitions: Iterable[Partition]) -> dict[str, frozenset[date]]:
     found: dict[str, set[date]] = {}
     for partition in partitions:
         found.setdefault(str(partition.instance_id), set()).add(partition.day)
     return {instance_id: frozenset(days) for instance_id, days in sorted(found.items())}
 
 
-def _days(there: Mapping[str, Iterable[date]]) -> Iterable[date]:
-    return (day for days in there.values() for day in days)
+def _days(by_instance: Mapping[str, Iterable[date]]) -> Iterable[date]:
+    return (day for days in by_instance.values() for day in days)
 
 
 def _creators(profiles: pa.Table) -> list[Creator]:
-    """The creators, each with its name and profiles as the newest of their posts say."""
+    """Return the creators, each with the name and the profiles of their newest posts."""
     creators = []
     rows = sorted(profiles.to_pylist(), key=lambda row: (row["creator"], row["creator_content_type"] or ""))
     for number, group in groupby(rows, key=itemgetter("creator")):
-        of = sorted(group, key=lambda row: [*row["newest"].values()], reverse=True)
-        names = [row["newest"]["name"] for row in of if row["newest"]["name"]]
+        newest_first = sorted(group, key=lambda row: [*row["newest"].values()], reverse=True)
+        names = [row["newest"]["name"] for row in newest_first if row["newest"]["name"]]
         found: dict[str | None, Profile] = {}
-        for row in of:
+        for row in newest_first:
             network = platform_of(row["creator_content_type"])
             handle, link = row["newest"]["handle"], row["newest"]["link"]
             if handle or link:
                 found.setdefault(network, Profile(network, handle or None, link or None))
         ordered = sorted(found.values(), key=lambda profile: profile.network or "~")
         name = names[0] if names else None
-        creators.append(Creator(number, of[0]["instance_id"], of[0]["creator_id"], name, ordered))
+        creators.append(Creator(number, newest_first[0]["instance_id"], newest_first[0]["creator_id"], name, ordered))
     return creators

@@ -1,8 +1,7 @@
-"""The report as one HTML file: it asks no network for anything, and what comes from the data is never markup.
+"""Render the report as one HTML file that makes no network requests and treats data as text, never as markup.
 
-The page holds the report's figures as JSON, looks up those of what its reader picks, and draws them with what is inside
-it: its script computes none.
-Its own policy lets just its two scripts and its one style sheet run, by their hashes.
+The page has the report's numbers as JSON. Its script looks up those of the chosen filters; it computes none.
+Its content security policy allows only its two scripts and its style sheet, by their hashes.
 """
 
 import base64
@@ -18,34 +17,34 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
-from later_reporting_dagster.report.charts import CHARTS, compiled_chart, drawing_script
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
+from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_script
 from later_reporting_dagster.report.report_data import (
     COMPARED_MEASURES,
     METRICS_TABLE,
     PERIODS,
     PUBLISHED_TABLE,
-    Profile,
     ReportData,
 )
 from later_reporting_dagster.rollups.periods import WINDOWS
-from later_reporting_dagster.rollups.rollup_columns import COMPARED, RESULTS, UNIT_COSTS, measure_of
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS, UNIT_COSTS, measure_of
 
 _TABLES = {METRICS_TABLE: "daily metrics", PUBLISHED_TABLE: "published posts"}
 _KEYS = ("instance_id", "campaign_id", "window", "kind", "platform", "content_type", "creator")
 _CONTENT = ["kind", "platform", "content_type"]
 
-_SUMS = tuple(f"{channel}_{result}" for result in RESULTS for channel in COMPARED)
-_RATES = tuple(f"{channel}_engagement_rate" for channel in COMPARED)
+_SUMS = tuple(f"{channel}_{result}" for result in RESULTS for channel in CHANNELS)
+_RATES = tuple(f"{channel}_engagement_rate" for channel in CHANNELS)
 
 
 def _interval(lift: str) -> tuple[str, ...]:
     return lift, f"{lift}_low", f"{lift}_high", f"{lift}_verdict"
 
 
-_DAILY = (*_SUMS, *_RATES)
-_DIVIDED = (*_SUMS, *_RATES, *_interval("paid_lift"))
-HEADLINE_MEASURES = (
+_DAILY_MEASURES = (*_SUMS, *_RATES)
+# Of platforms, content types and creators.
+_PART_MEASURES = ("impressions", *_SUMS, *_RATES, *_interval("paid_lift"))
+KPI_MEASURES = (
     *COMPARED_MEASURES,
     *(f"previous_{name}" for name in COMPARED_MEASURES),
     *(f"{name}_change" for name in COMPARED_MEASURES),
@@ -60,11 +59,11 @@ SPEND_MEASURES = (
     "posts",
     *_SUMS,
     "known_spend_maximum",
-    *(f"{channel}_spend_{of}" for channel in COMPARED for of in ("posts", "contradictory_posts")),
-    *(f"{channel}_spend_{side}" for channel in (*COMPARED, "both") for side in _BOUNDS),
+    *(f"{channel}_spend_{of}" for channel in CHANNELS for of in ("posts", "contradictory_posts")),
+    *(f"{channel}_spend_{side}" for channel in (*CHANNELS, "both") for side in _BOUNDS),
     *(
         f"{channel}_{cost}_{of}"
-        for channel in (*COMPARED, "both")
+        for channel in (*CHANNELS, "both")
         for cost, *_ in UNIT_COSTS
         for of in ("units", *_BOUNDS)
     ),
@@ -76,48 +75,32 @@ SPEND_MEASURES = (
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
-# JSON needs none of these as they are, and a browser may take them for the end of a script or the start of a comment.
+# A browser may read these as the end of a script or the start of a comment; in JSON they can be escaped.
 _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def report_page(data: ReportData) -> bytes:
-    """The report as a page of HTML. The same data gives the same bytes."""
-    ours = files(__package__)
-    style, script = (_inside_html(ours.joinpath(name).read_text("utf-8")) for name in ("page.css", "page.js"))
-    drawing = _inside_html(drawing_script())
-    page = Template(ours.joinpath("page.html").read_text("utf-8")).substitute(
-        policy=_POLICY.format(scripts=f"{_hash(drawing)} {_hash(script)}", styles=_hash(style)),
+    """Return the report as an HTML page. The same data gives the same bytes."""
+    package = files(__package__)
+    style, script = (_safe_in_html(package.joinpath(name).read_text("utf-8")) for name in ("page.css", "page.js"))
+    vega = _safe_in_html(vega_script())
+    page = Template(package.joinpath("page.html").read_text("utf-8")).substitute(
+        policy=_POLICY.format(scripts=f"{_hash(vega)} {_hash(script)}", styles=_hash(style)),
         as_of=data.as_of.isoformat(),
         style=style,
-        drawing=drawing,
+        vega=vega,
         script=script,
-        data=json_inside_html(page_data(data)),
+        data=json_for_html(page_data(data)),
     )
     return page.encode()
 
 
 def page_data(data: ReportData) -> dict[str, Any]:
-    """Return what the page's script looks its figures up in.
+    """Return the data of the page's script, as JSON values.
 
-    A scope is a place in the list of all instances, then each instance, then each campaign.
+    Tables are columns of equal length, by name. Days are ages: days before `as_of`.
     """
-    scopes: dict[str | None, int] = {name: place for place, name in enumerate([None, *data.instances])}
-    of_campaigns = {campaign: len(scopes) + place for place, campaign in enumerate(data.campaigns)}
-    creators = {creator.number: place for place, creator in enumerate(data.creators)}
-    contents = sorted({_content(row) for row in data.tables["content"].select(_CONTENT).to_pylist()}, key=repr)
-    places = {content: place for place, content in enumerate(contents)}
-
-    def scope(row: Mapping[str, Any]) -> int:
-        campaign = row["campaign_id"]
-        return scopes[row["instance_id"]] if campaign is None else of_campaigns[row["instance_id"], campaign]
-
-    def packed(name: str, measures: Sequence[str], **keys: Callable[[Mapping[str, Any]], Any]) -> dict[str, Any]:
-        table = data.tables[name]
-        keys = {"scope": scope, "period": lambda row: WINDOWS[row["window"]]} | keys
-        rows = table.select([each for each in _KEYS if each in table.column_names]).to_pylist()
-        columns = {key: [of(row) for row in rows] for key, of in keys.items()}
-        return columns | {measure: [_number(value) for value in table[measure].to_pylist()] for measure in measures}
-
+    index = _Index(data)
     return {
         "as_of": data.as_of.isoformat(),
         "first_day": data.first_day.isoformat(),
@@ -128,75 +111,132 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
         "instances": list(data.instances),
         "campaigns": [[data.instances.index(instance_id), campaign] for instance_id, campaign in data.campaigns],
-        "contents": [list(content) for content in contents],
-        "creators": [
-            {
-                "id": creator.creator_id,
-                "instance": data.instances.index(creator.instance_id),
-                "name": creator.name,
-                "profiles": [_profile(profile) for profile in creator.profiles],
-            }
-            for creator in data.creators
-        ],
-        "metrics": [
-            {
-                "column": metric.column,
-                "label": _label(metric),
-                "channel": metric.channel if metric.channel in COMPARED else "other",
-                "is_always_told": metric in DOCUMENT_METRICS,
-            }
-            for metric in data.metrics
-        ],
-        "headline": packed("headline", [*HEADLINE_MEASURES, "are_alike"]),
-        "content": packed("content", ["impressions", *_DIVIDED], content=lambda row: places[_content(row)]),
-        "creators_of": packed("creators", ["impressions", *_DIVIDED], creator=lambda row: creators[row["creator"]]),
-        "spend": packed("spend", SPEND_MEASURES),
-        "coverage": packed("coverage", ["published", *(metric.column for metric in data.metrics)]),
-        "daily": _daily(data, scope),
-        "landed": {
-            table: [_ranges(data, data.landed.get(table, {}).get(name, frozenset())) for name in data.instances]
-            for table in _TABLES
-        },
-        "set_aside": [
-            {
-                "table": part.table,
-                "age": None if part.day is None else (data.as_of - part.day).days,
-                "instance": part.instance_id,
-                "reason": part.reason,
-                "rows": part.rows,
-            }
-            for part in data.set_aside
-        ],
-        "unread": [
-            {"table": part.table, "age": (data.as_of - part.day).days, "instance": part.instance_id}
-            for part in data.unread
-        ],
-        "pictures": {picture.name: compiled_chart(picture) for picture in CHARTS},
+        "contents": [list(content) for content in index.contents],
+        "creators": _creators(data),
+        "metrics": [_metric(metric) for metric in data.metrics],
+        "kpis": _packed(index, "kpis", [*KPI_MEASURES, "has_equal_days"]),
+        "content_results": _packed(index, "content", _PART_MEASURES, content=index.content),
+        "creator_results": _packed(index, "creators", _PART_MEASURES, creator=index.creator),
+        "spend": _packed(index, "spend", SPEND_MEASURES),
+        "coverage": _packed(index, "coverage", ["published", *(metric.column for metric in data.metrics)]),
+        "daily": _daily(index),
+        **_completeness(data),
+        "charts": {chart.name: compiled_chart(chart) for chart in CHARTS},
     }
 
 
-def _daily(data: ReportData, scope: Callable[[Mapping[str, Any]], int]) -> dict[int, dict[str, Any]]:
-    """By scope: the age of its newest day, and the measures of the days from there on, a list each."""
+class _Index:
+    """Numbers of scopes, contents and creators, by which the page's tables refer to them.
+
+    A scope's number is its position in: all instances, then each instance, then each campaign.
+    """
+
+    def __init__(self, data: ReportData) -> None:
+        self.data = data
+        self.contents = sorted({_content(row) for row in data.tables["content"].select(_CONTENT).to_pylist()}, key=repr)
+        self._instances: dict[str | None, int] = {name: number for number, name in enumerate([None, *data.instances])}
+        self._campaigns = {each: len(self._instances) + number for number, each in enumerate(data.campaigns)}
+        self._contents = {content: number for number, content in enumerate(self.contents)}
+        self._creators = {creator.number: number for number, creator in enumerate(data.creators)}
+
+    def scope(self, row: Mapping[str, Any]) -> int:
+        campaign_id = row["campaign_id"]
+        if campaign_id is None:
+            return self._instances[row["instance_id"]]
+        return self._campaigns[row["instance_id"], campaign_id]
+
+    def content(self, row: Mapping[str, Any]) -> int:
+        return self._contents[_content(row)]
+
+    def creator(self, row: Mapping[str, Any]) -> int:
+        return self._creators[row["creator"]]
+
+
+def _packed(
+    index: _Index, name: str, measures: Sequence[str], **keys: Callable[[Mapping[str, Any]], int]
+) -> dict[str, list[Any]]:
+    """Return a table as columns: the scope, the length of the period in days, further keys, and measures."""
+    table = index.data.tables[name]
+    rows = table.select([key for key in _KEYS if key in table.column_names]).to_pylist()
+    columns: dict[str, list[Any]] = {
+        "scope": [index.scope(row) for row in rows],
+        "period": [WINDOWS[row["window"]] for row in rows],
+    }
+    columns |= {key: [number(row) for row in rows] for key, number in keys.items()}
+    return columns | {measure: [_number(value) for value in table[measure].to_pylist()] for measure in measures}
+
+
+def _daily(index: _Index) -> dict[int, dict[str, Any]]:
+    """Return by scope the age of its newest day, and a list per measure, from that day to the oldest."""
+    as_of = index.data.as_of
     by_scope: dict[int, dict[int, Mapping[str, Any]]] = {}
-    for row in data.tables["days"].to_pylist():
-        by_scope.setdefault(scope(row), {})[(data.as_of - row["date"]).days] = row
+    for row in index.data.tables["days"].to_pylist():
+        by_scope.setdefault(index.scope(row), {})[(as_of - row["date"]).days] = row
     return {
-        place: {"newest": min(days)}
+        scope: {"newest": min(days)}
         | {
             name: [_number(days[age][name]) if age in days else None for age in range(min(days), max(days) + 1)]
-            for name in _DAILY
+            for name in _DAILY_MEASURES
         }
-        for place, days in sorted(by_scope.items())
+        for scope, days in sorted(by_scope.items())
+    }
+
+
+def _completeness(data: ReportData) -> dict[str, Any]:
+    """Return which days are stored, and which rows and files are not in the report."""
+    return {
+        "stored_days": {
+            table: [_ranges(data, data.stored_days.get(table, {}).get(name, frozenset())) for name in data.instances]
+            for table in _TABLES
+        },
+        "quarantined": [
+            {
+                "table": each.table,
+                "age": None if each.day is None else (data.as_of - each.day).days,
+                "instance": each.instance_id,
+                "reason": each.reason,
+                "rows": each.rows,
+            }
+            for each in data.quarantined
+        ],
+        "unreadable": [
+            {"table": each.table, "age": (data.as_of - each.day).days, "instance": each.instance_id}
+            for each in data.unreadable
+        ],
+    }
+
+
+def _creators(data: ReportData) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": creator.creator_id,
+            "instance": data.instances.index(creator.instance_id),
+            "name": creator.name,
+            "profiles": [
+                {"network": profile.network, "handle": profile.handle, "link": web_link(profile.link)}
+                for profile in creator.profiles
+            ],
+        }
+        for creator in data.creators
+    ]
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    return {
+        "column": metric.column,
+        "label": _label(metric),
+        "channel": metric.channel if metric.channel in CHANNELS else "other",
+        "is_in_api_reference": metric in DEFAULT_METRICS,
     }
 
 
 def _content(row: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """A platform, or a platform and content type."""
+    """Return the platform of a row, or its platform and content type."""
     return (row["platform"],) if row["kind"] == "platform" else (row["platform"], row["content_type"])
 
 
 def _number(value: Any) -> Any:
-    """A value of a table as JSON has it: more than seven digits of a fraction are more than the page shows."""
+    """Return a value for JSON, with 7 significant digits of a fraction: more than the page shows."""
     if isinstance(value, float | Decimal):
         short = float(f"{value:.7g}")
         return int(short) if short.is_integer() else short
@@ -204,7 +244,7 @@ def _number(value: Any) -> Any:
 
 
 def web_link(link: str | None) -> str | None:
-    """A link that leads to the web by http or https; None for any other, such as one that is a script."""
+    """Return the link if it is an http or https address, else None: `javascript:` links, for example, run code."""
     if link is None or re.search(r"[\x00-\x20\x7f\\]", link):
         return None
     try:
@@ -215,36 +255,33 @@ def web_link(link: str | None) -> str | None:
     return link if is_web else None
 
 
-def json_inside_html(value: Any) -> str:
-    """JSON that can stand in a script of a page, whatever texts it holds."""
+def json_for_html(value: Any) -> str:
+    """Return JSON that is safe inside a script element, even if a text contains `</script>`."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # What is not valid Unicode has no bytes.
+    # Lone surrogates cannot be encoded.
     text = text.encode("utf-8", errors="replace").decode("utf-8")
     return re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPED[found[0]], text)
 
 
 def _label(metric: Metric) -> str:
-    """A metric's name, of the document's with its channel: Organic engagement rate, Paid CPM, Likes."""
-    if metric not in DOCUMENT_METRICS:
+    """Return a metric's label, with its channel if it is in the API reference: Paid CPM, Likes."""
+    if metric not in DEFAULT_METRICS:
         return metric.column.replace("_", " ").capitalize()
     measure = measure_of(metric)
     name = measure.upper() if measure in {"cpe", "cpm"} else measure.replace("_", " ")
     return f"{metric.channel.capitalize()} {name}"
 
 
-def _profile(profile: Profile) -> dict[str, str | None]:
-    return {"network": profile.network, "handle": profile.handle, "link": web_link(profile.link)}
-
-
 def _ranges(data: ReportData, days: frozenset[date]) -> list[tuple[int, int]]:
-    """The ages of days, as ranges from the newest to the oldest."""
+    """Return days as ranges of ages, newest first: (age of the newest day, age of the oldest day)."""
     ages = sorted((data.as_of - day).days for day in days)
-    neighbours = [[age for _, age in run] for _, run in groupby(enumerate(ages), key=lambda each: each[1] - each[0])]
-    return [(run[0], run[-1]) for run in neighbours]
+    # Within a run of consecutive ages, age minus position is constant.
+    runs = [[age for _, age in run] for _, run in groupby(enumerate(ages), key=lambda each: each[1] - each[0])]
+    return [(run[0], run[-1]) for run in runs]
 
 
-def _inside_html(code: str) -> str:
-    """Code that no text of its own can end. In a string or a pattern the backslash changes nothing."""
+def _safe_in_html(code: str) -> str:
+    """Return code that cannot end its own element. In strings and regular expressions the backslash has no effect."""
     return re.sub(r"<(?=/script|/style|!--)", r"<\\", code, flags=re.IGNORECASE)
 
 

@@ -1,1 +1,1 @@
-"""Posts to organic versus paid: Arrow table in, Arrow table out. No I/O."""
+"""Roll up posts to organic versus paid results: SQL files, and the Python that runs them over a lake."""

@@ -1,4 +1,4 @@
-"""Rolls up what lies in a lake, and holds the totals against a second, plain query of the raw tables."""
+"""Roll up the raw tables of a lake, and reconcile the results with a second, simple query of the raw tables."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -10,64 +10,74 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.lake import (
-    Files,
     Lake,
     LakeDatabase,
     LakeUnavailable,
     Partition,
     PartitionDamaged,
     Table,
+    ViewContents,
     open_database,
     post_columns,
 )
 from later_reporting_dagster.rollups import reconciliation, sql_engine
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import RolledUp
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW, LandedDays
+from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION, PeriodCheck
+from later_reporting_dagster.rollups.rollup_tables import RollupTable
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW_TABLE_NAMES, StoredDays, WindowTables
 
 _Item = TypeVar("_Item", bound=Hashable)
 
-# Date basis -> its raw table, with all columns that are known.
-RAW_TABLES = {basis: Table(asset, post_columns(METRICS)) for basis, asset in RAW.items()}
+# Date basis -> its raw table, with the columns of all known metrics.
+_RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, name in RAW_TABLE_NAMES.items()}
 
-# So many bytes of raw files are worked on at once, a GB of memory: their sums by post then fit into it.
-_BYTES_TOGETHER_BY_POST = 65_000_000
-_BYTES_TOGETHER_BY_DAY = 250_000_000
+# Bytes of raw files that one query may read per GB of memory. Sums by post take more memory than sums by day.
+_BYTES_PER_GB_BY_POST = 65_000_000
+_BYTES_PER_GB_BY_DAY = 250_000_000
 
 
-def landed_days(files: Files) -> LandedDays:
-    """Return the days of the raw tables that have a file, of each instance."""
-    landed: dict[DateBasis, dict[str, set[date]]] = {}
-    for basis, asset in RAW.items():
-        for partition in files.partitions.get(asset, ()):
-            landed.setdefault(basis, {}).setdefault(str(partition.instance_id), set()).add(partition.day)
-    return landed
+def stored_days(files: ViewContents) -> StoredDays:
+    """Return the days of the raw tables that have a file, by date basis and instance."""
+    days: dict[DateBasis, dict[str, set[date]]] = {}
+    for date_basis, raw_table in RAW_TABLE_NAMES.items():
+        for partition in files.partitions.get(raw_table, ()):
+            days.setdefault(date_basis, {}).setdefault(str(partition.instance_id), set()).add(partition.day)
+    return days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Windows:
-    """The tables of windows.
+class WindowRollups:
+    """The window tables, rolled up and checked.
 
     Attributes:
-        tables: by name.
-        differences: by name, one sentence for each total that differs from the raw rows.
-        posts_that_disagree: how often a post of several campaigns has other numbers in one than in another, on a day.
-        raw_rows: of each date basis, how many rows there are.
-        files: what they were made from.
+        tables: rows, by table name.
+        differences: by table name, one sentence for each total that differs from the raw rows.
+        campaign_conflicts: number of posts and days on which one campaign reports other numbers than another.
+        raw_rows: number of raw rows, by date basis.
+        files: raw files that were read, and those that could not be read.
     """
 
     tables: Mapping[str, pa.Table]
     differences: Mapping[str, Sequence[str]]
-    posts_that_disagree: int
+    campaign_conflicts: int
     raw_rows: Mapping[DateBasis, int]
-    files: Files
+    files: ViewContents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolledUpDays:
-    """A day, week or month, rolled up. Without `rows` it was not: nothing of it is there, or a file is `unreadable`."""
+class PeriodRollup:
+    """One day, week or month, rolled up and checked.
 
-    first: date
+    Attributes:
+        first_day: identifies the partition.
+        rows: None if the partition has no raw files, or one of them cannot be read.
+        raw_rows: number of raw rows.
+        differences: one sentence for each total that differs from the raw rows.
+        files: its raw partitions.
+        unreadable: errors of the raw files that could not be read.
+    """
+
+    first_day: date
     rows: pa.Table | None
     raw_rows: int
     differences: Sequence[str]
@@ -75,159 +85,169 @@ class RolledUpDays:
     unreadable: Sequence[LakeUnavailable | PartitionDamaged]
 
 
-def roll_up_windows_of(lake: Lake, tables: Sequence[RolledUp], *, memory_gb: float) -> Windows:
-    """Roll up all windows as of the newest day that is there. What cannot be read is left out.
+def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
+    """Roll up all windows up to the newest day in the lake. Files that cannot be read are left out.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def work(files: Files) -> Windows:
-            made = sql_engine.roll_up_windows(
-                database.connection, tables, landed_days(files), batches=_batches(database, files, memory_gb=memory_gb)
-            )
-            checked = reconciliation.check_windows(database.connection, made, tables=tables, landed=landed_days(files))
-            return Windows(
-                tables=made.tables,
-                differences=checked.differences,
-                posts_that_disagree=made.shared.disagreeing,
-                raw_rows=checked.raw_rows,
+        def roll_up(files: ViewContents) -> WindowRollups:
+            stored = stored_days(files)
+            batches = _instance_batches(database, files, memory_gb=memory_gb)
+            rolled_up = sql_engine.roll_up_windows(database.connection, tables, stored, batches=batches)
+            checks = reconciliation.check_windows(database.connection, rolled_up, tables=tables, stored=stored)
+            return WindowRollups(
+                tables=rolled_up.tables,
+                differences=checks.differences,
+                campaign_conflicts=rolled_up.multi_campaign.conflicts,
+                raw_rows=checks.raw_rows,
                 files=files,
             )
 
-        return database.read([(table, None) for table in RAW_TABLES.values()], work)
+        return database.read([(table, None) for table in _RAW_TABLES.values()], roll_up)
 
 
-def check_windows_of(lake: Lake, table: RolledUp, rows: pa.Table, *, memory_gb: float) -> tuple[list[str], int]:
-    """Hold a table of windows against the raw rows that are there now.
+def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory_gb: float) -> tuple[list[str], int]:
+    """Compare the rows of a window table with the raw tables of the lake.
 
     Returns:
-        One sentence for each total that differs and each file that cannot be read; and how often a post of several
-        campaigns has other numbers in one campaign than in another, on a day.
+        One sentence for each raw file that cannot be read and each total that differs; and the number of posts and days
+        on which one campaign reports other numbers than another.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the work does not fit its memory.
+        RollupFailed: the query does not fit in memory.
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def work(files: Files) -> tuple[list[str], int]:
-            landed = landed_days(files)
-            with sql_engine.failures():
-                sql_engine.prepare_windows(database.connection, table, landed)
-                shared = sql_engine.shared_posts(database.connection, table)
-                made = sql_engine.WindowTables({table.name: rows}, shared)
-                checked = reconciliation.check_windows(database.connection, made, tables=[table], landed=landed)
-            unread = [str(error) for errors in files.unreadable.values() for error in errors.values()]
-            return [*unread, *checked.differences[table.name]], shared.disagreeing
+        def check(files: ViewContents) -> tuple[list[str], int]:
+            stored = stored_days(files)
+            with sql_engine.translated_errors():
+                sql_engine.prepare_windows(database.connection, table, stored)
+                multi_campaign = sql_engine.multi_campaign_posts(database.connection, table)
+                stored_rows = WindowTables({table.name: rows}, multi_campaign)
+                checks = reconciliation.check_windows(database.connection, stored_rows, tables=[table], stored=stored)
+            unreadable = [str(error) for errors in files.unreadable.values() for error in errors.values()]
+            return [*unreadable, *checks.differences[table.name]], multi_campaign.conflicts
 
-        return database.read([(raw, None) for raw in RAW_TABLES.values()], work)
+        return database.read([(raw_table, None) for raw_table in _RAW_TABLES.values()], check)
 
 
-def roll_up_days_of(lake: Lake, table: RolledUp, firsts: Sequence[date], *, memory_gb: float) -> Iterator[RolledUpDays]:
-    """Roll up days, weeks or months: those of a range in one query, as far as memory has room.
+def roll_up_lake_periods(
+    lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
+) -> Iterator[PeriodRollup]:
+    """Roll up days, weeks or months, as many in one query as fit in memory.
 
     Args:
-        lake: where the raw table lies.
-        table: whose files span a day, a week or a month.
-        firsts: the first day of each partition, ascending.
-        memory_gb: how much memory the work may take.
+        lake: has the raw table.
+        table: a table of days, weeks or months.
+        first_days: the first day of each partition, ascending.
+        memory_gb: memory limit of the query.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
     """
-    (basis,) = table.bases
-    partitions = lake.partitions(RAW[basis], days=[day for first in firsts for day in days_of(table.span, first)])
-    sizes = lake.sizes(RAW[basis], partitions)
-    by_first: dict[date, list[Partition]] = {first: [] for first in firsts}
+    (date_basis,) = table.date_bases
+    days = [day for first_day in first_days for day in days_of(table.period, first_day)]
+    partitions = lake.partitions(RAW_TABLE_NAMES[date_basis], days=days)
+    sizes = lake.sizes(RAW_TABLE_NAMES[date_basis], partitions)
+    by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in partitions:
-        by_first[first_day_of(table.span, partition.day)].append(partition)
-    weights = {first: sum(sizes[each] for each in members) for first, members in by_first.items()}
-    for together in filled(weights, most=memory_gb * _BYTES_TOGETHER_BY_DAY):
+        by_first_day[first_day_of(table.period, partition.day)].append(partition)
+    weights = {first_day: sum(sizes[each] for each in files) for first_day, files in by_first_day.items()}
+    for batch in batched_by_weight(weights, limit=memory_gb * _BYTES_PER_GB_BY_DAY):
         with open_database(lake, memory_gb=memory_gb) as database:
-            yield from _rolled_up_days(database, table, {first: by_first[first] for first in together})
+            yield from _roll_up_batch(database, table, {first_day: by_first_day[first_day] for first_day in batch})
 
 
-def totals_that_differ(
-    lake: Lake, table: RolledUp, firsts: Sequence[date], *, memory_gb: float
+def check_lake_periods(
+    lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> dict[date, Sequence[str]]:
-    """Return, by partition, the totals of what is stored that differ from its raw rows, and files that are unreadable.
+    """Compare stored partitions of days, weeks or months with the raw rows.
+
+    Returns:
+        By the first day of a partition, one sentence for each total that differs, or for a file that cannot be read.
+        Partitions without differences are left out.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the work does not fit its memory.
+        RollupFailed: the query does not fit in memory.
     """
-    raw = RAW_TABLES[table.bases[0]]
-    stored = Table(table.name, table.columns)
-    wanted = [day for first in firsts for day in days_of(table.span, first)]
+    raw_table = _RAW_TABLES[table.date_bases[0]]
+    rollup_table = Table(table.name, table.columns)
+    days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def work(files: Files) -> dict[date, Sequence[str]]:
-            sql_engine.prepare(database.connection, table, landed_days(files))
+        def check(files: ViewContents) -> dict[date, Sequence[str]]:
+            sql_engine.prepare(database.connection, table, stored_days(files))
             database.connection.execute(
-                f"CREATE OR REPLACE VIEW rolled_up AS SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
+                f"CREATE OR REPLACE VIEW {ROLLUP_RELATION} AS"
+                f" SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
             )
-            checked = reconciliation.check_days(database.connection, table)
-            differences = {first: check.differences for first, check in checked.items() if check.differences}
+            checks = reconciliation.check_periods(database.connection, table)
+            differences = {first_day: each.differences for first_day, each in checks.items() if each.differences}
             for errors in files.unreadable.values():
                 for partition, error in errors.items():
-                    differences[first_day_of(table.span, partition.day)] = [str(error)]
+                    differences[first_day_of(table.period, partition.day)] = [str(error)]
             return differences
 
-        return database.read([(raw, lake.partitions(raw.name, days=wanted)), (stored, [*map(Partition, firsts)])], work)
+        raw_partitions = lake.partitions(raw_table.name, days=days)
+        return database.read([(raw_table, raw_partitions), (rollup_table, [*map(Partition, first_days)])], check)
 
 
-def filled(weights: Mapping[_Item, float], *, most: float) -> Iterator[list[_Item]]:
-    """Yield the items in their order, as many together as weigh `most`; a heavier one is alone."""
-    together: list[_Item] = []
-    weight = 0.0
-    for item, own in weights.items():
-        if together and weight + own > most:
-            yield together
-            together, weight = [], 0.0
-        together.append(item)
-        weight += own
-    if together:
-        yield together
+def batched_by_weight(weights: Mapping[_Item, float], *, limit: float) -> Iterator[list[_Item]]:
+    """Yield the items in order, in batches of at most `limit` weight. A heavier item is a batch of its own."""
+    batch: list[_Item] = []
+    total = 0.0
+    for item, weight in weights.items():
+        if batch and total + weight > limit:
+            yield batch
+            batch, total = [], 0.0
+        batch.append(item)
+        total += weight
+    if batch:
+        yield batch
 
 
-def _batches(database: LakeDatabase, files: Files, *, memory_gb: float) -> Iterator[None]:
-    """Narrow the views to some instances after the other, and to all in the end: no group has posts of two."""
+def _instance_batches(database: LakeDatabase, files: ViewContents, *, memory_gb: float) -> Iterator[None]:
+    """Narrow the views to one batch of instances after another; at the end, widen them to all instances."""
     weights: Counter[str] = Counter()
-    for asset, partitions in files.partitions.items():
-        for partition, size in database.lake.sizes(asset, partitions).items():
+    for raw_table, partitions in files.partitions.items():
+        for partition, size in database.lake.sizes(raw_table, partitions).items():
             weights[str(partition.instance_id)] += size
-    for instances in filled(dict(sorted(weights.items())), most=memory_gb * _BYTES_TOGETHER_BY_POST):
-        for asset in files.partitions:
-            database.narrow_view(asset, instances)
+    for instances in batched_by_weight(dict(sorted(weights.items())), limit=memory_gb * _BYTES_PER_GB_BY_POST):
+        for raw_table in files.partitions:
+            database.narrow_view(raw_table, instances)
         yield
-    for asset in files.partitions:
-        database.narrow_view(asset, None)
+    for raw_table in files.partitions:
+        database.narrow_view(raw_table, None)
 
 
-def _rolled_up_days(
-    database: LakeDatabase, table: RolledUp, by_first: Mapping[date, Sequence[Partition]]
-) -> Iterator[RolledUpDays]:
-    raw = RAW_TABLES[table.bases[0]]
-    wanted = [partition for partitions in by_first.values() for partition in partitions]
+def _roll_up_batch(
+    database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
+) -> Iterator[PeriodRollup]:
+    raw_table = _RAW_TABLES[table.date_bases[0]]
+    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
 
-    def work(files: Files) -> tuple[Files, pa.Table, Mapping[date, reconciliation.CheckedDay]]:
-        rows = sql_engine.roll_up_days(database.connection, table, landed_days(files))
-        database.connection.register("rolled_up", rows)
-        return files, rows, reconciliation.check_days(database.connection, table)
+    def roll_up(files: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, PeriodCheck]]:
+        rows = sql_engine.roll_up_periods(database.connection, table, stored_days(files))
+        database.connection.register(ROLLUP_RELATION, rows)
+        return files, rows, reconciliation.check_periods(database.connection, table)
 
-    files, rows, checked = database.read([(raw, wanted)], work)
-    rows_of = sql_engine.by_first_day(rows, table.columns)
-    for first, partitions in by_first.items():
-        errors = [files.unreadable[raw.name][each] for each in partitions if each in files.unreadable[raw.name]]
-        check = checked.get(first, reconciliation.CheckedDay(0, ()))
-        yield RolledUpDays(
-            first=first,
-            # Without an unreadable file the partition would not be what it says.
-            rows=None if errors or not partitions else rows_of(first),
+    files, rows, checks = database.read([(raw_table, raw_partitions)], roll_up)
+    partition_rows = sql_engine.by_first_day(rows, table.columns)
+    unreadable = files.unreadable.get(raw_table.name, {})
+    for first_day, partitions in by_first_day.items():
+        errors = [unreadable[partition] for partition in partitions if partition in unreadable]
+        check = checks.get(first_day, PeriodCheck(0, ()))
+        yield PeriodRollup(
+            first_day=first_day,
+            # Rows without an unreadable file would be too few, and look complete.
+            rows=None if errors or not partitions else partition_rows(first_day),
             raw_rows=check.raw_rows,
             differences=check.differences,
             files=partitions,

@@ -1,20 +1,34 @@
-{#- What the tables share: lists of columns, and the comparison of the two channels. -#}
+{#- Jinja macros for the expressions that several tables share: sums, post counts, rates, costs.
 
-{#- Columns of posts or of groups of them, summed. -#}
-{%- macro sums(names) -%}
-{%- for name in names %}
-    {% if name in wholes %}whole(sum({{ name }}), '{{ name }}'){% else %}sum({{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
+    Variables that every template gets from sql_engine.py:
+      channels         (channel, prefix of its raw columns): ("organic", ""), ("paid", "paid_")
+      metrics          the metrics that add up: raw column, name of the sum, whether it is a decimal
+      rate_units       channel -> measures that its engagements are divided by: impressions, and views if requested
+      unit_costs       (unit cost, the measure that it is a cost of): ("cpe", "engagements"), ("cpm", "impressions")
+      cost_per         unit cost -> the number of units that it is for: 1 or 1000
+      sum_columns      columns that are summed: one per metric, and both parts of each rate
+      lift_columns     those of them that the paid lift is made from
+      spend_columns    further columns that are summed, for costs; only rows by post date have them
+      integer_columns  those of the summed columns that are integers
+      counted_columns  those of the summed columns for which the number of posts is counted too
+      grain, labels, measure_columns  of the table: see RollupTable
+-#}
+
+{#- Sums of columns, over rows or over groups. -#}
+{%- macro sums(columns) -%}
+{%- for name in columns %}
+    {% if name in integer_columns %}to_int64(sum({{ name }}), '{{ name }}'){% else %}sum({{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
 {%- endfor %}
 {%- endmacro -%}
 
-{#- How many posts each sum is of: counted where a row is a post, summed where it is a group of them. -#}
-{%- macro coverage(names, counted) -%}
-{%- for name in names if name in covered %}
-    {% if counted %}count({{ name }}){% else %}CAST(sum({{ name }}_posts) AS BIGINT){% endif %} AS {{ name }}_posts{{ "," if not loop.last }}
+{#- The number of posts that report each column: counted if a row is a post, summed if a row is a group of posts. -#}
+{%- macro post_counts(columns, rows_are_posts) -%}
+{%- for name in columns if name in counted_columns %}
+    {% if rows_are_posts %}count({{ name }}){% else %}CAST(sum({{ name }}_posts) AS BIGINT){% endif %} AS {{ name }}_posts{{ "," if not loop.last }}
 {%- endfor %}
 {%- endmacro -%}
 
-{#- Rates, shares and the lift, from sums. -#}
+{#- Rates, shares and the paid lift, from sums. -#}
 {%- macro rates() -%}
 {%- for channel, prefix in channels %}
     rate({{ channel }}_impressions_rate_engagements, {{ channel }}_impressions_rate_units) AS {{ channel }}_engagement_rate,
@@ -22,10 +36,10 @@
     share(paid_impressions, organic_impressions) AS paid_share_of_impressions,
     share(paid_engagements, organic_engagements) AS paid_share_of_engagements,
     {{ lift("impressions") }} AS paid_lift
-{%- for channel, prefix in channels if "views" in units[channel] %},
+{%- for channel, prefix in channels if "views" in rate_units[channel] %},
     rate({{ channel }}_views_rate_engagements, {{ channel }}_views_rate_units) AS {{ channel }}_engagement_rate_by_views
 {%- endfor %}
-{%- if "views" in units.organic and "views" in units.paid %},
+{%- if "views" in rate_units.organic and "views" in rate_units.paid %},
     {{ lift("views") }} AS paid_lift_by_views
 {%- endif %}
 {%- endmacro -%}
@@ -34,34 +48,34 @@
 lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{ measure }}_rate_units)
 {%- endmacro -%}
 
-{#- What was spent, from sums of its bounds. -#}
+{#- Costs per unit and value per spend, from sums of the spend's bounds. -#}
 {%- macro costs() -%}
 {%- for channel, prefix in channels %}
     {{ channel }}_spend_minimum_posts AS {{ channel }}_spend_posts,
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
-    quotient({{ per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel }}_{{ cost }}_{{ side }},
+    quotient({{ cost_per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel }}_{{ cost }}_{{ side }},
 {%- endfor %}{% endfor %}
 {%- endfor %}
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
     quotient(
-        {{ per[cost] }} * (organic_{{ cost }}_spend_{{ side }} + paid_{{ cost }}_spend_{{ side }}), CAST(organic_{{ cost }}_units AS HUGEINT) + paid_{{ cost }}_units
+        {{ cost_per[cost] }} * (organic_{{ cost }}_spend_{{ side }} + paid_{{ cost }}_spend_{{ side }}), CAST(organic_{{ cost }}_units AS HUGEINT) + paid_{{ cost }}_units
     ) AS blended_{{ cost }}_{{ side }},
 {%- endfor %}{% endfor %}
     quotient(value_of_spend, valued_spend_maximum) AS organic_value_per_spend_minimum,
     quotient(value_of_spend, valued_spend_minimum) AS organic_value_per_spend_maximum
 {%- endmacro -%}
 
-{#- Whether two relations are of one group: null is a group of its own. -#}
+{#- Join condition: both relations have the same values of `by`, where null equals null. -#}
 {%- macro same(left, right, by) -%}
 {%- for name in by %}{{ left }}.{{ name }} IS NOT DISTINCT FROM {{ right }}.{{ name }}{{ " AND " if not loop.last }}{% endfor -%}
 {%- endmacro -%}
 
-{#- What one post got on both channels is compared by the Mantel-Haenszel rate ratio: a post that reports both adds the
-    engagements of each channel, times the other channel's share of its impressions. In whole units of 1e-18, whose sums
-    do not depend on the order of rows: the units cancel out, and DuckDB casts integers to floats ten times as fast as it
-    casts decimals. -#}
+{#- The same-post lift is the Mantel-Haenszel rate ratio over posts that report both channels: a post adds the engagements
+    of each channel, times the other channel's share of its impressions. The terms are integers in units of 1e-18, so that
+    sums do not depend on the order of rows; the units cancel out. (Decimals would do as well, but DuckDB casts integers to
+    floats ten times as fast.) -#}
 {%- set on_both = "organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0" -%}
-{%- macro same_post(channel) -%}
+{%- macro same_post_term(channel) -%}
 {%- set other = "organic" if channel == "paid" else "paid" -%}
 CASE WHEN {{ on_both }} THEN CAST(
     CAST({{ channel }}_impressions_rate_engagements AS DOUBLE) * {{ other }}_impressions_rate_units * 1e18
@@ -69,32 +83,32 @@ CASE WHEN {{ on_both }} THEN CAST(
 ) END
 {%- endmacro -%}
 
-{%- set counts = ("posts", "organic_only_posts", "paid_only_posts", "both_channels_posts", "same_post_lift_posts") -%}
-{%- set lifts = ("same_post_paid", "same_post_organic") -%}
+{%- set group_post_counts = ("posts", "organic_only_posts", "paid_only_posts", "both_channels_posts", "same_post_lift_posts") -%}
+{%- set same_post_columns = ("same_post_paid", "same_post_organic") -%}
 
-{#- All that adds up over posts, of posts. -#}
-{%- macro post_sums(names) -%}
+{#- All sums and counts of a group, if a row is a post. -#}
+{%- macro group_totals_of_posts(columns) -%}
 {%- set organic = "(organic_impressions IS NOT NULL OR organic_engagements IS NOT NULL)" %}
 {%- set paid = "(paid_impressions IS NOT NULL OR paid_engagements IS NOT NULL)" %}
     count(*) AS posts,
-    {{- sums(names) }},
-    {{- coverage(names, counted=true) }},
+    {{- sums(columns) }},
+    {{- post_counts(columns, rows_are_posts=true) }},
     count(*) FILTER ({{ organic }} AND NOT {{ paid }}) AS organic_only_posts,
     count(*) FILTER ({{ paid }} AND NOT {{ organic }}) AS paid_only_posts,
     count(*) FILTER ({{ organic }} AND {{ paid }}) AS both_channels_posts,
     count(*) FILTER ({{ on_both }}) AS same_post_lift_posts,
-    sum({{ same_post("paid") }}) AS same_post_paid,
-    sum({{ same_post("organic") }}) AS same_post_organic
+    sum({{ same_post_term("paid") }}) AS same_post_paid,
+    sum({{ same_post_term("organic") }}) AS same_post_organic
 {%- endmacro -%}
 
-{#- The same, of groups of posts. -#}
-{%- macro cell_sums(names) -%}
-{{- sums(names) }},
-    {{- coverage(names, counted=false) }}
-{%- for name in counts %},
+{#- The same, if a row is a group of posts. -#}
+{%- macro group_totals_of_groups(columns) -%}
+{{- sums(columns) }},
+    {{- post_counts(columns, rows_are_posts=false) }}
+{%- for name in group_post_counts %},
     CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
 {%- endfor %}
-{%- for name in lifts %},
+{%- for name in same_post_columns %},
     sum({{ name }}) AS {{ name }}
 {%- endfor %}
 {%- endmacro -%}

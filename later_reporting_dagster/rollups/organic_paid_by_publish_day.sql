@@ -1,10 +1,10 @@
--- What the posts published on each day have earned to date, organic beside paid, and what they cost.
+-- Results to date and costs of the posts published on each day, organic beside paid.
 {%- import "measures.sql" as measures with context %}
 WITH totals AS (
     SELECT
         date AS first_day, {{ grain | join(", ") }}, count(*) AS posts,
-        {{- measures.sums(names + spend_names) }},
-        {{- measures.coverage(names + spend_names, counted=true) }}
+        {{- measures.sums(sum_columns + spend_columns) }},
+        {{- measures.post_counts(sum_columns + spend_columns, rows_are_posts=true) }}
     FROM posts_published_rows
     GROUP BY ALL
 )

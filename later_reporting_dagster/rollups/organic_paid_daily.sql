@@ -1,10 +1,10 @@
--- What each day earned, organic beside paid. On a day a post is one row.
+-- Results recorded on each day, organic beside paid. Within a day a post is one row per campaign.
 {%- import "measures.sql" as measures with context %}
 WITH totals AS (
     SELECT
         date AS first_day, {{ grain | join(", ") }}, count(*) AS posts,
-        {{- measures.sums(names) }},
-        {{- measures.coverage(names, counted=true) }}
+        {{- measures.sums(sum_columns) }},
+        {{- measures.post_counts(sum_columns, rows_are_posts=true) }}
     FROM post_metrics_daily_rows
     GROUP BY ALL
 )

@@ -1,3 +1,3 @@
--- What each month earned, organic beside paid. A post counts once, whatever the number of its days.
-{%- import "over_days.sql" as spans with context %}
-{{ spans.over_days("month") }}
+-- Results recorded in each month, organic beside paid. A post counts once, on however many days it has results.
+{%- import "weeks_and_months.sql" as calendar with context %}
+{{ calendar.weeks_and_months("month") }}

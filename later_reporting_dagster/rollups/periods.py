@@ -1,4 +1,4 @@
-"""Spans of time that posts are rolled up over: weeks, months, and windows up to the newest day that is there."""
+"""Dates of the rollups: calendar periods (day, week, month) and rolling windows."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 
-class Span(StrEnum):
-    """What one file of a rolled-up table spans. A week is an ISO week: it begins on Monday."""
+class Period(StrEnum):
+    """What one file of a rollup table covers. A week is an ISO week: Monday to Sunday."""
 
     DAY = "day"
     WEEK = "week"
@@ -15,13 +15,13 @@ class Span(StrEnum):
     WINDOWS = "windows"
 
 
-# How many days each window has; None: all that are there.
+# Window name -> its length in days; None: all days that have a file.
 WINDOWS: Mapping[str, int | None] = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
 
 
 @dataclass(frozen=True, slots=True)
-class Days:
-    """The days `first` to `last`, both inclusive."""
+class DateRange:
+    """The days from `first` to `last`, both inclusive."""
 
     first: date
     last: date
@@ -36,44 +36,45 @@ class Days:
         return isinstance(day, date) and self.first <= day <= self.last
 
 
-def days_of(span: Span, first: date) -> Days:
-    """The days of the span that begins on `first`.
+def days_of(period: Period, first_day: date) -> DateRange:
+    """Return the days of the period that begins on `first_day`.
 
     Raises:
-        ValueError: none of this kind begins on that day, or windows are asked for, which have no partition.
+        ValueError: no such period begins on that day; or `period` is WINDOWS, which has no partitions.
     """
-    if span is Span.DAY:
-        return Days(first, first)
-    if span is Span.WEEK and first.isoweekday() == 1:
-        return Days(first, first + timedelta(days=6))
-    if span is Span.MONTH and first.day == 1:
-        return Days(first, first_day_of(Span.MONTH, first + timedelta(days=31)) - timedelta(days=1))
-    raise ValueError(f"no {span} begins on {first}")
+    if period is Period.DAY:
+        return DateRange(first_day, first_day)
+    if period is Period.WEEK and first_day.isoweekday() == 1:
+        return DateRange(first_day, first_day + timedelta(days=6))
+    if period is Period.MONTH and first_day.day == 1:
+        next_month = first_day_of(Period.MONTH, first_day + timedelta(days=31))
+        return DateRange(first_day, next_month - timedelta(days=1))
+    raise ValueError(f"no {period} begins on {first_day}")
 
 
-def first_day_of(span: Span, day: date) -> date:
-    """The first day of the week or month that `day` is in; of days, the day."""
-    if span is Span.WEEK:
+def first_day_of(period: Period, day: date) -> date:
+    """Return the first day of the week or month that contains `day`; for days, `day` itself."""
+    if period is Period.WEEK:
         return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if span is Span.MONTH else day
+    return day.replace(day=1) if period is Period.MONTH else day
 
 
-def windows_of(landed: Collection[date]) -> dict[str, Days]:
-    """The windows by name, as of the newest of the days that are there. None, when there are no days.
+def window_ranges(days: Collection[date]) -> dict[str, DateRange]:
+    """Return the date range of each window, by window name. Every window ends with the newest of `days`.
 
-    A window of a number of days has just as many, whether all of them are there or not.
+    A window of n days has n days, whether or not all of them are in `days`. Without days there are no windows.
     """
-    if not landed:
+    if not days:
         return {}
-    oldest, newest = min(landed), max(landed)
+    oldest, newest = min(days), max(days)
     return {
-        name: Days(oldest if days is None else newest - timedelta(days=days - 1), newest)
-        for name, days in WINDOWS.items()
+        name: DateRange(oldest if length is None else newest - timedelta(days=length - 1), newest)
+        for name, length in WINDOWS.items()
     }
 
 
-def previous_of(window: str, days: Days) -> Days | None:
-    """As many days before a window's days; None for the one of all days, before which there is nothing."""
+def previous_range(window: str, days: DateRange) -> DateRange | None:
+    """Return the range of equal length that ends the day before a window; None for the window `all`."""
     if WINDOWS[window] is None:
         return None
-    return Days(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))
+    return DateRange(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))

@@ -1,4 +1,4 @@
-"""Whether rolled-up tables have the totals of the raw rows: a plain second query, and no sum of theirs."""
+"""Reconcile rollup tables with the raw rows: compare their totals with a second, simple query of the raw tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,119 +8,156 @@ from typing import TYPE_CHECKING, Any
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import sum_name, summed
-from later_reporting_dagster.rollups.rollup_tables import RolledUp
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW, LandedDays, WindowTables, rows_of
+from later_reporting_dagster.rollups.rollup_tables import RollupTable
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW_TABLE_NAMES, StoredDays, WindowTables, query_rows
 
 if TYPE_CHECKING:
     import duckdb
+
+# The relation with the rows of a rollup table that is to be checked.
+ROLLUP_RELATION = "rolled_up"
 
 _Totals = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedDay:
-    """A partition's raw rows, and one sentence for each of its totals that differs from theirs."""
+class PeriodCheck:
+    """The number of raw rows of a partition, and one sentence for each total that differs from theirs."""
 
     raw_rows: int
     differences: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedWindows:
-    """By date basis the number of raw rows, and by table a sentence for each total that differs from theirs."""
+class WindowChecks:
+    """The number of raw rows by date basis, and by table one sentence for each total that differs from theirs."""
 
     raw_rows: Mapping[DateBasis, int]
     differences: Mapping[str, Sequence[str]]
 
 
-def check_days(connection: "duckdb.DuckDBPyConnection", table: RolledUp) -> dict[date, CheckedDay]:
-    """Hold the relation `rolled_up`, rows of a table after `first_day`, against the raw rows, by partition."""
-    day = "date" if table.span is Span.DAY else f"CAST(date_trunc('{table.span}', date) AS DATE)"
-    expected = _by_day(connection, table, RAW[table.bases[0]], day=day)
-    # On a day each row is a post; over more days only their sums are straight.
-    posts = ["posts"] if table.span is Span.DAY else []
-    names = [*posts, *(sum_name(metric) for metric in summed(table.metrics))]
+def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> dict[date, PeriodCheck]:
+    """Compare rows of a table of days, weeks or months with the raw rows.
+
+    Args:
+        connection: has the relation `rolled_up`: the table's columns and `first_day`.
+        table: the table that the rows are of.
+
+    Returns:
+        The result of each partition, by its first day.
+    """
+    is_daily = table.period is Period.DAY
+    first_day = "date" if is_daily else f"CAST(date_trunc('{table.period}', date) AS DATE)"
+    expected = _raw_totals(connection, table, RAW_TABLE_NAMES[table.date_bases[0]], day=first_day)
+    # A post has a row per day, so over several days the number of rows is not the number of posts.
+    names = [*(["posts"] if is_daily else []), *(sum_name(metric) for metric in summed(table.metrics))]
     sums = ", ".join(f"sum({name}) AS {name}" for name in names)
-    found = rows_of(connection, f"SELECT {FIRST_DAY}, {sums} FROM rolled_up GROUP BY ALL")
-    by_first = {row.pop(FIRST_DAY): row for row in found}
-    nothing: _Totals = {**dict.fromkeys(names), "raw_rows": 0}
-    checked = {}
-    for first in sorted(expected.keys() | by_first.keys()):
-        of_raw = expected.get(first, nothing)
-        differences = _differing(of_raw, by_first.get(first, dict.fromkeys(names)), rows=of_raw["raw_rows"])
-        checked[first] = CheckedDay(of_raw["raw_rows"], [*differences])
-    return checked
+    found = query_rows(connection, f"SELECT {FIRST_DAY}, {sums} FROM {ROLLUP_RELATION} GROUP BY ALL")
+    by_first_day = {row.pop(FIRST_DAY): row for row in found}
+    no_rows: _Totals = {**dict.fromkeys(names), "raw_rows": 0}
+    checks = {}
+    for day in sorted(expected.keys() | by_first_day.keys()):
+        totals = expected.get(day, no_rows)
+        differences = _differences(totals, by_first_day.get(day, dict.fromkeys(names)), raw_rows=totals["raw_rows"])
+        checks[day] = PeriodCheck(totals["raw_rows"], [*differences])
+    return checks
 
 
 def check_windows(
-    connection: "duckdb.DuckDBPyConnection", made: WindowTables, *, tables: Sequence[RolledUp], landed: LandedDays
-) -> CheckedWindows:
-    """Hold tables of windows against the views of all raw rows: each window, and by performance date the one before.
+    connection: "duckdb.DuckDBPyConnection",
+    rolled_up: WindowTables,
+    *,
+    tables: Sequence[RollupTable],
+    stored: StoredDays,
+) -> WindowChecks:
+    """Compare window tables with the raw rows: each window, and by performance date each previous period.
 
     Args:
         connection: prepared by `sql_engine.prepare_windows`.
-        made: the tables, and what is known of posts of several campaigns.
-        tables: which of them to check.
-        landed: the days that have files.
+        rolled_up: the rows of the tables.
+        tables: the tables to check.
+        stored: days that have files.
     """
-    names = [sum_name(metric) for metric in summed(tables[0].metrics)]
-    periods = sql_engine.periods(landed).to_pylist()
+    ranges = sql_engine.window_ranges_table(stored).to_pylist()
     differences: dict[str, list[str]] = {table.name: [] for table in tables}
     raw_rows: dict[DateBasis, int] = {}
-    for basis, raw in RAW.items():
-        by_day = _by_day(connection, tables[0], raw, day="date")
-        repeated = [row for row in made.shared.repeated if row["date_basis"] == basis]
-        raw_rows[basis] = sum(totals["raw_rows"] for totals in by_day.values())
+    for date_basis, raw_table in RAW_TABLE_NAMES.items():
+        by_day = _raw_totals(connection, tables[0], raw_table, day="date")
+        duplicates = [row for row in rolled_up.multi_campaign.duplicate_sums if row["date_basis"] == date_basis]
+        raw_rows[date_basis] = sum(totals["raw_rows"] for totals in by_day.values())
         for table in tables:
-            without = [] if "campaign_id" in table.grain else repeated
-            connection.register("rolled_up", made.tables[table.name])
-            for period in periods:
-                if period["date_basis"] != basis or (period["is_previous"] and basis is DateBasis.POST_DATE):
-                    continue
-                days = [day for day in by_day if period["first_day"] <= day <= period["last_day"]]
-                expected = {name: _left(name, days, by_day, without) for name in names}
-                prefix = "previous_" if period["is_previous"] else ""
-                sums = ", ".join(f'sum("{prefix}{name}") AS {name}' for name in names)
-                of_window = f"date_basis = '{basis}' AND \"window\" = '{period['window']}'"
-                (found,) = rows_of(connection, f"SELECT {sums} FROM rolled_up WHERE {of_window}")
-                rows = sum(by_day[day]["raw_rows"] for day in days)
-                differences[table.name] += [
-                    f"{prefix}{period['window']} by {basis}: {sentence}"
-                    for sentence in _differing(expected, found, rows=rows)
-                ]
-    return CheckedWindows(raw_rows, differences)
+            connection.register(ROLLUP_RELATION, rolled_up.tables[table.name])
+            for each in ranges:
+                # By post date, a previous period has its posts' results up to a past day, unlike the raw rows.
+                if each["date_basis"] == date_basis and not (each["is_previous"] and date_basis is DateBasis.POST_DATE):
+                    left_out = [] if "campaign_id" in table.grain else duplicates
+                    differences[table.name] += _range_differences(connection, table, each, by_day, left_out)
+    return WindowChecks(raw_rows, differences)
 
 
-def _by_day(connection: "duckdb.DuckDBPyConnection", table: RolledUp, rows: str, *, day: str) -> dict[date, _Totals]:
-    found = rows_of(connection, sql_engine.rendered("reconciliation.sql", table, rows=rows, day=day))
+def _range_differences(
+    connection: "duckdb.DuckDBPyConnection",
+    table: RollupTable,
+    date_range: Mapping[str, Any],
+    by_day: Mapping[date, _Totals],
+    duplicates: Sequence[Mapping[str, Any]],
+) -> Iterator[str]:
+    """Yield one sentence for each total of a window or previous period that differs from the raw rows.
+
+    Args:
+        connection: has the relation `rolled_up`.
+        table: the table that its rows are of.
+        date_range: a row of `window_ranges_table`.
+        by_day: totals of the raw rows.
+        duplicates: sums of the raw rows that are left out of the table, by day.
+    """
+    days = [day for day in by_day if date_range["first_day"] <= day <= date_range["last_day"]]
+    names = [sum_name(metric) for metric in summed(table.metrics)]
+    expected = {name: _expected_sum(name, days, by_day, duplicates) for name in names}
+    prefix = "previous_" if date_range["is_previous"] else ""
+    sums = ", ".join(f'sum("{prefix}{name}") AS {name}' for name in names)
+    condition = f"date_basis = '{date_range['date_basis']}' AND \"window\" = '{date_range['window']}'"
+    (found,) = query_rows(connection, f"SELECT {sums} FROM {ROLLUP_RELATION} WHERE {condition}")
+    raw_rows = sum(by_day[day]["raw_rows"] for day in days)
+    for sentence in _differences(expected, found, raw_rows=raw_rows):
+        yield f"{prefix}{date_range['window']} by {date_range['date_basis']}: {sentence}"
+
+
+def _raw_totals(
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, raw_table: str, *, day: str
+) -> dict[date, _Totals]:
+    """Return totals of raw rows by `day`, a SQL expression."""
+    found = query_rows(connection, sql_engine.render("raw_totals.sql", table, raw_table=raw_table, day=day))
     return {totals.pop(FIRST_DAY): totals for totals in found}
 
 
-def _left(name: str, days: Sequence[date], by_day: Mapping[date, _Totals], without: Sequence[Mapping[str, Any]]) -> Any:
-    """The sum of days, without that of repeated rows."""
+def _expected_sum(
+    name: str, days: Sequence[date], by_day: Mapping[date, _Totals], duplicates: Sequence[Mapping[str, Any]]
+) -> Any:
+    """Return the sum of some days, without that of duplicate rows."""
     values = [by_day[day][name] for day in days if by_day[day][name] is not None]
-    less = [row[name] for row in without if row["date"] in days and row[name] is not None]
+    less = [row[name] for row in duplicates if row["date"] in days and row[name] is not None]
     return sum(values) - sum(less) if values else None
 
 
-def _differing(expected: _Totals, found: _Totals, *, rows: int) -> Iterator[str]:
-    for name, of_rollup in found.items():
-        of_posts = expected[name]
-        if not _agree(of_posts, of_rollup, rows=rows):
-            yield f"{name} is {_said(of_posts)} in the posts and {_said(of_rollup)} in the rollup"
+def _differences(expected: _Totals, found: _Totals, *, raw_rows: int) -> Iterator[str]:
+    for name, rollup_total in found.items():
+        if not _are_equal(expected[name], rollup_total, raw_rows=raw_rows):
+            yield f"{name} is {_shown(expected[name])} in the posts and {_shown(rollup_total)} in the rollup"
 
 
-def _agree(of_posts: Any, of_rollup: Any, *, rows: int) -> bool:
-    if of_rollup is None:
-        return not of_posts  # a row that repeats another may be the only one with a number
-    # Money is stored as the nearest float; counts are exact.
-    allowed = 1e-6 * (1 + rows) + 1e-12 * abs(of_rollup) if isinstance(of_posts, Decimal) else 0
-    return of_posts is not None and bool(
-        abs(float(of_posts) - of_rollup) <= allowed if allowed else of_posts == of_rollup
-    )
+def _are_equal(raw_total: Any, rollup_total: Any, *, raw_rows: int) -> bool:
+    if rollup_total is None:
+        return not raw_total  # 0 if the only row with a number is a duplicate, which is left out
+    if raw_total is None:
+        return False
+    if isinstance(raw_total, Decimal):
+        # Money is stored as the nearest float of a decimal with 6 digits. Counts are exact.
+        return bool(abs(float(raw_total) - rollup_total) <= 1e-6 * (1 + raw_rows) + 1e-12 * abs(rollup_total))
+    return bool(raw_total == rollup_total)
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     return "not available" if value is None else str(value)

@@ -1,19 +1,21 @@
-"""The dictionaries of the rolled-up tables: what each column means and how it is computed."""
+"""Columns of the rollup tables: what each one means and how it is computed. docs/tables.md is generated from them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from later_reporting_dagster.contract import Channel, Metric
-from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, ColumnType, type_of
+from later_reporting_dagster.lake.columns import POST_COLUMNS, POST_KEY, Column, metric_column_type
 from later_reporting_dagster.rollups.periods import WINDOWS
 
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
-COMPARED = (Channel.ORGANIC, Channel.PAID)
+CHANNELS = (Channel.ORGANIC, Channel.PAID)
 RESULTS = ("impressions", "engagements")
+# Unit cost, the measure that it is a cost of, and that unit in words.
 UNIT_COSTS = (("cpe", "engagements", "engagement"), ("cpm", "impressions", "1000 impressions"))
 
 PAID_HIGHER, ORGANIC_HIGHER, UNDECIDED = "paid_higher", "organic_higher", "undecided"
-FEWEST_EFFECTIVE = 5
+# The macro `half_width` in duckdb_macros.sql has the same limit.
+MINIMUM_EFFECTIVE_CLUSTERS = 5
 
 
 def measure_of(metric: Metric) -> str:
@@ -22,249 +24,289 @@ def measure_of(metric: Metric) -> str:
 
 
 def sum_name(metric: Metric) -> str:
-    """Return the column of a metric's sum."""
+    """Return the name of the column that holds the sum of a metric: `organic_impressions` for `impressions`."""
     return f"{metric.channel}_{measure_of(metric)}"
 
 
 def raw_column(channel: Channel, measure: str) -> str:
-    """Return the column of posts that has a measure of a channel."""
+    """Return the column of the raw tables that holds a measure of a channel."""
     return measure if channel is Channel.ORGANIC else f"{channel}_{measure}"
 
 
 def summed(metrics: Iterable[Metric]) -> list[Metric]:
-    """Return the metrics that add up, those of one measure beside each other."""
-    adding = [metric for metric in metrics if metric.kind.adds_up]
-    measures = [*dict.fromkeys(measure_of(metric) for metric in adding)]
-    return sorted(adding, key=lambda metric: measures.index(measure_of(metric)))
+    """Return the metrics that add up, with the channels of one measure next to each other."""
+    additive = [metric for metric in metrics if metric.kind.is_additive]
+    measures = [*dict.fromkeys(measure_of(metric) for metric in additive)]
+    return sorted(additive, key=lambda metric: measures.index(measure_of(metric)))
 
 
-def is_number_of_posts(name: str) -> bool:
-    """Return whether a column counts posts, which is 0 where there are none; reposts are a metric."""
+def is_post_count(name: str) -> bool:
+    """Return whether a column counts posts: without posts it is 0, not null. Reposts are a metric, not a post count."""
     return name in ("posts", "post_campaigns") or name.endswith("_posts")
+
+
+def is_difference(column: Column) -> bool:
+    """Return whether the change of a measure is a difference; otherwise it is a percentage."""
+    return column.unit in ("percent", "ratio")
 
 
 def _number(name: str, description: str, unit: str, computed: str, made_from: Iterable[str]) -> Column:
     return Column(name, "float64", True, description, unit, computed, tuple(made_from))
 
 
-def _posts(name: str, description: str, computed: str, made_from: Iterable[str]) -> Column:
+def _post_count(name: str, description: str, computed: str, made_from: Iterable[str]) -> Column:
     return Column(name, "int64", False, description, "posts", computed, tuple(made_from))
 
 
 def _raw(*measures: str) -> list[str]:
-    return [raw_column(channel, measure) for channel in COMPARED for measure in measures]
+    return [raw_column(channel, measure) for channel in CHANNELS for measure in measures]
 
 
-def labels_of_posts(names: Sequence[str], computed: str) -> Iterator[Column]:
-    """Yield columns that a table has from the posts as they are; `computed` says of which rows, if not of the key."""
-    described = {column.name: column for column in POST_COLUMNS}
+def post_columns_named(names: Sequence[str], computed: str) -> Iterator[Column]:
+    """Yield columns that are copied from posts. `computed` names the row; key columns omit it."""
+    post_columns = {column.name: column for column in POST_COLUMNS}
     for name in names:
-        yield replace(described[name], made_from=(name,), computed="" if name in POST_KEY else computed)
+        yield replace(post_columns[name], source_columns=(name,), computation="" if name in POST_KEY else computed)
 
 
 def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Column]:
-    """Yield the number of posts, and each sum with its coverage. Only those of `always` are in every file."""
-    rule = (
-        "Number of posts, each once. Where rows are not by campaign, the row of a post's lowest campaign id stands for"
-        " its others, day by day"
+    """Yield the number of posts, and for each metric its sum and the number of posts that report it.
+
+    Args:
+        metrics: those of the table; only metrics that add up have columns.
+        always: metrics that every file has, so that their post counts are never null.
+    """
+    computed = (
+        "Number of posts, each counted once. If rows are not by campaign and a post is in several campaigns, each day"
+        " its row with the lowest campaign id is used"
     )
-    yield _posts("posts", "Posts of the group, with or without metrics", rule, ["post_id"])
+    yield _post_count("posts", "Posts of the group, with or without metrics", computed, ["post_id"])
     for metric in summed(metrics):
         name, made_from = sum_name(metric), (metric.column,)
-        rule = "Sum; null when no post of the group reports it, 0 is measured"
-        yield Column(name, type_of(metric), True, metric.description, metric.unit, rule, made_from)
-        coverage = _posts(f"{name}_posts", f"Posts that {name} is the sum of", "Posts that report it", made_from)
+        computed = "Sum; null if no post of the group reports the metric, 0 is a measured zero"
+        yield Column(name, metric_column_type(metric), True, metric.description, metric.unit, computed, made_from)
+        coverage = _post_count(f"{name}_posts", f"Posts included in {name}", "Posts that report the metric", made_from)
         yield coverage if metric in always else replace(coverage, nullable=True)
 
 
 def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     """Yield rates, shares and the paid lift."""
-    pairing = "Sum by sum, over the rows (a post, or a post on a day) that report both; null when there are none, or no"
-    lifts = ("How much higher the paid rate is than the organic one, an association: which posts are paid for is a"
-             " choice; above 1 it is higher")  # fmt: skip
-    for channel in COMPARED:
+    pairing = (
+        "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are none, or no"
+    )
+    lift = (
+        "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect: which"
+        " posts are paid for is a choice"
+    )
+    for channel in CHANNELS:
         yield _number(
             f"{channel}_engagement_rate", f"{channel.capitalize()} engagements per 100 impressions", "percent",
             f"{pairing} impressions", (raw_column(channel, result) for result in RESULTS),
         )  # fmt: skip
     for result in RESULTS:
         yield _number(
-            f"paid_share_of_{result}", f"How much of all {result} is paid", "percent",
-            f"100 × paid / (organic + paid), each over the posts that report it; null when one is null or both are 0."
-            f" Read it beside organic_{result}_posts and paid_{result}_posts: a channel that fewer posts report is"
+            f"paid_share_of_{result}", f"Paid share of all {result}", "percent",
+            "100 × paid / (organic + paid), each over the posts that report it; null if one is null or both are 0."
+            f" Compare organic_{result}_posts and paid_{result}_posts: a channel that fewer posts report is"
             " understated", _raw(result),
         )  # fmt: skip
-    yield _number("paid_lift", lifts, "ratio", "paid_engagement_rate / organic_engagement_rate; null when one is null"
-                  " or the organic one is 0", _raw(*RESULTS))  # fmt: skip
-    by_views = [channel for channel in COMPARED if raw_column(channel, "views") in {each.column for each in metrics}]
+    yield _number("paid_lift", lift, "ratio", "paid_engagement_rate / organic_engagement_rate; null if one is null or"
+                  " the organic rate is 0", _raw(*RESULTS))  # fmt: skip
+    requested = {metric.column for metric in metrics}
+    by_views = [channel for channel in CHANNELS if raw_column(channel, "views") in requested]
     for channel in by_views:
         yield _number(
             f"{channel}_engagement_rate_by_views", f"{channel.capitalize()} engagements per 100 views", "percent",
             f"{pairing} views", [raw_column(channel, "views"), raw_column(channel, "engagements")],
         )  # fmt: skip
-    if len(by_views) == len(COMPARED):
-        yield _number("paid_lift_by_views", f"{lifts}. By views", "ratio", "paid_engagement_rate_by_views /"
+    if len(by_views) == len(CHANNELS):
+        yield _number("paid_lift_by_views", f"{lift}. By views", "ratio", "paid_engagement_rate_by_views /"
                       " organic_engagement_rate_by_views", _raw("views", "engagements"))  # fmt: skip
 
 
-def _interval(lift: str, effective: str, degrees: str) -> Iterator[Column]:
+def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
+    """Yield the ends of a lift's 95 % interval, its effective number of clusters and its verdict.
+
+    Args:
+        lift: column of the lift.
+        effective: how the effective number of clusters is computed.
+        degrees: how the degrees of freedom are computed.
+    """
     made_from = _raw(*RESULTS)
     for side, sign in (("low", "−"), ("high", "+")):
         yield _number(
-            f"{lift}_{side}", f"The {side} end of {lift}'s 95 % interval", "ratio",
-            f"exp(log {lift} {sign} t × √v): v the delete-one jackknife variance of the log over clusters, which are"
-            " the creators where the group has several (a post without one is a cluster too), else the posts; t the"
-            f" 97.5 % quantile of Student's t with {degrees} degrees of freedom. Null when {lift}_posts_effective is"
-            f" below {FEWEST_EFFECTIVE}, v is 0, a channel has no engagements, or one cluster has all of a sum",
+            f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
+            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters, which are the"
+            " creators if the group has several (a post without a creator is a cluster too), else the posts. t: 97.5 %"
+            f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
+            f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
             made_from,
         )  # fmt: skip
-    yield _number(f"{lift}_posts_effective", f"Of how many equal clusters {lift} tells as much", "clusters",
-                  f"{effective}, over clusters", made_from)  # fmt: skip
+    yield _number(f"{lift}_posts_effective", f"Number of equal clusters that would be as informative about {lift}",
+                  "clusters", f"{effective}, over clusters", made_from)  # fmt: skip
     yield Column(
         f"{lift}_verdict", "string", True, f"{PAID_HIGHER}, {ORGANIC_HIGHER} or {UNDECIDED}: whether the difference is"
-        " more than chance", "", f"{PAID_HIGHER} where {lift}_low is above 1, {ORGANIC_HIGHER} where {lift}_high is"
-        f" below 1, else {UNDECIDED}; null without an interval", tuple(made_from),
+        " more than chance", "", f"{PAID_HIGHER} if {lift}_low is above 1, {ORGANIC_HIGHER} if {lift}_high is below 1,"
+        f" else {UNDECIDED}; null without an interval", tuple(made_from),
     )  # fmt: skip
 
 
 def comparison() -> Iterator[Column]:
-    """Yield the intervals of the paid lift and the comparison within posts."""
+    """Yield the intervals of the paid lift, the same-post lift, and how many posts report which channel."""
     yield from _interval(
-        "paid_lift", "The smaller of the channels' (Σ impressions)² / Σ impressions², of rows that report engagements"
-        " too", "min(n, max(7, m)) − 1 (n is paid_lift_posts_effective, m the same of engagements)",
-    )  # fmt: skip
+        "paid_lift",
+        effective="The smaller of the two channels' (Σ impressions)² / Σ impressions², over rows that also report"
+        " engagements",
+        degrees="min(n, max(7, m)) − 1 (n: paid_lift_posts_effective; m: the same of engagements)",
+    )
     yield _number(
-        "same_post_lift", "The paid lift within posts that report both channels: which posts were chosen does not move"
-        " it, unless for their luck so far", "ratio", "Mantel-Haenszel rate ratio: Σ paid engagements × w(organic) /"
-        " Σ organic engagements × w(paid), over the posts of same_post_lift_posts, w the channel's share of the post's"
-        " impressions; each post's part to 18 decimals", _raw(*RESULTS),
+        "same_post_lift", "Paid lift within posts that report both channels: not affected by which posts are paid for,"
+        " except if they are chosen for their results so far", "ratio", "Mantel-Haenszel rate ratio: Σ paid"
+        " engagements × w(organic) / Σ organic engagements × w(paid), over the posts of same_post_lift_posts; w: the"
+        " channel's share of the post's impressions. The term of each post is exact to 18 decimals", _raw(*RESULTS),
     )  # fmt: skip
-    yield from _interval("same_post_lift", "(Σ x)² / Σ x², x being what a cluster adds to both sums",
-                         "same_post_lift_posts_effective − 1")  # fmt: skip
-    described = {
-        "same_post_lift_posts": "that same_post_lift is made from: they report the engagements of both channels, and"
-        " impressions above 0",
+    yield from _interval(
+        "same_post_lift",
+        effective="(Σ x)² / Σ x², x: what a cluster adds to both sums",
+        degrees="same_post_lift_posts_effective − 1",
+    )
+    posts = {
+        "same_post_lift_posts": "included in same_post_lift: they report engagements of both channels, and impressions"
+        " above 0",
         "organic_only_posts": "that report organic results (impressions or engagements) and no paid ones",
         "paid_only_posts": "that report paid results and no organic ones",
         "both_channels_posts": "that report organic and paid results",
     }
-    for name, which in described.items():
-        yield _posts(name, f"Posts {which}", "Number of posts", _raw(*RESULTS))
+    for name, which in posts.items():
+        yield _post_count(name, f"Posts {which}", "Number of posts", _raw(*RESULTS))
 
 
 def post_campaigns() -> Column:
-    """Return the column that says how often posts of several campaigns would count, did they count in each."""
-    computed = "Number of posts, each once in each of its campaigns"
-    return _posts("post_campaigns", "Campaigns of the posts: one of two campaigns counts once in posts, and twice here",
-                  computed, ["post_id", "campaign_id"])  # fmt: skip
+    """Return the column that counts a post once in each of its campaigns."""
+    return _post_count(
+        "post_campaigns", "Pairs of post and campaign: a post in two campaigns counts once in posts and twice here",
+        "Number of posts, each counted once in each of its campaigns", ["post_id", "campaign_id"],
+    )  # fmt: skip
 
 
 def platform_mix() -> Iterator[Column]:
-    """Yield the comparison of groups that have several platforms."""
+    """Yield the columns that compare the channels at an equal mix of platforms."""
     yield _number(
-        "paid_lift_mix_adjusted", "The paid lift, had the organic impressions the paid ones' mix of platforms", "ratio",
+        "paid_lift_mix_adjusted", "Paid lift if the organic impressions had the paid ones' mix of platforms", "ratio",
         "Σ paid engagements / Σ (paid impressions × the organic rate of their platform), over the platforms on which"
         " both channels have impressions",
         ["platform", *_raw(*RESULTS)],
     )  # fmt: skip
     yield _number(
-        "paid_share_of_impressions_on_shared_platforms", "How much of all impressions is paid on the platforms that"
-        " report both channels", "percent", "As paid_share_of_impressions, over these platforms",
+        "paid_share_of_impressions_on_shared_platforms", "Paid share of all impressions, on the platforms that report"
+        " both channels", "percent", "As paid_share_of_impressions, over these platforms",
         ["platform", *_raw("impressions")],
     )  # fmt: skip
 
 
 def costs() -> Iterator[Column]:
-    """Yield the bounds of what was spent, where unit costs imply it."""
-    every = _raw("cpe", "engagements", "cpm", "impressions")
-    for channel in COMPARED:
-        made_from = [raw_column(channel, name) for name in ("cpe", "engagements", "cpm", "impressions")]
-        for side, most in (("minimum", "least"), ("maximum", "most")):
-            yield _number(
-                f"{channel}_spend_{side}", f"The {most} that the posts of {channel}_spend_posts cost", "USD", "Sum of"
-                " the posts' bounds: CPE × engagements and CPM × impressions / 1000 are the same cost, each unit cost"
-                " known to half a cent; null when no post is bounded", made_from,
-            )  # fmt: skip
-        yield _posts(f"{channel}_spend_posts", f"Posts whose {channel} spend is bounded", "Number of posts", made_from)
-        yield _posts(f"{channel}_spend_contradictory_posts", f"Posts whose {channel} CPE and CPM cannot both be true;"
-                     " they are in no bounds", "Posts whose two intervals do not meet", made_from)  # fmt: skip
-        for cost, measure, unit in UNIT_COSTS:
-            for side in ("minimum", "maximum"):
-                yield _number(
-                    f"{channel}_{cost}_{side}", f"The {side} of spend per {unit}", f"USD per {unit}", "Sum by sum, over"
-                    f" the posts whose spend is bounded and that report {measure}; null when there are none", made_from,
-                )  # fmt: skip
+    """Yield bounds of the spend, which the API does not report, computed from the unit costs."""
+    for channel in CHANNELS:
+        yield from _channel_costs(channel)
+    all_raw = _raw("cpe", "engagements", "cpm", "impressions")
     for cost, _, unit in UNIT_COSTS:
         for side in ("minimum", "maximum"):
-            yield _number(f"blended_{cost}_{side}", f"The {side} of spend per {unit} of both channels", f"USD per"
-                          f" {unit}", f"As {COMPARED[0]}_{cost}_{side}, both channels' sums added; null when one is"
-                          " null", every)  # fmt: skip
+            yield _number(f"blended_{cost}_{side}", f"The {side} of spend per {unit} of both channels together",
+                          f"USD per {unit}", f"As {CHANNELS[0]}_{cost}_{side}, with both channels' sums added; null if"
+                          " one is null", all_raw)  # fmt: skip
     for side, other in (("minimum", "maximum"), ("maximum", "minimum")):
         yield _number(
             f"organic_value_per_spend_{side}", f"The {side} of estimated value per USD spent on organic results",
             "ratio", f"Σ estimated value / Σ organic spend {other}, over the posts that have both",
-            ["estimated_value_generated", *every[:4]],
+            ["estimated_value_generated", *all_raw[:4]],
         )  # fmt: skip
 
 
-def is_difference(column: Column) -> bool:
-    """Return whether a measure's change is a difference; of what adds up it is a percentage."""
-    return column.unit in ("percent", "ratio")
+def _channel_costs(channel: Channel) -> Iterator[Column]:
+    made_from = [raw_column(channel, name) for name in ("cpe", "engagements", "cpm", "impressions")]
+    for side in ("minimum", "maximum"):
+        yield _number(
+            f"{channel}_spend_{side}", f"The {side} of what the posts of {channel}_spend_posts cost", "USD",
+            "Sum of the posts' bounds. CPE × engagements and CPM × impressions / 1000 are the same cost, each unit cost"
+            " known to half a cent; null if no post has bounds", made_from,
+        )  # fmt: skip
+    yield _post_count(f"{channel}_spend_posts", f"Posts whose {channel} spend has bounds", "Number of posts", made_from)
+    yield _post_count(
+        f"{channel}_spend_contradictory_posts", f"Posts whose {channel} CPE and CPM contradict each other; they are in"
+        " no bounds", "Posts whose two cost intervals do not overlap", made_from,
+    )  # fmt: skip
+    for cost, measure, unit in UNIT_COSTS:
+        for side in ("minimum", "maximum"):
+            yield _number(
+                f"{channel}_{cost}_{side}", f"The {side} of spend per {unit}", f"USD per {unit}", "Sum divided by sum,"
+                f" over the posts whose spend has bounds and that report {measure}; null if there are none", made_from,
+            )  # fmt: skip
 
 
-def days_columns() -> Iterator[Column]:
-    """Yield how many days a group's period has, and of how many there are files."""
-    whole: ColumnType = "int64"
-    yield Column("days", whole, False, "Days of the period that there are of the instance", "days", "Number of days"
+def day_count_columns() -> Iterator[Column]:
+    """Yield the number of days of a period, and how many of them have a file of the row's instance."""
+    yield Column("days", "int64", False, "Days of the period that have a file of the instance", "days", "Number of days"
                  " with a file, with or without posts")  # fmt: skip
-    yield Column("days_expected", whole, False, "Days of the period", "days", "Number of days, there or not")
+    yield Column("days_expected", "int64", False, "Days of the period", "days", "Number of days, with or without a"
+                 " file")  # fmt: skip
 
 
-def window_columns(grain: Sequence[str], labels: Sequence[str], measures: Sequence[Column], compared: Sequence[Column],
-                   ) -> Iterator[Column]:  # fmt: skip
-    """Yield the dictionary of a table of all windows: each measure, then `compared` of the period before, and changes.
+def window_columns(
+    *, grain: Sequence[str], labels: Sequence[str], measures: Sequence[Column], compared: Sequence[Column]
+) -> Iterator[Column]:
+    """Yield the columns of a window table.
 
     Args:
-        grain: the columns that identify a group.
-        labels: columns of posts that name it.
-        measures: what is measured of a window.
-        compared: those of them that have a previous period and a change.
+        grain: columns that identify a group.
+        labels: post columns that name it.
+        measures: columns that are computed for each group.
+        compared: those of the measures that also have a previous value and a change.
     """
-    yield Column("window", "string", False, f"How many days are rolled up: {', '.join(WINDOWS)}", "", "The last so many"
-                 " days, or all that are there")  # fmt: skip
-    yield Column("date_basis", "string", False, "performance_date: days are those of the results; post_date: those of"
-                 " the posts, with their results to date", "", "performance_date is made from post_metrics_daily,"
-                 " post_date from posts_published")  # fmt: skip
-    yield Column("first_day", "date32[day]", False, "First day of the window", "", "As many days before last_day as the"
-                 " window has, both included; of all, the oldest day that is there")  # fmt: skip
-    yield Column("last_day", "date32[day]", False, "Last day of the window", "", "The newest day that is there of any"
-                 " instance, of this basis")  # fmt: skip
-    yield from labels_of_posts(grain, "As the newest row of the post in the window says, by day")
-    newest = (
-        "As the newest landed post of the creator says: in posts_published, or in post_metrics_daily if none is there;"
-        " of several at one instant, the one of the highest campaign and post id"
-    )
-    yield from labels_of_posts(labels, newest)
-    yield from days_columns()
-    yield Column("previous_days", "int64", True, "Days of the previous period that there are of the instance", "days",
-                 "As days, over as many days before first_day; null for the window all")  # fmt: skip
-    of_costs = {column.name for column in costs()}
+    yield from _window_identity(grain, labels)
+    cost_names = {column.name for column in costs()}
     for column in measures:
-        null = "; null where no day of the window is there" if is_number_of_posts(column.name) else ""
-        null += "; null by performance_date" if column.name in of_costs else ""
-        yield replace(column, nullable=True, computed=f"{column.computed}{null}")
-    before = (
-        "over as many days before first_day as the window has. By post_date it is of the posts of those days, with what"
-        " post_metrics_daily recorded of them until as many days before its newest day as the window has, so that posts"
-        " are compared at the same age. Null for the window all, where no day of the period is there, and by post_date"
-        " unless post_metrics_daily has each day from the first of the period until then"
+        null = "; null if no day of the window has a file" if is_post_count(column.name) else ""
+        null += "; null by performance_date" if column.name in cost_names else ""
+        yield replace(column, nullable=True, computation=f"{column.computation}{null}")
+    previous = (
+        "over the same number of days before first_day. By post_date: the posts of those days, with the results that"
+        " post_metrics_daily recorded up to one window length before its newest day, so that posts are compared at the"
+        " same age. Null for the window all; if no day of the previous period has a file; and by post_date unless"
+        " post_metrics_daily has every day from the start of the previous period up to that day"
     )
     for column in compared:
-        yield replace(column, name=f"previous_{column.name}", nullable=True, computed=f"As {column.name}, {before}",
-                      description=f"{column.name} of the previous period")  # fmt: skip
+        yield replace(
+            column,
+            name=f"previous_{column.name}",
+            nullable=True,
+            computation=f"As {column.name}, {previous}",
+            description=f"{column.name} of the previous period",
+        )
     for column in compared:
-        if not is_number_of_posts(column.name) or column.name == "posts":
+        if not is_post_count(column.name) or column.name == "posts":
             yield _change(column)
+
+
+def _window_identity(grain: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
+    """Yield the columns that identify a row of a window table, and the number of days that it is computed from."""
+    yield Column("window", "string", False, f"Window: {', '.join(WINDOWS)}", "", "The last 7, 28, 90 or 365 days, or"
+                 " all days that have a file")  # fmt: skip
+    yield Column("date_basis", "string", False, "performance_date: results recorded on the days of the window;"
+                 " post_date: posts published on these days, with their results to date", "", "performance_date is made"
+                 " from post_metrics_daily, post_date from posts_published")  # fmt: skip
+    yield Column("first_day", "date32[day]", False, "First day of the window", "", "last_day minus the window's length"
+                 " plus one day; for all, the oldest day that has a file")  # fmt: skip
+    yield Column("last_day", "date32[day]", False, "Last day of the window", "", "The newest day of the date basis that"
+                 " has a file of any instance")  # fmt: skip
+    yield from post_columns_named(grain, "The value in the post's newest row, by day")
+    yield from post_columns_named(
+        labels,
+        "The value in the newest row of the creator's newest post: in posts_published, or in post_metrics_daily if the"
+        " creator has no post there; of several posts at one instant, the one with the highest campaign and post id",
+    )
+    yield from day_count_columns()
+    yield Column("previous_days", "int64", True, "Days of the previous period that have a file of the instance",
+                 "days", "As days, over the same number of days before first_day; null for the window all")  # fmt: skip
 
 
 def _change(column: Column) -> Column:
@@ -272,5 +314,5 @@ def _change(column: Column) -> Column:
     computed, unit = f"100 × ({name} − {previous}) / {previous}", "percent"
     if is_difference(column):
         computed, unit = f"{name} − {previous}", "percentage points" if column.unit == "percent" else column.unit
-    return _number(f"{name}_change", f"By how much {name} changed from the previous period", unit, f"{computed}; null"
-                   " when one is null, or when days and previous_days differ", column.made_from)  # fmt: skip
+    return _number(f"{name}_change", f"Change of {name} from the previous period", unit, f"{computed}; null if one is"
+                   " null, or if days and previous_days differ", column.source_columns)  # fmt: skip

@@ -1,80 +1,84 @@
-"""The rolled-up tables: each is a SQL file of its name, and a dictionary derived from the metric table."""
+"""The rollup tables. Each has a SQL file of the same name, and columns derived from its metrics."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.columns import Column
 from later_reporting_dagster.rollups import rollup_columns
-from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolledUp:
-    """A rolled-up table.
+class RollupTable:
+    """A rollup table.
 
     Attributes:
-        name: of the table, of its asset, and of its SQL file.
-        grain: what its rows are by, in each span or window.
-        bases: the date bases that it has rows of.
-        span: what one of its files spans.
-        labels: columns of posts that name what the grain identifies.
-        description: what it is for.
-        metrics: those whose sums it has, where they add up.
+        name: name of the table, of its asset and of its SQL file.
+        grain: columns that identify a row within its period or window.
+        date_bases: date bases that it has rows for.
+        period: what one of its files covers.
+        labels: post columns that name the entity which the grain identifies, such as a creator's handle.
+        description: one sentence for the Dagster UI.
+        metrics: metrics whose sums are columns, if they add up.
     """
 
     name: str
     grain: Sequence[str]
-    bases: Sequence[DateBasis]
-    span: Span
+    date_bases: Sequence[DateBasis]
+    period: Period
     labels: Sequence[str] = ()
     description: str
-    metrics: Sequence[Metric] = DOCUMENT_METRICS
+    metrics: Sequence[Metric] = DEFAULT_METRICS
 
-    def of(self, metrics: Iterable[Metric]) -> "RolledUp":
-        """Return the table with the sums of `metrics` beside those of the API reference, which it always has."""
-        wanted = {*DOCUMENT_METRICS, *metrics}
+    def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
+        """Return the table with sums of `metrics`, besides those of the API reference, which are always included."""
+        wanted = {*DEFAULT_METRICS, *metrics}
         return replace(self, metrics=tuple(metric for metric in METRICS if metric in wanted))
 
     @property
     def has_costs(self) -> bool:
-        """Whether it says what was spent: only metrics to date have a cost."""
-        return DateBasis.POST_DATE in self.bases
+        """Whether it has spend columns: costs are lifetime values of a post, so only rows by post date have them."""
+        return DateBasis.POST_DATE in self.date_bases
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Its dictionary."""
-        if self.span is Span.WINDOWS:
-            return tuple(rollup_columns.window_columns(self.grain, self.labels, self.measures, self.compared))
-        days = rollup_columns.days_columns() if self.span is not Span.DAY else ()
-        return (*rollup_columns.labels_of_posts(self.grain, "As the rows say"), *days, *self.measures)
+        """All columns, in the order in which they are stored."""
+        if self.period is Period.WINDOWS:
+            return tuple(
+                rollup_columns.window_columns(
+                    grain=self.grain, labels=self.labels, measures=self.measures, compared=self.compared
+                )
+            )
+        days = rollup_columns.day_count_columns() if self.period is not Period.DAY else ()
+        return (*rollup_columns.post_columns_named(self.grain, "The value in the raw rows"), *days, *self.measures)
 
     @property
     def measures(self) -> tuple[Column, ...]:
-        """What it measures of each group."""
-        return _measures_of(self)
+        """Columns that are computed for each group."""
+        return _measures(self)
 
     @property
     def compared(self) -> list[Column]:
-        """The measures that a table of windows has of the previous period too."""
-        return [*rollup_columns.totals(self.metrics, DOCUMENT_METRICS), *rollup_columns.rates(self.metrics)]
+        """Measures that a window table also has for the previous period, with their change."""
+        return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
 
-    def columns_from(self, basis: DateBasis) -> list[Column]:
-        """Return the columns that rows of a date basis fill."""
-        cost = set() if basis is DateBasis.POST_DATE else {column.name for column in rollup_columns.costs()}
-        return [column for column in self.columns if column.name not in cost]
+    def columns_from(self, date_basis: DateBasis) -> list[Column]:
+        """Return the columns that are not always null in rows of a date basis."""
+        costs = set() if date_basis is DateBasis.POST_DATE else {column.name for column in rollup_columns.costs()}
+        return [column for column in self.columns if column.name not in costs]
 
 
 @lru_cache
-def _measures_of(table: RolledUp) -> tuple[Column, ...]:
+def _measures(table: RollupTable) -> tuple[Column, ...]:
     measures = table.compared
-    if table.span is not Span.DAY:
+    if table.period is not Period.DAY:
         measures += rollup_columns.comparison()
-    if table.span is Span.WINDOWS and "campaign_id" not in table.grain:
+    if table.period is Period.WINDOWS and "campaign_id" not in table.grain:
         measures.append(rollup_columns.post_campaigns())
-    if table.span is Span.WINDOWS and "platform" not in table.grain:
+    if table.period is Period.WINDOWS and "platform" not in table.grain:
         measures += rollup_columns.platform_mix()
     if table.has_costs:
         measures += rollup_columns.costs()
@@ -83,52 +87,62 @@ def _measures_of(table: RolledUp) -> tuple[Column, ...]:
 
 _BY = "instance, campaign, platform and content type"
 _WINDOWS = (
-    "over the last 7, 28, 90 and 365 days and all time, with the previous period beside it and the change: organic"
-    " beside paid, by performance date and, with the bounds of what was spent, by post date"
+    "over the last 7, 28, 90 and 365 days and all time, each with the previous period and the change: organic beside"
+    " paid, by performance date and by post date; by post date also with bounds of the spend"
 )
 
 
-def _over(span: Span, name: str, *, description: str, basis: DateBasis = DateBasis.PERFORMANCE_DATE) -> RolledUp:
-    return RolledUp(name=name, grain=GRAIN, bases=(basis,), span=span, description=description)
+def _calendar_table(
+    period: Period, name: str, *, description: str, date_basis: DateBasis = DateBasis.PERFORMANCE_DATE
+) -> RollupTable:
+    return RollupTable(name=name, grain=GRAIN, date_bases=(date_basis,), period=period, description=description)
 
 
-def _by(name: str, *grain: str, labels: Sequence[str] = (), description: str) -> RolledUp:
-    bases = (DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE)
-    words = f"{description} {_WINDOWS}."
-    return RolledUp(name=name, grain=grain, bases=bases, span=Span.WINDOWS, labels=labels, description=words)
+def _window_table(name: str, *grain: str, labels: Sequence[str] = (), entities: str) -> RollupTable:
+    return RollupTable(
+        name=name,
+        grain=grain,
+        date_bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
+        period=Period.WINDOWS,
+        labels=labels,
+        description=f"{entities} {_WINDOWS}.",
+    )
 
 
-DAILY = _over(Span.DAY, "organic_paid_daily", description=f"What the day earned, organic beside paid, by {_BY}.")
-BY_PUBLISH_DAY = _over(
-    Span.DAY,
+DAILY = _calendar_table(
+    Period.DAY, "organic_paid_daily", description=f"Results recorded on the day, organic beside paid, by {_BY}."
+)
+BY_PUBLISH_DAY = _calendar_table(
+    Period.DAY,
     "organic_paid_by_publish_day",
-    basis=DateBasis.POST_DATE,
-    description="What the posts published on the day have earned to date, organic beside paid, with the bounds of what"
-    f" was spent, by {_BY}.",
+    date_basis=DateBasis.POST_DATE,
+    description="Results to date of the posts published on the day, organic beside paid, with bounds of the spend, by"
+    f" {_BY}.",
 )
-WEEKLY = _over(
-    Span.WEEK,
+WEEKLY = _calendar_table(
+    Period.WEEK,
     "organic_paid_weekly",
-    description=f"What the ISO week earned, Monday to Sunday, organic beside paid, by {_BY}. Each post counts once.",
+    description="Results recorded in the ISO week, Monday to Sunday, organic beside paid, by"
+    f" {_BY}. Each post counts once.",
 )
-MONTHLY = _over(
-    Span.MONTH,
+MONTHLY = _calendar_table(
+    Period.MONTH,
     "organic_paid_monthly",
-    description=f"What the month earned, organic beside paid, by {_BY}. Each post counts once.",
+    description=f"Results recorded in the month, organic beside paid, by {_BY}. Each post counts once.",
 )
-BY_CAMPAIGN = _by("organic_paid_by_campaign", "instance_id", "campaign_id", description="Campaigns")
-BY_CREATOR = _by(
+BY_CAMPAIGN = _window_table("organic_paid_by_campaign", "instance_id", "campaign_id", entities="Campaigns")
+BY_CREATOR = _window_table(
     "organic_paid_by_creator",
     "instance_id",
     "creator_id",
     labels=("creator_handle_name", "creator_full_name", "creator_profile_link"),
-    description="Creators",
+    entities="Creators",
 )
-BY_PLATFORM = _by(
-    "organic_paid_by_platform", "instance_id", "platform", "content_type", description="Platforms and content types"
+BY_PLATFORM = _window_table(
+    "organic_paid_by_platform", "instance_id", "platform", "content_type", entities="Platforms and content types"
 )
 
-BY_DAY: tuple[RolledUp, ...] = (DAILY, BY_PUBLISH_DAY)
-OVER_DAYS: tuple[RolledUp, ...] = (WEEKLY, MONTHLY)
-BY_WINDOW: tuple[RolledUp, ...] = (BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM)
-TABLES: tuple[RolledUp, ...] = (*BY_DAY, *OVER_DAYS, *BY_WINDOW)
+DAY_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY)
+WEEK_AND_MONTH_TABLES: tuple[RollupTable, ...] = (WEEKLY, MONTHLY)
+WINDOW_TABLES: tuple[RollupTable, ...] = (BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM)
+TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES, *WINDOW_TABLES)

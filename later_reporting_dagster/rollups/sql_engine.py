@@ -1,4 +1,4 @@
-"""Runs the tables' SQL, by DuckDB, over views of the raw tables. The files are Jinja templates, filled here."""
+"""Render the rollups' SQL files, which are Jinja templates, and run them in DuckDB over views of the raw tables."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -13,303 +13,332 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.lake import Column, schema_of
-from later_reporting_dagster.rollups.periods import previous_of, windows_of
+from later_reporting_dagster.rollups.periods import previous_range, window_ranges
 from later_reporting_dagster.rollups.rollup_columns import (
-    COMPARED,
+    CHANNELS,
     UNIT_COSTS,
     costs,
     is_difference,
-    is_number_of_posts,
+    is_post_count,
     raw_column,
     sum_name,
     summed,
 )
-from later_reporting_dagster.rollups.rollup_tables import RolledUp
+from later_reporting_dagster.rollups.rollup_tables import RollupTable
 
 if TYPE_CHECKING:
     import duckdb
 
-# Date basis -> the raw table that has it.
-RAW = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.POST_DATE: "posts_published"}
-# The first day of a row's day, week or month: which partition it belongs to.
+# Date basis -> its raw table.
+RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.POST_DATE: "posts_published"}
+# In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
+_RANGE_ID = "range_id"
 
-# Date basis -> instance -> the days that have a file, with or without rows.
-LandedDays = Mapping[DateBasis, Mapping[str, Set[date]]]
+# Date basis -> instance -> days that have a file, with or without rows.
+StoredDays = Mapping[DateBasis, Mapping[str, Set[date]]]
 
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+# The messages of `money` and `to_int64` in duckdb_macros.sql.
 _OUT_OF_RANGE = re.compile(r"(the sum|a value) of \w+ does not fit.*")
-_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE"}
+_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE"}
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
-    """The rows cannot be rolled up. The message says why, and what to do."""
+    """Rows cannot be rolled up. The message names the reason and the next step."""
 
 
 class SumOutOfRange(RollupFailed):
-    """A sum, or a value to be summed, is larger than its column can hold. The message names the column."""
+    """A sum, or a value to be summed, does not fit its column. The message names the column."""
 
 
 @dataclass(frozen=True, slots=True)
-class SharedPosts:
-    """Posts of several campaigns.
+class MultiCampaignPosts:
+    """What reconciliation needs to know about posts that are in several campaigns.
 
     Attributes:
-        repeated: by date basis and day the sums of rows that count once less where the grain has no campaign.
-        disagreeing: how often such a post has other numbers in one campaign than in another, on a day.
+        duplicate_sums: by date basis and day, the sums of rows that are left out if the grain has no campaign.
+        conflicts: number of posts and days on which one campaign reports other numbers than another.
     """
 
-    repeated: Sequence[Mapping[str, Any]] = ()
-    disagreeing: int = 0
+    duplicate_sums: Sequence[Mapping[str, Any]] = ()
+    conflicts: int = 0
 
-    def __add__(self, other: "SharedPosts") -> "SharedPosts":
-        """Those of other instances too."""
-        return SharedPosts((*self.repeated, *other.repeated), self.disagreeing + other.disagreeing)
+    def __add__(self, other: "MultiCampaignPosts") -> "MultiCampaignPosts":
+        """Combine with the posts of other instances."""
+        return MultiCampaignPosts((*self.duplicate_sums, *other.duplicate_sums), self.conflicts + other.conflicts)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowTables:
-    """The tables of windows, by name, and what is known of posts that are in several campaigns."""
+    """Rows of the window tables, by table name, and the posts in several campaigns."""
 
     tables: Mapping[str, pa.Table]
-    shared: SharedPosts
+    multi_campaign: MultiCampaignPosts
 
 
-def _names(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """What the templates call the sums of rows."""
-    columns = {metric.column for metric in metrics}
-    units = {
-        str(channel): ["impressions", *(["views"] if raw_column(channel, "views") in columns else [])]
-        for channel in COMPARED
-    }
-    adding = summed(metrics)
-    rates = [
-        f"{channel}_{unit}_rate_{part}"
-        for channel, of_channel in units.items()
-        for unit in of_channel
-        for part in ("engagements", "units")
-    ]
-    costs = [f"{cost}_{part}" for cost, *_ in UNIT_COSTS for part in ("spend_minimum", "spend_maximum", "units")]
-    spends = [f"spend_{part}" for part in ("minimum", "maximum", "contradictory_posts")]
-    spend = [f"{channel}_{part}" for channel in COMPARED for part in (*spends, *costs)]
-    counts = [sum_name(metric) for metric in adding if metric.kind.is_whole]
-    return {
-        "metrics": [
-            {"column": metric.column, "sum": sum_name(metric), "is_decimal": not metric.kind.is_whole}
-            for metric in adding
-        ],
-        "channels": [(str(channel), raw_column(channel, "")) for channel in COMPARED],
-        "units": units,
-        "unit_costs": [(cost, measure) for cost, measure, _ in UNIT_COSTS],
-        "per": {"cpe": 1, "cpm": 1000},
-        "names": [*map(sum_name, adding), *rates],
-        "parts": tuple(name for name in rates if "_impressions_" in name),
-        "spend_names": [*spend, "value_of_spend", "valued_spend_minimum", "valued_spend_maximum"],
-        "wholes": {*counts, *rates, *(name for name in spend if name.endswith(("_units", "_posts")))},
-        "covered": {*map(sum_name, adding), *(f"{channel}_spend_minimum" for channel in COMPARED)},
-    }
-
-
-def roll_up_days(connection: "duckdb.DuckDBPyConnection", table: RolledUp, landed: LandedDays) -> pa.Table:
-    """Roll up days, weeks or months: all that the connection's view of the table's raw rows holds.
+def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> pa.Table:
+    """Roll up all days, weeks or months that the connection's view of the raw table contains.
 
     Args:
-        connection: with the view `post_metrics_daily` or `posts_published`, of whole days, weeks or months.
-        table: whose files span a day, a week or a month.
-        landed: the days that have files.
+        connection: has the view `post_metrics_daily` or `posts_published`, of whole days, weeks or months.
+        table: a table of days, weeks or months.
+        stored: days that have files.
 
     Returns:
-        The columns of the table after `first_day`, that of the partition. One row a group, in the order of the
-        partitions and of the grain, nulls last. The same rows in any order give the same bytes.
+        The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
+        ordered by partition and grain, nulls last. The order of the raw rows does not change a byte.
 
     Raises:
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
-    day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
-    with failures():
-        prepare(connection, table, landed)
-        return _result(connection, table, [day, *table.columns], order=[FIRST_DAY, *table.grain])
+    first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
+    with translated_errors():
+        prepare(connection, table, stored)
+        return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
 
 
 def by_first_day(rows: pa.Table, columns: Sequence[Column]) -> Callable[[date], pa.Table]:
-    """Return a function to the rows of a partition, in the columns that are stored, of the result of `roll_up_days`."""
-    lengths = pc.run_end_encode(rows[FIRST_DAY].combine_chunks())
-    ends = [0, *lengths.run_ends.to_pylist()]
-    places = {day: (ends[n], ends[n + 1]) for n, day in enumerate(lengths.values.to_pylist())}
-    stored = rows.select([column.name for column in columns])
+    """Return a function from the first day of a partition to its rows, in `columns`.
 
-    def rows_of(first: date) -> pa.Table:
-        start, end = places.get(first, (0, 0))
-        return stored.slice(start, end - start)
+    Args:
+        rows: a result of `roll_up_periods`, so ordered by first day.
+        columns: columns to keep.
+    """
+    runs = pc.run_end_encode(rows[FIRST_DAY].combine_chunks())
+    ends = [0, *runs.run_ends.to_pylist()]
+    offsets = {day: (ends[n], ends[n + 1]) for n, day in enumerate(runs.values.to_pylist())}
+    selected = rows.select([column.name for column in columns])
 
-    return rows_of
+    def partition_rows(first_day: date) -> pa.Table:
+        start, end = offsets.get(first_day, (0, 0))
+        return selected.slice(start, end - start)
+
+    return partition_rows
 
 
 def roll_up_windows(
     connection: "duckdb.DuckDBPyConnection",
-    tables: Sequence[RolledUp],
-    landed: LandedDays,
+    tables: Sequence[RollupTable],
+    stored: StoredDays,
     *,
     batches: Iterable[object] = (None,),
 ) -> WindowTables:
     """Roll up all windows of both date bases.
 
     Args:
-        connection: with views of both raw tables.
-        tables: of windows.
-        landed: the days that have files.
+        connection: has views of both raw tables.
+        tables: window tables.
+        stored: days that have files.
         batches: an iterator that narrows the views to some instances at each step, and to all when it ends. No group
-            has posts of two instances, so that memory need hold those of a batch only.
+            has posts of two instances, so the instances of one batch at a time need to fit in memory.
 
     Raises:
-        RollupFailed: a sum does not fit its column, or the work its memory.
+        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
-    columns = {table.name: [Column("span", "int64", False, ""), *table.columns] for table in tables}
-    parts = {name: [schema_of(of_table).empty_table()] for name, of_table in columns.items()}
-    shared = SharedPosts()
-    with failures():
-        prepare_windows(connection, tables[0], landed)
+    columns = {table.name: [Column(_RANGE_ID, "int64", False, ""), *table.columns] for table in tables}
+    parts = {name: [schema_of(table_columns).empty_table()] for name, table_columns in columns.items()}
+    multi_campaign = MultiCampaignPosts()
+    with translated_errors():
+        prepare_windows(connection, tables[0], stored)
         for _ in batches:
-            connection.execute(rendered("windows.sql", tables[0])).fetchall()
-            shared += _shared_posts(connection)
+            connection.execute(render("window_inputs.sql", tables[0])).fetchall()
+            multi_campaign += _read_multi_campaign_posts(connection)
             for table in tables:
-                part = _result(connection, table, columns[table.name], order=["span", *table.grain])
+                part = _query(connection, table, columns[table.name], order=[_RANGE_ID, *table.grain])
                 parts[table.name].append(part)
-    made = {
+    combined = {
         table.name: pa.concat_tables(parts[table.name])
-        .sort_by([(name, "ascending") for name in ("span", *table.grain)])
-        .drop_columns("span")
+        .sort_by([(name, "ascending") for name in (_RANGE_ID, *table.grain)])
+        .drop_columns(_RANGE_ID)
         for table in tables
     }
-    return WindowTables(made, shared)
+    return WindowTables(combined, multi_campaign)
 
 
-def shared_posts(connection: "duckdb.DuckDBPyConnection", table: RolledUp) -> SharedPosts:
-    """Return what is known of posts of several campaigns, by a query of its own of both raw tables.
+def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> MultiCampaignPosts:
+    """Return the posts in several campaigns, from a query of both raw tables instead of `window_inputs.sql`.
 
     Args:
-        connection: prepared by `prepare`.
-        table: of windows, whose metrics count.
+        connection: prepared by `prepare_windows`.
+        table: a window table; its metrics are compared and summed.
     """
-    rows = " UNION ALL ".join(f"SELECT instance_id, campaign_id, post_id FROM {raw}" for raw in RAW.values())
+    rows = " UNION ALL ".join(
+        f"SELECT instance_id, campaign_id, post_id FROM {name}" for name in RAW_TABLE_NAMES.values()
+    )
     connection.execute(
-        f"CREATE OR REPLACE TABLE shared_posts AS SELECT instance_id, post_id FROM ({rows})"
+        f"CREATE OR REPLACE TABLE multi_campaign_posts AS SELECT instance_id, post_id FROM ({rows})"
         " GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id)"
     )
-    connection.execute(rendered("shared_posts.sql", table)).fetchall()
-    return _shared_posts(connection)
+    connection.execute(render("multi_campaign_posts.sql", table)).fetchall()
+    return _read_multi_campaign_posts(connection)
 
 
-def _shared_posts(connection: "duckdb.DuckDBPyConnection") -> SharedPosts:
-    repeated = rows_of(connection, "FROM repeated")
-    ((disagreeing,),) = connection.execute("SELECT count(*) FROM disagreeing").fetchall()
-    return SharedPosts(repeated, disagreeing)
+def _read_multi_campaign_posts(connection: "duckdb.DuckDBPyConnection") -> MultiCampaignPosts:
+    duplicate_sums = query_rows(connection, "FROM duplicate_sums")
+    ((conflicts,),) = connection.execute("SELECT count(*) FROM campaign_conflicts").fetchall()
+    return MultiCampaignPosts(duplicate_sums, conflicts)
 
 
-def rows_of(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
-    """Return the rows of a query by the names of its columns, counts and decimals exact."""
-    found = connection.sql(sql)
-    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
+    """Return the rows of a query as dicts by column name. Integers and decimals stay exact."""
+    result = connection.sql(sql)
+    return [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()]
 
 
-def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RolledUp, landed: LandedDays) -> None:
-    """Prepare for `windows.sql`: what `prepare` does, and the relation `periods`."""
-    prepare(connection, table, landed)
-    connection.register("periods", periods(landed))
+def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
+    """Create what `window_inputs.sql` needs: what `prepare` creates, and the relation `window_ranges`."""
+    prepare(connection, table, stored)
+    connection.register("window_ranges", window_ranges_table(stored))
 
 
-def prepare(connection: "duckdb.DuckDBPyConnection", table: RolledUp, landed: LandedDays) -> None:
-    """Prepare for a table's SQL: the macros, the relation `landed`, and a view `…_rows` of each raw table it needs."""
-    connection.register("landed", _landed_table(landed))
-    connection.execute(_TEMPLATES.get_template("macros.sql").render())
-    for basis in table.bases:
-        connection.execute(rendered("rows.sql", table, raw=RAW[basis], with_spend=basis is DateBasis.POST_DATE))
+def prepare(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
+    """Create the macros, the relation `stored_days`, and a view `…_rows` of each raw table that `table` needs."""
+    connection.register("stored_days", _stored_days_table(stored))
+    connection.execute(_TEMPLATES.get_template("duckdb_macros.sql").render())
+    for date_basis in table.date_bases:
+        raw_table, with_spend = RAW_TABLE_NAMES[date_basis], date_basis is DateBasis.POST_DATE
+        connection.execute(render("summable_rows.sql", table, raw_table=raw_table, with_spend=with_spend))
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Raise what DuckDB says of rows or memory as `RollupFailed`."""
-    import duckdb  # takes a tenth of a second, which loading the definitions does not need
+def translated_errors() -> Iterator[None]:
+    """Raise DuckDB's errors about values or memory as `RollupFailed`."""
+    import duckdb  # the import takes 0.1 s, which loading the Dagster definitions should not pay
 
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         raise RollupFailed(
-            "the work needs more memory than it may take: raise LATER_MEMORY_GB, or make room where it spills"
+            "the rollup needs more memory than LATER_MEMORY_GB allows: raise it, or free disk space where DuckDB spills"
         ) from error
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
-        if found := _OUT_OF_RANGE.search(str(error)):
-            raise SumOutOfRange(found[0]) from error
+        if match := _OUT_OF_RANGE.search(str(error)):
+            raise SumOutOfRange(match[0]) from error
         raise
 
 
-def rendered(template: str, table: RolledUp, **context: Any) -> str:
-    """Return the SQL of a template for a table and its metrics."""
+def render(template: str, table: RollupTable, **context: Any) -> str:
+    """Return the SQL of a template in this package, for a table and its metrics."""
     return _TEMPLATES.get_template(template).render(_context(table) | context)
 
 
-def rendered_sql(sql: str, table: RolledUp, **context: Any) -> str:
-    """Return SQL that lies elsewhere, filled as the tables' own: it can import `measures.sql` and `comparison.sql`."""
+def render_text(sql: str, table: RollupTable, **context: Any) -> str:
+    """Return the SQL of a template's text. It can import `measures.sql` and `channel_comparison.sql`."""
     return _TEMPLATES.from_string(sql).render(_context(table) | context)
 
 
-def _context(table: RolledUp) -> dict[str, Any]:
-    comparing = {column.name for column in table.compared}
-    of_costs = {column.name for column in costs()}
+def _context(table: RollupTable) -> dict[str, Any]:
+    """Return the variables of the templates, which measures.sql describes."""
     names = {column.name for column in table.columns}
-    measured = [
+    compared = {column.name for column in table.compared}
+    cost_names = {column.name for column in costs()}
+    measure_columns = [
         {
             "name": column.name,
-            "is_number_of_posts": is_number_of_posts(column.name),
-            "is_cost": column.name in of_costs,
-            "has_previous": column.name in comparing,
+            "is_post_count": is_post_count(column.name),
+            "is_cost": column.name in cost_names,
+            "has_previous": column.name in compared,
             "has_change": f"{column.name}_change" in names,
             "is_difference": is_difference(column),
         }
         for column in table.measures
     ]
-    described = {"grain": tuple(table.grain), "labels": table.labels, "measured": measured}
-    return _names(table.metrics) | described
+    return _summed_columns(table.metrics) | {
+        "grain": tuple(table.grain),
+        "labels": table.labels,
+        "measure_columns": measure_columns,
+    }
 
 
-def _result(
-    connection: "duckdb.DuckDBPyConnection", table: RolledUp, columns: Iterable[Column], *, order: Sequence[str]
+def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return the template variables about columns that are summed."""
+    requested = {metric.column for metric in metrics}
+    rate_units = {
+        str(channel): ["impressions", *(["views"] if raw_column(channel, "views") in requested else [])]
+        for channel in CHANNELS
+    }
+    rates = [
+        f"{channel}_{unit}_rate_{part}"
+        for channel, units in rate_units.items()
+        for unit in units
+        for part in ("engagements", "units")
+    ]
+    cost_parts = ("spend_minimum", "spend_maximum", "units")
+    per_channel = [
+        *(f"spend_{part}" for part in ("minimum", "maximum", "contradictory_posts")),
+        *(f"{cost}_{part}" for cost, *_ in UNIT_COSTS for part in cost_parts),
+    ]
+    spend = [f"{channel}_{part}" for channel in CHANNELS for part in per_channel]
+    additive = summed(metrics)
+    counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
+    return {
+        "metrics": [
+            {"column": metric.column, "sum": sum_name(metric), "is_decimal": not metric.kind.is_integer}
+            for metric in additive
+        ],
+        "channels": [(str(channel), raw_column(channel, "")) for channel in CHANNELS],
+        "rate_units": rate_units,
+        "unit_costs": [(cost, measure) for cost, measure, _ in UNIT_COSTS],
+        "cost_per": {"cpe": 1, "cpm": 1000},
+        "sum_columns": [*map(sum_name, additive), *rates],
+        "lift_columns": tuple(name for name in rates if "_impressions_" in name),
+        "spend_columns": [*spend, "value_of_spend", "valued_spend_minimum", "valued_spend_maximum"],
+        "integer_columns": {*counts, *rates, *(name for name in spend if name.endswith(("_units", "_posts")))},
+        "counted_columns": {*map(sum_name, additive), *(f"{channel}_spend_minimum" for channel in CHANNELS)},
+    }
+
+
+def _query(
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column], *, order: Sequence[str]
 ) -> pa.Table:
-    columns = [*columns]
-    selected = ", ".join(f'CAST("{column.name}" AS {_TYPES[column.type]}) AS "{column.name}"' for column in columns)
-    sql = f"SELECT {selected} FROM ({rendered(f'{table.name}.sql', table)}) ORDER BY {', '.join(order)}"
+    """Return the rows of a table's SQL file, with the types of `columns`."""
+    selected = ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
+    sql = f"SELECT {selected} FROM ({render(f'{table.name}.sql', table)}) ORDER BY {', '.join(order)}"
     return connection.sql(sql).to_arrow_table().cast(schema_of(columns))
 
 
-def _landed_table(landed: LandedDays) -> pa.Table:
+def _stored_days_table(stored: StoredDays) -> pa.Table:
     rows = [
-        (str(basis), instance_id, day)
-        for basis, instances in landed.items()
+        {"date_basis": str(date_basis), "instance_id": instance_id, "date": day}
+        for date_basis, instances in stored.items()
         for instance_id, days in instances.items()
         for day in days
     ]
     schema = pa.schema({"date_basis": pa.string(), "instance_id": pa.string(), "date": pa.date32()})
-    columns = zip(*rows, strict=True) if rows else [[], [], []]
-    return pa.table([pa.array(column, type_) for column, type_ in zip(columns, schema.types, strict=True)], schema)
+    return pa.Table.from_pylist(rows, schema)
 
 
-def periods(landed: LandedDays) -> pa.Table:
-    """The windows of each date basis, and the periods before them, which `span_of_window` leads back to."""
+def window_ranges_table(stored: StoredDays) -> pa.Table:
+    """Return a row for each window of each date basis, and for each previous period.
+
+    `range_id` numbers the rows; the rows of window tables are ordered by it. `window_range_id` is the id of the window,
+    also in the row of its previous period.
+    """
     rows: list[dict[str, Any]] = []
-    for basis in RAW:  # in this order the rows of windows are
-        instances = landed.get(basis, {})
-        for window, days in windows_of({day for there in instances.values() for day in there}).items():
-            of_window = {"date_basis": str(basis), "window": window, "span_of_window": len(rows)}
-            for is_previous, period in ((False, days), (True, previous_of(window, days))):
-                if period is not None:
-                    place = {"span": len(rows), "first_day": period.first, "last_day": period.last}
-                    rows.append({**of_window, **place, "is_previous": is_previous})
+    for date_basis in RAW_TABLE_NAMES:
+        days = {day for instance_days in stored.get(date_basis, {}).values() for day in instance_days}
+        for window, current in window_ranges(days).items():
+            window_range_id = len(rows)
+            for is_previous, days_of_range in ((False, current), (True, previous_range(window, current))):
+                if days_of_range is not None:
+                    rows.append(
+                        {
+                            _RANGE_ID: len(rows),
+                            "window_range_id": window_range_id,
+                            "date_basis": str(date_basis),
+                            "window": window,
+                            "is_previous": is_previous,
+                            "first_day": days_of_range.first,
+                            "last_day": days_of_range.last,
+                        }
+                    )
     schema = pa.schema(
         {
-            "span": pa.uint8(),
-            "span_of_window": pa.uint8(),
+            _RANGE_ID: pa.uint8(),
+            "window_range_id": pa.uint8(),
             "date_basis": pa.string(),
             "window": pa.string(),
             "is_previous": pa.bool_(),

@@ -1,14 +1,14 @@
-"""The documented endpoint, served locally over synthetic data: for the demo, and for tests over real HTTP."""
+"""Local server of the API with synthetic data, for the demo and for tests over HTTP."""
 
 from later_reporting_dagster.sandbox.app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.sandbox.app import create_app as create_app
 from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
-from later_reporting_dagster.sandbox.fault_middleware import FaultySandbox as FaultySandbox
-from later_reporting_dagster.sandbox.fault_rates import read_chances as read_chances
+from later_reporting_dagster.sandbox.fault_middleware import FaultMiddleware as FaultMiddleware
+from later_reporting_dagster.sandbox.fault_rates import parse_rates as parse_rates
 from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
-from later_reporting_dagster.sandbox.malformed_rows import HOSTILE as HOSTILE
-from later_reporting_dagster.sandbox.malformed_rows import HOSTILE_INSTANCE_IDS as HOSTILE_INSTANCE_IDS
+from later_reporting_dagster.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
+from later_reporting_dagster.sandbox.malformed_rows import UNUSUAL_INSTANCE_IDS as UNUSUAL_INSTANCE_IDS
 from later_reporting_dagster.sandbox.server import BANNER as BANNER
 from later_reporting_dagster.sandbox.server import DEFAULT_PORT as DEFAULT_PORT
 from later_reporting_dagster.sandbox.server import running_sandbox as running_sandbox

@@ -1,4 +1,4 @@
-"""The documented endpoint itself, with the token and instances routes around it, over a synthetic world."""
+"""The sandbox application: the token, instances and posts routes of the API over a synthetic world."""
 
 import asyncio
 import base64
@@ -21,52 +21,49 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import PAGED, Revision
+from later_reporting_dagster.contract.api_version import PAGED, ApiVersion
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.sandbox.post_pages import envelope
-from later_reporting_dagster.sandbox.post_store import ServedPosts
-from later_reporting_dagster.sandbox.problem_responses import Refusal, invalid, problem, unauthorized
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question, read_page_query, read_posts_query
+from later_reporting_dagster.sandbox.post_pages import page_body
+from later_reporting_dagster.sandbox.post_store import PostStore
+from later_reporting_dagster.sandbox.problem_responses import ProblemError, bad_request, problem_response, unauthorized
+from later_reporting_dagster.sandbox.query_parameters import (
+    PageRequest,
+    PostsQuery,
+    parse_page_query,
+    parse_posts_query,
+)
 from later_reporting_dagster.sandbox.synthetic_world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxOptions:
-    """How the service behaves, whatever the data.
+    """Options of the sandbox that do not depend on its data.
 
     Attributes:
-        client_id: The one client that there is.
+        client_id: The only valid client id.
         client_secret: Its secret.
-        instance_scope: Instances that the client reaches; None: all of the world.
-        latency_seconds: How long each admitted request waits before it is answered.
-        requests_per_window: Requests that one IP address may make in any window [D]: 120.
-        window_seconds: Length of the window, which slides [D]: 60.
-        token_lifetime_seconds: From a token's `iat` to its `exp` [D]: twelve hours.
-        revision: How lists are asked for and answered.
+        instance_scope: Instances that the credentials can access; None: all of the world.
+        latency_seconds: Delay of each admitted request.
+        requests_per_window: Requests of an IP address in any window; default: docs/api.md, "Rate limit".
+        window_seconds: Length of the sliding window; default: docs/api.md, "Rate limit".
+        token_lifetime_seconds: From a token's `iat` to its `exp`; default: docs/api.md, "Authentication".
+        api_version: API version of the list routes.
     """
 
     client_id: str = "sandbox-client"
-    client_secret: str = "sandbox-secret"  # noqa: S105 - opens nothing but the sandbox
+    client_secret: str = "sandbox-secret"  # noqa: S105 - valid in the sandbox only
     instance_scope: tuple[str, ...] | None = None
     latency_seconds: float = 0.0
     requests_per_window: int = 120
     window_seconds: float = 60.0
     token_lifetime_seconds: int = 43_200
-    revision: Revision = PAGED
+    api_version: ApiVersion = PAGED
 
     @property
     def rate_limit_headers(self) -> dict[str, str]:
-        """What every answer carries [D]."""
+        """Headers of every response."""
         return {"X-Ratelimit-Limit": str(self.requests_per_window), "X-Ratelimit-Window": f"{self.window_seconds:g}"}
-
-
-_MOST_BODY_BYTES = 16_384  # credentials take some hundred
-
-
-class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
-    client_id: str
-    client_secret: str
 
 
 def create_app(
@@ -75,79 +72,111 @@ def create_app(
     options: SandboxOptions | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    answer: Callable[[Question, PageRequest], dict[str, Any]] | None = None,
-    revision: Callable[[], Revision] | None = None,
+    posts_page: Callable[[PostsQuery, PageRequest], dict[str, Any]] | None = None,
+    api_version: Callable[[], ApiVersion] | None = None,
 ) -> Starlette:
-    """Return the service over `world`, as an ASGI application.
+    """Return the sandbox as an ASGI application.
 
     Args:
-        world: all instances and posts.
-        options: how the service behaves; None: as documented.
-        clock: seconds since the epoch, for tokens and the rate limit.
-        sleep: waits for the latency.
-        answer: returns a page of posts; None: from the world, as documented.
-        revision: returns the API version in force when a request comes; None: that of the options.
+        world: All instances and posts.
+        options: Options of the sandbox; None: the documented limits.
+        clock: Return seconds since the epoch, for tokens and the rate limit.
+        sleep: Wait for the latency.
+        posts_page: Return the body of a page of posts; None: the posts of the world.
+        api_version: Return the API version of a request when it arrives; None: that of the options.
 
     Raises:
-        ValueError: the scope names an instance that the world does not have.
+        ValueError: `instance_scope` has an instance that the world does not have.
     """
     options = options or SandboxOptions()
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
-    if strangers := set(scope) - set(world.instance_ids):
-        raise ValueError(f"instance_scope names what is not in this world: {', '.join(sorted(strangers))}")
-    answer_page = answer or ServedPosts(world).page
-    revision_now = revision or (lambda: options.revision)
-
-    async def token(request: Request) -> Response:
-        try:
-            given = msgspec.json.decode(await _body(request), type=_Credentials)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise invalid("the body must be a JSON object with the strings clientId and clientSecret") from None
-        if (given.client_id, given.client_secret) != (options.client_id, options.client_secret):
-            detail = "clientId or clientSecret is wrong"
-            raise Refusal(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
-        return _json({"jwt": _issued_token(options, clock())})
-
-    async def instances(request: Request) -> Response:
-        authorize(request)
-        page = read_page_query(_query_string(request), revision_now())
-        return _json(envelope({"instanceIds": scope[page.rows]}, page=page, total=len(scope)))
-
-    async def posts_performance(request: Request) -> Response:
-        authorize(request)
-        question, page = read_posts_query(_query_string(request), revision_now())
-        if forbidden := set(question.instance_ids or ()) - set(scope):
-            detail = f"these credentials do not reach {', '.join(sorted(forbidden))}"
-            raise Refusal(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
-        if question.instance_ids is None:
-            question = replace(question, instance_ids=scope)
-        return _json(answer_page(question, page))
-
-    def authorize(request: Request) -> None:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not given:
-            raise unauthorized("a bearer token is required")
-        if not _is_valid(given.strip(), options, clock()):
-            raise unauthorized("the bearer token is invalid or has expired")
-
+    if unknown := set(scope) - set(world.instance_ids):
+        raise ValueError(f"instance_scope has instances that this world does not have: {', '.join(sorted(unknown))}")
+    handlers = _Handlers(
+        options=options,
+        instance_ids=scope,
+        clock=clock,
+        posts_page=posts_page or PostStore(world).page,
+        api_version=api_version or (lambda: options.api_version),
+    )
     app = Starlette(
         routes=[
-            Route(TOKEN_PATH, token, methods=["POST"]),
-            Route(INSTANCES_PATH, instances),
-            Route(POSTS_PERFORMANCE_PATH, posts_performance),
+            Route(TOKEN_PATH, handlers.token, methods=["POST"]),
+            Route(INSTANCES_PATH, handlers.instances),
+            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
         ],
-        middleware=[Middleware(_RateLimit, options=options, clock=clock, sleep=sleep)],
-        exception_handlers={Refusal: _refused, HTTPException: _http_error},
+        middleware=[Middleware(_RateLimitMiddleware, options=options, clock=clock, sleep=sleep)],
+        exception_handlers={ProblemError: _problem_error, HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
     return app
 
 
-class _RateLimit:
-    """Admits so many requests of an IP address in any window, tokens included, and tells the limit in every answer.
+_MAX_BODY_BYTES = 16_384  # credentials take a few hundred
 
-    A refused request does not count, so that a client that waits out the window is always admitted. An admitted one
-    waits for the latency.
+
+class _Credentials(msgspec.Struct, frozen=True, rename="camel"):
+    client_id: str
+    client_secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Handlers:
+    """Request handlers of the routes.
+
+    Attributes:
+        options: Options of the sandbox.
+        instance_ids: Instances that the credentials can access.
+        clock: Return seconds since the epoch.
+        posts_page: Return the body of a page of posts.
+        api_version: Return the current API version.
+    """
+
+    options: SandboxOptions
+    instance_ids: tuple[str, ...]
+    clock: Callable[[], float]
+    posts_page: Callable[[PostsQuery, PageRequest], dict[str, Any]]
+    api_version: Callable[[], ApiVersion]
+
+    async def token(self, request: Request) -> Response:
+        try:
+            credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise bad_request("the body must be a JSON object with the strings clientId and clientSecret") from None
+        if (credentials.client_id, credentials.client_secret) != (self.options.client_id, self.options.client_secret):
+            detail = "clientId or clientSecret is wrong"
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.INVALID_CLIENT_CREDENTIALS, detail)
+        return _json_response({"jwt": _issue_token(self.options, self.clock())})
+
+    async def instances(self, request: Request) -> Response:
+        self._authorize(request)
+        page = parse_page_query(_query_string(request), self.api_version())
+        data = {"instanceIds": self.instance_ids[page.rows]}
+        return _json_response(page_body(data, page=page, total=len(self.instance_ids)))
+
+    async def posts_performance(self, request: Request) -> Response:
+        self._authorize(request)
+        query, page = parse_posts_query(_query_string(request), self.api_version())
+        if forbidden := set(query.instance_ids or ()) - set(self.instance_ids):
+            detail = f"these credentials cannot access {', '.join(sorted(forbidden))}"
+            raise ProblemError(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
+        if query.instance_ids is None:
+            query = replace(query, instance_ids=self.instance_ids)
+        return _json_response(self.posts_page(query, page))
+
+    def _authorize(self, request: Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized("a bearer token is required")
+        if not _is_valid(token.strip(), self.options, now=self.clock()):
+            raise unauthorized("the bearer token is invalid or has expired")
+
+
+class _RateLimitMiddleware:
+    """Limits the requests of an IP address in a sliding window, and adds the rate-limit headers to every response.
+
+    Token requests count; rejected requests do not, so that a client that waits for the window is always admitted.
+    Admitted requests wait for the latency.
     """
 
     def __init__(
@@ -167,14 +196,15 @@ class _RateLimit:
                 MutableHeaders(scope=message).update(self._options.rate_limit_headers)
             await send(message)
 
-        if not self._admits(scope):
+        if not self._admit(scope):
             await PlainTextResponse("Too Many Requests", status_code=429)(scope, receive, send_with_headers)
             return
         if self._options.latency_seconds:
             await self._sleep(self._options.latency_seconds)
         await self._app(scope, receive, send_with_headers)
 
-    def _admits(self, scope: Scope) -> bool:
+    def _admit(self, scope: Scope) -> bool:
+        """Count a request if the window has room for it; return whether it has."""
         client = scope.get("client")
         admitted, now = self._admitted[client[0] if client else ""], self._clock()
         while admitted and admitted[0] <= now - self._options.window_seconds:
@@ -191,16 +221,16 @@ class _Claims(msgspec.Struct, frozen=True):
     exp: int
 
 
-def _issued_token(options: SandboxOptions, now: float) -> str:
-    """Return an HS256 JWT that is valid from `now`, in seconds since the epoch. Nothing is stored."""
+def _issue_token(options: SandboxOptions, now: float) -> str:
+    """Return an HS256 JWT that is valid from `now`, in seconds since the epoch. Tokens are not stored."""
     issued_at = int(now)
     claims = _Claims(sub=options.client_id, iat=issued_at, exp=issued_at + options.token_lifetime_seconds)
-    header = _base64(msgspec.json.encode({"alg": "HS256", "typ": "JWT"}))
-    signed = header + b"." + _base64(msgspec.json.encode(claims))
+    header = _base64url(msgspec.json.encode({"alg": "HS256", "typ": "JWT"}))
+    signed = header + b"." + _base64url(msgspec.json.encode(claims))
     return (signed + b"." + _signature(signed, options)).decode()
 
 
-def _is_valid(token: str, options: SandboxOptions, now: float) -> bool:
+def _is_valid(token: str, options: SandboxOptions, *, now: float) -> bool:
     signed, _, signature = token.encode("utf-8", "replace").rpartition(b".")
     if not hmac.compare_digest(signature, _signature(signed, options)):
         return False
@@ -210,35 +240,35 @@ def _is_valid(token: str, options: SandboxOptions, now: float) -> bool:
 
 def _signature(signed: bytes, options: SandboxOptions) -> bytes:
     key = hashlib.sha256(f"{options.client_id}\n{options.client_secret}".encode()).digest()
-    return _base64(hmac.digest(key, signed, "sha256"))
+    return _base64url(hmac.digest(key, signed, "sha256"))
 
 
-def _base64(data: bytes) -> bytes:
+def _base64url(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    refusal = cast(Refusal, error)
-    return problem(refusal.status, refusal.type, str(refusal))
+async def _problem_error(request: Request, error: Exception) -> Response:
+    problem = cast(ProblemError, error)
+    return problem_response(problem.status, problem.type, str(problem))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown routes and methods; the types follow the documented pattern, which ends in the status."""
+    """Return the response to an unknown route or method. Its type is undocumented: `ANL_00` and the status."""
     http = cast(HTTPException, error)
-    return problem(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
+    return problem_response(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
 
 
-async def _body(request: Request) -> bytes:
-    """Return a request's body, unless it is too large for one that is meant."""
+async def _read_body(request: Request) -> bytes:
+    """Return the body of a request; respond with 413 if it is larger than any valid one."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MOST_BODY_BYTES:
-            raise HTTPException(413, f"the body has more than {_MOST_BODY_BYTES} bytes", {"Connection": "close"})
+        if len(body) > _MAX_BODY_BYTES:
+            raise HTTPException(413, f"the body has more than {_MAX_BODY_BYTES} bytes", {"Connection": "close"})
     return body
 
 
-def _json(value: object) -> Response:
+def _json_response(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""The sandbox with faults: which request has which, and how it goes over the wire."""
+"""The sandbox application with faults: draw a fault for each request, apply it and send the response."""
 
 import asyncio
 import time
@@ -12,57 +12,58 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import REVISIONS
+from later_reporting_dagster.contract.api_version import API_VERSIONS
 from later_reporting_dagster.contract.limits import TOKEN_PATH
 from later_reporting_dagster.sandbox.app import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.fault_rates import checked_chances, drawn
+from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
-    BEFORE_ANYTHING,
+    CLOSE_BEFORE_STATUS_LINE,
     FAULTS,
-    Answer,
-    AskedPage,
-    Circumstances,
+    ApiVersionFault,
     Fault,
+    FaultContext,
+    FaultResponse,
     FaultSettings,
+    PageContext,
     PageFault,
-    RevisionFault,
-    WireFault,
+    ResponseFault,
 )
-from later_reporting_dagster.sandbox.malformed_rows import HostileRows
-from later_reporting_dagster.sandbox.post_store import Document, ServedPosts
-from later_reporting_dagster.sandbox.problem_responses import Refusal
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question
+from later_reporting_dagster.sandbox.malformed_rows import MalformedRows
+from later_reporting_dagster.sandbox.post_store import JsonObject, PostStore
+from later_reporting_dagster.sandbox.problem_responses import ProblemError
+from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 from later_reporting_dagster.sandbox.synthetic_world import World
 
 FAULTS_HEADER = "X-Sandbox-Faults"
-"""With `off`, a request is answered by what is true now: the data as it is, hostile rows included, and no fault."""
+"""With the value `off`, a request gets the current data without a fault. Malformed rows stay malformed."""
 
-_CHUNK = b" " * 2**20
+_POST_ADDING_FAULTS = {"post-inserted", "post-exchanged"}
+_PADDING = b" " * 2**20
 
 
-class FaultySandbox:
-    """The service over `world` with faults, as an ASGI application. It has to be the outermost one.
+class FaultMiddleware:
+    """The sandbox application with faults, as an ASGI application. It must be the outermost one.
 
-    A request's fault depends on the seed, on its method and URL, and on how often these were asked for: not on what
-    runs beside it. A fault that is not possible with a request, as a repeated page with the first, leaves it alone.
-    Closing a connection needs uvicorn.
+    The fault of a request depends on the seed, the method and URL, and the number of earlier requests with these: not
+    on concurrent requests. If a fault is impossible for a request, such as a repeated page for the first page, the
+    response is correct. Faults that close a connection require uvicorn.
 
     Attributes:
-        injected: how many faults of each kind were injected.
-        altered: by the kind of malformed row, the true keys of the rows that were altered and served.
+        injected: Number of injected faults, by fault.
+        altered: By malformation, the original keys of the altered rows that were served.
 
     Args:
-        world: all instances and posts.
-        faults: probabilities by the names of `FAULTS`; together at most 1.
-        hostile: shares of all rows by the names of `HOSTILE`; together at most 1.
-        seed: another seed draws other faults.
-        settings: how bad the faults are.
-        options: how the service behaves otherwise.
-        clock: seconds since the epoch.
-        sleep: waits for latency and for slow responses.
+        world: All instances and posts.
+        faults: Probabilities by name in `FAULTS`; their sum is at most 1.
+        malformed_rows: Shares of all rows by name in `MALFORMATIONS`; their sum is at most 1.
+        seed: Selects the requests with faults and the malformed rows.
+        settings: Parameters of the faults.
+        options: Options of the sandbox.
+        clock: Return seconds since the epoch.
+        sleep: Wait for latency and slow responses.
 
     Raises:
-        ValueError: a name or a probability is wrong, or the options are.
+        ValueError: A name or a probability is invalid, or the options are.
     """
 
     def __init__(
@@ -70,128 +71,133 @@ class FaultySandbox:
         world: World,
         *,
         faults: Mapping[str, float] | None = None,
-        hostile: Mapping[str, float] | None = None,
+        malformed_rows: Mapping[str, float] | None = None,
         seed: int = 0,
         settings: FaultSettings | None = None,
         options: SandboxOptions | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._faults = checked_chances(faults or {}, known=FAULTS, what="fault")
+        self._faults = validate_rates(faults or {}, known=FAULTS, kind="fault")
         self._seed = seed
         self._settings = settings or FaultSettings()
         self._options = options or SandboxOptions()
-        self._revision = self._options.revision
+        self._api_version = self._options.api_version
         self._clock = clock
         self._sleep = sleep
-        self._hostile = HostileRows(hostile or {}, seed=seed)
-        late_seed = seed if {"post-inserted", "post-exchanged"} & self._faults.keys() else None
-        self._posts = ServedPosts(world, alter=self._hostile, late_seed=late_seed)
+        alter = MalformedRows(malformed_rows or {}, seed=seed)
+        pending_seed = seed if _POST_ADDING_FAULTS & self._faults.keys() else None
+        self._posts = PostStore(world, alter=alter, pending_seed=pending_seed)
         self._app: ASGIApp = create_app(
             world,
             options=self._options,
             clock=clock,
             sleep=sleep,
-            answer=self._answer_page,
-            revision=lambda: self._revision,
+            posts_page=self._posts_page,
+            api_version=lambda: self._api_version,
         )
-        self._times_asked: Counter[str] = Counter()
+        self._request_counts: Counter[str] = Counter()
         self._revoked: set[str] = set()
         self.injected = Counter(dict.fromkeys(self._faults, 0))
-        self.altered = self._hostile.altered
+        self.altered = alter.altered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or inject the fault that it has drawn."""
+        """Handle a request, with a fault if one is drawn for it."""
         headers = Headers(scope=scope)
         authorization = headers.get("authorization", "")
         if authorization in self._revoked:
             scope = {**scope, "headers": list(scope["headers"])}
             MutableHeaders(scope=scope)["authorization"] = "Bearer revoked"
         path = scope["path"]
-        fault, random = self._drawn(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
+        fault, random = self._draw(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
         _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
-        if isinstance(fault, RevisionFault) and path != TOKEN_PATH:
-            self._switch(fault)
-        befallen = isinstance(fault, WireFault) and path in fault.routes
-        if not befallen and path != TOKEN_PATH:
+        if isinstance(fault, ApiVersionFault) and path != TOKEN_PATH:
+            self._switch_api_version(fault)
+        response_fault = fault if isinstance(fault, ResponseFault) else None
+        applies = response_fault is not None and path in response_fault.paths
+        if not applies and path != TOKEN_PATH:
             await self._app(scope, receive, send)
             return
-        if isinstance(fault, WireFault) and fault.refuses:
-            answer = Answer(200, {name.lower(): value for name, value in self._options.rate_limit_headers.items()})
+        if response_fault and response_fault.skips_app:
+            rate_limit_headers = self._options.rate_limit_headers.items()
+            response = FaultResponse(200, {name.lower(): value for name, value in rate_limit_headers})
         else:
-            answer = await self._asked(scope, receive)
-        if isinstance(fault, WireFault) and befallen and answer.status == HTTPStatus.OK:
-            answer = fault.change(answer, Circumstances(random, self._settings, self._clock()))
-            self.injected[fault.name] += 1
-            if answer.revokes:
+            response = await self._app_response(scope, receive)
+        if response_fault and applies and response.status == HTTPStatus.OK:
+            response = response_fault.apply(response, FaultContext(random, self._settings, self._clock()))
+            self.injected[response_fault.name] += 1
+            if response.revokes_token:
                 self._revoked.add(authorization)
-        await self._deliver(answer, receive, send)
+        await self._send(response, receive, send)
 
-    def _drawn(self, scope: Scope) -> tuple[Fault | None, Random]:
-        asked = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
-        self._times_asked[asked] += 1
-        random = Random(f"{self._seed} {asked} {self._times_asked[asked]}")
-        name = drawn(self._faults, random)
+    def _draw(self, scope: Scope) -> tuple[Fault | None, Random]:
+        """Return the fault of a request, if any, and its source of random numbers."""
+        request = f"{scope['method']} {scope['path']}?{scope['query_string'].decode('latin-1')}"
+        self._request_counts[request] += 1
+        random = Random(f"{self._seed} {request} {self._request_counts[request]}")
+        name = draw(self._faults, random)
         return FAULTS[name] if name else None, random
 
-    def _switch(self, fault: RevisionFault) -> None:
-        if self._revision is self._options.revision:
-            self._revision = next(each for each in REVISIONS.values() if each is not self._revision)
+    def _switch_api_version(self, fault: ApiVersionFault) -> None:
+        if self._api_version is self._options.api_version:
+            self._api_version = next(each for each in API_VERSIONS.values() if each is not self._api_version)
             self.injected[fault.name] += 1
 
-    def _answer_page(self, question: Question, page: PageRequest) -> Document:
-        if (drawn_fault := _drawn_page_fault.get()) and page.revision in drawn_fault[0].revisions:
+    def _posts_page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
+        """Return the body of a page, with the drawn page fault if it is possible for the page."""
+        if (drawn_fault := _drawn_page_fault.get()) and page.api_version in drawn_fault[0].api_versions:
             fault, random = drawn_fault
             try:
-                answer = fault.change(AskedPage(self._posts, question, page, random, self._settings))
-            except Refusal:
+                body = fault.apply(PageContext(self._posts, query, page, random, self._settings))
+            except ProblemError:
                 self.injected[fault.name] += 1
                 raise
-            if answer is not None:
+            if body is not None:
                 self.injected[fault.name] += 1
-                return answer
-        return self._posts.page(question, page)
+                return body
+        return self._posts.page(query, page)
 
-    async def _asked(self, scope: Scope, receive: Receive) -> Answer:
-        """Return the service's own response."""
+    async def _app_response(self, scope: Scope, receive: Receive) -> FaultResponse:
+        """Return the response of the application without a fault."""
         messages: list[Message] = []
 
-        async def keep(message: Message) -> None:
+        async def collect(message: Message) -> None:
             messages.append(message)
 
-        await self._app(scope, receive, keep)
+        await self._app(scope, receive, collect)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in messages[0]["headers"]}
         headers.pop("content-length", None)
         body = b"".join(message["body"] for message in messages[1:])
         if scope["path"] == TOKEN_PATH and messages[0]["status"] == HTTPStatus.OK:
-            # Tokens of one second are equal: this one is good again.
+            # Tokens issued in the same second are equal: a revoked one becomes valid again.
             self._revoked.discard(f"Bearer {msgspec.json.decode(body)['jwt']}")
-        return Answer(messages[0]["status"], headers, body)
+        return FaultResponse(messages[0]["status"], headers, body)
 
-    async def _deliver(self, answer: Answer, receive: Receive, send: Send) -> None:
-        if answer.delay:
-            await self._wait(answer.delay, receive)
-        if answer.closes_at == BEFORE_ANYTHING:
-            await _hang_up(receive, send)
+    async def _send(self, response: FaultResponse, receive: Receive, send: Send) -> None:
+        if response.delay:
+            await self._wait(response.delay, receive)
+        if response.close_after == CLOSE_BEFORE_STATUS_LINE:
+            await _close_connection(receive, send)
             return
-        headers = {**answer.headers} if answer.padding else {**answer.headers, "content-length": str(len(answer.body))}
+        headers = dict(response.headers)
+        if not response.padding:
+            headers["content-length"] = str(len(response.body))
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
-        if answer.closes_at is not None:
-            await send({"type": "http.response.body", "body": answer.body[: answer.closes_at], "more_body": True})
-            await _hang_up(receive, send)
+        await send({"type": "http.response.start", "status": response.status, "headers": encoded})
+        if response.close_after is not None:
+            await send(_body_message(response.body[: response.close_after], more=True))
+            await _close_connection(receive, send)
             return
-        body = answer.body
-        if answer.padding:
-            await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
-            for start in range(0, answer.padding, len(_CHUNK)):
-                chunk = _CHUNK[: answer.padding - start]
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        body = response.body
+        if response.padding:
+            await send(_body_message(body[:-1], more=True))
+            for start in range(0, response.padding, len(_PADDING)):
+                await send(_body_message(_PADDING[: response.padding - start], more=True))
             body = body[-1:]
-        await send({"type": "http.response.body", "body": body})
+        await send(_body_message(body, more=False))
 
     async def _wait(self, seconds: float, receive: Receive) -> None:
-        """Wait, but no longer than the client does, so that the sandbox can be ended."""
+        """Wait, but only while the client is connected, so that a slow response does not delay a shutdown."""
         waits = [asyncio.ensure_future(wait) for wait in (self._sleep(seconds), _disconnected(receive))]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -201,15 +207,21 @@ class FaultySandbox:
 _drawn_page_fault: ContextVar[tuple[PageFault, Random] | None] = ContextVar("drawn page fault", default=None)
 
 
+def _body_message(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _hang_up(receive: Receive, send: Send) -> None:
-    """Close the connection under a response, which ASGI has no message for: uvicorn's `send` knows its transport."""
+async def _close_connection(receive: Receive, send: Send) -> None:
+    """Close the connection of a request. ASGI has no message for it: use the transport of uvicorn's `send`."""
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is None:
-        raise ConnectionError("this server does not let an application close a connection: use uvicorn, and no wrapper")
+        raise ConnectionError(
+            "cannot close the connection: serve FaultMiddleware by uvicorn, without other middleware around it"
+        )
     transport.close()
     await _disconnected(receive)

@@ -1,58 +1,61 @@
-"""What befalls a request or a row, by given probabilities: at most one thing, and the same one for the same seed."""
+"""Probabilities of faults and malformed rows: parse and validate them, and draw at most one name."""
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import accumulate
 from random import Random
 
-_SLOP = 1e-9  # ten times 0.1 is a little more than 1
+_FLOAT_TOLERANCE = 1e-9  # ten times 0.1 adds up to a little more than 1
 
 
-def read_chances(given: Iterable[str], *, known: Collection[str], what: str) -> dict[str, float]:
-    """Reads chances as a person writes them, each as `NAME:PROBABILITY`.
+def parse_rates(texts: Iterable[str], *, known: Collection[str], kind: str) -> dict[str, float]:
+    """Parse command-line values of the form `NAME:PROBABILITY`.
 
     Args:
-        given: what was written.
-        known: the names that there are.
-        what: what the names stand for, in one word.
+        texts: Values, such as `["http-500:0.05"]`.
+        known: Allowed names.
+        kind: What the names stand for, for error messages: `fault` or `malformed row`.
+
+    Returns:
+        Probabilities by name, in the order of `known`.
 
     Raises:
-        ValueError: in one line, what is wrong and what there is.
+        ValueError: A value is malformed, a name is unknown or repeated, or a probability is out of bounds. The message
+            is one line.
     """
-    chances: dict[str, float] = {}
-    for text in given:
+    rates: dict[str, float] = {}
+    for text in texts:
         name, _, number = text.partition(":")
         try:
-            chance = float(number)
+            rate = float(number)
         except ValueError:
-            raise ValueError(f"{text!r} is not a {what} and its probability, as {next(iter(known))}:0.05") from None
-        if name in chances:
-            raise ValueError(f"the {what} {name} is given twice")
-        chances[name] = chance
-    return checked_chances(chances, known=known, what=what)
+            example = f"{next(iter(known))}:0.05"
+            raise ValueError(f"{text!r}: expected a {kind} and its probability, such as {example}") from None
+        if name in rates:
+            raise ValueError(f"the {kind} {name} is given twice")
+        rates[name] = rate
+    return validate_rates(rates, known=known, kind=kind)
 
 
-def checked_chances(chances: Mapping[str, float], *, known: Collection[str], what: str) -> dict[str, float]:
-    """The chances in the order of `known`, so that the order in which they were given decides nothing.
+def validate_rates(rates: Mapping[str, float], *, known: Collection[str], kind: str) -> dict[str, float]:
+    """Return the probabilities in the order of `known`, so that draws do not depend on the order of the input.
 
     Raises:
-        ValueError: a name is unknown, a probability is none, or together they are more than 1.
+        ValueError: A name is unknown, a probability is not from 0 to 1, or their sum exceeds 1.
     """
-    for name, chance in chances.items():
+    for name, rate in rates.items():
         if name not in known:
-            raise ValueError(f"there is no {what} {name!r}; there are {', '.join(known)}")
-        if not 0 <= chance <= 1:
-            raise ValueError(f"the probability of {name} is from 0 to 1, not {chance:g}")
-    if sum(chances.values()) > 1 + _SLOP:
-        raise ValueError(
-            f"each draws at most one {what}: the probabilities add up to {sum(chances.values()):g}, more than 1"
-        )
-    return {name: chances[name] for name in known if name in chances}
+            raise ValueError(f"unknown {kind} {name!r}; use one of {', '.join(known)}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"the probability of {name} must be from 0 to 1, not {rate:g}")
+    if sum(rates.values()) > 1 + _FLOAT_TOLERANCE:
+        raise ValueError(f"the {kind} probabilities add up to {sum(rates.values()):g}, more than 1")
+    return {name: rates[name] for name in known if name in rates}
 
 
-def drawn(chances: Mapping[str, float], random: Random) -> str | None:
-    """One of the names, or none of them."""
+def draw(rates: Mapping[str, float], random: Random) -> str | None:
+    """Draw one name with its probability; None with the remaining probability."""
     number = random.random()
-    for name, bound in zip(chances, accumulate(chances.values()), strict=True):
+    for name, bound in zip(rates, accumulate(rates.values()), strict=True):
         if number < bound:
             return name
     return None

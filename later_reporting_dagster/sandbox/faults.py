@@ -1,4 +1,4 @@
-"""What servers, proxies and networks do to answers: each fault by its name, as a change of what is due."""
+"""Faults of servers, proxies and networks, by name: each replaces or damages a correct response."""
 
 import gzip
 import math
@@ -12,51 +12,52 @@ from random import Random
 import numpy as np
 import pyarrow as pa
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED, Revision
+from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
 from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.sandbox.post_pages import envelope
-from later_reporting_dagster.sandbox.post_store import Document, ServedPosts
-from later_reporting_dagster.sandbox.problem_responses import invalid, problem
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question
+from later_reporting_dagster.sandbox.post_pages import page_body
+from later_reporting_dagster.sandbox.post_store import JsonObject, PostStore
+from later_reporting_dagster.sandbox.problem_responses import bad_request, problem_response
+from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 
-BEFORE_ANYTHING = -1
-_ALL_PATHS = (TOKEN_PATH, INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
-_BOTH = (PAGED, CURSOR)
+CLOSE_BEFORE_STATUS_LINE = -1
+_DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
+_ALL_PATHS = (TOKEN_PATH, *_DATA_PATHS)
 _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1></body></html>\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultSettings:
-    """How bad the faults are.
+    """Parameters of the faults.
 
     Attributes:
-        retry_after_seconds: What a 429 asks to wait.
-        slow_seconds: How long a slow answer takes: longer than the 30 seconds that clients commonly wait.
+        retry_after_seconds: `Retry-After` of a 429.
+        slow_seconds: Duration of a slow response; longer than the common client timeout of 30 seconds.
         huge_bytes: Size of a huge body.
-        redirect_to: Where a redirect leads.
-        changes: How many posts at most arrive, and how many vanish, while the sandbox runs.
+        redirect_url: Target of a redirect.
+        max_changes: Maximum number of posts to add, and to remove, while the sandbox runs.
     """
 
     retry_after_seconds: int = 1
     slow_seconds: float = 45.0
     huge_bytes: int = 200 * 2**20
-    redirect_to: str = "http://127.0.0.1:9/"
-    changes: int = 20
+    redirect_url: str = "http://127.0.0.1:9/"
+    max_changes: int = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What goes over the wire, and how.
+class FaultResponse:
+    """A response and how to send it.
 
     Attributes:
         status: HTTP status.
-        headers: By lower-case name, without the length of the body.
-        body: As sent.
-        delay: Seconds of silence before it.
-        padding: Bytes of white space before the body's last byte, sent without telling a length.
-        closes_at: Bytes of the body after which the connection is closed, negative before the status line; None: never.
-        revokes: Whether the token that asked is good no longer.
+        headers: Headers by lower-case name, without `content-length`.
+        body: Body to send.
+        delay: Seconds to wait before sending.
+        padding: Bytes of white space to insert before the body's last byte; sent without `content-length`.
+        close_after: Bytes of the body after which to close the connection, or `CLOSE_BEFORE_STATUS_LINE`; None: send
+            the whole body.
+        revokes_token: Whether the token of the request becomes invalid.
     """
 
     status: int
@@ -64,342 +65,400 @@ class Answer:
     body: bytes = b""
     delay: float = 0.0
     padding: int = 0
-    closes_at: int | None = None
-    revokes: bool = False
+    close_after: int | None = None
+    revokes_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What an altered answer may depend on: its own chance, the settings, and seconds since the epoch."""
+class FaultContext:
+    """Input of a response fault besides the response.
+
+    Attributes:
+        random: Random numbers of this request.
+        settings: Parameters of the faults.
+        now: Seconds since the epoch.
+    """
 
     random: Random
     settings: FaultSettings
     now: float
 
 
-WireChange = Callable[[Answer, Circumstances], Answer]
+ResponseChange = Callable[[FaultResponse, FaultContext], FaultResponse]
 
 
 @dataclass(frozen=True, slots=True)
-class WireFault:
-    """Replaces or damages a good answer; one that is not good passes as it is.
+class ResponseFault:
+    """Replaces or damages a 200 response of any route. Other responses pass unchanged.
 
-    With `refuses` the service is not asked, as when the rate limit itself refuses: the request does not count.
+    Attributes:
+        name: Name in `FAULTS` and on the command line.
+        description: One line for `--help` and reports.
+        apply: Return the response to send instead.
+        paths: Routes with this fault.
+        skips_app: Whether the request does not reach the application, and so does not count for the rate limit.
+        api_versions: API versions with this fault.
     """
 
     name: str
     description: str
-    change: WireChange
-    routes: tuple[str, ...] = _ALL_PATHS
-    refuses: bool = False
-    revisions: tuple[Revision, ...] = _BOTH
-
-
-PageChange = Callable[["AskedPage"], Document | None]
+    apply: ResponseChange
+    paths: tuple[str, ...] = _ALL_PATHS
+    skips_app: bool = False
+    api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
 @dataclass(frozen=True, slots=True)
-class PageFault:
-    """Answers a page of posts otherwise; None when it cannot with this page, which is then answered as it is due.
+class PageContext:
+    """A requested page of posts, as the input of a page fault.
 
-    `revisions` are those whose pages can be so.
+    Attributes:
+        posts: The posts that are served.
+        query: The query of the request.
+        page: The requested page.
+        random: Random numbers of this request.
+        settings: Parameters of the faults.
     """
 
-    name: str
-    description: str
-    change: PageChange
-    revisions: tuple[Revision, ...] = _BOTH
-
-
-@dataclass(frozen=True, slots=True)
-class RevisionFault:
-    """From the first request that draws it on, the service speaks the other revision."""
-
-    name: str
-    description: str
-    revisions: tuple[Revision, ...] = _BOTH
-
-
-Fault = WireFault | PageFault | RevisionFault
-
-
-@dataclass(frozen=True, slots=True)
-class AskedPage:
-    """A page of posts that was asked for, and all that a fault needs to answer it otherwise."""
-
-    posts: ServedPosts
-    question: Question
+    posts: PostStore
+    query: PostsQuery
     page: PageRequest
     random: Random
     settings: FaultSettings
 
-    def as_due(self) -> Document:
-        """The right answer."""
-        return self.posts.page(self.question, self.page)
+    def correct_body(self) -> JsonObject:
+        """Return the body of the page without a fault."""
+        return self.posts.page(self.query, self.page)
 
 
-# Answers instead of the service's own. All but a refused one have been counted by the rate limit.
+PageChange = Callable[[PageContext], JsonObject | None]
 
 
-def _instead(answer: Answer, status: int, body: bytes, content_type: str, **headers: str) -> Answer:
-    """Another answer, with the rate-limit headers that every answer carries [D]."""
-    kept = {name: value for name, value in answer.headers.items() if name.startswith("x-ratelimit-")}
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """Replaces the body of a page of posts.
+
+    Attributes:
+        name: Name in `FAULTS` and on the command line.
+        description: One line for `--help` and reports.
+        apply: Return the body to send instead; None if the fault is impossible for the page.
+        api_versions: API versions with this fault.
+    """
+
+    name: str
+    description: str
+    apply: PageChange
+    api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiVersionFault:
+    """Switches the sandbox to the other API version, for the drawn request and all later ones.
+
+    Attributes:
+        name: Name in `FAULTS` and on the command line.
+        description: One line for `--help` and reports.
+        api_versions: API versions with this fault.
+    """
+
+    name: str
+    description: str
+    api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
+
+
+Fault = ResponseFault | PageFault | ApiVersionFault
+
+
+# Response faults
+
+
+def _replaced(response: FaultResponse, status: int, *, body: bytes, content_type: str, **headers: str) -> FaultResponse:
+    """Return another response with the rate-limit headers of the original one."""
+    kept = {name: value for name, value in response.headers.items() if name.startswith("x-ratelimit-")}
     more = {name.replace("_", "-"): value for name, value in headers.items()}
-    return replace(answer, status=status, body=body, headers={**kept, "content-type": content_type, **more})
+    return replace(response, status=status, body=body, headers={**kept, "content-type": content_type, **more})
 
 
-def _text(status: HTTPStatus, body: bytes) -> WireChange:
-    return lambda answer, _: _instead(answer, status, body, "text/plain")
+def _plain_text(status: HTTPStatus, body: bytes) -> ResponseChange:
+    return lambda response, _: _replaced(response, status, body=body, content_type="text/plain")
 
 
-def _html(status: HTTPStatus, title: bytes) -> WireChange:
-    return lambda answer, _: _instead(answer, status, _HTML % (title, title), "text/html; charset=utf-8")
+def _html_page(status: HTTPStatus, title: bytes) -> ResponseChange:
+    body = _HTML % (title, title)
+    return lambda response, _: _replaced(response, status, body=body, content_type="text/html; charset=utf-8")
 
 
-def _problem(answer: Answer, status: HTTPStatus, problem_type: ProblemType, detail: str) -> Answer:
-    return _instead(answer, status, bytes(problem(status, problem_type, detail).body), "application/problem+json")
+def _problem(response: FaultResponse, status: HTTPStatus, *, problem_type: ProblemType, detail: str) -> FaultResponse:
+    body = bytes(problem_response(status, problem_type, detail).body)
+    return _replaced(response, status, body=body, content_type="application/problem+json")
 
 
-def _too_many(answer: Answer, **headers: str) -> Answer:
-    return _instead(answer, HTTPStatus.TOO_MANY_REQUESTS, b"Too Many Requests", "text/plain", **headers)
+def _too_many_requests(response: FaultResponse, **headers: str) -> FaultResponse:
+    status, body = HTTPStatus.TOO_MANY_REQUESTS, b"Too Many Requests"
+    return _replaced(response, status, body=body, content_type="text/plain", **headers)
 
 
-def _http_date(given: Circumstances) -> str:
-    return formatdate(math.ceil(given.now) + given.settings.retry_after_seconds, usegmt=True)
+def _retry_after_date(context: FaultContext) -> str:
+    return formatdate(math.ceil(context.now) + context.settings.retry_after_seconds, usegmt=True)
 
 
-def _redirected(answer: Answer, given: Circumstances) -> Answer:
-    return _instead(answer, HTTPStatus.FOUND, b"", "text/plain", location=given.settings.redirect_to)
+def _redirect(response: FaultResponse, context: FaultContext) -> FaultResponse:
+    location = context.settings.redirect_url
+    return _replaced(response, HTTPStatus.FOUND, body=b"", content_type="text/plain", location=location)
 
 
-def _failed(answer: Answer, _: Circumstances) -> Answer:
+def _internal_error(response: FaultResponse, _: FaultContext) -> FaultResponse:
     detail = "an unexpected error occurred"
-    return _problem(answer, HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, detail)
+    return _problem(response, HTTPStatus.INTERNAL_SERVER_ERROR, problem_type=ProblemType.INTERNAL, detail=detail)
 
 
-def _revoked(answer: Answer, given: Circumstances) -> Answer:
+def _revoked_token(response: FaultResponse, _: FaultContext) -> FaultResponse:
     detail = "the bearer token is invalid or has expired"
-    return replace(_problem(answer, HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail), revokes=True)
+    unauthorized = _problem(response, HTTPStatus.UNAUTHORIZED, problem_type=ProblemType.UNAUTHORIZED, detail=detail)
+    return replace(unauthorized, revokes_token=True)
 
 
-def _encoded(answer: Answer, body: bytes, encoding: str) -> Answer:
-    return replace(answer, body=body, headers={**answer.headers, "content-encoding": encoding})
+def _encoded(response: FaultResponse, body: bytes, *, encoding: str) -> FaultResponse:
+    return replace(response, body=body, headers={**response.headers, "content-encoding": encoding})
 
 
-def _gzip(answer: Answer, _: Circumstances) -> Answer:
-    return _encoded(answer, gzip.compress(answer.body, mtime=0), "gzip")
+def _gzip(response: FaultResponse, _: FaultContext) -> FaultResponse:
+    return _encoded(response, gzip.compress(response.body, mtime=0), encoding="gzip")
 
 
-def _brotli(answer: Answer, _: Circumstances) -> Answer:
-    return _encoded(answer, bytes(pa.compress(answer.body, codec="brotli", asbytes=True)), "br")
+def _brotli(response: FaultResponse, _: FaultContext) -> FaultResponse:
+    return _encoded(response, bytes(pa.compress(response.body, codec="brotli", asbytes=True)), encoding="br")
 
 
-def _gzip_cut(answer: Answer, given: Circumstances) -> Answer:
-    whole = _gzip(answer, given)
-    return replace(whole, body=whole.body[: given.random.randrange(1, len(whole.body) - 8)])  # 8: the checksum
+def _truncated_gzip(response: FaultResponse, context: FaultContext) -> FaultResponse:
+    whole = _gzip(response, context)
+    end = context.random.randrange(1, len(whole.body) - 8)  # before the checksum and size, the last 8 bytes
+    return replace(whole, body=whole.body[:end])
 
 
-# Pages otherwise than they are due.
+# Page faults
 
 
-def _with_total(change: Callable[[int, AskedPage], int]) -> PageChange:
-    """The page with another total, that `change` makes of the true one. None if it is the same."""
+def _with_total(change: Callable[[int, PageContext], int]) -> PageChange:
+    """Return a fault that replaces the total by `change(total, context)`; impossible if the total stays the same."""
 
-    def changed(asked: AskedPage) -> Document | None:
-        due = asked.as_due()
-        true = due["pagination"]["totalItems"]
-        total = change(true, asked)
-        return None if total < 0 or total == true else envelope(due["data"], page=asked.page, total=total)
+    def apply(context: PageContext) -> JsonObject | None:
+        body = context.correct_body()
+        correct = body["pagination"]["totalItems"]
+        total = change(correct, context)
+        return None if total < 0 or total == correct else page_body(body["data"], page=context.page, total=total)
 
-    return changed
-
-
-def _without_last_page(total: int, asked: AskedPage) -> int:
-    return (total - 1) // asked.page.size * asked.page.size or total
+    return apply
 
 
-def _data_alone(asked: AskedPage) -> Document:
-    return {"data": asked.as_due()["data"]}
+def _total_without_last_page(total: int, context: PageContext) -> int:
+    return (total - 1) // context.page.size * context.page.size or total
 
 
-def _previous_rows(asked: AskedPage) -> Document | None:
-    if asked.page.start == 0 or not asked.as_due()["data"]:
+def _data_only(context: PageContext) -> JsonObject:
+    return {"data": context.correct_body()["data"]}
+
+
+def _previous_page(context: PageContext) -> JsonObject | None:
+    if context.page.offset == 0:
         return None
-    previous = asked.posts.page(asked.question, replace(asked.page, start=max(0, asked.page.start - asked.page.size)))
-    return asked.as_due() | {"data": previous["data"]}
-
-
-def _shuffled(asked: AskedPage) -> Document | None:
-    """As if posts were sorted by their day alone, and the order within a day left to chance."""
-    rows = asked.posts.rows(asked.question)
-    if asked.question.sort_property is not SortProperty.POST_DATE or len(rows) < 2:
+    body = context.correct_body()
+    if not body["data"]:
         return None
-    days = asked.posts.days(rows)
-    by_chance = np.array(asked.random.sample(range(len(rows)), len(rows)))
-    day_number = np.cumsum(np.diff(days, prepend=days[0]) != 0)  # in the order that was asked for
-    return asked.posts.page_of(asked.question, asked.page, rows[np.lexsort((by_chance, day_number))])
+    offset = max(0, context.page.offset - context.page.size)
+    previous = context.posts.page(context.query, replace(context.page, offset=offset))
+    return body | {"data": previous["data"]}
 
 
-def _with_last_row(asked: AskedPage, change: Callable[[Document], Document]) -> Document | None:
-    due = asked.as_due()
-    if not due["data"]:
+def _shuffled_ties(context: PageContext) -> JsonObject | None:
+    """Sort by day only; the order within a day is random."""
+    rows = context.posts.rows(context.query)
+    if context.query.sort_property is not SortProperty.POST_DATE or len(rows) < 2:
         return None
-    return due | {"data": [*due["data"][:-1], change(due["data"][-1])]}
+    days = context.posts.days(rows)
+    shuffled = np.array(context.random.sample(range(len(rows)), len(rows)))
+    day_index = np.cumsum(np.diff(days, prepend=days[0]) != 0)  # in the query's sort direction
+    shuffled_rows = rows[np.lexsort((shuffled, day_index))]
+    return context.posts.page_of_rows(context.query, context.page, rows=shuffled_rows)
 
 
-def _with_row_of_another_day(asked: AskedPage) -> Document | None:
-    day = asked.question.end + timedelta(days=1)
-    return _with_last_row(asked, lambda row: row | {"postDate": f"{day}T00:00:00.000Z"})
-
-
-def _with_row_of_another_instance(asked: AskedPage) -> Document | None:
-    return _with_last_row(asked, lambda row: row | {"instanceId": "instance_of_somebody_else"})
-
-
-def _short(asked: AskedPage) -> Document | None:
-    due = asked.as_due()
-    if _is_last(asked.page, due):
+def _with_last_row(context: PageContext, change: Callable[[JsonObject], JsonObject]) -> JsonObject | None:
+    body = context.correct_body()
+    if not body["data"]:
         return None
-    return due | {"data": due["data"][: asked.random.randrange(len(due["data"]))]}
+    return body | {"data": [*body["data"][:-1], change(body["data"][-1])]}
 
 
-def _is_last(page: PageRequest, due: Document) -> bool:
-    return page.number >= due["pagination"]["totalPages"] if page.revision.has_totals else due["nextCursor"] is None
+def _post_outside_range(context: PageContext) -> JsonObject | None:
+    day = context.query.end + timedelta(days=1)
+    return _with_last_row(context, lambda row: row | {"postDate": f"{day}T00:00:00.000Z"})
 
 
-def _with_cursor(cursor_of: Callable[[PageRequest], str | None]) -> PageChange:
-    """A page that is not the last, with another cursor to the next."""
-
-    def changed(asked: AskedPage) -> Document | None:
-        due = asked.as_due()
-        return None if _is_last(asked.page, due) else due | {"nextCursor": cursor_of(asked.page)}
-
-    return changed
+def _post_of_other_instance(context: PageContext) -> JsonObject | None:
+    return _with_last_row(context, lambda row: row | {"instanceId": "instance_of_somebody_else"})
 
 
-def _refused_cursor(asked: AskedPage) -> Document | None:
-    if asked.page.start == 0:
+def _short_page(context: PageContext) -> JsonObject | None:
+    body = context.correct_body()
+    if _is_last(context.page, body):
         return None
-    raise invalid("nextCursor is invalid, has expired, or belongs to a query with other parameters")
+    return body | {"data": body["data"][: context.random.randrange(len(body["data"]))]}
 
 
-def _after_an_arrival(asked: AskedPage) -> Document | None:
-    arrived = asked.posts.one_arrives(asked.question, random=asked.random, at_most=asked.settings.changes)
-    return asked.as_due() if arrived else None
+def _is_last(page: PageRequest, body: JsonObject) -> bool:
+    if page.api_version.has_totals:
+        pages: int = body["pagination"]["totalPages"]
+        return page.number >= pages
+    return body["nextCursor"] is None
 
 
-def _after_a_departure(asked: AskedPage) -> Document | None:
-    vanished = asked.posts.one_vanishes(asked.question, random=asked.random, at_most=asked.settings.changes)
-    return asked.as_due() if vanished else None
+def _with_next_cursor(cursor: Callable[[PageRequest], str | None]) -> PageChange:
+    """Return a fault that replaces the cursor to the next page; impossible for the last page."""
+
+    def apply(context: PageContext) -> JsonObject | None:
+        body = context.correct_body()
+        return None if _is_last(context.page, body) else body | {"nextCursor": cursor(context.page)}
+
+    return apply
 
 
-def _after_an_exchange(asked: AskedPage) -> Document | None:
-    answer = _after_an_arrival(asked)
-    return answer and (_after_a_departure(asked) or answer)
+def _expired_cursor(context: PageContext) -> JsonObject | None:
+    if context.page.offset == 0:
+        return None
+    raise bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
 
 
-_DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
-_PAGED, _CURSOR = (PAGED,), (CURSOR,)
+def _post_added(context: PageContext) -> JsonObject | None:
+    added = context.posts.add_post(context.query, random=context.random, limit=context.settings.max_changes)
+    return context.correct_body() if added else None
 
-_FAULTS: tuple[Fault, ...] = (
-    WireFault(
+
+def _post_removed(context: PageContext) -> JsonObject | None:
+    removed = context.posts.remove_post(context.query, random=context.random, limit=context.settings.max_changes)
+    return context.correct_body() if removed else None
+
+
+def _post_replaced(context: PageContext) -> JsonObject | None:
+    body = _post_added(context)
+    return body and (_post_removed(context) or body)
+
+
+_RESPONSE_FAULTS = (
+    ResponseFault(
         "http-429-seconds",
-        "429, Retry-After in seconds",
-        lambda answer, given: _too_many(answer, retry_after=str(given.settings.retry_after_seconds)),
-        refuses=True,
+        "429 with Retry-After in seconds",
+        lambda response, context: _too_many_requests(response, retry_after=str(context.settings.retry_after_seconds)),
+        skips_app=True,
     ),
-    WireFault(
+    ResponseFault(
         "http-429-date",
-        "429, Retry-After as an HTTP date",
-        lambda answer, given: _too_many(answer, retry_after=_http_date(given)),
-        refuses=True,
+        "429 with Retry-After as an HTTP date",
+        lambda response, context: _too_many_requests(response, retry_after=_retry_after_date(context)),
+        skips_app=True,
     ),
-    WireFault("http-429", "429 without Retry-After", lambda answer, _: _too_many(answer), refuses=True),
-    WireFault("http-500", "500 with the documented problem", _failed),
-    WireFault("http-503", "503 as plain text", _text(HTTPStatus.SERVICE_UNAVAILABLE, b"upstream connect error")),
-    WireFault("http-502-html", "502 with a page of HTML", _html(HTTPStatus.BAD_GATEWAY, b"502 Bad Gateway")),
-    WireFault("http-200-html", "200 with a page of HTML", _html(HTTPStatus.OK, b"Back soon")),
-    WireFault(
+    ResponseFault(
+        "http-429", "429 without Retry-After", lambda response, _: _too_many_requests(response), skips_app=True
+    ),
+    ResponseFault("http-500", "500 with a documented problem body", _internal_error),
+    ResponseFault(
+        "http-503", "503 as plain text", _plain_text(HTTPStatus.SERVICE_UNAVAILABLE, b"upstream connect error")
+    ),
+    ResponseFault("http-502-html", "502 with an HTML page", _html_page(HTTPStatus.BAD_GATEWAY, b"502 Bad Gateway")),
+    ResponseFault("http-200-html", "200 with an HTML page", _html_page(HTTPStatus.OK, b"Back soon")),
+    ResponseFault(
         "connection-closed",
-        "the connection is closed before any byte of the answer",
-        lambda answer, _: replace(answer, closes_at=BEFORE_ANYTHING),
+        "connection closed before the first byte of the response",
+        lambda response, _: replace(response, close_after=CLOSE_BEFORE_STATUS_LINE),
     ),
-    WireFault(
+    ResponseFault(
         "body-cut",
-        "the connection is closed amid the body",
-        lambda answer, given: replace(answer, closes_at=given.random.randrange(len(answer.body))),
+        "connection closed within the body",
+        lambda response, context: replace(response, close_after=context.random.randrange(len(response.body))),
     ),
-    WireFault(
+    ResponseFault(
         "json-truncated",
-        "a whole answer whose JSON is cut off",
-        lambda answer, given: replace(answer, body=answer.body[: given.random.randrange(1, len(answer.body))]),
+        "complete response with truncated JSON",
+        lambda response, context: replace(
+            response, body=response.body[: context.random.randrange(1, len(response.body))]
+        ),
     ),
-    WireFault(
+    ResponseFault(
         "slow",
-        "an answer that takes longer than clients wait, 45 s",
-        lambda answer, given: replace(answer, delay=given.settings.slow_seconds),
+        "response after 45 s, longer than common client timeouts",
+        lambda response, context: replace(response, delay=context.settings.slow_seconds),
     ),
-    WireFault(
+    ResponseFault(
         "huge-body",
-        "the right answer, blown up to 200 MB by white space",
-        lambda answer, given: replace(answer, padding=given.settings.huge_bytes - len(answer.body)),
+        "correct response, padded to 200 MB with white space",
+        lambda response, context: replace(response, padding=context.settings.huge_bytes - len(response.body)),
     ),
-    WireFault("token-revoked", "401, and so for all that follows with the same token", _revoked, routes=_DATA_PATHS),
-    WireFault(
+    ResponseFault(
+        "token-revoked", "401, also for later requests with the same token", _revoked_token, paths=_DATA_PATHS
+    ),
+    ResponseFault(
         "token-route-down",
         "503 on the token route",
-        _text(HTTPStatus.SERVICE_UNAVAILABLE, b"no healthy upstream"),
-        routes=(TOKEN_PATH,),
+        _plain_text(HTTPStatus.SERVICE_UNAVAILABLE, b"no healthy upstream"),
+        paths=(TOKEN_PATH,),
     ),
-    WireFault("redirect", "302 to another host", _redirected),
-    WireFault(
+    ResponseFault("redirect", "302 to another host", _redirect),
+    ResponseFault(
         "wrong-content-type",
-        "the right answer, called text/html",
-        lambda answer, _: replace(answer, headers={**answer.headers, "content-type": "text/html"}),
+        "correct response with the content type text/html",
+        lambda response, _: replace(response, headers={**response.headers, "content-type": "text/html"}),
     ),
-    WireFault("gzip", "the right answer, compressed by gzip", _gzip),
-    WireFault("brotli", "the right answer, compressed by brotli, asked for or not", _brotli),
-    WireFault("gzip-cut", "a gzip body that is cut off", _gzip_cut),
-    PageFault("pagination-missing", "a page without `pagination`", _data_alone, _PAGED),
-    PageFault("total-too-high", "totalItems is one more", _with_total(lambda total, _: total + 1), _PAGED),
-    PageFault("total-too-low", "totalItems is one less", _with_total(lambda total, _: total - 1), _PAGED),
+    ResponseFault("gzip", "correct response, compressed by gzip", _gzip),
+    ResponseFault("brotli", "correct response, compressed by brotli even if not accepted", _brotli),
+    ResponseFault("gzip-cut", "truncated gzip body", _truncated_gzip),
+)
+
+_PAGINATION_FAULTS = (
+    PageFault("pagination-missing", "page without pagination", _data_only, (PAGED,)),
+    PageFault("total-too-high", "totalItems is too high by one", _with_total(lambda total, _: total + 1), (PAGED,)),
+    PageFault("total-too-low", "totalItems is too low by one", _with_total(lambda total, _: total - 1), (PAGED,)),
     PageFault(
         "total-without-last-page",
-        "totalItems leaves out the last page, if it is not the only one",
-        _with_total(_without_last_page),
-        _PAGED,
+        "totalItems excludes the last of several pages",
+        _with_total(_total_without_last_page),
+        (PAGED,),
     ),
     PageFault(
         "total-changing",
-        "totalItems is more by another number in each answer",
-        _with_total(lambda total, asked: total + asked.random.randint(1, 9)),
-        _PAGED,
+        "totalItems is too high by a different number in each response",
+        _with_total(lambda total, context: total + context.random.randint(1, 9)),
+        (PAGED,),
     ),
-    PageFault("cursor-missing", "a page without `nextCursor`", _data_alone, _CURSOR),
+    PageFault("cursor-missing", "page without nextCursor", _data_only, (CURSOR,)),
     PageFault(
         "cursor-repeated",
-        "nextCursor leads to the same page again",
-        _with_cursor(lambda page: page.cursor_to(page.start)),
-        _CURSOR,
+        "nextCursor points to the same page again",
+        _with_next_cursor(lambda page: page.cursor_to(page.offset)),
+        (CURSOR,),
     ),
     PageFault(
-        "cursor-null-early", "nextCursor is null on a page that is not the last", _with_cursor(lambda _: None), _CURSOR
+        "cursor-null-early", "nextCursor is null before the last page", _with_next_cursor(lambda _: None), (CURSOR,)
     ),
-    PageFault("cursor-expired", "400 for a cursor, as if it had expired", _refused_cursor, _CURSOR),
-    RevisionFault("switch-revision", "from then on the service speaks the other revision, once"),
-    PageFault("page-repeated", "a page has the rows of the one before it", _previous_rows),
-    PageFault("post-inserted", "a post arrives, up to 20 in all; until then a few are held back", _after_an_arrival),
-    PageFault("post-removed", "a post vanishes for good, up to 20 in all", _after_a_departure),
-    PageFault(
-        "post-exchanged",
-        "a post arrives and another vanishes at once, so that totals do not tell, up to 20 times",
-        _after_an_exchange,
-    ),
-    PageFault("ties-shuffled", "posts are sorted by day alone, within a day by chance", _shuffled),
-    PageFault("post-outside-range", "a post has the date of the day after the range", _with_row_of_another_day),
-    PageFault("post-of-other-instance", "a post is of an instance not asked for", _with_row_of_another_instance),
-    PageFault("page-short", "a page that is not the last has fewer rows; they are nowhere else", _short),
+    PageFault("cursor-expired", "400 for a cursor, as if it had expired", _expired_cursor, (CURSOR,)),
 )
 
-FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _FAULTS}
+_API_VERSION_FAULTS = (ApiVersionFault("switch-revision", "switch to the other API version, once"),)
+
+_POST_FAULTS = (
+    PageFault("page-repeated", "page with the rows of the previous page", _previous_page),
+    PageFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _post_added),
+    PageFault("post-removed", "a post is removed, up to 20 in total", _post_removed),
+    PageFault(
+        "post-exchanged",
+        "a post is added and another one removed, so that totals stay the same, up to 20 times",
+        _post_replaced,
+    ),
+    PageFault("ties-shuffled", "posts sorted by day, in random order within a day", _shuffled_ties),
+    PageFault("post-outside-range", "a post with the day after the range", _post_outside_range),
+    PageFault("post-of-other-instance", "a post of an instance that was not requested", _post_of_other_instance),
+    PageFault("page-short", "page with missing rows before the last page", _short_page),
+)
+
+FAULTS: Mapping[str, Fault] = {
+    fault.name: fault for fault in (*_RESPONSE_FAULTS, *_PAGINATION_FAULTS, *_API_VERSION_FAULTS, *_POST_FAULTS)
+}
 """All faults, by name."""

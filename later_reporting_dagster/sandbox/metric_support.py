@@ -1,7 +1,8 @@
-"""Which content types have which metrics. That it depends on them is documented [C]; on what, is our own invention.
+"""Metrics by content type, in the cursor API version.
 
-A filter takes a metric when every content type that it lets in has it: so the document's metrics are valid everywhere,
-and what only stories have is valid for nothing but stories.
+The API reference documents that supported metrics depend on the filters, but not how (docs/api.md, "Cursor version").
+The table below is invented. A query supports a metric if every content type that its filters include supports it: the
+metrics of the paged version are valid in every query, the navigation metrics only in queries for stories.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,7 +18,8 @@ _FACEBOOK = {name for name in ContentType if name.startswith("facebook")}
 _VIDEOS = {*_REELS, *_YOUTUBE, ContentType.TIKTOK, ContentType.FACEBOOK_LIVE}
 _TWITTER = {"twitter"}
 
-_ONLY: Mapping[str, Collection[str]] = {
+# Metrics that are missing here are supported by every content type.
+_CONTENT_TYPES_BY_METRIC: Mapping[str, Collection[str]] = {
     "shares": {*_INSTAGRAM, *_FACEBOOK, *_TWITTER, ContentType.TIKTOK},
     "saves": {*_INSTAGRAM, ContentType.TIKTOK},
     "views": {*_VIDEOS, *_STORIES},
@@ -40,12 +42,12 @@ _ONLY: Mapping[str, Collection[str]] = {
 }
 
 
-def has(content_type: str, name: str) -> bool:
-    """Whether posts of a content type have the metric that the API calls `name`."""
-    return name not in _ONLY or content_type in _ONLY[name]
+def supports(content_type: str, metric: str) -> bool:
+    """Return whether posts of a content type have the metric with this API name."""
+    return metric not in _CONTENT_TYPES_BY_METRIC or content_type in _CONTENT_TYPES_BY_METRIC[metric]
 
 
-def not_supported(names: Iterable[str], content_types: Collection[str]) -> list[str]:
-    """Those of `names` that cannot be asked for with a filter that lets `content_types` in, unknown names included."""
+def unsupported_metrics(names: Iterable[str], content_types: Collection[str]) -> list[str]:
+    """Return the names that are unknown or that one of the content types does not support."""
     known = {metric.api_name for metric in METRICS}
-    return [name for name in names if name not in known or not all(has(each, name) for each in content_types)]
+    return [name for name in names if name not in known or not all(supports(each, name) for each in content_types)]

@@ -1,4 +1,7 @@
-"""From a question to the rows of one page: filtering and sorting are done on columns, and only the page is rendered."""
+"""Filter and sort the posts of a world, and render one page of them as JSON.
+
+Filters and sorting work on columns; only the rows of the page are rendered.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,84 +14,92 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
-from later_reporting_dagster.contract.metrics import DOCUMENT_METRICS, METRICS
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS
+from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World
 
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
 
+_PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
+_WHOLE_METRICS = frozenset(metric.api_name for metric in METRICS if metric.kind.is_integer)
 
-def matching_rows(world: World, question: Question) -> IntArray:
-    """Positions in `world.posts` of all posts that answer the question, in its order.
 
-    Null metrics come last in either direction, and ties fall in the order of the world, so that paging is stable.
+def matching_rows(world: World, query: PostsQuery) -> IntArray:
+    """Return the positions in `world.posts` of the posts that match a query, in its order.
+
+    Null metrics are last in both directions. Ties keep the order of the world, so that pagination is stable.
     """
-    rows = np.flatnonzero(_matches(world, question))
-    if question.sort_property is SortProperty.POST_DATE:
+    rows = np.flatnonzero(_matches(world, query))
+    if query.sort_property is SortProperty.POST_DATE:
         values = world.posts.published_ms[rows]
     else:
-        since, until = _recorded_days(world, question)
-        values = world.metrics(rows, since=since, until=until)[question.sort_property.value]
-    if question.sort_direction is SortDirection.DESC:
+        since, until = _metric_days(world, query)
+        values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
+    if query.sort_direction is SortDirection.DESC:
         values = -values
-    elif question.sort_property is not SortProperty.POST_DATE:
+    elif query.sort_property is not SortProperty.POST_DATE:
         values = np.where(values < 0, np.iinfo(np.int64).max, values)
     return rows[np.argsort(values, kind="stable")]
 
 
-def rendered(world: World, question: Question, rows: IntArray) -> list[dict[str, Any]]:
-    """Posts as the document's sample shows them [S]: the same names in alphabetical order, whole numbers without `.0`.
+def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dict[str, Any]]:
+    """Return posts as flat JSON objects in the form of the sample in docs/api.md, "Posts performance".
 
-    Metrics that are asked for by name and that the document does not have follow.
+    Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
     """
     posts = world.posts
-    since, until = _recorded_days(world, question)
+    since, until = _metric_days(world, query)
     values = world.metrics(rows, since=since, until=until)
-    if further := [name for name in question.metrics or () if name not in _OF_THE_DOCUMENT]:
-        values |= world.further_metrics(rows, since=since, until=until)
-    metrics = {name: _shown(name, column) for name, column in values.items()}
+    if cursor_only := [name for name in query.metrics or () if name not in _PAGED_METRICS]:
+        values |= world.cursor_only_metrics(rows, since=since, until=until)
+    metrics = {name: _json_values(name, column) for name, column in values.items()}
     published = np.datetime_as_string(posts.published_ms[rows].astype("datetime64[ms]"), unit="ms").tolist()
-    answer = []
-    for place, row in enumerate(rows.tolist()):
+    rendered = []
+    for index, row in enumerate(rows.tolist()):
         instance_id = world.instance_ids[posts.instance[row]]
         post_id, creator_id = int(posts.post_id[row]), int(posts.creator_id[row])
         content_type, platform, _ = CONTENT_TYPES[posts.content_type[row]]
         code = _digest(f"{instance_id}/{post_id}").hex()
-        documented = {
+        fields = {
             "campaignId": int(posts.campaign_id[row]),
             "contentImageUrl": f"https://example.com/posts/{code}.jpg",
             "contentType": content_type,
             "contentUrl": f"https://{platform}.example/p/{code}/",
             "creatorId": creator_id,
-            "creatorProfile": _creator_profile(creator_id, content_type, platform),
+            "creatorProfile": _creator_profile(creator_id, content_type=content_type, platform=platform),
             "instanceId": instance_id,
-            "postDate": f"{published[place]}Z",
+            "postDate": f"{published[index]}Z",
             "postId": post_id,
-            **{name: metrics[name][place] for name in _OF_THE_DOCUMENT},
+            **{name: metrics[name][index] for name in _PAGED_METRICS},
         }
-        answer.append(dict(sorted(documented.items())) | {name: metrics[name][place] for name in further})
-    return answer
+        rendered.append(dict(sorted(fields.items())) | {name: metrics[name][index] for name in cursor_only})
+    return rendered
 
 
-def nested(row: Any, question: Question) -> Any:
-    """A row as the question's revision has it: where metrics are asked for by name, they lie in an object [C]."""
-    if question.metrics is None or not isinstance(row, dict):
-        return row
-    outer = {
-        name: value for name, value in row.items() if name not in _OF_THE_DOCUMENT and name not in question.metrics
-    }
-    return outer | {METRICS_MEMBER: {name: row[name] for name in question.metrics if name in row}}
+def nest_metrics(row: Any, query: PostsQuery) -> Any:
+    """Move the requested metrics of a row into the object `metrics`, if the query's API version nests them.
 
-
-def envelope(data: object, *, page: PageRequest, total: int, next_start: int | None = None) -> dict[str, Any]:
-    """What surrounds a page's data. A numbered page past the end has no data and the true totals [S].
-
-    `next_start` is where the next page begins that a cursor leads to; None where that is after this one's size [C].
+    Rows that were replaced by raw JSON are returned as they are.
     """
-    if not page.revision.has_totals:
-        following = page.start + page.size if next_start is None else next_start
-        return {"data": data, "nextCursor": page.cursor_to(following) if following < total else None}
+    if query.metrics is None or not isinstance(row, dict):
+        return row
+    outer = {name: value for name, value in row.items() if name not in _PAGED_METRICS and name not in query.metrics}
+    return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
+
+
+def page_body(data: object, *, page: PageRequest, total: int, next_offset: int | None = None) -> dict[str, Any]:
+    """Return the response body of a page. A page number past the end has no data and the true totals.
+
+    Args:
+        data: Rows of the page.
+        page: The requested page.
+        total: Number of rows on all pages.
+        next_offset: Offset of the next page, for its cursor; None: the offset after a full page.
+    """
+    if not page.api_version.has_totals:
+        offset = page.offset + page.size if next_offset is None else next_offset
+        return {"data": data, "nextCursor": page.cursor_to(offset) if offset < total else None}
     return {
         "data": data,
         "pagination": {
@@ -100,61 +111,58 @@ def envelope(data: object, *, page: PageRequest, total: int, next_start: int | N
     }
 
 
-def _matches(world: World, question: Question) -> NDArray[np.bool_]:
+def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
     posts = world.posts
-    since, until = _recorded_days(world, question)
-    if question.basis is DateBasis.POST_DATE:
-        matches = (posts.day >= question.start.toordinal()) & (posts.day <= question.end.toordinal())
+    since, until = _metric_days(world, query)
+    if query.basis is DateBasis.POST_DATE:
+        matches = (posts.day >= query.start.toordinal()) & (posts.day <= query.end.toordinal())
     else:
-        matches = (posts.day <= until) & (posts.day + posts.life > since) & (since <= until)
-    if question.instance_ids is not None:
-        asked = set(question.instance_ids)
-        matches &= np.array([name in asked for name in world.instance_ids])[posts.instance]
-    if question.campaign_ids is not None:
-        matches &= _is_one_of(posts.campaign_id, question.campaign_ids)
-    if question.platforms is not None:
-        matches &= np.array([platform in question.platforms for _, platform, _ in CONTENT_TYPES])[posts.content_type]
-    if question.content_types is not None:
-        matches &= np.array([name in question.content_types for name, _, _ in CONTENT_TYPES])[posts.content_type]
+        matches = (posts.day <= until) & (posts.day + posts.lifetime_days > since) & (since <= until)
+    if query.instance_ids is not None:
+        instance_ids = set(query.instance_ids)
+        matches &= np.array([name in instance_ids for name in world.instance_ids])[posts.instance]
+    if query.campaign_ids is not None:
+        matches &= _is_in(posts.campaign_id, query.campaign_ids)
+    if query.platforms is not None:
+        matches &= np.array([platform in query.platforms for _, platform, _ in CONTENT_TYPES])[posts.content_type]
+    if query.content_types is not None:
+        matches &= np.array([name in query.content_types for name, _, _ in CONTENT_TYPES])[posts.content_type]
     return matches
 
 
-def _is_one_of(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
-    """Numbers of any size are allowed in a question; those that no column can hold match nothing."""
+def _is_in(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
+    """Return where a column has one of the numbers. A query may have numbers beyond int64, which match nothing."""
     return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
 
 
-def _recorded_days(world: World, question: Question) -> tuple[int, int]:
-    """The days whose metrics count: those of the range, or under `post_date` all that there are to date."""
-    if question.basis is DateBasis.POST_DATE:
+def _metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
+    """Return the first and last ordinal day of the metrics: to date by `post_date`, else those of the range."""
+    if query.basis is DateBasis.POST_DATE:
         return date.min.toordinal(), world.last_day.toordinal()
-    return question.start.toordinal(), min(question.end, world.last_day).toordinal()
+    return query.start.toordinal(), min(query.end, world.last_day).toordinal()
 
 
-_OF_THE_DOCUMENT = frozenset(metric.api_name for metric in DOCUMENT_METRICS)
-_COUNTS = frozenset(metric.api_name for metric in METRICS if metric.kind.is_whole)
-
-
-def _shown(name: str, values: IntArray) -> list[int | float | None]:
-    if name in _COUNTS:
+def _json_values(name: str, values: IntArray) -> list[int | float | None]:
+    """Return a metric column as JSON values: null if not available, hundredths as numbers."""
+    if name in _WHOLE_METRICS:
         return [None if value < 0 else value for value in values.tolist()]
     return [
-        None if value < 0 else value / 100 if value % 100 else value // 100  # JSON has one kind of number
+        None if value < 0 else value / 100 if value % 100 else value // 100  # whole amounts without `.0`
         for value in values.tolist()
     ]
 
 
 @lru_cache(maxsize=65_536)
-def _creator_profile(creator_id: int, content_type: str, platform: Platform) -> dict[str, str | None]:
-    """Who posted, as one network shows them; some tell no name, some have no picture."""
-    first, last, name_told, image_told, *_ = _digest(f"creator {creator_id}")
+def _creator_profile(creator_id: int, *, content_type: str, platform: Platform) -> dict[str, str | None]:
+    """Return a creator's profile on one network. Some profiles have no name, some no image."""
+    first, last, name_draw, image_draw, *_ = _digest(f"creator {creator_id}")
     first_name, last_name = _FIRST_NAMES[first % len(_FIRST_NAMES)], _LAST_NAMES[last % len(_LAST_NAMES)]
     handle = f"creator{creator_id}"
     return {
         "contentType": content_type,
-        "fullName": f"{first_name} {last_name}" if name_told >= 20 else None,
+        "fullName": f"{first_name} {last_name}" if name_draw >= 20 else None,
         "handleName": handle,
-        "profileImage": f"https://example.com/profiles/{handle}_{platform}.jpg" if image_told >= 26 else None,
+        "profileImage": f"https://example.com/profiles/{handle}_{platform}.jpg" if image_draw >= 26 else None,
         "profileLink": f"https://{platform}.example/{handle}",
     }
 

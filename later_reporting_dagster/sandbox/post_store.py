@@ -1,4 +1,4 @@
-"""The posts as the sandbox serves them now: with faults they come and go, and some are malformed."""
+"""The posts that the sandbox serves at the moment: faults add and remove posts and alter rows."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,87 +7,103 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from later_reporting_dagster.sandbox.post_pages import envelope, matching_rows, nested, rendered
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, Question
+from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, page_body, render_posts
+from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 from later_reporting_dagster.sandbox.synthetic_world import IntArray, World
 
-Document = dict[str, Any]
+JsonObject = dict[str, Any]
 
-LATE_SHARE = 0.02  # of all posts, when posts are to arrive during a walk
+_PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 
 
-class ServedPosts:
-    """The posts as they are served now: some have not arrived yet, some have vanished, some are altered.
+class PostStore:
+    """The posts of a world that are served now: some are pending, some removed, some altered.
 
-    The order of the rows of the latest queries is kept, so that reading all pages of a query sorts once.
+    The sorted rows of the latest queries are cached, so that a query is sorted once for all its pages. Rows are
+    positions in `world.posts`.
 
     Args:
-        world: all posts, ever.
-        alter: makes of a row what is served; None: nothing is altered.
-        late_seed: chooses posts that have not arrived yet; None: all have.
+        world: All instances and posts.
+        alter: Return the row to serve for a row; None: serve all rows unchanged.
+        pending_seed: Selects the posts that are not served until `add_post` adds them; None: serve all posts.
     """
 
     def __init__(
         self,
         world: World,
         *,
-        alter: Callable[[Document], Document | msgspec.Raw] | None = None,
-        late_seed: int | None = None,
+        alter: Callable[[JsonObject], JsonObject | msgspec.Raw] | None = None,
+        pending_seed: int | None = None,
     ) -> None:
         self._world = world
         self._alter = alter
-        self._ever = lru_cache(maxsize=256)(lambda question: matching_rows(world, question))
+        self._all_rows = lru_cache(maxsize=256)(lambda query: matching_rows(world, query))
         count = len(world.posts)
-        self._late = np.zeros(count, dtype=np.bool_)
-        if late_seed is not None:
-            self._late = np.random.default_rng(late_seed).random(count) < LATE_SHARE
-        self._vanished = np.zeros(count, dtype=np.bool_)
-        self._arrivals = self._departures = 0
+        self._pending = np.zeros(count, dtype=np.bool_)
+        if pending_seed is not None:
+            self._pending = np.random.default_rng(pending_seed).random(count) < _PENDING_SHARE
+        self._removed = np.zeros(count, dtype=np.bool_)
+        self._additions = self._removals = 0
 
-    def rows(self, question: Question) -> IntArray:
-        """Positions of all posts that answer the question now, in its order."""
-        ever = self._ever(question)
-        return ever[~(self._late[ever] | self._vanished[ever])]
+    def rows(self, query: PostsQuery) -> IntArray:
+        """Return the rows that match a query now, in its order."""
+        rows = self._all_rows(query)
+        return rows[self._is_served(rows)]
 
-    def page(self, question: Question, page: PageRequest) -> Document:
-        """A page as it is due. What comes or goes meanwhile moves no place that a cursor leads to."""
-        if page.revision.has_totals:
-            return self.page_of(question, page, self.rows(question))
-        ever = self._ever(question)
-        places = np.flatnonzero(~(self._late[ever] | self._vanished[ever]))
-        places = places[places >= page.start]
-        here, after = places[: page.size], places[page.size :]
-        following = int(after[0]) if len(after) else len(ever)
-        return envelope(self._shown(question, ever[here]), page=page, total=len(ever), next_start=following)
+    def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
+        """Return the body of a page.
 
-    def page_of(self, question: Question, page: PageRequest, rows: IntArray) -> Document:
-        """A page of `rows`."""
-        return envelope(self._shown(question, rows[page.rows]), page=page, total=len(rows))
+        A cursor's offset counts pending and removed posts too, so that added and removed posts do not shift it.
+        """
+        if page.api_version.has_totals:
+            return self.page_of_rows(query, page, rows=self.rows(query))
+        rows = self._all_rows(query)
+        offsets = np.flatnonzero(self._is_served(rows))
+        offsets = offsets[offsets >= page.offset]
+        current, following = offsets[: page.size], offsets[page.size :]
+        next_offset = int(following[0]) if len(following) else len(rows)
+        return page_body(self._render(query, rows[current]), page=page, total=len(rows), next_offset=next_offset)
 
-    def _shown(self, question: Question, rows: IntArray) -> list[Any]:
-        found = rendered(self._world, question, rows)
-        return [nested(row if self._alter is None else self._alter(row), question) for row in found]
+    def page_of_rows(self, query: PostsQuery, page: PageRequest, *, rows: IntArray) -> JsonObject:
+        """Return the body of a page if `rows` were all rows of the query."""
+        return page_body(self._render(query, rows[page.rows]), page=page, total=len(rows))
 
     def days(self, rows: IntArray) -> IntArray:
-        """The days on which posts were published, as ordinals."""
+        """Return the publication days of rows, as proleptic ordinals."""
         return self._world.posts.day[rows]
 
-    def one_arrives(self, question: Question, *, random: Random, at_most: int) -> bool:
-        """Lets in a post that answers the question, if one is late and not so many have arrived already."""
-        ever = self._ever(question)
-        late = ever[self._late[ever]]
-        if not len(late) or self._arrivals >= at_most:
+    def add_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
+        """Add a pending post that matches a query, unless there is none or `limit` posts have been added.
+
+        Returns:
+            Whether a post was added.
+        """
+        rows = self._all_rows(query)
+        pending = rows[self._pending[rows]]
+        if not len(pending) or self._additions >= limit:
             return False
-        self._late[random.choice(late.tolist())] = False
-        self._arrivals += 1
+        self._pending[random.choice(pending.tolist())] = False
+        self._additions += 1
         return True
 
-    def one_vanishes(self, question: Question, *, random: Random, at_most: int) -> bool:
-        """Takes away a post that answers the question for good, unless so many have vanished already."""
-        rows = self.rows(question)
-        if not len(rows) or self._departures >= at_most:
+    def remove_post(self, query: PostsQuery, *, random: Random, limit: int) -> bool:
+        """Remove a post that matches a query, unless there is none or `limit` posts have been removed.
+
+        Returns:
+            Whether a post was removed.
+        """
+        rows = self.rows(query)
+        if not len(rows) or self._removals >= limit:
             return False
-        self._vanished[random.choice(rows.tolist())] = True
-        self._departures += 1
+        self._removed[random.choice(rows.tolist())] = True
+        self._removals += 1
         return True
+
+    def _is_served(self, rows: IntArray) -> NDArray[np.bool_]:
+        return ~(self._pending[rows] | self._removed[rows])
+
+    def _render(self, query: PostsQuery, rows: IntArray) -> list[Any]:
+        posts = render_posts(self._world, query, rows=rows)
+        return [nest_metrics(row if self._alter is None else self._alter(row), query) for row in posts]

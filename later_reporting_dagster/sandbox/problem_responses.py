@@ -1,4 +1,7 @@
-"""How the sandbox says no: `application/problem+json` with exactly `type`, `title` and `detail` [D]."""
+"""Error responses of the sandbox: `application/problem+json` with `type`, `title` and `detail`.
+
+The problem types are listed in docs/api.md, "Errors".
+"""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,8 +12,14 @@ from starlette.responses import Response
 from later_reporting_dagster.contract.enums import ProblemType
 
 
-class Refusal(Exception):  # noqa: N818 - named for what it is
-    """A request is answered with a problem instead of data."""
+class ProblemError(Exception):
+    """A request that gets an error response instead of data.
+
+    Args:
+        status: HTTP status of the response.
+        problem_type: Value of `type` in the body.
+        detail: Value of `detail` in the body.
+    """
 
     def __init__(self, status: HTTPStatus, problem_type: ProblemType, detail: str) -> None:
         super().__init__(detail)
@@ -19,17 +28,19 @@ class Refusal(Exception):  # noqa: N818 - named for what it is
         self.detail = detail
 
 
-def invalid(detail: str) -> Refusal:
-    """A parameter or body that the document does not allow."""
-    return Refusal(HTTPStatus.BAD_REQUEST, ProblemType.VALIDATION, detail)
+def bad_request(detail: str) -> ProblemError:
+    """Return the 400 `ANL_00400` for an invalid parameter or body."""
+    return ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.VALIDATION, detail)
 
 
-def unauthorized(detail: str) -> Refusal:
-    """A data route was asked without a bearer token that is valid now."""
-    return Refusal(HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail)
+def unauthorized(detail: str) -> ProblemError:
+    """Return the 401 `ANL_00401` for a missing, invalid or expired bearer token."""
+    return ProblemError(HTTPStatus.UNAUTHORIZED, ProblemType.UNAUTHORIZED, detail)
 
 
-def problem(status: int, problem_type: str, detail: str, *, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer itself; the title is HTTP's own phrase for the status."""
+def problem_response(
+    status: int, problem_type: str, detail: str, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error response. Its title is the standard HTTP phrase of the status."""
     body = {"type": str(problem_type), "title": HTTPStatus(status).phrase, "detail": detail}
     return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")

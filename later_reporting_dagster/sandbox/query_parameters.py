@@ -1,20 +1,22 @@
-"""The sandbox's own reading of a query string, strict in either revision: a parameter of the other one is refused.
+"""Parse and validate the query strings of the list routes.
 
-It shares the contract's constants but none of its parsers: a misreading shared by both sides would pass every test.
+Unknown parameters are rejected, also those of the other API version. The constants are those of the contract package,
+the parsers are separate: a mistake in shared parsers would pass every test.
 """
 
 import base64
 import hashlib
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, Revision
+from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.enums import (
     ContentType,
     DateBasis,
@@ -25,62 +27,74 @@ from later_reporting_dagster.contract.enums import (
 )
 from later_reporting_dagster.contract.limits import (
     DEFAULT_PAGE_SIZE,
-    MAXIMUM_CAMPAIGN_IDS,
-    MAXIMUM_PAGE_NUMBER,
-    MAXIMUM_PAGE_SIZE,
-    MAXIMUM_RANGE_YEARS,
+    MAX_CAMPAIGN_IDS,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
+    MAX_RANGE_YEARS,
 )
 from later_reporting_dagster.contract.metrics import METRICS
-from later_reporting_dagster.sandbox.metric_support import not_supported
-from later_reporting_dagster.sandbox.problem_responses import Refusal, invalid
+from later_reporting_dagster.sandbox.metric_support import unsupported_metrics
+from later_reporting_dagster.sandbox.problem_responses import ProblemError, bad_request
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]+")
 
-_PLACE_BYTES, _MARK_BYTES = 6, 12
+# A cursor is the offset of the next page and a digest that ties it to its query.
+_OFFSET_BYTES, _DIGEST_BYTES = 6, 12
 
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of an answer is wanted.
+    """The requested page of a list.
 
     Attributes:
-        start: How many rows of the whole answer stand before it.
-        size: How many rows it may have.
-        revision: How it is asked for, and is to be answered.
-        belongs_to: The query that its cursors are good for.
+        offset: Number of rows before the page.
+        size: Maximum number of rows.
+        api_version: API version of the request and its response.
+        cursor_query: Text that identifies the query for which the page's cursors are valid.
     """
 
-    start: int
+    offset: int
     size: int
-    revision: Revision = PAGED
-    belongs_to: str = ""
+    api_version: ApiVersion = PAGED
+    cursor_query: str = ""
 
     @property
     def number(self) -> int:
-        """Its place among numbered pages, counted from 1."""
-        return self.start // self.size + 1
+        """Page number, from 1."""
+        return self.offset // self.size + 1
 
     @property
     def rows(self) -> slice:
-        """Where the page lies in the whole answer."""
-        return slice(self.start, self.start + self.size)
+        """Slice of the page within all rows of the list."""
+        return slice(self.offset, self.offset + self.size)
 
-    def cursor_to(self, start: int) -> str:
-        """An opaque cursor to the page of the same query that begins there; with any other query it is refused."""
-        place = start.to_bytes(_PLACE_BYTES, "big")
-        return base64.urlsafe_b64encode(place + _mark(place, self.belongs_to)).decode()
+    def cursor_to(self, offset: int) -> str:
+        """Return an opaque cursor to the page of the same query at an offset. Other queries reject it."""
+        encoded_offset = offset.to_bytes(_OFFSET_BYTES, "big")
+        return base64.urlsafe_b64encode(encoded_offset + _cursor_digest(encoded_offset, self.cursor_query)).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked of the posts, whatever the page. Hashable: one order of rows serves all its pages.
+class PostsQuery:
+    """Parsed parameters of a posts query, without those of the page.
 
-    Both days are inclusive; None means that the parameter was not given, hence *all*. `metrics` are those that are
-    asked for by name, None where the revision has no such parameter.
+    Hashable, so that the sorted rows can be cached for all pages of a query. None stands for an omitted filter.
+
+    Attributes:
+        start: First UTC day.
+        end: Last UTC day, inclusive.
+        instance_ids: Instances to include.
+        campaign_ids: Campaigns to include.
+        platforms: Platforms to include; excludes `content_types`.
+        content_types: Content types to include; excludes `platforms`.
+        basis: Meaning of the days: publication or performance.
+        sort_property: Sort key.
+        sort_direction: Sort direction.
+        metrics: Requested metrics; None in the API version without this parameter.
     """
 
     start: date
@@ -95,166 +109,182 @@ class Question:
     metrics: tuple[str, ...] | None = None
 
 
-def read_posts_query(query_string: str, revision: Revision = PAGED) -> tuple[Question, PageRequest]:
-    """Read the query string of `GET /v2/posts/performance` as an API version takes it.
+def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageRequest]:
+    """Parse the query string of `GET /v2/posts/performance`.
 
     Raises:
-        Refusal: 400 `ANL_00400`, or `ANL_00422` for a `sortProperty` that is not in the list.
+        ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
-    given = _Given(query_string)
-    question = Question(
-        start=given.required("startDate", _day),
-        end=given.required("endDate", _day),
-        instance_ids=given.many("instanceIds", str),
-        campaign_ids=given.many("campaignIds", _integer),
-        platforms=given.many("platform", Platform),
-        content_types=given.many("contentType", ContentType),
-        basis=given.one("dateBasis", DateBasis) or DateBasis.POST_DATE,
-        sort_property=_sort_property(given.one("sortProperty", str)),
-        sort_direction=given.one("sortDirection", SortDirection) or SortDirection.DESC,
-        metrics=_metrics(given.many(METRICS_MEMBER, str)) if revision.nests_metrics else None,
+    parameters = _QueryParameters(query_string)
+    query = PostsQuery(
+        start=parameters.required("startDate", _parse_day),
+        end=parameters.required("endDate", _parse_day),
+        instance_ids=parameters.array("instanceIds", str),
+        campaign_ids=parameters.array("campaignIds", _parse_integer),
+        platforms=parameters.array("platform", Platform),
+        content_types=parameters.array("contentType", ContentType),
+        basis=parameters.optional("dateBasis", DateBasis) or DateBasis.POST_DATE,
+        sort_property=_sort_property(parameters.optional("sortProperty", str)),
+        sort_direction=parameters.optional("sortDirection", SortDirection) or SortDirection.DESC,
+        metrics=_metrics(parameters.array(METRICS_MEMBER, str)) if api_version.nests_metrics else None,
     )
-    page = _page(given, revision, question)
-    given.refuse_the_rest()
-    if question.end < question.start:
-        raise invalid("endDate must not be before startDate")
-    start, end = question.start, question.end
-    if (end.year - MAXIMUM_RANGE_YEARS, end.month, end.day) > (start.year, start.month, start.day):
-        raise invalid(f"startDate and endDate must be at most {MAXIMUM_RANGE_YEARS} years apart")
-    if len(question.campaign_ids or ()) > MAXIMUM_CAMPAIGN_IDS:
-        raise invalid(f"campaignIds must hold at most {MAXIMUM_CAMPAIGN_IDS} ids")
-    if question.platforms is not None and question.content_types is not None:
-        raise invalid("platform and contentType cannot be combined: provide only one of the two")
-    if refused := not_supported(question.metrics or (), _let_in(question)):
-        raise invalid(f"{METRICS_MEMBER} not supported for these filters: {', '.join(refused)}")
-    return question, page
+    page = _parse_page(parameters, api_version, query=query)
+    parameters.reject_remaining()
+    _validate(query)
+    return query, page
 
 
-def read_page_query(query_string: str, revision: Revision = PAGED) -> PageRequest:
-    """Read the query string of `GET /v2/instances`, which takes only the parameters of a page.
+def parse_page_query(query_string: str, api_version: ApiVersion = PAGED) -> PageRequest:
+    """Parse the query string of `GET /v2/instances`, which has only the parameters of a page.
 
     Raises:
-        Refusal: 400 `ANL_00400`.
+        ProblemError: 400 `ANL_00400`.
     """
-    given = _Given(query_string)
-    page = _page(given, revision, "instances")
-    given.refuse_the_rest()
+    parameters = _QueryParameters(query_string)
+    page = _parse_page(parameters, api_version, query="instances")
+    parameters.reject_remaining()
     return page
 
 
-class _Given:
-    """The parameters of a query string. Reading one removes it, so that the unknown ones remain."""
+class _QueryParameters:
+    """The parameters of a query string. Each method removes the parameter that it returns."""
 
     def __init__(self, query_string: str) -> None:
         self._values: dict[str, list[str]] = defaultdict(list)
         for name, value in parse_qsl(query_string, keep_blank_values=True):
             self._values[name].append(value)
 
-    def one(self, name: str, read: Callable[[str], _Value]) -> _Value | None:
+    def optional(self, name: str, parse: Callable[[str], _Value]) -> _Value | None:
+        """Return a single value, or None if it is omitted."""
         values = self._values.pop(name, [])
         if len(values) > 1:
-            raise invalid(f"{name} must be given once")
-        return _read(name, read, values[0]) if values else None
+            raise bad_request(f"{name} must be given once")
+        return _parse_value(name, values[0], parse=parse) if values else None
 
-    def required(self, name: str, read: Callable[[str], _Value]) -> _Value:
-        value = self.one(name, read)
+    def required(self, name: str, parse: Callable[[str], _Value]) -> _Value:
+        """Return a single value that must be present."""
+        value = self.optional(name, parse)
         if value is None:
-            raise invalid(f"{name} is required")
+            raise bad_request(f"{name} is required")
         return value
 
-    def many(self, name: str, read: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
-        """An array in any of its three forms [S]: `p=a,b`, `p=a&p=b`, `p[]=a&p[]=b`; only the first has commas."""
+    def array(self, name: str, parse: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
+        """Return the values of an array in any of its forms, or None if it is omitted.
+
+        The forms are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate values
+        only in the first form.
+        """
         plain, bracketed = self._values.pop(name, []), self._values.pop(f"{name}[]", [])
         if len(plain) == 1:
             plain = plain[0].split(",")
         values = (*plain, *bracketed)
         if "" in values:
-            raise invalid(f"{name} must not hold an empty value")
-        return tuple(_read(name, read, value) for value in values) or None
+            raise bad_request(f"{name} must not hold an empty value")
+        return tuple(_parse_value(name, value, parse=parse) for value in values) or None
 
-    def refuse_the_rest(self) -> None:
-        """Refuse unknown names: an ignored parameter would hide a client's bug."""
+    def reject_remaining(self) -> None:
+        """Reject parameters that were not read: ignoring them would hide bugs of the client."""
         if self._values:
-            raise invalid(f"unknown parameter: {', '.join(sorted(self._values))}")
+            raise bad_request(f"unknown parameter: {', '.join(sorted(self._values))}")
 
 
-def _read(name: str, read: Callable[[str], _Value], text: str) -> _Value:
+def _parse_value(name: str, text: str, *, parse: Callable[[str], _Value]) -> _Value:
     try:
-        return read(text)
+        return parse(text)
     except ValueError as error:
-        raise invalid(f"{name}: {error}") from None
+        raise bad_request(f"{name}: {error}") from None
 
 
-def _day(text: str) -> date:
-    if not _DAY.fullmatch(text):  # `fromisoformat` takes other forms too
-        raise ValueError("not a day as YYYY-MM-DD")
+def _parse_day(text: str) -> date:
+    if not _DAY.fullmatch(text):  # `fromisoformat` accepts more forms
+        raise ValueError("must be a day as YYYY-MM-DD")
     return date.fromisoformat(text)
 
 
-def _integer(text: str) -> int:
-    if not _INTEGER.fullmatch(text):  # `int` takes spaces, signs, underscores and the digits of any script
-        raise ValueError("not a whole number")
+def _parse_integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):  # `int` accepts spaces, a plus sign, underscores and the digits of any script
+        raise ValueError("must be a whole number")
     return int(text)
 
 
-def _up_to(maximum: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        number = _integer(text)
+def _integer_up_to(maximum: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from 1 to `maximum`."""
+
+    def parse(text: str) -> int:
+        number = _parse_integer(text)
         if not 1 <= number <= maximum:
-            raise ValueError(f"not a whole number from 1 to {maximum}")
+            raise ValueError(f"must be a whole number from 1 to {maximum}")
         return number
 
-    return read
+    return parse
 
 
-def _page(given: _Given, revision: Revision, question: object) -> PageRequest:
-    size = given.one(revision.size_parameter, _up_to(MAXIMUM_PAGE_SIZE)) or DEFAULT_PAGE_SIZE
-    if revision is CURSOR:
-        belongs_to = f"{question} by {size}"
-        cursor = given.one(revision.place_parameter, str)
-        start = 0 if cursor is None else _start_of(cursor, belongs_to)
-        return PageRequest(start, size, revision, belongs_to)
-    number = given.one(revision.place_parameter, _up_to(MAXIMUM_PAGE_NUMBER)) or 1
-    return PageRequest((number - 1) * size, size, revision)
+def _validate(query: PostsQuery) -> None:
+    """Check the rules that involve several parameters."""
+    start, end = query.start, query.end
+    if end < start:
+        raise bad_request("endDate must not be before startDate")
+    if (end.year - MAX_RANGE_YEARS, end.month, end.day) > (start.year, start.month, start.day):
+        raise bad_request(f"startDate and endDate must be at most {MAX_RANGE_YEARS} years apart")
+    if len(query.campaign_ids or ()) > MAX_CAMPAIGN_IDS:
+        raise bad_request(f"campaignIds must hold at most {MAX_CAMPAIGN_IDS} ids")
+    if query.platforms is not None and query.content_types is not None:
+        raise bad_request("platform and contentType cannot be combined: provide only one of the two")
+    if unsupported := unsupported_metrics(query.metrics or (), _included_content_types(query)):
+        raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(unsupported)}")
 
 
-def _start_of(cursor: str, belongs_to: str) -> int:
-    """Return how many rows stand before the page that a cursor of this query leads to."""
+def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query: PostsQuery | str) -> PageRequest:
+    """Parse the parameters of a page; `query` identifies the list that its cursors belong to."""
+    size = parameters.optional(api_version.page_size_parameter, _integer_up_to(MAX_PAGE_SIZE)) or DEFAULT_PAGE_SIZE
+    if api_version is CURSOR:
+        fields = query if isinstance(query, str) else asdict(query)
+        cursor_query = json.dumps([fields, size], default=str)
+        cursor = parameters.optional(api_version.page_parameter, str)
+        offset = 0 if cursor is None else _decode_cursor(cursor, cursor_query)
+        return PageRequest(offset, size, api_version, cursor_query)
+    number = parameters.optional(api_version.page_parameter, _integer_up_to(MAX_PAGE_NUMBER)) or 1
+    return PageRequest((number - 1) * size, size, api_version)
+
+
+def _decode_cursor(cursor: str, cursor_query: str) -> int:
+    """Return the offset of the page that a cursor of this query points to."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
     except ValueError:
         data = b""
-    place, mark = data[:_PLACE_BYTES], data[_PLACE_BYTES:]
-    if mark != _mark(place, belongs_to):
-        raise invalid("nextCursor is invalid, has expired, or belongs to a query with other parameters")
-    return int.from_bytes(place, "big")
+    encoded_offset, digest = data[:_OFFSET_BYTES], data[_OFFSET_BYTES:]
+    if digest != _cursor_digest(encoded_offset, cursor_query):
+        raise bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
+    return int.from_bytes(encoded_offset, "big")
 
 
-def _mark(place: bytes, belongs_to: str) -> bytes:
-    return hashlib.blake2b(place + belongs_to.encode("utf-8", "surrogatepass"), digest_size=_MARK_BYTES).digest()
+def _cursor_digest(encoded_offset: bytes, cursor_query: str) -> bytes:
+    return hashlib.blake2b(encoded_offset + cursor_query.encode(), digest_size=_DIGEST_BYTES).digest()
 
 
 def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the distinct requested metrics."""
     if names is None:
-        raise invalid(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in METRICS)}")
+        raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in METRICS)}")
     return tuple(dict.fromkeys(names))
 
 
-def _let_in(question: Question) -> list[str]:
-    """The content types that a question's filters let in."""
+def _included_content_types(query: PostsQuery) -> list[str]:
+    """Return the content types that match the filters of a query."""
     return [
         content_type
         for content_type, platform, _ in CONTENT_TYPES
-        if (question.platforms is None or platform in question.platforms)
-        and (question.content_types is None or content_type in question.content_types)
+        if (query.platforms is None or platform in query.platforms)
+        and (query.content_types is None or content_type in query.content_types)
     ]
 
 
 def _sort_property(value: str | None) -> SortProperty:
-    """The API reference names no default order; newest first is what its default direction suggests."""
+    """Return the sort key. The API reference has no default; the sandbox sorts by `postDate`."""
     if value is None:
         return SortProperty.POST_DATE
     if value not in set(SortProperty):
         detail = f"sortProperty must be one of {', '.join(SortProperty)}"
-        raise Refusal(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
+        raise ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
     return SortProperty(value)

@@ -1,4 +1,4 @@
-"""Serves the sandbox on a real port: in the foreground for people, in a thread for the demo and for tests."""
+"""Serve the sandbox on a port: in the foreground for the command line, in a thread for the demo and tests."""
 
 import contextlib
 import socket
@@ -10,16 +10,20 @@ import uvicorn
 from starlette.types import ASGIApp
 
 DEFAULT_PORT = 8484
-BANNER = "SYNTHETIC DATA: this sandbox invents every instance, creator, post and number that it serves."
+BANNER = "SYNTHETIC DATA: all instances, creators, posts and numbers of this sandbox are invented."
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on_ready: Callable[[str], None]) -> None:
-    """Serves `app` until it is interrupted. `on_ready` is called once with the base URL, when connections are accepted.
+    """Serve an application until it is interrupted.
 
-    Port 0 takes a free one.
+    Args:
+        app: ASGI application.
+        host: Address to listen on.
+        port: Port to listen on; 0: any free port.
+        on_ready: Called once with the base URL when the server accepts connections.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: The address cannot be bound.
     """
     with _listener(host, port) as listener:
         on_ready(_base_url(listener))
@@ -29,11 +33,19 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
 
 @contextlib.contextmanager
 def running_sandbox(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serves `app` from a thread of its own while the block runs, and gives its base URL.
+    """Serve an application in a thread while the `with` block runs.
+
+    Args:
+        app: ASGI application.
+        host: Address to listen on.
+        port: Port to listen on; 0: any free port.
+
+    Yields:
+        The base URL.
 
     Raises:
-        OSError: the address cannot be bound.
-        RuntimeError: the server stopped before it had started.
+        OSError: The address cannot be bound.
+        RuntimeError: The server stopped during its start.
     """
     with _listener(host, port) as listener:
         server = _server(app)
@@ -42,7 +54,7 @@ def running_sandbox(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> 
         try:
             while not server.started:
                 if not thread.is_alive():
-                    raise RuntimeError("the sandbox did not start: its log says why")
+                    raise RuntimeError("the sandbox did not start; see its log")
                 time.sleep(0.005)
             yield _base_url(listener)
         finally:
@@ -56,13 +68,13 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _base_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    # All addresses are no address to connect to, and the client sends no token over http to another than loopback.
+    # Clients cannot connect to the wildcard address, and send tokens over http only to loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _server(app: ASGIApp) -> uvicorn.Server:
-    """Quiet but for errors; idle connections live longer than a rate window, as behind a load balancer."""
+    """Return a server that logs warnings only and keeps idle connections for longer than a rate-limit window."""
     return uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_keep_alive=75)
     )

@@ -1,10 +1,9 @@
-"""The posts behind the sandbox: a pure function of a seed, so that the demo is always fresh and yet always the same.
+"""Generate the posts of the sandbox, as a pure function of a seed.
 
-Everything is drawn by hashing what it belongs to (seed, instance, day, place in the day), never from a stream: a
-day's posts are therefore the same whatever the range of the world, and columns are drawn for all posts at once.
+Each value is a hash of its seed, instance, day and index in the day, not the next number of a random stream: a day has
+the same posts for any range of the world, and columns are drawn for all posts at once.
 
-From there on everything is a whole number, money and rates in hundredths: rounding is exact, and what accrues day by
-day sums to the total.
+All values are whole numbers, money and rates in hundredths: rounding is exact, and daily metrics add up to the totals.
 """
 
 import hashlib
@@ -17,18 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.enums import ContentType, Platform
-from later_reporting_dagster.contract.limits import MAXIMUM_RANGE_YEARS, years_later
+from later_reporting_dagster.contract.limits import MAX_RANGE_YEARS, years_later
 from later_reporting_dagster.sandbox import metric_support
 
 IntArray = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
-NOT_AVAILABLE = -1  # in a column of metrics, none of which can be negative
-EXAMPLE_INSTANCE_IDS = ("instance_abc", "instance_def")
-"""The instances that the document's own curl example asks for."""
+NOT_AVAILABLE = -1
+"""Null in a column of metrics, which are never negative."""
 
-# The document's list of content types is cut off, and `twitter` has none listed: an answer may hold one that no query
-# can name.
+EXAMPLE_INSTANCE_IDS = ("instance_abc", "instance_def")
+"""Instances of the curl example in the API reference."""
+
+# Content type, its platform, and its share of all posts. The API reference lists no content type of `twitter` and its
+# list is truncated: responses have content types that queries cannot filter by.
 CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
     (ContentType.INSTAGRAM_POST, Platform.INSTAGRAM, 0.18),
     (ContentType.INSTAGRAM_REEL, Platform.INSTAGRAM, 0.22),
@@ -43,17 +44,17 @@ CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
     ("twitter", Platform.TWITTER, 0.05),
 )
 
-FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12  # the first two are those of the document's example
+FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12  # the first two are in the example of the API reference
 CREATORS, CREATORS_PER_INSTANCE = 5_000, 150
-MAXIMUM_POSTS_PER_DAY = 500_000  # keeps post ids of different days apart, with room for the day's scatter
-MAXIMUM_LIFE_DAYS = 28
+MAX_POSTS_PER_DAY = 500_000  # keeps the post ids of different days apart: a day may have more than the mean
+MAX_LIFETIME_DAYS = 28
 
 _POST_IDS_PER_DAY = 1_000_000
-_QUIET_DAYS = 0.03
+_SHARE_OF_DAYS_WITHOUT_POSTS = 0.03
 _MILLISECONDS_PER_DAY = 86_400_000
 _UNIX_EPOCH = date(1970, 1, 1).toordinal()
 
-# What accrues over a post's active life, in this order: counts, and money in hundredths.
+# Quantities that accrue over a post's lifetime, in the order of `Posts.totals`: counts, and money in hundredths.
 _ACCRUING = (
     "impressions",
     "engagements",
@@ -63,8 +64,8 @@ _ACCRUING = (
     "paidEngagements",
     "paidCost",
 )
-# What adds up of the further metrics: of what it is a part, and how many of a thousand on average.
-_SHARES: Mapping[str, tuple[str, int]] = {
+# Additive metrics of the cursor version: the metric that each is a part of, and its mean share in thousandths.
+_PARTS: Mapping[str, tuple[str, int]] = {
     "likes": ("engagements", 700),
     "comments": ("engagements", 80),
     "shares": ("engagements", 60),
@@ -85,8 +86,8 @@ _SHARES: Mapping[str, tuple[str, int]] = {
     "paidSaves": ("paidEngagements", 40),
     "paidViews": ("paidImpressions", 600),
 }
-# How many people are reached at most, of a thousand impressions.
-_REACHED: Mapping[str, tuple[str, int]] = {
+# Reach metrics of the cursor version: the impressions that each is based on, and its maximum share in thousandths.
+_REACH: Mapping[str, tuple[str, int]] = {
     "organicReach": ("impressions", 500),
     "reach": ("impressions", 550),
     "paidReach": ("paidImpressions", 450),
@@ -95,11 +96,19 @@ _REACHED: Mapping[str, tuple[str, int]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posts:
-    """All posts of a world as columns of one length, ordered by instance, then by post.
+    """All posts of a world as columns of equal length, ordered by instance, then by post.
 
-    `instance` and `content_type` are positions in `World.instance_ids` and `CONTENT_TYPES`; `day` is a proleptic
-    ordinal; `published_ms` counts from the Unix epoch; `life` is in days from the day of publication on; `totals` has a
-    row for each quantity that accrues, as at the end of life.
+    Attributes:
+        instance: Position in `World.instance_ids`.
+        campaign_id: Campaign id.
+        post_id: Post id.
+        creator_id: Creator id.
+        content_type: Position in `CONTENT_TYPES`.
+        day: Day of publication, as a proleptic ordinal.
+        published_ms: Time of publication, in milliseconds since the Unix epoch.
+        lifetime_days: Number of days with metrics, from the day of publication.
+        decay: Position in `_DECAY_RATES`.
+        totals: One row per accruing quantity: its value at the end of the lifetime.
     """
 
     instance: IntArray
@@ -109,8 +118,8 @@ class Posts:
     content_type: IntArray
     day: IntArray
     published_ms: IntArray
-    life: IntArray
-    pace: IntArray
+    lifetime_days: IntArray
+    decay: IntArray
     totals: IntArray
 
     def __len__(self) -> int:
@@ -118,24 +127,24 @@ class Posts:
 
 
 def two_years_before(last_day: date) -> date:
-    """The first day of the longest range up to `last_day` that one query may span."""
-    return years_later(last_day, -MAXIMUM_RANGE_YEARS)
+    """Return the first day of the longest range up to `last_day` that a query may have."""
+    return years_later(last_day, -MAX_RANGE_YEARS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Every instance, creator, post and number that a sandbox serves.
+    """The data of a sandbox: instances, creators, posts and their metrics.
 
     Attributes:
-        seed: another seed is another world.
-        instances: how many instances there are, named `instance_000` and on.
-        posts_per_day: mean of an instance's posts on a day; about one day in thirty has none.
-        first_day: first UTC day on which anything was published.
-        last_day: last UTC day of publication and of metrics: the service is current up to the day before [D].
-        further_instances: more instances, by name: they change nothing in the others.
+        first_day: First UTC day with posts.
+        last_day: Last UTC day with posts and metrics; the API has data up to yesterday (docs/api.md, "Freshness").
+        seed: Selects the data.
+        instances: Number of instances named `instance_000` and so on.
+        posts_per_day: Mean number of posts of an instance on a day; about one day in thirty has none.
+        extra_instance_ids: More instances. They do not change the data of the others.
 
     Raises:
-        ValueError: there is no such world.
+        ValueError: An attribute is out of bounds.
     """
 
     first_day: date
@@ -143,22 +152,22 @@ class World:
     seed: int = 0
     instances: int = 8
     posts_per_day: int = 20
-    further_instances: tuple[str, ...] = ()
+    extra_instance_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.last_day < self.first_day:
-            raise ValueError(f"a world's last day {self.last_day} is before its first, {self.first_day}")
+            raise ValueError(f"last_day {self.last_day} of a world must not be before first_day {self.first_day}")
         if self.instances < 0 or not self.instance_ids:
-            raise ValueError("a world has at least one instance")
+            raise ValueError("a world must have at least one instance")
         if len(set(self.instance_ids)) < len(self.instance_ids):
-            raise ValueError("a world's instances have different names")
-        if not 0 <= self.posts_per_day <= MAXIMUM_POSTS_PER_DAY:
-            raise ValueError(f"posts_per_day is 0 to {MAXIMUM_POSTS_PER_DAY}, not {self.posts_per_day}")
+            raise ValueError("the instance ids of a world must be distinct")
+        if not 0 <= self.posts_per_day <= MAX_POSTS_PER_DAY:
+            raise ValueError(f"posts_per_day must be from 0 to {MAX_POSTS_PER_DAY}, not {self.posts_per_day}")
 
     @property
     def instance_ids(self) -> tuple[str, ...]:
-        """Names of all instances."""
-        return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.further_instances)
+        """Ids of all instances."""
+        return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.extra_instance_ids)
 
     @cached_property
     def _instance_keys(self) -> Keys:
@@ -166,180 +175,208 @@ class World:
 
     @cached_property
     def posts(self) -> Posts:
-        """All posts, drawn at the first use, in about half a second for a million."""
+        """All posts, generated at the first access; one million take about half a second."""
         days = np.arange(self.first_day.toordinal(), self.last_day.toordinal() + 1, dtype=np.int64)
         instance_keys = self._instance_keys
-        cell_instance = np.repeat(np.arange(len(instance_keys)), len(days))
-        cell_day = np.tile(days, len(instance_keys))
-        cell_key = _child(instance_keys[cell_instance], cell_day)
-        cell_posts = _posts_of_the_day(cell_key, self.posts_per_day)
+        # One element for each instance and day.
+        instance_of_day = np.repeat(np.arange(len(instance_keys)), len(days))
+        ordinal = np.tile(days, len(instance_keys))
+        day_key = _child(instance_keys[instance_of_day], ordinal)
+        posts_on_day = _post_counts(day_key, self.posts_per_day)
 
-        cell = np.repeat(np.arange(len(cell_key)), cell_posts)
-        place = np.arange(len(cell)) - (np.cumsum(cell_posts) - cell_posts)[cell]
-        row = _child(cell_key[cell], place)
-        # A few rows are the post before them once more, in another campaign: a post id alone is no key.
-        again = (_uniform(row, "again") < 0.03) & (place > 0)
-        content = _child(cell_key[cell], place - again)
+        # One element for each post.
+        position = np.repeat(np.arange(len(day_key)), posts_on_day)
+        index = np.arange(len(position)) - (np.cumsum(posts_on_day) - posts_on_day)[position]
+        row_key = _child(day_key[position], index)
+        # A few rows repeat the previous post in another campaign: a post id alone is not a key.
+        repeats = (_uniform(row_key, "again") < 0.03) & (index > 0)
+        post_key = _child(day_key[position], index - repeats)
         return Posts(
-            instance=cell_instance[cell],
+            instance=instance_of_day[position],
             campaign_id=FIRST_CAMPAIGN_ID
-            + CAMPAIGN_ID_STEP * ((_skewed(content, "campaign", CAMPAIGNS) + again) % CAMPAIGNS),
-            post_id=cell_day[cell] * _POST_IDS_PER_DAY + place - again,
-            creator_id=_creator_ids(instance_keys[cell_instance[cell]], content),
-            content_type=_content_types(content),
-            day=cell_day[cell],
-            published_ms=(cell_day[cell] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day(content),
-            life=_lives(content),
-            pace=_whole(_uniform(content, "pace") * len(_PACES)),
-            totals=_totals(content),
+            + CAMPAIGN_ID_STEP * ((_skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS),
+            post_id=ordinal[position] * _POST_IDS_PER_DAY + index - repeats,
+            creator_id=_creator_ids(instance_keys[instance_of_day[position]], post_key),
+            content_type=_content_types(post_key),
+            day=ordinal[position],
+            published_ms=(ordinal[position] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day_ms(post_key),
+            lifetime_days=_lifetimes(post_key),
+            decay=_floor(_uniform(post_key, "pace") * len(_DECAY_RATES)),
+            totals=_totals(post_key),
         )
 
     def metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """The document's metrics of some posts, by API name, as recorded from `since` to `until`, both inclusive.
+        """Return the metrics of both API versions for some posts.
 
-        Days are ordinals. Counts are as they are, money and rates in hundredths; `NOT_AVAILABLE` stands for null.
+        Args:
+            rows: Positions in `posts`.
+            since: First day of the metrics, as a proleptic ordinal.
+            until: Last day of the metrics, inclusive.
+
+        Returns:
+            Columns by API name: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
         """
         recorded = self._recorded(self.posts.totals[:, rows], rows, since=since, until=until)
         values = dict(zip(_ACCRUING, recorded, strict=True))
         cost, paid_cost = values.pop("cost"), values.pop("paidCost")
-        values |= rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
-        paid = rates(engagements=values["paidEngagements"], impressions=values["paidImpressions"], cost=paid_cost)
+        values |= channel_rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
+        paid = channel_rates(
+            engagements=values["paidEngagements"], impressions=values["paidImpressions"], cost=paid_cost
+        )
         return values | {f"paid{name[0].upper()}{name[1:]}": value for name, value in paid.items()}
 
-    def further_metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
-        """As `metrics`, those that the document does not have. What a content type does not have is not available.
+    def cursor_only_metrics(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+        """Return the metrics that only the cursor API version has; arguments and units as in `metrics`.
 
-        What adds up is shares of engagements and impressions, so that it accrues as they do. Reach does not add up: in
-        a few days a post reaches most of all whom it will ever reach.
+        Metrics that a content type does not support are not available. Additive metrics are shares of engagements or
+        impressions and accrue like these. Reach is not additive: most of it is reached in the first days.
         """
         posts = self.posts
         key = _child(self._instance_keys[posts.instance[rows]], posts.post_id[rows])
         totals = dict(zip(_ACCRUING, posts.totals[:, rows], strict=True))
         values: dict[str, IntArray] = {}
-        for name, (of, per_mille) in _SHARES.items():
-            share = _whole(per_mille * (0.5 + _uniform(key, name)))
-            total = np.where(totals[of] < 0, NOT_AVAILABLE, totals[of] * share // 1000)
+        for name, (whole, per_mille) in _PARTS.items():
+            share = _floor(per_mille * (0.5 + _uniform(key, name)))
+            total = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
             values[name] = self._recorded(total, rows, since=since, until=until)
-        for name, (of, per_mille) in _REACHED.items():
-            most = np.where(totals[of] < 0, NOT_AVAILABLE, totals[of] * per_mille // 1000)
-            seen = self._recorded(totals[of], rows, since=since, until=until)
-            values[name] = np.where(most < 0, NOT_AVAILABLE, np.minimum(most, seen))
-        followers = _whole(_log_normal(_child(key, posts.creator_id[rows]), "followers", 20_000, 1.2))
+        for name, (base, per_mille) in _REACH.items():
+            maximum = np.where(totals[base] < 0, NOT_AVAILABLE, totals[base] * per_mille // 1000)
+            impressions = self._recorded(totals[base], rows, since=since, until=until)
+            values[name] = np.where(maximum < 0, NOT_AVAILABLE, np.minimum(maximum, impressions))
+        followers = _floor(_log_normal(_child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
         values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
-        # In hundredths of a second; the sandbox had to choose a unit.
-        watched = 100 * values["views"] * (3 + _whole(20 * _uniform(key, "watched")))
-        values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watched)
-        values["avgWatchTime"] = _quotient(values["videoViewTotalTime"], values["views"], 1)
+        # In hundredths of a second; the API reference names no unit.
+        watch_time = 100 * values["views"] * (3 + _floor(20 * _uniform(key, "watched")))
+        values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watch_time)
+        values["avgWatchTime"] = _quotient(values["videoViewTotalTime"], values["views"], scale=1)
         for name in values:
-            has = np.array([metric_support.has(content_type, name) for content_type, _, _ in CONTENT_TYPES])
-            values[name] = np.where(has[posts.content_type[rows]], values[name], NOT_AVAILABLE)
+            supported = np.array([metric_support.supports(content_type, name) for content_type, _, _ in CONTENT_TYPES])
+            values[name] = np.where(supported[posts.content_type[rows]], values[name], NOT_AVAILABLE)
         return values
 
     def _recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
-        """How much of posts' totals accrued in the days `since` to `until`: days add up to the whole."""
+        """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total."""
         posts = self.posts
-        life, pace = posts.life[rows], posts.pace[rows]
-        before = _ACCRUED[pace, life, np.clip(since - posts.day[rows], 0, life)]
-        after = _ACCRUED[pace, life, np.clip(until + 1 - posts.day[rows], 0, life)]
+        lifetime, decay = posts.lifetime_days[rows], posts.decay[rows]
+        before = _ACCRUED[decay, lifetime, np.clip(since - posts.day[rows], 0, lifetime)]
+        after = _ACCRUED[decay, lifetime, np.clip(until + 1 - posts.day[rows], 0, lifetime)]
         return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
 
 
-def rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
-    """The rates of one channel in hundredths, rounded half up, from its counts and its cost in hundredths.
+def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
+    """Return the rates of one channel in hundredths, rounded half up.
 
-    The document's sample shows the units [S]: `engagementRate` is in percent, `cpe` and `cpm` are one cost over
-    engagements and over thousands of impressions. A rate whose parts are missing or whose denominator is 0 is not
-    available.
+    The units are those of docs/api.md, "Metrics, null and units". A rate with a missing part or a zero denominator is
+    not available.
+
+    Args:
+        engagements: Counts.
+        impressions: Counts.
+        cost: Money in hundredths.
     """
     return {
-        "engagementRate": _quotient(engagements, impressions, 10_000),
-        "cpe": _quotient(cost, engagements, 1),
-        "cpm": _quotient(cost, impressions, 1_000),
+        "engagementRate": _quotient(engagements, impressions, scale=10_000),
+        "cpe": _quotient(cost, engagements, scale=1),
+        "cpm": _quotient(cost, impressions, scale=1_000),
     }
 
 
-def _quotient(numerator: IntArray, denominator: IntArray, scale: int) -> IntArray:
+def _quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:
+    """Return `scale * numerator / denominator`, rounded half up.
+
+    The result is not available if a part is not available or the denominator is 0.
+    """
     available = (numerator >= 0) & (denominator > 0)
     divisor = np.where(available, denominator, 1)
     return np.where(available, (2 * scale * numerator + divisor) // (2 * divisor), NOT_AVAILABLE)
 
 
-# How a post's totals accrue: geometrically, at one of a few paces, all of it by the end of its life. A table of whole
-# numbers `[pace, life, age in days]`, so that a day's metrics are exact differences and add up to the totals.
+# Share of a total that accrued before an age, in units of 1 / _WHOLE, as `[decay, lifetime, age in days]`. Daily
+# metrics decay geometrically. Whole numbers make them exact differences that add up to the totals.
 _WHOLE = 2**20
-_PACES = (0.35, 0.5, 0.65, 0.8)
+_DECAY_RATES = (0.35, 0.5, 0.65, 0.8)
 
 
 def _accrual_table() -> IntArray:
-    table = np.zeros((len(_PACES), MAXIMUM_LIFE_DAYS + 1, MAXIMUM_LIFE_DAYS + 1), dtype=np.int64)
-    for number, pace in enumerate(_PACES):
-        for life in range(1, MAXIMUM_LIFE_DAYS + 1):
-            for age in range(life + 1):
-                table[number, life, age] = round(_WHOLE * (1 - pace**age) / (1 - pace**life))
+    table = np.zeros((len(_DECAY_RATES), MAX_LIFETIME_DAYS + 1, MAX_LIFETIME_DAYS + 1), dtype=np.int64)
+    for decay, rate in enumerate(_DECAY_RATES):
+        for lifetime in range(1, MAX_LIFETIME_DAYS + 1):
+            for age in range(lifetime + 1):
+                table[decay, lifetime, age] = round(_WHOLE * (1 - rate**age) / (1 - rate**lifetime))
     return table
 
 
 _ACCRUED = _accrual_table()
 
 
-def _posts_of_the_day(cell: Keys, mean: int) -> IntArray:
+def _post_counts(day_key: Keys, mean: int) -> IntArray:
+    """Draw the number of posts of instances on days."""
     spread = 1.5 * np.sqrt(mean)
-    posts = np.maximum(np.rint(mean + spread * _normal(cell, "posts")), 0)
-    return np.where(_uniform(cell, "quiet") < _QUIET_DAYS, 0, posts).astype(np.int64)
+    posts = np.maximum(np.rint(mean + spread * _normal(day_key, "posts")), 0)
+    return np.where(_uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)
 
 
-def _creator_ids(instance: Keys, content: Keys) -> IntArray:
-    """Each instance works with its own few of all creators, and with some of them much more than with others."""
-    member = _child(instance, _skewed(content, "creator", CREATORS_PER_INSTANCE))
-    return 10_000 + _whole(_uniform(member, "person") * CREATORS)
+def _creator_ids(instance_key: Keys, post_key: Keys) -> IntArray:
+    """Draw creators: each instance has its own few of them, some much more often than others."""
+    member = _child(instance_key, _skewed(post_key, "creator", choices=CREATORS_PER_INSTANCE))
+    return 10_000 + _floor(_uniform(member, "person") * CREATORS)
 
 
-def _content_types(content: Keys) -> IntArray:
+def _content_types(post_key: Keys) -> IntArray:
     shares = np.cumsum([share for _, _, share in CONTENT_TYPES])
-    return np.searchsorted(shares[:-1], _uniform(content, "content type"), side="right").astype(np.int64)
+    return np.searchsorted(shares[:-1], _uniform(post_key, "content type"), side="right").astype(np.int64)
 
 
-def _time_of_day(content: Keys) -> IntArray:
-    """Milliseconds since midnight; the first and the last of a day are commoner than chance would have them."""
-    moment = _uniform(content, "time of day") * 1.02 - 0.01
-    return np.clip(_whole(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
+def _time_of_day_ms(post_key: Keys) -> IntArray:
+    """Draw milliseconds since midnight; the first and the last one of a day are the most frequent."""
+    moment = _uniform(post_key, "time of day") * 1.02 - 0.01
+    return np.clip(_floor(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
 
 
-def _lives(content: Keys) -> IntArray:
-    """Days on which metrics are recorded: half of all posts live for two days or less, the mean is five."""
-    return np.clip(_whole(1.35 / (1 - _uniform(content, "life"))), 1, MAXIMUM_LIFE_DAYS)
+def _lifetimes(post_key: Keys) -> IntArray:
+    """Draw the number of days with metrics: the median is two, the mean five."""
+    return np.clip(_floor(1.35 / (1 - _uniform(post_key, "life"))), 1, MAX_LIFETIME_DAYS)
 
 
-def _totals(content: Keys) -> IntArray:
-    """The accruing quantities at the end of life, which a post has in each of its campaigns."""
-    channel = _uniform(content, "channel")
+def _totals(post_key: Keys) -> IntArray:
+    """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns."""
+    channel = _uniform(post_key, "channel")
     organic, paid = channel < 0.90, channel >= 0.62
 
-    seen = np.where(_uniform(content, "silent") < 0.04, 0.0, _log_normal(content, "impressions", 3_000, 1.5))
-    engaged = seen * np.minimum(_log_normal(content, "engagement rate", 0.04, 0.7), 0.6)
-    value = np.floor(engaged) * _log_normal(content, "value of an engagement", 180, 0.5)
-    cost = _log_normal(content, "cost", 30_000, 1.0)
-
-    paid_seen = np.where(
-        _uniform(content, "paid silent") < 0.03, 0.0, _log_normal(content, "paid impressions", 8_000, 1.3)
+    impressions = np.where(
+        _uniform(post_key, "silent") < 0.04, 0.0, _log_normal(post_key, "impressions", median=3_000, sigma=1.5)
     )
-    paid_engaged = paid_seen * np.minimum(_log_normal(content, "paid engagement rate", 0.02, 0.8), 0.6)
-    paid_cost = paid_seen * _log_normal(content, "paid cost of an impression", 1.5, 0.5)
+    engagements = impressions * np.minimum(_log_normal(post_key, "engagement rate", median=0.04, sigma=0.7), 0.6)
+    value = np.floor(engagements) * _log_normal(post_key, "value of an engagement", median=180, sigma=0.5)
+    cost = _log_normal(post_key, "cost", median=30_000, sigma=1.0)
+
+    paid_impressions = np.where(
+        _uniform(post_key, "paid silent") < 0.03,
+        0.0,
+        _log_normal(post_key, "paid impressions", median=8_000, sigma=1.3),
+    )
+    paid_engagements = paid_impressions * np.minimum(
+        _log_normal(post_key, "paid engagement rate", median=0.02, sigma=0.8), 0.6
+    )
+    paid_cost = paid_impressions * _log_normal(post_key, "paid cost of an impression", median=1.5, sigma=0.5)
 
     return np.stack(
         [
-            np.where(organic & (_uniform(content, "impressions known") < 0.95), _whole(seen), NOT_AVAILABLE),
-            np.where(organic, _whole(engaged), NOT_AVAILABLE),
-            np.where(organic & (_uniform(content, "value known") < 0.95), _whole(value), NOT_AVAILABLE),
-            np.where(organic & (_uniform(content, "cost known") < 0.85), _whole(cost), NOT_AVAILABLE),
-            np.where(paid, _whole(paid_seen), NOT_AVAILABLE),
-            np.where(paid & (_uniform(content, "paid engagements known") < 0.95), _whole(paid_engaged), NOT_AVAILABLE),
-            np.where(paid & (_uniform(content, "paid cost known") < 0.95), _whole(paid_cost), NOT_AVAILABLE),
+            np.where(organic & (_uniform(post_key, "impressions known") < 0.95), _floor(impressions), NOT_AVAILABLE),
+            np.where(organic, _floor(engagements), NOT_AVAILABLE),
+            np.where(organic & (_uniform(post_key, "value known") < 0.95), _floor(value), NOT_AVAILABLE),
+            np.where(organic & (_uniform(post_key, "cost known") < 0.85), _floor(cost), NOT_AVAILABLE),
+            np.where(paid, _floor(paid_impressions), NOT_AVAILABLE),
+            np.where(
+                paid & (_uniform(post_key, "paid engagements known") < 0.95), _floor(paid_engagements), NOT_AVAILABLE
+            ),
+            np.where(paid & (_uniform(post_key, "paid cost known") < 0.95), _floor(paid_cost), NOT_AVAILABLE),
         ]
     )
 
 
-# Draws. A key stands for what a draw belongs to, a name for what is drawn; nothing else decides the number.
+# Random draws: a pure function of the key of a post, day or instance and of the name of the drawn value. The names are
+# part of the seed: another name is another world.
 
 
 def _hash(text: str) -> int:
@@ -347,35 +384,36 @@ def _hash(text: str) -> int:
 
 
 def _mixed(keys: Keys) -> Keys:
-    """The finalizer of SplitMix64: neighbouring keys give unrelated numbers."""
+    """Apply the finalizer of SplitMix64: neighbouring keys give unrelated numbers."""
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return keys ^ (keys >> np.uint64(31))
 
 
 def _child(keys: Keys, number: IntArray) -> Keys:
+    """Return the key of an element of each key: of a day of an instance, or of a post of a day."""
     return _mixed(keys + (number.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
 
 
 def _uniform(keys: Keys, name: str) -> NDArray[np.float64]:
-    """From 0 inclusive to 1 exclusive."""
+    """Draw from 0 inclusive to 1 exclusive."""
     return (_mixed(keys ^ np.uint64(_hash(name))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _normal(keys: Keys, name: str) -> NDArray[np.float64]:
-    """By Box and Muller."""
+    """Draw from the standard normal distribution, by the Box-Muller transform."""
     radius = np.sqrt(-2 * np.log1p(-_uniform(keys, f"{name}, radius")))
     return np.asarray(radius * np.cos(2 * np.pi * _uniform(keys, f"{name}, angle")))
 
 
-def _log_normal(keys: Keys, name: str, median: float, sigma: float) -> NDArray[np.float64]:
+def _log_normal(keys: Keys, name: str, *, median: float, sigma: float) -> NDArray[np.float64]:
     return np.asarray(median * np.exp(sigma * _normal(keys, name)))
 
 
-def _skewed(keys: Keys, name: str, choices: int) -> IntArray:
-    """One of `choices`, the first of them the likeliest."""
-    return _whole(_uniform(keys, name) ** 2 * choices)
+def _skewed(keys: Keys, name: str, *, choices: int) -> IntArray:
+    """Draw an index below `choices`; lower ones are more likely."""
+    return _floor(_uniform(keys, name) ** 2 * choices)
 
 
-def _whole(values: NDArray[np.float64]) -> IntArray:
+def _floor(values: NDArray[np.float64]) -> IntArray:
     return np.floor(values).astype(np.int64)

@@ -1,4 +1,4 @@
-"""`later-reporting backfill`: one run over a range of days, on an empty Dagster home, and what of it failed."""
+"""`later-reporting backfill`: one run over a range of days, and the failures that it lists."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,9 +9,9 @@ import pytest
 
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines, load_definitions
-from tests.conftest import INSTANCE_IDS, UNHURRIED, Service, Truth, partition_file, problem, stored_rows
-from tests.defs.conftest import both_assets, listed, without
-from tests.defs.test_organic_paid_periods import assert_same, world_of
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
+from tests.defs.conftest import each_raw_asset, list_instances, reject_instance
+from tests.defs.test_organic_paid_periods import assert_matches_reference, reference_world
 
 DAYS = [date(2024, 3, 1), date(2024, 3, 2)]
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
@@ -21,22 +21,25 @@ TODAY = datetime.now(UTC).date()
 
 
 def runs() -> list[dg.DagsterRun]:
+    """Return all runs of the Dagster instance."""
     with dg.DagsterInstance.get() as instance:
         return list(instance.get_runs())
 
 
 def materialized(asset: str) -> Mapping[str, Mapping[str, object]]:
-    """The metadata of the last materialization of each day."""
+    """Return the metadata of the last materialization of each partition."""
     with dg.DagsterInstance.get() as instance:
         events = instance.fetch_materializations(dg.AssetKey(["later", asset]), limit=100).records
-    found = [record.asset_materialization for record in reversed(events)]
+    oldest_first = [record.asset_materialization for record in reversed(events)]
     return {
-        str(event.partition): {name: value.value for name, value in event.metadata.items()} for event in found if event
+        str(event.partition): {name: value.value for name, value in event.metadata.items()}
+        for event in oldest_first
+        if event
     }
 
 
 def written(user: User, asset: str) -> set[tuple[date, str]]:
-    """The (day, instance) pairs that have a file; there are no other files."""
+    """Return the (day, instance) pairs that have a file, after asserting that there are no other files."""
     pairs = {
         (day, instance_id)
         for day in DAYS
@@ -47,9 +50,9 @@ def written(user: User, asset: str) -> set[tuple[date, str]]:
     return pairs
 
 
-@both_assets
+@each_raw_asset
 def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, user: User, truth: Truth) -> None:
-    result = user.types("backfill", "--asset", f"later/{asset}", *RANGE)
+    result = user.run("backfill", "--asset", f"later/{asset}", *RANGE)
     assert (result.exit_code, result.stderr) == (0, "")
     assert written(user, asset) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
     for day, instance_id in written(user, asset):
@@ -59,26 +62,30 @@ def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, u
 
 
 @pytest.mark.parametrize(
-    "wanted", [["--instances", "007,Zoë 😀 %2F"], ["--instances", "007", "--instances", "Zoë 😀 %2F"]]
+    "options", [["--instances", "007,Zoë 😀 %2F"], ["--instances", "007", "--instances", "Zoë 😀 %2F"]]
 )
-def test_backfill_fetches_only_the_named_instances_in_one_run(wanted: list[str], user: User, service: Service) -> None:
-    result = user.types(*PUBLISHED, *wanted)
+def test_backfill_instances_option_fetches_only_these_in_one_run(
+    options: list[str], user: User, service: Service
+) -> None:
+    result = user.run(*PUBLISHED, *options)
     assert result.exit_code == 0, result.stderr
-    assert written(user, "posts_published") == {(day, name) for day in DAYS for name in ("007", "Zoë 😀 %2F")}
+    assert written(user, "posts_published") == {
+        (day, instance_id) for day in DAYS for instance_id in ("007", "Zoë 😀 %2F")
+    }
     assert len(runs()) == 1
-    assert service.asked("/v2/instances") == 0
+    assert service.request_count("/v2/instances") == 0
 
 
-def test_backfill_fetches_the_instances_of_the_settings(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backfill_fetches_the_configured_instances(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
     load_definitions(monkeypatch)
-    assert user.types(*PUBLISHED).exit_code == 0
+    assert user.run(*PUBLISHED).exit_code == 0
     assert written(user, "posts_published") == {(day, "007") for day in DAYS}
 
 
 def test_backfill_lists_each_pair_that_failed_and_writes_the_others(user: User, service: Service) -> None:
-    service.instead = without("007")
-    result = user.types(*PUBLISHED)
+    service.override = reject_instance("007")
+    result = user.run(*PUBLISHED)
     assert result.exit_code == 1
     failed = failed_lines(result)
     assert [line[:2] for line in failed] == [("posts_published", f"{day} 007") for day in DAYS]
@@ -91,18 +98,18 @@ def test_backfill_lists_each_pair_that_failed_and_writes_the_others(user: User, 
     }
 
 
-def test_backfill_lists_a_pair_in_one_line_whatever_its_instance_is_called(user: User, service: Service) -> None:
-    service.instead = without("a\nb")
-    result = user.types(*PUBLISHED, "--instances", "a\nb")
+def test_backfill_lists_an_instance_id_with_a_line_break_on_one_line(user: User, service: Service) -> None:
+    service.override = reject_instance("a\nb")
+    result = user.run(*PUBLISHED, "--instances", "a\nb")
     assert [line[:2] for line in failed_lines(result)] == [("posts_published", f"{day} a b") for day in DAYS]
 
 
-def test_backfill_of_what_is_missing_fetches_nothing_else(user: User, service: Service) -> None:
-    service.instead = without("007")
-    user.types(*PUBLISHED)
-    service.instead = lambda request: None
+def test_backfill_only_missing_fetches_nothing_else(user: User, service: Service) -> None:
+    service.override = reject_instance("007")
+    user.run(*PUBLISHED)
+    service.override = lambda request: None
     service.requests.clear()
-    result = user.types(*PUBLISHED, "--only-missing")
+    result = user.run(*PUBLISHED, "--only-missing")
     assert (result.exit_code, result.stderr) == (0, "")
     data_requests = [request for request in service.requests if request.url.path == "/v2/posts/performance"]
     assert {request.query_params["instanceIds"] for request in data_requests} == {"007"}
@@ -110,40 +117,38 @@ def test_backfill_of_what_is_missing_fetches_nothing_else(user: User, service: S
     assert not any("missing_instances" in event for event in materialized("posts_published").values())
 
 
-def test_backfill_keeps_what_would_shrink_until_that_is_accepted(
-    user: User, service: Service, small_world: World
-) -> None:
-    wanted = ("backfill", "--asset", "later/post_metrics_daily", *RANGE, "--instances", "007")
-    user.types(*wanted)
+def test_backfill_keeps_shrinking_files_unless_accepted(user: User, service: Service, small_world: World) -> None:
+    command = ("backfill", "--asset", "later/post_metrics_daily", *RANGE, "--instances", "007")
+    user.run(*command)
     before = stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007")
-    service.app = create_app(replace(small_world, posts_per_day=0), options=UNHURRIED)
-    refused = user.types(*wanted)
-    assert refused.exit_code == 1
-    assert f"failed  post_metrics_daily  2024-03-01 007  {len(before)} posts lie in the lake" in refused.stderr
-    assert "--accept-shrinking" in refused.stderr
+    service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
+    rejected = user.run(*command)
+    assert rejected.exit_code == 1
+    assert f"failed  post_metrics_daily  2024-03-01 007  {len(before)} posts are stored" in rejected.stderr
+    assert "--accept-shrinking" in rejected.stderr
     assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == before
-    assert user.types(*wanted, "--accept-shrinking").exit_code == 0
+    assert user.run(*command, "--accept-shrinking").exit_code == 0
     assert stored_rows(user.lake, "post_metrics_daily", DAYS[0], "007") == []
 
 
 def test_backfill_rolls_up_days_weeks_and_months(user: User, truth: Truth) -> None:
-    user.types("backfill", "--asset", "post_metrics_daily", *RANGE)
+    user.run("backfill", "--asset", "post_metrics_daily", *RANGE)
     for asset, firsts in (
         ("organic_paid_daily", ["2024-03-01", "2024-03-02"]),
         ("organic_paid_weekly", ["2024-02-26"]),
         ("organic_paid_monthly", ["2024-03-01"]),
     ):
-        result = user.types("backfill", "--asset", f"later/{asset}", *RANGE)
+        result = user.run("backfill", "--asset", f"later/{asset}", *RANGE)
         assert result.exit_code == 0, result.stderr
         assert sorted(path.parent.name for path in (user.lake / asset).rglob("*.parquet")) == [
             f"date={first}" for first in firsts
         ]
-    world = world_of(truth, DAYS)
-    assert_same(user.lake / "organic_paid_daily", "organic_paid_daily", world, DAYS)
+    world = reference_world(truth, DAYS)
+    assert_matches_reference(user.lake / "organic_paid_daily", "organic_paid_daily", world, DAYS)
 
 
-def test_backfill_of_a_rollup_without_raw_days_lists_the_days(user: User) -> None:
-    result = user.types("backfill", "--asset", "later/organic_paid_daily", *RANGE)
+def test_backfill_of_a_rollup_lists_days_without_raw_files(user: User) -> None:
+    result = user.run("backfill", "--asset", "later/organic_paid_daily", *RANGE)
     assert result.exit_code == 1
     failed = failed_lines(result)
     assert [line[:2] for line in failed] == [("organic_paid_daily", str(day)) for day in DAYS]
@@ -151,21 +156,23 @@ def test_backfill_of_a_rollup_without_raw_days_lists_the_days(user: User) -> Non
 
 
 def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[str]) -> None:
-    user.types(*PUBLISHED)
-    shown = capfd.readouterr().err
-    assert "posts_published" in shown
-    assert "8/8" in shown
+    user.run(*PUBLISHED)
+    printed = capfd.readouterr().err
+    assert "posts_published" in printed
+    assert "8/8" in printed
 
 
-def test_backfill_that_cannot_start_says_why(user: User, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    service.instead = listed()
-    assert error_line(user.types(*PUBLISHED)) == (
+def test_backfill_that_cannot_start_prints_the_reason(
+    user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.override = list_instances()
+    assert error_line(user.run(*PUBLISHED)) == (
         "The fetch stopped: The credentials reach no instance: have instances added to their scope."
     )
-    service.instead = lambda request: problem(403) if request.url.path == "/v2/instances" else None
-    assert error_line(user.types(*PUBLISHED)).startswith("The fetch stopped: ")
+    service.override = lambda request: problem(403) if request.url.path == "/v2/instances" else None
+    assert error_line(user.run(*PUBLISHED)).startswith("The fetch stopped: ")
     monkeypatch.setenv("LATER_CLIENT_ID", "")
-    result = user.types(*PUBLISHED)
+    result = user.run(*PUBLISHED)
     assert result.exit_code == 1
     assert "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET" in error_line(result)
     assert not user.lake.exists()
@@ -181,8 +188,8 @@ def test_backfill_that_cannot_start_says_why(user: User, service: Service, monke
         ("2024-03-01", str(TODAY), f"--end {TODAY} is not over yet"),
     ],
 )
-def test_backfill_refuses_days_that_are_no_partitions(start: str, end: str, line: str, user: User) -> None:
-    result = user.types("backfill", "--asset", "later/posts_published", "--start", start, "--end", end)
+def test_backfill_rejects_days_without_a_partition(start: str, end: str, line: str, user: User) -> None:
+    result = user.run("backfill", "--asset", "later/posts_published", "--start", start, "--end", end)
     assert result.exit_code == 2
     assert line in error_line(result)
     assert [path.name for path in user.home.iterdir()] == ["dagster.yaml"]
@@ -194,17 +201,17 @@ def test_backfill_refuses_days_that_are_no_partitions(start: str, end: str, line
         (("--asset", "later/posts", *RANGE), "posts_published"),
         (("--asset", "later/posts_published", "--start", "2024-03-01"), "--end"),
         *(
-            (("--asset", "later/organic_paid_weekly", *RANGE, *flag), "leave them out for later/organic_paid_weekly")
-            for flag in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))
+            (("--asset", "later/organic_paid_weekly", *RANGE, *option), "leave them out for later/organic_paid_weekly")
+            for option in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))
         ),
     ],
 )
-def test_backfill_refuses_flags_that_do_not_fit(arguments: tuple[str, ...], line: str, user: User) -> None:
-    result = user.types("backfill", *arguments)
+def test_backfill_rejects_options_that_do_not_fit(arguments: tuple[str, ...], line: str, user: User) -> None:
+    result = user.run("backfill", *arguments)
     assert result.exit_code == 2
     assert line in error_line(result)
 
 
-def test_backfill_names_a_wrong_start_date(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backfill_names_an_invalid_start_date(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "spring")
-    assert error_line(user.types(*PUBLISHED)) == "LATER_START_DATE is a day as YYYY-MM-DD, not 'spring'"
+    assert error_line(user.run(*PUBLISHED)) == "LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'"

@@ -1,4 +1,4 @@
-"""`later-reporting compact`: closed months as one file an instance, told in a line a table."""
+"""`later-reporting compact`: copies closed months to one file per instance, and prints one line per table."""
 
 import os
 from datetime import date
@@ -13,6 +13,7 @@ DAYS = [date(2024, 3, number) for number in range(1, 7)]
 
 
 def fill(user: User, asset: str) -> None:
+    """Write six old files of one instance and month."""
     lake = Lake(str(user.lake))
     for day in DAYS:
         lake.write(asset, Partition(day, "a/b"), posts_table([]))
@@ -20,50 +21,53 @@ def fill(user: User, asset: str) -> None:
 
 
 def months(user: User) -> list[str]:
+    """Return the paths of all compacted months."""
     return sorted(path.relative_to(user.lake).as_posix() for path in user.lake.glob("_compacted/*/*/*/*.parquet"))
 
 
-def test_both_tables_are_compacted_and_told_of(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compact_prints_one_line_per_table(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME")
     for asset in ("posts_published", "post_metrics_daily"):
         fill(user, asset)
-    first = user.types("compact")
+    first = user.run("compact")
     assert first.exit_code == 0
     assert [line.partition(";")[0] for line in first.stdout.splitlines()] == [
-        "post_metrics_daily: 1 months written, 0 left alone",
-        "posts_published: 1 months written, 0 left alone",
+        "post_metrics_daily: 1 months written, 0 unchanged",
+        "posts_published: 1 months written, 0 unchanged",
     ]
     assert all(" 6 daily files " in line and " can be read as 1 of " in line for line in first.stdout.splitlines())
     assert months(user) == [
         f"_compacted/{asset}/month=2024-03/instance_id=a%2Fb/part-0.parquet"
         for asset in ("post_metrics_daily", "posts_published")
     ]
-    again = user.types("compact")
-    assert "posts_published: 0 months written, 1 left alone" in again.stdout
+    again = user.run("compact")
+    assert "posts_published: 0 months written, 1 unchanged" in again.stdout
 
 
-def test_one_table_alone_is_named_as_elsewhere(user: User) -> None:
+def test_compact_asset_option_selects_one_table(user: User) -> None:
     for asset in ("posts_published", "post_metrics_daily"):
         fill(user, asset)
-    result = user.types("compact", "--asset", "later/posts_published")
+    result = user.run("compact", "--asset", "later/posts_published")
     assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["posts_published"]
     assert len(months(user)) == 1
-    assert user.types("compact", "--asset", "organic_paid_daily").exit_code == 2
+    assert user.run("compact", "--asset", "organic_paid_daily").exit_code == 2
 
 
-def test_what_is_still_restated_is_not_compacted(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compact_skips_months_that_are_still_restated(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_RESTATE_DAYS", "730")
     lake = Lake(str(user.lake))
-    today = date.today()  # noqa: DTZ011 - any day of about now
+    today = date.today()  # noqa: DTZ011 - any recent day will do
     for number in range(1, 7):
         lake.write("posts_published", Partition(today.replace(day=number), "a"), posts_table([]))
-    assert "posts_published: 0 months written, 0 left alone" in user.types("compact").stdout
+    assert "posts_published: 0 months written, 0 unchanged" in user.run("compact").stdout
     assert months(user) == []
 
 
-def test_a_lake_that_cannot_be_reached_is_one_line(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compact_prints_one_line_if_the_lake_cannot_be_opened(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
-    result = user.types("compact")
+    result = user.run("compact")
     assert result.exit_code == 1
-    assert "a file stands where a directory is due" in error_line(result)
+    assert "a file is where a directory should be" in error_line(result)

@@ -1,4 +1,4 @@
-"""`later-reporting demo`: the whole way, twice, in processes of their own."""
+"""`later-reporting demo`: run twice in subprocesses."""
 
 import re
 import subprocess
@@ -14,21 +14,22 @@ from later_reporting_dagster.definitions import defs
 from tests.cli.conftest import environment
 from tests.conftest import files
 
-# When it was fetched or made, as a file's metadata has it.
+# Times at which files were fetched or computed, in their Parquet metadata.
 INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 
 
 @dataclass(frozen=True)
-class Twice:
-    """A demo that was run twice: what it said first, and the lake after each run."""
+class TwoRuns:
+    """A demo that was run twice: the output of the first run, and the lake after each."""
 
     directory: Path
-    said: str
+    output: str
     after_first: dict[str, tuple[bytes, int]]
     after_second: dict[str, tuple[bytes, int]]
 
 
 def demo(directory: Path, *options: str, instances: int = 2) -> str:
+    """Run a small demo, and return its output."""
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
     small = ["--days", "2", "--instances", str(instances), "--posts-per-day", "3"]
     result = subprocess.run(
@@ -40,25 +41,31 @@ def demo(directory: Path, *options: str, instances: int = 2) -> str:
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
-    directory = tmp_path_factory.mktemp("demo") / "never-was"
-    said = demo(directory)
+def two_runs(tmp_path_factory: pytest.TempPathFactory) -> TwoRuns:
+    """Two runs of the demo in a folder that did not exist before."""
+    directory = tmp_path_factory.mktemp("demo") / "new"
+    output = demo(directory)
     first = files(directory / "lake")
     demo(directory)
-    return Twice(directory, said, first, files(directory / "lake"))
+    return TwoRuns(directory, output, first, files(directory / "lake"))
 
 
 def monday_of(day: str) -> date:
-    found = date.fromisoformat(day)
-    return found - timedelta(days=found.weekday())
+    parsed = date.fromisoformat(day)
+    return parsed - timedelta(days=parsed.weekday())
 
 
-def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
-    newest = max(path.split("date=")[1][:10] for path in twice.after_first if "date=" in path)
+def without_times(lake: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
+    """Return the content of all Parquet files without the times in their metadata."""
+    return {path: INSTANT.sub(b"", content) for path, (content, _) in lake.items() if path.endswith(".parquet")}
+
+
+def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) -> None:
+    newest = max(path.split("date=")[1][:10] for path in two_runs.after_first if "date=" in path)
     day = datetime.fromisoformat(newest).date()
     assert day in {datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)}
     days = [str(day - timedelta(days=1)), str(day)]
-    assert set(twice.after_first) == {
+    assert set(two_runs.after_first) == {
         *(
             f"{asset}/date={day}/instance_id={instance}/part-0.parquet"
             for asset in ("post_metrics_daily", "posts_published")
@@ -78,55 +85,53 @@ def test_all_assets_are_there_for_all_days_and_instances(twice: Twice) -> None:
     }
 
 
-def test_a_second_run_touches_no_file(twice: Twice) -> None:
-    assert twice.after_second == twice.after_first
+def test_demo_second_run_rewrites_no_file(two_runs: TwoRuns) -> None:
+    assert two_runs.after_second == two_runs.after_first
 
 
-def test_by_cursor_it_lands_the_same_bytes_but_for_the_clock(twice: Twice, tmp_path: Path) -> None:
-    demo(tmp_path, "--revision", "cursor")
+def test_demo_writes_the_same_bytes_in_the_cursor_version_except_times(two_runs: TwoRuns, tmp_path: Path) -> None:
+    demo(tmp_path, "--api-version", "cursor")
 
-    def timeless(lake: dict[str, tuple[bytes, int]]) -> dict[str, bytes]:
-        return {path: INSTANT.sub(b"", found) for path, (found, _) in lake.items() if path.endswith(".parquet")}
-
-    found = timeless(files(tmp_path / "lake"))
-    assert found == timeless(twice.after_first)
-    raw = [path for path in found if path.startswith("post")]
+    cursor_files = without_times(files(tmp_path / "lake"))
+    assert cursor_files == without_times(two_runs.after_first)
+    raw = [path for path in cursor_files if path.startswith("post")]
     assert len(raw) == 2 * 2 * 2
-    assert all(len(found[path]) < len(twice.after_first[path][0]) for path in raw)
+    # Each raw file contains times, which `without_times` removed.
+    assert all(len(cursor_files[path]) < len(two_runs.after_first[path][0]) for path in raw)
 
 
-def test_it_says_what_it_is_and_where_everything_lies(twice: Twice) -> None:
-    assert "SYNTHETIC DATA" in twice.said.splitlines()[0]
-    assert f"{twice.directory}/lake" in twice.said
-    assert f"{twice.directory}/dagster-home" in twice.said
+def test_demo_prints_that_data_is_synthetic_and_its_folders(two_runs: TwoRuns) -> None:
+    assert "SYNTHETIC DATA" in two_runs.output.splitlines()[0]
+    assert f"{two_runs.directory}/lake" in two_runs.output
+    assert f"{two_runs.directory}/dagster-home" in two_runs.output
 
 
-def test_it_ends_with_where_the_report_lies(twice: Twice) -> None:
-    path = Path(twice.said.splitlines()[-1].removeprefix("The report:").strip())
-    assert path == twice.directory / "lake" / "organic_paid_report" / "report.html"
+def test_demo_ends_with_the_path_of_the_report(two_runs: TwoRuns) -> None:
+    path = Path(two_runs.output.splitlines()[-1].removeprefix("The report:").strip())
+    assert path == two_runs.directory / "lake" / "organic_paid_report" / "report.html"
     assert path.read_bytes().startswith(b"<!doctype html>")
 
 
-def test_it_compares_organic_with_paid_by_platform(twice: Twice) -> None:
-    assert "Organic against paid" in twice.said
+def test_demo_compares_organic_with_paid_by_platform(two_runs: TwoRuns) -> None:
+    assert "Organic against paid" in two_runs.output
     platforms = {
         row["platform"]
-        for path in twice.after_first
+        for path in two_runs.after_first
         if path.startswith("organic_paid_daily")
-        for row in pq.ParquetFile(twice.directory / "lake" / path).read(["platform"]).to_pylist()
+        for row in pq.ParquetFile(two_runs.directory / "lake" / path).read(["platform"]).to_pylist()
     }
     assert platforms
-    told = {line.split()[0] for line in twice.said.splitlines() if line.strip()}
-    assert platforms <= told
+    first_words = {line.split()[0] for line in two_runs.output.splitlines() if line.strip()}
+    assert platforms <= first_words
 
 
-def test_its_checks_are_told_and_green(twice: Twice) -> None:
-    printed = [line for line in twice.said.splitlines() if line.startswith(("ok ", "FAIL "))]
+def test_demo_prints_that_all_checks_passed(two_runs: TwoRuns) -> None:
+    printed = [line for line in two_runs.output.splitlines() if line.startswith(("ok ", "FAIL "))]
     assert len(printed) == len(defs.resolve_asset_graph().asset_check_keys)
     assert all(line.startswith("ok ") for line in printed)
 
 
-def test_it_can_be_run_again_with_fewer_instances(twice: Twice) -> None:
-    printed = demo(twice.directory, instances=1)
+def test_demo_runs_again_with_fewer_instances(two_runs: TwoRuns) -> None:
+    printed = demo(two_runs.directory, instances=1)
     assert "2 days equal their raw rows" in printed
-    assert "FAIL  instances: every_instance_is_still_listed: Not listed any more: instance_001." in printed
+    assert "FAIL  instances: every_instance_is_still_listed: No longer listed: instance_001." in printed

@@ -1,150 +1,153 @@
-"""`later-reporting doctor`: each line well, or with what to do."""
+"""`later-reporting doctor`: each check passes, or its message names the fix."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from later_reporting_dagster.cli.doctor import Finding, examine
+from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from tests.cli.conftest import User
-from tests.conftest import Service, both_revisions, problem
-from tests.defs.conftest import listed
+from tests.conftest import Service, both_api_versions, problem
+from tests.defs.conftest import list_instances
 
 
 @pytest.fixture(autouse=True)
-def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail at the first failed request."""
     monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
 
 
-def findings(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
-    """What the doctor says, by subject: the mark, and the text."""
-    result = user.types("doctor")
+def check_results(user: User, *, exit_code: int) -> dict[str, tuple[str, str]]:
+    """Return the mark and the message of each printed check, by subject."""
+    result = user.run("doctor")
     assert result.exit_code == exit_code
     lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
-    found = {}
-    for mark, rest in lines:
-        subject, text = rest[:12].strip(), rest[13:]
-        found[subject] = (mark, text)
-    assert len(found) == len(lines)
-    return found
+    results = {rest[:12].strip(): (mark, rest[13:]) for mark, rest in lines}
+    assert len(results) == len(lines)
+    return results
 
 
-def failing(user: User) -> dict[str, str]:
-    """The texts of what is not well, by subject."""
-    return {subject: text for subject, (mark, text) in findings(user, exit_code=1).items() if mark == "FAIL"}
+def failed_checks(user: User) -> dict[str, str]:
+    """Return the messages of the failed checks, by subject."""
+    results = check_results(user, exit_code=1)
+    return {subject: message for subject, (mark, message) in results.items() if mark == "FAIL"}
 
 
-def test_all_is_well(user: User, service: Service) -> None:
-    found = findings(user, exit_code=0)
-    assert {subject: mark for subject, (mark, _) in found.items()} == dict.fromkeys(
-        ("settings", "token", "revision", "scope", "rate limit", "clock", "lake"), "ok"
+def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
+    results = check_results(user, exit_code=0)
+    assert {subject: mark for subject, (mark, _) in results.items()} == dict.fromkeys(
+        ("settings", "token", "API version", "scope", "rate limit", "clock", "lake"), "ok"
     )
-    assert found["revision"][1] == "paged: numbered pages with totals"
-    assert found["scope"][1] == "4 instances within reach"
-    assert found["rate limit"][1].startswith("100000 requests in 60 s")
-    assert found["lake"][1] == f"{user.lake} is writable"
+    assert results["API version"][1] == "paged: numbered pages with totals"
+    assert results["scope"][1] == "4 instances accessible"
+    assert results["rate limit"][1].startswith("100000 requests in 60 s")
+    assert results["lake"][1] == f"{user.lake} is writable"
     assert [path for path in user.lake.rglob("*") if path.is_file()] == []
 
 
-def test_without_a_dagster_home_it_says_what_to_set(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_fails_without_dagster_home(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME")
-    assert failing(user).keys() == {"settings"}
+    assert failed_checks(user).keys() == {"settings"}
 
 
-def test_a_wrong_setting_is_named(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_an_invalid_setting(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_RESTATE_DAYS", "a month")
-    assert failing(user) == {"settings": "LATER_RESTATE_DAYS is a whole number from 1 to 730, not 'a month'"}
+    assert failed_checks(user) == {"settings": "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not 'a month'"}
 
 
-def test_without_credentials_it_says_what_to_set(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_without_credentials_names_the_settings(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_CLIENT_ID", "")
-    told = failing(user)
-    assert told.keys() == {"credentials"}
-    assert "LATER_CLIENT_ID and LATER_CLIENT_SECRET" in told["credentials"]
+    failed = failed_checks(user)
+    assert failed.keys() == {"credentials"}
+    assert "LATER_CLIENT_ID and LATER_CLIENT_SECRET" in failed["credentials"]
 
 
-def test_wrong_credentials_are_told_without_them(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_no_rejected_secret(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_CLIENT_SECRET", "no-such-secret")
-    told = failing(user)
-    assert told.keys() == {"token"}
-    assert "LATER_CLIENT_SECRET" in told["token"]
-    assert "no-such-secret" not in told["token"]
+    failed = failed_checks(user)
+    assert failed.keys() == {"token"}
+    assert "LATER_CLIENT_SECRET" in failed["token"]
+    assert "no-such-secret" not in failed["token"]
 
 
-def test_a_server_that_is_not_there_is_told(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_fails_if_the_server_does_not_respond(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_BASE_URL", "http://127.0.0.1:9")
-    told = failing(user)
-    assert told.keys() == {"token"}
-    assert "ConnectError" in told["token"]
+    failed = failed_checks(user)
+    assert failed.keys() == {"token"}
+    assert "ConnectError" in failed["token"]
 
 
-def test_a_base_url_in_the_clear_is_told(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_fails_on_a_base_url_without_https(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_BASE_URL", "http://example.com")
-    assert "use https" in failing(user)["credentials"]
+    assert "use https" in failed_checks(user)["credentials"]
 
 
-def test_credentials_that_reach_nothing_are_told(user: User, service: Service) -> None:
-    service.instead = listed()
-    assert failing(user) == {"scope": "the credentials reach no instance: have instances added to their scope"}
+def test_doctor_fails_if_credentials_have_no_instances(user: User, service: Service) -> None:
+    service.override = list_instances()
+    assert failed_checks(user) == {
+        "scope": "the credentials have access to no instance: ask Later to add instances to their scope"
+    }
 
 
-def test_an_instance_beyond_reach_is_named(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_INSTANCE_IDS", "007,nobody")
-    assert failing(user) == {"scope": "LATER_INSTANCE_IDS names nobody, which the credentials do not reach"}
+def test_doctor_names_an_inaccessible_instance(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007,other")
+    assert failed_checks(user) == {
+        "scope": "LATER_INSTANCE_IDS names other, which the credentials cannot access: remove it, or request access"
+    }
 
 
-def test_an_id_that_cannot_be_a_partition_is_told(user: User, service: Service) -> None:
-    service.instead = listed("x" * 300)
-    assert "cannot be a partition" in failing(user)["scope"]
+def test_doctor_fails_on_an_instance_id_too_long_for_a_partition(user: User, service: Service) -> None:
+    service.override = list_instances("x" * 300)
+    assert "cannot be a partition" in failed_checks(user)["scope"]
 
 
-def test_a_listing_that_fails_is_told(user: User, service: Service) -> None:
+def test_doctor_fails_if_instances_cannot_be_listed(user: User, service: Service) -> None:
     # The probe asks for one instance, the listing for a hundred.
-    service.instead = lambda request: problem(500) if "pageSize=100" in request.url.query else None
-    told = failing(user)
-    assert told.keys() == {"scope"}
-    assert "HTTP 500" in told["scope"]
+    service.override = lambda request: problem(500) if "pageSize=100" in request.url.query else None
+    failed = failed_checks(user)
+    assert failed.keys() == {"scope"}
+    assert "HTTP 500" in failed["scope"]
 
 
-@both_revisions
-def test_a_revision_that_is_set_otherwise_is_told(
+@both_api_versions
+def test_doctor_fails_if_another_api_version_is_configured(
     user: User, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert findings(user, exit_code=0)["revision"][1].startswith(f"{service.revision}: ")
-    other = "paged" if service.revision is CURSOR else "cursor"
-    monkeypatch.setenv("LATER_API_REVISION", other)
-    told = f"the service speaks {service.revision}, and LATER_API_REVISION is {other}: set it to auto"
-    assert failing(user)["revision"] == told
+    assert check_results(user, exit_code=0)["API version"][1].startswith(f"{service.api_version}: ")
+    other = "paged" if service.api_version is CURSOR else "cursor"
+    monkeypatch.setenv("LATER_API_VERSION", other)
+    message = f"the API responds in version {service.api_version}, but LATER_API_VERSION is {other}: set it to auto"
+    assert failed_checks(user)["API version"] == message
 
 
-def test_a_lake_that_cannot_be_written_is_told(user: User) -> None:
+def test_doctor_fails_if_the_lake_cannot_be_written(user: User) -> None:
     user.lake.write_bytes(b"a file where a directory is due")
-    told = failing(user)
-    assert told.keys() == {"lake"}
-    assert str(user.lake) in told["lake"]
+    failed = failed_checks(user)
+    assert failed.keys() == {"lake"}
+    assert str(user.lake) in failed["lake"]
 
 
-def test_a_lake_of_an_unknown_scheme_is_told(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_fails_on_an_unknown_url_scheme_of_the_lake(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_LAKE_ROOT", "nowhere://lake")
-    assert "nowhere" in failing(user)["lake"]
+    assert "nowhere" in failed_checks(user)["lake"]
 
 
-@pytest.mark.parametrize(("seconds", "well"), [(0, True), (25, True), (-25, True), (45, False), (-45, False)])
-def test_a_clock_that_is_off_is_told(seconds: int, well: bool, user: User) -> None:
+@pytest.mark.parametrize(("seconds", "passed"), [(0, True), (25, True), (-25, True), (45, False), (-45, False)])
+def test_doctor_fails_if_the_clock_is_wrong(seconds: int, passed: bool, user: User) -> None:
     later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
-    told = asyncio.run(examine(later, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)))
-    (clock,) = [finding for finding in told if finding.subject == "clock"]
-    assert clock.well is well
-    assert isinstance(clock, Finding)
-    assert ("set this machine's clock" in clock.text) is not well
+    results = asyncio.run(check_setup(later, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)))
+    (clock,) = [result for result in results if result.subject == "clock"]
+    assert isinstance(clock, CheckResult)
+    assert clock.passed is passed
+    assert ("set this machine's clock" in clock.message) is not passed
 
 
-def test_a_password_in_the_lake_s_url_is_not_shown(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_prints_no_password_of_the_lake_url(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_LAKE_ROOT", "memory://someone:t0psecret@somewhere/lake")
-    mark, text = findings(user, exit_code=0)["lake"]
+    mark, message = check_results(user, exit_code=0)["lake"]
     assert mark == "ok"
-    assert "t0psecret" not in text
+    assert "t0psecret" not in message
     assert "t0psecret" not in repr(LaterReportingResource.from_environment().process_config_and_initialize())

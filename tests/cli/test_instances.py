@@ -1,34 +1,35 @@
-"""`later-reporting instances`: the dimension as of now, and nothing written."""
+"""`later-reporting instances`: prints the instance dimension as of now, and writes nothing."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from later_reporting_dagster.client import RetryPolicy
-from later_reporting_dagster.defs.instances import refresh
+from later_reporting_dagster.defs.instances import refresh_instances
 from later_reporting_dagster.lake import Lake
 from tests.cli.conftest import User, error_line
 from tests.conftest import INSTANCE_IDS, Service, problem
-from tests.defs.conftest import listed
+from tests.defs.conftest import list_instances
 
 TODAY = str(datetime.now(UTC).date())
 
 
 def columns(line: str) -> list[str]:
+    """Return the cells of a printed line."""
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
 def printed(user: User) -> dict[str, dict[str, str]]:
-    """The rows of the printed table, by instance id."""
-    result = user.types("instances")
+    """Return the rows of the printed table, by instance id."""
+    result = user.run("instances")
     assert result.exit_code == 0, result.output
     head, _, *rows = result.stdout.splitlines()
     records = [dict(zip(columns(head), columns(row), strict=True)) for row in rows]
     return {record["instance_id"]: record for record in records}
 
 
-def test_instances_prints_what_is_listed_and_what_the_lake_holds(user: User) -> None:
-    user.types(
+def test_instances_prints_newest_and_missing_days(user: User) -> None:
+    user.run(
         "backfill", "--asset", "posts_published", "--start", "2024-03-01", "--end", "2024-03-02", "--instances", "007"
     )
     rows = printed(user)
@@ -46,9 +47,9 @@ def test_instances_prints_what_is_listed_and_what_the_lake_holds(user: User) -> 
     assert rows["instance_000"]["posts_published_newest_day"] == "null"
 
 
-def test_instances_keeps_those_that_are_not_listed_any_more(user: User, service: Service) -> None:
-    refresh(Lake(str(user.lake)), INSTANCE_IDS, start_date=datetime.now(UTC).date(), restate_days=1)
-    service.instead = listed("new")
+def test_instances_keeps_instances_that_are_no_longer_listed(user: User, service: Service) -> None:
+    refresh_instances(Lake(str(user.lake)), INSTANCE_IDS, start_date=datetime.now(UTC).date(), restate_days=1)
+    service.override = list_instances("new")
     assert {name: row["listed_now"] for name, row in printed(user).items()} == {
         **dict.fromkeys(INSTANCE_IDS, "false"),
         "new": "true",
@@ -57,13 +58,13 @@ def test_instances_keeps_those_that_are_not_listed_any_more(user: User, service:
 
 def test_instances_writes_nothing_and_needs_no_dagster_home(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME")
-    assert user.types("instances").exit_code == 0
+    assert user.run("instances").exit_code == 0
     assert not user.lake.exists()
 
 
-def test_instances_without_credentials_says_what_to_set(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instances_without_credentials_names_the_settings(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LATER_CLIENT_SECRET")
-    result = user.types("instances")
+    result = user.run("instances")
     assert result.exit_code == 1
     assert error_line(result) == (
         "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
@@ -71,17 +72,17 @@ def test_instances_without_credentials_says_what_to_set(user: User, monkeypatch:
     )
 
 
-def test_instances_with_wrong_credentials_prints_no_secret(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instances_with_rejected_credentials_prints_no_secret(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_CLIENT_SECRET", "no-such-secret")
-    result = user.types("instances")
+    result = user.run("instances")
     assert result.exit_code == 1
     assert "LATER_CLIENT_SECRET" in error_line(result)
     assert "no-such-secret" not in result.output
 
 
-def test_instances_of_a_service_that_fails_prints_one_line(
+def test_instances_prints_one_line_if_the_api_fails(
     user: User, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-    service.instead = lambda request: problem(500) if request.url.path == "/v2/instances" else None
-    assert "HTTP 500" in error_line(user.types("instances"))
+    service.override = lambda request: problem(500) if request.url.path == "/v2/instances" else None
+    assert "HTTP 500" in error_line(user.run("instances"))

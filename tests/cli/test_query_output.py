@@ -1,4 +1,4 @@
-"""`later-reporting query`: for people a table, for programs every format with all rows, and null is never nothing."""
+"""`later-reporting query`: a table for terminals, complete formats for programs, and null distinct from empty."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ NULLS = "SELECT post_id, impressions, extra FROM posts_published WHERE date = '2
 
 @pytest.fixture(autouse=True)
 def lake(user: User) -> Lake:
-    """Two days, each with a post of which nothing is known, one that nobody saw, and one that somebody did."""
+    """Two days, each with three posts: impressions null, 0, and an integer beyond a float's precision."""
     lake = Lake(str(user.lake))
     for day in DAYS:
         posts = [post(1), post(2, impressions=0, extra=""), post(3, impressions=2**53 + 1, extra="null")]
@@ -36,8 +36,8 @@ def lake(user: User) -> Lake:
     return lake
 
 
-def test_a_table_shows_null_and_zero_and_empty_text_apart(user: User) -> None:
-    result = user.types("query", NULLS)
+def test_query_table_distinguishes_null_zero_and_empty_text(user: User) -> None:
+    result = user.run("query", NULLS)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
         "post_id       impressions  extra",
@@ -48,16 +48,16 @@ def test_a_table_shows_null_and_zero_and_empty_text_apart(user: User) -> None:
     ]
 
 
-def test_csv_has_nothing_for_null_and_quotes_for_an_empty_text(user: User) -> None:
-    text = user.types("query", NULLS, "--format", "csv").stdout
+def test_query_csv_leaves_null_empty_and_quotes_empty_text(user: User) -> None:
+    text = user.run("query", NULLS, "--format", "csv").stdout
     assert text == '"post_id","impressions","extra"\n1,,\n2,0,""\n3,9007199254740993,"null"\n'
     assert [row["impressions"] for row in csv.DictReader(io.StringIO(text))] == ["", "0", "9007199254740993"]
 
 
-@pytest.mark.parametrize("form", ["json", "jsonl"])
-def test_json_has_null_and_exact_integers(form: str, user: User) -> None:
-    text = user.types("query", NULLS, "--format", form).stdout
-    rows = json.loads(text) if form == "json" else [json.loads(line) for line in text.splitlines()]
+@pytest.mark.parametrize("format_", ["json", "jsonl"])
+def test_query_json_keeps_null_and_exact_integers(format_: str, user: User) -> None:
+    text = user.run("query", NULLS, "--format", format_).stdout
+    rows = json.loads(text) if format_ == "json" else [json.loads(line) for line in text.splitlines()]
     assert rows == [
         {"post_id": 1, "impressions": None, "extra": None},
         {"post_id": 2, "impressions": 0, "extra": ""},
@@ -65,95 +65,94 @@ def test_json_has_null_and_exact_integers(form: str, user: User) -> None:
     ]
 
 
-def test_parquet_has_the_types(user: User, tmp_path: Path) -> None:
-    file = tmp_path / "answer.parquet"
-    sql = "SELECT date, sum(impressions) AS seen FROM posts_published GROUP BY date ORDER BY date"
-    result = user.types("query", sql, "--format", "parquet", "--output", str(file))
+def test_query_parquet_keeps_types(user: User, tmp_path: Path) -> None:
+    file = tmp_path / "result.parquet"
+    sql = "SELECT date, sum(impressions) AS total FROM posts_published GROUP BY date ORDER BY date"
+    result = user.run("query", sql, "--format", "parquet", "--output", str(file))
     assert (result.exit_code, result.output) == (0, "")
     table = pq.read_table(file)
     assert table.schema.types == [pa.date32(), pa.int64()]
-    assert table.to_pylist() == [{"date": day, "seen": 2**53 + 1} for day in DAYS]
+    assert table.to_pylist() == [{"date": day, "total": 2**53 + 1} for day in DAYS]
 
 
-def test_every_table_of_the_definitions_is_there_landed_or_not(user: User) -> None:
-    names = [row["name"] for row in json.loads(user.types("query", "SHOW TABLES", "--format", "json").stdout)]
+def test_query_has_a_view_of_every_table_even_without_files(user: User) -> None:
+    names = [row["name"] for row in json.loads(user.run("query", "SHOW TABLES", "--format", "json").stdout)]
     assert {"posts_published", "post_metrics_daily", "organic_paid_daily", "organic_paid_by_publish_day"} <= set(names)
     for name in names:
-        result = user.types("query", f"SELECT * FROM {name}")
+        result = user.run("query", f"SELECT * FROM {name}")
         assert result.exit_code == 0, result.stderr
-        assert result.stderr == ("" if name == "posts_published" else f"{name} has not landed in {user.lake}\n")
+        assert result.stderr == ("" if name == "posts_published" else f"{name} has no files in {user.lake}\n")
 
 
-def test_a_query_is_read_from_standard_input(user: User) -> None:
-    asked = "SELECT count(*) AS posts\nFROM posts_published -- all of them\n"
-    result = CliRunner().invoke(main, ["query", "-", "--format", "csv"], input=asked)
+def test_query_reads_sql_from_standard_input(user: User) -> None:
+    sql = "SELECT count(*) AS posts\nFROM posts_published -- all of them\n"
+    result = CliRunner().invoke(main, ["query", "-", "--format", "csv"], input=sql)
     assert result.stdout == '"posts"\n6\n'
 
 
-def test_a_long_table_says_how_much_it_leaves_out_and_other_formats_leave_nothing_out(user: User) -> None:
+def test_query_table_truncates_rows_and_other_formats_do_not(user: User) -> None:
     sql = "SELECT * FROM range(1234) t(number)"
-    result = user.types("query", sql)
+    result = user.run("query", sql)
     assert len(result.stdout.splitlines()) == 2 + 100
     assert result.stderr.startswith("… 1,134 more rows: ")
-    assert len(user.types("query", sql, "--rows", "1234").stdout.splitlines()) == 2 + 1234
-    assert len(user.types("query", sql, "--format", "csv").stdout.splitlines()) == 1 + 1234
+    assert len(user.run("query", sql, "--rows", "1234").stdout.splitlines()) == 2 + 1234
+    assert len(user.run("query", sql, "--format", "csv").stdout.splitlines()) == 1 + 1234
 
 
 @pytest.mark.parametrize(
-    ("arguments", "why"),
+    ("arguments", "message"),
     [
         (["SELEC 1"], "Parser Error: syntax error at or near"),
         (["SELECT * FROM posts"], "The tables are "),
-        (["SELECT 1; SELECT 2"], "one query is asked at a time"),
-        (["DROP TABLE posts_published"], "tables are only read here"),
-        (["SELECT [1] AS list", "--format", "csv"], "CSV has no form for column list, which is list"),
+        (["SELECT 1; SELECT 2"], "expected one SQL statement"),
+        (["DROP TABLE posts_published"], "only SELECT statements are allowed"),
+        (["SELECT [1] AS list", "--format", "csv"], "CSV cannot hold column list of type list"),
         (["SELECT 1", "--output", "/nowhere/at/all"], "--output /nowhere/at/all: "),
         (["SELECT * FROM posts_published WHERE impressions = 'many'"], "Conversion Error"),
     ],
 )
-def test_what_cannot_be_answered_is_a_line(arguments: list[str], why: str, user: User) -> None:
+def test_query_prints_one_line_if_it_fails(arguments: list[str], message: str, user: User) -> None:
     before = files(user.lake)
-    result = user.types("query", *arguments)
+    result = user.run("query", *arguments)
     assert result.exit_code in (1, 2)
-    assert error_line(result).startswith(why) or why in error_line(result)
+    assert message in error_line(result)
     assert result.stdout == ""
     assert files(user.lake) == before
 
 
-def test_a_damaged_file_is_a_line(user: User) -> None:
+def test_query_prints_one_line_for_a_damaged_file(user: User) -> None:
     for file in user.lake.rglob("*.parquet"):
         file.write_bytes(b"no Parquet")
-    line = error_line(user.types("query", NULLS))
+    line = error_line(user.run("query", NULLS))
     first = Lake(str(user.lake)).url("posts_published", Partition(DAYS[0], "007"))
-    assert line.startswith(f"{first} is damaged: it cannot be read as Parquet: ")
+    assert line.startswith(f"{first} is damaged: cannot be read as Parquet: ")
     assert line.endswith(". Next step: materialize this partition again (1 more files cannot be read)")
 
 
-def test_on_a_terminal_what_is_too_wide_is_shown_as_records(user: User) -> None:
-    """In a real terminal of 80 columns."""
-    ours, theirs = pty.openpty()
+def test_query_prints_records_on_a_narrow_terminal(user: User) -> None:
+    reader, terminal = pty.openpty()
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "query"]
     sql = "SELECT * FROM posts_published WHERE post_id = 3 ORDER BY date LIMIT 1"
-    ended = subprocess.run(
-        [*command, sql], stdout=theirs, env={**environment(), "COLUMNS": "80"}, stderr=subprocess.PIPE, check=False
+    completed = subprocess.run(
+        [*command, sql], stdout=terminal, env={**environment(), "COLUMNS": "80"}, stderr=subprocess.PIPE, check=False
     )
-    refused = subprocess.run(
-        [*command, sql, "--format", "parquet"], stdout=theirs, env=environment(), stderr=subprocess.PIPE, check=False
+    rejected = subprocess.run(
+        [*command, sql, "--format", "parquet"], stdout=terminal, env=environment(), stderr=subprocess.PIPE, check=False
     )
-    os.close(theirs)
-    shown = os.read(ours, 65_536).decode().splitlines()
-    os.close(ours)
-    assert (ended.returncode, ended.stderr) == (0, b"")
-    assert shown[0] == "── 1 ──"
-    assert "date                       2024-03-01" in shown
-    assert "impressions                9007199254740993" in shown
-    assert 'extra                      "null"' in shown
-    assert "paid_cpm                   null" in shown
-    assert refused.returncode == 2
-    assert b"--output" in refused.stderr
+    os.close(terminal)
+    printed = os.read(reader, 65_536).decode().splitlines()
+    os.close(reader)
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    assert printed[0] == "── 1 ──"
+    assert "date                       2024-03-01" in printed
+    assert "impressions                9007199254740993" in printed
+    assert 'extra                      "null"' in printed
+    assert "paid_cpm                   null" in printed
+    assert rejected.returncode == 2
+    assert b"--output" in rejected.stderr
 
 
-def test_a_table_is_lined_up_whatever_is_in_it() -> None:
+def test_table_lines_align_columns_of_any_type() -> None:
     table = pa.table(
         {
             "name": ["Zoë 😀", "a\nb\x1b[31m", " spaced", "x" * 200],

@@ -5,44 +5,49 @@ import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
-from tests.client.service import CLIENT_ID, CLIENT_SECRET, FakeTime, Service
-from tests.servers import Stage, running
+from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, FakeTime, ScriptedApi
+from tests.servers import ReplaceableApp, running
 
 
 @pytest.fixture(scope="session")
-def stage() -> Iterator[Stage]:
-    stage = Stage()
+def stage() -> Iterator[ReplaceableApp]:
+    """A running server whose application each test replaces."""
+    stage = ReplaceableApp()
     with running(stage) as stage.base_url:
         yield stage
 
 
 @pytest.fixture
 def time() -> FakeTime:
+    """The clock of client and server."""
     return FakeTime()
 
 
 @pytest.fixture
-def service(stage: Stage, time: FakeTime) -> Service:
-    stage.app = service = Service(clock=time)
+def service(stage: ReplaceableApp, time: FakeTime) -> ScriptedApi:
+    """The application of the running server."""
+    stage.app = service = ScriptedApi(clock=time)
     return service
 
 
 @pytest.fixture
-def base_url(stage: Stage) -> str:
+def base_url(stage: ReplaceableApp) -> str:
+    """The base URL of the running server."""
     return stage.base_url
 
 
 @pytest.fixture
 def events() -> list[object]:
+    """All events of clients that `new_client` returned."""
     return []
 
 
 @pytest.fixture
 def new_client(base_url: str, time: FakeTime, events: list[object]) -> Callable[..., LaterClient]:
-    """Makes a client of the service whose waiting takes no time."""
+    """A factory of clients whose waits take no time."""
 
     def make(**changes: object) -> LaterClient:
-        given = {
+        arguments = {
             "base_url": base_url,
             "credentials": ClientCredentials(CLIENT_ID, CLIENT_SECRET),
             "limiter": RateLimiter(requests=100_000, clock=time, sleep=time.sleep),
@@ -52,20 +57,21 @@ def new_client(base_url: str, time: FakeTime, events: list[object]) -> Callable[
             "sleep": time.sleep,
             "random": lambda: 0.0,
         }
-        return LaterClient(**given | changes)
+        return LaterClient(**arguments | changes)
 
     return make
 
 
 @pytest.fixture(params=[PAGED, CURSOR], ids=str)
-def either(
-    request: pytest.FixtureRequest, service: Service, new_client: Callable[..., LaterClient]
+def new_client_of_each_version(
+    request: pytest.FixtureRequest, service: ScriptedApi, new_client: Callable[..., LaterClient]
 ) -> Callable[..., LaterClient]:
-    """Makes clients of a service that pages by number, and of one that pages by cursor; the clients know which."""
+    """A factory of clients with a set API version; the test runs once for each version."""
     service.by_cursor = request.param is CURSOR
-    return lambda **changes: new_client(**{"revision": request.param} | changes)
+    return lambda **changes: new_client(**{"api_version": request.param} | changes)
 
 
 @pytest.fixture
 def july() -> PostPerformanceQuery:
+    """A query of two instances."""
     return PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a", "b"))

@@ -1,4 +1,4 @@
-"""A token is used for as long as it says, is never shown, and is renewed once however many ask."""
+"""Tests of credentials and tokens: validation, expiry and redaction."""
 
 import base64
 import math
@@ -6,39 +6,39 @@ import math
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
-from later_reporting_dagster.client.auth import _Token, expiry_of, is_header_safe
-from tests.client.service import jwt
+from later_reporting_dagster.client.auth import _Token, is_header_safe, token_expiry
+from tests.client.scripted_api import jwt
 
 
 @pytest.mark.parametrize(("client_id", "client_secret"), [("", "secret"), ("id", "")])
-def test_credentials_need_both_parts(client_id, client_secret):
-    with pytest.raises(ValueError, match="^client id and client secret are both needed, and one is empty$"):
+def test_credentials_require_id_and_secret(client_id, client_secret):
+    with pytest.raises(ValueError, match="^client id and client secret are both required, and one is empty$"):
         ClientCredentials(client_id, client_secret)
 
 
-@pytest.mark.parametrize("odd", ["pässword", "bell\x07", " led", "trailed\n", "two\nlines", "x" * 8193])
-def test_credentials_that_no_service_hands_out_are_refused_by_name_without_being_shown(odd):
-    for name, given in (("id", (odd, "secret")), ("secret", ("id", odd))):
-        with pytest.raises(ValueError, match="copy it anew") as refused:
+@pytest.mark.parametrize("value", ["pässword", "bell\x07", " leading", "trailing\n", "two\nlines", "x" * 8193])
+def test_invalid_credentials_raise_an_error_that_names_the_part_but_not_its_value(value):
+    for name, given in (("id", (value, "secret")), ("secret", ("id", value))):
+        with pytest.raises(ValueError, match="copy it again") as raised:
             ClientCredentials(*given)
-        assert str(refused.value) == (
+        assert str(raised.value) == (
             f"the client {name} holds a line break, spaces around it, more than 8192 characters or any beyond ASCII: "
-            "copy it anew"
+            "copy it again"
         )
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "ünicode", "\x00", "x" * 8193])
-def test_a_token_that_no_header_can_hold_is_refused_without_being_shown(token):
+def test_token_that_a_header_cannot_hold_raises_an_error_without_its_value(token):
     assert not is_header_safe(token)
-    with pytest.raises(ValueError, match="token") as refused:
+    with pytest.raises(ValueError, match="token") as raised:
         AccessToken(token)
-    assert str(refused.value) == (
+    assert str(raised.value) == (
         "the access token is empty or holds spaces, line breaks, more than 8192 characters or any beyond ASCII: "
-        "copy it anew"
+        "copy it again"
     )
 
 
-def test_a_token_may_hold_every_visible_character():
+def test_token_may_have_any_visible_ascii_character():
     assert is_header_safe("".join(map(chr, range(0x21, 0x7F))))
     assert is_header_safe("x" * 8192)
     assert not is_header_safe("\x7f")
@@ -69,18 +69,18 @@ def test_a_token_may_hold_every_visible_character():
         ("..", None),
     ],
 )
-def test_the_expiry_is_the_jwts_own(token, expiry):
-    assert expiry_of(token) == expiry
+def test_token_expiry_is_the_exp_of_the_jwt(token, expiry):
+    assert token_expiry(token) == expiry
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "good_for"), [(12 * 3600, 12 * 3600 - 60), (600, 540), (300, 270), (3, 2.7), (0.5, 0.45)]
+    ("lifetime", "valid_for"), [(12 * 3600, 12 * 3600 - 60), (600, 540), (300, 270), (3, 2.7), (0.5, 0.45)]
 )
-def test_the_margin_is_a_minute_and_never_more_than_a_tenth_of_the_lifetime(lifetime, good_for):
+def test_token_is_renewed_a_minute_or_a_tenth_of_its_lifetime_before_expiry(lifetime, valid_for):
     token = _Token.received(jwt(exp=1000 + lifetime), now=1000)
-    assert token.good_until == pytest.approx(1000 + good_for)
+    assert token.valid_until == pytest.approx(1000 + valid_for)
 
 
 @pytest.mark.parametrize("token", ["opaque", jwt(exp=999), jwt(exp=1000), jwt(exp=-1e308), jwt(exp=math.nan)])
-def test_a_token_of_unknown_expiry_or_expired_on_arrival_is_used_until_it_is_refused(token):
-    assert _Token.received(token, now=1000).good_until == float("inf")
+def test_token_of_unknown_or_past_expiry_is_valid_until_rejected(token):
+    assert _Token.received(token, now=1000).valid_until == float("inf")

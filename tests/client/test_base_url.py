@@ -1,14 +1,14 @@
-"""A secret goes out in the clear to nobody, and the base URL is one."""
+"""Tests of base URL validation: secrets are sent by https, or to loopback, and URLs with other parts are rejected."""
 
 import httpx
 import pytest
 
-from later_reporting_dagster.client import AccessToken, LaterClient, RateLimiter, shared_state_path
-from later_reporting_dagster.client.base_url import checked_base_url
+from later_reporting_dagster.client import AccessToken, LaterClient, RateLimiter, rate_limit_state_path
+from later_reporting_dagster.client.base_url import validate_base_url
 
 
 @pytest.mark.parametrize(
-    ("given_url", "used"),
+    ("base_url", "validated"),
     [
         ("https://reporting.api.later.com", "https://reporting.api.later.com"),
         ("https://reporting.api.later.com/", "https://reporting.api.later.com"),
@@ -21,12 +21,12 @@ from later_reporting_dagster.client.base_url import checked_base_url
         ("https://reporting.api.later.com:65535", "https://reporting.api.later.com:65535"),
     ],
 )
-def test_https_anywhere_and_http_on_loopback(given_url, used):
-    assert checked_base_url(given_url) == used
+def test_base_url_may_be_https_or_http_to_loopback(base_url, validated):
+    assert validate_base_url(base_url) == validated
 
 
 @pytest.mark.parametrize(
-    "given_url",
+    "base_url",
     [
         *("http://reporting.api.later.com", "http://10.0.0.1", "http://0.0.0.0:80", "http://[::]", "http://[::2]"),
         *("http://localhost.evil.com", "http://127.0.0.1.evil.com", "http://localhost.", "http://127.1"),
@@ -34,17 +34,17 @@ def test_https_anywhere_and_http_on_loopback(given_url, used):
         *("http://[::ffff:8.8.8.8]", "http://2130706433", "http://0x7f.1"),
     ],
 )
-def test_plain_http_beyond_loopback_is_refused_and_says_why(given_url):
-    with pytest.raises(ValueError, match="the base URL") as refused:
-        checked_base_url(given_url)
-    assert str(refused.value) == (
-        f"the base URL http://{httpx.URL(given_url).host} would send the token in the clear:"
+def test_base_url_with_http_to_another_host_is_rejected(base_url):
+    with pytest.raises(ValueError, match="the base URL") as raised:
+        validate_base_url(base_url)
+    assert str(raised.value) == (
+        f"the base URL http://{httpx.URL(base_url).host} would send the token unencrypted:"
         " use https (http is for loopback only)"
     )
 
 
 @pytest.mark.parametrize(
-    "given_url",
+    "base_url",
     [
         "",
         "reporting.api.later.com",
@@ -67,18 +67,16 @@ def test_plain_http_beyond_loopback_is_refused_and_says_why(given_url):
         *("http:127.0.0.1", "//127.0.0.1", "http:///127.0.0.1", " http://127.0.0.1", "http://127.0.0.1\n"),
     ],
 )
-def test_anything_but_scheme_and_host_is_refused_and_not_repeated(given_url):
-    with pytest.raises(ValueError, match="the base URL") as refused:
-        checked_base_url(given_url)
-    assert str(refused.value) == (
-        "the base URL is a scheme and a host, as https://reporting.api.later.com, and nothing more"
-    )
+def test_base_url_with_other_parts_is_rejected_without_being_quoted(base_url):
+    with pytest.raises(ValueError, match="the base URL") as raised:
+        validate_base_url(base_url)
+    assert str(raised.value) == ("the base URL must be a scheme and a host only, like https://reporting.api.later.com")
     with pytest.raises(ValueError, match="the base URL"):
-        shared_state_path(given_url)
+        rate_limit_state_path(base_url)
     with pytest.raises(ValueError, match="the base URL"):
-        LaterClient(base_url=given_url, credentials=AccessToken("t"), limiter=RateLimiter(requests=1))
+        LaterClient(base_url=base_url, credentials=AccessToken("t"), limiter=RateLimiter(requests=1))
 
 
-def test_a_client_sends_at_least_one_request_at_once():
-    with pytest.raises(ValueError, match="concurrency is at least 1, not 0"):
+def test_client_concurrency_must_be_at_least_one():
+    with pytest.raises(ValueError, match="concurrency must be at least 1, not 0"):
         LaterClient(base_url="https://a", credentials=AccessToken("t"), limiter=RateLimiter(requests=1), concurrency=0)

@@ -1,4 +1,4 @@
-"""A walk is believed only if its pages are one whole answer to what was asked."""
+"""Tests of the checks that pages form one complete and consistent list."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client.pagination import (
-    FIRST,
-    Place,
-    as_walked,
-    pages_in,
-    places_after_first,
-    problem_of,
-    problem_of_page,
-    without_overlap,
+    FIRST_PAGE,
+    PageRef,
+    count_pages,
+    find_inconsistency,
+    find_page_inconsistency,
+    merge_ends,
+    page_query,
+    remaining_pages,
 )
 from later_reporting_dagster.contract import (
     ContentType,
@@ -30,12 +30,12 @@ from later_reporting_dagster.contract import (
     SortProperty,
     page_from_body,
 )
-from tests.client.service import page_body, post
+from tests.client.scripted_api import page_body, post
 
 QUERY = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))
 
 
-def pages_of(rows: list[dict], *, size: int = 3) -> list[dict]:
+def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
     count = max(1, math.ceil(len(rows) / size))
     return [
         page_body(rows[(n - 1) * size : n * size], page=n, page_size=size, total_items=len(rows))
@@ -43,32 +43,32 @@ def pages_of(rows: list[dict], *, size: int = 3) -> list[dict]:
     ]
 
 
-def problem_in(bodies: list[dict], query: PostPerformanceQuery = QUERY) -> str | None:
-    return problem_of(query, [page_from_body(json.dumps(body).encode()) for body in bodies])
+def inconsistency_in(bodies: list[dict], query: PostPerformanceQuery = QUERY) -> str | None:
+    return find_inconsistency(query, [page_from_body(json.dumps(body).encode()) for body in bodies])
 
 
 SEVEN = [post(number, instance_id="ab"[number % 2]) for number in range(7)]
 
 
-def test_a_whole_answer_is_good():
-    assert problem_in(pages_of(SEVEN)) is None
-    assert problem_in(pages_of([])) is None
+def test_complete_list_is_consistent():
+    assert inconsistency_in(page_bodies(SEVEN)) is None
+    assert inconsistency_in(page_bodies([])) is None
 
 
-def test_an_answer_without_rows_may_have_one_page_or_none():
-    (body,) = pages_of([])
+def test_empty_list_may_state_one_page_or_none():
+    (body,) = page_bodies([])
     for total_pages in (0, 1):
         body["pagination"]["totalPages"] = total_pages
-        assert problem_in([body]) is None
+        assert inconsistency_in([body]) is None
 
 
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([post(1), post(2), post(1)], "1 of 3 rows came twice"),
-        ([{"bad": 1}, {"bad": 1}], "1 of 2 rows came twice"),
-        ([post(1, instance_id="c")], "rows of instances that were not asked for: 'c'"),
-        ([post(1, instance_id="c", impressions=0.5)], "rows of instances that were not asked for: 'c'"),
+        ([post(1), post(2), post(1)], "1 of 3 rows are duplicates"),
+        ([{"bad": 1}, {"bad": 1}], "1 of 2 rows are duplicates"),
+        ([post(1, instance_id="c")], "rows of instances that were not requested: 'c'"),
+        ([post(1, instance_id="c", impressions=0.5)], "rows of instances that were not requested: 'c'"),
         (
             [post(1, post_date=datetime(2024, 6, 30, 23, 59, 59, 999000, tzinfo=UTC))],
             "a row of 2024-06-30T23:59:59.999000+00:00, before 2024-07-01",
@@ -80,12 +80,12 @@ def test_an_answer_without_rows_may_have_one_page_or_none():
         ),
     ],
 )
-def test_a_doubled_or_foreign_row_is_named(rows, problem):
-    assert problem_in(pages_of(rows)) == problem
+def test_duplicate_or_unrequested_row_is_found(rows, problem):
+    assert inconsistency_in(page_bodies(rows)) == problem
 
 
-def test_the_same_post_in_another_instance_or_campaign_is_another_row():
-    assert problem_in(pages_of([post(1), post(1, instance_id="b"), post(1, campaignId=2)])) is None
+def test_post_of_another_instance_or_campaign_is_not_a_duplicate():
+    assert inconsistency_in(page_bodies([post(1), post(1, instance_id="b"), post(1, campaignId=2)])) is None
 
 
 @pytest.mark.parametrize(
@@ -96,17 +96,18 @@ def test_the_same_post_in_another_instance_or_campaign_is_another_row():
         datetime(2024, 7, 3, 1, tzinfo=timezone(timedelta(hours=2))),
     ],
 )
-def test_the_days_of_a_query_are_utc_and_inclusive(post_date):
-    assert problem_in(pages_of([post(1, post_date=post_date)])) is None
+def test_days_of_a_query_are_in_utc_and_inclusive(post_date):
+    assert inconsistency_in(page_bodies([post(1, post_date=post_date)])) is None
 
 
-def test_by_performance_date_a_post_may_be_of_any_day_that_is_not_later():
+def test_query_by_performance_date_accepts_older_posts_but_no_newer_ones():
     query = PostPerformanceQuery(
         start_date=date(2024, 7, 1), end_date=date(2024, 7, 1), date_basis=DateBasis.PERFORMANCE_DATE
     )
-    assert problem_in(pages_of([post(1, post_date=datetime(2021, 1, 1, tzinfo=UTC), instance_id="c")]), query) is None
+    older = post(1, post_date=datetime(2021, 1, 1, tzinfo=UTC), instance_id="c")
+    assert inconsistency_in(page_bodies([older]), query) is None
     later = post(1, post_date=datetime(2024, 7, 2, tzinfo=UTC))
-    assert problem_in(pages_of([later]), query) == "a row of 2024-07-02T00:00:00+00:00, after 2024-07-01"
+    assert inconsistency_in(page_bodies([later]), query) == "a row of 2024-07-02T00:00:00+00:00, after 2024-07-01"
 
 
 DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
@@ -116,9 +117,9 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
     ("filters", "row", "problem"),
     [
         ({"campaign_ids": (1,)}, post(1), None),
-        ({"campaign_ids": (2,)}, post(1), "rows of campaigns that were not asked for: 1"),
+        ({"campaign_ids": (2,)}, post(1), "rows of campaigns that were not requested: 1"),
         ({"platforms": (Platform.INSTAGRAM,)}, post(1), None),
-        ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of platforms that were not asked for: 'instagram_reel'"),
+        ({"platforms": (Platform.TIKTOK,)}, post(1), "rows of platforms that were not requested: 'instagram_reel'"),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType="x_post"), None),
         ({"platforms": (Platform.TIKTOK,)}, post(1, contentType=None), None),
         ({"content_types": (ContentType.INSTAGRAM_REEL,)}, post(1), None),
@@ -126,54 +127,54 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
         (
             {"content_types": (ContentType.TIKTOK,)},
             post(1),
-            "rows of content types that were not asked for: 'instagram_reel'",
+            "rows of content types that were not requested: 'instagram_reel'",
         ),
         ({}, post(1, instance_id="anything"), None),
     ],
 )
-def test_rows_fit_the_filters_of_the_query(filters, row, problem):
-    assert problem_in(pages_of([row]), PostPerformanceQuery(**DAYS, **filters)) == problem
+def test_rows_have_to_match_the_filters_of_the_query(filters, row, problem):
+    assert inconsistency_in(page_bodies([row]), PostPerformanceQuery(**DAYS, **filters)) == problem
 
 
 @pytest.mark.parametrize(
     ("page", "changes", "problem"),
     [
-        (1, {"page": 2}, "page 2 was asked for, and page 3 answered"),
-        (2, {"totalItems": 8}, "page 1 says 7 items by 3, page 3 says 8 by 3"),
-        (1, {"pageSize": 50}, "page 1 says 7 items by 3, page 2 says 7 by 50"),
-        (2, {"totalPages": 4}, "page 3 says that 7 items by 3 are 4 pages"),
+        (1, {"page": 2}, "page 2 was requested, but page 3 was returned"),
+        (2, {"totalItems": 8}, "page 1 states 7 items in pages of 3, page 3 states 8 in pages of 3"),
+        (1, {"pageSize": 50}, "page 1 states 7 items in pages of 3, page 2 states 7 in pages of 50"),
+        (2, {"totalPages": 4}, "page 3 states 4 pages for 7 items in pages of 3"),
     ],
 )
-def test_a_page_that_contradicts_itself_or_the_first_is_named(page, changes, problem):
-    bodies = pages_of(SEVEN)
+def test_page_that_contradicts_itself_or_page_1_is_found(page, changes, problem):
+    bodies = page_bodies(SEVEN)
     bodies[page]["pagination"] |= {"page": page + 1} | changes
     if changes == {"page": 2}:
         bodies[page]["pagination"]["page"] = 3
-    assert problem_in(bodies) == problem
+    assert inconsistency_in(bodies) == problem
 
 
 @pytest.mark.parametrize("total_items", [-1, 2, 5])
-def test_totals_that_the_rows_do_not_bear_out_are_no_answer(total_items):
+def test_totals_that_contradict_the_rows_are_inconsistent(total_items):
     body = page_body(SEVEN[:3], page=1, page_size=3, total_items=total_items)
-    assert problem_in([body]) is not None
+    assert inconsistency_in([body]) is not None
 
 
 @pytest.mark.parametrize("page_size", [0, -1])
-def test_a_page_size_of_nothing_is_no_answer(page_size):
+def test_page_size_below_one_is_inconsistent(page_size):
     pagination = Pagination(page=1, page_size=page_size, total_items=3, total_pages=1)
-    assert pages_in(pagination) == 1
-    assert problem_of_page(FIRST, pagination, rows=3, first=pagination) is not None
+    assert count_pages(pagination) == 1
+    assert find_page_inconsistency(FIRST_PAGE, pagination, rows=3, first=pagination) is not None
 
 
-def test_beyond_the_last_page_that_can_be_asked_for_the_service_may_stop_counting_pages():
+def test_total_pages_may_stop_at_the_last_page_that_can_be_requested():
     for total_pages in (500, 700):
         pagination = Pagination(page=1, page_size=100, total_items=70_000, total_pages=total_pages)
-        assert problem_of_page(FIRST, pagination, rows=100, first=pagination) is None
+        assert find_page_inconsistency(FIRST_PAGE, pagination, rows=100, first=pagination) is None
 
 
-def good_pages() -> st.SearchStrategy[list[dict]]:
+def consistent_bodies() -> st.SearchStrategy[list[dict]]:
     return st.builds(
-        lambda count, size: pages_of(
+        lambda count, size: page_bodies(
             [post(number, instance_id="ab"[number % 2]) for number in range(count)], size=size
         ),
         st.integers(1, 30),
@@ -181,26 +182,26 @@ def good_pages() -> st.SearchStrategy[list[dict]]:
     )
 
 
-@given(good_pages(), st.data())
-def test_no_single_row_can_be_lost_doubled_or_replaced_unnoticed(bodies, data):
-    assert problem_in(bodies) is None
+@given(consistent_bodies(), st.data())
+def test_any_lost_duplicated_or_replaced_row_is_found(bodies, data):
+    assert inconsistency_in(bodies) is None
     rows = data.draw(st.sampled_from([body["data"] for body in bodies]))
-    place = data.draw(st.integers(0, len(rows) - 1))
+    index = data.draw(st.integers(0, len(rows) - 1))
     other = data.draw(st.sampled_from([row for body in bodies for row in body["data"]]))
-    match data.draw(st.sampled_from(["lose", "double", "replace", "swap for a foreign one"])):
+    match data.draw(st.sampled_from(["lose", "duplicate", "replace", "replace by an unrequested row"])):
         case "lose":
-            del rows[place]
-        case "double":
-            rows.insert(place, other)
-        case "replace" if other is not rows[place]:
-            rows[place] = other
+            del rows[index]
+        case "duplicate":
+            rows.insert(index, other)
+        case "replace" if other is not rows[index]:
+            rows[index] = other
         case _:
-            rows[place] = post(1000, instance_id="c")
-    assert problem_in(bodies) is not None
+            rows[index] = post(1000, instance_id="c")
+    assert inconsistency_in(bodies) is not None
 
 
-@given(good_pages().filter(lambda bodies: len(bodies) > 1), st.data())
-def test_no_page_can_be_lost_repeated_or_swapped_unnoticed(bodies, data):
+@given(consistent_bodies().filter(lambda bodies: len(bodies) > 1), st.data())
+def test_any_lost_repeated_or_swapped_page_is_found(bodies, data):
     one, other = data.draw(st.permutations(range(len(bodies))).map(lambda order: order[:2]))
     match data.draw(st.sampled_from(["lose", "repeat", "swap"])):
         case "lose":
@@ -209,14 +210,14 @@ def test_no_page_can_be_lost_repeated_or_swapped_unnoticed(bodies, data):
             bodies[one] = bodies[other]
         case "swap":
             bodies[one], bodies[other] = bodies[other], bodies[one]
-    assert problem_in(bodies) is not None
+    assert inconsistency_in(bodies) is not None
 
 
-def test_a_walk_asks_for_the_largest_pages_oldest_first():
+def test_page_query_requests_the_largest_page_with_the_oldest_posts_first():
     query = PostPerformanceQuery(
         **DAYS, instance_ids=("a",), page_number=4, sort_property=SortProperty.CPM, sort_direction=SortDirection.DESC
     )
-    assert as_walked(query) == PostPerformanceQuery(
+    assert page_query(query) == PostPerformanceQuery(
         **DAYS,
         instance_ids=("a",),
         page_size=100,
@@ -227,7 +228,7 @@ def test_a_walk_asks_for_the_largest_pages_oldest_first():
 
 
 @pytest.mark.parametrize(
-    ("total_items", "from_the_beginning", "from_the_end"),
+    ("total_items", "from_start", "from_end"),
     [
         (0, 1, 0),
         (99, 1, 0),
@@ -242,34 +243,32 @@ def test_a_walk_asks_for_the_largest_pages_oldest_first():
         (100_000, 500, 500),
     ],
 )
-def test_what_lies_beyond_500_pages_is_reached_from_the_end(total_items, from_the_beginning, from_the_end):
+def test_remaining_pages_beyond_500_are_fetched_from_the_end(total_items, from_start, from_end):
     first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))
-    places = [FIRST, *places_after_first(first, both_ends=True)]
-    assert [place for place in places if not place.from_the_end] == [
-        Place(number) for number in range(1, from_the_beginning + 1)
-    ]
-    assert [place.number for place in places if place.from_the_end] == list(range(1, from_the_end + 1))
+    pages = [FIRST_PAGE, *remaining_pages(first, both_ends=True)]
+    assert [page for page in pages if not page.from_end] == [PageRef(number) for number in range(1, from_start + 1)]
+    assert [page.number for page in pages if page.from_end] == list(range(1, from_end + 1))
 
 
-def test_rows_beyond_a_full_last_page_are_told_by_the_other_end():
-    """A total that leaves out the last page whole is seen by no count of what came."""
+def test_first_page_from_the_end_shows_rows_after_a_full_last_page():
+    """A total that omits a whole last page agrees with the rows of the other pages."""
     rows = [post(number, instance_id="a") for number in range(9)]
-    answered = [page_body(rows[n : n + 3], page=n // 3 + 1, page_size=3, total_items=6) for n in (0, 3)]
-    from_the_end = page_body(rows[:5:-1], page=1, page_size=3, total_items=6)
-    pages = [page_from_body(json.dumps(body).encode()) for body in (*answered, from_the_end)]
-    assert problem_of(QUERY, pages[:2], pages[2:]) == "9 rows came of 6"
+    from_start = [page_body(rows[n : n + 3], page=n // 3 + 1, page_size=3, total_items=6) for n in (0, 3)]
+    from_end = page_body(rows[:5:-1], page=1, page_size=3, total_items=6)
+    pages = [page_from_body(json.dumps(body).encode()) for body in (*from_start, from_end)]
+    assert find_inconsistency(QUERY, pages[:2], pages[2:]) == "received 9 rows of 6"
 
 
 @pytest.mark.parametrize(("total_items", "both_ends"), [(100_001, True), (50_001, False)])
-def test_more_than_that_cannot_be_reached(total_items, both_ends):
+def test_remaining_pages_of_too_long_a_list_are_none(total_items, both_ends):
     first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))
-    assert places_after_first(first, both_ends=both_ends) is None
+    assert remaining_pages(first, both_ends=both_ends) is None
 
 
-def two_ends(
-    count: int, head: int, tail: int, size: int = 2, bad: Collection[int] = ()
+def pages_of_both_ends(
+    count: int, *, head: int, tail: int, size: int = 2, bad: Collection[int] = ()
 ) -> tuple[list[Page], list[Page]]:
-    """The first `head` rows, in their order, and the last `tail`, in the opposite one."""
+    """Return pages of the first `head` rows in order, and of the last `tail` rows in reverse order."""
     rows = [post(number) | ({"impressions": 0.5} if number in bad else {}) for number in range(count)]
     ends = (rows[:head], rows[count - tail :][::-1])
     return tuple(
@@ -285,13 +284,13 @@ def two_ends(
     )
 
 
-def test_two_ends_that_overlap_are_one_answer(july):
-    assert problem_of(july, *two_ends(10, 6, 6)) is None
-    assert problem_of(july, *two_ends(10, 6, 4)) is None
+def test_pages_from_both_ends_are_consistent_with_and_without_overlap(july):
+    assert find_inconsistency(july, *pages_of_both_ends(10, head=6, tail=6)) is None
+    assert find_inconsistency(july, *pages_of_both_ends(10, head=6, tail=4)) is None
 
 
-def test_where_two_ends_overlap_each_row_comes_out_once():
-    pages, from_the_end = two_ends(10, 6, 6, bad={5, 9})
-    posts, bad_rows = without_overlap(pages, from_the_end)
+def test_merge_ends_returns_each_row_of_the_overlap_once():
+    pages, from_end = pages_of_both_ends(10, head=6, tail=6, bad={5, 9})
+    posts, bad_rows = merge_ends(pages, from_end)
     assert sorted(each.post_id for each in posts) == [0, 1, 2, 3, 4, 6, 7, 8]
     assert sorted(json.loads(row.raw)["postId"] for row in bad_rows) == [5, 9]

@@ -1,10 +1,11 @@
-"""A service behind TLS and a forward proxy: its certificate is checked, and what is wrong ends in a clear error."""
+"""Tests with TLS and a forward proxy: certificates are verified, and failures are clear errors without secrets."""
 
 import asyncio
 import json
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,17 +15,24 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from later_reporting_dagster.client import AccessToken, ContractBroken, LaterError, Retriable, RetryPolicy, Walk
-from tests.client.service import page_body, post
+from later_reporting_dagster.client import (
+    AccessToken,
+    LaterError,
+    QueryResult,
+    RetriesExhausted,
+    RetryPolicy,
+    UnexpectedResponse,
+)
+from tests.client.scripted_api import page_body, post
 
 HOST, PASSWORD, TOKEN = "reporting.example", "pr0xy-pass", "t0ken"
 BODY = json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode()
-ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
-REFUSED = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+RESPONSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+PROXY_REJECTION = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
 
 
 def certificate(file: Path, *, host: str = HOST, days: int = 1) -> Path:
-    """A certificate that is signed by itself, and its key."""
+    """Write a self-signed certificate and its key to a file."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     signed = (
@@ -51,58 +59,82 @@ async def close(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-@pytest.fixture
-def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[Walk | LaterError, list[str]]]:
-    """Fetch through a proxy from a server with a certificate; return what came, and the heads that the two received."""
+@dataclass
+class ProxiedServer:
+    """A TLS server behind a forward proxy.
 
-    async def fetched(served: Path, trusted: Path, refusal: bytes) -> tuple[Walk | LaterError, list[str]]:
-        asked, tasks = [], []
+    Attributes:
+        certificate: certificate and key of the server.
+        rejection: response of the proxy to every request; empty to connect to the server.
+        heads: heads of the requests to the proxy and to the server.
+    """
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            writer.write(ANSWER)
-            await close(writer)
+    certificate: Path
+    rejection: bytes = b""
+    heads: list[str] = field(default_factory=list)
+    _proxy_tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _server: asyncio.Server | None = None
 
-        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.append(asyncio.current_task())
-            asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-            writer.write(refusal or b"HTTP/1.1 200 Connection established\r\n\r\n")
-            if not refusal:
-                from_server, to_server = await asyncio.open_connection(*server.sockets[0].getsockname())
-                await asyncio.gather(relay(reader, to_server), relay(from_server, writer))
-            await close(writer)
-
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[int]:
+        """Run the server and the proxy; yield the port of the proxy."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(served)
+        context.load_cert_chain(self.certificate)
         async with (
-            await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server,
-            await asyncio.start_server(proxy, "127.0.0.1", 0) as proxies,
+            await asyncio.start_server(self._respond, "127.0.0.1", 0, ssl=context) as self._server,
+            await asyncio.start_server(self._proxy, "127.0.0.1", 0) as proxy,
         ):
-            for name in ("NO_PROXY", "no_proxy"):
-                monkeypatch.delenv(name, raising=False)
+            yield proxy.sockets[0].getsockname()[1]
+            await asyncio.wait(self._proxy_tasks, timeout=10)
+
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(RESPONSE)
+        await close(writer)
+
+    async def _proxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._proxy_tasks.append(asyncio.current_task())
+        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(self.rejection or b"HTTP/1.1 200 Connection established\r\n\r\n")
+        if not self.rejection:
+            from_server, to_server = await asyncio.open_connection(*self._server.sockets[0].getsockname())
+            await asyncio.gather(relay(reader, to_server), relay(from_server, writer))
+        await close(writer)
+
+
+@pytest.fixture
+def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[QueryResult | LaterError, list[str]]]:
+    """A function that fetches through a proxy, and returns the result and the request heads of proxy and server."""
+
+    async def fetch_from(server: ProxiedServer) -> QueryResult | LaterError:
+        async with server.running() as proxy_port:
             for name in ("HTTPS_PROXY", "https_proxy"):
-                monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{proxies.sockets[0].getsockname()[1]}")
-            monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-            once = RetryPolicy(attempts=1)
+                monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{proxy_port}")
+            once = RetryPolicy(max_attempts=1)
             async with new_client(base_url=f"https://{HOST}", credentials=AccessToken(TOKEN), retry=once) as client:
                 try:
-                    result = await client.walk(july)
+                    return await client.fetch_posts(july)
                 except LaterError as error:
-                    result = error
-            await asyncio.wait(tasks, timeout=10)
-        return result, asked
+                    return error
 
-    return lambda served, *, trusted, refusal=b"": asyncio.run(fetched(served, trusted, refusal))
+    def fetch(served: Path, *, trusted: Path, rejection: bytes = b"") -> tuple[QueryResult | LaterError, list[str]]:
+        server = ProxiedServer(served, rejection)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        return asyncio.run(fetch_from(server)), server.heads
+
+    return fetch
 
 
-def test_a_trusted_service_is_reached_through_the_proxy_of_the_environment(fetch, tmp_path):
+def test_client_uses_the_proxy_of_the_environment(fetch, tmp_path):
     served = certificate(tmp_path / "served.pem")
-    walked, asked = fetch(served, trusted=served)
-    assert [each.post_id for each in walked.posts] == [1]
-    to_proxy, _ = asked
+    result, heads = fetch(served, trusted=served)
+    assert [each.post_id for each in result.posts] == [1]
+    to_proxy, _ = heads
     assert to_proxy.startswith(f"CONNECT {HOST}:443 HTTP/1.1\r\n")
-    assert [TOKEN in head for head in asked] == [False, True]
-    assert ["Proxy-Authorization" in head for head in asked] == [True, False]
+    assert [TOKEN in head for head in heads] == [False, True]
+    assert ["Proxy-Authorization" in head for head in heads] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -112,24 +144,24 @@ def test_a_trusted_service_is_reached_through_the_proxy_of_the_environment(fetch
         ({"host": "other.example"}, True, "Hostname mismatch"),
         ({"days": -1}, True, "certificate has expired"),
     ],
-    ids=["self-signed", "of another host", "expired"],
+    ids=["self-signed", "other host", "expired"],
 )
-def test_a_certificate_that_is_wrong_is_refused_at_once(fetch, tmp_path, changes, is_trusted, reason):
+def test_invalid_certificate_is_an_error_without_retries(fetch, tmp_path, changes, is_trusted, reason):
     served = certificate(tmp_path / "served.pem", **changes)
-    error, asked = fetch(served, trusted=served if is_trusted else certificate(tmp_path / "other.pem"))
-    assert isinstance(error, ContractBroken)
+    error, heads = fetch(served, trusted=served if is_trusted else certificate(tmp_path / "other.pem"))
+    assert isinstance(error, UnexpectedResponse)
     assert f"https://{HOST} has a certificate that this machine does not trust: {reason}" in str(error)
-    assert len(asked) == 1  # by the proxy: nothing was sent to the service
+    assert len(heads) == 1  # by the proxy; nothing was sent to the server
     assert TOKEN not in f"{error!r}{error.__cause__!r}{error.__context__!r}"
 
 
 @pytest.mark.parametrize(
-    ("refusal", "reason"), [(REFUSED, "ProxyError 407"), (b"no HTTP\r\n\r\n", "RemoteProtocolError")]
+    ("rejection", "reason"), [(PROXY_REJECTION, "ProxyError 407"), (b"no HTTP\r\n\r\n", "RemoteProtocolError")]
 )
-def test_a_proxy_that_refuses_is_named_without_its_password(fetch, tmp_path, refusal, reason):
+def test_proxy_failure_is_an_error_without_the_password(fetch, tmp_path, rejection, reason):
     served = certificate(tmp_path / "served.pem")
-    error, asked = fetch(served, trusted=served, refusal=refusal)
-    assert isinstance(error, Retriable)
+    error, heads = fetch(served, trusted=served, rejection=rejection)
+    assert isinstance(error, RetriesExhausted)
     assert reason in str(error)
-    assert len(asked) == 1
+    assert len(heads) == 1
     assert PASSWORD not in f"{error!r}{error.__cause__!r}{error.__context__!r}"

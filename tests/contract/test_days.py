@@ -1,4 +1,4 @@
-"""Days that can be fetched, are restated and are due, at the edges of days, months and the first partition."""
+"""Tests of fetchable, restated and due days, at the edges of days, months and the first partition."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import day_ranges, days_between, due_day, newest_day, restated_days
 
-AN_HOUR_EAST = timezone(timedelta(hours=1))
+UTC_PLUS_1 = timezone(timedelta(hours=1))
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ AN_HOUR_EAST = timezone(timedelta(hours=1))
     [
         (datetime(2024, 3, 1, 0, 0, tzinfo=UTC), date(2024, 2, 29)),
         (datetime(2024, 3, 1, 23, 59, 59, tzinfo=UTC), date(2024, 2, 29)),
-        (datetime(2024, 3, 1, 0, 30, tzinfo=AN_HOUR_EAST), date(2024, 2, 28)),
+        (datetime(2024, 3, 1, 0, 30, tzinfo=UTC_PLUS_1), date(2024, 2, 28)),
     ],
 )
 def test_newest_day_is_yesterday_in_utc(now: datetime, newest: date) -> None:
@@ -24,11 +24,11 @@ def test_newest_day_is_yesterday_in_utc(now: datetime, newest: date) -> None:
 
 
 @pytest.mark.parametrize(("hour", "due"), [(11, date(2024, 2, 28)), (12, date(2024, 2, 29)), (23, date(2024, 2, 29))])
-def test_due_day_is_the_newest_from_the_due_hour_on(hour: int, due: date) -> None:
+def test_due_day_is_the_newest_day_from_the_due_hour_on(hour: int, due: date) -> None:
     assert due_day(datetime(2024, 3, 1, hour, 59, tzinfo=UTC), due_hour_utc=12) == due
 
 
-def test_restated_days_end_with_the_newest_and_begin_with_the_first_partition() -> None:
+def test_restated_days_end_with_the_newest_day_and_never_precede_the_first_partition() -> None:
     newest = date(2024, 3, 1)
     assert restated_days(newest, start_date=date(2020, 1, 1), restate_days=2) == [date(2024, 2, 29), newest]
     assert restated_days(newest, start_date=newest, restate_days=28) == [newest]

@@ -1,4 +1,4 @@
-"""The metric table is that of both revisions, and a setting picks from it by name."""
+"""Tests of the metric table, and of the selection of metrics by name."""
 
 import re
 
@@ -7,87 +7,88 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import (
-    DOCUMENT_METRICS,
+    DEFAULT_METRICS,
     METRICS,
     Channel,
-    metrics_asked_for,
-    metrics_in,
-    metrics_named,
+    metrics_of_columns,
+    parse_metrics,
+    requested_metrics,
 )
 from later_reporting_dagster.contract.metrics import Kind
 
-# As the cursor revision lists them.
-OFFERED = """likes, comments, shares, saves, impressions, reach, organicReach, engagements, views, totalInteractions,
-replies, reposts, potentialReach, followersAtPostDate, videoViewTotalTime, avgWatchTime, navigationTapExit,
+# As docs/api.md, "Cursor version", lists them.
+CURSOR_METRICS = """likes, comments, shares, saves, impressions, reach, organicReach, engagements, views,
+totalInteractions, replies, reposts, potentialReach, followersAtPostDate, videoViewTotalTime, avgWatchTime,
+navigationTapExit,
 navigationTapBack, navigationTapForward, navigationSwipeForward, crosspostedViews, crosspostedFacebookOnlyViews,
 engagementRate, estimatedValueGenerated, cpe, cpm, paidLikes, paidComments, paidShares, paidImpressions,
 paidEngagements, paidEngagementRate, paidViews, paidReach, paidSaves, paidCpe, paidCpm"""
-OF_THE_DOCUMENT = """engagements, impressions, engagementRate, estimatedValueGenerated, cpe, cpm, paidEngagements,
+PAGED_METRICS = """engagements, impressions, engagementRate, estimatedValueGenerated, cpe, cpm, paidEngagements,
 paidImpressions, paidEngagementRate, paidCpe, paidCpm"""
 REACH = {"reach", "organicReach", "potentialReach", "paidReach"}
 
 
-def test_the_table_has_each_metric_that_is_offered_once_and_the_documents_first() -> None:
+def test_metrics_table_has_each_metric_once_with_the_default_metrics_first() -> None:
     names = [metric.api_name for metric in METRICS]
-    assert sorted(names) == sorted(re.findall(r"\w+", OFFERED))
-    assert names[:11] == [metric.api_name for metric in DOCUMENT_METRICS] == re.findall(r"\w+", OF_THE_DOCUMENT)
+    assert sorted(names) == sorted(re.findall(r"\w+", CURSOR_METRICS))
+    assert names[:11] == [metric.api_name for metric in DEFAULT_METRICS] == re.findall(r"\w+", PAGED_METRICS)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.api_name)
-def test_each_is_told_in_full_and_named_as_the_document_names(metric) -> None:
+def test_metric_has_a_column_a_channel_a_description_and_a_unit(metric) -> None:
     assert metric.column == re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", metric.api_name)
     assert metric.channel is (Channel.PAID if metric.api_name.startswith("paid") else Channel.ORGANIC)
     assert metric.description
     assert metric.unit
 
 
-def test_what_does_not_add_up_says_so() -> None:
-    told = {metric.api_name for metric in METRICS if "never summed" in metric.description}
+def test_metrics_that_are_not_additive_say_never_summed() -> None:
+    never_summed = {metric.api_name for metric in METRICS if "never summed" in metric.description}
     levels = {metric.api_name for metric in METRICS if metric.kind is Kind.LEVEL}
     assert levels == REACH | {"followersAtPostDate"}
-    assert told == levels | {"avgWatchTime"}
-    assert not [metric for metric in METRICS if metric.api_name in told and metric.kind.adds_up]
+    assert never_summed == levels | {"avgWatchTime"}
+    assert not [metric for metric in METRICS if metric.api_name in never_summed and metric.kind.is_additive]
 
 
 @pytest.mark.parametrize("text", ["", "  "])
-def test_without_a_name_the_documents_are_meant(text: str) -> None:
-    assert metrics_named(text) == metrics_asked_for(()) == DOCUMENT_METRICS
+def test_parse_metrics_of_blank_text_returns_the_default_metrics(text: str) -> None:
+    assert parse_metrics(text) == requested_metrics(()) == DEFAULT_METRICS
 
 
 @pytest.mark.parametrize("text", [" all ", "all,likes"])
-def test_all_are_all(text: str) -> None:
-    assert metrics_named(text) == METRICS
+def test_parse_metrics_of_all_returns_every_metric(text: str) -> None:
+    assert parse_metrics(text) == METRICS
 
 
 @given(st.lists(st.sampled_from(METRICS), min_size=1), st.data())
-def test_any_names_in_any_order_are_those_metrics_in_the_order_of_the_table(given_metrics, data) -> None:
-    names = [data.draw(st.sampled_from([metric.api_name, metric.column])) for metric in given_metrics]
+def test_parse_metrics_returns_metrics_in_table_order_for_names_in_any_order(selection, data) -> None:
+    names = [data.draw(st.sampled_from([metric.api_name, metric.column])) for metric in selection]
     separator = data.draw(st.sampled_from([",", ", ", " ,,"]))
-    named = metrics_named(separator.join(names))
-    assert set(named) == set(given_metrics)
+    named = parse_metrics(separator.join(names))
+    assert set(named) == set(selection)
     assert list(named) == sorted(named, key=METRICS.index)
     assert len(named) == len(set(named))
-    assert metrics_asked_for(metric.api_name for metric in given_metrics) == named
-    assert metrics_in(["post_id", *(metric.column for metric in given_metrics), "extra"]) == named
+    assert requested_metrics(metric.api_name for metric in selection) == named
+    assert metrics_of_columns(["post_id", *(metric.column for metric in selection), "extra"]) == named
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("likes,engagement", "'engagement' is no metric that is known; the nearest is engagements"),
-        ("paidlikes", "'paidlikes' is no metric that is known; the nearest is paid_likes"),
-        ("al", "'al' is no metric that is known; the nearest is all"),
-        (" , ,", "' , ,' names no metric: leave it empty to mean the document's, or say all"),
+        ("likes,engagement", "unknown metric 'engagement'; the nearest is engagements"),
+        ("paidlikes", "unknown metric 'paidlikes'; the nearest is paid_likes"),
+        ("al", "unknown metric 'al'; the nearest is all"),
+        (" , ,", "no metric in ' , ,': leave it empty for the default metrics, or write all"),
     ],
 )
-def test_what_is_not_in_the_table_is_named_with_the_nearest_that_is(text: str, message: str) -> None:
+def test_parse_metrics_of_an_unknown_name_suggests_the_nearest(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        metrics_named(text)
+        parse_metrics(text)
 
 
 @given(st.text(min_size=1).filter(str.strip), st.sampled_from(["", "likes, "]))
-def test_whatever_is_no_metric_is_told_in_one_short_line(text: str, before: str) -> None:
-    with pytest.raises(ValueError, match="no metric") as raised:
-        metrics_named(f"{before}~{text}")
+def test_parse_metrics_of_any_unknown_name_raises_one_short_line(text: str, before: str) -> None:
+    with pytest.raises(ValueError, match="^unknown metric ") as raised:
+        parse_metrics(f"{before}~{text}")
     (line,) = str(raised.value).splitlines()
     assert len(line) < 300

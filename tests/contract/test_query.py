@@ -1,5 +1,6 @@
-"""Every bound of the API reference holds before a request is made, and the parameters are read as they were meant."""
+"""Tests of queries: bounds are checked before a request, and the server parses the parameters as intended."""
 
+from dataclasses import replace
 from datetime import date, timedelta
 from urllib.parse import urlencode
 
@@ -8,28 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import (
+    CURSOR,
+    DEFAULT_METRICS,
+    PAGED,
     ContentType,
     DateBasis,
     Platform,
     PostPerformanceQuery,
     SortDirection,
     SortProperty,
-    platform_of,
 )
 from later_reporting_dagster.contract.limits import years_later
-from later_reporting_dagster.sandbox.query_parameters import read_posts_query
+from later_reporting_dagster.sandbox.query_parameters import parse_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
 
-def test_the_defaults_of_the_document():
+def test_query_defaults_are_those_of_the_api_reference():
     query = PostPerformanceQuery(**JULY)
     assert (query.date_basis, query.page_size, query.page_number) == (DateBasis.POST_DATE, 50, 1)
     assert (query.instance_ids, query.campaign_ids, query.platforms, query.content_types) == ((), (), (), ())
     assert (query.sort_property, query.sort_direction) == (None, None)
 
 
-def test_arrays_are_sent_as_repeated_keys():
+def test_query_sends_arrays_as_repeated_keys():
     query = PostPerformanceQuery(
         **JULY,
         instance_ids=("a,b", "c d"),
@@ -54,9 +57,19 @@ def test_arrays_are_sent_as_repeated_keys():
     ]
 
 
-def test_a_lone_id_with_a_comma_is_sent_twice_so_that_it_does_not_read_as_two():
+def test_query_sends_a_single_id_with_a_comma_twice():
     parameters = PostPerformanceQuery(**JULY, instance_ids=("a,b",)).parameters()
     assert [value for name, value in parameters if name == "instanceIds"] == ["a,b", "a,b"]
+
+
+def test_query_sends_only_the_parameters_of_the_api_version():
+    query = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), page_number=3, cursor="on")
+    filters = [("startDate", "2024-07-01"), ("endDate", "2024-07-02"), ("dateBasis", "post_date")]
+    names = ",".join(metric.api_name for metric in DEFAULT_METRICS)
+    assert query.filter_parameters() == filters
+    assert query.parameters(PAGED) == [*filters, ("pageSize", "50"), ("pageNumber", "3")]
+    assert query.parameters(CURSOR) == [*filters, ("metrics", names), ("limit", "50"), ("nextCursor", "on")]
+    assert replace(query, page_number=4, metrics=("likes",)).filter_parameters() == filters
 
 
 @pytest.mark.parametrize(
@@ -72,7 +85,7 @@ def test_a_lone_id_with_a_comma_is_sent_twice_so_that_it_does_not_read_as_two():
         ({"page_number": 501}, "pageNumber is 1 to 500, not 501"),
     ],
 )
-def test_a_query_beyond_a_bound_is_refused_and_names_it(changes, message):
+def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):
     with pytest.raises(ValueError, match=message):
         PostPerformanceQuery(**JULY | changes)
 
@@ -87,30 +100,15 @@ def test_a_query_beyond_a_bound_is_refused_and_names_it(changes, message):
         {"page_size": 100, "page_number": 500},
     ],
 )
-def test_a_query_on_a_bound_is_accepted(changes):
+def test_query_on_a_bound_is_accepted(changes):
     assert PostPerformanceQuery(**JULY | changes)
 
 
-def test_two_years_from_a_leap_day_end_on_february_28():
+def test_query_of_two_years_from_a_leap_day_ends_on_february_28():
     assert years_later(date(2024, 2, 29), 2) == date(2026, 2, 28)
     assert PostPerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 2, 28))
     with pytest.raises(ValueError, match="more than 2 years"):
         PostPerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 3, 1))
-
-
-@pytest.mark.parametrize(
-    ("content_type", "platform"),
-    [
-        ("instagram_reel", Platform.INSTAGRAM),
-        ("tiktok", Platform.TIKTOK),
-        ("twitter_post", Platform.TWITTER),
-        ("pinterest_pin", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_a_content_type_belongs_to_the_platform_that_it_begins_with(content_type, platform):
-    assert platform_of(content_type) is platform
 
 
 FILTERS = st.one_of(
@@ -139,8 +137,8 @@ def queries(draw):
 
 
 @given(queries())
-def test_query_parameters_are_read_by_the_sandbox_as_they_were_meant(query):
-    question, page = read_posts_query(urlencode(query.parameters()))
+def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query):
+    question, page = parse_posts_query(urlencode(query.parameters()))
     assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
     assert set(question.instance_ids or ()) == set(query.instance_ids)
     assert (question.campaign_ids or (), question.platforms or ()) == (query.campaign_ids, query.platforms)

@@ -1,4 +1,4 @@
-"""Lake and ingest against a dictionary: faults, restatements, crashes, damage, compaction, and readers that poll."""
+"""A stateful test: the lake equals a dictionary after faults, restatements, kills, damage and compaction."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import Landed, Outcome
-from later_reporting_dagster.ingest.raw_tables import Source
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -35,29 +35,30 @@ from later_reporting_dagster.lake import (
     content_hash_of,
     partition_path,
 )
-from tests.client.service import jwt, page_body, problem
-from tests.crash.landings import DAILY, PUBLISHED
-from tests.crash.nursery import Nursery, nursery
+from tests.client.scripted_api import jwt, page_body, problem
+from tests.crash.fork_server import ForkServer, fork_server
+from tests.crash.restated_sandbox import DAILY, PUBLISHED
 
-# As many days as a month needs to be worth compacting, and one more.
+# One day more than compaction requires of a month.
 DAYS = [date(2024, 3, 1) + timedelta(days=number) for number in range(5)]
 INSTANCE_IDS = ["007", "a/b"]
-CELLS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
-ROWS_OF_A_PAGE = 3
+PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
+ROWS_PER_PAGE = 3
 
 Row = dict[str, Any]
-Answered = tuple[Row, ...]
-Cell = tuple[str, Partition]
+Rows = tuple[Row, ...]
+TablePartition = tuple[str, Partition]
+RowsOfPartition = Callable[[Partition], Rows]
 
-a_cell = st.sampled_from(CELLS)
-some_cells = st.lists(a_cell, min_size=1, unique=True)
-a_source = st.sampled_from([PUBLISHED, DAILY])
+one_partition = st.sampled_from(PARTITIONS)
+some_partitions = st.lists(one_partition, min_size=1, unique=True)
+raw_tables = st.sampled_from([PUBLISHED, DAILY])
 faults = st.lists(st.sampled_from(["", "", "500", "429", "html", "cut", "401"]), max_size=6)
 
 
 @st.composite
-def posts(draw: st.DrawFn, *, only_good: bool = False) -> Callable[[Partition], Answered]:
-    """What a cell may hold, as JSON has it."""
+def posts(draw: st.DrawFn, *, without_bad_rows: bool = False) -> RowsOfPartition:
+    """Draw a function that returns JSON rows for a partition."""
     drawn = draw(
         st.dictionaries(
             st.integers(1, 9),
@@ -66,35 +67,35 @@ def posts(draw: st.DrawFn, *, only_good: bool = False) -> Callable[[Partition], 
         )
     )
 
-    def of(cell: Partition) -> Answered:
+    def rows_of(partition: Partition) -> Rows:
         rows = []
-        for post_id, (impressions, cpm, oddity) in drawn.items():
+        for post_id, (impressions, cpm, kind) in drawn.items():
             row = {
-                "instanceId": cell.instance_id,
+                "instanceId": partition.instance_id,
                 "campaignId": post_id % 2,
                 "postId": post_id,
-                "postDate": f"{cell.day}T{post_id:02}:00:00.000Z",
+                "postDate": f"{partition.day}T{post_id:02}:00:00.000Z",
                 "contentType": "tiktok",
                 "impressions": impressions,
                 "cpm": cpm,
             }
-            if oddity == 6 and not only_good:
+            if kind == 6 and not without_bad_rows:
                 row["mood"] = "new"
-            if oddity == 7 and not only_good:
+            if kind == 7 and not without_bad_rows:
                 row["impressions"] = 8500.5
             rows.append(row)
         return tuple(rows)
 
-    return of
+    return rows_of
 
 
 def is_bad(row: Row) -> bool:
     return isinstance(row["impressions"], float)
 
 
-def stored(answered: Answered) -> list[Row]:
-    """The rows that the lake must hold of an answer, in its order."""
-    rows = [
+def stored_form(rows: Rows) -> list[Row]:
+    """Return the rows that the lake must store for JSON rows, in its order."""
+    stored = [
         dict.fromkeys((column.name for column in POST_COLUMNS), None)
         | {
             "instance_id": row["instanceId"],
@@ -107,33 +108,41 @@ def stored(answered: Answered) -> list[Row]:
             "cpm": row["cpm"],
             "extra": json.dumps({"mood": row["mood"]}, separators=(",", ":")) if "mood" in row else None,
         }
-        for row in answered
+        for row in rows
         if not is_bad(row)
     ]
-    return sorted(rows, key=lambda row: (row["campaign_id"], row["post_id"]))
+    return sorted(stored, key=lambda row: (row["campaign_id"], row["post_id"]))
 
 
 class Service:
-    """The truth, a few rows a page. What it was during an ingest is remembered for each cell."""
+    """An API with mutable rows and a few rows per page.
+
+    Attributes:
+        rows: Current rows by partition.
+        history: Rows by partition that were current at any time during an ingest.
+        faults: Faults of the next requests.
+        forbidden: Instances that the credentials cannot access.
+        restatements: Changes to apply before the next requests.
+    """
 
     def __init__(self) -> None:
-        self.truth: dict[Partition, Answered] = dict.fromkeys(CELLS, ())
-        self.been: dict[Partition, list[Answered]] = {}
+        self.rows: dict[Partition, Rows] = dict.fromkeys(PARTITIONS, ())
+        self.history: dict[Partition, list[Rows]] = {}
         self.faults: deque[str] = deque()
         self.forbidden: set[str] = set()
-        self.amid: deque[tuple[Partition, Answered] | None] = deque()
+        self.restatements: deque[tuple[Partition, Rows] | None] = deque()
 
-    def restate(self, cell: Partition, rows: Answered) -> None:
-        self.truth[cell] = rows
-        self.been.setdefault(cell, []).append(rows)
+    def restate(self, partition: Partition, rows: Rows) -> None:
+        self.rows[partition] = rows
+        self.history.setdefault(partition, []).append(rows)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(Request(scope))(scope, receive, send)
+        await self._respond(Request(scope))(scope, receive, send)
 
-    def _answer(self, request: Request) -> Response:
+    def _respond(self, request: Request) -> Response:
         if request.url.path == "/oauth/token":
             return JSONResponse({"jwt": jwt()})
-        if self.amid and (restated := self.amid.popleft()):
+        if self.restatements and (restated := self.restatements.popleft()):
             self.restate(*restated)
         match self.faults.popleft() if self.faults else "":
             case "html":
@@ -145,161 +154,179 @@ class Service:
             case status if status:
                 return Response(status_code=int(status), headers={"Retry-After": "0"})
         if request.url.path == "/v2/instances":
-            reach = [each for each in INSTANCE_IDS if each not in self.forbidden]
-            body = page_body(reach, page=1, page_size=100, total_items=len(reach))
-            return JSONResponse(body | {"data": {"instanceIds": reach}})
-        asked, instances = request.query_params, request.query_params.getlist("instanceIds")
+            listed = [each for each in INSTANCE_IDS if each not in self.forbidden]
+            body = page_body(listed, page=1, page_size=100, total_items=len(listed))
+            return JSONResponse(body | {"data": {"instanceIds": listed}})
+        query, instances = request.query_params, request.query_params.getlist("instanceIds")
         if self.forbidden.intersection(instances):
             return problem(403, "ANL_00403")
         rows = [
             row
-            for cell, posts in self.truth.items()
-            if asked["startDate"] <= str(cell.day) <= asked["endDate"] and cell.instance_id in instances
+            for partition, posts in self.rows.items()
+            if query["startDate"] <= str(partition.day) <= query["endDate"] and partition.instance_id in instances
             for row in posts
         ]
-        rows.sort(key=lambda row: (row["postDate"], row["instanceId"]), reverse=asked.get("sortDirection") == "DESC")
-        page = int(asked["pageNumber"])
-        of_page = rows[(page - 1) * ROWS_OF_A_PAGE : page * ROWS_OF_A_PAGE]
-        return JSONResponse(page_body(of_page, page=page, page_size=ROWS_OF_A_PAGE, total_items=len(rows)))
+        rows.sort(key=lambda row: (row["postDate"], row["instanceId"]), reverse=query.get("sortDirection") == "DESC")
+        page = int(query["pageNumber"])
+        page_rows = rows[(page - 1) * ROWS_PER_PAGE : page * ROWS_PER_PAGE]
+        return JSONResponse(page_body(page_rows, page=page, page_size=ROWS_PER_PAGE, total_items=len(rows)))
 
 
-class LakeAgainstADictionary(RuleBasedStateMachine):
-    def __init__(self, writers: Nursery) -> None:
+class LakeModel(RuleBasedStateMachine):
+    """A lake and the dictionary that it must equal.
+
+    Attributes:
+        model: JSON rows of each partition when it was last written.
+        quarantined: Number of bad rows of each partition in quarantine.
+        damaged: Partitions with a damaged file.
+    """
+
+    def __init__(self, writers: ForkServer) -> None:
         super().__init__()
         self._writers = writers
         self._directory = tempfile.TemporaryDirectory()
         self.root = Path(self._directory.name) / "lake"
         self.lake = Lake(str(self.root))
         self.service = Service()
-        # What the lake must hold: the answer that each partition was last made of; and how much of it was set aside.
-        self.model: dict[Cell, Answered] = {}
-        self.aside: dict[Cell, int] = {}
-        self.damaged: set[Cell] = set()
+        self.model: dict[TablePartition, Rows] = {}
+        self.quarantined: dict[TablePartition, int] = {}
+        self.damaged: set[TablePartition] = set()
         self._ages = count(1)
 
     def teardown(self) -> None:
         self._directory.cleanup()
 
-    # What happens to the service.
+    # Changes of the service
 
-    @rule(cell=a_cell, posts=posts())
-    def a_cell_is_restated(self, cell: Partition, posts: Callable[[Partition], Answered]) -> None:
-        self.service.restate(cell, posts(cell))
+    @rule(partition=one_partition, posts=posts())
+    def restate_partition(self, partition: Partition, posts: RowsOfPartition) -> None:
+        self.service.restate(partition, posts(partition))
 
     @rule(instance_id=st.sampled_from(INSTANCE_IDS))
-    def an_instance_goes_out_of_reach_or_returns(self, instance_id: str) -> None:
+    def toggle_access_to_instance(self, instance_id: str) -> None:
         self.service.forbidden ^= {instance_id}
 
-    # What happens to the lake.
+    # Changes of the lake
 
-    @rule(cells=some_cells, source=a_source)
-    def all_lands_from_a_service_that_is_well(self, cells: list[Partition], source: Source) -> None:
-        outcomes = self._ingest(cells, source)
-        for cell, outcome in outcomes.items():
-            assert isinstance(outcome, Landed) == (cell.instance_id not in self.service.forbidden), outcome
+    @rule(partitions=some_partitions, raw_table=raw_tables)
+    def ingest_without_faults(self, partitions: list[Partition], raw_table: RawTable) -> None:
+        outcomes = self._ingest(partitions, raw_table)
+        for partition, outcome in outcomes.items():
+            assert isinstance(outcome, WrittenPartition) == (partition.instance_id not in self.service.forbidden), (
+                outcome
+            )
 
-    @rule(cells=some_cells, source=a_source, faults=faults)
-    def some_land_from_a_service_that_fails(self, cells: list[Partition], source: Source, faults: list[str]) -> None:
+    @rule(partitions=some_partitions, raw_table=raw_tables, faults=faults)
+    def ingest_with_faults(self, partitions: list[Partition], raw_table: RawTable, faults: list[str]) -> None:
         self.service.faults = deque(faults)
-        self._ingest(cells, source)
+        self._ingest(partitions, raw_table)
         self.service.faults.clear()
 
-    @rule(cells=some_cells, source=a_source, calm=st.integers(0, 3), posts=posts(), data=st.data())
-    def a_cell_is_restated_amid_an_ingest(
+    @rule(
+        partitions=some_partitions,
+        raw_table=raw_tables,
+        requests_before=st.integers(0, 3),
+        posts=posts(),
+        data=st.data(),
+    )
+    def restate_partition_during_ingest(
         self,
-        cells: list[Partition],
-        source: Source,
-        calm: int,
-        posts: Callable[[Partition], Answered],
+        partitions: list[Partition],
+        raw_table: RawTable,
+        requests_before: int,
+        posts: RowsOfPartition,
         data: st.DataObject,
     ) -> None:
-        cell = data.draw(st.sampled_from(cells))
-        new = posts(cell)
-        # Pages of before and after that come to the same number are an answer that no count can tell from a good one.
-        if len(new) == len(self.service.truth[cell]):
+        partition = data.draw(st.sampled_from(partitions))
+        new = posts(partition)
+        # With equal numbers of rows, totals do not show that pages are from before and after the restatement.
+        if len(new) == len(self.service.rows[partition]):
             return
-        self.service.amid = deque([*[None] * calm, (cell, new)])
-        self._ingest(cells, source)
-        self.service.amid.clear()
+        self.service.restatements = deque([*[None] * requests_before, (partition, new)])
+        self._ingest(partitions, raw_table)
+        self.service.restatements.clear()
 
-    @rule(cells=some_cells, source=a_source, posts=posts(only_good=True), step=st.integers(1, 60))
-    def a_writer_is_killed(
-        self, cells: list[Partition], source: Source, posts: Callable[[Partition], Answered], step: int
-    ) -> None:
-        new = {(source.asset, cell): posts(cell) for cell in cells}
-        with self._polled(new, {cell: [rows] for cell, rows in new.items()}):
+    @rule(partitions=some_partitions, raw_table=raw_tables, posts=posts(without_bad_rows=True), step=st.integers(1, 60))
+    def kill_writer(self, partitions: list[Partition], raw_table: RawTable, posts: RowsOfPartition, step: int) -> None:
+        new = {(raw_table.name, partition): posts(partition) for partition in partitions}
+        with self._while_polling({partition: [rows] for partition, rows in new.items()}):
             self._writers.start(
-                "die_writing_posts",
+                "write_posts_and_die",
                 root=str(self.root),
-                asset=source.asset,
-                posts=[[str(cell.day), cell.instance_id, rows] for (_, cell), rows in new.items()],
+                table_name=raw_table.name,
+                posts=[[str(partition.day), partition.instance_id, rows] for (_, partition), rows in new.items()],
                 step=step,
             ).wait()
-        for cell, rows in new.items():
-            found = self._read(cell)
-            if found == stored(rows):
-                self.model[cell] = rows
-                self.damaged.discard(cell)
-            # Else it is as it was, which the invariants look at.
+        for partition, rows in new.items():
+            found = self._read(partition)
+            if found == stored_form(rows):
+                self.model[partition] = rows
+                self.damaged.discard(partition)
+            # Otherwise it is unchanged, which the invariants check.
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), keep=st.floats(0, 0.99))
-    def a_file_is_cut_off(self, data: st.DataObject, keep: float) -> None:
-        cell = data.draw(st.sampled_from(sorted(self.model)))
-        path = self._path(cell)
+    def truncate_file(self, data: st.DataObject, keep: float) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.model)))
+        path = self._path(partition)
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
-        self.damaged.add(cell)
+        self.damaged.add(partition)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
-    def a_file_is_removed(self, data: st.DataObject) -> None:
-        cell = data.draw(st.sampled_from(sorted(self.model)))
-        self._path(cell).unlink()
-        del self.model[cell]
-        self.damaged.discard(cell)
+    def remove_file(self, data: st.DataObject) -> None:
+        partition = data.draw(st.sampled_from(sorted(self.model)))
+        self._path(partition).unlink()
+        del self.model[partition]
+        self.damaged.discard(partition)
 
-    @rule(cell=a_cell, source=a_source, age=st.sampled_from([0, 86_400]))
-    def a_writer_of_long_ago_has_left_half_a_file(self, cell: Partition, source: Source, age: int) -> None:
-        path = self._path((source.asset, cell)).with_name(f".stage-{1_700_000_000 - age}-0123456789abcdef")
+    @rule(partition=one_partition, raw_table=raw_tables, age=st.sampled_from([0, 86_400]))
+    def leave_old_staged_file(self, partition: Partition, raw_table: RawTable, age: int) -> None:
+        path = self._path((raw_table.name, partition)).with_name(f".stage-{1_700_000_000 - age}-0123456789abcdef")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"PAR1 and not much more")
 
     @precondition(lambda self: self.model)
-    @rule(source=a_source)
-    def the_month_is_compacted(self, source: Source) -> None:
-        # A file that was written moments ago is not copied: these have settled, each at a time of its own.
-        for path in self.root.glob(f"{source.asset}/**/part-0.parquet"):
+    @rule(raw_table=raw_tables)
+    def compact_month(self, raw_table: RawTable) -> None:
+        # Compaction skips recent files and detects changes by modification time: set distinct times in the past.
+        for path in self.root.glob(f"{raw_table.name}/**/part-0.parquet"):
             at = 1_700_000_000 + next(self._ages)
             os.utime(path, (at, at))
-        for _ in self.lake.compact(source.asset, closed_before=date(2024, 5, 1), now=datetime.now(UTC)):
+        for _ in self.lake.compact(raw_table.name, closed_before=date(2024, 5, 1), now=datetime.now(UTC)):
             pass
 
-    # What holds at any time.
+    # Invariants
 
     @invariant()
-    def the_lake_holds_what_the_dictionary_does(self) -> None:
-        for asset in (PUBLISHED.asset, DAILY.asset):
-            present = sorted(cell for of, cell in self.model if of == asset)
-            whole = [cell for cell in present if (asset, cell) not in self.damaged]
-            assert self.lake.partitions(asset) == present
-            table = self.lake.read(asset, whole, schema=POSTS_SCHEMA)
-            assert table.to_pylist() == [row for cell in whole for row in stored(self.model[asset, cell])]
-            for cell in present:
-                if (asset, cell) in self.damaged:
+    def lake_equals_model(self) -> None:
+        for table_name in (PUBLISHED.name, DAILY.name):
+            existing = sorted(partition for name, partition in self.model if name == table_name)
+            undamaged = [partition for partition in existing if (table_name, partition) not in self.damaged]
+            assert self.lake.partitions(table_name) == existing
+            table = self.lake.read(table_name, undamaged, schema=POSTS_SCHEMA)
+            assert table.to_pylist() == [
+                row for partition in undamaged for row in stored_form(self.model[table_name, partition])
+            ]
+            for partition in existing:
+                if (table_name, partition) in self.damaged:
                     with pytest.raises(PartitionDamaged):
-                        self.lake.read(asset, [cell], schema=POSTS_SCHEMA)
+                        self.lake.read(table_name, [partition], schema=POSTS_SCHEMA)
                     continue
-                facts = self.lake.facts(asset, cell)
-                assert facts is not None
-                assert facts.content_hash == content_hash_of(self.lake.read(asset, [cell], schema=POSTS_SCHEMA))
-            aside = self.lake.quarantine.rows(asset)
-            for cell, number in ((cell, number) for (of, cell), number in self.aside.items() if of == asset):
-                assert sum(row.partition == cell for row in aside) == number
+                metadata = self.lake.read_metadata(table_name, partition)
+                assert metadata is not None
+                assert metadata.content_hash == content_hash_of(
+                    self.lake.read(table_name, [partition], schema=POSTS_SCHEMA)
+                )
+            bad_rows = self.lake.quarantine.rows(table_name)
+            for (name, partition), number in self.quarantined.items():
+                if name == table_name:
+                    assert sum(row.partition == partition for row in bad_rows) == number
 
-    def _ingest(self, cells: Sequence[Partition], source: Source) -> Mapping[Partition, Outcome]:
+    def _ingest(self, partitions: Sequence[Partition], raw_table: RawTable) -> Mapping[Partition, PartitionResult]:
         before = dict(self.model)
-        been = self.service.been = {cell: [self.service.truth[cell]] for cell in cells}
-        outcomes: list[Outcome] = []
+        history = self.service.history = {partition: [self.service.rows[partition]] for partition in partitions}
+        outcomes: list[PartitionResult] = []
 
         async def no_wait(_seconds: float) -> None:
             return
@@ -309,47 +336,48 @@ class LakeAgainstADictionary(RuleBasedStateMachine):
                 base_url="http://127.0.0.1:1",
                 credentials=ClientCredentials(client_id="c", client_secret="s"),  # noqa: S106
                 limiter=RateLimiter(requests=1_000_000),
-                retry=RetryPolicy(attempts=3),
+                retry=RetryPolicy(max_attempts=3),
                 transport=httpx.ASGITransport(self.service),
                 sleep=no_wait,
             ) as client:
-                await ingest(cells, source=source, client=client, lake=self.lake, deliver=outcomes.append)
+                await ingest(partitions, table=raw_table, client=client, lake=self.lake, on_result=outcomes.append)
 
-        possible = {(source.asset, cell): been[cell] for cell in cells}
-        with self._polled(possible, possible):
+        possible = {(raw_table.name, partition): history[partition] for partition in partitions}
+        with self._while_polling(possible):
             asyncio.run(run())
-        assert sorted(outcome.partition for outcome in outcomes) == sorted(cells)
+        assert sorted(outcome.partition for outcome in outcomes) == sorted(partitions)
         for outcome in outcomes:
-            cell = (source.asset, outcome.partition)
-            if not isinstance(outcome, Landed):
-                self.aside.pop(cell, None)
+            partition = (raw_table.name, outcome.partition)
+            if not isinstance(outcome, WrittenPartition):
+                self.quarantined.pop(partition, None)
                 continue
-            rows = outcome.table.to_pylist()
-            answered = [each for each in been[outcome.partition] if stored(each) == rows]
-            assert answered, "it landed what the service never held"
-            was_there = cell not in self.damaged and cell in before and stored(before[cell]) == rows
-            assert outcome.written.changed is not was_there
-            self.model[cell] = answered[-1]
-            self.damaged.discard(cell)
-            bad = {sum(map(is_bad, each)) for each in answered}
-            assert outcome.bad_rows in bad
-            self.aside[cell] = outcome.bad_rows
+            rows = outcome.posts.to_pylist()
+            matching = [each for each in history[outcome.partition] if stored_form(each) == rows]
+            assert matching, "the lake has rows that the service never had"
+            was_stored = (
+                partition not in self.damaged and partition in before and stored_form(before[partition]) == rows
+            )
+            assert outcome.file.changed is not was_stored
+            self.model[partition] = matching[-1]
+            self.damaged.discard(partition)
+            assert outcome.bad_rows in {sum(map(is_bad, each)) for each in matching}
+            self.quarantined[partition] = outcome.bad_rows
         return {outcome.partition: outcome for outcome in outcomes}
 
     @contextmanager
-    def _polled(self, cells: Mapping[Cell, object], versions: Mapping[Cell, list[Answered]]) -> Iterator[None]:
-        """While the block runs, a reader must find each cell as it was before or as one of its new versions."""
-        before = {cell: self._read(cell) for cell in cells}
-        seen: dict[Cell, list[object]] = {cell: [] for cell in cells}
+    def _while_polling(self, versions: Mapping[TablePartition, list[Rows]]) -> Iterator[None]:
+        """Poll partitions while the block runs; assert that each is as before or has one of its new versions."""
+        before = {partition: self._read(partition) for partition in versions}
+        seen: dict[TablePartition, list[object]] = {partition: [] for partition in versions}
         done = threading.Event()
         problems: list[BaseException] = []
 
         def poll() -> None:
             try:
-                # Without a rest it would keep the writers from their work.
+                # Without a pause, polling would slow down the writers.
                 while not done.wait(0.001):
-                    for cell, found in seen.items():
-                        now = self._read(cell)
+                    for partition, found in seen.items():
+                        now = self._read(partition)
                         if not found or found[-1] != now:
                             found.append(now)
             except BaseException as problem:
@@ -363,29 +391,29 @@ class LakeAgainstADictionary(RuleBasedStateMachine):
             done.set()
             reader.join()
         assert problems == []
-        for cell, found in seen.items():
-            possible = [before[cell], *map(stored, versions[cell])]
-            assert all(each in possible for each in found), f"a reader saw something else of {cell}"
+        for partition, found in seen.items():
+            possible = [before[partition], *map(stored_form, versions[partition])]
+            assert all(each in possible for each in found), f"a reader got other rows of {partition}"
 
-    def _read(self, cell: Cell) -> list[Row] | str:
-        """The rows as a reader sees them, or why there are none."""
-        asset, partition = cell
+    def _read(self, partition: TablePartition) -> list[Row] | str:
+        """Return the rows of a partition, or why it cannot be read."""
+        table_name, each = partition
         try:
-            if self.lake.facts(asset, partition) is None:
+            if self.lake.read_metadata(table_name, each) is None:
                 return "absent"
-            rows: list[Row] = self.lake.read(asset, [partition], schema=POSTS_SCHEMA).to_pylist()
+            rows: list[Row] = self.lake.read(table_name, [each], schema=POSTS_SCHEMA).to_pylist()
         except PartitionDamaged:
             return "damaged"
         return rows
 
-    def _path(self, cell: Cell) -> Path:
-        return self.root / partition_path(*cell)
+    def _path(self, partition: TablePartition) -> Path:
+        return self.root / partition_path(*partition)
 
 
-def test_lake_and_ingest_hold_what_a_dictionary_does(tmp_path: Path) -> None:
-    with nursery("tests.crash.writes", log=tmp_path / "log") as writers:
+def test_lake_equals_model(tmp_path: Path) -> None:
+    with fork_server("tests.crash.lake_writers", log=tmp_path / "log") as writers:
         run_state_machine_as_test(
-            lambda: LakeAgainstADictionary(writers),
+            lambda: LakeModel(writers),
             settings=settings(
                 max_examples=12,
                 stateful_step_count=25,

@@ -1,4 +1,4 @@
-"""A command that is told to end in the middle of a fetch ends its run, and leaves whole files for the next to go on."""
+"""A backfill that is interrupted during a fetch fails its run; the next one fetches the remaining partitions."""
 
 import signal
 from pathlib import Path
@@ -6,38 +6,38 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.crash import backfills, writes
-from tests.crash.landings import DAILY, DAYS, restated_service
-from tests.crash.test_together import assert_lake_is
-from tests.e2e.dagster_dev import until
+from tests.crash import backfill_command, lake_writers
+from tests.crash.restated_sandbox import DAILY, DAYS, restated_sandbox
+from tests.crash.test_concurrent_writers import assert_lake_equals
+from tests.e2e.dagster_dev import wait_until
 
-# A second on an idle machine.
-SECONDS_TO_END = 60
+SECONDS_TO_END = 60  # one on an idle machine
 
 
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=lambda told: told.name)
-def test_a_backfill_interrupted_in_mid_fetch_fails_its_run_and_the_next_fetches_the_rest(
-    told: signal.Signals, tmp_path: Path
-) -> None:
-    root, typed = tmp_path / "lake", backfills.arguments(DAILY.asset)
-    with restated_service() as service:
-        environment = backfills.user_environment(tmp_path, base_url=service.base_url, lake_root=str(root))
-        service.stall(DAYS[-1])
-        with backfills.command(*typed, environment=environment) as process:
+@pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_sent: signal_sent.name)
+def test_interrupted_backfill_fails_its_run_and_can_be_repeated(signal_sent: signal.Signals, tmp_path: Path) -> None:
+    root, arguments = tmp_path / "lake", backfill_command.backfill_arguments(DAILY.name)
+    with restated_sandbox() as sandbox:
+        environment = backfill_command.user_environment(tmp_path, base_url=sandbox.base_url, lake_root=str(root))
+        sandbox.stall(DAYS[-1])
+        with backfill_command.start_command(*arguments, environment=environment) as process:
             try:
-                until("a file is written", lambda: any(root.rglob("part-0.parquet")))
-                process.send_signal(told)
-                said, _ = process.communicate(timeout=SECONDS_TO_END)
+                wait_until("a file is written", lambda: any(root.rglob("part-0.parquet")))
+                process.send_signal(signal_sent)
+                output, _ = process.communicate(timeout=SECONDS_TO_END)
             finally:
                 process.kill()
         assert process.returncode == 1
-        assert said.splitlines()[-1] == "Error: interrupted: what is written stays. Run it again for the rest."
-        assert writes.stages(root) == []
+        assert (
+            output.splitlines()[-1]
+            == "Error: Interrupted. Files written so far are kept; run the command again for the rest."
+        )
+        assert lake_writers.staged_files(root) == []
         with dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance:
             assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
 
-        service.stall(None)
-        again = backfills.command(*typed, environment=environment)
-        said, _ = again.communicate(timeout=120)
-        assert again.returncode == 0, said
-        assert_lake_is(service.answers[0], root, sources=(DAILY.asset,))
+        sandbox.stall(None)
+        repeated = backfill_command.start_command(*arguments, environment=environment)
+        output, _ = repeated.communicate(timeout=120)
+        assert repeated.returncode == 0, output
+        assert_lake_equals(sandbox.rows_by_version[0], root, table_names=(DAILY.name,))

@@ -1,4 +1,4 @@
-"""Asset checks: red on a lake that someone has tampered with, green otherwise, and each can be asked alone."""
+"""Asset checks: fail on a tampered lake, pass otherwise, and run alone or together."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import day_ranges, due_day
-from later_reporting_dagster.defs.organic_paid_periods import evaluate_rollup_freshness
-from later_reporting_dagster.defs.posts_checks import evaluate_freshness, evaluate_presence
+from later_reporting_dagster.defs.organic_paid_periods import evaluate_newest_due_period
+from later_reporting_dagster.defs.posts_checks import evaluate_missing_files, evaluate_newest_due_day
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.periods import Span
+from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
-from tests.defs.conftest import DAYS, ROLLUPS, SPANS, WINDOWS, Project
+from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project
 
 RAW = "post_metrics_daily"
 ROLLUP = "organic_paid_daily"
@@ -42,14 +42,14 @@ ALL_CHECKS = {
     ("instances", "every_instance_is_still_listed"),
     *(
         (asset, check)
-        for asset in (*ROLLUPS, *SPANS, *WINDOWS)
+        for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
     ),
     ("organic_paid_by_campaign", "unit_costs_agree"),
     ("organic_paid_by_platform", "campaigns_agree_on_their_posts"),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
-# All others may change with time alone, or are evaluated by no run of their asset.
+# All others run daily: their result changes with time, or no run of their asset evaluates them.
 CHECKED_BY_RUNS = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
     *("quarantine_is_empty", "reconciles_with_raw_rows"),
@@ -57,187 +57,194 @@ CHECKED_BY_RUNS = {
 }
 
 
-def changed(table: pa.Table, column: str, value: object) -> pa.Table:
-    """The table with one value in all rows of a column."""
+def with_value(table: pa.Table, column: str, value: object) -> pa.Table:
+    """Return the table with one value in all rows of a column."""
     index = table.schema.get_field_index(column)
     values = pa.array([value] * table.num_rows, table.schema.field(column).type)
     return table.set_column(index, table.schema.field(column), values)
 
 
-def raw(lake: Lake, partition: Partition) -> pa.Table:
+def raw_rows(lake: Lake, partition: Partition) -> pa.Table:
     return lake.read(RAW, [partition], schema=POSTS_SCHEMA)
 
 
-def repeat_a_row(lake: Lake) -> None:
-    table = raw(lake, TAMPERED)
+def duplicate_row(lake: Lake) -> None:
+    table = raw_rows(lake, TAMPERED)
     lake.write(RAW, TAMPERED, pa.concat_tables([table, table.slice(0, 1)]))
 
 
 def swap_partitions(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, raw(lake, OTHER))
+    lake.write(RAW, TAMPERED, raw_rows(lake, OTHER))
 
 
-def damage_a_file(lake: Lake) -> None:
+def damage_file(lake: Lake) -> None:
     Path(lake.url(RAW, TAMPERED)).write_bytes(b"no Parquet")
 
 
-def invent_a_rate(lake: Lake) -> None:
-    table = raw(lake, TAMPERED)
-    table = changed(changed(changed(table, "engagements", 1), "impressions", 100), "engagement_rate", 2.0)
+def contradict_rate(lake: Lake) -> None:
+    table = raw_rows(lake, TAMPERED)
+    table = with_value(with_value(with_value(table, "engagements", 1), "impressions", 100), "engagement_rate", 2.0)
     lake.write(RAW, TAMPERED, table)
 
 
-def meet_what_is_unknown(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, changed(raw(lake, TAMPERED), "extra", '{"shares":1}'))
+def add_unknown_field(lake: Lake) -> None:
+    lake.write(RAW, TAMPERED, with_value(raw_rows(lake, TAMPERED), "extra", '{"shares":1}'))
 
 
-def lose_a_file(lake: Lake) -> None:
+def delete_file(lake: Lake) -> None:
     Path(lake.url(RAW, TAMPERED)).unlink()
 
 
-def set_a_row_aside(lake: Lake) -> None:
+def quarantine_row(lake: Lake) -> None:
     lake.quarantine.write(
         RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…"
     )
 
 
-def restate_a_raw_day(lake: Lake) -> None:
-    lake.write(RAW, TAMPERED, changed(raw(lake, TAMPERED), "paid_impressions", 12345))
+def restate_raw_day(lake: Lake) -> None:
+    lake.write(RAW, TAMPERED, with_value(raw_rows(lake, TAMPERED), "paid_impressions", 12345))
 
 
-def tamper_with_a_rollup(lake: Lake) -> None:
+def change_rollup(lake: Lake) -> None:
     table = lake.read(ROLLUP, [Partition(TAMPERED.day)], schema=schema_of(DAILY.columns))
-    lake.write(ROLLUP, Partition(TAMPERED.day), changed(table, "organic_engagements", None))
+    lake.write(ROLLUP, Partition(TAMPERED.day), with_value(table, "organic_engagements", None))
 
 
 TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]] = {
-    repeat_a_row: (RAW, "rows_unique_by_key", ERROR),
+    duplicate_row: (RAW, "rows_unique_by_key", ERROR),
     swap_partitions: (RAW, "rows_belong_to_partition", ERROR),
-    damage_a_file: (RAW, "rows_belong_to_partition", ERROR),
-    invent_a_rate: (RAW, "rates_agree_with_counts", WARN),
-    meet_what_is_unknown: (RAW, "no_unknown_fields", WARN),
-    lose_a_file: (RAW, "every_instance_is_present", ERROR),
-    set_a_row_aside: (RAW, "quarantine_is_empty", WARN),
-    restate_a_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
-    tamper_with_a_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),
+    damage_file: (RAW, "rows_belong_to_partition", ERROR),
+    contradict_rate: (RAW, "rates_agree_with_counts", WARN),
+    add_unknown_field: (RAW, "no_unknown_fields", WARN),
+    delete_file: (RAW, "every_instance_is_present", ERROR),
+    quarantine_row: (RAW, "quarantine_is_empty", WARN),
+    restate_raw_day: (ROLLUP, "reconciles_with_raw_rows", ERROR),
+    change_rollup: (ROLLUP, "reconciles_with_raw_rows", ERROR),
 }
 
 
 @pytest.fixture
 def filled(project: Project) -> Project:
-    """A project whose lake holds one raw table and its rollup, and nothing due."""
+    """The project with one raw table and its rollup in the lake."""
     project.fetch(RAW)
     project.roll_up(ROLLUP)
     return project
 
 
-def test_all_is_well_with_what_was_fetched_but_that_nothing_is_new(filled: Project) -> None:
-    told = filled.check()
-    assert told.keys() == ALL_CHECKS
-    assert {key for key, evaluation in told.items() if not evaluation.passed} == {
+def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
+    results = filled.check()
+    assert results.keys() == ALL_CHECKS
+    assert {key for key, evaluation in results.items() if not evaluation.passed} == {
         key for key in ALL_CHECKS if key[1] == "newest_due_day_is_present"
     }
     rows = sum(
         filled.lake.read(RAW, [partition], schema=POSTS_SCHEMA).num_rows for partition in filled.lake.partitions(RAW)
     )
-    assert told[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 files"
-    assert told[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
+    assert results[RAW, "rows_unique_by_key"].description == f"All {rows} rows of 12 files"
+    assert results[ROLLUP, "reconciles_with_raw_rows"].description == "3 days equal their raw rows"
 
 
 @pytest.mark.parametrize("tamper", TAMPERINGS, ids=lambda tamper: tamper.__name__)
-def test_a_check_is_red_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: Project) -> None:
+def test_check_fails_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: Project) -> None:
     asset, check, severity = TAMPERINGS[tamper]
     (before,) = filled.check((asset, check)).values()
     assert before.passed
     tamper(filled.lake)
-    told = filled.check((asset, check))
-    assert told.keys() == {(asset, check)}
-    (after,) = told.values()
+    results = filled.check((asset, check))
+    assert results.keys() == {(asset, check)}
+    (after,) = results.values()
     assert (after.passed, after.severity) == (False, severity)
-    named = {
-        "quarantine_is_empty": "1 rows lie in quarantine: see `later-reporting quarantine`",
+    expected = {
+        "quarantine_is_empty": "1 rows in quarantine: see `later-reporting quarantine`",
         "every_instance_is_present": "1 files are missing: instance_000: 2024-03-02.",
         "reconciles_with_raw_rows": "materialize 2024-03-02",
     }.get(check, "in 2024-03-02 instance_000")
-    assert named in (after.description or "")
+    assert expected in (after.description or "")
 
 
-def test_only_what_was_tampered_with_is_red(filled: Project) -> None:
-    repeat_a_row(filled.lake)
-    told = filled.check()
-    red = {key for key, evaluation in told.items() if not evaluation.passed}
-    assert {key for key in red if key[1] != "newest_due_day_is_present"} == {
+def test_checks_of_other_assets_pass_on_a_tampered_lake(filled: Project) -> None:
+    duplicate_row(filled.lake)
+    results = filled.check()
+    failed = {key for key, evaluation in results.items() if not evaluation.passed}
+    assert {key for key in failed if key[1] != "newest_due_day_is_present"} == {
         (RAW, "rows_unique_by_key"),
         (ROLLUP, "reconciles_with_raw_rows"),
     }
 
 
-def test_the_quarantine_tells_its_reasons(filled: Project) -> None:
-    set_a_row_aside(filled.lake)
+def test_quarantine_check_counts_rows_by_reason(filled: Project) -> None:
+    quarantine_row(filled.lake)
     filled.lake.quarantine.write_query(
         RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
     )
-    (told,) = filled.check((RAW, "quarantine_is_empty")).values()
-    assert (told.description or "").startswith("2 rows lie in quarantine: ")
-    assert told.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
+    (result,) = filled.check((RAW, "quarantine_is_empty")).values()
+    assert (result.description or "").startswith("2 rows in quarantine: ")
+    assert result.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
 
 
-def test_a_rollup_whose_raw_rows_are_gone_does_not_reconcile(filled: Project) -> None:
+def test_reconciliation_fails_when_raw_files_are_gone(filled: Project) -> None:
     for path in (filled.root / RAW / f"date={DAYS[0]}").rglob("*.parquet"):
         path.unlink()
-    (told,) = filled.check((ROLLUP, "reconciles_with_raw_rows")).values()
-    assert not told.passed
-    assert set(told.metadata["differences"].value) == {str(DAYS[0])}
+    (result,) = filled.check((ROLLUP, "reconciles_with_raw_rows")).values()
+    assert not result.passed
+    assert set(result.metadata["differences"].value) == {str(DAYS[0])}
 
 
-def test_what_is_due_is_green_once_it_is_there(project: Project) -> None:
-    # Two days, so that it does not matter whether the due hour passes while this runs.
+def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) -> None:
+    # Two days, in case the due hour passes during the test.
     days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)]
     for day in days:
         for instance_id in INSTANCE_IDS[1:]:
             project.lake.write(RAW, Partition(day, instance_id), posts_table([]))
-    project.lake.write(RAW, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))  # so that it is known
+    project.lake.write(RAW, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))  # makes the instance known
     key, rollup_key = (RAW, "newest_due_day_is_present"), (ROLLUP, "newest_due_day_is_present")
-    told = project.check(key, rollup_key)
-    assert not told[key].passed
-    assert told[key].metadata["missing_instances"].value == 1
-    assert (told[key].description or "").endswith(f" is missing for {INSTANCE_IDS[0]}: materialize it")
-    assert not told[rollup_key].passed
+    results = project.check(key, rollup_key)
+    assert not results[key].passed
+    assert results[key].metadata["missing_instances"].value == 1
+    assert (results[key].description or "").endswith(f" is missing for {INSTANCE_IDS[0]}: materialize it")
+    assert not results[rollup_key].passed
 
     for day in days:
         project.lake.write(RAW, Partition(day, INSTANCE_IDS[0]), posts_table([]))
         project.lake.write(ROLLUP, Partition(day), schema_of(DAILY.columns).empty_table())
-    told = project.check(key, rollup_key)
-    assert told.keys() == {key, rollup_key}
-    assert all(evaluation.passed for evaluation in told.values())
+    results = project.check(key, rollup_key)
+    assert results.keys() == {key, rollup_key}
+    assert all(evaluation.passed for evaluation in results.values())
 
 
-def test_an_empty_lake_has_nothing_wrong_but_what_is_missing(project: Project) -> None:
-    told = project.check()
-    assert told.keys() == ALL_CHECKS
-    assert {check for (_, check), evaluation in told.items() if not evaluation.passed} == {"newest_due_day_is_present"}
+def test_checks_pass_on_an_empty_lake_except_freshness(project: Project) -> None:
+    results = project.check()
+    assert results.keys() == ALL_CHECKS
+    assert {check for (_, check), evaluation in results.items() if not evaluation.passed} == {
+        "newest_due_day_is_present"
+    }
 
 
-# When a day is due
+# Due days and missing files
 
 
 @given(
     st.integers(0, 5000).map(lambda hours: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(hours=hours / 4)),
     st.integers(0, 23),
 )
-def test_a_day_is_due_from_the_due_hour_of_the_next_day_on(now: datetime, hour: int) -> None:
+def test_due_day_is_due_from_the_due_hour_of_the_next_day(now: datetime, hour: int) -> None:
     due = due_day(now, due_hour_utc=hour)
     expires = datetime.combine(due + timedelta(days=2), datetime.min.time(), UTC) + timedelta(hours=hour)
     assert expires - timedelta(days=1) <= now < expires
 
 
-def test_a_day_is_there_when_all_wanted_instances_have_a_file() -> None:
-    some = evaluate_freshness(FIRST_DAY, instances=["a", "b"], files={FIRST_DAY: {"b", "unwanted"}})
+def test_newest_due_day_needs_a_file_of_each_instance() -> None:
+    some = evaluate_newest_due_day(FIRST_DAY, instances=["a", "b"], files={FIRST_DAY: {"b", "other"}})
     assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
-    assert evaluate_freshness(FIRST_DAY, instances=["a"], files={FIRST_DAY: {"a"}}).passed
-    # On a lake without files nobody knows an instance.
-    assert evaluate_freshness(FIRST_DAY, instances=[], files={}).description == "2024-03-01 is missing: materialize it"
-    many = evaluate_freshness(FIRST_DAY, instances=[f"i{number}" for number in range(50)], files={FIRST_DAY: {"i0"}})
+    assert evaluate_newest_due_day(FIRST_DAY, instances=["a"], files={FIRST_DAY: {"a"}}).passed
+    # Without files no instance is known.
+    assert (
+        evaluate_newest_due_day(FIRST_DAY, instances=[], files={}).description
+        == "2024-03-01 is missing: materialize it"
+    )
+    many = evaluate_newest_due_day(
+        FIRST_DAY, instances=[f"i{number}" for number in range(50)], files={FIRST_DAY: {"i0"}}
+    )
     assert (many.description or "").endswith("i20 and 29 more: materialize it")
     assert {name: each.value for name, each in many.metadata.items()} == {
         "due_day": "2024-03-01",
@@ -246,22 +253,22 @@ def test_a_day_is_there_when_all_wanted_instances_have_a_file() -> None:
     }
 
 
-def test_missing_files_are_named_by_instance_and_range_of_days() -> None:
+def test_missing_files_are_listed_by_instance_and_day_range() -> None:
     days = [FIRST_DAY + timedelta(days=offset) for offset in range(5)]
     files = {day: {"a"} for day in days} | {days[2]: {"a", "b"}, days[4]: set()}
-    red = evaluate_presence(files, instances=["a", "b"])
-    assert not red.passed
-    assert red.metadata["missing_files"].value == 5
-    assert red.metadata["missing"].value == {
+    result = evaluate_missing_files(files, instances=["a", "b"])
+    assert not result.passed
+    assert result.metadata["missing_files"].value == 5
+    assert result.metadata["missing"].value == {
         "a": ["2024-03-05"],
         "b": ["2024-03-01 to 2024-03-02", "2024-03-04 to 2024-03-05"],
     }
-    assert evaluate_presence({}, instances=["a"]).passed
-    assert evaluate_presence(files, instances=[]).passed
+    assert evaluate_missing_files({}, instances=["a"]).passed
+    assert evaluate_missing_files(files, instances=[]).passed
 
 
 @given(st.sets(st.integers(0, 40).map(lambda number: FIRST_DAY + timedelta(days=number))))
-def test_ranges_of_days_are_just_these_days_and_as_few_as_can_be(days: set[date]) -> None:
+def test_day_ranges_are_exact_and_minimal(days: set[date]) -> None:
     ranges = [
         (date.fromisoformat(each.split(" to ")[0]), date.fromisoformat(each.split(" to ")[-1]))
         for each in day_ranges(list(days))
@@ -270,16 +277,16 @@ def test_ranges_of_days_are_just_these_days_and_as_few_as_can_be(days: set[date]
     assert all(after[0] - before[1] > timedelta(days=1) for before, after in zip(ranges, ranges[1:], strict=False))
 
 
-def test_results_on_rollups_name_the_partition() -> None:
-    assert evaluate_rollup_freshness(Span.DAY, FIRST_DAY, present=True).passed
-    missing = evaluate_rollup_freshness(Span.DAY, FIRST_DAY, present=False)
+def test_newest_due_period_names_the_partition() -> None:
+    assert evaluate_newest_due_period(Period.DAY, FIRST_DAY, present=True).passed
+    missing = evaluate_newest_due_period(Period.DAY, FIRST_DAY, present=False)
     assert not missing.passed
     assert "2024-03-01 is not rolled up" in (missing.description or "")
-    within = evaluate_rollup_freshness(Span.WEEK, FIRST_DAY, present=True)
-    assert within.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
+    week = evaluate_newest_due_period(Period.WEEK, FIRST_DAY, present=True)
+    assert week.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
 
 
-def test_what_time_alone_changes_is_checked_once_a_day_at_the_due_hour(project: Project) -> None:
+def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:
     due = datetime(2026, 1, 10, 12, tzinfo=UTC)
     cursor = None
     requested = []

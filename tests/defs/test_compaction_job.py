@@ -1,4 +1,4 @@
-"""The compaction job: months that are no longer restated become one file an instance, and nobody reads other rows."""
+"""The compaction job: closed months become one file per instance, and readers get the same rows."""
 
 import os
 from datetime import UTC, datetime
@@ -9,44 +9,44 @@ import pytest
 from dagster import ExecuteInProcessResult
 
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from later_reporting_dagster.lake.table_compaction import Compaction, compact_table
+from later_reporting_dagster.lake.table_compaction import CompactionSummary, compact_table
 from tests.conftest import DAYS, INSTANCE_IDS, files
-from tests.defs.conftest import QUIETLY, Project, failure
+from tests.defs.conftest import QUIET_LOGGING, Project, failure
 from tests.lake.conftest import unreadable
 
 RAW, ROLLUP = "posts_published", "organic_paid_by_publish_day"
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
 
 
-def aged(root: Path) -> None:
-    """Has all that lies in a lake written an hour ago, each file at its own time."""
+def age_files(root: Path) -> None:
+    """Set the modification times of all files to about an hour ago, each to a different one."""
     for number, path in enumerate(sorted(root.rglob("*.parquet"))):
         stamp = path.stat().st_mtime - 3600 + number
         os.utime(path, (stamp, stamp))
 
 
-def compact(project: Project) -> ExecuteInProcessResult:
+def run_job(project: Project) -> ExecuteInProcessResult:
     job = project.defs.resolve_job_def("later_compaction")
-    return job.execute_in_process(instance=project.instance, run_config=QUIETLY, raise_on_error=False)
+    return job.execute_in_process(instance=project.instance, run_config=QUIET_LOGGING, raise_on_error=False)
 
 
 def logged(project: Project, result: ExecuteInProcessResult) -> set[str]:
-    """The lines of a run's log."""
+    """Return the messages in a run's log."""
     entries = project.instance.all_logs(result.run_id)
     return {entry.user_message for entry in entries if entry.dagster_event is None}
 
 
 @pytest.fixture
 def filled(project: Project) -> Project:
-    """A project of which five days of a raw table have landed an hour ago."""
+    """The project with five days of a raw table, written an hour ago."""
     project.fetch(RAW, days=DAYS)
-    aged(project.root)
+    age_files(project.root)
     return project
 
 
-def test_the_job_compacts_both_raw_tables_and_tells_what_it_did(filled: Project) -> None:
+def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> None:
     before = files(filled.root)
-    result = compact(filled)
+    result = run_job(filled)
     assert result.success
     months = list((filled.root / "_compacted" / RAW / "month=2024-03").rglob("part-0.parquet"))
     assert len(months) == len(INSTANCE_IDS)
@@ -57,24 +57,24 @@ def test_the_job_compacts_both_raw_tables_and_tells_what_it_did(filled: Project)
     )
     copied = f"{len(PARTITIONS)} daily files of {daily_bytes:,} bytes can be read as {len(months)} of {month_bytes:,}"
     assert logged(filled, result) == {
-        "Compacted later/post_metrics_daily: 0 months written, 0 left alone;"
+        "Compacted later/post_metrics_daily: 0 months written, 0 unchanged;"
         " 0 daily files of 0 bytes can be read as 0 of 0",
-        f"Compacted later/posts_published: {len(months)} months written, 0 left alone; {copied}",
+        f"Compacted later/posts_published: {len(months)} months written, 0 unchanged; {copied}",
     }
 
     after = files(filled.root)
-    again = f"Compacted later/posts_published: 0 months written, {len(months)} left alone; {copied}"
-    assert again in logged(filled, compact(filled))
+    again = f"Compacted later/posts_published: 0 months written, {len(months)} unchanged; {copied}"
+    assert again in logged(filled, run_job(filled))
     assert files(filled.root) == after
 
 
-def test_rollups_and_their_checks_read_compacted_months_and_find_the_same(filled: Project) -> None:
+def test_rollups_and_checks_give_the_same_results_from_compacted_months(filled: Project) -> None:
     check = (ROLLUP, "reconciles_with_raw_rows")
     versions = filled.data_versions(filled.roll_up(ROLLUP, days=DAYS))
     checked = {key: evaluation.description for key, evaluation in filled.check(check).items()}
     rolled_up = files(filled.root / ROLLUP)
     assert len(rolled_up) == len(DAYS)
-    compact(filled)
+    run_job(filled)
 
     with unreadable((filled.root / RAW).rglob("*.parquet")):
         assert filled.data_versions(filled.roll_up(ROLLUP, days=DAYS)) == versions
@@ -82,21 +82,21 @@ def test_rollups_and_their_checks_read_compacted_months_and_find_the_same(filled
     assert files(filled.root / ROLLUP) == rolled_up
 
 
-def test_a_restated_day_is_rolled_up_from_its_own_file(filled: Project) -> None:
-    compact(filled)
+def test_restated_day_is_read_from_its_daily_file(filled: Project) -> None:
+    run_job(filled)
     filled.roll_up(ROLLUP, days=DAYS)
     for instance_id in INSTANCE_IDS:
         filled.lake.write(RAW, Partition(DAYS[2], instance_id), posts_table([]))
     filled.roll_up(ROLLUP, days=DAYS)
-    assert [facts.rows > 0 for day in DAYS if (facts := filled.lake.facts(ROLLUP, Partition(day)))] == [
+    assert [facts.rows > 0 for day in DAYS if (facts := filled.lake.read_metadata(ROLLUP, Partition(day)))] == [
         day != DAYS[2] for day in DAYS
     ]
     (reconciled,) = filled.check((ROLLUP, "reconciles_with_raw_rows")).values()
     assert reconciled.passed
 
 
-def test_a_damaged_daily_file_of_a_compacted_month_fails_its_day_alone(filled: Project) -> None:
-    compact(filled)
+def test_damaged_daily_file_of_a_compacted_month_fails_only_its_day(filled: Project) -> None:
+    run_job(filled)
     Path(filled.lake.url(RAW, PARTITIONS[0])).write_bytes(b"no Parquet")
     _, metadata = failure(filled.roll_up(ROLLUP, days=DAYS))
     assert metadata["failed_partitions"].keys() == {str(DAYS[0])}
@@ -104,15 +104,15 @@ def test_a_damaged_daily_file_of_a_compacted_month_fails_its_day_alone(filled: P
     assert belongs.description == "1 files cannot be read, in 2024-03-01 instance_000"
 
 
-def test_a_lake_that_is_no_directory_fails_with_what_to_do(project: Project) -> None:
+def test_job_fails_with_advice_when_the_lake_is_no_directory(project: Project) -> None:
     project.root.write_text("")
-    result = compact(project)
+    result = run_job(project)
     failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
     assert len(failures) == 2
-    assert all(each and "a file stands where a directory is due" in (each.description or "") for each in failures)
+    assert all(each and "a file is where a directory should be" in (each.description or "") for each in failures)
 
 
-def test_it_runs_once_a_week_before_the_daily_fetch_and_is_off_until_turned_on(project: Project) -> None:
+def test_schedule_is_weekly_and_stopped_by_default(project: Project) -> None:
     schedule = project.defs.resolve_schedule_def("later_compaction_weekly")
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 4 * * 0", "UTC")
     assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
@@ -120,9 +120,7 @@ def test_it_runs_once_a_week_before_the_daily_fetch_and_is_off_until_turned_on(p
 
 
 @pytest.mark.parametrize(("day", "written"), [("2024-04-28", 0), ("2024-04-29", 4)])
-def test_a_month_is_compacted_when_the_daily_schedule_no_longer_restates_it(
-    day: str, written: int, tmp_path: Path
-) -> None:
+def test_month_is_compacted_once_it_is_no_longer_restated(day: str, written: int, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     now = datetime.fromisoformat(day).replace(hour=6, tzinfo=UTC)
     for partition in PARTITIONS:
@@ -131,17 +129,17 @@ def test_a_month_is_compacted_when_the_daily_schedule_no_longer_restates_it(
     assert compact_table(lake, RAW, restate_days=28, now=now).written == written
 
 
-def test_what_was_done_is_said_in_a_sentence() -> None:
-    done = Compaction(
+def test_compaction_summary_is_one_sentence() -> None:
+    done = CompactionSummary(
         written=3,
-        left_alone=1,
+        unchanged=1,
         removed=1,
         daily_files=1234,
         daily_bytes=5_000_000,
         bytes=1_000_000,
-        left_out={"written moments ago": 2},
+        skipped={"written moments ago": 2},
     )
     assert str(done) == (
-        "3 months written, 1 left alone, 1 removed; 1,234 daily files of 5,000,000 bytes can be read as 4 of 1,000,000"
-        "; 2 days left out: written moments ago"
+        "3 months written, 1 unchanged, 1 removed; 1,234 daily files of 5,000,000 bytes can be read as 4 of 1,000,000"
+        "; 2 days skipped: written moments ago"
     )

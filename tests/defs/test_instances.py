@@ -1,15 +1,33 @@
-"""The dimension later/instances: what was seen of each instance and when, and who uses it without asking the API."""
+"""The dimension table `later/instances`, its check, and the sensor for new instances."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
 
+from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances
 from later_reporting_dagster.lake import Partition, posts_table
-from tests.conftest import INSTANCE_IDS, Service, problem
-from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure, listed, stop_clock
+from later_reporting_dagster.sandbox import World, create_app
+from tests.conftest import FIRST_DAY, INSTANCE_IDS, NO_RATE_LIMIT, Service, problem
+from tests.defs.conftest import (
+    DAYS,
+    INSTANCES_PATH,
+    QUIET_LOGGING,
+    RAW_ASSETS,
+    Project,
+    asset_key,
+    failure,
+    freeze_clock,
+    list_instances,
+)
 
 DAILY, PUBLISHED = RAW_ASSETS
 STILL_LISTED = ("instances", "every_instance_is_still_listed")
@@ -43,7 +61,7 @@ def row(
     }
 
 
-def test_each_instance_has_its_newest_and_its_missing_days(project: Project) -> None:
+def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project) -> None:
     project.fetch(PUBLISHED)
     project.fetch(DAILY, days=DAYS[:2], instances=["007"])
     project.lake.write(DAILY, Partition(DAYS[1], "never listed"), posts_table([]))
@@ -56,7 +74,7 @@ def test_each_instance_has_its_newest_and_its_missing_days(project: Project) -> 
     ]
     assert stored(project) == {each["instance_id"]: each for each in expected}
 
-    # The same rows are the table that the UI shows, in which days are text.
+    # The metadata shows the same rows, with days as text.
     (found,) = project.metadata(result).values()
     (event,) = project.materializations(result).values()
     assert (found["dagster/row_count"], found["changed"]) == (5, True)
@@ -73,17 +91,17 @@ def test_each_instance_has_its_newest_and_its_missing_days(project: Project) -> 
     assert [found["changed"] for found in project.metadata(again).values()] == [False]
 
 
-def test_an_instance_that_vanishes_stays_and_is_warned_of(
+def test_unlisted_instance_is_kept_and_fails_the_check(
     project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert project.check(STILL_LISTED)[STILL_LISTED].description == "It is not there yet"
+    assert project.check(STILL_LISTED)[STILL_LISTED].description == "Not materialized yet"
     project.run("instances")
-    (green,) = project.check(STILL_LISTED).values()
-    assert (green.passed, green.description) == (True, "All 4 instances are listed")
+    (result,) = project.check(STILL_LISTED).values()
+    assert (result.passed, result.description) == (True, "All 4 instances are listed")
 
     later = TODAY + timedelta(days=1)
-    stop_clock(monkeypatch, datetime(later.year, later.month, later.day, tzinfo=UTC), "defs.instances")
-    service.instead = listed(*INSTANCE_IDS[1:])
+    freeze_clock(monkeypatch, datetime(later.year, later.month, later.day, tzinfo=UTC), "defs.instances")
+    service.override = list_instances(*INSTANCE_IDS[1:])
     assert project.run("instances").success
     rows = stored(project)
     assert rows.keys() == set(INSTANCE_IDS)
@@ -92,55 +110,200 @@ def test_an_instance_that_vanishes_stays_and_is_warned_of(
         (TODAY, later, True),
     }
     assert not rows[INSTANCE_IDS[0]]["listed_now"]
-    (red,) = project.check(STILL_LISTED).values()
-    assert (red.passed, red.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert (red.description or "").startswith(f"Not listed any more: {INSTANCE_IDS[0]}. Their files stay.")
-    assert red.metadata["vanished"].value == 1
+    (result,) = project.check(STILL_LISTED).values()
+    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert (result.description or "").startswith(f"No longer listed: {INSTANCE_IDS[0]}. Their files are kept.")
+    assert result.metadata["no_longer_listed"].value == 1
 
 
-def test_what_the_settings_do_not_name_may_vanish(
+def test_check_ignores_unlisted_instances_that_are_not_configured(
     project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.run("instances")
-    service.instead = listed("007")
+    service.override = list_instances("007")
     project.run("instances")
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
-    assert project.again().check(STILL_LISTED)[STILL_LISTED].passed
+    assert project.reloaded().check(STILL_LISTED)[STILL_LISTED].passed
 
 
-def test_an_api_that_does_not_list_fails_the_dimension_and_leaves_it_as_it_was(
-    project: Project, service: Service
-) -> None:
+def test_failed_listing_leaves_the_dimension_unchanged(project: Project, service: Service) -> None:
     project.run("instances")
     before = stored(project)
-    service.instead = lambda request: problem(404)
+    service.override = lambda request: problem(404)
     description, _ = failure(project.run("instances"))
     assert "404" in description
     assert stored(project) == before
 
 
-def test_checks_and_rollups_take_the_instances_from_it_and_ask_nobody(project: Project, service: Service) -> None:
+def test_checks_and_rollups_use_the_dimension_without_requests(project: Project, service: Service) -> None:
     every, due = (PUBLISHED, "every_instance_is_present"), (PUBLISHED, "newest_due_day_is_present")
     project.fetch(PUBLISHED, instances=list(INSTANCE_IDS[:2]))
 
-    def looked_at() -> tuple[Any, Any, Any]:
+    def evaluate() -> tuple[Any, Any, Any]:
         service.requests.clear()
-        told = project.check(every, due)
+        results = project.check(every, due)
         rolled_up = project.roll_up("organic_paid_by_publish_day")
         assert service.requests == []
         (missing,) = {str(found.get("missing_instances")) for found in project.metadata(rolled_up).values()}
-        return told[every].passed, told[due].metadata["instances"].value, missing
+        return results[every].passed, results[due].metadata["instances"].value, missing
 
-    # Before it was ever written: those that have files.
-    assert looked_at() == (True, 2, "None")
+    # Before the first write: the instances that have files.
+    assert evaluate() == (True, 2, "None")
     project.run("instances")
-    assert looked_at() == (False, 4, str(sorted(INSTANCE_IDS[2:])))
-    service.instead = listed(*INSTANCE_IDS[1:3])
+    assert evaluate() == (False, 4, str(sorted(INSTANCE_IDS[2:])))
+    service.override = list_instances(*INSTANCE_IDS[1:3])
     project.run("instances")
-    assert looked_at() == (False, 2, str([INSTANCE_IDS[2]]))
-    assert known_instances(project.lake, named=("a", "b")) == ("a", "b")
-    # A damaged file is as good as none, until the next refresh replaces it.
+    assert evaluate() == (False, 2, str([INSTANCE_IDS[2]]))
+    assert known_instances(project.lake, configured=("a", "b")) == ("a", "b")
+    # A damaged file counts as missing until the next run replaces it.
     (project.root / "instances" / "part-0.parquet").write_bytes(b"no Parquet")
-    assert looked_at() == (True, 2, "None")
+    assert evaluate() == (True, 2, "None")
     assert project.run("instances").success
     assert stored(project).keys() == set(INSTANCE_IDS[:3])
+
+
+# The sensor
+
+ALL_INSTANCES = json.dumps(sorted(INSTANCE_IDS))
+
+
+def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
+    """Evaluate the sensor as the daemon does."""
+    resources = {"later": LaterReportingResource.from_environment()}
+    context = dg.build_sensor_context(
+        instance=project.instance, definitions=project.defs, resources=resources, cursor=cursor
+    )
+    return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
+
+
+def requested_instances(data: SensorExecutionData) -> list[str]:
+    """Return the instances of the single run that a tick requests, which fetches all missing files of all days."""
+    (request,) = data.run_requests or []
+    assert request.run_key is None
+    assert request.tags.items() >= range_tags(FIRST_DAY, DAYS[-1]).items()
+    configs = [op["config"] for op in request.run_config["ops"].values()]
+    assert request.run_config["ops"].keys() == {f"later__{asset}" for asset in RAW_ASSETS}
+    assert configs[0] == configs[1]
+    assert configs[0].keys() == {"instances", "only_missing"}
+    assert configs[0]["only_missing"] is True
+    instances: list[str] = configs[0]["instances"]
+    return instances
+
+
+def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
+    """Execute the requested run as the daemon does."""
+    (request,) = data.run_requests or []
+    job = project.defs.resolve_job_def("later_posts")
+    config = {**QUIET_LOGGING, **request.run_config}
+    return job.execute_in_process(instance=project.instance, tags=request.tags, run_config=config)
+
+
+def test_sensor_requests_the_history_of_new_instances_once(project: Project, service: Service) -> None:
+    first = tick(project)
+    assert requested_instances(first) == list(INSTANCE_IDS)
+    assert first.cursor == ALL_INSTANCES
+    assert not tick(project, cursor=first.cursor).run_requests
+    service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
+    more = tick(project, cursor=first.cursor)
+    assert requested_instances(more) == ["new/one", "new two"]
+    assert not tick(project, cursor=more.cursor).run_requests
+    # An instance that returns is new again, so that the days in between are fetched.
+    service.override = list_instances(*INSTANCE_IDS, "new two")
+    fewer = tick(project, cursor=more.cursor)
+    assert not fewer.run_requests
+    service.override = list_instances(*INSTANCE_IDS, "new/one")
+    assert requested_instances(tick(project, cursor=fewer.cursor)) == ["new/one"]
+
+
+def test_sensor_run_fetches_only_the_new_instance(project: Project, service: Service, small_world: World) -> None:
+    service.app = create_app(
+        replace(small_world, extra_instance_ids=(*INSTANCE_IDS[1:], "new"), posts_per_day=2), options=NO_RATE_LIMIT
+    )
+    assert execute(project, tick(project, cursor=ALL_INSTANCES)).success
+    for asset in RAW_ASSETS:
+        found = project.lake.partitions(asset)
+        assert [(partition.day, partition.instance_id) for partition in found] == [(day, "new") for day in DAYS]
+
+
+@pytest.mark.parametrize("cursor", [None, "", "not JSON", "5", "[[]]", "null"])
+def test_sensor_without_a_cursor_fetches_nothing_twice(cursor: str | None, project: Project, service: Service) -> None:
+    for asset in RAW_ASSETS:
+        project.fetch(asset)
+    service.requests.clear()
+    data = tick(project, cursor=cursor)
+    assert requested_instances(data) == list(INSTANCE_IDS)
+    assert data.cursor == ALL_INSTANCES
+    assert execute(project, data).success
+    assert (service.request_count(INSTANCES_PATH), service.data_requests) == (1, 0)
+
+
+def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:
+    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    assert isinstance(updated, dg.AssetMaterialization)
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert updated.asset_key == check.asset_key == asset_key("instances")
+    assert updated.metadata["dagster/row_count"].value == 4
+    assert check.passed
+    by_asset = project.run("instances")
+    assert project.data_versions(by_asset) == {"None": updated.tags["dagster/data_version"]}
+    service.override = list_instances(*INSTANCE_IDS[:1])
+    updated, check = tick(project, cursor=ALL_INSTANCES).asset_events
+    assert isinstance(check, dg.AssetCheckEvaluation)
+    assert not check.passed
+    assert updated.metadata["dagster/row_count"].value == 4
+
+
+def test_sensor_requests_configured_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007, not listed")
+    data = tick(project)
+    assert requested_instances(data) == ["007", "not listed"]
+    assert json.loads(data.cursor or "") == ["007", "not listed"]
+
+
+def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
+    future = replace(project, defs=build_definitions(LoadSettings(start_date=DAYS[-1] + timedelta(days=1))))
+    assert not tick(future).run_requests
+    service.override = list_instances()
+    data = tick(project)
+    assert (data.run_requests, data.cursor) == ([], "[]")
+
+
+def test_sensor_skips_when_the_api_times_out(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("later_reporting_dagster.defs.instances.API_TIMEOUT_SECONDS", 0.1)
+    service.override = lambda request: problem(503)  # is retried after a wait
+    data = tick(project, cursor=ALL_INSTANCES)
+    assert data.skip_message == "Timed out listing instances; retrying at the next tick."
+    assert not data.run_requests
+    assert not data.asset_events
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("LATER_CLIENT_SECRET", "no-such-secret", "LATER_CLIENT_SECRET"),
+        ("LATER_CLIENT_ID", "", "LATER_CLIENT_ID is empty"),
+        ("LATER_LAKE_ROOT", "/dev/null/no-such-folder", "/dev/null"),
+    ],
+)
+def test_sensor_error_is_one_line_without_secrets(
+    variable: str, value: str, expected: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Exception, match="Updating the instances failed: ") as caught:
+        tick(project)
+    error: BaseException | None = caught.value
+    assert error is not None
+    assert error.__suppress_context__  # no stack trace, which could contain a secret
+    assert error.__cause__ is None
+    assert expected in str(error)
+    while error is not None:
+        assert "no-such-secret" not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_sensor_is_hourly_and_stopped_by_default(project: Project) -> None:
+    sensor = project.defs.resolve_sensor_def("later_instances")
+    assert (sensor.minimum_interval_seconds, sensor.job_name) == (3600, "later_posts")
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED

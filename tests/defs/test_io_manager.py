@@ -1,4 +1,4 @@
-"""Assets of others are given the tables by name and annotation: just the partitions that their run is of."""
+"""The IO manager: downstream assets receive the partitions of their run, as the annotated type."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
@@ -14,18 +14,18 @@ import pyarrow.dataset as ds
 import pytest
 
 from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.lake_tables import table_of, tables_of
+from later_reporting_dagster.defs.lake_tables import table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
-from later_reporting_dagster.lake import POST_COLUMNS, posts_table, schema_of
+from later_reporting_dagster.lake import POST_COLUMNS, posts_table
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
-from tests.defs.conftest import DAYS, QUIETLY, Project, asset_key, filled_once
+from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, fill_once
 from tests.lake.conftest import post
 
 FIRST, LAST = DAYS[0], DAYS[-1]
-Cell = tuple[date, str]
+DayAndInstance = tuple[date, str]
 
-# Each type, and the day, instance and impressions of its rows as plain Python.
-KINDS: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
+# Each supported type, with a function that converts it to rows.
+ROWS_OF_TYPE: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
     pd.DataFrame: lambda frame: pa.Table.from_pandas(frame, preserve_index=False).to_pylist(),
     pa.Table: lambda table: table.to_pylist(),
     ds.Dataset: lambda dataset: dataset.to_table().to_pylist(),
@@ -35,13 +35,13 @@ KINDS: dict[type, Callable[[Any], list[dict[str, Any]]]] = {
 }
 DAILY = dg.DailyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
 MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC")
-# Weeks that begin with the first day there is: of a week that begins sooner Dagster refuses the days before.
+# Weeks that begin at the first partition: Dagster rejects weeks with days before it.
 WEEKLY = dg.WeeklyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC", day_offset=FIRST_DAY.isoweekday() % 7)
-SOONER = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
+WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
 
 
 class Downstream:
-    """An asset of somebody else's, which keeps what it was given."""
+    """A downstream asset that records its input."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Downstream:
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.kind = kind
-        self.given: list[Any] = []
+        self.inputs: list[Any] = []
 
         def mine(posts: Any) -> None:
-            self.given.append(posts)
+            self.inputs.append(posts)
 
         mine.__annotations__["posts"] = kind
         self.asset = dg.asset(
@@ -72,25 +72,25 @@ class Downstream:
         between: tuple[str, str] | None = None,
         defs: dg.Definitions | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Runs it beside the project's own assets, or in `defs`."""
+        """Run the asset together with the project's assets, or in `defs`."""
         defs = defs or dg.Definitions.merge(project.defs, dg.Definitions(assets=[self.asset]))
         return defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=project.instance,
             asset_selection=[self.asset.key],
             partition_key=partition,
             tags={RANGE_START_TAG: between[0], RANGE_END_TAG: between[1]} if between else None,
-            run_config=QUIETLY,
+            run_config=QUIET_LOGGING,
             raise_on_error=False,
         )
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        (given,) = self.given
-        return KINDS[self.kind](given)
+        (loaded,) = self.inputs
+        return ROWS_OF_TYPE[self.kind](loaded)
 
 
-def told(result: dg.ExecuteInProcessResult) -> str:
-    """The one line that a run failed with."""
+def failure_message(result: dg.ExecuteInProcessResult) -> str:
+    """Return the one-line failure message of a run."""
     (event,) = [event for event in result.all_events if event.is_step_failure]
     data = event.step_failure_data.user_failure_data
     assert data is not None, event.step_failure_data.error
@@ -99,12 +99,12 @@ def told(result: dg.ExecuteInProcessResult) -> str:
     return data.description
 
 
-def expected(truth: Truth, cells: list[Cell], basis: str = "post_date") -> list[dict[str, Any]]:
-    return [{"date": day, **row} for day, name in cells for row in truth.partition(basis, day, name)]
+def expected(truth: Truth, pairs: list[DayAndInstance], basis: str = "post_date") -> list[dict[str, Any]]:
+    return [{"date": day, **row} for day, name in pairs for row in truth.partition(basis, day, name)]
 
 
-def same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
-    """Whether they are the same rows, in whatever order, to the value and its type."""
+def same_rows(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
+    """Return whether both have the same rows in any order, with values of the same types."""
 
     def plain(row: dict[str, Any]) -> str:
         shown = {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}
@@ -114,191 +114,185 @@ def same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> bool:
 
 
 @pytest.fixture
-def landed(project: Project, kept_lake: Path) -> Project:
-    """The project with the posts in its lake. Their events are of no account to who loads them."""
-    return filled_once(project, kept_lake, lambda project: project.fetch("posts_published").success)
+def filled(project: Project, module_lake: Path) -> Project:
+    """The project with posts in its lake, without their Dagster events, which loading does not need."""
+    return fill_once(project, module_lake, lambda project: project.fetch("posts_published").success)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
-def test_a_day_is_given_its_day_and_a_range_its_days_as_each_type(kind: type, landed: Project, truth: Truth) -> None:
+@pytest.mark.parametrize("kind", ROWS_OF_TYPE, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_io_manager_loads_the_run_s_days_as_each_type(kind: type, filled: Project, truth: Truth) -> None:
     one, several = Downstream(kind, partitions_def=DAILY), Downstream(kind, partitions_def=DAILY)
-    assert one.run(landed, partition=str(DAYS[1])).success
-    assert isinstance(one.given[0], kind)
-    assert same(one.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
-    assert several.run(landed, between=(str(FIRST), str(DAYS[1]))).success
-    assert same(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
+    assert one.run(filled, partition=str(DAYS[1])).success
+    assert isinstance(one.inputs[0], kind)
+    assert same_rows(one.rows, expected(truth, [(DAYS[1], name) for name in INSTANCE_IDS]))
+    assert several.run(filled, between=(str(FIRST), str(DAYS[1]))).success
+    assert same_rows(several.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS]))
 
 
 @pytest.mark.parametrize("partitions_def", [WEEKLY, MONTHLY], ids=["week", "month"])
-def test_a_week_and_a_month_are_given_all_their_days_with_nothing_said(
-    partitions_def: dg.PartitionsDefinition, landed: Project, truth: Truth
+def test_io_manager_loads_all_days_of_a_week_or_month(
+    partitions_def: dg.PartitionsDefinition, filled: Project, truth: Truth
 ) -> None:
     whole = Downstream(pa.Table, partitions_def=partitions_def)
-    assert whole.run(landed, partition=str(FIRST)).success
-    assert same(whole.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
-    sooner = Downstream(pa.Table, partitions_def=SOONER)
-    assert "depends on invalid partitions" in str(sooner.run(landed, partition="2024-02-26").all_events)
+    assert whole.run(filled, partition=str(FIRST)).success
+    assert same_rows(whole.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
+    earlier = Downstream(pa.Table, partitions_def=WEEKLY_FROM_FEBRUARY)
+    assert "depends on invalid partitions" in str(earlier.run(filled, partition="2024-02-26").all_events)
 
 
-def test_an_asset_without_partitions_is_given_everything_and_rollups_are_given_too(
-    landed: Project, truth: Truth
-) -> None:
+def test_io_manager_loads_all_days_into_unpartitioned_assets(filled: Project, truth: Truth) -> None:
     everything = Downstream(pl.LazyFrame)
-    assert everything.run(landed).success
-    assert same(everything.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
-    assert landed.roll_up("organic_paid_by_publish_day").success
+    assert everything.run(filled).success
+    assert same_rows(everything.rows, expected(truth, [(day, name) for day in DAYS for name in INSTANCE_IDS]))
+    assert filled.roll_up("organic_paid_by_publish_day").success
     rollup = Downstream(pa.Table, table="organic_paid_by_publish_day", partitions_def=DAILY)
-    assert rollup.run(landed, partition=str(FIRST)).success
+    assert rollup.run(filled, partition=str(FIRST)).success
     assert sum(row["posts"] for row in rollup.rows) == len(truth.day("post_date", FIRST))
     assert {row["date"] for row in rollup.rows} == {FIRST}
 
 
-def test_days_that_are_not_there_are_told_and_the_rest_is_given(project: Project, truth: Truth) -> None:
+def test_io_manager_logs_missing_days_and_loads_the_rest(project: Project, truth: Truth) -> None:
     assert project.fetch("posts_published", days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
     mine = Downstream(pa.Table, partitions_def=DAILY)
     result = mine.run(project, between=(str(FIRST), str(LAST)))
     assert result.success
-    assert same(mine.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]))
+    assert same_rows(mine.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]))
     (warning,) = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
-    assert warning.user_message == f"later/posts_published: 1 of 3 partitions are not there: {LAST}"
+    assert warning.user_message == f"later/posts_published: 1 of 3 partitions are missing: {LAST}"
     strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
-    assert told(strict.run(project, between=(str(FIRST), str(LAST)))) == (
+    assert failure_message(strict.run(project, between=(str(FIRST), str(LAST)))) == (
         f"{warning.user_message}. Materialize it first"
     )
-    assert strict.given == []
+    assert strict.inputs == []
 
 
-def test_nothing_landed_is_a_failure_and_no_empty_table(project: Project) -> None:
+def test_io_manager_fails_without_any_files(project: Project) -> None:
     mine, everything = Downstream(pd.DataFrame, partitions_def=DAILY), Downstream(pd.DataFrame)
-    assert told(mine.run(project, partition=str(FIRST))) == (
-        f"later/posts_published: 1 of 1 partitions are not there: {FIRST}. Materialize it first"
+    assert failure_message(mine.run(project, partition=str(FIRST))) == (
+        f"later/posts_published: 1 of 1 partitions are missing: {FIRST}. Materialize it first"
     )
-    assert "partitions are not there: 2024-03-01, 2024-03-02, " in told(everything.run(project))
+    assert "partitions are missing: 2024-03-01, 2024-03-02, " in failure_message(everything.run(project))
 
 
-def test_no_file_of_another_partition_is_opened(landed: Project, truth: Truth) -> None:
+def test_io_manager_opens_no_other_partition(filled: Project, truth: Truth) -> None:
     for day in DAYS[1:]:
         for name in INSTANCE_IDS:
-            partition_file(landed.root, "posts_published", day, name).write_bytes(b"no Parquet")
+            partition_file(filled.root, "posts_published", day, name).write_bytes(b"no Parquet")
     mine = Downstream(pa.Table, partitions_def=DAILY)
-    assert mine.run(landed, partition=str(FIRST)).success
-    assert same(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
-    assert "is damaged" in told(Downstream(pa.Table, partitions_def=DAILY).run(landed, partition=str(LAST)))
+    assert mine.run(filled, partition=str(FIRST)).success
+    assert same_rows(mine.rows, expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
+    assert "is damaged" in failure_message(Downstream(pa.Table, partitions_def=DAILY).run(filled, partition=str(LAST)))
 
 
 @pytest.mark.parametrize("kind", [dict, Any, pd.DataFrame | None])
-def test_an_annotation_that_is_no_known_type_is_a_line_that_names_those(kind: Any, landed: Project) -> None:
-    failure = told(Downstream(kind).run(landed))
+def test_io_manager_names_the_supported_types(kind: Any, filled: Project) -> None:
+    failure = failure_message(Downstream(kind).run(filled))
     assert failure.startswith("later/posts_published: ")
-    assert "is none of pandas.DataFrame, pyarrow.Table, pyarrow.Dataset, polars.DataFrame" in failure
+    assert "is not supported: use one of pandas.DataFrame, pyarrow.Table, pyarrow.Dataset, polars.DataFrame" in failure
 
 
-def test_a_table_without_partitions_is_given_whole(project: Project) -> None:
+def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
     mine = Downstream(pa.Table, table="a_window")
-    columns = table_of_posts(project)
+    columns = posts_column_schema(project)
     window = dg.AssetSpec(["later", "a_window"], metadata=columns).with_io_manager_key("later_lake")
-    theirs = dg.Definitions(assets=[mine.asset, window], resources={"later_lake": LaterLake()})
-    assert told(mine.run(project, defs=theirs)) == "later/a_window: nothing has landed. Materialize it first"
+    downstream = dg.Definitions(assets=[mine.asset, window], resources={"later_lake": LaterLake()})
+    assert (
+        failure_message(mine.run(project, defs=downstream)) == "later/a_window: it has no files. Materialize it first"
+    )
     rows = posts_table([post(1), post(2, impressions=0)])
     project.lake.write_table("a_window", rows)
-    assert mine.run(project, defs=theirs).success
-    assert mine.given == [rows]
+    assert mine.run(project, defs=downstream).success
+    assert mine.inputs == [rows]
     assert LaterLake().load(window, pa.Table) == rows
     assert LaterLake().load(window, pl.DataFrame)["impressions"].to_list() == [None, 0]
-    with pytest.raises(dg.Failure, match="no partitions to choose from"):
+    with pytest.raises(dg.Failure, match="no partitions to select"):
         LaterLake().load(window, pa.Table, start=FIRST)
 
 
-def table_of_posts(project: Project) -> Mapping[str, Any]:
-    """The column schema of posts, as the UI has it."""
-    metadata = tables_of(project.defs)["posts_published"].metadata
+def posts_column_schema(project: Project) -> Mapping[str, Any]:
+    """Return the column schema of posts as definition metadata."""
+    metadata = table_specs(project.defs)["posts_published"].metadata
     return {"dagster/column_schema": metadata["dagster/column_schema"]}
 
 
-def test_a_table_whose_columns_nobody_told_is_refused_with_what_to_do(landed: Project) -> None:
+def test_io_manager_needs_the_column_schema(filled: Project) -> None:
     mine = Downstream(pd.DataFrame)
     bare = dg.AssetSpec(["later", "posts_published"]).with_io_manager_key("later_lake")
-    theirs = dg.Definitions(assets=[mine.asset, bare], resources={"later_lake": LaterLake()})
-    assert told(mine.run(landed, defs=theirs)).endswith("put `*later_tables().values()` among the assets")
+    downstream = dg.Definitions(assets=[mine.asset, bare], resources={"later_lake": LaterLake()})
+    assert failure_message(mine.run(filled, defs=downstream)).endswith(
+        "add `*later_tables().values()` to the assets of your definitions"
+    )
 
 
-def test_another_lake_is_named_in_code(landed: Project, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lake_root_can_be_set_in_code(filled: Project, truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LATER_LAKE_ROOT")
     mine = Downstream(pa.Table)
-    lake = LaterLake(lake_root=str(landed.root))
-    theirs = dg.Definitions(assets=[mine.asset, *tables_of(landed.defs).values()], resources={"later_lake": lake})
-    assert mine.run(landed, defs=theirs).success
+    lake = LaterLake(lake_root=str(filled.root))
+    downstream = dg.Definitions(assets=[mine.asset, *table_specs(filled.defs).values()], resources={"later_lake": lake})
+    assert mine.run(filled, defs=downstream).success
     assert len(mine.rows) == sum(len(truth.day("post_date", day)) for day in DAYS)
 
 
-def test_a_lake_that_cannot_be_is_a_line_with_its_setting(landed: Project) -> None:
+def test_invalid_lake_root_names_its_setting(filled: Project) -> None:
     mine = Downstream(pa.Table)
-    theirs = dg.Definitions(
-        assets=[mine.asset, *tables_of(landed.defs).values()], resources={"later_lake": LaterLake(lake_root=" ")}
+    downstream = dg.Definitions(
+        assets=[mine.asset, *table_specs(filled.defs).values()], resources={"later_lake": LaterLake(lake_root=" ")}
     )
-    assert "LATER_LAKE_ROOT" in told(mine.run(landed, defs=theirs))
+    assert "LATER_LAKE_ROOT" in failure_message(mine.run(filled, defs=downstream))
 
 
-def test_it_only_loads(project: Project) -> None:
+def test_io_manager_does_not_store_outputs(project: Project) -> None:
     @dg.asset(io_manager_key="later_lake")
     def mine() -> int:
         return 1
 
     defs = dg.Definitions.merge(project.defs, dg.Definitions(assets=[mine]))
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=project.instance, asset_selection=[mine.key], run_config=QUIETLY, raise_on_error=False
+        instance=project.instance, asset_selection=[mine.key], run_config=QUIET_LOGGING, raise_on_error=False
     )
-    assert told(result) == "later_lake only loads Later's tables: give mine another io_manager_key"
+    assert failure_message(result) == "later_lake only loads Later's tables: give mine another io_manager_key"
     assert not project.root.exists()
 
 
-def test_dagsters_own_way_to_load_an_asset_works(landed: Project, truth: Truth) -> None:
-    theirs = dg.Definitions(assets=tables_of(landed.defs).values(), resources={"later_lake": LaterLake()})
+def test_asset_value_loader_loads_tables(filled: Project, truth: Truth) -> None:
+    downstream = dg.Definitions(assets=table_specs(filled.defs).values(), resources={"later_lake": LaterLake()})
     key = asset_key("posts_published")
-    with theirs.get_asset_value_loader(landed.instance) as loader:
+    with downstream.get_asset_value_loader(filled.instance) as loader:
         everything = loader.load_asset_value(key, python_type=pd.DataFrame)
         one = loader.load_asset_value(key, python_type=pa.Table, partition_key=str(FIRST))
     assert len(everything) == sum(len(truth.day("post_date", day)) for day in DAYS)
-    assert same(one.to_pylist(), expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
+    assert same_rows(one.to_pylist(), expected(truth, [(FIRST, name) for name in INSTANCE_IDS]))
 
 
-def test_a_window_of_ones_own_is_loaded_without_any_run(landed: Project, truth: Truth) -> None:
-    table = tables_of(landed.defs)["posts_published"]
+def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: Truth) -> None:
+    table = table_specs(filled.defs)["posts_published"]
     lake = LaterLake()
     rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"]).to_pylist()
-    assert same(rows, expected(truth, [(day, "007") for day in DAYS[1:]]))
+    assert same_rows(rows, expected(truth, [(day, "007") for day in DAYS[1:]]))
     assert len(lake.load(table, pd.DataFrame)) == sum(len(truth.day("post_date", day)) for day in DAYS)
     nothing = lake.load(table, pl.DataFrame, start=LAST + timedelta(days=1))
     assert nothing.columns == ["date", *(column.name for column in POST_COLUMNS)]
     assert nothing.height == 0
-    with pytest.raises(dg.Failure, match="is none of"):
+    with pytest.raises(dg.Failure, match="is not supported: use one of"):
         lake.load(table, dict)
-    assert landed.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
-    rollup = tables_of(landed.defs)["organic_paid_by_publish_day"]
+    assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
+    rollup = table_specs(filled.defs)["organic_paid_by_publish_day"]
     assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
-    with pytest.raises(dg.Failure, match="hold all instances"):
+    with pytest.raises(dg.Failure, match="contain all instances"):
         lake.load(rollup, pa.Table, instance_ids=["007"])
 
 
-def test_an_asset_may_ask_for_the_lake_itself(landed: Project, truth: Truth) -> None:
-    table = tables_of(landed.defs)["posts_published"]
+def test_io_manager_can_be_used_as_a_resource(filled: Project, truth: Truth) -> None:
+    table = table_specs(filled.defs)["posts_published"]
     counts = []
 
     @dg.asset
     def mine(later_lake: dg.ResourceParam[LaterLake]) -> None:
         counts.append(later_lake.load(table, pl.LazyFrame, start=LAST).select(pl.len()).collect().item())
 
-    defs = dg.Definitions.merge(landed.defs, dg.Definitions(assets=[mine]))
+    defs = dg.Definitions.merge(filled.defs, dg.Definitions(assets=[mine]))
     job = defs.resolve_implicit_global_asset_job_def()
-    assert job.execute_in_process(instance=landed.instance, asset_selection=[mine.key], run_config=QUIETLY).success
+    assert job.execute_in_process(
+        instance=filled.instance, asset_selection=[mine.key], run_config=QUIET_LOGGING
+    ).success
     assert counts == [len(truth.day("post_date", LAST))]
-
-
-def test_tables_are_found_by_their_columns(project: Project) -> None:
-    tables = tables_of(project.defs)
-    assert list(tables) == sorted(tables)
-    spec = tables["posts_published"]
-    known = table_of(spec.key, spec.metadata, is_partitioned=True)
-    assert schema_of(known.columns).equals(schema_of(POST_COLUMNS))
-    with pytest.raises(ValueError, match="it has no column schema"):
-        table_of(dg.AssetKey("a report"), {}, is_partitioned=False)

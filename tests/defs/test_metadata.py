@@ -1,4 +1,4 @@
-"""What the UI shows of a partition: the first rows as a table that no creator's name can break."""
+"""Materialization metadata: the preview of the first rows, with any text escaped."""
 
 import pyarrow as pa
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from later_reporting_dagster.defs.metadata import preview
 
 
-def test_a_preview_shows_the_first_rows_and_how_many_more_there_are() -> None:
+def test_preview_shows_the_first_rows_and_counts_the_rest() -> None:
     table = pa.table({"name": [f"n{number}" for number in range(7)], "rate": [1234.5] * 7})
     assert preview(table).value.splitlines() == [
         "| name | rate |",
@@ -19,27 +19,27 @@ def test_a_preview_shows_the_first_rows_and_how_many_more_there_are() -> None:
     ]
 
 
-def test_what_is_not_available_is_empty_and_a_measured_zero_is_not() -> None:
+def test_preview_shows_nulls_as_empty_cells() -> None:
     table = pa.table({"impressions": pa.array([None, 0], pa.int64()), "rate": pa.array([None, 0.0], pa.float64())})
     assert preview(table).value.splitlines()[2:] == ["|  |  |", "| 0 | 0.00 |"]
 
 
-def test_a_table_without_rows_says_so() -> None:
+def test_preview_of_an_empty_table() -> None:
     assert preview(pa.table({"name": pa.array([], pa.string())})).value == "*no rows*"
 
 
 @given(st.text(max_size=60))
-def test_no_text_breaks_its_cell(name: str) -> None:
+def test_preview_escapes_any_text(name: str) -> None:
     *_, line = preview(pa.table({"name": [name]})).value.split("\n")
     assert line.startswith("| ")
     assert line.endswith(" |")
-    bare = line[2:-2].replace("\\\\", "")
-    assert all(bare[place - 1] == "\\" for place, character in enumerate(bare) if character in "|`*_{}[]<>#!")
-    assert len(bare.replace("\\", "")) <= 40
+    text = line[2:-2].replace("\\\\", "")
+    assert all(text[index - 1] == "\\" for index, character in enumerate(text) if character in "|`*_{}[]<>#!")
+    assert len(text.replace("\\", "")) <= 40
 
 
 @pytest.mark.parametrize(
     ("name", "shown"), [("a|b", "a\\|b"), ("<b>*x*", "\\<b\\>\\*x\\*"), ("two\nlines ", "two lines")]
 )
-def test_markup_is_shown_as_it_was_written(name: str, shown: str) -> None:
+def test_preview_escapes_markup(name: str, shown: str) -> None:
     assert preview(pa.table({"name": [name]})).value.endswith(f"\n| {shown} |")

@@ -1,4 +1,4 @@
-"""The report asset, run for real on what has landed."""
+"""The report asset, materialized from fetched posts."""
 
 import json
 import re
@@ -12,44 +12,44 @@ from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure
 REPORT = "organic_paid_report"
 
 
-def reported(project: Project) -> dict[str, Any]:
-    """Writes the report, and gives its metadata."""
+def write_report(project: Project) -> dict[str, Any]:
+    """Materialize the report and return its metadata."""
     result = project.run(REPORT)
     assert result.success
     return project.metadata(result)["None"]
 
 
 def page_data(project: Project) -> dict[str, Any]:
-    """What the page that was written holds."""
+    """Return the data embedded in the written page."""
     page = (project.root / REPORT / "report.html").read_text("utf-8")
     (found,) = re.findall('<script type="application/json" id="report-data">(.*?)</script>', page, re.DOTALL)
     data: dict[str, Any] = json.loads(found)
     return data
 
 
-def test_it_reports_what_has_landed(project: Project, truth: Truth) -> None:
+def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> None:
     for asset in RAW_ASSETS:
         project.fetch(asset)
-    told = reported(project)
-    of_posts = {
+    metadata = write_report(project)
+    by_post = {
         (day, name, row["post_id"]): row["impressions"]
         for day in DAYS
         for name in INSTANCE_IDS
-        # A post of several campaigns counts once, by the row of the lowest.
+        # A post of several campaigns counts once: the row of the lowest campaign id replaces the others.
         for row in sorted(truth.partition("performance_date", day, name), key=lambda row: -row["campaign_id"])
     }
-    impressions = [value for value in of_posts.values() if value is not None]
-    assert told["organic_impressions"] == sum(impressions)
-    assert {"paid_lift_low", "paid_lift_high", "paid_lift_verdict"} <= told.keys()
-    assert (told["as_of"], told["changed"]) == (str(DAYS[-1]), True)
-    assert told["dagster/uri"] == str(project.root / REPORT / "report.html")
-    assert f"| Organic impressions | {sum(impressions):,} | not available |" in told["preview"]
+    impressions = [value for value in by_post.values() if value is not None]
+    assert metadata["organic_impressions"] == sum(impressions)
+    assert {"paid_lift_low", "paid_lift_high", "paid_lift_verdict"} <= metadata.keys()
+    assert (metadata["as_of"], metadata["changed"]) == (str(DAYS[-1]), True)
+    assert metadata["dagster/uri"] == str(project.root / REPORT / "report.html")
+    assert f"| Organic impressions | {sum(impressions):,} | not available |" in metadata["preview"]
     data = page_data(project)
     assert data["instances"] == sorted(INSTANCE_IDS)
     assert sum(value or 0 for value in data["daily"]["0"]["organic_impressions"]) == sum(impressions)
 
 
-def test_written_again_unchanged_it_touches_nothing_and_keeps_its_version(project: Project) -> None:
+def test_unchanged_report_is_not_rewritten(project: Project) -> None:
     project.fetch(RAW_ASSETS[0], days=DAYS[:1])
     first = project.run(REPORT)
     before = files(project.root)
@@ -59,13 +59,13 @@ def test_written_again_unchanged_it_touches_nothing_and_keeps_its_version(projec
     assert project.data_versions(first) == project.data_versions(again)
 
 
-def test_before_anything_has_landed_it_says_what_to_do(project: Project) -> None:
+def test_report_without_posts_fails_with_advice(project: Project) -> None:
     description, _ = failure(project.run(REPORT))
     assert "materialize later/post_metrics_daily and later/posts_published first" in description
     assert not project.root.exists()
 
 
-def test_it_names_what_is_missing_damaged_and_set_aside(project: Project) -> None:
+def test_report_lists_missing_damaged_and_quarantined_data(project: Project) -> None:
     project.run("instances")
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
     project.fetch("post_metrics_daily", days=DAYS[:2], instances=[INSTANCE_IDS[0]])
@@ -74,20 +74,20 @@ def test_it_names_what_is_missing_damaged_and_set_aside(project: Project) -> Non
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")] * 2
     project.lake.quarantine.write("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
     project.lake.quarantine.write_query("posts_published", bad[:1], query="?", days=(DAYS[0], DAYS[1]))
-    assert reported(project)["as_of"] == str(DAYS[2])
+    assert write_report(project)["as_of"] == str(DAYS[2])
     data = page_data(project)
-    assert data["unread"] == [{"table": "posts_published", "age": 1, "instance": INSTANCE_IDS[0]}]
+    assert data["unreadable"] == [{"table": "posts_published", "age": 1, "instance": INSTANCE_IDS[0]}]
     reason = "impressions: -1 is below 0"
-    assert data["set_aside"] == [
+    assert data["quarantined"] == [
         {"table": "post_metrics_daily", "age": 2, "instance": INSTANCE_IDS[0], "reason": reason, "rows": 2},
         {"table": "posts_published", "age": None, "instance": None, "reason": reason, "rows": 1},
     ]
-    landed = dict(zip(data["instances"], data["landed"]["post_metrics_daily"], strict=True))
-    assert landed == {INSTANCE_IDS[0]: [[1, 2]], **dict.fromkeys(INSTANCE_IDS[1:], [])}
+    stored_days = dict(zip(data["instances"], data["stored_days"]["post_metrics_daily"], strict=True))
+    assert stored_days == {INSTANCE_IDS[0]: [[1, 2]], **dict.fromkeys(INSTANCE_IDS[1:], [])}
 
 
-def test_a_lake_that_cannot_be_written_leaves_the_page_as_it_was(project: Project) -> None:
+def test_report_that_cannot_be_written_fails(project: Project) -> None:
     project.fetch("posts_published", days=DAYS[:1])
-    (project.root / REPORT).write_bytes(b"a file where a directory is due")
+    (project.root / REPORT).write_bytes(b"not a directory")
     description, _ = failure(project.run(REPORT))
     assert "report.html" in description

@@ -1,12 +1,12 @@
-"""Where the documentation's commands run: the sandbox, a Dagster instance, and a lake with some history."""
+"""Fixtures for documentation tests: the code blocks of a page, and a shell with a sandbox, a lake and Dagster."""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -15,22 +15,32 @@ from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.definitions import definitions
+from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.settings import LoadSettings
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
-from tests.conftest import UNHURRIED, settings_of
+from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
-# The days that the documents name, a file that lost a post, and one that is missing.
-FIRST, LAST = date(2024, 1, 1), date(2024, 1, 7)
-CHANGED = Partition(date(2024, 1, 3), "instance_000")
-REMOVED = Partition(date(2024, 1, 5), "instance_001")
+PACKAGE = ROOT / "later_reporting_dagster"
+DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
+CHANGELOG = ROOT / "CHANGELOG.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [*DOCS_PAGES, ROOT / "README.md", ROOT / "SECURITY.md", CHANGELOG, CONTRIBUTING]
+
+# The days in the commands of the pages; a file that has one post less than the API; and a file that is missing.
+FIRST_DAY, LAST_DAY = date(2024, 1, 1), date(2024, 1, 7)
+SHRUNK_PARTITION = Partition(date(2024, 1, 3), "instance_000")
+MISSING_PARTITION = Partition(date(2024, 1, 5), "instance_001")
 
 
-def commands(block: str) -> list[str]:
-    """The commands of a block: its lines, of which some go on until a quotation ends."""
+def code_blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def split_commands(block: str) -> list[str]:
+    """Return the commands of a shell block: one per line, or several lines up to the end of a quotation."""
     found: list[str] = []
     for line in block.splitlines():
         if found and found[-1].count('"') % 2:
@@ -40,78 +50,86 @@ def commands(block: str) -> list[str]:
     return found
 
 
-def blocks(document: Path, language: str) -> list[str]:
-    """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+def section(page: Path, heading: str) -> str:
+    """Return the text below a second-level heading."""
+    text = page.read_text()
+    assert f"\n## {heading}\n" in text, f"{page.name} has no section {heading!r}"
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder to type in, and the environment that the README has its reader set."""
+class Shell:
+    """A working directory, and the environment that the README describes."""
 
-    folder: Path
-    environment: dict[str, str]
+    directory: Path
+    environment: Mapping[str, str]
 
-    def type(self, command: str) -> str:
-        """Has the shell run a command to a good end; returns what it printed."""
+    def run(self, command: str) -> str:
+        """Run a shell command that must succeed, and return its standard output."""
         program, *arguments = shlex.split(command)
         if program == "later-reporting" and not {"|", ">"} & set(command):
-            # Nothing is left for the shell to do, and to load Dagster anew would take longer than the command.
+            # In this process, because importing Dagster takes longer than most commands.
             result = CliRunner().invoke(main, arguments)
             assert result.exit_code == 0, f"{command}: {result.output}"
             return result.stdout
-        ended = self.run("bash", "-o", "pipefail", "-ec", command)
-        assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
-        return ended.stdout
+        return self.run_process("bash", "-o", "pipefail", "-ec", command)
 
-    def run(self, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a program in this place."""
-        return subprocess.run(
-            command, input=text, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+    def run_process(self, *command: str, stdin: str = "") -> str:
+        """Run a program in a process of its own, and return its standard output."""
+        done = subprocess.run(
+            command, input=stdin, cwd=self.directory, env=self.environment, capture_output=True, text=True, check=False
         )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def in_repository(self, repository: Path) -> "Shell":
+        """Return a shell in a copy of the repository, whose package is the one that commands use."""
+        environment = {**self.environment, "PYTHONPATH": str(repository)}
+        return replace(self, directory=repository, environment=environment)
 
     @property
     def lake(self) -> Lake:
+        """The lake of this environment."""
         return Lake(self.environment["LATER_LAKE_ROOT"])
 
 
 @pytest.fixture(scope="package")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("place")
-    home = folder / "dagster"
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell with a running sandbox, a Dagster home, and a lake with a week of posts and typical problems."""
+    directory = tmp_path_factory.mktemp("shell")
+    home = directory / "dagster"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    world = World(first_day=FIRST, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
-    with running_sandbox(create_app(world, options=UNHURRIED)) as base_url, pytest.MonkeyPatch.context() as patched:
+    (directory / "examples").symlink_to(ROOT / "examples")
+    world = World(first_day=FIRST_DAY, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
+    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as base_url, pytest.MonkeyPatch.context() as patched:
         environment = {
             "DAGSTER_HOME": str(home),
-            "HOME": str(folder),
-            **settings_of(base_url, lake_root=str(folder / "lake")),
-            "LATER_START_DATE": str(FIRST),
+            "HOME": str(directory),
+            **sandbox_settings(base_url, lake_root=str(directory / "lake")),
+            "LATER_START_DATE": str(FIRST_DAY),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         for name, value in environment.items():
             patched.setenv(name, value)
-        patched.chdir(folder)
-        # A process of its own would load them from this environment.
+        patched.chdir(directory)
+        # A new process would load the definitions from this environment; this process loaded them before.
         patched.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", definitions(LoadSettings.from_environment())
+            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(LoadSettings.from_environment())
         )
-        place = Place(folder, environment)
-        _live_for_a_while(place.lake)
-        yield place
+        shell = Shell(directory, environment)
+        _fill_lake(shell)
+        yield shell
 
 
-def _live_for_a_while(lake: Lake) -> None:
-    """Fetch and roll up a week, take a post from one file, remove another, and quarantine a row."""
-    assets = ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily")
-    backfills = [["backfill", "--asset", asset, "--start", str(FIRST), "--end", str(LAST)] for asset in assets]
-    for command in backfills:
-        ended = CliRunner().invoke(main, command)
-        assert ended.exit_code == 0, ended.output
-    rows = lake.read("posts_published", [CHANGED], schema=POSTS_SCHEMA)
-    lake.write("posts_published", CHANGED, rows.slice(1))
-    Path(lake.url("posts_published", REMOVED)).unlink()
-    bad = BadRow(reason="impressions counts something and is not negative: -1", raw='{"impressions":-1}')
-    lake.quarantine.write("posts_published", Partition(date(2024, 1, 31), "instance_000"), [bad], query="a query")
+def _fill_lake(shell: Shell) -> None:
+    """Fetch and roll up a week; then remove a post from one file, remove another file, and quarantine a row."""
+    for asset in ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily"):
+        shell.run(f"later-reporting backfill --asset {asset} --start {FIRST_DAY} --end {LAST_DAY}")
+    lake = shell.lake
+    rows = lake.read("posts_published", [SHRUNK_PARTITION], schema=POSTS_SCHEMA)
+    lake.write("posts_published", SHRUNK_PARTITION, rows.slice(1))
+    Path(lake.url("posts_published", MISSING_PARTITION)).unlink()
+    bad_row = BadRow(reason="impressions must not be negative: -1", raw='{"impressions":-1}')
+    partition = Partition(date(2024, 1, 31), "instance_000")
+    lake.quarantine.write("posts_published", partition, [bad_row], query="a query")

@@ -1,4 +1,4 @@
-"""One Dagster and one browser for all tests of a file: they take longer to start than most tests to run."""
+"""Fixtures for browser tests: one Dagster and one browser per file, because they take long to start."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.e2e.browser import Ui, chromium, window
+from tests.e2e.browser import Ui, chromium, open_ui
 from tests.e2e.dagster_dev import DagsterDev, dagster_dev
 
 
@@ -17,15 +17,16 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
         yield dagster
 
 
-# Not for longer than a file: while it is there, this thread has an event loop, and no test can start one.
+# Not for the whole session: Playwright keeps an event loop in this thread, so that tests cannot start another.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def ui(browser: Browser, dagster: DagsterDev, tmp_path: Path) -> Iterator[Ui]:
-    """A window on `dagster`. What it showed last is kept as a picture among the test's files."""
-    with window(browser, dagster, tmp_path / "seen-last.png") as ui:
+    """The UI of `dagster`. A last screenshot is kept among the files of the test."""
+    with open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
         yield ui

@@ -1,4 +1,4 @@
-"""A real Dagster for the browser: `dagster dev` with its daemon, over a sandbox that is served over real HTTP."""
+"""Run `dagster dev` with its daemon, over a sandbox that is served over real HTTP."""
 
 import json
 import os
@@ -19,63 +19,74 @@ from typing import Any, TypeVar
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox, two_years_before
 from tests.conftest import Service
-from tests.defs.conftest import without
+from tests.defs.conftest import reject_instance
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 10
 INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
-# Listed, but refused while `DagsterDev.refuse` says so: the API responds with 403 to whatever names it.
-REFUSED_INSTANCE = INSTANCES[-1]
+# The API lists it. After `DagsterDev.reject`, it responds with 403 to every query that names it.
+REJECTED_INSTANCE = INSTANCES[-1]
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class DagsterDev:
-    """A Dagster that runs: where its UI is, the settings of its user, its partitions, and the API behind it."""
+    """A running Dagster.
+
+    Attributes:
+        url: of its UI.
+        environment: settings of its user.
+        days: its daily partitions.
+        service: the API that it fetches from.
+    """
 
     url: str
     environment: Mapping[str, str]
     days: tuple[date, ...]
     service: Service
 
-    def refuse(self, *, refused: bool) -> None:
-        """Have the API refuse `REFUSED_INSTANCE` from now on, or have it respond again."""
-        self.service.instead = without(REFUSED_INSTANCE) if refused else lambda request: None
+    def reject(self, *, rejected: bool) -> None:
+        """Make the API reject `REJECTED_INSTANCE` from now on, or accept it again."""
+        self.service.override = reject_instance(REJECTED_INSTANCE) if rejected else lambda request: None
 
     def files(self, asset: str) -> list[Path]:
-        """The files of an asset in the lake, in the order of their partitions."""
+        """Return the files of an asset in the lake, in the order of their partitions."""
         return sorted((Path(self.environment["LATER_LAKE_ROOT"]) / asset).rglob("*.parquet"))
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end, as the user of this Dagster types it."""
+        """Run a command to its end in the environment of this Dagster's user."""
         return run(*command, environment=self.environment)
 
-    def ask(self, query: str, **variables: Any) -> Any:
-        """The data that GraphQL answers."""
-        body = json.dumps({"query": query, "variables": variables}).encode()
+    def graphql(self, query: str, **variables: Any) -> Any:
+        """Run a GraphQL query, and return the `data` of its response."""
+        payload = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(  # noqa: S310
-            f"{self.url}/graphql", data=body, headers={"content-type": "application/json"}
+            f"{self.url}/graphql", data=payload, headers={"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            answered = json.load(answer)
-        if "errors" in answered:
-            raise AssertionError(answered["errors"])
-        return answered["data"]
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            body = json.load(response)
+        if "errors" in body:
+            raise AssertionError(body["errors"])
+        return body["data"]
 
 
-def until(what: str, condition: Callable[[], _Found | None], *, seconds: float = 60) -> _Found:
-    """Asks `condition` until it finds something, and gives that; fails with `what` when it takes too long."""
+def wait_until(description: str, condition: Callable[[], _Result | None], *, seconds: float = 60) -> _Result:
+    """Poll `condition` until it returns a true value, and return that.
+
+    Raises:
+        AssertionError: with `description`, after `seconds`.
+    """
     deadline = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+            raise AssertionError(f"not within {seconds:.0f} s: {description}")
         time.sleep(0.2)
-    return found
+    return result
 
 
 def run(*command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command of this Python's in the folder of the repository, to its end; its output is text."""
+    """Run a command to its end in the folder of the repository, and capture its output as text."""
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -83,9 +94,9 @@ def run(*command: str, environment: Mapping[str, str]) -> subprocess.CompletedPr
 
 @contextmanager
 def sandbox_environment(directory: Path) -> Iterator[tuple[Service, dict[str, str]]]:
-    """Serve a sandbox while the block runs; yield it, and the environment of a user whose settings point at it.
+    """Serve a sandbox while the block runs; yield it, and the environment of a user whose settings select it.
 
-    The environment holds no setting of whoever runs the tests. `DAGSTER_HOME` is a folder with a `dagster.yaml`.
+    The environment holds no settings of the caller. `DAGSTER_HOME` is a folder with a `dagster.yaml`.
     """
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     options = SandboxOptions(requests_per_window=1_000_000)
@@ -112,18 +123,18 @@ def sandbox_environment(directory: Path) -> Iterator[tuple[Service, dict[str, st
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment less what is a setting of this project or of Dagster, with this Python's commands first."""
-    kept = {
+    """Return the environment without settings of this project or of Dagster, and with this Python first in PATH."""
+    variables = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("LATER_", "DAGSTER_", "PYTEST_", "PYTHONWARNINGS"))
     }
-    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+    return variables | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"}
 
 
 @contextmanager
 def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
-    """Run `dagster dev` while the block runs, on an empty home and lake."""
+    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake."""
     with sandbox_environment(directory) as (service, environment):
         port = _free_port()
         command = ["dagster", "dev", "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
@@ -135,13 +146,13 @@ def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
             service=service,
         )
         with (directory / "dagster-dev.log").open("wb") as log, _process_group(command, environment, log) as process:
-            until("Dagster answers and its daemon is healthy", lambda: _is_healthy(dagster, process), seconds=90)
+            wait_until("Dagster responds and its daemon is healthy", lambda: _is_healthy(dagster, process), seconds=90)
             yield dagster
 
 
 @contextmanager
 def _process_group(command: list[str], environment: Mapping[str, str], log: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command, and ends it with all the processes that it started."""
+    """Run a command while the block runs, and then end it with all processes that it started."""
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -167,9 +178,9 @@ def _kill_group(group: int) -> None:
 
 def _is_healthy(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
     if process.poll() is not None:
-        raise AssertionError(f"dagster dev ended with {process.returncode}: see its log")
+        raise AssertionError(f"dagster dev exited with {process.returncode}: see its log")
     try:
-        data = dagster.ask(
+        data = dagster.graphql(
             """{
               instance { daemonHealth { allDaemonStatuses { required healthy } } }
               repositoriesOrError { __typename }

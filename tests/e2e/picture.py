@@ -1,4 +1,4 @@
-"""Takes the README's picture of the UI, in about two minutes: `python -m tests.e2e.picture docs/dagster-ui.png`."""
+"""Take the README's screenshot of the UI, in about two minutes: `python -m tests.e2e.picture docs/dagster-ui.png`."""
 
 import sys
 import tempfile
@@ -6,35 +6,35 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.e2e.browser import SECONDS, chromium, window
+from tests.e2e.browser import SECONDS, chromium, open_ui
 from tests.e2e.dagster_dev import dagster_dev
 
 
-def take(picture: Path) -> None:
-    """Fetch all days, of which the newest lacks a refused instance; take the lineage once the rollups followed."""
+def take_screenshot(path: Path) -> None:
+    """Fetch all days, the newest without one instance, and save the lineage graph once the rollups are updated."""
     with tempfile.TemporaryDirectory() as directory, dagster_dev(Path(directory)) as dagster:
         for asset in ("later/post_metrics_daily", "later/posts_published"):
-            for first, last, refused in ((0, -2, False), (-1, -1, asset == "later/posts_published")):
-                dagster.refuse(refused=refused)
+            for first, last, rejected in ((0, -2, False), (-1, -1, asset == "later/posts_published")):
+                dagster.reject(rejected=rejected)
                 days = ("--start", str(dagster.days[first]), "--end", str(dagster.days[last]))
                 dagster.run("later-reporting", "backfill", "--asset", asset, *days)
-        with chromium() as browser, window(browser, dagster, Path(directory) / "seen-last.png") as ui:
+        with chromium() as browser, open_ui(browser, dagster, Path(directory) / "last-screenshot.png") as ui:
             ui.open("/asset-groups")
             sidebar = ui.page.get_by_role("button", name="panel_show_right", exact=True).last
             ui.page.get_by_role("button", name="Hide navigation").click()
             sidebar.click()
             ui.arrange_lineage("Expand all groups", "vertical orientation")
-            # Large enough for all assets with their details; they are placed anew when the page is.
+            # Large enough for all assets with their details. Reloading places them anew.
             ui.page.set_viewport_size({"width": 2700, "height": 930})
             ui.page.reload()
             sidebar.click()
-            # Both raw tables and both daily rollups. A week or a month that has just begun has no day yet.
+            # Both raw tables and both daily rollups. A week or month that has just begun has no materialized day yet.
             expect(ui.page.get_by_text("100% filled").nth(3)).to_be_visible(timeout=240 * SECONDS)
-            # The report is among the last to follow.
+            # The report is among the last to be updated.
             for unfinished in ("Never materialized", "Materializing"):
                 expect(ui.page.get_by_text(unfinished)).to_have_count(0, timeout=240 * SECONDS)
-            ui.page.screenshot(path=picture)
+            ui.page.screenshot(path=path)
 
 
 if __name__ == "__main__":
-    take(Path(sys.argv[1]))
+    take_screenshot(Path(sys.argv[1]))

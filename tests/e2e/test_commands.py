@@ -1,4 +1,4 @@
-"""The commands of Dagster that a user types in a clone, each in a process of its own."""
+"""Dagster's own commands in a clone of the repository, each in a subprocess."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,26 +9,27 @@ from tests.e2e.dagster_dev import INSTANCES, clean_environment, run, sandbox_env
 
 
 @pytest.fixture
-def nothing_set(tmp_path: Path) -> Mapping[str, str]:
-    """No setting of any kind, and a wide terminal."""
+def no_settings(tmp_path: Path) -> Mapping[str, str]:
+    """An environment without settings, and with a wide terminal."""
     return clean_environment() | {"HOME": str(tmp_path), "COLUMNS": "300"}
 
 
 @pytest.fixture
-def pointed_at_a_sandbox(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+def sandbox_settings(tmp_path: Path) -> Iterator[Mapping[str, str]]:
+    """An environment whose settings select a sandbox."""
     with sandbox_environment(tmp_path) as (_, environment):
         yield environment
 
 
-def test_dg_checks_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> None:
-    checked = run("dg", "check", "defs", environment=nothing_set)
+def test_dg_checks_the_definitions_of_a_clone(no_settings: Mapping[str, str]) -> None:
+    checked = run("dg", "check", "defs", environment=no_settings)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "All definitions loaded successfully" in checked.stdout
 
 
-def test_dg_lists_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> None:
-    listed = run("dg", "list", "defs", environment=nothing_set)
+def test_dg_lists_the_definitions_of_a_clone(no_settings: Mapping[str, str]) -> None:
+    listed = run("dg", "list", "defs", environment=no_settings)
 
     assert listed.returncode == 0, listed.stdout + listed.stderr
     for name in (
@@ -42,17 +43,17 @@ def test_dg_lists_the_definitions_of_a_clone(nothing_set: Mapping[str, str]) -> 
         assert f" {name} " in listed.stdout, name
 
 
-def test_dagster_materializes_one_partition(pointed_at_a_sandbox: Mapping[str, str]) -> None:
-    day = pointed_at_a_sandbox["LATER_START_DATE"]
+def test_dagster_materializes_one_partition(sandbox_settings: Mapping[str, str]) -> None:
+    day = sandbox_settings["LATER_START_DATE"]
 
     materialized = run(
         *("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"),
         *("--select", "later/post_metrics_daily", "--partition", day),
-        environment=pointed_at_a_sandbox,
+        environment=sandbox_settings,
     )
 
     assert materialized.returncode == 0, materialized.stdout + materialized.stderr
-    files = sorted(Path(pointed_at_a_sandbox["LATER_LAKE_ROOT"]).rglob("*.parquet"))
+    files = sorted(Path(sandbox_settings["LATER_LAKE_ROOT"]).rglob("*.parquet"))
     assert [file.parts[-4:-1] for file in files] == [
         ("post_metrics_daily", f"date={day}", f"instance_id={instance}") for instance in INSTANCES
     ]

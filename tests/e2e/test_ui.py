@@ -1,4 +1,4 @@
-"""What a person sees and does in the browser, with Dagster, its daemon and the API all running for real."""
+"""The Dagster UI in a browser, with a real webserver, daemon and API."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.browser import GRAY, GREEN, Ui
-from tests.e2e.dagster_dev import INSTANCES, REFUSED_INSTANCE, DagsterDev, until
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, wait_until
 
 ASSETS = (
     "instances",
@@ -32,7 +32,7 @@ CONFIG = "ops:\n  later__post_metrics_daily:\n    config:\n      "
 
 @pytest.fixture(scope="module")
 def fetched(dagster: DagsterDev) -> Sequence[date]:
-    """The oldest three days of `post_metrics_daily`, fetched by the command."""
+    """The oldest three days of `post_metrics_daily`, fetched by `later-reporting backfill`."""
     days = dagster.days[:3]
     _fetch(dagster, days)
     return days
@@ -71,32 +71,32 @@ def test_ui_describes_the_run_config_of_a_fetch(ui: Ui) -> None:
         ui.expect_text(description)
 
 
-def test_ui_shows_a_refused_instance_until_its_days_are_materialized_again(ui: Ui, dagster: DagsterDev) -> None:
-    # The newest due day is among them at any hour.
+def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: Ui, dagster: DagsterDev) -> None:
+    # At any hour, the newest due day is among the last three.
     days = dagster.days[-3:]
-    dagster.refuse(refused=True)
+    dagster.reject(rejected=True)
     try:
         ui.launch("post_metrics_daily", days=days)
         _expect_one_run(ui, status="Failure")
     finally:
-        dagster.refuse(refused=False)
+        dagster.reject(rejected=False)
 
     ui.page.get_by_text(RUN_ID).click()
     ui.expect_text(re.compile(r"3 files failed and stayed as before; 9 written\."))
     for day in days:
-        ui.expect_text(re.compile(f"{day} {REFUSED_INSTANCE}: .*HTTP 403"))
+        ui.expect_text(re.compile(f"{day} {REJECTED_INSTANCE}: .*HTTP 403"))
 
     ui.open_partition("post_metrics_daily", days[0])
     for day in days:
         ui.expect_colour(str(day), GREEN)
     expect(ui.page.get_by_role("row", name="instances 3", exact=True)).to_be_visible()
     missing = ui.page.get_by_role("row", name=re.compile("^missing_instances "))
-    expect(missing).to_contain_text(REFUSED_INSTANCE)
+    expect(missing).to_contain_text(REJECTED_INSTANCE)
 
     ui.open_check("post_metrics_daily", "every_instance_is_present", result="Failed")
-    ui.expect_text(re.compile(f"^3 files are missing: {REFUSED_INSTANCE}: {days[0]} to {days[-1]}\\."))
+    ui.expect_text(re.compile(f"^3 files are missing: {REJECTED_INSTANCE}: {days[0]} to {days[-1]}\\."))
     ui.open_check("post_metrics_daily", "newest_due_day_is_present", result="Failed")
-    ui.expect_text(re.compile(rf"^\d{{4}}-\d\d-\d\d is missing for {REFUSED_INSTANCE}: materialize it$"))
+    ui.expect_text(re.compile(rf"^\d{{4}}-\d\d-\d\d is missing for {REJECTED_INSTANCE}: materialize it$"))
 
     requests = dagster.service.data_requests
     ui.launch("post_metrics_daily", days=days, config=f"{CONFIG}only_missing: true")
@@ -110,7 +110,7 @@ def test_ui_shows_a_refused_instance_until_its_days_are_materialized_again(ui: U
     expect(missing).to_have_count(0)
 
 
-def test_ui_shows_what_a_partition_holds(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
+def test_ui_shows_the_metadata_of_a_partition(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     day = fetched[0]
     files = [file for file in dagster.files("post_metrics_daily") if file.parts[-3] == f"date={day}"]
     rows = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
@@ -126,8 +126,8 @@ def test_ui_shows_what_a_partition_holds(ui: Ui, dagster: DagsterDev, fetched: S
 
 
 def test_ui_shows_the_instances_as_a_table(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
-    _eventually_rolled_up(dagster, fetched)
-    until("the dimension is written", lambda: dagster.files("instances"), seconds=400)
+    _wait_for_rollup(dagster, fetched)
+    wait_until("the dimension is written", lambda: dagster.files("instances"), seconds=400)
 
     ui.open_asset("instances", tab="Events")
 
@@ -136,29 +136,27 @@ def test_ui_shows_the_instances_as_a_table(ui: Ui, dagster: DagsterDev, fetched:
         expect(row.first).to_contain_text(re.compile(r"\d{4}-\d\d-\d\d"))
 
 
-def test_ui_runs_a_check_alone_over_the_whole_lake(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
+def test_ui_runs_a_single_check_over_the_whole_lake(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     ui.open_check("post_metrics_daily", "rows_unique_by_key", result="Succeeded")
     ui.page.get_by_role("button", name="execute Execute", exact=True).click()
-    ui.follow_what_was_launched()
+    ui.open_launched_run()
     ui.expect_text(re.compile("^Success$"))
     run_id = ui.page.url.rpartition("/")[-1]
 
     ui.open_check("post_metrics_daily", "rows_unique_by_key", result="Succeeded")
     expect(ui.page.locator(f"a[href*='/runs/{run_id}']")).to_be_visible()
-    # A run of the asset looks at what it fetched, a run of the check at the whole lake.
+    # A run of the asset checks only what it fetched. A run of the check reads the whole lake.
     ui.expect_text(re.compile(rf"^All \d+ rows of {len(dagster.files('post_metrics_daily'))} files$"))
 
 
-def test_rollup_follows_the_days_that_changed_and_no_others(
-    ui: Ui, dagster: DagsterDev, fetched: Sequence[date]
-) -> None:
-    before = _eventually_rolled_up(dagster, fetched)
+def test_rollup_is_updated_for_changed_days_only(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
+    before = _wait_for_rollup(dagster, fetched)
 
-    # The first of these days is fetched again and is as it was, the second is new.
+    # The first of these days is fetched again without changes, the second is new.
     again, new = dagster.days[2:4]
     _fetch(dagster, [again, new])
 
-    after = _eventually_rolled_up(dagster, [*fetched, new])
+    after = _wait_for_rollup(dagster, [*fetched, new])
     assert {day: after[day] - before[day] for day in dagster.days[:4]} == {**dict.fromkeys(fetched, 0), new: 1}
     for day in (again, new):
         ui.open_partition("organic_paid_daily", day)
@@ -168,9 +166,9 @@ def test_rollup_follows_the_days_that_changed_and_no_others(
     assert {file.parent.name for file in dagster.files("organic_paid_daily")} == {f"date={day}" for day in after}
 
 
-def test_report_follows_and_shows_its_headlines(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
+def test_report_is_updated_and_shows_its_kpis(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     page = Path(dagster.environment["LATER_LAKE_ROOT"]) / "organic_paid_report" / "report.html"
-    until("the report is written", page.exists, seconds=400)
+    wait_until("the report is written", page.exists, seconds=400)
 
     ui.open_asset("organic_paid_report")
     expect(ui.page.get_by_role("row", name=re.compile("^Organic impressions [0-9,]+ "))).to_be_visible()
@@ -179,23 +177,23 @@ def test_report_follows_and_shows_its_headlines(ui: Ui, dagster: DagsterDev, fet
 
 
 def _fetch(dagster: DagsterDev, days: Sequence[date]) -> None:
-    days_of_it = ("--start", str(days[0]), "--end", str(days[-1]))
-    fetched = dagster.run("later-reporting", "backfill", "--asset", "later/post_metrics_daily", *days_of_it)
+    range_ = ("--start", str(days[0]), "--end", str(days[-1]))
+    fetched = dagster.run("later-reporting", "backfill", "--asset", "later/post_metrics_daily", *range_)
     assert fetched.returncode == 0, fetched.stderr
 
 
 def _expect_one_run(ui: Ui, *, status: str) -> None:
-    """Wait until the backfill that the UI shows has one run, and that has ended with a status."""
+    """Wait until the backfill that the UI shows has exactly one run, which has ended with this status."""
     ui.page.get_by_role("tab", name="Runs", exact=True).click()
     expect(ui.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
     expect(ui.page.get_by_text(RUN_ID)).to_have_count(1)
 
 
-def _eventually_rolled_up(dagster: DagsterDev, days: Sequence[date]) -> Counter[date]:
-    """Wait until `days` are rolled up and no run is under way; return how often each day has been."""
+def _wait_for_rollup(dagster: DagsterDev, days: Sequence[date]) -> Counter[date]:
+    """Wait until `days` are rolled up and no run is active; return the number of materializations of each day."""
 
     def materialized() -> Counter[date] | None:
-        data = dagster.ask(
+        data = dagster.graphql(
             """{
               runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) {
                 ... on Runs { results { id } }
@@ -206,7 +204,7 @@ def _eventually_rolled_up(dagster: DagsterDev, days: Sequence[date]) -> Counter[
             }"""
         )
         events = data["assetNodes"][0]["assetMaterializations"]
-        found = Counter(date.fromisoformat(event["partition"]) for event in events)
-        return found if {*days} <= found.keys() and not data["runsOrError"]["results"] else None
+        counts = Counter(date.fromisoformat(event["partition"]) for event in events)
+        return counts if {*days} <= counts.keys() and not data["runsOrError"]["results"] else None
 
-    return until(f"rolled up: {', '.join(map(str, days))}", materialized, seconds=400)
+    return wait_until(f"rolled up: {', '.join(map(str, days))}", materialized, seconds=400)

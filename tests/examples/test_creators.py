@@ -1,4 +1,4 @@
-"""The example of a user's code location runs as it stands: on one partition and on a range, by public names alone."""
+"""The example code location runs on one partition and on a range, and imports public names only."""
 
 import ast
 import importlib.util
@@ -15,7 +15,7 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from tests.conftest import DAYS, INSTANCE_IDS, Truth
-from tests.defs.conftest import QUIETLY, Project, filled_once, kept_lake, project, settings  # noqa: F401 - some are fixtures
+from tests.defs.conftest import QUIET_LOGGING, Project, fill_once, module_lake, project, settings  # noqa: F401 - some are fixtures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "creators.py"
 FIRST, LAST = DAYS[0], DAYS[-1]  # a Friday, and the Tuesday after it
@@ -36,29 +36,31 @@ def example(settings: None) -> Iterator[ModuleType]:  # noqa: F811
 
 
 @pytest.fixture
-def landed(project: Project, kept_lake: Path) -> Project:  # noqa: F811
+def filled(project: Project, module_lake: Path) -> Project:  # noqa: F811
+    """The project with raw tables and the daily rollup in its lake."""
+
     def fetch_and_roll_up(project: Project) -> bool:
         fetched = [project.fetch(asset, days=DAYS).success for asset in ("posts_published", "post_metrics_daily")]
         return all(fetched) and project.roll_up("organic_paid_daily", days=DAYS).success
 
-    return filled_once(project, kept_lake, fetch_and_roll_up)
+    return fill_once(project, module_lake, fetch_and_roll_up)
 
 
-def made(
+def materialize(
     example: ModuleType,
     asset: str,
-    landed: Project,
+    filled: Project,
     *,
     partition: str | None = None,
     between: tuple[str, str] | None = None,
 ) -> tuple[int, list[Row]]:
-    """How many rows the example's asset tells of, and the first of them, all as text."""
+    """Materialize an asset of the example; return its row count, and its first rows as text."""
     result = example.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=landed.instance,
+        instance=filled.instance,
         asset_selection=[dg.AssetKey(asset)],
         partition_key=partition,
         tags={RANGE_START_TAG: between[0], RANGE_END_TAG: between[1]} if between else None,
-        run_config=QUIETLY,
+        run_config=QUIET_LOGGING,
     )
     first, *_ = result.asset_materializations_for_node(asset)
     table = first.metadata["rows"]
@@ -67,7 +69,7 @@ def made(
 
 
 def summed(rows: list[Row], by: list[str], *measures: str) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """The sums of groups, slowly: null where no row of the group has a value."""
+    """Return the sums of groups, or None where all values are None; a slow reference."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in by), []).append(row)
@@ -93,13 +95,13 @@ def posts_of(truth: Truth, basis: str, days: list[date]) -> list[Row]:
     [({"partition": str(FIRST)}, DAYS[:1]), ({"between": (str(DAYS[1]), str(DAYS[2]))}, DAYS[1:3])],
     ids=["one partition", "a range"],
 )
-def test_example_in_pandas_sums_the_days_of_its_run(
-    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+def test_pandas_example_sums_the_days_of_its_run(
+    run: Row, days: list[date], example: ModuleType, filled: Project, truth: Truth
 ) -> None:
     expected = summed(
         posts_of(truth, "post_date", days), ["date", "instance_id", "platform"], "impressions", "paid_impressions"
     )
-    count, rows = made(example, "reach_by_platform", landed, **run)
+    count, rows = materialize(example, "reach_by_platform", filled, **run)
     assert count == len(expected)
     assert len(rows) == min(count, 10)
     found = {(row["date"][:10], row["instance_id"], row["platform"]): row for row in rows}
@@ -113,8 +115,8 @@ def test_example_in_pandas_sums_the_days_of_its_run(
     [({"partition": str(DAYS[1])}, DAYS[1:2]), ({"between": (str(FIRST), str(LAST))}, DAYS)],
     ids=["one partition", "a range"],
 )
-def test_example_in_arrow_sums_the_days_of_its_run(
-    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+def test_arrow_example_sums_the_days_of_its_run(
+    run: Row, days: list[date], example: ModuleType, filled: Project, truth: Truth
 ) -> None:
     expected = summed(
         posts_of(truth, "performance_date", days),
@@ -122,7 +124,7 @@ def test_example_in_arrow_sums_the_days_of_its_run(
         "engagements",
         "paid_engagements",
     )
-    count, rows = made(example, "creators_of_the_day", landed, **run)
+    count, rows = materialize(example, "creators_of_the_day", filled, **run)
     assert count == len(expected)
     assert len(rows) == 10
     most = sorted((sums[0] for sums in expected.values() if sums[0] is not None), reverse=True)[:10]
@@ -140,15 +142,15 @@ def test_example_in_arrow_sums_the_days_of_its_run(
     [({"partition": "2024-02-26"}, DAYS[:3]), ({"between": ("2024-02-26", "2024-03-04")}, DAYS)],
     ids=["one partition", "a range"],
 )
-def test_example_in_polars_sums_the_weeks_of_its_run(
-    run: Row, days: list[date], example: ModuleType, landed: Project, truth: Truth
+def test_polars_example_sums_the_weeks_of_its_run(
+    run: Row, days: list[date], example: ModuleType, filled: Project, truth: Truth
 ) -> None:
     posts = [
         {**row, "week": row["date"] - timedelta(days=row["date"].weekday())}
         for row in posts_of(truth, "performance_date", days)
     ]
     expected = summed(posts, ["week", "campaign_id"], "impressions", "paid_impressions")
-    count, rows = made(example, "campaigns_of_the_week", landed, **run)
+    count, rows = materialize(example, "campaigns_of_the_week", filled, **run)
     assert count == len(expected) > 0
     assert [tuple(row.values()) for row in rows] == [
         tuple(map(text, (*key, *sums))) for key, sums in sorted(expected.items())[: len(rows)]
@@ -165,7 +167,7 @@ def test_example_loads_as_a_code_location(example: ModuleType) -> None:
     }
 
 
-def test_example_imports_nothing_private() -> None:
+def test_example_imports_public_names_only() -> None:
     imported = [node for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.ImportFrom)]
     ours = [node for node in imported if str(node.module).startswith("later_reporting_dagster")]
     assert ours

@@ -1,4 +1,4 @@
-"""Outcomes come out of the event loop as they are delivered, and nobody is left waiting."""
+"""The background stream yields results as they are emitted, and leaves no thread waiting when it is closed."""
 
 import asyncio
 import threading
@@ -8,76 +8,76 @@ from typing import Any, cast
 
 import pytest
 
-from later_reporting_dagster.ingest.background_stream import WAITING_OUTCOMES, stream
+from later_reporting_dagster.ingest.background_stream import QUEUE_SIZE, stream
 
 
-def test_who_takes_his_time_gets_all_of_them() -> None:
-    async def start(deliver: Callable[[int], None]) -> None:
-        for number in range(2 * WAITING_OUTCOMES):
-            await asyncio.to_thread(deliver, number)
+def test_stream_yields_everything_to_a_slow_consumer() -> None:
+    async def start(emit: Callable[[int], None]) -> None:
+        for number in range(2 * QUEUE_SIZE):
+            await asyncio.to_thread(emit, number)
 
-    outcomes = stream(start)
-    taken = [next(outcomes)]
-    time.sleep(0.5)  # longer than a delivery waits before it looks whether anybody is there
-    assert [*taken, *outcomes] == list(range(2 * WAITING_OUTCOMES))
-
-
-def test_an_outcome_is_there_before_the_next_one_is_made() -> None:
-    taken = threading.Event()
-
-    async def start(deliver: Callable[[str], None]) -> None:
-        deliver("first")
-        await asyncio.to_thread(taken.wait, 10)
-        deliver("second")
-
-    outcomes = stream(start)
-    assert next(outcomes) == "first"
-    taken.set()
-    assert list(outcomes) == ["second"]
+    results = stream(start)
+    received = [next(results)]
+    time.sleep(0.5)  # longer than the timeout after which `emit` checks whether the stream is closed
+    assert [*received, *results] == list(range(2 * QUEUE_SIZE))
 
 
-def test_an_error_is_raised_after_what_was_delivered_before_it() -> None:
-    async def start(deliver: Callable[[int], None]) -> None:
-        deliver(1)
+def test_stream_yields_a_result_before_the_next_one_is_emitted() -> None:
+    received = threading.Event()
+
+    async def start(emit: Callable[[str], None]) -> None:
+        emit("first")
+        await asyncio.to_thread(received.wait, 10)
+        emit("second")
+
+    results = stream(start)
+    assert next(results) == "first"
+    received.set()
+    assert list(results) == ["second"]
+
+
+def test_stream_raises_an_error_after_the_results_before_it() -> None:
+    async def start(emit: Callable[[int], None]) -> None:
+        emit(1)
         raise LookupError("the rest is lost")
 
-    outcomes = stream(start)
-    assert next(outcomes) == 1
+    results = stream(start)
+    assert next(results) == 1
     with pytest.raises(LookupError, match="the rest is lost"):
-        next(outcomes)
+        next(results)
 
 
-def test_closing_it_cancels_what_is_under_way() -> None:
+def test_closing_the_stream_cancels_the_coroutine() -> None:
     cancelled = threading.Event()
 
-    async def start(deliver: Callable[[int], None]) -> None:
-        deliver(1)
+    async def start(emit: Callable[[int], None]) -> None:
+        emit(1)
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
-    outcomes = cast(Iterator[Any], stream(start))
-    assert next(outcomes) == 1
-    outcomes.close()  # type: ignore[attr-defined]
+    results = cast(Iterator[Any], stream(start))
+    assert next(results) == 1
+    results.close()  # type: ignore[attr-defined]
     assert cancelled.is_set()
 
 
-def test_closing_it_frees_a_thread_that_waits_to_deliver() -> None:
+def test_closing_the_stream_releases_a_thread_that_waits_to_emit() -> None:
     ended = threading.Event()
 
-    async def start(deliver: Callable[[int], None]) -> None:
-        def flood() -> None:
-            try:
-                for number in range(10 * WAITING_OUTCOMES):
-                    deliver(number)
-            finally:
-                ended.set()
+    def flood(emit: Callable[[int], None]) -> None:
+        try:
+            for number in range(10 * QUEUE_SIZE):
+                emit(number)
+        finally:
+            ended.set()
 
-        await asyncio.to_thread(flood)
+    async def start(emit: Callable[[int], None]) -> None:
+        await asyncio.to_thread(flood, emit)
 
-    outcomes = cast(Any, stream(start))
-    assert next(outcomes) == 0
-    outcomes.close()
+    results = cast(Any, stream(start))
+    assert next(results) == 0
+    results.close()
     assert ended.wait(10)

@@ -1,4 +1,4 @@
-"""Metrics from a service that takes each only for the content types that have it: the lake holds what there is."""
+"""Metrics of a sandbox that accepts each metric only for some content types: the lake has all available values."""
 
 import asyncio
 from datetime import date
@@ -8,97 +8,97 @@ import numpy as np
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import CURSOR, DOCUMENT_METRICS, METRICS, DateBasis, Metric, metrics_named
+from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
-from later_reporting_dagster.ingest.partition_writer import Landed, Outcome
-from later_reporting_dagster.ingest.raw_tables import Source
-from later_reporting_dagster.lake import Lake, Partition, posts_schema
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
+from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.sandbox import World
-from tests.conftest import DAYS, INSTANCE_IDS, UNHURRIED, Service
+from tests.conftest import DAYS, NO_RATE_LIMIT, Service
+from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table
 
-BOX = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
-PUBLISHED = Source("posts_published", DateBasis.POST_DATE)
-SOURCES = [PUBLISHED, Source("post_metrics_daily", DateBasis.PERFORMANCE_DATE)]
-by_cursor = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+cursor_only = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
 Rows = dict[tuple[date, str, int, int], dict[str, float | None]]
 
 
-def held_by(world: World, source: Source, metrics: tuple[Metric, ...]) -> Rows:
-    """What a world has of some metrics of each post of the box, by day and key; null of all others that are known."""
-    posts, found = world.posts, Rows()
+def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) -> Rows:
+    """Return the values of all known metrics in a world by day and post key; None for those not in `metrics`."""
+    posts, expected = world.posts, Rows()
     for day in DAYS:
         ordinal = day.toordinal()
-        if source.date_basis is DateBasis.POST_DATE:
+        if table.date_basis is DateBasis.POST_DATE:
             rows, since, until = np.flatnonzero(posts.day == ordinal), 1, world.last_day.toordinal()
         else:
-            rows = np.flatnonzero((posts.day <= ordinal) & (posts.day + posts.life > ordinal))
+            rows = np.flatnonzero((posts.day <= ordinal) & (posts.day + posts.lifetime_days > ordinal))
             since = until = ordinal
-        values = world.metrics(rows, since=since, until=until) | world.further_metrics(rows, since=since, until=until)
-        for place, row in enumerate(rows.tolist()):
+        values = world.metrics(rows, since=since, until=until) | world.cursor_only_metrics(
+            rows, since=since, until=until
+        )
+        for position, row in enumerate(rows.tolist()):
             key = (world.instance_ids[posts.instance[row]], int(posts.campaign_id[row]), int(posts.post_id[row]))
-            found[day, *key] = {
-                metric.column: value / (1 if metric.kind.is_whole else 100)
-                if metric in metrics and (value := int(values[metric.api_name][place])) >= 0
+            expected[day, *key] = {
+                metric.column: value / (1 if metric.kind.is_integer else 100)
+                if metric in metrics and (value := int(values[metric.api_name][position])) >= 0
                 else None
                 for metric in METRICS
             }
-    return found
+    return expected
 
 
-def landed(service: Service, root: Path, source: Source, metrics: tuple[Metric, ...]) -> Rows:
-    """The same of a lake that the box was landed in, every cell of it."""
-    outcomes: list[Outcome] = []
+def ingested_rows(service: Service, root: Path, table: RawTable, metrics: tuple[Metric, ...]) -> Rows:
+    """Ingest all partitions, each of which must be written; return their rows as `expected_rows` does."""
+    results: list[PartitionResult] = []
     lake = Lake(str(root))
 
     async def run() -> None:
-        credentials = ClientCredentials(client_id=UNHURRIED.client_id, client_secret=UNHURRIED.client_secret)
+        credentials = ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret)
         limiter = RateLimiter(requests=1_000_000)
         async with LaterClient(
-            base_url=service.base_url, credentials=credentials, limiter=limiter, revision=None
+            base_url=service.base_url, credentials=credentials, limiter=limiter, api_version=None
         ) as client:
-            await ingest(BOX, source=source, client=client, lake=lake, deliver=outcomes.append, metrics=metrics)
+            await ingest(PARTITIONS, table=table, client=client, lake=lake, on_result=results.append, metrics=metrics)
 
     asyncio.run(run())
-    assert {outcome.partition for outcome in outcomes if isinstance(outcome, Landed)} == {*BOX}
-    found = Rows()
-    for partition in BOX:
-        for row in lake.read(source.asset, [partition], schema=posts_schema(METRICS)).to_pylist():
+    assert {result.partition for result in results if isinstance(result, WrittenPartition)} == {*PARTITIONS}
+    rows = Rows()
+    for partition in PARTITIONS:
+        for row in lake.read(table.name, [partition], schema=posts_schema(METRICS)).to_pylist():
             assert row["extra"] is None
             key = (row["instance_id"], row["campaign_id"], row["post_id"])
-            found[partition.day, *key] = {metric.column: row[metric.column] for metric in METRICS}
-    return found
+            rows[partition.day, *key] = {metric.column: row[metric.column] for metric in METRICS}
+    return rows
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.asset)
+@each_raw_table
 @pytest.mark.parametrize("metrics", ["all", "", "navigation_tap_exit, reach"])
-@by_cursor
-def test_the_lake_holds_what_the_world_has(
-    service: Service, small_world: World, source: Source, metrics: str, tmp_path: Path
+@cursor_only
+def test_the_lake_has_all_values_that_the_api_has(
+    service: Service, small_world: World, table: RawTable, metrics: str, tmp_path: Path
 ) -> None:
-    selected = metrics_named(metrics)
-    assert landed(service, tmp_path, source, selected) == held_by(small_world, source, selected)
+    selected = parse_metrics(metrics)
+    assert ingested_rows(service, tmp_path, table, selected) == expected_rows(small_world, table, selected)
 
 
-def test_more_metrics_than_numbered_pages_have_cost_nothing_and_are_null(
+def test_metrics_that_the_paged_version_lacks_are_null_and_cost_no_request(
     service: Service, small_world: World, tmp_path: Path
 ) -> None:
-    for source in SOURCES:
-        asked = []
-        for metrics in (DOCUMENT_METRICS, METRICS):
-            found = landed(service, tmp_path / str(len(metrics)), source, metrics)
-            assert found == held_by(small_world, source, DOCUMENT_METRICS)
-            asked.append(sorted(str(request.url) for request in service.requests))
+    for table in RAW_TABLES:
+        urls = []
+        for metrics in (DEFAULT_METRICS, METRICS):
+            rows = ingested_rows(service, tmp_path / str(len(metrics)), table, metrics)
+            assert rows == expected_rows(small_world, table, DEFAULT_METRICS)
+            urls.append(sorted(str(request.url) for request in service.requests))
             service.requests.clear()
-        # Not even one to see whether the service speaks another revision by now, as there is after a refusal.
-        assert asked[0] == asked[1]
+        # In particular none to detect another API version, as there is after a rejection.
+        assert urls[0] == urls[1]
 
 
-@by_cursor
-def test_what_one_query_is_refused_is_not_asked_by_each(service: Service, tmp_path: Path) -> None:
-    looked = []
-    for source in SOURCES:  # the one asks for all days at once, the other for each day
-        landed(service, tmp_path, source, METRICS)
-        # A service that refuses may speak another revision by now, which its instances tell.
-        looked.append(service.asked("/v2/instances"))
+@cursor_only
+def test_a_rejection_is_learned_once_for_all_queries(service: Service, tmp_path: Path) -> None:
+    listings = []
+    for table in (PUBLISHED, DAILY):  # one query for all days, and one query per day
+        ingested_rows(service, tmp_path, table, METRICS)
+        # After each rejection the client lists instances, to detect a change of the API version.
+        listings.append(service.request_count("/v2/instances"))
         service.requests.clear()
-    assert looked[1] <= looked[0] + 2 * (CONCURRENT_QUERIES - 1)
+    assert listings[1] <= listings[0] + 2 * (CONCURRENT_QUERIES - 1)

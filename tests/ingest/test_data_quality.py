@@ -1,4 +1,4 @@
-"""The pure questions to a raw table: what is wrong is counted, what is not available is no wrong."""
+"""Violations of invariants in a raw table are counted by row; missing values are no violation."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.data_quality import (
-    duplicate_keys,
-    rates_that_disagree,
-    rows_outside,
-    unknown_fields,
+    count_duplicate_keys,
+    count_inconsistent_rates,
+    count_rows_outside_partition,
+    count_unknown_fields,
 )
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
 
@@ -22,10 +22,10 @@ PARTITION = Partition(DAY, "a")
 
 
 def posts(*rows: dict[str, Any]) -> pa.Table:
-    """Rows of the lake's schema; what a row does not say is null, and its key is its place."""
+    """Return posts of partition `PARTITION`: fields that a row does not give are null, `post_id` is its position."""
     identity = {"instance_id": "a", "campaign_id": 1, "post_date": datetime(2024, 3, 2, 12, tzinfo=UTC)}
     return pa.Table.from_pylist(
-        [{"post_id": place, **identity, **row} for place, row in enumerate(rows)], schema=POSTS_SCHEMA
+        [{"post_id": position, **identity, **row} for position, row in enumerate(rows)], schema=POSTS_SCHEMA
     )
 
 
@@ -33,14 +33,14 @@ keys = st.tuples(st.sampled_from(["a", "b"]), st.integers(1, 3), st.integers(1, 
 
 
 @given(st.lists(keys, max_size=30))
-def test_rows_that_repeat_a_key_are_counted(given_keys: list[tuple[str, int, int]]) -> None:
+def test_count_duplicate_keys_counts_repeated_keys(given_keys: list[tuple[str, int, int]]) -> None:
     table = posts(
         *(
             {"instance_id": instance, "campaign_id": campaign, "post_id": post}
             for instance, campaign, post in given_keys
         )
     )
-    assert duplicate_keys(table) == len(given_keys) - len(set(given_keys))
+    assert count_duplicate_keys(table) == len(given_keys) - len(set(given_keys))
 
 
 @given(
@@ -56,21 +56,23 @@ def test_rows_that_repeat_a_key_are_counted(given_keys: list[tuple[str, int, int
     ),
     st.sampled_from(DateBasis),
 )
-def test_rows_of_another_instance_or_day_are_counted(rows: list[tuple[str, timedelta]], date_basis: DateBasis) -> None:
+def test_count_rows_outside_partition_counts_other_instances_and_days(
+    rows: list[tuple[str, timedelta]], date_basis: DateBasis
+) -> None:
     midnight = datetime(2024, 3, 2, tzinfo=UTC)
     table = posts(*({"instance_id": name, "post_date": midnight + offset} for name, offset in rows))
-    strangers = 0
+    outside = 0
     for name, offset in rows:
         published = (midnight + offset).date()
         belongs = published == DAY if date_basis is DateBasis.POST_DATE else published <= DAY
-        strangers += name != "a" or not belongs
-    assert rows_outside([(PARTITION, table)], date_basis=date_basis) == strangers
+        outside += name != "a" or not belongs
+    assert count_rows_outside_partition([(PARTITION, table)], date_basis=date_basis) == outside
 
 
-def test_a_file_without_rows_has_nothing_wrong() -> None:
-    assert duplicate_keys(posts()) == 0
-    assert all(rows_outside([(PARTITION, posts())], date_basis=basis) == 0 for basis in DateBasis)
-    assert rates_that_disagree(posts()) == {}
+def test_a_file_without_rows_has_no_violations() -> None:
+    assert count_duplicate_keys(posts()) == 0
+    assert all(count_rows_outside_partition([(PARTITION, posts())], date_basis=basis) == 0 for basis in DateBasis)
+    assert count_inconsistent_rates(posts()) == {}
 
 
 @given(
@@ -79,8 +81,10 @@ def test_a_file_without_rows_has_nothing_wrong() -> None:
     cost=st.integers(0, 10**9),
     prefix=st.sampled_from(["", "paid_"]),
 )
-def test_rates_rounded_to_two_decimals_agree(engagements: int, impressions: int, cost: int, prefix: str) -> None:
-    """Money in hundredths; a rate over nothing is null, as the service gives it."""
+def test_count_inconsistent_rates_accepts_rates_rounded_to_two_decimals(
+    engagements: int, impressions: int, cost: int, prefix: str
+) -> None:
+    # `cost` is in cents. The API returns null for a rate with a zero denominator.
     row = {
         "engagements": engagements,
         "impressions": impressions,
@@ -88,7 +92,7 @@ def test_rates_rounded_to_two_decimals_agree(engagements: int, impressions: int,
         "cpe": round(cost / 100 / engagements, 2) if engagements else None,
         "cpm": round(cost / 100 / impressions * 1000, 2) if impressions else None,
     }
-    assert rates_that_disagree(posts({f"{prefix}{name}": value for name, value in row.items()})) == {}
+    assert count_inconsistent_rates(posts({f"{prefix}{name}": value for name, value in row.items()})) == {}
 
 
 SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "cpe": 0.24, "cpm": 35.29}
@@ -96,7 +100,7 @@ SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "c
 
 @pytest.mark.parametrize("prefix", ["", "paid_"])
 @pytest.mark.parametrize(
-    ("change", "disagreeing"),
+    ("change", "inconsistent"),
     [
         ({}, None),
         ({"engagement_rate": 14.58}, "engagement_rate"),
@@ -114,24 +118,27 @@ SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "c
         ({"cpe": 999.0, "cpm": None}, None),
     ],
 )
-def test_a_rate_that_its_counts_contradict_is_named(
-    prefix: str, change: dict[str, Any], disagreeing: str | None
+def test_count_inconsistent_rates_names_a_rate_that_contradicts_its_counts(
+    prefix: str, change: dict[str, Any], inconsistent: str | None
 ) -> None:
     names = {"engagement_rate": f"{prefix}engagement_rate", "cpe": f"{prefix}cpe and {prefix}cpm"}
     row = {f"{prefix}{name}": value for name, value in {**SAMPLE, **change}.items()}
     good = {f"{prefix}{name}": value for name, value in SAMPLE.items()}
-    assert rates_that_disagree(posts(row, good, {})) == ({names[disagreeing]: 1} if disagreeing else {})
+    assert count_inconsistent_rates(posts(row, good, {})) == ({names[inconsistent]: 1} if inconsistent else {})
 
 
 @pytest.mark.parametrize("absent", ["engagements", "impressions", "engagement_rate", "cpe"])
-def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
+def test_count_inconsistent_rates_ignores_metrics_that_were_not_requested(absent: str) -> None:
     wrong = posts(SAMPLE | {"engagement_rate": 99.0, "cpe": 99.0})
-    assert len(rates_that_disagree(wrong)) == 2
-    left = {"engagements": set(), "impressions": set(), "engagement_rate": {"cpe and cpm"}, "cpe": {"engagement_rate"}}[
-        absent
-    ]
-    assert rates_that_disagree(wrong.drop_columns([absent])).keys() == left
-    assert rates_that_disagree(posts().select(["post_id", "cpm"])) == {}
+    assert len(count_inconsistent_rates(wrong)) == 2
+    remaining = {
+        "engagements": set(),
+        "impressions": set(),
+        "engagement_rate": {"cpe and cpm"},
+        "cpe": {"engagement_rate"},
+    }[absent]
+    assert count_inconsistent_rates(wrong.drop_columns([absent])).keys() == remaining
+    assert count_inconsistent_rates(posts().select(["post_id", "cpm"])) == {}
 
 
 @pytest.mark.parametrize(
@@ -149,5 +156,7 @@ def test_what_was_not_asked_for_contradicts_nothing(absent: str) -> None:
         ([{"content_type": ""}], {"contentType=": 1}),
     ],
 )
-def test_what_the_contract_does_not_know_is_counted_by_name(rows: list[dict[str, Any]], found: dict[str, int]) -> None:
-    assert unknown_fields(posts(*rows)) == found
+def test_count_unknown_fields_counts_fields_and_content_types(
+    rows: list[dict[str, Any]], found: dict[str, int]
+) -> None:
+    assert count_unknown_fields(posts(*rows)) == found

@@ -1,4 +1,4 @@
-"""What a restatement changed: rows by key, values, and totals in which null is never 0."""
+"""The diff of a partition counts rows by key and compares values and totals, in which null is not 0."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import METRICS, metrics_named, post_type
-from later_reporting_dagster.ingest.partition_diff import Totals, changes_between
-from later_reporting_dagster.ingest.write_guard import Guard
+from later_reporting_dagster.contract import METRICS, parse_metrics, post_type
+from later_reporting_dagster.ingest.partition_diff import MetricTotal, diff_partitions
+from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
 from tests.lake.conftest import post
 
@@ -26,10 +26,10 @@ def posts(*given: dict[str, Any]) -> pa.Table:
     return posts_table([post(**fields) for fields in given])
 
 
-def test_rows_are_told_apart_by_their_key() -> None:
+def test_diff_identifies_rows_by_key() -> None:
     old = posts({"post_id": 1}, {"post_id": 2}, {"post_id": 3, "campaign_id": 8})
     new = posts({"post_id": 2}, {"post_id": 3, "campaign_id": 7}, {"post_id": 4}, {"post_id": 5})
-    found = changes_between(old, new)
+    found = diff_partitions(old, new)
     assert (found.rows_before, found.rows_after, found.added, found.removed, found.restated) == (3, 4, 3, 2, 0)
 
 
@@ -43,9 +43,9 @@ def test_rows_are_told_apart_by_their_key() -> None:
         ({"extra": None}, {"extra": "{}"}),
     ],
 )
-def test_another_value_of_whatever_column_is_a_restatement(before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_diff_counts_another_value_in_any_column_as_restated(before: dict[str, Any], after: dict[str, Any]) -> None:
     same = {"post_id": 1, "impressions": 5}
-    found = changes_between(posts(same, {"post_id": 2, **before}), posts(same, {"post_id": 2, **after}))
+    found = diff_partitions(posts(same, {"post_id": 2, **before}), posts(same, {"post_id": 2, **after}))
     assert (found.added, found.removed, found.restated) == (0, 0, 1)
 
 
@@ -58,20 +58,18 @@ def test_another_value_of_whatever_column_is_a_restatement(before: dict[str, Any
         ('{"audience":1,"likes":5}', '{"audience":2}', 1),
     ],
 )
-def test_a_metric_that_lies_among_unknown_fields_is_not_asked_for_and_restates_nothing(
-    before: str, after: str | None, restated: int
-) -> None:
-    found = changes_between(posts({"post_id": 1, "extra": before}), posts({"post_id": 1, "extra": after}))
+def test_diff_ignores_metrics_among_unknown_fields(before: str, after: str | None, restated: int) -> None:
+    found = diff_partitions(posts({"post_id": 1, "extra": before}), posts({"post_id": 1, "extra": after}))
     assert found.restated == restated
 
 
-def test_totals_are_of_what_adds_up_and_not_available_is_not_0() -> None:
+def test_diff_totals_additive_metrics_and_distinguishes_null_from_0() -> None:
     old = posts({"post_id": 1, "impressions": 100, "paid_impressions": None, "estimated_value_generated": 0.1})
     new = posts(
         {"post_id": 1, "impressions": 223, "paid_impressions": 7, "estimated_value_generated": 0.1},
         {"post_id": 2, "estimated_value_generated": 0.2},
     )
-    totals = changes_between(old, new).totals
+    totals = diff_partitions(old, new).totals
     assert totals.keys() == {
         "engagements",
         "impressions",
@@ -79,65 +77,65 @@ def test_totals_are_of_what_adds_up_and_not_available_is_not_0() -> None:
         "paid_impressions",
         "estimated_value_generated",
     }
-    assert (totals["impressions"], totals["impressions"].change) == (Totals(100, 223), 123)
-    assert (totals["paid_impressions"], totals["paid_impressions"].change) == (Totals(None, 7), None)
-    assert (totals["engagements"], totals["engagements"].change) == (Totals(None, None), None)
+    assert (totals["impressions"], totals["impressions"].change) == (MetricTotal(100, 223), 123)
+    assert (totals["paid_impressions"], totals["paid_impressions"].change) == (MetricTotal(None, 7), None)
+    assert (totals["engagements"], totals["engagements"].change) == (MetricTotal(None, None), None)
     assert totals["estimated_value_generated"].change == 0.2
-    gone = changes_between(new, old).totals
-    assert (gone["paid_impressions"], gone["impressions"].change) == (Totals(7, None), -123)
+    gone = diff_partitions(new, old).totals
+    assert (gone["paid_impressions"], gone["impressions"].change) == (MetricTotal(7, None), -123)
 
 
-def test_totals_may_need_more_than_64_bits() -> None:
+def test_diff_totals_may_exceed_64_bits() -> None:
     most = 2**63 - 1
     old = posts({"post_id": 1, "impressions": most})
     new = posts({"post_id": 1, "impressions": most}, {"post_id": 2, "impressions": most})
-    assert changes_between(old, new).totals["impressions"] == Totals(most, 2 * most)
+    assert diff_partitions(old, new).totals["impressions"] == MetricTotal(most, 2 * most)
 
 
-def test_from_and_to_no_rows() -> None:
+def test_diff_of_a_table_without_rows() -> None:
     nothing, some = POSTS_SCHEMA.empty_table(), posts({"post_id": 1, "impressions": 3})
-    filled, emptied = changes_between(nothing, some), changes_between(some, nothing)
+    filled, emptied = diff_partitions(nothing, some), diff_partitions(some, nothing)
     assert (filled.added, filled.removed, emptied.added, emptied.removed) == (1, 0, 0, 1)
-    assert filled.totals["impressions"] == Totals(None, 3)
+    assert filled.totals["impressions"] == MetricTotal(None, 3)
     assert (emptied.values_before, emptied.values_kept, filled.values_before) == (1, 0, 0)
 
 
-def test_values_that_are_kept_are_those_of_metrics_that_had_any() -> None:
+def test_diff_counts_values_kept_of_metrics_that_had_values() -> None:
     old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
-    found = changes_between(old, new)
+    found = diff_partitions(old, new)
     assert (found.values_before, found.values_kept) == (3, 1)
 
 
-def test_a_metric_that_is_asked_for_in_one_of_the_two_only_has_not_changed() -> None:
+def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
     old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts_table(
         [post_type(METRICS)(**(IDENTITY | {"post_id": each, "impressions": 5, "likes": 6})) for each in (1, 3)],
-        metrics=metrics_named("impressions, likes"),
+        metrics=parse_metrics("impressions, likes"),
     )
-    there, back = changes_between(old, new), changes_between(new, old)
-    assert (there.added, there.removed, there.restated) == (1, 1, 1)
-    assert there.totals == {"impressions": Totals(7, 10)}
-    assert (there.values_before, there.values_kept) == (2, 2)
-    assert back.totals == {"impressions": Totals(10, 7)}
-    assert (back.values_before, back.values_kept) == (2, 2)
-    assert changes_between(old, old.drop_columns(["cpm"])).restated == 0
+    forward, backward = diff_partitions(old, new), diff_partitions(new, old)
+    assert (forward.added, forward.removed, forward.restated) == (1, 1, 1)
+    assert forward.totals == {"impressions": MetricTotal(7, 10)}
+    assert (forward.values_before, forward.values_kept) == (2, 2)
+    assert backward.totals == {"impressions": MetricTotal(10, 7)}
+    assert (backward.values_before, backward.values_kept) == (2, 2)
+    assert diff_partitions(old, old.drop_columns(["cpm"])).restated == 0
 
 
-def test_where_no_metric_is_shared_none_is_lost() -> None:
+def test_diff_without_common_metrics_loses_no_values() -> None:
     old = posts(*({"post_id": each, "impressions": 3} for each in range(30)))
-    likes = metrics_named("likes")
+    likes = parse_metrics("likes")
     new = posts_table([post_type(likes)(**(IDENTITY | {"post_id": each})) for each in range(30)], metrics=likes)
-    found = changes_between(old, new)
+    found = diff_partitions(old, new)
     assert (found.restated, found.totals, found.values_before) == (0, {}, 0)
-    Guard().check_changes(found)
+    WriteGuard().check_diff(found)
 
 
 @given(
     st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
     st.dictionaries(st.integers(0, 9), st.tuples(COUNTS, st.sampled_from(["a", "b", None]))),
 )
-def test_changes_are_those_of_dictionaries(
+def test_diff_equals_the_diff_of_dictionaries(
     before: dict[int, tuple[int | None, str | None]], after: dict[int, tuple[int | None, str | None]]
 ) -> None:
     def table(rows: dict[int, tuple[int | None, str | None]]) -> pa.Table:
@@ -149,8 +147,8 @@ def test_changes_are_those_of_dictionaries(
         known = [count for count, _ in rows.values() if count is not None]
         return sum(known) if known else None
 
-    found = changes_between(table(before), table(after))
+    found = diff_partitions(table(before), table(after))
     assert found.added == len(after.keys() - before.keys())
     assert found.removed == len(before.keys() - after.keys())
     assert found.restated == sum(before[key] != after[key] for key in before.keys() & after.keys())
-    assert found.totals["impressions"] == Totals(total(before), total(after))
+    assert found.totals["impressions"] == MetricTotal(total(before), total(after))

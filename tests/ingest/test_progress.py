@@ -1,75 +1,75 @@
-"""Progress: counted for whoever listens, and told to the log where there would be silence."""
+"""Progress counts the events of a run, and logs long waits, retries and changes of the API."""
 
 from collections.abc import Callable
 
-from later_reporting_dagster.client import PageFetched, Retried, RevisionChanged, Waited, WalkRepeated
-from later_reporting_dagster.ingest.progress import Progress, ProgressTeller
+from later_reporting_dagster.client import ApiVersionChanged, PageFetched, PagesRefetched, RateLimitWait, RequestRetried
+from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
 
 
-def teller(log: Callable[[str], None] = lambda line: None, *, time: list[float] | None = None) -> ProgressTeller:
+def reporter(log: Callable[[str], None] = lambda line: None, *, time: list[float] | None = None) -> ProgressReporter:
     clock = [0.0] if time is None else time
-    return ProgressTeller(Progress("posts_published", partitions=3), log=log, clock=lambda: clock[0])
+    return ProgressReporter(Progress("posts_published", partitions=3), log=log, clock=lambda: clock[0])
 
 
-def test_events_are_counted() -> None:
-    counting = teller()
-    counting.note(PageFetched(page=1, rows=100))
-    counting.note(PageFetched(page=2, rows=42))
-    counting.note(Retried(reason="HTTP 503", wait_seconds=0.5))
-    counting.note(Waited(seconds=1.0, reason="rate limit"))
-    counting.landed()
-    counting.landed()
-    counting.failed()
+def test_reporter_counts_events() -> None:
+    counting = reporter()
+    counting.on_event(PageFetched(page=1, rows=100))
+    counting.on_event(PageFetched(page=2, rows=42))
+    counting.on_event(RequestRetried(reason="HTTP 503", wait_seconds=0.5))
+    counting.on_event(RateLimitWait(seconds=1.0, reason="rate limit"))
+    counting.partition_written()
+    counting.partition_written()
+    counting.partition_failed()
     assert counting.progress == Progress(
         "posts_published",
         partitions=3,
-        landed=2,
+        written=2,
         failed=1,
         rows=142,
         pages=2,
         retries=1,
-        waits=1,
-        waiting="asking again in 0 s",
+        rate_limit_waits=1,
+        status="retrying in 0 s",
     )
 
 
-def test_a_long_wait_is_told_once_for_all_that_wait() -> None:
+def test_reporter_logs_a_long_wait_of_concurrent_requests_once() -> None:
     lines: list[str] = []
     time = [100.0]
-    waiting = teller(lines.append, time=time)
+    waiting = reporter(lines.append, time=time)
     for _ in range(8):
-        waiting.note(Waited(seconds=40.0, reason="rate limit"))
+        waiting.on_event(RateLimitWait(seconds=40.0, reason="rate limit"))
     assert lines == ["Waiting 40 s for the rate limit"]
-    assert waiting.progress.waiting == "waiting 40 s for the rate limit"
-    waiting.note(PageFetched(page=1, rows=100))
-    assert waiting.progress.waiting == ""
+    assert waiting.progress.status == "waiting 40 s for the rate limit"
+    waiting.on_event(PageFetched(page=1, rows=100))
+    assert waiting.progress.status == ""
     time[0] += 41
-    waiting.note(Waited(seconds=20.0, reason="rate limit"))
+    waiting.on_event(RateLimitWait(seconds=20.0, reason="rate limit"))
     assert lines[1:] == ["Waiting 20 s for the rate limit"]
 
 
-def test_the_pace_of_the_work_is_no_news() -> None:
+def test_reporter_does_not_log_short_waits() -> None:
     lines: list[str] = []
-    pacing = teller(lines.append)
-    pacing.note(Waited(seconds=0.5, reason="rate limit"))
+    pacing = reporter(lines.append)
+    pacing.on_event(RateLimitWait(seconds=0.5, reason="rate limit"))
     assert lines == []
-    assert pacing.progress.waiting == ""
+    assert pacing.progress.status == ""
 
 
-def test_what_is_asked_again_is_told() -> None:
+def test_reporter_logs_retries_and_refetched_pages() -> None:
     lines: list[str] = []
-    asking = teller(lines.append)
-    asking.note(Retried(reason="HTTP 503", wait_seconds=0.5))
-    asking.note(WalkRepeated(reason="3 rows came twice"))
-    assert lines == ["Asking again in 0.5 s: HTTP 503", "Walking again from the first page: 3 rows came twice"]
+    asking = reporter(lines.append)
+    asking.on_event(RequestRetried(reason="HTTP 503", wait_seconds=0.5))
+    asking.on_event(PagesRefetched(reason="3 rows are duplicates"))
+    assert lines == ["Retrying in 0.5 s: HTTP 503", "Fetching again from the first page: 3 rows are duplicates"]
 
 
-def test_a_change_of_the_api_is_a_warning_where_there_is_one_to_be_had() -> None:
+def test_reporter_warns_of_an_api_change_or_logs_it_without_warn() -> None:
     for warn in (True, False):
         lines: list[str] = []
         warnings: list[str] = []
         progress = Progress("posts_published", partitions=1)
-        changing = ProgressTeller(progress, log=lines.append, warn=warnings.append if warn else None)
-        changing.note(RevisionChanged("paged", "cursor"))
+        changing = ProgressReporter(progress, log=lines.append, warn=warnings.append if warn else None)
+        changing.on_event(ApiVersionChanged("paged", "cursor"))
         (line,) = warnings if warn else lines
-        assert line.startswith("The API has changed: the service speaks the revision cursor of the API now")
+        assert line.startswith("The API has changed: the service now responds in API version cursor")

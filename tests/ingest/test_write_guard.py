@@ -1,4 +1,4 @@
-"""What an answer may take away, and how much of it may be bad."""
+"""The write guard limits how much a response may remove from a partition, and how many of its rows may be bad."""
 
 import re
 from contextlib import nullcontext
@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from later_reporting_dagster.ingest.partition_diff import Changes
-from later_reporting_dagster.ingest.write_guard import Guard, ShrankTooMuch, TooManyBadRows
+from later_reporting_dagster.ingest.partition_diff import PartitionDiff
+from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 
 
-def changed(before: int, after: int, *, values_before: int = 0, values_kept: int = 0) -> Changes:
-    return Changes(
+def diff(before: int, after: int, *, values_before: int = 0, values_kept: int = 0) -> PartitionDiff:
+    return PartitionDiff(
         rows_before=before,
         rows_after=after,
         added=0,
@@ -24,7 +24,7 @@ def changed(before: int, after: int, *, values_before: int = 0, values_kept: int
 
 
 @pytest.mark.parametrize(
-    ("limit", "before", "after", "refused"),
+    ("limit", "before", "after", "rejected"),
     [
         (50, 500, 0, True),
         (50, 500, 249, True),
@@ -42,51 +42,51 @@ def changed(before: int, after: int, *, values_before: int = 0, values_kept: int
         (100, 500, 0, False),
     ],
 )
-def test_so_many_rows_may_be_gone(limit: int, before: int, after: int, refused: bool) -> None:
-    with pytest.raises(ShrankTooMuch) if refused else nullcontext():
-        Guard(shrink_limit_percent=limit).check_changes(changed(before, after))
+def test_check_diff_limits_the_share_of_removed_rows(limit: int, before: int, after: int, rejected: bool) -> None:
+    with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
+        WriteGuard(shrink_limit_percent=limit).check_diff(diff(before, after))
 
 
 @pytest.mark.parametrize(
-    ("limit", "rows", "values_before", "values_kept", "refused"),
+    ("limit", "rows", "values_before", "values_kept", "rejected"),
     [
         (50, 5, 20, 0, True),
         (50, 5, 20, 1, False),
         (50, 5, 19, 0, False),
-        (50, 0, 20, 0, False),  # few rows that are gone take their values with them
+        (50, 0, 20, 0, False),  # all rows are removed, and too few of them to judge
         (0, 5, 20, 0, True),
         (100, 5, 20, 0, False),
     ],
 )
-def test_rows_may_not_stay_and_lose_all_their_values(
-    limit: int, rows: int, values_before: int, values_kept: int, refused: bool
+def test_check_diff_rejects_rows_that_lose_all_metric_values(
+    limit: int, rows: int, values_before: int, values_kept: int, rejected: bool
 ) -> None:
-    found = changed(5, rows, values_before=values_before, values_kept=values_kept)
-    with pytest.raises(ShrankTooMuch) if refused else nullcontext():
-        Guard(shrink_limit_percent=limit).check_changes(found)
+    found = diff(5, rows, values_before=values_before, values_kept=values_kept)
+    with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
+        WriteGuard(shrink_limit_percent=limit).check_diff(found)
 
 
-def test_it_says_how_many_there_were_and_how_to_accept_it() -> None:
-    def refusal(changes: Changes, *, bad_rows: int = 0) -> str:
-        with pytest.raises(ShrankTooMuch) as refused:
-            Guard().check_changes(changes, bad_rows=bad_rows)
-        return str(refused.value)
+def test_check_diff_message_gives_the_counts_and_how_to_accept() -> None:
+    def message(found: PartitionDiff, *, bad_rows: int = 0) -> str:
+        with pytest.raises(ShrankTooMuch) as rejection:
+            WriteGuard().check_diff(found, bad_rows=bad_rows)
+        return str(rejection.value)
 
     accept = (
-        ": nothing was replaced. Materialize it again, for the answer may have been wrong; if it is right, accept it:"
-        " by --accept-shrinking of `later-reporting backfill`, or by accept_shrinking: true in the run config"
+        ": nothing was replaced. Materialize it again, because the response may have been wrong; if it is right, accept"
+        " it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in the run config"
     )
-    posts = "500 posts lie in the lake, and the answer has 0"
-    assert refusal(changed(500, 0), bad_rows=3) == f"{posts} and 3 bad ones{accept}"
-    assert refusal(changed(500, 0)) == f"{posts}{accept}"
-    assert refusal(replace(changed(500, 499), values_before=900)) == (
-        "the 500 posts in the lake have 900 values of metrics, and the 499 posts of the answer have 0 of the same"
+    posts = "500 posts are stored, and the response has 0"
+    assert message(diff(500, 0), bad_rows=3) == f"{posts} and 3 bad rows{accept}"
+    assert message(diff(500, 0)) == f"{posts}{accept}"
+    assert message(replace(diff(500, 499), values_before=900)) == (
+        "the 500 stored posts have 900 metric values, and the 499 posts of the response have 0 of the same"
         f" metrics{accept}"
     )
 
 
 @pytest.mark.parametrize(
-    ("limit", "bad", "of", "refused"),
+    ("limit", "bad", "total", "rejected"),
     [
         (100, 7, 7, False),
         (50, 5, 10, False),
@@ -98,12 +98,12 @@ def test_it_says_how_many_there_were_and_how_to_accept_it() -> None:
         (1, 11, 1000, True),
     ],
 )
-def test_so_many_rows_may_be_bad(limit: int, bad: int, of: int, refused: bool) -> None:
-    guard = Guard(bad_rows_limit_percent=limit)
-    line = (
-        f"{bad} of {of} rows of it cannot be true: nothing was replaced, and they lie in quarantine. Look at them by"
-        " `later-reporting quarantine`; to land the others without them, raise LATER_BAD_ROWS_LIMIT_PERCENT"
+def test_check_bad_rows_limits_the_share_of_bad_rows(limit: int, bad: int, total: int, rejected: bool) -> None:
+    guard = WriteGuard(bad_rows_limit_percent=limit)
+    message = (
+        f"{bad} of {total} rows are bad: nothing was replaced, and the bad rows are in quarantine. List them with"
+        " `later-reporting quarantine`; to write the other rows, raise LATER_BAD_ROWS_LIMIT_PERCENT"
         f" (bad_rows_limit_percent), now {limit}"
     )
-    with pytest.raises(TooManyBadRows, match=f"^{re.escape(line)}$") if refused else nullcontext():
-        guard.check_bad_rows(bad, of=of, what="it")
+    with pytest.raises(TooManyBadRows, match=f"^{re.escape(message)}$") if rejected else nullcontext():
+        guard.check_bad_rows(bad, total=total, subject="rows are bad")

@@ -1,4 +1,4 @@
-"""Lakes to write to, one suite over each kind of storage, and posts to write."""
+"""Lakes on each kind of storage, and posts to write to them."""
 
 import os
 import secrets
@@ -15,12 +15,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import CreatorProfile, Post
 from later_reporting_dagster.lake import Lake, Partition, posts_table
+from later_reporting_dagster.lake.compaction import CompactedMonths
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
 
 
 class MovingFileSystem(MemoryFileSystem):
-    """A filesystem whose puts are not atomic, such as SFTP: the lake has to stage and move."""
+    """A filesystem without atomic puts, such as SFTP: the lake stages and moves files."""
 
     protocol = "moving"
     store: ClassVar[dict[str, Any]] = {}
@@ -35,7 +36,7 @@ class MovingFileSystem(MemoryFileSystem):
 
 
 class BucketFileSystem(MemoryFileSystem):
-    """An object store: puts are atomic, a listing can be narrowed to a prefix, and tells an ETag."""
+    """An object store: its puts are atomic, it lists by prefix, and its listings have ETags."""
 
     protocol = ("bucket", "s3")
     store: ClassVar[dict[str, Any]] = {}
@@ -65,28 +66,29 @@ class BucketFileSystem(MemoryFileSystem):
         raise AssertionError("a request for one file alone")
 
 
-class MuteFileSystem(MemoryFileSystem):
-    """A filesystem that tells of a file its size and nothing else."""
+class UnversionedFileSystem(MemoryFileSystem):
+    """A filesystem that reports the size of a file, and neither an ETag nor a modification time."""
 
-    protocol = "mute"
+    protocol = "unversioned"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
-        return super()._strip_protocol(path.replace("mute://", "memory://"))
+        return super()._strip_protocol(path.replace("unversioned://", "memory://"))
 
     def modified(self, path: str) -> datetime:
         raise NotImplementedError
 
 
-for filesystem in (MovingFileSystem, BucketFileSystem, MuteFileSystem):
+for filesystem in (MovingFileSystem, BucketFileSystem, UnversionedFileSystem):
     name = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
     fsspec.register_implementation(name, filesystem, clobber=True)
 
 
 @pytest.fixture(params=["file", "memory", "moving"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The root of an empty lake, on each kind of storage."""
     if request.param == "file":
         return f"file://{tmp_path}/a lake"
     return f"{request.param}://{secrets.token_hex(8)}/a lake"
@@ -94,16 +96,18 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def lake(root: str) -> Lake:
+    """An empty lake, on each kind of storage."""
     return Lake(root)
 
 
 def post(post_id: int = 1, **fields: Any) -> Post:
+    """Return a post with these fields and defaults for the other required ones."""
     fields = {"instance_id": "instance_000", "campaign_id": 7, "post_date": datetime(2024, 1, 3, tzinfo=UTC)} | fields
     return Post(post_id=post_id, **fields)
 
 
 def rows(count: int = 20, **fields: Any) -> pa.Table:
-    """`count` posts, of which every third has no metrics and every second no creator."""
+    """Return `count` posts; every third has no metrics and every second no creator."""
     return posts_table(
         [
             post(
@@ -120,6 +124,7 @@ def rows(count: int = 20, **fields: Any) -> pa.Table:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of all files below a directory, by relative path."""
     return {
         path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
@@ -127,7 +132,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 @contextmanager
 def unreadable(paths: Iterable[Path]) -> Iterator[None]:
-    """Has files hold nothing that could be read, while by size and time they are what they were."""
+    """Overwrite files with zeros for a while, keeping their sizes and modification times."""
     stored = {path: (path.read_bytes(), path.stat()) for path in paths if path.exists()}
 
     def put(path: Path, data: bytes, status: os.stat_result) -> None:
@@ -139,3 +144,12 @@ def unreadable(paths: Iterable[Path]) -> Iterator[None]:
     yield
     for path, (data, status) in stored.items():
         put(path, data, status)
+
+
+def compacted_rows(
+    lake: Lake, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema
+) -> dict[Partition, pa.Table]:
+    """Return the rows of those partitions that compacted months hold: they can be read without the daily files."""
+    requested = list(partitions)
+    with unreadable(Path(lake.url(table_name, partition)) for partition in requested):
+        return CompactedMonths(lake.storage).read(table_name, requested, schema=schema)

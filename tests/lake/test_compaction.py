@@ -1,5 +1,3 @@
-"""Compacted months: read as the daily files would be, whatever happens to either, and faster."""
-
 import json
 import os
 import random
@@ -7,7 +5,7 @@ import secrets
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -31,111 +29,110 @@ from later_reporting_dagster.lake import (
     PartitionDamaged,
     partition_path,
 )
-from later_reporting_dagster.lake.compaction import (
-    FEWEST_DAYS,
-    LARGEST_DAY_BYTES,
-    SETTLED_AFTER_SECONDS,
-    CompactedMonth,
-)
-from later_reporting_dagster.lake.parquet_file import facts_of, stored_rows, to_parquet
+from later_reporting_dagster.lake.compaction import MAXIMUM_DAY_BYTES, MINIMUM_AGE_SECONDS, MINIMUM_DAYS, CompactedMonth
+from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
-from tests.lake.conftest import BucketFileSystem, files_of, rows, unreadable
+from tests.lake.conftest import BucketFileSystem, compacted_rows, files_of, rows
 
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
 INSTANCES = ("instance_000", "a/b")
-# As many days of a month as make a compacted one, and one more, so that one of them may be missing.
+# One day more than the minimum in each month, so that one may be missing.
 PARTITIONS = [
     Partition(month + timedelta(days=number), instance_id)
     for month in (JANUARY, FEBRUARY)
-    for number in range(FEWEST_DAYS + 1)
+    for number in range(MINIMUM_DAYS + 1)
     for instance_id in INSTANCES
 ]
 ONE_MONTH = [partition for partition in PARTITIONS if partition.day < FEBRUARY and partition.instance_id == "a/b"]
-AFTERWARDS = date(2024, 6, 1)
+CLOSED_BEFORE = date(2024, 6, 1)
 BY_DAY_AND_KEY = [("date", "ascending"), ("creator_id", "ascending"), ("post_id", "ascending")]
 
 
 def lake_at(scheme: str, tmp_path: Path) -> Lake:
+    """Return an empty lake on this kind of storage."""
     return Lake(f"file://{tmp_path}/lake" if scheme == "file" else f"{scheme}://{secrets.token_hex(8)}/lake")
 
 
 @pytest.fixture(params=["file", "memory", "moving", "bucket"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake, on each kind of storage."""
     return lake_at(request.param, tmp_path)
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Lake:
+    """An empty lake on a local disk."""
     return Lake(str(tmp_path))
 
 
 def posts(number: int, count: int = 3) -> pa.Table:
-    """Some posts, of which no two numbers have the same."""
+    """Return posts that differ for each number."""
     return rows(count, creator_id=number)
 
 
 def filled(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> Lake:
+    """Write different posts to each partition."""
     for number, partition in enumerate(partitions):
         lake.write("posts", partition, posts(number))
     return lake
 
 
-def later(seconds: float = SETTLED_AFTER_SECONDS + 60) -> datetime:
-    """A time at which nothing that was written until now was written moments ago."""
+def later(seconds: float = MINIMUM_AGE_SECONDS + 60) -> datetime:
+    """Return a time at which all files written so far are old enough to be copied."""
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def compact(lake: Lake, *, closed_before: date = AFTERWARDS, now: datetime | None = None) -> list[CompactedMonth]:
+def compact(lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None) -> list[CompactedMonth]:
     return list(lake.compact("posts", closed_before=closed_before, now=now or later()))
 
 
-def one_by_one(lake: Lake, partitions: Iterable[Partition] = PARTITIONS, schema: pa.Schema = POSTS_SCHEMA) -> pa.Table:
-    """What a reader that knows of no compaction reads: no partition is enough to look for a month's file."""
+def read_daily_files(
+    lake: Lake, partitions: Iterable[Partition] = PARTITIONS, schema: pa.Schema = POSTS_SCHEMA
+) -> pa.Table:
+    """Read the daily files: a single partition is too few to look for a copy."""
     return pa.concat_tables(lake.read("posts", [partition], schema=schema) for partition in partitions)
 
 
-def month_file(lake: Lake, partition: Partition) -> Path:
-    """Where a month's file lies on a local disk."""
+def copy_path(lake: Lake, partition: Partition) -> Path:
+    """Return the path of the copy of a partition's month on a local disk."""
     month = compacted_path("posts", partition.day.replace(day=1), partition.instance_id)
     return Path(lake.url("posts", partition).removesuffix(partition_path("posts", partition))) / month
 
 
 def held(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> set[Partition]:
-    """The partitions that a reader takes from compacted months: those that it can do without the daily files of."""
-    with unreadable(Path(lake.url("posts", partition)) for partition in partitions):
-        days = list(lake.read_days("posts", sorted({each.day for each in partitions}), schema=POSTS_SCHEMA))
-    return {partition for day in days for partition in day.tables}
+    """Return the partitions that are read from compacted months."""
+    return set(compacted_rows(lake, "posts", partitions, schema=POSTS_SCHEMA))
 
 
-# What a month holds
+# Contents of a copy
 
 
-def test_months_are_read_as_their_daily_files_are(lake: Lake) -> None:
+def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
     filled(lake)
     found = compact(lake)
     assert [(month.month, month.instance_id, month.days, month.rows) for month in found] == [
-        (month, instance_id, FEWEST_DAYS + 1, 3 * (FEWEST_DAYS + 1))
+        (month, instance_id, MINIMUM_DAYS + 1, 3 * (MINIMUM_DAYS + 1))
         for month in (JANUARY, FEBRUARY)
         for instance_id in sorted(INSTANCES)
     ]
-    assert all(month.changed and not month.left_out and month.bytes < month.daily_bytes for month in found)
+    assert all(month.changed and not month.skipped and month.bytes < month.daily_bytes for month in found)
     for partitions in (PARTITIONS, PARTITIONS[::-1], PARTITIONS[::3], ONE_MONTH, [*ONE_MONTH, *ONE_MONTH[:2]]):
-        expected = one_by_one(lake, partitions)
+        expected = read_daily_files(lake, partitions)
         assert lake.read("posts", partitions, schema=POSTS_SCHEMA).equals(expected)
     assert lake.partitions("posts") == sorted(PARTITIONS, key=lambda each: (each.day, each.instance_id or ""))
 
 
-def test_an_object_store_is_asked_once_for_a_month_and_once_for_what_is_new(tmp_path: Path) -> None:
+def test_read_is_one_request_for_each_copy_and_one_listing_for_each_month(tmp_path: Path) -> None:
     lake = filled(lake_at("bucket", tmp_path))
     compact(lake)
     BucketFileSystem.requests.clear()
     lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA)
-    asked = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
+    requested = [request.partition("/lake/")[2] for request in BucketFileSystem.requests]
     months = [compacted_path("posts", month, name) for month in (JANUARY, FEBRUARY) for name in INSTANCES]
-    assert sorted(asked) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
+    assert sorted(requested) == sorted([*months, "posts/date=2024-01-0", "posts/date=2024-02-0"])
 
 
-def test_what_is_up_to_date_is_not_read_again(tmp_path: Path) -> None:
+def test_compact_reads_no_daily_file_of_a_current_copy(tmp_path: Path) -> None:
     lake = filled(lake_at("bucket", tmp_path))
     compact(lake)
     BucketFileSystem.requests.clear()
@@ -143,7 +140,7 @@ def test_what_is_up_to_date_is_not_read_again(tmp_path: Path) -> None:
     assert not [request for request in BucketFileSystem.requests if request.startswith("get") and "date=" in request]
 
 
-def test_a_month_is_a_file_of_the_daily_rows_in_order_with_their_date_before_them(local: Lake, tmp_path: Path) -> None:
+def test_copy_has_the_rows_of_all_days_after_a_date_column(local: Lake, tmp_path: Path) -> None:
     filled(local, ONE_MONTH)
     (month,) = compact(local)
     path = tmp_path / "_compacted/posts/month=2024-01/instance_id=a%2Fb/part-0.parquet"
@@ -152,24 +149,24 @@ def test_a_month_is_a_file_of_the_daily_rows_in_order_with_their_date_before_the
     table = pq.ParquetFile(path).read()
     assert table.schema.equals(pa.schema([pa.field("date", pa.date32(), nullable=False), *POSTS_SCHEMA]))
     assert table["date"].to_pylist() == [partition.day for partition in ONE_MONTH for _ in range(3)]
-    assert table.drop_columns(["date"]).equals(one_by_one(local, ONE_MONTH))
+    assert table.drop_columns(["date"]).equals(read_daily_files(local, ONE_MONTH))
 
 
-def test_its_footer_tells_of_each_day_the_rows_their_hash_and_the_version_of_the_daily_file(local: Lake) -> None:
+def test_copy_metadata_have_the_rows_hash_and_version_of_each_day(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    facts = pq.ParquetFile(month_file(local, ONE_MONTH[0])).metadata.metadata
-    told = json.loads(facts[b"later_reporting.days"])
+    metadata = pq.ParquetFile(copy_path(local, ONE_MONTH[0])).metadata.metadata
+    days = json.loads(metadata[b"later_reporting.days"])
     for partition in ONE_MONTH:
         status = Path(local.url("posts", partition)).stat()
-        daily = local.facts("posts", partition)
+        daily = local.read_metadata("posts", partition)
         assert daily is not None
         identity = f"{status.st_size}-{status.st_mtime_ns}"
-        assert told[str(partition.day)] == [daily.rows, daily.content_hash, identity]
-    assert list(told) == sorted(str(partition.day) for partition in ONE_MONTH)
+        assert days[str(partition.day)] == [daily.rows, daily.content_hash, identity]
+    assert list(days) == sorted(str(partition.day) for partition in ONE_MONTH)
 
 
-def test_days_without_posts_are_held_too(local: Lake) -> None:
+def test_empty_partitions_are_copied(local: Lake) -> None:
     for partition in ONE_MONTH:
         local.write("posts", partition, rows(0))
     (month,) = compact(local)
@@ -178,24 +175,24 @@ def test_days_without_posts_are_held_too(local: Lake) -> None:
     assert held(local, ONE_MONTH) == set(ONE_MONTH)
 
 
-def test_a_table_without_instances_in_its_paths_is_compacted_too(lake: Lake) -> None:
+def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
     days = [Partition(partition.day) for partition in ONE_MONTH]
     filled(lake, days)
     (month,) = compact(lake)
     assert (month.instance_id, month.days) == (None, len(days))
-    assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(one_by_one(lake, days))
+    assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(read_daily_files(lake, days))
 
 
-def test_months_come_in_the_order_of_time_and_instances_in_that_of_their_ids(tmp_path: Path) -> None:
+def test_compact_yields_months_and_instances_in_order(tmp_path: Path) -> None:
     lake, names = lake_at("memory", tmp_path), [None, "B", "a", "b", "c", "d"]
-    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(FEWEST_DAYS)]
+    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(MINIMUM_DAYS)]
     lake.write_all("posts", {Partition(day, name): posts(1) for name in reversed(names) for day in days})
     assert [(month.month, month.instance_id) for month in compact(lake)] == [
         (month, name) for month in (JANUARY, FEBRUARY) for name in names
     ]
 
 
-def test_who_reads_the_folders_sees_nothing_twice(local: Lake, tmp_path: Path) -> None:
+def test_other_readers_do_not_see_the_copies(local: Lake, tmp_path: Path) -> None:
     filled(local)
     before = files_of(tmp_path)
     compact(local)
@@ -206,7 +203,7 @@ def test_who_reads_the_folders_sees_nothing_twice(local: Lake, tmp_path: Path) -
     assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(PARTITIONS)
 
 
-def test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same(lake: Lake) -> None:
+def test_dataset_reads_whole_months_from_their_copies(lake: Lake) -> None:
     filled(lake)
     before = lake.dataset("posts", POSTS_SCHEMA).to_table().sort_by(BY_DAY_AND_KEY)
     compact(lake)
@@ -218,13 +215,13 @@ def test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same(lake: 
     assert one_day.num_rows == 3 * len(INSTANCES)
 
 
-def test_the_dataset_reads_a_month_by_days_when_a_day_is_newer_or_is_not_asked_for(lake: Lake) -> None:
+def test_dataset_reads_daily_files_when_a_day_changed_or_is_not_requested(lake: Lake) -> None:
     filled(lake, ONE_MONTH)
     compact(lake)
 
     def files_read(partitions: list[Partition]) -> int:
         dataset = lake.dataset("posts", POSTS_SCHEMA, partitions)
-        assert dataset.count_rows() == sum(len(one_by_one(lake, [partition])) for partition in partitions)
+        assert dataset.count_rows() == sum(len(read_daily_files(lake, [partition])) for partition in partitions)
         return len(dataset.files)
 
     assert files_read(ONE_MONTH) == 1
@@ -233,17 +230,17 @@ def test_the_dataset_reads_a_month_by_days_when_a_day_is_newer_or_is_not_asked_f
     assert files_read(ONE_MONTH) == len(ONE_MONTH)
 
 
-def test_the_dataset_does_without_a_copy_that_is_damaged(local: Lake, tmp_path: Path) -> None:
+def test_dataset_ignores_a_damaged_copy(local: Lake, tmp_path: Path) -> None:
     filled(local, ONE_MONTH)
     (month,) = compact(local)
     Path(month.url).write_bytes(b"no Parquet")
     assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(ONE_MONTH)
 
 
-# What is compacted, and when
+# Which days are copied, and when
 
 
-def test_a_month_is_closed_when_its_last_day_is_before_the_given_one(local: Lake) -> None:
+def test_month_is_closed_when_its_last_day_is_before_the_given_day(local: Lake) -> None:
     filled(local)
     assert compact(local, closed_before=date(2024, 1, 31)) == []
     assert {month.month for month in compact(local, closed_before=FEBRUARY)} == {JANUARY}
@@ -251,15 +248,15 @@ def test_a_month_is_closed_when_its_last_day_is_before_the_given_one(local: Lake
     assert {month.month for month in compact(local, closed_before=date(2024, 3, 1))} == {JANUARY, FEBRUARY}
 
 
-def test_the_ends_of_time_are_months_too(local: Lake) -> None:
+def test_first_and_last_possible_months(local: Lake) -> None:
     first, last = ([Partition(date(year, month, day)) for day in range(1, 8)] for year, month in ((1, 1), (9999, 12)))
     filled(local, [*first, *last])
     assert [month.month for month in compact(local, closed_before=date.max)] == [date(1, 1, 1)]
-    assert local.read("posts", first, schema=POSTS_SCHEMA).equals(one_by_one(local, first))
+    assert local.read("posts", first, schema=POSTS_SCHEMA).equals(read_daily_files(local, first))
     assert not compact(local, closed_before=date.max)[0].changed
 
 
-def test_a_month_that_is_up_to_date_is_left_alone(local: Lake, tmp_path: Path) -> None:
+def test_compact_leaves_a_current_copy_unchanged(local: Lake, tmp_path: Path) -> None:
     filled(local)
     first = compact(local)
     stats = {path: path.stat() for path in tmp_path.rglob("*.parquet")}
@@ -272,7 +269,7 @@ def test_a_month_that_is_up_to_date_is_left_alone(local: Lake, tmp_path: Path) -
     assert all(path.stat().st_mtime_ns == before.st_mtime_ns for path, before in stats.items())
 
 
-def test_what_is_restated_reopens_its_day_and_is_compacted_anew(local: Lake) -> None:
+def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local: Lake) -> None:
     filled(local)
     compact(local)
     assert held(local) == set(PARTITIONS)
@@ -280,25 +277,25 @@ def test_what_is_restated_reopens_its_day_and_is_compacted_anew(local: Lake) -> 
     local.write("posts", restated, posts(99, count=5))
     Path(local.url("posts", removed)).unlink()
     assert held(local) == set(PARTITIONS) - {restated, removed}
-    expected = one_by_one(local)
+    expected = read_daily_files(local)
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
     changed = [month for month in compact(local) if month.changed]
-    assert [(month.month, month.instance_id, month.days) for month in changed] == [(JANUARY, "a/b", FEWEST_DAYS)]
+    assert [(month.month, month.instance_id, month.days) for month in changed] == [(JANUARY, "a/b", MINIMUM_DAYS)]
     assert held(local) == set(PARTITIONS) - {removed}
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
 
-def test_a_month_of_too_few_days_has_no_file_and_none_outlives_its_days(local: Lake) -> None:
+def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    path = month_file(local, ONE_MONTH[0])
+    path = copy_path(local, ONE_MONTH[0])
     assert path.exists()
-    for partition in ONE_MONTH[: -FEWEST_DAYS + 1]:
+    for partition in ONE_MONTH[: -MINIMUM_DAYS + 1]:
         Path(local.url("posts", partition)).unlink()
     (month,) = compact(local)
     assert (month.days, month.bytes, month.changed) == (0, 0, True)
-    assert set(month.left_out.values()) == {"too few days for a file of a month"}
+    assert set(month.skipped.values()) == {"too few days in the month"}
     assert not path.exists()
     assert [month.changed for month in compact(local)] == [False]
 
@@ -307,80 +304,79 @@ def test_a_month_of_too_few_days_has_no_file_and_none_outlives_its_days(local: L
     for partition in ONE_MONTH:
         Path(local.url("posts", partition)).unlink()
     (month,) = compact(local)
-    assert (month.days, month.changed, month.left_out) == (0, True, {})
+    assert (month.days, month.changed, month.skipped) == (0, True, {})
     assert not path.exists()
     assert compact(local) == []
 
 
-def test_a_file_of_which_a_second_version_could_have_the_same_stamp_waits(local: Lake) -> None:
+def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local: Lake) -> None:
     filled(local, ONE_MONTH)
     restated = Path(local.url("posts", ONE_MONTH[2]))
     stamp = 1_700_000_000
     for partition in ONE_MONTH:
         os.utime(local.url("posts", partition), (stamp, stamp))
-    a_moment_later = datetime.fromtimestamp(stamp + SETTLED_AFTER_SECONDS / 2, UTC)
+    a_moment_later = datetime.fromtimestamp(stamp + MINIMUM_AGE_SECONDS / 2, UTC)
     (month,) = compact(local, now=a_moment_later)
-    assert (month.days, len(month.left_out)) == (0, len(ONE_MONTH))
-    assert set(month.left_out.values()) == {"written moments ago: copied next time"}
+    assert (month.days, len(month.skipped)) == (0, len(ONE_MONTH))
+    assert set(month.skipped.values()) == {"written moments ago: will be copied next time"}
 
     size = restated.stat().st_size
     local.write("posts", ONE_MONTH[2], posts(7))
     os.utime(restated, (stamp, stamp))
     assert restated.stat().st_size == size
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(one_by_one(local, ONE_MONTH))
+    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
-    (month,) = compact(local, now=a_moment_later + timedelta(seconds=SETTLED_AFTER_SECONDS))
-    assert (month.days, month.left_out) == (len(ONE_MONTH), {})
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(one_by_one(local, ONE_MONTH))
+    (month,) = compact(local, now=a_moment_later + timedelta(seconds=MINIMUM_AGE_SECONDS))
+    assert (month.days, month.skipped) == (len(ONE_MONTH), {})
+    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
 
-def test_an_etag_is_trusted_at_once(tmp_path: Path) -> None:
+def test_young_file_with_an_etag_is_copied(tmp_path: Path) -> None:
     lake = filled(lake_at("bucket", tmp_path))
-    assert [month.days for month in compact(lake, now=datetime.now(UTC))] == [FEWEST_DAYS + 1] * 4
+    assert [month.days for month in compact(lake, now=datetime.now(UTC))] == [MINIMUM_DAYS + 1] * 4
 
 
-def test_a_large_day_stays_by_itself(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_day_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(local, ONE_MONTH)
     chance = random.Random(0)
     large = ONE_MONTH[1]
     local.write(
         "posts", large, posts(1, count=4000).set_column(2, "post_id", [[chance.getrandbits(62) for _ in range(4000)]])
     )
-    while Path(local.url("posts", large)).stat().st_size <= LARGEST_DAY_BYTES:
+    while Path(local.url("posts", large)).stat().st_size <= MAXIMUM_DAY_BYTES:
         table = local.read("posts", [large], schema=POSTS_SCHEMA)
         local.write("posts", large, pa.concat_tables([table, table]))
     (month,) = compact(local)
-    assert month.left_out == {large.day: "large enough to be read by itself"}
+    assert month.skipped == {large.day: "too large to gain from compaction"}
     assert held(local, ONE_MONTH) == set(ONE_MONTH) - {large}
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(one_by_one(local, ONE_MONTH))
+    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
     assert [month.changed for month in compact(local)] == [False]
 
 
-def test_a_day_that_cannot_be_copied_keeps_no_other_from_it(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_days_and_other_columns_are_skipped(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     partitions = [Partition(JANUARY + timedelta(days=number), "a/b") for number in range(10)]
     filled(local, partitions)
     Path(local.url("posts", partitions[3])).write_bytes(b"no Parquet")
     local.write("posts", partitions[5], posts(5).select(["post_id", "instance_id"]))
     pq.write_table(pa.table({"post_id": pa.array([1], pa.int32())}), local.url("posts", partitions[7]))
     (month,) = compact(local)
-    assert month.left_out == {
+    assert month.skipped == {
         partitions[3].day: "its file cannot be read",
-        partitions[5].day: "it has other columns than most of the month's days",
-        partitions[7].day: "it has other columns than most of the month's days",
+        partitions[5].day: "its columns differ from most days of the month",
+        partitions[7].day: "its columns differ from most days of the month",
     }
-    stamp = month_file(local, partitions[0]).stat().st_mtime_ns
-    whole = [partition for number, partition in enumerate(partitions) if number not in (3, 7)]
-    assert held(local, partitions) == {each for each in whole if each != partitions[5]}
-    readable = [partition for partition in whole if partition != partitions[5]]
-    assert local.read("posts", readable, schema=POSTS_SCHEMA).equals(one_by_one(local, readable))
+    stamp = copy_path(local, partitions[0]).stat().st_mtime_ns
+    readable = [partition for number, partition in enumerate(partitions) if number not in (3, 5, 7)]
+    assert held(local, partitions) == set(readable)
+    assert local.read("posts", readable, schema=POSTS_SCHEMA).equals(read_daily_files(local, readable))
     assert [month.changed for month in compact(local)] == [False]
-    assert month_file(local, partitions[0]).stat().st_mtime_ns == stamp
+    assert copy_path(local, partitions[0]).stat().st_mtime_ns == stamp
     with pytest.raises(PartitionDamaged, match=str(partitions[3].day)):
         local.read("posts", partitions, schema=POSTS_SCHEMA)
 
 
 @pytest.mark.parametrize("change", ["replaced", "removed"])
-def test_a_day_that_changes_while_it_is_copied_is_left_out(
+def test_day_that_changes_during_compaction_is_skipped(
     change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = filled(lake_at("bucket", tmp_path), ONE_MONTH)
@@ -398,20 +394,20 @@ def test_a_day_that_changes_while_it_is_copied_is_left_out(
     with monkeypatch.context() as patch:
         patch.setattr(BucketFileSystem, "cat_file", get_and_change)
         (month,) = compact(lake)
-    assert month.left_out == {ONE_MONTH[1].day: "replaced or removed meanwhile"}
+    assert month.skipped == {ONE_MONTH[1].day: "replaced or removed during compaction"}
     assert month.days == len(ONE_MONTH) - 1
 
 
-def test_without_versions_nothing_is_compacted_and_all_is_read(tmp_path: Path) -> None:
-    lake = filled(lake_at("mute", tmp_path))
-    with pytest.raises(ValueError, match=r"mute://.* cannot be compacted: its filesystem tells neither an ETag"):
+def test_compact_fails_on_a_filesystem_without_versions(tmp_path: Path) -> None:
+    lake = filled(lake_at("unversioned", tmp_path))
+    with pytest.raises(
+        ValueError, match=r"unversioned://.* cannot be compacted: its filesystem reports neither an ETag"
+    ):
         compact(lake)
     assert lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA).num_rows == 3 * len(PARTITIONS)
 
 
-def test_staged_bytes_that_a_disk_lost_are_no_month(
-    local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_truncated_copy_is_not_written(local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(local, ONE_MONTH)
     before = files_of(tmp_path)
     with monkeypatch.context() as patch:
@@ -421,74 +417,77 @@ def test_staged_bytes_that_a_disk_lost_are_no_month(
     assert files_of(tmp_path) == before
 
 
-# What may be wrong with a month
+# Damaged copies
 
 
-def test_a_month_that_rots_is_not_read_and_is_repaired(local: Lake) -> None:
+def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    path = month_file(local, ONE_MONTH[0])
-    whole = path.read_bytes()
-    expected = one_by_one(local, ONE_MONTH)
-    footer = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
-    days = whole.index(b"later_reporting.days") + len("later_reporting.days")
-    rotten = [whole[:place] + bytes([whole[place] ^ 0x15]) + whole[place + 1 :] for place in range(4, footer, 301)]
-    rotten += [
-        whole[:place] + bytes([whole[place] ^ 0x01]) + whole[place + 1 :] for place in range(days + 4, days + 500, 3)
+    path = copy_path(local, ONE_MONTH[0])
+    intact = path.read_bytes()
+    expected = read_daily_files(local, ONE_MONTH)
+    footer = len(intact) - int.from_bytes(intact[-8:-4], "little") - 8
+    days = intact.index(b"later_reporting.days") + len("later_reporting.days")
+    damaged = [
+        intact[:offset] + bytes([intact[offset] ^ 0x15]) + intact[offset + 1 :] for offset in range(4, footer, 301)
     ]
-    rotten += [
+    damaged += [
+        intact[:offset] + bytes([intact[offset] ^ 0x01]) + intact[offset + 1 :]
+        for offset in range(days + 4, days + 500, 3)
+    ]
+    damaged += [
         b"",
         b"no Parquet",
-        whole[:-1],
-        whole[: len(whole) // 2],
+        intact[:-1],
+        intact[: len(intact) // 2],
         Path(local.url("posts", ONE_MONTH[0])).read_bytes(),
     ]
-    for data in rotten:
+    for data in damaged:
         path.write_bytes(data)
         assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
     assert [month.changed for month in compact(local)] == [True]
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == intact
 
 
-def test_rows_that_rot_are_found_by_the_next_compaction_though_the_footer_is_whole(local: Lake) -> None:
+def test_flipped_bit_in_the_rows_is_repaired_by_the_next_compaction(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    path = month_file(local, ONE_MONTH[0])
-    whole = path.read_bytes()
+    path = copy_path(local, ONE_MONTH[0])
+    intact = path.read_bytes()
     column = pq.ParquetFile(path).metadata.row_group(0).column(3)
-    place = column.data_page_offset + column.total_compressed_size - 1  # within the values of a page
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
+    offset = column.data_page_offset + column.total_compressed_size - 1  # within the values of a page
+    path.write_bytes(intact[:offset] + bytes([intact[offset] ^ 0x5A]) + intact[offset + 1 :])
     assert [month.changed for month in compact(local)] == [True]
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == intact
 
 
-def test_a_month_that_is_not_what_its_footer_tells_is_written_anew(local: Lake) -> None:
+def test_copy_that_contradicts_its_metadata_is_written_again(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    path = month_file(local, ONE_MONTH[0])
-    whole = path.read_bytes()
-    table, facts = stored_rows(whole), facts_of(whole)
+    path = copy_path(local, ONE_MONTH[0])
+    intact = path.read_bytes()
+    table, metadata = read_stored_rows(intact), parse_metadata(intact)
 
     def forge(other: pa.Table) -> None:
-        path.write_bytes(to_parquet(other, content_hash=facts.content_hash, facts=facts.facts))
+        path.write_bytes(to_parquet(other, content_hash=metadata.content_hash, key_values=metadata.key_values))
 
     forge(table)
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == intact
     forge(table.slice(1))
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(one_by_one(local, ONE_MONTH))
+    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
     for column, value in (("impressions", 5), ("date", date(2024, 1, 9))):
         field = table.schema.field(column)
         values = pa.array([value] * table.num_rows, field.type)
         forge(table.set_column(table.schema.get_field_index(column), field, values))
         assert [month.changed for month in compact(local)] == [True]
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == intact
 
 
-def test_a_month_that_cannot_be_opened_is_done_without(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_ignores_a_copy_that_cannot_be_opened(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(local, ONE_MONTH)
     compact(local)
-    expected = one_by_one(local, ONE_MONTH)
-    path = month_file(local, ONE_MONTH[0])
+    expected = read_daily_files(local, ONE_MONTH)
+    path = copy_path(local, ONE_MONTH[0])
     path.unlink()
     path.mkdir()
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
@@ -502,43 +501,43 @@ def test_a_month_that_cannot_be_opened_is_done_without(local: Lake, monkeypatch:
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
 
 
-def test_a_month_is_read_as_a_newer_schema_as_its_days_are(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_is_read_with_a_newer_schema(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, partition in enumerate(ONE_MONTH):
         local.write("posts", partition, posts(number).drop_columns(["extra", "paid_cpm"]))
     compact(local)
     assert held(local, ONE_MONTH) == set(ONE_MONTH)
     table = local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA)
-    assert table.equals(one_by_one(local, ONE_MONTH))
+    assert table.equals(read_daily_files(local, ONE_MONTH))
     assert table["extra"].null_count == table.num_rows
     for field in (pa.field("new", pa.int64(), nullable=False), pa.field("impressions", pa.string())):
         with pytest.raises(PartitionDamaged):
             local.read("posts", ONE_MONTH, schema=pa.schema([field]))
 
 
-# Whatever happens
+# Any order of events
 
 
 SMALL = pa.schema([pa.field("post_id", pa.int64(), nullable=False), ("impressions", pa.int64())])
 
 
-class Story:
-    """A lake to which things happen, each at a time of its own, and what it has to hold."""
+class LakeModel:
+    """A lake with a clock that advances at each write, and the rows that it has to hold."""
 
     def __init__(self, root: str) -> None:
         self.lake = Lake(root)
         self.root = root
         self.files, _ = fsspec.core.url_to_fs(root)
         self.clock = 1_700_000_000
-        self.truth: dict[Partition, pa.Table] = {}
-        self.kept: dict[str, bytes] = {}
+        self.expected: dict[Partition, pa.Table] = {}
+        self.saved_copies: dict[str, bytes] = {}
         for partition in PARTITIONS:
             self.write(partition, 1)
 
     def write(self, partition: Partition, count: int) -> None:
         table = pa.table({"post_id": [self.clock] * count, "impressions": [None] * count}, schema=SMALL)
         self.lake.write("posts", partition, table)
-        self.truth[partition] = table
-        path = self.place(partition_path("posts", partition))
+        self.expected[partition] = table
+        path = self.full_path(partition_path("posts", partition))
         if isinstance(self.files, MemoryFileSystem):
             self.files.store[self.files._strip_protocol(path)].modified = datetime.fromtimestamp(self.clock, UTC)
         else:
@@ -547,136 +546,135 @@ class Story:
 
     def delete(self, partition: Partition) -> None:
         self.remove(partition_path("posts", partition))
-        self.truth.pop(partition, None)
+        self.expected.pop(partition, None)
 
     def compact(self) -> None:
         compact(self.lake, now=datetime.fromtimestamp(self.clock, UTC))
 
-    def lose_month(self, partition: Partition) -> None:
-        self.remove(self.month(partition))
+    def lose_copy(self, partition: Partition) -> None:
+        self.remove(self.copy_path(partition))
 
-    def damage_month(self, partition: Partition, share: float) -> None:
-        if data := self.bytes_of(self.month(partition)):
-            self.files.pipe_file(self.place(self.month(partition)), data[: int(share * len(data))])
+    def damage_copy(self, partition: Partition, share: float) -> None:
+        if data := self.bytes_of(self.copy_path(partition)):
+            self.files.pipe_file(self.full_path(self.copy_path(partition)), data[: int(share * len(data))])
 
-    def keep_month(self, partition: Partition) -> None:
-        self.kept[self.month(partition)] = self.bytes_of(self.month(partition))
+    def save_copy(self, partition: Partition) -> None:
+        self.saved_copies[self.copy_path(partition)] = self.bytes_of(self.copy_path(partition))
 
-    def restore_month(self, partition: Partition) -> None:
-        if data := self.kept.get(self.month(partition)):
-            self.files.makedirs(self.place(self.month(partition)).rpartition("/")[0], exist_ok=True)
-            self.files.pipe_file(self.place(self.month(partition)), data)
+    def restore_copy(self, partition: Partition) -> None:
+        if data := self.saved_copies.get(self.copy_path(partition)):
+            self.files.makedirs(self.full_path(self.copy_path(partition)).rpartition("/")[0], exist_ok=True)
+            self.files.pipe_file(self.full_path(self.copy_path(partition)), data)
 
-    def is_told_truly(self) -> None:
-        expected = [self.truth[partition] for partition in PARTITIONS if partition in self.truth]
+    def check(self) -> None:
+        expected = [self.expected[partition] for partition in PARTITIONS if partition in self.expected]
         found = self.lake.read("posts", PARTITIONS, schema=SMALL)
         assert found.equals(pa.concat_tables([SMALL.empty_table(), *expected]))
-        days = list(self.lake.read_days("posts", schema=SMALL))
-        tables = {partition: table for day in days for partition, table in day.tables.items()}
-        assert tables.keys() == self.truth.keys()
-        assert all(table.equals(self.truth[partition]) for partition, table in tables.items())
-        assert not any(day.unread for day in days)
+        existing = self.lake.partitions("posts")
+        assert set(existing) == self.expected.keys()
+        found = self.lake.read("posts", existing, schema=SMALL)
+        assert found.equals(pa.concat_tables([SMALL.empty_table(), *(self.expected[each] for each in existing)]))
 
-    def month(self, partition: Partition) -> str:
+    def copy_path(self, partition: Partition) -> str:
         return compacted_path("posts", partition.day.replace(day=1), partition.instance_id)
 
-    def place(self, path: str) -> str:
+    def full_path(self, path: str) -> str:
         return f"{self.root}/{path}"
 
     def bytes_of(self, path: str) -> bytes:
         with suppress(FileNotFoundError):
-            return bytes(self.files.cat_file(self.place(path)))
+            return bytes(self.files.cat_file(self.full_path(path)))
         return b""
 
     def remove(self, path: str) -> None:
         with suppress(FileNotFoundError):
-            self.files.rm_file(self.place(path))
+            self.files.rm_file(self.full_path(path))
 
 
-A_PARTITION = st.sampled_from(PARTITIONS)
-HAPPENINGS = st.one_of(
-    *[st.tuples(st.just(Story.write), A_PARTITION, st.integers(0, 3))] * 3,
-    *[st.tuples(st.just(Story.compact))] * 3,
-    st.tuples(st.just(Story.delete), A_PARTITION),
-    st.tuples(st.just(Story.lose_month), A_PARTITION),
-    st.tuples(st.just(Story.damage_month), A_PARTITION, st.floats(0, 0.999)),
-    st.tuples(st.just(Story.keep_month), A_PARTITION),
-    st.tuples(st.just(Story.restore_month), A_PARTITION),
+ANY_PARTITION = st.sampled_from(PARTITIONS)
+EVENTS = st.one_of(
+    *[st.tuples(st.just(LakeModel.write), ANY_PARTITION, st.integers(0, 3))] * 3,
+    *[st.tuples(st.just(LakeModel.compact))] * 3,
+    st.tuples(st.just(LakeModel.delete), ANY_PARTITION),
+    st.tuples(st.just(LakeModel.lose_copy), ANY_PARTITION),
+    st.tuples(st.just(LakeModel.damage_copy), ANY_PARTITION, st.floats(0, 0.999)),
+    st.tuples(st.just(LakeModel.save_copy), ANY_PARTITION),
+    st.tuples(st.just(LakeModel.restore_copy), ANY_PARTITION),
 )
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory", "bucket"])
 @settings(max_examples=15)
-@given(happenings=st.lists(HAPPENINGS, max_size=12))
-def test_whatever_happens_each_row_is_read_once_and_as_it_was_written_last(
-    scheme: str, happenings: list[tuple[Any, ...]]
-) -> None:
+@given(events=st.lists(EVENTS, max_size=12))
+def test_each_row_is_read_once_as_last_written_after_any_events(scheme: str, events: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)  # the story has no loss of power
-        story = Story(f"{scheme}://{directory}")
-        for happening, *arguments in [(Story.compact,), *happenings, (Story.compact,)]:
-            happening(story, *arguments)
-            story.is_told_truly()
+        patch.setattr(os, "fsync", lambda descriptor: None)  # faster, and the model loses no power
+        model = LakeModel(f"{scheme}://{directory}")
+        for event, *arguments in [(LakeModel.compact,), *events, (LakeModel.compact,)]:
+            event(model, *arguments)
+            model.check()
         if scheme != "file":
-            story.files.rm(directory, recursive=True)
+            model.files.rm(directory, recursive=True)
 
 
-def test_readers_see_each_row_once_and_no_version_that_was_replaced_while_months_are_restated_and_compacted(
-    lake: Lake,
-) -> None:
-    chance = random.Random(0)
+class VersionedPartitions:
+    """Partitions of ONE_MONTH that are rewritten with rising versions, of ten more rows each."""
+
     schema = pa.schema([(name, pa.int64()) for name in ("partition", "version", "noise")])
-    written: dict[int, int] = {}
 
-    def write(number: int) -> None:
-        # Each version is larger than the one before, and no two can be mistaken for each other.
-        version = written.get(number, 0) + 1
-        noise = [chance.getrandbits(62) for _ in range(10 * version)]
+    def __init__(self, lake: Lake) -> None:
+        self.lake = lake
+        self.chance = random.Random(0)
+        self.written: dict[int, int] = {}
+        self.seen: set[tuple[int, ...]] = set()
+        for number in range(len(ONE_MONTH)):
+            self.write(number)
+
+    def write(self, number: int) -> None:
+        version = self.written.get(number, 0) + 1
+        # Random values, so that the files of two versions differ in size.
+        noise = [self.chance.getrandbits(62) for _ in range(10 * version)]
         columns = {"partition": [number] * len(noise), "version": [version] * len(noise), "noise": noise}
-        lake.write("posts", ONE_MONTH[number], pa.table(columns, schema=schema))
-        written[number] = version
+        self.lake.write("posts", ONE_MONTH[number], pa.table(columns, schema=self.schema))
+        self.written[number] = version
 
-    for number in range(len(ONE_MONTH)):
-        write(number)
-    done, looked = threading.Event(), threading.Semaphore(0)
-    problems: list[BaseException] = []
-    seen: set[tuple[int, ...]] = set()
-
-    def look(read: Callable[[], pa.Table]) -> None:
-        before = dict(written)
-        table = read().select(["partition", "version"])
+    def read_and_check(self, partitions: Iterable[Partition]) -> None:
+        before = dict(self.written)
+        table = self.lake.read("posts", partitions, schema=self.schema).select(["partition", "version"])
         counts = Counter((row["partition"], row["version"]) for row in table.to_pylist())
         versions = dict(counts.keys())
         assert sorted(number for number, _ in counts) == sorted(before)
         assert all(count == 10 * version for (_, version), count in counts.items())
         assert all(versions[number] >= version for number, version in before.items())
-        seen.add(tuple(versions.values()))
-        looked.release()
+        self.seen.add(tuple(versions.values()))
 
-    def by_day() -> pa.Table:
-        days = lake.read_days("posts", schema=schema)
-        return pa.concat_tables(table for day in days for table in day.tables.values())
 
-    def keep_looking() -> None:
+def test_concurrent_readers_see_each_row_once_and_no_replaced_version(lake: Lake) -> None:
+    partitions = VersionedPartitions(lake)
+    done, reads = threading.Event(), threading.Semaphore(0)
+    problems: list[BaseException] = []
+
+    def keep_reading() -> None:
         try:
             while not done.is_set():
-                look(lambda: lake.read("posts", ONE_MONTH, schema=schema))
-                look(by_day)
+                for requested in (ONE_MONTH, lake.partitions("posts")):
+                    partitions.read_and_check(requested)
+                    reads.release()
         except BaseException as problem:
             problems.append(problem)
-            looked.release(30)
+            reads.release(30)
 
-    reader = threading.Thread(target=keep_looking)
+    reader = threading.Thread(target=keep_reading)
     reader.start()
     changed = 0
     for turn in range(30):
-        write(chance.randrange(len(ONE_MONTH)))
+        partitions.write(partitions.chance.randrange(len(ONE_MONTH)))
         if turn % 2:
             changed += sum(month.changed for month in compact(lake))
-        assert looked.acquire(timeout=60)
+        assert reads.acquire(timeout=60)
     done.set()
     reader.join()
 
     assert problems == []
     assert changed == 15
-    assert len(seen) > 1
+    assert len(partitions.seen) > 1

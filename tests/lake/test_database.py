@@ -1,5 +1,3 @@
-"""DuckDB over the lake: types and nulls exact, each file read once, the file at fault named, nothing left behind."""
-
 import os
 import secrets
 import subprocess
@@ -29,7 +27,7 @@ from later_reporting_dagster.lake import (
     posts_table,
     schema_of,
 )
-from later_reporting_dagster.lake.database import Files, relation_of
+from later_reporting_dagster.lake.database import ViewContents, duckdb_relation
 from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post, rows
@@ -67,6 +65,7 @@ EVERY_TYPE_ROWS = pa.Table.from_pylist(ROWS, schema_of(EVERY_TYPE.columns))
 
 @pytest.fixture(params=["file", "memory", "moving", "bucket"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake, on each kind of storage."""
     if request.param == "file":
         return Lake(str(tmp_path / "a lake, 'Zoë'"))
     return Lake(f"{request.param}://{secrets.token_hex(8)}/a lake")
@@ -74,10 +73,12 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Lake:
+    """An empty lake on a local disk."""
     return Lake(str(tmp_path / "lake"))
 
 
 def filled(lake: Lake) -> Lake:
+    """Write three different posts to each of PARTITIONS."""
     tables = {each: rows(3, creator_id=number, instance_id=each.instance_id) for number, each in enumerate(PARTITIONS)}
     lake.write_all("posts", tables)
     return lake
@@ -87,7 +88,7 @@ def path_of(lake: Lake, partition: Partition) -> Path:
     return Path(lake.url("posts", partition))
 
 
-def of(database: LakeDatabase, sql: str) -> list[Any]:
+def fetch(database: LakeDatabase, sql: str) -> list[Any]:
     return database.connection.execute(sql).fetchall()
 
 
@@ -96,7 +97,7 @@ def expected(lake: Lake, partitions: list[Partition]) -> list[dict[str, Any]]:
     return sorted(found, key=repr)
 
 
-def test_values_and_types_are_exact_and_the_day_comes_first(lake: Lake) -> None:
+def test_view_has_exact_values_and_types_after_the_date(lake: Lake) -> None:
     lake.write(EVERY_TYPE.name, Partition(DAYS[1]), EVERY_TYPE_ROWS)
     with open_database(lake) as database:
         assert database.add_view(EVERY_TYPE) == [Partition(DAYS[1])]
@@ -109,9 +110,7 @@ def test_values_and_types_are_exact_and_the_day_comes_first(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("partitions", [None, PARTITIONS[3:8], [*PARTITIONS[:2], Partition(date(2020, 1, 1), "007")]])
-def test_a_view_has_the_rows_of_its_partitions_and_ids_stay_text(
-    partitions: list[Partition] | None, lake: Lake
-) -> None:
+def test_view_has_the_requested_partitions_and_ids_stay_strings(partitions: list[Partition] | None, lake: Lake) -> None:
     filled(lake)
     wanted = [each for each in PARTITIONS if partitions is None or each in partitions]
     with open_database(lake) as database:
@@ -119,10 +118,10 @@ def test_a_view_has_the_rows_of_its_partitions_and_ids_stay_text(
         found = database.connection.sql('FROM "some of them"').to_arrow_table().to_pylist()
     assert sorted(found, key=repr) == expected(lake, wanted)
     assert {row["instance_id"] for row in found} == {each.instance_id for each in wanted}
-    assert sorted(relation_of(lake, POSTS, wanted).to_arrow_table().to_pylist(), key=repr) == expected(lake, wanted)
+    assert sorted(duckdb_relation(lake, POSTS, wanted).to_arrow_table().to_pylist(), key=repr) == expected(lake, wanted)
 
 
-def test_a_view_without_files_or_rows_has_the_types(lake: Lake) -> None:
+def test_view_without_files_or_rows_has_the_types(lake: Lake) -> None:
     lake.write("posts", PARTITIONS[0], POSTS_SCHEMA.empty_table())
     unpartitioned = Table("window", POST_COLUMNS, is_partitioned=False)
     views: list[tuple[str, Table, list[Partition] | None]] = [
@@ -132,42 +131,42 @@ def test_a_view_without_files_or_rows_has_the_types(lake: Lake) -> None:
     ]
     with open_database(lake) as database:
         described = {
-            name: (database.add_view(table, partitions, name=name), of(database, f"DESCRIBE {name}"))
+            name: (database.add_view(table, partitions, name=name), fetch(database, f"DESCRIBE {name}"))
             for name, table, partitions in views
         }
-        assert [of(database, f"SELECT count(*) FROM {name}") for name in described] == [[(0,)]] * 3
+        assert [fetch(database, f"SELECT count(*) FROM {name}") for name in described] == [[(0,)]] * 3
         assert [database.is_empty(name) for name in described] == [False, True, True]
     assert [found for found, _ in described.values()] == [PARTITIONS[:1], [], []]
     assert described["day"][1] == described["no_day"][1]
     assert described["window_"][1] == described["day"][1][1:]
 
 
-def test_a_table_without_partitions_is_read_whole(lake: Lake) -> None:
+def test_view_of_an_unpartitioned_table(lake: Lake) -> None:
     lake.write_table("window", EVERY_TYPE_ROWS)
     with open_database(lake) as database:
         assert database.add_view(Table("window", EVERY_TYPE.columns, is_partitioned=False)) == []
         assert database.connection.sql('FROM "window"').to_arrow_table().to_pylist() == ROWS
 
 
-def test_a_nullable_column_that_files_lack_is_null_and_another_is_an_error(lake: Lake) -> None:
+def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> None:
     lake.write("posts", PARTITIONS[0], rows(3).drop_columns(["paid_cpm", "extra"]))
     lake.write("posts", PARTITIONS[2], rows(3))
     lake.write("other", PARTITIONS[0], rows(3).drop_columns(["post_id"]))
     with open_database(lake) as database:
         database.add_view(POSTS)
         database.add_view(Table("other", POST_COLUMNS))
-        assert of(database, "SELECT count(*), count(extra), count(post_id) FROM posts") == [(6, 0, 6)]
-        assert of(database, "SELECT count(campaign_id) FROM other") == [(3,)]
+        assert fetch(database, "SELECT count(*), count(extra), count(post_id) FROM posts") == [(6, 0, 6)]
+        assert fetch(database, "SELECT count(campaign_id) FROM other") == [(3,)]
         with pytest.raises(duckdb.InvalidInputException, match="has no value of post_id"):
-            of(database, "SELECT max(post_id) FROM other")
+            fetch(database, "SELECT max(post_id) FROM other")
         (failure,) = database.unreadable()["other"].values()
     assert str(failure) == (
-        f"{lake.url('other', PARTITIONS[0])} is damaged: it has no column post_id."
+        f"{lake.url('other', PARTITIONS[0])} is damaged: column post_id is missing."
         " Next step: materialize this partition again"
     )
 
 
-def test_a_month_is_read_from_its_copy_while_that_is_current(local: Lake) -> None:
+def test_view_reads_current_compacted_months(local: Lake) -> None:
     filled(local)
     now = datetime.now(UTC) + timedelta(hours=1)
     list(local.compact("posts", closed_before=date(2024, 4, 1), now=now))
@@ -181,7 +180,7 @@ def test_a_month_is_read_from_its_copy_while_that_is_current(local: Lake) -> Non
     with open_database(local) as database:
         assert database.add_view(POSTS) == PARTITIONS
         found = database.connection.sql("FROM posts").to_arrow_table().to_pylist()
-        day = of(database, f"SELECT count(*) FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '{IDS[0]}'")
+        day = fetch(database, f"SELECT count(*) FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '{IDS[0]}'")
         assert database.unreadable() == {}
     assert sorted(found, key=repr) == expected(local, PARTITIONS)
     assert day == [(5,)]
@@ -192,110 +191,112 @@ def test_a_month_is_read_from_its_copy_while_that_is_current(local: Lake) -> Non
         data[4:200] = bytes(196)
         copy.write_bytes(data)
         with pytest.raises(duckdb.Error):
-            of(database, "SELECT count(post_date), max(date), max(post_id), max(creator_id) FROM posts")
+            fetch(database, "SELECT count(post_date), max(date), max(post_id), max(creator_id) FROM posts")
         ((partition, failure),) = database.unreadable()["posts"].items()
     assert partition == copied[0]
-    assert str(failure).endswith("Next step: run `later-reporting compact`, which makes this copy of daily files anew")
+    assert str(failure).endswith(
+        "Next step: run `later-reporting compact`, which writes this copy of daily files again"
+    )
 
 
-def test_conditions_on_the_day_and_the_instance_open_no_other_file(lake: Lake) -> None:
+def test_conditions_on_date_and_instance_open_no_other_file(lake: Lake) -> None:
     filled(lake)
     with open_database(lake) as database:
         database.add_view(POSTS)
         for each in (PARTITIONS[0], *PARTITIONS[2:]):
             lake.storage.write(partition_path("posts", each), b"no Parquet")
         where = f"date < '{DAYS[1]}' AND instance_id = $${IDS[1]}$$"
-        assert of(database, f"SELECT count(*), sum(impressions) FROM posts WHERE {where}") == [(3, 300)]
+        assert fetch(database, f"SELECT count(*), sum(impressions) FROM posts WHERE {where}") == [(3, 300)]
         with pytest.raises(duckdb.Error):
-            of(database, "SELECT sum(impressions) FROM posts")
+            fetch(database, "SELECT sum(impressions) FROM posts")
 
 
 @pytest.mark.parametrize("name", ["a*lake", "a?lake", "[a]lake"])
-def test_a_root_with_characters_of_patterns_is_itself_alone(name: str, tmp_path: Path) -> None:
+def test_root_with_glob_characters_is_read_literally(name: str, tmp_path: Path) -> None:
     filled(Lake(str(tmp_path / "aXlake")))
     lake = filled(Lake(str(tmp_path / name)))
     with open_database(lake) as database:
         database.add_view(POSTS)
-        assert of(database, "SELECT count(*), count(DISTINCT creator_id) FROM posts") == [(36, 12)]
-        assert {path for (path,) in of(database, "SELECT unnest(getvariable('posts/0'))")} == {
+        assert fetch(database, "SELECT count(*), count(DISTINCT creator_id) FROM posts") == [(36, 12)]
+        assert {path for (path,) in fetch(database, "SELECT unnest(getvariable('posts/0'))")} == {
             f"later://{partition_path('posts', each)}" for each in PARTITIONS
         }
 
 
-def test_a_file_of_an_object_store_is_one_request_a_query() -> None:
+def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
     lake = filled(Lake(f"bucket://{secrets.token_hex(8)}/lake"))
     with open_database(lake) as database:
         database.add_view(POSTS)
         for sql in ("SELECT sum(impressions), max(extra) FROM posts", "SELECT count(*) FROM posts"):
             BucketFileSystem.requests.clear()
-            of(database, sql)
+            fetch(database, sql)
             assert sorted(BucketFileSystem.requests) == sorted(
                 f"get {lake.storage.full_path(partition_path('posts', each))}" for each in PARTITIONS
             )
 
 
-def test_relations_of_several_stores_and_after_a_replacement_are_their_own() -> None:
+def test_relations_of_several_lakes_read_their_own_current_files() -> None:
     lakes = [filled(Lake(f"memory://{secrets.token_hex(8)}/lake")) for _ in range(2)]
-    relations = [relation_of(lake, POSTS, PARTITIONS[:1]) for lake in lakes]
+    relations = [duckdb_relation(lake, POSTS, PARTITIONS[:1]) for lake in lakes]
     lakes[0].write("posts", PARTITIONS[0], rows(7, instance_id=IDS[0]))
     assert [relation.count("*").fetchall() for relation in relations] == [[(7,)], [(3,)]]
 
 
 @pytest.mark.parametrize("data", [b"", b"no Parquet", b"PAR1" + bytes(100) + b"PAR1"])
-def test_a_damaged_file_is_named_with_what_to_do(data: bytes, lake: Lake) -> None:
+def test_unreadable_names_the_damaged_file(data: bytes, lake: Lake) -> None:
     filled(lake)
     with open_database(lake) as database:
         database.add_view(POSTS)
         assert database.unreadable() == {}
         lake.storage.write(partition_path("posts", PARTITIONS[3]), data)
         with pytest.raises(duckdb.Error):
-            of(database, "SELECT sum(impressions) FROM posts")
+            fetch(database, "SELECT sum(impressions) FROM posts")
         ((view, failures),) = database.unreadable().items()
     assert (view, [*failures]) == ("posts", PARTITIONS[3:4])
     assert isinstance(failures[PARTITIONS[3]], PartitionDamaged)
     assert str(failures[PARTITIONS[3]]).startswith(f"{lake.url('posts', PARTITIONS[3])} is damaged: ")
 
 
-def posts_and_files(lake: Lake) -> tuple[int, Files]:
-    """How many posts there are, of the files that can be read, and these."""
+def count_posts(lake: Lake) -> tuple[int, ViewContents]:
+    """Return the number of posts in the readable files, and what was read."""
     with open_database(lake) as database:
 
-        def work(files: Files) -> tuple[int, Files]:
-            ((number, _),) = of(database, "SELECT count(post_date), sum(post_id) FROM posts")
+        def compute(files: ViewContents) -> tuple[int, ViewContents]:
+            ((number, _),) = fetch(database, "SELECT count(post_date), sum(post_id) FROM posts")
             return number, files
 
-        return database.read([(POSTS, None)], work)
+        return database.read([(POSTS, None)], compute)
 
 
-def test_reading_leaves_out_what_cannot_be_read_and_says_so(lake: Lake) -> None:
+def test_read_excludes_and_reports_unreadable_files(lake: Lake) -> None:
     filled(lake)
     lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
-    number, files = posts_and_files(lake)
+    number, files = count_posts(lake)
     assert number == 3 * (len(PARTITIONS) - 1)
     assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
     assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
 
 
-def test_without_a_readable_copy_of_a_month_its_days_are_read(local: Lake) -> None:
+def test_read_replaces_a_damaged_copy_by_the_daily_files(local: Lake) -> None:
     filled(local)
     now = datetime.now(UTC) + timedelta(hours=1)
     (copied, *_) = local.compact("posts", closed_before=date(2024, 4, 1), now=now)
     Path(copied.url).write_bytes(b"no Parquet")
-    number, files = posts_and_files(local)
+    number, files = count_posts(local)
     assert number == 3 * len(PARTITIONS)
     assert files.unreadable == {"posts": {}}
 
 
-def test_a_file_that_has_been_removed_is_named(lake: Lake) -> None:
+def test_unreadable_names_the_removed_file(lake: Lake) -> None:
     filled(lake)
     with open_database(lake) as database:
         database.add_view(POSTS)
         lake.storage.remove(partition_path("posts", PARTITIONS[3]))
         with pytest.raises(duckdb.Error):
-            of(database, "SELECT sum(impressions) FROM posts")
+            fetch(database, "SELECT sum(impressions) FROM posts")
         failure = database.unreadable()["posts"][PARTITIONS[3]]
     assert isinstance(failure, LakeUnavailable)
-    assert str(failure).endswith("part-0.parquet: it has just been removed. Next step: run again")
+    assert str(failure).endswith("part-0.parquet: it was removed meanwhile. Next step: run again")
 
 
 @pytest.mark.parametrize(
@@ -319,23 +320,23 @@ def test_a_file_that_has_been_removed_is_named(lake: Lake) -> None:
         "SET allowed_directories = ['/']",
         "RESET lock_configuration",
         "EXPORT DATABASE '{root}/out'",
-        "FROM mine",
+        "FROM local_table",
     ],
 )
-def test_what_is_confined_reads_its_views_and_touches_nothing_else(sql: str, lake: Lake, tmp_path: Path) -> None:
+def test_confined_database_reads_its_views_and_nothing_else(sql: str, lake: Lake, tmp_path: Path) -> None:
     filled(lake)
     lake.write_table("other", rows(1))
     root = lake.storage.full_path("").rstrip("/")
-    mine = rows(1)
+    local_table = rows(1)  # which DuckDB could find by its Python name
     stored = {path: lake.storage.read(path) for path in lake.storage.files("")}
     before = files(tmp_path)
     with open_database(lake, spill_directory=None, confined=True) as database:
         database.add_view(POSTS)
-        assert of(database, "SELECT count(*) FROM posts") == [(36,)]
+        assert fetch(database, "SELECT count(*) FROM posts") == [(36,)]
         text = sql.format(root=root.replace("'", "''"), file=partition_path("posts", PARTITIONS[0]).replace("'", "''"))
         with pytest.raises(duckdb.Error):
-            of(database, text)
-    assert mine.num_rows == 1
+            fetch(database, text)
+    assert local_table.num_rows == 1
     assert {path: lake.storage.read(path) for path in lake.storage.files("")} == stored
     assert files(tmp_path) == before
 
@@ -345,37 +346,38 @@ LARGE = "SELECT count(*) FROM (SELECT DISTINCT md5(n::VARCHAR), md5((n + 1)::VAR
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty DAGSTER_HOME."""
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     return home
 
 
-def test_what_exceeds_the_memory_is_spilled_to_a_private_folder_that_is_gone_afterwards(
-    local: Lake, home: Path
-) -> None:
+def test_data_beyond_the_memory_limit_is_spilled_to_a_private_folder_that_is_removed(local: Lake, home: Path) -> None:
     with open_database(local, memory_gb=0.2) as database:
         (folder,) = home.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
-        of(database, "CREATE TABLE large AS SELECT md5(n::VARCHAR) || md5((n + 1)::VARCHAR) FROM range(3_000_000) t(n)")
+        fetch(
+            database, "CREATE TABLE large AS SELECT md5(n::VARCHAR) || md5((n + 1)::VARCHAR) FROM range(3_000_000) t(n)"
+        )
         assert sum(path.stat().st_size for path in folder.rglob("*")) > 10_000_000
-        assert of(database, "SELECT count(*) FROM large") == [(3_000_000,)]
+        assert fetch(database, "SELECT count(*) FROM large") == [(3_000_000,)]
     assert files(home) == {}
     with pytest.raises(ZeroDivisionError), open_database(local):
         raise ZeroDivisionError
     assert [*home.iterdir()] == []
 
 
-def test_without_a_folder_nothing_is_spilled_and_more_memory_is_an_error(local: Lake, home: Path) -> None:
+def test_query_beyond_the_memory_limit_fails_without_a_spill_directory(local: Lake, home: Path) -> None:
     with (
         open_database(local, memory_gb=0.1, spill_directory=None) as database,
-        pytest.raises(duckdb.OutOfMemoryException, match="/81.0 MiB used"),  # 85 MB
+        pytest.raises(duckdb.OutOfMemoryException, match="/81.0 MiB used"),  # 85 % of the limit
     ):
-        of(database, LARGE)
+        fetch(database, LARGE)
     assert files(home.parent) == {}
 
 
-def test_a_folder_can_be_given_and_a_home_that_is_not_there_is_no_error(
+def test_spill_directory_can_be_given_and_dagster_home_may_be_missing(
     local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
@@ -383,7 +385,7 @@ def test_a_folder_can_be_given_and_a_home_that_is_not_there_is_no_error(
     for given, parent in (("", tmp_path), (str(tmp_path / "given"), tmp_path / "given")):
         parent.mkdir(exist_ok=True)
         with open_database(local, spill_directory=given) as database:
-            ((folder,),) = of(database, "SELECT current_setting('temp_directory')")
+            ((folder,),) = fetch(database, "SELECT current_setting('temp_directory')")
             assert Path(folder).parent == parent
 
 
@@ -396,23 +398,24 @@ with open_database(Lake(sys.argv[1]), memory_gb=0.2) as database:
 """
 
 
-def test_what_a_killed_process_left_is_removed_a_day_later(local: Lake, home: Path) -> None:
+def test_folder_of_a_killed_process_is_removed_a_day_later(local: Lake, home: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, local.root], check=False)
-    (left,) = home.iterdir()
-    assert [*left.iterdir()]
+    (leftover,) = home.iterdir()
+    assert [*leftover.iterdir()]
     (home / "storage").mkdir()
     with open_database(local):
-        assert left.exists()
+        assert leftover.exists()
     yesterday = time.time() - 25 * 3600
-    for path in (left, home / "storage"):
+    for path in (leftover, home / "storage"):
         os.utime(path, (yesterday, yesterday))
     with open_database(local):
-        assert not left.exists()
+        assert not leftover.exists()
     assert [path.name for path in home.iterdir()] == ["storage"]
 
 
 @pytest.fixture
-def _zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time zone far from UTC."""
     with monkeypatch.context() as environment:
         environment.setenv("TZ", "Asia/Kathmandu")
         time.tzset()
@@ -420,16 +423,16 @@ def _zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.usefixtures("_zone")
-def test_days_of_instants_are_in_utc_wherever_it_runs(local: Lake) -> None:
+@pytest.mark.usefixtures("_time_zone")
+def test_days_of_instants_are_in_utc_in_any_time_zone(local: Lake) -> None:
     late = datetime(2024, 3, 1, 23, 59, tzinfo=UTC)
     local.write("posts", PARTITIONS[0], posts_table([post(1, post_date=late)]))
     with open_database(local) as database:
         database.add_view(POSTS)
-        assert of(database, "SELECT CAST(post_date AS DATE), date FROM posts") == [(DAYS[0], DAYS[0])]
+        assert fetch(database, "SELECT CAST(post_date AS DATE), date FROM posts") == [(DAYS[0], DAYS[0])]
 
 
-def test_loading_the_definitions_loads_neither_duckdb_nor_pandas() -> None:
+def test_definitions_import_neither_duckdb_nor_pandas() -> None:
     program = "import sys, later_reporting_dagster.definitions; print({'duckdb', 'pandas'} & {*sys.modules})"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert said.stdout == "set()\n"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout == "set()\n"

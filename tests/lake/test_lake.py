@@ -1,3 +1,5 @@
+import doctest
+import os
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,33 +13,44 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     Partition,
     PartitionDamaged,
-    Written,
+    ReplacementRejected,
+    WriteResult,
     content_hash_of,
     partition_path,
 )
+from later_reporting_dagster.lake import lake as lake_module
 from tests.lake.conftest import DAY, files_of, rows
 
-ODD_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
+UNUSUAL_IDS = ["a/b", "..", "x|y", "a b", "é", "007", "100%", "__HIVE_DEFAULT_PARTITION__", "A", "[z]*?"]
 
 
-def test_what_is_written_is_read_back_exactly(lake: Lake) -> None:
-    written = lake.write("posts", DAY, rows(), facts={"fetched_at": "2024-01-04T05:00:00Z"})
+def test_examples_in_docstrings_run() -> None:
+    results = doctest.testmod(lake_module)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+# Writing partitions
+
+
+def test_write_and_read_round_trip(lake: Lake) -> None:
+    written = lake.write("posts", DAY, rows(), metadata={"fetched_at": "2024-01-04T05:00:00Z"})
 
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
-    facts = lake.facts("posts", DAY)
-    assert facts is not None
-    assert (written.rows, written.bytes, written.content_hash) == (20, facts.bytes, facts.content_hash)
-    assert facts.content_hash == content_hash_of(rows())
-    assert facts.facts == {"fetched_at": "2024-01-04T05:00:00Z"}
+    metadata = lake.read_metadata("posts", DAY)
+    assert metadata is not None
+    assert (written.rows, written.bytes, written.content_hash) == (20, metadata.bytes, metadata.content_hash)
+    assert metadata.content_hash == content_hash_of(rows())
+    assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z"}
     assert (written.changed, written.url) == (True, lake.url("posts", DAY))
 
 
-def test_the_same_rows_again_change_nothing_not_even_the_facts(lake: Lake) -> None:
-    first = lake.write("posts", DAY, rows(), facts={"fetched_at": "first"})
-    again = lake.write("posts", DAY, rows(), facts={"fetched_at": "second"})
-    facts = lake.facts("posts", DAY)
-    assert facts is not None
-    assert facts.facts == {"fetched_at": "first"}
+def test_write_of_equal_rows_changes_nothing_including_metadata(lake: Lake) -> None:
+    first = lake.write("posts", DAY, rows(), metadata={"fetched_at": "first"})
+    again = lake.write("posts", DAY, rows(), metadata={"fetched_at": "second"})
+    metadata = lake.read_metadata("posts", DAY)
+    assert metadata is not None
+    assert metadata.key_values == {"fetched_at": "first"}
     assert not again.changed
     assert (again.url, again.rows, again.bytes, again.content_hash) == (
         first.url,
@@ -47,71 +60,142 @@ def test_the_same_rows_again_change_nothing_not_even_the_facts(lake: Lake) -> No
     )
 
 
-def test_partitions_written_together_come_to_what_they_come_to_alone(lake: Lake) -> None:
+def test_write_all_returns_the_results_of_single_writes(lake: Lake) -> None:
     tables = {Partition(date(2024, 1, day), "a"): rows(day - 1) for day in (3, 1, 2)}
     same, other, new = tables
     lake.write("posts", same, tables[same])
     lake.write("posts", other, rows(9))
-    facts = {"fetched_at": "now"}
+    metadata = {"fetched_at": "now"}
 
-    written = lake.write_all("posts", tables, facts=facts)
+    written = lake.write_all("posts", tables, metadata=metadata)
 
+    stored = {partition: lake.read_metadata("posts", partition) for partition in tables}
     assert written == {
-        partition: Written(
-            lake.url("posts", partition), table.num_rows, stored.bytes, content_hash_of(table), partition != same
+        partition: WriteResult(
+            lake.url("posts", partition), table.num_rows, of_file.bytes, content_hash_of(table), partition != same
         )
         for partition, table in tables.items()
-        if (stored := lake.facts("posts", partition))
+        if (of_file := stored[partition])
     }
-    assert [stored.facts for partition in (same, other, new) if (stored := lake.facts("posts", partition))] == [
-        {},
-        facts,
-        facts,
-    ]
+    assert [of_file.key_values for each in (same, other, new) if (of_file := stored[each])] == [{}, metadata, metadata]
     assert all(lake.read("posts", [each], schema=POSTS_SCHEMA).equals(table) for each, table in tables.items())
     assert lake.write_all("posts", {}) == {}
 
 
-def test_a_partition_whose_id_cannot_be_one_keeps_all_that_come_with_it_from_being_written(lake: Lake) -> None:
+def test_write_all_with_an_invalid_instance_id_writes_nothing(lake: Lake) -> None:
     with pytest.raises(ValueError, match="cannot be empty"):
         lake.write_all("posts", {DAY: rows(), Partition(DAY.day, ""): rows()})
     assert lake.partitions("posts") == []
 
 
-def test_a_file_that_is_no_table_is_replaced_whole_and_written_just_when_it_changed(lake: Lake) -> None:
-    first, same, other = (lake.write_file("report", "page.html", data) for data in (b"one", b"one", b"another"))
-    assert [written.changed for written in (first, same, other)] == [True, False, True]
-    assert first.content_hash == same.content_hash != other.content_hash
-    assert other.bytes == len(b"another")
-    assert first.url == other.url
-    assert first.url.endswith("report/page.html")
-    assert lake.partitions("report") == []
-
-
-def test_a_file_that_does_not_read_back_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lake = Lake(str(tmp_path))
-    lake.write_file("report", "page.html", b"one")
-    monkeypatch.setattr("later_reporting_dagster.lake.storage._Stage.read", lambda _: b"what the disk made of it")
-    with pytest.raises(LakeUnavailable, match=r"page.html: what was staged does not read back"):
-        lake.write_file("report", "page.html", b"another")
-    assert (tmp_path / "report" / "page.html").read_bytes() == b"one"
-
-
-def test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file(lake: Lake) -> None:
+def test_empty_partition_is_a_file_without_rows(lake: Lake) -> None:
     assert lake.partitions("posts") == []
-    assert lake.facts("posts", DAY) is None
+    assert lake.read_metadata("posts", DAY) is None
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
 
     assert lake.write("posts", DAY, rows(0)).rows == 0
 
     assert lake.partitions("posts") == [DAY]
-    facts = lake.facts("posts", DAY)
-    assert facts is not None
-    assert facts.rows == 0
+    metadata = lake.read_metadata("posts", DAY)
+    assert metadata is not None
+    assert metadata.rows == 0
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
 
 
-def test_read_gives_the_partitions_that_exist_in_the_order_asked(lake: Lake) -> None:
+def test_equal_rows_are_equal_bytes_in_one_hive_path(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Lake(str(tmp_path / name)).write("posts", Partition(DAY.day, "a/b"), rows(), metadata={"queries": "q"})
+    one = files_of(tmp_path / "one")
+    assert list(one) == ["posts/date=2024-01-03/instance_id=a%2Fb/part-0.parquet"]
+    assert one == files_of(tmp_path / "two")
+
+
+def test_damaged_partition_raises_and_is_repaired_by_the_next_write(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows())
+    path = tmp_path / partition_path("posts", DAY)
+    path.write_bytes(path.read_bytes()[:100])
+    for read in (lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA), lambda: lake.read_metadata("posts", DAY)):
+        with pytest.raises(PartitionDamaged, match=f"{path} is damaged.*materialize this partition again"):
+            read()
+    assert lake.write("posts", DAY, rows()).changed
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
+
+
+def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows(50))
+    path = tmp_path / partition_path("posts", DAY)
+    intact = path.read_bytes()
+    footer = len(intact) - int.from_bytes(intact[-8:-4], "little") - 8
+    detected = 0
+    for offset in range(4, footer, max(1, footer // 40)):
+        path.write_bytes(intact[:offset] + bytes([intact[offset] ^ 0x5A]) + intact[offset + 1 :])
+        try:
+            # The header of a page has bytes that change nothing.
+            assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(50))
+        except PartitionDamaged:
+            detected += 1
+            assert lake.write("posts", DAY, rows(50)).changed
+            assert path.read_bytes() == intact
+    assert detected > 20
+
+
+# Replacement checks
+
+
+def test_replacement_check_receives_the_stored_and_the_new_rows(lake: Lake) -> None:
+    same, changed, new = (Partition(date(2024, 1, day), "a") for day in (1, 2, 3))
+    lake.write_all("posts", {same: rows(1), changed: rows(2)})
+    checked: list[tuple[Partition, int, int]] = []
+
+    def check(partition: Partition, old: pa.Table, new: pa.Table) -> None:
+        assert old.schema.equals(POSTS_SCHEMA)
+        checked.append((partition, old.num_rows, new.num_rows))
+
+    lake.write_all("posts", {same: rows(1), changed: rows(5), new: rows(4)}, check_replacement=check)
+    assert checked == [(changed, 2, 5)]
+
+
+def test_rejected_replacement_leaves_the_file_unchanged(tmp_path: Path) -> None:
+    lake, other = Lake(str(tmp_path)), Partition(DAY.day, "other")
+    lake.write("posts", DAY, rows(2))
+    before = files_of(tmp_path)
+
+    def reject(partition: Partition, old: pa.Table, new: pa.Table) -> None:
+        raise ReplacementRejected("keep it")
+
+    results = lake.write_all("posts", {DAY: rows(1), other: rows(1)}, check_replacement=reject)
+    assert str(results[DAY]) == "keep it"
+    assert lake.read("posts", [other], schema=POSTS_SCHEMA).num_rows == 1
+    assert files_of(tmp_path).items() >= before.items()
+
+
+def test_unreadable_file_is_replaced_without_a_check(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows(2))
+    path = Path(lake.url("posts", DAY))
+    path.write_bytes(path.read_bytes()[:-20])
+
+    def fail(partition: Partition, old: pa.Table, new: pa.Table) -> None:
+        raise AssertionError("there is nothing to compare")
+
+    assert not isinstance(lake.write_all("posts", {DAY: rows(1)}, check_replacement=fail)[DAY], Exception)
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 1
+
+
+def test_replacement_check_omits_columns_that_the_stored_file_lacks(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows(2).drop_columns(["extra"]))
+    columns: list[list[str]] = []
+    lake.write_all("posts", {DAY: rows(2)}, check_replacement=lambda _, old, __: columns.append(old.column_names))
+    assert columns == [POSTS_SCHEMA.names[:-1]]
+
+
+# Reading and listing partitions
+
+
+def test_read_returns_existing_partitions_in_the_order_given(lake: Lake) -> None:
     partitions = [Partition(date(2024, 1, day), "a") for day in range(1, 6)]
     for partition in partitions[::2]:
         lake.write("posts", partition, rows(2, instance_id=str(partition.day)))
@@ -121,64 +205,26 @@ def test_read_gives_the_partitions_that_exist_in_the_order_asked(lake: Lake) -> 
     ]
 
 
-def test_days_are_read_one_after_the_other_with_their_partitions_apart(lake: Lake) -> None:
-    days = [date(2024, 1, 31), date(2024, 2, 1), date(2024, 2, 2)]
-    written = {
-        Partition(day, instance_id): rows(number, instance_id=instance_id)
-        for number, (day, instance_id) in enumerate([(days[0], "b"), (days[0], "a"), (days[2], "a")])
-    }
-    for partition, table in written.items():
-        lake.write("posts", partition, table)
-    asked = [*reversed(days), days[0]]
-    read = list(lake.read_days("posts", asked, schema=POSTS_SCHEMA))
-    assert [day.day for day in read] == asked
-    assert [[partition.instance_id for partition in day.tables] for day in read] == [["a"], [], ["a", "b"], ["a", "b"]]
-    for day in read:
-        assert all(table.equals(written[partition]) for partition, table in day.tables.items())
-        assert day.unread == {}
-    assert [day.day for day in lake.read_days("posts", schema=POSTS_SCHEMA)] == [days[0], days[2]]
-    assert list(lake.read_days("posts", [], schema=POSTS_SCHEMA)) == []
-    assert list(lake.read_days("other", schema=POSTS_SCHEMA)) == []
+def test_read_with_date_adds_the_day_of_each_row(lake: Lake) -> None:
+    days = [Partition(date(2024, 1, number)) for number in (1, 2, 3, 4)]
+    for day, count in zip(days, (2, 0, 1), strict=False):  # the fourth has no file
+        lake.write("rollup", day, rows(count))
+    table = lake.read("rollup", [days[2], days[1], days[0], days[3]], schema=POSTS_SCHEMA, with_date=True)
+    assert table.schema.equals(lake.dataset("rollup", POSTS_SCHEMA).schema)
+    assert table.column("date").to_pylist() == [date(2024, 1, 3), date(2024, 1, 1), date(2024, 1, 1)]
+    assert table.drop_columns(["date"]).equals(lake.read("rollup", [days[2], days[0]], schema=POSTS_SCHEMA))
+    nothing = lake.read("rollup", [], schema=POSTS_SCHEMA, with_date=True)
+    assert (nothing.num_rows, nothing.schema) == (0, table.schema)
 
 
-def test_what_cannot_be_read_is_told_with_its_day_and_stops_no_other(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    days = [date(2024, 1, number) for number in range(1, 5)]
-    for day in (days[0], days[1], days[3]):
-        for instance_id in ("a", "b"):
-            lake.write("posts", Partition(day, instance_id), rows(2))
-    Path(lake.url("posts", Partition(days[1], "a"))).write_bytes(b"no Parquet")
-    (tmp_path / "posts" / f"date={days[2]}").write_bytes(b"a file where a directory is due")
-    first, damaged, unlisted, last = lake.read_days("posts", days, schema=POSTS_SCHEMA)
-    assert [day.day for day in (first, damaged, unlisted, last)] == days
-    assert [[partition.instance_id for partition in day.tables] for day in (first, damaged, unlisted, last)] == [
-        ["a", "b"],
-        ["b"],
-        [],
-        ["a", "b"],
-    ]
-    assert not first.unread
-    assert not last.unread
-    ((partition, error),) = damaged.unread.items()
-    assert partition == Partition(days[1], "a")
-    assert isinstance(error, PartitionDamaged)
-    ((partition, unavailable),) = unlisted.unread.items()
-    assert partition == Partition(days[2])
-    assert isinstance(unavailable, LakeUnavailable)
-
-
-def test_a_day_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    partitions = [Partition(date(2024, 1, number), "a") for number in range(1, 5)]
+def test_read_of_a_hundred_partitions(lake: Lake) -> None:
+    partitions = [Partition(date(2024, month, day), "a") for month in (1, 2, 3, 4) for day in range(1, 29)]
     for partition in partitions:
-        lake.write("posts", partition, rows(2))
-    days = lake.read_days("posts", schema=POSTS_SCHEMA)
-    assert len(next(days).tables) == 1
-    lake.write("posts", partitions[1], rows(7))
-    assert next(days).tables[partitions[1]].num_rows == 7
+        lake.write("posts", partition, rows(10))
+    assert lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA).num_rows == 10 * len(partitions)
 
 
-def test_partitions_are_listed_sorted_and_by_day(lake: Lake) -> None:
+def test_partitions_are_sorted_and_filtered_by_day(lake: Lake) -> None:
     first, second, third = (Partition(date(2024, 1, day), name) for day, name in ((1, "b"), (2, "a"), (2, "b")))
     for partition in (third, first, second):
         lake.write("posts", partition, rows(1))
@@ -189,121 +235,142 @@ def test_partitions_are_listed_sorted_and_by_day(lake: Lake) -> None:
     assert lake.partitions("other") == [Partition(date(2024, 1, 1))]
 
 
-def test_what_is_of_all_instances_comes_before_what_is_of_one(lake: Lake) -> None:
+def test_partitions_without_an_instance_are_listed_first(lake: Lake) -> None:
     of_all, *of_one = (Partition(DAY.day, instance_id) for instance_id in (None, "A", "a"))
     for partition in (*of_one, of_all):
         lake.write("posts", partition, rows(1))
     assert lake.partitions("posts") == [of_all, *of_one]
-    (day,) = lake.read_days("posts", schema=POSTS_SCHEMA)
-    assert list(day.tables) == [of_all, *of_one]
 
 
-def test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset(lake: Lake) -> None:
-    for instance_id in ODD_IDS:
+def test_partitions_ignores_other_files_and_directories(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", DAY, rows())
+    day = tmp_path / "posts" / "date=2024-01-03"
+    for path in ("instance_id=a b/part-0.parquet", "instance_id=b/part-1.parquet", ".hidden/part-0.parquet", "README"):
+        (day / path).parent.mkdir(exist_ok=True)
+        (day / path).write_bytes(b"")
+    assert lake.partitions("posts") == [DAY]
+
+
+# Datasets
+
+
+def test_unusual_instance_ids_stay_distinct_strings_in_the_dataset(lake: Lake) -> None:
+    for instance_id in UNUSUAL_IDS:
         lake.write("posts", Partition(DAY.day, instance_id), rows(1, instance_id=instance_id))
-    assert {partition.instance_id for partition in lake.partitions("posts")} == set(ODD_IDS)
+    assert {partition.instance_id for partition in lake.partitions("posts")} == set(UNUSUAL_IDS)
 
     dataset = lake.dataset("posts", POSTS_SCHEMA)
     assert dataset.schema.equals(POSTS_SCHEMA.insert(0, pa.field("date", pa.date32(), nullable=False)))
     table = dataset.to_table()
-    assert sorted(table.column("instance_id").to_pylist()) == sorted(ODD_IDS)
+    assert sorted(table.column("instance_id").to_pylist()) == sorted(UNUSUAL_IDS)
     assert set(table.column("date").to_pylist()) == {DAY.day}
     assert dataset.to_table(filter=pc.field("instance_id") == "007").num_rows == 1
     assert dataset.to_table(filter=pc.field("date") > pa.scalar(DAY.day)).num_rows == 0
 
 
-def test_rows_are_read_with_the_day_of_their_partition_when_asked(lake: Lake) -> None:
-    days = [Partition(date(2024, 1, number)) for number in (1, 2, 3, 4)]
-    for day, count in zip(days, (2, 0, 1), strict=False):  # of the fourth there is no file
-        lake.write("rollup", day, rows(count))
-    table = lake.read("rollup", [days[2], days[1], days[0], days[3]], schema=POSTS_SCHEMA, with_date=True)
-    assert table.schema.equals(lake.dataset("rollup", POSTS_SCHEMA).schema)
-    assert table.column("date").to_pylist() == [date(2024, 1, 3), date(2024, 1, 1), date(2024, 1, 1)]
-    assert table.drop_columns(["date"]).equals(lake.read("rollup", [days[2], days[0]], schema=POSTS_SCHEMA))
-    nothing = lake.read("rollup", [], schema=POSTS_SCHEMA, with_date=True)
-    assert (nothing.num_rows, nothing.schema) == (0, table.schema)
-
-
-def test_the_dataset_has_just_the_partitions_that_are_named_and_exist(lake: Lake) -> None:
+def test_dataset_has_exactly_the_requested_existing_partitions(lake: Lake) -> None:
     days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(40)]
     for number, day in enumerate(days):
         lake.write("rollup", day, rows(1 + number % 2))
-    for wanted in (days[3:5], days[1:], [*days, Partition(date(2025, 1, 1))], []):
-        found = [day for day in wanted if day in days]
-        assert lake.existing("rollup", reversed(wanted)) == found
-        expected = lake.read("rollup", found, schema=POSTS_SCHEMA, with_date=True)
-        assert lake.dataset("rollup", POSTS_SCHEMA, wanted).to_table().equals(expected)
+    for requested in (days[3:5], days[1:], [*days, Partition(date(2025, 1, 1))], []):
+        existing = [day for day in requested if day in days]
+        assert lake.existing_partitions("rollup", reversed(requested)) == existing
+        expected = lake.read("rollup", existing, schema=POSTS_SCHEMA, with_date=True)
+        assert lake.dataset("rollup", POSTS_SCHEMA, requested).to_table().equals(expected)
 
 
-def test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows(
-    lake: Lake, tmp_path: Path
-) -> None:
-    below_such_folders = Lake(str(tmp_path / "date=2020-02-02" / "instance_id=other" / "lake"))
-    for each in (lake, below_such_folders):
+def test_dataset_without_instances_in_its_paths_takes_them_from_the_rows(lake: Lake, tmp_path: Path) -> None:
+    below_similar_directories = Lake(str(tmp_path / "date=2020-02-02" / "instance_id=other" / "lake"))
+    for each in (lake, below_similar_directories):
         each.write("rollup", Partition(DAY.day), rows(2, instance_id="007"))
         table = each.dataset("rollup", POSTS_SCHEMA).to_table()
         assert table.column("instance_id").to_pylist() == ["007", "007"]
         assert table.column("date").to_pylist() == [DAY.day, DAY.day]
 
 
-def test_a_day_is_one_hive_path_and_the_same_rows_are_the_same_bytes_everywhere(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        Lake(str(tmp_path / name)).write("posts", Partition(DAY.day, "a/b"), rows(), facts={"queries": "q"})
-    one = files_of(tmp_path / "one")
-    assert list(one) == ["posts/date=2024-01-03/instance_id=a%2Fb/part-0.parquet"]
-    assert one == files_of(tmp_path / "two")
+# Unpartitioned tables
 
 
-def test_what_is_no_partition_is_ignored(tmp_path: Path) -> None:
+def test_write_table_and_read_table_round_trip(lake: Lake) -> None:
+    written = lake.write_table("posts", rows(), metadata={"as_of": "2024-01-03"})
+    assert (written.rows, written.content_hash, written.changed) == (20, content_hash_of(rows()), True)
+    found = lake.read_table("posts", schema=POSTS_SCHEMA)
+    assert found is not None
+    assert found.equals(rows())
+
+
+def test_table_dataset_has_the_selected_columns(lake: Lake) -> None:
+    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(POSTS_SCHEMA.empty_table())
+    lake.write_table("posts", rows())
+    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(rows())
+    few = POSTS_SCHEMA.empty_table().select(["post_id", "impressions"]).schema
+    assert lake.table_dataset("posts", few).to_table().equals(rows().select(few.names))
+
+
+def test_write_table_replaces_all_rows_and_writes_only_changes(lake: Lake) -> None:
+    lake.write_table("posts", rows(20))
+    assert lake.write_table("posts", rows(3)).changed
+    assert not lake.write_table("posts", rows(3)).changed
+    assert lake.read_table("posts", schema=POSTS_SCHEMA) == rows(3)
+
+
+def test_write_table_leaves_an_equal_file_and_replaces_a_damaged_one(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows())
-    day = tmp_path / "posts" / "date=2024-01-03"
-    for odd in ("instance_id=a b/part-0.parquet", "instance_id=b/part-1.parquet", ".hidden/part-0.parquet", "README"):
-        (day / odd).parent.mkdir(exist_ok=True)
-        (day / odd).write_bytes(b"")
+    file = Path(lake.write_table("posts", rows()).url)
+    assert file == tmp_path / "posts" / "part-0.parquet"
+    before = (files_of(tmp_path), file.stat().st_mtime_ns)
+    lake.write_table("posts", rows())
+    assert (files_of(tmp_path), file.stat().st_mtime_ns) == before
+    file.write_bytes(b"no Parquet")
+    with pytest.raises(PartitionDamaged, match="part-0.parquet is damaged"):
+        lake.read_table("posts", schema=POSTS_SCHEMA)
+    assert lake.write_table("posts", rows()).changed
+    assert files_of(tmp_path) == before[0]
+
+
+def test_unpartitioned_table_is_not_a_partition(lake: Lake) -> None:
+    assert lake.read_table("posts", schema=POSTS_SCHEMA) is None
+    lake.write_table("posts", rows())
+    assert lake.partitions("posts") == []
+    lake.write("posts", DAY, rows(3))
     assert lake.partitions("posts") == [DAY]
 
 
-def test_a_damaged_partition_is_named_and_the_next_write_repairs_it(tmp_path: Path) -> None:
+def test_write_table_that_does_not_read_back_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows())
-    path = tmp_path / partition_path("posts", DAY)
-    path.write_bytes(path.read_bytes()[:100])
-    for look in (lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA), lambda: lake.facts("posts", DAY)):
-        with pytest.raises(PartitionDamaged, match=f"{path} is damaged.*materialize this partition again"):
-            look()
-    assert lake.write("posts", DAY, rows()).changed
-    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
+    lake.write_table("posts", rows(3))
+    before = files_of(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1))
+    with pytest.raises(LakeUnavailable, match="does not read back as it was written"):
+        lake.write_table("posts", rows(20))
+    assert files_of(tmp_path) == before
 
 
-def test_rows_that_rot_under_a_whole_footer_are_never_read_and_the_next_write_repairs_them(tmp_path: Path) -> None:
+# Files that are not tables
+
+
+def test_write_file_writes_only_changed_bytes(lake: Lake) -> None:
+    first, same, other = (lake.write_file("report", "page.html", data) for data in (b"one", b"one", b"another"))
+    assert [written.changed for written in (first, same, other)] == [True, False, True]
+    assert first.content_hash == same.content_hash != other.content_hash
+    assert other.bytes == len(b"another")
+    assert first.url == other.url
+    assert first.url.endswith("report/page.html")
+    assert lake.partitions("report") == []
+
+
+def test_write_file_that_does_not_read_back_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake(str(tmp_path))
-    lake.write("posts", DAY, rows(50))
-    path = tmp_path / partition_path("posts", DAY)
-    whole = path.read_bytes()
-    footer = len(whole) - int.from_bytes(whole[-8:-4], "little") - 8
-    noticed = 0
-    for place in range(4, footer, max(1, footer // 40)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x5A]) + whole[place + 1 :])
-        try:
-            # A page's header has bytes on which nothing depends.
-            assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(50))
-        except PartitionDamaged:
-            noticed += 1
-            assert lake.write("posts", DAY, rows(50)).changed
-            assert path.read_bytes() == whole
-    assert noticed > 20
+    lake.write_file("report", "page.html", b"one")
+    monkeypatch.setattr("later_reporting_dagster.lake.storage._StagedFile.read", lambda _: b"other bytes")
+    with pytest.raises(LakeUnavailable, match=r"page.html: the staged file does not read back"):
+        lake.write_file("report", "page.html", b"another")
+    assert (tmp_path / "report" / "page.html").read_bytes() == b"one"
 
 
-def test_a_writable_lake_is_found_so_and_left_as_it_was(lake: Lake, tmp_path: Path) -> None:
+def test_check_writable_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
     lake.check_writable()
     assert lake.partitions("posts") == []
     Lake(str(tmp_path / "local")).check_writable()
     assert files_of(tmp_path / "local") == {}
-
-
-def test_a_hundred_partitions_are_read_together(lake: Lake) -> None:
-    partitions = [Partition(date(2024, month, day), "a") for month in (1, 2, 3, 4) for day in range(1, 29)]
-    for partition in partitions:
-        lake.write("posts", partition, rows(10))
-    assert lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA).num_rows == 10 * len(partitions)

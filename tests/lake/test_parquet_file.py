@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, PartitionDamaged, content_hash_of
-from later_reporting_dagster.lake.parquet_file import facts_of, from_parquet, is_faithful, to_parquet
+from later_reporting_dagster.lake.parquet_file import from_parquet, holds_exactly, parse_metadata, to_parquet
 from tests.lake.conftest import rows
 
 SCHEMA = pa.schema(
@@ -45,29 +45,29 @@ def table_of(values: list[dict[str, object]]) -> pa.Table:
     return pa.Table.from_pylist(values, schema=SCHEMA)
 
 
-def parquet_of(table: pa.Table, **facts: str) -> bytes:
-    return to_parquet(table, content_hash=content_hash_of(table), facts=facts)
+def parquet_of(table: pa.Table, **key_values: str) -> bytes:
+    return to_parquet(table, content_hash=content_hash_of(table), key_values=key_values)
 
 
 @given(ROWS)
-def test_a_table_comes_back_from_its_file_as_it_was(values: list[dict[str, object]]) -> None:
+def test_to_parquet_and_from_parquet_round_trip(values: list[dict[str, object]]) -> None:
     table = table_of(values)
-    back = from_parquet(parquet_of(table), schema=SCHEMA)
-    assert back.equals(table)
-    assert back.schema.equals(SCHEMA, check_metadata=True)
+    read = from_parquet(parquet_of(table), schema=SCHEMA)
+    assert read.equals(table)
+    assert read.schema.equals(SCHEMA, check_metadata=True)
 
 
 @given(ROWS, ROWS)
-def test_two_tables_have_one_hash_exactly_when_they_hold_the_same(
+def test_content_hashes_are_equal_exactly_for_equal_tables(
     left: list[dict[str, object]], right: list[dict[str, object]]
 ) -> None:
     one, other = table_of(left), table_of(right)
-    same = repr(one.to_pylist()) == repr(other.to_pylist())  # by repr, for which 0.0 and -0.0 are two
+    same = repr(one.to_pylist()) == repr(other.to_pylist())  # repr distinguishes 0.0 and -0.0
     assert (content_hash_of(one) == content_hash_of(other)) == same
 
 
 @given(ROWS, st.data())
-def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, object]], data: st.DataObject) -> None:
+def test_content_hash_and_bytes_do_not_depend_on_chunks(values: list[dict[str, object]], data: st.DataObject) -> None:
     table = table_of(values)
     cut = data.draw(st.integers(0, len(values)))
     padded = pa.concat_tables([table.slice(0, cut), table.slice(cut), table]).slice(0, len(values))
@@ -76,27 +76,27 @@ def test_the_hash_and_the_file_do_not_depend_on_chunks(values: list[dict[str, ob
 
 
 @given(st.lists(ROWS, max_size=4))
-def test_slices_of_one_table_have_the_hashes_and_the_files_of_tables_of_their_own(groups: list[list[Any]]) -> None:
-    alone = [table_of(values) for values in groups]
+def test_content_hash_and_bytes_of_slices_equal_those_of_separate_tables(groups: list[list[Any]]) -> None:
+    separate = [table_of(values) for values in groups]
     whole = table_of([row for values in groups for row in values])
     starts = accumulate(map(len, groups), initial=0)
     slices = [whole.slice(start, len(values)) for start, values in zip(starts, groups, strict=False)]
-    assert [content_hash_of(table) for table in slices] == [content_hash_of(table) for table in alone]
-    assert [parquet_of(table) for table in slices] == [parquet_of(table) for table in alone]
+    assert [content_hash_of(table) for table in slices] == [content_hash_of(table) for table in separate]
+    assert [parquet_of(table) for table in slices] == [parquet_of(table) for table in separate]
 
 
-def test_the_hash_of_a_table_is_this_one_whatever_the_version_of_anything() -> None:
+def test_content_hash_is_stable_across_versions() -> None:
     table = table_of(
         [
             {"key": "a", "count": 1, "money": 0.5, "when": datetime(2024, 1, 3, tzinfo=UTC), "text": "é"},
             {"key": "b", "count": None, "money": None, "when": None, "text": None},
         ]
     )
-    older_types = table.drop_columns(["listed", "day"])
-    assert content_hash_of(older_types) == "7f6517c48419322c40ceb4e9a597ec7b6374b15aca9ed36d9011de30e024bdd7"
+    without_added_types = table.drop_columns(["listed", "day"])
+    assert content_hash_of(without_added_types) == "7f6517c48419322c40ceb4e9a597ec7b6374b15aca9ed36d9011de30e024bdd7"
 
 
-def test_the_hash_does_not_depend_on_where_blocks_of_rows_begin_in_memory() -> None:
+def test_content_hash_of_several_blocks_does_not_depend_on_chunks() -> None:
     table = rows(70_000)  # more than one block
     assert content_hash_of(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == content_hash_of(table)
     assert content_hash_of(table.slice(0, 69_999)) != content_hash_of(table)
@@ -117,16 +117,16 @@ def test_the_hash_does_not_depend_on_where_blocks_of_rows_begin_in_memory() -> N
         (pa.table({"a": pa.array([], pa.int64())}), pa.table({"a": pa.array([], pa.float64())})),
     ],
 )
-def test_the_hash_tells_apart(left: pa.Table, right: pa.Table) -> None:
+def test_content_hash_distinguishes(left: pa.Table, right: pa.Table) -> None:
     assert content_hash_of(left) != content_hash_of(right)
 
 
-def test_a_column_type_that_the_lake_does_not_have_is_refused() -> None:
+def test_content_hash_rejects_other_column_types() -> None:
     with pytest.raises(TypeError, match="int64, float64, bool, days, instants and strings only"):
         content_hash_of(pa.table({"a": [b"bytes"]}))
 
 
-def test_facts_are_in_the_files_own_metadata_under_the_projects_name() -> None:
+def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
     table = rows(3)
     data = parquet_of(table, fetched_at="2024-01-04T05:00:00Z", queries="[…]")
     assert pq.ParquetFile(pa.BufferReader(data)).metadata.metadata == {
@@ -134,89 +134,89 @@ def test_facts_are_in_the_files_own_metadata_under_the_projects_name() -> None:
         b"later_reporting.fetched_at": b"2024-01-04T05:00:00Z",
         b"later_reporting.queries": "[…]".encode(),
     }
-    facts = facts_of(data)
-    assert (facts.rows, facts.bytes, facts.content_hash) == (3, len(data), content_hash_of(table))
-    assert facts.facts == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
+    metadata = parse_metadata(data)
+    assert (metadata.rows, metadata.bytes, metadata.content_hash) == (3, len(data), content_hash_of(table))
+    assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
 
 
-def test_the_same_rows_and_facts_give_the_same_bytes_in_whatever_order_the_facts_come() -> None:
+def test_bytes_do_not_depend_on_the_order_of_metadata() -> None:
     assert parquet_of(rows(), a="1", b="2") == parquet_of(rows(), b="2", a="1")
     assert parquet_of(rows(), a="1") != parquet_of(rows(), a="2")
 
 
-def test_any_reader_finds_the_exact_schema_in_a_file_with_and_without_rows() -> None:
+def test_schema_of_the_file_is_exact_with_and_without_rows() -> None:
     for count in (0, 5):
         assert pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).schema_arrow.equals(POSTS_SCHEMA)
 
 
-def test_a_small_file_is_small() -> None:
+def test_file_of_twenty_rows_is_small() -> None:
     assert len(parquet_of(rows(20))) < 4_000
 
 
 @pytest.mark.parametrize(("count", "codec"), [(0, "SNAPPY"), (20, "SNAPPY"), (256, "SNAPPY"), (257, "ZSTD")])
-def test_a_file_is_compressed_for_speed_when_it_is_small_and_for_size_when_it_is_large(count: int, codec: str) -> None:
+def test_codec_depends_on_the_number_of_rows(count: int, codec: str) -> None:
     footer = pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).metadata
     assert {footer.row_group(0).column(column).compression for column in range(footer.num_columns)} == {codec}
 
 
-def test_a_schema_of_fewer_columns_reads_just_those_in_its_own_order() -> None:
+def test_from_parquet_reads_the_columns_of_the_schema_in_its_order() -> None:
     schema = pa.schema([POSTS_SCHEMA.field("impressions"), POSTS_SCHEMA.field("post_id")])
     assert from_parquet(parquet_of(rows()), schema=schema).equals(rows().select(["impressions", "post_id"]))
 
 
-def test_a_column_younger_than_the_file_is_null() -> None:
-    younger = POSTS_SCHEMA.append(pa.field("saves", pa.int64()))
-    table = from_parquet(parquet_of(rows(2)), schema=younger)
+def test_from_parquet_fills_a_missing_nullable_column_with_null() -> None:
+    wider = POSTS_SCHEMA.append(pa.field("saves", pa.int64()))
+    table = from_parquet(parquet_of(rows(2)), schema=wider)
     assert table.column("saves").to_pylist() == [None, None]
-    assert table.schema.equals(younger)
+    assert table.schema.equals(wider)
 
 
 @pytest.mark.parametrize(
     ("field", "reason"),
     [
-        (pa.field("impressions", pa.float64()), "it holds impressions as int64, not double"),
-        (pa.field("saves", pa.int64(), nullable=False), "it has no column saves"),
+        (pa.field("impressions", pa.float64()), "column impressions is int64, not double"),
+        (pa.field("saves", pa.int64(), nullable=False), "column saves is missing"),
     ],
 )
-def test_a_file_that_breaks_the_schema_is_refused_not_converted(field: pa.Field, reason: str) -> None:
+def test_from_parquet_raises_on_a_missing_or_mistyped_column(field: pa.Field, reason: str) -> None:
     with pytest.raises(PartitionDamaged, match=reason):
         from_parquet(parquet_of(rows()), schema=pa.schema([field]))
 
 
-def test_a_file_is_faithful_only_to_its_own_rows_schema_and_hash() -> None:
+def test_holds_exactly_compares_rows_schema_and_hash() -> None:
     table = rows()
     content_hash = content_hash_of(table)
     data = parquet_of(table)
-    assert is_faithful(data, table, content_hash=content_hash)
-    assert not is_faithful(data, table, content_hash="another")
-    assert not is_faithful(parquet_of(table.slice(1)), table, content_hash=content_hash)
-    lax = table.cast(pa.schema([field.with_nullable(True) for field in POSTS_SCHEMA]))
-    assert not is_faithful(data, lax, content_hash=content_hash)
+    assert holds_exactly(data, table, content_hash=content_hash)
+    assert not holds_exactly(data, table, content_hash="another")
+    assert not holds_exactly(parquet_of(table.slice(1)), table, content_hash=content_hash)
+    all_nullable = table.cast(pa.schema([field.with_nullable(True) for field in POSTS_SCHEMA]))
+    assert not holds_exactly(data, all_nullable, content_hash=content_hash)
 
 
-def test_a_file_whose_values_differ_from_its_stated_hash_is_not_faithful() -> None:
+def test_holds_exactly_is_false_when_values_differ_from_the_stored_hash() -> None:
     table, other = rows(20), rows(20, cpe=1.0)
-    forged = to_parquet(other, content_hash=content_hash_of(table), facts={})
-    assert not is_faithful(forged, table, content_hash=content_hash_of(table))
+    forged = to_parquet(other, content_hash=content_hash_of(table), key_values={})
+    assert not holds_exactly(forged, table, content_hash=content_hash_of(table))
 
 
-def test_a_number_that_equals_nothing_is_faithful_all_the_same() -> None:
+def test_holds_exactly_is_true_for_nan() -> None:
     table = pa.table({"a": [float("nan")]})
-    assert is_faithful(parquet_of(table), table, content_hash=content_hash_of(table))
+    assert holds_exactly(parquet_of(table), table, content_hash=content_hash_of(table))
 
 
 @pytest.mark.parametrize("size", [0, 3, 11, 100, -100, -1])
-def test_a_file_cut_off_anywhere_is_not_faithful_and_not_readable(size: int) -> None:
+def test_truncated_file_is_neither_intact_nor_readable(size: int) -> None:
     table = rows()
-    cut = parquet_of(table)[:size]
-    assert not is_faithful(cut, table, content_hash=content_hash_of(table))
+    truncated = parquet_of(table)[:size]
+    assert not holds_exactly(truncated, table, content_hash=content_hash_of(table))
     with pytest.raises(PartitionDamaged, match="cannot be read as Parquet"):
-        from_parquet(cut, schema=POSTS_SCHEMA)
+        from_parquet(truncated, schema=POSTS_SCHEMA)
     with pytest.raises(PartitionDamaged, match="cannot be read as Parquet"):
-        facts_of(cut)
+        parse_metadata(truncated)
 
 
-def test_a_value_that_rots_is_noticed_by_the_checksum_of_its_page() -> None:
+def test_flipped_bit_is_detected_by_the_page_checksum() -> None:
     numbers = Random(0)
     table = pa.table({"a": [numbers.getrandbits(62) for _ in range(20)]})
     data = bytearray(parquet_of(table))

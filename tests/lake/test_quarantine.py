@@ -1,5 +1,3 @@
-"""Bad rows are kept with their reasons, by partition where they name one, else by query, until they are gone."""
-
 import re
 from datetime import date
 from pathlib import Path
@@ -11,18 +9,18 @@ from later_reporting_dagster.lake import Lake, PartitionDamaged
 from tests.lake.conftest import DAY
 
 
-def test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition(lake: Lake) -> None:
+def test_write_stores_reason_and_raw_json_by_partition(lake: Lake) -> None:
     bad = [BadRow(reason="impressions is a whole number, not 8500.5", raw='{"impressions":8500.5}')]
-    where = lake.quarantine.write("posts", DAY, bad, query="startDate=2024-01-03")
-    assert where is not None
-    assert where.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
+    location = lake.quarantine.write("posts", DAY, bad, query="startDate=2024-01-03")
+    assert location is not None
+    assert location.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
     (row,) = lake.quarantine.rows("posts")
     assert (row.partition, row.reason, row.raw, row.query) == (DAY, bad[0].reason, bad[0].raw, "startDate=2024-01-03")
     assert lake.partitions("posts") == []
     assert lake.quarantine.rows("other") == []
 
 
-def test_newer_bad_rows_replace_older_ones_and_none_clear_them(lake: Lake) -> None:
+def test_write_replaces_earlier_rows_and_none_remove_them(lake: Lake) -> None:
     two = [BadRow(reason="first\nline", raw="1"), BadRow(reason="second \u2028", raw="2")]
     lake.quarantine.write("posts", DAY, two, query="q")
     assert [row.reason for row in lake.quarantine.rows("posts")] == ["first\nline", "second \u2028"]
@@ -33,11 +31,11 @@ def test_newer_bad_rows_replace_older_ones_and_none_clear_them(lake: Lake) -> No
         assert lake.quarantine.rows("posts") == []
 
 
-def test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days(lake: Lake) -> None:
+def test_write_query_stores_rows_by_query(lake: Lake) -> None:
     days = (date(2024, 1, 3), date(2024, 1, 9))
     bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    where = lake.quarantine.write_query("posts", bad, query="one", days=days)
-    assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", where)
+    location = lake.quarantine.write_query("posts", bad, query="one", days=days)
+    assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", location)
     assert [(row.raw, row.partition, row.days) for row in lake.quarantine.rows("posts")] == [
         ("{}", None, days),
         ("[]", None, days),
@@ -63,13 +61,13 @@ def test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_da
     assert [row.query for row in lake.quarantine.rows("posts")] == ["three"]
 
 
-def test_a_quarantine_file_that_nobody_wrote_so_is_damaged(tmp_path: Path) -> None:
+def test_rows_of_a_file_in_another_format_raises(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    where = lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
-    assert where is not None
+    location = lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
+    assert location is not None
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
-        Path(where).write_text(text, encoding="utf-8")
+        Path(location).write_text(text, encoding="utf-8")
         with pytest.raises(PartitionDamaged, match="is damaged: .") as raised:
             lake.quarantine.rows("posts")
-        assert str(raised.value).startswith(f"{where} is damaged: ")
+        assert str(raised.value).startswith(f"{location} is damaged: ")
         assert "damaged: None" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The lake on an S3-compatible store, over HTTP: the suite of every storage, and what a user of the command does."""
+"""The lake on an S3-compatible store, over HTTP: tests of other modules, writers in other processes, the command."""
 
 import os
 import random
@@ -16,47 +16,46 @@ import pytest
 import s3fs
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, open_database, partition_path
-from tests.crash import backfills, writes
-from tests.crash.landings import BOX, PUBLISHED, restated_service
-from tests.crash.nursery import Nursery, nursery
+from tests.crash import backfill_command, lake_writers
+from tests.crash.fork_server import ForkServer, fork_server
+from tests.crash.restated_sandbox import INGESTED_PARTITIONS, PUBLISHED, restated_sandbox
 from tests.lake.conftest import DAY, rows
 
-# What holds on a disk holds here.
+# Imported tests run again, with the fixture `root` of this module.
 from tests.lake.test_compaction import (  # noqa: F401
-    test_a_table_without_instances_in_its_paths_is_compacted_too,
-    test_months_are_read_as_their_daily_files_are,
-    test_readers_see_each_row_once_and_no_version_that_was_replaced_while_months_are_restated_and_compacted,
-    test_the_dataset_reads_whole_months_from_their_copy_and_sees_the_same,
+    test_compacted_months_read_the_same_as_daily_files,
+    test_concurrent_readers_see_each_row_once_and_no_replaced_version,
+    test_dataset_reads_whole_months_from_their_copies,
+    test_table_without_instances_in_its_paths_is_compacted,
 )
 from tests.lake.test_database import (  # noqa: F401
     PARTITIONS,
     POSTS,
     filled,
-    test_a_damaged_file_is_named_with_what_to_do,
-    test_a_file_that_has_been_removed_is_named,
-    test_a_view_has_the_rows_of_its_partitions_and_ids_stay_text,
-    test_conditions_on_the_day_and_the_instance_open_no_other_file,
-    test_values_and_types_are_exact_and_the_day_comes_first,
+    test_conditions_on_date_and_instance_open_no_other_file,
+    test_unreadable_names_the_damaged_file,
+    test_unreadable_names_the_removed_file,
+    test_view_has_exact_values_and_types_after_the_date,
+    test_view_has_the_requested_partitions_and_ids_stay_strings,
 )
 from tests.lake.test_lake import (  # noqa: F401
-    test_a_day_without_posts_is_a_file_with_no_rows_and_not_no_file,
-    test_a_hundred_partitions_are_read_together,
-    test_a_writable_lake_is_found_so_and_left_as_it_was,
-    test_days_are_read_one_after_the_other_with_their_partitions_apart,
-    test_odd_instance_ids_keep_apart_and_stay_text_for_readers_of_the_dataset,
-    test_partitions_are_listed_sorted_and_by_day,
-    test_read_gives_the_partitions_that_exist_in_the_order_asked,
-    test_rows_are_read_with_the_day_of_their_partition_when_asked,
-    test_the_dataset_of_a_table_without_instances_in_its_path_takes_them_from_its_rows,
-    test_the_same_rows_again_change_nothing_not_even_the_facts,
-    test_what_is_written_is_read_back_exactly,
+    test_check_writable_leaves_no_file,
+    test_dataset_without_instances_in_its_paths_takes_them_from_the_rows,
+    test_empty_partition_is_a_file_without_rows,
+    test_partitions_are_sorted_and_filtered_by_day,
+    test_read_of_a_hundred_partitions,
+    test_read_returns_existing_partitions_in_the_order_given,
+    test_read_with_date_adds_the_day_of_each_row,
+    test_replacement_check_receives_the_stored_and_the_new_rows,
+    test_unusual_instance_ids_stay_distinct_strings_in_the_dataset,
+    test_write_and_read_round_trip,
+    test_write_of_equal_rows_changes_nothing_including_metadata,
 )
 from tests.lake.test_quarantine import (  # noqa: F401
-    test_bad_rows_are_set_aside_with_reason_and_raw_json_by_partition,
-    test_bad_rows_that_name_no_partition_are_filed_under_their_query_with_its_days,
-    test_newer_bad_rows_replace_older_ones_and_none_clear_them,
+    test_write_query_stores_rows_by_query,
+    test_write_replaces_earlier_rows_and_none_remove_them,
+    test_write_stores_reason_and_raw_json_by_partition,
 )
-from tests.lake.test_review import test_a_replacement_is_reviewed_with_what_is_there_and_what_is_to_be  # noqa: F401
 
 BUCKET = "a-bucket"
 SECRET = "s3cr3t/of+nobody"  # noqa: S105
@@ -72,7 +71,7 @@ KILLS = 6
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A store in a process of its own, with one empty bucket."""
+    """The URL of an S3-compatible store, in a process of its own."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVER],
         stdin=subprocess.PIPE,
@@ -87,7 +86,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def environment(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a user sets for a store that is not Amazon's; nothing of what this machine knows of AWS."""
+    """Set the environment variables for this store, remove all others of AWS, and create one empty bucket."""
     with pytest.MonkeyPatch.context() as environment:
         for name in [*os.environ]:
             if name.startswith("AWS_"):
@@ -109,16 +108,18 @@ def environment(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def root() -> str:
+    """The root of an empty lake in the bucket."""
     return f"s3://{BUCKET}/{secrets.token_hex(8)}/a lake"
 
 
 @pytest.fixture(scope="module")
-def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    with nursery("tests.crash.writes", "s3fs", log=tmp_path_factory.mktemp("writers") / "log") as writers:
+def writers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts processes that write to or read from a lake."""
+    with fork_server("tests.crash.lake_writers", "s3fs", log=tmp_path_factory.mktemp("writers") / "log") as writers:
         yield writers
 
 
-def test_the_endpoint_is_given_by_the_environment_or_by_options(
+def test_endpoint_from_the_environment_or_from_options(
     endpoint: str, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Lake(root).write("posts", DAY, rows())
@@ -127,7 +128,7 @@ def test_the_endpoint_is_given_by_the_environment_or_by_options(
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
 
 
-def test_nothing_but_partitions_is_ever_put(root: str) -> None:
+def test_write_puts_only_partitions(root: str) -> None:
     lake = Lake(root)
     for count in (3, 20):
         lake.write("posts", DAY, rows(count))
@@ -135,7 +136,7 @@ def test_nothing_but_partitions_is_ever_put(root: str) -> None:
     assert fsspec.filesystem("s3").find(path) == [f"{path}/{partition_path('posts', DAY)}"]
 
 
-def test_sql_over_a_store_is_a_listing_and_one_request_a_file(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_is_one_request_for_each_file(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = filled(Lake(root))
     requests: list[str] = []
     call = s3fs.S3FileSystem._call_s3
@@ -152,68 +153,68 @@ def test_sql_over_a_store_is_a_listing_and_one_request_a_file(root: str, monkeyp
         assert requests == ["get_object"] * len(PARTITIONS)
 
 
-def test_a_bucket_that_is_not_there_is_named() -> None:
-    for use in (
+def test_missing_bucket_is_named() -> None:
+    for act in (
         lambda: Lake("s3://no-such-bucket/lake").check_writable(),
         lambda: Lake("s3://no-such-bucket/lake").write("posts", DAY, rows()),
     ):
         with pytest.raises(
             LakeUnavailable, match=r"cannot write s3://no-such-bucket/lake/.* bucket does not exist.*Next"
         ):
-            use()
+            act()
 
 
-def test_readers_in_other_processes_see_each_partition_present_and_whole(root: str, writers: Nursery) -> None:
-    writers.start("write", root=root, version=0, seed=0).succeed()
+def test_readers_in_other_processes_see_complete_partitions(root: str, writers: ForkServer) -> None:
+    writers.start("write", root=root, version=0, seed=0).wait_for_success()
     reader = writers.start("watch", root=root, until=3)
     for version in range(1, 4):
         pair = [writers.start("write", root=root, version=version, seed=each) for each in (1, 2)]
         for child in pair:
-            child.succeed()
-    reader.succeed()
+            child.wait_for_success()
+    reader.wait_for_success()
 
 
-def test_writers_that_are_killed_damage_nothing(root: str, writers: Nursery) -> None:
-    writers.start("write", root=root, version=0, seed=0).succeed()
+def test_killed_writers_damage_nothing(root: str, writers: ForkServer) -> None:
+    writers.start("write", root=root, version=0, seed=0).wait_for_success()
     started = time.monotonic()
-    writers.start("write", root=root, version=1, seed=1).succeed()
+    writers.start("write", root=root, version=1, seed=1).wait_for_success()
     life, draws, lake = time.monotonic() - started, random.Random(0), Lake(root)
-    seen = dict.fromkeys(writes.PARTITIONS, 1)
+    seen = dict.fromkeys(lake_writers.PARTITIONS, 1)
     kills, version, mixed = 0, 1, False
-    # A kill may come before the first write or after the last one, so go on until one came between two.
+    # A process may be killed before its first write or after its last one: repeat until one was killed in between.
     while kills < KILLS or not mixed:
         version += 1
         child = writers.start("write", root=root, version=version, seed=version)
         time.sleep(draws.uniform(0, life))
         kills += child.kill()
-        assert lake.partitions(writes.ASSET) == sorted(writes.PARTITIONS)
-        for partition in writes.PARTITIONS:
-            table = lake.read(writes.ASSET, [partition], schema=POSTS_SCHEMA)
+        assert lake.partitions(lake_writers.TABLE_NAME) == sorted(lake_writers.PARTITIONS)
+        for partition in lake_writers.PARTITIONS:
+            table = lake.read(lake_writers.TABLE_NAME, [partition], schema=POSTS_SCHEMA)
             found = table["campaign_id"][0].as_py() if len(table) else version
             assert seen[partition] <= found <= version
-            assert table.equals(writes.version_of(partition, found))
+            assert table.equals(lake_writers.partition_rows(partition, found))
             seen[partition] = found
         mixed |= len(set(seen.values())) > 1
-    writers.start("write", root=root, version=version + 1, seed=0).succeed()
-    for partition in writes.PARTITIONS:
-        table = lake.read(writes.ASSET, [partition], schema=POSTS_SCHEMA)
-        assert table.equals(writes.version_of(partition, version + 1))
+    writers.start("write", root=root, version=version + 1, seed=0).wait_for_success()
+    for partition in lake_writers.PARTITIONS:
+        table = lake.read(lake_writers.TABLE_NAME, [partition], schema=POSTS_SCHEMA)
+        assert table.equals(lake_writers.partition_rows(partition, version + 1))
 
 
-def test_the_command_lands_in_a_store_that_the_environment_names(root: str, tmp_path: Path) -> None:
-    with restated_service() as service:
+def test_command_writes_to_the_store_of_the_environment(root: str, tmp_path: Path) -> None:
+    with restated_sandbox() as service:
         settings = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        user = backfills.user_environment(tmp_path, base_url=service.base_url, lake_root=root) | settings
-        said = ""
-        for typed in (["doctor"], backfills.arguments(PUBLISHED.asset)):
-            process = backfills.command(*typed, environment=user)
+        user = backfill_command.user_environment(tmp_path, base_url=service.base_url, lake_root=root) | settings
+        outputs = ""
+        for arguments in (["doctor"], backfill_command.backfill_arguments(PUBLISHED.name)):
+            process = backfill_command.start_command(*arguments, environment=user)
             output, _ = process.communicate()
             assert process.returncode == 0, output
-            said += output
-        assert f"{root} is writable" in said
-        assert SECRET not in said
+            outputs += output
+        assert f"{root} is writable" in outputs
+        assert SECRET not in outputs
         filesystem = fsspec.filesystem("s3")
         filesystem.invalidate_cache()
-        for each in BOX:
-            with filesystem.open(f"{root}/{partition_path(PUBLISHED.asset, each)}") as file:
-                assert pq.ParquetFile(file).read().to_pylist() == service.answers[0][PUBLISHED.asset, each]
+        for each in INGESTED_PARTITIONS:
+            with filesystem.open(f"{root}/{partition_path(PUBLISHED.name, each)}") as file:
+                assert pq.ParquetFile(file).read().to_pylist() == service.rows_by_version[0][PUBLISHED.name, each]

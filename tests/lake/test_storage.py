@@ -19,26 +19,28 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, Storage, storage_at, without_credentials
-from tests.lake.conftest import DAY, BucketFileSystem, MovingFileSystem, MuteFileSystem, files_of, rows
+from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, Storage, open_storage, without_credentials
+from tests.lake.conftest import DAY, BucketFileSystem, MovingFileSystem, UnversionedFileSystem, files_of, rows
 
 
 def failing(number: int) -> Callable[..., Any]:
+    """Return a function that raises the `OSError` of this number."""
+
     def fail(*_args: Any, **_kwargs: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
     return fail
 
 
-def test_staged_bytes_that_a_disk_lost_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_stage_on_a_local_disk_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake(str(tmp_path))
     lake.write("posts", DAY, rows(20))
     before = files_of(tmp_path)
 
-    def lose_the_tail(descriptor: int) -> None:
+    def truncate(descriptor: int) -> None:
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1)
 
-    monkeypatch.setattr(os, "fsync", lose_the_tail)
+    monkeypatch.setattr(os, "fsync", truncate)
     with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
         lake.write("posts", DAY, rows(3))
     with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
@@ -46,7 +48,7 @@ def test_staged_bytes_that_a_disk_lost_are_never_shown(tmp_path: Path, monkeypat
     assert files_of(tmp_path) == before
 
 
-def test_staged_bytes_that_a_remote_filesystem_lost_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_stage_on_a_remote_filesystem_replaces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake("moving://loses")
     lake.write("posts", DAY, rows(20))
     files = MovingFileSystem().find("/loses")
@@ -62,7 +64,7 @@ def test_staged_bytes_that_a_remote_filesystem_lost_are_never_shown(monkeypatch:
     assert MovingFileSystem().find("/loses") == files
 
 
-def test_an_object_store_gets_one_put_under_the_final_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_put_is_one_put_under_the_final_name(monkeypatch: pytest.MonkeyPatch) -> None:
     puts: list[str] = []
     put = MemoryFileSystem.pipe_file
 
@@ -76,14 +78,14 @@ def test_an_object_store_gets_one_put_under_the_final_name(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("stop", ["fsync", "rename"])
-def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselves_and_no_stage(
+def test_write_all_with_one_failure_writes_the_others_and_leaves_no_stage(
     stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = storage_at(str(tmp_path), {})
+    storage = open_storage(str(tmp_path), {})
     storage.write_all(dict.fromkeys(["a/file", "b/file"], b"old"), check=lambda _path, _staged: True)
-    home, name = {"fsync": (os, "fsync"), "rename": (Path, "replace")}[stop]
-    done, calls = getattr(home, name), count()
-    monkeypatch.setattr(home, name, lambda *given: failing(errno.EIO)() if next(calls) == 1 else done(*given))
+    owner, name = {"fsync": (os, "fsync"), "rename": (Path, "replace")}[stop]
+    call, calls = getattr(owner, name), count()
+    monkeypatch.setattr(owner, name, lambda *args: failing(errno.EIO)() if next(calls) == 1 else call(*args))
 
     failed = storage.write_all({f"{each}/file": each.encode() for each in "abc"}, check=lambda _path, _staged: True)
 
@@ -91,8 +93,8 @@ def test_of_files_written_together_one_that_fails_leaves_the_others_to_themselve
     assert files_of(tmp_path) == {"a/file": b"a", "b/file": b"old", "c/file": b"c"}
 
 
-def test_a_writer_that_is_interrupted_leaves_what_was_and_no_stage(tmp_path: Path) -> None:
-    storage = storage_at(str(tmp_path), {})
+def test_interrupted_write_all_leaves_no_stage(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path), {})
 
     def interrupt(path: str, _staged: bytes) -> bool:
         if path == "b/file":
@@ -104,36 +106,36 @@ def test_a_writer_that_is_interrupted_leaves_what_was_and_no_stage(tmp_path: Pat
     assert files_of(tmp_path) == {"a/file": b"a"}
 
 
-def test_nothing_is_shown_before_it_is_durable_nor_told_before_its_place_is(
+def test_write_all_syncs_files_before_renames_and_directories_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[tuple[str, str]] = []
     sync, replace, root = os.fsync, Path.replace, tmp_path / "new" / "lake"
 
-    def note_sync(descriptor: int) -> None:
+    def log_sync(descriptor: int) -> None:
         log.append(("sync", Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path).as_posix()))
         sync(descriptor)
 
-    def note_replace(stage: Path, target: Path) -> Path:
-        log.append(("show", stage.relative_to(tmp_path).as_posix()))
+    def log_replace(stage: Path, target: Path) -> Path:
+        log.append(("rename", stage.relative_to(tmp_path).as_posix()))
         return replace(stage, target)
 
-    monkeypatch.setattr(os, "fsync", note_sync)
-    monkeypatch.setattr(Path, "replace", note_replace)
-    storage = storage_at(str(root), {})
+    monkeypatch.setattr(os, "fsync", log_sync)
+    monkeypatch.setattr(Path, "replace", log_replace)
+    storage = open_storage(str(root), {})
     storage.write_all({"t/a/file": b"a", "t/b/file": b"b"}, check=lambda path, _: not log.append(("check", path)))
 
-    # The root's own place, the files, their check and their rename, and each directory on the way to them, once.
-    stages = [path for what, path in log if what == "show"]
+    # The parent of the root, the files, the check and the rename of each, then each directory up to the root, once.
+    stages = [path for action, path in log if action == "rename"]
     assert [Path(stage).parent.as_posix() for stage in stages] == ["new/lake/t/a", "new/lake/t/b"]
     assert log == [
         ("sync", "."),
         ("sync", "new"),
         *(("sync", stage) for stage in stages),
         ("check", "t/a/file"),
-        ("show", stages[0]),
+        ("rename", stages[0]),
         ("check", "t/b/file"),
-        ("show", stages[1]),
+        ("rename", stages[1]),
         ("sync", "new/lake/t/a"),
         ("sync", "new/lake/t"),
         ("sync", "new/lake"),
@@ -144,7 +146,7 @@ def test_nothing_is_shown_before_it_is_durable_nor_told_before_its_place_is(
 @pytest.mark.parametrize(
     ("number", "written"), [(errno.EIO, False), (errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EBADF, True)]
 )
-def test_a_file_whose_directory_is_not_durable_is_told_unless_directories_are_not_synced_there(
+def test_failed_sync_of_a_directory_is_an_error_unless_unsupported(
     number: int, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = Lake(str(tmp_path / "new"))
@@ -156,10 +158,10 @@ def test_a_file_whose_directory_is_not_durable_is_told_unless_directories_are_no
         assert lake.write("posts", DAY, rows(3)).rows == 3
 
 
-RIGHTS = "give this user the rights it lacks there, or name another place as the lake's root"
-IN_THE_WAY = "a file stands where a directory is due: move it, or name another place as the lake's root"
-UNFIT = "name another place as the lake's root: the file system there does not sync or replace files"
-ANYTHING = "check that the lake's root can be reached with these settings and run again"
+NO_ACCESS = "give this user access there, or set another lake root"
+NOT_A_DIRECTORY = "a file is where a directory should be: move it, or set another lake root"
+UNSUPPORTED = "set another lake root: the file system there does not support syncing or replacing files"
+OTHER = "check that the lake's root can be reached with these settings and run again"
 
 
 @pytest.mark.parametrize(
@@ -167,58 +169,58 @@ ANYTHING = "check that the lake's root can be reached with these settings and ru
     [
         (errno.ENOSPC, "free some space there and run again"),
         (errno.EDQUOT, "free some space there and run again"),
-        (errno.EFBIG, "raise the limit on the size of files there (ulimit -f) and run again"),
-        (errno.EACCES, RIGHTS),
-        (errno.EPERM, RIGHTS),
-        (errno.EROFS, RIGHTS),
-        (errno.ENOENT, "check that the lake's root is there and mounted"),
-        (errno.ENOTDIR, IN_THE_WAY),
-        (errno.EISDIR, IN_THE_WAY),
-        (errno.EEXIST, IN_THE_WAY),
-        (errno.EIO, ANYTHING),
-        (errno.EINVAL, UNFIT),
-        (errno.ENOTSUP, UNFIT),
-        (errno.ENOSYS, UNFIT),
-        (errno.EXDEV, UNFIT),
+        (errno.EFBIG, "raise the limit on the size of files (ulimit -f) and run again"),
+        (errno.EACCES, NO_ACCESS),
+        (errno.EPERM, NO_ACCESS),
+        (errno.EROFS, NO_ACCESS),
+        (errno.ENOENT, "check that the lake's root exists and is mounted"),
+        (errno.ENOTDIR, NOT_A_DIRECTORY),
+        (errno.EISDIR, NOT_A_DIRECTORY),
+        (errno.EEXIST, NOT_A_DIRECTORY),
+        (errno.EIO, OTHER),
+        (errno.EINVAL, UNSUPPORTED),
+        (errno.ENOTSUP, UNSUPPORTED),
+        (errno.ENOSYS, UNSUPPORTED),
+        (errno.EXDEV, UNSUPPORTED),
     ],
 )
-def test_a_failure_names_the_place_the_reason_and_the_next_step(
+def test_error_has_the_location_the_reason_and_the_next_step(
     number: int, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(number))
     with pytest.raises(LakeUnavailable) as caught:
         Lake(str(tmp_path)).write("posts", DAY, rows())
-    place, reason = tmp_path / partition_path("posts", DAY), f"[Errno {number}] {os.strerror(number)}"
-    assert str(caught.value) == f"cannot write {place}: {reason}. Next step: {step}"
+    location, reason = tmp_path / partition_path("posts", DAY), f"[Errno {number}] {os.strerror(number)}"
+    assert str(caught.value) == f"cannot write {location}: {reason}. Next step: {step}"
 
 
-USES: dict[str, Callable[[Storage], object]] = {
+ACTIONS: dict[str, Callable[[Storage], object]] = {
     "read": lambda storage: storage.read("t/file"),
     "write": lambda storage: put(storage, "t/file", b"data"),
     "remove": lambda storage: storage.remove("t/file"),
     "list": lambda storage: storage.files("t/file"),
-    "look at": lambda storage: storage.versions(["t/file"]),
+    "inspect": lambda storage: storage.versions(["t/file"]),
 }
 
 
-@pytest.mark.parametrize("action", USES)
-def test_what_cannot_be_done_to_a_file_of_this_machine_is_told(action: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", ACTIONS)
+def test_failed_action_on_a_local_file_names_it(action: str, tmp_path: Path) -> None:
     (tmp_path / "t").write_text("", encoding="utf-8")
-    place = tmp_path / "t" / "file"
+    location = tmp_path / "t" / "file"
     with pytest.raises(LakeUnavailable) as caught:
-        USES[action](storage_at(str(tmp_path), {}))
-    told = str(caught.value)
-    assert told.startswith(f"cannot {action} {place}: [Errno ")
-    assert told.endswith(f". Next step: {IN_THE_WAY}")
+        ACTIONS[action](open_storage(str(tmp_path), {}))
+    message = str(caught.value)
+    assert message.startswith(f"cannot {action} {location}: [Errno ")
+    assert message.endswith(f". Next step: {NOT_A_DIRECTORY}")
 
 
-@pytest.mark.parametrize("action", USES)
+@pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("kind", [MovingFileSystem, BucketFileSystem])
-def test_what_cannot_be_done_to_a_remote_file_is_told(
+def test_failed_action_on_a_remote_file_names_it_without_credentials(
     kind: type[MemoryFileSystem], action: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheme = {MovingFileSystem: "moving", BucketFileSystem: "bucket"}[kind]
-    storage = storage_at(f"{scheme}://user:hunter2@host/lake/", {})
+    storage = open_storage(f"{scheme}://user:hunter2@host/lake/", {})
 
     def refuse(*_args: Any, **_kwargs: Any) -> Any:
         raise RuntimeError
@@ -226,24 +228,24 @@ def test_what_cannot_be_done_to_a_remote_file_is_told(
     for name in ("cat_file", "pipe_file", "rm_file", "find", "info"):
         monkeypatch.setattr(kind, name, refuse)
     with pytest.raises(LakeUnavailable) as caught:
-        USES[action](storage)
-    done = "list" if action == "look at" else action
-    assert str(caught.value) == f"cannot {done} {scheme}://host/lake/t/file: RuntimeError. Next step: {ANYTHING}"
+        ACTIONS[action](storage)
+    reported = "list" if action == "inspect" else action
+    assert str(caught.value) == f"cannot {reported} {scheme}://host/lake/t/file: RuntimeError. Next step: {OTHER}"
 
 
-def test_a_filesystem_that_cannot_be_opened_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_storage_that_fails_names_the_root_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", failing(errno.EIO))
     with pytest.raises(LakeUnavailable) as caught:
-        storage_at("sftp://user:hunter2@host/lake", {})
+        open_storage("sftp://user:hunter2@host/lake", {})
     reason = f"[Errno {errno.EIO}] {os.strerror(errno.EIO)}"
-    assert str(caught.value) == f"cannot open sftp://host/lake: {reason}. Next step: {ANYTHING}"
+    assert str(caught.value) == f"cannot open sftp://host/lake: {reason}. Next step: {OTHER}"
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "moving"])
-def test_what_is_hidden_is_not_listed(kind: str, tmp_path: Path) -> None:
-    storage = storage_at(f"{kind}://{tmp_path}", {})
+def test_files_omits_hidden_files(kind: str, tmp_path: Path) -> None:
+    storage = open_storage(f"{kind}://{tmp_path}", {})
     for path in ("t/a/file", "t/a/.stage-1", "t/.hidden"):
         put(storage, path, b"data")
     assert storage.files("t") == ["t/a/file"]
@@ -253,53 +255,53 @@ def test_what_is_hidden_is_not_listed(kind: str, tmp_path: Path) -> None:
         assert storage.files("t") == ["t/a/file"]
 
 
-def test_a_writer_whose_stage_was_swept_meanwhile_tells_its_own_failure(tmp_path: Path) -> None:
-    def sweep(_path: str, _staged: bytes) -> bool:
+def test_error_of_a_writer_whose_stage_was_removed_is_its_own(tmp_path: Path) -> None:
+    def remove_stage(_path: str, _staged: bytes) -> bool:
         for stage in tmp_path.glob("a/.stage-*"):
             stage.unlink()
-        raise LakeUnavailable("it is not what was written")
+        raise LakeUnavailable("rejected")
 
-    failed = storage_at(str(tmp_path), {}).write_all({"a/file": b"a"}, check=sweep)
-    assert {path: str(error) for path, error in failed.items()} == {"a/file": "it is not what was written"}
+    failed = open_storage(str(tmp_path), {}).write_all({"a/file": b"a"}, check=remove_stage)
+    assert {path: str(error) for path, error in failed.items()} == {"a/file": "rejected"}
 
 
-def test_a_filesystem_without_locks_is_written_to_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_works_on_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
     Lake(str(tmp_path)).write("posts", DAY, rows())
     assert list(files_of(tmp_path)) == [partition_path("posts", DAY)]
 
 
-def test_a_root_that_vanished_is_not_made_anew(tmp_path: Path) -> None:
+def test_missing_root_is_not_created_again(tmp_path: Path) -> None:
     root = tmp_path / "mounted"
     lake = Lake(str(root))
     lake.check_writable()
     shutil.rmtree(root)
-    with pytest.raises(LakeUnavailable, match="the lake's root has vanished.*there and mounted"):
+    with pytest.raises(LakeUnavailable, match="the lake's root no longer exists.*exists and is mounted"):
         lake.write("posts", DAY, rows())
-    with pytest.raises(LakeUnavailable, match="vanished"):
+    with pytest.raises(LakeUnavailable, match="no longer exists"):
         lake.check_writable()
     assert not root.exists()
 
 
 @pytest.mark.parametrize("attempt", range(20))
-def test_writers_that_start_together_make_the_root_together(tmp_path: Path, attempt: int) -> None:
+def test_concurrent_writers_can_create_the_root(tmp_path: Path, attempt: int) -> None:
     lake = Lake(str(tmp_path / "new" / str(attempt)))
     days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(8)]
-    together = threading.Barrier(len(days))
+    barrier = threading.Barrier(len(days))
 
     def write(day: Partition) -> bool:
-        together.wait(10)
+        barrier.wait(10)
         return lake.write("posts", day, rows()).changed
 
     with ThreadPoolExecutor(len(days)) as writers:
         assert all(writers.map(write, days))
 
 
-def test_a_root_that_is_a_file_is_unavailable_for_everything(tmp_path: Path) -> None:
+def test_root_that_is_a_file_fails_every_action(tmp_path: Path) -> None:
     root = tmp_path / "file"
     root.write_text("", encoding="utf-8")
     lake = Lake(str(root))
-    for use in (
+    for act in (
         lake.check_writable,
         lambda: lake.write("posts", DAY, rows()),
         lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA),
@@ -307,20 +309,21 @@ def test_a_root_that_is_a_file_is_unavailable_for_everything(tmp_path: Path) -> 
         lambda: lake.quarantine.rows("posts"),
         lambda: lake.quarantine.write("posts", DAY, [], query="q"),
     ):
-        with pytest.raises(LakeUnavailable, match="a file stands where a directory is due"):
-            use()
+        with pytest.raises(LakeUnavailable, match="a file is where a directory should be"):
+            act()
 
 
-def test_a_store_that_does_not_give_back_what_is_written_is_not_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_writable_fails_when_the_store_loses_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     lake = Lake("memory://forgets")
     monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda *_args, **_kwargs: b"")
-    with pytest.raises(LakeUnavailable, match="does not give back"):
+    with pytest.raises(LakeUnavailable, match="does not return what was written"):
         lake.check_writable()
     assert MemoryFileSystem().find("/forgets") == []
 
 
-def stage(root: str, age: int) -> tuple[Any, str]:
-    storage = storage_at(root, {})
+def leave_stage(root: str, age: int) -> tuple[Any, str]:
+    """Write a staged file of this age in seconds; return its filesystem and path."""
+    storage = open_storage(root, {})
     path = f"{partition_path('posts', DAY).rpartition('/')[0]}/.stage-{int(time.time()) - age}-0123"
     filesystem = storage.arrow_filesystem
     filesystem.create_dir(storage.full_path(path).rpartition("/")[0], recursive=True)
@@ -330,19 +333,17 @@ def stage(root: str, age: int) -> tuple[Any, str]:
 
 
 @pytest.mark.parametrize("kind", ["file", "moving"])
-@pytest.mark.parametrize(("age", "stays"), [(0, True), (STALE_AFTER_SECONDS + 60, False)])
-def test_a_stage_is_never_read_and_goes_when_its_writer_must_be_dead(
-    kind: str, age: int, stays: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("age", "is_kept"), [(0, True), (STALE_AFTER_SECONDS + 60, False)])
+def test_stage_is_never_read_and_removed_when_stale(kind: str, age: int, is_kept: bool, tmp_path: Path) -> None:
     root = f"{kind}://{tmp_path}"
-    filesystem, path = stage(root, age)
+    filesystem, path = leave_stage(root, age)
     lake = Lake(root)
     assert lake.partitions("posts") == []
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == 0
 
     lake.write("posts", DAY, rows())
 
-    assert (filesystem.get_file_info(path).size is not None) == stays
+    assert (filesystem.get_file_info(path).size is not None) == is_kept
     assert lake.partitions("posts") == [DAY]
     assert lake.dataset("posts", POSTS_SCHEMA).count_rows() == 20
 
@@ -350,15 +351,15 @@ def test_a_stage_is_never_read_and_goes_when_its_writer_must_be_dead(
 @pytest.mark.parametrize(
     ("root", "reason"), [("nosuch://bucket/lake", "nosuch"), ("", "root is empty"), (" ", "root is empty")]
 )
-def test_a_root_that_cannot_be_is_refused_with_what_to_give(root: str, reason: str) -> None:
+def test_invalid_root_is_rejected(root: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Lake(root)
 
 
 @pytest.mark.parametrize("kind", ["simplecache", "filecache", "blockcache"])
-def test_a_root_behind_a_cache_is_refused_with_what_to_give(kind: str, tmp_path: Path) -> None:
-    def write_thrice(root: str, options: dict[str, Any]) -> None:
-        for number in (10, 1000, 10):  # the third would be compared to what the cache holds, which is the first
+def test_root_behind_a_cache_is_rejected(kind: str, tmp_path: Path) -> None:
+    def write_three_times(root: str, options: dict[str, Any]) -> None:
+        for number in (10, 1000, 10):  # the third would be compared with the first, which the cache holds
             Lake(root, storage_options=options).write("posts", DAY, rows(number))
             assert Lake(str(tmp_path)).read("posts", [DAY], schema=POSTS_SCHEMA).num_rows == number
 
@@ -369,11 +370,11 @@ def test_a_root_behind_a_cache_is_refused_with_what_to_give(kind: str, tmp_path:
         (f"{kind}::memory://user:hunter2@host/lake", {}, ", as memory://host/lake"),
     ):
         with pytest.raises(ValueError, match="goes through a cache") as caught:
-            write_thrice(root, options)
+            write_three_times(root, options)
         assert str(caught.value).endswith(f"give it without the cache{instead}")
 
 
-def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_of_a_scheme_is_named_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
     def needs_package(*_args: Any, **_kwargs: Any) -> None:
@@ -386,7 +387,7 @@ def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monk
 
 
 @pytest.mark.parametrize(
-    ("root", "shown"),
+    ("root", "expected"),
     [
         ("/data/a@b?c", "/data/a@b?c"),
         ("file:///data/a:b@c", "file:///data/a:b@c"),
@@ -399,8 +400,8 @@ def test_a_scheme_without_its_package_says_which_one_and_hides_the_password(monk
         ("abfs://container@account.dfs.core.windows.net/lake", "abfs://container@account.dfs.core.windows.net/lake"),
     ],
 )
-def test_a_root_is_shown_without_its_credentials(root: str, shown: str) -> None:
-    assert without_credentials(root) == shown
+def test_without_credentials(root: str, expected: str) -> None:
+    assert without_credentials(root) == expected
 
 
 def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,28 +422,26 @@ def test_credentials_are_in_no_url_message_or_cause(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("denied", "shown"),
+    ("denial", "redacted"),
     [
         ("s3cr3t-and-more is not for s3cr3t", "… is not for …"),
         ("more-and-s3cr3t is not for s3cr3t", "… is not for …"),
         ("s3cr3t is refused by http://127.0.0.1:9000 after 5 s", "… is refused by http://127.0.0.1:9000 after 5 s"),
     ],
 )
-def test_of_options_secrets_are_hidden_whole_and_addresses_stay_readable(
-    denied: str, shown: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = {"endpoint_url": "http://127.0.0.1:9000", "key": "s3cr3t", "secret": denied.split()[0], "timeout": 5}
-    storage = storage_at("memory://bucket/lake", {"client": client})
+def test_option_values_are_redacted_except_urls(denial: str, redacted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = {"endpoint_url": "http://127.0.0.1:9000", "key": "s3cr3t", "secret": denial.split()[0], "timeout": 5}
+    storage = open_storage("memory://bucket/lake", {"client": client})
 
     def refuse(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError(denied)
+        raise RuntimeError(denial)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
-    with pytest.raises(LakeUnavailable, match=f": {re.escape(shown)}\\. Next step"):
+    with pytest.raises(LakeUnavailable, match=f": {re.escape(redacted)}\\. Next step"):
         storage.read("t/file")
 
 
-def test_a_place_on_a_local_disk_is_shown_as_a_path_that_can_be_opened(tmp_path: Path) -> None:
+def test_url_on_a_local_disk_is_a_path(tmp_path: Path) -> None:
     lake = Lake(f"file://{tmp_path}/lake")
     lake.write("posts", DAY, rows())
     assert Path(lake.url("posts", DAY)).is_file()
@@ -452,12 +451,13 @@ PATHS = ["posts/date=2024-01-01/a", "posts/date=2024-01-02/a", "posts/date=2024-
 
 
 def put(storage: Storage, path: str, data: bytes) -> None:
+    """Write a file that is accepted without being looked at."""
     storage.write(path, data, check=lambda _path, _staged: True)
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
-def test_what_the_caller_does_not_want_to_be_shown_is_not(kind: str, tmp_path: Path) -> None:
-    storage = storage_at(f"{kind}://{tmp_path}", {})
+def test_rejected_bytes_replace_nothing(kind: str, tmp_path: Path) -> None:
+    storage = open_storage(f"{kind}://{tmp_path}", {})
     put(storage, PATHS[0], b"before")
 
     def refuse(_path: str, staged: bytes) -> bool:
@@ -472,8 +472,8 @@ def test_what_the_caller_does_not_want_to_be_shown_is_not(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["file", "memory", "moving", "bucket"])
-def test_versions_are_of_the_files_that_are_there_and_change_with_them(kind: str, tmp_path: Path) -> None:
-    storage = storage_at(f"{kind}://{tmp_path}", {})
+def test_versions_of_existing_files_change_with_them(kind: str, tmp_path: Path) -> None:
+    storage = open_storage(f"{kind}://{tmp_path}", {})
     assert storage.versions(PATHS) == {}
     for path in PATHS[1:]:
         put(storage, path, b"one")
@@ -484,21 +484,21 @@ def test_versions_are_of_the_files_that_are_there_and_change_with_them(kind: str
     assert storage.versions(PATHS) == before
     assert storage.versions(PATHS[1:2]) == {PATHS[1]: before[PATHS[1]]}
 
-    # Of another size, because a clock of files may not tick in between.
+    # Another size, because two writes may have the same modification time.
     put(storage, PATHS[1], b"three")
     after = storage.versions(PATHS)
     assert after[PATHS[1]].identity != before[PATHS[1]].identity
     assert after[PATHS[2]] == before[PATHS[2]]
 
 
-def test_only_a_version_that_rests_on_time_tells_it(tmp_path: Path) -> None:
-    for kind, told in (("file", True), ("memory", True), ("bucket", False), ("mute", False)):
-        storage = storage_at(f"{kind}://{tmp_path}", {})
+def test_version_has_a_modification_time_only_without_an_etag(tmp_path: Path) -> None:
+    for kind, has_time in (("file", True), ("memory", True), ("bucket", False), ("unversioned", False)):
+        storage = open_storage(f"{kind}://{tmp_path}", {})
         put(storage, PATHS[0], b"one")
         (version,) = storage.versions(PATHS).values()
-        assert (version.modified is not None) is told
+        assert (version.modified is not None) is has_time
         assert version.modified is None or abs(version.modified - time.time()) < 60
-        assert (version.identity is None) is (kind == "mute")
+        assert (version.identity is None) is (kind == "unversioned")
 
 
 AWARE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -514,13 +514,17 @@ AWARE = datetime(2024, 1, 1, tzinfo=UTC)
         ({"mtime": AWARE.replace(tzinfo=None)}, "3-1704067200.0", 1704067200.0),
         ({"mtime": 1704067200.25}, "3-1704067200.25", 1704067200.25),
         ({"ETag": "", "mtime": 7}, "3-7", 7.0),
-        ({"modify": "20240101000000", "created": AWARE}, None, None),  # when it was made says nothing of its content
+        (
+            {"modify": "20240101000000", "created": AWARE},
+            None,
+            None,
+        ),  # a creation time does not change with the content
     ],
 )
-def test_a_version_is_what_each_filesystem_calls_it(
+def test_version_from_the_keys_of_each_filesystem(
     details: dict[str, Any], identity: str | None, modified: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = storage_at("mute://versions", {})
-    monkeypatch.setattr(MuteFileSystem, "info", lambda self, path: {"name": path, "size": 3, **details})
+    storage = open_storage("unversioned://versions", {})
+    monkeypatch.setattr(UnversionedFileSystem, "info", lambda self, path: {"name": path, "size": 3, **details})
     (version,) = storage.versions(PATHS[:1]).values()
     assert (version.bytes, version.identity, version.modified) == (3, identity, modified)

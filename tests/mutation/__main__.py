@@ -1,10 +1,10 @@
-"""Mutation testing: put one fault at a time into the code, and count how many of them no test finds.
+"""Mutation testing: change the code in one place at a time, and count the changes that no test detects.
 
     python -m tests.mutation --sample 500
 
-mutmut generates the mutants; `tests.mutation.campaign` tests them. They are tried in a random but fixed order, so that
-`--sample N` takes a fair sample of each folder. `mutants/outcomes-<folder>.jsonl` lists the outcome of each mutant, and
-`mutmut show <mutant>` prints what it changes. Exits with 1 when too few mutants are found.
+mutmut generates the mutants, and `tests.mutation.mutant_tester` tests them, in a random but fixed order: `--sample N`
+is a random sample of each folder. `mutants/outcomes-<folder>.jsonl` has the outcome of each mutant, and
+`mutmut show <mutant>` prints its change. The exit code is 1 if the tests detect too few mutants.
 """
 
 import argparse
@@ -24,18 +24,18 @@ from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, walk_mutatable_files
 
-from benchmarks.tables import Table
-from tests.mutation.campaign import Outcome
+from benchmarks.markdown_table import Table
+from tests.mutation.mutant_tester import Outcome
 
-# The tests for the mutants of each folder. Tests that need a store or a server of their own take too long.
+# Tests for the mutants of each folder, without slow ones that start a store or a server.
 TESTS = {
     "client": ["tests/client"],
     "ingest": ["tests/ingest"],
     "lake": ["tests/lake", "tests/crash/test_stages.py", "--ignore=tests/lake/test_s3.py"],
     "rollups": ["tests/rollups"],
 }
-MINIMUM_FOUND = 0.85
-# The folder into which mutmut copies the project, with all mutants in it.
+MIN_FOUND = 0.85
+# mutmut's copy of the project, with all mutants.
 COPY = Path("mutants")
 
 
@@ -55,22 +55,24 @@ def generate() -> dict[str, list[str]]:
     return dict(mutants)
 
 
-def outcomes_of(folder: str, mutants: Sequence[str]) -> Counter[Outcome]:
-    """Test the mutants in a process of its own; return how many had each outcome."""
+def count_outcomes(folder: str, mutants: Sequence[str]) -> Counter[Outcome]:
+    """Test mutants in a new process; return the number of mutants by outcome."""
     file = COPY / f"outcomes-{folder}.jsonl"
-    command = [sys.executable, "-m", "tests.mutation.campaign", str(file.absolute()), *TESTS[folder]]
+    command = [sys.executable, "-m", "tests.mutation.mutant_tester", str(file.absolute()), *TESTS[folder]]
     subprocess.run(command, cwd=COPY, input="\n".join(mutants), text=True, check=True)
     return Counter(Outcome(json.loads(line)["outcome"]) for line in file.read_text(encoding="utf-8").splitlines())
 
 
 def found_share(outcomes: Mapping[Outcome, int]) -> float:
-    """Return the share of the mutants that the tests find."""
+    """Return the share of the mutants that the tests detect."""
     return 1 - outcomes[Outcome.SURVIVED] / max(1, sum(outcomes.values()))
 
 
 def main() -> None:
-    """Test the mutants, print a table, and fail when too few are found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.splitlines()[0])
+    """Test the mutants and print a table; exit with 1 if the tests detect too few."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="test only N mutants of each folder")
     parser.add_argument("--only", choices=TESTS, action="append", help="test only this folder; may be repeated")
     arguments = parser.parse_args()
@@ -78,7 +80,7 @@ def main() -> None:
     for folder, mutants in generate().items():
         if not arguments.only or folder in arguments.only:
             random.Random(1).shuffle(mutants)
-            outcomes[folder] = outcomes_of(folder, mutants[: arguments.sample])
+            outcomes[folder] = count_outcomes(folder, mutants[: arguments.sample])
     outcomes["all"] = sum(outcomes.values(), Counter())
     table = Table(
         title="Mutants",
@@ -89,8 +91,8 @@ def main() -> None:
         ],
     )
     print(table.markdown())
-    if found_share(outcomes["all"]) < MINIMUM_FOUND:
-        sys.exit(f"The tests must find {MINIMUM_FOUND:.0%} of the mutants. `mutmut show <mutant>` prints a survivor.")
+    if found_share(outcomes["all"]) < MIN_FOUND:
+        sys.exit(f"The tests must detect {MIN_FOUND:.0%} of the mutants. `mutmut show <mutant>` prints one.")
 
 
 if __name__ == "__main__":

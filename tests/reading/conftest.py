@@ -1,4 +1,4 @@
-"""A lake whose table has nulls, zeros, empty texts and counts that no float holds, of ids that look like numbers."""
+"""A lake of posts with nulls, zeros, empty strings, counts that no float can hold, and numeric instance ids."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,14 +14,14 @@ FIRST = date(2024, 1, 3)
 DAYS = [FIRST + timedelta(days=offset) for offset in range(3)]
 INSTANCES = ("007", "a/b|c")
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
-# The smallest count that a float takes for another.
+# The smallest positive integer that a float cannot hold.
 BEYOND_FLOATS = 2**53 + 1
 
 Row = dict[str, Any]
 
 
 def rows_of(partition: Partition) -> list[Row]:
-    """What the lake holds of a partition, in the columns that matter here."""
+    """Return the rows of a partition in the lake, in the columns that the tests compare."""
     instance_id, day = partition.instance_id, partition.day
     return [
         {"date": day, "instance_id": instance_id, "post_id": 1, "impressions": None, "cpm": None, "extra": None},
@@ -41,6 +41,7 @@ COLUMNS = list(rows_of(PARTITIONS[0])[0])
 
 
 def lake_at(root: str) -> Lake:
+    """Write all PARTITIONS below a root."""
     lake = Lake(root)
     lake.write_all(
         POSTS.name,
@@ -56,4 +57,5 @@ def lake_at(root: str) -> Lake:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
+    """A lake on a local disk with all PARTITIONS."""
     return lake_at(str(tmp_path / "lake"))

@@ -1,4 +1,4 @@
-"""One trial: the ingest library against a real service that has a fault, and then the lake against the truth."""
+"""One trial: fetch from a sandbox with a fault by the ingest library, then compare the lake with the sandbox."""
 
 import asyncio
 import json
@@ -12,220 +12,245 @@ from pathlib import Path
 from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis, Revision
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.partition_writer import Failed, Outcome
-from later_reporting_dagster.ingest.raw_tables import Source
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
+from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import (
     FAULTS_HEADER,
+    FaultMiddleware,
     FaultSettings,
-    FaultySandbox,
     SandboxOptions,
     World,
     running_sandbox,
 )
-from tests.conftest import INSTANCE_IDS, UNHURRIED
-from tests.reliability.truth import (
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT
+from tests.reliability.lake_comparison import (
     DATE_BASES,
-    Cell,
     Differences,
     Row,
-    as_text,
-    can_be_true,
-    differences,
-    flat,
-    in_the_lake,
-    rows_of_the_sandbox,
+    TablePartition,
+    compare_rows,
+    count_by_json,
+    fetch_sandbox_rows,
+    flatten_metrics,
+    is_storable,
+    read_partition,
 )
 
-# With the last day of a February that has 29.
+# Around February 29.
 DAYS = [date(2024, 2, 27), date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1), date(2024, 3, 2)]
-CELLS: list[Cell] = [(asset, Partition(day, name)) for asset in DATE_BASES for day in DAYS for name in INSTANCE_IDS]
-WORLD_CHANGES = ("post-inserted", "post-removed", "post-exchanged")
-TOLD_BY_A_SECOND_LOOK = "post-exchanged"
-"""The fault that no count of numbered pages can show: a post vanishes and another arrives between two of them."""
+PARTITIONS: list[TablePartition] = [
+    (table_name, Partition(day, name)) for table_name in DATE_BASES for day in DAYS for name in INSTANCE_IDS
+]
+POST_CHANGING_FAULTS = ("post-inserted", "post-removed", "post-exchanged")
+FOUND_BY_VERIFICATION = "post-exchanged"
+"""The fault that totals cannot show: between two numbered pages, a post is removed and another one added."""
 
 TIMEOUT_SECONDS = 1.0
-# A window so short that waiting one out after a 429 takes no time.
-OPTIONS = SandboxOptions(requests_per_window=UNHURRIED.requests_per_window, window_seconds=0.05)
+# A short window: the client waits for its end after a 429.
+OPTIONS = SandboxOptions(requests_per_window=NO_RATE_LIMIT.requests_per_window, window_seconds=0.05)
 SETTINGS = FaultSettings(
-    retry_after_seconds=0, slow_seconds=2 * TIMEOUT_SECONDS, huge_bytes=36 * 2**20, changes=4
-)  # a client reads 32 MB
+    retry_after_seconds=0,
+    slow_seconds=2 * TIMEOUT_SECONDS,
+    huge_bytes=36 * 2**20,  # more than the client reads
+    max_changes=4,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What came of one trial, or of several.
+class TrialResult:
+    """Result of one trial or the sum of several.
 
     Attributes:
-        injected: faults, or hostile rows served.
-        landed: partitions that landed while there were faults.
-        refused: partitions that failed, and of which the lake then had nothing.
-        quarantined: rows that cannot be true, set aside with what they were.
-        found: what was wrong with the partitions that landed.
-        found_after: the same after one more fetch without faults: of what had failed, or of all if posts come and go.
-        problems: what else was wrong, in words.
+        injected: Faults injected, or malformed rows served.
+        written: Partitions written while there were faults.
+        failed: Partitions that failed and are not in the lake.
+        quarantined: Rows in quarantine.
+        found: Wrong rows in the written partitions.
+        found_after: Wrong rows after one more fetch without faults: of the failed partitions, or of all if the fault
+            changes posts.
+        problems: Other errors, one line each.
     """
 
     injected: int = 0
-    landed: int = 0
-    refused: int = 0
+    written: int = 0
+    failed: int = 0
     quarantined: int = 0
     found: Differences = Differences()
     found_after: Differences = Differences()
     problems: tuple[str, ...] = ()
 
-    def __add__(self, other: "Trial") -> "Trial":
-        return Trial(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(Trial)})
+    def __add__(self, other: "TrialResult") -> "TrialResult":
+        return TrialResult(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
-class _Calmed:
-    """The sandbox with faults, without them once it is calm."""
+class _FaultSwitch:
+    """A sandbox whose faults can be switched off."""
 
-    def __init__(self, app: FaultySandbox) -> None:
+    def __init__(self, app: FaultMiddleware) -> None:
         self._app = app
-        self.is_calm = False
+        self.is_off = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.is_calm:
+        if self.is_off:
             scope = {**scope, "headers": [*scope["headers"], (FAULTS_HEADER.lower().encode(), b"off")]}
         await self._app(scope, receive, send)
 
 
 class Trials:
-    """Trials over the same world, of which each service holds the same posts unless a fault changes them.
+    """Trials with sandboxes of the same world.
 
     Args:
-        posts_per_day: of each instance, on average.
-        revision: how the services page, at least in the beginning. Clients have to find out.
+        posts_per_day: Mean number of posts of an instance a day.
+        api_version: API version of the sandboxes at their start. The client must detect it.
     """
 
-    def __init__(self, *, posts_per_day: int, revision: Revision = PAGED) -> None:
-        self._options = replace(OPTIONS, revision=revision)
+    def __init__(self, *, posts_per_day: int, api_version: ApiVersion = PAGED) -> None:
+        self._options = replace(OPTIONS, api_version=api_version)
         self._world = World(
             first_day=date(2024, 2, 1),
             last_day=date(2024, 3, 10),
             seed=25,
             instances=1,
             posts_per_day=posts_per_day,
-            further_instances=INSTANCE_IDS[1:],
+            extra_instance_ids=INSTANCE_IDS[1:],
         )
-        with self._service({}, {}, seed=0) as (_, _, base_url):
-            self._ever = self._truth(base_url)
+        with self._sandbox({}, {}, seed=0) as (_, _, base_url):
+            self._all_rows = self._fetch_rows(base_url)
 
-    def of_fault(self, name: str, *, share: float, seed: int, second_looks: float | None = None) -> Trial:
-        """What a fault does that befalls so many of the answers.
+    def run_fault(self, name: str, *, share: float, seed: int, verify_share: float | None = None) -> TrialResult:
+        """Run a trial of one fault.
 
-        `second_looks` is the share of walks that are looked at twice: of all with the fault that needs it, else none.
+        Args:
+            name: Name of the fault.
+            share: Share of the requests with the fault.
+            seed: Selects the requests.
+            verify_share: Share of the queries with a verification fetch; None: all if only these find the fault,
+                otherwise none.
         """
-        if second_looks is None:
-            second_looks = float(name == TOLD_BY_A_SECOND_LOOK and self._options.revision is PAGED)
-        with self._service({name: share}, {}, seed=seed) as (app, calmed, base_url):
-            changes = name in WORLD_CHANGES
-            before = self._truth(base_url) if changes else self._ever
-            with _lake() as root:
-                outcomes = _land(CELLS, base_url, root, second_looks=second_looks)
-                after = self._truth(base_url) if changes else self._ever
-                due = {cell: [row for row in rows if row in after[cell]] for cell, rows in before.items()}
-                trial = _compared(outcomes, root, due=due, ever=self._ever)
-                refused = [cell for cell, outcome in outcomes.items() if isinstance(outcome, Failed)]
-                calmed.is_calm = True
-                again = _land(CELLS if changes else refused, base_url, root)
-                once_more = _compared(again, root, due=after, ever=after)
-        return trial + Trial(
+        if verify_share is None:
+            verify_share = float(name == FOUND_BY_VERIFICATION and self._options.api_version is PAGED)
+        with self._sandbox({name: share}, {}, seed=seed) as (app, switch, base_url):
+            changes_posts = name in POST_CHANGING_FAULTS
+            before = self._fetch_rows(base_url) if changes_posts else self._all_rows
+            with _empty_lake() as root:
+                outcomes = _ingest(PARTITIONS, base_url, root, verify_share=verify_share)
+                after = self._fetch_rows(base_url) if changes_posts else self._all_rows
+                required = {each: [row for row in rows if row in after[each]] for each, rows in before.items()}
+                result = _compare(outcomes, root, required=required, allowed=self._all_rows)
+                failed = [each for each, outcome in outcomes.items() if isinstance(outcome, FailedPartition)]
+                switch.is_off = True
+                outcomes_after = _ingest(PARTITIONS if changes_posts else failed, base_url, root)
+                result_after = _compare(outcomes_after, root, required=after, allowed=after)
+        failures = [each for each in outcomes_after.values() if isinstance(each, FailedPartition)]
+        return result + TrialResult(
             injected=app.injected[name],
-            found_after=once_more.found,
-            problems=once_more.problems
-            + tuple(f"without faults: {_told(each)}" for each in again.values() if isinstance(each, Failed)),
+            found_after=result_after.found,
+            problems=(*result_after.problems, *(f"without faults: {_describe(each)}" for each in failures)),
         )
 
-    def of_hostile_rows(self, shares: Mapping[str, float], *, seed: int) -> Trial:
-        """What becomes of so many rows of some kinds, and of those beside them."""
-        with self._service({}, shares, seed=seed) as (app, _, base_url), _lake() as root:
-            truth = self._truth(base_url)
-            outcomes = _land(CELLS, base_url, root)
-            good = {cell: [row for row in rows if can_be_true(row)] for cell, rows in truth.items()}
-            trial = _compared(outcomes, root, due=good, ever=good)
+    def run_malformed_rows(self, shares: Mapping[str, float], *, seed: int) -> TrialResult:
+        """Run a trial with shares of malformed rows, by malformation."""
+        with self._sandbox({}, shares, seed=seed) as (app, _, base_url), _empty_lake() as root:
+            served = self._fetch_rows(base_url)
+            outcomes = _ingest(PARTITIONS, base_url, root)
+            storable = {each: [row for row in rows if is_storable(row)] for each, rows in served.items()}
+            result = _compare(outcomes, root, required=storable, allowed=storable)
             problems = [f"no row is {name}" for name, keys in app.altered.items() if not keys]
-            problems += [_told(each) for each in outcomes.values() if isinstance(each, Failed)]
+            problems += [_describe(each) for each in outcomes.values() if isinstance(each, FailedPartition)]
             quarantined = 0
-            for asset in DATE_BASES:
-                aside = as_text(flat(json.loads(row.raw)) for row in Lake(str(root)).quarantine.rows(asset))
-                rows = [row for (of, _), rows in truth.items() if of == asset for row in rows]
-                bad = as_text(row for row in rows if not can_be_true(row))
-                quarantined += aside.total()
-                if aside != bad:
-                    problems.append(f"{asset}: {aside.total()} rows in quarantine, {bad.total()} that cannot be true")
-        altered = sum((as_text(rows) - as_text(self._ever[cell])).total() for cell, rows in truth.items())
-        return trial + Trial(injected=altered, quarantined=quarantined, problems=tuple(problems))
+            for table_name in DATE_BASES:
+                bad_rows = Lake(str(root)).quarantine.rows(table_name)
+                found = count_by_json(flatten_metrics(json.loads(row.raw)) for row in bad_rows)
+                rows = [row for (name, _), rows in served.items() if name == table_name for row in rows]
+                expected = count_by_json(row for row in rows if not is_storable(row))
+                quarantined += found.total()
+                if found != expected:
+                    problems.append(f"{table_name}: {found.total()} rows in quarantine, not {expected.total()}")
+        altered = sum(
+            (count_by_json(rows) - count_by_json(self._all_rows[each])).total() for each, rows in served.items()
+        )
+        return result + TrialResult(injected=altered, quarantined=quarantined, problems=tuple(problems))
 
-    def _truth(self, base_url: str) -> dict[Cell, list[Row]]:
-        by_cursor = self._options.revision is CURSOR
-        return rows_of_the_sandbox(base_url, days=DAYS, instance_ids=INSTANCE_IDS, by_cursor=by_cursor)
+    def _fetch_rows(self, base_url: str) -> dict[TablePartition, list[Row]]:
+        by_cursor = self._options.api_version is CURSOR
+        return fetch_sandbox_rows(base_url, days=DAYS, instance_ids=INSTANCE_IDS, by_cursor=by_cursor)
 
     @contextmanager
-    def _service(
-        self, faults: Mapping[str, float], hostile: Mapping[str, float], *, seed: int
-    ) -> Iterator[tuple[FaultySandbox, _Calmed, str]]:
-        app = FaultySandbox(
-            self._world, faults=faults, hostile=hostile, seed=seed, settings=SETTINGS, options=self._options
+    def _sandbox(
+        self, faults: Mapping[str, float], malformed_rows: Mapping[str, float], *, seed: int
+    ) -> Iterator[tuple[FaultMiddleware, _FaultSwitch, str]]:
+        app = FaultMiddleware(
+            self._world,
+            faults=faults,
+            malformed_rows=malformed_rows,
+            seed=seed,
+            settings=SETTINGS,
+            options=self._options,
         )
-        calmed = _Calmed(app)
-        with running_sandbox(calmed) as base_url:
-            yield app, calmed, base_url
+        switch = _FaultSwitch(app)
+        with running_sandbox(switch) as base_url:
+            yield app, switch, base_url
 
 
 @contextmanager
-def _lake() -> Iterator[Path]:
+def _empty_lake() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as root:
         yield Path(root)
 
 
-def _land(cells: Collection[Cell], base_url: str, root: Path, *, second_looks: float = 0.0) -> dict[Cell, Outcome]:
-    """Lands cells by the library, whose retries do not wait; the outcome of each."""
-    outcomes: dict[Cell, Outcome] = {}
+def _ingest(
+    partitions: Collection[TablePartition], base_url: str, root: Path, *, verify_share: float = 0.0
+) -> dict[TablePartition, PartitionResult]:
+    """Fetch partitions by the library, without waiting before retries; return the outcome of each."""
+    outcomes: dict[TablePartition, PartitionResult] = {}
 
     async def run() -> None:
         async with LaterClient(
             base_url=base_url,
             credentials=ClientCredentials(client_id=OPTIONS.client_id, client_secret=OPTIONS.client_secret),
             limiter=RateLimiter(requests=1_000_000),
-            revision=None,
-            second_looks=dict.fromkeys((PAGED, CURSOR), second_looks),
+            api_version=None,
+            verification_rates=dict.fromkeys((PAGED, CURSOR), verify_share),
             timeout_seconds=TIMEOUT_SECONDS,
             sleep=lambda _: asyncio.sleep(0),
         ) as client:
-            for asset in DATE_BASES:
+            for table_name in DATE_BASES:
                 await ingest(
-                    [partition for of, partition in cells if of == asset],
-                    source=Source(asset, DateBasis(DATE_BASES[asset])),
+                    [partition for name, partition in partitions if name == table_name],
+                    table=RawTable(table_name, DateBasis(DATE_BASES[table_name])),
                     client=client,
                     lake=Lake(str(root)),
-                    deliver=lambda outcome, asset=asset: outcomes.update({(asset, outcome.partition): outcome}),
+                    on_result=lambda outcome, name=table_name: outcomes.update({(name, outcome.partition): outcome}),
                 )
 
     asyncio.run(run())
     return outcomes
 
 
-def _compared(
-    outcomes: Mapping[Cell, Outcome], root: Path, *, due: Mapping[Cell, list[Row]], ever: Mapping[Cell, list[Row]]
-) -> Trial:
-    """What landed, against the truth; what failed must not be in the lake, which was empty."""
-    found, problems, refused = Differences(), [], 0
-    for cell, outcome in outcomes.items():
-        rows = in_the_lake(root, cell)
-        if isinstance(outcome, Failed):
-            refused += 1
+def _compare(
+    outcomes: Mapping[TablePartition, PartitionResult],
+    root: Path,
+    *,
+    required: Mapping[TablePartition, list[Row]],
+    allowed: Mapping[TablePartition, list[Row]],
+) -> TrialResult:
+    """Compare the written partitions of a lake that was empty before; failed ones must not exist."""
+    found, problems, failed = Differences(), [], 0
+    for partition, outcome in outcomes.items():
+        rows = read_partition(root, partition)
+        if isinstance(outcome, FailedPartition):
+            failed += 1
             if rows is not None:
-                problems.append(f"{cell} failed and yet was written")
+                problems.append(f"{partition} failed but exists in the lake")
         elif rows is None:
-            problems.append(f"{cell} landed and yet is not there")
+            problems.append(f"{partition} was written but does not exist in the lake")
         else:
-            found += differences(rows, due=due[cell], ever=ever[cell])
-    return Trial(landed=len(outcomes) - refused, refused=refused, found=found, problems=tuple(problems))
+            found += compare_rows(rows, required=required[partition], allowed=allowed[partition])
+    return TrialResult(written=len(outcomes) - failed, failed=failed, found=found, problems=tuple(problems))
 
 
-def _told(failed: Failed) -> str:
+def _describe(failed: FailedPartition) -> str:
     return f"{failed.partition} failed: {type(failed.error).__name__} {failed.error}"

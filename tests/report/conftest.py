@@ -1,4 +1,4 @@
-"""One browser for all tests of a file, and one report that most of them look at."""
+"""Fixtures: a browser, and the data of a report with missing days and quarantined rows."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -6,26 +6,27 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Browser
 
-from later_reporting_dagster.report.report_data import METRICS_TABLE, ReportData, SetAside
+from later_reporting_dagster.report.report_data import METRICS_TABLE, QuarantinedRows, ReportData
 from tests.e2e.browser import chromium
-from tests.report.posts import AS_OF, INSTANCES, day_before, drawn_rows, report_data, without
+from tests.report.posts import AS_OF, INSTANCES, day_before, random_files, remove_day, report_data
 
 
-# Not for longer than a file: while it is there, this thread has an event loop, and no test can start one.
+# Not session-scoped: while Playwright's event loop runs in this thread, other tests cannot start one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A headless browser."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
 def incomplete() -> ReportData:
-    """A day missing for one instance, another day for all, a stale instance, and quarantined rows."""
-    cells = drawn_rows(5, days=56, most_posts=1)
-    without(cells, day=day_before(9), instance_id=INSTANCES[0])
+    """A report with one day missing for one instance, one for all, an outdated instance, and quarantined rows."""
+    files = random_files(5, days=56, most_posts=1)
+    remove_day(files, day=day_before(9), instance_id=INSTANCES[0])
     for instance_id in INSTANCES:
-        without(cells, day=day_before(14), instance_id=instance_id)
+        remove_day(files, day=day_before(14), instance_id=instance_id)
     for age in range(3):
-        without(cells, day=AS_OF - timedelta(days=age), instance_id=INSTANCES[2])
+        remove_day(files, day=AS_OF - timedelta(days=age), instance_id=INSTANCES[2])
     reason = "impressions: 8500.5 is not a whole number"
-    return report_data(cells, set_aside=[SetAside(METRICS_TABLE, day_before(2), INSTANCES[1], reason, 3)])
+    return report_data(files, quarantined=[QuarantinedRows(METRICS_TABLE, day_before(2), INSTANCES[1], reason, 3)])

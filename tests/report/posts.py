@@ -1,4 +1,4 @@
-"""Posts to report on, drawn from a seed, and the report's data made from them by way of a lake."""
+"""Random posts, and the data of a report that is computed from them through a lake."""
 
 import tempfile
 from collections import defaultdict
@@ -11,36 +11,45 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
-from later_reporting_dagster.report.report_data import METRICS_TABLE, PUBLISHED_TABLE, ReportData, SetAside, read_report
+from later_reporting_dagster.report.report_data import (
+    METRICS_TABLE,
+    PUBLISHED_TABLE,
+    QuarantinedRows,
+    ReportData,
+    read_report,
+)
 
 TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 AS_OF = date(2024, 3, 5)
 INSTANCES = ("007", "acme & <sons>", "zoë")
-# Each instance has campaigns of these ids, which are others than another's.
+# Every instance has campaigns with these ids; equal ids of two instances are different campaigns.
 CAMPAIGNS = (49_761, 49_802, 49_843)
 CONTENT_TYPES = ("instagram_reel", "instagram_story", "tiktok", "twitter", "mastodon_toot", None)
 
 Row = dict[str, Any]
-Cell = tuple[str, date, str]
+FileKey = tuple[str, date, str]  # (table, day, instance)
 
 
 def day_before(days: int) -> date:
-    """The day that is so many days older than the newest."""
+    """Return the day a number of days before the newest."""
     return AS_OF - timedelta(days=days)
 
 
 def row(**fields: Any) -> Row:
-    """One post, without metrics unless they are given."""
+    """Return the row of a post. By default it has no metrics."""
     blank: Row = dict.fromkeys(posts_schema(METRICS).names)
     named = {"instance_id": "a", "campaign_id": 1, "post_id": 1, "post_date": datetime(2024, 1, 3, tzinfo=UTC)}
     return blank | named | {"platform": "tiktok", "content_type": "tiktok"} | fields
 
 
-def drawn_rows(seed: int, *, days: int = 70, most_posts: int = 3) -> dict[Cell, list[Row]]:
-    """Rows by table, day and instance, some cells without any: posts that are in one campaign or two, and recorded on
-    days from that of their publication on, with metrics that are null, 0 or more."""
+def random_files(seed: int, *, days: int = 70, most_posts: int = 3) -> dict[FileKey, list[Row]]:
+    """Return random rows by table, day and instance; some files have none.
+
+    Posts are in one campaign or two. They are recorded on their publication day and up to two later days, with metrics
+    that are null, 0 or more.
+    """
     random = Random(seed)
-    cells: dict[Cell, list[Row]] = {
+    files: dict[FileKey, list[Row]] = {
         (table, day_before(age), instance_id): []
         for table in TABLES
         for age in range(days)
@@ -52,12 +61,12 @@ def drawn_rows(seed: int, *, days: int = 70, most_posts: int = 3) -> dict[Cell, 
                 post = _drawn_post(random, day_before(age), instance_id)
                 for campaign_id in random.sample(CAMPAIGNS, random.choice([1, 1, 1, 2])):
                     of_campaign = post | {"campaign_id": campaign_id}
-                    cells[PUBLISHED_TABLE, day_before(age), instance_id].append(of_campaign | _drawn_metrics(random))
+                    files[PUBLISHED_TABLE, day_before(age), instance_id].append(of_campaign | _drawn_metrics(random))
                     for later in {age, random.randint(0, age), random.randint(0, age)}:
-                        cells[METRICS_TABLE, day_before(later), instance_id].append(
+                        files[METRICS_TABLE, day_before(later), instance_id].append(
                             of_campaign | _drawn_metrics(random)
                         )
-    return cells
+    return files
 
 
 def _drawn_post(random: Random, day: date, instance_id: str) -> Row:
@@ -79,7 +88,7 @@ def _drawn_post(random: Random, day: date, instance_id: str) -> Row:
 
 
 def _drawn_metrics(random: Random) -> Row:
-    """Metrics whose unit costs are of one cost, mostly, and are rounded to two decimals as the API does."""
+    """Return metrics. Most unit costs are derived from one cost and rounded to two decimals, as the API does."""
     metrics: Row = {"estimated_value_generated": random.choice([None, 0.0, random.randint(0, 10_000) / 100])}
     for channel in ("", "paid_"):
         available = random.random() < 0.8
@@ -89,22 +98,22 @@ def _drawn_metrics(random: Random) -> Row:
         cost = random.randint(0, 90_000) / 100
         for unit_cost, count, per in (("cpe", "engagements", 1), ("cpm", "impressions", 1000)):
             value = metrics[channel + count]
-            told = round(cost / value * per, 2) if value else None
-            metrics[channel + unit_cost] = random.choice([told, told, told, None, 3.21])
+            rounded = round(cost / value * per, 2) if value else None
+            metrics[channel + unit_cost] = random.choice([rounded, rounded, rounded, None, 3.21])
     return metrics
 
 
 def report_data(
-    cells: dict[Cell, list[Row]],
+    files: dict[FileKey, list[Row]],
     *,
     registered: Iterable[str] = (),
-    set_aside: Sequence[SetAside] = (),
+    quarantined: Sequence[QuarantinedRows] = (),
     metrics: Sequence[Metric] = METRICS,
 ) -> ReportData:
-    """The data of a report as of the newest of the cells' days."""
+    """Write the files to a lake, and return the data of a report up to their newest day."""
     schema = posts_schema(METRICS)
     by_table: dict[str, dict[Partition, pa.Table]] = defaultdict(dict)
-    for (table, day, instance_id), rows in cells.items():
+    for (table, day, instance_id), rows in files.items():
         by_table[table][Partition(day, instance_id)] = pa.Table.from_pylist(rows, schema=schema)
     with tempfile.TemporaryDirectory() as directory:
         lake = Lake(directory)
@@ -116,19 +125,19 @@ def report_data(
             memory_gb=1,
             metrics=metrics,
             registered=registered,
-            set_aside=set_aside,
+            quarantined=quarantined,
         )
 
 
-def without(cells: dict[Cell, list[Row]], *, day: date, instance_id: str, tables: Sequence[str] = TABLES) -> None:
-    """Takes a day of an instance away, as if it had never landed."""
+def remove_day(files: dict[FileKey, list[Row]], *, day: date, instance_id: str, tables: Sequence[str] = TABLES) -> None:
+    """Remove the files of a day of an instance."""
     for table in tables:
-        del cells[table, day, instance_id]
+        del files[table, day, instance_id]
 
 
-def one_post(**fields: Any) -> dict[Cell, list[Row]]:
-    """Seven complete days of one instance, of which the newest has one post, the same in both tables."""
-    cells: dict[Cell, list[Row]] = {(table, day_before(age), "a"): [] for table in TABLES for age in range(7)}
+def one_post(**fields: Any) -> dict[FileKey, list[Row]]:
+    """Return seven complete days of one instance. The newest day has one post, the same in both tables."""
+    files: dict[FileKey, list[Row]] = {(table, day_before(age), "a"): [] for table in TABLES for age in range(7)}
     for table in TABLES:
-        cells[table, AS_OF, "a"] = [row(campaign_id=7, creator_id=1, **fields)]
-    return cells
+        files[table, AS_OF, "a"] = [row(campaign_id=7, creator_id=1, **fields)]
+    return files

@@ -1,4 +1,4 @@
-"""The page in a browser: at each width, in light and dark, without network, with every number held to the raw rows."""
+"""The page in a browser: at each width, in light and dark, without network; every number equals the reference."""
 
 import re
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS
-from later_reporting_dagster.report.report_data import ReportData, SetAside
+from later_reporting_dagster.contract import DEFAULT_METRICS
+from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData
 from tests.report.posts import (
     AS_OF,
     CAMPAIGNS,
@@ -20,15 +20,15 @@ from tests.report.posts import (
     METRICS_TABLE,
     PUBLISHED_TABLE,
     day_before,
-    drawn_rows,
     one_post,
+    random_files,
     report_data,
     row,
 )
-from tests.report.reading import WIDTHS, Report, opened
-from tests.report.reference import CHANNELS, by, picked, published, recorded
+from tests.report.report_browser import WIDTHS, Report, open_report
+from tests.report.report_reference import CHANNELS, by, published, recorded, select_rows
 
-HEADLINES = (
+KPIS = (
     "organic_impressions",
     "paid_impressions",
     "paid_share_of_impressions",
@@ -47,10 +47,10 @@ RESULTS = tuple(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_it_is_accessible_and_fits_at_each_width(
+def test_page_is_accessible_and_fits_at_each_width(
     width: int, scheme: Literal["light", "dark"], browser: Browser, incomplete: ReportData, tmp_path: Path
 ) -> None:
-    with opened(browser, incomplete, tmp_path, width=width, scheme=scheme) as report:
+    with open_report(browser, incomplete, tmp_path, width=width, scheme=scheme) as report:
         page = report.page
         for summary in page.locator("summary").all():
             summary.click()
@@ -58,7 +58,7 @@ def test_it_is_accessible_and_fits_at_each_width(
         violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         assert [(each["id"], each["nodes"][0]["html"]) for each in violations] == []
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert report.cut() == []
+        assert report.cut_off() == []
         ink, paper = page.evaluate(
             "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
         )
@@ -66,8 +66,8 @@ def test_it_is_accessible_and_fits_at_each_width(
         assert _line_colour(page) == {"light": "rgb(11, 101, 163)", "dark": "rgb(98, 176, 236)"}[scheme]
 
 
-def test_it_prints_in_light_whatever_the_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
-    with opened(browser, incomplete, tmp_path, scheme="dark") as report:
+def test_page_prints_in_light_colours(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, incomplete, tmp_path, scheme="dark") as report:
         report.page.emulate_media(media="print")
         assert report.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         report.page.set_viewport_size({"width": 718, "height": 1000})  # A4 less its margins
@@ -84,26 +84,26 @@ FILTERS = [
 
 
 @dataclass
-class Choice:
-    """What is picked on a page over drawn posts, with the posts of it."""
+class Selection:
+    """The filters chosen on a page of random posts, and the rows that they select."""
 
     report: Report
-    cells: dict[Any, list[Any]]
+    files: dict[Any, list[Any]]
     period: int
     instance: str | None
     campaign: int | None
 
     def recorded(self, ages: range | None = None, *, campaign: int | None = None, instance: str | None = None) -> Any:
         found = {"campaign": campaign or self.campaign, "instance": instance or self.instance}
-        return picked(self.cells, METRICS_TABLE, range(self.period) if ages is None else ages, **found)
+        return select_rows(self.files, METRICS_TABLE, range(self.period) if ages is None else ages, **found)
 
     def published(self, *, campaign: int | None = None, instance: str | None = None) -> Any:
         found = {"campaign": campaign or self.campaign, "instance": instance or self.instance}
-        return picked(self.cells, PUBLISHED_TABLE, range(self.period), **found)
+        return select_rows(self.files, PUBLISHED_TABLE, range(self.period), **found)
 
     @property
     def campaigns(self) -> dict[str, dict[str, Any]]:
-        """The campaigns that can be seen, by name."""
+        """The selected campaigns, by the name that the page shows."""
         found = {}
         for instance in [self.instance] if self.instance else INSTANCES:
             for campaign in [self.campaign] if self.campaign else CAMPAIGNS:
@@ -117,29 +117,29 @@ class Choice:
 
 
 @pytest.fixture(params=FILTERS, ids=str)
-def choice(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path) -> Iterator[Choice]:
+def selection(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path) -> Iterator[Selection]:
     period, instance, campaign = request.param
     seed = SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    cells = drawn_rows(seed)
-    with opened(browser, report_data(cells), tmp_path) as report:
-        report.pick("period", f"Last {period} days")
-        report.pick("instance", instance or "All")
+    files = random_files(seed)
+    with open_report(browser, report_data(files), tmp_path) as report:
+        report.choose("period", f"Last {period} days")
+        report.choose("instance", instance or "All")
         if campaign is not None:
             place, number = campaign
-            report.pick("campaign", str(number) if instance else f"{number} · {INSTANCES[place]}")
+            report.choose("campaign", str(number) if instance else f"{number} · {INSTANCES[place]}")
             instance = INSTANCES[place]
-        yield Choice(report, cells, period, instance, campaign and campaign[1])
-        assert report.miswritten() == []
+        yield Selection(report, files, period, instance, campaign and campaign[1])
+        assert report.misformatted() == []
 
 
-def test_the_headline_is_that_of_the_raw_rows(choice: Choice) -> None:
-    report, period = choice.report, choice.period
-    now, before = recorded(choice.recorded()), recorded(choice.recorded(range(period, 2 * period)))
-    for name in HEADLINES:
+def test_key_figures_equal_the_reference(selection: Selection) -> None:
+    report, period = selection.report, selection.period
+    now, before = recorded(selection.recorded()), recorded(selection.recorded(range(period, 2 * period)))
+    for name in KPIS:
         assert report.figure(name) == near(now[name]), name
         if 2 * period <= 70:
-            assert report.before(name) == near(before[name]), name
+            assert report.previous(name) == near(before[name]), name
             now_and_then = now[name], before[name]
             assert_change(report.page.locator(f"#change-{name} b"), name, *now_and_then)
     assert (
@@ -154,14 +154,14 @@ def test_the_headline_is_that_of_the_raw_rows(choice: Choice) -> None:
         assert report.figure("paid_lift_mix_adjusted") == near(now["paid_lift_mix_adjusted"])
 
 
-def test_days_and_rates_are_those_of_the_raw_rows(choice: Choice) -> None:
-    report = choice.report
-    days = {str(day_before(age)): recorded(choice.recorded(range(age, age + 1))) for age in range(choice.period)}
+def test_days_and_rates_equal_the_reference(selection: Selection) -> None:
+    report = selection.report
+    days = {str(day_before(age)): recorded(selection.recorded(range(age, age + 1))) for age in range(selection.period)}
     assert [[row[0], *flat(row[1:7])] for row in report.rows("days")] == [
         [day, *(near(found[field]) for field in RESULTS)] for day, found in days.items()
     ]
     wanted = {}
-    for platform, of_platform in by(choice.recorded(), "platform").items():
+    for platform, of_platform in by(selection.recorded(), "platform").items():
         wanted[named(platform), "of-platform", platform] = of_platform
         for content_type, rows in by(of_platform, "content_type").items():
             wanted[named(content_type), "of-type", platform] = rows
@@ -174,18 +174,18 @@ def test_days_and_rates_are_those_of_the_raw_rows(choice: Choice) -> None:
     assert found == {key: compared(recorded(rows)) for key, rows in wanted.items()}
 
 
-def test_campaigns_and_their_spend_are_those_of_the_raw_rows(choice: Choice) -> None:
-    report = choice.report
+def test_campaigns_and_spend_equal_the_reference(selection: Selection) -> None:
+    report = selection.report
     wanted = {}
-    for name, of in choice.campaigns.items():
-        if choice.recorded(**of):
-            found = recorded(choice.recorded(**of))
+    for name, of in selection.campaigns.items():
+        if selection.recorded(**of):
+            found = recorded(selection.recorded(**of))
             if any(found[field] is not None for field in RESULTS[:4]):
                 wanted[name] = [*compared(found), *shown_lift(found, "same_post_lift")]
     assert {row[0]: flat(row[1:9]) for row in report.rows("campaigns")} == wanted
 
-    groups = {} if choice.campaign else {"All campaigns": choice.published()}
-    groups |= {name: rows for name, of in choice.campaigns.items() if (rows := choice.published(**of))}
+    groups = {} if selection.campaign else {"All campaigns": selection.published()}
+    groups |= {name: rows for name, of in selection.campaigns.items() if (rows := selection.published(**of))}
     found = {name: published(rows) for name, rows in groups.items()}
     shown = report.rows("spend")
     assert len(shown) == 3 * len(found)
@@ -201,13 +201,13 @@ def test_campaigns_and_their_spend_are_those_of_the_raw_rows(choice: Choice) -> 
         assert [cost, ratio] == [shown_bounds(of["valued_spend"]), shown_bounds(of["value_per_spend"])]
 
 
-def test_creators_and_coverage_are_those_of_the_raw_rows(choice: Choice) -> None:
-    report = choice.report
+def test_creators_and_coverage_equal_the_reference(selection: Selection) -> None:
+    report = selection.report
     if report.page.locator("#all-creators").is_visible():
         report.page.locator("#all-creators").click()
     wanted = {
         (f"Creator № {creator} of {instance}" if creator else "Unknown creator", found["impressions"]): compared(found)
-        for (instance, creator), rows in by(choice.recorded(), "instance_id", "creator_id").items()
+        for (instance, creator), rows in by(selection.recorded(), "instance_id", "creator_id").items()
         for found in [recorded(rows)]
     }
     shown = [[row[1], *flat(row[2:])] for row in report.rows("creators")]
@@ -215,18 +215,16 @@ def test_creators_and_coverage_are_those_of_the_raw_rows(choice: Choice) -> None
     impressions = [row[1] for row in shown]
     assert impressions == sorted(impressions, key=lambda value: (value is None, -(value or 0)))
 
-    rows = choice.published()
+    rows = selection.published()
     assert [flat(row[1:]) for row in report.rows("coverage")] == [
-        [sum(row[metric.column] is not None for row in rows), len(rows)] for metric in DOCUMENT_METRICS
+        [sum(row[metric.column] is not None for row in rows), len(rows)] for metric in DEFAULT_METRICS
     ]
-    assert f"{sum(row['impressions'] is not None for row in rows):,} of {len(rows):,}" in report.words_in("coverage")
+    assert f"{sum(row['impressions'] is not None for row in rows):,} of {len(rows):,}" in report.labels_in("coverage")
 
 
-@pytest.mark.parametrize("table", ["days", "rates", "campaigns", "spend", "value", "creators", "coverage", "landed"])
-def test_a_download_is_the_table_that_is_shown(
-    table: str, browser: Browser, incomplete: ReportData, tmp_path: Path
-) -> None:
-    with opened(browser, incomplete, tmp_path) as report:
+@pytest.mark.parametrize("table", ["days", "rates", "campaigns", "spend", "value", "creators", "coverage", "received"])
+def test_download_equals_the_table(table: str, browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, incomplete, tmp_path) as report:
         report.page.eval_on_selector_all("details", "all => all.forEach(each => each.open = true)")
         head, *rows = report.download(table)
         shown = report.rows(table)
@@ -240,31 +238,33 @@ def test_a_download_is_the_table_that_is_shown(
             assert texts <= {text.removeprefix("'") for text in row} | {""}
 
 
-def test_a_download_holds_no_formula(browser: Browser, tmp_path: Path) -> None:
-    hostile = '=HYPERLINK("https://a.example";"x")'
-    data = report_data(one_post(impressions=5, engagements=1, creator_full_name=hostile, content_type='a",\r\n=b'))
-    with opened(browser, data, tmp_path) as report:
-        assert report.download("creators")[1][1] == "'" + hostile
+def test_download_contains_no_formula(browser: Browser, tmp_path: Path) -> None:
+    malicious = '=HYPERLINK("https://a.example";"x")'
+    data = report_data(one_post(impressions=5, engagements=1, creator_full_name=malicious, content_type='a",\r\n=b'))
+    with open_report(browser, data, tmp_path) as report:
+        assert report.download("creators")[1][1] == "'" + malicious
         report.page.locator("summary", has_text="Engagement rates").click()
         assert [row[0] for row in report.download("rates")[1:]] == ["tiktok", 'a",\r\n=b']
-        assert ["paid_lift", "", "", "", "", "", ""] in report.download("headline")
+        assert ["paid_lift", "", "", "", "", "", ""] in report.download("kpis")
 
 
-def test_no_paid_activity_is_not_what_is_not_available(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, report_data(one_post(impressions=50, engagements=5, paid_impressions=0)), tmp_path) as report:
-        shown = {name: report.page.locator(f"#figure-{name}").inner_text() for name in HEADLINES}
+def test_no_paid_activity_differs_from_not_available(browser: Browser, tmp_path: Path) -> None:
+    with open_report(
+        browser, report_data(one_post(impressions=50, engagements=5, paid_impressions=0)), tmp_path
+    ) as report:
+        shown = {name: report.page.locator(f"#figure-{name}").inner_text() for name in KPIS}
         assert shown["paid_impressions"] == "0"
         assert shown["paid_engagements"] == shown["paid_engagement_rate"] == shown["paid_lift"] == "no paid activity"
         assert shown["organic_estimated_value"] == "not available"
-        assert "no paid activity" in report.words_in("platform_rates")
-    with opened(browser, report_data(one_post(likes=1)), tmp_path) as report:
+        assert "no paid activity" in report.labels_in("platform_rates")
+    with open_report(browser, report_data(one_post(likes=1)), tmp_path) as report:
         assert report.page.locator("#figure-paid_impressions").inner_text() == "not available"
 
 
-def test_a_lift_of_few_posts_is_said_to_be_that_and_not_ranked(browser: Browser, tmp_path: Path) -> None:
+def test_lift_of_too_few_posts_is_labelled_and_not_ranked(browser: Browser, tmp_path: Path) -> None:
     few = {"impressions": 10, "engagements": 1, "paid_impressions": 10, "paid_engagements": 9}
-    cells = one_post(**few)
-    cells[METRICS_TABLE, AS_OF, "a"] += [
+    files = one_post(**few)
+    files[METRICS_TABLE, AS_OF, "a"] += [
         row(
             campaign_id=7,
             creator_id=2,
@@ -276,7 +276,7 @@ def test_a_lift_of_few_posts_is_said_to_be_that_and_not_ranked(browser: Browser,
         )
         for number in range(2, 20)
     ]
-    with opened(browser, report_data(cells), tmp_path) as report:
+    with open_report(browser, report_data(files), tmp_path) as report:
         report.page.get_by_role("button", name="Paid lift", exact=True).click()
         assert [(row[0], len(row[9])) for row in report.rows("creators")] == [("1", 3), ("2", 1)]
         texts = report.page.locator("#creators tr td:last-child").all_inner_texts()
@@ -284,82 +284,82 @@ def test_a_lift_of_few_posts_is_said_to_be_that_and_not_ranked(browser: Browser,
         assert re.fullmatch(r"9.00\s×\s*too few posts", texts[1])
 
 
-def test_what_is_missing_is_said_on_the_first_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
-    with opened(browser, incomplete, tmp_path) as report:
+def test_missing_data_is_listed_on_the_first_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, incomplete, tmp_path) as report:
         assert report.missing() == [
-            f"{INSTANCES[2]} is stale: its newest day is {day_before(3)}, 3 days behind.",
+            f"{INSTANCES[2]} is out of date: its newest day is {day_before(3)}, 3 days behind.",
             f"{day_before(9)} is missing for {INSTANCES[0]}.",
             f"{day_before(14)} is missing for all 3 instances.",
-            f"3 rows of {INSTANCES[1]} are quarantined and in no figure: impressions: 8500.5 is not a whole number.",
+            f"3 rows of {INSTANCES[1]} are invalid and not counted: impressions: 8500.5 is not a whole number.",
         ]
-        for place in ("#missing li", "#headline .value"):
+        for place in ("#missing li", "#kpis .value"):
             for found in report.page.locator(place).all():
                 box = found.bounding_box()
                 assert box is not None
                 assert box["y"] + box["height"] <= 800
-        report.pick("instance", INSTANCES[0])
+        report.choose("instance", INSTANCES[0])
         assert report.missing() == [f"{day_before(14)} and {day_before(9)} are missing for {INSTANCES[0]}."]
-        assert "1 gap to know of" in report.page.locator("#told").inner_text()
+        assert "What is missing: 1 entry." in report.page.locator("#announcement").inner_text()
 
 
-def test_a_change_is_told_where_as_many_days_have_landed(
+def test_change_is_shown_if_both_periods_have_equally_many_days(
     browser: Browser, incomplete: ReportData, tmp_path: Path
 ) -> None:
-    cells = drawn_rows(7, days=56)
+    files = random_files(7, days=56)
     change = "#change-organic_impressions"
-    with opened(browser, report_data(cells), tmp_path) as report:
-        now, before = report.figure("organic_impressions"), report.before("organic_impressions")
+    with open_report(browser, report_data(files), tmp_path) as report:
+        now, before = report.figure("organic_impressions"), report.previous("organic_impressions")
         assert now is not None
         assert before is not None
         percent = (now - before) / before * 100
         sign = "+" if percent > 0 else "−"
         assert report.page.locator(change).inner_text() == f"{sign}{abs(percent):.1f} % from {before:,.0f}"
-        now, before = report.figure("organic_engagement_rate"), report.before("organic_engagement_rate")
+        now, before = report.figure("organic_engagement_rate"), report.previous("organic_engagement_rate")
         assert now is not None
         assert before is not None
         sign = "+" if now > before else "−"
-        told = report.page.locator("#change-organic_engagement_rate").inner_text()
-        assert told == f"{sign}{abs(now - before):.2f} points from {before:.2f}\u00a0%"
-    with opened(browser, incomplete, tmp_path) as report:
+        text = report.page.locator("#change-organic_engagement_rate").inner_text()
+        assert text == f"{sign}{abs(now - before):.2f} points from {before:.2f}\u00a0%"
+    with open_report(browser, incomplete, tmp_path) as report:
         assert report.page.locator(change).inner_text().startswith("before: ")
-        said = report.page.locator("#missing").inner_text()
-        assert "The periods differ in how many days have landed" in said
+        text = report.page.locator("#missing").inner_text()
+        assert "because the two periods have data for different numbers of days" in text
 
 
-def test_a_metric_that_was_asked_for_is_told_of_where_a_post_reports_it(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, report_data(one_post(likes=0)), tmp_path) as report:
-        assert [row[0] for row in report.rows("coverage")][len(DOCUMENT_METRICS) :] == ["Likes"]
+def test_coverage_shows_a_requested_metric_if_a_post_reports_it(browser: Browser, tmp_path: Path) -> None:
+    with open_report(browser, report_data(one_post(likes=0)), tmp_path) as report:
+        assert [row[0] for row in report.rows("coverage")][len(DEFAULT_METRICS) :] == ["Likes"]
 
 
-def test_where_nothing_is_missing_it_says_so(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, report_data(drawn_rows(2, days=14)), tmp_path) as report:
-        (said,) = report.missing()
-        assert said.startswith("Nothing: ")
+def test_missing_data_is_nothing_if_all_days_are_stored(browser: Browser, tmp_path: Path) -> None:
+    with open_report(browser, report_data(random_files(2, days=14)), tmp_path) as report:
+        (text,) = report.missing()
+        assert text.startswith("Nothing: ")
 
 
-def test_an_instance_of_which_nothing_landed_is_named(browser: Browser, tmp_path: Path) -> None:
+def test_missing_data_names_an_instance_without_files(browser: Browser, tmp_path: Path) -> None:
     data = report_data(one_post(), registered=["a", "never landed"])
-    with opened(browser, data, tmp_path) as report:
-        assert report.missing() == ["Nothing of never landed has landed."]
+    with open_report(browser, data, tmp_path) as report:
+        assert report.missing() == ["never landed: no data received yet."]
 
 
-def test_what_there_is_too_much_of_is_counted_and_listed_below(browser: Browser, tmp_path: Path) -> None:
+def test_missing_data_counts_further_entries_and_lists_them_below(browser: Browser, tmp_path: Path) -> None:
     data = report_data(one_post(), registered=[f"instance_{number}" for number in range(6)])
-    with opened(browser, data, tmp_path) as report:
+    with open_report(browser, data, tmp_path) as report:
         *_, last = report.missing()
-        assert last == "3 more of these, in Coverage and freshness."
+        assert last == "3 more, in Data coverage and freshness."
         expect(report.page.locator("#all-missing li")).to_have_count(3)
 
 
 @pytest.mark.parametrize(
     ("impressions", "shown"), [(None, "not available"), (0, "0"), (1234, "1,234")], ids=["null", "zero", "present"]
 )
-def test_null_zero_and_present_read_differently_everywhere(
+def test_null_zero_and_numbers_look_different_everywhere(
     impressions: int | None, shown: str, browser: Browser, tmp_path: Path
 ) -> None:
     engagements = None if impressions is None else impressions // 2
     post = one_post(impressions=impressions, engagements=engagements, platform="tiktok", content_type="tiktok")
-    with opened(browser, report_data(post), tmp_path) as report:
+    with open_report(browser, report_data(post), tmp_path) as report:
         page = report.page
         rate = {None: "not available", 0: "not available", 1234: "50.00\u00a0%"}[impressions]
         assert page.locator("#figure-organic_impressions").inner_text() == shown
@@ -370,65 +370,65 @@ def test_null_zero_and_present_read_differently_everywhere(
         assert page.locator("#days tr").first.locator("td").first.inner_text() == shown
         assert shown in page.locator("#creators td").all_inner_texts()
         assert shown in page.locator("#campaigns td").all_inner_texts()
-        assert report.words_in("platform_rates") == ["tiktok", rate, absent]
+        assert report.labels_in("platform_rates") == ["tiktok", rate, absent]
         styles = {
             (found.inner_text() in {"not available", absent}): found.evaluate(
                 "each => getComputedStyle(each).fontStyle"
             )
-            for found in page.locator("#headline .value > *").all()
+            for found in page.locator("#kpis .value > *").all()
         }
         assert styles == ({True: "italic"} if impressions is None else {True: "italic", False: "normal"})
 
 
-def test_a_headline_of_billions_fits(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, report_data(one_post(impressions=12_345_678_901)), tmp_path, width=375) as report:
+def test_key_figure_of_billions_fits(browser: Browser, tmp_path: Path) -> None:
+    with open_report(browser, report_data(one_post(impressions=12_345_678_901)), tmp_path, width=375) as report:
         assert report.page.locator("#figure-organic_impressions").inner_text() == "12.35\u00a0bn"
         assert report.figure("organic_impressions") == 12_345_678_901
         assert report.page.evaluate("document.documentElement.scrollWidth") == 375
 
 
-def test_names_and_links_of_creators_are_data(browser: Browser, tmp_path: Path) -> None:
-    hostile = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\u202e${1}<!--'
+def test_names_and_links_of_creators_are_text(browser: Browser, tmp_path: Path) -> None:
+    malicious = '</script><script>window.pwned=1</script><img src=x onerror="window.pwned=1">\u202e${1}<!--'
     link = "javascript:window.pwned=1"
     data = report_data(
         one_post(
             impressions=5,
             engagements=1,
-            creator_full_name=hostile,
-            creator_handle_name=hostile,
+            creator_full_name=malicious,
+            creator_handle_name=malicious,
             creator_profile_link=link,
-            content_type=hostile,
+            content_type=malicious,
         ),
-        registered=["a", hostile],
-        set_aside=[SetAside(METRICS_TABLE, None, None, hostile, 1)],
+        registered=["a", malicious],
+        quarantined=[QuarantinedRows(METRICS_TABLE, None, None, malicious, 1)],
     )
-    with opened(browser, data, tmp_path) as report:
+    with open_report(browser, data, tmp_path) as report:
         page = report.page
         assert page.evaluate("window.pwned") is None
         assert page.locator("img").count() == 0
         assert page.locator("a:not([href^='#'])").count() == 0
-        assert page.locator("#creators bdi").first.text_content() == hostile
-        report.pick("instance", hostile)
+        assert page.locator("#creators bdi").first.text_content() == malicious
+        report.choose("instance", malicious)
         assert page.evaluate("window.pwned") is None
 
 
-def test_a_creator_is_linked_without_telling_where_from(browser: Browser, tmp_path: Path) -> None:
+def test_creator_link_sends_no_referrer(browser: Browser, tmp_path: Path) -> None:
     data = report_data(one_post(impressions=5, creator_handle_name="jane", creator_profile_link="https://a.example/j"))
-    with opened(browser, data, tmp_path) as report:
+    with open_report(browser, data, tmp_path) as report:
         link = report.page.locator("#creators a")
         assert link.get_attribute("href") == "https://a.example/j"
         assert link.get_attribute("rel") == "noopener noreferrer"
 
 
-def test_it_works_by_keyboard_and_tells_of_changes(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
-    with opened(browser, incomplete, tmp_path) as report:
+def test_page_works_by_keyboard_and_announces_changes(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, incomplete, tmp_path) as report:
         page = report.page
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the figures")).to_be_focused()
-        assert page.locator("#told").inner_text() == ""
+        assert page.locator("#announcement").inner_text() == ""
         page.locator("#instance").focus()
         page.keyboard.press("ArrowDown")
-        expect(page.locator("#told")).to_contain_text(f"The last 28 days, {INSTANCES[0]}, all campaigns")
+        expect(page.locator("#announcement")).to_contain_text(f"The last 28 days, {INSTANCES[0]}, all campaigns")
         page.get_by_role("button", name="Paid engagements").focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Paid engagements")).to_be_focused()
@@ -441,8 +441,8 @@ def test_it_works_by_keyboard_and_tells_of_changes(browser: Browser, incomplete:
 
 
 def _line_colour(page: Page) -> str:
-    """The colour of the first line of the picture over time, as it is seen."""
-    colour: str = page.locator("#picture-impressions path[stroke='var(--organic)']").first.evaluate(
+    """Return the rendered colour of the organic line in the first chart."""
+    colour: str = page.locator("#chart-impressions path[stroke='var(--organic)']").first.evaluate(
         "line => getComputedStyle(line).stroke"
     )
     return colour
@@ -457,7 +457,7 @@ def near(value: Any) -> Any:
 
 
 def near_end(value: Any) -> Any:
-    """The end of an interval, for which the quantile of Student's t is known to 0.04 % and stands in an exponent."""
+    """Compare an end of an interval: the quantile of Student's t, in its exponent, has an error of 0.04 %."""
     return None if value is None else pytest.approx(float(value), rel=5e-3)
 
 
@@ -470,7 +470,7 @@ def wanted_lift(found: dict[str, Any], name: str) -> list[Any]:
 
 
 def shown_lift(found: dict[str, Any], name: str) -> list[Any]:
-    """The numbers of a cell with a lift: the interval is there or is not."""
+    """Return the numbers of a cell with a lift: with or without an interval."""
     lift, *ends = wanted_lift(found, name)[:3]
     return [near(lift), *(near_end(end) for end in ends if end is not None)]
 
@@ -485,7 +485,7 @@ def shown_bounds(bounds: list[Any]) -> list[Any]:
 
 
 def lift_of(place: Any, interval: str) -> list[Any]:
-    """An interval and its verdict; None where there are too few posts."""
+    """Return an interval and its verdict; None if there are too few posts."""
     shown = place.locator(interval)
     ends = [near_end(float(each.get_attribute("value") or "")) for each in shown.locator("data").all()]
     return [*ends, shown.inner_text().rpartition(", ")[2]] if ends else [None, None, None]

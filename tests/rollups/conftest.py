@@ -1,4 +1,4 @@
-"""Rows of posts."""
+"""Rows of the raw tables."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def row(**fields: Any) -> Row:
-    """One post of one group, without metrics unless they are given."""
+    """Return the row of a post. By default, posts are in one group and have no metrics."""
     blank: Row = dict.fromkeys(POSTS_SCHEMA.names)
     return blank | {
         "instance_id": "a",
@@ -25,4 +25,5 @@ def row(**fields: Any) -> Row:
 
 
 def posts_of(*rows: Row) -> pa.Table:
+    """Return rows in the schema of posts."""
     return pa.Table.from_pylist(list(rows), schema=POSTS_SCHEMA)

@@ -1,4 +1,4 @@
-"""The rolled-up tables computed slowly, in exact fractions, from what their dictionaries say and not from their SQL."""
+"""A slow, independent reference of the rollup tables, in exact fractions, from their documentation, not their SQL."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, Metric
+from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 
 Row = dict[str, Any]
 Files = Mapping[tuple[date, str], Sequence[Row]]  # (day, instance) -> its rows
@@ -30,16 +30,16 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class World:
-    """A lake: the files of both raw tables, and the metrics that were asked for."""
+    """The contents of a lake: the files of both raw tables, and the requested metrics."""
 
     recorded: Files
     published: Files
-    metrics: tuple[Metric, ...] = DOCUMENT_METRICS
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
 
 
 @dataclass(frozen=True)
 class End:
-    """An end of an interval: what lies between it and the lift is known to a share of itself."""
+    """An end of a lift's interval. Its distance from the lift is compared with a relative tolerance."""
 
     value: float
     lift: float
@@ -47,16 +47,16 @@ class End:
 
 @dataclass
 class Post:
-    """A post of a group: who and what it is, and its rows."""
+    """A post of a group: its attributes, and its rows."""
 
-    traits: Row
+    attributes: Row
     rows: list[Row] = field(default_factory=list)
 
     def sum(self, column: str) -> Any:
         return total(row[column] for row in self.rows)
 
     def pair(self, channel: str, measure: str) -> tuple[int, int] | None:
-        """Engagements and impressions (or views), over the rows that report both."""
+        """Return engagements and impressions (or views), over the rows that report both."""
         engagements, units = raw(channel, "engagements"), raw(channel, measure)
         both = [row for row in self.rows if row[engagements] is not None and row[units] is not None]
         return (sum(row[engagements] for row in both), sum(row[units] for row in both)) if both else None
@@ -74,7 +74,7 @@ def sum_name(metric: Metric) -> str:
 
 
 def exact(value: Any) -> Any:
-    """A decimal as it was written: 0.1 is a tenth."""
+    """Return the exact value of a decimal literal: 0.1 is a tenth."""
     return Fraction(repr(value)) if isinstance(value, float) else value
 
 
@@ -96,7 +96,7 @@ def plus(left: Any, right: Any) -> Any:
 
 
 def key_of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
-    """The values of a row such that they sort: nulls last."""
+    """Return a sort key of a row, with nulls last."""
     return tuple((row[name] is None, "" if row[name] is None else row[name]) for name in names)
 
 
@@ -136,12 +136,12 @@ def monthly(world: World) -> list[Row]:
 
 
 def _of_days(
-    world: World, files: Files, span: Callable[[date], tuple[date, date]], *, costs: bool, intervals: bool
+    world: World, files: Files, period_of: Callable[[date], tuple[date, date]], *, costs: bool, intervals: bool
 ) -> list[Row]:
-    rows = [{**row, "first_day": span(row["date"])[0]} for row in dated(files)]
+    rows = [{**row, "first_day": period_of(row["date"])[0]} for row in dated(files)]
     found = []
     for _, group in grouped(rows, lambda row: key_of(row, ("first_day", *GRAIN))):
-        first, last = span(group[0]["date"])
+        first, last = period_of(group[0]["date"])
         row = {"first_day": first, **{name: group[0][name] for name in GRAIN}}
         if intervals:
             row["days"] = days_of(files, row["instance_id"], (first, last))
@@ -154,7 +154,7 @@ def _of_days(
 
 
 def posts_of(rows: Iterable[Row], key: Sequence[str]) -> list[Post]:
-    """Posts are who and what their newest row says."""
+    """Return rows by post. A post has the attributes of its newest row."""
     return [
         Post(max(of_post, key=lambda row: row["date"]), of_post)
         for _, of_post in grouped(rows, lambda row: key_of(row, key))
@@ -189,10 +189,10 @@ def _of_window(world: World, grain: Sequence[str], of_window: Row) -> Iterator[R
     length = (period[1] - period[0]).days + 1
     before = None if of_window["window"] == "all" else (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
     key = ("instance_id", "campaign_id", "post_id") if "campaign_id" in grain else ("instance_id", "post_id")
-    now = _groups(posts_of(_standing(_within(dated(files), period), key), key), grain)
+    now = _groups(posts_of(_without_duplicates(_within(dated(files), period), key), key), grain)
     then = _groups(_previous_posts(world, of_window["date_basis"], before, key) if before else [], grain)
     for group in sorted(now.keys() | then.keys()):
-        identity = {name: (now.get(group) or then[group])[0].traits[name] for name in grain}
+        identity = {name: (now.get(group) or then[group])[0].attributes[name] for name in grain}
         days = days_of(files, identity["instance_id"], period)
         days_before = before and days_of(files, identity["instance_id"], before)
         row = {**of_window, **identity, "days": days, "days_expected": length, "previous_days": days_before}
@@ -201,7 +201,7 @@ def _of_window(world: World, grain: Sequence[str], of_window: Row) -> Iterator[R
         if "campaign_id" not in grain:
             row["post_campaigns"] = _campaigns(files, period, now.get(group, [])) if days else None
         compared = totals_and_rates(then.get(group, []), world.metrics)
-        if not before or not _is_known(world, of_window["date_basis"], identity["instance_id"], before):
+        if not before or not _is_available(world, of_window["date_basis"], identity["instance_id"], before):
             compared = dict.fromkeys(compared)
         row |= {f"previous_{name}": value for name, value in compared.items()}
         for name, value in compared.items():
@@ -214,8 +214,8 @@ def _within(rows: Iterable[Row], period: tuple[date, date]) -> list[Row]:
     return [row for row in rows if period[0] <= row["date"] <= period[1]]
 
 
-def _standing(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
-    """Of each post and day one row: that of its lowest campaign stands for the others, unless they are apart by key."""
+def _without_duplicates(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
+    """Return one row per day and key: the one with the lowest campaign id."""
     return [
         min(of_day, key=lambda row: row["campaign_id"])
         for _, of_day in grouped(rows, lambda row: key_of(row, ("date", *key)))
@@ -223,11 +223,11 @@ def _standing(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
 
 
 def _groups(posts: Iterable[Post], grain: Sequence[str]) -> dict[tuple[Any, ...], list[Post]]:
-    return dict(grouped(posts, lambda post: key_of(post.traits, grain)))
+    return dict(grouped(posts, lambda post: key_of(post.attributes, grain)))
 
 
 def _last_compared(world: World, before: tuple[date, date]) -> date | None:
-    """As many days ago as the window has: the last day on which a post of the period before counts."""
+    """Return the last day whose results count for a previous period: one window length before the newest day."""
     if not world.recorded:
         return None
     return max(day for day, _ in world.recorded) - (before[1] - before[0]) - ONE_DAY
@@ -235,15 +235,15 @@ def _last_compared(world: World, before: tuple[date, date]) -> date | None:
 
 def _previous_posts(world: World, basis: str, before: tuple[date, date], key: Sequence[str]) -> list[Post]:
     if basis == "performance_date":
-        return posts_of(_standing(_within(dated(world.recorded), before), key), key)
-    posts = posts_of(_standing(_within(dated(world.published), before), key), key)
+        return posts_of(_without_duplicates(_within(dated(world.recorded), before), key), key)
+    posts = posts_of(_without_duplicates(_within(dated(world.published), before), key), key)
     until = _last_compared(world, before)
     recorded = [row for row in dated(world.recorded) if until and row["date"] <= until]
-    rows = dict(grouped(_standing(recorded, key), lambda row: key_of(row, key)))
-    return [Post(post.traits, rows.get(key_of(post.traits, key), [])) for post in posts]
+    rows = dict(grouped(_without_duplicates(recorded, key), lambda row: key_of(row, key)))
+    return [Post(post.attributes, rows.get(key_of(post.attributes, key), [])) for post in posts]
 
 
-def _is_known(world: World, basis: str, instance_id: str, before: tuple[date, date]) -> bool:
+def _is_available(world: World, basis: str, instance_id: str, before: tuple[date, date]) -> bool:
     if basis == "performance_date":
         return days_of(world.recorded, instance_id, before) > 0
     until = _last_compared(world, before)
@@ -262,7 +262,7 @@ def _measures(world: World, posts: list[Post], grain: Sequence[str], of_window: 
 
 def _campaigns(files: Files, period: tuple[date, date], posts: list[Post]) -> int:
     campaigns = {(row["instance_id"], row["post_id"], row["campaign_id"]) for row in _within(dated(files), period)}
-    there = {(post.traits["instance_id"], post.traits["post_id"]) for post in posts}
+    there = {(post.attributes["instance_id"], post.attributes["post_id"]) for post in posts}
     return sum((instance_id, post_id) in there for instance_id, post_id, _ in campaigns)
 
 
@@ -275,7 +275,7 @@ def change(name: str, now: Any, then: Any) -> Any:
 
 
 def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
-    """What the newest landed post of the creator says: in posts_published, else in post_metrics_daily."""
+    """Return the labels in the newest post of the creator: in posts_published, else in post_metrics_daily."""
     for files in (world.published, world.recorded):
         rows = [row for row in dated(files) if (row["instance_id"], row["creator_id"]) == (instance_id, creator_id)]
         if rows and creator_id is not None:
@@ -284,13 +284,13 @@ def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
     return dict.fromkeys(LABELS)
 
 
-# What is measured of a group of posts.
+# Measures of a group of posts.
 
 
 def totals_and_rates(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
     group: Row = {"posts": len(posts)}
     for metric in metrics:
-        if metric.kind.adds_up:
+        if metric.kind.is_additive:
             values = [post.sum(metric.column) for post in posts]
             group[sum_name(metric)] = total(values)
             group[f"{sum_name(metric)}_posts"] = sum(value is not None for value in values)
@@ -323,9 +323,9 @@ def intervals_of(posts: Sequence[Post], grain: Sequence[str]) -> Row:
         "same_post_lift_posts": sum(on_both),
     }
     clusters: dict[Any, list[int]] = {}
-    creators = {post.traits["creator_id"] for post in posts}
+    creators = {post.attributes["creator_id"] for post in posts}
     for number, post in enumerate(posts):
-        creator = post.traits["creator_id"]
+        creator = post.attributes["creator_id"]
         by_creator = "creator_id" not in grain and len(creators) > 1 and creator is not None
         clusters.setdefault(("creator", creator) if by_creator else ("post", number), []).append(number)
     of_clusters = [
@@ -344,7 +344,7 @@ def intervals_of(posts: Sequence[Post], grain: Sequence[str]) -> Row:
 
 
 def _same_post(organic: Any, paid: Any) -> tuple[Fraction, Fraction]:
-    """What a post adds to the sums of the Mantel-Haenszel rate ratio, of paid and of organic engagements."""
+    """Return the terms of a post in the Mantel-Haenszel rate ratio: paid, organic."""
     impressions = organic[1] + paid[1]
     return Fraction(paid[0] * organic[1], impressions), Fraction(organic[0] * paid[1], impressions)
 
@@ -355,7 +355,11 @@ def effective(sizes: Iterable[Any]) -> Fraction | None:
 
 
 def paid_lift_interval(clusters: Sequence[Sequence[int]]) -> Row:
-    """The interval of the lift: of each cluster the engagements and impressions, organic, then paid."""
+    """Return the interval of the paid lift.
+
+    Args:
+        clusters: organic engagements and impressions, paid engagements and impressions of each cluster.
+    """
     names = [f"paid_lift_{name}" for name in ("posts_effective", "low", "high", "verdict")]
     sums = [sum(cluster[part] for cluster in clusters) for part in range(4)]
     impressions = [effective(cluster[part] for cluster in clusters) for part in (1, 3)]
@@ -382,7 +386,11 @@ def _lift(sums: Sequence[int]) -> Fraction:
 
 
 def same_post_lift(clusters: Sequence[tuple[Any, ...]]) -> Row:
-    """The lift within posts: of each cluster what it adds to the sums of paid and of organic engagements."""
+    """Return the same-post lift and its interval.
+
+    Args:
+        clusters: the paid and the organic term of each cluster.
+    """
     paid, organic = (sum(cluster[side] for cluster in clusters) for side in (0, 1))
     names = ("low", "high", "verdict")
     n = effective(paid_part + organic_part for paid_part, organic_part in clusters)
@@ -397,7 +405,7 @@ def same_post_lift(clusters: Sequence[tuple[Any, ...]]) -> Row:
 
 
 def interval(name: str, lift: Fraction, left_out: Sequence[Fraction], degrees: Fraction) -> Row:
-    """The jackknife: `left_out` are lifts without one of the clusters each, as factors of the lift of all."""
+    """Return a jackknife interval. `left_out`: the lift without each of the clusters, divided by the lift of all."""
     squares = math.fsum(math.log1p(float(factor - 1)) ** 2 for factor in left_out)
     variance = squares * (len(left_out) - 1) / len(left_out)
     if variance <= 1e-18:
@@ -410,7 +418,7 @@ def interval(name: str, lift: Fraction, left_out: Sequence[Fraction], degrees: F
 
 @lru_cache
 def t_quantile(degrees: float) -> float:
-    """The 97.5 % quantile of Student's t, by Newton's method on Simpson's integral of its density."""
+    """Return the 97.5 % quantile of Student's t, by Newton's method on Simpson's integral of its density."""
     log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - math.log(degrees * math.pi) / 2
 
     def density(x: float) -> float:
@@ -426,7 +434,7 @@ def t_quantile(degrees: float) -> float:
 def mix_of(posts: Sequence[Post]) -> Row:
     paid, expected = 0, Fraction(0)
     shared: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
-    for _, of_platform in grouped(posts, lambda post: key_of(post.traits, ("platform",))):
+    for _, of_platform in grouped(posts, lambda post: key_of(post.attributes, ("platform",))):
         sums = {
             channel: [sum(pair[part] for post in of_platform if (pair := post.pair(channel, "impressions")))
                       for part in (0, 1)]
@@ -445,11 +453,11 @@ def mix_of(posts: Sequence[Post]) -> Row:
     }
 
 
-# Money.
+# Costs.
 
 
 def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | None:
-    """The least and the most that a post cost, from each unit cost known to half a cent; of one row."""
+    """Return the bounds of a post's cost, from unit costs known to half a cent; `contradictory` if there are none."""
     bounds = []
     for row in post.rows:
         for cost, measure, per in UNIT_COSTS:

@@ -1,4 +1,4 @@
-"""Rollups are the same bytes whatever the threads, the order of rows and files, and the batches of instances."""
+"""Rollups have the same bytes for any number of threads, order of rows and files, and batches of instances."""
 
 import random
 
@@ -11,15 +11,19 @@ from tests.rollups.worlds import Shape, rolled_up, world_of
 
 @pytest.fixture(scope="module")
 def world() -> World:
+    """A random world with large counts and many creators."""
     return world_of(Shape(days=60, posts=250, missing=0.02, creators=30, largest=2**33, contradictory=0), seed=3)
 
 
 @pytest.fixture(scope="module")
 def hashes(world: World) -> dict[str, str]:
+    """Content hashes of all tables, rolled up with one thread."""
     return {name: content_hash_of(table) for name, table in rolled_up(world, threads=1).items()}
 
 
 @pytest.mark.parametrize(("threads", "one_by_one"), [(1, False), (2, True), (8, False)])
-def test_tables_are_the_same_bytes(world: World, hashes: dict[str, str], *, threads: int, one_by_one: bool) -> None:
+def test_rollups_have_the_same_bytes_in_any_order(
+    world: World, hashes: dict[str, str], *, threads: int, one_by_one: bool
+) -> None:
     found = rolled_up(world, threads=threads, files=random.Random(threads), one_by_one=one_by_one)
     assert {name: content_hash_of(table) for name, table in found.items()} == hashes

@@ -1,4 +1,4 @@
-"""Every cell of every table is what the plain reference computes, in worlds made by hand and at random."""
+"""Every value of every rollup table equals the slow reference, in hand-made and in random worlds."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, metrics_named
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from later_reporting_dagster.rollups.sql_engine import SumOutOfRange
@@ -18,15 +18,15 @@ from tests.rollups.worlds import NEWEST, Shape, differences, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
 SELECTIONS = [
-    DOCUMENT_METRICS,
+    DEFAULT_METRICS,
     METRICS,
-    (*DOCUMENT_METRICS, *metrics_named("paid_views, reach")),
-    (*DOCUMENT_METRICS, *metrics_named("views, paid_views, video_view_total_time")),
+    (*DEFAULT_METRICS, *parse_metrics("paid_views, reach")),
+    (*DEFAULT_METRICS, *parse_metrics("views, paid_views, video_view_total_time")),
 ]
 SHAPES = st.builds(
     Shape,
     days=st.sampled_from([1, 2, 14, 24]),
-    apart=st.sampled_from([1, 1, 1, 3, 60]),
+    maximum_gap=st.sampled_from([1, 1, 1, 3, 60]),
     posts=st.sampled_from([0, 1, 10, 30]),
     instances=st.sampled_from([("a",), ("a", "007"), ("b/ä %", "a")]),
     largest=st.sampled_from([3, 50_000]),
@@ -43,7 +43,7 @@ SHAPES = st.builds(
 
 
 def published_of(*posts: Row, day: date = NEWEST, recorded: bool = True) -> World:
-    """One day of one instance, on which posts were published and earned all that they have."""
+    """Return a world of one day and instance, on which posts were published and all their results recorded."""
     rows = [row(**{"post_id": number, "post_date": at(day), **post}) for number, post in enumerate(posts)]
     files = {(day, "a"): rows}
     return World(files if recorded else {}, files)
@@ -54,13 +54,13 @@ def at(day: date) -> datetime:
 
 
 def checked(world: World) -> dict[str, pa.Table]:
-    """All tables, of which every cell is the reference's, in the schema of the dictionary."""
+    """Return the rollups of a world, after checking their values against the reference, and their schemas."""
     found = rolled_up(world)
     assert differences(found, world) == []
     for table in TABLES:
-        dictionary = schema_of(table.of(world.metrics).columns)
+        dictionary = schema_of(table.with_metrics(world.metrics).columns)
         rolled = found[table.name]
-        of_partition = ["first_day"] if table.span != "windows" else []
+        of_partition = ["first_day"] if table.period != "windows" else []
         assert rolled.drop_columns(of_partition).schema.equals(dictionary)
         assert not [field.name for field in dictionary if not field.nullable and rolled[field.name].null_count]
     return found
@@ -73,7 +73,7 @@ def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN, basis: str = 
 
 @settings(max_examples=8)
 @given(SHAPES, st.integers(0, 2**32))
-def test_random_worlds_are_what_the_reference_computes(shape: Shape, seed: int) -> None:
+def test_rollups_of_random_worlds_equal_the_reference(shape: Shape, seed: int) -> None:
     checked(world_of(shape, seed))
 
 
@@ -81,22 +81,22 @@ def test_random_worlds_are_what_the_reference_computes(shape: Shape, seed: int) 
     "shape",
     [
         Shape(largest=2**40, contradictory=0, posts=30),
-        Shape(days=30, apart=60, posts=20),  # more than 730 days
+        Shape(days=30, maximum_gap=60, posts=20),  # more than 730 days
         Shape(days=40, posts=80, nulls=0.05, missing=0, several=0, moved=0.02, creators=20, instances=("a",)),
         Shape(days=40, posts=80, nulls=0.05, missing=0, several=0.3, creators=1, instances=("a",)),
     ],
     ids=["large counts", "years", "many creators", "one creator"],
 )
-def test_larger_worlds_are_what_the_reference_computes(shape: Shape) -> None:
+def test_rollups_of_larger_worlds_equal_the_reference(shape: Shape) -> None:
     checked(world_of(shape, seed=1))
 
 
-def test_an_empty_lake_gives_tables_without_rows() -> None:
+def test_rollups_of_an_empty_lake_have_no_rows() -> None:
     assert all(table.num_rows == 0 for table in checked(World({}, {})).values())
     assert all(table.num_rows == 0 for table in checked(World({(NEWEST, "a"): []}, {(NEWEST, "a"): []})).values())
 
 
-def test_a_post_of_several_campaigns_counts_once_where_the_grain_has_no_campaign() -> None:
+def test_multi_campaign_posts_count_once_if_the_grain_has_no_campaign() -> None:
     same = {"post_id": 1, "creator_id": 7, "impressions": 100, "engagements": 5}
     found = checked(published_of({**same, "campaign_id": 1}, {**same, "campaign_id": 2}))
     assert [each["organic_impressions"] for each in all_time(found)] == [100, 100]
@@ -106,7 +106,7 @@ def test_a_post_of_several_campaigns_counts_once_where_the_grain_has_no_campaign
             assert (group["posts"], group["post_campaigns"], group["organic_impressions"]) == (1, 2, 100)
 
 
-def test_the_lowest_campaign_stands_for_the_others_day_by_day() -> None:
+def test_multi_campaign_posts_use_the_row_of_the_lowest_campaign_each_day() -> None:
     days = [NEWEST - timedelta(days=1), NEWEST]
     of_days = [
         [row(campaign_id=2, impressions=10), row(campaign_id=3, impressions=99)],
@@ -118,7 +118,7 @@ def test_the_lowest_campaign_stands_for_the_others_day_by_day() -> None:
     assert [each["organic_impressions"] for each in all_time(found, basis="performance_date")] == [10, 106]
 
 
-def test_a_post_that_moved_is_of_the_group_of_its_newest_row() -> None:
+def test_moved_posts_are_in_the_group_of_their_newest_row() -> None:
     days = [NEWEST - timedelta(days=1), NEWEST]
     moved = [row(campaign_id=1, platform="x", impressions=10), row(campaign_id=2, platform="y", impressions=5)]
     found = checked(World({(day, "a"): [each] for day, each in zip(days, moved, strict=True)}, {}))
@@ -126,7 +126,7 @@ def test_a_post_that_moved_is_of_the_group_of_its_newest_row() -> None:
     assert (group["platform"], group["post_campaigns"], group["organic_impressions"]) == ("y", 2, 15)
 
 
-def test_labels_are_those_of_the_newest_landed_post() -> None:
+def test_labels_are_those_of_the_newest_post() -> None:
     names = [{"creator_id": 1, "creator_handle_name": name} for name in ("old", "new", "recorded later")]
     published = [row(post_id=n, post_date=at(NEWEST + timedelta(days=n - 3)), **names[n]) for n in (0, 1)]
     recorded = row(post_id=2, post_date=at(NEWEST), **names[2])
@@ -143,7 +143,7 @@ def test_labels_are_those_of_the_newest_landed_post() -> None:
     assert shown == [(1, "new"), (2, "only recorded"), (None, None)]
 
 
-def test_of_two_newest_posts_of_a_creator_the_one_with_the_highest_ids_names_it() -> None:
+def test_labels_are_those_of_the_highest_ids_if_two_posts_are_newest() -> None:
     names = ["highest", "lower post", "lower campaign"]
     posts = [{"campaign_id": campaign, "post_id": post} for campaign, post in ((2, 5), (2, 4), (1, 9))]
     named = (post | {"creator_id": 1, "creator_handle_name": name} for post, name in zip(posts, names, strict=True))
@@ -152,7 +152,7 @@ def test_of_two_newest_posts_of_a_creator_the_one_with_the_highest_ids_names_it(
 
 
 def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
-    """A post by engagements and impressions of each channel."""
+    """Return a post from the engagements and impressions of each channel."""
     return {
         **{"engagements": organic[0], "impressions": organic[1]},
         **{"paid_engagements": paid[0], "paid_impressions": paid[1]},
@@ -160,7 +160,7 @@ def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
     }
 
 
-def test_five_clusters_that_are_as_large_have_an_interval_and_four_have_none() -> None:
+def test_paid_lift_interval_needs_five_equal_clusters() -> None:
     posts = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
     (group,) = all_time(checked(published_of(*posts)))
     assert group["paid_lift_posts_effective"] == 5
@@ -170,7 +170,7 @@ def test_five_clusters_that_are_as_large_have_an_interval_and_four_have_none() -
     assert (group["paid_lift_verdict"], group["paid_lift_low"], group["paid_lift"] > 2) == (None, None, True)
 
 
-def test_same_post_lift_with_equal_clusters_has_an_interval() -> None:
+def test_same_post_lift_has_an_interval_with_five_equal_clusters() -> None:
     posts = [both((n, 500), (6 - n, 500)) for n in range(1, 6)]
     (group,) = all_time(checked(published_of(*posts)))
     assert group["same_post_lift_posts_effective"] == 5
@@ -188,14 +188,14 @@ def test_same_post_lift_with_equal_clusters_has_an_interval() -> None:
     ],
     ids=["alike", "one post", "one engaged", "no engagements", "one channel"],
 )
-def test_no_interval_is_given_where_nothing_can_be_told(posts: list[Row]) -> None:
+def test_intervals_are_null_without_variance_or_results(posts: list[Row]) -> None:
     for rows in checked(published_of(*posts)).values():
         for name in ("paid_lift", "same_post_lift"):
             if f"{name}_low" in rows.column_names:
                 assert {*rows[f"{name}_low"].to_pylist(), *rows[f"{name}_verdict"].to_pylist()} == {None}
 
 
-def test_posts_of_one_creator_are_one_cluster_where_there_are_several_creators() -> None:
+def test_clusters_are_creators_if_there_are_several() -> None:
     posts = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
     (group,) = all_time(checked(published_of(*(post | {"creator_id": 1} for post in posts))))
     assert group["paid_lift_posts_effective"] == 24
@@ -206,14 +206,14 @@ def test_posts_of_one_creator_are_one_cluster_where_there_are_several_creators()
     assert group["paid_lift_posts_effective"] == pytest.approx(24**2 / (12**2 + 12))
 
 
-def test_pooled_platforms_are_told_apart_by_the_mix() -> None:
+def test_paid_lift_mix_adjusted_removes_the_effect_of_platforms() -> None:
     mixed = [both((100, 1000), (10, 100), platform="tiktok"), both((1, 100), (10, 1000), platform="youtube")]
     (group,) = all_time(checked(published_of(*mixed)))
     assert group["paid_lift"] < 0.2
     assert (group["paid_lift_mix_adjusted"], group["same_post_lift"]) == (1, 1)
 
 
-def test_spend_is_bounded_by_both_unit_costs_and_left_out_where_they_contradict() -> None:
+def test_spend_bounds_use_both_unit_costs_and_leave_contradictions_out() -> None:
     bounded = {"impressions": 8500, "engagements": 1240, "cpm": 35.29, "cpe": 0.24, "estimated_value_generated": 600.0}
     contradictory = {"impressions": 1000, "engagements": 10, "cpm": 5.0, "cpe": 9.0}
     (group,) = all_time(checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0})))
@@ -223,13 +223,13 @@ def test_spend_is_bounded_by_both_unit_costs_and_left_out_where_they_contradict(
     assert (group["paid_spend_minimum"], group["paid_spend_posts"], group["blended_cpm_minimum"]) == (None, 0, None)
 
 
-def test_by_performance_date_nothing_is_known_of_costs() -> None:
+def test_costs_are_null_by_performance_date() -> None:
     world = published_of({"impressions": 8500, "cpm": 35.29})
     (group,) = all_time(checked(world), basis="performance_date")
     assert not [name for name, value in group.items() if "spend" in name and value is not None]
 
 
-def test_the_previous_period_by_post_date_is_known_where_all_its_days_are_recorded() -> None:
+def test_previous_period_by_post_date_needs_all_its_recorded_days() -> None:
     days = [NEWEST - timedelta(days=number) for number in range(14)]
     published = {(day, "a"): [row(post_id=number, impressions=100)] for number, day in enumerate(days)}
     recorded = {(day, "a"): [row(post_id=number, impressions=10)] for number, day in enumerate(days)}
@@ -241,7 +241,7 @@ def test_the_previous_period_by_post_date_is_known_where_all_its_days_are_record
         assert week["organic_impressions_change"] == (900 if previous else None)
 
 
-def test_weeks_and_months_say_how_many_of_their_days_are_there() -> None:
+def test_weeks_and_months_count_their_stored_days() -> None:
     days = [date(2024, 2, 28), date(2024, 2, 29), date(2024, 3, 1)]
     found = checked(World({(day, "a"): [row(impressions=1)] for day in days}, {}))
     (week,) = found["organic_paid_weekly"].to_pylist()
@@ -260,7 +260,7 @@ def test_weeks_and_months_say_how_many_of_their_days_are_there() -> None:
         ({"engagements": 2**61, "cpe": 2.0}, "organic_spend_minimum"),
     ],
 )
-def test_what_does_not_fit_is_an_error_that_names_the_column(fields: Row, column: str) -> None:
+def test_sum_out_of_range_names_the_column(fields: Row, column: str) -> None:
     rows = [row(post_id=number, **fields) for number in (1, 2)]
     worlds = [World({}, {(NEWEST, "a"): rows})]
     if "spend" not in column:
@@ -278,5 +278,5 @@ def test_what_does_not_fit_is_an_error_that_names_the_column(fields: Row, column
 @pytest.mark.parametrize(
     ("degrees", "quantile"), [(4, 2.776445), (5, 2.570582), (10, 2.228139), (30, 2.042272), (1000, 1.962339)]
 )
-def test_the_references_t_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None:
+def test_reference_t_quantile_equals_published_values(degrees: int, quantile: float) -> None:
     assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Worlds of posts: made at random, written to a lake, rolled up there, and compared with the reference."""
+"""Random worlds of posts: write them to a lake, roll them up, and compare the rollups with the reference."""
 
 import math
 import random
@@ -12,12 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns, posts_schema
-from later_reporting_dagster.rollups.reconciliation import check_days, check_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_DAY, BY_WINDOW, OVER_DAYS, TABLES
-from later_reporting_dagster.rollups.sql_engine import RAW, LandedDays, roll_up_days, roll_up_windows
+from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
+from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, StoredDays, roll_up_periods, roll_up_windows
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import UNIT_COSTS, End, World, by_publish_day, by_window, daily, monthly, weekly
 
@@ -25,66 +25,82 @@ NEWEST = date(2024, 3, 6)
 
 
 @contextmanager
-def opened(world: World, *, files: random.Random | None = None, **options: Any) -> Iterator[tuple[LakeDatabase, Any]]:
-    """Write a world to a lake and open it: the database with both views, and the days that landed."""
+def open_world(
+    world: World, *, files: random.Random | None = None, **options: Any
+) -> Iterator[tuple[LakeDatabase, Any]]:
+    """Write a world to a lake. Yield a database with views of both raw tables, and the stored days.
+
+    Args:
+        world: what to write.
+        files: shuffles the rows and the order in which files are written.
+        options: of `open_database`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
-        landed: dict[DateBasis, dict[str, set[date]]] = {}
-        for basis, of_basis in (("performance_date", world.recorded), ("post_date", world.published)):
-            write(lake, RAW[DateBasis(basis)], of_basis, world.metrics, chance=files)
-            days = landed.setdefault(DateBasis(basis), {})
-            for day, instance_id in of_basis:
+        stored: dict[DateBasis, dict[str, set[date]]] = {}
+        for basis, table_files in (("performance_date", world.recorded), ("post_date", world.published)):
+            write(lake, RAW_TABLE_NAMES[DateBasis(basis)], table_files, world.metrics, rng=files)
+            days = stored.setdefault(DateBasis(basis), {})
+            for day, instance_id in table_files:
                 days.setdefault(instance_id, set()).add(day)
         with open_database(lake, spill_directory=folder, **options) as database:
-            for name in RAW.values():
+            for name in RAW_TABLE_NAMES.values():
                 database.add_view(Table(name, post_columns(world.metrics)))
-            yield database, landed
+            yield database, stored
 
 
-def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, chance: random.Random | None) -> None:
-    """Write a raw table's files, their rows in any order where there is `chance`."""
+def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng: random.Random | None) -> None:
+    """Write the files of a raw table. `rng` shuffles the files and their rows."""
     written = {}
     for (day, instance_id), rows in files.items():
-        rows = chance.sample(rows, len(rows)) if chance else rows
+        rows = rng.sample(rows, len(rows)) if rng else rows
         written[Partition(day, instance_id)] = pa.Table.from_pylist(rows, posts_schema(tuple(metrics)))
     order = [*written]
-    if chance:
-        chance.shuffle(order)
+    if rng:
+        rng.shuffle(order)
     lake.write_all(table, {partition: written[partition] for partition in order})
 
 
 def roll_up(
-    database: LakeDatabase, landed: LandedDays, metrics: Sequence[Metric], *, one_by_one: bool = False
+    database: LakeDatabase, stored: StoredDays, metrics: Sequence[Metric], *, one_by_one: bool = False
 ) -> dict[str, pa.Table]:
-    """Roll up every table, by name, and reconcile each with the raw rows; windows of the instances one by one."""
+    """Return the rows of every rollup table, by name, after reconciling them with the raw rows.
+
+    Args:
+        database: has views of both raw tables.
+        stored: days that have files.
+        metrics: of the raw tables.
+        one_by_one: whether windows are rolled up in batches of one instance.
+    """
     connection, found = database.connection, {}
-    for table in (each.of(metrics) for each in (*BY_DAY, *OVER_DAYS)):
-        found[table.name] = roll_up_days(connection, table, landed)
+    for table in (each.with_metrics(metrics) for each in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)):
+        found[table.name] = roll_up_periods(connection, table, stored)
         connection.register("rolled_up", found[table.name])
-        assert not [day.differences for day in check_days(connection, table).values() if day.differences]
-    tables = [table.of(metrics) for table in BY_WINDOW]
-    batches = _instances(database, landed) if one_by_one else (None,)
-    made = roll_up_windows(connection, tables, landed, batches=batches)
-    assert not any(check_windows(connection, made, tables=tables, landed=landed).differences.values())
-    return found | dict(made.tables)
+        assert not [day.differences for day in check_periods(connection, table).values() if day.differences]
+    tables = [table.with_metrics(metrics) for table in WINDOW_TABLES]
+    batches = _one_instance_at_a_time(database, stored) if one_by_one else (None,)
+    windows = roll_up_windows(connection, tables, stored, batches=batches)
+    assert not any(check_windows(connection, windows, tables=tables, stored=stored).differences.values())
+    return found | dict(windows.tables)
 
 
-def _instances(database: LakeDatabase, landed: LandedDays) -> Iterator[None]:
-    for instance_id in sorted({name for of_basis in landed.values() for name in of_basis}):
-        for name in RAW.values():
+def _one_instance_at_a_time(database: LakeDatabase, stored: StoredDays) -> Iterator[None]:
+    for instance_id in sorted({name for of_basis in stored.values() for name in of_basis}):
+        for name in RAW_TABLE_NAMES.values():
             database.narrow_view(name, [instance_id])
         yield
-    for name in RAW.values():
+    for name in RAW_TABLE_NAMES.values():
         database.narrow_view(name, None)
 
 
 def rolled_up(world: World, *, one_by_one: bool = False, **options: Any) -> dict[str, pa.Table]:
-    with opened(world, **options) as (database, landed):
-        return roll_up(database, landed, world.metrics, one_by_one=one_by_one)
+    """Return the rows of every rollup table, by name. `options` are those of `open_world`."""
+    with open_world(world, **options) as (database, stored):
+        return roll_up(database, stored, world.metrics, one_by_one=one_by_one)
 
 
 def expected(world: World) -> dict[str, list[Row]]:
-    """All tables as the reference computes them, by name."""
+    """Return the rows of all tables, by name, from the reference."""
     days = {"daily": daily, "by_publish_day": by_publish_day, "weekly": weekly, "monthly": monthly}
     found = {f"organic_paid_{name}": table(world) for name, table in days.items()}
     windows = ("by_campaign", "by_creator", "by_platform")
@@ -92,7 +108,12 @@ def expected(world: World) -> dict[str, list[Row]]:
 
 
 def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
-    """Compare every cell of the tables that were found with the reference: one line a cell that differs."""
+    """Return one line for each value that differs from the reference.
+
+    Args:
+        found: rows of rollup tables, by name; other tables are not compared.
+        world: the world that they are of.
+    """
     lines = []
     for name, rows in expected(world).items():
         if (table := found.get(name)) is None:
@@ -113,7 +134,7 @@ def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
 
 def _columns(name: str, world: World) -> Any:
     (table,) = (table for table in TABLES if table.name == name)
-    return table.of(world.metrics).columns
+    return table.with_metrics(world.metrics).columns
 
 
 def _shown(value: Any) -> Any:
@@ -121,7 +142,7 @@ def _shown(value: Any) -> Any:
 
 
 def agree(mine: Any, theirs: Any, column: str) -> bool:
-    """Whether a cell is what the reference has: counts exactly, decimals to 9 digits, intervals to 0.05 % of them."""
+    """Return whether a value equals the reference: counts exactly, decimals to 9 digits, intervals to 0.05 %."""
     if mine is None or theirs is None or isinstance(mine, str | date):
         return bool(mine == theirs)
     if isinstance(mine, End):
@@ -129,17 +150,34 @@ def agree(mine: Any, theirs: Any, column: str) -> bool:
         return abs(math.log(theirs / mine.value)) <= 5e-4 * log_width + 1e-9 if theirs else mine.value < 1e-300
     if isinstance(theirs, int):
         return bool(mine == theirs)
-    # What a post adds to the same-post lift is known to the 18th decimal.
+    # The terms of the same-post lift are rounded to 18 decimals.
     relative = 2e-6 if column.startswith("same_post") else 1e-9
     return math.isclose(float(mine), theirs, rel_tol=relative, abs_tol=1e-9)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a random world is like; chances are between 0 and 1."""
+    """Parameters of a random world.
+
+    Attributes:
+        days: number of days.
+        maximum_gap: maximum number of days from one stored day to the next.
+        posts: number of posts.
+        instances: their ids.
+        largest: maximum of a count.
+        nulls: probability that a metric is null.
+        missing: probability that a file is missing.
+        several: probability that a post is in two campaigns.
+        moved: probability, per day, that a post changes its campaign and attributes.
+        one_sided: probability that a post has metrics of one channel only.
+        contradictory: probability that CPE and CPM are of different costs.
+        creators: number of creators.
+        recorded_lags: number of days that post_metrics_daily ends before posts_published; negative: after it.
+        metrics: those of the raw tables.
+    """
 
     days: int = 20
-    apart: int = 1  # days from one that landed to the next, at most
+    maximum_gap: int = 1
     posts: int = 12
     instances: tuple[str, ...] = ("a", "007")
     largest: int = 50_000
@@ -151,21 +189,21 @@ class Shape:
     contradictory: float = 0.1
     creators: int = 4
     recorded_lags: int = 0
-    metrics: tuple[Metric, ...] = DOCUMENT_METRICS
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
 
 
 def world_of(shape: Shape, seed: int) -> World:
-    """Make a world at random: posts in several campaigns, moved, of one channel, with nulls and days missing."""
-    return _Made(shape, random.Random(seed)).world()
+    """Return a random world of a shape."""
+    return _WorldBuilder(shape, random.Random(seed)).world()
 
 
-class _Made:
-    def __init__(self, shape: Shape, chance: random.Random) -> None:
-        self.shape, self.chance = shape, chance
+class _WorldBuilder:
+    def __init__(self, shape: Shape, rng: random.Random) -> None:
+        self.shape, self.rng = shape, rng
         days, day = [], NEWEST
         for _ in range(shape.days):
             days.append(day)
-            day -= timedelta(days=chance.randint(1, shape.apart))
+            day -= timedelta(days=rng.randint(1, shape.maximum_gap))
         self.days = sorted(days)
         self.recorded: dict[tuple[date, str], list[Row]] = {}
         self.published: dict[tuple[date, str], list[Row]] = {}
@@ -175,53 +213,53 @@ class _Made:
         until = len(self.days) - shape.recorded_lags
         for instance_id in shape.instances:
             for number, day in enumerate(self.days):
-                if number < until and not self.is_so(shape.missing):
+                if number < until and not self.happens(shape.missing):
                     self.recorded[day, instance_id] = []
-                if number < len(self.days) + min(0, shape.recorded_lags) and not self.is_so(shape.missing):
+                if number < len(self.days) + min(0, shape.recorded_lags) and not self.happens(shape.missing):
                     self.published[day, instance_id] = []
         for post_id in range(shape.posts):
             self.add_post(post_id)
         return World(self.recorded, self.published, shape.metrics)
 
-    def is_so(self, chance: float) -> bool:
-        return self.chance.random() < chance
+    def happens(self, probability: float) -> bool:
+        return self.rng.random() < probability
 
     def add_post(self, post_id: int) -> None:
-        chance, shape = self.chance, self.shape
-        day = chance.choice(self.days)
-        creator = chance.choice([None, *range(1, shape.creators + 1)])
+        rng, shape = self.rng, self.shape
+        day = rng.choice(self.days)
+        creator = rng.choice([None, *range(1, shape.creators + 1)])
         identity = {
-            "instance_id": chance.choice(shape.instances),
+            "instance_id": rng.choice(shape.instances),
             "post_id": post_id + 1,
-            "post_date": datetime.combine(day, time(chance.randint(0, 23)), UTC),
+            "post_date": datetime.combine(day, time(rng.randint(0, 23)), UTC),
             "creator_id": creator,
-            **self.traits(),
+            **self.attributes(),
         }
-        campaigns = chance.sample([1, 2, 3], 2 if self.is_so(shape.several) else 1)
-        sides = [chance.choice(["", "paid_"])] if self.is_so(shape.one_sided) else ["", "paid_"]
+        campaigns = rng.sample([1, 2, 3], 2 if self.happens(shape.several) else 1)
+        sides = [rng.choice(["", "paid_"])] if self.happens(shape.one_sided) else ["", "paid_"]
         self.add(self.published, day, identity, campaigns, sides)
         for later in self.days:
-            if later < day or self.is_so(0.2):
+            if later < day or self.happens(0.2):
                 continue
-            if self.is_so(shape.moved):
-                identity |= self.traits() | {"creator_id": chance.choice([None, creator, 1])}
-                campaigns = [chance.choice([1, 2, 3])]
+            if self.happens(shape.moved):
+                identity |= self.attributes() | {"creator_id": rng.choice([None, creator, 1])}
+                campaigns = [rng.choice([1, 2, 3])]
             self.add(self.recorded, later, identity, campaigns, sides)
 
-    def traits(self) -> Row:
-        chance = self.chance
+    def attributes(self) -> Row:
+        rng = self.rng
         return {
-            "platform": chance.choice([None, "tiktok", "instagram"]),
-            "content_type": chance.choice([None, "", "reel"]),
-            "creator_handle_name": chance.choice([None, "x", "y"]),
-            "creator_full_name": f"name {chance.randint(1, 99)}",
+            "platform": rng.choice([None, "tiktok", "instagram"]),
+            "content_type": rng.choice([None, "", "reel"]),
+            "creator_handle_name": rng.choice([None, "x", "y"]),
+            "creator_full_name": f"name {rng.randint(1, 99)}",
         }
 
     def add(self, files: Any, day: date, identity: Row, campaigns: Sequence[int], sides: Sequence[str]) -> None:
         if (day, identity["instance_id"]) in files:
             metrics = self.measured(sides)
             for campaign_id in campaigns:
-                differing = self.measured(sides) if self.is_so(0.1) else metrics
+                differing = self.measured(sides) if self.happens(0.1) else metrics
                 of_row = row(**identity, campaign_id=campaign_id, **differing)
                 files[day, identity["instance_id"]].append(of_row)
 
@@ -229,23 +267,23 @@ class _Made:
         values: Row = {}
         for metric in self.shape.metrics:
             side = "paid_" if metric.channel == "paid" else ""
-            values[metric.column] = self.value(metric) if side in sides and not self.is_so(self.shape.nulls) else None
+            values[metric.column] = self.value(metric) if side in sides and not self.happens(self.shape.nulls) else None
         for side in sides:
-            if not self.is_so(self.shape.contradictory):
+            if not self.happens(self.shape.contradictory):
                 self.agree_on_cost(values, side)
         return values
 
     def value(self, metric: Metric) -> int | float:
-        if not metric.kind.is_whole:
-            cents = self.chance.randint(-2 if metric.kind is Kind.RATE else 0, 9_999)
+        if not metric.kind.is_integer:
+            cents = self.rng.randint(-2 if metric.kind is Kind.RATE else 0, 9_999)
             return cents / 100
-        if self.is_so(0.1):
+        if self.happens(0.1):
             return 0
-        return self.chance.randint(0, self.chance.choice([3, self.shape.largest]))
+        return self.rng.randint(0, self.rng.choice([3, self.shape.largest]))
 
     def agree_on_cost(self, values: Row, side: str) -> None:
-        """One cost behind both unit costs, each rounded to two decimals, as the API has them."""
-        cost = self.chance.randint(0, 100_000) / 100
+        """Derive both unit costs from one cost, rounded to two decimals as the API does."""
+        cost = self.rng.randint(0, 100_000) / 100
         for unit_cost, measure, per in UNIT_COSTS:
             units = values[f"{side}{measure}"]
             if units and values[f"{side}{unit_cost}"] is not None:

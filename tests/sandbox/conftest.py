@@ -1,79 +1,84 @@
-"""A small world that holds the dates of the document's example, served over real HTTP."""
+"""A small world that includes the dates of the API reference's example, served over HTTP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
 import httpx
 import pytest
 
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, SandboxOptions, World, create_app, running_sandbox
-
-Row = dict[str, Any]
-
-CREDENTIALS = {"clientId": "sandbox-client", "clientSecret": "sandbox-secret"}
-UNHURRIED = SandboxOptions(requests_per_window=1_000_000)
-
-
-def sign_in(client: httpx.Client) -> None:
-    """From here on the client sends a fresh token."""
-    answer = client.post("/oauth/token", json=CREDENTIALS).raise_for_status()
-    client.headers["Authorization"] = f"Bearer {answer.json()['jwt']}"
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, FaultMiddleware, World, create_app, running_sandbox
+from tests.sandbox.clients import NO_RATE_LIMIT, FaultClient, FetchAllPosts, GetPosts, Row, StartSandbox, authenticate
+from tests.servers import ReplaceableApp, running
 
 
 @pytest.fixture(scope="session")
 def world() -> World:
+    """Four instances with about 24 posts a day."""
     return World(
         first_day=date(2023, 12, 1),
         last_day=date(2025, 1, 31),
         instances=2,
         posts_per_day=6,
-        further_instances=EXAMPLE_INSTANCE_IDS,
+        extra_instance_ids=EXAMPLE_INSTANCE_IDS,
     )
 
 
 @pytest.fixture(scope="session")
 def base_url(world: World) -> Iterator[str]:
-    with running_sandbox(create_app(world, options=UNHURRIED)) as url:
+    """Base URL of a sandbox in the paged API version, without faults."""
+    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def api(base_url: str) -> Iterator[httpx.Client]:
+    """An authenticated client of `base_url`."""
     with httpx.Client(base_url=base_url) as client:
-        sign_in(client)
+        authenticate(client)
         yield client
 
 
 @pytest.fixture(scope="session")
-def ask(api: httpx.Client) -> Callable[[str], httpx.Response]:
-    """Asks for posts with a query string that is sent exactly as written."""
+def get_posts(api: httpx.Client) -> GetPosts:
+    """Request posts with a query string that is sent exactly as written."""
     return lambda query: api.get(f"/v2/posts/performance?{query}")
 
 
 @pytest.fixture(scope="session")
-def all_posts(ask: Callable[[str], httpx.Response]) -> Callable[[str], list[Row]]:
-    """Every post that a query finds, over all its pages."""
+def fetch_all_posts(get_posts: GetPosts) -> FetchAllPosts:
+    """Fetch the posts of all pages of a query."""
 
-    def walk(query: str) -> list[Row]:
+    def fetch(query: str) -> list[Row]:
         rows: list[Row] = []
         number, pages = 1, 1
         while number <= pages:
-            answer = ask(f"{query}&pageSize=100&pageNumber={number}").raise_for_status().json()
-            rows += answer["data"]
-            number, pages = number + 1, answer["pagination"]["totalPages"]
-        assert len(rows) == answer["pagination"]["totalItems"]
+            body = get_posts(f"{query}&pageSize=100&pageNumber={number}").raise_for_status().json()
+            rows += body["data"]
+            number, pages = number + 1, body["pagination"]["totalPages"]
+        assert len(rows) == body["pagination"]["totalItems"]
         return rows
 
-    return walk
+    return fetch
 
 
-def key(row: Row) -> tuple[str, int, int]:
-    return row["instanceId"], row["campaignId"], row["postId"]
+@pytest.fixture(scope="module")
+def replaceable_app() -> Iterator[ReplaceableApp]:
+    """One server for all sandboxes of a module."""
+    app = ReplaceableApp()
+    with running(app) as app.base_url:
+        yield app
 
 
-def keys(rows: list[Row]) -> set[tuple[str, int, int]]:
-    """The rows' keys, of which none occurs twice."""
-    distinct = {key(row) for row in rows}
-    assert len(distinct) == len(rows)
-    return distinct
+@pytest.fixture
+def start_sandbox(replaceable_app: ReplaceableApp, world: World) -> StartSandbox:
+    """Start a sandbox with faults in place of the previous one, and return an authenticated client of it."""
+
+    def start(faults: Mapping[str, float] | None = None, *, world: World = world, **arguments: Any) -> FaultClient:
+        app = FaultMiddleware(world, faults=faults, **{"options": NO_RATE_LIMIT, **arguments})
+        replaceable_app.app = app
+        client = FaultClient(replaceable_app.base_url, app)
+        client.authenticate()
+        return client
+
+    return start

@@ -1,4 +1,4 @@
-"""The OpenAPI documents say what the contract says, and the sandbox does what they say, in either revision."""
+"""The OpenAPI documents agree with the contract package, and the sandbox with the documents, in both API versions."""
 
 import copy
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from schemathesis import Case, GenerationMode
 
 from later_reporting_dagster import contract
 from later_reporting_dagster.contract import (
-    DOCUMENT_METRICS,
+    DEFAULT_METRICS,
     METRICS,
     ContentType,
     DateBasis,
@@ -27,56 +27,61 @@ from later_reporting_dagster.contract import (
     SortProperty,
 )
 from later_reporting_dagster.contract.enums import ProblemType
-from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAXIMUM_CAMPAIGN_IDS
+from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS
 from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_sandbox
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
-from tests.sandbox.conftest import UNHURRIED
-from tests.sandbox.test_document import SAMPLE
+from tests.sandbox.clients import NO_RATE_LIMIT
+from tests.sandbox.test_api_reference import SAMPLE
 
 PATH = files(contract).joinpath("openapi.yaml")
-DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
-SCHEMAS = DOCUMENT["components"]["schemas"]
-OPERATION = DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
+PAGED_DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
+SCHEMAS = PAGED_DOCUMENT["components"]["schemas"]
+OPERATION = PAGED_DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
 
 
-def document_by_cursor() -> dict[str, Any]:
-    """The other revision's document in one piece, with what it refers to in the first."""
+def load_cursor_document() -> dict[str, Any]:
+    """Return the document of the cursor version, with the parts of the paged one that it refers to."""
     text = files(contract).joinpath("openapi-cursor.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = yaml.safe_load(text.replace("openapi.yaml#", "#"))
-    document["paths"] = DOCUMENT["paths"] | document["paths"]
-    document["paths"][contract.TOKEN_PATH] = DOCUMENT["paths"][contract.TOKEN_PATH]
+    document["paths"] = PAGED_DOCUMENT["paths"] | document["paths"]
+    document["paths"][contract.TOKEN_PATH] = PAGED_DOCUMENT["paths"][contract.TOKEN_PATH]
     del document["components"]["securitySchemes"]
-    for kind, components in DOCUMENT["components"].items():
+    for kind, components in PAGED_DOCUMENT["components"].items():
         document["components"][kind] = components | document["components"].get(kind, {})
     return document
 
 
-BY_CURSOR = document_by_cursor()
-OPERATION_BY_CURSOR = BY_CURSOR["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
+CURSOR_DOCUMENT = load_cursor_document()
+CURSOR_OPERATION = CURSOR_DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
 
 
-def resolved(node: dict[str, Any]) -> dict[str, Any]:
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    """Follow the references of a node of either document."""
     while "$ref" in node:
-        target: Any = BY_CURSOR  # which has all that is in the first one too
+        target: Any = CURSOR_DOCUMENT  # includes the components of the paged document
         for part in node["$ref"].removeprefix("#/").split("/"):
             target = target[part]
         node = target
     return node
 
 
-PARAMETERS = {parameter["name"]: parameter for parameter in map(resolved, OPERATION["parameters"])}
-PARAMETERS_BY_CURSOR = {parameter["name"]: parameter for parameter in map(resolved, OPERATION_BY_CURSOR["parameters"])}
+PARAMETERS = {parameter["name"]: parameter for parameter in map(resolve, OPERATION["parameters"])}
+CURSOR_PARAMETERS = {parameter["name"]: parameter for parameter in map(resolve, CURSOR_OPERATION["parameters"])}
 
 
-# The document and the contract
+# Documents and contract
 
 
-def test_paths_are_the_contracts() -> None:
-    assert list(DOCUMENT["paths"]) == [contract.TOKEN_PATH, contract.INSTANCES_PATH, contract.POSTS_PERFORMANCE_PATH]
+def test_paths_equal_those_of_the_contract() -> None:
+    assert list(PAGED_DOCUMENT["paths"]) == [
+        contract.TOKEN_PATH,
+        contract.INSTANCES_PATH,
+        contract.POSTS_PERFORMANCE_PATH,
+    ]
 
 
 @pytest.mark.parametrize("enum", [Platform, ContentType, DateBasis, SortProperty, SortDirection])
-def test_enums_are_the_contracts(enum: Any) -> None:
+def test_enum_equals_that_of_the_contract(enum: Any) -> None:
     assert SCHEMAS[enum.__name__]["enum"] == [value.value for value in enum]
 
 
@@ -90,31 +95,31 @@ def test_enums_are_the_contracts(enum: Any) -> None:
         ("sortDirection", "SortDirection"),
     ],
 )
-def test_parameters_take_their_enum(parameter: str, schema: str) -> None:
-    given = PARAMETERS[parameter]["schema"]
-    assert given.get("items", given) == {"$ref": f"#/components/schemas/{schema}"}
+def test_parameter_refers_to_its_enum(parameter: str, schema: str) -> None:
+    parameter_schema = PARAMETERS[parameter]["schema"]
+    assert parameter_schema.get("items", parameter_schema) == {"$ref": f"#/components/schemas/{schema}"}
 
 
-def test_bounds_are_the_contracts() -> None:
+def test_bounds_equal_those_of_the_contract() -> None:
     assert PARAMETERS["pageSize"]["schema"] == {
         "type": "integer",
         "minimum": 1,
-        "maximum": contract.MAXIMUM_PAGE_SIZE,
+        "maximum": contract.MAX_PAGE_SIZE,
         "default": DEFAULT_PAGE_SIZE,
     }
     assert PARAMETERS["pageNumber"]["schema"] == {
         "type": "integer",
         "minimum": 1,
-        "maximum": contract.MAXIMUM_PAGE_NUMBER,
+        "maximum": contract.MAX_PAGE_NUMBER,
         "default": 1,
     }
-    assert PARAMETERS["campaignIds"]["schema"]["maxItems"] == MAXIMUM_CAMPAIGN_IDS
+    assert PARAMETERS["campaignIds"]["schema"]["maxItems"] == MAX_CAMPAIGN_IDS
     assert SCHEMAS["DateBasis"]["default"] == DateBasis.POST_DATE
     assert SCHEMAS["SortDirection"]["default"] == SortDirection.DESC
 
 
-def test_parameters_are_those_that_the_contract_sends() -> None:
-    every = contract.PostPerformanceQuery(
+def test_parameters_equal_those_of_the_query_class() -> None:
+    query = contract.PostPerformanceQuery(
         start_date=date(2024, 1, 1),
         end_date=date(2024, 1, 2),
         instance_ids=("a",),
@@ -123,46 +128,46 @@ def test_parameters_are_those_that_the_contract_sends() -> None:
         sort_property=SortProperty.CPM,
         sort_direction=SortDirection.ASC,
     )
-    assert set(PARAMETERS) == {name for name, _ in every.parameters()} | {"contentType"}
+    assert set(PARAMETERS) == {name for name, _ in query.parameters()} | {"contentType"}
     assert {name for name, parameter in PARAMETERS.items() if parameter.get("required")} == {"startDate", "endDate"}
-    by_cursor = {name for name, _ in replace(every, cursor="on").parameters(contract.CURSOR)}
-    assert set(PARAMETERS_BY_CURSOR) == by_cursor | {"contentType"}
-    required = {name for name, parameter in PARAMETERS_BY_CURSOR.items() if parameter.get("required")}
+    cursor_parameters = {name for name, _ in replace(query, cursor="on").parameters(contract.CURSOR)}
+    assert set(CURSOR_PARAMETERS) == cursor_parameters | {"contentType"}
+    required = {name for name, parameter in CURSOR_PARAMETERS.items() if parameter.get("required")}
     assert required == {"startDate", "endDate", "metrics"}
 
 
-def test_the_revisions_differ_in_nothing_else() -> None:
-    assert {name: PARAMETERS[name] for name in PARAMETERS.keys() & PARAMETERS_BY_CURSOR.keys()} == {
-        name: PARAMETERS_BY_CURSOR[name] for name in PARAMETERS.keys() & PARAMETERS_BY_CURSOR.keys()
+def test_api_versions_share_all_other_parts() -> None:
+    assert {name: PARAMETERS[name] for name in PARAMETERS.keys() & CURSOR_PARAMETERS.keys()} == {
+        name: CURSOR_PARAMETERS[name] for name in PARAMETERS.keys() & CURSOR_PARAMETERS.keys()
     }
-    limit, size = (dict(BY_CURSOR["components"]["parameters"][name], name="") for name in ("limit", "pageSize"))
+    limit, size = (dict(CURSOR_DOCUMENT["components"]["parameters"][name], name="") for name in ("limit", "pageSize"))
     assert limit == size
     metrics = {metric.api_name for metric in METRICS}
-    required = {*BY_CURSOR["components"]["schemas"]["CursorPost"]["required"]}
+    required = {*CURSOR_DOCUMENT["components"]["schemas"]["CursorPost"]["required"]}
     assert required - {"metrics"} == {*SCHEMAS["Post"]["required"]} - metrics
-    assert metrics <= {*BY_CURSOR["components"]["schemas"]["MetricName"]["enum"]}
+    assert metrics <= {*CURSOR_DOCUMENT["components"]["schemas"]["MetricName"]["enum"]}
 
 
-def test_metrics_are_the_contracts_and_nullable() -> None:
-    for metric in DOCUMENT_METRICS:
-        schema = resolved(SCHEMAS["Post"]["properties"][metric.api_name])
-        assert schema["type"] == ["integer" if metric.kind.is_whole else "number", "null"]
+def test_metrics_equal_those_of_the_contract_and_are_nullable() -> None:
+    for metric in DEFAULT_METRICS:
+        schema = resolve(SCHEMAS["Post"]["properties"][metric.api_name])
+        assert schema["type"] == ["integer" if metric.kind.is_integer else "number", "null"]
 
 
-def test_a_post_is_that_of_the_sample() -> None:
+def test_post_schema_equals_the_sample() -> None:
     assert SCHEMAS["Post"]["required"] == list(SCHEMAS["Post"]["properties"]) == list(SAMPLE["data"][0])
     example = OPERATION["responses"]["200"]["content"]["application/json"]["examples"]["documented"]["value"]
     assert example == SAMPLE
 
 
-def test_problem_types_are_the_contracts() -> None:
+def test_problem_types_equal_those_of_the_contract() -> None:
     def types(schema: dict[str, Any]) -> list[str]:
         rule = schema["allOf"][1]["properties"]["type"]
         return rule.get("enum") or [rule["const"]]
 
     problems = [
         problem_type
-        for response in DOCUMENT["components"]["responses"].values()
+        for response in PAGED_DOCUMENT["components"]["responses"].values()
         for media, content in response["content"].items()
         if media == "application/problem+json"
         for problem_type in types(content["schema"])
@@ -170,19 +175,19 @@ def test_problem_types_are_the_contracts() -> None:
     assert sorted(problems) == sorted(ProblemType)
 
 
-def test_every_answer_has_the_rate_limit_headers() -> None:
-    for path in DOCUMENT["paths"].values():
+def test_every_response_has_the_rate_limit_headers() -> None:
+    for path in PAGED_DOCUMENT["paths"].values():
         for operation in path.values():
             assert {"400", "401", "429", "500"} <= set(operation["responses"])
-            for response in map(resolved, operation["responses"].values()):
+            for response in map(resolve, operation["responses"].values()):
                 assert set(response["headers"]) == {"X-Ratelimit-Limit", "X-Ratelimit-Window"}
 
 
-# The sandbox and the document
+# Sandbox and documents
 
 
-def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with instances that exist and metrics that all posts have: what is asked of it finds posts."""
+def restrict_to_world(document: dict[str, Any]) -> dict[str, Any]:
+    """Restrict a document to existing instances and metrics of all posts, so that generated queries find posts."""
     document = copy.deepcopy(document)
     instances = document["components"]["parameters"]["instanceIds"]["schema"]["items"]
     instances["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
@@ -190,39 +195,40 @@ def for_this_world(document: dict[str, Any]) -> dict[str, Any]:
         document["components"]["schemas"]["MetricName"]["enum"] = [
             metric.api_name
             for metric in METRICS
-            if all(metric_support.has(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
+            if all(metric_support.supports(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
         ]
     return document
 
 
 def schemathesis_config() -> schemathesis.Config:
-    """Return a configuration that depends on no file and on no random seed."""
+    """Return a configuration with a fixed seed that does not read a file."""
     config = schemathesis.Config(seed=0)
-    # The test sends a token of its own, which would replace a generated one: a case that is invalid only for its
-    # generated `Authorization` would be sent as a valid request.
+    # The test replaces a generated `Authorization` by a valid token: a case that is invalid only for its token would
+    # be sent as a valid request.
     config.projects.default.generation.update(with_security_parameters=False)
     return config
 
 
-schema = schemathesis.openapi.from_dict(for_this_world(DOCUMENT), config=schemathesis_config())
-schema_by_cursor = schemathesis.openapi.from_dict(for_this_world(BY_CURSOR), config=schemathesis_config())
+schema = schemathesis.openapi.from_dict(restrict_to_world(PAGED_DOCUMENT), config=schemathesis_config())
+cursor_schema = schemathesis.openapi.from_dict(restrict_to_world(CURSOR_DOCUMENT), config=schemathesis_config())
 
 
 @pytest.fixture(scope="module")
-def url_by_cursor(world: World) -> Iterator[str]:
-    with running_sandbox(create_app(world, options=replace(UNHURRIED, revision=contract.CURSOR))) as url:
+def cursor_base_url(world: World) -> Iterator[str]:
+    """Base URL of a sandbox in the cursor API version."""
+    with running_sandbox(create_app(world, options=replace(NO_RATE_LIMIT, api_version=contract.CURSOR))) as url:
         yield url
 
 
-def with_rules_that_openapi_cannot_express(query: dict[str, Any]) -> dict[str, Any]:
-    """Of a query that is valid by the letter, the nearest one that is valid by the descriptions too."""
+def apply_described_rules(query: dict[str, Any]) -> dict[str, Any]:
+    """Change a query that matches the schema so that it also follows the rules that OpenAPI cannot express."""
     if "platform" in query and "contentType" in query:
         query = {name: value for name, value in query.items() if name != "contentType"}
     if "startDate" in query and "endDate" in query:
         start, end = query["startDate"], query["endDate"]
         if end < start or date.fromisoformat(end) - date.fromisoformat(start) > timedelta(days=730):
             query = query | {"endDate": start}
-    # A cursor that nobody issued leads nowhere.
+    # A generated cursor is never valid.
     return {name: value for name, value in query.items() if name != "nextCursor"}
 
 
@@ -233,45 +239,45 @@ def parameters_sent(case: Case, base_url: str) -> set[str]:
     return {name for name, _ in parse_qsl(urlsplit(str(url)).query, keep_blank_values=True)}
 
 
-often = settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+few_examples = settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 def validate(case: Case, base_url: str, api: httpx.Client) -> None:
     if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
-        case.query = with_rules_that_openapi_cannot_express(case.query)
-    # A parameter whose value is an empty list is not in the URL. Without it an invalid query may be a valid one, yet
-    # Schemathesis judges the response by the query that it generated.
+        case.query = apply_described_rules(case.query)
+    # A parameter with an empty list is not in the URL. Without it an invalid query may be valid, but Schemathesis
+    # expects the response to the query that it generated.
     assume(parameters_sent(case, base_url) == {*case.query})
     case.call_and_validate(base_url=base_url, headers={"Authorization": api.headers["Authorization"]})
 
 
 @schema.parametrize()
-@often
-def test_the_sandbox_keeps_to_the_document(case: Case, base_url: str, api: httpx.Client) -> None:
+@few_examples
+def test_sandbox_conforms_to_the_paged_document(case: Case, base_url: str, api: httpx.Client) -> None:
     validate(case, base_url, api)
 
 
-@schema_by_cursor.include(path_regex="^/v2/").parametrize()
-@often
-def test_the_sandbox_keeps_to_the_document_by_cursor(case: Case, url_by_cursor: str, api: httpx.Client) -> None:
-    validate(case, url_by_cursor, api)
+@cursor_schema.include(path_regex="^/v2/").parametrize()
+@few_examples
+def test_sandbox_conforms_to_the_cursor_document(case: Case, cursor_base_url: str, api: httpx.Client) -> None:
+    validate(case, cursor_base_url, api)
 
 
-def test_posts_by_cursor_keep_to_the_document(url_by_cursor: str, api: httpx.Client) -> None:
-    operation = schema_by_cursor[contract.POSTS_PERFORMANCE_PATH]["GET"]
+def test_all_pages_conform_to_the_cursor_document(cursor_base_url: str, api: httpx.Client) -> None:
+    operation = cursor_schema[contract.POSTS_PERFORMANCE_PATH]["GET"]
     query = "startDate=2024-06-01&endDate=2024-07-15&limit=100&metrics=engagements,impressions,cpe,paidCpm"
-    address = f"{url_by_cursor}{contract.POSTS_PERFORMANCE_PATH}?{query}"
+    url = f"{cursor_base_url}{contract.POSTS_PERFORMANCE_PATH}?{query}"
     pages, cursor = 0, None
     while pages == 0 or cursor is not None:
-        more = f"&{httpx.QueryParams(nextCursor=cursor)}" if cursor else ""
-        answer = api.get(f"{address}{more}")
-        operation.validate_response(answer)
-        pages, cursor = pages + 1, answer.json()["nextCursor"]
+        page = f"&{httpx.QueryParams(nextCursor=cursor)}" if cursor else ""
+        response = api.get(f"{url}{page}")
+        operation.validate_response(response)
+        pages, cursor = pages + 1, response.json()["nextCursor"]
     assert pages > 5
 
 
 @pytest.mark.parametrize("basis", list(DateBasis))
-def test_thousands_of_posts_keep_to_the_document(api: httpx.Client, basis: str) -> None:
+def test_all_pages_conform_to_the_paged_document(api: httpx.Client, basis: str) -> None:
     operation = schema[contract.POSTS_PERFORMANCE_PATH]["GET"]
     query = f"startDate=2024-06-01&endDate=2024-08-31&dateBasis={basis}&pageSize=100"
     pages = api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}").json()["pagination"]["totalPages"]

@@ -1,4 +1,4 @@
-"""The sandbox on a port. Serving in the foreground until it is interrupted is tested by its command."""
+"""Serving the sandbox on a port. `tests/cli/test_sandbox.py` tests the interruption of `serve`."""
 
 import socket
 
@@ -8,7 +8,7 @@ import pytest
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox, serve
 
 
-def test_a_port_in_use_is_an_os_error(world: World) -> None:
+def test_port_in_use_raises_os_error(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="[Aa]ddress"):
@@ -17,7 +17,7 @@ def test_a_port_in_use_is_an_os_error(world: World) -> None:
             pass
 
 
-def test_a_running_sandbox_stops_with_its_block(world: World) -> None:
+def test_running_sandbox_stops_after_its_block(world: World) -> None:
     with running_sandbox(create_app(world)) as base_url:
         assert httpx.get(base_url).status_code == 404
     with pytest.raises(httpx.ConnectError):

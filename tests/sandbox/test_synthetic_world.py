@@ -1,4 +1,4 @@
-"""The world is a pure function of its seed, and its numbers hold together."""
+"""The synthetic world: a pure function of its seed, with consistent numbers."""
 
 from dataclasses import fields, replace
 from datetime import date
@@ -6,95 +6,97 @@ from datetime import date
 import numpy as np
 import pytest
 
-from later_reporting_dagster.contract import DOCUMENT_METRICS, METRICS, DateBasis
+from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.sandbox import World, metric_support
 from later_reporting_dagster.sandbox.post_pages import matching_rows
-from later_reporting_dagster.sandbox.query_parameters import read_posts_query
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, Posts, rates
+from later_reporting_dagster.sandbox.query_parameters import parse_posts_query
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, Posts, channel_rates
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
 DAYS = range(WORLD.first_day.toordinal(), WORLD.last_day.toordinal() + 1)
 SUMMED = ("impressions", "engagements", "estimatedValueGenerated", "paidImpressions", "paidEngagements")
 
 
-def columns(posts: Posts, rows: object = slice(None)) -> dict[str, list[object]]:
+def column_values(posts: Posts, rows: object = slice(None)) -> dict[str, list[object]]:
     return {field.name: getattr(posts, field.name)[..., rows].tolist() for field in fields(posts)}
 
 
-def of_days(world: World, first: date, last: date) -> dict[str, list[object]]:
+def posts_of_days(world: World, first: date, last: date) -> dict[str, list[object]]:
     days = world.posts.day
-    return columns(world.posts, np.flatnonzero((days >= first.toordinal()) & (days <= last.toordinal())))
+    return column_values(world.posts, np.flatnonzero((days >= first.toordinal()) & (days <= last.toordinal())))
 
 
-def to_date(world: World) -> dict[str, np.ndarray]:
+def metrics_to_date(world: World) -> dict[str, np.ndarray]:
     return world.metrics(np.arange(len(world.posts)), since=1, until=world.last_day.toordinal())
 
 
-def test_the_same_seed_is_the_same_world() -> None:
-    assert columns(replace(WORLD).posts) == columns(WORLD.posts) != columns(replace(WORLD, seed=1).posts)
+def test_world_depends_only_on_its_seed() -> None:
+    assert (
+        column_values(replace(WORLD).posts) == column_values(WORLD.posts) != column_values(replace(WORLD, seed=1).posts)
+    )
 
 
-def test_a_days_posts_are_the_same_whatever_today_is() -> None:
+def test_posts_of_a_day_do_not_depend_on_the_range_of_the_world() -> None:
     week = date(2024, 3, 4), date(2024, 3, 10)
     later = World(first_day=date(2023, 11, 3), last_day=date(2025, 11, 3))
     assert later.first_day < WORLD.first_day
-    assert of_days(later, *week) == of_days(WORLD, *week)
-    assert of_days(World(first_day=week[0], last_day=week[1]), *week) == of_days(WORLD, *week)
+    assert posts_of_days(later, *week) == posts_of_days(WORLD, *week)
+    assert posts_of_days(World(first_day=week[0], last_day=week[1]), *week) == posts_of_days(WORLD, *week)
 
 
-def test_what_a_day_recorded_is_the_same_whatever_today_is() -> None:
-    question, _ = read_posts_query("startDate=2024-06-10&endDate=2024-06-10&dateBasis=performance_date")
+def test_metrics_of_a_day_do_not_depend_on_the_range_of_the_world() -> None:
+    query, _ = parse_posts_query("startDate=2024-06-10&endDate=2024-06-10&dateBasis=performance_date")
     day = date(2024, 6, 10)
     recorded = []
     for world in (replace(WORLD, last_day=day), WORLD):
-        rows = matching_rows(world, question)
+        rows = matching_rows(world, query)
         metrics = world.metrics(rows, since=day.toordinal(), until=day.toordinal())
         recorded.append({name: values.tolist() for name, values in metrics.items()})
     assert recorded[0] == recorded[1]
 
 
-def test_further_instances_change_nothing_in_the_others() -> None:
-    larger = replace(WORLD, further_instances=("instance_abc", "a,b/ü"))
+def test_extra_instances_do_not_change_the_others() -> None:
+    larger = replace(WORLD, extra_instance_ids=("instance_abc", "a,b/ü"))
     assert larger.instance_ids[-2:] == ("instance_abc", "a,b/ü")
-    assert columns(larger.posts, slice(0, len(WORLD.posts))) == columns(WORLD.posts)
+    assert column_values(larger.posts, slice(0, len(WORLD.posts))) == column_values(WORLD.posts)
     assert set(larger.posts.instance.tolist()) == set(range(10))
 
 
 @pytest.mark.parametrize(
-    "impossible",
+    "invalid",
     [
         {"last_day": date(2023, 12, 31)},
         {"instances": 0},
         {"instances": -1},
         {"posts_per_day": -1},
         {"posts_per_day": 500_001},
-        {"further_instances": ("instance_000",)},
+        {"extra_instance_ids": ("instance_000",)},
     ],
 )
-def test_an_impossible_world_is_refused(impossible: dict[str, object]) -> None:
+def test_invalid_world_is_rejected(invalid: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="world|posts_per_day"):
-        replace(WORLD, **impossible)  # type: ignore[arg-type]
+        replace(WORLD, **invalid)  # type: ignore[arg-type]
 
 
-def test_rows_are_unique_by_key_and_by_nothing_less() -> None:
+def test_row_key_needs_instance_campaign_and_post() -> None:
     posts = WORLD.posts
-    of_row = list(zip(posts.instance.tolist(), posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True))
-    assert len(set(of_row)) == len(of_row)
-    assert len({(instance, post) for instance, _, post in of_row}) < len(of_row)
-    assert len({(campaign, post) for _, campaign, post in of_row}) < len(of_row)
+    keys = list(zip(posts.instance.tolist(), posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True))
+    assert len(set(keys)) == len(keys)
+    assert len({(instance, post) for instance, _, post in keys}) < len(keys)
+    assert len({(campaign, post) for _, campaign, post in keys}) < len(keys)
 
 
-def test_a_post_in_two_campaigns_is_one_content() -> None:
+def test_post_in_two_campaigns_has_the_same_values() -> None:
     posts = WORLD.posts
-    again = 1 + np.flatnonzero((np.diff(posts.post_id) == 0) & (np.diff(posts.instance) == 0))
-    assert 0.01 < len(again) / len(posts) < 0.05
-    for name in ("creator_id", "content_type", "published_ms", "life"):
-        assert (getattr(posts, name)[again] == getattr(posts, name)[again - 1]).all()
-    assert (posts.totals[:, again] == posts.totals[:, again - 1]).all()
-    assert (posts.campaign_id[again] != posts.campaign_id[again - 1]).all()
+    repeats = 1 + np.flatnonzero((np.diff(posts.post_id) == 0) & (np.diff(posts.instance) == 0))
+    assert 0.01 < len(repeats) / len(posts) < 0.05
+    for name in ("creator_id", "content_type", "published_ms", "lifetime_days"):
+        assert (getattr(posts, name)[repeats] == getattr(posts, name)[repeats - 1]).all()
+    assert (posts.totals[:, repeats] == posts.totals[:, repeats - 1]).all()
+    assert (posts.campaign_id[repeats] != posts.campaign_id[repeats - 1]).all()
 
 
-def test_publication_falls_on_its_utc_day_and_touches_its_ends() -> None:
+def test_publication_times_span_the_whole_utc_day() -> None:
     midnight = (WORLD.posts.day - date(1970, 1, 1).toordinal()) * 86_400_000
     time_of_day = WORLD.posts.published_ms - midnight
     assert time_of_day.min() == 0
@@ -102,30 +104,30 @@ def test_publication_falls_on_its_utc_day_and_touches_its_ends() -> None:
     assert len(np.unique(time_of_day)) > 0.9 * len(time_of_day)
 
 
-def test_every_day_of_performance_sums_to_what_post_date_says_to_date() -> None:
+def test_daily_performance_adds_up_to_metrics_to_date() -> None:
     everything = np.arange(len(WORLD.posts))
     sums = {name: np.zeros(len(everything), dtype=np.int64) for name in SUMMED}
     listed = np.zeros(len(everything), dtype=np.int64)
     for day in DAYS:
         today = date.fromordinal(day)
-        question, _ = read_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
-        rows = matching_rows(WORLD, question)
+        query, _ = parse_posts_query(f"startDate={today}&endDate={today}&dateBasis=performance_date")
+        rows = matching_rows(WORLD, query)
         listed[rows] += 1
         metrics = WORLD.metrics(rows, since=day, until=day)
         for name in SUMMED:
             assert (metrics[name] >= NOT_AVAILABLE).all()
             sums[name][rows] += metrics[name]
-    totals = to_date(WORLD)
+    totals = metrics_to_date(WORLD)
     for name in SUMMED:
         available = totals[name] != NOT_AVAILABLE
         assert (sums[name][available] == totals[name][available]).all()
         assert (sums[name][~available] == NOT_AVAILABLE * listed[~available]).all()
-    lived = np.minimum(WORLD.posts.life, DAYS[-1] + 1 - WORLD.posts.day)
-    assert (listed == lived).all()
+    days_with_metrics = np.minimum(WORLD.posts.lifetime_days, DAYS[-1] + 1 - WORLD.posts.day)
+    assert (listed == days_with_metrics).all()
 
 
-def test_metrics_grow_for_days_after_publication() -> None:
-    old = np.flatnonzero((WORLD.posts.life == 28) & (WORLD.posts.day == WORLD.first_day.toordinal()))
+def test_metrics_accrue_until_the_end_of_the_lifetime() -> None:
+    old = np.flatnonzero((WORLD.posts.lifetime_days == 28) & (WORLD.posts.day == WORLD.first_day.toordinal()))
     day = WORLD.first_day.toordinal()
     daily = [WORLD.metrics(old, since=day + age, until=day + age)["impressions"] for age in range(28)]
     seen = np.array(daily)[:, WORLD.posts.totals[0][old] > 1000]
@@ -134,8 +136,8 @@ def test_metrics_grow_for_days_after_publication() -> None:
     assert not WORLD.metrics(old, since=day + 28, until=day + 40)["impressions"].clip(0).any()
 
 
-def test_rates_round_half_up_and_are_null_without_a_denominator() -> None:
-    values = rates(
+def test_channel_rates_round_half_up_and_are_null_without_a_denominator() -> None:
+    values = channel_rates(
         engagements=np.array([1, 0, 5, NOT_AVAILABLE, 3]),
         impressions=np.array([20_000, 0, NOT_AVAILABLE, 10, 8]),
         cost=np.array([NOT_AVAILABLE, 100, 1, 0, 5]),
@@ -148,7 +150,7 @@ def test_rates_round_half_up_and_are_null_without_a_denominator() -> None:
 
 @pytest.mark.parametrize("basis", list(DateBasis))
 @pytest.mark.parametrize("prefix", ["", "paid"])
-def test_rates_agree_with_the_counts_of_their_row(basis: DateBasis, prefix: str) -> None:
+def test_rates_are_consistent_with_counts(basis: DateBasis, prefix: str) -> None:
     def named(name: str) -> np.ndarray:
         return values[f"{prefix}{name[0].upper()}{name[1:]}" if prefix else name]
 
@@ -164,68 +166,54 @@ def test_rates_agree_with_the_counts_of_their_row(basis: DateBasis, prefix: str)
 
     both = (cpe >= 0) & (cpm >= 0)
     assert both.mean() > 0.2
-    # Each rounded rate gives an interval for the cost; one cost lies in both.
+    # Each rounded rate gives an interval for the cost; the intervals must overlap.
     by_engagements, by_impressions = cpe[both] / 100 * engagements[both], cpm[both] / 100 * impressions[both] / 1000
     slack = 0.005 * engagements[both] + 0.005 * impressions[both] / 1000 + 1e-6
     assert (np.abs(by_engagements - by_impressions) <= slack).all()
 
 
-# The metrics that the document does not have
+# Metrics of the cursor version
 
 
-def further(world: World, rows: np.ndarray, since: int, until: int) -> dict[str, np.ndarray]:
-    return world.further_metrics(rows, since=since, until=until)
+def cursor_only_metrics(world: World, rows: np.ndarray, since: int, until: int) -> dict[str, np.ndarray]:
+    return world.cursor_only_metrics(rows, since=since, until=until)
 
 
-def test_the_world_has_every_metric_that_is_known() -> None:
+def test_world_has_every_metric_of_the_contract() -> None:
     rows = np.arange(len(WORLD.posts))
-    names = to_date(WORLD).keys() | further(WORLD, rows, 1, WORLD.last_day.toordinal()).keys()
+    names = metrics_to_date(WORLD).keys() | cursor_only_metrics(WORLD, rows, 1, WORLD.last_day.toordinal()).keys()
     assert names == {metric.api_name for metric in METRICS}
 
 
-def test_each_metric_is_measured_for_the_content_types_that_have_it_and_for_no_other() -> None:
-    found = further(WORLD, np.arange(len(WORLD.posts)), 1, WORLD.last_day.toordinal())
+def test_metric_is_available_for_the_content_types_that_support_it() -> None:
+    found = cursor_only_metrics(WORLD, np.arange(len(WORLD.posts)), 1, WORLD.last_day.toordinal())
     for name, values in found.items():
         for number, (content_type, _, _) in enumerate(CONTENT_TYPES):
-            of_type = values[WORLD.posts.content_type == number]
-            assert (of_type != NOT_AVAILABLE).any() == metric_support.has(content_type, name)
+            values_of_type = values[WORLD.posts.content_type == number]
+            assert (values_of_type != NOT_AVAILABLE).any() == metric_support.supports(content_type, name)
 
 
-def test_what_adds_up_adds_up_over_days_and_reach_does_not() -> None:
+def test_additive_metrics_add_up_over_days_but_reach_does_not() -> None:
     rows = np.flatnonzero(WORLD.posts.day == date(2024, 3, 4).toordinal())
     since, until = date(2024, 3, 4).toordinal(), date(2024, 4, 4).toordinal()
-    whole = further(WORLD, rows, since, until)
-    days = [further(WORLD, rows, day, day) for day in range(since, until + 1)]
+    whole = cursor_only_metrics(WORLD, rows, since, until)
+    days = [cursor_only_metrics(WORLD, rows, day, day) for day in range(since, until + 1)]
     for metric in METRICS:
         if (name := metric.api_name) not in whole:
             continue
         known = whole[name] != NOT_AVAILABLE
         assert all((day[name] != NOT_AVAILABLE)[~known].sum() == 0 for day in days)
         added = sum(np.maximum(day[name], 0)[known].sum() for day in days)
-        if metric.kind.adds_up:
+        if metric.kind.is_additive:
             assert added == whole[name][known].sum() > 0
         else:
             assert added > whole[name][known].sum() > 0
 
 
-def test_what_is_a_part_is_no_more_than_the_whole() -> None:
+def test_partial_metrics_do_not_exceed_their_total() -> None:
     rows = np.arange(len(WORLD.posts))
     last = WORLD.last_day.toordinal()
-    whole, found = WORLD.metrics(rows, since=1, until=last), further(WORLD, rows, 1, last)
-    for part, of in (("reach", "impressions"), ("views", "impressions"), ("paidReach", "paidImpressions")):
-        assert (found[part] <= whole[of]).all()
+    whole, found = WORLD.metrics(rows, since=1, until=last), cursor_only_metrics(WORLD, rows, 1, last)
+    for part, total in (("reach", "impressions"), ("views", "impressions"), ("paidReach", "paidImpressions")):
+        assert (found[part] <= whole[total]).all()
     assert (found["organicReach"] <= found["reach"]).all()
-
-
-def test_a_filter_takes_what_every_content_type_that_it_lets_in_has() -> None:
-    everything = [content_type for content_type, _, _ in CONTENT_TYPES]
-    document = [metric.api_name for metric in DOCUMENT_METRICS]
-    assert metric_support.not_supported([*document, "likes"], everything) == []
-    assert metric_support.not_supported(["likes", "navigationTapExit", "clicks"], everything) == [
-        "navigationTapExit",
-        "clicks",
-    ]
-    assert metric_support.not_supported(["navigationTapExit"], ["instagram_story"]) == []
-    assert metric_support.not_supported(["navigationTapExit"], ["instagram_story", "instagram_reel"]) != []
-    for metric in METRICS:  # each can be asked for somewhere
-        assert [each for each in everything if not metric_support.not_supported([metric.api_name], [each])]

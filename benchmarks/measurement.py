@@ -1,0 +1,94 @@
+"""Values of the fetch workloads: the partitions to fetch, and the measurement of a method that fetches them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Protocol
+
+CREDENTIALS = {"clientId": "sandbox-client", "clientSecret": "sandbox-secret"}
+TABLE_NAMES = {"post_date": "posts_published", "performance_date": "post_metrics_daily"}
+"""Raw tables by date basis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionRange:
+    """The partitions of some days and instances.
+
+    Attributes:
+        start: First day.
+        end: Last day, inclusive.
+        instance_ids: Instances.
+    """
+
+    start: date
+    end: date
+    instance_ids: tuple[str, ...]
+
+    @property
+    def days(self) -> list[date]:
+        """All days."""
+        return [self.start + timedelta(days=offset) for offset in range((self.end - self.start).days + 1)]
+
+    @property
+    def partitions(self) -> "list[PartitionRange]":
+        """A range for each day and instance."""
+        return [
+            PartitionRange(start=day, end=day, instance_ids=(instance_id,))
+            for day in self.days
+            for instance_id in self.instance_ids
+        ]
+
+    def queries(self, date_basis: str) -> "list[PartitionRange]":
+        """Return the ranges of the fewest queries: one by `post_date`, one a day by `performance_date`.
+
+        By `performance_date`, rows do not have the day of their metrics.
+        """
+        if date_basis == "post_date":
+            return [self]
+        return [replace(self, start=day, end=day) for day in self.days]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Result of one measurement.
+
+    Attributes:
+        rows: Rows written.
+        requests: Requests to the sandbox, including token requests and rejected ones.
+        rejected: Requests with a 429.
+        seconds: Wall time.
+        cpu_seconds: CPU time of the process.
+        peak_megabytes: Peak memory of the process.
+        creating_seconds: Part of `seconds` before the Dagster run started.
+        runs: Dagster runs of a backfill.
+        ticks: Seconds of automation ticks, by kind of tick.
+    """
+
+    rows: int = 0
+    requests: int = 0
+    rejected: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_megabytes: float = 0.0
+    creating_seconds: float = 0.0
+    runs: int = 0
+    ticks: Mapping[str, float] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    """A function that fetches partitions from a sandbox."""
+
+    def __call__(self, partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
+        """Fetch partitions into a folder; raise an error if any is incomplete.
+
+        Args:
+            partitions: Partitions to fetch.
+            base_url: Base URL of the sandbox.
+            date_basis: `post_date` or `performance_date`.
+            root: Folder to write to.
+
+        Returns:
+            What the function measures itself; `measure` adds the rest.
+        """
+        ...

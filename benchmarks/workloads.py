@@ -1,0 +1,249 @@
+"""Workloads that fetch posts from a sandbox by the library, Dagster and scripts, and the loading of the definitions."""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from math import ceil
+from typing import Any
+
+from benchmarks.automation import WRITTEN_DAYS
+from benchmarks.in_dagster import DEFAULT_REQUESTS_PER_MINUTE
+from benchmarks.markdown_table import Table
+from benchmarks.measure import measure
+from benchmarks.measurement import TABLE_NAMES, Measurement, PartitionRange
+from benchmarks.sandbox_server import Sandbox, running_sandbox_process
+
+YEAR, LATENCIES, ROUNDS = 365, (0.0, 0.08), 3
+# With latency, fewer days suffice to show the cost of a page by cursor.
+CURSOR_DAYS = {0.0: YEAR, 0.08: 120}
+LIMIT, WINDOW_SECONDS = 40, 5.0
+MANY_DAYS, MANY_INSTANCES = 1060, 200
+LOADS = 5
+
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def newest_partitions(days: int, instances: Sequence[int]) -> PartitionRange:
+    """Return the newest days of some instances, given by number."""
+    return PartitionRange(
+        start=YESTERDAY - timedelta(days=days - 1),
+        end=YESTERDAY,
+        instance_ids=tuple(f"instance_{number:03}" for number in instances),
+    )
+
+
+def eight_instances(first_day: Any) -> dict[str, Any]:
+    """Return the options of a world with 8 instances and 20 posts a day."""
+    return {"first_day": first_day, "last_day": YESTERDAY, "instances": 8, "posts_per_day": 20}
+
+
+def loading() -> Table:
+    """Time to import the definitions, compared with `import dagster`."""
+    statements = {
+        "import dagster": "import dagster",
+        "import later_reporting_dagster.definitions": "import later_reporting_dagster.definitions",
+        "the same, resolved as by a code server": (
+            "from later_reporting_dagster.definitions import defs; defs.get_repository_def()"
+        ),
+    }
+    times: dict[str, list[float]] = {name: [] for name in statements}
+    for _ in range(LOADS):
+        for name, statement in statements.items():
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-c", statement], check=True)
+            times[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    return Table(
+        title=f"Loading, median of {LOADS} processes",
+        columns=("process", "wall s", "/ import dagster"),
+        rows=[(name, seconds, seconds / medians["import dagster"]) for name, seconds in medians.items()],
+    )
+
+
+def rate() -> Table:
+    """Wall time under a rate limit, by one and by two processes, compared with the smallest possible time."""
+    library, dagster = "library, paced", "Dagster, paced"
+    one_process, two_processes = [range(8)], [range(4), range(4, 8)]
+    rows = []
+    for method, shares, days, limit, window in (
+        (library, one_process, 255, LIMIT, WINDOW_SECONDS),
+        (library, two_processes, 255, LIMIT, WINDOW_SECONDS),
+        (library, one_process, 120, DEFAULT_REQUESTS_PER_MINUTE, 60.0),
+        (dagster, one_process, 120, DEFAULT_REQUESTS_PER_MINUTE, 60.0),
+    ):
+        world = eight_instances(YESTERDAY - timedelta(days=400))
+        with running_sandbox_process(**world, requests=limit, window=window) as sandbox:
+            ranges = [newest_partitions(days, share) for share in shares]
+            result = measure(method, *ranges, sandbox=sandbox, date_basis="post_date")
+        least = (ceil(result.requests / limit) - 1) * window
+        seconds = (result.seconds, least, result.seconds / least)
+        rejected = 100 * result.rejected / result.requests
+        rows.append((method, len(shares), f"{limit} in {window:g} s", days, result.requests, *seconds, rejected))
+    return Table(
+        title="posts_published under the rate limit, 8 instances × 20 posts a day",
+        columns=("by", "processes", "limit", "days", "requests", "wall s", "least s", "/ least", "rejected %"),
+        rows=rows,
+        note="The limit is a sliding window: the requests of the first window can all start at once, and those of the"
+        " last one at its beginning. The least time is therefore (⌈requests / limit⌉ - 1) windows. The wall time of"
+        " Dagster includes imports and the start of the run.",
+    )
+
+
+def cursor() -> Table:
+    """Requests, time and memory of the cursor version, compared with the paged version."""
+    rows = []
+    for latency, days in CURSOR_DAYS.items():
+        partitions = newest_partitions(days, range(8))
+        world = eight_instances(partitions.start - timedelta(days=30))
+        for date_basis, table in TABLE_NAMES.items():
+            with running_sandbox_process(**world, latency=latency) as sandbox:
+                least = sandbox.least([partitions], date_basis=date_basis)
+                paged = measure("library", partitions, sandbox=sandbox, date_basis=date_basis)
+            with running_sandbox_process(**world, latency=latency, api_version="cursor") as sandbox:
+                result = measure("library, by cursor", partitions, sandbox=sandbox, date_basis=date_basis)
+            for name, each in (("numbered pages", paged), ("cursor", result)):
+                assert each.rows == least.rows, f"{name}: {each.rows} rows of {least.rows} written"
+                ratio = f"{each.requests / least.requests:.3f}"
+                compared = (each.seconds, each.seconds / paged.seconds, f"{each.peak_megabytes:.0f}")
+                rows.append((table, days, f"{latency * 1000:.0f}", name, each.requests, ratio, *compared))
+    return Table(
+        title="By cursor, compared with numbered pages: days × 8 instances × 20 posts a day",
+        columns=("table", "days", "latency ms", "by", "requests", "/ least", "wall s", "/ numbered", "peak MB"),
+        rows=rows,
+        note="The least is that of full pages and the fewest queries. By cursor, a page is needed to request the next:"
+        " days are split into several queries that run at once, and the last page of each is seldom full.",
+    )
+
+
+def large() -> Table:
+    """Requests and peak memory for more posts than one query can return, and for two years."""
+    rows = []
+    for name, days, instances, posts_per_day in (
+        ("one day of one instance", 1, 1, 124_000),
+        ("two years of 8 instances", 730, 8, 17),
+        ("two years of 8 instances", 730, 8, 86),
+    ):
+        partitions = newest_partitions(days, range(instances))
+        with running_sandbox_process(
+            first_day=partitions.start, last_day=YESTERDAY, instances=instances, posts_per_day=posts_per_day
+        ) as sandbox:
+            least = sandbox.least([partitions], date_basis="post_date").requests
+            result = measure("library", partitions, sandbox=sandbox, date_basis="post_date")
+        ratio, megabytes = f"{result.requests / least:.3f}", f"{result.peak_megabytes:.0f}"
+        rows.append((name, result.rows, result.requests, ratio, megabytes))
+    return Table(
+        title="Large responses, written by the library",
+        columns=("posts", "rows", "requests", "/ least", "peak MB"),
+        rows=rows,
+    )
+
+
+def backfill() -> Table:
+    """Requests and wall time of a backfill as launched by the Dagster UI."""
+    rows = []
+    partitions = newest_partitions(YEAR, range(8))
+    world = eight_instances(partitions.start - timedelta(days=30))
+    with running_sandbox_process(**world) as sandbox:
+        for date_basis, table in TABLE_NAMES.items():
+            least = sandbox.least([partitions], date_basis=date_basis)
+            result = measure("Dagster backfill", partitions, sandbox=sandbox, date_basis=date_basis)
+            assert result.rows == least.rows, f"{result.rows} rows of {least.rows} written"
+            ratio = f"{result.requests / least.requests:.3f}"
+            rows.append((table, YEAR, result.runs, result.requests, least.requests, ratio, result.seconds))
+    return Table(
+        title="A backfill from the UI, 8 instances × 20 posts a day",
+        columns=("table", "days", "runs", "requests", "least", "/ least", "wall s"),
+        rows=rows,
+        note="The wall time is from the start of Dagster's daemon, with its default settings, to the end of the last"
+        " run. Automation of other assets runs at the same time; its requests are included.",
+    )
+
+
+def automation() -> Table:
+    """Time of automation ticks with many instances and days, and until the first run is planned."""
+    partitions = newest_partitions(MANY_DAYS, range(MANY_INSTANCES))
+    first_day = YESTERDAY - timedelta(days=WRITTEN_DAYS + 30)
+    with (
+        running_sandbox_process(
+            first_day=first_day, last_day=YESTERDAY, instances=MANY_INSTANCES, posts_per_day=1
+        ) as sandbox,
+        tempfile.TemporaryDirectory() as root,
+    ):
+        measure("home", partitions, sandbox=sandbox, date_basis="post_date", root=root)
+        result = measure("ticks", partitions, sandbox=sandbox, date_basis="post_date", root=root)
+        planned = measure("first history", partitions, sandbox=sandbox, date_basis="post_date")
+    rows = [
+        (f"automation tick, {name}", seconds, f"{result.peak_megabytes:.0f}") for name, seconds in result.ticks.items()
+    ]
+    rows.append(("from the sensor's tick to the last planned event of the first history", planned.seconds, ""))
+    return Table(
+        title=f"{MANY_INSTANCES} instances × {MANY_DAYS:,} days, {WRITTEN_DAYS} days written",
+        columns=("what", "s", "peak MB"),
+        rows=rows,
+        note="The ticks run in a process that does nothing else; idle is the median of several.",
+    )
+
+
+def year() -> Table:
+    """Requests, time and memory for a year, by each method."""
+    scripts = ["plain script", "dlt rest_api"]
+    if is_without_dlt := find_spec("dlt") is None:
+        scripts.remove("dlt rest_api")
+    partitions = newest_partitions(YEAR, range(8))
+    rows: list[tuple[object, ...]] = []
+    for latency in LATENCIES:
+        world = eight_instances(partitions.start - timedelta(days=30))
+        with running_sandbox_process(**world, latency=latency) as sandbox:
+            for date_basis in TABLE_NAMES:
+                rows += _rows_of_year(sandbox, partitions, scripts=scripts, latency=latency, date_basis=date_basis)
+    return Table(
+        title=f"{YEAR} days × 8 instances × 20 posts a day, by each method",
+        columns=(
+            *("table", "latency ms", "by", "requests", "/ least", "wall s", "/ plain", "/ library", "CPU s", "peak MB"),
+            *("less one day's run, / library", "s before the run starts"),
+        ),
+        rows=rows,
+        note=f"Library and Dagster are medians of {ROUNDS} rounds in which they take turns."
+        + " dlt is not installed: `pip install dlt` adds its rows." * is_without_dlt,
+    )
+
+
+def _rows_of_year(
+    sandbox: Sandbox, partitions: PartitionRange, *, scripts: Sequence[str], latency: float, date_basis: str
+) -> list[tuple[object, ...]]:
+    """Measure all methods for one table and latency."""
+    one_day = newest_partitions(1, range(8))
+    least = sandbox.least([partitions], date_basis=date_basis)
+    results = {method: measure(method, partitions, sandbox=sandbox, date_basis=date_basis) for method in scripts}
+    library, dagster, without_start = [], [], []
+    for _ in range(ROUNDS):
+        library.append(measure("library", partitions, sandbox=sandbox, date_basis=date_basis))
+        dagster.append(measure("Dagster", partitions, sandbox=sandbox, date_basis=date_basis))
+        start_seconds = measure("Dagster", one_day, sandbox=sandbox, date_basis=date_basis).seconds
+        without_start.append((dagster[-1].seconds - start_seconds) / library[-1].seconds)
+    results["library"], results["Dagster"] = _median(library), _median(dagster)
+    rows: list[tuple[object, ...]] = []
+    for method, result in results.items():
+        assert result.rows == least.rows, f"{method}: {result.rows} rows of {least.rows} written"
+        only_dagster: tuple[object, object] = ("", "")
+        if method == "Dagster":
+            only_dagster = (statistics.median(without_start), result.creating_seconds)
+        rows.append(
+            (
+                *(TABLE_NAMES[date_basis], f"{latency * 1000:.0f}", method),
+                *(result.requests, f"{result.requests / least.requests:.3f}", result.seconds),
+                *(result.seconds / results[other].seconds for other in ("plain script", "library")),
+                *(result.cpu_seconds, f"{result.peak_megabytes:.0f}", *only_dagster),
+            )
+        )
+    return rows
+
+
+def _median(results: Sequence[Measurement]) -> Measurement:
+    """Return the measurement with the median wall time."""
+    return sorted(results, key=lambda result: result.seconds)[len(results) // 2]

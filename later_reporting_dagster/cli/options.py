@@ -1,0 +1,90 @@
+"""Option types and decorators that the commands share."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from later_reporting_dagster.cli.terminal_text import one_line
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_ListCallback = Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]
+
+
+class Day(click.ParamType[date]):
+    """A date as YYYY-MM-DD."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str | date, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return the date, or fail with a usage error."""
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds. `click.FloatRange` alone accepts `nan` and `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with a usage error."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+class AssetName(click.Choice[str]):
+    """An asset by its key, such as `later/posts_published`, or by its name alone."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name without `later/`, or fail with a usage error."""
+        return super().convert(value.removeprefix("later/"), param, ctx)
+
+
+def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:
+    """Return an option callback that prints names with their descriptions and exits when the value is `list`."""
+
+    def callback(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+        if "list" in values:
+            for name, description in descriptions.items():
+                click.echo(f"{name:<25} {description}")
+            context.exit()
+        return values
+
+    return callback
+
+
+def one_line_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a command so that errors that a user can fix are printed as one line without a traceback."""
+
+    @wraps(command)
+    def wrapper(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        from later_reporting_dagster.client import LaterError
+        from later_reporting_dagster.lake import LakeUnavailable
+
+        try:
+            return command(*args, **kwargs)
+        except (LaterError, LakeUnavailable, ValueError) as error:
+            raise click.ClickException(one_line(str(error))) from error
+
+    return wrapper
+
+
+@contextmanager
+def errors_name(options: str) -> Iterator[None]:
+    """Prefix errors inside the block with the options that caused them, for example `--host, --port`."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of the output is gone, which no option can fix
+        raise
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"{options}: {error}") from error

@@ -1,0 +1,247 @@
+"""Mistakes of users: each command prints one line that names the wrong setting or option and the next step."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.cli.terminal_text import one_line, printable_id
+from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster.defs.settings import LoadSettings
+from tests.cli.conftest import User, environment, error_line, load_definitions
+from tests.conftest import Service
+from tests.defs.test_invalid_settings import (
+    CLIENT_SETTINGS,
+    INSTANCE_SETTINGS,
+    LAKE_SETTINGS,
+    LOAD_SETTINGS,
+    InvalidValue,
+    set_invalid,
+)
+
+RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
+PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One `DAGSTER_HOME` for all tests, because creating one takes longer than the tests themselves."""
+    home = tmp_path_factory.mktemp("dagster-home")
+    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}):
+        return home
+
+
+@pytest.fixture
+def user(user: User, home: Path, monkeypatch: pytest.MonkeyPatch) -> User:
+    """The user of `tests.cli.conftest` with the shared `home`."""
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return replace(user, home=home)
+
+
+def failed_check_lines(user: User) -> list[str]:
+    """Return the lines of failed checks that the doctor prints."""
+    result = user.run("doctor")
+    assert result.exit_code == 1, result.output
+    lines = result.output.splitlines()
+    # The second line of a message with a line break would start otherwise.
+    assert all(line.startswith(("ok  ", "FAIL", "Error: ")) for line in lines), lines
+    return [line for line in lines if not line.startswith("ok  ")]
+
+
+@pytest.mark.parametrize("mistake", [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS, *LOAD_SETTINGS], ids=str)
+def test_doctor_names_an_invalid_setting(mistake: InvalidValue, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_invalid(mistake, monkeypatch)
+    (line,) = failed_check_lines(user)
+    assert re.search(mistake.line, line)
+    assert "pa55w" not in line
+
+
+@pytest.mark.parametrize("mistake", [*CLIENT_SETTINGS, *INSTANCE_SETTINGS, *LAKE_SETTINGS[:2]], ids=str)
+def test_backfill_names_an_invalid_setting(
+    mistake: InvalidValue, user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_invalid(mistake, monkeypatch)
+    load_definitions(monkeypatch)
+    result = user.run(*PUBLISHED)
+    assert result.exit_code == 1
+    assert re.match(mistake.line, error_line(result))
+    assert "pa55w" not in result.output
+    assert service.requests == []
+
+
+def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
+    validate = ["dagster", "definitions", "validate", "-m", "later_reporting_dagster.definitions"]
+    materialize = ["dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"]
+    # Settings that only runs need must not prevent loading.
+    invalid = {
+        mistake.variable: mistake.value for mistake in (CLIENT_SETTINGS[1], CLIENT_SETTINGS[-2], LAKE_SETTINGS[1])
+    }
+    commands = [
+        (validate, {"LATER_START_DATE": "spring"}),
+        (validate, invalid),
+        ([*materialize, "--select", "later/posts_published", "--partition", "2024-03-01 007"], {}),
+    ]
+    homes = [tmp_path / str(number) for number in range(len(commands))]
+    for path in homes:
+        path.mkdir()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**environment(), "DAGSTER_HOME": str(path), **settings},
+            cwd=path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for path, (command, settings) in zip(homes, commands, strict=True)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 0, 1], outputs
+    assert "ValueError: LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'" in outputs[0]
+    assert "2024-03-01 007" in outputs[2].splitlines()[-1]
+    assert "pa55w" not in "".join(outputs)
+
+
+def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    monkeypatch.setenv("LATER_START_DATE", str(tomorrow))
+    build_definitions(LoadSettings.from_environment())
+    (line,) = failed_check_lines(user)
+    assert (
+        f"LATER_START_DATE is {tomorrow}, which is not over yet (UTC), so there is nothing to fetch: set it earlier"
+        in line
+    )
+    result = user.run(*PUBLISHED)
+    assert f"before the first partition: set LATER_START_DATE, now {tomorrow}, earlier" in error_line(result)
+
+
+@pytest.mark.parametrize(
+    ("home", "message"),
+    [("", "DAGSTER_HOME is not set"), ("relative", "DAGSTER_HOME=relative"), ("/no/such", "DAGSTER_HOME=/no/such")],
+)
+def test_commands_name_an_invalid_dagster_home(
+    home: str, message: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", home)
+    (line,) = failed_check_lines(user)
+    assert message in line
+    assert message in error_line(user.run(*PUBLISHED))
+
+
+def test_doctor_prints_one_line_for_an_invalid_dagster_yaml(
+    user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: [\n no")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (line,) = failed_check_lines(user)
+    assert f"Cannot open the Dagster instance in DAGSTER_HOME={tmp_path}" in line
+
+
+@pytest.mark.parametrize("root", ["a file", "below a file", "not writable"])
+def test_doctor_names_a_lake_that_cannot_be_written_and_the_next_step(
+    root: str, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    monkeypatch.setenv("LATER_LAKE_ROOT", str({"a file": file, "below a file": file / "x"}.get(root, "/proc/later")))
+    (line,) = failed_check_lines(user)
+    assert re.search(r"FAIL  lake +LATER_LAKE_ROOT: cannot write .*Next step: ", line)
+
+
+def test_doctor_names_an_inaccessible_instance_on_one_line(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007, ,007,no\nline,")
+    (line,) = failed_check_lines(user)
+    assert r"LATER_INSTANCE_IDS names 'no\nline', which the credentials cannot access" in line
+
+
+# Options.
+
+VALID_VALUES = {"asset": "later/posts_published", "start": "2024-03-01", "end": "2024-03-02"}
+# All options that do not accept any text.
+TYPED_OPTIONS = [
+    pytest.param(command, option, id=f"{name} {option.opts[0]}")
+    for name, command in main.commands.items()
+    for option in command.params
+    if isinstance(option, click.Option) and not option.is_flag and option.type is not click.STRING
+]
+
+
+@pytest.mark.parametrize(("command", "option"), TYPED_OPTIONS)
+def test_commands_name_an_option_with_an_invalid_value(
+    command: click.Command, option: click.Option, user: User, tmp_path: Path
+) -> None:
+    invalid = tmp_path / "file"
+    invalid.write_bytes(b"")
+    required = [
+        argument
+        for other in command.params
+        if isinstance(other, click.Option) and other.required and other is not option
+        for argument in (other.opts[0], VALID_VALUES[str(other.name)])
+    ]
+    result = user.run(str(command.name), *required, option.opts[0], str(invalid))
+    assert result.exit_code == 2
+    assert error_line(result).startswith(f"Invalid value for '{option.opts[0]}'")
+
+
+@pytest.fixture
+def used_port(service: Service) -> str:
+    """A port that a server listens on."""
+    return service.base_url.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sandbox", "--port", "65536"], "Invalid value for '--port': 65536 is not in the range"),
+        (["sandbox", "--port", "-1"], "Invalid value for '--port': -1 is not in the range"),
+        (["sandbox", "--port", "USED"], "--host, --port: .*in use"),
+        (["sandbox", "--host", ""], "--host is empty.*leave it out"),
+        (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
+        (["sandbox", "--latency", "nan"], "Invalid value for '--latency': 'nan' is not a number of seconds"),
+        (["sandbox", "--latency", "-1"], "Invalid value for '--latency'"),
+        (["sandbox", "--window", "inf"], "Invalid value for '--window': 'inf' is not a number of seconds"),
+        (["sandbox", "--window", "0"], "Invalid value for '--window'"),
+        (["sandbox", "--seed", "-1"], "Invalid value for '--seed': -1 is not in the range"),
+        (["sandbox", "--instances", "0"], "Invalid value for '--instances'"),
+        (["sandbox", "--fault", "no-such:0.1"], "--fault: .*'no-such'.*http-500"),
+        (["sandbox", "--fault", "http-500"], "--fault: .*'http-500'.*:0.05"),
+        (["sandbox", "--malformed-row", "nan:2"], "--malformed-row: .*nan .*from 0 to 1, not 2"),
+        (["demo", "--directory", "FILE/below"], "--directory: .*Name a folder that can be written"),
+        (["demo", "--days", "366"], "Invalid value for '--days'"),
+        (["demo", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["demo", "--ui-port", "0"], "Invalid value for '--ui-port'"),
+        (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: .*in use"),
+        (["backfill", "--asset", "nothing", *RANGE], "Invalid value for '--asset': 'nothing' is not one of"),
+        (
+            ["backfill", "--asset", "posts_published", *RANGE, "--instances", ""],
+            "--instances names none: leave it out to fetch all",
+        ),
+        (["backfill", "--asset", "posts_published", *RANGE, "--instances", "x" * 300], "--instances: .*'xxx"),
+        (["backfill", "--asset", "posts_published", *RANGE, "--instances", "\udcff"], "--instances: .*Unicode"),
+        (["instances", "--sync"], "No such option '?--sync"),
+        (["no-such-command"], "No such command"),
+    ],
+)
+def test_commands_name_an_invalid_option_and_the_next_step(
+    arguments: list[str], line: str, user: User, tmp_path: Path, used_port: str, service: Service
+) -> None:
+    (tmp_path / "FILE").write_bytes(b"")
+    replaced = [text.replace("USED", used_port).replace("FILE", str(tmp_path / "FILE")) for text in arguments]
+    result = user.run(*replaced)
+    assert result.exit_code in (1, 2)
+    assert re.match(line, error_line(result))
+    assert service.requests == []
+
+
+def test_one_line_and_printable_id_remove_control_characters() -> None:
+    assert one_line("as  it is") == "as  it is"
+    assert one_line("two\n  lines, \x1b[31mred\x07") == "two lines, \ufffd[31mred\ufffd"
+    assert printable_id("Zoë 😀  %2F") == "Zoë 😀  %2F"
+    assert printable_id("a\nb\u202e") == r"'a\nb\u202e'"

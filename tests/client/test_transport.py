@@ -1,0 +1,452 @@
+"""Tests of requests with a real server: retries, tokens, rate limit and secrets."""
+
+import asyncio
+import gzip
+import json
+import logging
+import math
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+
+from later_reporting_dagster.client import (
+    AccessToken,
+    ClientCredentials,
+    CredentialsRejected,
+    InstanceForbidden,
+    QueryRejected,
+    RateLimiter,
+    RateLimitWait,
+    RequestRetried,
+    RetriesExhausted,
+    RetryPolicy,
+    UnexpectedResponse,
+)
+from tests.client.scripted_api import (
+    CLIENT_ID,
+    CLIENT_SECRET,
+    THREE_PAGES,
+    fetch_posts,
+    jwt,
+    of_type,
+    page_body,
+    post,
+    problem,
+    run_with,
+)
+
+TEMPORARY_FAULTS = {
+    "429 in seconds": Response(status_code=429, headers={"Retry-After": "7"}),
+    "429": problem(429, "Too Many Requests"),
+    "500": problem(500, "ANL_00500"),
+    "503 as text": PlainTextResponse("Service Unavailable", 503),
+    "502 as HTML": HTMLResponse("<html>Bad Gateway</html>", 502),
+    "401": problem(401, "ANL_00401"),
+    "HTML with 200": HTMLResponse("<html>maintenance</html>"),
+    "truncated JSON": Response(json.dumps(page_body(THREE_PAGES[:100], page=1, page_size=100, total_items=250))[:5000]),
+    "an empty body": Response(b""),
+    "neither pagination nor cursor": JSONResponse({"data": []}),
+    "truncated gzip": Response(gzip.compress(b"x" * 10**5)[:50], headers={"Content-Encoding": "gzip"}),
+    "gzip header without gzip body": Response(b"plain", headers={"Content-Encoding": "gzip"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", TEMPORARY_FAULTS.values(), ids=TEMPORARY_FAULTS)
+@pytest.mark.parametrize("good_pages", [0, 2])
+def test_temporary_fault_takes_one_more_request(service, new_client_of_each_version, july, fault, good_pages):
+    service.posts = THREE_PAGES
+    service.faults.extend([None] * good_pages + [fault])
+    result = fetch_posts(new_client_of_each_version(), july)
+    assert [post.post_id for post in result.posts] == list(range(250))
+    assert len(service.requests_to()) == 4
+
+
+def test_concurrent_queries_share_the_token_and_the_concurrency(service, new_client, july):
+    service.posts = THREE_PAGES
+    in_flight = []
+    max_in_flight = 0
+
+    async def count_concurrent(request):
+        nonlocal max_in_flight
+        in_flight.append(request)
+        max_in_flight = max(max_in_flight, len(in_flight))
+        await asyncio.sleep(0.001)
+        in_flight.pop()
+
+    service.faults.extend([count_concurrent] * 12)
+
+    async def scenario():
+        async with new_client(concurrency=3) as client:
+            return await asyncio.gather(*(client.fetch_posts(july) for _ in range(4)))
+
+    results = asyncio.run(scenario())
+    assert [len(result.posts) for result in results] == [250] * 4
+    assert len(service.requests_to()) == 12
+    assert len(service.requests_to("/oauth/token")) == 1
+    assert 1 < max_in_flight <= 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"), [("429 in seconds", 7), ("429", 60 / 64), ("500", 0.5), ("truncated JSON", 0.5)]
+)
+def test_retry_waits_for_retry_after_or_the_backoff(service, new_client, july, time, fault, seconds):
+    started = time.now
+    service.faults.append(TEMPORARY_FAULTS[fault])
+    fetch_posts(new_client(), july)
+    assert time.now - started == pytest.approx(seconds, abs=0.01)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 2), (2, 2 + 4), (7, 2 + 4 + 8 + 16 + 32 + 64 + 128)])
+def test_repeated_429_waits_for_a_growing_share_of_the_stated_window(service, new_client, july, time, count, seconds):
+    service.headers = {"X-Ratelimit-Limit": "1000", "X-Ratelimit-Window": "128"}
+    started = time.now
+    service.faults.extend([problem(429, "Too Many Requests")] * count)
+    fetch_posts(new_client(), july)
+    assert time.now - started == pytest.approx(seconds, abs=0.01)
+
+
+def test_429_delays_all_requests(service, new_client, july, time):
+    service.posts = THREE_PAGES
+    limiter = RateLimiter(requests=1000, clock=time, sleep=time.sleep)
+    service.faults.extend([None, Response(status_code=429, headers={"Retry-After": "20"})])
+
+    async def scenario():
+        started = time.now
+        async with new_client(limiter=limiter, concurrency=1, retry=RetryPolicy(max_attempts=1)) as client:
+            with pytest.raises(RetriesExhausted, match="HTTP 429") as raised:
+                await client.fetch_posts(july)
+        assert raised.value.wait_seconds == 20
+        await limiter.acquire()
+        return time.now - started
+
+    assert asyncio.run(scenario()) == 20
+
+
+def test_exhausted_retries_name_the_query_and_the_failure(service, new_client, july, time, events):
+    service.faults.extend([problem(500, "ANL_00500")] * 8)
+    started = time.now
+    with pytest.raises(RetriesExhausted, match=r"page 1: HTTP 500 ANL_00500 .* Failed in 8 attempts") as raised:
+        fetch_posts(new_client(), july)
+    assert raised.value.wait_seconds is None
+    assert len(service.requests_to()) == 8
+    assert len(of_type(events, RequestRetried)) == 7
+    assert time.now - started > 61
+
+
+def test_retry_after_of_an_hour_ends_the_retries(service, new_client, july, time):
+    service.faults.append(Response(status_code=503, headers={"Retry-After": "3600"}))
+    started = time.now
+    with pytest.raises(RetriesExhausted, match="Failed in 1 attempts") as raised:
+        fetch_posts(new_client(), july)
+    assert raised.value.wait_seconds == 3600
+    assert time.now == started
+
+
+def test_timeout_excludes_the_wait_for_the_rate_limit(service, new_client, july):
+    limiter = RateLimiter(requests=1, window_seconds=0.6)  # between the requests for the token and for the page
+    assert fetch_posts(new_client(limiter=limiter, timeout_seconds=0.5), july).posts == []
+
+
+@contextmanager
+def raw_server(responses: list[bytes]) -> Iterator[str]:
+    """Run a server that sends each connection the next response and closes it; yield its base URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for response in responses:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(response)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(timeout=5)
+
+
+def raw_response(body: bytes, *, content_length: int | None = None) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (content_length or len(body), body)
+
+
+def test_connection_closed_during_a_response_is_retried(new_client, july, events):
+    good = raw_response(json.dumps(page_body([post(1)], page=1, page_size=100, total_items=1)).encode())
+    responses = [b"", b"HTTP/1.1 200", good[:-10], raw_response(b"{}", content_length=5000), b"no HTTP\r\n\r\n", good]
+    with raw_server(responses) as base_url:
+        result = fetch_posts(new_client(base_url=base_url, credentials=AccessToken("ready")), july)
+    assert [post.post_id for post in result.posts] == [1]
+    assert len(of_type(events, RequestRetried)) == 5
+
+
+def test_refused_connection_names_the_request(new_client, july):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(RetriesExhausted, match=r"^token: ConnectError .* Failed in 8 attempts"):
+        fetch_posts(new_client(base_url=base_url), july)
+
+
+@pytest.mark.parametrize(
+    ("response", "kind"),
+    [
+        (problem(400, "ANL_00400", "startDate is invalid"), QueryRejected),
+        (problem(403, "ANL_00403"), InstanceForbidden),
+        (Response(status_code=204), UnexpectedResponse),
+    ],
+)
+@pytest.mark.parametrize("good_pages", [0, 2])
+def test_rejected_request_is_not_retried(service, new_client, july, events, response, kind, good_pages):
+    service.posts = THREE_PAGES
+    service.faults.extend([None] * good_pages + [response])
+    with pytest.raises(kind) as raised:
+        fetch_posts(new_client(concurrency=1), july)
+    assert f"posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b', page {good_pages + 1}" in str(
+        raised.value
+    )
+    assert len(service.requests_to()) == good_pages + 1
+    assert of_type(events, RequestRetried) == []
+
+
+@pytest.mark.parametrize("location", ["/elsewhere", "http:elsewhere", "http://host:port/", "//[", "//xn--/", ""])
+def test_redirect_is_not_followed(service, new_client, july, location):
+    service.faults.append(Response(status_code=302, headers={"Location": location}))
+    with pytest.raises(UnexpectedResponse, match="a redirect, which is not followed"):
+        fetch_posts(new_client(), july)
+    assert service.requests_to("/elsewhere") == []
+
+
+def test_query_too_long_for_a_url_is_rejected_before_a_request(service, new_client, july):
+    many = tuple(f"instance_{number}" for number in range(10_000))
+    with pytest.raises(QueryRejected, match="Query fewer instances at once"):
+        fetch_posts(new_client(), replace(july, instance_ids=many))
+    assert service.requests == []
+
+
+def test_credentials_are_sent_in_the_body_of_the_token_request_only(service, new_client, july):
+    fetch_posts(new_client(), july)
+    (token_request,) = service.requests_to("/oauth/token")
+    assert json.loads(token_request.body) == {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}
+    assert (token_request.query, token_request.authorization) == ("", None)
+    assert token_request.headers["content-type"] == "application/json"
+    assert CLIENT_SECRET not in "".join(request.query for request in service.requests)
+
+
+def test_wrong_credentials_raise_with_the_next_step(service, new_client, july):
+    wrong = ClientCredentials(CLIENT_ID, "wr0ng-secret")
+    with pytest.raises(
+        CredentialsRejected, match="INVALID_CLIENT_CREDENTIALS. Check the client id and secret"
+    ) as raised:
+        fetch_posts(new_client(credentials=wrong), july)
+    assert "wr0ng-secret" not in str(raised.value)
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        problem(500, "ANL_00500"),
+        problem(429, "Too Many Requests"),
+        HTMLResponse("<html>"),
+        JSONResponse({"token": "x"}),
+        JSONResponse({"jwt": 5}),
+        JSONResponse({"jwt": ""}),
+        JSONResponse({"jwt": "not\na header"}),
+        JSONResponse({"jwt": "x" * 60_000}),
+    ],
+)
+def test_token_request_is_retried(service, new_client, july, fault):
+    service.token_faults.extend([fault, fault])
+    fetch_posts(new_client(), july)
+    assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (1, 3)
+
+
+@pytest.mark.parametrize("exp", [1, -1e308, 1e308, 10**400, math.nan, True, "soon", [{}]])
+def test_token_with_invalid_expiry_is_used_until_rejected(service, new_client, july, exp):
+    service.token_faults.append(JSONResponse({"jwt": jwt(exp=exp)}))
+    fetch_posts(new_client(), july)
+    assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (2, 2)
+
+
+def test_invalid_token_is_not_quoted(service, new_client, july, events):
+    service.token_faults.append(JSONResponse({"jwt": "two w0rds"}))
+    fetch_posts(new_client(), july)
+    assert of_type(events, RequestRetried) == [RequestRetried("token: HTTP 200, but not a token", 0.5)]
+
+
+def test_every_request_acquires_a_slot_of_the_rate_limiter(service, new_client, july, time):
+    slots = 0
+
+    class CountingLimiter(RateLimiter):
+        async def acquire(self, **options) -> float:
+            nonlocal slots
+            slots += 1
+            return await super().acquire(**options)
+
+    service.posts = THREE_PAGES
+    service.token_faults.extend([problem(500, "ANL_00500")] * 2)
+    service.faults.extend([None, problem(500, "ANL_00500"), problem(401, "ANL_00401")])
+    limiter = CountingLimiter(requests=1000, clock=time, sleep=time.sleep)
+    fetch_posts(new_client(limiter=limiter, concurrency=1), july)
+    assert len(service.requests_to()) == 5
+    assert slots == len(service.requests) == 5 + 4
+
+
+def test_rejected_token_is_renewed_once_for_concurrent_requests(service, new_client, july):
+    service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(1000)]
+
+    async def wait_for_eight(request):
+        # Eight requests are in flight with the token when it is revoked.
+        waiting.append(request)
+        if len(waiting) == 8:
+            service.revoke_tokens()
+            all_waiting.set()
+        await all_waiting.wait()
+
+    async def first_page(request):
+        return None
+
+    waiting, all_waiting = [], asyncio.Event()
+    service.faults.extend([first_page] + [wait_for_eight] * 8)
+    result = fetch_posts(new_client(concurrency=8), july)
+    assert len(result.posts) == 1000
+    assert len(service.requests_to()) == 11 + 8
+    assert len(service.requests_to("/oauth/token")) == 2
+
+
+def test_three_rejected_tokens_raise(service, new_client, july):
+    service.faults.extend([problem(401, "ANL_00401")] * 3)
+    with pytest.raises(CredentialsRejected, match="3 tokens were rejected, the last one just after it was fetched"):
+        fetch_posts(new_client(), july)
+    assert (len(service.requests_to()), len(service.requests_to("/oauth/token"))) == (3, 3)
+
+
+def test_two_rejected_tokens_are_renewed(service, new_client, july):
+    service.posts = THREE_PAGES
+    service.faults.extend([problem(401, "ANL_00401")] * 2)
+    assert len(fetch_posts(new_client(), july).posts) == 250
+
+
+def test_short_lived_tokens_are_renewed_before_they_expire(service, new_client, july, time):
+    service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(3000)]
+    service.token_lifetime = 3.0
+
+    async def take_a_while(request):
+        time.now += 0.29
+
+    service.faults.extend([take_a_while] * 30)
+    result = fetch_posts(new_client(concurrency=1), july)
+    assert len(result.posts) == 3000
+    assert len(service.requests_to()) == 31
+    # Each is used for 2.7 seconds, which is enough for ten of the 31 pages.
+    assert len(service.requests_to("/oauth/token")) == 4
+
+
+def test_token_is_set_after_the_wait_for_the_rate_limit(service, new_client, july, time):
+    """A token that expires during the wait is not sent."""
+    service.posts = THREE_PAGES
+    service.token_lifetime = 3.0
+    limiter = RateLimiter(requests=3, window_seconds=10.0, clock=time, sleep=time.sleep)
+    result = fetch_posts(new_client(limiter=limiter, concurrency=1), july)
+    assert (len(result.posts), len(service.requests_to())) == (250, 3)
+
+
+def test_token_without_expiry_is_not_renewed(service, new_client, july):
+    service.posts = THREE_PAGES
+    service.token_lifetime = None
+    fetch_posts(new_client(), july)
+    assert len(service.requests_to("/oauth/token")) == 1
+
+
+def test_wrong_clock_does_not_cause_renewals(service, new_client, july, time):
+    service.posts = THREE_PAGES
+    result = fetch_posts(new_client(clock=lambda: time.now + 10_000), july)
+    assert len(result.posts) == 250
+    assert len(service.requests_to("/oauth/token")) == 1
+
+
+def test_access_token_needs_no_token_request(service, new_client, july):
+    token = service.new_token()
+    fetch_posts(new_client(credentials=AccessToken(token)), july)
+    assert service.requests_to("/oauth/token") == []
+
+
+def test_rejected_access_token_is_not_renewed(service, new_client, july):
+    with pytest.raises(
+        CredentialsRejected, match="the access token was rejected or has expired. Set a new one"
+    ) as raised:
+        fetch_posts(new_client(credentials=AccessToken("gone-t0ken")), july)
+    assert "gone-t0ken" not in str(raised.value)
+    assert len(service.requests) == 1
+
+
+def test_stated_rate_limit_is_applied_and_waits_are_reported(service, new_client, july, time, events):
+    service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(1000)]
+    service.headers = {"X-Ratelimit-Limit": "4", "X-Ratelimit-Window": "10"}
+    started = time.now
+    result = fetch_posts(new_client(concurrency=1), july)
+    assert len(result.posts) == 1000
+    # A token and ten pages are 11 requests, at 4 per 10 seconds: the last one starts in the third window.
+    assert 20 < time.now - started < 22
+    waits = of_type(events, RateLimitWait)
+    assert {wait.reason for wait in waits} == {"rate limit"}
+    assert sum(wait.seconds for wait in waits) == pytest.approx(time.now - started)
+
+
+def test_very_low_stated_limit_is_applied_with_one_warning(service, new_client, july, time, caplog):
+    service.posts, service.token_lifetime = THREE_PAGES, None
+    service.headers = {"X-Ratelimit-Limit": "1", "X-Ratelimit-Window": "3600"}
+    started = time.now
+    fetch_posts(new_client(concurrency=1), july)
+    assert time.now - started > 3 * 3600  # a token and three pages
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert "a rate limit of 1 requests in 3600 s, which is applied" in warning
+
+
+def test_page_that_contains_the_token_is_retried(service, new_client, july, events):
+    async def echo(request):
+        row = post(1) | {"contentUrl": f"https://later.com?{request.headers['authorization']}"}
+        return JSONResponse(page_body([row], page=1, page_size=100, total_items=1))
+
+    service.posts = [post(1)]
+    service.faults.append(echo)
+    assert [row.content_url for row in fetch_posts(new_client(), july).posts] == [None]
+    assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
+
+
+def test_previous_token_is_redacted_after_a_renewal(service, new_client, july, events):
+    renewed = asyncio.Event()
+
+    async def late_echo(request):
+        await renewed.wait()
+        return problem(500, "ANL_00500", f"you sent {request.headers['authorization']}")
+
+    async def with_another_token(request):
+        renewed.set()
+
+    service.faults.extend([late_echo, problem(401, "ANL_00401"), with_another_token])
+
+    async def two_queries(client):
+        await asyncio.gather(client.fetch_posts(july), client.fetch_posts(july))
+
+    run_with(new_client(), two_queries)
+    assert len(service.tokens) == 2
+    (retried,) = of_type(events, RequestRetried)
+    assert retried.reason.endswith("you sent Bearer [hidden]")
+
+
+def test_requests_to_loopback_use_no_proxy(service, new_client, july, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert fetch_posts(new_client(), july).total_items == 0
+
+
+def test_requests_have_accept_and_user_agent_headers(service, new_client, july):
+    fetch_posts(new_client(), july)
+    assert {(request.headers["accept"], request.headers["user-agent"]) for request in service.requests} == {
+        ("application/json", "later-reporting-dagster")
+    }

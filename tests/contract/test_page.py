@@ -1,0 +1,176 @@
+"""Tests of page parsing: both API versions yield the same posts, and any other body is rejected."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import (
+    CURSOR,
+    DEFAULT_METRICS,
+    PAGED,
+    OtherApiVersion,
+    Pagination,
+    Post,
+    UnreadablePage,
+    cursor_page_from_body,
+    instances_cursor_page_from_body,
+    instances_page_from_body,
+    page_from_body,
+)
+
+PAGINATION = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
+METRIC_NAMES = {metric.api_name for metric in DEFAULT_METRICS}
+ROW = {
+    "instanceId": "a",
+    "campaignId": 1,
+    "postId": 2,
+    "creatorId": 3,
+    "postDate": "2024-07-01T00:00:00.000Z",
+    "contentType": "tiktok",
+    "creatorProfile": {"fullName": "Ada"},
+    "impressions": 8500,
+    "engagements": 0,
+    "cpe": 0.24,
+    "cpm": None,
+}
+
+
+def paged_body(rows: list) -> bytes:
+    return json.dumps({"data": rows, "pagination": PAGINATION}).encode()
+
+
+def cursor_body(rows: list, cursor: object = None) -> bytes:
+    return json.dumps({"data": rows, "nextCursor": cursor}).encode()
+
+
+def nest_metrics(row: dict) -> dict:
+    metrics = {name: value for name, value in row.items() if name in METRIC_NAMES}
+    return {name: value for name, value in row.items() if name not in METRIC_NAMES} | {"metrics": metrics}
+
+
+def comparable_rows(page) -> tuple[list[Post], list[tuple]]:
+    """Return the posts, and the bad rows with their metrics flattened."""
+    raw = [json.loads(row.raw) for row in page.bad_rows]
+    flat = [row | row.pop("metrics", {}) for row in raw]
+    return page.posts, [
+        (row.reason, fields, row.instance_id, row.post_date) for row, fields in zip(page.bad_rows, flat, strict=True)
+    ]
+
+
+VALUES = (
+    st.none() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)
+)
+
+
+@given(st.dictionaries(st.sampled_from([*ROW, "paidCpe", "unknown", "contentUrl"]), VALUES), st.sampled_from([*ROW]))
+def test_pages_of_both_api_versions_yield_the_same_rows(changes, missing):
+    row = ROW | changes
+    del row[missing]
+    assert comparable_rows(cursor_page_from_body(cursor_body([nest_metrics(ROW), nest_metrics(row)]))) == (
+        comparable_rows(page_from_body(paged_body([ROW, row])))
+    )
+
+
+def test_cursor_page_parses_a_known_row_strictly_and_a_row_with_unknown_fields_leniently():
+    (strict,) = cursor_page_from_body(cursor_body([nest_metrics(ROW)], "on")).posts
+    (lenient,) = cursor_page_from_body(cursor_body([nest_metrics(ROW | {"unknown": 1})], "on")).posts
+    assert strict.extra is None
+    assert lenient.extra == '{"unknown":1}'
+    assert (strict.key, strict.impressions, strict.engagements, strict.cpm) == (("a", 1, 2), 8500, 0, None)
+
+
+@pytest.mark.parametrize("cursor", [None, "on", "é+/="])
+def test_next_cursor_is_returned_unchanged(cursor):
+    for row in (nest_metrics(ROW), nest_metrics(ROW | {"unknown": 1})):
+        assert cursor_page_from_body(cursor_body([row], cursor)).next_cursor == cursor
+    instances = json.dumps({"data": {"instanceIds": ["a"]}, "nextCursor": cursor}).encode()
+    assert instances_cursor_page_from_body(instances).next_cursor == cursor
+
+
+@pytest.mark.parametrize("envelope", [{}, {"nextCursor": ""}, {"nextCursor": 5}, {"next": None}])
+@pytest.mark.parametrize("row", [nest_metrics(ROW), nest_metrics(ROW) | {"unknown": 1}], ids=["strict", "lenient"])
+def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
+    with pytest.raises(UnreadablePage, match="not a page of posts"):
+        cursor_page_from_body(json.dumps({"data": [row]} | envelope).encode())
+    with pytest.raises(UnreadablePage, match="not a page of instances"):
+        instances_cursor_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode())
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"[]", b'{"data": [', b'{"data": {}, "nextCursor": null}', b"[" * 10**5]
+)
+def test_cursor_page_of_another_body_is_unreadable(body):
+    with pytest.raises(UnreadablePage) as raised:
+        cursor_page_from_body(body)
+    assert not isinstance(raised.value, OtherApiVersion)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>502</html>",
+        paged_body([ROW])[:-20],
+        b"null",
+        b"[]",
+        b'{"data": []}',
+        b'{"pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0}}',
+        b'{"data": {}, "pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0}}',
+        b'{"data": [], "pagination": {"page": 1, "pageSize": 1, "totalItems": "0", "totalPages": 0}}',
+        b'{"data": [], "nextCursor": null}',
+        b"\xff\xfe\xfa",
+        b'{"data": [], "pagination": {"page": 1, "pageSize": 1, "totalItems": 0, "totalPages": 0, "x": '
+        + b"[" * 100_000
+        + b"]" * 100_000
+        + b"}}",
+    ],
+)
+def test_paged_page_of_another_body_is_unreadable(body):
+    with pytest.raises(UnreadablePage, match="not a page of posts"):
+        page_from_body(body)
+    with pytest.raises(UnreadablePage, match="not a page of instances"):
+        instances_page_from_body(body)
+
+
+def test_page_of_the_other_api_version_is_recognized():
+    ids = {"data": {"instanceIds": []}}
+    for parse, body, api_version in (
+        (page_from_body, cursor_body([]), CURSOR),
+        (cursor_page_from_body, paged_body([]), PAGED),
+        (instances_page_from_body, json.dumps(ids | {"nextCursor": None}).encode(), CURSOR),
+        (instances_cursor_page_from_body, json.dumps(ids | {"pagination": PAGINATION}).encode(), PAGED),
+    ):
+        with pytest.raises(OtherApiVersion) as raised:
+            parse(body)
+        assert raised.value.api_version is api_version
+    both = json.dumps({"data": {}, "nextCursor": None, "pagination": PAGINATION}).encode()
+    with pytest.raises(UnreadablePage) as raised:
+        page_from_body(both)
+    assert not isinstance(raised.value, OtherApiVersion)
+
+
+def test_page_with_bad_rows_keeps_its_good_rows():
+    page = page_from_body(paged_body([ROW, ROW | {"postId": 2.5}, ROW | {"postId": 3}]))
+    assert [post.post_id for post in page.posts] == [2, 3]
+    assert [row.reason for row in page.bad_rows] == ["postId is a whole number, not 2.5"]
+    assert page.pagination.total_items == 1
+
+
+@pytest.mark.parametrize("depth", [10, *range(900, 1_000, 10), 100_000])
+def test_deeply_nested_row_raises_at_most_unreadable_page(depth):
+    row = f'{{"deep": {"[" * depth}{"]" * depth}}}'
+    body = f'{{"data": [{row}], "pagination": {json.dumps(PAGINATION)}}}'.encode()
+    with suppress(UnreadablePage):
+        assert len(page_from_body(body).bad_rows) == 1
+
+
+def test_instances_page_has_ids_and_pagination():
+    page = instances_page_from_body(
+        b'{"data": {"instanceIds": ["a", "b,c"]}, '
+        b'"pagination": {"page": 1, "pageSize": 50, "totalItems": 2, "totalPages": 1}}'
+    )
+    assert page.data.instance_ids == ["a", "b,c"]
+    assert page.pagination == Pagination(page=1, page_size=50, total_items=2, total_pages=1)

@@ -1,0 +1,161 @@
+"""A sandbox whose posts are restated, and functions that ingest them by the library."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
+from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
+
+PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
+DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+RAW_TABLES = (PUBLISHED, DAILY)
+DAYS = [date(2024, 3, number) for number in range(1, 4)]
+INGESTED_PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
+VERSIONS = 3
+
+Rows = list[dict[str, Any]]
+RowsByPartition = Mapping[tuple[str, Partition], Rows]
+"""JSON rows by raw table and partition."""
+
+
+class RestatedSandbox:
+    """A sandbox with several versions of the same posts, which differ in their metrics.
+
+    Attributes:
+        base_url: Base URL.
+        rows_by_version: The rows of all partitions in each version.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.base_url = service.base_url
+        self._service = service
+        self.rows_by_version: list[RowsByPartition] = []
+        for version in range(VERSIONS):
+            self.restate(version)
+            self.rows_by_version.append(self._fetch_rows())
+        self.restate(0)
+
+    def restate(self, version: int) -> None:
+        """Serve a version from now on, modulo `VERSIONS`."""
+
+        def add_version(_request: Request, body: Any) -> Any:
+            for post in body.get("data", []):
+                if post["impressions"] is not None:
+                    post["impressions"] += version % VERSIONS
+            return body
+
+        self._service.transform = add_version
+
+    def on_first_request(self, raw_table: RawTable, act: Callable[[], object]) -> None:
+        """Call `act` once, before the response to the next request for posts of a raw table."""
+
+        def act_once(request: Request) -> None:
+            if f"dateBasis={raw_table.date_basis}" in request.url.query:
+                self._service.override = lambda request: None
+                act()
+
+        self._service.override = act_once
+
+    def stall(self, day: date | None) -> None:
+        """Send no response to requests for posts of a day from now on; None: respond to all requests."""
+        self._service.override = lambda request: NO_RESPONSE if day and str(day) in request.url.query else None
+
+    def _fetch_rows(self) -> RowsByPartition:
+        """Fetch all rows by code that is independent of the package."""
+        with httpx.Client(base_url=self.base_url) as client:
+            truth = Truth(client)
+            return {
+                (raw_table.name, each): truth.partition(raw_table.date_basis.value, each.day, each.instance_id or "")
+                for raw_table in RAW_TABLES
+                for each in INGESTED_PARTITIONS
+            }
+
+
+class _NoResponse(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+NO_RESPONSE = _NoResponse()
+"""Keeps the connection open until the client closes it."""
+
+
+@contextmanager
+def restated_sandbox() -> Iterator[RestatedSandbox]:
+    """Serve a restated sandbox while the block runs."""
+    world = World(
+        first_day=date(2024, 2, 10),
+        last_day=date(2024, 3, 5),
+        seed=25,
+        instances=1,
+        posts_per_day=12,
+        extra_instance_ids=INSTANCE_IDS[1:],
+    )
+    service = Service(app=create_app(world, options=NO_RATE_LIMIT))
+    with running_sandbox(service) as service.base_url:
+        yield RestatedSandbox(service)
+
+
+@dataclass(slots=True)
+class IngestResult:
+    """Result of an ingest.
+
+    Attributes:
+        succeeded: Partitions in the lake with the current rows.
+        changed: Those of them whose files changed.
+        failed: FailedPartition partitions.
+    """
+
+    succeeded: list[Partition] = field(default_factory=list)
+    changed: list[Partition] = field(default_factory=list)
+    failed: list[FailedPartition] = field(default_factory=list)
+
+    def add(self, outcome: PartitionResult) -> None:
+        if isinstance(outcome, FailedPartition):
+            self.failed.append(outcome)
+            return
+        self.succeeded.append(outcome.partition)
+        if outcome.file.changed:
+            self.changed.append(outcome.partition)
+
+
+def ingest_all(root: Path, *raw_tables: RawTable, base_url: str) -> IngestResult:
+    """Ingest `INGESTED_PARTITIONS` of raw tables by the library, one table after the other."""
+    result = IngestResult()
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
+            limiter=RateLimiter(requests=1_000_000),
+            retry=RetryPolicy(max_attempts=2),
+        ) as client:
+            for raw_table in raw_tables:
+                await ingest(
+                    INGESTED_PARTITIONS, table=raw_table, client=client, lake=Lake(str(root)), on_result=result.add
+                )
+
+    asyncio.run(run())
+    return result
+
+
+def ingest_without_failures(root: str, *, base_url: str) -> None:
+    """Ingest both raw tables; fail if any partition fails."""
+    assert ingest_all(Path(root), *RAW_TABLES, base_url=base_url).failed == []

@@ -1,0 +1,248 @@
+"""Invalid settings, run config and partition keys: the error is one line that names the setting and the fix."""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.settings import LoadSettings
+from tests.conftest import Service
+from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
+
+DAY = "2024-03-01"
+NOT_A_BASE_URL = r"LATER_BASE_URL \(base_url\): the base URL must be a scheme and a host only, like https://reporting\.api\.later\.com"
+IN_THE_CLEAR = r"LATER_BASE_URL \(base_url\): .*unencrypted: use https"
+CREDENTIALS = r"LATER_CLIENT_ID \(client_id\), LATER_CLIENT_SECRET \(client_secret\)"
+INSTANCES = r"LATER_INSTANCE_IDS \(instance_ids\): "
+LAKE = r"LATER_LAKE_ROOT \(lake_root\): "
+
+
+@dataclass(frozen=True)
+class InvalidValue:
+    """An invalid value of a field, and a pattern of the error message."""
+
+    field: str
+    value: str
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.field}={self.value[:30]!r}"
+
+    @property
+    def variable(self) -> str:
+        return f"LATER_{self.field.upper()}"
+
+
+CLIENT_SETTINGS = [
+    InvalidValue("base_url", "example.com", NOT_A_BASE_URL),
+    InvalidValue("base_url", "https://example.com/v2", NOT_A_BASE_URL),
+    InvalidValue("base_url", "https://someone:pa55word@example.com", NOT_A_BASE_URL),
+    InvalidValue("base_url", "http://127.0.0.1:99999", NOT_A_BASE_URL),
+    InvalidValue("base_url", "http://example.com", IN_THE_CLEAR),
+    InvalidValue("base_url", "http://localhost.evil.com", IN_THE_CLEAR),
+    InvalidValue("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
+    InvalidValue("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
+    InvalidValue("client_id", "copied\u2026", rf"{CREDENTIALS}: the client id holds .*: copy it again"),
+    InvalidValue(
+        "client_secret", "pa55word\n", rf"{CREDENTIALS}: the client secret holds a line break.*: copy it again"
+    ),
+    InvalidValue("client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret holds .*ASCII: copy it again"),
+    InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret holds .*: copy it again"),
+    InvalidValue(
+        "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*holds spaces.*: copy it again"
+    ),
+    InvalidValue("access_token", "pa55word\n", r"LATER_ACCESS_TOKEN \(access_token\): .*line breaks.*: copy it again"),
+]
+LAKE_SETTINGS = [
+    InvalidValue("lake_root", "  ", rf"{LAKE}.*is empty: give a directory"),
+    InvalidValue("lake_root", "nowhere://someone:pa55word@lake", rf"{LAKE}.*nowhere://lake cannot .*Give a directory"),
+    InvalidValue("lake_root", "dropbox://lake", rf"{LAKE}.*dropbox://lake cannot .*package for it installed"),
+    InvalidValue(
+        "lake_root", "s3:/bucket/lake", rf"{LAKE}a URL has two slashes after its scheme, as in s3://bucket/lake"
+    ),
+    InvalidValue("lake_root", "/data/lake\n", rf"{LAKE}remove line breaks, .*"),
+    InvalidValue("lake_root", "/data/la\0ke", rf"{LAKE}remove line breaks, other control characters.*"),
+]
+INSTANCE_SETTINGS = [
+    InvalidValue("instance_ids", ",", rf"{INSTANCES}',' names no instance: leave it empty to fetch all"),
+    InvalidValue("instance_ids", "a," + "x" * 300, rf"{INSTANCES}instance id 'xxx.*may have at most"),
+    InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
+]
+LOAD_SETTINGS = [
+    InvalidValue("start_date", "spring", "LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'"),
+    InvalidValue("start_date", "2024-02-30", "LATER_START_DATE must be a date as YYYY-MM-DD, not '2024-02-30'"),
+    InvalidValue("start_date", "0024-01-01", "LATER_START_DATE must be 2000-01-01 or later, not '0024-01-01'"),
+    InvalidValue("restate_days", "0", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '0'"),
+    InvalidValue("restate_days", "731", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '731'"),
+    InvalidValue("restate_days", "\u00b2", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '\u00b2'"),
+    InvalidValue("restate_days", "9" * 5000, r"LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '9{40}'…"),
+    InvalidValue("restate_days", "28\n", r"LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '28\\n'"),
+    InvalidValue("due_hour_utc", "24", "LATER_DUE_HOUR_UTC must be a whole number from 0 to 23, not '24'"),
+    InvalidValue(
+        "requests_per_minute", "many", "LATER_REQUESTS_PER_MINUTE must be a whole number from 1 to 1000000, not 'many'"
+    ),
+    InvalidValue(
+        "requests_per_minute", "0", "LATER_REQUESTS_PER_MINUTE must be a whole number from 1 to 1000000, not '0'"
+    ),
+    InvalidValue(
+        "shrink_limit_percent", "101", "LATER_SHRINK_LIMIT_PERCENT must be a whole number from 0 to 100, not '101'"
+    ),
+    InvalidValue(
+        "bad_rows_limit_percent", "5%", "LATER_BAD_ROWS_LIMIT_PERCENT must be a whole number from 0 to 100, not '5%'"
+    ),
+    InvalidValue(
+        "memory_gb", "0.25", "LATER_MEMORY_GB must be a number of GB above 0.25, such as 2 or 1.5, not '0.25'"
+    ),
+    InvalidValue(
+        "memory_gb", "2 GB", "LATER_MEMORY_GB must be a number of GB above 0.25, such as 2 or 1.5, not '2 GB'"
+    ),
+]
+
+
+def set_invalid(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        os.environ, invalid.variable, invalid.value.replace("\0", "\x01")
+    )  # an environment variable cannot contain NUL
+
+
+@pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS, *LAKE_SETTINGS], ids=str)
+def test_run_with_an_invalid_setting_fails_with_its_message(
+    invalid: InvalidValue, project: Project, service: Service
+) -> None:
+    config = {**QUIET_LOGGING, "resources": {"later": {"config": {invalid.field: invalid.value}}}}
+    result = launch(project, config=config, tags={PARTITION_TAG: DAY})
+    description, _ = failure(result)
+    assert re.fullmatch(f"{invalid.line}.*", description)
+    assert "pa55w" not in description
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "bounds"),
+    [
+        ("requests_per_minute", 0, "1 to 1000000"),
+        ("shrink_limit_percent", 101, "0 to 100"),
+        ("bad_rows_limit_percent", -1, "0 to 100"),
+    ],
+)
+def test_run_with_a_number_out_of_bounds_fails_with_its_message(
+    field: str, value: int, bounds: str, project: Project
+) -> None:
+    config = {**QUIET_LOGGING, "resources": {"later": {"config": {field: value}}}}
+    description, _ = failure(launch(project, config=config, tags={PARTITION_TAG: DAY}))
+    assert description == f"LATER_{field.upper()} ({field}): must be a whole number from {bounds}, not {value}"
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"requests_per_minute": "many"}, 'requests_per_minute. Value "many"'),
+        ({"requests_per_minutes": 60}, 'unexpected config entry "requests_per_minutes"'),
+        ({"instance_ids": ["a"]}, "root:resources:later:config:instance_ids"),
+        ({"client_secret": {"env": "NO_SUCH_VARIABLE"}}, 'environment variable "NO_SUCH_VARIABLE" which is not set'),
+        ({"requests_per_minute": {"env": "LATER_CLIENT_SECRET"}}, '"LATER_CLIENT_SECRET" cannot be coerced'),
+    ],
+)
+def test_config_rejected_by_dagster_names_the_field_before_the_run(
+    config: dict[str, Any], named: str, project: Project, service: Service
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError) as rejected:
+        launch(project, config={**QUIET_LOGGING, "resources": {"later": {"config": config}}}, tags={PARTITION_TAG: DAY})
+    assert named in str(rejected.value)
+    assert "sandbox-secret" not in str(rejected.value)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)
+def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_invalid(invalid, monkeypatch)
+    with pytest.raises(ValueError, match=invalid.variable) as rejected:
+        build_definitions(LoadSettings.from_environment())
+    assert re.fullmatch(invalid.line, str(rejected.value))
+
+
+@pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS], ids=str)
+def test_invalid_run_setting_does_not_fail_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_invalid(invalid, monkeypatch)
+    resource = LaterReportingResource.from_environment()
+    assert invalid.value == "" or getattr(resource, invalid.field) == dg.EnvVar(invalid.variable)
+
+
+# Partition keys: run tags can be set by hand.
+
+
+def launch(
+    project: Project, *, config: dict[str, Any], tags: dict[str, str], asset: str = "posts_published"
+) -> dg.ExecuteInProcessResult:
+    return project.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=project.instance,
+        asset_selection=[asset_key(asset)],
+        tags=tags,
+        run_config=config,
+        raise_on_error=False,
+    )
+
+
+def range_of(start: str, end: str) -> dict[str, str]:
+    return {RANGE_START_TAG: start, RANGE_END_TAG: end}
+
+
+TODAY = datetime.now(UTC).date()
+NOT_OVER = r"The day \S+ is not over yet: the newest partition is \S+ \(UTC\)\. End the range there\."
+
+
+@pytest.mark.parametrize("asset", ["posts_published", "organic_paid_by_publish_day"])
+@pytest.mark.parametrize(
+    ("tags", "line"),
+    [
+        ({}, "The run selects no partition: select one or a range"),
+        (range_of("2024-03-02", "2024-03-01"), "The range 2024-03-02 to 2024-03-01 contains no .* before its start"),
+        (range_of("2024-02-01", "2024-03-01"), "There is no partition 2024-02-01 to 2024-03-01: .*YYYY-MM-DD"),
+        ({PARTITION_TAG: str(TODAY)}, NOT_OVER),
+        (range_of("2024-03-01", str(TODAY + timedelta(days=400))), NOT_OVER),
+    ],
+)
+def test_run_of_an_invalid_partition_fails_with_advice(
+    asset: str, tags: dict[str, str], line: str, project: Project, service: Service
+) -> None:
+    description, _ = failure(launch(project, config=QUIET_LOGGING, tags=tags, asset=asset))
+    assert re.match(line, description)
+    assert "\n" not in description
+    assert service.requests == []
+    assert not project.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("tags", "named"), [(range_of("x", "y"), "'x' does not match"), ({RANGE_START_TAG: DAY}, RANGE_START_TAG)]
+)
+def test_range_rejected_by_dagster_fails_before_the_run(
+    tags: dict[str, str], named: str, project: Project, service: Service
+) -> None:
+    with pytest.raises(Exception, match=re.escape(named)):  # the exception type differs
+        launch(project, config=QUIET_LOGGING, tags=tags)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [({"instance": ["a"]}, 'unexpected config entry "instance"'), ({"only_missing": "yes"}, "only_missing")],
+)
+def test_invalid_run_config_fails_before_the_run(
+    config: dict[str, Any], named: str, project: Project, service: Service
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match=named):
+        project.fetch("posts_published", **config)
+    assert service.requests == []
+
+
+def test_invalid_setting_is_a_value_error_and_is_not_retried() -> None:
+    error = InvalidSetting("LATER_X: why")
+    assert isinstance(error, ValueError)
+    assert (str(error), error.description, error.allow_retries) == ("LATER_X: why", "LATER_X: why", False)

@@ -1,0 +1,149 @@
+"""LATER_METRICS: partitions have the selected columns, and tables with different selections stay readable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+from starlette.requests import Request
+
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
+from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
+from later_reporting_dagster.rollups.rollup_tables import BY_PUBLISH_DAY, TABLES
+from tests.conftest import FIRST_DAY, Service, Truth, files
+from tests.defs.conftest import Project, asset_key, failure
+
+ASSET = "posts_published"
+PARTITION = Partition(FIRST_DAY, "instance_000")
+PATH = f"{ASSET}/date={FIRST_DAY}/instance_id=instance_000/part-0.parquet"
+
+
+def fetch(project: Project, metrics: str) -> dg.ExecuteInProcessResult:
+    """Materialize a day of an instance with metrics set in the Launchpad."""
+    tags, config = range_tags(FIRST_DAY, FIRST_DAY), {"instances": [PARTITION.instance_id]}
+    return project.run(ASSET, tags=tags, config=config, resource={"metrics": metrics})
+
+
+def metadata_of(project: Project, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    assert result.success
+    (found,) = project.metadata(result).values()
+    return found
+
+
+def add_likes(_request: Request, document: Any) -> Any:
+    """Edit a response: add two fields that the API reference does not have."""
+    for row in document["data"]:
+        row |= {"likes": row["postId"] % 7, "shares": 3}
+    return document
+
+
+def test_selected_metrics_are_columns(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.transform = add_likes
+    monkeypatch.setenv("LATER_METRICS", "likes, reach, impressions")
+    chosen = parse_metrics("impressions, likes, reach")
+    found = metadata_of(project, project.reloaded().fetch(ASSET, days=[FIRST_DAY], instances=["instance_000"]))
+    rows = truth.partition("post_date", FIRST_DAY, "instance_000")
+    table = pq.ParquetFile(project.root / PATH).read()
+    assert table.column_names == posts_schema(chosen).names
+    for row, expected in zip(table.to_pylist(), rows, strict=True):
+        assert row["impressions"] == expected["impressions"]
+        assert row["likes"] == row["post_id"] % 7
+        assert row["reach"] is None
+        # Returned fields that were not requested, known or unknown.
+        assert json.loads(row["extra"]).keys() == {
+            "shares",
+            *(metric.api_name for metric in DEFAULT_METRICS if metric.api_name != "impressions"),
+        }
+    file = project.lake.read_metadata(ASSET, PARTITION)
+    assert file is not None
+    assert json.loads(file.key_values["metrics"]) == ["impressions", "likes", "reach"]
+    assert found["preview"].splitlines()[0] == (
+        "| instance_id | post_id | content_type | creator_handle_name | impressions |"
+    )
+
+
+def test_changed_metric_selection_is_no_restatement(project: Project, service: Service) -> None:
+    first = fetch(project, "")
+    for metrics in ("all", "likes, reach, saves"):
+        found = metadata_of(project, fetch(project, metrics))
+        assert found["files_changed"] == 1
+        assert not any(change for name, change in found.items() if name.startswith("change/"))
+    before = files(project.root)
+    assert metadata_of(project, fetch(project, "saves,reach,likes"))["files_changed"] == 0
+    assert files(project.root) == before
+    assert project.data_versions(fetch(project, "")) == project.data_versions(first)
+
+
+def test_checks_pass_with_any_metric_selection(project: Project, service: Service) -> None:
+    for metrics in ("likes, reach", "cpm, impressions", "all"):
+        result = fetch(project, metrics)
+        passed = project.passed(result)
+        assert passed["rates_agree_with_counts"]
+        assert passed["rows_unique_by_key"]
+    assert project.check((ASSET, "rates_agree_with_counts"))[ASSET, "rates_agree_with_counts"].passed
+
+
+def test_rollup_has_nulls_for_metrics_that_were_not_requested(project: Project) -> None:
+    assert fetch(project, "likes, paid_impressions").success
+    assert project.roll_up("organic_paid_by_publish_day", days=[FIRST_DAY]).success
+    table = pq.ParquetFile(project.root / f"organic_paid_by_publish_day/date={FIRST_DAY}/part-0.parquet").read()
+    assert table["organic_impressions"].null_count == table.num_rows > 0
+    assert table["paid_impressions"].null_count < table.num_rows
+
+
+def test_unknown_metric_fails_the_run_without_requests(project: Project, service: Service) -> None:
+    result = fetch(project, "like")
+    description, _ = failure(result)
+    assert description == "LATER_METRICS (metrics): unknown metric 'like'; the nearest is likes"
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("metrics", [DEFAULT_METRICS, METRICS])
+def test_raw_assets_show_the_selected_metrics(metrics: Any, tmp_path: Path) -> None:
+    defs = build_definitions(LoadSettings(metrics=metrics))
+    for asset in ("posts_published", "post_metrics_daily"):
+        metadata = defs.resolve_assets_def(asset_key(asset)).metadata_by_key[asset_key(asset)]
+        shown = [column.name for column in metadata["dagster/column_schema"].columns]
+        assert shown == [column.name for column in post_columns(metrics)]
+    assert [column.name for column in POST_COLUMNS] == [column.name for column in post_columns(DEFAULT_METRICS)]
+
+
+ROLLUP = "organic_paid_by_publish_day"
+ROLLED_UP = f"{ROLLUP}/date={FIRST_DAY}/part-0.parquet"
+
+
+def test_rollups_sum_the_selected_metrics(project: Project, service: Service) -> None:
+    service.transform = add_likes
+    assert fetch(project, "all").success
+    assert project.roll_up(ROLLUP, days=[FIRST_DAY]).success
+    before = pq.ParquetFile(project.root / ROLLED_UP).read()
+    assert before.column_names == [column.name for column in BY_PUBLISH_DAY.columns]
+    all_metrics = build_definitions(LoadSettings(start_date=FIRST_DAY, metrics=METRICS))
+    wide = Project(all_metrics, project.instance, project.root)
+    # A rollup of fewer metrics differs from the raw rows.
+    assert not wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
+    result = wide.roll_up(ROLLUP, days=[FIRST_DAY])
+    assert wide.passed(result)["reconciles_with_raw_rows"]
+    table = pq.ParquetFile(project.root / ROLLED_UP).read()
+    assert table.column_names == [column.name for column in BY_PUBLISH_DAY.with_metrics(METRICS).columns]
+    assert table.select(before.column_names).equals(before)
+    posts = pq.ParquetFile(project.root / PATH).read()
+    assert sum(table["organic_likes"].to_pylist()) == sum(posts["likes"].to_pylist()) > 0
+    assert table["organic_likes_posts"].to_pylist() == table["posts"].to_pylist()
+    assert table["paid_likes"].null_count == table.num_rows
+    assert wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
+
+
+def test_rollup_assets_show_the_selected_metrics() -> None:
+    defs = build_definitions(LoadSettings(metrics=METRICS))
+    for table in TABLES:
+        metadata = defs.resolve_assets_def(asset_key(table.name)).metadata_by_key[asset_key(table.name)]
+        shown = [column.name for column in metadata["dagster/column_schema"].columns]
+        assert shown == [column.name for column in table.with_metrics(METRICS).columns]

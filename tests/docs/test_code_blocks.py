@@ -1,0 +1,65 @@
+"""The code in docs/ runs as it is printed: shell commands, SQL, Python and YAML."""
+
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.definitions import defs
+from tests.docs.conftest import DOCS_PAGES, MISSING_PARTITION, SHRUNK_PARTITION, Shell, code_blocks, split_commands
+
+# Runs each block as a module of its own, so that one does not depend on the imports of another.
+RUN_BLOCKS = """
+import sys
+for number, block in enumerate(sys.stdin.read().split("\\0"), start=1):
+    print(f"block {number}", file=sys.stderr)
+    exec(compile(block, f"block {number}", "exec"), {"__name__": f"block_{number}"})
+"""
+
+
+def pages_with(language: str) -> pytest.MarkDecorator:
+    """Parametrize a test by the pages that have blocks of a language."""
+    pages = [page for page in DOCS_PAGES if code_blocks(page.read_text(), language)]
+    return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
+
+
+@pages_with("sh")
+def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
+    before = shell.lake.read_metadata("posts_published", SHRUNK_PARTITION)
+    commands = [command for block in code_blocks(page.read_text(), "sh") for command in split_commands(block)]
+    printed = "".join(map(shell.run, commands))
+    assert "FAIL" not in printed
+    if page.name == "operations.md":
+        assert "2024-01-31 instance_000  1  impressions must not be negative" in printed
+        assert shell.lake.read_metadata("posts_published", SHRUNK_PARTITION) != before
+        assert Path(shell.lake.url("posts_published", MISSING_PARTITION)).exists()
+
+
+@pages_with("sql")
+def test_sql_queries_return_rows(page: Path, shell: Shell) -> None:
+    for block in code_blocks(page.read_text(), "sql"):
+        result = CliRunner().invoke(main, ["query", "-", "--format", "jsonl"], input=block)
+        assert (result.exit_code, result.stderr) == (0, ""), block
+        assert result.stdout.splitlines()
+
+
+@pages_with("python")
+def test_python_programs_run(page: Path, shell: Shell) -> None:
+    programs = "\0".join(code_blocks(page.read_text(), "python"))
+    shell.run_process(sys.executable, "-W", "ignore", "-c", RUN_BLOCKS, stdin=programs)
+
+
+@pages_with("yaml")
+def test_yaml_is_valid_run_config_or_dagster_yaml(page: Path, tmp_path: Path) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
+    for block in code_blocks(page.read_text(), "yaml"):
+        if block.startswith("run_monitoring:"):
+            (tmp_path / "dagster.yaml").write_text(block)
+            with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+                assert instance.run_monitoring_max_runtime_seconds == 21_600
+        else:
+            assert dg.validate_run_config(job, yaml.safe_load(block))

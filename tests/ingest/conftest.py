@@ -1,0 +1,107 @@
+"""Run `ingest` against the sandbox over HTTP, and compare the lake with what the sandbox serves."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.lake import Lake, Partition
+from tests.conftest import DAYS, INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, is_first_page, partition_file, stored_rows
+
+PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
+DAILY = RawTable("post_metrics_daily", DateBasis.PERFORMANCE_DATE)
+PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS]
+
+each_raw_table = pytest.mark.parametrize("table", [PUBLISHED, DAILY], ids=lambda table: table.name)
+
+
+@dataclass
+class IngestResults:
+    """The results of one run, by partition."""
+
+    written: dict[Partition, WrittenPartition] = field(default_factory=dict)
+    failed: dict[Partition, FailedPartition] = field(default_factory=dict)
+
+    def errors(self) -> dict[Partition, type[Exception]]:
+        """Return the type of each failed partition's error."""
+        assert all(failed.error.__traceback__ is None for failed in self.failed.values())
+        return {partition: type(failed.error) for partition, failed in self.failed.items()}
+
+
+def run_ingest(
+    partitions: Collection[Partition],
+    *,
+    table: RawTable,
+    service: Service,
+    root: Path,
+    client_secret: str = NO_RATE_LIMIT.client_secret,
+    now: datetime = datetime(2024, 3, 11, 6, tzinfo=UTC),
+    guard: WriteGuard | None = None,
+    on_result: Callable[[PartitionResult], object] = lambda _result: None,
+) -> IngestResults:
+    """Ingest partitions in the API version of `service`; check that each partition is reported exactly once."""
+    results: list[PartitionResult] = []
+
+    def collect(result: PartitionResult) -> None:
+        results.append(result)
+        on_result(result)
+
+    async def no_wait(_seconds: float) -> None:
+        return
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=service.base_url,
+            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
+            limiter=RateLimiter(requests=1_000_000),
+            api_version=service.api_version,
+            retry=RetryPolicy(max_attempts=2),
+            sleep=no_wait,
+        ) as client:
+            await ingest(
+                partitions,
+                table=table,
+                client=client,
+                lake=Lake(str(root)),
+                on_result=collect,
+                now=lambda: now,
+                guard=guard or WriteGuard(),
+            )
+
+    asyncio.run(run())
+    assert Counter(result.partition for result in results) == Counter(partitions)
+    return IngestResults(
+        written={result.partition: result for result in results if isinstance(result, WrittenPartition)},
+        failed={result.partition: result for result in results if isinstance(result, FailedPartition)},
+    )
+
+
+def assert_lake_matches(root: Path, table: RawTable, partitions: Collection[Partition], truth: Truth) -> None:
+    """Check that the lake has exactly these partitions, with the rows, values, nulls and types that the API returns."""
+    for partition in partitions:
+        assert partition.instance_id is not None
+        expected = truth.partition(table.date_basis.value, partition.day, partition.instance_id)
+        stored = stored_rows(root, table.name, partition.day, partition.instance_id)
+        assert [list(row.items()) for row in stored] == [list(row.items()) for row in expected]
+    assert {str(path.relative_to(root)) for path in root.rglob("*.parquet")} == {
+        str(partition_file(root, table.name, each.day, each.instance_id or "").relative_to(root)) for each in partitions
+    }
+
+
+def insert_unassigned_row(request: Request, document: Any) -> Any:
+    """Replace the first row of a query's first page by a row that names neither instance nor day."""
+    if is_first_page(request):
+        document["data"][0] = {"surprise": True}
+    return document

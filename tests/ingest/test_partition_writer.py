@@ -1,0 +1,419 @@
+"""The partition writer: quarantine of bad rows, the write guard, diffs, and a lake that fails. Tests use real HTTP."""
+
+import json
+import sys
+from dataclasses import replace
+from datetime import date
+from math import ceil
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from starlette.requests import Request
+
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, BadRow
+from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake.quarantine import Quarantine
+from later_reporting_dagster.sandbox import World, create_app
+from tests.conftest import (
+    DAYS,
+    FIRST_DAY,
+    INSTANCE_IDS,
+    NO_RATE_LIMIT,
+    Service,
+    Truth,
+    files,
+    metrics_of,
+    paged_only,
+    parameters,
+    partition_file,
+    stored_rows,
+)
+from tests.ingest.conftest import (
+    DAILY,
+    PARTITIONS,
+    PUBLISHED,
+    assert_lake_matches,
+    each_raw_table,
+    insert_unassigned_row,
+    run_ingest,
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test in both API versions, unless it is parametrized with one."""
+    parametrized = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
+    if "service" not in parametrized:
+        metafunc.parametrize("service", [PAGED, CURSOR], indirect=True, ids=str)
+
+
+# Bad rows
+
+
+@each_raw_table
+def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
+    table: RawTable, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    day, instance_id = DAYS[1], INSTANCE_IDS[3]
+    partition = Partition(day, instance_id)
+    (bad,) = [row for row in truth.day(table.date_basis.value, day) if row["instanceId"] == instance_id][:1]
+
+    def corrupt(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if (row["instanceId"], row["campaignId"], row["postId"]) == (
+                instance_id,
+                bad["campaignId"],
+                bad["postId"],
+            ) and (table is PUBLISHED or parameters(request)["startDate"] == [str(day)]):
+                metrics_of(row)["impressions"] = "many"
+        return document
+
+    service.transform = corrupt
+    lake = Lake(str(tmp_path))
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert not result.failed
+    assert {each: written.bad_rows for each, written in result.written.items() if written.bad_rows} == {partition: 1}
+    (quarantined,) = lake.quarantine.rows(table.name)
+    assert quarantined.partition == partition
+    assert "startDate=2024-" in quarantined.query
+    assert "impressions" in quarantined.reason
+    raw = json.loads(quarantined.raw)
+    assert raw | raw.pop("metrics", {}) == {**bad, "impressions": "many"}
+    stored = stored_rows(tmp_path, table.name, day, instance_id)
+    assert stored == [
+        row
+        for row in truth.partition(table.date_basis.value, day, instance_id)
+        if (row["campaign_id"], row["post_id"]) != (bad["campaignId"], bad["postId"])
+    ]
+
+    service.transform = None
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert lake.quarantine.rows(table.name) == []
+    assert_lake_matches(tmp_path, table, PARTITIONS, truth)
+
+
+def test_a_bad_row_without_a_partition_is_quarantined_under_its_query(service: Service, tmp_path: Path) -> None:
+    service.transform = insert_unassigned_row
+    lake = Lake(str(tmp_path))
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert not result.failed
+    (quarantined,) = lake.quarantine.rows(PUBLISHED.name)
+    assert quarantined.partition is None
+    assert json.loads(quarantined.raw) == {"surprise": True}
+    assert "startDate=2024-03-01&endDate=2024-03-05" in quarantined.query
+
+
+def test_a_bad_row_without_instance_id_belongs_to_the_only_instance_of_its_query(
+    service: Service, tmp_path: Path
+) -> None:
+    def remove_instance_id(request: Request, document: Any) -> Any:
+        del document["data"][0]["instanceId"]
+        return document
+
+    service.transform = remove_instance_id
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    assert result.written[partition].bad_rows == 1
+    (quarantined,) = Lake(str(tmp_path)).quarantine.rows(DAILY.name)
+    assert quarantined.partition == partition
+
+
+def test_an_unknown_field_is_kept_in_extra(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def add_field(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            row["trackingLinksClicks"] = row["postId"]
+        return document
+
+    service.transform = add_field
+    day, instance_id = FIRST_DAY, INSTANCE_IDS[0]
+    run_ingest([Partition(day, instance_id)], table=PUBLISHED, service=service, root=tmp_path)
+    assert stored_rows(tmp_path, PUBLISHED.name, day, instance_id) == [
+        {**row, "extra": json.dumps({"trackingLinksClicks": row["post_id"]}, separators=(",", ":"))}
+        for row in truth.partition("post_date", day, instance_id)
+    ]
+
+
+def quarantined_days(lake: Lake, table: RawTable) -> list[tuple[date, date] | None]:
+    """Return the first and the last day of the query of each unassigned row."""
+    return [row.days for row in lake.quarantine.rows(table.name)]
+
+
+@each_raw_table
+def test_unassigned_rows_are_removed_by_a_run_that_fetches_all_of_their_days(
+    table: RawTable, service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    service.transform = insert_unassigned_row
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    days = [(DAYS[0], DAYS[-1])] if table is PUBLISHED else [(day, day) for day in DAYS]
+    assert quarantined_days(lake, table) == days
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert quarantined_days(lake, table) == days
+    service.transform = None
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert lake.quarantine.rows(table.name) == []
+
+
+def test_unassigned_rows_of_a_moved_window_stay_until_all_of_its_days_are_fetched(
+    service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    service.transform = insert_unassigned_row
+    run_ingest(PARTITIONS[:-4], table=PUBLISHED, service=service, root=tmp_path)
+    run_ingest(PARTITIONS[4:], table=PUBLISHED, service=service, root=tmp_path)
+    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3]), (DAYS[1], DAYS[4])]
+    service.transform = None
+    run_ingest(PARTITIONS[4:], table=PUBLISHED, service=service, root=tmp_path)
+    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
+    run_ingest(PARTITIONS[:4], table=PUBLISHED, service=service, root=tmp_path)
+    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[3])]
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert lake.quarantine.rows(PUBLISHED.name) == []
+
+
+@each_raw_table
+def test_unassigned_rows_stay_if_only_some_instances_are_fetched(
+    table: RawTable, service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    service.transform = insert_unassigned_row
+    run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    before = lake.quarantine.rows(table.name)
+    service.transform = None
+    others = [each for each in PARTITIONS if each.instance_id != INSTANCE_IDS[0]]
+    run_ingest(others, table=table, service=service, root=tmp_path)
+    assert lake.quarantine.rows(table.name) == before
+
+
+@paged_only
+@pytest.mark.parametrize("still_bad", [True, False])
+def test_unassigned_rows_of_a_range_that_is_split_later_are_not_kept_twice(
+    still_bad: bool, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def insert_in_last_range(request: Request, document: Any) -> Any:
+        return (
+            insert_unassigned_row(request, document) if parameters(request)["endDate"] == [str(DAYS[-1])] else document
+        )
+
+    lake = Lake(str(tmp_path))
+    service.transform = insert_in_last_range
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[-1])]
+    if not still_bad:
+        service.transform = None
+    total = sum(len(truth.day("post_date", day)) for day in DAYS)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_PER_QUERY", ceil(total / 2))
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    remaining = quarantined_days(lake, PUBLISHED)
+    assert len(remaining) == still_bad
+    assert (DAYS[0], DAYS[-1]) not in remaining
+
+
+def test_unassigned_rows_stay_if_a_partition_of_their_query_fails(service: Service, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    service.transform = insert_unassigned_row
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    service.transform = None
+    (tmp_path / PUBLISHED.name).rename(tmp_path / "away")
+    blocked = partition_file(tmp_path, PUBLISHED.name, PARTITIONS[0].day, INSTANCE_IDS[0])
+    blocked.mkdir(parents=True)
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert result.errors() == {PARTITIONS[0]: LakeUnavailable}
+    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[-1])]
+
+
+@pytest.mark.parametrize("text", ["no JSON", "", '{"reason": "r", "raw": "{}", "query": "unreadable"}'])
+def test_an_unreadable_quarantine_file_does_not_affect_the_run(text: str, service: Service, tmp_path: Path) -> None:
+    names = (f"query={DAYS[0]}_{DAYS[1]}_0", "query=2024-13-01_2024-13-02_0", "query=0")
+    for name in names:
+        file = tmp_path / "_quarantine" / PUBLISHED.name / name / "part-0.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text(text, encoding="utf-8")
+    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    assert [path.read_text(encoding="utf-8") for path in (tmp_path / "_quarantine").rglob("*.jsonl")] == [text] * 3
+
+
+def test_quarantine_is_cleared_only_for_partitions_with_a_quarantine_file(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [BadRow(reason="r", raw="{}")]
+    Lake(str(tmp_path)).quarantine.write(PUBLISHED.name, PARTITIONS[0], bad, query="q")
+    written: list[Partition] = []
+    write = Quarantine.write
+
+    def record(self: Quarantine, table_name: str, partition: Partition, *args: Any, **kwargs: Any) -> str | None:
+        written.append(partition)
+        return write(self, table_name, partition, *args, **kwargs)
+
+    monkeypatch.setattr(Quarantine, "write", record)
+    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert written == [PARTITIONS[0]]
+    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name) == []
+
+
+def test_quarantine_is_cleared_for_every_partition_if_it_cannot_be_listed(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Lake(str(tmp_path)).quarantine.write(PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
+
+    def fail(self: Quarantine, table_name: str) -> NoReturn:
+        raise LakeUnavailable("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Quarantine, "files", fail)
+        assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name) == []
+
+
+def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
+    service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    bad = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    count = len(truth.partition("performance_date", FIRST_DAY, INSTANCE_IDS[0]))
+
+    def corrupt(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if row["instanceId"] == INSTANCE_IDS[0] and parameters(request)["startDate"] == [str(FIRST_DAY)]:
+                metrics_of(row)["impressions"] = -1
+        return document
+
+    run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
+    before = files(tmp_path)
+    service.transform = corrupt
+    guard = WriteGuard(bad_rows_limit_percent=99)
+    result = run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path, guard=guard)
+    assert result.errors() == {bad: TooManyBadRows}
+    assert f"{count} of {count} rows of this partition are bad" in str(result.failed[bad].error)
+    assert files(tmp_path).items() >= before.items()
+    assert {row.partition for row in Lake(str(tmp_path)).quarantine.rows(DAILY.name)} == {bad}
+
+
+@pytest.mark.parametrize(("limit", "fails"), [(0, True), (1, False)])
+def test_too_many_unassigned_rows_fail_their_query(limit: int, fails: bool, service: Service, tmp_path: Path) -> None:
+    service.transform = insert_unassigned_row
+    guard = WriteGuard(bad_rows_limit_percent=limit)
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path, guard=guard)
+    assert result.errors() == (dict.fromkeys(PARTITIONS, TooManyBadRows) if fails else {})
+    for failed in result.failed.values():
+        assert "rows of the query are bad and name no partition" in str(failed.error)
+    assert len(Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name)) == 1
+
+
+# Responses that remove posts or values
+
+
+def app_without_posts(world: World, revision: ApiVersion) -> Any:
+    """Return a sandbox with the same days and instances, without posts."""
+    empty = World(
+        first_day=world.first_day,
+        last_day=world.last_day,
+        instances=1,
+        posts_per_day=0,
+        extra_instance_ids=INSTANCE_IDS[1:],
+    )
+    return create_app(empty, options=replace(NO_RATE_LIMIT, api_version=revision))
+
+
+def test_a_response_that_shrinks_a_partition_replaces_nothing_until_it_is_accepted(
+    service: Service, small_world: World, truth: Truth, tmp_path: Path
+) -> None:
+    counts = {each: len(truth.partition("performance_date", each.day, each.instance_id or "")) for each in PARTITIONS}
+    judged = {each for each, count in counts.items() if count >= 20}
+    assert judged
+    run_ingest(PARTITIONS, table=DAILY, service=service, root=tmp_path)
+    before = files(tmp_path)
+    service.app = app_without_posts(small_world, service.api_version)
+    result = run_ingest(judged, table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(judged, ShrankTooMuch)
+    for partition, failed in result.failed.items():
+        assert str(failed.error).startswith(f"{counts[partition]} posts are stored, and the response has 0: nothing")
+    assert files(tmp_path) == before
+
+    accepted = run_ingest(
+        judged, table=DAILY, service=service, root=tmp_path, guard=WriteGuard(shrink_limit_percent=100)
+    )
+    assert all(written.file.rows == 0 for written in accepted.written.values())
+    for partition, written in accepted.written.items():
+        assert written.diff is not None
+        assert (written.diff.removed, written.diff.rows_after) == (counts[partition], 0)
+
+
+def test_a_response_without_metric_values_replaces_nothing(service: Service, truth: Truth, tmp_path: Path) -> None:
+    def remove_values(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            for name in row.keys() - {"instanceId", "campaignId", "postId", "postDate", "contentType", "metrics"}:
+                row[name] = None
+            for name in row.get("metrics", ()):
+                row["metrics"][name] = None
+        return document
+
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    before = files(tmp_path)
+    service.transform = remove_values
+    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == {partition: ShrankTooMuch}
+    assert files(tmp_path) == before
+
+
+def test_a_restatement_is_reported_as_a_diff(service: Service, truth: Truth, tmp_path: Path) -> None:
+    partition = Partition(FIRST_DAY, INSTANCE_IDS[0])
+    (first, *_) = truth.partition("post_date", FIRST_DAY, INSTANCE_IDS[0])
+
+    def restate(request: Request, document: Any) -> Any:
+        for row in document["data"]:
+            if row["postId"] == first["post_id"]:
+                metrics_of(row)["impressions"] = (metrics_of(row)["impressions"] or 0) + 7
+        return document
+
+    written = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path).written[partition]
+    assert written.diff is None
+    service.transform = restate
+    written = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path).written[partition]
+    assert written.diff is not None
+    assert (written.diff.added, written.diff.removed, written.diff.restated) == (0, 0, 1)
+    assert written.diff.totals["impressions"].change == 7
+    again = run_ingest([partition], table=PUBLISHED, service=service, root=tmp_path).written[partition]
+    assert again.diff is None
+
+
+# Lake errors
+
+
+@each_raw_table
+def test_a_partition_that_cannot_be_written_fails_alone(
+    table: RawTable, service: Service, truth: Truth, tmp_path: Path
+) -> None:
+    blocked = Partition(DAYS[2], INSTANCE_IDS[0])
+    directory = partition_file(tmp_path, table.name, blocked.day, INSTANCE_IDS[0]).parent
+    directory.parent.mkdir(parents=True)
+    directory.write_bytes(b"a file in place of a directory")
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert result.errors() == {blocked: LakeUnavailable}
+    assert str(directory) in str(result.failed[blocked].error)
+    assert_lake_matches(tmp_path, table, list(result.written), truth)
+
+
+def test_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "_quarantine").write_bytes(b"a file in place of a directory")
+    service.transform = insert_unassigned_row
+    result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
+    assert result.errors() == dict.fromkeys(PARTITIONS, LakeUnavailable)
+
+
+@each_raw_table
+def test_a_partition_whose_quarantine_file_cannot_be_removed_fails_alone(
+    table: RawTable, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = Partition(DAYS[2], INSTANCE_IDS[0])
+    Lake(str(tmp_path)).quarantine.write(table.name, blocked, [BadRow(reason="r", raw="{}")], query="q")
+
+    def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise LakeUnavailable("no rights")
+
+    monkeypatch.setattr(Quarantine, "write", fail)
+    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
+    assert result.errors() == {blocked: LakeUnavailable}
+    assert_lake_matches(tmp_path, table, list(result.written), truth)

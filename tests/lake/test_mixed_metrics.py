@@ -1,0 +1,233 @@
+"""A table whose partitions were requested with different metrics: read as one table, without rewriting a file."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
+from later_reporting_dagster.lake import (
+    POSTS_SCHEMA,
+    Lake,
+    Partition,
+    PartitionDamaged,
+    content_hash_of,
+    posts_schema,
+    posts_table,
+)
+from later_reporting_dagster.lake.compaction import MINIMUM_DAYS, OTHER_COLUMNS
+from later_reporting_dagster.lake.partition_paths import compacted_path
+from tests.lake.conftest import compacted_rows, files_of
+
+Metrics = tuple[Metric, ...]
+
+FIRST = date(2024, 1, 1)
+THREE = parse_metrics("likes, impressions, paid_reach")
+# The metrics of each day: first the eleven of the API reference, then all, then three.
+METRICS_BY_DAY = [DEFAULT_METRICS, DEFAULT_METRICS, METRICS, METRICS, THREE, THREE]
+ALL_COLUMNS = posts_schema(METRICS)
+
+any_metrics: st.SearchStrategy[Metrics] = st.lists(st.sampled_from(METRICS), max_size=5, unique=True).map(
+    lambda chosen: tuple(metric for metric in METRICS if metric in chosen)
+)
+
+
+def partition(number: int) -> Partition:
+    return Partition(FIRST + timedelta(days=number), "instance_000")
+
+
+def value_of(metric: Metric, number: int) -> int | float | None:
+    """Return the metric of a day's second post; the first post has no metrics."""
+    return METRICS.index(metric) * 1000 + number if metric.kind.is_integer else number + 0.25
+
+
+def posts_of_day(number: int, metrics: Metrics) -> pa.Table:
+    posted = datetime(2024, 1, 1, 12, tzinfo=UTC) + timedelta(days=number)
+    identity: dict[str, Any] = {"instance_id": "instance_000", "campaign_id": 7, "post_date": posted}
+    values = {metric.column: value_of(metric, number) for metric in metrics}
+    post = post_type(metrics)
+    return posts_table([post(post_id=1, **identity), post(post_id=2, **identity, **values)], metrics=metrics)
+
+
+def lake_of(root: Path, metrics_by_day: Sequence[Metrics] = METRICS_BY_DAY) -> Lake:
+    lake = Lake(str(root))
+    for number, metrics in enumerate(metrics_by_day):
+        before = files_of(root)
+        lake.write("posts", partition(number), posts_of_day(number, metrics))
+        assert before.items() <= files_of(root).items()  # earlier files are unchanged
+    return lake
+
+
+def expected_rows(metrics_by_day: Sequence[Metrics] = METRICS_BY_DAY) -> list[dict[str, Any]]:
+    """Return the expected rows: a metric is null when it was not requested or is not available."""
+    return [
+        {
+            "post_id": post_id,
+            **{
+                metric.column: value_of(metric, number) if post_id == 2 and metric in requested else None
+                for metric in METRICS
+            },
+        }
+        for number, requested in enumerate(metrics_by_day)
+        for post_id in (1, 2)
+    ]
+
+
+COLUMNS = ["post_id", *(metric.column for metric in METRICS)]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A lake with the days of METRICS_BY_DAY."""
+    return lake_of(tmp_path)
+
+
+def test_file_has_the_requested_columns(lake: Lake) -> None:
+    for number, metrics in enumerate(METRICS_BY_DAY):
+        metadata = lake.read_metadata("posts", partition(number))
+        assert metadata is not None
+        assert list(metadata.columns) == posts_schema(metrics).names
+
+
+def test_lake_reads_one_table(lake: Lake) -> None:
+    table = lake.read("posts", lake.partitions("posts"), schema=ALL_COLUMNS)
+    table.validate(full=True)
+    assert table.schema.equals(ALL_COLUMNS)
+    assert table.select(COLUMNS).to_pylist() == expected_rows()
+    narrow = lake.read("posts", lake.partitions("posts"), schema=posts_schema(THREE))
+    assert narrow.equals(table.select(narrow.column_names))
+
+
+def test_arrow_reads_one_table(lake: Lake, tmp_path: Path) -> None:
+    found = lake.dataset("posts", ALL_COLUMNS).to_table(columns=COLUMNS)
+    assert found.schema.equals(pa.schema([ALL_COLUMNS.field(name) for name in COLUMNS]))
+    assert sorted_rows(found.to_pylist()) == sorted_rows(expected_rows())
+    assert lake.dataset("posts", ALL_COLUMNS).count_rows(filter=pa.compute.field("likes") == 11_002) == 1
+    plain = pq.read_table(tmp_path / "posts", schema=ALL_COLUMNS, partitioning=None)
+    assert sorted_rows(plain.select(COLUMNS).to_pylist()) == sorted_rows(expected_rows())
+
+
+def test_pandas_reads_one_table(lake: Lake, tmp_path: Path) -> None:
+    frame = pd.read_parquet(tmp_path / "posts", schema=ALL_COLUMNS, partitioning=None, dtype_backend="pyarrow")
+    assert list(frame.columns) == ALL_COLUMNS.names
+    rows = [
+        {name: None if value is pd.NA else value for name, value in row.items()}
+        for row in frame[COLUMNS].to_dict("records")
+    ]
+    assert sorted_rows(rows) == sorted_rows(expected_rows())
+    assert {str(frame[metric.column].dtype) for metric in METRICS if metric.kind.is_integer} == {"int64[pyarrow]"}
+
+
+def test_duckdb_reads_one_table(lake: Lake, tmp_path: Path) -> None:
+    files = f"{tmp_path}/posts/*/*/*.parquet"
+    with duckdb.connect(":memory:") as connection:
+        found = connection.read_parquet(files, union_by_name=True, hive_partitioning=False).to_arrow_table()
+    assert sorted(found.column_names) == sorted(ALL_COLUMNS.names)
+    assert {str(found.schema.field(metric.column).type) for metric in METRICS} == {"int64", "double"}
+    assert sorted_rows(found.select(COLUMNS).to_pylist()) == sorted_rows(expected_rows())
+
+
+def sorted_rows(rows: list[dict[str, Any]]) -> list[tuple[tuple[str, str], ...]]:
+    return sorted(tuple((name, repr(value)) for name, value in row.items()) for row in rows)
+
+
+# Writing
+
+
+def test_write_changes_the_file_only_for_other_rows_or_metrics(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path)
+    before = files_of(tmp_path)
+    for number, metrics in enumerate(METRICS_BY_DAY):
+        assert not lake.write("posts", partition(number), posts_of_day(number, metrics)).changed
+    assert files_of(tmp_path) == before
+    nothing = posts_table([], metrics=METRICS)
+    assert lake.write("posts", partition(9), nothing).changed
+    assert lake.write("posts", partition(9), posts_table([])).changed
+    assert not lake.write("posts", partition(9), POSTS_SCHEMA.empty_table()).changed
+
+
+@pytest.mark.parametrize(("before", "after"), [(DEFAULT_METRICS, METRICS), (METRICS, THREE), (THREE, ())])
+def test_replacement_check_receives_the_common_columns(before: Metrics, after: Metrics, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("posts", partition(0), posts_of_day(0, before))
+    checked: list[tuple[pa.Table, pa.Table]] = []
+    new = posts_of_day(1, after)
+    lake.write_all("posts", {partition(0): new}, check_replacement=lambda _, old, now: checked.append((old, now)))
+    ((old, now),) = checked
+    shared = tuple(metric for metric in before if metric in after)
+    assert old.equals(posts_of_day(0, before).select(posts_schema(shared).names))
+    assert now.equals(new)
+
+
+# Compacted months
+
+
+def compact(lake: Lake) -> list[Any]:
+    return list(lake.compact("posts", closed_before=date(2024, 6, 1), now=datetime.now(UTC) + timedelta(hours=1)))
+
+
+def read_copies(lake: Lake, days: int, schema: pa.Schema) -> dict[date, pa.Table]:
+    """Return the rows of the days that compacted months hold."""
+    found = compacted_rows(lake, "posts", map(partition, range(days)), schema=schema)
+    return {each.day: rows for each, rows in found.items()}
+
+
+def test_days_with_other_metrics_than_most_of_the_month_are_not_copied(tmp_path: Path) -> None:
+    metrics_by_day = [DEFAULT_METRICS, *[METRICS] * 4, THREE]
+    lake = lake_of(tmp_path, metrics_by_day)
+    daily = files_of(tmp_path)
+    (month,) = compact(lake)
+    assert (month.days, month.rows) == (4, 8)
+    assert month.skipped == dict.fromkeys((partition(0).day, partition(5).day), OTHER_COLUMNS)
+    assert daily.items() <= files_of(tmp_path).items()
+    path = tmp_path / compacted_path("posts", FIRST, "instance_000")
+    assert pq.read_schema(path).names == ["date", *ALL_COLUMNS.names]
+    assert [month.changed for month in compact(lake)] == [False]
+    for schema in (ALL_COLUMNS, POSTS_SCHEMA, posts_schema(THREE)):
+        held = read_copies(lake, 6, schema)
+        assert held.keys() == {partition(number).day for number in range(1, 5)}
+        for number in range(1, 5):
+            assert held[partition(number).day].equals(lake.read("posts", [partition(number)], schema=schema))
+    together = lake.read("posts", lake.partitions("posts"), schema=ALL_COLUMNS)
+    assert together.select(COLUMNS).to_pylist() == expected_rows(metrics_by_day)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.sampled_from([DEFAULT_METRICS, METRICS, THREE]), min_size=MINIMUM_DAYS, max_size=8), any_metrics)
+def test_any_month_reads_the_same_after_compaction(
+    tmp_path_factory: pytest.TempPathFactory, metrics_by_day: list[Metrics], requested: Metrics
+) -> None:
+    lake = lake_of(tmp_path_factory.mktemp("lake"), metrics_by_day)
+    before = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
+    (month,) = compact(lake)
+    most_common = max(map(metrics_by_day.count, metrics_by_day))
+    assert month.days == (most_common if most_common >= MINIMUM_DAYS else 0)
+    after = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
+    assert after == before
+
+
+def test_days_with_other_types_or_required_columns_are_not_copied(tmp_path: Path) -> None:
+    lake = lake_of(tmp_path, [DEFAULT_METRICS] * 4)
+    other_type = posts_of_day(4, THREE)
+    index = other_type.column_names.index("impressions")
+    as_text = other_type.set_column(index, "impressions", other_type["impressions"].cast(pa.string()))
+    needed = POSTS_SCHEMA.append(pa.field("needed", pa.int64(), nullable=False))
+    lake.write("posts", partition(4), as_text)
+    lake.write("posts", partition(5), needed.empty_table())
+    (month,) = compact(lake)
+    assert month.days == 4
+    assert month.skipped == {partition(4).day: OTHER_COLUMNS, partition(5).day: OTHER_COLUMNS}
+    with pytest.raises(PartitionDamaged, match="column impressions is string"):
+        lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA)
+
+
+def test_content_hash_of_the_default_metrics_is_stable() -> None:
+    assert content_hash_of(POSTS_SCHEMA.empty_table()).startswith("536bfd0296bd")

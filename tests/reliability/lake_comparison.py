@@ -1,0 +1,189 @@
+"""Compare the rows of a lake with those of a server, row by row and value by value.
+
+Nothing here uses the package's parsers: a mistake in shared code would not be found.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.sandbox import FAULTS_HEADER
+from tests.conftest import NO_RATE_LIMIT, partition_file, stored_rows
+
+Row = dict[str, Any]
+TablePartition = tuple[str, Partition]
+"""A raw table and one of its partitions."""
+RowKey = tuple[str, int, int]
+
+DATE_BASES = {"post_metrics_daily": "performance_date", "posts_published": "post_date"}
+
+_IDS = ("campaignId", "creatorId", "postId")
+_COUNTS = ("engagements", "impressions", "paidEngagements", "paidImpressions")
+_DECIMALS = ("cpe", "cpm", "engagementRate", "estimatedValueGenerated", "paidCpe", "paidCpm", "paidEngagementRate")
+_TEXTS = ("contentImageUrl", "contentType", "contentUrl", "instanceId")
+_PROFILE = ("contentType", "fullName", "handleName", "profileImage", "profileLink")
+_COLUMNS = {
+    name: re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
+    for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, *_PROFILE)
+}
+_METRICS = ",".join((*_COUNTS, *_DECIMALS))
+_KNOWN = {*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS, "postDate", "creatorProfile"}
+_PLATFORMS = ("facebook", "instagram", "tiktok", "twitter", "youtube")
+
+
+def fetch_sandbox_rows(
+    base_url: str, *, days: Iterable[date], instance_ids: Iterable[str], by_cursor: bool = False
+) -> dict[TablePartition, list[Row]]:
+    """Fetch the current rows of a sandbox, without faults, by partition and in the form of the paged version."""
+    ids = list(instance_ids)
+    found: dict[TablePartition, list[Row]] = {}
+    with httpx.Client(base_url=base_url, headers={FAULTS_HEADER: "off"}) as client:
+        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
+        client.headers["Authorization"] = f"Bearer {client.post('/oauth/token', json=body).json()['jwt']}"
+        for table_name, date_basis in DATE_BASES.items():
+            for day in days:
+                found |= {(table_name, Partition(day, instance_id)): [] for instance_id in ids}
+                query = {"startDate": str(day), "endDate": str(day), "dateBasis": date_basis}
+                for row in _all_pages(client, query, by_cursor=by_cursor):
+                    found[table_name, Partition(day, row["instanceId"])].append(row)
+    return found
+
+
+def _all_pages(client: httpx.Client, query: dict[str, Any], *, by_cursor: bool) -> Iterator[Row]:
+    page: dict[str, Any] | None = (
+        {"limit": 100, "metrics": _METRICS} if by_cursor else {"pageSize": 100, "pageNumber": 1}
+    )
+    while page:
+        response = client.get("/v2/posts/performance", params={**query, **page})
+        body = json.loads(response.raise_for_status().content)
+        if by_cursor:
+            yield from map(flatten_metrics, body["data"])
+            page = {**page, "nextCursor": body["nextCursor"]} if body["nextCursor"] else None
+        else:
+            yield from body["data"]
+            following = page["pageNumber"] + 1
+            page = {**page, "pageNumber": following} if following <= body["pagination"]["totalPages"] else None
+
+
+def flatten_metrics(row: Row) -> Row:
+    """Return a row of the cursor version in the form of the paged version."""
+    return {name: value for name, value in row.items() if name != "metrics"} | row.get("metrics", {})
+
+
+def is_storable(row: Row) -> bool:
+    """Return whether the columns of the lake can store a row; others must be quarantined."""
+    return (
+        all(_is_whole(row.get(name)) for name in _IDS)
+        and all(row.get(name) is None or (_is_whole(row[name]) and row[name] >= 0) for name in _COUNTS)
+        and all(row.get(name) is None or _is_decimal(row[name]) for name in _DECIMALS)
+        and _is_instant(row["postDate"])
+        and _is_unicode(json.dumps(row, ensure_ascii=False))
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | float) and value == value // 1 and -(2**63) <= value < 2**63
+
+
+def _is_decimal(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def expected_stored_row(row: Row) -> Row:
+    """Return a JSON row as it must be stored, with `extra` as parsed JSON."""
+    profile = row.get("creatorProfile") or {}
+    stored = {_COLUMNS[name]: row.get(name) for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS)}
+    stored |= {f"creator_{_COLUMNS[name]}": profile.get(name) for name in _PROFILE}
+    platform = row["contentType"].partition("_")[0]
+    extra = {name: value for name, value in row.items() if name not in _KNOWN}
+    if extra_of_profile := {name: value for name, value in profile.items() if name not in _PROFILE}:
+        extra["creatorProfile"] = extra_of_profile
+    return stored | {
+        "post_date": datetime.fromisoformat(row["postDate"]),
+        "platform": platform if platform in _PLATFORMS else None,
+        "extra": extra or None,
+    }
+
+
+def read_partition(root: Path, partition: TablePartition) -> list[Row] | None:
+    """Return the stored rows of a partition, with `extra` as parsed JSON; None if it does not exist."""
+    table_name, each = partition
+    location = (root, table_name, each.day, each.instance_id or "")
+    if not partition_file(*location).exists():
+        return None
+    return [row | {"extra": row["extra"] and json.loads(row["extra"])} for row in stored_rows(*location)]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Number of wrong rows in a lake.
+
+    Attributes:
+        lost: Rows that are missing.
+        doubled: Rows that are stored more than once.
+        invented: Rows that the server never had.
+        changed: Rows with other values than those of the server.
+    """
+
+    lost: int = 0
+    doubled: int = 0
+    invented: int = 0
+    changed: int = 0
+
+    def __add__(self, other: "Differences") -> "Differences":
+        return Differences(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    def __bool__(self) -> bool:
+        return any(astuple(self))
+
+
+def compare_rows(stored: Sequence[Row], *, required: Iterable[Row], allowed: Iterable[Row]) -> Differences:
+    """Compare the stored rows of a partition with JSON rows.
+
+    Args:
+        stored: Rows from `read_partition`.
+        required: Rows that must be stored.
+        allowed: Rows that may be stored: all that the server had at any time during the fetch.
+    """
+    counts = Counter(map(stored_key, stored))
+    expected = {stored_key(row): row for row in map(expected_stored_row, allowed)}
+    return Differences(
+        lost=len({(row["instanceId"], row["campaignId"], row["postId"]) for row in required} - counts.keys()),
+        doubled=counts.total() - len(counts),
+        invented=len(counts.keys() - expected.keys()),
+        changed=sum(stored_key(row) in expected and row != expected[stored_key(row)] for row in stored),
+    )
+
+
+def stored_key(row: Row) -> RowKey:
+    """Return the key of a stored row."""
+    return (row["instance_id"], row["campaign_id"], row["post_id"])
+
+
+def count_by_json(rows: Iterable[Row]) -> Counter[str]:
+    """Count JSON rows by their text, so that rows with NaN can be compared."""
+    return Counter(json.dumps(row, sort_keys=True) for row in rows)

@@ -1,0 +1,73 @@
+"""No fault loses, doubles, invents or changes a row: one trial of each fault, and one of all malformations.
+
+`python -m tests.reliability` runs more trials and prints a table.
+"""
+
+import pytest
+
+from later_reporting_dagster.client import page_number_paginator
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
+from later_reporting_dagster.sandbox.faults import ResponseFault
+from tests.reliability.__main__ import failures
+from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
+
+# Higher than in the command, because there are fewer requests.
+SHARE = 0.2
+SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}
+
+# Response faults do not depend on the API version: a few suffice in the cursor version.
+CURSOR_RESPONSE_FAULTS = ("http-429", "http-503", "body-cut", "json-truncated", "token-revoked")
+CURSOR_FAULTS = [
+    name
+    for name, fault in FAULTS.items()
+    if CURSOR in fault.api_versions and (name in CURSOR_RESPONSE_FAULTS or not isinstance(fault, ResponseFault))
+]
+
+
+@pytest.fixture(scope="module")
+def paged_trials() -> Trials:
+    """Trials in the paged API version."""
+    return Trials(posts_per_day=12)
+
+
+@pytest.fixture(scope="module")
+def cursor_trials() -> Trials:
+    """Trials in the cursor API version."""
+    return Trials(posts_per_day=12, api_version=CURSOR)
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if PAGED in fault.api_versions])
+def test_fault_loses_no_row_in_the_paged_version(paged_trials: Trials, name: str) -> None:
+    result = paged_trials.run_fault(name, share=SHARES.get(name, SHARE), seed=1)
+    assert failures(name, result) == []
+
+
+@pytest.mark.parametrize("name", CURSOR_FAULTS)
+def test_fault_loses_no_row_in_the_cursor_version(cursor_trials: Trials, name: str) -> None:
+    result = cursor_trials.run_fault(name, share=SHARES.get(name, SHARE), seed=1)
+    assert failures(name, result) == []
+
+
+def test_unverified_exchange_of_posts_is_missed_only_until_the_next_fetch(paged_trials: Trials) -> None:
+    result = paged_trials.run_fault(FOUND_BY_VERIFICATION, share=0.4, seed=1, verify_share=0.0)
+    assert failures(FOUND_BY_VERIFICATION, result, may_miss=True) == []
+
+
+@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
+def test_malformed_rows_are_stored_unchanged_or_quarantined(
+    api_version: ApiVersion, paged_trials: Trials, cursor_trials: Trials
+) -> None:
+    trials = paged_trials if api_version is PAGED else cursor_trials
+    shares = {name: 0.003 if name == "megabyte-text" else 0.03 for name in MALFORMATIONS}
+    result = trials.run_malformed_rows(shares, seed=1)
+    assert failures("malformed rows", result) == []
+    assert 0 < result.quarantined < result.injected
+
+
+def test_trial_detects_a_client_without_checks(paged_trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_number_paginator, "find_inconsistency", lambda *pages: None)
+    monkeypatch.setattr(page_number_paginator, "find_page_inconsistency", lambda *page, **more: None)
+    result = paged_trials.run_fault("page-short", share=0.4, seed=1)
+    assert result.found.lost > 0
+    assert failures("page-short", result)

@@ -1,0 +1,138 @@
+"""Open a report in a browser, from a file, and read its tables. Network requests and console messages are errors."""
+
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from playwright.sync_api import Browser, Page
+
+from later_reporting_dagster.report.report_data import ReportData
+from later_reporting_dagster.report.report_page import report_page
+
+WIDTHS = {375: 812, 768: 1024, 1280: 800}
+
+# Cells with numbers are lists of exact numbers, null for texts such as "not available"; other cells are text.
+_READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
+  const found = [...cell.querySelectorAll('data, .null')];
+  return found.length ? found.map(each => each.value === undefined ? null : Number(each.value))
+    : (cell.querySelector('bdi') ?? cell).textContent.trim();
+}))"""
+# Numbers whose text does not match their exact value.
+_MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
+  if (each.className === 'null') return !/^(not available|no paid activity|too few posts)$/.test(each.textContent);
+  const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
+  if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
+  if (value === 0) return words !== '0';
+  if (words.startsWith('<')) return !(value > 0 && value < 0.005);
+  const decimals = words.split('.')[1]?.length ?? 0;
+  return words === '0' || Math.abs(Number(words) - value) > 0.5000001 * 10 ** -decimals;
+}).map(each => each.outerHTML)"""
+
+# Numbers and chart labels that are partly outside of the visible or scrollable area.
+_CUT_OFF = """() => [...document.querySelectorAll('data, .null, .interval, svg text')].filter(each => {
+  const place = each.getBoundingClientRect();
+  if (!place.width || each.classList.contains('unseen')) return false;
+  const scroll = each.closest('.scroll'), inside = each.closest('svg') ?? scroll?.firstChild;
+  const room = inside ? inside.getBoundingClientRect() : { left: 0, right: document.documentElement.clientWidth };
+  const cell = each.closest('td, th');
+  if (cell && cell.scrollWidth > cell.clientWidth + 1) return true;
+  return place.left < room.left - 1 || place.right > room.right + 1;
+}).map(each => each.textContent)"""
+# Tables that are wider than their container without a hint, or that cannot be scrolled by keyboard.
+_SCROLLS_WITHOUT_HINT = """() => [...document.querySelectorAll('.scroll')].filter(each => {
+  const hint = each.parentElement.querySelector('.hint');
+  return each.scrollWidth > each.clientWidth + 1 && (!hint.offsetWidth || each.tabIndex !== 0);
+}).map(each => each.getAttribute('aria-label'))"""
+
+
+@dataclass
+class Report:
+    """An open report, and its network requests and console messages since it was opened."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    def choose(self, name: Literal["period", "instance", "campaign"], label: str) -> None:
+        """Choose an option of a filter."""
+        self.page.locator(f"#{name}").select_option(label=label)
+
+    def rows(self, body: str) -> list[list[Any]]:
+        """Return the rows of a table. A cell is a list of numbers and nulls, or text."""
+        found: list[list[Any]] = self.page.locator(f"#{body}").evaluate(_READ)
+        return found
+
+    def figure(self, name: str) -> float | None:
+        """Return a key figure."""
+        return self._number(f"#figure-{name}")
+
+    def previous(self, name: str) -> float | None:
+        """Return a key figure of the previous period."""
+        return self._number(f"#change-{name}")
+
+    def _number(self, place: str) -> float | None:
+        found = self.page.locator(f"{place} data")
+        return float(found.get_attribute("value") or "") if found.count() else None
+
+    def missing(self) -> list[str]:
+        """Return the entries of "What is missing"."""
+        return self.page.locator("#missing li:not(.aside)").all_inner_texts()
+
+    def misformatted(self) -> list[str]:
+        """Return numbers whose text does not match their exact value."""
+        found: list[str] = self.page.evaluate(_MISFORMATTED)
+        return found
+
+    def cut_off(self) -> list[str]:
+        """Return numbers that are cut off, and tables that scroll without a hint."""
+        self.wait_for_charts()
+        found: list[str] = [*self.page.evaluate(_CUT_OFF), *self.page.evaluate(_SCROLLS_WITHOUT_HINT)]
+        return found
+
+    def download(self, table: str) -> list[list[str]]:
+        """Return the rows of a table's CSV file, including the header."""
+        with self.page.expect_download() as event:
+            self.page.locator(f"[data-csv={table}]").click()
+        text = event.value.path().read_bytes().decode("utf-8-sig")
+        return list(csv.reader(io.StringIO(text, newline="")))
+
+    def labels_in(self, chart: str) -> list[str]:
+        """Return the texts of a chart, in document order."""
+        self.wait_for_charts()
+        return self.page.locator(f"#chart-{chart} svg text").all_text_contents()
+
+    def wait_for_charts(self) -> None:
+        """Wait until all charts are drawn, and two frames more, because Vega draws asynchronously."""
+        self.page.wait_for_function("document.querySelectorAll('.chart svg').length === 8")
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 60)))")
+
+
+@contextmanager
+def open_report(
+    browser: Browser,
+    data: ReportData,
+    directory: Path,
+    *,
+    width: int = 1280,
+    scheme: Literal["light", "dark"] = "light",
+) -> Iterator[Report]:
+    """Open a report from a file. At the end, assert that it made no requests and wrote no console messages."""
+    file = directory / "report.html"
+    file.write_bytes(report_page(data))
+    page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme)
+    report = Report(page)
+    page.on("request", lambda request: report.requests.append(request.url))
+    page.on("console", lambda message: report.messages.append(message.text))
+    page.on("pageerror", lambda error: report.messages.append(str(error)))
+    try:
+        page.goto(file.as_uri())
+        report.wait_for_charts()
+        yield report
+        assert report.requests == [file.as_uri()]
+        assert report.messages == []
+    finally:
+        page.close()
