@@ -7,7 +7,7 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import LakeUnavailable, PartitionDamaged
+from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
@@ -89,7 +89,7 @@ def log_check_results(
     try:
         for result in results:
             context.log_event(to_evaluation(result, asset_key or context.asset_key))
-    except (LakeUnavailable, PartitionDamaged) as error:
+    except (LakeUnavailable, FileDamaged) as error:
         context.log.warning(f"Some checks could not be evaluated: {error}")
 
 

@@ -270,7 +270,7 @@ def _missing_instances(
 ) -> dict[str, list[str]]:
     """Return the days of a partition that are over and lack any of `instances`, with the missing ones."""
     files: dict[date, set[str | None]] = {}
-    for raw_partition in partition.files:
+    for raw_partition in partition.partitions:
         files.setdefault(raw_partition.day, set()).add(raw_partition.instance_id)
     over = [day for day in days_of(table.period, partition.first_day) if day <= newest_day(datetime.now(UTC))]
     missing = {day: [name for name in instances if name not in files.get(day, ())] for day in over}
@@ -280,7 +280,7 @@ def _missing_instances(
 def _partition_metadata(
     table: RollupTable, partition: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    instances = len({raw_partition.instance_id for raw_partition in partition.files})
+    instances = len({raw_partition.instance_id for raw_partition in partition.partitions})
     if table.period is Period.DAY:
         names = [*missing.get(str(partition.first_day), [])]
         return {
@@ -291,6 +291,6 @@ def _partition_metadata(
     return {
         "rows": partition.raw_rows,
         "instances": instances,
-        "days": len({raw_partition.day for raw_partition in partition.files}),
+        "days": len({raw_partition.day for raw_partition in partition.partitions}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),
     }

@@ -23,7 +23,7 @@ from later_reporting_dagster.defs.materializations import combined_failure, log_
 from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
 from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged, schema_of
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, schema_of
 from later_reporting_dagster.rollups.lake_rollups import (
     WindowRollups,
     check_lake_windows,
@@ -108,7 +108,7 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
         stored: pa.Table | None = None
         try:
             stored = lake.read_table(table.name, schema=schema_of(table.columns))
-        except PartitionDamaged as error:
+        except FileDamaged as error:
             damage.append(str(error))
         rows = schema_of(table.columns).empty_table() if stored is None else stored
         yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
@@ -181,16 +181,16 @@ def _compute_windows(
     except RollupFailed as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     for basis, raw_name in RAW_TABLE_NAMES.items():
-        days = [partition.day for partition in windows.files.partitions[raw_name]]
+        days = [partition.day for partition in windows.contents.partitions[raw_name]]
         context.log.info(
             f"Read {windows.raw_rows[basis]:,} rows of {len(days):,} files of later/{raw_name},"
             f" {min(days)} to {max(days)}"
             if days
             else f"There are no files of later/{raw_name}"
         )
-        for partition, reason in windows.files.unreadable[raw_name].items():
+        for partition, reason in windows.contents.unreadable[raw_name].items():
             context.log.warning(f"Skipped {partition} of later/{raw_name}: {reason}")
-    if not any(windows.files.partitions.values()):
+    if not any(windows.contents.partitions.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     return windows
 
@@ -355,7 +355,7 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
 
 def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
     """Return metadata of the raw tables: rows and days read, missing partitions between them, unreadable files."""
-    stored = stored_days(windows.files)
+    stored = stored_days(windows.contents)
     metadata: dict[str, Any] = {}
     for basis, name in RAW_TABLE_NAMES.items():
         instances = stored.get(basis, {})
@@ -370,7 +370,7 @@ def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
         metadata[f"missing/{name}"] = sum(missing.values())
         if missing:
             metadata[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
-        if unreadable := windows.files.unreadable[name]:
+        if unreadable := windows.contents.unreadable[name]:
             reasons = {
                 f"{partition.day} {partition.instance_id}": str(reason) for partition, reason in unreadable.items()
             }

@@ -21,7 +21,7 @@ from later_reporting_dagster.ingest.data_quality import (
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, Settlement, compare_settled_posts
-from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, Lake, Partition, PartitionDamaged
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"
@@ -68,7 +68,7 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
                 # Read each file itself, never its compacted copy, because a damaged file fails a check.
                 try:
                     inspector.add(partition, lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA))
-                except PartitionDamaged:
+                except FileDamaged:
                     inspector.damaged[partition] = 1
         return evaluate_posts_checks(
             inspector,

@@ -11,7 +11,7 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.lake import Lake, LakeUnavailable, PartitionDamaged
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable
 from later_reporting_dagster.report.kpis import NOT_AVAILABLE, kpis_markdown, lift_interval, report_kpis
 from later_reporting_dagster.report.report_data import (
     METRICS_TABLE,
@@ -54,7 +54,7 @@ def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.Freshnes
         try:
             data = read_report_data(lake, later)
             written = lake.write_file(REPORT, REPORT_FILE, report_page(data))
-        except (LakeUnavailable, PartitionDamaged, RollupFailed) as error:
+        except (LakeUnavailable, FileDamaged, RollupFailed) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(
             f"The report as of {data.as_of} is {'written' if written.changed else 'unchanged'}: {written.url}"
@@ -82,7 +82,7 @@ def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
     Raises:
         Failure: the raw tables are empty.
         LakeUnavailable: the lake cannot be read.
-        PartitionDamaged: a quarantine file is damaged.
+        FileDamaged: a quarantine file is damaged.
         RollupFailed: a sum does not fit its column, or the work does not fit in memory.
     """
     partitions = {table: lake.partitions(table) for table in TABLES}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
-from later_reporting_dagster.lake import Column, Lake, Partition, PartitionDamaged, schema_of
+from later_reporting_dagster.lake import Column, FileDamaged, Lake, Partition, schema_of
 
 INSTANCES_TABLE = "instances"
 
@@ -128,6 +128,6 @@ def stored_instances(lake: Lake) -> pa.Table | None:
         LakeUnavailable: the lake cannot be read.
     """
     # The next refresh replaces a damaged file; until then the partitions in the lake show which instances exist.
-    with suppress(PartitionDamaged):
+    with suppress(FileDamaged):
         return lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
     return None

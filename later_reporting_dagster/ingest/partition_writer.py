@@ -17,10 +17,10 @@ from later_reporting_dagster.ingest.query_plan import partitions_between, partit
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
+    FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
-    PartitionDamaged,
     QuarantineFile,
     ReplacementRejected,
     WriteResult,
@@ -167,7 +167,7 @@ class PartitionWriter:
             if file.days is None or not written_days.issuperset(file.days):
                 continue
             # A file that cannot be read or removed stays; the check `quarantine_is_empty` reports it.
-            with suppress(LakeUnavailable, PartitionDamaged):
+            with suppress(LakeUnavailable, FileDamaged):
                 queries = {row.query for row in self._lake.quarantine.rows_in(file)}
                 for query in queries - self._queries_with_unassigned_rows:
                     partitions = partitions_between(*file.days, _instance_ids_in(query))
@@ -291,7 +291,9 @@ class _QueryWriter:
         if not unassigned:
             return
         days = (self._query.start_date, self._query.end_date)
-        self._lake.quarantine.write_query(self._table_name, unassigned, query=self._query_text, days=days)
+        self._lake.quarantine.write_rows_without_partition(
+            self._table_name, unassigned, query=self._query_text, days=days
+        )
         self._guard.check_bad_rows(
             len(unassigned), total=self.rows.total, subject="rows of the query are bad and name no partition"
         )

@@ -10,7 +10,7 @@ from later_reporting_dagster.lake.database import open_database as open_database
 from later_reporting_dagster.lake.lake import Lake as Lake
 from later_reporting_dagster.lake.lake import ReplacementRejected as ReplacementRejected
 from later_reporting_dagster.lake.lake import WriteResult as WriteResult
-from later_reporting_dagster.lake.parquet_file import PartitionDamaged as PartitionDamaged
+from later_reporting_dagster.lake.parquet_file import FileDamaged as FileDamaged
 from later_reporting_dagster.lake.parquet_file import content_hash_of as content_hash_of
 from later_reporting_dagster.lake.partition_paths import Partition as Partition
 from later_reporting_dagster.lake.partition_paths import encode_instance_id as encode_instance_id

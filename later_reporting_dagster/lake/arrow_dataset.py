@@ -1,6 +1,6 @@
 """A table's files as a lazy `pyarrow.dataset`, for engines that select columns and rows themselves.
 
-Nothing is inferred from the files: each fragment is given its day and instance, and all are given one schema. So the
+Nothing is inferred from the files: the caller states the schema, and the day and instance of each file. So the
 instance id `007` stays a string, and a scan with a filter on `date` or `instance_id` skips the files of other
 partitions.
 """
@@ -14,19 +14,19 @@ from later_reporting_dagster.lake.partition_paths import Partition
 from later_reporting_dagster.lake.schema import DATE
 from later_reporting_dagster.lake.storage import Storage
 
-# As `Lake.read` does: a flipped bit raises an error instead of changing a number.
+# As in `Lake.read`: a flipped bit raises an error instead of changing a number.
 _PARQUET = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
 
 
-def open_files(storage: Storage, files: Mapping[str, Sequence[Partition]], *, schema: pa.Schema) -> ds.Dataset:
-    """Return the dataset of some files.
+def dataset_of_files(storage: Storage, files: Mapping[str, Sequence[Partition]], *, schema: pa.Schema) -> ds.Dataset:
+    """Return a dataset of these files.
 
     Args:
         storage: the storage of the files.
-        files: by path the partitions in each file, all of one instance; empty for the file of an unpartitioned table.
-        schema: the columns of the dataset; a nullable one that a file lacks is null there.
+        files: for each path, the partitions in the file, all of one instance; empty for an unpartitioned table.
+        schema: the columns of the dataset. If a file lacks a nullable column, the column is null in its rows.
     """
     filesystem = storage.arrow_filesystem
     fragments = [
@@ -44,8 +44,8 @@ def _partition_expression(partitions: Sequence[Partition]) -> ds.Expression:
     """Return the condition that holds for all rows of a file with these partitions, all of one instance."""
     days = [partition.day for partition in partitions]
     first, last = pa.scalar(min(days), DATE.type), pa.scalar(max(days), DATE.type)
-    # An equality for a single day: Arrow takes the value of a column that the file lacks, as daily files lack `date`,
-    # from an equality only.
+    # For a single day, use an equality: daily files have no column `date`, and Arrow fills in a missing column only
+    # from an equality.
     condition = ds.field(DATE.name) == first
     if first != last:
         condition = (ds.field(DATE.name) >= first) & (ds.field(DATE.name) <= last)

@@ -1,6 +1,7 @@
-"""Column dictionaries of the lake's tables: name, type, unit and meaning of each column.
+"""The columns of the lake's tables: name, type, unit and meaning of each.
 
-Free of pyarrow: Dagster definitions show the columns in the UI, and are loaded far more often than a file is read.
+Does not import pyarrow, which is slow: Dagster definitions only show the columns, and are loaded far more often than a
+file is read.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import Literal
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 
-# The names that Arrow has for the types that the lake stores.
+# Arrow's names of the types that the lake stores.
 ColumnType = Literal["string", "int64", "float64", "bool", "date32[day]", "timestamp[us, tz=UTC]"]
 
 
@@ -22,9 +23,9 @@ class Column:
         type: the Arrow type.
         nullable: whether the column may be null, or absent from a file.
         description: what the column holds.
-        unit: the unit of the values; empty where none applies.
-        computation: how a computed column is computed; empty for a raw one.
-        source_columns: the columns of raw posts that a computed column is computed from.
+        unit: the unit of the values; empty if they have none.
+        computation: how a computed column is computed; empty for a raw column.
+        source_columns: the raw columns that a computed column is computed from.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Column:
 
 
 def metric_column_type(metric: Metric) -> ColumnType:
-    """Return the type of a metric's column, which is also that of its sum."""
+    """Return the type of a metric's column. A sum of the column has the same type."""
     return "int64" if metric.kind.is_integer else "float64"
 
 

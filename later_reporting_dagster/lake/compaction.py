@@ -1,9 +1,9 @@
 """Copies of closed months, one file for each instance: opening thirty small files costs more than reading one.
 
 A compacted month, `{root}/_compacted/{table}/month=YYYY-MM/instance_id=…/part-0.parquet`, is a copy: the daily files
-stay authoritative. Its Parquet metadata hold the version of each daily file that it was copied from. A reader takes a
-day from the copy only while the daily file still has that version, and reads the daily file otherwise. Replacing a
-daily file therefore invalidates its copy, without locks, and no row is ever missing or read twice.
+stay authoritative. Its Parquet metadata contain the version of each copied daily file. A reader takes a day from the
+copy only while the daily file still has that version, and reads the daily file otherwise. So replacing a daily file
+invalidates its copy, without locks, and no row is ever missing or read twice.
 """
 
 from calendar import monthrange
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import (
-    PartitionDamaged,
+    FileDamaged,
     content_hash_of,
     from_parquet,
     parse_metadata,
@@ -42,8 +42,8 @@ from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, S
 MINIMUM_DAYS = 4
 # A larger daily file takes longer to decode than to open: a copy would save nothing, and cost memory.
 MAXIMUM_DAY_BYTES = 256 * 1024
-# Where a version is identified by its modification time, a file this young may be replaced once more with the same
-# time: some storages count whole seconds, and clocks differ slightly.
+# If a version is identified by its modification time, a younger file is not copied: it may be replaced once more with
+# the same time, because some storages count whole seconds, and clocks differ slightly.
 MINIMUM_AGE_SECONDS = 3.0
 
 # The key, in the copy's Parquet metadata, of the days that it holds.
@@ -62,17 +62,17 @@ _MonthKey = tuple[date, str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompactedMonth:
+class MonthCompactionResult:
     """The result of compacting one month of one instance.
 
     Attributes:
         month: the first day of the month.
         instance_id: None for a table whose partitions hold all instances.
         url: the location of the copy, whether or not it exists.
-        days: the number of days in the copy; 0 when it does not exist.
+        days: the number of days in the copy; 0 if it does not exist.
         rows: the number of rows in the copy.
         bytes: the size of the copy.
-        daily_bytes: the size of the daily files that it was copied from.
+        daily_bytes: the total size of the copied daily files.
         changed: whether the copy was written or removed.
         skipped: the days that were not copied, each with the reason.
     """
@@ -89,11 +89,11 @@ class CompactedMonth:
 
 
 class _CopiedDay(NamedTuple):
-    """A day of a copy, as its metadata describe it; stored as a JSON array, so the order of the fields is a format.
+    """A day of a copy. Stored as a JSON array in the metadata of the copy, so the order of the fields must not change.
 
     Attributes:
         rows: the number of rows.
-        content_hash: their hash.
+        content_hash: the hash of the rows.
         identity: the version of the daily file; see `FileVersion.identity`.
     """
 
@@ -118,14 +118,14 @@ class _Copy(NamedTuple):
     current: list[Partition]
 
 
-class CompactedMonths:
-    """Reads and writes the compacted months of a lake."""
+class MonthCopies:
+    """Reads and writes the copies of months."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def read(self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-        """Read those of `partitions` that are current in a copy, as exactly `schema`.
+        """Read the partitions that are current in a copy, as exactly `schema`; the others are omitted.
 
         A copy that cannot be read is ignored: its days are read from their daily files.
         """
@@ -134,15 +134,15 @@ class CompactedMonths:
         return {partition: rows for of_copy in found for partition, rows in of_copy.items()}
 
     def files(self, table_name: str, partitions: Iterable[Partition]) -> dict[str, list[Partition]]:
-        """Return the copies all of whose days are among `partitions` and current: by path, the partitions in each.
+        """Return the copies to read instead of daily files: for each path, the partitions in the copy.
 
-        A copy that cannot be read is ignored.
+        These are the copies whose days are all requested and current. A copy that cannot be read is ignored.
         """
         copies = self._copies(table_name, partitions)
         return {copy.path: copy.current for copy in copies if len(copy.current) == len(copy.days)}
 
     def _copies(self, table_name: str, partitions: Iterable[Partition]) -> list[_Copy]:
-        """Return the copies that hold any of `partitions`; in `current` those of them that are current."""
+        """Return the copies that have any of `partitions`."""
         requested: dict[_MonthKey, list[Partition]] = {}
         for partition in partitions:
             requested.setdefault((first_of_month(partition.day), partition.instance_id), []).append(partition)
@@ -153,7 +153,8 @@ class CompactedMonths:
         keys = [key for key, members in requested.items() if len(members) >= MINIMUM_DAYS]
         copies = [copy for copy in map_concurrently(read, keys) if copy is not None]
         try:
-            # Looked up after the copies were read: a day whose version is still the same was current at this moment.
+            # Looked up after the copies were read: a daily file that still has the copied version has not changed
+            # since.
             versions = self._versions(table_name, {partition for copy in copies for partition in copy.current})
         except LakeUnavailable:
             return []
@@ -165,18 +166,21 @@ class CompactedMonths:
         return [copy._replace(current=[each for each in copy.current if is_current(copy, each)]) for copy in copies]
 
     def _read_copy(self, path: str, requested: Iterable[Partition]) -> _Copy | None:
-        """Read a copy, with those of the requested partitions that it holds, whether or not they are current."""
+        """Read a copy, without looking up which of its days are current; None if it has no requested partition.
+
+        In the result, `current` has all requested partitions that the copy contains.
+        """
         try:
             data = self._storage.read(path)
             days = {} if data is None else _parse_days(data)
-        except (LakeUnavailable, PartitionDamaged):
+        except (LakeUnavailable, FileDamaged):
             return None
         held = [partition for partition in requested if partition.day in days]
         return _Copy(path, data, days, held) if data is not None and held else None
 
     def compact(
         self, table_name: str, partitions: Iterable[Partition], *, closed_before: date, now: datetime
-    ) -> Iterator[CompactedMonth]:
+    ) -> Iterator[MonthCompactionResult]:
         """Update the copies of months that end before `closed_before`.
 
         Args:
@@ -208,7 +212,7 @@ class CompactedMonths:
 
     def _compact(
         self, table_name: str, key: _MonthKey, *, versions: Mapping[date, FileVersion], now: datetime
-    ) -> CompactedMonth:
+    ) -> MonthCompactionResult:
         """Update the copy of one month of one instance, whose daily files have these versions."""
         month, instance_id = key
         path = compacted_path(table_name, month, instance_id)
@@ -225,7 +229,7 @@ class CompactedMonths:
             }
             data = _encode({day: of_day for day, (of_day, _) in rows.items()}, days) if days else None
             self._replace(path, stored, data, days)
-        return CompactedMonth(
+        return MonthCompactionResult(
             month=month,
             instance_id=instance_id,
             url=self._storage.location(path),
@@ -251,8 +255,8 @@ class CompactedMonths:
         """Read the days to copy.
 
         Returns:
-            By day the rows, all of the same columns, and their hash, none when they are too few for a copy; and why the
-            other candidates are skipped.
+            For each day to copy, its rows and their hash; all days have the same columns. No days if they are too few
+            for a copy. And for each other candidate, why it is skipped.
         """
 
         def read(day: date) -> tuple[pa.Table, str] | str:
@@ -262,7 +266,7 @@ class CompactedMonths:
             try:
                 rows = read_stored_rows(data)
                 return rows, content_hash_of(rows)
-            except PartitionDamaged:
+            except FileDamaged:
                 return NOT_READABLE
             except TypeError:  # a column of a type that the lake does not store
                 return OTHER_COLUMNS
@@ -273,7 +277,7 @@ class CompactedMonths:
         skipped = {day: result for day, result in results.items() if isinstance(result, str)}
         most_common = Counter(rows.schema for rows, _ in copies.values()).most_common(1)
         skipped |= {day: OTHER_COLUMNS for day, (rows, _) in copies.items() if rows.schema != most_common[0][0]}
-        # Looked up after the files were read: a file whose version is still the same holds what was read.
+        # Looked up after the files were read: a file that still has the same version has not changed since.
         versions = self._versions(table_name, [Partition(day, instance_id) for day in copies if day not in skipped])
         for day in copies:
             if day not in skipped and versions.get(Partition(day, instance_id)) != candidates[day]:
@@ -286,8 +290,8 @@ class CompactedMonths:
     def _versions(self, table_name: str, partitions: Collection[Partition]) -> dict[Partition, FileVersion]:
         """Return the versions of the daily files that exist."""
         by_path = {partition_path(table_name, each): each for each in sorted(partitions, key=partition_sort_key)}
-        # By month, because the paths of a month share a prefix: an object store lists them, and little else, in one
-        # request.
+        # By month, because the paths of a month share a prefix: one listing of an object store returns all of them and
+        # little else.
         months = [list(paths) for _, paths in groupby(by_path, key=lambda path: first_of_month(by_path[path].day))]
         found = map_concurrently(self._storage.versions, months)
         return {by_path[path]: version for versions in found for path, version in versions.items()}
@@ -296,8 +300,8 @@ class CompactedMonths:
         if version.identity is None:
             root = self._storage.location("").rstrip("/")
             raise ValueError(
-                f"{root} cannot be compacted: its filesystem reports neither an ETag nor a modification time, by which"
-                " a replaced file is recognized. The lake works without compaction, only slower"
+                f"{root} cannot be compacted: its filesystem reports neither an ETag nor a modification time, so"
+                " replaced files are not recognized. The lake works without compaction, only slower"
             )
         return version.identity
 
@@ -305,7 +309,7 @@ class CompactedMonths:
 def _select_days(
     versions: Mapping[date, FileVersion], *, now: datetime
 ) -> tuple[dict[date, FileVersion], dict[date, str]]:
-    """Return the daily files that are worth a copy, and why the others are not."""
+    """Return the daily files to copy, and why the others are skipped."""
     skipped: dict[date, str] = {}
     for day, version in versions.items():
         if version.bytes > MAXIMUM_DAY_BYTES:
@@ -316,7 +320,7 @@ def _select_days(
 
 
 def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> bytes:
-    """Return the bytes of a copy: the rows of all days, after a column `date`."""
+    """Return the bytes of a copy: the rows of all days, with a first column `date`."""
     together = pa.concat_tables(rows.values())
     dates = date_column((day, of_day.num_rows) for day, of_day in rows.items())
     return to_parquet(
@@ -330,33 +334,33 @@ def _parse_days(data: bytes) -> dict[date, _CopiedDay]:
     """Return the days of a copy, in the order of their rows, from its metadata.
 
     Raises:
-        PartitionDamaged: the bytes are not a copy of a month.
+        FileDamaged: the bytes are not a copy of a month.
     """
     try:
         return msgspec.json.decode(parse_metadata(data).key_values[_DAYS], type=dict[date, _CopiedDay])
     except (KeyError, msgspec.DecodeError) as error:
-        raise PartitionDamaged(f"not a compacted month: {error}") from error
+        raise FileDamaged(f"not a compacted month: {error}") from error
 
 
 def _split_by_day(rows: pa.Table, days: Mapping[date, _CopiedDay]) -> dict[date, pa.Table]:
     counts = [day.rows for day in days.values()]
     if sum(counts) != rows.num_rows:
-        raise PartitionDamaged(f"it has {rows.num_rows} rows, but its metadata list {sum(counts)}")
+        raise FileDamaged(f"it has {rows.num_rows} rows, but according to its metadata {sum(counts)}")
     starts = accumulate(counts, initial=0)
     return {day: rows.slice(start, copied.rows) for (day, copied), start in zip(days.items(), starts, strict=False)}
 
 
 def _current_rows(copy: _Copy, *, schema: pa.Schema) -> dict[Partition, pa.Table]:
-    """Return the rows of the current partitions of a copy; none when the copy is damaged."""
+    """Return the rows of the current partitions of a copy; nothing if the copy is damaged."""
     try:
         by_day = _split_by_day(from_parquet(copy.data, schema=schema), copy.days)
-    except PartitionDamaged:
+    except FileDamaged:
         return {}
     return {partition: by_day[partition.day] for partition in copy.current}
 
 
 def _verified_days(data: bytes | None) -> dict[date, _CopiedDay]:
-    """Return the days of a copy, after comparing the rows of each with its hash; none when the copy is damaged."""
+    """Compare the rows of each day of a copy with its hash, and return the days; nothing if the copy is damaged."""
     if data is None:
         return {}
     try:
@@ -367,6 +371,6 @@ def _verified_days(data: bytes | None) -> dict[date, _CopiedDay]:
             and content_hash_of(rows[day].drop_columns([DATE.name])) == copied.content_hash
             for day, copied in days.items()
         )
-    except (PartitionDamaged, TypeError, KeyError):
+    except (FileDamaged, TypeError, KeyError):
         return {}
     return days if is_intact else {}

@@ -1,8 +1,8 @@
-"""DuckDB views over the tables of a lake, with the types of their column dictionaries and nothing inferred.
+"""DuckDB views over the tables of a lake, with the column types that `Table.columns` declares; nothing is inferred.
 
 DuckDB reads files on a local disk by path, and all others through `LakeFileSystem`. Unlike `Lake.read` it does not
-verify the checksums of Parquet pages, so a flipped bit on the disk may change a number, and it casts a column of
-another type where possible.
+verify the checksums of Parquet pages, so a flipped bit on the disk may change a number. And if a column of a file has
+another type, it casts the values if possible.
 """
 
 import os
@@ -21,7 +21,13 @@ from later_reporting_dagster.lake.columns import ColumnType
 from later_reporting_dagster.lake.concurrency import MAX_THREADS, map_concurrently
 from later_reporting_dagster.lake.duckdb_filesystem import LakeFileSystem, protocol_for, removed_file_error
 from later_reporting_dagster.lake.lake import Lake
-from later_reporting_dagster.lake.parquet_file import PartitionDamaged, damaged_file_error, from_parquet
+from later_reporting_dagster.lake.parquet_file import (
+    PARTITION_STEP,
+    TABLE_STEP,
+    FileDamaged,
+    damaged_file_error,
+    from_parquet,
+)
 from later_reporting_dagster.lake.partition_listing import partition_sort_key
 from later_reporting_dagster.lake.partition_paths import Partition, compacted_directory, partition_path, table_path
 from later_reporting_dagster.lake.schema import DATE, schema_of, with_date_field
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-# DuckDB exceeds its limit somewhat, and the interpreter with its libraries takes about 150 MB more.
+# DuckDB uses somewhat more than its limit, and the interpreter with its libraries takes about 150 MB.
 _DUCKDB_MEMORY_SHARE = 0.85
 _SPILL_PREFIX = "later-reporting-spill-"
 _SPILL_EXPIRY_SECONDS = 24 * 3600
@@ -46,7 +52,7 @@ _SQL_TYPES: Mapping[ColumnType, str] = {
     "date32[day]": "DATE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
 }
-# Computed from the path alone, so that DuckDB does not open the files that a condition on these columns excludes.
+# Computed from the path alone: DuckDB then does not open files that a condition on these columns excludes.
 # DuckDB's own Hive partitioning would infer types, which turns the instance id 007 into a number.
 _DAY_FROM_PATH = r"CAST(regexp_extract(filename, '/date=(\d{4}-\d{2}-\d{2})(/instance_id=[^/]*)?/[^/]*$', 1) AS DATE)"
 _INSTANCE_FROM_PATH = "url_decode(regexp_extract(filename, '/instance_id=([^/]*)/[^/]*$', 1))"
@@ -69,28 +75,28 @@ class _ViewFile:
 
     @property
     def layout(self) -> tuple[bool, bool]:
-        """Whether it is compacted, and whether its path has an instance: files of one layout are read by one scan."""
+        """Whether the file is a copy of a month, and whether its path has an instance. One scan reads one layout."""
         return self.is_compacted, bool(self.partitions) and self.partitions[0].instance_id is not None
 
 
 @dataclass(frozen=True, slots=True)
 class ViewContents:
-    """The partitions that `LakeDatabase.read` has read, by table name.
+    """What the views contain while `LakeDatabase.read` calls `compute`, by table name.
 
     Attributes:
         partitions: the partitions in the views.
-        unreadable: the partitions that were excluded because they cannot be read, each with the error.
+        unreadable: the partitions that are excluded because they cannot be read, each with its error.
     """
 
     partitions: Mapping[str, Sequence[Partition]]
-    unreadable: Mapping[str, Mapping[Partition, LakeUnavailable | PartitionDamaged]]
+    unreadable: Mapping[str, Mapping[Partition, LakeUnavailable | FileDamaged]]
 
 
 class LakeDatabase:
     """An in-memory DuckDB database with views over tables of a lake. Use `open_database` to create one.
 
-    A view reads the files that existed when `add_view` listed them. For a partition that is replaced meanwhile it reads
-    the old or the new file; on a local disk a replacement during a query may make that query fail.
+    A view reads the files that existed when `add_view` listed them. If a partition is replaced later, the view reads
+    the old or the new file; on a local disk, a replacement during a query may make the query fail.
 
     Attributes:
         connection: the DuckDB connection, with UTC as its time zone. Its cursors cannot read the views, because they do
@@ -117,19 +123,19 @@ class LakeDatabase:
         name: str | None = None,
         known_to_exist: bool = False,
     ) -> list[Partition]:
-        """Create or replace the view of a table: the columns of its dictionary, for a partitioned one after `date`.
+        """Create or replace the view of a table, with its columns; for a partitioned table, `date` comes first.
 
-        A nullable column that a file lacks is null there. A query fails when it reads a column that is not nullable
-        and is missing or null.
+        If a file lacks a nullable column, the column is null in its rows. A query fails when it reads a column that is
+        not nullable and is missing or null.
 
         Args:
             table: the table.
-            partitions: the view has those of them that exist; by default all that exist.
-            name: the name of the view; by default that of the table.
+            partitions: the partitions in the view, if they exist; by default all that exist.
+            name: the name of the view; by default the name of the table.
             known_to_exist: skip the listing, because all of `partitions` exist.
 
         Returns:
-            The partitions in the view; none for an unpartitioned table.
+            The partitions in the view; empty for an unpartitioned table.
 
         Raises:
             LakeUnavailable: the files cannot be listed.
@@ -141,17 +147,18 @@ class LakeDatabase:
         if self._filesystem is not None:
             self._filesystem.allow(file.path for file in files)
         self._views[name] = table, files
-        self.narrow_view(name, None)
+        self.set_view_instances(name, None)
         return sorted((each for file in files for each in file.partitions), key=partition_sort_key)
 
-    def narrow_view(self, name: str, instance_ids: Collection[str] | None) -> None:
-        """Restrict a view to some instances, or with None to all again, without listing its files again."""
+    def set_view_instances(self, name: str, instance_ids: Collection[str] | None) -> None:
+        """Create a view again with only some of its instances, or with all if None, without listing its files again."""
         table, files = self._views[name]
         if instance_ids is not None:
             files = [file for file in files if file.partitions and file.partitions[0].instance_id in instance_ids]
         scans: list[str] = []
         for group in _group_by_layout(files):
-            # Paths are passed in a variable: DuckDB needs longer to parse thousands of them than for the query itself.
+            # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
+            # itself.
             variable = f"{name}/{len(scans)}"
             locations = _scan_paths(self.lake.storage, self._filesystem, group)
             self.connection.execute(f"SET VARIABLE {_identifier(variable)} = ?", [locations])
@@ -166,12 +173,14 @@ class LakeDatabase:
     def read(
         self, tables: Sequence[tuple[Table, Collection[Partition] | None]], compute: Callable[[ViewContents], _Result]
     ) -> _Result:
-        """Return the result of `compute` on views of partitioned tables, without the files that cannot be read.
+        """Create views of partitioned tables and return `compute`'s result.
+
+        If it fails because of unreadable files, exclude them and call it again.
 
         Args:
             tables: each table with its partitions, which have to exist; None for all that exist.
-            compute: computes the result from the views, named as the tables. Called again, without the unreadable
-                files, whenever it raises `duckdb.Error` because of them.
+            compute: computes the result from the views, which have the names of the tables. To be called again, it has
+                to raise `duckdb.Error` when a file cannot be read.
 
         Raises:
             LakeUnavailable: the lake cannot be listed, or `compute` fails although all files can be read.
@@ -182,9 +191,7 @@ class LakeDatabase:
             (table, self.lake.partitions(table.name) if partitions is None else partitions)
             for table, partitions in tables
         ]
-        unreadable: dict[str, dict[Partition, LakeUnavailable | PartitionDamaged]] = {
-            table.name: {} for table, _ in tables
-        }
+        unreadable: dict[str, dict[Partition, LakeUnavailable | FileDamaged]] = {table.name: {} for table, _ in tables}
         while True:
             partitions = {
                 table.name: self.add_view(
@@ -198,34 +205,37 @@ class LakeDatabase:
                 failed = self._failed_files()
                 if not failed:
                     reason = str(error).partition("\n")[0]
-                    raise LakeUnavailable(f"{self.lake.root} cannot be read by DuckDB: {reason}") from error
+                    raise LakeUnavailable(
+                        f"{self.lake.root} cannot be read by DuckDB: {reason}. Next step: run again; if it fails again,"
+                        " report a bug"
+                    ) from error
                 self._damaged_copies |= {file.path for _, file, _ in failed if file.is_compacted}
                 for name, file, cause in failed:
                     if not file.is_compacted:
                         unreadable[name] |= dict.fromkeys(file.partitions, cause)
 
-    def unreadable(self) -> dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]]:
-        """Read every file of every view as `Lake.read` does, to find the ones that made a query fail.
+    def find_unreadable_files(self) -> dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]]:
+        """Read every file of every view as `Lake.read` does, and return the errors.
 
         Returns:
-            By view and partition the error of each file that cannot be read. The partition is the first one of a
-            compacted month, and None for an unpartitioned table. Views without errors are omitted.
+            By view and partition, the error of each file that cannot be read. For a compacted month, it is the month's
+            first partition in the view; for an unpartitioned table, None. Views without errors are omitted.
         """
-        found: dict[str, dict[Partition | None, LakeUnavailable | PartitionDamaged]] = {}
+        found: dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]] = {}
         for name, file, error in self._failed_files():
             found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = error
         return found
 
-    def _failed_files(self) -> list[tuple[str, _ViewFile, LakeUnavailable | PartitionDamaged]]:
+    def _failed_files(self) -> list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]]:
         """Return the name of the view, the file and the error for each file that cannot be read."""
-        failed: list[tuple[str, _ViewFile, LakeUnavailable | PartitionDamaged]] = []
+        failed: list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]] = []
         for name, (table, files) in self._views.items():
 
-            def verify(file: _ViewFile, table: Table = table) -> LakeUnavailable | PartitionDamaged | None:
+            def verify(file: _ViewFile, table: Table = table) -> LakeUnavailable | FileDamaged | None:
                 return _verification_error(self.lake.storage, file, table)
 
             for file, error in zip(files, map_concurrently(verify, files), strict=True):
-                # A file may be readable by now, and have failed during the query.
+                # A file that can be read now may have failed during the query.
                 error = error or (self._filesystem and self._filesystem.errors.get(file.path)) or None
                 if error is not None:
                     failed.append((name, file, error))
@@ -246,9 +256,9 @@ def open_database(
     Args:
         lake: the lake.
         memory_gb: the memory limit in GB, of which DuckDB may use 85 %.
-        spill_directory: the parent of a private directory for data that exceed the memory, removed at the end; by
-            default `$DAGSTER_HOME`, or else the system's directory of temporary files. None: nothing is spilled, and a
-            query that needs more memory raises `duckdb.OutOfMemoryException`.
+        spill_directory: DuckDB writes data that exceed the memory to a private directory in this one, and the private
+            directory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory of temporary
+            files. None: nothing is spilled, and a query that needs more memory raises `duckdb.OutOfMemoryException`.
         threads: the number of DuckDB's threads; by default one for each processor, more for a remote lake.
         confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
 
@@ -289,7 +299,7 @@ def duckdb_relation(lake: Lake, table: Table, partitions: Collection[Partition])
     Args:
         lake: the lake.
         table: the table.
-        partitions: the relation has those of them that exist.
+        partitions: the partitions in the relation, if they exist.
 
     Raises:
         LakeUnavailable: the files cannot be listed.
@@ -310,11 +320,11 @@ def duckdb_relation(lake: Lake, table: Table, partitions: Collection[Partition])
 
 
 def empty_select(table: Table, *, condition: str = "false") -> str:
-    """Return SQL that selects the columns of a table's view and no rows.
+    """Return SQL that selects no rows, with the columns of a table's view.
 
     Args:
         table: the table.
-        condition: an SQL condition that is false, or raises an error when the view is read.
+        condition: an SQL condition that is false, or raises an error when it is evaluated.
     """
     columns = [f"CAST(NULL AS {type_}) AS {_identifier(name)}" for name, type_ in _view_columns(table)]
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"
@@ -328,7 +338,7 @@ def _list_files(
     known_to_exist: bool = False,
     damaged_copies: Collection[str] = (),
 ) -> list[_ViewFile]:
-    """Return the files of a table, with the daily files in place of damaged copies of months."""
+    """Return the files of a table; daily files instead of damaged copies of months."""
     if not table.is_partitioned:
         path = table_path(table.name)
         return [_ViewFile(path, (), is_compacted=False)] if path in lake.storage.files(table.name) else []
@@ -393,10 +403,10 @@ def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:
     )
 
 
-def _verification_error(storage: Storage, file: _ViewFile, table: Table) -> LakeUnavailable | PartitionDamaged | None:
+def _verification_error(storage: Storage, file: _ViewFile, table: Table) -> LakeUnavailable | FileDamaged | None:
     try:
         _verify(storage, file, table)
-    except (LakeUnavailable, PartitionDamaged) as error:
+    except (LakeUnavailable, FileDamaged) as error:
         return error
     return None
 
@@ -406,28 +416,28 @@ def _verify(storage: Storage, file: _ViewFile, table: Table) -> None:
 
     Raises:
         LakeUnavailable: the file cannot be read, or does not exist any more.
-        PartitionDamaged: the file does not fit the table; the message has the next step.
+        FileDamaged: the file does not fit the table; the message has the next step.
     """
     data = storage.read(file.path)
     if data is None:
         raise removed_file_error(storage, file.path)
     schema, location = schema_of(table.columns), storage.location(file.path)
+    step = PARTITION_STEP if table.is_partitioned else TABLE_STEP
     try:
         rows = from_parquet(data, schema=with_date_field(schema) if file.is_compacted else schema)
-    except PartitionDamaged as error:
+    except FileDamaged as error:
         if file.is_compacted:
             step = "run `later-reporting compact`, which writes this copy of daily files again"
-            raise PartitionDamaged(f"{location} is damaged: {error}. Next step: {step}") from error
-        raise damaged_file_error(location, error) from error
+        raise damaged_file_error(location, error, step=step) from error
     if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
-        raise damaged_file_error(location, PartitionDamaged(f"it has rows without {', '.join(nulls)}"))
+        raise damaged_file_error(location, FileDamaged(f"it has rows without {', '.join(nulls)}"), step=step)
 
 
 @contextmanager
 def _spill_folder(directory: str | None) -> Iterator[str]:
     """Create a private folder in `directory`, and remove it at the end; see `open_database`.
 
-    Folders that killed processes left there are removed a day later.
+    It also removes folders that killed processes left in `directory` more than a day ago.
     """
     if directory is None:
         yield ""

@@ -19,7 +19,10 @@ from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """The bytes of one version of a file, referenced as long as it is open. A class, because bytes have no weakrefs."""
+    """The bytes of one version of a file. A class, because there are no weak references to `bytes`.
+
+    Every open file refers to its content, so it is kept until the last one is closed.
+    """
 
     data: bytes
 
@@ -36,11 +39,11 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
     """Read-only filesystem with the methods that DuckDB calls, over the storage of a lake.
 
     Attributes:
-        errors: by path why a file could not be read. DuckDB replaces these errors by its own.
+        errors: for each path, why the file could not be read. DuckDB replaces these errors by its own.
 
     Args:
         storage: the storage of the lake.
-        protocol: the scheme of the URLs, by which DuckDB finds this filesystem.
+        protocol: the scheme of the URLs. DuckDB uses this filesystem for all URLs with this scheme.
         only_allowed: whether only files passed to `allow` can be opened.
     """
 
@@ -67,7 +70,7 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
             self._allowed.update(paths)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the path itself: only full paths are passed, and `*` or `[` in one are part of its name."""
+        """Return the path itself: `*` and `[` are part of the names of files here, not patterns."""
         return [path]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> _OpenFile:
@@ -80,8 +83,8 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         path = path.removeprefix(self.url(""))
         if mode != "rb" or (self._allowed is not None and path not in self._allowed):
             raise _access_denied(path)
-        # DuckDB opens a file for its footer and, before closing it, again for its rows. One request serves both, and
-        # both see one version of the file.
+        # DuckDB opens a file for its footer and, before closing it, again for its rows. Sharing the content saves a
+        # request, and both see one version of the file.
         content = self._contents.get(path) or _Content(self._read(path))
         with self._lock:
             self._contents[path] = content
@@ -97,7 +100,7 @@ class LakeFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc] # fsspec 
         return self._sizes[path.removeprefix(self.url(""))]
 
     def modified(self, path: str) -> datetime:  # noqa: ARG002
-        """Return the current time, so that DuckDB caches nothing of a file for the next query."""
+        """Return the current time, so that DuckDB does not reuse what it cached of a file in an earlier query."""
         return datetime.now(UTC)
 
     def _read(self, path: str) -> bytes:
@@ -117,10 +120,10 @@ def _access_denied(path: str) -> PermissionError:
 
 
 def protocol_for(storage: Storage) -> str:
-    """Return a URL scheme that is unique to a storage in this process, for a connection that several storages share."""
+    """Return a URL scheme that differs between storages, so that several storages can share a connection."""
     return f"later{hashlib.sha256(storage.identity.encode()).hexdigest()[:16]}"
 
 
 def removed_file_error(storage: Storage, path: str) -> LakeUnavailable:
-    """Return the error for a file that was listed and does not exist any more."""
+    """Return the error for a file that was listed but no longer exists."""
     return LakeUnavailable(f"cannot read {storage.location(path)}: it was removed meanwhile. Next step: run again")

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.lake.compaction import CompactedMonth, CompactedMonths
+from later_reporting_dagster.lake.compaction import MonthCompactionResult, MonthCopies
 from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.parquet_file import (
+    PARTITION_STEP,
+    TABLE_STEP,
+    FileDamaged,
     FileMetadata,
-    PartitionDamaged,
     content_hash_of,
     damaged_file_error,
     from_parquet,
@@ -36,11 +38,11 @@ _MAXIMUM_DAY_LISTINGS = 32
 
 
 class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, not a bug
-    """A `ReplacementCheck` rejected new rows. The partition keeps its rows; the message has the reason."""
+    """A `ReplacementCheck` rejected new rows. The partition keeps its old rows; the message has the reason."""
 
 
-# Called with the partition, the stored rows, in the columns that the new ones have too, and the new rows. Raises
-# `ReplacementRejected` to keep the stored ones.
+# Called with the partition, the stored rows and the new rows. The stored rows have only the columns that the new rows
+# also have. Raises `ReplacementRejected` to keep the stored rows.
 ReplacementCheck = Callable[[Partition, pa.Table, pa.Table], None]
 
 
@@ -53,7 +55,7 @@ class WriteResult:
         rows: the number of rows.
         bytes: the size of the file.
         content_hash: the hash of the rows; see `content_hash_of`.
-        changed: False when the file already held the same rows, and was not written.
+        changed: False if the file already had the same rows, so it was not written.
     """
 
     url: str
@@ -66,8 +68,8 @@ class WriteResult:
 class Lake:
     """Parquet partitions below one root: `{root}/{table}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: a partition that two of them write at once holds the rows of one,
-    complete. Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
+    Safe to use from several threads and processes: if two of them write a partition at once, it has all rows of one of
+    the two afterwards. Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
 
     Example:
         >>> import tempfile
@@ -98,7 +100,7 @@ class Lake:
 
     Args:
         root: a local path or an fsspec URL.
-        storage_options: the options that fsspec needs to open it, such as credentials; never shown.
+        storage_options: the options that fsspec needs to open the root, such as credentials; never shown.
 
     Raises:
         ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.
@@ -108,7 +110,7 @@ class Lake:
         self._storage = open_storage(root, storage_options or {})
         self.root = without_credentials(root)
         self.quarantine = Quarantine(self._storage)
-        self._compacted = CompactedMonths(self._storage)
+        self._compacted = MonthCopies(self._storage)
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
@@ -123,8 +125,8 @@ class Lake:
     ) -> WriteResult:
         """Replace all rows of a partition.
 
-        Nothing is written when the partition already holds the same rows in the same order: its metadata stay, too. A
-        stored file that cannot be read is replaced.
+        If the partition already has the same rows in the same order, nothing is written, and the stored metadata stay.
+        A stored file that cannot be read is replaced.
 
         Args:
             table_name: the table.
@@ -135,7 +137,7 @@ class Lake:
         Raises:
             ValueError: the instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
-            LakeUnavailable: also when the staged file does not read back as written; the partition is unchanged.
+            LakeUnavailable: also if the new file does not read back as it was written; the partition is unchanged.
         """
         return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
 
@@ -147,18 +149,18 @@ class Lake:
         metadata: Mapping[str, str] | None = None,
         check_replacement: ReplacementCheck | None = None,
     ) -> dict[Partition, WriteResult | LakeUnavailable | ReplacementRejected]:
-        """Replace all rows of several partitions, as `write` does, which costs less together.
+        """Replace all rows of several partitions, as `write` does; faster than one call for each.
 
         Args:
             table_name: the table.
             rows: all rows of each partition.
             metadata: as for `write`, the same for all partitions.
             check_replacement: called before anything is written, for each partition whose rows would change; raises
-                `ReplacementRejected` to keep the stored rows. Not called when the stored file cannot be read by the
+                `ReplacementRejected` to keep the stored rows. Not called if the stored file cannot be read with the
                 new schema.
 
         Returns:
-            The result of each partition, or why it was not written, which does not affect the others.
+            The result of each partition, or the error if it was not written. An error does not affect the others.
 
         Raises:
             ValueError: as `write`; nothing was written.
@@ -178,17 +180,17 @@ class Lake:
         return {partitions[path]: result for path, result in results.items()}
 
     def write_table(self, table_name: str, rows: pa.Table, *, metadata: Mapping[str, str] | None = None) -> WriteResult:
-        """Replace all rows of an unpartitioned table, which is one file, as `write` does."""
+        """Replace all rows of an unpartitioned table, as `write` does. The table is one file."""
         path = table_path(table_name)
         return _result_or_raise(self._replace({path: rows}, metadata=metadata or {}, check_replacement=None)[path])
 
     def read_table(self, table_name: str, *, schema: pa.Schema) -> pa.Table | None:
-        """Read an unpartitioned table as exactly `schema`; None when its file does not exist.
+        """Read an unpartitioned table as exactly `schema`; None if its file does not exist.
 
         Raises:
-            PartitionDamaged: as `read`.
+            FileDamaged: as `read`.
         """
-        return self._read_file(table_path(table_name), schema=schema)
+        return self._read_file(table_path(table_name), schema=schema, step=TABLE_STEP)
 
     def write_file(self, directory: str, name: str, data: bytes) -> WriteResult:
         """Replace a file that is not a table, such as a web page; equal bytes are not written again.
@@ -207,24 +209,25 @@ class Lake:
     def read(
         self, table_name: str, partitions: Iterable[Partition], *, schema: pa.Schema, with_date: bool = False
     ) -> pa.Table:
-        """Read those of `partitions` that exist, in the order given, as exactly `schema`.
+        """Read the partitions that exist, in the order given, as exactly `schema`.
 
-        Days are read from their compacted month while its copies are current: the rows are the same.
+        A day is read from the compacted copy of its month if the copy is still current for that day; otherwise from its
+        daily file. The rows are the same.
 
         Args:
             table_name: the table.
             partitions: the partitions to read.
-            schema: the columns to read. A nullable one that a file lacks is null there.
+            schema: the columns to read. If a file lacks a nullable column, the column is null in its rows.
             with_date: whether to add a first column `date`: the day of the row's partition.
 
         Raises:
-            PartitionDamaged: a file is not Parquet, or a column is missing or of another type.
+            FileDamaged: a file is not Parquet, or a column is missing or of another type.
         """
         requested = list(partitions)
         compacted = self._compacted.read(table_name, requested, schema=schema)
 
         def read_daily(partition: Partition) -> pa.Table | None:
-            return self._read_file(partition_path(table_name, partition), schema=schema)
+            return self._read_file(partition_path(table_name, partition), schema=schema, step=PARTITION_STEP)
 
         daily = iter(map_concurrently(read_daily, [each for each in requested if each not in compacted]))
         tables = [compacted[partition] if partition in compacted else next(daily) for partition in requested]
@@ -234,27 +237,27 @@ class Lake:
             return together
         return together.add_column(0, DATE, date_column((partition.day, rows.num_rows) for partition, rows in existing))
 
-    def compact(self, table_name: str, *, closed_before: date, now: datetime) -> Iterator[CompactedMonth]:
-        """Copy the daily files of each closed month to one file for each instance, from which they are then read.
+    def compact(self, table_name: str, *, closed_before: date, now: datetime) -> Iterator[MonthCompactionResult]:
+        """Copy the daily files of each closed month to one file for each instance; reads then use this copy.
 
-        A month whose copy is current is not written again. A partition that is replaced later is read from its own file
-        until the month is compacted again.
+        A copy that is current is not written again. A partition that is replaced later is read from its own file until
+        the month is compacted again.
 
         Args:
             table_name: the table.
             closed_before: a month is closed when its last day is before this one.
-            now: the current time; files written in the last seconds are left for the next run.
+            now: the current time; files that are only a few seconds old are left for the next run.
 
         Yields:
             The result of each month and instance, as soon as it is compacted.
 
         Raises:
-            ValueError: the lake's filesystem reports neither an ETag nor a modification time of its files.
+            ValueError: the lake's filesystem reports neither ETags nor modification times.
         """
         return self._compacted.compact(table_name, self.partitions(table_name), closed_before=closed_before, now=now)
 
     def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
-        """List the partitions that exist, sorted by day and instance; by default those of all days."""
+        """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
         wanted = None if days is None else set(days)
         listed = wanted if wanted is not None and len(wanted) <= _MAXIMUM_DAY_LISTINGS else None
         found = [
@@ -265,34 +268,34 @@ class Lake:
         return sorted(found, key=partition_sort_key)
 
     def existing_partitions(self, table_name: str, partitions: Iterable[Partition]) -> list[Partition]:
-        """Return those of `partitions` that exist, sorted by day and instance."""
+        """Return the partitions that exist, sorted by day and instance."""
         wanted = set(partitions)
         found = self.partitions(table_name, days={partition.day for partition in wanted})
         return [partition for partition in found if partition in wanted]
 
     def read_metadata(self, table_name: str, partition: Partition) -> FileMetadata | None:
-        """Read the metadata of a partition's file; None when the file does not exist.
+        """Read the metadata of a partition's file; None if the file does not exist.
 
         Raises:
-            PartitionDamaged: the file is not Parquet.
+            FileDamaged: the file is not Parquet.
         """
         path = partition_path(table_name, partition)
         data = self._storage.read(path)
         try:
             return None if data is None else parse_metadata(data)
-        except PartitionDamaged as error:
-            raise damaged_file_error(self._storage.location(path), error) from error
+        except FileDamaged as error:
+            raise damaged_file_error(self._storage.location(path), error, step=PARTITION_STEP) from error
 
     def read_all_metadata(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileMetadata]:
-        """Read the metadata of those of `partitions` that exist, concurrently.
+        """Read the metadata of the partitions that exist, concurrently.
 
-        The metadata of a file that cannot be read are zero rows and an empty hash.
+        For a file that cannot be read, the result is a `FileMetadata` with 0 rows and an empty hash.
         """
 
         def read(partition: Partition) -> FileMetadata | None:
             try:
                 return self.read_metadata(table_name, partition)
-            except (LakeUnavailable, PartitionDamaged):
+            except (LakeUnavailable, FileDamaged):
                 return FileMetadata(0, 0, "", {})
 
         requested = list(partitions)
@@ -310,25 +313,25 @@ class Lake:
     def dataset(
         self, table_name: str, schema: pa.Schema, partitions: Iterable[Partition] | None = None
     ) -> "pyarrow.dataset.Dataset":
-        """Return a lazy dataset of those of `partitions` that exist now, by default of all.
+        """Return a lazy dataset of the partitions that exist now; by default of all.
 
-        A scan reads the selected columns only, and skips partitions by its filter on `date` or `instance_id`. It may
-        fail when a partition is replaced meanwhile, which `read` does not.
+        A scan reads only the selected columns, and skips the partitions that a filter on `date` or `instance_id`
+        excludes. Unlike `read`, it may fail if a partition is replaced meanwhile.
 
         Args:
             table_name: the table.
-            schema: the columns of the dataset, after a column `date`.
+            schema: the columns of the dataset; a first column `date` is added.
             partitions: the partitions.
         """
         # Deferred because pyarrow.dataset imports pandas, which takes 40 % of the time of `import dagster`.
-        from later_reporting_dagster.lake.arrow_dataset import open_files
+        from later_reporting_dagster.lake.arrow_dataset import dataset_of_files
 
-        return open_files(self._storage, self.files(table_name, partitions), schema=with_date_field(schema))
+        return dataset_of_files(self._storage, self.files(table_name, partitions), schema=with_date_field(schema))
 
     def files(
         self, table_name: str, partitions: Iterable[Partition] | None = None, *, known_to_exist: bool = False
     ) -> dict[str, list[Partition]]:
-        """Return the files to read for those of `partitions` that exist now, by default for all.
+        """Return the files to read for the partitions that exist now; by default for all.
 
         Args:
             table_name: the table.
@@ -336,8 +339,8 @@ class Lake:
             known_to_exist: skip the listing, because all of `partitions` exist.
 
         Returns:
-            By path, relative to the root, the partitions in each file: a compacted month where all of its days are
-            requested and current, else daily files.
+            For each path (relative to the root), the partitions in the file. It is the copy of a month if all its days
+            are requested and current, otherwise a daily file.
         """
         if partitions is None:
             found = self.partitions(table_name)
@@ -350,30 +353,34 @@ class Lake:
         return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
 
     def sizes(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the sizes in bytes of the files of those of `partitions` that exist."""
+        """Return the size in bytes of the file of each partition that exists."""
         paths = {partition_path(table_name, partition): partition for partition in partitions}
         versions = self._storage.versions([*paths]) if paths else {}
         return {paths[path]: version.bytes for path, version in versions.items()}
 
     def table_dataset(self, table_name: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
-        """Return an unpartitioned table as a lazy dataset of `schema`; an empty one when its file does not exist."""
+        """Return an unpartitioned table as a lazy dataset of `schema`; empty if its file does not exist."""
         # Deferred for the same reason as in `dataset`.
-        from later_reporting_dagster.lake.arrow_dataset import open_files
+        from later_reporting_dagster.lake.arrow_dataset import dataset_of_files
 
         path = table_path(table_name)
-        return open_files(self._storage, {path: []} if path in self._storage.files(table_name) else {}, schema=schema)
+        return dataset_of_files(
+            self._storage, {path: []} if path in self._storage.files(table_name) else {}, schema=schema
+        )
 
     def check_writable(self) -> None:
         """Write a file below the root, read it back and remove it.
 
         Raises:
-            LakeUnavailable: one of these failed; the message has the reason and the next step.
+            LakeUnavailable: the file cannot be written, read or removed, or it reads back different bytes.
         """
         path, data = f".check-{secrets.token_hex(8)}", b"later-reporting"
         self._storage.write(path, data)
         try:
             if self._storage.read(path) != data:
-                raise LakeUnavailable(f"{self.root} does not return what was written: check that disk or store")
+                raise LakeUnavailable(
+                    f"{self.root} does not return what was written. Next step: check that disk or store"
+                )
         finally:
             self._storage.remove(path)
 
@@ -384,7 +391,7 @@ class Lake:
         metadata: Mapping[str, str],
         check_replacement: Callable[[str, pa.Table, pa.Table], None] | None,
     ) -> dict[str, WriteResult | LakeUnavailable | ReplacementRejected]:
-        """Replace files by path, and return the result of each or why it was not written."""
+        """Replace files, by path; return the result of each, or the error if it was not written."""
         content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
         results: dict[str, WriteResult | LakeUnavailable | ReplacementRejected] = {}
         new_files: dict[str, bytes] = {}
@@ -398,7 +405,7 @@ class Lake:
             if isinstance(data, LakeUnavailable):
                 results[path] = data
                 continue
-            # Compares every value and not just the hash in the footer, so that a file with damaged rows is replaced.
+            # Compare every value, not only the hash in the footer, so that a file with damaged rows is replaced.
             changed = data is None or not is_intact(path, data)
             if data is not None and changed and check_replacement is not None:
                 try:
@@ -406,7 +413,7 @@ class Lake:
                 except ReplacementRejected as rejection:
                     results[path] = rejection
                     continue
-                except PartitionDamaged:
+                except FileDamaged:
                     pass  # no stored rows to compare with
             if data is None or changed:
                 data = to_parquet(rows, content_hash=content_hashes[path], key_values=metadata)
@@ -421,14 +428,14 @@ class Lake:
         except LakeUnavailable as error:
             return error
 
-    def _read_file(self, path: str, *, schema: pa.Schema) -> pa.Table | None:
+    def _read_file(self, path: str, *, schema: pa.Schema, step: str) -> pa.Table | None:
         data = self._storage.read(path)
         if data is None:
             return None
         try:
             return from_parquet(data, schema=schema)
-        except PartitionDamaged as error:
-            raise damaged_file_error(self._storage.location(path), error) from error
+        except FileDamaged as error:
+            raise damaged_file_error(self._storage.location(path), error, step=step) from error
 
 
 def _result_or_raise(result: WriteResult | LakeUnavailable | ReplacementRejected) -> WriteResult:

@@ -1,8 +1,9 @@
 """Encode an Arrow table and its metadata as the bytes of one Parquet file, and decode them without inferring types.
 
-The encoding suits small files, since most have about twenty rows: there dictionaries, statistics and the stored Arrow
-schema are half of the bytes, and together with zstd three quarters of the time to write and over half of the time to
-read. The Arrow schema need not be stored: all types of the lake follow from Parquet's own.
+The encoding suits small files, because a typical file has about twenty rows. For such files, dictionaries, statistics
+and the stored Arrow schema would make up half of the bytes. Together with zstd, they would take three quarters of the
+write time and over half of the read time. So they are left out. The Arrow schema is not needed: Parquet's own types
+determine all types of the lake.
 """
 
 import hashlib
@@ -15,24 +16,31 @@ import pyarrow.parquet as pq
 
 _PREFIX = "later_reporting."
 _CONTENT_HASH = "content_hash"
-# Up to this many rows a file is compressed with snappy: zstd takes about twice the time there to write and to read,
-# because it starts anew with each column. It would save 5 % of the bytes at 20 rows, 22 % at 100, 38 % at 1,000.
+# Files with at most this many rows are compressed with snappy, larger ones with zstd. For small files, zstd takes about
+# twice the time to write and to read, because it starts anew with each column. It would save 5 % of the bytes at 20
+# rows, 22 % at 100, 38 % at 1,000.
 _SNAPPY_ROWS = 256
 _HASH_BLOCK_ROWS = 65_536
 
 
-class PartitionDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a state of the lake
-    """A file of the lake cannot be read as expected. Next step: materialize its partition again."""
+class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a state of the lake
+    """A file of the lake cannot be read as expected. Next step: materialize its partition or table again."""
 
 
-def damaged_file_error(location: str, error: Exception) -> PartitionDamaged:
+# Next steps for damaged files.
+PARTITION_STEP = "materialize this partition again"
+TABLE_STEP = "materialize this table again"
+
+
+def damaged_file_error(location: str, error: Exception, *, step: str) -> FileDamaged:
     """Return the error for a file that cannot be read.
 
     Args:
         location: the file, as `Storage.location` returns it.
         error: the cause.
+        step: the next step.
     """
-    return PartitionDamaged(f"{location} is damaged: {error}. Next step: materialize this partition again")
+    return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class FileMetadata:
 
 
 def to_parquet(rows: pa.Table, *, content_hash: str, key_values: Mapping[str, str]) -> bytes:
-    """Return the bytes of a file: equal rows, schema and metadata give equal bytes, however the table is chunked."""
+    """Return the bytes of a file. Equal rows, schema and metadata give equal bytes, even if the chunks differ."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
@@ -79,30 +87,30 @@ def from_parquet(data: bytes, *, schema: pa.Schema, only_stored: bool = False) -
 
     Args:
         data: the bytes of the file.
-        schema: the columns to read. A nullable one that the file lacks, because it was added later or its metric was
-            not requested, is null.
-        only_stored: omit columns that the file lacks, instead.
+        schema: the columns to read. A nullable column may be missing from the file, because it was added later or its
+            metric was not requested; it is then null.
+        only_stored: omit missing columns, instead of returning nulls.
 
     Raises:
-        PartitionDamaged: the bytes are not a Parquet file, or a column is missing or of another type.
+        FileDamaged: the bytes are not a Parquet file, or a column is missing or of another type.
     """
     file = _open(data)
     stored = {field.name: field.type for field in file.schema_arrow}
     for field in schema:
         if field.name not in stored:
             if not field.nullable:
-                raise PartitionDamaged(f"column {field.name} is missing")
+                raise FileDamaged(f"column {field.name} is missing")
         elif stored[field.name] != field.type:
-            raise PartitionDamaged(f"column {field.name} is {stored[field.name]}, not {field.type}")
+            raise FileDamaged(f"column {field.name} is {stored[field.name]}, not {field.type}")
     present = pa.schema([field for field in schema if field.name in stored])
     return _with_missing_columns(_read_rows(file, present.names), present if only_stored else schema)
 
 
 def read_stored_rows(data: bytes) -> pa.Table:
-    """Return all rows of a file with the columns that it has.
+    """Return all rows of a file, with all its columns.
 
     Raises:
-        PartitionDamaged: the bytes are not a Parquet file.
+        FileDamaged: the bytes are not a Parquet file.
     """
     return _read_rows(_open(data), None).replace_schema_metadata()
 
@@ -111,17 +119,17 @@ def parse_metadata(data: bytes) -> FileMetadata:
     """Return the metadata of a file; its rows are not decoded.
 
     Raises:
-        PartitionDamaged: the bytes are not a Parquet file.
+        FileDamaged: the bytes are not a Parquet file.
     """
     return _metadata(_open(data), len(data))
 
 
 def holds_exactly(data: bytes, rows: pa.Table, *, content_hash: str) -> bool:
-    """Return whether a file holds exactly these rows: decodes it and compares its hash, schema and every value."""
+    """Return whether a file has exactly these rows: decode it, and compare its hash, its schema and every value."""
     try:
         file = _open(data)
         stored = _read_rows(file, None)
-    except PartitionDamaged:
+    except FileDamaged:
         return False
     return (
         _metadata(file, len(data)).content_hash == content_hash
@@ -139,7 +147,7 @@ def content_hash_of(rows: pa.Table) -> str:
     columns. A null counts as 0 or as an empty string.
 
     Raises:
-        TypeError: a column is not int64, float64, bool, a day, an instant or a string; the lake has no others.
+        TypeError: a column is not an int64, float64, bool, day, instant or string; the lake stores no other types.
     """
     if not all(_is_fixed_width(type_) or pa.types.is_string(type_) for type_ in rows.schema.types):
         raise TypeError(f"the lake stores int64, float64, bool, days, instants and strings only, not {rows.schema}")
@@ -164,7 +172,7 @@ def _open(data: bytes) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        raise PartitionDamaged(f"cannot be read as Parquet: {error}") from error
+        raise FileDamaged(f"cannot be read as Parquet: {error}") from error
 
 
 def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
@@ -172,11 +180,11 @@ def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
         # One thread for each file, because many small files are read concurrently.
         return file.read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise PartitionDamaged(f"cannot be read as Parquet: {error}") from error
+        raise FileDamaged(f"cannot be read as Parquet: {error}") from error
 
 
 def _with_missing_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the rows as exactly `schema`, in which columns that they lack are null."""
+    """Return the rows as exactly `schema`; missing columns are null."""
     stored = dict(zip(rows.column_names, rows.columns, strict=True))
     columns = [stored[field.name] if field.name in stored else pa.nulls(len(rows), field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)

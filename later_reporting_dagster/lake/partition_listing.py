@@ -12,16 +12,16 @@ from later_reporting_dagster.lake.storage import Storage
 def find_directories(
     storage: Storage, parent: str, file_name: str, *, days: Iterable[date] | None = None
 ) -> Iterator[tuple[str, Partition | None]]:
-    """Yield each directory below `parent` that holds a file `file_name`.
+    """Yield each directory below `parent` that has a file `file_name`.
 
     Args:
         storage: the lake's files.
         parent: a directory below the lake's root, `/`-separated.
         file_name: the name of the file to look for.
-        days: the days whose directories to list, one request each; by default all of `parent`.
+        days: list only the directories of these days, with one request for each; by default all of `parent`.
 
     Yields:
-        The directory's path below the lake's root, and its partition; None when its name is not that of a partition.
+        The directory's path below the lake's root, and its partition; None if its name is not that of a partition.
 
     Raises:
         LakeUnavailable: a directory cannot be listed.

@@ -11,17 +11,20 @@ _DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
 _COMPACTED = "_compacted"
 # Common file systems limit the name of a directory to 255 bytes.
 _MAXIMUM_ENCODED_LENGTH = 255 - len(_INSTANCE)
-# Hive's encoding of null: readers would take an instance with this id for a missing one.
+# Hive's encoding of null: readers would read an instance id with this text as null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, order=True, slots=True)
 class Partition:
-    """A partition of a table: one UTC day, of one instance.
+    """One file of a partitioned table, as in Hive partitioning: `date=…/instance_id=…`.
+
+    In raw tables, it has the rows of one UTC day and one instance. A Dagster partition is a whole day, with all
+    instances.
 
     Attributes:
-        day: the day; the first day of a longer period for tables of weeks or months.
-        instance_id: None for a table that holds all instances in one file, as rollups do.
+        day: the UTC day; in tables of weeks or months, the first day.
+        instance_id: None in rollups, in which a file has the rows of all instances.
     """
 
     day: date
@@ -32,12 +35,12 @@ class Partition:
 
 
 def encode_instance_id(instance_id: str) -> str:
-    """Return the percent-encoded id, of ASCII letters, digits and `_.-~%` only.
+    """Return the id percent-encoded: it has only ASCII letters, digits and `_.-~%`.
 
-    It is valid as the name of a directory and as a Dagster partition key.
+    The result is valid as the name of a directory and as a Dagster partition key.
 
     Raises:
-        ValueError: the id is empty, is not valid Unicode, or is too long for the name of a directory once encoded.
+        ValueError: the id is empty, is not valid Unicode, or is too long for the name of a directory when encoded.
     """
     if not instance_id:
         raise ValueError("an instance id cannot be empty: omit it, or give an id that GET /v2/instances returns")
@@ -57,7 +60,7 @@ def decode_instance_id(key: str) -> str:
     """Return the instance id that `encode_instance_id` encoded as `key`.
 
     Raises:
-        ValueError: `key` is not the encoding of any id, such as an unencoded id with a space.
+        ValueError: `key` is not an encoded id; for example, it has a space.
     """
     try:
         instance_id = unquote(key, errors="strict")
@@ -79,7 +82,7 @@ def partition_path(table_name: str, partition: Partition) -> str:
 
 
 def table_path(table_name: str) -> str:
-    """Return the path of the file of an unpartitioned table, relative to the lake's root."""
+    """Return the path of an unpartitioned table's file, relative to the lake's root."""
     return f"{table_name}/{FILE_NAME}"
 
 
@@ -93,12 +96,12 @@ def partition_directory(table_name: str, partition: Partition) -> str:
 
 
 def day_directory(table_name: str, day: date) -> str:
-    """Return the directory that holds all partitions of a day, relative to the lake's root."""
+    """Return the directory with all partitions of a day, relative to the lake's root."""
     return f"{table_name}/{_DAY}{day.isoformat()}"
 
 
 def first_of_month(day: date) -> date:
-    """Return the first day of a day's month, which identifies the month."""
+    """Return the first day of the month of `day`; it identifies the month."""
     return day.replace(day=1)
 
 
@@ -108,7 +111,7 @@ def compacted_directory(table_name: str) -> str:
 
 
 def compacted_path(table_name: str, month: date, instance_id: str | None) -> str:
-    """Return the path of the file of one compacted month of one instance, relative to the lake's root.
+    """Return the path of the compacted copy of one month and instance, relative to the lake's root.
 
     Raises:
         ValueError: the instance id cannot be encoded; see `encode_instance_id`.
@@ -121,7 +124,7 @@ def parse_compacted_path(path: str) -> tuple[date, str | None] | None:
     """Return the month and instance of a path relative to `compacted_directory`.
 
     Returns:
-        None when the path is not one that `compacted_path` returns.
+        None if the path is not one that `compacted_path` returns.
     """
     month, _, rest = path.partition("/")
     try:
@@ -130,6 +133,8 @@ def parse_compacted_path(path: str) -> tuple[date, str | None] | None:
         instance_id = decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None
     except ValueError:
         return None
+    # Rebuild the path (an empty table name gives `_compacted//…`): it rejects other spellings of the same month or
+    # instance.
     return (first, instance_id) if compacted_path("", first, instance_id).endswith(f"//{path}") else None
 
 
@@ -137,7 +142,7 @@ def parse_partition_directory(directory: str) -> Partition | None:
     """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`.
 
     Returns:
-        None when the directory is not named as a partition's.
+        None if its name is not that of a partition.
     """
     day, _, instance = directory.partition("/")
     if not day.startswith(_DAY) or (instance and not instance.startswith(_INSTANCE)):
@@ -149,7 +154,7 @@ def parse_partition_directory(directory: str) -> Partition | None:
         )
     except ValueError:
         return None
-    # `fromisoformat` accepts other spellings too, such as 20240103: two directories would be one partition.
+    # `fromisoformat` also accepts other spellings, such as 20240103: two directories would then be one partition.
     return partition if day == f"{_DAY}{partition.day.isoformat()}" else None
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake.concurrency import map_concurrently
-from later_reporting_dagster.lake.parquet_file import damaged_file_error
+from later_reporting_dagster.lake.parquet_file import PARTITION_STEP, damaged_file_error
 from later_reporting_dagster.lake.partition_listing import find_directories
 from later_reporting_dagster.lake.partition_paths import Partition, partition_directory
 from later_reporting_dagster.lake.storage import Storage
@@ -32,8 +32,8 @@ class QuarantineFile:
     Attributes:
         path: the path relative to the lake's root.
         partition: the partition of all rows; None for the file of a query.
-        days: the first and the last day of the query; None for the file of a partition. Both are None when the name of
-            the directory is neither.
+        days: the first and last day of the query; None for the file of a partition. If the directory's name is of
+            neither kind, `partition` and `days` are both None.
     """
 
     path: str
@@ -50,7 +50,7 @@ class QuarantinedRow:
         reason: why the row is bad.
         raw: the row as the API returned it, as JSON.
         query: the query that returned it, without secrets.
-        days: the first and the last day of the query; only when the partition is unknown.
+        days: the first and last day of the query, if the partition is unknown.
     """
 
     partition: Partition | None
@@ -67,7 +67,7 @@ class Quarantine:
         self._storage = storage
 
     def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Replace the bad rows of a partition; without any, remove their file.
+        """Replace the bad rows of a partition; if there are none, remove the file.
 
         Args:
             table_name: the table that the rows were fetched for.
@@ -84,14 +84,16 @@ class Quarantine:
             return None
         return self._write(path, bad_rows, query=query)
 
-    def write_query(self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]) -> str:
-        """Replace the bad rows of a query whose partition is unknown.
+    def write_rows_without_partition(
+        self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]
+    ) -> str:
+        """Replace the bad rows of a query for those rows whose partition is unknown.
 
         Args:
             table_name: the table that the rows were fetched for.
-            bad_rows: all of them, at least one.
+            bad_rows: all of these rows, at least one.
             query: the query that returned them, without secrets.
-            days: the first and the last day of the query.
+            days: the first and last day of the query.
 
         Returns:
             The location of the file.
@@ -101,7 +103,7 @@ class Quarantine:
         return self._write(f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
     def files(self, table_name: str) -> list[QuarantineFile]:
-        """List the files of a table, sorted by path, by one listing."""
+        """List the files of a table, sorted by path. It takes one listing."""
         directories = sorted(
             find_directories(self._storage, f"{_DIRECTORY}/{table_name}", _FILE_NAME), key=lambda found: found[0]
         )
@@ -114,15 +116,15 @@ class Quarantine:
         """Read all bad rows of a table.
 
         Raises:
-            PartitionDamaged: as `rows_in`.
+            FileDamaged: as `rows_in`.
         """
         return list(chain.from_iterable(map_concurrently(self.rows_in, self.files(table_name))))
 
     def rows_in(self, file: QuarantineFile) -> list[QuarantinedRow]:
-        """Read the rows of a file; none when it no longer exists.
+        """Read the rows of a file; none if it no longer exists.
 
         Raises:
-            PartitionDamaged: the file was not written by `write` or `write_query`, or was changed since.
+            FileDamaged: the file was changed after it was written, or something else wrote it.
         """
         try:
             lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
@@ -130,7 +132,8 @@ class Quarantine:
                 QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
             ]
         except (ValueError, TypeError, KeyError) as error:
-            raise damaged_file_error(self._storage.location(file.path), error) from error
+            step = PARTITION_STEP if file.partition else "materialize the days of the query again, or remove this file"
+            raise damaged_file_error(self._storage.location(file.path), error, step=step) from error
 
     def remove(self, file: QuarantineFile) -> None:
         """Remove a file, if it still exists."""

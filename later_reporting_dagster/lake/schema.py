@@ -1,7 +1,7 @@
 """Arrow schemas of the lake's tables, and the conversion of posts to Arrow.
 
-The requested metrics alone decide which columns a file of posts has. Files written with different metrics share the
-order and the types of their common columns, so they can be read as one table.
+The columns of a file of posts depend only on the requested metrics. In files with different metrics, the common columns
+have the same order and types, so the files can be read as one table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,19 +36,19 @@ def schema_of(columns: Iterable[Column]) -> pa.Schema:
 def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
     """Return the schema of posts that were requested with `metrics`.
 
-    `posts_schema(METRICS)` reads all files of posts: a metric that was not requested for a file is null there.
+    `posts_schema(METRICS)` reads all files of posts: a metric that was not requested for a file is null in its rows.
     """
     return schema_of(post_columns(metrics))
 
 
 POSTS_SCHEMA = posts_schema(DEFAULT_METRICS)
 
-# The day of a row's partition. It is in the path of a daily file, not in the file.
+# The day of a row's partition. In a daily file, it is in the path, not in the columns.
 DATE: pa.Field = pa.field("date", pa.date32(), nullable=False)
 
 
 def with_date_field(schema: pa.Schema) -> pa.Schema:
-    """Return `schema` with the column `date`, the day of the row's partition, before the others."""
+    """Return `schema` with a first column `date`: the day of the row's partition."""
     return schema.insert(0, DATE)
 
 
@@ -65,11 +65,11 @@ def date_column(row_counts: Iterable[tuple[date, int]]) -> pa.Array:
 def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_METRICS) -> pa.Table:
     """Return posts as rows of `posts_schema(metrics)`, sorted by `POST_KEY`; strings sort by code point.
 
-    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that a
-    post was not requested with is null.
+    Nulls stay null, counts stay exact 64-bit integers, and instants are in UTC, to the microsecond. A metric that was
+    not requested for a post is null.
 
     Raises:
-        pyarrow.ArrowInvalid: a value does not fit its column, which cannot happen to posts parsed by the contract.
+        pyarrow.ArrowInvalid: a value does not fit its column; the contract parses no such posts.
     """
     return posts_tables({None: posts}, metrics=metrics)[None]
 
@@ -79,8 +79,8 @@ def posts_tables(
 ) -> dict[_Group, pa.Table]:
     """Return the `posts_table` of each group.
 
-    All are slices of one table: most groups are partitions of few rows, for which building a table costs more than
-    filling it.
+    All are slices of one table: most groups are partitions of few rows, and for few rows building a table takes longer
+    than filling it.
 
     Raises:
         pyarrow.ArrowInvalid: as `posts_table`.
@@ -90,7 +90,7 @@ def posts_tables(
     bounds: dict[_Group, tuple[int, int]] = {}
     for group, members in posts.items():
         rows = list(members)
-        # Stable sorts by one attribute each, the last one first, are much faster than one sort by tuples.
+        # One stable sort for each attribute, from the last to the first, is much faster than one sort by tuples.
         for name in reversed(POST_KEY):
             rows.sort(key=attrgetter(name))
         bounds[group] = (len(ordered), len(rows))

@@ -1,7 +1,7 @@
 """Read and replace whole files on a local disk or any fsspec filesystem.
 
-A reader sees either the old file or the new one. The contents are opaque here: the caller may pass a check of what was
-staged.
+A reader sees either the old file or the new one. This module does not interpret the contents: to verify a new file, the
+caller passes a function.
 """
 
 import errno
@@ -24,19 +24,19 @@ import pyarrow.fs
 
 from later_reporting_dagster.lake.concurrency import map_concurrently
 
-# Readers and the discovery of datasets skip names that begin with a dot.
+# Readers, and tools that discover datasets, skip names that begin with a dot.
 _STAGE_PREFIX = ".stage-"
-# Writing takes seconds. A staged file of this age was left by a writer that died.
+# Writing takes seconds. An older staged file was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
-# A staged file is locked while its writer lives, except for the moment between its creation and its lock. From this age
-# on, one without a lock was left by a writer that died.
+# A staged file is locked while its writer lives, except for the moment between its creation and its lock. An older one
+# without a lock was left by a writer that died.
 UNLOCKED_AFTER_SECONDS = 2
 
-# Protocols whose put is atomic: the object appears under its name, complete, when the upload ends.
+# Protocols with an atomic put: the object appears under its name when the upload is complete.
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
-# Schemes in whose URLs the part before an @ is a container or a part of the path, not a user.
+# In URLs of these schemes, the part before an @ is a container or a part of the path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
-# The names that fsspec filesystems give to the version or the digest of a file's content, and to its modification time.
+# The names by which fsspec filesystems report the version or digest of a file's content, and its modification time.
 _VERSION_TAGS = ("ETag", "etag", "generation", "md5Hash", "md5")
 _MODIFICATION_TIMES = ("mtime", "LastModified", "last_modified")
 
@@ -51,9 +51,9 @@ class FileVersion:
 
     Attributes:
         bytes: the size of the file.
-        identity: identifies the version. Two versions share it only when `modified` is set and they have the same size
-            and modification time. None when the filesystem reports nothing reliable.
-        modified: the modification time in seconds since the epoch; only when `identity` is derived from it.
+        identity: identifies the version. Two versions can have the same identity only if `modified` is set, and they
+            have the same size and modification time. None if the filesystem reports nothing reliable.
+        modified: the modification time in seconds since the epoch; only if `identity` is derived from it.
     """
 
     bytes: int
@@ -61,7 +61,7 @@ class FileVersion:
     modified: float | None = None
 
 
-# Called with a path and the staged bytes; returns whether they may replace the file.
+# Called with a path and the staged bytes; returns whether they may replace the file at that path.
 StagedFileCheck = Callable[[str, bytes], bool]
 
 
@@ -69,25 +69,25 @@ class Storage(ABC):
     """Files below one root. Paths are relative to it and `/`-separated. All methods raise `LakeUnavailable`."""
 
     is_remote: bool
-    """Whether a call waits for a network, so that several are best made concurrently."""
+    """Whether calls wait for a network. Several calls are then faster concurrently."""
 
     @property
     @abstractmethod
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
-        """The filesystem for pyarrow, to which `full_path` is a path."""
+        """The filesystem for pyarrow. Its paths are those of `full_path`."""
 
     @abstractmethod
     def full_path(self, path: str) -> str:
         """Return the path of a file within its filesystem."""
 
     def native_path(self, path: str) -> str | None:  # noqa: ARG002
-        """Return a path that DuckDB can open; None when DuckDB has to read the file through this class."""
+        """Return a path that DuckDB can open; None if DuckDB has to read the file through this class."""
         return None
 
     @property
     @abstractmethod
     def identity(self) -> str:
-        """A string, without credentials, that differs between storages of different files or credentials."""
+        """A string that differs for each combination of root and credentials, and does not contain the credentials."""
 
     @abstractmethod
     def location(self, path: str) -> str:
@@ -95,7 +95,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
-        """Read a whole file; None when it does not exist."""
+        """Read a whole file; None if it does not exist."""
 
     def write(self, path: str, data: bytes, *, check: StagedFileCheck | None = None) -> None:
         """Replace one file, as `write_all` does."""
@@ -109,10 +109,10 @@ class Storage(ABC):
         """Replace whole files.
 
         Args:
-            files: the new bytes by path.
-            check: called with each path and its staged bytes; when it returns False or raises, the file is not
-                replaced. By default staged bytes have to equal the given ones. Where puts are atomic nothing is staged,
-                and it is called with the bytes to put.
+            files: the new bytes, by path.
+            check: called with each path and its staged bytes. If it returns False or raises, the file is not replaced.
+                By default, the staged bytes have to equal the given ones. If puts are atomic, nothing is staged, and it
+                is called with the given bytes.
 
         Returns:
             The error of each file that was not replaced.
@@ -130,14 +130,14 @@ class Storage(ABC):
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         """Return the current version of each of these files that exists.
 
-        It is one request on a filesystem that lists by prefix: for the common prefix of `paths`.
+        A filesystem that lists by prefix needs one request: it lists the common prefix of `paths`.
         """
 
     def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: StagedFileCheck | None) -> None:
         if not (staged == files[path] if check is None else check(path, staged)):
             raise LakeUnavailable(
-                f"cannot write {self.location(path)}: the staged file does not read back as it was written, so nothing"
-                " was replaced. Next step: check that disk or store, and run again"
+                f"cannot write {self.location(path)}: the new file does not read back as it was written, so nothing was"
+                " replaced. Next step: check that disk or store, and run again"
             )
 
 
@@ -211,7 +211,7 @@ class _LocalStorage(Storage):
         return str(self._root / path)
 
     def native_path(self, path: str) -> str | None:
-        # DuckDB takes these characters for a glob pattern, and has no way to escape them.
+        # DuckDB reads these characters as a glob pattern, and they cannot be escaped.
         return None if re.search(r"[*?[]", str(self._root)) else self.full_path(path)
 
     @property
@@ -231,8 +231,8 @@ class _LocalStorage(Storage):
     def write_all(
         self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
     ) -> dict[str, LakeUnavailable]:
-        # Each step is done for all files before the next one: to sync many files at once costs a disk little more than
-        # to sync one, and each directory is synced once. On return the files survive a loss of power.
+        # Each step is done for all files before the next step: syncing many files at once takes a disk little longer
+        # than syncing one, and each directory is synced once. After the return, the files survive a loss of power.
         failed: dict[str, LakeUnavailable] = {}
         staged: dict[str, _StagedFile] = {}
 
@@ -250,7 +250,7 @@ class _LocalStorage(Storage):
             for path, data in files.items():
                 with attempt(path):
                     directory = (self._root / path).parent
-                    self._make_directory(directory)
+                    self._prepare_directory(directory)
                     staged[path] = _StagedFile(directory)
                     staged[path].write(data)
             for path, file in [*staged.items()]:
@@ -269,7 +269,7 @@ class _LocalStorage(Storage):
     def _sync_directories(self, paths: Iterable[str]) -> dict[str, LakeUnavailable]:
         """Sync the directories of files, up to the root, and return the error of each file whose directory failed.
 
-        The upper ones too: a directory that another writer has just created is durable only after that writer's sync.
+        Parents are synced too: if another writer has just created one, it may not be durable yet.
         """
         files_below: dict[Path, list[str]] = {}
         for path in paths:
@@ -307,12 +307,12 @@ class _LocalStorage(Storage):
                 )
         return found
 
-    def _make_directory(self, directory: Path) -> None:
-        """Create a directory below the root, or remove the staged files of dead writers from an existing one.
+    def _prepare_directory(self, directory: Path) -> None:
+        """Create a directory below the root; if it exists, remove the staged files of dead writers.
 
-        A root that existed before and is missing now is not created again: its disk may be unmounted.
+        If the root existed before and is missing now, it is not created again: its disk may be unmounted.
         """
-        # Read before the root is looked for, because another thread may create it at this moment.
+        # Read the flag before checking the root: another thread may create the root in between and set the flag.
         root_existed = self._root_existed
         if not self._root.is_dir():
             if root_existed:
@@ -321,13 +321,13 @@ class _LocalStorage(Storage):
                 new.mkdir(exist_ok=True)
                 _sync_directory(new.parent)
         self._root_existed = True
-        if not self._create(directory):
+        if not self._make_directories(directory):
             for file in directory.iterdir():
                 if _is_stale(file.name) or _is_abandoned(file):
                     file.unlink(missing_ok=True)
 
-    def _create(self, directory: Path) -> bool:
-        """Create a directory and its parents below the root, which has to exist; False when it exists already."""
+    def _make_directories(self, directory: Path) -> bool:
+        """Create a directory and its missing parents; return False if it already existed. The root has to exist."""
         try:
             directory.mkdir()
         except FileExistsError:
@@ -335,7 +335,7 @@ class _LocalStorage(Storage):
         except FileNotFoundError:
             if directory.parent == self._root:
                 raise
-            self._create(directory.parent)
+            self._make_directories(directory.parent)
             directory.mkdir(exist_ok=True)
         return True
 
@@ -353,9 +353,9 @@ class _LocalStorage(Storage):
 class _FsspecStorage(Storage):
     """Any other fsspec filesystem.
 
-    Where puts are atomic, a file is put under its final name: a rename is a copy and a delete there, between which
-    readers would see no file or both. On other filesystems a file is staged beside its target, read back, checked and
-    moved, which is as atomic as the move of that filesystem.
+    If puts are atomic, a file is put under its final name. On these filesystems a rename is a copy followed by a
+    delete, so a rename would not be atomic. On other filesystems a file is staged beside its target, read back, checked
+    and moved; the replacement is as atomic as the move of that filesystem.
     """
 
     is_remote = True
@@ -433,7 +433,7 @@ class _FsspecStorage(Storage):
 
     def files(self, directory: str) -> list[str]:
         with self._translated_errors("list", directory):
-            # fsspec caches listings, and other processes write too.
+            # fsspec caches listings, but other processes may have written files since.
             self._filesystem.invalidate_cache()
             try:
                 found = self._filesystem.find(self.full_path(directory))
@@ -466,7 +466,7 @@ class _FsspecStorage(Storage):
             version = _version_of(details)
             if version.identity is not None:
                 return version
-            # Some filesystems report the modification time by a method of its own only.
+            # Some filesystems report the modification time only by this method.
             with suppress(NotImplementedError):
                 return _version_of({"size": details["size"], "mtime": self._filesystem.modified(full_path)})
             return version
@@ -478,19 +478,19 @@ class _FsspecStorage(Storage):
 
     @contextmanager
     def _translated_errors(self, action: str, path: str) -> Iterator[None]:
-        """Raise any error of the filesystem, each of which has classes of its own, as `LakeUnavailable`."""
+        """Raise any error as `LakeUnavailable`: each filesystem has its own classes of errors."""
         try:
             yield
         except LakeUnavailable:
             raise
         except Exception as error:
             unavailable = _unavailable(action, self.location(path), error, root=self._root, options=self._options)
-            # A traceback prints the chained error too, so it is omitted when its message had to be redacted.
+            # A traceback also prints the chained error, so it is omitted if its message had to be redacted.
             raise unavailable from (error if str(error) in str(unavailable) else None)
 
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:
-    """Return the version from the `info` of a file, whose keys differ between fsspec filesystems."""
+    """Return the version from the `info` of a file. The keys of `info` differ between fsspec filesystems."""
     size = int(details["size"])
     for name in _VERSION_TAGS:
         if tag := details.get(name):
@@ -498,7 +498,7 @@ def _version_of(details: Mapping[str, Any]) -> FileVersion:
     for name in _MODIFICATION_TIMES:
         match details.get(name):
             case datetime() as time_:
-                # Any fixed zone will do for a naive time: it is only compared with times read in the same way.
+                # For a naive time, any fixed zone works: it is only compared with times that are read in the same way.
                 modified = (time_ if time_.tzinfo else time_.replace(tzinfo=UTC)).timestamp()
                 return FileVersion(size, f"{size}-{modified!r}", modified=modified)
             case int() | float() as modified:
@@ -507,14 +507,14 @@ def _version_of(details: Mapping[str, Any]) -> FileVersion:
 
 
 class _StagedFile:
-    """A file beside its target, under a name that readers skip, until it replaces the target."""
+    """A file beside its target that will replace it. Readers skip its name."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _new_stage_name()
-        # Kept open until it is in place: the operating system reports a failed write-back to open descriptors only.
+        # Kept open until it is renamed: the operating system reports a failed write-back only to open descriptors.
         self._file = self._path.open("xb", buffering=0)
-        # The lock ends with this process, even when it is killed. On a filesystem without locks, only age shows that a
-        # writer died.
+        # The lock ends with this process, even if it is killed. On a filesystem without locks, only the age of the file
+        # shows that its writer died.
         with suppress(OSError):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -545,7 +545,7 @@ def _new_stage_name() -> str:
 
 
 def _is_stale(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
-    """Return whether a file is a staged one older than this, by the creation time in its name."""
+    """Return whether a file is staged and older than `after_seconds`, by the creation time in its name."""
     if not name.startswith(_STAGE_PREFIX):
         return False
     created = name.removeprefix(_STAGE_PREFIX).partition("-")[0]
@@ -553,7 +553,7 @@ def _is_stale(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
 
 
 def _is_abandoned(file: Path) -> bool:
-    """Return whether a file is a staged one that no process has locked, so that its writer died."""
+    """Return whether a file is staged and not locked by any process, so its writer died."""
     if _is_stale(file.name, after_seconds=UNLOCKED_AFTER_SECONDS):
         with suppress(OSError), file.open("rb") as stage:
             fcntl.flock(stage, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -566,7 +566,7 @@ def _sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network mounts do not support it: their server decides when a new name is durable.
+        # Some network mounts do not support syncing a directory: their server decides when a new name is durable.
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
             raise
     finally:
@@ -581,7 +581,7 @@ def _raise_unless_not_found(error: OSError) -> None:
 def _unavailable(
     action: str, location: str, error: Exception, *, root: str = "", options: Mapping[str, Any] | None = None
 ) -> LakeUnavailable:
-    """Return the error for an action that failed, with a next step that fits the cause and without credentials."""
+    """Return the error for a failed action, with a next step for its cause. The message has no credentials."""
     match getattr(error, "errno", None):
         case errno.ENOSPC | errno.EDQUOT:
             step = "free some space there and run again"
@@ -602,7 +602,10 @@ def _unavailable(
 
 
 def _redacted(text: str, root: str, options: Mapping[str, Any]) -> str:
-    """Return the text without the root's userinfo and query, and without storage options other than URLs."""
+    """Return the text without the root's userinfo and query, and with the strings of the storage options replaced.
+
+    URLs in the storage options are not replaced.
+    """
     location = without_credentials(root)
     secret_texts = [part for part in re.split(r"[@?:&=]", root) if part and part not in location]
     secret_texts += [value for value in _string_values(options) if "://" not in value]

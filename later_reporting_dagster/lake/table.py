@@ -12,9 +12,9 @@ class Table:
 
     Attributes:
         name: the name of the table and of its directory below the lake's root.
-        columns: the columns that its files may have. A partitioned table is read with a column `date` before them: the
-            first day of the row's partition.
-        is_partitioned: False for a table that is one file.
+        columns: the columns that its files may have. When a partitioned table is read, a first column `date` is added:
+            the first day of the row's partition.
+        is_partitioned: False if the table is one file.
     """
 
     name: str

@@ -15,8 +15,8 @@ class CompactionSummary:
     Attributes:
         written: the number of months whose copy was written.
         unchanged: the number of months whose copy was up to date.
-        removed: the number of months whose copy was removed, because too few of its days can be copied now.
-        daily_files: the number of daily files that the copies replace for readers.
+        removed: the number of months whose copy was removed, because too few days of the month can be copied now.
+        daily_files: the number of copied daily files; readers read the copies instead.
         daily_bytes: the size of those daily files.
         bytes: the size of the copies.
         skipped: the number of days of closed months that were not copied, by reason.
@@ -40,8 +40,8 @@ class CompactionSummary:
         skipped = "".join(f"; {count} days skipped: {reason}" for reason, count in sorted(self.skipped.items()))
         return (
             f"{self.written} months written, {self.unchanged} unchanged{removed};"
-            f" {self.daily_files:,} daily files of {self.daily_bytes:,} bytes"
-            f" can be read as {self.files:,} of {self.bytes:,}{skipped}"
+            f" {self.daily_files:,} daily files ({self.daily_bytes:,} bytes in total) are replaced for readers by"
+            f" {self.files:,} monthly files ({self.bytes:,} bytes in total){skipped}"
         )
 
 
@@ -51,7 +51,7 @@ def compact_table(lake: Lake, table_name: str, *, restate_days: int, now: dateti
     Args:
         lake: the lake.
         table_name: the table.
-        restate_days: how many days the daily schedule restates: a month is closed when it ended before these.
+        restate_days: the number of days that the daily schedule restates. A month is closed if it ended before them.
         now: the current time.
 
     Raises:

@@ -1,7 +1,7 @@
 """Read a table as a data frame of any supported library, without turning nulls into numbers.
 
-Whole frames are read by `Lake.read`, which works while partitions are replaced. Lazy ones are datasets: they read the
-selected columns and partitions when they are computed.
+Whole frames are read by `Lake.read`, which works while partitions are replaced. Lazy frames are datasets: when they are
+computed, they read only the selected columns and partitions.
 """
 
 from collections.abc import Callable, Collection
@@ -26,33 +26,34 @@ class LibraryNotInstalled(ValueError):  # noqa: N818 - a state of the environmen
 def read_frame(kind: Any, lake: Lake, table: Table, partitions: Collection[Partition]) -> Any:
     """Return a table as an object of type `kind`.
 
-    A DuckDB relation belongs to DuckDB's default connection, so that several can be joined, and named in `duckdb.sql`.
+    A DuckDB relation is created on DuckDB's default connection. So several can be joined, and `duckdb.sql` can refer to
+    them by their Python variable names.
 
     Args:
         kind: `pandas.DataFrame`, `polars.DataFrame`, `polars.LazyFrame`, `pyarrow.Table`, `pyarrow.dataset.Dataset` or
             `duckdb.DuckDBPyRelation`.
         lake: the lake.
         table: the table.
-        partitions: those of them that exist are returned, in a whole frame in the order given. Ignored for an
-            unpartitioned table.
+        partitions: the partitions to read; those that do not exist are skipped. Frames that are not lazy keep this
+            order. Ignored for an unpartitioned table.
 
     Returns:
-        The rows, for a partitioned table with a first column `date`; no rows when no file exists.
+        The rows. For a partitioned table, `date` is the first column. Empty if no file exists.
 
     Raises:
         TypeError: `kind` is not one of these types.
         LibraryNotInstalled: the library of `kind` is not installed.
         LakeUnavailable: the lake cannot be read.
-        PartitionDamaged: a file is not Parquet, or a column is missing or of another type.
+        FileDamaged: a file is not Parquet, or a column is missing or of another type.
     """
     read = _READERS.get(_type_name(kind))
     if read is None:
-        raise TypeError(f"{_type_name(kind)} is not supported: use one of {', '.join(_READERS)}")
+        raise TypeError(f"{_type_name(kind)} is not supported: use one of {', '.join(map(_import_name, _READERS))}")
     return read(lake, table, partitions)
 
 
 def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | None = None) -> "ds.Dataset":
-    """Return a table as a lazy dataset, of those of `partitions` that exist or by default of all."""
+    """Return a table as a lazy dataset of the partitions that exist; by default of all."""
     schema = schema_of(table.columns)
     return (
         lake.dataset(table.name, schema, partitions) if table.is_partitioned else lake.table_dataset(table.name, schema)
@@ -60,10 +61,15 @@ def open_dataset(lake: Lake, table: Table, partitions: Collection[Partition] | N
 
 
 def _type_name(kind: Any) -> str:
-    """Return a class by its library and its name, such as `pandas.DataFrame`, in whichever module it is defined."""
+    """Return the library and the name of a class, such as `pandas.DataFrame`, whatever module it is defined in."""
     if not isinstance(kind, type):
         return str(kind)
     return f"{kind.__module__.partition('.')[0].lstrip('_')}.{kind.__qualname__}"
+
+
+def _import_name(name: str) -> str:
+    """Return the name by which users import a class, given its `_type_name`."""
+    return "pyarrow.dataset.Dataset" if name == "pyarrow.Dataset" else name
 
 
 def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> pa.Table:
@@ -77,7 +83,7 @@ def _read_arrow(lake: Lake, table: Table, partitions: Collection[Partition]) -> 
 def _read_pandas(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pd.DataFrame":
     import pandas as pd  # deferred: takes 40 % of the time of `import dagster`
 
-    # Extension types, which have a null: with the default types, a count with a null becomes a float.
+    # Extension types have a null; with the default types, a column of integers with a null would become floats.
     nullable_types = {
         pa.int64(): pd.Int64Dtype(),
         pa.float64(): pd.Float64Dtype(),

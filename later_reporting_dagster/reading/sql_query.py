@@ -1,6 +1,6 @@
-"""Run one read-only SQL query over the lake by DuckDB, in which each table is a view over its files.
+"""Run one read-only SQL query in DuckDB. Each table of the lake is a view of its files.
 
-DuckDB can read the files of the views, and can neither read other files, nor write files, nor open connections.
+DuckDB can only read the files of the views: it cannot read other files, write files or open connections.
 """
 
 import re
@@ -16,14 +16,15 @@ from later_reporting_dagster.lake.database import empty_select
 if TYPE_CHECKING:
     import duckdb
 
-# The type of DuckDB's sums of int64, which readers of Parquet and pandas do not expect.
+# DuckDB's sums of int64 have this type. Users of Parquet files and pandas expect int64.
 _HUGEINT = pa.decimal128(38, 0)
-# Errors that only the SQL can cause, so that no file has to be verified.
+# Errors that are usually caused by the SQL. Files are verified only if the message says that one was being read: a file
+# can cause a conversion error, for example.
 _SQL_ERRORS = tuple(
     f"{kind} Error" for kind in ("Parser", "Binder", "Catalog", "Conversion", "Out of Range", "Permission", "Syntax")
 )
-# Begins the error of a placeholder view; the name of the table follows.
-_PLACEHOLDER = "this table is listed when it is read: "
+# The error of a placeholder view is this text and the name of the table.
+_PLACEHOLDER = "the files of this table are not listed yet: "
 _BATCH_ROWS = 10_000
 
 
@@ -39,19 +40,20 @@ def run_query(
     Args:
         sql: the query, in DuckDB's SQL.
         lake: the lake. The files of tables that the query does not use are not listed.
-        tables: all tables of the lake; one without files has no rows.
-        memory_gb: the memory limit in GB, for DuckDB and again for the rows. Nothing is spilled to disk.
-        on_note: called with a text that may explain the result, such as that a table has no files.
+        tables: all tables of the lake; a table without files has no rows.
+        memory_gb: the memory limit in GB. It applies to DuckDB and, separately, to the rows of the result, so both
+            together may use twice as much. Nothing is spilled to disk.
+        on_note: called with a text that may explain the result; for example, that a table has no files.
 
     Raises:
-        QueryError: the SQL is invalid, is not exactly one query, or uses unknown names; a file that it reads is
-            damaged; or it exceeds the memory limit.
+        QueryError: the SQL is invalid, is not exactly one query or uses unknown names; or a file that it reads is
+            damaged; or it needs more memory than the limit.
         LakeUnavailable: the lake cannot be listed or read.
     """
     import duckdb
 
     by_name = {table.name: table for table in tables}
-    # Without a spill directory, because DuckDB lets any query read and write files there.
+    # No spill directory, because DuckDB lets any query read and write files in it.
     with open_database(lake, memory_gb=memory_gb, spill_directory=None, confined=True) as database:
         try:
             _check_is_query(sql, database.connection)
@@ -67,10 +69,10 @@ def run_query(
                 except (duckdb.Error, pa.ArrowException) as error:
                     if _PLACEHOLDER not in str(error):
                         raise
-                    # The query computes the name, as in `query_table('posts_' || 'published')`.
+                    # The query computes the name of the table, as in `query_table('posts_' || 'published')`.
                     name = _one_line(error).partition(_PLACEHOLDER)[2].split()[0]
                     _add_view(database, by_name[name], on_note)
-        # Errors that occur while rows are fetched are Arrow's.
+        # Errors while rows are fetched are raised by Arrow.
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
@@ -93,7 +95,7 @@ def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
     """Raise an error unless the SQL is exactly one query.
 
     Raises:
-        QueryError: it is no statement, several, or another one than a query.
+        QueryError: the text contains no statement, more than one, or one that is not a query.
         duckdb.Error: it cannot be parsed.
     """
     statements = connection.extract_statements(sql)
@@ -101,8 +103,8 @@ def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
         raise QueryError(f"expected one SQL statement, got {len(statements) or 'none'}")
     kind = statements[0].type.name
     if kind in ("EXPLAIN", "MULTI"):
-        # DuckDB reports neither which statement is explained, nor which one contains a PIVOT, which it parses into
-        # several. Only a query can be parsed within parentheses.
+        # DuckDB does not report what kind of statement is explained. It parses a statement with a PIVOT into several,
+        # and does not report its kind either. But only a query can be parsed in parentheses.
         query = re.sub(r"^\s*EXPLAIN\b\s*(ANALYZE\b)?", "", sql.strip().rstrip(";"), flags=re.IGNORECASE)
         connection.extract_statements(f"({query}\n)")
     elif kind != "SELECT":
@@ -110,7 +112,7 @@ def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
 
 
 def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
-    """Read all rows, within a memory limit of their own: DuckDB's limit does not include them.
+    """Read all rows, with a separate memory limit: DuckDB's limit does not include them.
 
     Raises:
         QueryError: the rows exceed the limit.
@@ -126,28 +128,30 @@ def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
 
 
 def _narrow_sums(rows: pa.Table) -> pa.Table:
-    """Return the rows with sums of int64 as int64, where all values of a column fit."""
+    """Return the rows with sums of int64 as int64, if all values of the column fit."""
     for index, field in enumerate(rows.schema):
         if field.type == _HUGEINT:
             column: Any = rows.column(index)
             try:
                 rows = rows.set_column(index, field.name, pc.cast(column, pa.int64()))
             except pa.ArrowInvalid:
-                continue  # keeps the decimal, which is exact too
+                continue  # keep the decimal: it is exact too
     return rows
 
 
 def _translated(
     error: Exception, database: LakeDatabase, table_names: Collection[str], memory_gb: float
 ) -> QueryError | LakeUnavailable:
-    """Return the error to raise for one of DuckDB: it names the file at fault, if there is one."""
+    """Translate a DuckDB or Arrow error. The result names the file at fault, if there is one."""
     message = _one_line(error)
     if message.startswith("Out of Memory Error"):
         return _out_of_memory(memory_gb)
     if message.startswith("Catalog Error"):
         return QueryError(f"{message} The tables are {', '.join(table_names)}")
     if isinstance(error, OSError) or "reading file" in message or not message.startswith(_SQL_ERRORS):
-        failures = [failure for by_partition in database.unreadable().values() for failure in by_partition.values()]
+        failures = [
+            failure for by_partition in database.find_unreadable_files().values() for failure in by_partition.values()
+        ]
         if failures:
             more = f" ({len(failures) - 1} more files cannot be read)" if len(failures) > 1 else ""
             first = failures[0]
@@ -166,4 +170,4 @@ def _one_line(error: Exception) -> str:
     if text.startswith("Traceback"):  # raised by the lake's filesystem: the last line is the error
         return text.rstrip().rpartition("\n")[2]
     # After an empty line DuckDB quotes the SQL and points at the place of the error.
-    return text.partition("\n\n")[0]
+    return " ".join(line.strip() for line in text.partition("\n\n")[0].splitlines())

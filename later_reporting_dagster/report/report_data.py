@@ -122,7 +122,7 @@ class ReportData:
             and `campaign_id` are null), one instance, or one campaign of an instance.
         creators: the creators of the table `creators`.
         metrics: metrics whose coverage is shown.
-        stored_days: raw table -> instance -> days that have a file.
+        days_by_table: raw table -> instance -> days that have a file.
         quarantined: rows in quarantine.
         unreadable: files that could not be read.
     """
@@ -132,14 +132,16 @@ class ReportData:
     tables: Mapping[str, pa.Table]
     creators: Sequence[Creator]
     metrics: Sequence[Metric]
-    stored_days: DaysByTable
+    days_by_table: DaysByTable
     quarantined: Sequence[QuarantinedRows] = ()
     unreadable: Sequence[UnreadableFile] = ()
 
     @cached_property
     def first_day(self) -> date:
         """The oldest day, within the report's range, that has a file."""
-        return min((day for by_instance in self.stored_days.values() for day in _days(by_instance)), default=self.as_of)
+        return min(
+            (day for by_instance in self.days_by_table.values() for day in _days(by_instance)), default=self.as_of
+        )
 
     @property
     def days(self) -> int:
@@ -153,7 +155,7 @@ class ReportData:
 
     def newest_day(self, table: str) -> date:
         """Return the newest day of a raw table, with which its periods end."""
-        return max(_days(self.stored_days[table]), default=self.as_of)
+        return max(_days(self.days_by_table[table]), default=self.as_of)
 
     @cached_property
     def campaigns(self) -> Sequence[tuple[str, int]]:
@@ -206,7 +208,7 @@ def read_report(
         tables=tables,
         creators=_creators(tables["profiles"]),
         metrics=shown,
-        stored_days=days,
+        days_by_table=days,
         quarantined=sorted(quarantined, key=repr),
         unreadable=sorted(unreadable, key=repr),
     )

@@ -186,7 +186,7 @@ def _completeness(data: ReportData) -> dict[str, Any]:
     """Return which days are stored, and which rows and files are not in the report."""
     return {
         "stored_days": {
-            table: [_ranges(data, data.stored_days.get(table, {}).get(name, frozenset())) for name in data.instances]
+            table: [_ranges(data, data.days_by_table.get(table, {}).get(name, frozenset())) for name in data.instances]
             for table in _TABLES
         },
         "quarantined": [

@@ -1,11 +1,11 @@
-{#- How the channels of each group of posts compare: totals, rates, the paid lift and the same-post lift with their
-    intervals. A list of common table expressions, of which the last, `compared`, is the result. -#}
+{#- Compares the channels of each group of posts: totals, rates, and the paid lift and the same-post lift with their
+    intervals. Expands to a list of common table expressions. The last one, `compared`, is the result. -#}
 {%- import "measures.sql" as measures with context -%}
 {%- set same_post_columns = measures.same_post_columns -%}
 
 {#- by           columns that identify a group
     sum_columns  columns to sum
-    subgroups    relation of sums by `by`, creator and platform (at least)
+    subgroups    relation of sums of parts of a group, by at least `by`, creator_id and platform
     posts        relation of the posts, with the columns `by`, creator_id and lift_columns -#}
 {%- macro channel_comparison(by, sum_columns, subgroups, posts) -%}
 totals AS (
@@ -16,8 +16,9 @@ totals AS (
     FROM {{ subgroups }}
     GROUP BY {{ by | join(", ") }}
 ),
--- The independent observations of a group. Posts of one creator are not independent, so if a group has several creators
--- these are the clusters; otherwise, and for posts without a creator, each post is one.
+-- The independent observations of a group. Posts of one creator are not independent. So if a group has several creators
+-- (for this, no creator counts as one), each creator is a cluster. Otherwise each post is a cluster, and a post without a
+-- creator always is.
 clusters AS (
     SELECT
         {{ by | join(", ") }}
@@ -36,7 +37,7 @@ clusters AS (
         OR EXISTS (FROM totals WHERE {{ measures.same("totals", "posts", by) }} AND creators = 1)
     {%- endif %}
 ),
--- Each cluster's share of the group's sums, and the change of the log of each lift when the cluster is left out.
+-- Each cluster's share of the group's sums, and how the log of each lift changes if the cluster is left out.
 leave_one_out AS (
     SELECT
         {% for name in by %}totals.{{ name }}, {% endfor -%}
@@ -54,7 +55,8 @@ leave_one_out AS (
             / nullif(CAST(totals.same_post_paid + totals.same_post_organic AS DOUBLE), 0) AS same_post_share
     FROM clusters JOIN totals ON {{ measures.same("clusters", "totals", by) }}
 ),
--- Sums over the clusters. 1 / Σ share² is the number of equal clusters that would be as informative.
+-- Sums over the clusters. 1 / Σ share² is the effective number of clusters: that many equal clusters would be as
+-- informative.
 jackknife AS (
     SELECT
         {{ by | join(", ") }},
@@ -81,7 +83,7 @@ half_widths AS (
         END AS paid_lift_posts_effective,
         half_width(
             lift_squares, lift_changes, lift_clusters, paid_lift_posts_effective,
-            -- If few clusters have engagements, these limit the degrees of freedom more than the impressions do.
+            -- If few clusters have engagements, the engagements limit the degrees of freedom more than the impressions.
             least(
                 paid_lift_posts_effective - 1,
                 greatest(
@@ -105,13 +107,13 @@ platforms AS (
     FROM {{ subgroups }}
     GROUP BY {{ by | join(", ") }}, platform
 ),
--- Paid engagements, divided by the engagements that the paid impressions would have at their platform's organic rate.
+-- Paid engagements, divided by the engagements of the paid impressions if they had their platform's organic rate.
 platform_mix AS (
     SELECT
         {{ by | join(", ") }},
         quotient(
-            sum(paid_impressions_rate_engagements) FILTER (paid_impressions_rate_units > 0 AND organic_impressions_rate_units > 0),
-            -- An ordered list, because a sum of floats depends on the order.
+            sum(paid_impressions_rate_engagements) FILTER (paid_impressions_rate_units > 0 AND
+            organic_impressions_rate_units > 0), -- An ordered list, because a sum of floats depends on the order.
             list_sum(list(
                 CAST(paid_impressions_rate_units AS DOUBLE) * organic_impressions_rate_engagements
                 / organic_impressions_rate_units

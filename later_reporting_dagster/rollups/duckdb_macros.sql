@@ -1,6 +1,6 @@
--- DuckDB macros that all rollups use. A macro returns null if one of its arguments is null, unless its comment differs.
+-- DuckDB macros for all rollups. If an argument is null, the result is null, unless the comment of the macro differs.
 
--- Round to 12 significant digits: the digits after these depend on the machine and on the number of threads.
+-- Round to 12 significant digits: further digits depend on the machine and on the number of threads.
 CREATE OR REPLACE MACRO round_significant(x) AS
     CASE WHEN x = 0 OR NOT isfinite(x) THEN x ELSE round(x, CAST(11 - floor(log10(abs(x))) AS INTEGER)) END;
 
@@ -11,7 +11,7 @@ CREATE OR REPLACE MACRO money(x, name) AS
         ELSE CAST(x AS DECIMAL(18, 6))
     END;
 
--- A sum of integers as the int64 that is stored. `name` is the column, for the error.
+-- A sum of integers as int64, the stored type. `name` is the column, for the error.
 CREATE OR REPLACE MACRO to_int64(total, name) AS
     CASE
         WHEN total NOT BETWEEN -9223372036854775808 AND 9223372036854775807
@@ -19,7 +19,7 @@ CREATE OR REPLACE MACRO to_int64(total, name) AS
         ELSE CAST(total AS BIGINT)
     END;
 
--- How rows of a post that is in several campaigns are counted: see multi_campaign_posts in window_inputs.sql.
+-- How rows of posts in several campaigns are counted: see multi_campaign_posts in window_inputs.sql.
 CREATE TYPE IF NOT EXISTS counting AS ENUM ('both', 'campaign', 'post');
 
 -- Null unless the divisor is above 0.
@@ -60,7 +60,7 @@ CREATE OR REPLACE MACRO t_quantile(degrees) AS
     1.959963985 + 2.372271230 / degrees + 2.822498616 / degrees ** 2 + 2.555849680 / degrees ** 3
     + 1.589534053 / degrees ** 4;
 
--- The share that remains of a total without one part of it; null if nothing remains.
+-- The share of a total that remains without one part; null if nothing remains. `share` is the part's share.
 CREATE OR REPLACE MACRO remaining(share) AS CASE WHEN share < 1 THEN 1 - share END;
 
 -- A square as a decimal, so that sums of squares do not depend on the order of rows.
@@ -70,7 +70,7 @@ CREATE OR REPLACE MACRO exact_square(x) AS CAST(x * x AS DECIMAL(38, 24));
 --   squares    sum of the squared changes of the log when one cluster is left out
 --   changes    number of these changes that are not null; a change is null if leaving the cluster out leaves nothing
 --   clusters   number of clusters
---   effective  number of equal clusters that would be as informative
+--   effective  effective number of clusters: that many equal clusters would be as informative
 --   degrees    degrees of freedom
 -- Null if leaving some cluster out leaves nothing, if `effective` is below 5, or if all clusters are alike.
 CREATE OR REPLACE MACRO half_width(squares, changes, clusters, effective, degrees) AS

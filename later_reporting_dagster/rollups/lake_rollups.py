@@ -1,4 +1,4 @@
-"""Roll up the raw tables of a lake, and reconcile the results with a second, simple query of the raw tables."""
+"""Roll up the raw tables of a lake, and compare the results with a second, simple query of the raw tables."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.lake import (
+    FileDamaged,
     Lake,
     LakeDatabase,
     LakeUnavailable,
     Partition,
-    PartitionDamaged,
     Table,
     ViewContents,
     open_database,
@@ -36,11 +36,11 @@ _BYTES_PER_GB_BY_POST = 65_000_000
 _BYTES_PER_GB_BY_DAY = 250_000_000
 
 
-def stored_days(files: ViewContents) -> StoredDays:
+def stored_days(contents: ViewContents) -> StoredDays:
     """Return the days of the raw tables that have a file, by date basis and instance."""
     days: dict[DateBasis, dict[str, set[date]]] = {}
     for date_basis, raw_table in RAW_TABLE_NAMES.items():
-        for partition in files.partitions.get(raw_table, ()):
+        for partition in contents.partitions.get(raw_table, ()):
             days.setdefault(date_basis, {}).setdefault(str(partition.instance_id), set()).add(partition.day)
     return days
 
@@ -52,16 +52,17 @@ class WindowRollups:
     Attributes:
         tables: rows, by table name.
         differences: by table name, one sentence for each total that differs from the raw rows.
-        campaign_conflicts: number of posts and days on which one campaign reports other numbers than another.
+        campaign_conflicts: number of (post, day) pairs, over both date bases, for which campaigns report different
+            numbers.
         raw_rows: number of raw rows, by date basis.
-        files: raw files that were read, and those that could not be read.
+        contents: the raw partitions that were read, and the ones that could not be read.
     """
 
     tables: Mapping[str, pa.Table]
     differences: Mapping[str, Sequence[str]]
     campaign_conflicts: int
     raw_rows: Mapping[DateBasis, int]
-    files: ViewContents
+    contents: ViewContents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class PeriodRollup:
         rows: None if the partition has no raw files, or one of them cannot be read.
         raw_rows: number of raw rows.
         differences: one sentence for each total that differs from the raw rows.
-        files: its raw partitions.
+        partitions: its raw partitions.
         unreadable: errors of the raw files that could not be read.
     """
 
@@ -81,12 +82,12 @@ class PeriodRollup:
     rows: pa.Table | None
     raw_rows: int
     differences: Sequence[str]
-    files: Collection[Partition]
-    unreadable: Sequence[LakeUnavailable | PartitionDamaged]
+    partitions: Collection[Partition]
+    unreadable: Sequence[LakeUnavailable | FileDamaged]
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up all windows up to the newest day in the lake. Files that cannot be read are left out.
+    """Roll up all windows. They end with the newest day in the lake. Files that cannot be read are left out.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
@@ -94,17 +95,18 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def roll_up(files: ViewContents) -> WindowRollups:
-            stored = stored_days(files)
-            batches = _instance_batches(database, files, memory_gb=memory_gb)
-            rolled_up = sql_engine.roll_up_windows(database.connection, tables, stored, batches=batches)
-            checks = reconciliation.check_windows(database.connection, rolled_up, tables=tables, stored=stored)
+        def roll_up(contents: ViewContents) -> WindowRollups:
+            stored = stored_days(contents)
+            batches = _instance_batches(database, contents, memory_gb=memory_gb)
+            rolled_up = sql_engine.roll_up_windows(database.connection, tables, stored, instance_batches=batches)
+            with sql_engine.translated_errors():
+                checks = reconciliation.check_windows(database.connection, rolled_up, tables=tables, stored=stored)
             return WindowRollups(
                 tables=rolled_up.tables,
                 differences=checks.differences,
                 campaign_conflicts=rolled_up.multi_campaign.conflicts,
                 raw_rows=checks.raw_rows,
-                files=files,
+                contents=contents,
             )
 
         return database.read([(table, None) for table in _RAW_TABLES.values()], roll_up)
@@ -114,8 +116,8 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
     """Compare the rows of a window table with the raw tables of the lake.
 
     Returns:
-        One sentence for each raw file that cannot be read and each total that differs; and the number of posts and days
-        on which one campaign reports other numbers than another.
+        One sentence for each raw file that cannot be read and each total that differs; and the number of (post, day)
+        pairs, over both date bases, for which campaigns report different numbers.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
@@ -123,14 +125,14 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def check(files: ViewContents) -> tuple[list[str], int]:
-            stored = stored_days(files)
+        def check(contents: ViewContents) -> tuple[list[str], int]:
+            stored = stored_days(contents)
             with sql_engine.translated_errors():
                 sql_engine.prepare_windows(database.connection, table, stored)
                 multi_campaign = sql_engine.multi_campaign_posts(database.connection, table)
                 stored_rows = WindowTables({table.name: rows}, multi_campaign)
                 checks = reconciliation.check_windows(database.connection, stored_rows, tables=[table], stored=stored)
-            unreadable = [str(error) for errors in files.unreadable.values() for error in errors.values()]
+            unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             return [*unreadable, *checks.differences[table.name]], multi_campaign.conflicts
 
         return database.read([(raw_table, None) for raw_table in _RAW_TABLES.values()], check)
@@ -139,7 +141,7 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
 def roll_up_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> Iterator[PeriodRollup]:
-    """Roll up days, weeks or months, as many in one query as fit in memory.
+    """Roll up days, weeks or months. One query rolls up as many of them as fit in memory.
 
     Args:
         lake: has the raw table.
@@ -166,12 +168,12 @@ def roll_up_lake_periods(
 
 def check_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
-) -> dict[date, Sequence[str]]:
+) -> dict[date, list[str]]:
     """Compare stored partitions of days, weeks or months with the raw rows.
 
     Returns:
-        By the first day of a partition, one sentence for each total that differs, or for a file that cannot be read.
-        Partitions without differences are left out.
+        By the first day of a partition, one sentence for each file that cannot be read and each total that differs.
+        Partitions without any are left out.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
@@ -182,18 +184,22 @@ def check_lake_periods(
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def check(files: ViewContents) -> dict[date, Sequence[str]]:
-            sql_engine.prepare(database.connection, table, stored_days(files))
-            database.connection.execute(
-                f"CREATE OR REPLACE VIEW {ROLLUP_RELATION} AS"
-                f" SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
-            )
-            checks = reconciliation.check_periods(database.connection, table)
-            differences = {first_day: each.differences for first_day, each in checks.items() if each.differences}
-            for errors in files.unreadable.values():
+        def check(contents: ViewContents) -> dict[date, list[str]]:
+            with sql_engine.translated_errors():
+                sql_engine.create_macros_and_row_views(database.connection, table, stored_days(contents))
+                database.connection.execute(
+                    f"CREATE OR REPLACE VIEW {ROLLUP_RELATION} AS"
+                    f" SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
+                )
+                checks = reconciliation.check_periods(database.connection, table)
+            sentences: dict[date, list[str]] = {}
+            for errors in contents.unreadable.values():
                 for partition, error in errors.items():
-                    differences[first_day_of(table.period, partition.day)] = [str(error)]
-            return differences
+                    sentences.setdefault(first_day_of(table.period, partition.day), []).append(str(error))
+            for first_day, each in checks.items():
+                if each.differences:
+                    sentences.setdefault(first_day, []).extend(each.differences)
+            return sentences
 
         raw_partitions = lake.partitions(raw_table.name, days=days)
         return database.read([(raw_table, raw_partitions), (rollup_table, [*map(Partition, first_days)])], check)
@@ -213,18 +219,18 @@ def batched_by_weight(weights: Mapping[_Item, float], *, limit: float) -> Iterat
         yield batch
 
 
-def _instance_batches(database: LakeDatabase, files: ViewContents, *, memory_gb: float) -> Iterator[None]:
-    """Narrow the views to one batch of instances after another; at the end, widen them to all instances."""
+def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_gb: float) -> Iterator[None]:
+    """Restrict the views to one batch of instances after another; at the end, remove the restriction."""
     weights: Counter[str] = Counter()
-    for raw_table, partitions in files.partitions.items():
+    for raw_table, partitions in contents.partitions.items():
         for partition, size in database.lake.sizes(raw_table, partitions).items():
             weights[str(partition.instance_id)] += size
     for instances in batched_by_weight(dict(sorted(weights.items())), limit=memory_gb * _BYTES_PER_GB_BY_POST):
-        for raw_table in files.partitions:
-            database.narrow_view(raw_table, instances)
+        for raw_table in contents.partitions:
+            database.set_view_instances(raw_table, instances)
         yield
-    for raw_table in files.partitions:
-        database.narrow_view(raw_table, None)
+    for raw_table in contents.partitions:
+        database.set_view_instances(raw_table, None)
 
 
 def _roll_up_batch(
@@ -233,14 +239,15 @@ def _roll_up_batch(
     raw_table = _RAW_TABLES[table.date_bases[0]]
     raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
 
-    def roll_up(files: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, PeriodCheck]]:
-        rows = sql_engine.roll_up_periods(database.connection, table, stored_days(files))
+    def roll_up(contents: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, PeriodCheck]]:
+        rows = sql_engine.roll_up_periods(database.connection, table, stored_days(contents))
         database.connection.register(ROLLUP_RELATION, rows)
-        return files, rows, reconciliation.check_periods(database.connection, table)
+        with sql_engine.translated_errors():
+            return contents, rows, reconciliation.check_periods(database.connection, table)
 
-    files, rows, checks = database.read([(raw_table, raw_partitions)], roll_up)
-    partition_rows = sql_engine.by_first_day(rows, table.columns)
-    unreadable = files.unreadable.get(raw_table.name, {})
+    contents, rows, checks = database.read([(raw_table, raw_partitions)], roll_up)
+    partition_rows = sql_engine.partition_rows_getter(rows, table.columns)
+    unreadable = contents.unreadable.get(raw_table.name, {})
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
         check = checks.get(first_day, PeriodCheck(0, ()))
@@ -250,6 +257,6 @@ def _roll_up_batch(
             rows=None if errors or not partitions else partition_rows(first_day),
             raw_rows=check.raw_rows,
             differences=check.differences,
-            files=partitions,
+            partitions=partitions,
             unreadable=errors,
         )

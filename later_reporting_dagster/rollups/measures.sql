@@ -1,17 +1,19 @@
 {#- Jinja macros for the expressions that several tables share: sums, post counts, rates, costs.
 
-    Variables that every template gets from sql_engine.py:
+    sql_engine.py gives every template these variables:
       channels         (channel, prefix of its raw columns): ("organic", ""), ("paid", "paid_")
       metrics          the metrics that add up: raw column, name of the sum, whether it is a decimal
-      rate_units       channel -> measures that its engagements are divided by: impressions, and views if requested
-      unit_costs       (unit cost, the measure that it is a cost of): ("cpe", "engagements"), ("cpm", "impressions")
-      cost_per         unit cost -> the number of units that it is for: 1 or 1000
-      sum_columns      columns that are summed: one per metric, and both parts of each rate
-      lift_columns     those of them that the paid lift is made from
+      rate_units       channel -> divisors of its engagement rates: impressions, and views if requested
+      unit_costs       (unit cost, its measure): ("cpe", "engagements"), ("cpm", "impressions")
+      cost_per         unit cost -> number of units: 1 engagement, 1000 impressions
+      sum_columns      columns that are summed: one per metric, and dividend and divisor of each rate
+      lift_columns     the sum columns from which the paid lift is computed
       spend_columns    further columns that are summed, for costs; only rows by post date have them
-      integer_columns  those of the summed columns that are integers
-      counted_columns  those of the summed columns for which the number of posts is counted too
-      grain, labels, measure_columns  of the table: see RollupTable
+      integer_columns  the summed columns that are integers
+      counted_columns  the summed columns whose reporting posts are counted, too
+      grain, labels    of the table: see RollupTable
+      measure_columns  one dict per measure of the table: name, is_post_count, is_cost, has_previous (whether the table has
+                       its value in the previous period), has_change, is_difference (whether the change is a difference)
 -#}
 
 {#- Sums of columns, over rows or over groups. -#}
@@ -45,15 +47,16 @@
 {%- endmacro -%}
 
 {%- macro lift(measure) -%}
-lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{ measure }}_rate_units)
-{%- endmacro -%}
+lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{
+measure }}_rate_units) {%- endmacro -%}
 
 {#- Costs per unit and value per spend, from sums of the spend's bounds. -#}
 {%- macro costs() -%}
 {%- for channel, prefix in channels %}
     {{ channel }}_spend_minimum_posts AS {{ channel }}_spend_posts,
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
-    quotient({{ cost_per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel }}_{{ cost }}_{{ side }},
+    quotient({{ cost_per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel
+    }}_{{ cost }}_{{ side }},
 {%- endfor %}{% endfor %}
 {%- endfor %}
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
@@ -71,9 +74,9 @@ lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic
 {%- endmacro -%}
 
 {#- The same-post lift is the Mantel-Haenszel rate ratio over posts that report both channels: a post adds the engagements
-    of each channel, times the other channel's share of its impressions. The terms are integers in units of 1e-18, so that
-    sums do not depend on the order of rows; the units cancel out. (Decimals would do as well, but DuckDB casts integers to
-    floats ten times as fast.) -#}
+    of each channel, multiplied by the other channel's share of the post's impressions. The terms are integers in units of
+    1e-18, so that sums do not depend on the order of rows; the units cancel out. (Decimals would do as well, but DuckDB
+    casts integers to floats ten times as fast.) -#}
 {%- set on_both = "organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0" -%}
 {%- macro same_post_term(channel) -%}
 {%- set other = "organic" if channel == "paid" else "paid" -%}

@@ -1,4 +1,4 @@
--- Results to date and costs of the posts published on each day, organic beside paid.
+-- Organic and paid results to date of the posts published on each day, with costs.
 {%- import "measures.sql" as measures with context %}
 WITH totals AS (
     SELECT

@@ -1,4 +1,4 @@
--- Results recorded on each day, organic beside paid. Within a day a post is one row per campaign.
+-- Organic and paid results recorded on each day. On a day, a post has one row per campaign.
 {%- import "measures.sql" as measures with context %}
 WITH totals AS (
     SELECT

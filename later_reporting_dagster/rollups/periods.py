@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Period(StrEnum):
-    """What one file of a rollup table covers. A week is an ISO week: Monday to Sunday."""
+    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday."""
 
     DAY = "day"
     WEEK = "week"
@@ -40,7 +40,7 @@ def days_of(period: Period, first_day: date) -> DateRange:
     """Return the days of the period that begins on `first_day`.
 
     Raises:
-        ValueError: no such period begins on that day; or `period` is WINDOWS, which has no partitions.
+        ValueError: no such period begins on that day; or `period` is WINDOWS: window tables have no partitions.
     """
     if period is Period.DAY:
         return DateRange(first_day, first_day)
@@ -62,7 +62,7 @@ def first_day_of(period: Period, day: date) -> date:
 def window_ranges(days: Collection[date]) -> dict[str, DateRange]:
     """Return the date range of each window, by window name. Every window ends with the newest of `days`.
 
-    A window of n days has n days, whether or not all of them are in `days`. Without days there are no windows.
+    Days of a window may be missing from `days`. Without days, there are no windows.
     """
     if not days:
         return {}
@@ -74,7 +74,7 @@ def window_ranges(days: Collection[date]) -> dict[str, DateRange]:
 
 
 def previous_range(window: str, days: DateRange) -> DateRange | None:
-    """Return the range of equal length that ends the day before a window; None for the window `all`."""
+    """Return the range of equal length that ends on the day before a window; None for the window `all`."""
     if WINDOWS[window] is None:
         return None
     return DateRange(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))

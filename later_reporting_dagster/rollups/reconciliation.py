@@ -16,7 +16,7 @@ from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW_TABLE_NAME
 if TYPE_CHECKING:
     import duckdb
 
-# The relation with the rows of a rollup table that is to be checked.
+# The relation with the rows of the rollup table to check.
 ROLLUP_RELATION = "rolled_up"
 
 _Totals = Mapping[str, Any]
@@ -24,7 +24,7 @@ _Totals = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PeriodCheck:
-    """The number of raw rows of a partition, and one sentence for each total that differs from theirs."""
+    """The number of raw rows of a partition, and one sentence for each rollup total that differs from the raw total."""
 
     raw_rows: int
     differences: Sequence[str]
@@ -32,7 +32,7 @@ class PeriodCheck:
 
 @dataclass(frozen=True, slots=True)
 class WindowChecks:
-    """The number of raw rows by date basis, and by table one sentence for each total that differs from theirs."""
+    """The number of raw rows by date basis, and by table one sentence for each total that differs from the raw total."""
 
     raw_rows: Mapping[DateBasis, int]
     differences: Mapping[str, Sequence[str]]
@@ -42,8 +42,8 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
     """Compare rows of a table of days, weeks or months with the raw rows.
 
     Args:
-        connection: has the relation `rolled_up`: the table's columns and `first_day`.
-        table: the table that the rows are of.
+        connection: has the relation `rolled_up`: rows of the table, with the column `first_day`.
+        table: the table.
 
     Returns:
         The result of each partition, by its first day.
@@ -51,7 +51,7 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
     is_daily = table.period is Period.DAY
     first_day = "date" if is_daily else f"CAST(date_trunc('{table.period}', date) AS DATE)"
     expected = _raw_totals(connection, table, RAW_TABLE_NAMES[table.date_bases[0]], day=first_day)
-    # A post has a row per day, so over several days the number of rows is not the number of posts.
+    # In the raw rows, a post has one row per day, so over several days the number of rows is not the number of posts.
     names = [*(["posts"] if is_daily else []), *(sum_name(metric) for metric in summed(table.metrics))]
     sums = ", ".join(f"sum({name}) AS {name}" for name in names)
     found = query_rows(connection, f"SELECT {FIRST_DAY}, {sums} FROM {ROLLUP_RELATION} GROUP BY ALL")
@@ -72,7 +72,7 @@ def check_windows(
     tables: Sequence[RollupTable],
     stored: StoredDays,
 ) -> WindowChecks:
-    """Compare window tables with the raw rows: each window, and by performance date each previous period.
+    """Compare window tables with the raw rows: each window and, by performance date, each previous period.
 
     Args:
         connection: prepared by `sql_engine.prepare_windows`.
@@ -90,10 +90,11 @@ def check_windows(
         for table in tables:
             connection.register(ROLLUP_RELATION, rolled_up.tables[table.name])
             for each in ranges:
-                # By post date, a previous period has its posts' results up to a past day, unlike the raw rows.
+                # By post date, a previous period has the results of its posts up to a past day, but the raw rows have
+                # their results to date.
                 if each["date_basis"] == date_basis and not (each["is_previous"] and date_basis is DateBasis.POST_DATE):
-                    left_out = [] if "campaign_id" in table.grain else duplicates
-                    differences[table.name] += _range_differences(connection, table, each, by_day, left_out)
+                    not_counted = [] if "campaign_id" in table.grain else duplicates
+                    differences[table.name] += _range_differences(connection, table, each, by_day, not_counted)
     return WindowChecks(raw_rows, differences)
 
 
@@ -107,11 +108,11 @@ def _range_differences(
     """Yield one sentence for each total of a window or previous period that differs from the raw rows.
 
     Args:
-        connection: has the relation `rolled_up`.
-        table: the table that its rows are of.
+        connection: has the relation `rolled_up`: rows of the table.
+        table: the table.
         date_range: a row of `window_ranges_table`.
         by_day: totals of the raw rows.
-        duplicates: sums of the raw rows that are left out of the table, by day.
+        duplicates: sums by day of the raw rows that the table does not count.
     """
     days = [day for day in by_day if date_range["first_day"] <= day <= date_range["last_day"]]
     names = [sum_name(metric) for metric in summed(table.metrics)]
@@ -128,7 +129,7 @@ def _range_differences(
 def _raw_totals(
     connection: "duckdb.DuckDBPyConnection", table: RollupTable, raw_table: str, *, day: str
 ) -> dict[date, _Totals]:
-    """Return totals of raw rows by `day`, a SQL expression."""
+    """Return totals of raw rows, grouped by `day`, a SQL expression."""
     found = query_rows(connection, sql_engine.render("raw_totals.sql", table, raw_table=raw_table, day=day))
     return {totals.pop(FIRST_DAY): totals for totals in found}
 
@@ -136,7 +137,7 @@ def _raw_totals(
 def _expected_sum(
     name: str, days: Sequence[date], by_day: Mapping[date, _Totals], duplicates: Sequence[Mapping[str, Any]]
 ) -> Any:
-    """Return the sum of some days, without that of duplicate rows."""
+    """Return the sum of some days, minus the sum of the duplicate rows."""
     values = [by_day[day][name] for day in days if by_day[day][name] is not None]
     less = [row[name] for row in duplicates if row["date"] in days and row[name] is not None]
     return sum(values) - sum(less) if values else None
@@ -150,7 +151,9 @@ def _differences(expected: _Totals, found: _Totals, *, raw_rows: int) -> Iterato
 
 def _are_equal(raw_total: Any, rollup_total: Any, *, raw_rows: int) -> bool:
     if rollup_total is None:
-        return not raw_total  # 0 if the only row with a number is a duplicate, which is left out
+        # The rollup has no value. That is correct if the raw rows have none either, or if their expected sum is 0
+        # because all rows with a value were duplicates that are not counted.
+        return not raw_total
     if raw_total is None:
         return False
     if isinstance(raw_total, Decimal):

@@ -1,4 +1,4 @@
-"""Columns of the rollup tables: what each one means and how it is computed. docs/tables.md is generated from them."""
+"""Columns of the rollup tables: the meaning and computation of each. docs/tables.md is generated from them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from later_reporting_dagster.rollups.periods import WINDOWS
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 CHANNELS = (Channel.ORGANIC, Channel.PAID)
 RESULTS = ("impressions", "engagements")
-# Unit cost, the measure that it is a cost of, and that unit in words.
+# Unit cost, its measure, and the unit in words.
 UNIT_COSTS = (("cpe", "engagements", "engagement"), ("cpm", "impressions", "1000 impressions"))
 
 PAID_HIGHER, ORGANIC_HIGHER, UNDECIDED = "paid_higher", "organic_higher", "undecided"
@@ -19,7 +19,7 @@ MINIMUM_EFFECTIVE_CLUSTERS = 5
 
 
 def measure_of(metric: Metric) -> str:
-    """Return what a metric measures, without its channel: `impressions` for `impressions` and `paid_impressions`."""
+    """Return the measure of a metric, without the channel: `impressions` for `impressions` and `paid_impressions`."""
     return metric.column.removeprefix(f"{metric.channel}_").removesuffix("_generated")
 
 
@@ -41,7 +41,7 @@ def summed(metrics: Iterable[Metric]) -> list[Metric]:
 
 
 def is_post_count(name: str) -> bool:
-    """Return whether a column counts posts: without posts it is 0, not null. Reposts are a metric, not a post count."""
+    """Return whether a column counts posts. Without posts it is 0, not null. Reposts are a metric, not a post count."""
     return name in ("posts", "post_campaigns") or name.endswith("_posts")
 
 
@@ -63,7 +63,7 @@ def _raw(*measures: str) -> list[str]:
 
 
 def post_columns_named(names: Sequence[str], computed: str) -> Iterator[Column]:
-    """Yield columns that are copied from posts. `computed` names the row; key columns omit it."""
+    """Yield columns that are copied from posts. `computed` says from which row; key columns omit it."""
     post_columns = {column.name: column for column in POST_COLUMNS}
     for name in names:
         yield replace(post_columns[name], source_columns=(name,), computation="" if name in POST_KEY else computed)
@@ -73,12 +73,12 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
     """Yield the number of posts, and for each metric its sum and the number of posts that report it.
 
     Args:
-        metrics: those of the table; only metrics that add up have columns.
-        always: metrics that every file has, so that their post counts are never null.
+        metrics: the metrics of the table; only metrics that add up have columns.
+        always: metrics that are in every file, so their post counts are never null.
     """
     computed = (
-        "Number of posts, each counted once. If rows are not by campaign and a post is in several campaigns, each day"
-        " its row with the lowest campaign id is used"
+        "Number of posts, each counted once. If the grain has no campaign and a post is in several campaigns, only its row"
+        " with the lowest campaign id is used on each day"
     )
     yield _post_count("posts", "Posts of the group, with or without metrics", computed, ["post_id"])
     for metric in summed(metrics):
@@ -91,12 +91,10 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
 
 def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     """Yield rates, shares and the paid lift."""
-    pairing = (
-        "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are none, or no"
-    )
+    pairing = "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are no such rows, or no"
     lift = (
-        "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect: which"
-        " posts are paid for is a choice"
+        "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect: advertisers"
+        " choose which posts to pay for"
     )
     for channel in CHANNELS:
         yield _number(
@@ -125,7 +123,7 @@ def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
 
 
 def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
-    """Yield the ends of a lift's 95 % interval, its effective number of clusters and its verdict.
+    """Yield the ends of a lift's 95 % interval, the effective number of clusters and the verdict.
 
     Args:
         lift: column of the lift.
@@ -136,14 +134,16 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
     for side, sign in (("low", "−"), ("high", "+")):
         yield _number(
             f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
-            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters, which are the"
-            " creators if the group has several (a post without a creator is a cluster too), else the posts. t: 97.5 %"
+            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group has"
+            " several creators (for this, no creator counts as one), the clusters are the creators and each post without a"
+            " creator; else the posts. t: 97.5 %"
             f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
             f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
             made_from,
         )  # fmt: skip
-    yield _number(f"{lift}_posts_effective", f"Number of equal clusters that would be as informative about {lift}",
-                  "clusters", f"{effective}, over clusters", made_from)  # fmt: skip
+    yield _number(f"{lift}_posts_effective", f"Effective number of clusters for {lift}: that many equal"
+                  " clusters would be as informative. Clusters are usually creators; see the interval",
+                  "clusters", f"{effective}, over the clusters", made_from)  # fmt: skip
     yield Column(
         f"{lift}_verdict", "string", True, f"{PAID_HIGHER}, {ORGANIC_HIGHER} or {UNDECIDED}: whether the difference is"
         " more than chance", "", f"{PAID_HIGHER} if {lift}_low is above 1, {ORGANIC_HIGHER} if {lift}_high is below 1,"
@@ -152,12 +152,12 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
 
 
 def comparison() -> Iterator[Column]:
-    """Yield the intervals of the paid lift, the same-post lift, and how many posts report which channel."""
+    """Yield the interval of the paid lift, the same-post lift with its interval, and post counts by channel."""
     yield from _interval(
         "paid_lift",
-        effective="The smaller of the two channels' (Σ impressions)² / Σ impressions², over rows that also report"
-        " engagements",
-        degrees="min(n, max(7, m)) − 1 (n: paid_lift_posts_effective; m: the same of engagements)",
+        effective="(Σ impressions)² / Σ impressions², over rows that also report engagements; the smaller of the two"
+        " channels' values",
+        degrees="min(n, max(7, m)) − 1 (n: paid_lift_posts_effective; m: the same for engagements)",
     )
     yield _number(
         "same_post_lift", "Paid lift within posts that report both channels: not affected by which posts are paid for,"
@@ -190,7 +190,7 @@ def post_campaigns() -> Column:
 
 
 def platform_mix() -> Iterator[Column]:
-    """Yield the columns that compare the channels at an equal mix of platforms."""
+    """Yield the columns that compare the channels with an equal mix of platforms."""
     yield _number(
         "paid_lift_mix_adjusted", "Paid lift if the organic impressions had the paid ones' mix of platforms", "ratio",
         "Σ paid engagements / Σ (paid impressions × the organic rate of their platform), over the platforms on which"
@@ -199,24 +199,24 @@ def platform_mix() -> Iterator[Column]:
     )  # fmt: skip
     yield _number(
         "paid_share_of_impressions_on_shared_platforms", "Paid share of all impressions, on the platforms that report"
-        " both channels", "percent", "As paid_share_of_impressions, over these platforms",
+        " both channels", "percent", "Like paid_share_of_impressions, over these platforms",
         ["platform", *_raw("impressions")],
     )  # fmt: skip
 
 
 def costs() -> Iterator[Column]:
-    """Yield bounds of the spend, which the API does not report, computed from the unit costs."""
+    """Yield bounds of the spend, computed from the unit costs. The API does not report the spend itself."""
     for channel in CHANNELS:
         yield from _channel_costs(channel)
     all_raw = _raw("cpe", "engagements", "cpm", "impressions")
     for cost, _, unit in UNIT_COSTS:
         for side in ("minimum", "maximum"):
-            yield _number(f"blended_{cost}_{side}", f"The {side} of spend per {unit} of both channels together",
-                          f"USD per {unit}", f"As {CHANNELS[0]}_{cost}_{side}, with both channels' sums added; null if"
-                          " one is null", all_raw)  # fmt: skip
+            yield _number(f"blended_{cost}_{side}", f"The {side} spend per {unit} of both channels together",
+                          f"USD per {unit}", f"Like {CHANNELS[0]}_{cost}_{side}, with the sums of both channels added;"
+                          " null if one is null", all_raw)  # fmt: skip
     for side, other in (("minimum", "maximum"), ("maximum", "minimum")):
         yield _number(
-            f"organic_value_per_spend_{side}", f"The {side} of estimated value per USD spent on organic results",
+            f"organic_value_per_spend_{side}", f"The {side} estimated value per USD spent on organic results",
             "ratio", f"Σ estimated value / Σ organic spend {other}, over the posts that have both",
             ["estimated_value_generated", *all_raw[:4]],
         )  # fmt: skip
@@ -226,19 +226,19 @@ def _channel_costs(channel: Channel) -> Iterator[Column]:
     made_from = [raw_column(channel, name) for name in ("cpe", "engagements", "cpm", "impressions")]
     for side in ("minimum", "maximum"):
         yield _number(
-            f"{channel}_spend_{side}", f"The {side} of what the posts of {channel}_spend_posts cost", "USD",
-            "Sum of the posts' bounds. CPE × engagements and CPM × impressions / 1000 are the same cost, each unit cost"
-            " known to half a cent; null if no post has bounds", made_from,
+            f"{channel}_spend_{side}", f"The {side} spend on the posts of {channel}_spend_posts", "USD",
+            "Sum of the posts' bounds. CPE × engagements and CPM × impressions / 1000 are the same cost; each unit cost"
+            " is rounded to a cent, so it is known within half a cent. Null if no post has bounds", made_from,
         )  # fmt: skip
     yield _post_count(f"{channel}_spend_posts", f"Posts whose {channel} spend has bounds", "Number of posts", made_from)
     yield _post_count(
-        f"{channel}_spend_contradictory_posts", f"Posts whose {channel} CPE and CPM contradict each other; they are in"
-        " no bounds", "Posts whose two cost intervals do not overlap", made_from,
+        f"{channel}_spend_contradictory_posts", f"Posts whose {channel} CPE and CPM contradict each other; they are not"
+        " included in bounds", "Posts whose two cost intervals do not overlap", made_from,
     )  # fmt: skip
     for cost, measure, unit in UNIT_COSTS:
         for side in ("minimum", "maximum"):
             yield _number(
-                f"{channel}_{cost}_{side}", f"The {side} of spend per {unit}", f"USD per {unit}", "Sum divided by sum,"
+                f"{channel}_{cost}_{side}", f"The {side} spend per {unit}", f"USD per {unit}", "Sum divided by sum,"
                 f" over the posts whose spend has bounds and that report {measure}; null if there are none", made_from,
             )  # fmt: skip
 
@@ -252,15 +252,15 @@ def day_count_columns() -> Iterator[Column]:
 
 
 def window_columns(
-    *, grain: Sequence[str], labels: Sequence[str], measures: Sequence[Column], compared: Sequence[Column]
+    *, grain: Sequence[str], labels: Sequence[str], measures: Sequence[Column], compared_with_previous: Sequence[Column]
 ) -> Iterator[Column]:
     """Yield the columns of a window table.
 
     Args:
         grain: columns that identify a group.
-        labels: post columns that name it.
+        labels: post columns that name the group.
         measures: columns that are computed for each group.
-        compared: those of the measures that also have a previous value and a change.
+        compared_with_previous: the measures that also have a previous value and a change.
     """
     yield from _window_identity(grain, labels)
     cost_names = {column.name for column in costs()}
@@ -270,19 +270,19 @@ def window_columns(
         yield replace(column, nullable=True, computation=f"{column.computation}{null}")
     previous = (
         "over the same number of days before first_day. By post_date: the posts of those days, with the results that"
-        " post_metrics_daily recorded up to one window length before its newest day, so that posts are compared at the"
-        " same age. Null for the window all; if no day of the previous period has a file; and by post_date unless"
+        " post_metrics_daily recorded up to one window length before its newest day, so the posts of both periods have"
+        " the same age. Null for the window all; if no day of the previous period has a file; and by post_date unless"
         " post_metrics_daily has every day from the start of the previous period up to that day"
     )
-    for column in compared:
+    for column in compared_with_previous:
         yield replace(
             column,
             name=f"previous_{column.name}",
             nullable=True,
-            computation=f"As {column.name}, {previous}",
+            computation=f"Like {column.name}, {previous}",
             description=f"{column.name} of the previous period",
         )
-    for column in compared:
+    for column in compared_with_previous:
         if not is_post_count(column.name) or column.name == "posts":
             yield _change(column)
 
@@ -298,15 +298,16 @@ def _window_identity(grain: Sequence[str], labels: Sequence[str]) -> Iterator[Co
                  " plus one day; for all, the oldest day that has a file")  # fmt: skip
     yield Column("last_day", "date32[day]", False, "Last day of the window", "", "The newest day of the date basis that"
                  " has a file of any instance")  # fmt: skip
-    yield from post_columns_named(grain, "The value in the post's newest row, by day")
+    yield from post_columns_named(grain, "The value in the post's row of the latest day")
     yield from post_columns_named(
         labels,
         "The value in the newest row of the creator's newest post: in posts_published, or in post_metrics_daily if the"
-        " creator has no post there; of several posts at one instant, the one with the highest campaign and post id",
+        " creator has no post there. If several posts have the same time, the highest campaign id, then post id",
     )
     yield from day_count_columns()
     yield Column("previous_days", "int64", True, "Days of the previous period that have a file of the instance",
-                 "days", "As days, over the same number of days before first_day; null for the window all")  # fmt: skip
+                 "days", "Like days, over the same number of days before first_day; null for the window all"
+                 )  # fmt: skip
 
 
 def _change(column: Column) -> Column:

@@ -19,8 +19,8 @@ class RollupTable:
         name: name of the table, of its asset and of its SQL file.
         grain: columns that identify a row within its period or window.
         date_bases: date bases that it has rows for.
-        period: what one of its files covers.
-        labels: post columns that name the entity which the grain identifies, such as a creator's handle.
+        period: the time that one of its files covers.
+        labels: post columns that name the group, such as a creator's handle.
         description: one sentence for the Dagster UI.
         metrics: metrics whose sums are columns, if they add up.
     """
@@ -34,22 +34,25 @@ class RollupTable:
     metrics: Sequence[Metric] = DEFAULT_METRICS
 
     def with_metrics(self, metrics: Iterable[Metric]) -> "RollupTable":
-        """Return the table with sums of `metrics`, besides those of the API reference, which are always included."""
+        """Return the table with sums of these metrics. Metrics of the API reference are always included."""
         wanted = {*DEFAULT_METRICS, *metrics}
         return replace(self, metrics=tuple(metric for metric in METRICS if metric in wanted))
 
     @property
     def has_costs(self) -> bool:
-        """Whether it has spend columns: costs are lifetime values of a post, so only rows by post date have them."""
+        """Whether it has spend columns. Costs are lifetime values of a post, so only rows by post date have them."""
         return DateBasis.POST_DATE in self.date_bases
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """All columns, in the order in which they are stored."""
+        """All columns, in stored order."""
         if self.period is Period.WINDOWS:
             return tuple(
                 rollup_columns.window_columns(
-                    grain=self.grain, labels=self.labels, measures=self.measures, compared=self.compared
+                    grain=self.grain,
+                    labels=self.labels,
+                    measures=self.measures,
+                    compared_with_previous=self.compared_with_previous,
                 )
             )
         days = rollup_columns.day_count_columns() if self.period is not Period.DAY else ()
@@ -61,19 +64,19 @@ class RollupTable:
         return _measures(self)
 
     @property
-    def compared(self) -> list[Column]:
-        """Measures that a window table also has for the previous period, with their change."""
+    def compared_with_previous(self) -> list[Column]:
+        """Measures of which a window table also has the previous value and the change."""
         return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
 
     def columns_from(self, date_basis: DateBasis) -> list[Column]:
-        """Return the columns that are not always null in rows of a date basis."""
+        """Return the columns that can have values in rows of a date basis: costs are null by performance date."""
         costs = set() if date_basis is DateBasis.POST_DATE else {column.name for column in rollup_columns.costs()}
         return [column for column in self.columns if column.name not in costs]
 
 
 @lru_cache
 def _measures(table: RollupTable) -> tuple[Column, ...]:
-    measures = table.compared
+    measures = table.compared_with_previous
     if table.period is not Period.DAY:
         measures += rollup_columns.comparison()
     if table.period is Period.WINDOWS and "campaign_id" not in table.grain:
@@ -87,8 +90,9 @@ def _measures(table: RollupTable) -> tuple[Column, ...]:
 
 _BY = "instance, campaign, platform and content type"
 _WINDOWS = (
-    "over the last 7, 28, 90 and 365 days and all time, each with the previous period and the change: organic beside"
-    " paid, by performance date and by post date; by post date also with bounds of the spend"
+    "over the last 7, 28, 90 and 365 days and all time, with the previous period and the change. Organic and paid"
+    " results side by side, once by performance date and once by post date. Rows by post date also have lower and upper"
+    " bounds of the spend"
 )
 
 
@@ -110,25 +114,25 @@ def _window_table(name: str, *grain: str, labels: Sequence[str] = (), entities: 
 
 
 DAILY = _calendar_table(
-    Period.DAY, "organic_paid_daily", description=f"Results recorded on the day, organic beside paid, by {_BY}."
+    Period.DAY, "organic_paid_daily", description=f"Organic and paid results recorded on the day, by {_BY}."
 )
 BY_PUBLISH_DAY = _calendar_table(
     Period.DAY,
     "organic_paid_by_publish_day",
     date_basis=DateBasis.POST_DATE,
-    description="Results to date of the posts published on the day, organic beside paid, with bounds of the spend, by"
-    f" {_BY}.",
+    description="Organic and paid results to date of the posts published on the day, with lower and upper bounds of the"
+    f" spend, by {_BY}.",
 )
 WEEKLY = _calendar_table(
     Period.WEEK,
     "organic_paid_weekly",
-    description="Results recorded in the ISO week, Monday to Sunday, organic beside paid, by"
-    f" {_BY}. Each post counts once.",
+    description=f"Organic and paid results recorded in the ISO week (Monday to Sunday), by {_BY}. Each post counts"
+    " once.",
 )
 MONTHLY = _calendar_table(
     Period.MONTH,
     "organic_paid_monthly",
-    description=f"Results recorded in the month, organic beside paid, by {_BY}. Each post counts once.",
+    description=f"Organic and paid results recorded in the month, by {_BY}. Each post counts once.",
 )
 BY_CAMPAIGN = _window_table("organic_paid_by_campaign", "instance_id", "campaign_id", entities="Campaigns")
 BY_CREATOR = _window_table(

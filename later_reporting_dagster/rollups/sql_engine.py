@@ -45,7 +45,7 @@ _SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
-    """Rows cannot be rolled up. The message names the reason and the next step."""
+    """Rows cannot be rolled up. The message has the reason and the next step."""
 
 
 class SumOutOfRange(RollupFailed):
@@ -57,8 +57,8 @@ class MultiCampaignPosts:
     """What reconciliation needs to know about posts that are in several campaigns.
 
     Attributes:
-        duplicate_sums: by date basis and day, the sums of rows that are left out if the grain has no campaign.
-        conflicts: number of posts and days on which one campaign reports other numbers than another.
+        duplicate_sums: by date basis and day, the sums of rows that are not counted if the grain has no campaign.
+        conflicts: number of (post, day) pairs, over both date bases, for which campaigns report different numbers.
     """
 
     duplicate_sums: Sequence[Mapping[str, Any]] = ()
@@ -87,7 +87,7 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable,
 
     Returns:
         The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
-        ordered by partition and grain, nulls last. The order of the raw rows does not change a byte.
+        ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
 
     Raises:
         RollupFailed: a sum does not fit its column, or the query does not fit in memory.
@@ -95,15 +95,15 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable,
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
     with translated_errors():
-        prepare(connection, table, stored)
+        create_macros_and_row_views(connection, table, stored)
         return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
 
 
-def by_first_day(rows: pa.Table, columns: Sequence[Column]) -> Callable[[date], pa.Table]:
-    """Return a function from the first day of a partition to its rows, in `columns`.
+def partition_rows_getter(rows: pa.Table, columns: Sequence[Column]) -> Callable[[date], pa.Table]:
+    """Return a function that takes the first day of a partition and returns its rows, with only `columns`.
 
     Args:
-        rows: a result of `roll_up_periods`, so ordered by first day.
+        rows: a result of `roll_up_periods`, which is ordered by first day.
         columns: columns to keep.
     """
     runs = pc.run_end_encode(rows[FIRST_DAY].combine_chunks())
@@ -123,7 +123,7 @@ def roll_up_windows(
     tables: Sequence[RollupTable],
     stored: StoredDays,
     *,
-    batches: Iterable[object] = (None,),
+    instance_batches: Iterable[object] = (None,),
 ) -> WindowTables:
     """Roll up all windows of both date bases.
 
@@ -131,8 +131,9 @@ def roll_up_windows(
         connection: has views of both raw tables.
         tables: window tables.
         stored: days that have files.
-        batches: an iterator that narrows the views to some instances at each step, and to all when it ends. No group
-            has posts of two instances, so the instances of one batch at a time need to fit in memory.
+        instance_batches: only iterated for its side effect: before each item it restricts the views to the next batch
+            of instances; at the end it removes the restriction. No group has posts of two instances, so only the
+            instances of one batch have to fit in memory.
 
     Raises:
         RollupFailed: a sum does not fit its column, or the query does not fit in memory.
@@ -143,7 +144,7 @@ def roll_up_windows(
     multi_campaign = MultiCampaignPosts()
     with translated_errors():
         prepare_windows(connection, tables[0], stored)
-        for _ in batches:
+        for _ in instance_batches:
             connection.execute(render("window_inputs.sql", tables[0])).fetchall()
             multi_campaign += _read_multi_campaign_posts(connection)
             for table in tables:
@@ -159,7 +160,7 @@ def roll_up_windows(
 
 
 def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> MultiCampaignPosts:
-    """Return the posts in several campaigns, from a query of both raw tables instead of `window_inputs.sql`.
+    """Query both raw tables for the posts in several campaigns, without running `window_inputs.sql`.
 
     Args:
         connection: prepared by `prepare_windows`.
@@ -189,13 +190,15 @@ def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[s
 
 
 def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
-    """Create what `window_inputs.sql` needs: what `prepare` creates, and the relation `window_ranges`."""
-    prepare(connection, table, stored)
+    """Create what `window_inputs.sql` needs: macros, views of rows, and the relations `stored_days` and `window_ranges`."""
+    create_macros_and_row_views(connection, table, stored)
     connection.register("window_ranges", window_ranges_table(stored))
 
 
-def prepare(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
-    """Create the macros, the relation `stored_days`, and a view `…_rows` of each raw table that `table` needs."""
+def create_macros_and_row_views(
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays
+) -> None:
+    """Create the macros, the relation `stored_days`, and for each raw table that `table` needs, a view `…_rows`."""
     connection.register("stored_days", _stored_days_table(stored))
     connection.execute(_TEMPLATES.get_template("duckdb_macros.sql").render())
     for date_basis in table.date_bases:
@@ -206,17 +209,20 @@ def prepare(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored:
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Raise DuckDB's errors about values or memory as `RollupFailed`."""
-    import duckdb  # the import takes 0.1 s, which loading the Dagster definitions should not pay
+    import duckdb  # deferred: it takes 0.1 s, and loading the Dagster definitions does not need it
 
     try:
         yield
     except duckdb.OutOfMemoryException as error:
         raise RollupFailed(
-            "the rollup needs more memory than LATER_MEMORY_GB allows: raise it, or free disk space where DuckDB spills"
+            "the rollup needs more memory than LATER_MEMORY_GB allows. Next step: raise it, or free disk space where"
+            " DuckDB spills"
         ) from error
     except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
         if match := _OUT_OF_RANGE.search(str(error)):
-            raise SumOutOfRange(match[0]) from error
+            raise SumOutOfRange(
+                f"{match[0]}. Next step: query the raw table for impossible values of this metric"
+            ) from error
         raise
 
 
@@ -231,9 +237,9 @@ def render_text(sql: str, table: RollupTable, **context: Any) -> str:
 
 
 def _context(table: RollupTable) -> dict[str, Any]:
-    """Return the variables of the templates, which measures.sql describes."""
+    """Return the variables of the templates. They are described in measures.sql."""
     names = {column.name for column in table.columns}
-    compared = {column.name for column in table.compared}
+    compared = {column.name for column in table.compared_with_previous}
     cost_names = {column.name for column in costs()}
     measure_columns = [
         {
@@ -254,7 +260,7 @@ def _context(table: RollupTable) -> dict[str, Any]:
 
 
 def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return the template variables about columns that are summed."""
+    """Return the template variables about metrics, channels and summed columns."""
     requested = {metric.column for metric in metrics}
     rate_units = {
         str(channel): ["impressions", *(["views"] if raw_column(channel, "views") in requested else [])]
@@ -314,8 +320,8 @@ def _stored_days_table(stored: StoredDays) -> pa.Table:
 def window_ranges_table(stored: StoredDays) -> pa.Table:
     """Return a row for each window of each date basis, and for each previous period.
 
-    `range_id` numbers the rows; the rows of window tables are ordered by it. `window_range_id` is the id of the window,
-    also in the row of its previous period.
+    `range_id` numbers the rows; the rows of window tables are ordered by it. `window_range_id` is the `range_id` of the
+    window, also in the row of its previous period.
     """
     rows: list[dict[str, Any]] = []
     for date_basis in RAW_TABLE_NAMES:

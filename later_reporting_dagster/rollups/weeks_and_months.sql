@@ -1,4 +1,4 @@
-{#- The whole query of a table of weeks or months. A post counts once, on however many days it has results. -#}
+{#- The whole query of a table of weeks or months. A post counts once, even if it has results on several days. -#}
 {%- import "measures.sql" as measures with context -%}
 {%- import "channel_comparison.sql" as comparison with context -%}
 

@@ -1,8 +1,8 @@
--- Relations that the tables of windows, and the report, are computed from. All windows are computed together.
+-- Relations from which the window tables and the report are computed. All windows are computed together.
 --
--- Windows of a date basis, and the previous periods, overlap. Days are therefore divided into slices, such that each window
--- and each previous period is a run of whole slices; slice 0 has the newest days. Each raw row is read once, and summed by
--- post and slice.
+-- The windows and previous periods of a date basis overlap. So the days are divided into slices: each window and each
+-- previous period consists of whole slices. Slice 0 has the newest days. Each raw row is read once, and summed by post and
+-- slice.
 --
 -- Names: `recorded` is by performance date (post_metrics_daily), `published` by post date (posts_published).
 -- `window_ranges`, a relation from sql_engine.py, has a row (`range_id`) for each window and each previous period.
@@ -21,7 +21,8 @@ LEFT JOIN slice_starts
     ON slice_starts.date_basis = stored_days.date_basis AND slice_starts.first_day > stored_days.date
 GROUP BY ALL;
 
--- `slice` is the oldest slice of a range. A window has the slices 0 to `slice`; a previous period is that one slice.
+-- `slice` is the oldest slice of a range. A window covers the slices 0 to `slice`. With the lengths in WINDOWS, no other
+-- window or previous period begins inside a previous period, so each is exactly one slice; the queries below rely on that.
 CREATE OR REPLACE TABLE ranges AS
 SELECT window_ranges.*, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS slice
 FROM window_ranges
@@ -29,7 +30,7 @@ LEFT JOIN slice_starts
     ON slice_starts.date_basis = window_ranges.date_basis AND slice_starts.first_day > window_ranges.first_day
 GROUP BY ALL;
 
--- By performance date a post has a row per day. Its creator, platform and content type are those of the newest row.
+-- By performance date, a post has a row per day. Its creator, platform and content type are taken from the newest row.
 CREATE OR REPLACE TABLE recorded_by_campaign AS
 SELECT
     {{ post }}, slice
@@ -39,7 +40,7 @@ FROM post_metrics_daily_rows JOIN calendar USING (date)
 WHERE date_basis = 'performance_date'
 GROUP BY ALL;
 
--- By post date a post is one row, with its metrics to date.
+-- By post date, a post is one row, with its metrics to date.
 CREATE OR REPLACE TABLE published_by_campaign AS
 SELECT {{ post }}, slice, {{ attributes | join(", ") }}, {{ (sum_columns + spend_columns) | join(", ") }}
 FROM posts_published_rows JOIN calendar USING (date)
@@ -54,11 +55,10 @@ WITH posts AS (
     SELECT instance_id, campaign_id, post_id FROM published_by_campaign
 )
 SELECT instance_id, post_id
--- First by post_id alone: grouping by one integer is fast, and few posts remain.
-FROM posts SEMI JOIN (SELECT post_id FROM posts GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id)) USING (post_id)
-GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id);
-{% include "multi_campaign_posts.sql" %}
-{% for table, date_basis, columns in (
+-- First only by post_id: grouping by one integer is fast, and few posts remain.
+FROM posts SEMI JOIN (SELECT post_id FROM posts GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id)) USING
+(post_id) GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id); {% include "multi_campaign_posts.sql" %} {% for table,
+date_basis, columns in (
     ("recorded", "performance_date", sum_columns), ("published", "post_date", sum_columns + spend_columns)
 ) %}
 CREATE OR REPLACE TABLE {{ table }}_once AS
@@ -78,8 +78,8 @@ FROM {{ table }}_by_campaign LEFT JOIN multi_campaign_posts USING (instance_id, 
 UNION ALL
 SELECT 'post', * FROM {{ table }}_once;
 {% endfor %}
--- Sums of each post from slice 0 up to `slice`. They are the same up to `last_slice`, before the next slice in which the
--- post has rows.
+-- Sums of each post over the slices 0 to `slice`. They stay the same up to `last_slice`: in the slice after it, the post
+-- has rows again.
 CREATE OR REPLACE TABLE recorded_so_far AS
 SELECT
     counted_per, {{ post }}, slice, coalesce(lead(slice) OVER newest_first - 1, 255) AS last_slice
@@ -90,8 +90,8 @@ SELECT
 FROM recorded
 WINDOW newest_first AS (PARTITION BY post_id, campaign_id, instance_id ORDER BY slice ROWS UNBOUNDED PRECEDING);
 
--- Posts published in each previous period, with what was recorded up to one window length before the newest day: they are
--- then as old as this period's posts are today.
+-- Posts published in each previous period, with the results recorded up to one window length before the newest day: at that
+-- time, they were as old as the posts of the window are now.
 CREATE OR REPLACE VIEW published_previously AS
 SELECT
     published.counted_per, range_id
@@ -106,21 +106,21 @@ LEFT JOIN recorded
     AND recorded.slice >= published.slice
 GROUP BY ALL;
 
--- The windows that a row of recorded_so_far belongs to: those that end in a slice from `slice` to `last_slice`.
+-- The windows of each row of recorded_so_far: their oldest slice is one of `slice` to `last_slice`.
 CREATE OR REPLACE TABLE recorded_windows AS
 SELECT slices.*, range_id
 FROM (SELECT DISTINCT slice, last_slice FROM recorded_so_far) AS slices
 JOIN ranges ON ranges.slice BETWEEN slices.slice AND last_slice
 WHERE date_basis = 'performance_date' AND NOT is_previous;
 
--- The windows that a published post belongs to: all that include its slice.
+-- The windows of each published post: all that cover its slice.
 CREATE OR REPLACE TABLE published_windows AS
 SELECT slices.slice, range_id
 FROM (SELECT DISTINCT slice FROM published_by_campaign) AS slices
 JOIN ranges ON slices.slice <= ranges.slice
 WHERE date_basis = 'post_date' AND NOT is_previous;
 
--- Totals of the finest groups in each range. A post is one row in a range, so they add up to any coarser group.
+-- Totals of the finest groups in each range. In a range, a post is in one of them, so they add up to any coarser group.
 {%- set by = "counted_per, instance_id, campaign_id, " ~ attributes | join(", ") %}
 CREATE OR REPLACE TABLE post_groups AS
 WITH recorded_groups AS (
@@ -158,9 +158,9 @@ UNION ALL
 SELECT range_id, counted_per, {{ post }}, {{ attributes | join(", ") }}, {{ lift_columns | join(", ") }}
 FROM published JOIN published_windows USING (slice);
 
--- How many days of a range have a file of an instance, and whether results of the range can be shown. A previous period by
--- post date can only if post_metrics_daily has every day from its start up to one window length before the newest day
--- (`last_compared_day`).
+-- How many days of a range have a file of an instance, and whether results of the range can be shown (`is_available`). For
+-- a previous period by post date, post_metrics_daily has to have every day from the period's start up to one window length
+-- before the newest day (`last_compared_day`).
 CREATE OR REPLACE TABLE day_counts AS
 WITH newest AS (SELECT max(date) AS day FROM stored_days WHERE date_basis = 'performance_date'),
 counted AS (

@@ -1,5 +1,5 @@
-{#- All windows of a grain, each with the previous period and the change. A list of common table expressions, of which the
-    last, `changes`, is the result. Needs the relations of window_inputs.sql. -#}
+{#- All windows of a grain, each with the previous period and the change. Expands to a list of common table expressions. The
+    last one, `changes`, is the result. Needs the relations of window_inputs.sql. -#}
 {%- import "measures.sql" as measures with context -%}
 {%- import "channel_comparison.sql" as comparison with context -%}
 
@@ -11,7 +11,7 @@ counted_groups AS (FROM post_groups WHERE counted_per IN ('both', '{{ counted_pe
 counted_posts AS (FROM posts_in_windows WHERE counted_per IN ('both', '{{ counted_per }}')),
 {{ comparison.channel_comparison(by, sum_columns + spend_columns, "counted_groups", "counted_posts") }},
 {%- if counted_per == "post" %}
--- How many campaigns the posts have beyond one each.
+-- The sum, over the posts of a group, of the number of campaigns minus one.
 further_campaigns AS (
     SELECT {{ by | join(", ") }}, CAST(sum(campaigns - 1) AS BIGINT) AS campaigns
     FROM posts_in_windows
@@ -31,7 +31,7 @@ with_costs AS (
     JOIN ranges USING (range_id)
     {% if counted_per == "post" %}LEFT JOIN further_campaigns ON {{ measures.same("compared", "further_campaigns", by) }}{% endif %}
 ),
--- Groups with posts in a window or in the period before it.
+-- Groups with posts in a window or in its previous period.
 groups AS (SELECT DISTINCT window_range_id, {{ grain | join(", ") }} FROM with_costs),
 current_and_previous AS (
     SELECT
@@ -43,8 +43,8 @@ current_and_previous AS (
         {% if column.is_post_count %}CASE WHEN current_days.days > 0{{ " AND ranges.date_basis = 'post_date'" if column.is_cost }} THEN coalesce(current.{{ column.name }}, 0) END{% else %}current.{{ column.name }}{% endif %} AS {{ column.name }}
         {%- endfor %}
         {%- for column in measure_columns if column.has_previous %},
-        CASE WHEN previous_days.is_available THEN {% if column.is_post_count %}coalesce(previous.{{ column.name }}, 0){% else %}previous.{{ column.name }}{% endif %} END AS previous_{{ column.name }}
-        {%- endfor %}
+        CASE WHEN previous_days.is_available THEN {% if column.is_post_count %}coalesce(previous.{{ column.name }}, 0){%
+        else %}previous.{{ column.name }}{% endif %} END AS previous_{{ column.name }} {%- endfor %}
     FROM groups
     JOIN ranges ON ranges.range_id = groups.window_range_id
     LEFT JOIN ranges AS previous_ranges
@@ -58,7 +58,7 @@ current_and_previous AS (
     LEFT JOIN with_costs AS previous
         ON previous.range_id = previous_ranges.range_id AND {{ measures.same("previous", "groups", grain) }}
 ),
--- A change is shown only if both periods have files of equally many days.
+-- A change is shown only if both periods have files of the same number of days.
 changes AS (
     SELECT
         *

@@ -24,7 +24,9 @@ def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     lake = Lake(str(user.lake))
     for reason, last in (("no\nline", 5), ("s", 1)):
         days = (FIRST_DAY, date(2024, 3, last))
-        lake.quarantine.write_query("post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", days=days)
+        lake.quarantine.write_rows_without_partition(
+            "post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", days=days
+        )
     result = user.run("quarantine")
     assert result.exit_code == 0
     assert set(result.stdout.splitlines()) == {

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract import Post
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, WriteResult, posts_table
-from later_reporting_dagster.lake.compaction import CompactedMonth
+from later_reporting_dagster.lake.compaction import MonthCompactionResult
 from tests.lake.conftest import rows
 
 TABLE_NAME = "posts"
@@ -118,7 +118,7 @@ def compact_and_die(root: str, *, step: int) -> None:
         compact(lake)
 
 
-def compact(lake: Lake) -> list[CompactedMonth]:
+def compact(lake: Lake) -> list[MonthCompactionResult]:
     """Compact the month of the partitions, which is closed."""
     return list(lake.compact(TABLE_NAME, closed_before=date(2024, 5, 1), now=datetime.now(UTC)))
 

@@ -29,9 +29,9 @@ from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
+    FileDamaged,
     Lake,
     Partition,
-    PartitionDamaged,
     content_hash_of,
     partition_path,
 )
@@ -310,7 +310,7 @@ class LakeModel(RuleBasedStateMachine):
             ]
             for partition in existing:
                 if (table_name, partition) in self.damaged:
-                    with pytest.raises(PartitionDamaged):
+                    with pytest.raises(FileDamaged):
                         self.lake.read(table_name, [partition], schema=POSTS_SCHEMA)
                     continue
                 metadata = self.lake.read_metadata(table_name, partition)
@@ -402,7 +402,7 @@ class LakeModel(RuleBasedStateMachine):
             if self.lake.read_metadata(table_name, each) is None:
                 return "absent"
             rows: list[Row] = self.lake.read(table_name, [each], schema=POSTS_SCHEMA).to_pylist()
-        except PartitionDamaged:
+        except FileDamaged:
             return "damaged"
         return rows
 

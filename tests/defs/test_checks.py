@@ -174,7 +174,7 @@ def test_checks_of_other_assets_pass_on_a_tampered_lake(filled: Project) -> None
 
 def test_quarantine_check_counts_rows_by_reason(filled: Project) -> None:
     quarantine_row(filled.lake)
-    filled.lake.quarantine.write_query(
+    filled.lake.quarantine.write_rows_without_partition(
         RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
     )
     (result,) = filled.check((RAW, "quarantine_is_empty")).values()

@@ -55,10 +55,13 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
         sum(len(data) for data, _ in before.values()),
         sum(each.stat().st_size for each in months),
     )
-    copied = f"{len(PARTITIONS)} daily files of {daily_bytes:,} bytes can be read as {len(months)} of {month_bytes:,}"
+    copied = (
+        f"{len(PARTITIONS)} daily files ({daily_bytes:,} bytes in total) are replaced for readers by"
+        f" {len(months)} monthly files ({month_bytes:,} bytes in total)"
+    )
     assert logged(filled, result) == {
         "Compacted later/post_metrics_daily: 0 months written, 0 unchanged;"
-        " 0 daily files of 0 bytes can be read as 0 of 0",
+        " 0 daily files (0 bytes in total) are replaced for readers by 0 monthly files (0 bytes in total)",
         f"Compacted later/posts_published: {len(months)} months written, 0 unchanged; {copied}",
     }
 
@@ -140,6 +143,7 @@ def test_compaction_summary_is_one_sentence() -> None:
         skipped={"written moments ago": 2},
     )
     assert str(done) == (
-        "3 months written, 1 unchanged, 1 removed; 1,234 daily files of 5,000,000 bytes can be read as 4 of 1,000,000"
+        "3 months written, 1 unchanged, 1 removed; 1,234 daily files (5,000,000 bytes in total) are replaced for"
+        " readers by 4 monthly files (1,000,000 bytes in total)"
         "; 2 days skipped: written moments ago"
     )

@@ -188,7 +188,10 @@ def test_io_manager_opens_no_other_partition(filled: Project, truth: Truth) -> N
 def test_io_manager_names_the_supported_types(kind: Any, filled: Project) -> None:
     failure = failure_message(Downstream(kind).run(filled))
     assert failure.startswith("later/posts_published: ")
-    assert "is not supported: use one of pandas.DataFrame, pyarrow.Table, pyarrow.Dataset, polars.DataFrame" in failure
+    assert (
+        "is not supported: use one of pandas.DataFrame, pyarrow.Table, pyarrow.dataset.Dataset, polars.DataFrame"
+        in failure
+    )
 
 
 def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:

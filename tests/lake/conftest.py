@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import CreatorProfile, Post
 from later_reporting_dagster.lake import Lake, Partition, posts_table
-from later_reporting_dagster.lake.compaction import CompactedMonths
+from later_reporting_dagster.lake.compaction import MonthCopies
 
 DAY = Partition(date(2024, 1, 3), "instance_000")
 
@@ -152,4 +152,4 @@ def compacted_rows(
     """Return the rows of those partitions that compacted months hold: they can be read without the daily files."""
     requested = list(partitions)
     with unreadable(Path(lake.url(table_name, partition)) for partition in requested):
-        return CompactedMonths(lake.storage).read(table_name, requested, schema=schema)
+        return MonthCopies(lake.storage).read(table_name, requested, schema=schema)

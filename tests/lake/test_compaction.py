@@ -21,15 +21,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import (
-    POSTS_SCHEMA,
-    Lake,
-    LakeUnavailable,
-    Partition,
-    PartitionDamaged,
-    partition_path,
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
+from later_reporting_dagster.lake.compaction import (
+    MAXIMUM_DAY_BYTES,
+    MINIMUM_AGE_SECONDS,
+    MINIMUM_DAYS,
+    MonthCompactionResult,
 )
-from later_reporting_dagster.lake.compaction import MAXIMUM_DAY_BYTES, MINIMUM_AGE_SECONDS, MINIMUM_DAYS, CompactedMonth
 from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, compacted_rows, files_of, rows
@@ -82,7 +80,9 @@ def later(seconds: float = MINIMUM_AGE_SECONDS + 60) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def compact(lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None) -> list[CompactedMonth]:
+def compact(
+    lake: Lake, *, closed_before: date = CLOSED_BEFORE, now: datetime | None = None
+) -> list[MonthCompactionResult]:
     return list(lake.compact("posts", closed_before=closed_before, now=now or later()))
 
 
@@ -371,7 +371,7 @@ def test_unreadable_days_and_other_columns_are_skipped(local: Lake, monkeypatch:
     assert local.read("posts", readable, schema=POSTS_SCHEMA).equals(read_daily_files(local, readable))
     assert [month.changed for month in compact(local)] == [False]
     assert copy_path(local, partitions[0]).stat().st_mtime_ns == stamp
-    with pytest.raises(PartitionDamaged, match=str(partitions[3].day)):
+    with pytest.raises(FileDamaged, match=str(partitions[3].day)):
         local.read("posts", partitions, schema=POSTS_SCHEMA)
 
 
@@ -510,7 +510,7 @@ def test_copy_is_read_with_a_newer_schema(local: Lake, monkeypatch: pytest.Monke
     assert table.equals(read_daily_files(local, ONE_MONTH))
     assert table["extra"].null_count == table.num_rows
     for field in (pa.field("new", pa.int64(), nullable=False), pa.field("impressions", pa.string())):
-        with pytest.raises(PartitionDamaged):
+        with pytest.raises(FileDamaged):
             local.read("posts", ONE_MONTH, schema=pa.schema([field]))
 
 

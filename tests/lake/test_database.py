@@ -16,11 +16,11 @@ from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
     Column,
+    FileDamaged,
     Lake,
     LakeDatabase,
     LakeUnavailable,
     Partition,
-    PartitionDamaged,
     Table,
     open_database,
     partition_path,
@@ -159,7 +159,7 @@ def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> Non
         assert fetch(database, "SELECT count(campaign_id) FROM other") == [(3,)]
         with pytest.raises(duckdb.InvalidInputException, match="has no value of post_id"):
             fetch(database, "SELECT max(post_id) FROM other")
-        (failure,) = database.unreadable()["other"].values()
+        (failure,) = database.find_unreadable_files()["other"].values()
     assert str(failure) == (
         f"{lake.url('other', PARTITIONS[0])} is damaged: column post_id is missing."
         " Next step: materialize this partition again"
@@ -181,7 +181,7 @@ def test_view_reads_current_compacted_months(local: Lake) -> None:
         assert database.add_view(POSTS) == PARTITIONS
         found = database.connection.sql("FROM posts").to_arrow_table().to_pylist()
         day = fetch(database, f"SELECT count(*) FROM posts WHERE date = '{DAYS[0]}' AND instance_id = '{IDS[0]}'")
-        assert database.unreadable() == {}
+        assert database.find_unreadable_files() == {}
     assert sorted(found, key=repr) == expected(local, PARTITIONS)
     assert day == [(5,)]
     copy = path_of(local, copied[0]).parents[3] / compacted_path("posts", FIRST, IDS[1])
@@ -192,7 +192,7 @@ def test_view_reads_current_compacted_months(local: Lake) -> None:
         copy.write_bytes(data)
         with pytest.raises(duckdb.Error):
             fetch(database, "SELECT count(post_date), max(date), max(post_id), max(creator_id) FROM posts")
-        ((partition, failure),) = database.unreadable()["posts"].items()
+        ((partition, failure),) = database.find_unreadable_files()["posts"].items()
     assert partition == copied[0]
     assert str(failure).endswith(
         "Next step: run `later-reporting compact`, which writes this copy of daily files again"
@@ -247,13 +247,13 @@ def test_unreadable_names_the_damaged_file(data: bytes, lake: Lake) -> None:
     filled(lake)
     with open_database(lake) as database:
         database.add_view(POSTS)
-        assert database.unreadable() == {}
+        assert database.find_unreadable_files() == {}
         lake.storage.write(partition_path("posts", PARTITIONS[3]), data)
         with pytest.raises(duckdb.Error):
             fetch(database, "SELECT sum(impressions) FROM posts")
-        ((view, failures),) = database.unreadable().items()
+        ((view, failures),) = database.find_unreadable_files().items()
     assert (view, [*failures]) == ("posts", PARTITIONS[3:4])
-    assert isinstance(failures[PARTITIONS[3]], PartitionDamaged)
+    assert isinstance(failures[PARTITIONS[3]], FileDamaged)
     assert str(failures[PARTITIONS[3]]).startswith(f"{lake.url('posts', PARTITIONS[3])} is damaged: ")
 
 
@@ -294,7 +294,7 @@ def test_unreadable_names_the_removed_file(lake: Lake) -> None:
         lake.storage.remove(partition_path("posts", PARTITIONS[3]))
         with pytest.raises(duckdb.Error):
             fetch(database, "SELECT sum(impressions) FROM posts")
-        failure = database.unreadable()["posts"][PARTITIONS[3]]
+        failure = database.find_unreadable_files()["posts"][PARTITIONS[3]]
     assert isinstance(failure, LakeUnavailable)
     assert str(failure).endswith("part-0.parquet: it was removed meanwhile. Next step: run again")
 

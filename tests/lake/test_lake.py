@@ -9,10 +9,10 @@ import pytest
 
 from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
+    FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
-    PartitionDamaged,
     ReplacementRejected,
     WriteResult,
     content_hash_of,
@@ -116,7 +116,7 @@ def test_damaged_partition_raises_and_is_repaired_by_the_next_write(tmp_path: Pa
     path = tmp_path / partition_path("posts", DAY)
     path.write_bytes(path.read_bytes()[:100])
     for read in (lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA), lambda: lake.read_metadata("posts", DAY)):
-        with pytest.raises(PartitionDamaged, match=f"{path} is damaged.*materialize this partition again"):
+        with pytest.raises(FileDamaged, match=f"{path} is damaged.*materialize this partition again"):
             read()
     assert lake.write("posts", DAY, rows()).changed
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
@@ -134,7 +134,7 @@ def test_flipped_bits_are_never_read_and_are_repaired_by_the_next_write(tmp_path
         try:
             # The header of a page has bytes that change nothing.
             assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(50))
-        except PartitionDamaged:
+        except FileDamaged:
             detected += 1
             assert lake.write("posts", DAY, rows(50)).changed
             assert path.read_bytes() == intact
@@ -323,7 +323,7 @@ def test_write_table_leaves_an_equal_file_and_replaces_a_damaged_one(tmp_path: P
     lake.write_table("posts", rows())
     assert (files_of(tmp_path), file.stat().st_mtime_ns) == before
     file.write_bytes(b"no Parquet")
-    with pytest.raises(PartitionDamaged, match="part-0.parquet is damaged"):
+    with pytest.raises(FileDamaged, match="part-0.parquet is damaged"):
         lake.read_table("posts", schema=POSTS_SCHEMA)
     assert lake.write_table("posts", rows()).changed
     assert files_of(tmp_path) == before[0]
@@ -335,6 +335,13 @@ def test_unpartitioned_table_is_not_a_partition(lake: Lake) -> None:
     assert lake.partitions("posts") == []
     lake.write("posts", DAY, rows(3))
     assert lake.partitions("posts") == [DAY]
+
+
+def test_damaged_unpartitioned_table_names_the_table_in_the_next_step(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    Path(lake.write_table("posts", rows()).url).write_bytes(b"no Parquet")
+    with pytest.raises(FileDamaged, match="is damaged.*materialize this table again$"):
+        lake.read_table("posts", schema=POSTS_SCHEMA)
 
 
 def test_write_table_that_does_not_read_back_replaces_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +371,7 @@ def test_write_file_that_does_not_read_back_replaces_nothing(tmp_path: Path, mon
     lake = Lake(str(tmp_path))
     lake.write_file("report", "page.html", b"one")
     monkeypatch.setattr("later_reporting_dagster.lake.storage._StagedFile.read", lambda _: b"other bytes")
-    with pytest.raises(LakeUnavailable, match=r"page.html: the staged file does not read back"):
+    with pytest.raises(LakeUnavailable, match=r"page.html: the new file does not read back"):
         lake.write_file("report", "page.html", b"another")
     assert (tmp_path / "report" / "page.html").read_bytes() == b"one"
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
 from later_reporting_dagster.lake import (
     POSTS_SCHEMA,
+    FileDamaged,
     Lake,
     Partition,
-    PartitionDamaged,
     content_hash_of,
     posts_schema,
     posts_table,
@@ -225,7 +225,7 @@ def test_days_with_other_types_or_required_columns_are_not_copied(tmp_path: Path
     (month,) = compact(lake)
     assert month.days == 4
     assert month.skipped == {partition(4).day: OTHER_COLUMNS, partition(5).day: OTHER_COLUMNS}
-    with pytest.raises(PartitionDamaged, match="column impressions is string"):
+    with pytest.raises(FileDamaged, match="column impressions is string"):
         lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, PartitionDamaged, content_hash_of
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, content_hash_of
 from later_reporting_dagster.lake.parquet_file import from_parquet, holds_exactly, parse_metadata, to_parquet
 from tests.lake.conftest import rows
 
@@ -179,7 +179,7 @@ def test_from_parquet_fills_a_missing_nullable_column_with_null() -> None:
     ],
 )
 def test_from_parquet_raises_on_a_missing_or_mistyped_column(field: pa.Field, reason: str) -> None:
-    with pytest.raises(PartitionDamaged, match=reason):
+    with pytest.raises(FileDamaged, match=reason):
         from_parquet(parquet_of(rows()), schema=pa.schema([field]))
 
 
@@ -210,9 +210,9 @@ def test_truncated_file_is_neither_intact_nor_readable(size: int) -> None:
     table = rows()
     truncated = parquet_of(table)[:size]
     assert not holds_exactly(truncated, table, content_hash=content_hash_of(table))
-    with pytest.raises(PartitionDamaged, match="cannot be read as Parquet"):
+    with pytest.raises(FileDamaged, match="cannot be read as Parquet"):
         from_parquet(truncated, schema=POSTS_SCHEMA)
-    with pytest.raises(PartitionDamaged, match="cannot be read as Parquet"):
+    with pytest.raises(FileDamaged, match="cannot be read as Parquet"):
         parse_metadata(truncated)
 
 
@@ -222,5 +222,5 @@ def test_flipped_bit_is_detected_by_the_page_checksum() -> None:
     data = bytearray(parquet_of(table))
     column = pq.ParquetFile(pa.BufferReader(bytes(data))).metadata.row_group(0).column(0)
     data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
-    with pytest.raises(PartitionDamaged, match="cannot be read as Parquet: .*checksum"):
+    with pytest.raises(FileDamaged, match="cannot be read as Parquet: .*checksum"):
         from_parquet(bytes(data), schema=table.schema)

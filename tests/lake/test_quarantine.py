@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import Lake, PartitionDamaged
+from later_reporting_dagster.lake import FileDamaged, Lake
 from tests.lake.conftest import DAY
 
 
@@ -34,14 +34,14 @@ def test_write_replaces_earlier_rows_and_none_remove_them(lake: Lake) -> None:
 def test_write_query_stores_rows_by_query(lake: Lake) -> None:
     days = (date(2024, 1, 3), date(2024, 1, 9))
     bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    location = lake.quarantine.write_query("posts", bad, query="one", days=days)
+    location = lake.quarantine.write_rows_without_partition("posts", bad, query="one", days=days)
     assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", location)
     assert [(row.raw, row.partition, row.days) for row in lake.quarantine.rows("posts")] == [
         ("{}", None, days),
         ("[]", None, days),
     ]
-    lake.quarantine.write_query("posts", bad[1:], query="one", days=days)
-    lake.quarantine.write_query("posts", bad[:1], query="two \udcff", days=days)
+    lake.quarantine.write_rows_without_partition("posts", bad[1:], query="one", days=days)
+    lake.quarantine.write_rows_without_partition("posts", bad[:1], query="two \udcff", days=days)
     lake.quarantine.write("posts", DAY, bad[:1], query="three")
     assert sorted((row.query, row.raw, row.partition) for row in lake.quarantine.rows("posts") if row.days) == [
         ("one", "[]", None),
@@ -67,7 +67,16 @@ def test_rows_of_a_file_in_another_format_raises(tmp_path: Path) -> None:
     assert location is not None
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(location).write_text(text, encoding="utf-8")
-        with pytest.raises(PartitionDamaged, match="is damaged: .") as raised:
+        with pytest.raises(FileDamaged, match="is damaged: .") as raised:
             lake.quarantine.rows("posts")
         assert str(raised.value).startswith(f"{location} is damaged: ")
         assert "damaged: None" not in str(raised.value)
+        assert str(raised.value).endswith("Next step: materialize this partition again")
+
+
+def test_damaged_file_of_a_query_names_another_next_step(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    bad, days = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
+    Path(lake.quarantine.write_rows_without_partition("posts", bad, query="q", days=days)).write_text("{")
+    with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
+        lake.quarantine.rows("posts")

@@ -150,6 +150,13 @@ def test_other_statements_are_rejected_and_change_nothing(
     assert files(tmp_path) == before
 
 
+@pytest.mark.parametrize("sql", ["SELECT * FROM post", "SELECT sqr(4)", "SELECT post_idd FROM posts"])
+def test_query_error_is_one_line(sql: str, lake: Lake) -> None:
+    with pytest.raises(QueryError, match="[Dd]id you mean|Candidate") as raised:
+        fetch(sql, lake)
+    assert len(str(raised.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "sql",
     [

@@ -82,7 +82,7 @@ def test_with_metrics_adds_sums_to_those_of_the_api_reference(table: RollupTable
 )
 def test_compared_measures_have_a_previous_value_and_a_change(table: RollupTable) -> None:
     names = {column.name for column in table.columns}
-    compared = {column.name for column in table.compared}
+    compared = {column.name for column in table.compared_with_previous}
     assert {"posts", "paid_lift", "paid_lift_by_views", "paid_share_of_impressions", "organic_likes_posts"} <= compared
     assert not compared & {"paid_lift_low", "same_post_lift", "organic_spend_minimum", "post_campaigns"}
     assert {name for name in names if name.startswith("previous_")} == {

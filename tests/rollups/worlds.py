@@ -79,7 +79,7 @@ def roll_up(
         assert not [day.differences for day in check_periods(connection, table).values() if day.differences]
     tables = [table.with_metrics(metrics) for table in WINDOW_TABLES]
     batches = _one_instance_at_a_time(database, stored) if one_by_one else (None,)
-    windows = roll_up_windows(connection, tables, stored, batches=batches)
+    windows = roll_up_windows(connection, tables, stored, instance_batches=batches)
     assert not any(check_windows(connection, windows, tables=tables, stored=stored).differences.values())
     return found | dict(windows.tables)
 
@@ -87,10 +87,10 @@ def roll_up(
 def _one_instance_at_a_time(database: LakeDatabase, stored: StoredDays) -> Iterator[None]:
     for instance_id in sorted({name for of_basis in stored.values() for name in of_basis}):
         for name in RAW_TABLE_NAMES.values():
-            database.narrow_view(name, [instance_id])
+            database.set_view_instances(name, [instance_id])
         yield
     for name in RAW_TABLE_NAMES.values():
-        database.narrow_view(name, None)
+        database.set_view_instances(name, None)
 
 
 def rolled_up(world: World, *, one_by_one: bool = False, **options: Any) -> dict[str, pa.Table]:
