@@ -1,7 +1,7 @@
 """The report's charts as Vega-Lite specifications.
 
-The page sets a chart's data `rows` and its signal `width`. Colours are CSS variables of the page, so that they change
-between light, dark and print without any script.
+The page sets a chart's data `rows` and its signal `width`. Colours are CSS variables of the page, so they change
+between light, dark and print without a script.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ import vl_convert
 Spec = dict[str, Any]
 
 _CHANNELS = ["organic", "paid", "other"]
-# Set in page.css for light, dark and print. Organic and paid also differ in lightness, for colour-blind readers.
+# page.css sets them for light, dark and print. Organic and paid also differ in lightness, for colour-blind readers.
 _COLOURS = ["var(--organic)", "var(--paid)", "var(--other)"]
 _INK, _MUTED, _RULE = "var(--ink)", "var(--muted)", "var(--rule)"
-# A placeholder: the page sets the width that it has.
+# A placeholder: the page sets the actual width.
 _WIDTH = 640
 # Pixels for the label at a bar's end.
 _LABEL_WIDTH = 130
@@ -45,9 +45,9 @@ class Chart:
 
     Attributes:
         name: its key in the page's data, and part of the id of its element.
-        title: its title, for people who read the specification.
-        is_bars: whether it has bars; otherwise lines over time.
-        maximum: end of the scale of bars, if it is known.
+        title: its title, only for readers of the specification.
+        is_bars: whether it has bars; otherwise it has lines over time.
+        maximum: end of the scale of bars, if known in advance.
     """
 
     name: str
@@ -85,9 +85,10 @@ def compiled_chart(chart: Chart) -> Spec:
 
 @cache
 def vega_script() -> str:
-    """Return the script that defines `laterVega`: Vega, and its expression interpreter.
+    """Return the script that defines `laterVega`: Vega and its expression interpreter.
 
-    The page needs no Vega-Lite compiler, because charts are compiled here, and no `eval`, because of the interpreter.
+    The page does not need a Vega-Lite compiler, because charts are compiled here. The interpreter replaces `eval`,
+    which the content security policy forbids.
     """
     script: str = vl_convert.javascript_bundle(
         f'import {{ View, parse }} from "{_VEGA}";\n'
@@ -100,8 +101,9 @@ def vega_script() -> str:
 
 def _specification(chart: Chart) -> Spec:
     spec = _bars(maximum=chart.maximum) if chart.is_bars else _over_time()
-    # No legend: the page has its own, which wraps.
+    # No legend: the page has its own, and that one can wrap.
     channels = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
+    # `"channel": True` is our placeholder for the colour encoding that all layers share.
     for layer in spec["layer"]:
         if layer["encoding"].pop("channel", False):
             layer["encoding"]["color"] = channels
@@ -117,7 +119,7 @@ def _specification(chart: Chart) -> Spec:
 
 
 def _bars(*, maximum: float | None) -> Spec:
-    """Return horizontal bars from 0: solid up to the field `low`, faint from there to `high`, then the label."""
+    """Return horizontal bars from 0: solid up to the field `low`, faint from `low` to `high`, then the label."""
 
     def x(name: str) -> Spec:
         # No axis: each bar has a label with its value.
@@ -153,7 +155,7 @@ def _bars(*, maximum: float | None) -> Spec:
 
 
 def _over_time() -> Spec:
-    """Return one line per channel, with gaps where nothing is available, and a vertical rule at each incomplete day."""
+    """Return one line per channel, with gaps on days without a value, and a vertical rule on each incomplete day."""
     day = {
         "field": "day",
         "type": "temporal",

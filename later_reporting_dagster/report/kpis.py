@@ -1,4 +1,4 @@
-"""The key figures of a report's opening view, over all instances and campaigns, for the asset's metadata."""
+"""The key figures that a report first shows (all instances and campaigns), for the asset's metadata."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from later_reporting_dagster.report.report_data import PERIODS, ReportData
 
 NOT_AVAILABLE = "not available"
 
-# Name, label, and the unit that is written after the number; counts have none.
+# Name, label, and the unit after the number; counts have none.
 KPIS = (
     ("organic_impressions", "Organic impressions", ""),
     ("paid_impressions", "Paid impressions", ""),
@@ -37,14 +37,14 @@ class Kpi:
 def report_kpis(data: ReportData) -> list[Kpi]:
     """Return the key figures of the period that the report opens with, and of the previous period.
 
-    A previous period that begins before the first stored day is not available, because it would be incomplete.
+    A previous period that begins before the first day of post_metrics_daily is not available: it would be incomplete.
     """
     row = _kpi_row(data)
     return [Kpi(name, label, unit, row.get(name), row.get(f"previous_{name}")) for name, label, unit in KPIS]
 
 
 def lift_interval(data: ReportData) -> dict[str, float | str | None]:
-    """Return the interval of the paid lift and its verdict, by column name; None if there are too few posts."""
+    """Return the interval of the paid lift and its verdict, by column name; None if there is no interval."""
     row = _kpi_row(data)
     return {name: row.get(name) for name in INTERVAL}
 

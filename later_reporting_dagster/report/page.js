@@ -1,6 +1,6 @@
 "use strict";
-// Shows the numbers of the chosen filters as tables and charts. They are looked up in the data, where SQL computed them.
-// Data is inserted as text only, never as markup: do not use innerHTML.
+// Shows the numbers for the chosen filters as tables and charts. All results are looked up in the embedded JSON; SQL has
+// computed them. Data is inserted only as text, never as markup: do not use innerHTML.
 (() => {
   const report = JSON.parse(document.getElementById("report-data").textContent);
   const CHANNELS = ["organic", "paid"];
@@ -9,13 +9,13 @@
   const DAY = 86400000;
   const NEWEST = Date.parse(`${report.as_of}T00:00:00Z`);
   const DRAWN_CAMPAIGNS = 12;
-  const CREATORS = 100;
+  const MAXIMUM_CREATORS = 100;  // the same as maximum_creators in report.sql
   const CREATORS_AT_FIRST = 20;
-  const NAMED = 3;
-  const filters = { period: report.period, instance: null, campaign: null, sort: "impressions", up: false, all: false };
+  const LISTED_FIRST = 3;
+  const filters = { period: report.period, instance: null, campaign: null, sort: "impressions", ascending: false, showAllCreators: false };
 
-  // Look-up. A scope is a choice of the filters: all instances, one instance, or one campaign. Days are ages: days before
-  // the newest day.
+  // Look-up. A scope is what the filters can select: all instances, one instance, or one campaign. Its number is assigned by
+  // report_page.py; it is not the number in report.sql. Days are given as ages: the number of days before the newest day.
 
   const scopeOfInstance = (instance) => 1 + instance;
   const scopeOfCampaign = (campaign) => 1 + report.instances.length + campaign;
@@ -62,7 +62,7 @@
   const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   const NOT_AVAILABLE = "not available";
   const NO_PAID_ACTIVITY = "no paid activity";
-  const TOO_FEW_POSTS = "too few posts";
+  const TOO_FEW_FOR_INTERVAL = "too few posts or creators";
 
   function twoDecimals(value) {
     if (value === 0) return "0";
@@ -89,13 +89,13 @@
 
   const readable = (name) => (name === null ? "other" : name.replaceAll("_", " "));
   const dayOf = (age) => new Date(NEWEST - age * DAY).toISOString().slice(0, 10);
-  const counted = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
+  const withUnit = (number, one, more = `${one}s`) => `${whole.format(number)} ${number === 1 ? one : more}`;
 
-  /** Joins the first few names, and the number of the others. */
+  /** Joins the first names, and adds the number of the others. */
   function listed(names, one, more) {
-    const rest = names.length - NAMED;
+    const rest = names.length - LISTED_FIRST;
     if (rest <= 0) return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-    return `${names.slice(0, NAMED).join(", ")} and ${counted(rest, `more ${one}`, `more ${more}`)}`;
+    return `${names.slice(0, LISTED_FIRST).join(", ")} and ${withUnit(rest, `more ${one}`, `more ${more}`)}`;
   }
 
   /** Returns a campaign's id, with its instance if several instances are shown. */
@@ -119,12 +119,12 @@
 
   const note = (text) => make("span", { class: "null" }, text);
 
-  /** Returns an element with a formatted number, and its exact value as an attribute; for null, a text instead. */
+  /** Returns an element with a formatted number, and its exact value as an attribute; for null, a text. */
   function figure(value, format, nullText = NOT_AVAILABLE) {
     return value == null ? note(nullText) : make("data", { value: String(value) }, formats[format](value));
   }
 
-  /** Returns the element of a row's measure. */
+  /** Returns the element with the value of a row's measure. */
   const figureOf = (row, name, format) => figure(row[name], format, /paid/.test(name) && isUnpaid(row) ? NO_PAID_ACTIVITY : NOT_AVAILABLE);
 
   function range(low, high, format) {
@@ -142,11 +142,11 @@
   function interval(row, name) {
     if (row[name] == null || !(`${name}_low` in row)) return [];
     const [low, high] = [row[`${name}_low`], row[`${name}_high`]];
-    const parts = low == null ? [TOO_FEW_POSTS] : [...range(low, high, "factor"), `, ${verdictOf(row, name)}`];
+    const parts = low == null ? [TOO_FEW_FOR_INTERVAL] : [...range(low, high, "factor"), `, ${verdictOf(row, name)}`];
     return [make("span", { class: low == null ? "interval few" : "interval" }, ...parts)];
   }
 
-  // Tables. A column has a label, a function that makes the cell of a row, and the names and values of its CSV columns.
+  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns.
 
   const cell = (...children) => make("td", { class: "number" }, ...children);
 
@@ -215,14 +215,14 @@
 
   // Key figures.
 
-  // Label, organic and paid measure, the measure that compares them, their formats, and a label for the comparison.
+  // Label, organic measure, paid measure, measure that compares them, their format, its format, and its label.
   const KPIS = [
     ["Impressions", "organic_impressions", "paid_impressions", "paid_share_of_impressions", "count", "percent", "paid share"],
     ["Engagements", "organic_engagements", "paid_engagements", "paid_share_of_engagements", "count", "percent", "paid share"],
     ["Engagement rate", "organic_engagement_rate", "paid_engagement_rate", "paid_lift", "percent", "ratio", "paid lift"],
     ["Estimated value", "organic_estimated_value", null, null, "money"],
   ];
-  const isComparable = () => report.days >= 2 * filters.period;
+  const isComparable = () => report.metrics_days >= 2 * filters.period;
 
   function showKpis() {
     const row = rowOf("kpis", scope()) ?? {};
@@ -279,10 +279,12 @@
 
   const newestAge = (table, instance) => report.stored_days[table][instance][0]?.[0] ?? null;
 
+  /** Returns the age of the oldest day of the period. The period of a table ends with the table's newest day. */
+  const oldestAge = (table) => report.newest[table] + filters.period - 1;
+
   /** Returns how many days of the period are stored for an instance. */
   const storedDays = (table, instance) =>
-    report.stored_days[table][instance].reduce(
-      (days, [from, to]) => days + Math.max(0, Math.min(to, report.newest[table] + filters.period - 1) - from + 1), 0);
+    report.stored_days[table][instance].reduce((days, [from, to]) => days + Math.max(0, Math.min(to, oldestAge(table)) - from + 1), 0);
 
   const tablesWithout = (instance, age) => TABLES.filter((table) => !isStored(table, instance, age));
 
@@ -305,7 +307,7 @@
         if (age === 0) continue;
         const label = bold(report.instances[instance]);
         if (age === null) lines.push([label, `: no data received yet${tableNames(tables)}.`]);
-        else lines.push([label, " is out of date: its newest day is ", dayElement(age), `, ${counted(age, "day")} behind${tableNames(tables)}.`]);
+        else lines.push([label, " is out of date: its newest day is ", dayElement(age), `, ${withUnit(age, "day")} behind${tableNames(tables)}.`]);
       }
     }
     return lines;
@@ -313,11 +315,12 @@
 
   /** Returns the days of the period that are missing although a newer day of the instance is stored. */
   function gaps() {
-    const oldest = Math.min(filters.period, report.days) - 1;
+    const oldest = Math.min(Math.max(...TABLES.map(oldestAge)), report.days - 1);
     const found = new Map();
     for (const instance of instances()) {
       for (let age = 0; age <= oldest; age++) {
-        const tables = tablesWithout(instance, age).filter((table) => newestAge(table, instance) !== null && newestAge(table, instance) < age);
+        const tables = tablesWithout(instance, age)
+          .filter((table) => age <= oldestAge(table) && newestAge(table, instance) !== null && newestAge(table, instance) < age);
         if (!tables.length) continue;
         const key = JSON.stringify([age, tables]);
         found.set(key, [...(found.get(key) ?? []), instance]);
@@ -343,11 +346,11 @@
 
   const unreadableLines = () =>
     report.unreadable
-      .filter((part) => part.age < filters.period && isChosen(part.instance))
+      .filter((part) => part.age <= oldestAge(part.table) && isChosen(part.instance))
       .map((part) => [make("b", {}, dayOf(part.age)), " of ", part.instance === null ? "all instances" : bold(part.instance), ` cannot be read (${report.tables[part.table]}).`]);
 
   const quarantined = () =>
-    report.quarantined.filter((part) => (part.age === null || part.age < filters.period) && isChosen(part.instance));
+    report.quarantined.filter((part) => (part.age === null || part.age <= oldestAge(part.table)) && isChosen(part.instance));
 
   function quarantineLines() {
     const lines = [];
@@ -356,9 +359,9 @@
       const reasons = [...groupedBy(parts, (part) => part.reason)]
         .map(([reason, alike]) => [alike.reduce((sum, part) => sum + part.rows, 0), reason])
         .sort((left, right) => right[0] - left[0]);
-      const more = reasons.length > 1 ? `, and ${counted(reasons.length - 1, "other reason")}` : "";
+      const more = reasons.length > 1 ? `, and ${withUnit(reasons.length - 1, "other reason")}` : "";
       lines.push([
-        make("b", {}, counted(rows, "row")), " of ", instance === null ? "an unknown instance" : bold(instance),
+        make("b", {}, withUnit(rows, "row")), " of ", instance === null ? "an unknown instance" : bold(instance),
         ` ${rows === 1 ? "is" : "are"} invalid and not counted: `, make("bdi", {}, shortened(reasons[0][1])), `${more}.`,
       ]);
     }
@@ -370,8 +373,8 @@
   function showMissing(kpis) {
     const kinds = [staleLines(), gapLines(), unreadableLines(), quarantineLines()];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
-    const shown = kinds.flatMap((lines) => lines.slice(0, NAMED).map((line) => item(line)));
-    const hidden = kinds.flatMap((lines) => lines.slice(NAMED));
+    const shown = kinds.flatMap((lines) => lines.slice(0, LISTED_FIRST).map((line) => item(line)));
+    const hidden = kinds.flatMap((lines) => lines.slice(LISTED_FIRST));
     if (hidden.length) {
       shown.push(item([make("a", { href: "#all-missing" }, `${whole.format(hidden.length)} more`), ", in Data coverage and freshness."]));
     }
@@ -383,7 +386,7 @@
     const coverage = rowOf("coverage", scope());
     if (coverage) {
       shown.push(item([
-        `Of ${counted(coverage.published, "post")} published, ${whole.format(coverage.impressions)} report organic impressions`,
+        `Of ${withUnit(coverage.published, "post")} published, ${whole.format(coverage.impressions)} report organic impressions`,
         ` and ${whole.format(coverage.paid_impressions)} paid impressions.`,
       ], "aside"));
     }
@@ -403,17 +406,17 @@
   }
 
   function showReceived() {
-    const expected = () => Math.min(filters.period, report.days);
+    const expected = (table) => Math.min(filters.period, report.days - report.newest[table]);
     const days = (table) => ({
       label: `Days of ${report.tables[table] === "daily metrics" ? "metrics" : "posts"}`, isNumber: true, names: [`${table}_days`, `${table}_days_expected`],
-      values: (row) => [row[table], expected()], cell: (row) => cell(figure(row[table], "count"), " of ", figure(expected(), "count")),
+      values: (row) => [row[table], expected(table)], cell: (row) => cell(figure(row[table], "count"), " of ", figure(expected(table), "count")),
     });
     const newest = (row) => (row.newest === Infinity ? null : dayOf(row.newest));
     fillTable(
       "received",
       [
         column.name("Instance", (row) => row.name),
-        column.text("Newest day", newest, (row) => newest(row) === null ? [figure(null)] : [dayElement(row.newest), row.newest ? ` (${counted(row.newest, "day")} behind)` : ""]),
+        column.text("Newest day", newest, (row) => newest(row) === null ? [figure(null)] : [dayElement(row.newest), row.newest ? ` (${withUnit(row.newest, "day")} behind)` : ""]),
         ...TABLES.map(days),
         column.number("Invalid rows", "rows"),
       ],
@@ -430,7 +433,7 @@
 
   const views = new Map();
 
-  /** Draws a chart with `rows`. Screen readers get `description` instead. */
+  /** Draws a chart of `rows`. Screen readers get `description` instead. */
   function draw(name, rows, description) {
     const container = byId(`chart-${name}`);
     let view = views.get(name);
@@ -457,7 +460,7 @@
     if (width) view.width(width).runAsync();
   }
 
-  /** Returns the rows of a bar chart: without lanes if each group has one bar. */
+  /** Returns the rows of a bar chart. `lane` separates the bars of a group; it is empty if each group has one bar. */
   function bars(groups) {
     const isOneEach = new Set(groups.map((bar) => bar.group)).size === groups.length;
     return groups.map((bar) => ({
@@ -482,10 +485,9 @@
   }
 
   function showDays() {
-    const oldest = report.newest[METRICS_TABLE] + report.days - 1;
     const days = daysIn(scope()).map((day) => ({
       ...day,
-      missing: day.age <= oldest && day.age < report.days ? instances().filter((instance) => !isStored(METRICS_TABLE, instance, day.age)) : [],
+      missing: day.age < report.days ? instances().filter((instance) => !isStored(METRICS_TABLE, instance, day.age)) : [],
     }));
     for (const [measure, format] of LINES) {
       const series = (channel) => days.map((day) => day[`${channel}_${measure}`] ?? null);
@@ -494,7 +496,7 @@
         day: NEWEST - days[index].age * DAY, channel, value,
         alone: value !== null && all.slice(Math.max(index - 1, 0), index + 2).filter((near) => near !== null).length === 1,
         incomplete: days[index].missing.length > 0,
-        tooltip: `${dayOf(days[index].age)}: ${values(days[index])}${days[index].missing.length ? `, ${counted(days[index].missing.length, "instance")} missing` : ""}`,
+        tooltip: `${dayOf(days[index].age)}: ${values(days[index])}${days[index].missing.length ? `, ${withUnit(days[index].missing.length, "instance")} missing` : ""}`,
       })));
       draw(measure, rows.every((each) => each.value === null) ? [] : rows, `Line chart of organic and paid ${readable(measure)} on each of ${filters.period} days. The numbers are in the table of days.`);
     }
@@ -578,7 +580,7 @@
       label: "Posts with known spend", isNumber: true, names: ["spend_posts", "posts", "contradictory_posts"],
       values: (row) => [row.spend_posts, row.posts, row.spend_contradictory_posts],
       cell: (row) => row.channel === "both" ? cell() : cell(figure(row.spend_posts, "count"), " of ", figure(row.posts, "count"),
-        ...(row.spend_contradictory_posts ? [` (${counted(row.spend_contradictory_posts, "contradiction")})`] : [])),
+        ...(row.spend_contradictory_posts ? [` (${withUnit(row.spend_contradictory_posts, "contradiction")})`] : [])),
     };
     fillTable("spend", [
       column.name("Campaign", (row) => row.name),
@@ -586,7 +588,7 @@
       known,
       ...[column.range("Spend", "spend"), column.number("Engagements", "cpe_units"), column.range("Cost per engagement", "cpe"),
         column.number("Impressions", "cpm_units"), column.range("Cost per 1000 impressions", "cpm")].map(orUnpaid),
-    ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "first-line" : "again") });
+    ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "" : "again") });
     fillTable("value", [
       column.name("Campaign", (row) => row.name), column.number("Estimated value", "organic_estimated_value", "money"),
       column.number("Value of posts with known spend", "value_of_spend", "money"), column.range("Spend on these", "valued_spend"),
@@ -594,7 +596,7 @@
     ], [...all, ...byCampaign], { empty: "No posts published for this selection." });
   }
 
-  /** Returns a creator's profiles, linked if the link is a web address. A handle that all profiles share is shown once. */
+  /** Returns a creator's profiles, linked if the link is a web address. If all profiles have the same handle, it is shown once. */
   function profileLinks(profiles) {
     const handles = new Set(profiles.map((profile) => profile.handle));
     const isShared = handles.size === 1 && profiles.length > 1 && profiles.every((profile) => profile.handle && profile.network);
@@ -607,20 +609,20 @@
     return isShared ? [make("bdi", {}, profiles[0].handle), ...links] : links;
   }
 
-  /** Returns the value that a creator is sorted by. A lift without an interval counts as not available. */
+  /** Returns the value by which a creator is sorted. A lift without an interval counts as not available. */
   const sortedBy = (row) => (filters.sort === "paid_lift" && row.paid_lift_low === null ? null : row[filters.sort]);
 
   function showCreators() {
     const scopes = filters.instance === null && filters.campaign === null ? report.instances.map((_, index) => scopeOfInstance(index)) : [scope()];
     const ranked = scopes.flatMap((each) => rowsOf("creator_results", each))
-      .sort((left, right) => descending(left.impressions, right.impressions) || left.creator - right.creator).slice(0, CREATORS)
+      .sort((left, right) => descending(left.impressions, right.impressions) || left.creator - right.creator).slice(0, MAXIMUM_CREATORS)
       .map((row) => ({ ...row, ...report.creators[row.creator] }))
       .sort((left, right) => {
         const [one, other] = [sortedBy(left), sortedBy(right)];
-        return (filters.up && one !== null && other !== null ? one - other : descending(one, other)) || left.creator - right.creator;
+        return (filters.ascending && one !== null && other !== null ? one - other : descending(one, other)) || left.creator - right.creator;
       })
       .map((row, index) => ({ ...row, rank: index + 1 }));
-    const shown = filters.all ? ranked : ranked.slice(0, CREATORS_AT_FIRST);
+    const shown = filters.showAllCreators ? ranked : ranked.slice(0, CREATORS_AT_FIRST);
     const name = (row) => row.name ?? (row.id === null ? "Unknown creator" : `Creator ${row.id}`);
     const below = (row) => {
       const instance = scopes.length > 1 ? [make("bdi", {}, report.instances[row.instance])] : [];
@@ -632,13 +634,13 @@
       column.name("Creator", name, below),
       column.number("All impressions", "impressions"),
       ...RESULTS_AND_LIFT,
-    ].map((each) => ({ ...each, attributes: () => (each.sort && each.sort === filters.sort ? { "aria-sort": filters.up ? "ascending" : "descending" } : {}) }));
+    ].map((each) => ({ ...each, attributes: () => (each.sort && each.sort === filters.sort ? { "aria-sort": filters.ascending ? "ascending" : "descending" } : {}) }));
     const head = (each) =>
-      each.sort ? [make("button", { type: "button", "data-sort": each.sort }, each.sort === filters.sort ? `${each.label} ${filters.up ? "↑" : "↓"}` : each.label)] : [each.label];
+      each.sort ? [make("button", { type: "button", "data-sort": each.sort }, each.sort === filters.sort ? `${each.label} ${filters.ascending ? "↑" : "↓"}` : each.label)] : [each.label];
     fillTable("creators", columns, shown, { head, empty: "No results of any creator for this selection." });
-    byId("creators-note").textContent = ranked.length < CREATORS ? `${whole.format(shown.length)} of ${counted(ranked.length, "creator")}.` : `${whole.format(shown.length)} of the ${CREATORS} creators with the most impressions.`;
+    byId("creators-note").textContent = ranked.length < MAXIMUM_CREATORS ? `${whole.format(shown.length)} of ${withUnit(ranked.length, "creator")}.` : `${whole.format(shown.length)} of the ${MAXIMUM_CREATORS} creators with the most impressions.`;
     byId("all-creators").hidden = ranked.length <= CREATORS_AT_FIRST;
-    byId("all-creators").textContent = filters.all ? `Show the first ${CREATORS_AT_FIRST}` : "Show all";
+    byId("all-creators").textContent = filters.showAllCreators ? `Show the first ${CREATORS_AT_FIRST}` : "Show all";
   }
 
   function showCoverage() {
@@ -678,7 +680,7 @@
     showCoverage();
     showReceived();
     return `The last ${filters.period} days, ${selection()}: organic impressions ${formatted(kpis.organic_impressions, "count")},` +
-      ` paid impressions ${formatted(kpis.paid_impressions, "count")}. What is missing: ${missing ? counted(missing, "entry", "entries") : "nothing"}.`;
+      ` paid impressions ${formatted(kpis.paid_impressions, "count")}. What is missing: ${missing ? withUnit(missing, "entry", "entries") : "nothing"}.`;
   }
 
   function setOptions(id, options, chosen) {
@@ -715,13 +717,13 @@
     const { csv, sort } = event.target.closest("button")?.dataset ?? {};
     if (csv) download(csv);
     if (!sort) return;
-    filters.up = filters.sort === sort && !filters.up;
+    filters.ascending = filters.sort === sort && !filters.ascending;
     filters.sort = sort;
     showCreators();
     document.querySelector(`[data-sort="${sort}"]`).focus();
   });
   byId("all-creators").addEventListener("click", () => {
-    filters.all = !filters.all;
+    filters.showAllCreators = !filters.showAllCreators;
     showCreators();
   });
   show();

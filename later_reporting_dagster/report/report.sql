@@ -1,14 +1,15 @@
--- All numbers of the report, from the relations of window_inputs.sql. The page computes none, it looks them up.
+-- All results of the report, from the relations of window_inputs.sql. The page computes no results, it looks them up.
 --
--- A scope is a choice of the page's filters: all instances (0), one instance, or one campaign of one instance. The result
--- is the tables `report_…`.
+-- A scope is what the page's filters can select: all instances (0), one instance, or one campaign of one instance. Its
+-- number is only used in this file: report_page.py numbers the scopes of the page differently. The results are the tables
+-- `report_…`.
 {%- import "measures.sql" as measures with context %}
 {%- import "channel_comparison.sql" as comparison with context %}
 {%- set maximum_creators = 100 %}
 {%- set daily_columns = ("organic_impressions", "organic_engagements", "paid_impressions", "paid_engagements") %}
 
-{#- Rows of a relation, repeated for each scope that they belong to. A post in several campaigns counts in each of them, and
-    once in the scopes of instances. -#}
+{#- Rows of a relation, repeated for each of their scopes. A post in several campaigns counts in each of them, and once in
+    the scopes of instances. -#}
 {%- macro in_scopes(rows) %}
 SELECT 0 AS scope, * EXCLUDE (counted_per, instance_id, campaign_id) FROM {{ rows }} WHERE counted_per IN ('both', 'post')
 UNION ALL
@@ -29,7 +30,8 @@ FROM (
     UNION SELECT instance_id, campaign_id FROM post_groups WHERE counted_per <> 'post'
 );
 
--- Numbers for the parts of a scope: platforms, content types and creators. A creator id is unique within an instance only.
+-- Integer ids for the parts of a scope: platforms, content types and creators. A creator id is unique only within an
+-- instance.
 CREATE OR REPLACE TABLE content_numbers AS
 SELECT
     platform, content_type, dense_rank() OVER (ORDER BY platform) AS platform_number,
@@ -40,8 +42,8 @@ CREATE OR REPLACE TABLE creator_numbers AS
 SELECT instance_id, creator_id, row_number() OVER (ORDER BY instance_id, creator_id) AS creator
 FROM (SELECT DISTINCT instance_id, creator_id FROM post_groups);
 
-
--- The groups and the posts of all ranges by performance date, with these numbers instead of the names.
+-- The groups and the posts of all ranges by performance date, with these ids instead of the names. `creator_id` has the
+-- integer id of the creator, too, but is null for posts without a creator: channel_comparison needs that.
 {%- set group_columns = measures.group_post_counts + measures.same_post_columns %}
 {% for rows, kind, table, columns in (
     ("post_groups", "TABLE", "numbered_groups", group_columns), ("posts_in_windows", "VIEW", "numbered_posts", ("post_id",))
@@ -58,7 +60,8 @@ JOIN content_numbers ON {{ measures.same(rows, "content_numbers", ("platform", "
 JOIN creator_numbers ON {{ measures.same(rows, "creator_numbers", ("instance_id", "creator_id")) }}
 WHERE date_basis = 'performance_date';
 {% endfor %}
--- The creators with the most impressions in each window and scope. The page merges those of the instances for scope 0.
+-- The creators with the most impressions in each window and scope. Scope 0 (all instances) has none of its own: the page
+-- merges the creators of all instances.
 CREATE OR REPLACE TABLE shown_creators AS
 SELECT range_id, scope, creator
 FROM ({{ in_scopes("numbered_groups") }})
@@ -68,7 +71,8 @@ QUALIFY row_number() OVER (
     PARTITION BY range_id, scope
     ORDER BY coalesce(sum(organic_impressions), 0) + coalesce(sum(paid_impressions), 0) DESC, creator
 ) <= {{ maximum_creators }};
--- The same rows once in total, and once in each part of the scope that they belong to.
+-- The rows of numbered_groups and numbered_posts, repeated: once with kind `all`, and once for each platform, content type
+-- and shown creator that they belong to.
 {%- for rows in ("numbered_groups", "numbered_posts") %}
 CREATE OR REPLACE VIEW {{ rows }}_by_part AS
 WITH scoped AS ({{ in_scopes(rows) }})
@@ -101,8 +105,8 @@ SELECT
     ) AS impressions
 FROM compared;
 
--- The results of each scope and window, those of the previous period, and the change: only if both periods have files of
--- equally many days of each instance (`has_equal_days`).
+-- The results of each scope and window, of the previous period, and the change. There is a change only if, for each
+-- instance, both periods have files of the same number of days (`has_equal_days`).
 CREATE OR REPLACE TABLE report_kpis AS
 WITH equal_days AS (
     SELECT scope, window_range_id AS range_id, bool_and(days[1] = days[2]) AS has_equal_days
@@ -118,11 +122,11 @@ SELECT
     scopes.instance_id, scopes.campaign_id, windows."window", current.* EXCLUDE (range_id, scope, kind, member),
     has_equal_days
     {%- for name in compared_measures %},
-    CASE WHEN previous_is_complete THEN previous.{{ name }} END AS previous_{{ name }},
+    CASE WHEN previous_starts_in_stored_range THEN previous.{{ name }} END AS previous_{{ name }},
     {%- if name in differences %}
-    CASE WHEN previous_is_complete AND has_equal_days THEN round_significant(current.{{ name }} - previous.{{ name }}) END AS {{ name }}_change
+    CASE WHEN previous_starts_in_stored_range AND has_equal_days THEN round_significant(current.{{ name }} - previous.{{ name }}) END AS {{ name }}_change
     {%- else %}
-    CASE WHEN previous_is_complete AND has_equal_days THEN
+    CASE WHEN previous_starts_in_stored_range AND has_equal_days THEN
         quotient(100 * (CAST(current.{{ name }} AS DOUBLE) - CAST(previous.{{ name }} AS DOUBLE)), previous.{{ name }})
     END AS {{ name }}_change
     {%- endif %}
@@ -130,7 +134,8 @@ SELECT
 FROM (
     SELECT
         ranges.*, previous.range_id AS previous_range_id,
-        previous.first_day >= (SELECT min(date) FROM stored_days) AS previous_is_complete
+        previous.first_day >= (SELECT min(date) FROM stored_days WHERE date_basis = 'performance_date')
+            AS previous_starts_in_stored_range
     FROM ranges
     JOIN ranges AS previous ON previous.window_range_id = ranges.range_id AND previous.is_previous
     WHERE ranges.date_basis = 'performance_date' AND NOT ranges.is_previous
@@ -240,8 +245,8 @@ SELECT instance_id, campaign_id, date, {{ daily_columns | join(", ") }}
     {%- endfor %}
 FROM totals JOIN scopes USING (scope);
 
--- The name and profile of each shown creator, by content type, in the creator's newest published post; if there is none, in
--- the newest row of post_metrics_daily.
+-- The name and profile of each shown creator, by content type: from the creator's newest published post or, if there is
+-- none, from the newest row of post_metrics_daily.
 CREATE OR REPLACE TABLE report_profiles AS
 WITH shown AS (FROM creator_numbers SEMI JOIN shown_creators USING (creator)),
 {%- macro newest_profiles(rows, creators) %}

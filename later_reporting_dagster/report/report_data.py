@@ -51,7 +51,8 @@ MAXIMUM_DAYS = 2 * max(PERIODS)
 # The tables that report.sql creates, without their prefix `report_`.
 TABLES = ("kpis", "content", "creators", "spend", "coverage", "days", "profiles")
 
-# Measures that are compared with the previous period. The change of `DIFFERENCES` is a difference, else a percentage.
+# Measures that are compared with the previous period. For those in `DIFFERENCES`, the change is a difference; for the
+# others, a percentage.
 COMPARED_MEASURES = (
     "organic_impressions",
     "paid_impressions",
@@ -120,7 +121,7 @@ class ReportData:
         instances: sorted ids of the instances that have files or are registered.
         tables: the tables that `report.sql` creates, by name. A row belongs to a scope: all instances (`instance_id`
             and `campaign_id` are null), one instance, or one campaign of an instance.
-        creators: the creators of the table `creators`.
+        creators: the creators in the table `creators`.
         metrics: metrics whose coverage is shown.
         days_by_table: raw table -> instance -> days that have a file.
         quarantined: rows in quarantine.
@@ -148,13 +149,19 @@ class ReportData:
         """Number of days from the first to the newest."""
         return (self.as_of - self.first_day).days + 1
 
+    @cached_property
+    def metrics_days(self) -> int:
+        """Number of days from the first to the newest in post_metrics_daily: n days can be compared if it is 2 n."""
+        days = [*_days(self.days_by_table[METRICS_TABLE])]
+        return (max(days) - min(days)).days + 1 if days else 0
+
     @property
     def period(self) -> int:
         """Length in days of the period that the page opens with: 28 if the 28 days before can be compared, else 7."""
-        return 28 if self.days >= 2 * 28 else 7
+        return 28 if self.metrics_days >= 2 * 28 else 7
 
     def newest_day(self, table: str) -> date:
-        """Return the newest day of a raw table, with which its periods end."""
+        """Return the newest day of a raw table. The periods of the table end with it."""
         return max(_days(self.days_by_table[table]), default=self.as_of)
 
     @cached_property
@@ -166,7 +173,7 @@ class ReportData:
 
 
 def report_partitions(partitions: Collection[Partition]) -> list[Partition]:
-    """Return those of a raw table's partitions that are recent enough to be in a report."""
+    """Return the partitions of a raw table that are recent enough for a report."""
     newest = max((partition.day for partition in partitions), default=date.min)
     return [partition for partition in partitions if (newest - partition.day).days < MAXIMUM_DAYS]
 
@@ -197,13 +204,15 @@ def read_report(
     wanted = {*DEFAULT_METRICS, *metrics}
     shown = tuple(metric for metric in METRICS if metric in wanted)
     recent = {table: report_partitions(partitions.get(table, ())) for table in (METRICS_TABLE, PUBLISHED_TABLE)}
-    tables, files = _compute_tables(lake, recent, shown, memory_gb=memory_gb)
-    days = {table: _days_by_instance(files.partitions[table]) for table in recent}
+    tables, contents = _compute_tables(lake, recent, shown, memory_gb=memory_gb)
+    days = {table: _days_by_instance(contents.partitions[table]) for table in recent}
     unreadable = (
-        UnreadableFile(table, each.day, each.instance_id) for table, of in files.unreadable.items() for each in of
+        UnreadableFile(table, partition.day, partition.instance_id)
+        for table, errors in contents.unreadable.items()
+        for partition in errors
     )
     return ReportData(
-        as_of=max(partition.day for of_table in recent.values() for partition in of_table),
+        as_of=max(partition.day for members in recent.values() for partition in members),
         instances=sorted({*registered, *(name for by_instance in days.values() for name in by_instance)}),
         tables=tables,
         creators=_creators(tables["profiles"]),
@@ -217,25 +226,25 @@ def read_report(
 def _compute_tables(
     lake: Lake, partitions: Mapping[str, Sequence[Partition]], metrics: Sequence[Metric], *, memory_gb: float
 ) -> tuple[dict[str, pa.Table], ViewContents]:
-    """Return the tables that report.sql creates, and the files that they are computed from."""
+    """Return the tables that report.sql creates, and the partitions that they are computed from."""
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def compute(files: ViewContents) -> tuple[dict[str, pa.Table], ViewContents]:
-            for errors in files.unreadable.values():
+        def compute(contents: ViewContents) -> tuple[dict[str, pa.Table], ViewContents]:
+            for errors in contents.unreadable.values():
                 for error in errors.values():
                     if isinstance(error, LakeUnavailable):
                         raise error  # temporary, unlike damage: the next run reads a complete lake
             with translated_errors(), _rows_in_memory(database.connection, metrics):
-                return _run_sql(database.connection, stored_days(files), metrics), files
+                return _run_sql(database.connection, stored_days(contents), metrics), contents
 
         # A column that no file has, because the metric was not requested, is null.
         columns = post_columns(metrics)
-        return database.read([(Table(name, columns), of_table) for name, of_table in partitions.items()], compute)
+        return database.read([(Table(name, columns), members) for name, members in partitions.items()], compute)
 
 
 @contextmanager
 def _rows_in_memory(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[Metric]) -> Iterator[None]:
-    """Replace the views of the raw tables by tables with their rows. The views stay as `…_files`.
+    """Replace the views of the raw tables by tables with their rows. The views are renamed to `…_files`.
 
     The queries read each row several times, and a lake may have thousands of small files.
     """
@@ -243,14 +252,17 @@ def _rows_in_memory(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[M
         METRICS_TABLE: [*_KEYS, *_RECORDED],
         PUBLISHED_TABLE: [*_KEYS, *_PROFILE, *(metric.column for metric in metrics)],
     }
+    created = []
     try:
         for table, names in columns.items():
             connection.execute(f"DROP VIEW IF EXISTS {table}_files; ALTER VIEW {table} RENAME TO {table}_files")
             connection.execute(f"CREATE TABLE {table} AS SELECT {', '.join(names)} FROM {table}_files")
+            created.append(table)
         yield
     finally:
-        for table in columns:
-            connection.execute(f"DROP TABLE IF EXISTS {table}")
+        # Without the others: after an error they are still views, and DROP TABLE would raise another error.
+        for table in created:
+            connection.execute(f"DROP TABLE {table}")
 
 
 def _run_sql(

@@ -1,7 +1,7 @@
 """Render the report as one HTML file that makes no network requests and treats data as text, never as markup.
 
-The page has the report's numbers as JSON. Its script looks up those of the chosen filters; it computes none.
-Its content security policy allows only its two scripts and its style sheet, by their hashes.
+The page has the report's results as JSON. Its script looks up the results for the chosen filters; it computes none of
+them. Its content security policy allows only its two scripts and its style sheet, by their hashes.
 """
 
 import base64
@@ -75,7 +75,8 @@ SPEND_MEASURES = (
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
-# A browser may read these as the end of a script or the start of a comment; in JSON they can be escaped.
+# In HTML, `<` may begin the end tag of the script or a comment; `>` and `&` have meanings in markup, too. U+2028 and
+# U+2029 end a line in older versions of JavaScript. In JSON, all of them can be escaped.
 _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -98,7 +99,7 @@ def report_page(data: ReportData) -> bytes:
 def page_data(data: ReportData) -> dict[str, Any]:
     """Return the data of the page's script, as JSON values.
 
-    Tables are columns of equal length, by name. Days are ages: days before `as_of`.
+    A table is a dict of columns of equal length. A day is given as its age: the number of days before `as_of`.
     """
     index = _Index(data)
     return {
@@ -106,6 +107,8 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "first_day": data.first_day.isoformat(),
         "days": data.days,
         "period": data.period,
+        "metrics_days": data.metrics_days,
+        # A period is offered if there are more days than the next shorter period has.
         "periods": [days for days, shorter in zip(PERIODS, (0, *PERIODS), strict=False) if shorter < data.days],
         "tables": _TABLES,
         "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
@@ -126,9 +129,9 @@ def page_data(data: ReportData) -> dict[str, Any]:
 
 
 class _Index:
-    """Numbers of scopes, contents and creators, by which the page's tables refer to them.
+    """The numbers by which the page's tables refer to scopes, contents and creators.
 
-    A scope's number is its position in: all instances, then each instance, then each campaign.
+    Scopes are numbered in this order: all instances, each instance, each campaign. report.sql numbers them differently.
     """
 
     def __init__(self, data: ReportData) -> None:
@@ -167,7 +170,7 @@ def _packed(
 
 
 def _daily(index: _Index) -> dict[int, dict[str, Any]]:
-    """Return by scope the age of its newest day, and a list per measure, from that day to the oldest."""
+    """Return for each scope the age of its newest day, and for each measure the values from that day to the oldest."""
     as_of = index.data.as_of
     by_scope: dict[int, dict[int, Mapping[str, Any]]] = {}
     for row in index.data.tables["days"].to_pylist():
@@ -236,15 +239,16 @@ def _content(row: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 
 def _number(value: Any) -> Any:
-    """Return a value for JSON, with 7 significant digits of a fraction: more than the page shows."""
+    """Return a value for JSON. Fractions have at least 7 significant digits and 2 decimals; the page shows no more."""
     if isinstance(value, float | Decimal):
-        short = float(f"{value:.7g}")
+        number = float(value)
+        short = float(f"{number:.7g}") if abs(number) < 100_000 else round(number, 2)
         return int(short) if short.is_integer() else short
     return value
 
 
 def web_link(link: str | None) -> str | None:
-    """Return the link if it is an http or https address, else None: `javascript:` links, for example, run code."""
+    """Return the link if it is an http or https address, else None. Other links can run code (`javascript:`)."""
     if link is None or re.search(r"[\x00-\x20\x7f\\]", link):
         return None
     try:
@@ -264,7 +268,7 @@ def json_for_html(value: Any) -> str:
 
 
 def _label(metric: Metric) -> str:
-    """Return a metric's label, with its channel if it is in the API reference: Paid CPM, Likes."""
+    """Return a metric's label. It has the channel if the metric is in the API reference: Paid CPM, Likes."""
     if metric not in DEFAULT_METRICS:
         return metric.column.replace("_", " ").capitalize()
     measure = measure_of(metric)

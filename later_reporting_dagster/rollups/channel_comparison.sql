@@ -112,8 +112,8 @@ platform_mix AS (
     SELECT
         {{ by | join(", ") }},
         quotient(
-            sum(paid_impressions_rate_engagements) FILTER (paid_impressions_rate_units > 0 AND
-            organic_impressions_rate_units > 0), -- An ordered list, because a sum of floats depends on the order.
+            sum(paid_impressions_rate_engagements) FILTER (paid_impressions_rate_units > 0 AND organic_impressions_rate_units > 0),
+            -- An ordered list, because a sum of floats depends on the order.
             list_sum(list(
                 CAST(paid_impressions_rate_units AS DOUBLE) * organic_impressions_rate_engagements
                 / organic_impressions_rate_units

@@ -47,16 +47,15 @@
 {%- endmacro -%}
 
 {%- macro lift(measure) -%}
-lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{
-measure }}_rate_units) {%- endmacro -%}
+lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic_{{ measure }}_rate_engagements, organic_{{ measure }}_rate_units)
+{%- endmacro -%}
 
 {#- Costs per unit and value per spend, from sums of the spend's bounds. -#}
 {%- macro costs() -%}
 {%- for channel, prefix in channels %}
     {{ channel }}_spend_minimum_posts AS {{ channel }}_spend_posts,
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
-    quotient({{ cost_per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel
-    }}_{{ cost }}_{{ side }},
+    quotient({{ cost_per[cost] }} * {{ channel }}_{{ cost }}_spend_{{ side }}, {{ channel }}_{{ cost }}_units) AS {{ channel }}_{{ cost }}_{{ side }},
 {%- endfor %}{% endfor %}
 {%- endfor %}
 {%- for cost, measure in unit_costs %}{% for side in ("minimum", "maximum") %}
@@ -75,8 +74,8 @@ measure }}_rate_units) {%- endmacro -%}
 
 {#- The same-post lift is the Mantel-Haenszel rate ratio over posts that report both channels: a post adds the engagements
     of each channel, multiplied by the other channel's share of the post's impressions. The terms are integers in units of
-    1e-18, so that sums do not depend on the order of rows; the units cancel out. (Decimals would do as well, but DuckDB
-    casts integers to floats ten times as fast.) -#}
+    1e-18, so that sums do not depend on the order of rows; the units cancel out. (Decimals would also work, but DuckDB casts
+    integers to floats ten times as fast.) -#}
 {%- set on_both = "organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0" -%}
 {%- macro same_post_term(channel) -%}
 {%- set other = "organic" if channel == "paid" else "paid" -%}

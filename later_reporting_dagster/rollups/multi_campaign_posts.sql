@@ -13,8 +13,12 @@ FROM {{ rows }} SEMI JOIN multi_campaign_posts USING (instance_id, post_id);
 -- Sums by day of the rows that are not counted in tables whose grain has no campaign.
 CREATE OR REPLACE TABLE duplicate_sums AS
 {%- for _, table, date_basis in tables %}
-SELECT '{{ date_basis }}' AS date_basis, date{% for metric in metrics %}, sum({{ metric.sum }}) AS {{ metric.sum }}{% endfor
-%} FROM {{ table }} WHERE campaign_rank > 1 GROUP BY ALL {{- " UNION ALL" if not loop.last }} {%- endfor %};
+SELECT '{{ date_basis }}' AS date_basis, date{% for metric in metrics %}, sum({{ metric.sum }}) AS {{ metric.sum }}{% endfor %}
+FROM {{ table }}
+WHERE campaign_rank > 1
+GROUP BY ALL
+{{- " UNION ALL" if not loop.last }}
+{%- endfor %};
 
 -- (Post, day) pairs, over both date bases, for which campaigns report different numbers.
 CREATE OR REPLACE TABLE campaign_conflicts AS

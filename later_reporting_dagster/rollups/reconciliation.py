@@ -32,7 +32,7 @@ class PeriodCheck:
 
 @dataclass(frozen=True, slots=True)
 class WindowChecks:
-    """The number of raw rows by date basis, and by table one sentence for each total that differs from the raw total."""
+    """The number of raw rows by date basis, and by table one sentence for each total that differs from the raw one."""
 
     raw_rows: Mapping[DateBasis, int]
     differences: Mapping[str, Sequence[str]]

@@ -77,8 +77,8 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
         always: metrics that are in every file, so their post counts are never null.
     """
     computed = (
-        "Number of posts, each counted once. If the grain has no campaign and a post is in several campaigns, only its row"
-        " with the lowest campaign id is used on each day"
+        "Number of posts, each counted once. If the grain has no campaign and a post is in several campaigns, only its"
+        " row with the lowest campaign id is used on each day"
     )
     yield _post_count("posts", "Posts of the group, with or without metrics", computed, ["post_id"])
     for metric in summed(metrics):
@@ -91,10 +91,13 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
 
 def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     """Yield rates, shares and the paid lift."""
-    pairing = "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are no such rows, or no"
+    pairing = (
+        "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are no such"
+        " rows, or no"
+    )
     lift = (
-        "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect: advertisers"
-        " choose which posts to pay for"
+        "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect:"
+        " advertisers choose which posts to pay for"
     )
     for channel in CHANNELS:
         yield _number(
@@ -134,9 +137,9 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
     for side, sign in (("low", "−"), ("high", "+")):
         yield _number(
             f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
-            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group has"
-            " several creators (for this, no creator counts as one), the clusters are the creators and each post without a"
-            " creator; else the posts. t: 97.5 %"
+            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group"
+            " has several creators (for this, no creator counts as one), the clusters are the creators and each post"
+            " without a creator; else the posts. t: 97.5 %"
             f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
             f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
             made_from,

@@ -190,7 +190,7 @@ def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[s
 
 
 def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
-    """Create what `window_inputs.sql` needs: macros, views of rows, and the relations `stored_days` and `window_ranges`."""
+    """Create what `window_inputs.sql` needs: macros, views of rows, and relations of stored days and window ranges."""
     create_macros_and_row_views(connection, table, stored)
     connection.register("window_ranges", window_ranges_table(stored))
 

@@ -56,9 +56,10 @@ WITH posts AS (
 )
 SELECT instance_id, post_id
 -- First only by post_id: grouping by one integer is fast, and few posts remain.
-FROM posts SEMI JOIN (SELECT post_id FROM posts GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id)) USING
-(post_id) GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id); {% include "multi_campaign_posts.sql" %} {% for table,
-date_basis, columns in (
+FROM posts SEMI JOIN (SELECT post_id FROM posts GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id)) USING (post_id)
+GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id);
+{% include "multi_campaign_posts.sql" %}
+{% for table, date_basis, columns in (
     ("recorded", "performance_date", sum_columns), ("published", "post_date", sum_columns + spend_columns)
 ) %}
 CREATE OR REPLACE TABLE {{ table }}_once AS

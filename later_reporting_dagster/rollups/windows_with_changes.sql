@@ -43,8 +43,8 @@ current_and_previous AS (
         {% if column.is_post_count %}CASE WHEN current_days.days > 0{{ " AND ranges.date_basis = 'post_date'" if column.is_cost }} THEN coalesce(current.{{ column.name }}, 0) END{% else %}current.{{ column.name }}{% endif %} AS {{ column.name }}
         {%- endfor %}
         {%- for column in measure_columns if column.has_previous %},
-        CASE WHEN previous_days.is_available THEN {% if column.is_post_count %}coalesce(previous.{{ column.name }}, 0){%
-        else %}previous.{{ column.name }}{% endif %} END AS previous_{{ column.name }} {%- endfor %}
+        CASE WHEN previous_days.is_available THEN {% if column.is_post_count %}coalesce(previous.{{ column.name }}, 0){% else %}previous.{{ column.name }}{% endif %} END AS previous_{{ column.name }}
+        {%- endfor %}
     FROM groups
     JOIN ranges ON ranges.range_id = groups.window_range_id
     LEFT JOIN ranges AS previous_ranges

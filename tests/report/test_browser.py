@@ -22,6 +22,7 @@ from tests.report.posts import (
     day_before,
     one_post,
     random_files,
+    remove_day,
     report_data,
     row,
 )
@@ -281,7 +282,7 @@ def test_lift_of_too_few_posts_is_labelled_and_not_ranked(browser: Browser, tmp_
         assert [(row[0], len(row[9])) for row in report.rows("creators")] == [("1", 3), ("2", 1)]
         texts = report.page.locator("#creators tr td:last-child").all_inner_texts()
         assert re.fullmatch(r"[\d.]+\s×\s*[\d.]+ to [\d.]+, undecided", texts[0])
-        assert re.fullmatch(r"9.00\s×\s*too few posts", texts[1])
+        assert re.fullmatch(r"9.00\s×\s*too few posts or creators", texts[1])
 
 
 def test_missing_data_is_listed_on_the_first_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
@@ -300,6 +301,16 @@ def test_missing_data_is_listed_on_the_first_screen(browser: Browser, incomplete
         report.choose("instance", INSTANCES[0])
         assert report.missing() == [f"{day_before(14)} and {day_before(9)} are missing for {INSTANCES[0]}."]
         assert "What is missing: 1 entry." in report.page.locator("#announcement").inner_text()
+
+
+def test_gap_is_listed_in_the_oldest_days_of_an_outdated_table(browser: Browser, tmp_path: Path) -> None:
+    files = random_files(7, days=20, most_posts=1)
+    for instance_id in INSTANCES:
+        for age in (0, 1, 8):
+            remove_day(files, day=day_before(age), instance_id=instance_id, tables=[PUBLISHED_TABLE])
+    with open_report(browser, report_data(files), tmp_path) as report:
+        assert f"{day_before(8)} is missing for all 3 instances (published posts)." in report.missing()
+        assert report.rows("received")[0][3] == [6, 7]
 
 
 def test_change_is_shown_if_both_periods_have_equally_many_days(

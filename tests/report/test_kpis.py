@@ -3,10 +3,12 @@
 from random import SystemRandom
 from typing import Any
 
+import duckdb
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.report.kpis import kpis_markdown, lift_interval, report_kpis
+from later_reporting_dagster.report.report_data import _rows_in_memory
 from later_reporting_dagster.rollups.sql_engine import SumOutOfRange
 from tests.report.posts import (
     AS_OF,
@@ -93,6 +95,24 @@ def test_sum_out_of_range_names_the_column(channel: str) -> None:
     files[METRICS_TABLE, AS_OF, "a"].append(row(campaign_id=7, post_id=2, **{channel: 2**62}))
     with pytest.raises(SumOutOfRange, match="impressions does not fit int64"):
         report_data(files)
+
+
+def test_previous_period_has_to_be_complete_in_the_daily_metrics() -> None:
+    files = random_files(2, days=60, most_posts=1)
+    recent = {key: rows for key, rows in files.items() if key[0] == PUBLISHED_TABLE or day_before(40) < key[1]}
+    data = report_data(recent)
+    assert (data.days, data.metrics_days, data.period) == (60, 40, 7)
+    months = [each for each in data.tables["kpis"].to_pylist() if each["window"] == "28d"]
+    assert months
+    assert {each["previous_organic_impressions"] for each in months} == {None}
+
+
+def test_failure_to_read_the_first_table_is_raised() -> None:
+    with duckdb.connect() as connection:
+        connection.execute("CREATE VIEW post_metrics_daily AS SELECT error('cannot be read') AS date")
+        connection.execute("CREATE VIEW posts_published AS SELECT 1 AS date")
+        with pytest.raises(duckdb.Error, match="not found"), _rows_in_memory(connection, DEFAULT_METRICS):
+            pass
 
 
 def test_campaigns_with_equal_ids_of_two_instances_are_distinct() -> None:

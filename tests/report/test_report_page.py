@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.report.report_data import ReportData
 from later_reporting_dagster.report.report_page import json_for_html, page_data, report_page, web_link
-from tests.report.posts import random_files, report_data
+from tests.report.posts import one_post, random_files, report_data
 
 
 def test_report_page_has_the_same_bytes_in_any_order_of_rows() -> None:
@@ -64,6 +64,12 @@ def test_report_page_policy_allows_only_its_own_scripts_and_style(incomplete: Re
 def test_page_data_offers_periods_up_to_the_stored_days() -> None:
     for days, periods in ((1, [7]), (7, [7]), (8, [7, 28]), (29, [7, 28, 90])):
         assert page_data(report_data(random_files(1, days=days)))["periods"] == periods
+
+
+@pytest.mark.parametrize("value", [1234.56, 123_456.78, 12_345_678.91])
+def test_page_data_has_money_to_the_cent(value: float) -> None:
+    kpis = page_data(report_data(one_post(estimated_value_generated=value)))["kpis"]
+    assert kpis["organic_estimated_value"][0] == value
 
 
 def test_report_page_accepts_invalid_unicode(incomplete: ReportData) -> None:
