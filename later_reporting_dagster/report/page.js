@@ -62,7 +62,7 @@
   const tenth = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
   const NOT_AVAILABLE = "not available";
   const NO_PAID_ACTIVITY = "no paid activity";
-  const TOO_FEW_FOR_INTERVAL = "too few posts or creators";
+  const NO_INTERVAL = "no interval";
 
   function twoDecimals(value) {
     if (value === 0) return "0";
@@ -142,7 +142,7 @@
   function interval(row, name) {
     if (row[name] == null || !(`${name}_low` in row)) return [];
     const [low, high] = [row[`${name}_low`], row[`${name}_high`]];
-    const parts = low == null ? [TOO_FEW_FOR_INTERVAL] : [...range(low, high, "factor"), `, ${verdictOf(row, name)}`];
+    const parts = low == null ? [NO_INTERVAL] : [...range(low, high, "factor"), `, ${verdictOf(row, name)}`];
     return [make("span", { class: low == null ? "interval few" : "interval" }, ...parts)];
   }
 

@@ -193,7 +193,7 @@ def read_report(
         lake: has the raw tables.
         partitions: stored partitions by raw table; at least one.
         memory_gb: memory limit of the queries.
-        metrics: metrics whose coverage is shown, besides those of the API reference.
+        metrics: metrics whose coverage is shown, in addition to the metrics of the API reference.
         registered: instances that are expected; one without any file is listed as missing.
         quarantined: rows in quarantine.
 

@@ -65,7 +65,7 @@ class RollupTable:
 
     @property
     def compared_with_previous(self) -> list[Column]:
-        """Measures of which a window table also has the previous value and the change."""
+        """Measures for which a window table also has the previous value and the change."""
         return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
 
     def columns_from(self, date_basis: DateBasis) -> list[Column]:

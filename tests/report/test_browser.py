@@ -262,7 +262,7 @@ def test_no_paid_activity_differs_from_not_available(browser: Browser, tmp_path:
         assert report.page.locator("#figure-paid_impressions").inner_text() == "not available"
 
 
-def test_lift_of_too_few_posts_is_labelled_and_not_ranked(browser: Browser, tmp_path: Path) -> None:
+def test_lift_without_an_interval_is_labelled_and_not_ranked(browser: Browser, tmp_path: Path) -> None:
     few = {"impressions": 10, "engagements": 1, "paid_impressions": 10, "paid_engagements": 9}
     files = one_post(**few)
     files[METRICS_TABLE, AS_OF, "a"] += [
@@ -282,7 +282,7 @@ def test_lift_of_too_few_posts_is_labelled_and_not_ranked(browser: Browser, tmp_
         assert [(row[0], len(row[9])) for row in report.rows("creators")] == [("1", 3), ("2", 1)]
         texts = report.page.locator("#creators tr td:last-child").all_inner_texts()
         assert re.fullmatch(r"[\d.]+\s×\s*[\d.]+ to [\d.]+, undecided", texts[0])
-        assert re.fullmatch(r"9.00\s×\s*too few posts or creators", texts[1])
+        assert re.fullmatch(r"9.00\s×\s*no interval", texts[1])
 
 
 def test_missing_data_is_listed_on_the_first_screen(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def shown_bounds(bounds: list[Any]) -> list[Any]:
 
 
 def lift_of(place: Any, interval: str) -> list[Any]:
-    """Return an interval and its verdict; None if there are too few posts."""
+    """Return an interval and its verdict; None if there is no interval."""
     shown = place.locator(interval)
     ends = [near_end(float(each.get_attribute("value") or "")) for each in shown.locator("data").all()]
     return [*ends, shown.inner_text().rpartition(", ")[2]] if ends else [None, None, None]
