@@ -19,7 +19,7 @@ def validate_base_url(base_url: str) -> str:
     has_origin_only = (
         base_url.split() == [base_url] and not (url.userinfo or url.query or url.fragment) and url.path in ("", "/")
     )
-    if url.scheme not in ("http", "https") or not _is_resolvable(url) or not has_origin_only:
+    if url.scheme not in ("http", "https") or not _is_valid_address(url) or not has_origin_only:
         # The message does not quote the URL, which may hold a password.
         raise ValueError("the base URL must be a scheme and a host only, like https://reporting.api.later.com")
     if url.scheme == "http" and not is_loopback(url.host):
@@ -29,7 +29,7 @@ def validate_base_url(base_url: str) -> str:
     return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
 
-def _is_resolvable(url: httpx.URL) -> bool:
+def _is_valid_address(url: httpx.URL) -> bool:
     """Return whether a socket accepts the host and the port, which httpx does not check."""
     try:
         url.host.encode("idna")

@@ -186,25 +186,25 @@ class Transport:
         auth: BearerAuth | None,
     ) -> _Result | TemporaryFailure:
         """Send a request once; return its parsed response or a temporary failure, raise a final one."""
-        response, untrusted = None, ""
+        response, error_text = None, ""
         try:
             response = await self._send(request, auth=auth)
         except (httpx.RequestError, TimeoutError) as error:
             reason = certificate_error(error)
-            untrusted = redact(reason or str(error), self._secrets(request))
+            error_text = redact(reason or str(error), self._secrets(request))
             if reason is None:
-                return TemporaryFailure(f"{context.description}: {type(error).__name__} {untrusted}".rstrip())
+                return TemporaryFailure(f"{context.description}: {type(error).__name__} {error_text}".rstrip())
         # Raised outside of the handler, because the handled error, as its context, would expose the request and the
         # response. Not retried, because the certificate would be the same.
         if response is None:
             raise UnexpectedResponse(
                 f"{context.description}: {self._base_url} has a certificate that this machine does not trust: "
-                f"{untrusted}. Check the base URL; if a proxy decrypts TLS, set SSL_CERT_FILE to its certificate."
+                f"{error_text}. Check the base URL; if a proxy decrypts TLS, set SSL_CERT_FILE to its certificate."
             )
         if response.status == 200:
             # The response to a token request has to contain a token.
-            forbidden = self._tokens_and_client_secret(request) if auth else []
-            return _parse_success(response, context, parse=parse, forbidden=forbidden, secrets=self._secrets(request))
+            must_not_contain = self._tokens_and_client_secret(request) if auth else []
+            return _parse_success(response, context, parse=parse, must_not_contain=must_not_contain, secrets=self._secrets(request))
         failure = classify_failure(
             response,
             context,
@@ -282,11 +282,11 @@ def _parse_success(
     context: RequestContext,
     *,
     parse: Callable[[Response], _Result],
-    forbidden: Sequence[str],
+    must_not_contain: Sequence[str],
     secrets: Sequence[str],
 ) -> _Result | TemporaryFailure:
-    """Return the parsed response, or a temporary failure if it is unreadable or contains a `forbidden` text."""
-    if any(len(secret) >= MIN_ECHO_LENGTH and secret.encode() in response.body for secret in forbidden):
+    """Return the parsed response, or a temporary failure if it is unreadable or contains a `must_not_contain` text."""
+    if any(len(secret) >= MIN_ECHO_LENGTH and secret.encode() in response.body for secret in must_not_contain):
         return TemporaryFailure(
             f"{context.description}: HTTP 200, but the response contains the credentials, which must not be stored"
         )

@@ -17,7 +17,7 @@ def version_cache_path(base_url: str) -> Path | None:
         ValueError: `base_url` is invalid.
     """
     rate_limit_state = rate_limit_state_path(base_url)
-    return rate_limit_state and rate_limit_state.with_name(rate_limit_state.name.replace("rate-", "revision-"))
+    return rate_limit_state and rate_limit_state.with_name(rate_limit_state.name.replace("rate-", "version-"))
 
 
 class VersionCache:

@@ -23,19 +23,19 @@ class Kind(StrEnum):
     `COUNT`: an integer; additive over posts and days.
     `MONEY`, `TIME`: decimals; additive over posts and days.
     `RATE`: a decimal; not additive, but recomputed from sums where its numerator and denominator are metrics too.
-    `LEVEL`: an integer; not additive, because two posts or two days may reach the same person.
+    `GAUGE`: an integer; not additive, because two posts or two days may reach the same person.
     """
 
     COUNT = "count"
     MONEY = "money"
     TIME = "time"
     RATE = "rate"
-    LEVEL = "level"
+    GAUGE = "gauge"
 
     @property
     def is_integer(self) -> bool:
         """Whether values are integers."""
-        return self in (Kind.COUNT, Kind.LEVEL)
+        return self in (Kind.COUNT, Kind.GAUGE)
 
     @property
     def is_additive(self) -> bool:
@@ -65,7 +65,7 @@ class Metric:
 
 
 ORGANIC, PAID = Channel.ORGANIC, Channel.PAID
-COUNT, MONEY, TIME, RATE, LEVEL = Kind.COUNT, Kind.MONEY, Kind.TIME, Kind.RATE, Kind.LEVEL
+COUNT, MONEY, TIME, RATE, GAUGE = Kind.COUNT, Kind.MONEY, Kind.TIME, Kind.RATE, Kind.GAUGE
 _PEOPLE = "never summed, because one person may be counted by several posts and on several days"
 
 DEFAULT_METRICS: tuple[Metric, ...] = (
@@ -95,10 +95,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("totalInteractions", "total_interactions", ORGANIC, COUNT, "interactions", "Interactions of all kinds"),
     Metric("replies", "replies", ORGANIC, COUNT, "replies", "Replies"),
     Metric("reposts", "reposts", ORGANIC, COUNT, "reposts", "Reposts"),
-    Metric("reach", "reach", ORGANIC, LEVEL, "people", f"People reached; {_PEOPLE}"),
-    Metric("organicReach", "organic_reach", ORGANIC, LEVEL, "people", f"People reached organically; {_PEOPLE}"),
-    Metric("potentialReach", "potential_reach", ORGANIC, LEVEL, "people", f"People within reach; {_PEOPLE}"),
-    Metric("followersAtPostDate", "followers_at_post_date", ORGANIC, LEVEL, "followers",
+    Metric("reach", "reach", ORGANIC, GAUGE, "people", f"People reached; {_PEOPLE}"),
+    Metric("organicReach", "organic_reach", ORGANIC, GAUGE, "people", f"People reached organically; {_PEOPLE}"),
+    Metric("potentialReach", "potential_reach", ORGANIC, GAUGE, "people", f"People within reach; {_PEOPLE}"),
+    Metric("followersAtPostDate", "followers_at_post_date", ORGANIC, GAUGE, "followers",
            "Followers of the creator when the post was published; never summed, because it is a level"),
     Metric("videoViewTotalTime", "video_view_total_time", ORGANIC, TIME, "not stated",
            "Total time that the video was watched, over all views; the API does not document the unit"),
@@ -116,7 +116,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("paidShares", "paid_shares", PAID, COUNT, "shares", "Paid shares"),
     Metric("paidSaves", "paid_saves", PAID, COUNT, "saves", "Paid saves"),
     Metric("paidViews", "paid_views", PAID, COUNT, "views", "Paid views"),
-    Metric("paidReach", "paid_reach", PAID, LEVEL, "people", f"People reached by being paid for; {_PEOPLE}"),
+    Metric("paidReach", "paid_reach", PAID, GAUGE, "people", f"People reached by being paid for; {_PEOPLE}"),
 )  # fmt: skip
 """All known metrics; the default metrics come first."""
 
@@ -158,7 +158,7 @@ def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
     return _in_table_order(_BY_NAME[name] for name in api_names) or DEFAULT_METRICS
 
 
-def metrics_parameter(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+def query_metrics(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
     """Return the `metrics` of a query that requests these: empty for the default metrics, as `requested_metrics`."""
     return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
 

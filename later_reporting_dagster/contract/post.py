@@ -16,11 +16,11 @@ import msgspec
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.redaction import redact
 
-INT64_MINIMUM, INT64_MAXIMUM = -(2**63), 2**63 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 EXACT_FLOAT_LIMIT = 2**53  # below, a float holds every integer exactly
 
-Int64 = Annotated[int, msgspec.Meta(ge=INT64_MINIMUM, le=INT64_MAXIMUM)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAXIMUM)]
+Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -225,7 +225,7 @@ def _integer(value: object) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise _FieldError(f"is a whole number, not {_excerpt(value)}")
-    if not INT64_MINIMUM <= value <= INT64_MAXIMUM:
+    if not INT64_MIN <= value <= INT64_MAX:
         raise _FieldError(f"does not fit 64 bits: {_excerpt(value)}")
     return value
 

@@ -136,7 +136,7 @@ class _PostsFetch:
         for event in self._events(partition_days(self._context)):
             if isinstance(event, FetchPlan):
                 results = self._start(event)
-                completed = list(results.complete())
+                completed = list(results.days_without_pairs())
             else:
                 self._record(event)
                 day = results.add(event)

@@ -20,7 +20,7 @@ from later_reporting_dagster.ingest.data_quality import (
 )
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
-from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, Settlement, compare_settled_posts
+from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
 
 ROWS_UNIQUE = "rows_unique_by_key"
@@ -272,7 +272,7 @@ def evaluate_newest_due_day(due: date, *, instances: Sequence[str], files: Insta
     )
 
 
-def evaluate_settlement(settled: Settlement, *, settled_after_days: int) -> dg.AssetCheckResult:
+def evaluate_settlement(settled: SettledPostsComparison, *, settled_after_days: int) -> dg.AssetCheckResult:
     """Evaluate whether the days of settled posts add up to their metrics to date, with each difference for plots."""
     differing = [name for name, sums in settled.sums.items() if not sums.agree]
     if not settled.posts:

@@ -27,7 +27,7 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
-    metrics_parameter,
+    query_metrics,
     platform_of,
     post_type,
     requested_metrics,
@@ -211,7 +211,7 @@ def _metric_names(query: PostPerformanceQuery) -> tuple[str, ...]:
 
 
 def _with_metrics(query: PostPerformanceQuery, names: Iterable[str]) -> PostPerformanceQuery:
-    return replace(query, metrics=metrics_parameter(requested_metrics(names)))
+    return replace(query, metrics=query_metrics(requested_metrics(names)))
 
 
 def _without(names: Iterable[str], excluded: Collection[str]) -> tuple[str, ...]:

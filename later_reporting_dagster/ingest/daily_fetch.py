@@ -174,7 +174,7 @@ class DayResults:
         for partition in plan.pairs:
             self._open[partition.day].pending.add(str(partition.instance_id))
 
-    def complete(self) -> Iterator[DayResult]:
+    def days_without_pairs(self) -> Iterator[DayResult]:
         """Yield the days without anything to fetch, because all of their files exist already."""
         for day in [day for day, result in self._open.items() if not result.pending]:
             yield self._open.pop(day)

@@ -6,7 +6,7 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import PostPerformanceQuery
 
 # An instance is not requested again after so many consecutive failures of queries for it alone, each with all retries.
-MAXIMUM_INSTANCE_FAILURES = 2
+MAX_INSTANCE_FAILURES = 2
 # The run stops after queries for so many single instances have failed without a success in between.
 OUTAGE_INSTANCES = 5
 
@@ -23,11 +23,11 @@ class FailureTracker:
         self.stopped_by: LaterError | None = None
         self.abandoned: dict[str, LaterError] = {}
         self._consecutive: Counter[str] = Counter()
-        self._since_success: set[str] = set()
+        self._failed_since_success: set[str] = set()
 
     def record_success(self, query: PostPerformanceQuery) -> None:
         """Reset the counts of the query's instances."""
-        self._since_success.clear()
+        self._failed_since_success.clear()
         for instance_id in query.instance_ids:
             self._consecutive.pop(instance_id, None)
 
@@ -37,10 +37,10 @@ class FailureTracker:
             return
         (instance_id,) = query.instance_ids
         self._consecutive[instance_id] += 1
-        if self._consecutive[instance_id] >= MAXIMUM_INSTANCE_FAILURES:
+        if self._consecutive[instance_id] >= MAX_INSTANCE_FAILURES:
             self.abandoned[instance_id] = error
-        self._since_success.add(instance_id)
-        if len(self._since_success) >= OUTAGE_INSTANCES:
+        self._failed_since_success.add(instance_id)
+        if len(self._failed_since_success) >= OUTAGE_INSTANCES:
             self.stopped_by = error
 
     def record_rejection(self, query: PostPerformanceQuery, error: LaterError) -> None:

@@ -24,7 +24,7 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PostPerformanceQuery, metrics_parameter
+from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PostPerformanceQuery, query_metrics
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.accepted_metrics import AcceptedMetrics, merge_supplements
 from later_reporting_dagster.ingest.failure_tracker import FailureTracker
@@ -36,7 +36,7 @@ from later_reporting_dagster.ingest.partition_writer import (
     query_text,
 )
 from later_reporting_dagster.ingest.query_plan import (
-    MAXIMUM_POSTS_PER_QUERY,
+    MAX_POSTS_PER_QUERY,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -59,7 +59,7 @@ EXTRA_CURSOR_WORKERS = 2
 # not grow with the range. It costs the page that returned the total, and a partly filled last page per part.
 POSTS_PER_QUERY = 12_000
 # Parts of a query with too many posts. A fifth less than the maximum, because posts are not spread evenly.
-POSTS_PER_PART = MAXIMUM_POSTS_PER_QUERY * 4 // 5
+POSTS_PER_PART = MAX_POSTS_PER_QUERY * 4 // 5
 DEFAULT_GUARD = WriteGuard()
 
 
@@ -94,7 +94,7 @@ async def ingest(
         return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
     queries = plan_queries(
-        partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics_parameter(metrics)
+        partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=query_metrics(metrics)
     )
     writer = await asyncio.to_thread(
         PartitionWriter,

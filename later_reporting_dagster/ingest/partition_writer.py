@@ -105,10 +105,10 @@ class PartitionWriter:
         self._now = now
         self._earlier_files: list[QuarantineFile] = []
         # Partitions that may have a quarantine file, which has to be removed if they have no bad rows any more.
-        self._may_have_bad_rows: Collection[Partition | None] = partitions
+        self._may_have_quarantine_file: Collection[Partition | None] = partitions
         with suppress(LakeUnavailable):
             self._earlier_files = lake.quarantine.files(table.name)
-            self._may_have_bad_rows = {file.partition for file in self._earlier_files}
+            self._may_have_quarantine_file = {file.partition for file in self._earlier_files}
         self._written: set[Partition] = set()
         self._queries_with_unassigned_rows: set[str] = set()
 
@@ -140,7 +140,7 @@ class PartitionWriter:
             guard=self._guard,
             metrics=self._metrics,
             file_metadata=self._file_metadata(planned),
-            may_have_bad_rows=self._may_have_bad_rows,
+            may_have_quarantine_file=self._may_have_quarantine_file,
         )
         if writer.rows.unassigned:
             self._queries_with_unassigned_rows.add(query_text(query))
@@ -267,7 +267,7 @@ class _QueryWriter:
         guard: WriteGuard,
         metrics: tuple[Metric, ...],
         file_metadata: Mapping[str, str],
-        may_have_bad_rows: Collection[Partition | None],
+        may_have_quarantine_file: Collection[Partition | None],
     ) -> None:
         self.rows = rows
         self._lake = lake
@@ -277,7 +277,7 @@ class _QueryWriter:
         self._guard = guard
         self._metrics = metrics
         self._file_metadata = file_metadata
-        self._may_have_bad_rows = may_have_bad_rows
+        self._may_have_quarantine_file = may_have_quarantine_file
         self._diffs: dict[Partition, PartitionDiff] = {}
 
     def quarantine_unassigned_rows(self) -> None:
@@ -316,7 +316,7 @@ class _QueryWriter:
 
     def _quarantine_bad_rows(self, partition: Partition) -> None:
         bad_rows = self._bad_rows(partition)
-        if bad_rows or partition in self._may_have_bad_rows:
+        if bad_rows or partition in self._may_have_quarantine_file:
             self._lake.quarantine.write(self._table_name, partition, bad_rows, query=self._query_text)
         total = len(self.rows.posts[partition]) + len(bad_rows)
         self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")

@@ -15,7 +15,7 @@ from later_reporting_dagster.client import (
 )
 
 # Shorter waits are normal under the rate limit and are not logged.
-MINIMUM_LOGGED_WAIT_SECONDS = 5.0
+MIN_LOGGED_WAIT_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class ProgressReporter:
                 progress.rate_limit_waits += 1
                 now = self._clock()
                 # Concurrent requests wait at the same time; one log line is enough for all of them.
-                if event.seconds >= MINIMUM_LOGGED_WAIT_SECONDS and now >= self._waiting_until:
+                if event.seconds >= MIN_LOGGED_WAIT_SECONDS and now >= self._waiting_until:
                     self._waiting_until = now + event.seconds
                     progress.status = f"waiting {event.seconds:.0f} s for the {event.reason}"
                     self._log(progress.status.capitalize())

@@ -28,15 +28,15 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
 
 # The client fetches as many pages in descending order as in ascending order.
-MAXIMUM_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+MAX_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 # The API allows two years. 730 days are within two years whether or not there is a leap year.
-MAXIMUM_DAYS = 730
+MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
-MAXIMUM_INSTANCE_CHARACTERS = 6_000
+MAX_INSTANCE_CHARACTERS = 6_000
 # Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
 # page: at least 10 pages keep that below a tenth. At most 50, because a worker holds its whole slice in memory.
-MINIMUM_PAGES_PER_SLICE = 10
-MAXIMUM_PAGES_PER_SLICE = 50
+MIN_PAGES_PER_SLICE = 10
+MAX_PAGES_PER_SLICE = 50
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -78,7 +78,7 @@ def plan_queries(
             raise ValueError(f"{partition} names no instance: posts are fetched per instance")
         instances_of_day[partition.day].add(partition.instance_id)
     if date_basis is DateBasis.POST_DATE:
-        ranges = _merge_ranges(_contiguous_ranges(instances_of_day, max_days=MAXIMUM_DAYS), known_rows or {})
+        ranges = _merge_ranges(_contiguous_ranges(instances_of_day, max_days=MAX_DAYS), known_rows or {})
     else:
         ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
@@ -173,10 +173,10 @@ def split_remaining_days(
     days = days_between(latest.date() + _DAY, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or not days:
         return query, []
-    fetched_time = latest - datetime.combine(query.start_date, time.min, UTC)
-    pages = rows / MAX_PAGE_SIZE * (len(days) * _DAY / max(fetched_time, timedelta(seconds=1)))
-    max_slices = int(pages // MINIMUM_PAGES_PER_SLICE)
-    slices = min(max_slices, max(idle_workers + 1, ceil(pages / MAXIMUM_PAGES_PER_SLICE))) if idle_workers else 1
+    fetched_span = latest - datetime.combine(query.start_date, time.min, UTC)
+    pages = rows / MAX_PAGE_SIZE * (len(days) * _DAY / max(fetched_span, timedelta(seconds=1)))
+    max_slices = int(pages // MIN_PAGES_PER_SLICE)
+    slices = min(max_slices, max(idle_workers + 1, ceil(pages / MAX_PAGES_PER_SLICE))) if idle_workers else 1
     first, *others = _even_parts(days, max(slices, 1))
     return (
         replace(query, end_date=first[-1]),
@@ -207,7 +207,7 @@ def _merge_ranges(ranges: Sequence[_PartitionRange], known_rows: Mapping[Partiti
         while merged:
             last = merged[-1]
             union = _PartitionRange(last.start, current.end, last.instances | current.instances)
-            pages = _page_count(union, known_rows) if (union.end - union.start).days < MAXIMUM_DAYS else None
+            pages = _page_count(union, known_rows) if (union.end - union.start).days < MAX_DAYS else None
             separate = (_page_count(last, known_rows) or 1) + (_page_count(current, known_rows) or 1)
             if pages is None or pages >= separate:
                 break
@@ -229,12 +229,12 @@ def _page_count(partitions: _PartitionRange, known_rows: Mapping[Partition, int]
 
 
 def _group_by_url_length(instance_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Yield groups of instances whose part of the URL is at most `MAXIMUM_INSTANCE_CHARACTERS` long."""
+    """Yield groups of instances whose part of the URL is at most `MAX_INSTANCE_CHARACTERS` long."""
     group: list[str] = []
     characters = 0
     for instance_id in instance_ids:
         cost = len("&instanceIds=") + len(quote(instance_id, safe=""))
-        if group and characters + cost > MAXIMUM_INSTANCE_CHARACTERS:
+        if group and characters + cost > MAX_INSTANCE_CHARACTERS:
             yield tuple(group)
             group, characters = [], 0
         group.append(instance_id)

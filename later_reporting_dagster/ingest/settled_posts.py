@@ -81,7 +81,7 @@ class MetricSums:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class SettledPostsComparison:
     """The comparison of the two raw tables.
 
     Attributes:
@@ -126,7 +126,7 @@ def _days_by_instance(partitions: Sequence[Partition]) -> dict[str, set[date]]:
     return days
 
 
-def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: float) -> Settlement:
+def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: float) -> SettledPostsComparison:
     """Compare the summed days of settled posts with their metrics to date.
 
     Args:
@@ -139,7 +139,7 @@ def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: flo
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def compare(files: ViewContents) -> Settlement:
+        def compare(files: ViewContents) -> SettledPostsComparison:
             recorded, published = (files.partitions[table.name] for table in (POST_METRICS_DAILY, POSTS_PUBLISHED))
             ranges = settled_day_ranges(recorded, published, settled_after_days=settled_after_days)
             return _compare(database, ranges)
@@ -147,10 +147,10 @@ def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: flo
         return database.read([(Table(table.name, POST_COLUMNS), None) for table in RAW_TABLES], compare)
 
 
-def _compare(database: LakeDatabase, ranges: Mapping[str, tuple[date, date]]) -> Settlement:
+def _compare(database: LakeDatabase, ranges: Mapping[str, tuple[date, date]]) -> SettledPostsComparison:
     schema = pa.schema({"instance_id": pa.string(), "first_day": pa.date32(), "last_day": pa.date32()})
     rows = [dict(zip(schema.names, (instance_id, *days), strict=True)) for instance_id, days in ranges.items()]
     database.connection.register("settled", pa.Table.from_pylist(rows, schema))
     (row,) = database.connection.sql(_COMPARISON).to_arrow_table().to_pylist()
     sums = {name: MetricSums(row[f"{name}_of_days"], row[f"{name}_to_date"]) for name in _METRICS}
-    return Settlement(row["posts"], row["posts_that_differ"], sums)
+    return SettledPostsComparison(row["posts"], row["posts_that_differ"], sums)

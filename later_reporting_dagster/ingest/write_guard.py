@@ -6,7 +6,7 @@ from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.lake import ReplacementRejected
 
 # Small partitions easily lose a large share of their rows or metric values.
-MINIMUM_ROWS_TO_JUDGE = 20
+MIN_ROWS_TO_JUDGE = 20
 
 
 class ShrankTooMuch(ReplacementRejected):
@@ -32,7 +32,7 @@ class WriteGuard:
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
         """Check what the replacement of a partition would remove.
 
-        Partitions with fewer than `MINIMUM_ROWS_TO_JUDGE` rows, or metric values, always pass.
+        Partitions with fewer than `MIN_ROWS_TO_JUDGE` rows, or metric values, always pass.
 
         Args:
             diff: the difference between the stored and the new rows.
@@ -44,10 +44,10 @@ class WriteGuard:
         before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:
             return
-        if before >= MINIMUM_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
+        if before >= MIN_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
             problem = f"{before} posts are stored, and the response has {after}{and_bad}"
-        elif after and diff.values_before >= MINIMUM_ROWS_TO_JUDGE and not diff.values_kept:
+        elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_kept:
             problem = (
                 f"the {before} stored posts have {diff.values_before} metric values, and the {after} posts of the"
                 " response have 0 of the same metrics"

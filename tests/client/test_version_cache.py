@@ -20,7 +20,7 @@ def test_cache_file_is_in_the_folder_of_the_shared_rate_limit(monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = version_cache_path("https://example.com")
     assert path.parent == rate_limit_state_path("https://example.com").parent
-    assert path.name.startswith("revision-")
+    assert path.name.startswith("version-")
     assert path != version_cache_path("https://example.org")
 
 

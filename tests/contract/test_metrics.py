@@ -44,9 +44,9 @@ def test_metric_has_a_column_a_channel_a_description_and_a_unit(metric) -> None:
 
 def test_metrics_that_are_not_additive_say_never_summed() -> None:
     never_summed = {metric.api_name for metric in METRICS if "never summed" in metric.description}
-    levels = {metric.api_name for metric in METRICS if metric.kind is Kind.LEVEL}
-    assert levels == REACH | {"followersAtPostDate"}
-    assert never_summed == levels | {"avgWatchTime"}
+    gauges = {metric.api_name for metric in METRICS if metric.kind is Kind.GAUGE}
+    assert gauges == REACH | {"followersAtPostDate"}
+    assert never_summed == gauges | {"avgWatchTime"}
     assert not [metric for metric in METRICS if metric.api_name in never_summed and metric.kind.is_additive]
 
 

@@ -402,7 +402,7 @@ def test_api_version_change_is_logged_once(
         warnings = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
         messages.append([entry.user_message for entry in warnings])
         # The cache then has the other API version for the next run.
-        (cache_file,) = (tmp_path / "cache" / "later-reporting").glob("revision-*")
+        (cache_file,) = (tmp_path / "cache" / "later-reporting").glob("version-*")
         assert cache_file.read_text() == str(service.api_version)
         cache_file.write_text(other)
     assert messages == [[], [f"The API has changed: {ApiVersionChanged(other, str(service.api_version))}"]]

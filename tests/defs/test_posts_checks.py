@@ -9,7 +9,7 @@ import httpx
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.defs.posts_checks import evaluate_settlement
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
-from later_reporting_dagster.ingest.settled_posts import MetricSums, Settlement, compare_settled_posts
+from later_reporting_dagster.ingest.settled_posts import MetricSums, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import NO_RATE_LIMIT, Truth
@@ -64,5 +64,5 @@ def test_settlement_passes_without_settled_posts(tmp_path: Path) -> None:
 
 def test_settlement_names_the_metrics_that_differ() -> None:
     sums = {"impressions": MetricSums(1, 2), "engagements": MetricSums(2, 2)}
-    result = evaluate_settlement(Settlement(5, 1, sums), settled_after_days=28)
+    result = evaluate_settlement(SettledPostsComparison(5, 1, sums), settled_after_days=28)
     assert result.description == "impressions of 5 settled posts differ by over 1 %"

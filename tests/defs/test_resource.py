@@ -155,7 +155,7 @@ def test_clients_cache_the_api_version(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     asyncio.run(later.listed_instances())
-    (cache_file,) = (tmp_path / "later-reporting").glob("revision-*")
+    (cache_file,) = (tmp_path / "later-reporting").glob("version-*")
     assert cache_file.read_text() == "paged"
 
 

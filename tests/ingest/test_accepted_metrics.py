@@ -25,7 +25,7 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
-    metrics_parameter,
+    query_metrics,
     parse_metrics,
     platform_of,
     post_type,
@@ -110,7 +110,7 @@ def value(number: int, metric: Metric) -> int:
 
 
 def query_for(metrics: tuple[Metric, ...]) -> PostPerformanceQuery:
-    return PostPerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=("a",), metrics=metrics_parameter(metrics))
+    return PostPerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=("a",), metrics=query_metrics(metrics))
 
 
 def fetch_merged(client: FakeClient, accepted: AcceptedMetrics, metrics: tuple[Metric, ...]) -> dict[int, Post]:

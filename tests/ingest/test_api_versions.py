@@ -25,7 +25,7 @@ from later_reporting_dagster.contract import (
 from later_reporting_dagster.ingest import ingest as ingest_module
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter, WrittenPartition
-from later_reporting_dagster.ingest.query_plan import MINIMUM_PAGES_PER_SLICE
+from later_reporting_dagster.ingest.query_plan import MIN_PAGES_PER_SLICE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
@@ -150,7 +150,7 @@ def test_both_api_versions_yield_the_same_files(
     with running_app(world, CURSOR) as (app, base_url):
         ingest_all(world, base_url, tmp_path, table=table)
     assert parquet_files(tmp_path) == files
-    assert requests > 3 * MINIMUM_PAGES_PER_SLICE
+    assert requests > 3 * MIN_PAGES_PER_SLICE
     assert app.data_requests <= 1.1 * requests
 
 

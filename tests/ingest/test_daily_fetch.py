@@ -43,7 +43,7 @@ def test_day_results_completes_each_day_once_with_its_last_result(
     order: list[Partition], failing: set[Partition]
 ) -> None:
     results = DayResults(plan_fetch(DAYS, INSTANCES, present=(), only_missing=False))
-    assert list(results.complete()) == []
+    assert list(results.days_without_pairs()) == []
     done: list[DayResult] = []
     for count, partition in enumerate(order, start=1):
         result = results.add(failed(partition) if partition in failing else written(partition))
@@ -61,7 +61,7 @@ def test_day_results_completes_each_day_once_with_its_last_result(
 def test_day_results_completes_a_day_without_missing_files_at_once() -> None:
     present = [Partition(DAYS[0], name) for name in INSTANCES]
     plan: FetchPlan = plan_fetch(DAYS[:2], INSTANCES, present=present, only_missing=True)
-    (complete,) = DayResults(plan).complete()
+    (complete,) = DayResults(plan).days_without_pairs()
     assert (complete.day, complete.written, complete.failed) == (DAYS[0], {}, {})
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 from later_reporting_dagster.client import RetriesExhausted
 from later_reporting_dagster.contract import PostPerformanceQuery
-from later_reporting_dagster.ingest.failure_tracker import MAXIMUM_INSTANCE_FAILURES, OUTAGE_INSTANCES, FailureTracker
+from later_reporting_dagster.ingest.failure_tracker import MAX_INSTANCE_FAILURES, OUTAGE_INSTANCES, FailureTracker
 
 DAY = date(2024, 3, 1)
 ERROR = RetriesExhausted("HTTP 503")
@@ -16,7 +16,7 @@ def query(*instance_ids: str) -> PostPerformanceQuery:
 
 def test_tracker_abandons_an_instance_after_consecutive_failures() -> None:
     failures = FailureTracker()
-    for _ in range(MAXIMUM_INSTANCE_FAILURES - 1):
+    for _ in range(MAX_INSTANCE_FAILURES - 1):
         failures.record_failure(query("a"), ERROR)
     assert failures.abandoned == {}
     failures.record_failure(query("a"), ERROR)
@@ -25,7 +25,7 @@ def test_tracker_abandons_an_instance_after_consecutive_failures() -> None:
 
 def test_tracker_counts_only_failures_since_the_last_success() -> None:
     failures = FailureTracker()
-    for _ in range(3 * MAXIMUM_INSTANCE_FAILURES):
+    for _ in range(3 * MAX_INSTANCE_FAILURES):
         failures.record_failure(query("a"), ERROR)
         failures.record_success(query("a", "b"))
     assert failures.abandoned == {}
@@ -33,7 +33,7 @@ def test_tracker_counts_only_failures_since_the_last_success() -> None:
 
 def test_tracker_does_not_count_failures_of_several_instances() -> None:
     failures = FailureTracker()
-    for _ in range(3 * MAXIMUM_INSTANCE_FAILURES):
+    for _ in range(3 * MAX_INSTANCE_FAILURES):
         failures.record_failure(query("a", "b"), ERROR)
         failures.record_rejection(query("a", "b"), ERROR)
     assert (failures.abandoned, failures.stopped_by) == ({}, None)

@@ -27,7 +27,7 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, POSTS_PER_QUERY, _DateSlice
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
-from later_reporting_dagster.ingest.query_plan import MAXIMUM_POSTS_PER_QUERY, partitions_of
+from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app
@@ -266,7 +266,7 @@ def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to one page in each sort direction, so that 201 posts are too many for a query."""
     for module in ("client.pagination", "sandbox.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 1)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAXIMUM_POSTS_PER_QUERY", 200)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAX_POSTS_PER_QUERY", 200)
 
 
 @paged_only
@@ -467,7 +467,7 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
 @given(
     st.integers(0, 60),
     st.integers(0, 60),
-    st.sampled_from([100, POSTS_PER_QUERY - 1, POSTS_PER_QUERY, MAXIMUM_POSTS_PER_QUERY + 1]),
+    st.sampled_from([100, POSTS_PER_QUERY - 1, POSTS_PER_QUERY, MAX_POSTS_PER_QUERY + 1]),
     st.integers(0, 10),
 )
 def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passed: int, rows: int, idle: int) -> None:

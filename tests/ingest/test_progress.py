@@ -16,7 +16,7 @@ def test_reporter_counts_events() -> None:
     counting.on_event(PageFetched(page=1, rows=100))
     counting.on_event(PageFetched(page=2, rows=42))
     counting.on_event(RequestRetried(reason="HTTP 503", wait_seconds=0.5))
-    counting.on_event(RateLimitWait(seconds=1.0, reason="rate limit"))
+    counting.on_event(RateLimitWait(seconds=1.0))
     counting.partition_written()
     counting.partition_written()
     counting.partition_failed()
@@ -38,20 +38,20 @@ def test_reporter_logs_a_long_wait_of_concurrent_requests_once() -> None:
     time = [100.0]
     waiting = reporter(lines.append, time=time)
     for _ in range(8):
-        waiting.on_event(RateLimitWait(seconds=40.0, reason="rate limit"))
+        waiting.on_event(RateLimitWait(seconds=40.0))
     assert lines == ["Waiting 40 s for the rate limit"]
     assert waiting.progress.status == "waiting 40 s for the rate limit"
     waiting.on_event(PageFetched(page=1, rows=100))
     assert waiting.progress.status == ""
     time[0] += 41
-    waiting.on_event(RateLimitWait(seconds=20.0, reason="rate limit"))
+    waiting.on_event(RateLimitWait(seconds=20.0))
     assert lines[1:] == ["Waiting 20 s for the rate limit"]
 
 
 def test_reporter_does_not_log_short_waits() -> None:
     lines: list[str] = []
     pacing = reporter(lines.append)
-    pacing.on_event(RateLimitWait(seconds=0.5, reason="rate limit"))
+    pacing.on_event(RateLimitWait(seconds=0.5))
     assert lines == []
     assert pacing.progress.status == ""
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
 from later_reporting_dagster.ingest.ingest import POSTS_PER_PART
 from later_reporting_dagster.ingest.query_plan import (
-    MAXIMUM_DAYS,
-    MAXIMUM_INSTANCE_CHARACTERS,
-    MINIMUM_PAGES_PER_SLICE,
+    MAX_DAYS,
+    MAX_INSTANCE_CHARACTERS,
+    MIN_PAGES_PER_SLICE,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -121,8 +121,8 @@ def test_plan_queries_never_includes_a_day_without_known_rows() -> None:
 
 
 def test_plan_queries_splits_a_range_of_more_than_two_years() -> None:
-    queries = plan_queries(partition_range(MAXIMUM_DAYS + 1, 1), date_basis=DateBasis.POST_DATE)
-    assert [len(partitions_of(query)) for query in queries] == [MAXIMUM_DAYS, 1]
+    queries = plan_queries(partition_range(MAX_DAYS + 1, 1), date_basis=DateBasis.POST_DATE)
+    assert [len(partitions_of(query)) for query in queries] == [MAX_DAYS, 1]
 
 
 def test_plan_queries_groups_instances_by_the_length_of_the_url() -> None:
@@ -131,14 +131,14 @@ def test_plan_queries_groups_instances_by_the_length_of_the_url() -> None:
     assert len(queries) > 1
     assert covered(queries) == Counter(wanted)
     lengths = [sum(len(f"&instanceIds={name}") for name in query.instance_ids) for query in queries]
-    assert max(lengths) <= MAXIMUM_INSTANCE_CHARACTERS < lengths[0] + len(f"&instanceIds={0:0>100}")
+    assert max(lengths) <= MAX_INSTANCE_CHARACTERS < lengths[0] + len(f"&instanceIds={0:0>100}")
 
 
 def test_plan_queries_measures_the_percent_encoded_url() -> None:
     queries = plan_queries(
         [Partition(FIRST, f"{'é' * 30}{index:0>2}") for index in range(60)], date_basis=DateBasis.POST_DATE
     )
-    assert len(queries) == ceil(60 * (len("&instanceIds=") + 6 * 30 + 2) / MAXIMUM_INSTANCE_CHARACTERS)
+    assert len(queries) == ceil(60 * (len("&instanceIds=") + 6 * 30 + 2) / MAX_INSTANCE_CHARACTERS)
 
 
 def test_plan_queries_rejects_a_partition_without_an_instance() -> None:
@@ -229,8 +229,8 @@ def test_split_remaining_days_returns_slices_of_enough_pages(rows_a_day: int, id
     latest = datetime(2024, 7, 1, tzinfo=UTC) + timedelta(days=100 / rows_a_day)
     _, others = split_remaining_days(query, rows=100, latest=latest, idle_workers=idle)
     pages = 365 * rows_a_day / 100
-    assert (len(others) + 1) * MINIMUM_PAGES_PER_SLICE <= max(pages, MINIMUM_PAGES_PER_SLICE)
-    if pages > 20 * MINIMUM_PAGES_PER_SLICE:
+    assert (len(others) + 1) * MIN_PAGES_PER_SLICE <= max(pages, MIN_PAGES_PER_SLICE)
+    if pages > 20 * MIN_PAGES_PER_SLICE:
         assert len(others) >= idle
 
 

@@ -10,7 +10,7 @@ import pytest
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.ingest.settled_posts import (
     MetricSums,
-    Settlement,
+    SettledPostsComparison,
     compare_settled_posts,
     settled_day_ranges,
 )
@@ -45,7 +45,7 @@ def write(lake: Lake, table_name: str, *rows: Dated, days: Mapping[str, Collecti
 
 def write_and_compare(
     lake: Lake, recorded: list[Dated], posts: list[Dated], *, recorded_days: Collection[date] = DAYS
-) -> Settlement:
+) -> SettledPostsComparison:
     write(lake, RECORDED, *recorded, days={"a": recorded_days})
     write(lake, PUBLISHED, *posts, days={"a": DAYS})
     return compare_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1)
