@@ -11,7 +11,7 @@ from later_reporting_dagster.client.cursor_state import (
     is_suspiciously_full,
     is_suspiciously_short,
 )
-from later_reporting_dagster.client.errors import MetricsRejected, QueryRejected
+from later_reporting_dagster.client.errors import MetricsRejected, QueryRejected, TooManyPosts
 from later_reporting_dagster.client.pagination import PageRef, QueryResult, find_duplicates, page_query, row_keys
 from later_reporting_dagster.client.refetch import (
     ADVICE_ON_POSTS,
@@ -20,7 +20,13 @@ from later_reporting_dagster.client.refetch import (
     fetch_until_consistent,
 )
 from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.version_detection import PaginationSize, VersionDetector, instances_parameters
+from later_reporting_dagster.client.version_detection import (
+    FEWER_INSTANCES_ADVICE,
+    FEWER_POSTS_ADVICE,
+    PaginationSize,
+    VersionDetector,
+    instances_parameters,
+)
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
@@ -104,6 +110,9 @@ class CursorPaginator:
                 if not state.is_in_order:
                     end_date_callback = None  # ending early requires rows in the order of their days
                 raise
+            except TooManyPosts as error:
+                error.content_types = state.content_types
+                raise
 
         return await fetch_until_consistent(
             lambda: describe_query(progress.query), fetch, on_event=self._on_event, advice=ADVICE_ON_POSTS
@@ -112,7 +121,7 @@ class CursorPaginator:
     async def _fetch_instances_once(self) -> tuple[str, ...]:
         ids: list[str] = []
         cursors: set[str] = set()
-        cursor, size = None, PaginationSize()
+        cursor, size = None, PaginationSize(FEWER_INSTANCES_ADVICE)
         while True:
             try:
                 page = await self._instances_page(cursor, size)
@@ -165,7 +174,7 @@ class CursorPaginator:
         Raises:
             Inconsistency: the pages are not a complete list.
         """
-        query, cursor, size = progress.query, None, PaginationSize()
+        query, cursor, size = progress.query, None, PaginationSize(FEWER_POSTS_ADVICE)
         while True:
             page = await self._checked_page(query, cursor, number=state.pages + 1, size=size)
             if problem := state.add(page):

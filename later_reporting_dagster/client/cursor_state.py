@@ -47,6 +47,11 @@ class CursorState:
         """Number of rows so far."""
         return len(self.keys)
 
+    @property
+    def content_types(self) -> frozenset[str | None]:
+        """Content types of the posts so far."""
+        return frozenset(post.content_type for post in self._posts)
+
     def add(self, page: CursorPage) -> str | None:
         """Add the next page; return why it is inconsistent with the previous pages, None if it is not."""
         keys = row_keys([page])

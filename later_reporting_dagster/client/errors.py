@@ -64,9 +64,12 @@ class TooManyPosts(LaterError):
     """The query has more posts than its pages can return or than the caller accepts: split it.
 
     Attributes:
-        total_items: the number of posts; without totals, the number of posts fetched so far.
+        total_items: the number of posts; None if it is unknown, as in the cursor version.
+        content_types: content types of the posts that were fetched before the limit was reached; empty if the total is
+            known.
     """
 
-    def __init__(self, message: str, *, total_items: int) -> None:
+    def __init__(self, message: str, *, total_items: int | None = None) -> None:
         super().__init__(message)
         self.total_items = total_items
+        self.content_types: frozenset[str | None] = frozenset()

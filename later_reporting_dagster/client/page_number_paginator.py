@@ -27,7 +27,13 @@ from later_reporting_dagster.client.refetch import (
     fetch_until_consistent,
 )
 from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.version_detection import PaginationSize, VersionDetector, instances_parameters
+from later_reporting_dagster.client.version_detection import (
+    FEWER_INSTANCES_ADVICE,
+    FEWER_POSTS_ADVICE,
+    PaginationSize,
+    VersionDetector,
+    instances_parameters,
+)
 from later_reporting_dagster.contract import (
     INSTANCES_PATH,
     PAGED,
@@ -106,7 +112,9 @@ class PageNumberPaginator:
         )
 
     async def _fetch_instances_once(self) -> tuple[str, ...]:
-        pages, _ = await _fetch_pages("instances", self._instances_page, both_ends=False)
+        pages, _ = await _fetch_pages(
+            "instances", self._instances_page, both_ends=False, advice=FEWER_INSTANCES_ADVICE
+        )
         ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
         if problem := find_duplicates(ids):  # their number was checked page by page
             raise Inconsistency(problem)
@@ -141,7 +149,11 @@ class PageNumberPaginator:
         self, query: PostPerformanceQuery, *, max_posts: int | None
     ) -> tuple[list[Page], list[Page]]:
         pages, from_end = await _fetch_pages(
-            describe_query(query), partial(self._posts_page, query), both_ends=True, max_items=max_posts
+            describe_query(query),
+            partial(self._posts_page, query),
+            both_ends=True,
+            advice=FEWER_POSTS_ADVICE,
+            max_items=max_posts,
         )
         if problem := find_inconsistency(query, pages, from_end):
             raise Inconsistency(problem)
@@ -166,25 +178,30 @@ async def _fetch_pages(
     fetch: Callable[[PageRef, PaginationSize], Coroutine[Any, Any, _PageType]],
     *,
     both_ends: bool,
+    advice: str,
     max_items: int | None = None,
 ) -> tuple[list[_PageType], list[_PageType]]:
     """Fetch page 1, then the others concurrently; return the pages from the start and those from the end.
 
     Raises:
-        TooManyPosts: page 1 states more items than the pages can return or than `max_items`.
+        TooManyPosts: page 1 states more items than the pages can return or than `max_items`, or the pages are too large.
         Inconsistency: a page does not belong to the list that started with page 1.
     """
-    size = PaginationSize()
+    size = PaginationSize(advice)
     first = await _fetch_checked(fetch, FIRST_PAGE, size=size)
     total_items = first.pagination.total_items
     remaining = remaining_pages(first.pagination, both_ends=both_ends)
     if remaining is None or total_items > (max_items or total_items):
         raise TooManyPosts(
             f"{description}: {total_items} items on {count_pages(first.pagination)} pages are too many for one query."
-            " Query fewer days or instances.",
+            f" {advice}",
             total_items=total_items,
         )
-    rest = await _gather([_fetch_checked(fetch, page, size=size, first=first.pagination) for page in remaining])
+    try:
+        rest = await _gather([_fetch_checked(fetch, page, size=size, first=first.pagination) for page in remaining])
+    except TooManyPosts as error:  # raised for a later page, which does not know the total
+        error.total_items = total_items
+        raise
     count = 1 + sum(not page.from_end for page in remaining)
     return [first, *rest][:count], [first, *rest][count:]
 

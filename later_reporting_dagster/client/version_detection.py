@@ -31,14 +31,23 @@ MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often duri
 
 MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages from both ends
 MAX_BYTES = 48 * 2**20  # a post has about 700; text with an emoji takes four times its size in memory
+FEWER_POSTS_ADVICE = "Query fewer days or instances."
+FEWER_INSTANCES_ADVICE = "List the instances to fetch (LATER_INSTANCE_IDS)."
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
 class PaginationSize:
-    """Number of pages and bytes of one pagination so far; it is limited, as each page may state a next cursor."""
+    """Number of pages and bytes of one pagination so far. It is limited, because each page may state a next cursor.
 
+    Attributes:
+        advice: the next step if the limit is exceeded, for the error message.
+        pages: number of pages.
+        body_bytes: size of their bodies.
+    """
+
+    advice: str
     pages: int = 0
     body_bytes: int = 0
 
@@ -145,9 +154,8 @@ class VersionDetector:
             size.add(response.body)
             if size.is_exceeded:
                 raise TooManyPosts(
-                    f"{context.description}: the response has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
-                    " Query fewer days or instances.",
-                    total_items=MAX_PAGES * MAX_PAGE_SIZE,
+                    f"{context.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
+                    f" {size.advice}"
                 )
             return page
 

@@ -37,6 +37,7 @@ from later_reporting_dagster.ingest.partition_writer import (
 )
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_QUERY,
+    find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -170,11 +171,14 @@ class _DateSlice:
     idle_workers: Callable[[], int]
 
     def __call__(self, rows: int, latest: datetime) -> date:
-        """Return the last day still to fetch, given the rows fetched so far and the newest `postDate` among them."""
+        """Return the last day still to fetch, given the rows fetched so far and the newest `postDate` among them.
+
+        A `performance_date` query is for a single day, and `latest` may be any earlier day.
+        """
         if latest.date() >= self.query.end_date:
             return self.query.end_date
         kept, others = split_remaining_days(self.query, rows=rows, latest=latest, idle_workers=self.idle_workers())
-        if rows >= POSTS_PER_QUERY:
+        if rows >= POSTS_PER_QUERY and kept.date_basis is DateBasis.POST_DATE:
             # Finish the current day only, so that the posts in memory can be written.
             others.insert(0, replace(kept, start_date=latest.date() + timedelta(days=1)))
             kept = replace(kept, end_date=latest.date())
@@ -312,7 +316,7 @@ class _IngestRun:
         max_posts: int | None = None,
         end_date_callback: EndDateCallback | None = None,
     ) -> list[QueryResult]:
-        """Fetch a query: one result, or one per content filter where a single partition has too many posts.
+        """Fetch a query: one result, or several by platform and content type where one partition has too many posts.
 
         Raises:
             LaterError: as `LaterClient.fetch_posts`.
@@ -320,18 +324,26 @@ class _IngestRun:
         try:
             return [await self._client.fetch_posts(query, max_posts=max_posts, end_date_callback=end_date_callback)]
         except TooManyPosts as error:
-            parts = split_by_content(query, parts=number_of_parts(error.total_items, posts_each=POSTS_PER_PART))
-            if not parts or len(partitions_of(query)) > 1:
-                raise
-            results = [result for part in parts for result in await self._fetch(part)]
-            total = sum(result.total_items for result in results)
-            if total != error.total_items:
-                raise InconsistentPages(
-                    f"{query_text(query)} has {error.total_items} posts, too many for one query, but {total} when"
-                    " fetched by platform and content type: the others have a content type that cannot be requested,"
-                    " or posts were added in between. Try again."
-                ) from error
-            return results
+            too_many = error
+        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=POSTS_PER_PART))
+        if not parts or len(partitions_of(query)) > 1:
+            raise too_many
+        too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
+        if missed := find_unmatched_content_types(too_many.content_types, parts):
+            raise InconsistentPages(
+                f"{query_text(query)} has too many posts for one query, and cannot be fetched by platform and content"
+                f" type, because some posts have a content type that cannot be requested: {missed}"
+            )
+        results = [result for part in parts for result in await self._fetch(part)]
+        total = sum(result.total_items for result in results)
+        # Without a total, posts of a content type that no fetched post had may be missing.
+        if too_many.total_items not in (None, total):
+            raise InconsistentPages(
+                f"{query_text(query)} has {too_many.total_items} posts, too many for one query, but {total} when"
+                " fetched by platform and content type: the others have a content type that cannot be requested,"
+                " or posts were added in between. Try again."
+            ) from too_many
+        return results
 
     async def _add_rejected_metrics(
         self, query: PostPerformanceQuery, results: Sequence[QueryResult]

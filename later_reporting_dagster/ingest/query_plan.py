@@ -23,6 +23,7 @@ from later_reporting_dagster.contract import (
     Platform,
     PostPerformanceQuery,
     platform_of,
+    redact,
 )
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Partition
@@ -133,8 +134,8 @@ def split_by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[P
 def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """Split a query by platforms, or a query of a single platform by its content types.
 
-    The parts may miss posts: those of a content type that the API reference does not list match no filter. Compare
-    the totals of the parts with the total of the whole.
+    The parts may miss posts: those of a content type that the API reference does not list may match no filter. Compare
+    the totals of the parts with the total of the whole; if it is unknown, use `find_unmatched_content_types`.
 
     Returns:
         At most `parts` queries; empty for a query of a single content type.
@@ -148,9 +149,28 @@ def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[Pos
     return [replace(query, platforms=(), content_types=tuple(part)) for part in _even_parts(content_types, parts)]
 
 
-def number_of_parts(total_items: int, *, posts_each: int) -> int:
-    """Return the number of parts, at least 2, that hold at most `posts_each` posts each if spread evenly."""
-    return max(2, ceil(total_items / posts_each))
+def find_unmatched_content_types(
+    content_types: Iterable[str | None], queries: Sequence[PostPerformanceQuery]
+) -> str | None:
+    """List the content types that match the content filters of none of `queries`; return None if all match.
+
+    Args:
+        content_types: content types of posts, which may be unknown or null.
+        queries: queries for platforms or for content types.
+    """
+    platforms = {platform for query in queries for platform in query.platforms}
+    listed = {name for query in queries for name in query.content_types}
+    unmatched = [name for name in content_types if name not in listed and platform_of(name) not in platforms]
+    return redact(", ".join(sorted(map(repr, unmatched)))) if unmatched else None
+
+
+def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
+    """Return the number of parts that have at most `posts_each` posts each if posts are spread evenly.
+
+    Returns:
+        At least 2, and 2 if the total is unknown.
+    """
+    return 2 if total_items is None else max(2, ceil(total_items / posts_each))
 
 
 def split_remaining_days(

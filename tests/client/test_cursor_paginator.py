@@ -13,6 +13,7 @@ from later_reporting_dagster.client import (
     QueryRejected,
     RetriesExhausted,
     RetryPolicy,
+    TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, post, problem
@@ -65,6 +66,15 @@ def test_cursors_have_no_limit_of_500_pages(service, new_cursor_client, july):
     service.posts = [post(number, post_date=JULY + timedelta(seconds=number)) for number in range(50_050)]
     result = fetch_posts(new_cursor_client(), july)
     assert (len(result.posts), result.pages) == (50_050, 501)
+
+
+def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
+    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_PAGES", 2)
+    service.posts = [post(0, contentType="unlisted"), *THREE_PAGES[1:]]
+    with pytest.raises(TooManyPosts, match="page 3: the list has more than 2 pages or .* Query fewer days") as raised:
+        fetch_posts(new_cursor_client(), july)
+    assert raised.value.total_items is None
+    assert raised.value.content_types == {"unlisted", "instagram_reel"}
 
 
 def test_full_last_page_is_checked_from_the_other_end(service, new_cursor_client, july):

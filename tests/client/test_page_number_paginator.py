@@ -72,6 +72,20 @@ def test_more_posts_than_max_posts_raise_after_one_request(service, new_client, 
     assert len(service.requests_to()) == 1
 
 
+def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, monkeypatch):
+    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_BYTES", 30_000)
+    service.posts = THREE_PAGES
+    with pytest.raises(TooManyPosts, match="the list has more than .* or 30000 bytes. Query fewer days") as raised:
+        fetch_posts(new_client(), july)
+    assert raised.value.total_items == 250
+
+
+def test_too_many_instances_raise_with_advice_on_instances(service, new_client, monkeypatch):
+    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_BYTES", 10)
+    with pytest.raises(TooManyPosts, match="^instances, page 1: the list has more than .*LATER_INSTANCE_IDS"):
+        fetch_instances(new_client())
+
+
 def test_posts_beyond_page_500_are_fetched_from_the_other_end(service, new_client, july):
     service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(50_450)]
     result = fetch_posts(new_client(), july)

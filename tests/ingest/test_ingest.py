@@ -24,7 +24,7 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis, PostPerformanceQuery
 from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, POSTS_PER_QUERY, _DateSlice
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
@@ -295,10 +295,10 @@ def test_too_many_posts_of_a_day_are_split_by_instances(service: Service, truth:
     assert not any("contentType" in query for query in queries)
 
 
-def crowded_app() -> tuple[Any, World]:
+def crowded_app(api_version: ApiVersion = PAGED) -> tuple[Any, World]:
     """Return a sandbox with one instance and one day of about 900 posts, a twentieth of an unlisted content type."""
     world = World(first_day=FIRST_DAY, last_day=FIRST_DAY, instances=1, posts_per_day=900)
-    return create_app(world, options=NO_RATE_LIMIT), world
+    return create_app(world, options=replace(NO_RATE_LIMIT, api_version=api_version)), world
 
 
 @paged_only
@@ -351,6 +351,56 @@ def test_a_partition_with_too_many_posts_of_one_content_type_fails_alone(service
     result = run_ingest(partitions, table=PUBLISHED, service=service, root=tmp_path)
     assert result.errors() == {partitions[0]: TooManyPosts}
     assert result.written[partitions[1]].file.rows == 150
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+@pytest.mark.parametrize("limit", ["pages", "bytes"])
+@each_raw_table
+def test_a_partition_that_exceeds_the_size_limit_without_totals_is_split_by_content(
+    table: RawTable, limit: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detection = sys.modules["later_reporting_dagster.client.version_detection"]
+    monkeypatch.setattr(detection, *(("MAX_PAGES", 4) if limit == "pages" else ("MAX_BYTES", 4 * 2**16)))
+    service.app, world = crowded_app(CURSOR)
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = run_ingest([partition], table=table, service=service, root=tmp_path)
+    assert result.errors() == {}
+    assert result.written[partition].file.rows == len(world.posts) > 400
+    assert any("platform=" in request.url.query for request in service.requests)
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_missed(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_unlisted_post(request: Request, document: Any) -> Any:
+        requested = parameters(request)
+        if "data" in document and "platform" not in requested and "contentType" not in requested:
+            document["data"][0]["contentType"] = "unlisted_post"
+        return document
+
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.version_detection"], "MAX_PAGES", 4)
+    service.app, _ = crowded_app(CURSOR)
+    service.transform = add_unlisted_post
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = run_ingest([partition], table=DAILY, service=service, root=tmp_path)
+    assert result.errors() == {partition: InconsistentPages}
+    assert "unlisted_post" in str(result.failed[partition].error)
+    assert files(tmp_path) == {}
+
+
+@paged_only
+@each_raw_table
+def test_a_partition_that_exceeds_the_byte_limit_is_split_by_content_until_it_does_not(
+    table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.version_detection"], "MAX_BYTES", 3 * 2**16)
+    service.app, world = crowded_app(PAGED)
+    partition = Partition(FIRST_DAY, "instance_000")
+    result = run_ingest([partition], table=table, service=service, root=tmp_path)
+    assert result.errors() == {}
+    assert result.written[partition].file.rows == len(world.posts) > 400
+    assert any("contentType=" in request.url.query for request in service.requests)
 
 
 # Inconsistent pages
@@ -479,3 +529,26 @@ def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passe
     assert [each for part in (date_slice.query, *others) for each in partitions_of(part)] == partitions_of(query)
     if rows >= POSTS_PER_QUERY:
         assert date_slice.query.end_date == latest.date()
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_many_posts_of_a_performance_date_are_fetched_in_one_query(
+    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_PER_QUERY", 100)
+    assert len(truth.day("performance_date", FIRST_DAY)) > 200
+    partitions = [Partition(FIRST_DAY, instance_id) for instance_id in INSTANCE_IDS]
+    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
+    assert result.written.keys() == set(partitions)
+    assert_lake_matches(tmp_path, DAILY, partitions, truth)
+
+
+def test_a_date_slice_by_performance_date_is_not_shortened() -> None:
+    query = PostPerformanceQuery(
+        start_date=FIRST_DAY, end_date=FIRST_DAY, instance_ids=("a",), date_basis=DateBasis.PERFORMANCE_DATE
+    )
+    others: list[PostPerformanceQuery] = []
+    date_slice = _DateSlice(query, queue_queries=others.extend, idle_workers=lambda: 3)
+    published = datetime(2023, 1, 1, 13, tzinfo=UTC)  # a post may be older than the day of its metrics
+    assert date_slice(POSTS_PER_QUERY, published) == FIRST_DAY
+    assert (date_slice.query, others) == (query, [])

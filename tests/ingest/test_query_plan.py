@@ -17,6 +17,7 @@ from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_INSTANCE_CHARACTERS,
     MIN_PAGES_PER_SLICE,
+    find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
@@ -199,6 +200,15 @@ def test_split_by_content_splits_by_platform_and_then_by_content_type() -> None:
         [((name,), ()) for name, types in of_platform.items() if len(types) < 2]
         + [((), (each,)) for types in of_platform.values() if len(types) > 1 for each in types]
     )
+
+
+def test_content_types_that_no_part_includes_are_found() -> None:
+    (query,) = plan_queries(partition_range(1, 1), date_basis=DateBasis.PERFORMANCE_DATE)
+    by_platform = split_by_content(query, parts=len(Platform))
+    assert find_unmatched_content_types(["twitter", "tiktok_new", *ContentType], by_platform) is None
+    assert find_unmatched_content_types([None, "new", "tiktok"], by_platform) == "'new', None"
+    tiktok = replace(query, content_types=(ContentType.TIKTOK,))
+    assert find_unmatched_content_types(["tiktok", "tiktok_new"], [tiktok]) == "'tiktok_new'"
 
 
 JULY = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))
