@@ -1,4 +1,4 @@
-"""Bearer tokens: fetched before they expire, by one request at a time, and again after a 401."""
+"""Bearer tokens, renewed before they expire and after a 401, by one request at a time."""
 
 import asyncio
 import base64
@@ -15,8 +15,8 @@ from later_reporting_dagster.client.errors import CredentialsRejected
 MAX_MARGIN_SECONDS = 60.0
 MARGIN_SHARE = 0.1  # of the lifetime, so that even a token of three seconds is usable
 MAX_RENEWALS = 3  # before one request
-# A shared token may be revoked between being fetched and being used, so one 401 proves nothing. A disabled client gets
-# 401 for every token.
+# A shared token may be revoked between being fetched and being used, so one 401 does not show that the client is
+# disabled. A disabled client gets 401 for every token.
 MAX_TOKENS = 3
 MAX_SECRET_LENGTH = 8192  # more than common servers accept in a header
 

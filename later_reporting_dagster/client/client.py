@@ -1,4 +1,4 @@
-"""Client of the Reporting API that keeps the rate limit, renews its token, retries, and returns complete results."""
+"""Client of the Reporting API: stays within the rate limit, renews its token, retries, and returns complete results."""
 
 import asyncio
 import logging
@@ -85,15 +85,15 @@ class LaterClient:
         base_url: scheme and host of the API; https, except for loopback.
         credentials: client credentials, or an access token, which cannot be renewed.
         limiter: the rate limit for every request, retries and token requests included.
-        api_version: the API version of the service; None to detect it, and to notice when it changes.
+        api_version: the API version of the service; None to detect it and its changes.
         version_cache: stores the detected version, which saves the detection request of later clients.
-        verification_rates: by API version the share, 0 to 1, of queries whose pages are all fetched once more, to
-            compare their rows; with totals, only of queries with several pages. Only this detects rows that a service
-            without totals sometimes omits, and rows that move to another page while the total stays the same. A
-            verified query takes twice the requests. Default: none is verified.
+        verification_rates: for each API version, the share (0 to 1) of queries to verify by fetching all pages a second
+            time and comparing the rows. In the paged version, queries with one page are never verified. Without
+            verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
+            move between pages while the total stays the same. Default: no query is verified.
         concurrency: maximum number of requests in flight.
-        timeout_seconds: maximum time from connecting to the end of a response, without waits for the rate limit or a
-            token.
+        timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
+            or a token.
         retry: when failed requests are retried.
         on_event: called for each `ClientEvent` when it happens.
         transport: replaces the network, for tests.
@@ -188,10 +188,10 @@ class LaterClient:
 
         Args:
             query: its page, page size, cursor and sorting are ignored.
-            max_posts: the most posts that the caller accepts, checked against the totals of the paged version; None for
-                as many as the API can return.
-            end_date_callback: in the cursor version, called after each page for the last day still to fetch; the query
-                of the result ends on that day.
+            max_posts: paged version only. The maximum number of posts that the caller accepts; None for as many as the
+                API can return.
+            end_date_callback: cursor version only. Called after each page that another one follows; returns the last
+                day that still has to be fetched. `QueryResult.query.end_date` is the last day it returned.
 
         Raises:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
@@ -201,7 +201,7 @@ class LaterClient:
             QueryRejected: the API rejects the query.
             CredentialsRejected: the API rejects the credentials.
             UnexpectedResponse: the response is not one that the API reference lists.
-            RetriesExhausted: the request failed temporarily in all attempts.
+            RetriesExhausted: the request failed temporarily in every attempt.
         """
         progress = QueryInProgress(query)
         return await self._detector.call(
@@ -232,6 +232,6 @@ def _parse_probe(response: Response) -> Probe:
 
 
 def _log_version_change(event: ClientEvent) -> None:
-    """Log a change of the API version, for clients without `on_event`; other events are logged where they happen."""
+    """Log a change of the API version if the client has no `on_event`. Other events are logged where they happen."""
     if isinstance(event, ApiVersionChanged):
         logger.warning("%s", event)

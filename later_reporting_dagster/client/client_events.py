@@ -16,7 +16,6 @@ class RateLimitWait:
     """A request starts to wait for the rate limit."""
 
     seconds: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,10 @@ class PagesRefetched:
 
 @dataclass(frozen=True, slots=True)
 class ApiVersionChanged:
-    """The service responded in another API version than before; emitted once, and no data is lost."""
+    """The service responded in another API version than before; emitted once for each change.
+
+    The queries in progress are fetched again.
+    """
 
     before: str
     now: str

@@ -43,7 +43,7 @@ from later_reporting_dagster.contract import (
 
 @dataclass(slots=True)
 class QueryInProgress:
-    """A query whose end date an `EndDateCallback` may bring forward while its pages are fetched."""
+    """A query whose end date an `EndDateCallback` may move to an earlier day while its pages are fetched."""
 
     query: PostPerformanceQuery
 
@@ -95,7 +95,7 @@ class CursorPaginator:
         return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
     async def fetch_posts(self, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None) -> QueryResult:
-        """Fetch all posts of a query up to its end date, which `end_date_callback` may bring forward.
+        """Fetch all posts of a query up to its end date, which `end_date_callback` may move to an earlier day.
 
         Raises:
             LaterError: as `LaterClient.fetch_posts`.
@@ -225,7 +225,7 @@ class CursorPaginator:
                 POSTS_PERFORMANCE_PATH,
                 page_of_query.parameters(CURSOR),
                 api_version=CURSOR,
-                context=page_context(query, page=page.number),
+                context=page_context(query, page),
                 size=size,
                 parse=partial(cursor_page_from_body, metrics=requested_metrics(query.metrics)),
             )

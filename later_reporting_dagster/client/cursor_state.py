@@ -10,14 +10,14 @@ from datetime import UTC, date, datetime
 from later_reporting_dagster.client.pagination import find_unrequested_rows, row_keys
 from later_reporting_dagster.contract import MAX_PAGE_SIZE, BadRow, CursorPage, Post, PostPerformanceQuery
 
-# A page may be empty because all of its rows were filtered out. More empty pages in a row than this are a server fault.
+# A page may be empty because all of its rows were filtered out. This many empty pages in a row are a server fault.
 MAX_EMPTY_PAGES_IN_A_ROW = 10
 
 EndDateCallback = Callable[[int, datetime], date]
-"""Return the last day still to fetch, given the number of rows fetched so far and the newest of their times (UTC).
+"""Return the last day still to fetch, given the number of rows so far and the time of the newest post (UTC).
 
-Called after each page in the cursor version. It may bring the last day forward, but not before the day of the newest
-row, and never defer it.
+Called after each page in the cursor version. It may return an earlier day than before, but none before the day of
+the newest post, and never a later one.
 """
 
 
@@ -28,7 +28,7 @@ class CursorState:
         keys: identity of each row.
         pages: number of pages so far.
         latest: time of the newest post, in UTC; None before the first post.
-        is_in_order: whether no row is of an earlier day than a row before it.
+        is_in_order: whether the posts so far are in ascending order of their days.
     """
 
     def __init__(self, query: PostPerformanceQuery) -> None:

@@ -57,7 +57,7 @@ class UnexpectedResponse(LaterError):
 
 
 class InconsistentPages(LaterError):
-    """The pages were inconsistent, also when fetched again. No row of them may be used."""
+    """The pages were inconsistent, also when fetched again. None of their rows may be used."""
 
 
 class TooManyPosts(LaterError):

@@ -112,9 +112,7 @@ class PageNumberPaginator:
         )
 
     async def _fetch_instances_once(self) -> tuple[str, ...]:
-        pages, _ = await _fetch_pages(
-            "instances", self._instances_page, both_ends=False, advice=FEWER_INSTANCES_ADVICE
-        )
+        pages, _ = await _fetch_pages("instances", self._instances_page, both_ends=False, advice=FEWER_INSTANCES_ADVICE)
         ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
         if problem := find_duplicates(ids):  # their number was checked page by page
             raise Inconsistency(problem)
@@ -165,7 +163,7 @@ class PageNumberPaginator:
             POSTS_PERFORMANCE_PATH,
             query.parameters(PAGED),
             api_version=PAGED,
-            context=page_context(query),
+            context=page_context(query, page),
             size=size,
             parse=partial(page_from_body, metrics=requested_metrics(query.metrics)),
         )
@@ -184,7 +182,8 @@ async def _fetch_pages(
     """Fetch page 1, then the others concurrently; return the pages from the start and those from the end.
 
     Raises:
-        TooManyPosts: page 1 states more items than the pages can return or than `max_items`, or the pages are too large.
+        TooManyPosts: page 1 states more items than the pages can return or than `max_items`, or the pages have too many
+            bytes.
         Inconsistency: a page does not belong to the list that started with page 1.
     """
     size = PaginationSize(advice)
@@ -216,7 +215,7 @@ async def _fetch_checked(
     response = await fetch(page, size)
     first = first or response.pagination
     if problem := find_page_inconsistency(page, response.pagination, rows=response.rows, first=first):
-        raise Inconsistency(problem)  # at once, because the pages that follow would be fetched in vain
+        raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
     return response
 
 

@@ -189,7 +189,7 @@ def find_unrequested_rows(
         return f"rows of instances that were not requested: {_examples(other)}"
     if query.campaign_ids and (other_campaigns := campaigns - {*query.campaign_ids}):
         return f"rows of campaigns that were not requested: {_examples(other_campaigns)}"
-    # A content type that the API reference does not list may belong to any platform, so it proves nothing.
+    # A content type whose first word is not a platform may belong to any platform, so it is not checked.
     if query.platforms and (
         other := {name for name in content_types if platform_of(name) not in (None, *query.platforms)}
     ):

@@ -13,7 +13,7 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading and writing; create it and its folder if absent.
 
     Raises:
-        OSError: it cannot be opened; or it or its folder is a link, another user's, or writable by other users.
+        OSError: it cannot be opened; or it or its folder is a link, belongs to another user, or is writable by others.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -114,7 +114,7 @@ class _Ledger:
         return STATE_MAGIC + array("d", [self.not_before, *self.reserved]).tobytes()
 
     def is_plausible(self, now: float, *, window_seconds: float) -> bool:
-        """Return whether the times can be of this clock, which may have been set back since."""
+        """Return whether the stored times are plausible; they are not if the clock was set back since."""
         # Comparisons in this direction are False for NaN.
         horizon = max(now, self.not_before) + MAX_QUEUE_WINDOWS * window_seconds
         return self.not_before <= now + MAX_PAUSE_SECONDS and (
@@ -173,7 +173,7 @@ class RateLimiter:
 
     @property
     def window_seconds(self) -> float:
-        """The window of the API's stated limit; until one is stated, that of the user's limit."""
+        """The window of the limit that the API states; until it states one, the window of the user's limit."""
         return (self._stated_rate or self._user_rate).window_seconds
 
     async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
@@ -192,9 +192,10 @@ class RateLimiter:
                 await self._sleep(wait)
                 left = slot - self._clock()
                 if left >= wait:
-                    break  # the clock was set back, and the wait is over
+                    break  # the clock was set back during the sleep; the sleep itself took the whole wait
                 wait = left
-            if self._ledger.not_before <= slot:  # else a pause meanwhile covers this slot
+            # Otherwise a pause began during the wait and includes this slot: reserve another one.
+            if self._ledger.not_before <= slot:
                 return max(0.0, self._clock() - called_at)
 
     def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
@@ -206,14 +207,17 @@ class RateLimiter:
             stated = f"{limit} requests in {window_seconds:g} s"
             logger.warning("the API states a rate limit of %s, which is applied: fetching will be very slow", stated)
 
-    def pause(self, seconds: float) -> None:
-        """Let no request of any process start for `seconds`, after a 429."""
+    async def pause(self, seconds: float) -> None:
+        """Postpone the requests of all processes by `seconds`, after a 429.
+
+        Requests of other processes that have reserved a slot already may still start.
+        """
         until = self._clock() + min(max(seconds, 0.0), MAX_PAUSE_SECONDS)
 
         def postpone(ledger: _Ledger) -> None:
             ledger.not_before = max(ledger.not_before, until)
 
-        self._update(postpone, timeout_seconds=LOCK_TIMEOUT_SECONDS)
+        await self._update_off_loop(postpone)
 
     async def _reserve(self) -> float:
         slot = 0.0
@@ -223,11 +227,15 @@ class RateLimiter:
             nonlocal slot
             slot = ledger.reserve(self._clock(), rates)
 
-        try:
-            self._update(reserve, timeout_seconds=0)
-        except BlockingIOError:  # rare: another process has locked the file, so wait off the event loop
-            await asyncio.to_thread(self._update, reserve, timeout_seconds=LOCK_TIMEOUT_SECONDS)
+        await self._update_off_loop(reserve)
         return slot
+
+    async def _update_off_loop(self, change: Callable[[_Ledger], None]) -> None:
+        """Apply a change to the ledger, without blocking the event loop while another process has locked the file."""
+        try:
+            self._update(change, timeout_seconds=0)
+        except BlockingIOError:
+            await asyncio.to_thread(self._update, change, timeout_seconds=LOCK_TIMEOUT_SECONDS)
 
     def _update(self, change: Callable[[_Ledger], None], *, timeout_seconds: float) -> None:
         """Apply a change to the shared ledger, or to the one in memory if none is shared.

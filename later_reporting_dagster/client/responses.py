@@ -1,4 +1,4 @@
-"""Pure functions of a response's status, headers and body: what it means, and what to do next."""
+"""Pure functions: descriptions of queries, the meaning of failed responses, and the values of headers."""
 
 import math
 import ssl
@@ -14,6 +14,7 @@ from later_reporting_dagster.client.errors import (
     QueryRejected,
     UnexpectedResponse,
 )
+from later_reporting_dagster.client.pagination import PageRef
 from later_reporting_dagster.contract import PostPerformanceQuery, ProblemDetails, redact
 
 SHOWN_INSTANCES = 5
@@ -64,9 +65,9 @@ def describe_query(query: PostPerformanceQuery) -> str:
     return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
 
 
-def page_context(query: PostPerformanceQuery, *, page: int | None = None) -> RequestContext:
-    """Return the context of a request for one page of a query: by default, of its `page_number`."""
-    return RequestContext(f"{describe_query(query)}, page {page or query.page_number}", query.instance_ids)
+def page_context(query: PostPerformanceQuery, page: PageRef) -> RequestContext:
+    """Return the context of a request for one page of a query."""
+    return RequestContext(f"{describe_query(query)}, {page}", query.instance_ids)
 
 
 def classify_failure(

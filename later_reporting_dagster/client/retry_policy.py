@@ -11,7 +11,7 @@ class RetryPolicy:
     (docs/api.md, "Rate limit").
 
     Attributes:
-        max_attempts: attempts in all, the first one included.
+        max_attempts: maximum number of attempts, including the first one.
         initial_backoff_seconds: backoff after the first attempt; it doubles after each further one.
         max_backoff_seconds: upper limit of the backoff, before jitter.
         max_wait_seconds: the longest wait that a response may ask for; for a longer one, retries end at once.
@@ -37,8 +37,9 @@ class RetryPolicy:
         return max(requested_wait or 0.0, backoff * (1 + jitter / 2))
 
     def default_rate_limit_wait(self, attempt: int, *, window_seconds: float) -> float:
-        """Return the seconds to wait after a 429 without `Retry-After`: a share of the window, the whole in the end.
+        """Return the seconds to wait after a 429 without `Retry-After`.
 
+        It is a fraction of the window that doubles with each attempt, up to the whole window before the last attempt.
         The window slides, so a short wait usually suffices. Only before the last attempt does the wait cover the whole
         window, after which no earlier request counts.
 

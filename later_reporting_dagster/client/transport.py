@@ -1,4 +1,4 @@
-"""Requests with authentication, rate limit and retries, and bounds on what is read and quoted of each response."""
+"""Requests with authentication, rate limit and retries, and limits on how much of a response is read and quoted."""
 
 import asyncio
 import itertools
@@ -33,7 +33,8 @@ from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, Proble
 logger = logging.getLogger(__name__)
 
 
-# These log server text, such as reason phrases and headers, which has the token if a server echoes the request.
+# These loggers log text from the server (reason phrases, headers), which contains the token if the server echoes the
+# request.
 HTTP_LOGGERS = ["httpx", "h11", "httpcore"]
 HTTP_LOGGERS += [f"httpcore.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")]
 _CLIENT_TEXT = re.compile(r'HTTP Request: \S+ \S+ "\S+ \d+|\S*')
@@ -49,11 +50,13 @@ def _remove_server_text(record: logging.LogRecord) -> bool:
 for _name in HTTP_LOGGERS:
     logging.getLogger(_name).addFilter(_remove_server_text)
 
-# A page of 100 posts has about 70 KB. Parsed, a body may take thirty times its size: `{}` takes 64 bytes.
+# A page of 100 posts has about 70 KB. A parsed body may take 30 times its size in memory, because an empty object
+# (`{}`, 2 bytes) takes 64 bytes.
 MAX_BODY_BYTES = 4 * 2**20
 LOGGED_WAIT_SECONDS = 1.0  # shorter waits for the rate limit are not logged
 MIN_ECHO_LENGTH = 16  # a shorter secret may be in a page by chance
-# Shorter than the five seconds after which common servers close an idle connection, perhaps during the next request.
+# Common servers close idle connections after 5 seconds. We close them earlier, so that the server cannot close one just
+# as a request is sent.
 KEEPALIVE_SECONDS = 4.0
 
 _Result = TypeVar("_Result")
@@ -127,7 +130,7 @@ class Transport:
             parse: parses a response with status 200; the request is retried if this raises `UnreadablePage`.
 
         Raises:
-            LaterError: the request failed finally, or temporarily in all attempts.
+            LaterError: the request failed permanently, or temporarily in every attempt.
             OtherApiVersion: raised by `parse`.
         """
         try:
@@ -158,7 +161,7 @@ class Transport:
         auth: BearerAuth | None,
     ) -> _Result:
         for attempt in itertools.count(1):
-            # A token request does not count: data requests occupy their places while they wait for the token.
+            # Without a token request, because data requests occupy their places while they wait for the token.
             async with self._in_flight if auth else nullcontext():
                 result = await self._attempt(request, attempt=attempt, context=context, parse=parse, auth=auth)
             if not isinstance(result, TemporaryFailure):
@@ -185,7 +188,7 @@ class Transport:
         parse: Callable[[Response], _Result],
         auth: BearerAuth | None,
     ) -> _Result | TemporaryFailure:
-        """Send a request once; return its parsed response or a temporary failure, raise a final one."""
+        """Send a request once; return its parsed response or a temporary failure; raise a permanent failure."""
         response, error_text = None, ""
         try:
             response = await self._send(request, auth=auth)
@@ -204,7 +207,9 @@ class Transport:
         if response.status == 200:
             # The response to a token request has to contain a token.
             must_not_contain = self._tokens_and_client_secret(request) if auth else []
-            return _parse_success(response, context, parse=parse, must_not_contain=must_not_contain, secrets=self._secrets(request))
+            return _parse_success(
+                response, context, parse=parse, must_not_contain=must_not_contain, secrets=self._secrets(request)
+            )
         failure = classify_failure(
             response,
             context,
@@ -216,7 +221,7 @@ class Transport:
         if not isinstance(failure, TemporaryFailure):
             raise failure
         if response.status == 429 and failure.wait_seconds is not None:
-            self._limiter.pause(min(failure.wait_seconds, self._retry.max_wait_seconds))
+            await self._limiter.pause(min(failure.wait_seconds, self._retry.max_wait_seconds))
         return failure
 
     async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Response:
@@ -257,7 +262,7 @@ class Transport:
     def _report_wait(self, seconds: float) -> None:
         if seconds >= LOGGED_WAIT_SECONDS:
             logger.info("waiting %.1f s for the rate limit", seconds)
-        self._on_event(RateLimitWait(seconds, "rate limit"))
+        self._on_event(RateLimitWait(seconds))
 
     def _redact_problem(self, body: bytes, *, sent: httpx.Request) -> bytes:
         """Return the problem details of a body without secrets, in case the server echoes the request."""
@@ -285,7 +290,7 @@ def _parse_success(
     must_not_contain: Sequence[str],
     secrets: Sequence[str],
 ) -> _Result | TemporaryFailure:
-    """Return the parsed response, or a temporary failure if it is unreadable or contains a `must_not_contain` text."""
+    """Return the parsed response, or a temporary failure if it is unreadable or has a text of `must_not_contain`."""
     if any(len(secret) >= MIN_ECHO_LENGTH and secret.encode() in response.body for secret in must_not_contain):
         return TemporaryFailure(
             f"{context.description}: HTTP 200, but the response contains the credentials, which must not be stored"

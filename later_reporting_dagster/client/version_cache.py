@@ -1,4 +1,4 @@
-"""Cache of the detected API version, shared by the processes of a user, so that each need not detect it."""
+"""Cache of the detected API version, shared by the processes of a user, so that only one of them has to detect it."""
 
 import logging
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Detection of the API version that the service uses, at the first request and whenever it changes."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,8 +23,6 @@ from later_reporting_dagster.contract import (
     instances_cursor_page_from_body,
     instances_page_from_body,
 )
-
-logger = logging.getLogger(__name__)
 
 MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often during one query is faulty
 
@@ -66,7 +63,7 @@ class VersionDetector:
 
     Args:
         transport: sends the requests.
-        api_version: the API version; None to detect it, and to notice when it changes.
+        api_version: the API version; None to detect it and its changes.
         cache: stores the detected version.
         on_event: called when the version changes.
     """
@@ -118,7 +115,7 @@ class VersionDetector:
         for _ in range(MAX_VERSIONS_PER_QUERY):
             version = self._version or guess or await self.api_version()
             try:
-                return await (paged if version.has_totals else cursor)()
+                return await (cursor if version.uses_cursors else paged)()
             except VersionMismatch:
                 continue
         raise UnexpectedResponse(
@@ -141,7 +138,7 @@ class VersionDetector:
         Raises:
             TooManyPosts: the pagination is longer or larger than allowed.
             VersionMismatch: the service uses the other version.
-            LaterError: the request failed finally, or temporarily in all attempts.
+            LaterError: the request failed permanently, or temporarily in every attempt.
         """
 
         def parse_page(response: Response) -> _Result:
@@ -193,9 +190,7 @@ class VersionDetector:
         self._version = version
         self._cache.store(version)
         if before is not None:
-            event = ApiVersionChanged(before.name, version.name)
-            logger.info("%s", event)
-            self._on_event(event)
+            self._on_event(ApiVersionChanged(before.name, version.name))
 
 
 class VersionMismatch(Exception):  # noqa: N818 - named for what happened

@@ -21,8 +21,8 @@ from later_reporting_dagster.contract.metrics import METRICS as METRICS
 from later_reporting_dagster.contract.metrics import Channel as Channel
 from later_reporting_dagster.contract.metrics import Metric as Metric
 from later_reporting_dagster.contract.metrics import metrics_of_columns as metrics_of_columns
-from later_reporting_dagster.contract.metrics import query_metrics as query_metrics
 from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
+from later_reporting_dagster.contract.metrics import query_metrics as query_metrics
 from later_reporting_dagster.contract.metrics import requested_metrics as requested_metrics
 from later_reporting_dagster.contract.page import CursorPage as CursorPage
 from later_reporting_dagster.contract.page import InstancesCursorPage as InstancesCursorPage

@@ -13,14 +13,16 @@ class ApiVersion:
         page_size_parameter: query parameter for the maximum number of rows in a page.
         page_parameter: query parameter for the page; with cursors, the first request omits it.
         pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
+        uses_cursors: whether a page is requested by the cursor in the page before it, not by its number.
         has_totals: whether a page states how many rows the whole list has.
-        nests_metrics: whether a query names its metrics, and each post returns them nested under `metrics`.
+        nests_metrics: whether a query lists its metrics, and each post returns them nested under `metrics`.
     """
 
     name: str
     page_size_parameter: str
     page_parameter: str
     pagination_member: str
+    uses_cursors: bool
     has_totals: bool
     nests_metrics: bool
 
@@ -29,13 +31,14 @@ class ApiVersion:
 
 
 METRICS_MEMBER = "metrics"
-"""Query parameter that names the metrics, and member of a post that holds them, where metrics are nested."""
+"""Query parameter that lists the metrics, and member of a post that holds them, where metrics are nested."""
 
 PAGED = ApiVersion(
     name="paged",
     page_size_parameter="pageSize",
     page_parameter="pageNumber",
     pagination_member="pagination",
+    uses_cursors=False,
     has_totals=True,
     nests_metrics=False,
 )
@@ -46,6 +49,7 @@ CURSOR = ApiVersion(
     page_size_parameter="limit",
     page_parameter="nextCursor",
     pagination_member="nextCursor",
+    uses_cursors=True,
     has_totals=False,
     nests_metrics=True,
 )

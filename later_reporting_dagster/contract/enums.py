@@ -16,7 +16,7 @@ class Platform(StrEnum):
 class ContentType(StrEnum):
     """Values of `contentType` in a query (docs/api.md, "Posts performance").
 
-    The API reference truncates its list, so a response may hold others: there a content type is a plain string.
+    The API reference truncates its list, so a response may have others. In a post, a content type is a plain string.
     """
 
     INSTAGRAM_POST = "instagram_post"
@@ -43,7 +43,7 @@ class DateBasis(StrEnum):
 
 
 class SortProperty(StrEnum):
-    """Values of `sortProperty`; any other is rejected by HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
+    """Values of `sortProperty`; any other is rejected with HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
 
     ENGAGEMENTS = "engagements"
     IMPRESSIONS = "impressions"

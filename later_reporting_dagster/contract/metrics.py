@@ -1,7 +1,7 @@
 """The metric table, from which post types, lake schemas and rollups take their metrics.
 
 `METRICS` has all known metrics in a fixed order: a new one is appended. The first eleven are the `DEFAULT_METRICS`,
-which both API versions return; the cursor version returns the others where a query names them.
+which both API versions return; the cursor version returns the others if a query requests them.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,8 @@ class Kind(StrEnum):
     `COUNT`: an integer; additive over posts and days.
     `MONEY`, `TIME`: decimals; additive over posts and days.
     `RATE`: a decimal; not additive, but recomputed from sums where its numerator and denominator are metrics too.
-    `GAUGE`: an integer; not additive, because two posts or two days may reach the same person.
+    `GAUGE`: an integer; not additive: a number of people (two posts or days may count the same person) or a value at
+        one moment.
     """
 
     COUNT = "count"
@@ -99,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("organicReach", "organic_reach", ORGANIC, GAUGE, "people", f"People reached organically; {_PEOPLE}"),
     Metric("potentialReach", "potential_reach", ORGANIC, GAUGE, "people", f"People within reach; {_PEOPLE}"),
     Metric("followersAtPostDate", "followers_at_post_date", ORGANIC, GAUGE, "followers",
-           "Followers of the creator when the post was published; never summed, because it is a level"),
+           "Followers of the creator when the post was published; never summed, because it is a count at one moment"),
     Metric("videoViewTotalTime", "video_view_total_time", ORGANIC, TIME, "not stated",
            "Total time that the video was watched, over all views; the API does not document the unit"),
     Metric("avgWatchTime", "avg_watch_time", ORGANIC, RATE, "not stated",
@@ -116,7 +117,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("paidShares", "paid_shares", PAID, COUNT, "shares", "Paid shares"),
     Metric("paidSaves", "paid_saves", PAID, COUNT, "saves", "Paid saves"),
     Metric("paidViews", "paid_views", PAID, COUNT, "views", "Paid views"),
-    Metric("paidReach", "paid_reach", PAID, GAUGE, "people", f"People reached by being paid for; {_PEOPLE}"),
+    Metric("paidReach", "paid_reach", PAID, GAUGE, "people", f"People reached through paid distribution; {_PEOPLE}"),
 )  # fmt: skip
 """All known metrics; the default metrics come first."""
 
@@ -150,7 +151,7 @@ def parse_metrics(text: str) -> tuple[Metric, ...]:
 
 
 def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
-    """Return the metrics that a query with these `metrics` requests: without names, the default metrics.
+    """Return the metrics that a query requests, given its `metrics` field; an empty field requests the default metrics.
 
     Raises:
         KeyError: a name is unknown.
@@ -159,7 +160,10 @@ def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
 
 
 def query_metrics(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-    """Return the `metrics` of a query that requests these: empty for the default metrics, as `requested_metrics`."""
+    """Return the value of `PostPerformanceQuery.metrics` that requests these metrics; empty for the default metrics.
+
+    Inverse of `requested_metrics`.
+    """
     return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
 
 

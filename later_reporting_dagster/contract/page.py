@@ -1,7 +1,7 @@
 """Parsers of list responses: pages of posts and of instance ids, in both API versions.
 
-Pages of both versions yield the same posts. A paged page states the totals of the list, a cursor page only the cursor
-of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor version").
+Pages of both versions yield the same posts. In the paged version, a page states the totals of the list; in the
+cursor version, only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor version").
 """
 
 import json
@@ -120,14 +120,14 @@ _Envelope = TypeVar("_Envelope")
 
 
 def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
-    """Parse a paged page of posts. A malformed row becomes a `BadRow` and does not affect the other rows.
+    """Parse a page of posts in the paged version. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
         body: the response body.
         metrics: the requested metrics; any other metric of a post is kept as an unknown field.
 
     Raises:
-        OtherApiVersion: the body is a cursor page.
+        OtherApiVersion: the body is a page of the cursor version.
         UnreadablePage: the body is not a page.
     """
     try:
@@ -141,10 +141,10 @@ def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
 
 
 def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
-    """Parse a cursor page of posts, as `page_from_body` parses a paged one. An absent metric is not available.
+    """Parse a page of posts in the cursor version, as `page_from_body`. An absent metric is not available.
 
     Raises:
-        OtherApiVersion: the body is a paged page.
+        OtherApiVersion: the body is a page of the paged version.
         UnreadablePage: the body is not a page, or lacks `nextCursor`.
     """
     decoder, flatten = _strict_cursor_page_decoder(metrics)
@@ -161,20 +161,20 @@ def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) ->
 
 
 def instances_page_from_body(body: bytes) -> InstancesPage:
-    """Parse a paged page of instance ids.
+    """Parse a page of instance ids in the paged version.
 
     Raises:
-        OtherApiVersion: the body is a cursor page.
+        OtherApiVersion: the body is a page of the cursor version.
         UnreadablePage: the body is not a page.
     """
     return _instances_page(body, PAGED, page_type=InstancesPage)
 
 
 def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
-    """Parse a cursor page of instance ids.
+    """Parse a page of instance ids in the cursor version.
 
     Raises:
-        OtherApiVersion: the body is a paged page.
+        OtherApiVersion: the body is a page of the paged version.
         UnreadablePage: the body is not a page.
     """
     return _instances_page(body, CURSOR, page_type=InstancesCursorPage)

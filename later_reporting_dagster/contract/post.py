@@ -25,7 +25,7 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """The creator of a post, as the network displays them (docs/api.md, "Posts performance")."""
+    """Profile of a post's creator, as shown on the social network (docs/api.md, "Posts performance")."""
 
     content_type: str | None = None
     full_name: str | None = None
@@ -143,8 +143,8 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
     Args:
         row: the element.
         metrics: the requested metrics; any other metric is kept as an unknown field.
-        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown fields among them are kept
-            without that prefix, so that both API versions yield the same post.
+        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown ones are kept as
+            if they were not nested, so that both API versions yield the same post.
 
     Returns:
         The post, or a bad row if any field is invalid.
@@ -184,7 +184,7 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
 
 
 def _parse_fields(holder: Mapping[str, Any], fields: "_Fields", *, problems: list[str]) -> dict[str, Any]:
-    """Return the valid values of `fields` by attribute; append what is wrong with the others to `problems`."""
+    """Return the valid values of `fields` by attribute; append a description of each invalid one to `problems`."""
     values: dict[str, Any] = {}
     for name, (attribute, parse, is_required) in fields.items():
         value = holder.get(name)
@@ -202,12 +202,12 @@ def _parse_fields(holder: Mapping[str, Any], fields: "_Fields", *, problems: lis
 def _unknown_fields(
     row: Mapping[str, Any], metrics_holder: Mapping[str, Any], *, metric_fields: "_Fields"
 ) -> dict[str, Any]:
-    """Return the unknown fields of a row and, if `metrics_holder` is nested in it, those of the metrics."""
+    """Return the unknown fields of a row and, if `metrics_holder` is nested in it, the unknown metrics."""
     if metrics_holder is row:
         return {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name not in metric_fields}
     unknown = {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name != "metrics"}
     nested = {name: value for name, value in metrics_holder.items() if name not in metric_fields}
-    # A nested name that occurs or has a meaning outside of the metrics too stays nested, to avoid a collision.
+    # A nested name that is also the name of a field of the post stays nested, to avoid a collision.
     ambiguous = {name: value for name, value in nested.items() if name in row or name in _KNOWN_FIELDS}
     unknown |= {name: value for name, value in nested.items() if name not in ambiguous}
     return unknown | ({"metrics": ambiguous} if ambiguous else {})

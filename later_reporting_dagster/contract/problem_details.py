@@ -18,7 +18,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
-        """Parse an error body; return empty problem details if it holds none."""
+        """Parse an error body; return empty problem details if it has none."""
         try:
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

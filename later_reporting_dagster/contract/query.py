@@ -93,7 +93,7 @@ class PostPerformanceQuery:
             names = self.metrics or tuple(metric.api_name for metric in DEFAULT_METRICS)
             pairs.append((METRICS_MEMBER, ",".join(names)))
         pairs.append((api_version.page_size_parameter, str(self.page_size)))
-        page = self.page_number if api_version.has_totals else self.cursor
+        page = self.cursor if api_version.uses_cursors else self.page_number
         if page is not None:
             pairs.append((api_version.page_parameter, str(page)))
         if self.sort_property is not None:

@@ -1,4 +1,4 @@
-"""Removal of secrets from text that the server chose, before an error or a log shows it."""
+"""Removes secrets from text received from the server before it is logged or shown in an error."""
 
 import html
 import re
@@ -21,7 +21,7 @@ def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
     Args:
         text: text from the server; only its first `20 * limit` characters are read, which bounds the time.
         secrets: values to remove, for example the token.
-        limit: the maximum length of the result, in characters.
+        limit: maximum length in characters; a longer result is cut there and ends with an ellipsis.
     """
     text, secrets = text[: 20 * limit].replace("\0", " "), [*filter(None, secrets)]
     text = _unescape(text) if secrets else text
@@ -47,7 +47,7 @@ def _unescape(text: str) -> str:
 
 
 def _normalize(text: str) -> tuple[str, list[int]]:
-    """Return the text in the form in which it is compared, and the original position of each of its characters."""
+    """Return the text as it is compared with secrets, and the original position of each of its characters."""
     # URLs have + for a space, JSON and Python a backslash before quotes, and a line may be broken anywhere.
     positions = [
         position for position, character in enumerate(text) if character not in "\\+" and not character.isspace()

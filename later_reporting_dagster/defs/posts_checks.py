@@ -20,7 +20,11 @@ from later_reporting_dagster.ingest.data_quality import (
 )
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
-from later_reporting_dagster.ingest.settled_posts import TOLERANCE_PERCENT, SettledPostsComparison, compare_settled_posts
+from later_reporting_dagster.ingest.settled_posts import (
+    TOLERANCE_PERCENT,
+    SettledPostsComparison,
+    compare_settled_posts,
+)
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
 
 ROWS_UNIQUE = "rows_unique_by_key"

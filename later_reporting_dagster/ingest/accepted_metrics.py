@@ -27,11 +27,12 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
-    query_metrics,
     platform_of,
     post_type,
+    query_metrics,
     requested_metrics,
 )
+from later_reporting_dagster.ingest.partition_writer import query_text
 from later_reporting_dagster.ingest.query_plan import split_by_content
 
 # The platform and the content-type filter of a query.
@@ -44,7 +45,8 @@ class _Group:
 
     Attributes:
         names: the API names, in the order of `METRICS`.
-        from_detail: whether the error detail of a rejection separated them from the metrics they were requested with.
+        from_detail: True if the group was formed because an error message named some of the requested metrics and not
+            the others.
         accepted: whether a query for all of them has succeeded.
     """
 
@@ -60,8 +62,8 @@ class _FilterState:
     Attributes:
         groups: the metrics that may be accepted, in the groups in which they are requested.
         rejected: the metrics that are rejected.
-        rejected_by_detail: those of them that an error detail separated from the others. With narrower filters they
-            are requested as one group, and one rejection counts for the whole group.
+        rejected_by_detail: the rejected metrics that came from a group with `from_detail`. With narrower filters they
+            form one group again, which is rejected as a whole.
         may_merge: whether the groups are merged once all are accepted. False after a rejection of accepted metrics:
             the API then accepts them separately, but not together.
     """
@@ -117,7 +119,10 @@ class AcceptedMetrics:
         return set(_metric_names(query)).issubset(name for names in accepted for name in names)
 
     def record_accepted(self, query: PostPerformanceQuery) -> None:
-        """Record that a query succeeded. Once all groups of its filters have, they are merged into one."""
+        """Record that a query succeeded.
+
+        Once all groups of these filters are accepted, they are merged into one, if `may_merge`.
+        """
         state = self._state(_filters(query), ())
         names = set(_metric_names(query))
         state.groups = [replace(group, accepted=group.accepted or names >= {*group.names}) for group in state.groups]
@@ -128,8 +133,8 @@ class AcceptedMetrics:
         """Record that the API rejected the metrics of a query, and regroup them for the next attempts.
 
         The error detail may name the invalid metrics, the valid ones, both or none. So it decides only which metrics
-        are requested separately. A metric counts as rejected when it is rejected alone, or when a group that an error
-        detail separated is rejected with a detail that does not separate it further.
+        are requested separately. A metric counts as rejected if it was rejected on its own, or as part of a
+        `from_detail` group whose rejection message names all or none of the group.
 
         Args:
             query: the rejected query.
@@ -227,9 +232,10 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 def merge_supplements(
     base: Sequence[QueryResult], supplements: Sequence[QueryResult], *, metrics: tuple[Metric, ...]
 ) -> list[QueryResult]:
-    """Return the base results with the metric values of the supplements, and the supplements without posts.
+    """Return the base results with the metric values of the supplements.
 
-    A bad row in a supplement leaves the values of its post null; it is kept unless the base results have it too.
+    They are followed by the supplements with their posts removed, which keeps their bad rows. A bad row in a supplement
+    leaves the values of its post null; it is kept unless the base results have it too.
 
     Args:
         base: the results of a base query.
@@ -267,7 +273,9 @@ class _Merger:
             InconsistentPages: it does not contain the same posts as the base results.
         """
         if problem := self._find_inconsistency(supplement):
-            raise InconsistentPages(f"{problem}: posts were added or removed in between. Try again.")
+            raise InconsistentPages(
+                f"{query_text(supplement.query)}: {problem}; posts were added or removed in between. Try again."
+            )
         columns = [metric.column for metric in requested_metrics(supplement.query.metrics)]
         for post in supplement.posts:
             self._values.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
@@ -292,15 +300,18 @@ class _Merger:
         keys = {post.key for post in supplement.posts}
         unexpected = len(keys - self._posts.keys())
         if unexpected > self._bad_row_count:
-            return f"{unexpected} posts have some metrics and are missing for others"
+            return f"{unexpected} posts are in the response for some metrics, but not in the base response"
         expected = {key for key, post in self._posts.items() if _must_match(post, supplement.query)}
         missing = len(expected - keys)
         if missing > len(supplement.bad_rows):
-            return f"{missing} posts are missing for some metrics"
+            return f"{missing} posts are in the base response, but not in the response for some metrics"
         return None
 
     def _unknown_fields(self, extra: str) -> dict[str, Any]:
-        """Return unknown fields without metrics that have a column: the paged API returns metrics not requested."""
+        """Return the unknown fields, leaving out the requested metrics.
+
+        The paged version returns metrics that a supplement did not request.
+        """
         return {name: value for name, value in json.loads(extra).items() if name not in self._api_names}
 
 

@@ -113,7 +113,7 @@ class DayResult:
     Attributes:
         day: the UTC day.
         pending: instances without a result yet.
-        written: content hash of the file of each fetched instance, whether it changed or not.
+        written: by instance id, the content hash of its file, also where the file did not change.
         failed: instances whose file was not replaced, each with the error.
         rows: rows in the fetched files.
         files_changed: number of these files that changed.
@@ -149,7 +149,7 @@ class DayResult:
 
     @property
     def preview(self) -> pa.Table | None:
-        """The posts with the most impressions, in the columns of the preview; None if no file was fetched."""
+        """The first posts in `PREVIEW_ORDER`, in the columns of the preview; None if no file was fetched."""
         return _top_posts(self._posts) if self._posts else None
 
     def _add_to_preview(self, posts: pa.Table) -> None:
@@ -175,7 +175,7 @@ class DayResults:
             self._open[partition.day].pending.add(str(partition.instance_id))
 
     def days_without_pairs(self) -> Iterator[DayResult]:
-        """Yield the days without anything to fetch, because all of their files exist already."""
+        """Yield the days without a pair to fetch, because all of their files exist already."""
         for day in [day for day, result in self._open.items() if not result.pending]:
             yield self._open.pop(day)
 
@@ -193,7 +193,7 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
 
 
 def _top_posts(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the first `PREVIEW_ROWS` rows of all tables, in descending order of the first metric they have."""
+    """Return the first `PREVIEW_ROWS` rows, in descending order of the first metric of `PREVIEW_ORDER` they have."""
     posts = pa.concat_tables(tables)
     order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

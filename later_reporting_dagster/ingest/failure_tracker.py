@@ -1,13 +1,14 @@
-"""Decide from the failures of a run which instances, or the whole run, are not requested any more. No I/O."""
+"""Decide from the failures of a run which instances to stop requesting, and when to stop the whole run. No I/O."""
 
 from collections import Counter
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import PostPerformanceQuery
 
-# An instance is not requested again after so many consecutive failures of queries for it alone, each with all retries.
+# An instance is not requested again after this many consecutive failures of queries for it alone, each after all
+# retries.
 MAX_INSTANCE_FAILURES = 2
-# The run stops after queries for so many single instances have failed without a success in between.
+# The run stops once queries for this many different instances have failed with no success in between.
 OUTAGE_INSTANCES = 5
 
 

@@ -151,7 +151,8 @@ class _QueuedQuery:
     Attributes:
         query: the query.
         planned: the query of the plan that it is a part of, or the query itself.
-        is_part: whether it was split from another query; then it is split again only if it fails.
+        is_part: whether it was split from another query. A part is not limited to `POSTS_PER_QUERY`; it is split again
+            only after a failure.
     """
 
     query: PostPerformanceQuery
@@ -161,9 +162,9 @@ class _QueuedQuery:
 
 @dataclass(slots=True)
 class _DateSlice:
-    """The days that one worker fetches of a cursor query; the end-date callback of its pagination.
+    """End-date callback of one query; tracks which days its worker still fetches.
 
-    While pages arrive it hands later days to other workers, by shortening `query` and queueing the rest.
+    After each page it may leave the later days to other workers, by shortening `query` and queueing the rest.
     """
 
     query: PostPerformanceQuery
@@ -216,9 +217,11 @@ class _IngestRun:
         self._failures = FailureTracker()
         self._scope = _InstanceScope(client)
         self._accepted = AcceptedMetrics(metrics)
-        # Metrics of unknown validity are tried by one query at a time, so that the others learn from the rejection.
+        # Supplementary queries for metrics of unknown validity are tried one at a time, so that the others learn from a
+        # rejection.
         self._metrics_lock = asyncio.Lock()
-        # Last in, first out: the parts of a query are fetched before the next query, which can use what they reveal.
+        # Last in, first out: the parts of a query are fetched before the next query, which can then leave out
+        # abandoned instances and rejected metrics.
         self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
         self._workers: list[asyncio.Task[None]] = []
         self._busy_workers = 0
@@ -246,8 +249,8 @@ class _IngestRun:
             self._busy_workers -= 1
             self._queue.task_done()
 
-    def _idle_workers(self) -> int:
-        """Return how many more cursor queries could be fetched at once. Called for cursor queries only."""
+    def _start_cursor_workers(self) -> int:
+        """Start the workers that cursor queries need, if they are not running; return how many are idle."""
         self._start_workers(self._client.concurrency + EXTRA_CURSOR_WORKERS)
         return max(0, self._client.concurrency - self._busy_workers - self._queue.qsize())
 
@@ -263,7 +266,7 @@ class _IngestRun:
         date_slice = _DateSlice(
             self._accepted.base_query(query),
             queue_queries=partial(self._queue_parts, planned=queued.planned),
-            idle_workers=self._idle_workers,
+            idle_workers=self._start_cursor_workers,
         )
         is_limited = not queued.is_part and bool(split_by_days(query))
         try:
@@ -285,6 +288,7 @@ class _IngestRun:
         parts: Sequence[PostPerformanceQuery] = []
         match error:
             case MetricsRejected():
+                # Also if only a part of it by content was rejected: then it is fetched again with fewer metrics.
                 self._accepted.record_rejected(query, error.detail)
                 if self._accepted.has_candidates(query):
                     self._queue.put_nowait(queued)
@@ -331,8 +335,8 @@ class _IngestRun:
         too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
         if missed := find_unmatched_content_types(too_many.content_types, parts):
             raise InconsistentPages(
-                f"{query_text(query)} has too many posts for one query, and cannot be fetched by platform and content"
-                f" type, because some posts have a content type that cannot be requested: {missed}"
+                f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and content"
+                f" type would miss some, whose content type cannot be requested: {missed}"
             )
         results = [result for part in parts for result in await self._fetch(part)]
         total = sum(result.total_items for result in results)

@@ -100,7 +100,7 @@ def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence
 def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]:
     """Return the instances that should be in the lake, without a request to the API.
 
-    These are the configured instances; without any, those that the stored dimension has as listed; if it does not
+    These are the configured instances; without any, those that are listed in the stored dimension; if it does not
     exist yet, those with a file in a raw table.
 
     Raises:
@@ -116,7 +116,7 @@ def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]
 
 
 def vanished_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
-    """Return the ids of the dimension that the API no longer lists; with `configured` ids, only those of them."""
+    """Return the ids of the dimension that the API no longer lists; if ids are `configured`, only these."""
     vanished: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
     return [instance_id for instance_id in vanished if not configured or instance_id in configured]
 

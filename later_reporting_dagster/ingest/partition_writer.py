@@ -159,7 +159,8 @@ class PartitionWriter:
     def remove_superseded_quarantine_files(self) -> None:
         """Remove quarantine files of earlier queries whose partitions have all been written by this run.
 
-        Only files of bad rows without a partition are removed here: the new responses have replaced what they report.
+        Only files of bad rows without a partition are removed here, because this run has fetched and written everything
+        that their queries covered.
         Files of a partition are replaced when the partition is written.
         """
         written_days = {partition.day for partition in self._written}
@@ -299,7 +300,7 @@ class _QueryWriter:
         )
 
     def write_partitions(self, partitions: Sequence[Partition]) -> list[PartitionResult]:
-        """Quarantine the bad rows of some partitions and write the others; return one result each, in order."""
+        """For each partition, quarantine its bad rows and write its posts; return its result, in the same order."""
         failed: dict[Partition, LakeUnavailable | ReplacementRejected] = {}
         for partition in partitions:
             try:

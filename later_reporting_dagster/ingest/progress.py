@@ -88,7 +88,7 @@ class ProgressReporter:
                 # Concurrent requests wait at the same time; one log line is enough for all of them.
                 if event.seconds >= MIN_LOGGED_WAIT_SECONDS and now >= self._waiting_until:
                     self._waiting_until = now + event.seconds
-                    progress.status = f"waiting {event.seconds:.0f} s for the {event.reason}"
+                    progress.status = f"waiting {event.seconds:.0f} s for the rate limit"
                     self._log(progress.status.capitalize())
             case RequestRetried():
                 progress.retries += 1

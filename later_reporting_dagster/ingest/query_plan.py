@@ -35,7 +35,8 @@ MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAX_INSTANCE_CHARACTERS = 6_000
 # Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
-# page: at least 10 pages keep that below a tenth. At most 50, because a worker holds its whole slice in memory.
+# page: at least 10 pages keep that below a tenth. At most 50, because a worker holds its whole slice in memory; while
+# no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
 MIN_PAGES_PER_SLICE = 10
 MAX_PAGES_PER_SLICE = 50
 
@@ -66,8 +67,8 @@ def plan_queries(
     Args:
         partitions: the partitions to fetch.
         date_basis: the date basis of the queries.
-        known_rows: rows of a partition when it was last fetched, to be fetched now or not. A query is never widened
-            over a partition that is not in it.
+        known_rows: number of rows of each stored partition, including partitions that are not to be fetched now. A
+            query is widened only over partitions in this mapping.
         metrics: API names of the metrics to request; empty: the default metrics.
 
     Raises:

@@ -32,7 +32,7 @@ _DIFFERS = " OR ".join(
     f" > abs(coalesce(posts.{name}, 0)) * {TOLERANCE_PERCENT / 100}"
     for name in _METRICS
 )
-# The sums are DOUBLE because sums of 64-bit counts may overflow.
+# The sums are DOUBLE because DuckDB sums BIGINT to HUGEINT, which Arrow returns as a Python Decimal.
 _COMPARISON = f"""
 WITH posts AS (
     SELECT {POSTS_PUBLISHED.name}.*
@@ -66,7 +66,7 @@ class MetricSums:
 
     @property
     def difference_percent(self) -> float | None:
-        """By how many percent the sum of days differs from the metric to date; None if that is undefined."""
+        """Difference of the sum of days from the metric to date in percent; None if it is undefined."""
         if self.sum_of_days is None or self.to_date is None:
             return None
         if self.sum_of_days == self.to_date:

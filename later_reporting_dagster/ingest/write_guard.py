@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.lake import ReplacementRejected
 
-# Small partitions easily lose a large share of their rows or metric values.
+# Small partitions easily lose a large share of their rows or metric values. The minimum applies to each separately.
 MIN_ROWS_TO_JUDGE = 20
 
 
 class ShrankTooMuch(ReplacementRejected):
-    """The response would remove more rows or metric values from a partition than the limit allows."""
+    """The partition would have fewer rows than the limit allows, or none of its metric values."""
 
 
 class TooManyBadRows(ReplacementRejected):
@@ -22,7 +22,7 @@ class WriteGuard:
     """Limits on what a response may change without confirmation by the user.
 
     Attributes:
-        shrink_limit_percent: percentage of a partition's rows that may be removed; 100 disables `check_diff`.
+        shrink_limit_percent: by how many percent a partition's number of rows may fall; 100 disables `check_diff`.
         bad_rows_limit_percent: percentage of rows that may be bad; 100 disables `check_bad_rows`.
     """
 
@@ -30,16 +30,18 @@ class WriteGuard:
     bad_rows_limit_percent: int = 100
 
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
-        """Check what the replacement of a partition would remove.
+        """Check by how much a partition would shrink, and that it would keep some metric values.
 
-        Partitions with fewer than `MIN_ROWS_TO_JUDGE` rows, or metric values, always pass.
+        The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored, the metric values if at least as
+        many values are.
 
         Args:
             diff: the difference between the stored and the new rows.
             bad_rows: number of bad rows in the response, for the message.
 
         Raises:
-            ShrankTooMuch: more rows than the limit would be removed, or rows would remain without any metric value.
+            ShrankTooMuch: the partition would have fewer rows than the limit allows, or rows without any value of the
+                metrics that have values now.
         """
         before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:

@@ -114,8 +114,8 @@ def test_invalid_limit_is_ignored_from_the_api_and_rejected_from_the_user(time, 
 
 def test_pause_delays_every_request_by_the_longest_pause(time):
     limiter = new_limiter(time, requests=100)
-    limiter.pause(30)
-    limiter.pause(10)
+    asyncio.run(limiter.pause(30))
+    asyncio.run(limiter.pause(10))
     assert asyncio.run(limiter.acquire()) == 30
 
 
@@ -125,7 +125,7 @@ def test_pause_during_a_wait_voids_the_slot():
 
         async def sleep(seconds: float) -> None:
             if not time.sleeps:
-                limiter.pause(100)
+                await limiter.pause(100)
             await time.sleep(seconds)
 
         limiter = RateLimiter(requests=1, clock=time, sleep=sleep)
@@ -154,16 +154,16 @@ def test_acquire_sleeps_again_if_a_sleep_ends_early():
 
 def test_pause_is_limited_to_an_hour(time):
     limiter = new_limiter(time, requests=100)
-    limiter.pause(1e12)
+    asyncio.run(limiter.pause(1e12))
     assert asyncio.run(limiter.acquire()) <= 3600
-    limiter.pause(-5)
+    asyncio.run(limiter.pause(-5))
     assert asyncio.run(limiter.acquire()) == 0
 
 
 def test_limiters_with_one_file_share_a_pause(time, tmp_path):
     path = tmp_path / "new" / "folders" / "rate"
     one, other = (new_limiter(time, requests=3, state_path=path) for _ in range(2))
-    one.pause(500)
+    asyncio.run(one.pause(500))
     assert asyncio.run(other.acquire()) == 500
 
 
@@ -340,12 +340,29 @@ def test_state_path_is_in_the_cache_folder_of_the_system(monkeypatch, platform, 
     assert rate_limit_state_path("https://a").parent == folder / "later-reporting"
 
 
+def test_pause_waits_for_a_locked_file_without_blocking_the_event_loop(time, tmp_path):
+    path = tmp_path / "rate"
+    limiter = new_limiter(time, requests=2, state_path=path)
+
+    async def scenario() -> bool:
+        with path.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            pause = asyncio.create_task(limiter.pause(30))
+            await asyncio.sleep(0.02)
+            was_waiting = not pause.done()
+        await pause
+        return was_waiting
+
+    assert asyncio.run(scenario())
+    assert asyncio.run(new_limiter(time, requests=2, state_path=path).acquire()) == 30
+
+
 def test_limit_is_kept_without_sharing_if_the_file_stays_locked(time, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(limiter_module, "LOCK_TIMEOUT_SECONDS", 0.05)
     limiter = new_limiter(time, requests=2, state_path=tmp_path / "rate")
     with (tmp_path / "rate").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        limiter.pause(30)
+        asyncio.run(limiter.pause(30))
         assert f"the rate limit is not shared with other processes: {tmp_path / 'rate'} stays locked" in caplog.text
         instants = asyncio.run(acquire_times(limiter, time, 5))
     assert instants[0] == START + 30

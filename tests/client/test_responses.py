@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from later_reporting_dagster.client import CredentialsRejected, InstanceForbidden, QueryRejected, UnexpectedResponse
+from later_reporting_dagster.client.pagination import PageRef
 from later_reporting_dagster.client.responses import (
     RequestContext,
     Response,
@@ -159,9 +160,8 @@ def test_page_context_describes_the_query_briefly():
         end_date=date(2024, 7, 2),
         instance_ids=tuple(f"i{number}" for number in range(40)),
         date_basis=DateBasis.PERFORMANCE_DATE,
-        page_number=3,
     )
-    context = page_context(query)
+    context = page_context(query, PageRef(3))
     assert context.description == (
         "posts of 2024-07-01 to 2024-07-02 by performance_date, "
         "instances 'i0', 'i1', 'i2', 'i3', 'i4' and 35 more, page 3"
@@ -169,8 +169,8 @@ def test_page_context_describes_the_query_briefly():
     assert context.instance_ids == query.instance_ids
     for count, ending in ((5, "'i3', 'i4', page 3"), (6, "'i3', 'i4' and 1 more, page 3")):
         fewer = replace(query, instance_ids=query.instance_ids[:count])
-        assert page_context(fewer).description.endswith(ending)
+        assert page_context(fewer, PageRef(3)).description.endswith(ending)
     everything = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
-    assert (
-        page_context(everything).description == "posts of 2024-07-01 to 2024-07-01 by post_date, instances all, page 1"
+    assert page_context(everything, PageRef(1, from_end=True)).description == (
+        "posts of 2024-07-01 to 2024-07-01 by post_date, instances all, page 1 from the end"
     )

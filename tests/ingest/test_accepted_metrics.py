@@ -25,10 +25,10 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
-    query_metrics,
     parse_metrics,
     platform_of,
     post_type,
+    query_metrics,
     requested_metrics,
 )
 from later_reporting_dagster.ingest.accepted_metrics import AcceptedMetrics, merge_supplements
@@ -261,9 +261,15 @@ def test_merge_raises_if_a_post_is_missing_in_one_result() -> None:
     one, two = post_of(1, "likes", likes=1), post_of(2, "likes", likes=2)
     others = [post_of(1, "views", views=5), post_of(2, "views", views=6)]
     base = [result_of(one, two, metrics="likes")]
-    with pytest.raises(InconsistentPages, match="1 posts are missing for some metrics"):
+    with pytest.raises(
+        InconsistentPages,
+        match="^startDate=.*: 1 posts are in the base response, but not in the response for some metrics",
+    ):
         merge_supplements(base, [result_of(others[0], metrics="views")], metrics=BOTH)
-    with pytest.raises(InconsistentPages, match="1 posts have some metrics and are missing for others"):
+    with pytest.raises(
+        InconsistentPages,
+        match="^startDate=.*: 1 posts are in the response for some metrics, but not in the base response",
+    ):
         merge_supplements([result_of(one, metrics="likes")], [result_of(*others, metrics="views")], metrics=BOTH)
 
 
@@ -283,7 +289,7 @@ def test_merge_expects_posts_that_certainly_match_the_filters(
     content_type: str, filters: Mapping[str, Any], is_expected: bool
 ) -> None:
     base = [result_of(with_content_type(post_of(1, "likes", likes=1), content_type), metrics="likes")]
-    with pytest.raises(InconsistentPages, match="1 posts are missing") if is_expected else nullcontext():
+    with pytest.raises(InconsistentPages, match="1 posts are in the base response") if is_expected else nullcontext():
         first, _ = merge_supplements(base, [result_of(metrics="views", **filters)], metrics=BOTH)
         assert [(post.likes, post.views) for post in first.posts] == [(1, None)]
 
