@@ -335,8 +335,8 @@ class _IngestRun:
         too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
         if missed := find_unmatched_content_types(too_many.content_types, parts):
             raise InconsistentPages(
-                f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and content"
-                f" type would miss some, whose content type cannot be requested: {missed}"
+                f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and"
+                f" content type would miss some, whose content type cannot be requested: {missed}"
             )
         results = [result for part in parts for result in await self._fetch(part)]
         total = sum(result.total_items for result in results)
