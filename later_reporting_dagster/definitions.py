@@ -16,16 +16,16 @@ from later_reporting_dagster.defs.organic_paid_periods import build_rollup_asset
 from later_reporting_dagster.defs.organic_paid_windows import build_windows_asset, build_windows_checks
 from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.defs.posts import build_posts_asset
-from later_reporting_dagster.defs.posts_checks import build_posts_checks, build_settlement_checks
+from later_reporting_dagster.defs.posts_checks import build_posts_checks, build_settled_posts_check
 from later_reporting_dagster.defs.report import build_report_asset
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES, RollupTable
 
 
-def build_definitions(settings: LoadSettings) -> dg.Definitions:
+def build_definitions(settings: DefinitionSettings) -> dg.Definitions:
     """Return all definitions of this project for the given settings."""
     with warnings.catch_warnings():
         # Beta parameters that are used on purpose. The warning filters of the host stay as they are.
@@ -34,7 +34,7 @@ def build_definitions(settings: LoadSettings) -> dg.Definitions:
         return _build_definitions(settings)
 
 
-def _build_definitions(settings: LoadSettings) -> dg.Definitions:
+def _build_definitions(settings: DefinitionSettings) -> dg.Definitions:
     start_date, due_hour_utc, restate_days = settings.start_date, settings.due_hour_utc, settings.restate_days
     rollups = [table.with_metrics(settings.metrics) for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)]
     windows = [table.with_metrics(settings.metrics) for table in WINDOW_TABLES]
@@ -46,7 +46,7 @@ def _build_definitions(settings: LoadSettings) -> dg.Definitions:
         asset_checks=[
             build_instances_checks(due_hour_utc=due_hour_utc),
             *(build_posts_checks(raw_table, due_hour_utc=due_hour_utc) for raw_table in RAW_TABLES),
-            build_settlement_checks(settled_after_days=restate_days, due_hour_utc=due_hour_utc),
+            build_settled_posts_check(settled_after_days=restate_days, due_hour_utc=due_hour_utc),
             *(build_rollup_checks(rollup, due_hour_utc=due_hour_utc) for rollup in rollups),
             *(build_windows_checks(table, due_hour_utc=due_hour_utc) for table in windows),
         ],
@@ -64,7 +64,7 @@ def _build_definitions(settings: LoadSettings) -> dg.Definitions:
 
 
 def _build_assets(
-    settings: LoadSettings, *, rollups: Sequence[RollupTable], windows: Sequence[RollupTable]
+    settings: DefinitionSettings, *, rollups: Sequence[RollupTable], windows: Sequence[RollupTable]
 ) -> Sequence[dg.AssetsDefinition]:
     start_date, due_hour_utc = settings.start_date, settings.due_hour_utc
     days = build_partitions_def(Period.DAY, start_date)
@@ -98,4 +98,4 @@ def _build_assets(
     )
 
 
-defs = build_definitions(LoadSettings.from_environment())
+defs = build_definitions(DefinitionSettings.from_environment())

@@ -29,6 +29,7 @@ __all__ = ["LaterLake", "later_tables"]
 def later_tables() -> Mapping[str, dg.AssetSpec]:
     """Return the asset specs of all tables, by name, with key, partitions and columns; add them to your definitions.
 
-    Set `LATER_START_DATE` to the same value as in the code location that materializes them, so that partitions match.
+    Set `LATER_START_DATE`, `LATER_METRICS` and `LATER_LAKE_ROOT` to the same values as in the code location that
+    materializes them, so that partitions, columns and files match.
     """
     return table_specs(defs)

@@ -27,7 +27,7 @@ from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
@@ -114,7 +114,7 @@ def test_partitions_are_consecutive_days_of_24_hours(zone: str) -> None:
 
 def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
-    settings = LoadSettings.from_environment()
+    settings = DefinitionSettings.from_environment()
     assert settings.start_date == date(2026, 3, 8)
     defs = build_definitions(settings)
     schedule = defs.resolve_schedule_def("later_posts_daily")
@@ -217,7 +217,7 @@ def backfills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfills]:
         }.items():
             environment.setenv(name, value)
         environment.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(LoadSettings.from_environment())
+            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
         )
         with httpx.Client(base_url=base_url) as client:
             yield Backfills(directory, Truth(client))

@@ -117,7 +117,7 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
 
     with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
-            raw = [source.name for source in RAW_TABLES]
+            raw = [raw_table.name for raw_table in RAW_TABLES]
             outcomes = [
                 in_process_runs.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)
             ]

@@ -12,7 +12,7 @@ from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 
 # The full retry policy would keep a user waiting for minutes.
@@ -27,7 +27,7 @@ class CheckResult:
 
     Attributes:
         subject: what was checked, in at most 12 characters.
-        passed: whether it is as a run needs it.
+        passed: whether a run can work with it.
         message: what was found; the fix if the check failed.
     """
 
@@ -39,7 +39,7 @@ class CheckResult:
 async def check_setup(
     later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[CheckResult]:
-    """Check everything that a run needs, with three requests.
+    """Check everything that a run needs, with three requests, and one more for each further 100 instances.
 
     Args:
         later: the resource, from the environment.
@@ -70,7 +70,7 @@ def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
 
 
 def _check_settings(now: datetime) -> str:
-    settings = LoadSettings.from_environment()
+    settings = DefinitionSettings.from_environment()
     if settings.start_date > newest_day(now):
         raise ValueError(
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
@@ -103,8 +103,7 @@ async def _check_api(
         accessible = await client.fetch_instances()
     except LaterError as error:
         return [*results, CheckResult("scope", passed=False, message=str(error))]
-    configured = later.configured_instances() or accessible
-    results.append(_evaluate("scope", lambda: _check_scope(accessible, configured)))
+    results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
     api_limit = (
         "the API states no limit"
         if observed.limit is None
@@ -128,15 +127,15 @@ def _check_api_version(detected: ApiVersion, *, expected: ApiVersion | None) -> 
     return f"{detected}: {'numbered pages with totals' if detected.has_totals else 'cursors without totals'}"
 
 
-def _check_scope(accessible: tuple[str, ...], configured: tuple[str, ...]) -> str:
+def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
     if not accessible:
         raise ValueError("the credentials have access to no instance: ask Later to add instances to their scope")
-    if inaccessible := [instance_id for instance_id in configured if instance_id not in accessible]:
+    if inaccessible := [instance_id for instance_id in required if instance_id not in accessible]:
         ids = ", ".join(map(printable_id, inaccessible))
         raise ValueError(
             f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
         )
-    for instance_id in configured:
+    for instance_id in required:
         try:
             encode_instance_id(instance_id)
         except ValueError as error:

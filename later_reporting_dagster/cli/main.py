@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from later_reporting_dagster import sandbox as sandbox_package
-from later_reporting_dagster.cli.options import AssetName, Day, Seconds, errors_name, list_and_exit, one_line_errors
+from later_reporting_dagster.cli.options import (
+    AssetName,
+    Day,
+    Seconds,
+    list_and_exit,
+    one_line_errors,
+    prefix_errors_with,
+)
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-RAW_ASSETS = tuple(source.name for source in RAW_TABLES)
+RAW_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
 DAILY_ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
 WEEKLY_AND_MONTHLY_ROLLUPS = ("organic_paid_weekly", "organic_paid_monthly")
 MAX_LISTED_FAILURES = 50
@@ -129,9 +136,9 @@ def sandbox(
 
     A request with the header `X-Sandbox-Faults: off` gets no fault.
     """  # noqa: D301 - click reads the character
-    with errors_name("--fault"):
+    with prefix_errors_with("--fault"):
         fault_rates = sandbox_package.parse_rates(faults, known=sandbox_package.FAULTS, kind="fault")
-    with errors_name("--malformed-row"):
+    with prefix_errors_with("--malformed-row"):
         row_rates = sandbox_package.parse_rates(
             malformed_rows, known=sandbox_package.MALFORMATIONS, kind="malformed row"
         )
@@ -171,7 +178,9 @@ def _serve(
     from later_reporting_dagster.client.base_url import is_loopback
 
     if not host:
-        raise click.UsageError("--host is empty, which means all addresses: leave it out for this machine alone")
+        raise click.UsageError(
+            "an empty --host would listen on all addresses: omit --host to listen on this machine only"
+        )
 
     def print_settings(base_url: str) -> None:
         click.echo(f"export LATER_BASE_URL={base_url}")
@@ -181,7 +190,7 @@ def _serve(
             click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
 
     click.echo(sandbox_package.BANNER)
-    with errors_name("--host, --port"):
+    with prefix_errors_with("--host, --port"):
         sandbox_package.serve(app, host=host, port=port, on_ready=print_settings)
     malformed_counts = {name: len(keys) for name, keys in app.altered.items()}
     for name, count in [*app.injected.items(), *malformed_counts.items()]:
@@ -198,13 +207,13 @@ def instances() -> None:
     """
     from later_reporting_dagster.cli.query_output import table_lines
     from later_reporting_dagster.contract.days import restated_days
-    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.defs.settings import DefinitionSettings
     from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 
-    later, settings = _resource(), LoadSettings.from_environment()
+    later, settings = _resource(), DefinitionSettings.from_environment()
     listed = asyncio.run(later.listed_instances())
-    window = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
-    rows = refreshed_instances(later.lake(), listed, window=window, today=datetime.now(UTC).date())
+    restated = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
+    rows = refreshed_instances(later.lake(), listed, window=restated, today=datetime.now(UTC).date())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table_lines(rows, width=width):
         click.echo(line)
@@ -219,12 +228,14 @@ def instances() -> None:
 @click.option("--end", required=True, type=Day(), help="Last day, UTC, inclusive.")
 @click.option(
     "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
-    help="Fetch only these instances. Default: those of LATER_INSTANCE_IDS, else all that the API lists.",
+    help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
 )  # fmt: skip
 @click.option("--only-missing", is_flag=True, help="Fetch only (day, instance) pairs without a file in the lake.")
 @click.option(
-    "--accept-shrinking", is_flag=True, help="Also replace files that lose most posts, because these were deleted."
-)
+    "--accept-shrinking", is_flag=True,
+    help="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows. Use it when posts were really"
+    " deleted.",
+)  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Print the log of the run.")
 @one_line_errors
 def backfill(
@@ -252,18 +263,18 @@ def backfill(
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.defs.settings import DefinitionSettings
     from later_reporting_dagster.rollups.periods import Period
     from later_reporting_dagster.rollups.rollup_tables import TABLES
 
-    _check_range(start, end, first=LoadSettings.from_environment().start_date)
+    _check_range(start, end, first=DefinitionSettings.from_environment().start_date)
     instance_ids = _instance_ids(instance_lists)
     config = {"instances": instance_ids, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
     period = Period.DAY
     if asset not in RAW_ASSETS:
         if any(config.values()):
             options = "--instances, --only-missing and --accept-shrinking"
-            raise click.UsageError(f"{options} apply to raw tables: leave them out for later/{asset}")
+            raise click.UsageError(f"{options} apply to raw tables: omit them for later/{asset}")
         config, period = {}, next(table.period for table in TABLES if table.name == asset)
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
@@ -294,8 +305,8 @@ def _instance_ids(lists: tuple[str, ...]) -> list[str]:
 
     instance_ids = [instance_id.strip() for text in lists for instance_id in text.split(",") if instance_id.strip()]
     if lists and not instance_ids:
-        raise click.UsageError("--instances names none: leave it out to fetch all")
-    with errors_name("--instances"):
+        raise click.UsageError("--instances names no instance: omit it to fetch all")
+    with prefix_errors_with("--instances"):
         for instance_id in instance_ids:
             encode_instance_id(instance_id)
     return instance_ids
@@ -311,11 +322,11 @@ def compact(assets: tuple[str, ...]) -> None:
     does not restate it any more. The daily files stay as they are. Months whose copy
     is up to date are skipped.
     """
-    from later_reporting_dagster.defs.settings import LoadSettings
+    from later_reporting_dagster.defs.settings import DefinitionSettings
     from later_reporting_dagster.lake.table_compaction import compact_table
 
     lake = _resource().lake()
-    restate_days = LoadSettings.from_environment().restate_days
+    restate_days = DefinitionSettings.from_environment().restate_days
     for asset in assets or RAW_ASSETS:
         compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
@@ -328,7 +339,7 @@ def compact(assets: tuple[str, ...]) -> None:
 def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     """List quarantined rows by (day, instance) pair and reason.
 
-    Reads only the lake. Fetch the listed days again once the API has corrected them.
+    Reads only the lake. Once the API has corrected the rows, fetch their days again.
     """
     from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
 
@@ -345,8 +356,10 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     help="Output format. A table truncates long texts and many rows; all others are complete.",
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
-@click.option("--rows", default=100, show_default=True, type=click.IntRange(1), help="Most rows that a table shows.")
-@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="Most memory to use, in GB.")
+@click.option(
+    "--rows", default=100, show_default=True, type=click.IntRange(1), help="Maximum number of rows in a table."
+)
+@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="Memory limit, in GB.")
 @one_line_errors
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.
@@ -386,7 +399,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     if output is None:
         click.echo(data, nl=False)
     else:
-        with errors_name(f"--output {output}"):
+        with prefix_errors_with(f"--output {output}"):
             Path(output).write_bytes(data)
     if format_ == "table" and result.num_rows > rows:
         click.echo(f"… {result.num_rows - rows:,} more rows: use --rows, or another --format for all", err=True)
@@ -397,7 +410,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, token, API version, scope, rate limit, clock and lake, with three
+    Checks settings, token, API version, scope, rate limit, clock and lake, with a few
     requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import check_setup
@@ -448,7 +461,7 @@ def demo(
 
     if ui:
         # Fail on a port in use before the fetch, not after it.
-        with errors_name(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
+        with prefix_errors_with(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
             pass
     yesterday = _yesterday()
     outcomes = run_demo(

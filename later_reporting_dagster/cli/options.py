@@ -80,7 +80,7 @@ def one_line_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parame
 
 
 @contextmanager
-def errors_name(options: str) -> Iterator[None]:
+def prefix_errors_with(options: str) -> Iterator[None]:
     """Prefix errors inside the block with the options that caused them, for example `--host, --port`."""
     try:
         yield

@@ -7,7 +7,9 @@ import dagster as dg
 
 
 def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
-    """Return the condition to materialize a partition when upstream data has changed, or when it is missing.
+    """Return the condition: materialize a partition when upstream data has changed, or when the partition is missing.
+
+    A missing partition is only requested if its upstream exists.
 
     A restatement that changes nothing keeps the data version, and therefore triggers nothing. A change during a run of
     the asset or of its upstream is remembered until that run is over; `any_deps_match(data_version_changed())` alone
@@ -23,7 +25,8 @@ def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]
         selection = dg.AssetSelection.assets(*upstream)
         changed, upstream_exists = changed.allow(selection), upstream_exists.allow(selection)
     never_materialized = condition.missing() & upstream_exists
-    # `newly_requested` is true one tick after the request, and would reset a change that came in between.
+    # `newly_requested` becomes true one tick after the request. Without `~changed`, a change in between would be
+    # forgotten.
     requested = ~changed & condition.newly_requested()
     due = (changed | never_materialized.newly_true()).since(requested)
     in_progress = condition.in_progress() | condition.any_deps_in_progress()
@@ -40,5 +43,8 @@ def build_automation_sensor(keys: Sequence[dg.AssetKey]) -> dg.AutomationConditi
         target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Updates rollups when their posts change, and runs the daily checks for the newest due day.",
+        description=(
+            "Updates rollups, later/instances and the report when their upstream changes, and runs the daily checks:"
+            " missing files, instances that are no longer listed, and settled posts."
+        ),
     )

@@ -17,14 +17,14 @@ MAX_NAMES = 20
 
 
 # Called with the resource and the selected check names; yields at least the results of these.
-Evaluate = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
+CheckEvaluator = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
 
 
 def build_asset_checks(
     asset_key: dg.AssetKey,
     checks: Mapping[str, str],
     *,
-    evaluate: Evaluate,
+    evaluate: CheckEvaluator,
     due_hour_utc: int,
     daily: Sequence[str],
     name: str | None = None,
@@ -84,7 +84,8 @@ def log_check_results(
     """Log check results as events of the run.
 
     Dagster skips the check steps of an asset that logs its own materializations, because such an asset has no output.
-    Results that cannot be evaluated are logged as a warning, so that the run's own failure is still reported.
+    If the lake cannot be read, log a warning instead of raising, so that this error does not hide the run's own
+    failure.
     """
     try:
         for result in results:

@@ -14,7 +14,7 @@ COMPACTION_JOB = "later_compaction"
 
 
 def build_compaction_job(raw_tables: Sequence[RawTable], *, restate_days: int) -> dg.JobDefinition:
-    """Return the job: one independent step per raw table. It materializes no asset, and changes no partition."""
+    """Return the job: one independent step per raw table. It does not materialize assets."""
     steps = [_build_compaction_op(raw_table, restate_days=restate_days) for raw_table in raw_tables]
 
     @dg.job(
@@ -22,7 +22,7 @@ def build_compaction_job(raw_tables: Sequence[RawTable], *, restate_days: int) -
         executor_def=dg.in_process_executor,
         description=(
             f"Copies each month of the raw tables that ended more than {restate_days} days ago to one file per"
-            " instance. Rollups and checks read these files; the partitions stay unchanged."
+            " instance. Rollups and queries read these copies; the daily files stay unchanged."
         ),
     )
     def later_compaction() -> None:
@@ -33,7 +33,7 @@ def build_compaction_job(raw_tables: Sequence[RawTable], *, restate_days: int) -
 
 
 def build_compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
-    """Return the schedule. It is weekly, not monthly, because a closed month can be restated at any time."""
+    """Return the schedule. It is weekly, not monthly, because a backfill can change a closed month at any time."""
     return dg.ScheduleDefinition(
         name="later_compaction_weekly",
         job=job,

@@ -102,7 +102,7 @@ def build_instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorD
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
-            # The message says it all; a stack trace would hide it.
+            # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         instance_ids = configured or listed
         new = new_instances(instance_ids, cursor=context.cursor)
@@ -138,8 +138,8 @@ def refresh_instances(
         LakeUnavailable: the lake cannot be read or written.
     """
     now = datetime.now(UTC)
-    window = restated_days(newest_day(now), start_date=start_date, restate_days=restate_days)
-    rows = refreshed_instances(lake, listed, window=window, today=now.date())
+    restated = restated_days(newest_day(now), start_date=start_date, restate_days=restate_days)
+    rows = refreshed_instances(lake, listed, window=restated, today=now.date())
     return rows, lake.write_table(INSTANCES_TABLE, rows)
 
 

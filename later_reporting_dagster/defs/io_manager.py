@@ -72,7 +72,8 @@ class LaterLake(dg.ConfigurableIOManager):
         metadata they fail the step.
 
         Raises:
-            Failure: there are no files, the annotation is no supported type, or the asset is no table of the lake.
+            Failure: there are no files, the annotation is not a supported type, or the asset is not a table of the
+                lake.
         """
         name = context.asset_key.to_user_string()
         with _failures(name):
@@ -107,7 +108,7 @@ class LaterLake(dg.ConfigurableIOManager):
             instance_ids: only these instances; default: all.
 
         Raises:
-            Failure: `table` is no table of the lake or does not have such partitions, `kind` is no supported type, or
+            Failure: `table` is not a table of the lake or has no such partitions, `kind` is not a supported type, or
                 the lake cannot be read.
         """
         with _failures(table.key.to_user_string()):

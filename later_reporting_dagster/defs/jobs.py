@@ -40,7 +40,7 @@ def build_daily_schedule(*, start_date: date, restate_days: int) -> dg.ScheduleD
         execution_timezone="UTC",
         description=(
             f"Fetches the last {restate_days} days of all instances in one run. Files are only written, and rollups"
-            " only updated, where posts have changed."
+            " only updated, if posts have changed."
         ),
     )
     def later_posts_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -1,4 +1,4 @@
-"""Tables of the lake, found among the assets by their column schema."""
+"""Find the assets that are tables of the lake: those with a column schema."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -14,7 +14,7 @@ _COLUMN_SCHEMA = "dagster/column_schema"
 
 
 def with_lake_io_manager(assets: Iterable[dg.AssetsDefinition]) -> Sequence[dg.AssetsDefinition]:
-    """Return the assets with `LaterLake` as the IO manager of those that are tables, so that other assets load them."""
+    """Set `LaterLake` as the IO manager of all assets that are tables, so that other assets can load them."""
 
     def with_io_manager(spec: dg.AssetSpec) -> dg.AssetSpec:
         return spec.with_io_manager_key(LAKE_IO_MANAGER) if _COLUMN_SCHEMA in spec.metadata else spec
@@ -23,7 +23,7 @@ def with_lake_io_manager(assets: Iterable[dg.AssetsDefinition]) -> Sequence[dg.A
 
 
 def table_specs(definitions: dg.Definitions) -> Mapping[str, dg.AssetSpec]:
-    """Return the tables among the assets, by name, as specs of external assets: without dependencies or automation."""
+    """Return the assets that are tables, by name, as specs of external assets: without dependencies or automation."""
     specs: Iterable[dg.AssetSpec] = definitions.resolve_all_asset_specs()
     external: dict[str, Any] = {"deps": [], "automation_condition": None}
     return {
@@ -56,7 +56,7 @@ def table_from_metadata(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_par
 
 
 def all_tables(definitions: dg.Definitions) -> list[Table]:
-    """Return the tables among the assets, for code that does not know Dagster."""
+    """Return the assets that are tables, for code that does not import Dagster."""
     specs = table_specs(definitions).values()
     return [
         table_from_metadata(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-# Failures listed in the description, for people, and in the metadata, whose size the event log limits.
+# Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
@@ -52,11 +52,13 @@ def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> M
     Without these tags the UI compares times only, and shows a rollup as unsynced when its posts were fetched again
     without a change.
     """
+    # Dagster ignores the tags below on an event without a code version. Any text works, as the assets declare none.
     tags = {"dagster/code_version": context.run.run_id}
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records
         name = key.to_user_string()
-        # Dagster compares the data version of each upstream partition after the event; any text works here.
+        # The value is not compared: Dagster checks the data versions of upstream partitions that were materialized
+        # after the event named below.
         tags[f"dagster/input_data_version/{name}"] = "by partition"
         tags[f"dagster/input_event_pointer/{name}"] = str(newest[0].storage_id) if newest else "NULL"
     return tags
@@ -75,9 +77,11 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
     lines = [f"{key}: {reason}" for key, reason in list(reasons.items())[:DESCRIBED_FAILURES]]
     if count > len(lines):
         lines.append(f"… and {count - len(lines)} more, in the metadata")
-    headline = f"{count} {what}{'s' * (count != 1)} failed and stayed as before; {written} written."
+    headline = (
+        f"{count} {what} failed and was not changed" if count == 1 else f"{count} {what}s failed and were not changed"
+    )
     return dg.Failure(
-        "\n".join([headline, *lines]),
+        "\n".join([f"{headline}; {written} written.", *lines]),
         metadata={FAILED_PARTITIONS: dg.MetadataValue.json(dict(list(reasons.items())[:RECORDED_FAILURES]))},
         allow_retries=False,
     )

@@ -1,7 +1,7 @@
 """The rollups by day, week and month: organic and paid results side by side, over all instances in the lake.
 
-Weekly and monthly rollups read posts, because they count each post once. They are updated with the daily rollup, whose
-data versions change with its posts.
+Weekly and monthly rollups are computed from `post_metrics_daily`, because they count each post once. Their declared
+upstream is `organic_paid_daily`, so they are updated after it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -41,7 +41,7 @@ from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFa
 ROLLUPS_GROUP = "organic_paid"
 
 ROLLUP_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals equal those of the raw rows.",
+    RECONCILES: "The totals equal the totals of the raw rows.",
     NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
 }
 
@@ -119,7 +119,7 @@ def rollup_tags(table: RollupTable) -> dict[str, str]:
 def _upstream(table: RollupTable) -> dg.AssetDep:
     if table.period is Period.DAY:
         return dg.AssetDep(dg.AssetKey(["later", _raw(table)]))
-    # The first and the current week or month contain days that are no partitions.
+    # The first and the current week or month contain days that are not partitions.
     mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
     return dg.AssetDep(rollup_key(DAILY), partition_mapping=mapping)
 
@@ -134,7 +134,7 @@ class _Totals:
 
     written: int = 0
     changed: int = 0
-    posts: int = 0
+    raw_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     incomplete: list[date] = field(default_factory=list)
     differences: dict[date, Sequence[str]] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class _RollupRun:
     def __init__(self, context: AssetExecutionContext, later: LaterReportingResource, *, table: RollupTable) -> None:
         self._context = context
         self._table = table
-        self._days = partition_days(context)
+        self._days = partition_days(context, period=table.period)
         self._lake = later.lake()
         self._memory_gb = later.memory_limit_gb()
         self._instances = known_instances(self._lake, configured=later.configured_instances())
@@ -169,7 +169,7 @@ class _RollupRun:
             raise dg.Failure(str(error), allow_retries=False) from error
         log.info(
             f"Rolled up {totals.written} of {len(days)} {periods}, {totals.changed} of them changed, from"
-            f" {totals.posts:,} rows"
+            f" {totals.raw_rows:,} rows"
         )
         if totals.incomplete:
             log.info(f"{len(totals.incomplete)} of them lack instances: {join_first(totals.incomplete)}")
@@ -210,7 +210,7 @@ class _RollupRun:
         )
         totals.written += 1
         totals.changed += written.changed
-        totals.posts += partition.raw_rows
+        totals.raw_rows += partition.raw_rows
 
     def _check_results(self, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
         totals, period = self._totals, str(self._table.period)
@@ -254,12 +254,15 @@ def _evaluate_newest_due_day(table: RollupTable, *, lake: Lake, due_hour_utc: in
 
 def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> dg.AssetCheckResult:
     """Evaluate whether the day `due`, or the week or month that contains it, has been rolled up."""
-    name = str(due) if period is Period.DAY else f"The {period} of {first_day_of(period, due)}, with {due} in it,"
+    is_day = period is Period.DAY
+    name = str(due) if is_day else f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=present,
         description=(
-            f"{name} is rolled up" if present else f"{name} is not rolled up: check its raw day, then materialize it"
+            f"{name} is rolled up"
+            if present
+            else f"{name} is not rolled up: make sure that the raw table has {due}, then materialize this {period}"
         ),
         metadata={"due_day": str(due)},
     )
@@ -284,7 +287,7 @@ def _partition_metadata(
     if table.period is Period.DAY:
         names = [*missing.get(str(partition.first_day), [])]
         return {
-            "posts": partition.raw_rows,
+            "rows": partition.raw_rows,
             "instances": instances,
             **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
         }

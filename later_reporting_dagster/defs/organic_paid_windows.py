@@ -35,7 +35,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFO
 from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
 
 WINDOWS_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals of each window and of the period before it equal those of the raw rows.",
+    RECONCILES: "The totals of each window and of the period before it equal the totals of the raw rows.",
     NEWEST_DUE_DAY: "The windows end with the newest day that is due, or later.",
 }
 COSTS_AGREE = "unit_costs_agree"
@@ -43,9 +43,12 @@ IMPRESSIONS_REPORTED = "platforms_still_report_impressions"
 CAMPAIGNS_AGREE = "campaigns_agree_on_their_posts"
 MAX_CONTRADICTORY_PERCENT = 1.0
 # By check name: the table that it checks, and its description.
-DATA_CHECKS: Mapping[str, tuple[str, str]] = {
+TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
     COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
-    IMPRESSIONS_REPORTED: (BY_PLATFORM.name, "Every platform that reported impressions still does."),
+    IMPRESSIONS_REPORTED: (
+        BY_PLATFORM.name,
+        "Every platform that reported impressions in the last 28 days also did in the last 7, if it has posts.",
+    ),
     CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
 }
 
@@ -112,7 +115,7 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
             damage.append(str(error))
         rows = schema_of(table.columns).empty_table() if stored is None else stored
         yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
-        yield from _evaluate_data_checks(table, rows)
+        yield from _evaluate_table_specific_checks(table, rows)
         differences, disagreeing = list[str](), 0
         if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
             differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
@@ -131,12 +134,14 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
 
 def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
     """Return the descriptions of a table's checks, by check name."""
-    return {**WINDOWS_CHECKS, **_data_checks(table)}
+    return {**WINDOWS_CHECKS, **_table_specific_checks(table)}
 
 
-def _data_checks(table: RollupTable) -> Mapping[str, str]:
+def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
     """Return the descriptions of the checks that are specific to a table."""
-    return {name: description for name, (of_table, description) in DATA_CHECKS.items() if of_table == table.name}
+    return {
+        name: description for name, (of_table, description) in TABLE_SPECIFIC_CHECKS.items() if of_table == table.name
+    }
 
 
 def windows_lineage(table: RollupTable) -> dict[str, dg.TableColumnLineage]:
@@ -233,8 +238,8 @@ def _check_results(table: RollupTable, windows: WindowRollups, *, due_hour_utc: 
     rows = windows.tables[table.name]
     yield _evaluate_reconciliation(windows.differences[table.name])
     yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
-    yield from _evaluate_data_checks(table, rows)
-    if CAMPAIGNS_AGREE in _data_checks(table):
+    yield from _evaluate_table_specific_checks(table, rows)
+    if CAMPAIGNS_AGREE in _table_specific_checks(table):
         yield _evaluate_campaigns(windows.campaign_conflicts)
 
 
@@ -247,7 +252,7 @@ def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCh
         check_name=NEWEST_DUE_DAY,
         passed=not behind,
         description=(
-            f"{due} is missing by {' and '.join(behind)}: check its raw day, then materialize this table"
+            f"The windows of {' and '.join(behind)} end before {due}: fetch that day, then materialize this table"
             if behind
             else f"All windows end with {due} or later"
         ),
@@ -280,11 +285,11 @@ def _evaluate_reconciliation(differences: Sequence[str], *, exists: bool = True)
     )
 
 
-def _evaluate_data_checks(table: RollupTable, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
+def _evaluate_table_specific_checks(table: RollupTable, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks that need only the rows of the table."""
-    if COSTS_AGREE in _data_checks(table):
+    if COSTS_AGREE in _table_specific_checks(table):
         yield _evaluate_unit_costs(rows)
-    if IMPRESSIONS_REPORTED in _data_checks(table):
+    if IMPRESSIONS_REPORTED in _table_specific_checks(table):
         yield _evaluate_impressions(rows)
 
 
@@ -309,7 +314,10 @@ def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
 
 
 def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
-    """Evaluate which platforms reported impressions in the last 28 days, but not in the last 7 although posts exist."""
+    """Evaluate whether each platform that reported impressions in the last 28 days also did in the last 7.
+
+    A platform without posts in the last 7 days passes. The days end with the newest day in the lake.
+    """
     recorded = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
     # By window, then by instance and platform: the number of posts, and of those that report impressions.
     counts: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
@@ -330,7 +338,7 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         description=(
             f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
             if stopped
-            else "Every platform that reported impressions still does"
+            else "Every platform that reported impressions in the last 28 days also did in the last 7, if it has posts"
         ),
         metadata={"platforms": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,
@@ -344,7 +352,7 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
         passed=not disagreements,
         description=(
             f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
-            " are not by campaign use those of the lowest campaign id"
+            " are not by campaign use the metrics of the lowest campaign id"
             if disagreements
             else "Posts of several campaigns have the same metrics in each"
         ),
@@ -354,7 +362,10 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
 
 
 def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
-    """Return metadata of the raw tables: rows and days read, missing partitions between them, unreadable files."""
+    """Return metadata of the raw tables: rows and days read, missing days, and unreadable files.
+
+    Missing days of an instance are counted between the oldest and the newest day of the table.
+    """
     stored = stored_days(windows.contents)
     metadata: dict[str, Any] = {}
     for basis, name in RAW_TABLE_NAMES.items():

@@ -17,7 +17,7 @@ PARTITION_TAG = "dagster/partition"
 def build_partitions_def(period: Period, start_date: date) -> dg.TimeWindowPartitionsDefinition:
     """Return the UTC days from `start_date` to yesterday, or the ISO weeks or calendar months that contain them.
 
-    The current week and month are partitions, too.
+    The current week and month are partitions, too, even on their first day, when none of their days is over.
     """
     first = first_day_of(period, start_date).isoformat()
     if period is Period.DAY:
@@ -33,12 +33,16 @@ def range_tags(start: date, end: date, *, period: Period = Period.DAY) -> dict[s
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
 
 
-def partition_days(context: AssetExecutionContext) -> list[date]:
+def partition_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:
     """Return the first day of each partition of the run; for daily partitions the day itself.
 
+    Args:
+        context: the step's context.
+        period: what a partition is.
+
     Raises:
-        Failure: the run selects no partition, one that does not exist, or a day that is not over, whose data would
-            soon be outdated.
+        Failure: the run selects no partition, one that does not exist, a day that is not over, whose data would soon be
+            outdated, or a week or month without a day that is over.
     """
     tags = context.run.tags
     selected = (
@@ -60,8 +64,13 @@ def partition_days(context: AssetExecutionContext) -> list[date]:
         )
     newest = newest_day(datetime.now(UTC))
     if max(days) > newest:
+        too_new = (
+            f"The day {max(days)} is not over yet"
+            if period is Period.DAY
+            else f"No day of the {period} of {max(days)} is over yet"
+        )
         raise dg.Failure(
-            f"The day {max(days)} is not over yet: the newest partition is {newest} (UTC). End the range there.",
+            f"{too_new}: the newest partition is {first_day_of(period, newest)} (UTC). End the range there.",
             allow_retries=False,
         )
     return days

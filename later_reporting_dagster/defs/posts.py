@@ -36,8 +36,8 @@ API_POOL = "later_reporting_api"
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
     DateBasis.PERFORMANCE_DATE: (
-        "The metrics that posts of any age recorded on the day: one row per post (`dateBasis=performance_date`)."
-        " Days add up."
+        "The metrics that posts of any age recorded on the day: one row per post and campaign"
+        " (`dateBasis=performance_date`). Days can be summed."
     ),
     DateBasis.POST_DATE: (
         "The posts published on the day, with their metrics to date (`dateBasis=post_date`)."
@@ -96,7 +96,7 @@ def build_posts_asset(
         try:
             _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=due_hour_utc)
         except (NoInstances, LaterError, LakeUnavailable) as error:
-            # The message says it all; a stack trace would hide it.
+            # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
         yield from ()
 
@@ -182,7 +182,7 @@ class _PostsFetch:
         self._progress.partitions = len(plan.pairs)
         for partition in plan.present:
             self._instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
-        # A run of some instances does not list the others, but its days still need them to be complete.
+        # The plan of a run limited to some instances lacks the rest, which a complete day also needs.
         known = (
             known_instances(self._lake, configured=self._later.configured_instances()) if self._config.instances else ()
         )
@@ -209,8 +209,8 @@ class _PostsFetch:
         if result.failed and not result.written:
             return
         table_name, present = self._raw_table.name, self._instances_by_day.get(result.day, set())
-        not_fetched = [Partition(result.day, name) for name in present - result.written.keys()]
-        stored = self._lake.read_all_metadata(table_name, not_fetched)
+        kept = [Partition(result.day, name) for name in present - result.written.keys()]
+        stored = self._lake.read_all_metadata(table_name, kept)
         hashes = {str(partition.instance_id): file.content_hash for partition, file in stored.items()}
         self._days += 1
         self._files_changed += result.files_changed

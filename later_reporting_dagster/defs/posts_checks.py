@@ -37,14 +37,14 @@ DAYS_ADD_UP = "days_add_up_to_metrics_to_date"
 
 POSTS_CHECKS: Mapping[str, str] = {
     ROWS_UNIQUE: "No two rows share instance, campaign and post.",
-    ROWS_BELONG: "Each row belongs to the instance and the day of its file.",
+    ROWS_BELONG: "Each file can be read, and its rows belong to its instance and day.",
     RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts in the same row, within rounding.",
     NO_UNKNOWN_FIELDS: "The API returned no unknown fields and no unknown content types.",
     QUARANTINE_EMPTY: "The API returned no invalid rows.",
     EVERY_INSTANCE: "Every day in the lake has a file of every instance.",
     NEWEST_DUE_DAY: "The newest day that is due has a file of every instance.",
 }
-SETTLEMENT_CHECKS: Mapping[str, str] = {
+SETTLED_POSTS_CHECKS: Mapping[str, str] = {
     DAYS_ADD_UP: (
         "The days of later/post_metrics_daily add up to the metrics to date, for posts old enough to be settled."
     )
@@ -59,7 +59,7 @@ InstancesByDay = Mapping[date, Collection[str]]
 
 
 def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
-    """Return the checks of a raw asset over all of its partitions; those of missing files run daily at the due hour."""
+    """Return the checks of a raw asset over all of its partitions; the two checks for missing files also run daily."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
@@ -69,7 +69,7 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
         for partition in lake.partitions(raw_table.name):
             files.setdefault(partition.day, set()).add(str(partition.instance_id))
             if read_rows:
-                # Read each file itself, never its compacted copy, because a damaged file fails a check.
+                # Read each daily file, never its compacted copy, because a damaged file must fail a check.
                 try:
                     inspector.add(partition, lake.read(raw_table.name, [partition], schema=POSTS_SCHEMA))
                 except FileDamaged:
@@ -91,18 +91,18 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
     )
 
 
-def build_settlement_checks(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_settled_posts_check(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
     """Return the check that compares the two raw assets, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         settled = compare_settled_posts(
             later.lake(), settled_after_days=settled_after_days, memory_gb=later.memory_limit_gb()
         )
-        yield evaluate_settlement(settled, settled_after_days=settled_after_days)
+        yield evaluate_settled_posts(settled, settled_after_days=settled_after_days)
 
     return build_asset_checks(
         dg.AssetKey(["later", POSTS_PUBLISHED.name]),
-        SETTLEMENT_CHECKS,
+        SETTLED_POSTS_CHECKS,
         evaluate=evaluate,
         due_hour_utc=due_hour_utc,
         daily=[DAYS_ADD_UP],
@@ -179,10 +179,9 @@ def evaluate_posts_checks(
     inspector.inspect()
     read = {"files": inspector.files, "rows": inspector.rows}
     yield _evaluate_rows(ROWS_UNIQUE, inspector.duplicates, what="rows repeat a key", read=read)
-    if inspector.damaged:
-        yield _evaluate_rows(ROWS_BELONG, inspector.damaged, what="files cannot be read", read=read)
-    else:
-        yield _evaluate_rows(ROWS_BELONG, inspector.outside, what="rows belong to another file", read=read)
+    misplaced = {"files cannot be read": inspector.damaged, "rows belong to another file": +inspector.outside}
+    what = " or ".join(problem for problem, found in misplaced.items() if found)
+    yield _evaluate_rows(ROWS_BELONG, inspector.damaged + inspector.outside, what=what, read=read)
     rates = "rates contradict their counts"
     yield _evaluate_rows(RATES_AGREE, inspector.disagreements, what=rates, read=read, severity=_WARN)
     yield evaluate_unknown_fields(inspector.unknown, read)
@@ -276,13 +275,13 @@ def evaluate_newest_due_day(due: date, *, instances: Sequence[str], files: Insta
     )
 
 
-def evaluate_settlement(settled: SettledPostsComparison, *, settled_after_days: int) -> dg.AssetCheckResult:
+def evaluate_settled_posts(settled: SettledPostsComparison, *, settled_after_days: int) -> dg.AssetCheckResult:
     """Evaluate whether the days of settled posts add up to their metrics to date, with each difference for plots."""
     differing = [name for name, sums in settled.sums.items() if not sums.agree]
     if not settled.posts:
         description = (
-            f"No post is settled yet: a post is settled when its day and the {settled_after_days} days after it are in"
-            " both tables"
+            f"No post is settled yet. A post is settled when its day and all later days, at least {settled_after_days},"
+            f" are in {POST_METRICS_DAILY.name}; its day must be in {POSTS_PUBLISHED.name}, too"
         )
     elif differing:
         description = f"{', '.join(differing)} of {settled.posts} settled posts differ by over {TOLERANCE_PERCENT:g} %"

@@ -53,7 +53,7 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Later's Reporting API, and the lake that its posts are written to.
 
-    Set each field in code, in the Launchpad, or by an environment variable: its name in capitals after `LATER_`.
+    Set each field in code, in the Launchpad, or by its environment variable, such as `LATER_CLIENT_ID` for `client_id`.
 
     Example:
         >>> later = LaterReportingResource(instance_ids="acme, globex", lake_root="/data/later")
@@ -89,7 +89,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         " Empty: the eleven that the paged API version returns.",
     )
     requests_per_minute: int = Field(
-        default=DEFAULT_REQUESTS_PER_MINUTE, description="Rate limit, shared by all processes on this machine."
+        default=DEFAULT_REQUESTS_PER_MINUTE,
+        description="Maximum requests per minute, shared by all processes of a user on this machine.",
     )
     api_version: str = Field(default=AUTO, description="API version: paged, cursor, or auto to detect it.")
     verify_percent: int | None = Field(
@@ -99,11 +100,11 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     shrink_limit_percent: int = Field(
         default=50,
-        description="Percentage of a partition's posts that a new fetch may remove before it fails. 100: no limit.",
+        description="Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit.",
     )
     bad_rows_limit_percent: int = Field(
         default=100,
-        description="Percentage of a partition's rows that may be bad before it fails. 100: only quarantine them.",
+        description="Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.",
     )
     memory_gb: float = Field(
         default=DEFAULT_MEMORY_GB,
@@ -164,7 +165,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def client(
         self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
     ) -> LaterClient:
-        """Return a client that shares its rate limit with all processes on this machine.
+        """Return a client that shares its rate limit with all processes of this user on this machine.
 
         Args:
             on_event: called for pages, waits and retries.
@@ -203,7 +204,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the lake under `lake_root`.
 
         Raises:
-            InvalidSetting: `lake_root` is no directory or URL.
+            InvalidSetting: `lake_root` is not a directory or URL.
             LakeUnavailable: its filesystem cannot be reached.
         """
         with _invalid_setting("lake_root"):
@@ -227,7 +228,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             accept_shrinking: allow any number of posts to be removed.
 
         Raises:
-            InvalidSetting: a limit is no percentage.
+            InvalidSetting: a limit is not between 0 and 100.
         """
         shrink_limit_percent = self._within_bounds("shrink_limit_percent")
         return WriteGuard(
@@ -248,7 +249,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the instances named in `instance_ids`, without duplicates; empty if all instances are to be fetched.
 
         Raises:
-            InvalidSetting: an id cannot be a partition, or `instance_ids` is not empty and names no instance.
+            InvalidSetting: an id cannot be used in a path, or `instance_ids` is not empty and names no instance.
         """
         names = tuple(dict.fromkeys(name.strip() for name in self.instance_ids.split(",") if name.strip()))
         with _invalid_setting("instance_ids"):
@@ -277,10 +278,10 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def _within_bounds(self, field: str) -> int:
         value: int = getattr(self, field)
-        least, most = BOUNDS[field]
+        minimum, maximum = BOUNDS[field]
         with _invalid_setting(field):
-            if not least <= value <= most:
-                raise ValueError(f"must be a whole number from {least} to {most}, not {value}")
+            if not minimum <= value <= maximum:
+                raise ValueError(f"must be a whole number from {minimum} to {maximum}, not {value}")
         return value
 
 

@@ -18,13 +18,13 @@ DEFAULT_REQUESTS_PER_MINUTE = 120  # docs/api.md, "Rate limit"
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
 DEFAULT_MEMORY_GB = 2.0
-# A verification fetch repeats all requests of a query. The paged API version returns totals, which reveal all changes
-# but posts that appear and disappear between the same two pages (docs/api.md, "Cursor version").
+# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change except
+# one post replacing another between the same two pages (docs/reliability.md).
 DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 # The value of LATER_API_VERSION that detects the API version from its responses.
 AUTO = "auto"
 
-# An earlier start is a typing error, and would make more partitions than a browser can show.
+# An earlier start is a typo, and would make more partitions than a browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
 MAX_REQUESTS_PER_MINUTE = 1_000_000
 # Longer values are cut off in messages.
@@ -45,8 +45,8 @@ _Default = TypeVar("_Default")
 
 
 @dataclass(frozen=True, slots=True)
-class LoadSettings:
-    """The settings that shape the definitions, and are therefore read when the code location loads.
+class DefinitionSettings:
+    """The settings that the definitions depend on, and that are therefore read when the code location loads.
 
     Attributes:
         start_date: the first partition.
@@ -61,7 +61,7 @@ class LoadSettings:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "LoadSettings":
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "DefinitionSettings":
         """Read `LATER_START_DATE`, `LATER_RESTATE_DAYS`, `LATER_DUE_HOUR_UTC` and `LATER_METRICS`.
 
         Raises:
@@ -94,7 +94,7 @@ def from_environment(name: str, default: _Default) -> Any:
         `LATER_MEMORY_GB`; else `default`.
 
     Raises:
-        ValueError: the field is a number, and the variable is no number or out of bounds.
+        ValueError: the field is a number, and the variable is not a number or is out of bounds.
     """
     text = os.environ.get(name)
     if not text:
@@ -123,11 +123,11 @@ def check_memory_gb(memory_gb: float) -> None:
 
 
 def _integer(name: str, environment: Mapping[str, str], *, default: int, bounds: tuple[int, int]) -> int:
-    text, (least, most) = environment.get(name) or str(default), bounds
+    text, (minimum, maximum) = environment.get(name) or str(default), bounds
     # int() rejects numbers of thousands of digits with a message that names no setting.
     is_integer = text.isascii() and text.isdigit() and len(text) <= MAX_SHOWN_CHARACTERS
-    if not (is_integer and least <= int(text) <= most):
-        raise ValueError(f"{name} must be a whole number from {least} to {most}, not {_shown(text)}")
+    if not (is_integer and minimum <= int(text) <= maximum):
+        raise ValueError(f"{name} must be a whole number from {minimum} to {maximum}, not {_shown(text)}")
     return int(text)
 
 

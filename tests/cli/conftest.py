@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.conftest import Service, sandbox_settings
 
 
@@ -49,7 +49,7 @@ def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> U
 def load_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rebuild the definitions from the environment as it is now, as a new process would."""
     monkeypatch.setattr(
-        "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(LoadSettings.from_environment())
+        "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
     )
 
 

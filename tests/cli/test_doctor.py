@@ -99,6 +99,14 @@ def test_doctor_names_an_inaccessible_instance(user: User, monkeypatch: pytest.M
     }
 
 
+def test_doctor_reports_instance_ids_that_name_no_instance(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", ",")
+    results = check_results(user, exit_code=1)
+    mark, message = results["scope"]
+    assert (mark, "LATER_INSTANCE_IDS" in message) == ("FAIL", True)
+    assert results["lake"][0] == "ok"
+
+
 def test_doctor_fails_on_an_instance_id_too_long_for_a_partition(user: User, service: Service) -> None:
     service.override = list_instances("x" * 300)
     assert "cannot be a partition" in failed_checks(user)["scope"]

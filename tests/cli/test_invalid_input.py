@@ -14,7 +14,7 @@ import pytest
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.terminal_text import one_line, printable_id
 from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.cli.conftest import User, environment, error_line, load_definitions
 from tests.conftest import Service
 from tests.defs.test_invalid_settings import (
@@ -112,7 +112,7 @@ def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
 def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     monkeypatch.setenv("LATER_START_DATE", str(tomorrow))
-    build_definitions(LoadSettings.from_environment())
+    build_definitions(DefinitionSettings.from_environment())
     (line,) = failed_check_lines(user)
     assert (
         f"LATER_START_DATE is {tomorrow}, which is not over yet (UTC), so there is nothing to fetch: set it earlier"
@@ -202,7 +202,7 @@ def used_port(service: Service) -> str:
         (["sandbox", "--port", "65536"], "Invalid value for '--port': 65536 is not in the range"),
         (["sandbox", "--port", "-1"], "Invalid value for '--port': -1 is not in the range"),
         (["sandbox", "--port", "USED"], "--host, --port: .*in use"),
-        (["sandbox", "--host", ""], "--host is empty.*leave it out"),
+        (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
         (["sandbox", "--latency", "nan"], "Invalid value for '--latency': 'nan' is not a number of seconds"),
         (["sandbox", "--latency", "-1"], "Invalid value for '--latency'"),
@@ -221,7 +221,7 @@ def used_port(service: Service) -> str:
         (["backfill", "--asset", "nothing", *RANGE], "Invalid value for '--asset': 'nothing' is not one of"),
         (
             ["backfill", "--asset", "posts_published", *RANGE, "--instances", ""],
-            "--instances names none: leave it out to fetch all",
+            "--instances names no instance: omit it to fetch all",
         ),
         (["backfill", "--asset", "posts_published", *RANGE, "--instances", "x" * 300], "--instances: .*'xxx"),
         (["backfill", "--asset", "posts_published", *RANGE, "--instances", "\udcff"], "--instances: .*Unicode"),

@@ -20,7 +20,7 @@ from later_reporting_dagster.client import VersionCache, version_cache_path
 from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -113,7 +113,7 @@ class Project:
 
     def reloaded(self) -> "Project":
         """Return the project with definitions loaded from the current environment."""
-        return replace(self, defs=build_definitions(LoadSettings(start_date=FIRST_DAY)))
+        return replace(self, defs=build_definitions(DefinitionSettings(start_date=FIRST_DAY)))
 
     def fetch(self, asset: str, *, days: Sequence[date] = DAYS, **config: Any) -> ExecuteInProcessResult:
         """Materialize days of a raw asset in one run; `config` is its run config."""
@@ -237,7 +237,7 @@ def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _project(instance: dg.DagsterInstance, root: Path) -> Project:
-    return Project(build_definitions(LoadSettings(start_date=FIRST_DAY)), instance, root)
+    return Project(build_definitions(DefinitionSettings(start_date=FIRST_DAY)), instance, root)
 
 
 @pytest.fixture

@@ -162,6 +162,16 @@ def test_check_fails_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: 
     assert expected in (after.description or "")
 
 
+def test_rows_belong_check_counts_damaged_files_and_misplaced_rows(filled: Project) -> None:
+    filled.lake.write(RAW, OTHER, raw_rows(filled.lake, TAMPERED))
+    damage_file(filled.lake)
+    (result,) = filled.check((RAW, "rows_belong_to_partition")).values()
+    description = result.description or ""
+    assert (
+        "files cannot be read or rows belong to another file, in 2024-03-02 instance_000, 2024-03-03 007" in description
+    )
+
+
 def test_checks_of_other_assets_pass_on_a_tampered_lake(filled: Project) -> None:
     duplicate_row(filled.lake)
     results = filled.check()
@@ -283,7 +293,7 @@ def test_newest_due_period_names_the_partition() -> None:
     assert not missing.passed
     assert "2024-03-01 is not rolled up" in (missing.description or "")
     week = evaluate_newest_due_period(Period.WEEK, FIRST_DAY, present=True)
-    assert week.description == "The week of 2024-02-26, with 2024-03-01 in it, is rolled up"
+    assert week.description == "The week of 2024-02-26, which contains the due day 2024-03-01, is rolled up"
 
 
 def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:

@@ -12,7 +12,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances
 from later_reporting_dagster.lake import Partition, posts_table
 from later_reporting_dagster.sandbox import World, create_app
@@ -261,7 +261,7 @@ def test_sensor_requests_configured_instances(project: Project, monkeypatch: pyt
 
 
 def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
-    future = replace(project, defs=build_definitions(LoadSettings(start_date=DAYS[-1] + timedelta(days=1))))
+    future = replace(project, defs=build_definitions(DefinitionSettings(start_date=DAYS[-1] + timedelta(days=1))))
     assert not tick(future).run_requests
     service.override = list_instances()
     data = tick(project)

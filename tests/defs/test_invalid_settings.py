@@ -12,7 +12,7 @@ import pytest
 from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import LoadSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.conftest import Service
 from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
 
@@ -164,7 +164,7 @@ def test_config_rejected_by_dagster_names_the_field_before_the_run(
 def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
     set_invalid(invalid, monkeypatch)
     with pytest.raises(ValueError, match=invalid.variable) as rejected:
-        build_definitions(LoadSettings.from_environment())
+        build_definitions(DefinitionSettings.from_environment())
     assert re.fullmatch(invalid.line, str(rejected.value))
 
 

@@ -6,12 +6,12 @@ from later_reporting_dagster.defs.materializations import combined_failure
 def test_failure_lists_reasons_in_order() -> None:
     failure = combined_failure({"2024-03-01 b c": "why", "2024-03-01 a": "because"}, what="file", written=7)
     assert failure.description == (
-        "2 files failed and stayed as before; 7 written.\n2024-03-01 a: because\n2024-03-01 b c: why"
+        "2 files failed and were not changed; 7 written.\n2024-03-01 a: because\n2024-03-01 b c: why"
     )
     assert failure.metadata["failed_partitions"].value == {"2024-03-01 a": "because", "2024-03-01 b c": "why"}
     assert failure.allow_retries is False
     one = combined_failure({"2024-03-01": "why"}, what="partition", written=0)
-    assert one.description == "1 partition failed and stayed as before; 0 written.\n2024-03-01: why"
+    assert one.description == "1 partition failed and was not changed; 0 written.\n2024-03-01: why"
 
 
 def test_failure_limits_the_partitions_it_lists() -> None:

@@ -1,7 +1,7 @@
 """The rollups by day, week and month, materialized from fetched posts."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pytest
 from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Service, Truth, files
-from tests.defs.conftest import DAYS, Project, enlarge_metrics, failure
+from tests.defs.conftest import DAYS, Project, enlarge_metrics, failure, freeze_clock
 from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
@@ -79,7 +79,7 @@ def test_days_match_the_reference(asset: str, project: Project, truth: Truth) ->
         posts = [row for each in INSTANCE_IDS for row in truth.partition(BASIS[asset], day, each)]
         found = metadata[str(day)]
         assert found["dagster/partition_row_count"] == len(rolled_up)
-        assert (found["posts"], found["instances"]) == (len(posts), len(INSTANCE_IDS))
+        assert (found["rows"], found["instances"]) == (len(posts), len(INSTANCE_IDS))
         assert "missing_instances" not in found
         assert found["dagster/uri"] == str(project.root / asset / f"date={day}" / "part-0.parquet")
         assert found["preview"].startswith("| instance_id | campaign_id |")
@@ -128,16 +128,16 @@ def test_rerun_changes_no_bytes_and_no_data_version(asset: str, project: Project
 
 @each_period_rollup
 def test_week_and_month_are_in_sync_until_a_day_changes(asset: str, project: Project, service: Service) -> None:
-    project.fetch(RAW[asset])
-    project.roll_up(DAILY)
-    project.roll_up(asset)
+    assert project.fetch(RAW[asset]).success
+    assert project.roll_up(DAILY).success
+    assert project.roll_up(asset).success
     assert project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
-    project.fetch(RAW[asset])
-    project.roll_up(DAILY)  # unchanged
+    assert project.fetch(RAW[asset]).success
+    assert project.roll_up(DAILY).success  # unchanged
     assert project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
     service.transform = enlarge_metrics
-    project.fetch(RAW[asset], days=DAYS[1:2])
-    project.roll_up(DAILY, days=DAYS[1:2])
+    assert project.fetch(RAW[asset], days=DAYS[1:2]).success
+    assert project.roll_up(DAILY, days=DAYS[1:2]).success
     assert not project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
 
 
@@ -173,12 +173,33 @@ def test_partition_without_raw_files_fails_alone(
         project.fetch(RAW[asset], days=[day])
     result = project.roll_up(asset, days=[DAYS[0], max(DAYS[2], without_files)])
     description, metadata = failure(result)
-    assert description.splitlines()[0] == f"1 partition failed and stayed as before; {len(written)} written."
+    assert description.splitlines()[0] == f"1 partition failed and was not changed; {len(written)} written."
     assert metadata["failed_partitions"] == {
         str(without_files): f"later/{RAW[asset]} has no files for it: materialize that first"
     }
     assert project.materializations(result).keys() == written
     assert project.passed(result)["reconciles_with_raw_rows"] is True
+
+
+@pytest.mark.parametrize(
+    ("asset", "today", "message"),
+    [
+        (WEEKLY, NEXT_WEEK, "No day of the week of 2024-03-04 is over yet: the newest partition is 2024-02-26 (UTC)."),
+        (
+            MONTHLY,
+            date(2024, 4, 1),
+            "No day of the month of 2024-04-01 is over yet: the newest partition is 2024-03-01",
+        ),
+    ],
+)
+def test_current_period_on_its_first_day_fails_with_the_newest_partition(
+    asset: str, today: date, message: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze_clock(monkeypatch, datetime(today.year, today.month, today.day, 10, tzinfo=UTC), "defs.partitions")
+    result = project.roll_up(asset, days=[DAYS[0], today])
+    description, _ = failure(result)
+    assert description.startswith(message)
+    assert project.materializations(result) == {}
 
 
 @each_rollup

@@ -129,7 +129,7 @@ def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
     (filled.root / BY_CREATOR.name).write_bytes(b"not a directory")
     result = filled.roll_up_windows()
     description, _ = failure(result)
-    assert description.startswith("1 table failed and stayed as before; 2 written.\norganic_paid_by_creator: cannot ")
+    assert description.startswith("1 table failed and was not changed; 2 written.\norganic_paid_by_creator: cannot ")
     assert materialized(filled, result).keys() == set(WINDOWS) - {BY_CREATOR.name}
 
 

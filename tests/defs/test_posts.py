@@ -139,7 +139,7 @@ def test_rejected_instance_fails_alone_and_can_be_fetched_later(
     service.override = reject_instance(REJECTED)
     result = project.fetch(asset)
     description, metadata = failure(result)
-    assert description.splitlines()[0] == "3 files failed and stayed as before; 9 written."
+    assert description.splitlines()[0] == "3 files failed and were not changed; 9 written."
     assert metadata["failed_partitions"].keys() == {f"{day} {REJECTED}" for day in DAYS}
     for key, reason in metadata["failed_partitions"].items():
         assert f"{key}: {reason}" in description.splitlines()

@@ -7,7 +7,7 @@ import dagster as dg
 import httpx
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.defs.posts_checks import evaluate_settlement
+from later_reporting_dagster.defs.posts_checks import evaluate_settled_posts
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.ingest.settled_posts import MetricSums, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
@@ -22,10 +22,12 @@ ADDITIVE = [metric.column for metric in DEFAULT_METRICS if metric.kind.is_additi
 
 def evaluate(lake: Lake) -> dg.AssetCheckResult:
     """Evaluate the check on a lake."""
-    return evaluate_settlement(compare_settled_posts(lake, settled_after_days=28, memory_gb=1), settled_after_days=28)
+    return evaluate_settled_posts(
+        compare_settled_posts(lake, settled_after_days=28, memory_gb=1), settled_after_days=28
+    )
 
 
-def test_settlement_passes_for_complete_days_and_fails_for_a_lost_day(tmp_path: Path) -> None:
+def test_settled_posts_check_passes_for_complete_days_and_fails_for_a_lost_day(tmp_path: Path) -> None:
     """Use the sandbox, whose posts gain metrics for up to four weeks."""
     world = World(first_day=FIRST, last_day=DAYS[-1] + timedelta(days=20), seed=4, instances=1, posts_per_day=3)
     with (
@@ -53,16 +55,16 @@ def test_settlement_passes_for_complete_days_and_fails_for_a_lost_day(tmp_path: 
     assert 0 < result.metadata["posts_that_differ"].value <= posts
 
 
-def test_settlement_passes_without_settled_posts(tmp_path: Path) -> None:
+def test_settled_posts_check_passes_without_settled_posts(tmp_path: Path) -> None:
     result = evaluate(Lake(str(tmp_path)))
     assert result.passed
     assert result.description.startswith(
-        "No post is settled yet: a post is settled when its day and the 28 days after it"
+        "No post is settled yet. A post is settled when its day and all later days, at least 28,"
     )
     assert not [name for name in result.metadata if name.startswith("difference_percent")]
 
 
-def test_settlement_names_the_metrics_that_differ() -> None:
+def test_settled_posts_check_names_the_metrics_that_differ() -> None:
     sums = {"impressions": MetricSums(1, 2), "engagements": MetricSums(2, 2)}
-    result = evaluate_settlement(SettledPostsComparison(5, 1, sums), settled_after_days=28)
+    result = evaluate_settled_posts(SettledPostsComparison(5, 1, sums), settled_after_days=28)
     assert result.description == "impressions of 5 settled posts differ by over 1 %"

@@ -13,7 +13,7 @@ from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.instances import INSTANCES_CHECKS
 from later_reporting_dagster.defs.organic_paid_periods import ROLLUP_CHECKS
 from later_reporting_dagster.defs.organic_paid_windows import WINDOWS_CHECKS
-from later_reporting_dagster.defs.posts_checks import POSTS_CHECKS, SETTLEMENT_CHECKS
+from later_reporting_dagster.defs.posts_checks import POSTS_CHECKS, SETTLED_POSTS_CHECKS
 from tests.docs.conftest import CHANGELOG, PACKAGE, PAGES, ROOT, section
 
 README = ROOT / "README.md"
@@ -80,7 +80,7 @@ def test_page_names_existing_schedules_and_sensors(page: Path) -> None:
 
 def test_operations_explains_each_check() -> None:
     text = OPERATIONS.read_text()
-    checks = {**POSTS_CHECKS, **SETTLEMENT_CHECKS, **INSTANCES_CHECKS, **ROLLUP_CHECKS, **WINDOWS_CHECKS}
+    checks = {**POSTS_CHECKS, **SETTLED_POSTS_CHECKS, **INSTANCES_CHECKS, **ROLLUP_CHECKS, **WINDOWS_CHECKS}
     assert [name for name in checks if f"`{name}`" not in text] == []
 
 

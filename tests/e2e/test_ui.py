@@ -82,7 +82,7 @@ def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: 
         dagster.reject(rejected=False)
 
     ui.page.get_by_text(RUN_ID).click()
-    ui.expect_text(re.compile(r"3 files failed and stayed as before; 9 written\."))
+    ui.expect_text(re.compile(r"3 files failed and were not changed; 9 written\."))
     for day in days:
         ui.expect_text(re.compile(f"{day} {REJECTED_INSTANCE}: .*HTTP 403"))
 

@@ -32,7 +32,7 @@ CONCURRENCY = 3
 
 COLUMNS = (
     "injected",
-    "partitions written",
+    "files written",
     "failed, lake untouched",
     "rows quarantined",
     "lost",
