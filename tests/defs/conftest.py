@@ -217,6 +217,11 @@ def plain_metadata(event: dg.AssetMaterialization) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
+def assert_success(result: ExecuteInProcessResult) -> None:
+    """Assert that a run succeeded; the assertion shows why its steps failed."""
+    assert result.success, [event.step_failure_data for event in result.all_events if event.is_step_failure]
+
+
 def failure(result: ExecuteInProcessResult) -> tuple[str, Mapping[str, Any]]:
     """Return the description and metadata of the single failure of a run."""
     assert not result.success

@@ -11,7 +11,7 @@ import pytest
 from later_reporting_dagster.lake import Partition, schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Service, Truth, files
-from tests.defs.conftest import DAYS, Project, enlarge_metrics, failure, freeze_clock
+from tests.defs.conftest import DAYS, Project, assert_success, enlarge_metrics, failure, freeze_clock
 from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
@@ -128,16 +128,16 @@ def test_rerun_changes_no_bytes_and_no_data_version(asset: str, project: Project
 
 @each_period_rollup
 def test_week_and_month_are_in_sync_until_a_day_changes(asset: str, project: Project, service: Service) -> None:
-    assert project.fetch(RAW[asset]).success
-    assert project.roll_up(DAILY).success
-    assert project.roll_up(asset).success
+    assert_success(project.fetch(RAW[asset]))
+    assert_success(project.roll_up(DAILY))
+    assert_success(project.roll_up(asset))
     assert project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
-    assert project.fetch(RAW[asset]).success
-    assert project.roll_up(DAILY).success  # unchanged
+    assert_success(project.fetch(RAW[asset]))
+    assert_success(project.roll_up(DAILY))  # unchanged
     assert project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
     service.transform = enlarge_metrics
-    assert project.fetch(RAW[asset], days=DAYS[1:2]).success
-    assert project.roll_up(DAILY, days=DAYS[1:2]).success
+    assert_success(project.fetch(RAW[asset], days=DAYS[1:2]))
+    assert_success(project.roll_up(DAILY, days=DAYS[1:2]))
     assert not project.is_in_sync(asset, str(FIRST_OF_PERIOD[asset]))
 
 
