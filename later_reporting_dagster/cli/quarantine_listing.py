@@ -29,7 +29,7 @@ def quarantine_lines(lake: Lake, table: str, *, raw: bool) -> Iterator[str]:
 def _origin(row: QuarantinedRow) -> str:
     if row.partition is not None:
         return one_line(str(row.partition))
-    if row.days is None:
+    if row.day_range is None:
         return "no partition"
-    first, last = row.days
+    first, last = row.day_range
     return f"no partition, of {first}" if first == last else f"no partition, of {first} to {last}"

@@ -13,7 +13,7 @@ import msgspec
 from later_reporting_dagster.client.errors import CredentialsRejected
 
 MAX_MARGIN_SECONDS = 60.0
-MARGIN_SHARE = 0.1  # of the lifetime, so that even a token of three seconds is usable
+MARGIN_SHARE = 0.1  # of the lifetime, so that even a token that is valid for three seconds is usable
 MAX_RENEWALS = 3  # before one request
 # A shared token may be revoked between being fetched and being used, so one 401 does not show that the client is
 # disabled. A disabled client gets 401 for every token.
@@ -47,7 +47,7 @@ class ClientCredentials:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A bearer token from the user. It cannot be renewed: once it is rejected, every request fails.
+    """A bearer token from the user. It cannot be renewed: after it is rejected, every request fails.
 
     Raises:
         ValueError: it is empty, longer than 8,192 characters, or has characters that an HTTP header cannot hold.
@@ -75,7 +75,7 @@ class _Claims(msgspec.Struct):
 def token_expiry(token: str) -> float | None:
     """Return the `exp` of a JWT in seconds since the epoch; None if it cannot be parsed.
 
-    The signature is not verified, which is the server's task.
+    The signature is not verified: that is the server's task.
     """
     try:
         payload = token.split(".")[1]
@@ -88,7 +88,7 @@ def token_expiry(token: str) -> float | None:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Token:
     value: str = field(repr=False)
-    valid_until: float  # infinite: until it is rejected
+    valid_until: float  # infinite if it is used until it is rejected
 
     @classmethod
     def received(cls, value: str, *, now: float) -> "_Token":
@@ -99,16 +99,19 @@ class _Token:
 
 
 class BearerAuth(httpx.Auth):
-    """httpx authentication with a token that is set once the rate limit lets a request start, and renewed after a 401.
+    """Authentication flow that waits for the rate limit, sets a token, and renews it after a 401.
+
+    `Transport` drives the flow itself; it is never passed to httpx.
 
     Args:
         acquire_slot: waits until the rate limit lets one request start.
-        fetch_token: fetches a token, with a slot that was acquired before; None to use `token` only.
+        fetch_token: fetches a token; does not acquire a slot itself, but uses the one that the waiting data request
+            acquired. None if `token` is given.
         token: a token that cannot be renewed.
         clock: returns seconds since the epoch.
 
     Raises:
-        CredentialsRejected: from the request: `token`, or several fetched tokens in a row, were rejected.
+        CredentialsRejected: during a request, `token` or several fetched tokens in a row were rejected.
     """
 
     def __init__(

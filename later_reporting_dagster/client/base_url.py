@@ -9,7 +9,7 @@ def validate_base_url(base_url: str) -> str:
     """Return scheme, host and port of a base URL.
 
     Raises:
-        ValueError: it has any other part, or would send secrets unencrypted.
+        ValueError: it has another part, or would send secrets unencrypted.
     """
     try:
         url = httpx.URL(base_url)

@@ -173,7 +173,7 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._detector.call(
+        return await self._detector.call_for_version(
             "instances", paged=self._page_numbers.fetch_instances, cursor=self._cursors.fetch_instances, guess=PAGED
         )
 
@@ -190,8 +190,9 @@ class LaterClient:
             query: its page, page size, cursor and sorting are ignored.
             max_posts: paged version only. The maximum number of posts that the caller accepts; None for as many as the
                 API can return.
-            end_date_callback: cursor version only. Called after each page that another one follows; returns the last
-                day that still has to be fetched. `QueryResult.query.end_date` is the last day it returned.
+            end_date_callback: cursor version only. Called after each page except the last, starting with the first page
+                that has a post; returns the last day still to fetch. `QueryResult.query.end_date` is the day that it
+                returned last.
 
         Raises:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
@@ -204,7 +205,7 @@ class LaterClient:
             RetriesExhausted: the request failed temporarily in every attempt.
         """
         progress = QueryInProgress(query)
-        return await self._detector.call(
+        return await self._detector.call_for_version(
             describe_query(query),
             paged=lambda: self._page_numbers.fetch_posts(progress.query, max_posts=max_posts),
             cursor=lambda: self._cursors.fetch_posts(progress, end_date_callback=end_date_callback),

@@ -37,13 +37,13 @@ from later_reporting_dagster.contract import (
     PostPerformanceQuery,
     cursor_page_from_body,
     instances_cursor_page_from_body,
-    requested_metrics,
+    metrics_from_query_field,
 )
 
 
 @dataclass(slots=True)
 class QueryInProgress:
-    """A query whose end date an `EndDateCallback` may move to an earlier day while its pages are fetched."""
+    """A query. While its pages are fetched, an `EndDateCallback` may move its end date to an earlier day."""
 
     query: PostPerformanceQuery
 
@@ -91,7 +91,7 @@ class CursorPaginator:
         self._should_verify = should_verify
 
     async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch all instance ids, in the order of the API; raise as `LaterClient.fetch_posts`."""
+        """Fetch all instance ids, in the order of the API; raise the errors of `LaterClient.fetch_posts`."""
         return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
     async def fetch_posts(self, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None) -> QueryResult:
@@ -209,7 +209,7 @@ class CursorPaginator:
     async def _check_last_page(
         self, state: CursorState, last: CursorPage, *, query: PostPerformanceQuery, size: PaginationSize
     ) -> None:
-        """If the last page is full, check by the first page in reverse order that no row follows it."""
+        """If the last page is full, check that no row follows it, by fetching the first page in reverse order."""
         if is_suspiciously_full(last):
             page = await self._page(query, PageRef(1, from_end=True), cursor=None, size=size)
             if missing := set(row_keys([page])) - state.keys:
@@ -218,7 +218,7 @@ class CursorPaginator:
     async def _page(
         self, query: PostPerformanceQuery, page: PageRef, *, cursor: str | None, size: PaginationSize
     ) -> CursorPage:
-        # The page number is for events and messages only: above 500, the query would not accept it.
+        # The page number is only for events and messages: the query would reject a number above 500.
         page_of_query = page_query(query, replace(page, number=1), cursor=cursor)
         try:
             response = await self._detector.get_page(
@@ -227,11 +227,11 @@ class CursorPaginator:
                 api_version=CURSOR,
                 context=page_context(query, page),
                 size=size,
-                parse=partial(cursor_page_from_body, metrics=requested_metrics(query.metrics)),
+                parse=partial(cursor_page_from_body, metrics=metrics_from_query_field(query.metrics)),
             )
         except QueryRejected as error:
-            # Only the text of a rejection shows whether the metrics are its reason. A wrong guess does no harm, as this
-            # only selects which queries are tried next.
+            # Only the text of a rejection shows whether the metrics are the reason. A wrong guess does no harm: the
+            # error only decides which queries are tried next.
             if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
                 raise MetricsRejected(str(error), detail=error.detail) from None
             raise

@@ -1,7 +1,8 @@
-"""State of a cursor pagination, and the checks that stand in for the totals that the cursor version lacks.
+"""State of a cursor pagination, and the checks that replace totals, which the cursor version lacks.
 
-The pages are complete if no row and no cursor repeats, each row matches the query, and the pagination either ended or,
-with rows in the order of their days, passed the last day to fetch (docs/api.md, "Cursor version").
+The pages are complete if no row and no cursor repeats, each row matches the query, and one of these holds: the
+pagination has ended; or it has passed the last day to fetch, and the rows are in the order of their days (docs/api.md,
+"Cursor version").
 """
 
 from collections.abc import Callable, Hashable
@@ -16,8 +17,8 @@ MAX_EMPTY_PAGES_IN_A_ROW = 10
 EndDateCallback = Callable[[int, datetime], date]
 """Return the last day still to fetch, given the number of rows so far and the time of the newest post (UTC).
 
-Called after each page in the cursor version. It may return an earlier day than before, but none before the day of
-the newest post, and never a later one.
+Called in the cursor version after each page except the last, starting with the first page that has a post. The day may
+be earlier than the one returned before, but never later, and never before the day of the newest post.
 """
 
 

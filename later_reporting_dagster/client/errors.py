@@ -14,7 +14,8 @@ class RetriesExhausted(LaterError):
     """The request failed temporarily in every attempt: 429, 5xx, a connection error, or an unreadable body.
 
     Attributes:
-        wait_seconds: the wait that the last response asked for; None if it did not.
+        wait_seconds: the wait that the last response asked for, or the default wait after a 429 without `Retry-After`;
+            None after any other failure.
     """
 
     def __init__(self, message: str, *, wait_seconds: float | None = None) -> None:
@@ -27,7 +28,12 @@ class CredentialsRejected(LaterError):
 
 
 class InstanceForbidden(LaterError):
-    """The credentials cannot read at least one of `instance_ids`, the instances of the query."""
+    """At least one instance of the query is not readable with the credentials.
+
+    Attributes:
+        instance_ids: all instances of the query; the response does not say which of them it is. Empty if the request
+            named no instance.
+    """
 
     def __init__(self, message: str, *, instance_ids: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -57,14 +63,16 @@ class UnexpectedResponse(LaterError):
 
 
 class InconsistentPages(LaterError):
-    """The pages were inconsistent, also when fetched again. None of their rows may be used."""
+    """The pages were inconsistent, and again after a refetch. None of their rows may be used."""
 
 
 class TooManyPosts(LaterError):
     """The query has more posts than its pages can return or than the caller accepts: split it.
 
+    Also raised if the list of instances is too long.
+
     Attributes:
-        total_items: the number of posts; None if it is unknown, as in the cursor version.
+        total_items: the number of posts or instances; None if it is unknown, as in the cursor version.
         content_types: content types of the posts that were fetched before the limit was reached; empty if the total is
             known.
     """

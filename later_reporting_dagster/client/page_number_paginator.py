@@ -43,8 +43,8 @@ from later_reporting_dagster.contract import (
     Pagination,
     PostPerformanceQuery,
     instances_page_from_body,
+    metrics_from_query_field,
     page_from_body,
-    requested_metrics,
 )
 
 _Result = TypeVar("_Result")
@@ -99,7 +99,7 @@ class PageNumberPaginator:
         self._should_verify = should_verify
 
     async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch all instance ids, in the order of the API; raise as `LaterClient.fetch_posts`."""
+        """Fetch all instance ids, in the order of the API; raise the errors of `LaterClient.fetch_posts`."""
         return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
     async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
@@ -114,7 +114,7 @@ class PageNumberPaginator:
     async def _fetch_instances_once(self) -> tuple[str, ...]:
         pages, _ = await _fetch_pages("instances", self._instances_page, both_ends=False, advice=FEWER_INSTANCES_ADVICE)
         ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-        if problem := find_duplicates(ids):  # their number was checked page by page
+        if problem := find_duplicates(ids):  # the number of ids was checked page by page
             raise Inconsistency(problem)
         return tuple(ids)
 
@@ -165,7 +165,7 @@ class PageNumberPaginator:
             api_version=PAGED,
             context=page_context(query, page),
             size=size,
-            parse=partial(page_from_body, metrics=requested_metrics(query.metrics)),
+            parse=partial(page_from_body, metrics=metrics_from_query_field(query.metrics)),
         )
         self._on_event(PageFetched(page.number, response.rows))
         return response
@@ -179,7 +179,7 @@ async def _fetch_pages(
     advice: str,
     max_items: int | None = None,
 ) -> tuple[list[_PageType], list[_PageType]]:
-    """Fetch page 1, then the others concurrently; return the pages from the start and those from the end.
+    """Fetch page 1, then the others concurrently; return the pages from the start and the pages from the end.
 
     Raises:
         TooManyPosts: page 1 states more items than the pages can return or than `max_items`, or the pages have too many
@@ -198,7 +198,7 @@ async def _fetch_pages(
         )
     try:
         rest = await _gather([_fetch_checked(fetch, page, size=size, first=first.pagination) for page in remaining])
-    except TooManyPosts as error:  # raised for a later page, which does not know the total
+    except TooManyPosts as error:  # raised for a later page, where the total is not known
         error.total_items = total_items
         raise
     count = 1 + sum(not page.from_end for page in remaining)

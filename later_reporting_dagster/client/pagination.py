@@ -26,11 +26,11 @@ class QueryResult:
     """The complete and verified rows of a query.
 
     Attributes:
-        query: the query; its `end_date` is earlier than requested where an `EndDateCallback` ended the pagination.
+        query: the query; its `end_date` is earlier than requested if an `EndDateCallback` ended the pagination.
         posts: the valid rows.
         bad_rows: the malformed rows.
         total_items: number of rows; in the paged version, the total that the API states.
-        pages: number of pages that were fetched, refetches not included.
+        pages: number of pages that were fetched, without refetches.
     """
 
     query: PostPerformanceQuery
@@ -57,7 +57,10 @@ FIRST_PAGE = PageRef(1)
 def page_query(
     query: PostPerformanceQuery, page: PageRef = FIRST_PAGE, *, cursor: str | None = None
 ) -> PostPerformanceQuery:
-    """Return the query for one page, with the largest page size, and in an order that appends new posts at the end."""
+    """Return the query for one page, with the largest page size, sorted by `postDate`.
+
+    The order is ascending, so that new posts are appended at the end; it is descending for a page from the end.
+    """
     return replace(
         query,
         page_size=MAX_PAGE_SIZE,
@@ -71,9 +74,9 @@ def page_query(
 def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRef] | None:
     """Return the pages to fetch after page 1, or None if the list has more pages than can be fetched.
 
-    The API serves page numbers up to 500. Pages beyond are fetched from the other end, with one page of overlap,
-    because posts of the same time may be in another order there. If the last page is full, the first page from the
-    other end is fetched too, as only that shows whether rows follow.
+    The API serves page numbers up to 500. Later pages are fetched from the other end, with one page of overlap, because
+    posts with the same time may be in a different order there. If the last page is full, the first page from the other
+    end is fetched too, because only that page shows whether more rows follow.
 
     Args:
         first: pagination of page 1.

@@ -19,7 +19,7 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         _check_private(folder, path.parent)
-        # Relative to the checked folder, because its path may lead elsewhere by now.
+        # Relative to the checked folder, because the path may point elsewhere by now.
         file = os.open(path.name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     finally:
         os.close(folder)

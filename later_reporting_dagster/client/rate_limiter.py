@@ -1,7 +1,8 @@
 """Rate limiter for all processes of one machine, as the API counts requests per IP (docs/api.md, "Rate limit").
 
-Requests are counted in a sliding window. Each request reserves the earliest free slot, a point in time, in a file that
-the processes share, and starts at that time. A process that dies wastes only its own reservations.
+Requests are counted in a sliding window. Each request reserves a slot in a file that the processes share: the earliest
+time that is within the limit and not before the last reserved slot. The request starts at that time. A process that
+dies wastes only its own reservations.
 """
 
 import asyncio
@@ -47,12 +48,15 @@ class Rate:
 
     @property
     def padded_window_seconds(self) -> float:
-        """The window plus jitter, as a late request and one that starts a window later may arrive within one window."""
+        """The window plus the largest delay of a request.
+
+        If a request is delayed and one sent a full window later is not, they arrive less than a window apart.
+        """
         return self.window_seconds + min(0.1 + 0.03 * self.window_seconds, MAX_JITTER_SECONDS)
 
 
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
-    """Return the earliest time, not before `now`, at which one more request stays within the limit.
+    """Return the earliest time, not before `now` or the last reserved slot, at which one more request is allowed.
 
     Args:
         reserved: the reserved slots, ascending; slots older than a window may be omitted.
@@ -84,7 +88,7 @@ def _cache_directory() -> Path | None:
     try:
         return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     except RuntimeError:
-        # The folder for temporary files is no substitute: another user could have created the file there.
+        # The folder for temporary files is not a substitute: another user could have created the file there.
         _warn_once("the rate limit is not shared with other processes: no cache folder; set HOME or XDG_CACHE_HOME")
         return None
 
@@ -114,15 +118,15 @@ class _Ledger:
         return STATE_MAGIC + array("d", [self.not_before, *self.reserved]).tobytes()
 
     def is_plausible(self, now: float, *, window_seconds: float) -> bool:
-        """Return whether the stored times are plausible; they are not if the clock was set back since."""
-        # Comparisons in this direction are False for NaN.
+        """Return whether the stored times are plausible; they are not if the clock has been set back."""
+        # A stored NaN is not plausible: written as `<=`, not as a negated `>`, the comparisons are False for NaN.
         horizon = max(now, self.not_before) + MAX_QUEUE_WINDOWS * window_seconds
         return self.not_before <= now + MAX_PAUSE_SECONDS and (
             not self.reserved or self.reserved[0] <= self.reserved[-1] <= horizon
         )
 
     def reserve(self, now: float, rates: Sequence[Rate]) -> float:
-        """Reserve and return the earliest slot within all `rates`; drop slots that no longer count."""
+        """Reserve and return the next slot within all `rates`; drop slots that no longer count."""
         longest = max(rate.padded_window_seconds for rate in rates)
         if not self.is_plausible(now, window_seconds=longest):
             self.reserved, self.not_before = array("d"), 0.0
@@ -140,7 +144,7 @@ class RateLimiter:
     """Rate limit of `requests` in any `window_seconds`, over all processes that share `state_path`.
 
     Args:
-        requests: the limit of the user; the limit that the API states in its responses applies in addition.
+        requests: the user's limit. The limit that the API states in its responses applies too.
         window_seconds: the window of `requests`.
         state_path: the shared file; None to keep reservations in memory. If the file cannot be used, a warning is
             logged and this process counts its own requests only.
@@ -180,7 +184,7 @@ class RateLimiter:
         """Wait until a request may start, in the order of the calls; return the seconds waited.
 
         Args:
-            on_wait: called with the seconds to wait before the wait starts, if there is one.
+            on_wait: called before each wait, with its length in seconds.
         """
         called_at = self._clock()
         while True:
@@ -194,7 +198,7 @@ class RateLimiter:
                 if left >= wait:
                     break  # the clock was set back during the sleep; the sleep itself took the whole wait
                 wait = left
-            # Otherwise a pause began during the wait and includes this slot: reserve another one.
+            # If a pause began during the wait and lasts beyond this slot, the loop reserves another slot.
             if self._ledger.not_before <= slot:
                 return max(0.0, self._clock() - called_at)
 
@@ -238,7 +242,7 @@ class RateLimiter:
             await asyncio.to_thread(self._update, change, timeout_seconds=LOCK_TIMEOUT_SECONDS)
 
     def _update(self, change: Callable[[_Ledger], None], *, timeout_seconds: float) -> None:
-        """Apply a change to the shared ledger, or to the one in memory if none is shared.
+        """Apply a change to the shared ledger, or to the one in memory if no file is shared.
 
         Raises:
             BlockingIOError: the timeout is 0 and another process has locked the ledger.

@@ -50,7 +50,8 @@ class TemporaryFailure:
 
     Attributes:
         message: what failed, without secrets.
-        wait_seconds: the wait that the response asks for; None if it does not.
+        wait_seconds: the wait that the response asks for, or the default wait after a 429 without `Retry-After`; None
+            after any other failure.
     """
 
     message: str
@@ -100,11 +101,12 @@ def classify_failure(
     if status == 401:
         return CredentialsRejected(f"{summary}. Check the credentials.")
     if status == 403:
-        return InstanceForbidden(
-            f"{summary}. The credentials do not reach one of these instances: "
-            "leave it out, or ask your account manager for access.",
-            instance_ids=context.instance_ids,
+        advice = (
+            "The credentials do not reach one of these instances: leave it out, or ask your account manager for access."
+            if context.instance_ids
+            else "The credentials have no access: ask your account manager for it."
         )
+        return InstanceForbidden(f"{summary}. {advice}", instance_ids=context.instance_ids)
     if status in (400, 404, 414, 422):
         return QueryRejected(
             f"{summary}. Check the parameters, and whether the base URL is correct.", status=status, detail=str(problem)
@@ -118,9 +120,10 @@ def classify_failure(
 
 
 def retry_after_seconds(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Return the seconds that `Retry-After` asks to wait, given as seconds or as an HTTP date; None without it.
+    """Return how many seconds `Retry-After` asks to wait; None without it.
 
-    A date is compared with the response's own `Date` if there is one, so that a wrong local clock does not matter.
+    The header is a number of seconds or an HTTP date. A date is compared with the response's own `Date` if there is
+    one, so that a wrong local clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
     try:

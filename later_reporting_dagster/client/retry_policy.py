@@ -14,7 +14,8 @@ class RetryPolicy:
         max_attempts: maximum number of attempts, including the first one.
         initial_backoff_seconds: backoff after the first attempt; it doubles after each further one.
         max_backoff_seconds: upper limit of the backoff, before jitter.
-        max_wait_seconds: the longest wait that a response may ask for; for a longer one, retries end at once.
+        max_wait_seconds: the longest wait that a response may ask for; if it asks for a longer one, retries end at
+            once. Also the upper limit of `default_rate_limit_wait`.
     """
 
     max_attempts: int = 8
@@ -27,7 +28,7 @@ class RetryPolicy:
 
         Args:
             attempt: the attempt that failed, counted from 1.
-            requested_wait: seconds that the response asked to wait; None if it did not.
+            requested_wait: seconds that the response asked to wait, or `default_rate_limit_wait`; None without either.
             jitter: 0 to 1; lengthens the wait by up to half, never shortens it.
         """
         if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
@@ -39,12 +40,13 @@ class RetryPolicy:
     def default_rate_limit_wait(self, attempt: int, *, window_seconds: float) -> float:
         """Return the seconds to wait after a 429 without `Retry-After`.
 
-        It is a fraction of the window that doubles with each attempt, up to the whole window before the last attempt.
-        The window slides, so a short wait usually suffices. Only before the last attempt does the wait cover the whole
-        window, after which no earlier request counts.
+        The window slides, so a short wait usually suffices. The wait is a fraction of the window and doubles with each
+        attempt. Before the last attempt it is the whole window, after which no earlier request counts. It is never
+        longer than `max_wait_seconds`.
 
         Args:
             attempt: the attempt that was rejected, counted from 1.
             window_seconds: length of the rate limit window.
         """
-        return window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)
+        wait = window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)
+        return min(wait, self.max_wait_seconds)

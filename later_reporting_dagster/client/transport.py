@@ -28,7 +28,7 @@ from later_reporting_dagster.client.responses import (
     stated_rate_limit,
 )
 from later_reporting_dagster.client.retry_policy import RetryPolicy
-from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, ProblemDetails, UnreadablePage, redact
+from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, ProblemDetails, UnreadableBody, redact
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +108,12 @@ class Transport:
         self._http = httpx.AsyncClient(
             transport=http_transport,
             timeout=None,  # noqa: S113 - `_exchange` has one deadline for the whole response, which is stricter
-            # One connection for the token request, while data requests that wait for the token keep theirs.
+            # One more for the token request, because data requests keep theirs while they wait for the token.
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # stores none: a server could send any number
+            cookies=CookieJar(
+                DefaultCookiePolicy(allowed_domains=())
+            ),  # stores none, because a server could send any number
             event_hooks={"response": [_drop_location]},
             follow_redirects=False,
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # requests to loopback use no proxy
@@ -127,7 +129,7 @@ class Transport:
         Args:
             path: the route with its query string.
             context: what the request is for.
-            parse: parses a response with status 200; the request is retried if this raises `UnreadablePage`.
+            parse: parses a response with status 200; the request is retried if this raises `UnreadableBody`.
 
         Raises:
             LaterError: the request failed permanently, or temporarily in every attempt.
@@ -161,7 +163,8 @@ class Transport:
         auth: BearerAuth | None,
     ) -> _Result:
         for attempt in itertools.count(1):
-            # Without a token request, because data requests occupy their places while they wait for the token.
+            # A token request takes no place in `_in_flight`: data requests keep their places while they wait for the
+            # token, so it could wait forever.
             async with self._in_flight if auth else nullcontext():
                 result = await self._attempt(request, attempt=attempt, context=context, parse=parse, auth=auth)
             if not isinstance(result, TemporaryFailure):
@@ -197,8 +200,8 @@ class Transport:
             error_text = redact(reason or str(error), self._secrets(request))
             if reason is None:
                 return TemporaryFailure(f"{context.description}: {type(error).__name__} {error_text}".rstrip())
-        # Raised outside of the handler, because the handled error, as its context, would expose the request and the
-        # response. Not retried, because the certificate would be the same.
+        # Raised outside of the handler: there, the handled error would become the context of this one, and would expose
+        # the request and the response. Not retried, because the certificate would be the same.
         if response is None:
             raise UnexpectedResponse(
                 f"{context.description}: {self._base_url} has a certificate that this machine does not trust: "
@@ -225,11 +228,11 @@ class Transport:
         return failure
 
     async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Response:
-        """Send a request, and again for as long as `auth` sets another token on it."""
+        """Send a request; send it again each time `auth` sets another token on it."""
         if auth is None:
             return await self._exchange(request)
-        # Not with httpx's own `auth`, which would read the body of a 401 without a size limit, and count the wait for
-        # the rate limit towards the timeout.
+        # httpx does not run the flow, because it would read the body of a 401 without a size limit, and would count the
+        # wait for the rate limit towards the timeout.
         async with aclosing(auth.async_auth_flow(request)) as flow:
             await anext(flow)
             while True:
@@ -290,7 +293,7 @@ def _parse_success(
     must_not_contain: Sequence[str],
     secrets: Sequence[str],
 ) -> _Result | TemporaryFailure:
-    """Return the parsed response, or a temporary failure if it is unreadable or has a text of `must_not_contain`."""
+    """Return the parsed response; a temporary failure if it is unreadable or contains a text of `must_not_contain`."""
     if any(len(secret) >= MIN_ECHO_LENGTH and secret.encode() in response.body for secret in must_not_contain):
         return TemporaryFailure(
             f"{context.description}: HTTP 200, but the response contains the credentials, which must not be stored"
@@ -299,7 +302,7 @@ def _parse_success(
         return parse(response)
     except OtherApiVersion:
         raise
-    except UnreadablePage as error:
+    except UnreadableBody as error:
         return TemporaryFailure(f"{context.description}: HTTP 200, but {redact(str(error), secrets)}")
 
 
@@ -336,5 +339,5 @@ def _parse_token(response: Response) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         token = ""
     if not is_header_safe(token):
-        raise UnreadablePage("not a token")  # without the body, which may contain a token
+        raise UnreadableBody("not a token")  # without the body, which may contain a token
     return token

@@ -19,15 +19,16 @@ from later_reporting_dagster.contract import (
     PAGED,
     ApiVersion,
     OtherApiVersion,
-    UnreadablePage,
+    UnreadableBody,
     instances_cursor_page_from_body,
     instances_page_from_body,
 )
 
-MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often during one query is faulty
+MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often than this during one query is faulty
 
 MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages from both ends
-MAX_BYTES = 48 * 2**20  # a post has about 700; text with an emoji takes four times its size in memory
+# A post has about 700 bytes. In memory, a string that contains an emoji takes four bytes per character.
+MAX_BYTES = 48 * 2**20
 FEWER_POSTS_ADVICE = "Query fewer days or instances."
 FEWER_INSTANCES_ADVICE = "List the instances to fetch (LATER_INSTANCE_IDS)."
 
@@ -36,7 +37,9 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True)
 class PaginationSize:
-    """Number of pages and bytes of one pagination so far. It is limited, because each page may state a next cursor.
+    """Number of pages and bytes of one pagination so far.
+
+    Both are limited, because a faulty service could state a next cursor on every page.
 
     Attributes:
         advice: the next step if the limit is exceeded, for the error message.
@@ -59,7 +62,7 @@ class PaginationSize:
 
 
 class VersionDetector:
-    """Sender of page requests that detects the API version of the service.
+    """Detects the API version of the service, and fetches pages in that version.
 
     Args:
         transport: sends the requests.
@@ -92,7 +95,7 @@ class VersionDetector:
         async with self._detection_lock:
             return self._version or await self._detect()
 
-    async def call(
+    async def call_for_version(
         self,
         description: str,
         *,
@@ -106,7 +109,7 @@ class VersionDetector:
             description: what is fetched, for messages.
             paged: fetches it in the paged version.
             cursor: fetches it in the cursor version.
-            guess: the version to try while it is unknown; a correct guess saves the detection request.
+            guess: the version to try first while the version is unknown; a correct guess saves the detection request.
 
         Raises:
             UnexpectedResponse: the version changed in each call.
@@ -147,7 +150,7 @@ class VersionDetector:
             except OtherApiVersion as other:
                 if self._detects:
                     raise
-                raise UnreadablePage(str(other)) from None  # the version is set, so the other one is a fault to retry
+                raise UnreadableBody(str(other)) from None  # the version is set: the other one is a fault, retried
             size.add(response.body)
             if size.is_exceeded:
                 raise TooManyPosts(
@@ -201,7 +204,7 @@ def version_of_response(response: Response) -> ApiVersion:
     """Return the API version of a response to `GET /v2/instances` without parameters (docs/api.md, "Instances").
 
     Raises:
-        UnreadablePage: the response is a page of neither version.
+        UnreadableBody: the response is a page of neither version.
     """
     try:
         instances_page_from_body(response.body)

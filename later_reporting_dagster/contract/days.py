@@ -9,7 +9,7 @@ def newest_day(now: datetime) -> date:
 
 
 def due_day(now: datetime, *, due_hour_utc: int) -> date:
-    """Return the newest day that has to be in the lake: yesterday, or before the due hour the day before that."""
+    """Return the newest day that has to be in the lake: yesterday; until `due_hour_utc`, the day before yesterday."""
     newest = newest_day(now)
     return newest if now.astimezone(UTC).hour >= due_hour_utc else newest - timedelta(days=1)
 

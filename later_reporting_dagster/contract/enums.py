@@ -16,7 +16,8 @@ class Platform(StrEnum):
 class ContentType(StrEnum):
     """Values of `contentType` in a query (docs/api.md, "Posts performance").
 
-    The API reference truncates its list, so a response may have others. In a post, a content type is a plain string.
+    The list in the API reference is truncated, so a response may contain other content types. In a post, a content type
+    is a plain string.
     """
 
     INSTAGRAM_POST = "instagram_post"

@@ -1,6 +1,6 @@
 """The metric table, from which post types, lake schemas and rollups take their metrics.
 
-`METRICS` has all known metrics in a fixed order: a new one is appended. The first eleven are the `DEFAULT_METRICS`,
+`METRICS` has all known metrics in a fixed order: new metrics are appended. The first eleven are the `DEFAULT_METRICS`,
 which both API versions return; the cursor version returns the others if a query requests them.
 """
 
@@ -150,7 +150,7 @@ def parse_metrics(text: str) -> tuple[Metric, ...]:
     return METRICS if ALL in names else _in_table_order(_BY_NAME[name] for name in names)
 
 
-def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
+def metrics_from_query_field(api_names: Iterable[str]) -> tuple[Metric, ...]:
     """Return the metrics that a query requests, given its `metrics` field; an empty field requests the default metrics.
 
     Raises:
@@ -159,10 +159,10 @@ def requested_metrics(api_names: Iterable[str]) -> tuple[Metric, ...]:
     return _in_table_order(_BY_NAME[name] for name in api_names) or DEFAULT_METRICS
 
 
-def query_metrics(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
+def metrics_to_query_field(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
     """Return the value of `PostPerformanceQuery.metrics` that requests these metrics; empty for the default metrics.
 
-    Inverse of `requested_metrics`.
+    Inverse of `metrics_from_query_field`.
     """
     return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
 

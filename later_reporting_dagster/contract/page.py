@@ -18,7 +18,7 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
-MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits; a longer number becomes an infinite float
+MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
 
 _LIMITED_LENGTH = msgspec.Meta(max_length=MAX_ROWS)
 _Number = Annotated[int, msgspec.Meta(ge=-(10**18), le=10**18)]
@@ -87,11 +87,11 @@ class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):
     next_cursor: Cursor | None
 
 
-class UnreadablePage(ValueError):  # noqa: N818 - named for the response, not for the error
-    """The body is not a page: truncated, HTML, or another envelope."""
+class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
+    """The body is not the expected page or token: truncated, HTML, or another envelope."""
 
 
-class OtherApiVersion(UnreadablePage):
+class OtherApiVersion(UnreadableBody):
     """The body is a page of the other API version, `api_version`."""
 
     def __init__(self, message: str, *, api_version: ApiVersion) -> None:
@@ -128,7 +128,7 @@ def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
 
     Raises:
         OtherApiVersion: the body is a page of the cursor version.
-        UnreadablePage: the body is not a page.
+        UnreadableBody: the body is not a page.
     """
     try:
         strict = _strict_page_decoder(metrics).decode(body)
@@ -141,11 +141,11 @@ def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
 
 
 def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
-    """Parse a page of posts in the cursor version, as `page_from_body`. An absent metric is not available.
+    """Parse a page of posts in the cursor version, as `page_from_body`. A metric that is absent becomes null.
 
     Raises:
         OtherApiVersion: the body is a page of the paged version.
-        UnreadablePage: the body is not a page, or lacks `nextCursor`.
+        UnreadableBody: the body is not a page, or lacks `nextCursor`.
     """
     decoder, flatten = _strict_cursor_page_decoder(metrics)
     try:
@@ -165,7 +165,7 @@ def instances_page_from_body(body: bytes) -> InstancesPage:
 
     Raises:
         OtherApiVersion: the body is a page of the cursor version.
-        UnreadablePage: the body is not a page.
+        UnreadableBody: the body is not a page.
     """
     return _instances_page(body, PAGED, page_type=InstancesPage)
 
@@ -175,7 +175,7 @@ def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
 
     Raises:
         OtherApiVersion: the body is a page of the paged version.
-        UnreadablePage: the body is not a page.
+        UnreadableBody: the body is not a page.
     """
     return _instances_page(body, CURSOR, page_type=InstancesCursorPage)
 
@@ -185,11 +185,14 @@ def _instances_page(body: bytes, api_version: ApiVersion, *, page_type: type[_En
         return msgspec.json.decode(body, type=page_type)
     except _DECODE_ERRORS as error:
         _raise_if_other_version(body, api_version, rows="instances")
-        raise UnreadablePage(f"not a page of instances: {error}") from None
+        raise UnreadableBody(f"not a page of instances: {error}") from None
 
 
 def _need_no_conversion(posts: Sequence[Post]) -> bool:
-    """Return whether strictly decoded posts are final: times in UTC, and no `extra`, which only this package sets."""
+    """Return whether strictly decoded posts can be used as they are.
+
+    They can if there are at most `MAX_ROWS`, all times are in UTC, and none has `extra`, which only this package sets.
+    """
     return len(posts) <= MAX_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
 
 
@@ -204,7 +207,7 @@ def _parse_row_by_row(
         data = msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])
         rows = [post_from_json(row, metrics=metrics, nested=api_version.nests_metrics) for row in data]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UnreadablePage(f"not a page of posts: {error}") from None
+        raise UnreadableBody(f"not a page of posts: {error}") from None
     posts = [row for row in rows if not isinstance(row, BadRow)]
     return posts, [row for row in rows if isinstance(row, BadRow)], envelope
 
@@ -217,7 +220,7 @@ def _pagination_member(envelope: Mapping[str, Any], api_version: ApiVersion, *, 
     try:
         return msgspec.convert(envelope[api_version.pagination_member], kind)
     except (ValueError, KeyError) as error:
-        raise UnreadablePage(f"not a page of posts: {error}") from None
+        raise UnreadableBody(f"not a page of posts: {error}") from None
 
 
 def _raise_if_other_version(body: bytes, api_version: ApiVersion, *, rows: str) -> None:

@@ -17,7 +17,7 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.redaction import redact
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-EXACT_FLOAT_LIMIT = 2**53  # below, a float holds every integer exactly
+EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -143,21 +143,21 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
     Args:
         row: the element.
         metrics: the requested metrics; any other metric is kept as an unknown field.
-        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown ones are kept as
-            if they were not nested, so that both API versions yield the same post.
+        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are
+            kept as if they were not nested, so that both API versions yield the same post.
 
     Returns:
         The post, or a bad row if any field is invalid.
     """
     if not isinstance(row, Mapping):
-        return BadRow(reason=f"a post is an object, not {_json_type(row)}", raw=_dumps(row))
+        return BadRow(reason=f"a post must be an object, not {_json_type(row)}", raw=_dumps(row))
     problems: list[str] = []
     metrics_holder: Mapping[str, Any] = row
     if nested:
         member = row.get("metrics")
         metrics_holder = member if isinstance(member, Mapping) else {}
         if metrics_holder is not member and member is not None:
-            problems.append(f"metrics is an object, not {_json_type(member)}")
+            problems.append(f"metrics must be an object, not {_json_type(member)}")
     metric_fields = _metric_fields(metrics)
     values = _parse_fields(row, _FIELDS, problems=problems)
     values |= _parse_fields(metrics_holder, metric_fields, problems=problems)
@@ -207,7 +207,7 @@ def _unknown_fields(
         return {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name not in metric_fields}
     unknown = {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name != "metrics"}
     nested = {name: value for name, value in metrics_holder.items() if name not in metric_fields}
-    # A nested name that is also the name of a field of the post stays nested, to avoid a collision.
+    # An unknown metric with the same name as a field of the post stays nested, to avoid a collision.
     ambiguous = {name: value for name, value in nested.items() if name in row or name in _KNOWN_FIELDS}
     unknown |= {name: value for name, value in nested.items() if name not in ambiguous}
     return unknown | ({"metrics": ambiguous} if ambiguous else {})
@@ -224,7 +224,7 @@ def _integer(value: object) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_LIMIT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _FieldError(f"is a whole number, not {_excerpt(value)}")
+        raise _FieldError(f"must be a whole number, not {_excerpt(value)}")
     if not INT64_MIN <= value <= INT64_MAX:
         raise _FieldError(f"does not fit 64 bits: {_excerpt(value)}")
     return value
@@ -232,7 +232,7 @@ def _integer(value: object) -> int:
 
 def _decimal(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _FieldError(f"is a number, not {_excerpt(value)}")
+        raise _FieldError(f"must be a number, not {_excerpt(value)}")
     try:
         number = float(value)
     except OverflowError:
@@ -244,7 +244,7 @@ def _decimal(value: object) -> float:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise _FieldError(f"is a string, not {_excerpt(value)}")
+        raise _FieldError(f"must be a string, not {_excerpt(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -256,14 +256,14 @@ def _instant(value: object) -> datetime:
     try:
         return msgspec.convert(_text(value), Instant).astimezone(UTC)
     except (msgspec.ValidationError, OverflowError):
-        raise _FieldError(f"is an ISO 8601 instant with its zone, not {_excerpt(value)}") from None
+        raise _FieldError(f"must be an ISO 8601 time with its zone, not {_excerpt(value)}") from None
 
 
 def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
     if value is None:
         return None, {}
     if not isinstance(value, Mapping):
-        raise _FieldError(f"is an object, not {_json_type(value)}")
+        raise _FieldError(f"must be an object, not {_json_type(value)}")
     known = {name: _text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
     unknown = {name: part for name, part in value.items() if name not in _PROFILE_FIELDS}
     return CreatorProfile(**{_PROFILE_FIELDS[name]: part for name, part in known.items()}), unknown

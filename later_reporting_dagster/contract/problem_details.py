@@ -10,7 +10,11 @@ MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and each of these name
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
-    """Body of an error response. `detail` is for people and may change: never branch on it."""
+    """Body of an error response.
+
+    `detail` is written for people and may change, so no decision may depend on it, with one exception: which metrics
+    are rejected. Nothing else shows that, and a wrong guess only changes which queries are tried next.
+    """
 
     type: str = ""
     title: str = ""
@@ -18,7 +22,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
-        """Parse an error body; return empty problem details if it has none."""
+        """Parse an error body; return empty problem details if the body has none."""
         try:
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

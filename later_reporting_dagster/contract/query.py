@@ -66,9 +66,9 @@ class PostPerformanceQuery:
         if self.platforms and self.content_types:
             raise ValueError("platform and contentType cannot be combined: use one of them")
         if not 1 <= self.page_size <= MAX_PAGE_SIZE:
-            raise ValueError(f"pageSize is 1 to {MAX_PAGE_SIZE}, not {self.page_size}")
+            raise ValueError(f"pageSize must be 1 to {MAX_PAGE_SIZE}, not {self.page_size}")
         if not 1 <= self.page_number <= MAX_PAGE_NUMBER:
-            raise ValueError(f"pageNumber is 1 to {MAX_PAGE_NUMBER}, not {self.page_number}")
+            raise ValueError(f"pageNumber must be 1 to {MAX_PAGE_NUMBER}, not {self.page_number}")
 
     def filter_parameters(self) -> list[tuple[str, str]]:
         """Return the query string's pairs that select posts, without paging, sorting and metrics.

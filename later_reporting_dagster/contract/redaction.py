@@ -48,7 +48,7 @@ def _unescape(text: str) -> str:
 
 def _normalize(text: str) -> tuple[str, list[int]]:
     """Return the text as it is compared with secrets, and the original position of each of its characters."""
-    # URLs have + for a space, JSON and Python a backslash before quotes, and a line may be broken anywhere.
+    # URLs write a space as +, JSON and Python write a backslash before quotes, and a line may be broken anywhere.
     positions = [
         position for position, character in enumerate(text) if character not in "\\+" and not character.isspace()
     ]

@@ -1,7 +1,7 @@
 """Learn which metrics the API accepts with which filters, and merge the values of several queries into one result.
 
 Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
-only a rejection shows it. So each query is fetched in two steps:
+the API shows it only by rejecting a query. Each query is therefore fetched in two steps:
 
 1. The *base query* requests the metrics that are accepted with its filters. It returns every post, including posts of
    platforms that no filter can name.
@@ -27,10 +27,10 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
+    metrics_from_query_field,
+    metrics_to_query_field,
     platform_of,
     post_type,
-    query_metrics,
-    requested_metrics,
 )
 from later_reporting_dagster.ingest.partition_writer import query_text
 from later_reporting_dagster.ingest.query_plan import split_by_content
@@ -63,7 +63,8 @@ class _FilterState:
         groups: the metrics that may be accepted, in the groups in which they are requested.
         rejected: the metrics that are rejected.
         rejected_by_detail: the rejected metrics that came from a group with `from_detail`. With narrower filters they
-            form one group again, which is rejected as a whole.
+            are requested as one group again; if that is rejected, all of it counts as rejected, instead of being
+            halved.
         may_merge: whether the groups are merged once all are accepted. False after a rejection of accepted metrics:
             the API then accepts them separately, but not together.
     """
@@ -91,7 +92,7 @@ class AcceptedMetrics:
     def base_query(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
         """Return the query with metrics that are not known to be rejected with its filters.
 
-        If all wanted metrics are rejected it requests another one, because the API requires at least one.
+        If all wanted metrics are rejected, it requests another metric, because the API requires at least one.
         """
         state = self._state(_filters(query), self._wanted)
         return _with_metrics(query, state.groups[0].names if state.groups else _substitutes(state)[:1])
@@ -132,9 +133,10 @@ class AcceptedMetrics:
     def record_rejected(self, query: PostPerformanceQuery, detail: str) -> None:
         """Record that the API rejected the metrics of a query, and regroup them for the next attempts.
 
-        The error detail may name the invalid metrics, the valid ones, both or none. So it decides only which metrics
-        are requested separately. A metric counts as rejected if it was rejected on its own, or as part of a
-        `from_detail` group whose rejection message names all or none of the group.
+        The error detail may name the invalid metrics, the valid ones, both or none. The detail is therefore
+        never trusted by itself: it only splits the metrics into two groups, named and not named, that are requested
+        separately next. A metric counts as rejected if it was requested alone, or if its whole group came from such a
+        split and the new detail does not split it further.
 
         Args:
             query: the rejected query.
@@ -172,7 +174,7 @@ class AcceptedMetrics:
             query: the base query, with the filters to start from.
             wanted: API names of metrics.
             done: the (filters, metric) pairs that have been fetched.
-            from_detail: whether these metrics were rejected with wider filters as a group from an error detail.
+            from_detail: whether these metrics were rejected with wider filters, as a group with `from_detail`.
         """
         filters = _filters(query)
         state = self._state(filters, wanted, from_detail=from_detail)
@@ -212,11 +214,11 @@ def _filters(query: PostPerformanceQuery) -> Filters:
 
 
 def _metric_names(query: PostPerformanceQuery) -> tuple[str, ...]:
-    return tuple(metric.api_name for metric in requested_metrics(query.metrics))
+    return tuple(metric.api_name for metric in metrics_from_query_field(query.metrics))
 
 
 def _with_metrics(query: PostPerformanceQuery, names: Iterable[str]) -> PostPerformanceQuery:
-    return replace(query, metrics=query_metrics(requested_metrics(names)))
+    return replace(query, metrics=metrics_to_query_field(metrics_from_query_field(names)))
 
 
 def _without(names: Iterable[str], excluded: Collection[str]) -> tuple[str, ...]:
@@ -234,8 +236,9 @@ def merge_supplements(
 ) -> list[QueryResult]:
     """Return the base results with the metric values of the supplements.
 
-    They are followed by the supplements with their posts removed, which keeps their bad rows. A bad row in a supplement
-    leaves the values of its post null; it is kept unless the base results have it too.
+    The returned list has the merged base results first, then each supplement without its posts, so that its bad rows
+    still reach quarantine. A bad row in a supplement leaves the values of its post null. It is kept unless the base
+    results or an earlier supplement have it too.
 
     Args:
         base: the results of a base query.
@@ -276,7 +279,7 @@ class _Merger:
             raise InconsistentPages(
                 f"{query_text(supplement.query)}: {problem}; posts were added or removed in between. Try again."
             )
-        columns = [metric.column for metric in requested_metrics(supplement.query.metrics)]
+        columns = [metric.column for metric in metrics_from_query_field(supplement.query.metrics)]
         for post in supplement.posts:
             self._values.setdefault(post.key, {}).update({name: getattr(post, name) for name in columns})
             if post.extra is not None and (extra := self._unknown_fields(post.extra)):
@@ -295,7 +298,7 @@ class _Merger:
     def _find_inconsistency(self, supplement: QueryResult) -> str | None:
         """Return how the posts of a supplement contradict the base results; None if they do not.
 
-        A bad row on either side may be any post, so as many differences as there are bad rows are allowed.
+        A bad row on either side may be any post, so the number of differences may be up to the number of bad rows.
         """
         keys = {post.key for post in supplement.posts}
         unexpected = len(keys - self._posts.keys())
@@ -330,7 +333,7 @@ def _bad_row_identity(row: BadRow) -> Hashable:
 def _must_match(post: Post, query: PostPerformanceQuery) -> bool:
     """Return whether a post certainly passes the query's filters.
 
-    A content type that the API reference does not list may belong to any platform, so it is never certain.
+    A content type that the API reference does not list may belong to any platform, so such a post is never certain.
     """
     if post.content_type not in _CONTENT_TYPES:
         return False
@@ -342,7 +345,7 @@ def _must_match(post: Post, query: PostPerformanceQuery) -> bool:
 
 
 def _merge_extras(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the unknown fields of a post in all results as JSON; the base result wins."""
+    """Return the unknown fields of a post in all results as JSON. Values of the base result take precedence."""
     if not others:
         return extra
     fields: dict[str, Any] = {}
@@ -353,5 +356,5 @@ def _merge_extras(extra: str | None, others: Sequence[Mapping[str, Any]]) -> str
 
 _CONTENT_TYPES = frozenset(ContentType)
 _METRIC_COLUMNS = frozenset(metric.column for metric in METRICS)
-# At least as many parts as there are platforms or content types, so that each becomes a query of its own.
+# Enough parts for a separate query for each platform or content type.
 _ONE_EACH = len(Platform) + len(ContentType)

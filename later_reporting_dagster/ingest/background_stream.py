@@ -58,7 +58,7 @@ def stream(start: Callable[[Callable[[_Result], None]], Coroutine[Any, Any, None
             raise errors[0]
     finally:
         closed.set()
-        if thread.is_alive() and not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the coroutine has finished, and its thread has closed the loop
             loop.call_soon_threadsafe(_cancel_all, loop)
         thread.join(timeout=10)
 

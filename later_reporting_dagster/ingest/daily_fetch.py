@@ -18,7 +18,7 @@ from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 
 PREVIEW_ROWS = 5
-# Tables are merged in batches: sorting the posts of one instance takes as long as sorting those of many.
+# Tables are merged in batches: sorting the posts of one instance takes as long as sorting the posts of many.
 PREVIEW_TABLES = 16
 PREVIEW_COLUMNS = (
     "instance_id",
@@ -58,7 +58,7 @@ class FetchPlan:
 def plan_fetch(
     days: Collection[date], instances: Sequence[str], *, present: Collection[Partition], only_missing: bool
 ) -> FetchPlan:
-    """Return the plan for all `days` × `instances`, or with `only_missing` for those that are not `present`."""
+    """Return the plan for all `days` × `instances`; with `only_missing`, for the pairs that are not `present`."""
     pairs = frozenset(Partition(day, instance_id) for day in days for instance_id in instances)
     stored = frozenset(present)
     return FetchPlan(
@@ -84,12 +84,12 @@ async def fetch_days(
 
     Args:
         days: UTC days.
-        instances: instance ids; empty: all that the API lists, one request per 100 instances.
+        instances: instance ids; empty for all that the API lists, which costs one request per 100 instances.
         only_missing: fetch only the (day, instance) pairs that have no file.
         table: the raw table.
         client: an open client.
         lake: where the files are written.
-        emit: called with the plan, then from worker threads with the results; while it blocks, less is fetched.
+        emit: called with the plan, then from worker threads with the results; while it blocks, fetching slows down.
         guard: limits on what may be replaced.
         metrics: the metrics to request.
 
@@ -115,8 +115,8 @@ class DayResult:
         pending: instances without a result yet.
         written: by instance id, the content hash of its file, also where the file did not change.
         failed: instances whose file was not replaced, each with the error.
-        rows: rows in the fetched files.
-        files_changed: number of these files that changed.
+        rows: rows in the written files.
+        files_changed: number of written files that changed.
         bad_rows: rows in quarantine.
         restatement: what changed in replaced files, as metadata: `change/rows_added`, `change/rows_removed`,
             `change/rows_restated`, and `change/<column>` for each metric whose total changed.
@@ -149,7 +149,7 @@ class DayResult:
 
     @property
     def preview(self) -> pa.Table | None:
-        """The first posts in `PREVIEW_ORDER`, in the columns of the preview; None if no file was fetched."""
+        """The first posts in `PREVIEW_ORDER`, in the columns of the preview; None if no file was written."""
         return _top_posts(self._posts) if self._posts else None
 
     def _add_to_preview(self, posts: pa.Table) -> None:

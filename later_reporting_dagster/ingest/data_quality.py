@@ -26,7 +26,11 @@ def count_duplicate_keys(posts: pa.Table) -> int:
 def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *, date_basis: DateBasis) -> int:
     """Return the number of rows whose instance or `post_date` does not match the partition of their file.
 
-    By `performance_date` a post of any age may be in a partition, but none that was published after its day.
+    By `performance_date` a post of any age may be in a partition, but not a post that was published after its day.
+
+    Args:
+        files: partitions and their rows; at least one.
+        date_basis: the date basis of the raw table.
     """
     rows = [posts.num_rows for _, posts in files]
     columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])

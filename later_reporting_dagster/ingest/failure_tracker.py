@@ -8,7 +8,7 @@ from later_reporting_dagster.contract import PostPerformanceQuery
 # An instance is not requested again after this many consecutive failures of queries for it alone, each after all
 # retries.
 MAX_INSTANCE_FAILURES = 2
-# The run stops once queries for this many different instances have failed with no success in between.
+# The run stops once queries for this many different instances have failed without a success in between.
 OUTAGE_INSTANCES = 5
 
 

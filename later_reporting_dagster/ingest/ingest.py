@@ -24,7 +24,13 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PostPerformanceQuery, query_metrics
+from later_reporting_dagster.contract import (
+    DEFAULT_METRICS,
+    DateBasis,
+    Metric,
+    PostPerformanceQuery,
+    metrics_to_query_field,
+)
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.accepted_metrics import AcceptedMetrics, merge_supplements
 from later_reporting_dagster.ingest.failure_tracker import FailureTracker
@@ -51,15 +57,18 @@ from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 
-# The pages of a paged query are fetched concurrently: two queries keep the connections busy while a third is written.
-CONCURRENT_QUERIES = 3
-# Cursor pages have to be fetched one after the other, so there is a worker for each concurrent request, and two more
-# because some of them are writing.
+# Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
+# busy while a third is written.
+PAGED_WORKERS = 3
+# Queries whose results are written at the same time; the other workers wait before they write.
+CONCURRENT_WRITES = 3
+# Workers in the cursor version in addition to one for each concurrent request. Cursor pages have to be fetched one
+# after the other, so each worker has one request in flight, or none while it writes.
 EXTRA_CURSOR_WORKERS = 2
 # A range with more posts is fetched in parts: the first days are written while the next are fetched, and memory does
-# not grow with the range. It costs the page that returned the total, and a partly filled last page per part.
+# not grow with the range. This costs the page that returned the total, and a partly filled last page per part.
 POSTS_PER_QUERY = 12_000
-# Parts of a query with too many posts. A fifth less than the maximum, because posts are not spread evenly.
+# Parts of a query with too many posts. A fifth below the maximum, because posts are not spread evenly.
 POSTS_PER_PART = MAX_POSTS_PER_QUERY * 4 // 5
 DEFAULT_GUARD = WriteGuard()
 
@@ -95,7 +104,7 @@ async def ingest(
         return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
     queries = plan_queries(
-        partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=query_metrics(metrics)
+        partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics_to_query_field(metrics)
     )
     writer = await asyncio.to_thread(
         PartitionWriter,
@@ -131,7 +140,7 @@ async def _fail_invalid_instances(
 def _stored_row_counts(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> dict[Partition, int]:
     """Return the rows of stored partitions in the range of `partitions`, for deciding whether to widen a query.
 
-    Empty when the range is one query anyway, or when the lake cannot be read: writing reports that error.
+    Empty if one query covers the range anyway, or if the lake cannot be read: writing reports that error.
     """
     if table.date_basis is not DateBasis.POST_DATE or len(plan_queries(partitions, date_basis=table.date_basis)) < 2:
         return {}
@@ -151,8 +160,9 @@ class _QueuedQuery:
     Attributes:
         query: the query.
         planned: the query of the plan that it is a part of, or the query itself.
-        is_part: whether it was split from another query. A part is not limited to `POSTS_PER_QUERY`; it is split again
-            only after a failure.
+        is_part: whether it was split from another query. In the paged version a part is not limited to
+            `POSTS_PER_QUERY`, and is split again only after a failure. In the cursor version `_DateSlice` limits parts
+            too.
     """
 
     query: PostPerformanceQuery
@@ -225,14 +235,14 @@ class _IngestRun:
         self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
         self._workers: list[asyncio.Task[None]] = []
         self._busy_workers = 0
-        self._write_slots = asyncio.Semaphore(CONCURRENT_QUERIES)
+        self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
         """Fetch and write all queries, in order."""
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
         async with asyncio.TaskGroup() as self._tasks:
-            self._start_workers(CONCURRENT_QUERIES)
+            self._start_workers(PAGED_WORKERS)
             await self._queue.join()
             for worker in self._workers:
                 worker.cancel()
@@ -249,7 +259,7 @@ class _IngestRun:
             self._busy_workers -= 1
             self._queue.task_done()
 
-    def _start_cursor_workers(self) -> int:
+    def _start_workers_and_count_idle(self) -> int:
         """Start the workers that cursor queries need, if they are not running; return how many are idle."""
         self._start_workers(self._client.concurrency + EXTRA_CURSOR_WORKERS)
         return max(0, self._client.concurrency - self._busy_workers - self._queue.qsize())
@@ -266,7 +276,7 @@ class _IngestRun:
         date_slice = _DateSlice(
             self._accepted.base_query(query),
             queue_queries=partial(self._queue_parts, planned=queued.planned),
-            idle_workers=self._start_cursor_workers,
+            idle_workers=self._start_workers_and_count_idle,
         )
         is_limited = not queued.is_part and bool(split_by_days(query))
         try:
@@ -283,12 +293,13 @@ class _IngestRun:
                 await asyncio.to_thread(self._writer.write, date_slice.query, results, planned=queued.planned)
 
     async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_per_part: int) -> None:
-        """Queue the queries that may still succeed in place of a failed one; without any, fail its partitions."""
+        """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
         parts: Sequence[PostPerformanceQuery] = []
         match error:
             case MetricsRejected():
-                # Also if only a part of it by content was rejected: then it is fetched again with fewer metrics.
+                # The rejected query may be only one part of `query`, split by content. The metrics are then still
+                # recorded as rejected for all of `query`, which is fetched again with fewer metrics.
                 self._accepted.record_rejected(query, error.detail)
                 if self._accepted.has_candidates(query):
                     self._queue.put_nowait(queued)
@@ -320,7 +331,7 @@ class _IngestRun:
         max_posts: int | None = None,
         end_date_callback: EndDateCallback | None = None,
     ) -> list[QueryResult]:
-        """Fetch a query: one result, or several by platform and content type where one partition has too many posts.
+        """Fetch a query; return several results, by platform or content type, if one partition has too many posts.
 
         Raises:
             LaterError: as `LaterClient.fetch_posts`.
@@ -340,7 +351,7 @@ class _IngestRun:
             )
         results = [result for part in parts for result in await self._fetch(part)]
         total = sum(result.total_items for result in results)
-        # Without a total, posts of a content type that no fetched post had may be missing.
+        # Without a total, posts may be missing unnoticed if no fetched post had their content type.
         if too_many.total_items not in (None, total):
             raise InconsistentPages(
                 f"{query_text(query)} has {too_many.total_items} posts, too many for one query, but {total} when"
@@ -352,7 +363,11 @@ class _IngestRun:
     async def _add_rejected_metrics(
         self, query: PostPerformanceQuery, results: Sequence[QueryResult]
     ) -> list[QueryResult]:
-        """Fetch the metrics that are rejected with the query's filters by narrower filters, and add their values."""
+        """Fetch the metrics that the API rejects with the query's filters, using narrower filters.
+
+        Returns:
+            `results` with the values of these metrics.
+        """
         self._accepted.record_accepted(query)
         fetched, supplements = [query], list[QueryResult]()
         while (part := self._accepted.supplementary_query(query, fetched)) is not None:
@@ -380,7 +395,7 @@ class _IngestRun:
         return results
 
     async def _without_abandoned_instances(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
-        """Fail the partitions of abandoned instances; return the query without them, None if nothing is left."""
+        """Fail the partitions of abandoned instances; return the query for the others, None if there are none."""
         if self._failures.stopped_by is not None:
             await self._fail(query, self._failures.stopped_by)
             return None
@@ -398,7 +413,10 @@ class _IngestRun:
     async def _split_forbidden_query(
         self, query: PostPerformanceQuery, error: InstanceForbidden
     ) -> Sequence[PostPerformanceQuery]:
-        """Abandon the forbidden instances of a query; return queries for the others, empty for a single instance."""
+        """Abandon the forbidden instances of a query; return the queries to fetch next, empty for a single instance.
+
+        A returned query may still contain abandoned instances: `_without_abandoned_instances` removes them.
+        """
         if len(query.instance_ids) == 1:
             self._failures.record_rejection(query, error)
             return []

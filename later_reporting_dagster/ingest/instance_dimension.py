@@ -100,8 +100,8 @@ def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence
 def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]:
     """Return the instances that should be in the lake, without a request to the API.
 
-    These are the configured instances; without any, those that are listed in the stored dimension; if it does not
-    exist yet, those with a file in a raw table.
+    These are the configured instances. If none are configured, they are the instances that the stored dimension marks
+    as listed; if the dimension does not exist yet, the instances with a file in a raw table.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
@@ -116,7 +116,10 @@ def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]
 
 
 def vanished_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
-    """Return the ids of the dimension that the API no longer lists; if ids are `configured`, only these."""
+    """Return the ids in the table that the API does not list now, including ids that it never listed.
+
+    If `configured` is not empty, return only those that are also in `configured`.
+    """
     vanished: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
     return [instance_id for instance_id in vanished if not configured or instance_id in configured]
 

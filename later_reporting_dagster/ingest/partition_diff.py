@@ -48,9 +48,9 @@ class PartitionDiff:
         added: rows whose key is only in the new table.
         removed: rows whose key is only in the old table.
         restated: rows whose key is in both, with another value in any column.
-        totals: of each additive metric, by column.
+        totals: the total of each additive metric, by column.
         values_before: non-null metric values in the old table, of all metrics.
-        values_kept: non-null values in the new table of the metrics that had any in the old table.
+        values_after: non-null values in the new table, of the metrics that have any in the old table.
     """
 
     rows_before: int
@@ -60,7 +60,7 @@ class PartitionDiff:
     restated: int
     totals: Mapping[str, MetricTotal]
     values_before: int
-    values_kept: int
+    values_after: int
 
 
 def diff_partitions(old: pa.Table, new: pa.Table) -> PartitionDiff:
@@ -88,7 +88,7 @@ def diff_partitions(old: pa.Table, new: pa.Table) -> PartitionDiff:
             if metric.kind.is_additive
         },
         values_before=sum(old.num_rows - old[name].null_count for name in had_values),
-        values_kept=sum(new.num_rows - new[name].null_count for name in had_values),
+        values_after=sum(new.num_rows - new[name].null_count for name in had_values),
     )
 
 

@@ -128,8 +128,8 @@ class PartitionWriter:
         Args:
             query: the query that was fetched.
             results: its results: one, or several with different metrics or content types.
-            planned: the query of the plan that `query` is a part of. File metadata records this one, so that it does
-                not depend on how the query was split.
+            planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
+                therefore does not depend on how the query was split.
         """
         partitions = self.partitions_to_write(query)
         writer = _QueryWriter(
@@ -157,23 +157,30 @@ class PartitionWriter:
                     self._on_result(result)
 
     def remove_superseded_quarantine_files(self) -> None:
-        """Remove quarantine files of earlier queries whose partitions have all been written by this run.
+        """Remove the quarantine file of an earlier query if this run has written all partitions of that query.
 
-        Only files of bad rows without a partition are removed here, because this run has fetched and written everything
-        that their queries covered.
-        Files of a partition are replaced when the partition is written.
+        Only files of bad rows without a partition are removed here. The file of a partition is replaced when the
+        partition is written.
         """
         written_days = {partition.day for partition in self._written}
         for file in self._earlier_files:
-            if file.days is None or not written_days.issuperset(file.days):
+            # Tested first, because the file need not be read if the first or the last day was not written.
+            if file.day_range is None or not written_days.issuperset(file.day_range):
                 continue
             # A file that cannot be read or removed stays; the check `quarantine_is_empty` reports it.
             with suppress(LakeUnavailable, FileDamaged):
                 queries = {row.query for row in self._lake.quarantine.rows_in(file)}
-                for query in queries - self._queries_with_unassigned_rows:
-                    partitions = partitions_between(*file.days, _instance_ids_in(query))
-                    if partitions and self._written.issuperset(partitions):
-                        self._lake.quarantine.remove(file)
+                if queries and all(self._is_superseded(query, file.day_range) for query in queries):
+                    self._lake.quarantine.remove(file)
+
+    def _is_superseded(self, query: str, day_range: tuple[date, date]) -> bool:
+        """Return whether this run has written all partitions of an earlier query, with no unassigned rows."""
+        partitions = partitions_between(*day_range, _instance_ids_in(query))
+        return (
+            query not in self._queries_with_unassigned_rows
+            and bool(partitions)
+            and self._written.issuperset(partitions)
+        )
 
     def _file_metadata(self, planned: PostPerformanceQuery) -> dict[str, str]:
         return {
@@ -291,9 +298,9 @@ class _QueryWriter:
         unassigned = self.rows.unassigned
         if not unassigned:
             return
-        days = (self._query.start_date, self._query.end_date)
+        day_range = (self._query.start_date, self._query.end_date)
         self._lake.quarantine.write_rows_without_partition(
-            self._table_name, unassigned, query=self._query_text, days=days
+            self._table_name, unassigned, query=self._query_text, day_range=day_range
         )
         self._guard.check_bad_rows(
             len(unassigned), total=self.rows.total, subject="rows of the query are bad and name no partition"

@@ -1,7 +1,7 @@
 """Plan the queries for a set of partitions with as few requests as possible. No I/O.
 
 A partition is one UTC day of one instance. A `post_date` response can be split into days by the `postDate` of each
-post, so contiguous days of the same instances become one range query; so do scattered days where this costs fewer
+post, so contiguous days of the same instances become one range query. Scattered days are merged too if that costs fewer
 requests. A `performance_date` response cannot be split, so each day is a separate query for all its instances
 (docs/api.md, "Date basis").
 """
@@ -35,8 +35,8 @@ MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAX_INSTANCE_CHARACTERS = 6_000
 # Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
-# page: at least 10 pages keep that below a tenth. At most 50, because a worker holds its whole slice in memory; while
-# no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
+# page: at most a tenth more with at least 10 pages. At most 50 pages, because a worker holds its whole slice in memory;
+# while no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
 MIN_PAGES_PER_SLICE = 10
 MAX_PAGES_PER_SLICE = 50
 
@@ -62,14 +62,14 @@ def plan_queries(
 ) -> list[PostPerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
-    A query covers other partitions too only where `known_rows` shows that this costs fewer requests.
+    A query covers other partitions as well only if `known_rows` shows that this costs fewer requests.
 
     Args:
         partitions: the partitions to fetch.
         date_basis: the date basis of the queries.
         known_rows: number of rows of each stored partition, including partitions that are not to be fetched now. A
             query is widened only over partitions in this mapping.
-        metrics: API names of the metrics to request; empty: the default metrics.
+        metrics: API names of the metrics to request; empty for the default metrics.
 
     Raises:
         ValueError: a partition has no instance.
@@ -135,8 +135,8 @@ def split_by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[P
 def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """Split a query by platforms, or a query of a single platform by its content types.
 
-    The parts may miss posts: those of a content type that the API reference does not list may match no filter. Compare
-    the totals of the parts with the total of the whole; if it is unknown, use `find_unmatched_content_types`.
+    The parts may miss posts, if the API reference does not list their content type and no filter matches it. Compare the
+    sum of the parts' totals with the total of the query; if that is unknown, use `find_unmatched_content_types`.
 
     Returns:
         At most `parts` queries; empty for a query of a single content type.
@@ -153,7 +153,7 @@ def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[Pos
 def find_unmatched_content_types(
     content_types: Iterable[str | None], queries: Sequence[PostPerformanceQuery]
 ) -> str | None:
-    """List the content types that match the content filters of none of `queries`; return None if all match.
+    """List the content types that no filter of `queries` matches; return None if each is matched.
 
     Args:
         content_types: content types of posts, which may be unknown or null.

@@ -86,7 +86,7 @@ class SettledPostsComparison:
 
     Attributes:
         posts: number of settled posts.
-        posts_that_differ: number of these that differ in any metric by more than the tolerance.
+        posts_that_differ: number of settled posts that differ in any metric by more than the tolerance.
         sums: totals by metric column.
     """
 
@@ -100,8 +100,8 @@ def settled_day_ranges(
 ) -> dict[str, tuple[date, date]]:
     """Return the first and the last publish day of settled posts that can be compared, by instance.
 
-    They are in the newest run of recorded days without a gap, so that every day of these posts is recorded. Instances
-    without such a publish day are missing from the result.
+    Both days are in the newest run of recorded days without a gap, so that every day of these posts is recorded. The
+    result leaves out instances without a publish day in that range.
 
     Args:
         recorded: partitions of `post_metrics_daily`.

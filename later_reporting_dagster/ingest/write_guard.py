@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.lake import ReplacementRejected
 
-# Small partitions easily lose a large share of their rows or metric values. The minimum applies to each separately.
+# Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows
+# and to metric values separately.
 MIN_ROWS_TO_JUDGE = 20
 
 
@@ -32,8 +33,8 @@ class WriteGuard:
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
         """Check by how much a partition would shrink, and that it would keep some metric values.
 
-        The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored, the metric values if at least as
-        many values are.
+        The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored. The metric values are checked if
+        at least as many values are stored.
 
         Args:
             diff: the difference between the stored and the new rows.
@@ -49,10 +50,10 @@ class WriteGuard:
         if before >= MIN_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
             problem = f"{before} posts are stored, and the response has {after}{and_bad}"
-        elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_kept:
+        elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_after:
             problem = (
                 f"the {before} stored posts have {diff.values_before} metric values, and the {after} posts of the"
-                " response have 0 of the same metrics"
+                " response have none of the same metrics"
             )
         else:
             return

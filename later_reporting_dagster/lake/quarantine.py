@@ -32,13 +32,13 @@ class QuarantineFile:
     Attributes:
         path: the path relative to the lake's root.
         partition: the partition of all rows; None for the file of a query.
-        days: the first and last day of the query; None for the file of a partition. If the directory's name is of
-            neither kind, `partition` and `days` are both None.
+        day_range: the first and last day of the query; None for the file of a partition. If the directory's name is of
+            neither kind, `partition` and `day_range` are both None.
     """
 
     path: str
     partition: Partition | None = None
-    days: tuple[date, date] | None = None
+    day_range: tuple[date, date] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +50,14 @@ class QuarantinedRow:
         reason: why the row is bad.
         raw: the row as the API returned it, as JSON.
         query: the query that returned it, without secrets.
-        days: the first and last day of the query, if the partition is unknown.
+        day_range: the first and last day of the query, if the partition is unknown.
     """
 
     partition: Partition | None
     reason: str
     raw: str
     query: str
-    days: tuple[date, date] | None = None
+    day_range: tuple[date, date] | None = None
 
 
 class Quarantine:
@@ -85,7 +85,7 @@ class Quarantine:
         return self._write(path, bad_rows, query=query)
 
     def write_rows_without_partition(
-        self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, days: tuple[date, date]
+        self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
     ) -> str:
         """Replace the bad rows of a query for those rows whose partition is unknown.
 
@@ -93,13 +93,13 @@ class Quarantine:
             table_name: the table that the rows were fetched for.
             bad_rows: all of these rows, at least one.
             query: the query that returned them, without secrets.
-            days: the first and last day of the query.
+            day_range: the first and last day of the query.
 
         Returns:
             The location of the file.
         """
         digest = hashlib.sha256(query.encode(errors="backslashreplace")).hexdigest()
-        directory = f"query={days[0].isoformat()}_{days[1].isoformat()}_{digest[:32]}"
+        directory = f"query={day_range[0].isoformat()}_{day_range[1].isoformat()}_{digest[:32]}"
         return self._write(f"{_DIRECTORY}/{table_name}/{directory}/{_FILE_NAME}", bad_rows, query=query)
 
     def files(self, table_name: str) -> list[QuarantineFile]:
@@ -129,7 +129,8 @@ class Quarantine:
         try:
             lines = [json.loads(line) for line in (self._storage.read(file.path) or b"").splitlines()]
             return [
-                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.days) for line in lines
+                QuarantinedRow(file.partition, line["reason"], line["raw"], line["query"], file.day_range)
+                for line in lines
             ]
         except (ValueError, TypeError, KeyError) as error:
             step = PARTITION_STEP if file.partition else "materialize the days of the query again, or remove this file"

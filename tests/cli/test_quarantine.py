@@ -23,9 +23,9 @@ def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     quarantine_rows(user, {"a": 1}, {"a": 2}, reason="postId is missing")
     lake = Lake(str(user.lake))
     for reason, last in (("no\nline", 5), ("s", 1)):
-        days = (FIRST_DAY, date(2024, 3, last))
+        day_range = (FIRST_DAY, date(2024, 3, last))
         lake.quarantine.write_rows_without_partition(
-            "post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", days=days
+            "post_metrics_daily", [BadRow(reason=reason, raw="{}")], query="q", day_range=day_range
         )
     result = user.run("quarantine")
     assert result.exit_code == 0

@@ -31,7 +31,7 @@ def test_fetch_posts_separates_bad_rows(service, new_client_of_each_version, jul
     service.posts = [*THREE_PAGES, post(999) | {"impressions": 0.5}]
     result = fetch_posts(new_client_of_each_version(), july)
     assert (len(result.posts), result.total_items) == (250, 251)
-    assert [row.reason for row in result.bad_rows] == ["impressions is a whole number, not 0.5"]
+    assert [row.reason for row in result.bad_rows] == ["impressions must be a whole number, not 0.5"]
     assert '"impressions":0.5' in result.bad_rows[0].raw
 
 

@@ -73,6 +73,10 @@ def test_status_determines_the_failure_and_its_next_step(status, context, kind, 
         assert failure.instance_ids == context.instance_ids
 
 
+def test_forbidden_request_without_instances_has_no_instance_to_leave_out():
+    assert "leave it out" not in message_of(classify(403, context=RequestContext("instances")))
+
+
 @pytest.mark.parametrize(("status", "wait_seconds"), [(429, 60.0), (503, None)])
 def test_wait_without_retry_after_has_a_default_for_429_only(status, wait_seconds):
     assert classify(status).wait_seconds == classify(status, headers={"retry-after": "garbage"}).wait_seconds

@@ -34,6 +34,15 @@ def test_default_rate_limit_wait_covers_the_window_before_the_last_attempt(attem
     assert [policy.default_rate_limit_wait(attempt, window_seconds=60) for attempt in range(1, attempts)] == waits
 
 
+def test_no_default_rate_limit_wait_is_long_enough_to_give_up():
+    policy = RetryPolicy()
+    waits = [policy.default_rate_limit_wait(attempt, window_seconds=3600) for attempt in range(1, policy.max_attempts)]
+    assert waits == [3600 / 64, 3600 / 32, 3600 / 16, 300, 300, 300, 300]
+    assert None not in [
+        policy.wait_after(attempt, requested_wait=wait, jitter=0.0) for attempt, wait in enumerate(waits, start=1)
+    ]
+
+
 def test_policy_gives_up_if_the_requested_wait_is_too_long():
     policy = RetryPolicy(max_wait_seconds=300)
     assert policy.wait_after(1, requested_wait=300.0, jitter=0.0) == 300

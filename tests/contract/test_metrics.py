@@ -10,9 +10,9 @@ from later_reporting_dagster.contract import (
     DEFAULT_METRICS,
     METRICS,
     Channel,
+    metrics_from_query_field,
     metrics_of_columns,
     parse_metrics,
-    requested_metrics,
 )
 from later_reporting_dagster.contract.metrics import Kind
 
@@ -52,7 +52,7 @@ def test_metrics_that_are_not_additive_say_never_summed() -> None:
 
 @pytest.mark.parametrize("text", ["", "  "])
 def test_parse_metrics_of_blank_text_returns_the_default_metrics(text: str) -> None:
-    assert parse_metrics(text) == requested_metrics(()) == DEFAULT_METRICS
+    assert parse_metrics(text) == metrics_from_query_field(()) == DEFAULT_METRICS
 
 
 @pytest.mark.parametrize("text", [" all ", "all,likes"])
@@ -68,7 +68,7 @@ def test_parse_metrics_returns_metrics_in_table_order_for_names_in_any_order(sel
     assert set(named) == set(selection)
     assert list(named) == sorted(named, key=METRICS.index)
     assert len(named) == len(set(named))
-    assert requested_metrics(metric.api_name for metric in selection) == named
+    assert metrics_from_query_field(metric.api_name for metric in selection) == named
     assert metrics_of_columns(["post_id", *(metric.column for metric in selection), "extra"]) == named
 
 

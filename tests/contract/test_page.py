@@ -14,7 +14,7 @@ from later_reporting_dagster.contract import (
     OtherApiVersion,
     Pagination,
     Post,
-    UnreadablePage,
+    UnreadableBody,
     cursor_page_from_body,
     instances_cursor_page_from_body,
     instances_page_from_body,
@@ -93,9 +93,9 @@ def test_next_cursor_is_returned_unchanged(cursor):
 @pytest.mark.parametrize("envelope", [{}, {"nextCursor": ""}, {"nextCursor": 5}, {"next": None}])
 @pytest.mark.parametrize("row", [nest_metrics(ROW), nest_metrics(ROW) | {"unknown": 1}], ids=["strict", "lenient"])
 def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
-    with pytest.raises(UnreadablePage, match="not a page of posts"):
+    with pytest.raises(UnreadableBody, match="not a page of posts"):
         cursor_page_from_body(json.dumps({"data": [row]} | envelope).encode())
-    with pytest.raises(UnreadablePage, match="not a page of instances"):
+    with pytest.raises(UnreadableBody, match="not a page of instances"):
         instances_cursor_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode())
 
 
@@ -103,7 +103,7 @@ def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
     "body", [b"", b"\xff", b"[]", b'{"data": [', b'{"data": {}, "nextCursor": null}', b"[" * 10**5]
 )
 def test_cursor_page_of_another_body_is_unreadable(body):
-    with pytest.raises(UnreadablePage) as raised:
+    with pytest.raises(UnreadableBody) as raised:
         cursor_page_from_body(body)
     assert not isinstance(raised.value, OtherApiVersion)
 
@@ -129,9 +129,9 @@ def test_cursor_page_of_another_body_is_unreadable(body):
     ],
 )
 def test_paged_page_of_another_body_is_unreadable(body):
-    with pytest.raises(UnreadablePage, match="not a page of posts"):
+    with pytest.raises(UnreadableBody, match="not a page of posts"):
         page_from_body(body)
-    with pytest.raises(UnreadablePage, match="not a page of instances"):
+    with pytest.raises(UnreadableBody, match="not a page of instances"):
         instances_page_from_body(body)
 
 
@@ -147,7 +147,7 @@ def test_page_of_the_other_api_version_is_recognized():
             parse(body)
         assert raised.value.api_version is api_version
     both = json.dumps({"data": {}, "nextCursor": None, "pagination": PAGINATION}).encode()
-    with pytest.raises(UnreadablePage) as raised:
+    with pytest.raises(UnreadableBody) as raised:
         page_from_body(both)
     assert not isinstance(raised.value, OtherApiVersion)
 
@@ -155,7 +155,7 @@ def test_page_of_the_other_api_version_is_recognized():
 def test_page_with_bad_rows_keeps_its_good_rows():
     page = page_from_body(paged_body([ROW, ROW | {"postId": 2.5}, ROW | {"postId": 3}]))
     assert [post.post_id for post in page.posts] == [2, 3]
-    assert [row.reason for row in page.bad_rows] == ["postId is a whole number, not 2.5"]
+    assert [row.reason for row in page.bad_rows] == ["postId must be a whole number, not 2.5"]
     assert page.pagination.total_items == 1
 
 
@@ -163,7 +163,7 @@ def test_page_with_bad_rows_keeps_its_good_rows():
 def test_deeply_nested_row_raises_at_most_unreadable_page(depth):
     row = f'{{"deep": {"[" * depth}{"]" * depth}}}'
     body = f'{{"data": [{row}], "pagination": {json.dumps(PAGINATION)}}}'.encode()
-    with suppress(UnreadablePage):
+    with suppress(UnreadableBody):
         assert len(page_from_body(body).bad_rows) == 1
 
 

@@ -95,19 +95,19 @@ def test_count_is_exact(literal, count):
 @pytest.mark.parametrize(
     ("literal", "reason"),
     [
-        ("8500.5", "impressions is a whole number, not 8500.5"),
+        ("8500.5", "impressions must be a whole number, not 8500.5"),
         ("18446744073709551616", "impressions does not fit 64 bits: 18446744073709551616"),
         ("9223372036854775808", "impressions does not fit 64 bits: 9223372036854775808"),
         # 2^53 + 1 as a float has already lost its last digit: the count is unknown.
-        ("9007199254740993.0", "impressions is a whole number, not 9007199254740992.0"),
-        ("1e400", "impressions is a whole number, not Infinity"),
-        ("NaN", "impressions is a whole number, not NaN"),
-        ("true", "impressions is a whole number, not true"),
+        ("9007199254740993.0", "impressions must be a whole number, not 9007199254740992.0"),
+        ("1e400", "impressions must be a whole number, not Infinity"),
+        ("NaN", "impressions must be a whole number, not NaN"),
+        ("true", "impressions must be a whole number, not true"),
         ("-1", "impressions must not be negative: -1"),
         ("-1.0", "impressions must not be negative: -1.0"),
-        ('"8500"', 'impressions is a whole number, not "8500"'),
-        ("[1]", "impressions is a whole number, not [1]"),
-        pytest.param("9" * 10**6, "impressions is a whole number, not Infinity", id="a million digits"),
+        ('"8500"', 'impressions must be a whole number, not "8500"'),
+        ("[1]", "impressions must be a whole number, not [1]"),
+        pytest.param("9" * 10**6, "impressions must be a whole number, not Infinity", id="a million digits"),
     ],
 )
 def test_invalid_count_is_a_bad_row(literal, reason):
@@ -125,8 +125,8 @@ def test_invalid_count_is_a_bad_row(literal, reason):
         ("1e400", "cpm is not finite: Infinity"),
         ("1" + "0" * 400, "cpm is not finite: 10000000…"),
         pytest.param("-" + "9" * 10**6, "cpm is not finite: -Infinity", id="a million digits"),
-        ("false", "cpm is a number, not false"),
-        ('"0.24"', 'cpm is a number, not "0.24"'),
+        ("false", "cpm must be a number, not false"),
+        ('"0.24"', 'cpm must be a number, not "0.24"'),
     ],
 )
 def test_invalid_rate_is_a_bad_row(literal, reason):
@@ -158,7 +158,7 @@ def test_post_date_is_converted_to_utc(written, instant):
 def test_invalid_post_date_is_a_bad_row(written):
     row = parse(postDate=written)
     assert isinstance(row, BadRow)
-    assert row.reason == f'postDate is an ISO 8601 instant with its zone, not "{written}"'
+    assert row.reason == f'postDate must be an ISO 8601 time with its zone, not "{written}"'
     assert (row.instance_id, row.post_date) == ("instance_abc", None)
 
 
@@ -174,8 +174,8 @@ def test_bad_row_lists_every_problem_and_keeps_the_raw_row():
     assert isinstance(row, BadRow)
     assert set(row.reason.split("; ")) == {
         "campaignId is missing",
-        'impressions is a whole number, not "many"',
-        "cpm is a number, not true",
+        'impressions must be a whole number, not "many"',
+        "cpm must be a number, not true",
     }
     assert json.loads(row.raw) == ROW | {"impressions": "many", "cpm": True, "campaignId": None, "likes": 3}
 
@@ -192,7 +192,7 @@ def test_row_that_is_not_an_object_is_a_bad_row(literal):
     [
         *((name, '"a\\ud800b"', f'{name} is not valid Unicode: "a\\ud800b"') for name in ("instanceId", "contentUrl")),
         ("creatorProfile", '{"fullName": "\\udfff"}', 'creatorProfile is not valid Unicode: "\\udfff"'),
-        ("creatorProfile", '["Jane"]', "creatorProfile is an object, not an array"),
+        ("creatorProfile", '["Jane"]', "creatorProfile must be an object, not an array"),
         ("saves", "NaN", "an unknown field holds a number that is not finite"),
     ],
 )
@@ -336,7 +336,7 @@ def test_extra_nests_unknown_metrics_only_if_their_names_are_ambiguous():
 def test_row_whose_metrics_are_not_an_object_is_a_bad_row(metrics):
     row = ROW | {"metrics": metrics}
     bad = post_from_json(row, nested=True)
-    assert bad.reason.startswith("metrics is an object, not ")
+    assert bad.reason.startswith("metrics must be an object, not ")
     assert json.loads(bad.raw) == row
     assert bad.instance_id == "instance_abc"
 

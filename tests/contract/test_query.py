@@ -79,10 +79,10 @@ def test_query_sends_only_the_parameters_of_the_api_version():
         ({"start_date": date(2022, 7, 30)}, "more than 2 years"),
         ({"campaign_ids": tuple(range(51))}, "campaignIds takes at most 50, not 51"),
         ({"platforms": (Platform.TIKTOK,), "content_types": (ContentType.TIKTOK,)}, "cannot be combined"),
-        ({"page_size": 0}, "pageSize is 1 to 100, not 0"),
-        ({"page_size": 101}, "pageSize is 1 to 100, not 101"),
-        ({"page_number": 0}, "pageNumber is 1 to 500, not 0"),
-        ({"page_number": 501}, "pageNumber is 1 to 500, not 501"),
+        ({"page_size": 0}, "pageSize must be 1 to 100, not 0"),
+        ({"page_size": 101}, "pageSize must be 1 to 100, not 101"),
+        ({"page_number": 0}, "pageNumber must be 1 to 500, not 0"),
+        ({"page_number": 501}, "pageNumber must be 1 to 500, not 501"),
     ],
 )
 def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):

@@ -97,7 +97,7 @@ def delete_file(lake: Lake) -> None:
 
 def quarantine_row(lake: Lake) -> None:
     lake.quarantine.write(
-        RAW, TAMPERED, [BadRow(reason="impressions is a whole number", raw="{}")], query="startDate=…"
+        RAW, TAMPERED, [BadRow(reason="impressions must be a whole number", raw="{}")], query="startDate=…"
     )
 
 
@@ -185,11 +185,11 @@ def test_checks_of_other_assets_pass_on_a_tampered_lake(filled: Project) -> None
 def test_quarantine_check_counts_rows_by_reason(filled: Project) -> None:
     quarantine_row(filled.lake)
     filled.lake.quarantine.write_rows_without_partition(
-        RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", days=(DAYS[0], DAYS[0])
+        RAW, [BadRow(reason="postId is missing", raw="{}")], query="startDate=…", day_range=(DAYS[0], DAYS[0])
     )
     (result,) = filled.check((RAW, "quarantine_is_empty")).values()
     assert (result.description or "").startswith("2 rows in quarantine: ")
-    assert result.metadata["reasons"].value == {"impressions is a whole number": 1, "postId is missing": 1}
+    assert result.metadata["reasons"].value == {"impressions must be a whole number": 1, "postId is missing": 1}
 
 
 def test_reconciliation_fails_when_raw_files_are_gone(filled: Project) -> None:

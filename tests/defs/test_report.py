@@ -73,7 +73,9 @@ def test_report_lists_missing_damaged_and_quarantined_data(project: Project) -> 
     damaged.write_bytes(b"no Parquet")
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")] * 2
     project.lake.quarantine.write("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
-    project.lake.quarantine.write_rows_without_partition("posts_published", bad[:1], query="?", days=(DAYS[0], DAYS[1]))
+    project.lake.quarantine.write_rows_without_partition(
+        "posts_published", bad[:1], query="?", day_range=(DAYS[0], DAYS[1])
+    )
     assert write_report(project)["as_of"] == str(DAYS[2])
     data = page_data(project)
     assert data["unreadable"] == [{"table": "posts_published", "age": 1, "instance": INSTANCE_IDS[0]}]

@@ -25,11 +25,11 @@ from later_reporting_dagster.contract import (
     Platform,
     Post,
     PostPerformanceQuery,
+    metrics_from_query_field,
+    metrics_to_query_field,
     parse_metrics,
     platform_of,
     post_type,
-    query_metrics,
-    requested_metrics,
 )
 from later_reporting_dagster.ingest.accepted_metrics import AcceptedMetrics, merge_supplements
 from later_reporting_dagster.ingest.ingest import ingest
@@ -80,7 +80,7 @@ class FakeClient:
     def respond(self, query: PostPerformanceQuery) -> QueryResult:
         self.queries.append(query)
         matching = [content_type for content_type in CONTENT_TYPES if self.matches(content_type, query)]
-        requested = requested_metrics(query.metrics)
+        requested = metrics_from_query_field(query.metrics)
         valid = [name for name in NAMES if all(name in self.valid[content_type] for content_type in matching)]
         if rejected := [metric.api_name for metric in requested if metric.api_name not in valid]:
             self.rejections += 1
@@ -110,7 +110,9 @@ def value(number: int, metric: Metric) -> int:
 
 
 def query_for(metrics: tuple[Metric, ...]) -> PostPerformanceQuery:
-    return PostPerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=("a",), metrics=query_metrics(metrics))
+    return PostPerformanceQuery(
+        start_date=DAY, end_date=DAY, instance_ids=("a",), metrics=metrics_to_query_field(metrics)
+    )
 
 
 def fetch_merged(client: FakeClient, accepted: AcceptedMetrics, metrics: tuple[Metric, ...]) -> dict[int, Post]:

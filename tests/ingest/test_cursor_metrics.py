@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, ingest
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, posts_schema
@@ -101,4 +101,4 @@ def test_a_rejection_is_learned_once_for_all_queries(service: Service, tmp_path:
         # After each rejection the client lists instances, to detect a change of the API version.
         listings.append(service.request_count("/v2/instances"))
         service.requests.clear()
-    assert listings[1] <= listings[0] + 2 * (CONCURRENT_QUERIES - 1)
+    assert listings[1] <= listings[0] + 2 * (PAGED_WORKERS - 1)

@@ -25,7 +25,7 @@ from later_reporting_dagster.client import (
     TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis, PostPerformanceQuery
-from later_reporting_dagster.ingest.ingest import CONCURRENT_QUERIES, POSTS_PER_QUERY, _DateSlice
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, POSTS_PER_QUERY, _DateSlice
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
 from later_reporting_dagster.ingest.raw_tables import RawTable
@@ -176,7 +176,7 @@ def test_an_instance_that_always_fails_is_abandoned(service: Service, tmp_path: 
     assert result.failed.keys() == {Partition(day, BROKEN) for day in days}
     requests = sum(BROKEN in parameters(request).get("instanceIds", []) for request in service.requests)
     # A few queries are in flight at once; each is sent twice with all instances and twice for this one alone.
-    assert requests <= (CONCURRENT_QUERIES + 2) * 4
+    assert requests <= (PAGED_WORKERS + 2) * 4
 
 
 def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_an_instance_that_fails_occasionally_is_not_abandoned(
     service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One query at a time, so that failing and succeeding days alternate.
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "CONCURRENT_QUERIES", 1)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "PAGED_WORKERS", 1)
     failing_days = DAYS[::2]
     service.override = lambda request: (
         problem(500) if parameters(request).get("startDate", [""])[0] in map(str, failing_days) else None
@@ -243,7 +243,7 @@ def test_rejected_credentials_fail_everything_after_a_few_requests(
 ) -> None:
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client_secret="wrong")
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
-    assert len(service.requests) <= CONCURRENT_QUERIES
+    assert len(service.requests) <= PAGED_WORKERS
     assert files(tmp_path) == {}
 
 
@@ -255,7 +255,7 @@ def test_a_rejected_query_fails_its_partitions_after_a_few_requests(
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(PARTITIONS, QueryRejected)
     # Each query in flight is sent whole, then in parts down to single instances.
-    assert service.data_requests <= CONCURRENT_QUERIES * (2 * len(INSTANCE_IDS) - 1)
+    assert service.data_requests <= PAGED_WORKERS * (2 * len(INSTANCE_IDS) - 1)
 
 
 # Too many posts for one query

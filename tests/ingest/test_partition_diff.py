@@ -97,14 +97,14 @@ def test_diff_of_a_table_without_rows() -> None:
     filled, emptied = diff_partitions(nothing, some), diff_partitions(some, nothing)
     assert (filled.added, filled.removed, emptied.added, emptied.removed) == (1, 0, 0, 1)
     assert filled.totals["impressions"] == MetricTotal(None, 3)
-    assert (emptied.values_before, emptied.values_kept, filled.values_before) == (1, 0, 0)
+    assert (emptied.values_before, emptied.values_after, filled.values_before) == (1, 0, 0)
 
 
 def test_diff_counts_values_kept_of_metrics_that_had_values() -> None:
     old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
     found = diff_partitions(old, new)
-    assert (found.values_before, found.values_kept) == (3, 1)
+    assert (found.values_before, found.values_after) == (3, 1)
 
 
 def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
@@ -116,9 +116,9 @@ def test_diff_ignores_a_metric_that_only_one_side_has() -> None:
     forward, backward = diff_partitions(old, new), diff_partitions(new, old)
     assert (forward.added, forward.removed, forward.restated) == (1, 1, 1)
     assert forward.totals == {"impressions": MetricTotal(7, 10)}
-    assert (forward.values_before, forward.values_kept) == (2, 2)
+    assert (forward.values_before, forward.values_after) == (2, 2)
     assert backward.totals == {"impressions": MetricTotal(10, 7)}
-    assert (backward.values_before, backward.values_kept) == (2, 2)
+    assert (backward.values_before, backward.values_after) == (2, 2)
     assert diff_partitions(old, old.drop_columns(["cpm"])).restated == 0
 
 

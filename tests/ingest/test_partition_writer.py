@@ -137,7 +137,7 @@ def test_an_unknown_field_is_kept_in_extra(service: Service, truth: Truth, tmp_p
 
 def quarantined_days(lake: Lake, table: RawTable) -> list[tuple[date, date] | None]:
     """Return the first and the last day of the query of each unassigned row."""
-    return [row.days for row in lake.quarantine.rows(table.name)]
+    return [row.day_range for row in lake.quarantine.rows(table.name)]
 
 
 @each_raw_table

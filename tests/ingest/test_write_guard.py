@@ -10,7 +10,7 @@ from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 
 
-def diff(before: int, after: int, *, values_before: int = 0, values_kept: int = 0) -> PartitionDiff:
+def diff(before: int, after: int, *, values_before: int = 0, values_after: int = 0) -> PartitionDiff:
     return PartitionDiff(
         rows_before=before,
         rows_after=after,
@@ -19,7 +19,7 @@ def diff(before: int, after: int, *, values_before: int = 0, values_kept: int = 
         restated=0,
         totals={},
         values_before=values_before,
-        values_kept=values_kept,
+        values_after=values_after,
     )
 
 
@@ -48,7 +48,7 @@ def test_check_diff_limits_the_share_of_removed_rows(limit: int, before: int, af
 
 
 @pytest.mark.parametrize(
-    ("limit", "rows", "values_before", "values_kept", "rejected"),
+    ("limit", "rows", "values_before", "values_after", "rejected"),
     [
         (50, 5, 20, 0, True),
         (50, 5, 20, 1, False),
@@ -59,9 +59,9 @@ def test_check_diff_limits_the_share_of_removed_rows(limit: int, before: int, af
     ],
 )
 def test_check_diff_rejects_rows_that_lose_all_metric_values(
-    limit: int, rows: int, values_before: int, values_kept: int, rejected: bool
+    limit: int, rows: int, values_before: int, values_after: int, rejected: bool
 ) -> None:
-    found = diff(5, rows, values_before=values_before, values_kept=values_kept)
+    found = diff(5, rows, values_before=values_before, values_after=values_after)
     with pytest.raises(ShrankTooMuch) if rejected else nullcontext():
         WriteGuard(shrink_limit_percent=limit).check_diff(found)
 
@@ -80,7 +80,7 @@ def test_check_diff_message_gives_the_counts_and_how_to_accept() -> None:
     assert message(diff(500, 0), bad_rows=3) == f"{posts} and 3 bad rows{accept}"
     assert message(diff(500, 0)) == f"{posts}{accept}"
     assert message(replace(diff(500, 499), values_before=900)) == (
-        "the 500 stored posts have 900 metric values, and the 499 posts of the response have 0 of the same"
+        "the 500 stored posts have 900 metric values, and the 499 posts of the response have none of the same"
         f" metrics{accept}"
     )
 

@@ -10,7 +10,7 @@ from tests.lake.conftest import DAY
 
 
 def test_write_stores_reason_and_raw_json_by_partition(lake: Lake) -> None:
-    bad = [BadRow(reason="impressions is a whole number, not 8500.5", raw='{"impressions":8500.5}')]
+    bad = [BadRow(reason="impressions must be a whole number, not 8500.5", raw='{"impressions":8500.5}')]
     location = lake.quarantine.write("posts", DAY, bad, query="startDate=2024-01-03")
     assert location is not None
     assert location.endswith("/_quarantine/posts/date=2024-01-03/instance_id=instance_000/part-0.jsonl")
@@ -32,23 +32,23 @@ def test_write_replaces_earlier_rows_and_none_remove_them(lake: Lake) -> None:
 
 
 def test_write_query_stores_rows_by_query(lake: Lake) -> None:
-    days = (date(2024, 1, 3), date(2024, 1, 9))
+    day_range = (date(2024, 1, 3), date(2024, 1, 9))
     bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    location = lake.quarantine.write_rows_without_partition("posts", bad, query="one", days=days)
+    location = lake.quarantine.write_rows_without_partition("posts", bad, query="one", day_range=day_range)
     assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", location)
-    assert [(row.raw, row.partition, row.days) for row in lake.quarantine.rows("posts")] == [
-        ("{}", None, days),
-        ("[]", None, days),
+    assert [(row.raw, row.partition, row.day_range) for row in lake.quarantine.rows("posts")] == [
+        ("{}", None, day_range),
+        ("[]", None, day_range),
     ]
-    lake.quarantine.write_rows_without_partition("posts", bad[1:], query="one", days=days)
-    lake.quarantine.write_rows_without_partition("posts", bad[:1], query="two \udcff", days=days)
+    lake.quarantine.write_rows_without_partition("posts", bad[1:], query="one", day_range=day_range)
+    lake.quarantine.write_rows_without_partition("posts", bad[:1], query="two \udcff", day_range=day_range)
     lake.quarantine.write("posts", DAY, bad[:1], query="three")
-    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantine.rows("posts") if row.days) == [
+    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantine.rows("posts") if row.day_range) == [
         ("one", "[]", None),
         ("two \udcff", "{}", None),
     ]
     files = lake.quarantine.files("posts")
-    assert [(file.partition, file.days) for file in files] == [(DAY, None), (None, days), (None, days)]
+    assert [(file.partition, file.day_range) for file in files] == [(DAY, None), (None, day_range), (None, day_range)]
     assert sorted(row.query for file in files for row in lake.quarantine.rows_in(file)) == [
         "one",
         "three",
@@ -76,7 +76,7 @@ def test_rows_of_a_file_in_another_format_raises(tmp_path: Path) -> None:
 
 def test_damaged_file_of_a_query_names_another_next_step(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
-    bad, days = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
-    Path(lake.quarantine.write_rows_without_partition("posts", bad, query="q", days=days)).write_text("{")
+    bad, day_range = [BadRow(reason="r", raw="{}")], (date(2024, 1, 1), date(2024, 1, 2))
+    Path(lake.quarantine.write_rows_without_partition("posts", bad, query="q", day_range=day_range)).write_text("{")
     with pytest.raises(FileDamaged, match="Next step: materialize the days of the query again, or remove this file$"):
         lake.quarantine.rows("posts")
