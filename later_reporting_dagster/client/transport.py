@@ -111,9 +111,8 @@ class Transport:
             # One more for the token request, because data requests keep theirs while they wait for the token.
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
-            cookies=CookieJar(
-                DefaultCookiePolicy(allowed_domains=())
-            ),  # stores none, because a server could send any number
+            # Stores no cookies, because a server could send any number of them.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             event_hooks={"response": [_drop_location]},
             follow_redirects=False,
             trust_env=not is_loopback(httpx.URL(self._base_url).host),  # requests to loopback use no proxy

@@ -12,8 +12,8 @@ MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and each of these name
 class ProblemDetails(msgspec.Struct, frozen=True):
     """Body of an error response.
 
-    `detail` is written for people and may change, so no decision may depend on it, with one exception: which metrics
-    are rejected. Nothing else shows that, and a wrong guess only changes which queries are tried next.
+    `detail` is written for people and may change, so no decision may depend on it, except how rejected
+    metrics are fetched next: nothing else shows which metrics the API rejects.
     """
 
     type: str = ""

@@ -135,8 +135,8 @@ def split_by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[P
 def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
     """Split a query by platforms, or a query of a single platform by its content types.
 
-    The parts may miss posts, if the API reference does not list their content type and no filter matches it. Compare the
-    sum of the parts' totals with the total of the query; if that is unknown, use `find_unmatched_content_types`.
+    The parts miss posts if the API reference does not list their content type and no filter matches it. Compare the sum
+    of the parts' totals with the total of the query; if that is unknown, use `find_unmatched_content_types`.
 
     Returns:
         At most `parts` queries; empty for a query of a single content type.

@@ -220,7 +220,7 @@ def test_unordered_posts_are_fetched_to_the_end(service, new_cursor_client, july
 def test_bad_row_without_date_is_kept_by_end_date_callback(service, new_cursor_client, july):
     service.posts = [*POSTS[:150], post(9000) | {"postDate": "not a date"}, *POSTS[150:]]
     result = fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 10)))
-    assert [row.reason.split(" is ")[0] for row in result.bad_rows] == ["postDate"]
+    assert [row.reason.split(" must be ")[0] for row in result.bad_rows] == ["postDate"]
 
 
 def test_verification_finds_an_omitted_row(service, new_cursor_client, july, events):
