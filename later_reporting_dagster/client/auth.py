@@ -1,4 +1,4 @@
-"""Bearer tokens, renewed before they expire and after a 401, by one request at a time."""
+"""Bearer tokens. They are renewed before they expire and after a 401, by one request at a time."""
 
 import asyncio
 import base64
@@ -14,8 +14,8 @@ from later_reporting_dagster.client.errors import CredentialsRejected
 
 MAX_MARGIN_SECONDS = 60.0
 MARGIN_SHARE = 0.1  # of the lifetime, so that even a token that is valid for three seconds is usable
-MAX_RENEWALS = 3  # before one request
-# A shared token may be revoked between being fetched and being used, so one 401 does not show that the client is
+MAX_RENEWALS = 3  # renewals before one request is sent
+# A shared token may be revoked after it was fetched and before it is used, so one 401 does not show that the client is
 # disabled. A disabled client gets 401 for every token.
 MAX_TOKENS = 3
 MAX_SECRET_LENGTH = 8192  # more than common servers accept in a header

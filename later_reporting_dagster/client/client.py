@@ -84,7 +84,7 @@ class LaterClient:
     Args:
         base_url: scheme and host of the API; https, except for loopback.
         credentials: client credentials, or an access token, which cannot be renewed.
-        limiter: the rate limit for every request, retries and token requests included.
+        limiter: the rate limit for all requests, including retries and token requests.
         api_version: the API version of the service; None to detect it and its changes.
         version_cache: stores the detected version, which saves the detection request of later clients.
         verification_rates: for each API version, the share (0 to 1) of queries to verify by fetching all pages a second
@@ -191,13 +191,13 @@ class LaterClient:
             max_posts: paged version only. The maximum number of posts that the caller accepts; None for as many as the
                 API can return.
             end_date_callback: cursor version only. Called after each page except the last, starting with the first page
-                that has a post; returns the last day still to fetch. `QueryResult.query.end_date` is the day that it
-                returned last.
+                that has a post; returns the last day still to fetch. The day from its last call becomes
+                `QueryResult.query.end_date`.
 
         Raises:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
-            InconsistentPages: the pages were inconsistent, also when fetched again.
-            InstanceForbidden: the credentials cannot read one of the instances.
+            InconsistentPages: the pages were inconsistent, and again after a refetch.
+            InstanceForbidden: the credentials cannot read at least one of the instances.
             MetricsRejected: the filters do not support all of the metrics.
             QueryRejected: the API rejects the query.
             CredentialsRejected: the API rejects the credentials.

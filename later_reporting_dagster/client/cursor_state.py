@@ -23,7 +23,7 @@ be earlier than the one returned before, but never later, and never before the d
 
 
 class CursorState:
-    """The pages of one cursor pagination in their order.
+    """The pages of one cursor pagination, in order.
 
     Attributes:
         keys: identity of each row.
@@ -54,7 +54,7 @@ class CursorState:
         return frozenset(post.content_type for post in self._posts)
 
     def add(self, page: CursorPage) -> str | None:
-        """Add the next page; return why it is inconsistent with the previous pages, None if it is not."""
+        """Add the next page; return why it is inconsistent with the previous pages; None if it is consistent."""
         keys = row_keys([page])
         duplicates = len(keys) - len(set(keys) - self.keys)
         problem = (
@@ -74,7 +74,7 @@ class CursorState:
         return problem
 
     def rows_until(self, last: date) -> tuple[list[Post], list[BadRow]]:
-        """Return the posts and bad rows up to a day. Bad rows without a date are included, though they may be later."""
+        """Return the posts and bad rows up to a day. Include bad rows without a date, which may be later."""
         return (
             [post for post in self._posts if post.post_date.astimezone(UTC).date() <= last],
             [row for row in self._bad_rows if row.post_date is None or row.post_date.date() <= last],

@@ -31,8 +31,8 @@ class InstanceForbidden(LaterError):
     """At least one instance of the query is not readable with the credentials.
 
     Attributes:
-        instance_ids: all instances of the query; the response does not say which of them it is. Empty if the request
-            named no instance.
+        instance_ids: all instances of the query, because the response does not say which one is not readable. Empty
+            if the request named no instance.
     """
 
     def __init__(self, message: str, *, instance_ids: tuple[str, ...]) -> None:

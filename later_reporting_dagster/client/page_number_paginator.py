@@ -103,7 +103,7 @@ class PageNumberPaginator:
         return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
 
     async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
-        """Fetch all posts of a query; arguments and errors are those of `LaterClient.fetch_posts`."""
+        """Fetch all posts of a query; see `LaterClient.fetch_posts` for arguments and errors."""
         return await fetch_until_consistent(
             lambda: describe_query(query),
             partial(self._fetch_posts_once, query, max_posts=max_posts),

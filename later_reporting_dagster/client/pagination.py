@@ -94,7 +94,7 @@ def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRef] | No
 
 
 def count_pages(pagination: Pagination) -> int:
-    """Return the number of pages by the stated totals, at least 1."""
+    """Return the number of pages that the stated totals imply, at least 1."""
     return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
 
 

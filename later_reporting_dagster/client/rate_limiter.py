@@ -1,4 +1,4 @@
-"""Rate limiter for all processes of one machine, as the API counts requests per IP (docs/api.md, "Rate limit").
+"""Rate limiter for all processes of one machine, because the API counts requests per IP (docs/api.md, "Rate limit").
 
 Requests are counted in a sliding window. Each request reserves a slot in a file that the processes share: the earliest
 time that is within the limit and not before the last reserved slot. The request starts at that time. A process that
@@ -30,7 +30,7 @@ MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 3600.0
 # A stated limit with more seconds per request than this is applied with a warning.
 SLOW_SECONDS_PER_REQUEST = 10
-# A reservation more windows ahead than this was made before the clock was set back.
+# A reservation that is more windows ahead than this was made before the clock was set back.
 MAX_QUEUE_WINDOWS = 20
 # Delay between sending and arrival: a retransmission on an open connection takes 0.2 s and more.
 MAX_JITTER_SECONDS = 0.5
@@ -48,9 +48,9 @@ class Rate:
 
     @property
     def padded_window_seconds(self) -> float:
-        """The window plus the largest delay of a request.
+        """The window plus the largest expected delay of a request.
 
-        If a request is delayed and one sent a full window later is not, they arrive less than a window apart.
+        Two requests that are sent a full window apart arrive less than a window apart if only the first is delayed.
         """
         return self.window_seconds + min(0.1 + 0.03 * self.window_seconds, MAX_JITTER_SECONDS)
 

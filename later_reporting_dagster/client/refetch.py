@@ -29,7 +29,7 @@ async def fetch_until_consistent(
     """Return the result of `fetch`, or of a second call if the first one raises `Inconsistency`.
 
     Args:
-        describe: returns the query for messages, as its end date may change during a fetch.
+        describe: returns the query for messages; a function, because the end date may change during a fetch.
         fetch: fetches and checks all pages.
         on_event: called before the second fetch.
         advice: the next step for the error message.

@@ -12,7 +12,7 @@ class RetryPolicy:
 
     Attributes:
         max_attempts: maximum number of attempts, including the first one.
-        initial_backoff_seconds: backoff after the first attempt; it doubles after each further one.
+        initial_backoff_seconds: backoff after the first attempt; it doubles after each further attempt.
         max_backoff_seconds: upper limit of the backoff, before jitter.
         max_wait_seconds: the longest wait that a response may ask for; if it asks for a longer one, retries end at
             once. Also the upper limit of `default_rate_limit_wait`.

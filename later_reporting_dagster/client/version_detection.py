@@ -44,7 +44,7 @@ class PaginationSize:
     Attributes:
         advice: the next step if the limit is exceeded, for the error message.
         pages: number of pages.
-        body_bytes: size of their bodies.
+        body_bytes: total size of their bodies.
     """
 
     advice: str
@@ -103,17 +103,17 @@ class VersionDetector:
         cursor: Callable[[], Awaitable[_Result]],
         guess: ApiVersion | None = None,
     ) -> _Result:
-        """Call the function for the API version, and the other one if the version changes meanwhile.
+        """Call the function for the API version; if the version changes meanwhile, call the other function.
 
         Args:
             description: what is fetched, for messages.
-            paged: fetches it in the paged version.
-            cursor: fetches it in the cursor version.
+            paged: the function for the paged version.
+            cursor: the function for the cursor version.
             guess: the version to try first while the version is unknown; a correct guess saves the detection request.
 
         Raises:
             UnexpectedResponse: the version changed in each call.
-            LaterError: raised by the function.
+            LaterError: raised by the called function.
         """
         for _ in range(MAX_VERSIONS_PER_QUERY):
             version = self._version or guess or await self.api_version()
@@ -150,7 +150,7 @@ class VersionDetector:
             except OtherApiVersion as other:
                 if self._detects:
                     raise
-                raise UnreadableBody(str(other)) from None  # the version is set: the other one is a fault, retried
+                raise UnreadableBody(str(other)) from None  # the version is set, so this is a fault to retry
             size.add(response.body)
             if size.is_exceeded:
                 raise TooManyPosts(
@@ -215,6 +215,11 @@ def version_of_response(response: Response) -> ApiVersion:
 
 
 def instances_parameters(api_version: ApiVersion, page: int | str | None) -> list[tuple[str, str]]:
-    """Return the query string's pairs for a page of instances, by its number or cursor; None for the first cursor."""
+    """Return the query string's pairs for a page of instances.
+
+    Args:
+        api_version: the API version.
+        page: the number or the cursor of the page; None for the first page of the cursor version.
+    """
     size = (api_version.page_size_parameter, str(MAX_PAGE_SIZE))
     return [size] if page is None else [size, (api_version.page_parameter, str(page))]

@@ -1,4 +1,4 @@
-"""The two API versions of the list routes, and the parameter and member names in which they differ."""
+"""The two API versions of the list routes, and the names of the parameters and members that differ between them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class ApiVersion:
         page_size_parameter: query parameter for the maximum number of rows in a page.
         page_parameter: query parameter for the page; with cursors, the first request omits it.
         pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
-        uses_cursors: whether a page is requested by the cursor in the page before it, not by its number.
+        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number.
         has_totals: whether a page states how many rows the whole list has.
         nests_metrics: whether a query lists its metrics, and each post returns them nested under `metrics`.
     """
@@ -31,7 +31,7 @@ class ApiVersion:
 
 
 METRICS_MEMBER = "metrics"
-"""Query parameter that lists the metrics, and member of a post that holds them, where metrics are nested."""
+"""In a version that nests metrics: the query parameter that lists them, and the member of a post that holds them."""
 
 PAGED = ApiVersion(
     name="paged",

@@ -15,7 +15,7 @@ def due_day(now: datetime, *, due_hour_utc: int) -> date:
 
 
 def restated_days(newest: date, *, start_date: date, restate_days: int) -> list[date]:
-    """Return the last `restate_days` days up to `newest`, but none before `start_date`."""
+    """Return the last `restate_days` days up to `newest`, without days before `start_date`."""
     first = max(start_date, newest - timedelta(days=restate_days - 1))
     return days_between(first, newest)
 

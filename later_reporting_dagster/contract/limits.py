@@ -14,7 +14,7 @@ MAX_RANGE_YEARS = 2
 
 
 def years_later(day: date, years: int) -> date:
-    """Return the same calendar day `years` later; February 29 becomes February 28 if that year has no leap day."""
+    """Return the same calendar day `years` later; February 29 becomes February 28 in a year without a leap day."""
     try:
         return day.replace(year=day.year + years)
     except ValueError:

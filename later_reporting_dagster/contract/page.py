@@ -1,7 +1,8 @@
 """Parsers of list responses: pages of posts and of instance ids, in both API versions.
 
 Pages of both versions yield the same posts. In the paged version, a page states the totals of the list; in the
-cursor version, only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor version").
+cursor version, it states only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor
+version").
 """
 
 import json
@@ -141,7 +142,7 @@ def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
 
 
 def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
-    """Parse a page of posts in the cursor version, as `page_from_body`. A metric that is absent becomes null.
+    """Parse a page of posts in the cursor version, as `page_from_body` does. A metric that is absent becomes null.
 
     Raises:
         OtherApiVersion: the body is a page of the paged version.

@@ -143,8 +143,8 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
     Args:
         row: the element.
         metrics: the requested metrics; any other metric is kept as an unknown field.
-        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are
-            kept as if they were not nested, so that both API versions yield the same post.
+        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are kept
+            as if they were not nested, so that both API versions yield the same post.
 
     Returns:
         The post, or a bad row if any field is invalid.

@@ -12,8 +12,8 @@ MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and each of these name
 class ProblemDetails(msgspec.Struct, frozen=True):
     """Body of an error response.
 
-    `detail` is written for people and may change, so no decision may depend on it, except how rejected
-    metrics are fetched next: nothing else shows which metrics the API rejects.
+    `detail` is written for people and may change. Decisions must not depend on it, with one exception: how rejected
+    metrics are fetched next, because nothing else shows which metrics the API rejects.
     """
 
     type: str = ""
@@ -29,7 +29,7 @@ class ProblemDetails(msgspec.Struct, frozen=True):
             return cls()
 
     def redact(self, secrets: Collection[str]) -> "ProblemDetails":
-        """Return a copy whose texts are shortened and free of secrets, as by `redaction.redact`."""
+        """Return a copy whose texts are shortened and without secrets (see `redaction.redact`)."""
         texts = (self.type, self.title, self.detail)
         return ProblemDetails(*(redact(text, secrets, limit=MAX_TEXT_LENGTH) for text in texts))
 

@@ -30,7 +30,7 @@ class PostPerformanceQuery:
         date_basis: which date the range filters by.
         page_size: rows in a page.
         page_number: the page, counted from 1; paged version only.
-        cursor: the page, None for the first one; cursor version only.
+        cursor: the cursor of the page, None for the first page; cursor version only.
         metrics: API names in the order of `METRICS`, empty for the default metrics; cursor version only, as the paged
             version returns all metrics that it has.
         sort_property: None for the API's default.
@@ -71,7 +71,7 @@ class PostPerformanceQuery:
             raise ValueError(f"pageNumber must be 1 to {MAX_PAGE_NUMBER}, not {self.page_number}")
 
     def filter_parameters(self) -> list[tuple[str, str]]:
-        """Return the query string's pairs that select posts, without paging, sorting and metrics.
+        """Return the pairs of the query string that select posts: all except paging, sorting and metrics.
 
         Arrays are sent as repeated keys, the only form in which a value may contain a comma. A single id with a comma
         is sent twice, because the API reads a single `p=a,b` as two values.

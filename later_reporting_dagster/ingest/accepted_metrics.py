@@ -1,7 +1,7 @@
 """Learn which metrics the API accepts with which filters, and merge the values of several queries into one result.
 
 Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
-the API shows it only by rejecting a query. Each query is therefore fetched in two steps:
+only a rejected query shows that a metric is not. Each query is therefore fetched in two steps:
 
 1. The *base query* requests the metrics that are accepted with its filters. It returns every post, including posts of
    platforms that no filter can name.
@@ -45,7 +45,7 @@ class _Group:
 
     Attributes:
         names: the API names, in the order of `METRICS`.
-        from_detail: True if the group was formed because an error message named some of the requested metrics and not
+        from_detail: whether the group was formed because an error message named some of the requested metrics and not
             the others.
         accepted: whether a query for all of them has succeeded.
     """
@@ -92,7 +92,7 @@ class AcceptedMetrics:
     def base_query(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
         """Return the query with metrics that are not known to be rejected with its filters.
 
-        If all wanted metrics are rejected, it requests another metric, because the API requires at least one.
+        If all wanted metrics are rejected, the query requests another metric, because the API requires at least one.
         """
         state = self._state(_filters(query), self._wanted)
         return _with_metrics(query, state.groups[0].names if state.groups else _substitutes(state)[:1])
@@ -133,10 +133,10 @@ class AcceptedMetrics:
     def record_rejected(self, query: PostPerformanceQuery, detail: str) -> None:
         """Record that the API rejected the metrics of a query, and regroup them for the next attempts.
 
-        The error detail may name the invalid metrics, the valid ones, both or none. The detail is therefore
-        never trusted by itself: it only splits the metrics into two groups, named and not named, that are requested
+        The error detail may name the invalid metrics, the valid ones, both or none. The detail is therefore never
+        trusted by itself: it only splits the metrics into two groups, named and not named, that are requested
         separately next. A metric counts as rejected if it was requested alone, or if its whole group came from such a
-        split and the new detail does not split it further.
+        split and the new detail does not split it further. Other groups are halved.
 
         Args:
             query: the rejected query.
@@ -237,8 +237,8 @@ def merge_supplements(
     """Return the base results with the metric values of the supplements.
 
     The returned list has the merged base results first, then each supplement without its posts, so that its bad rows
-    still reach quarantine. A bad row in a supplement leaves the values of its post null. It is kept unless the base
-    results or an earlier supplement have it too.
+    still reach quarantine. A bad row in a supplement leaves the values of its post null. The bad row is kept
+    unless the base results or an earlier supplement have it too.
 
     Args:
         base: the results of a base query.
@@ -270,7 +270,7 @@ class _Merger:
         self._extras: dict[Hashable, list[dict[str, Any]]] = {}
 
     def add(self, supplement: QueryResult) -> QueryResult:
-        """Collect the values of a supplement; return it without posts and without bad rows that are known.
+        """Collect the values of a supplement; return it without its posts and without bad rows that are already known.
 
         Raises:
             InconsistentPages: it does not contain the same posts as the base results.

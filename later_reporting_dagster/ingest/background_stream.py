@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
 
-# Results that may wait in the queue. It bounds memory when handling results is slower than fetching them.
+# Maximum number of results in the queue. Bounds memory if handling results is slower than fetching them.
 QUEUE_SIZE = 64
 
 
@@ -21,8 +21,8 @@ class StreamClosed(Exception):  # noqa: N818 - named for what happened
 def stream(start: Callable[[Callable[[_Result], None]], Coroutine[Any, Any, None]]) -> Iterator[_Result]:
     """Run the coroutine `start(emit)` in its own thread and event loop, and yield each result that it emits.
 
-    `emit` may be called from any thread; it blocks while the queue is full. An exception of the coroutine is raised
-    after the results that it emitted before. Closing the iterator cancels the coroutine.
+    `emit` may be called from any thread; it blocks while the queue is full. If the coroutine raises an exception, the
+    results that it emitted are yielded first, then the exception is raised. Closing the iterator cancels the coroutine.
     """
     queue: Queue[Any] = Queue(maxsize=QUEUE_SIZE)
     closed = threading.Event()

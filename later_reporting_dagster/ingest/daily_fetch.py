@@ -30,7 +30,7 @@ PREVIEW_COLUMNS = (
     "paid_impressions",
     "paid_engagements",
 )
-# The preview shows the posts with the highest value of the first of these metrics that was requested.
+# The preview shows the posts with the highest values of one metric: the first of these that was requested.
 PREVIEW_ORDER = ("impressions", "paid_impressions")
 
 
@@ -113,7 +113,7 @@ class DayResult:
     Attributes:
         day: the UTC day.
         pending: instances without a result yet.
-        written: by instance id, the content hash of its file, also where the file did not change.
+        written: by instance id, the content hash of its file, including files that did not change.
         failed: instances whose file was not replaced, each with the error.
         rows: rows in the written files.
         files_changed: number of written files that changed.
@@ -193,7 +193,7 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
 
 
 def _top_posts(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the first `PREVIEW_ROWS` rows, in descending order of the first metric of `PREVIEW_ORDER` they have."""
+    """Return the `PREVIEW_ROWS` rows with the highest values of the first metric of `PREVIEW_ORDER` that is a column."""
     posts = pa.concat_tables(tables)
     order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

@@ -51,8 +51,8 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
     """Return the number of rows in which a rate contradicts the counts by more than rounding, by name of the rate.
 
     The engagement rate is engagements per 100 impressions; cpe × engagements and cpm × impressions / 1000 are the same
-    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested. Rates without
-    inconsistent rows are missing from the result.
+    cost. Rows with a null in a comparison are not compared, nor are metrics that were not requested. The result
+    leaves out rates without inconsistent rows.
     """
     inconsistent: dict[str, int] = {}
     nulls = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])

@@ -123,7 +123,7 @@ async def ingest(
 async def _fail_invalid_instances(
     partitions: Collection[Partition], on_result: Callable[[PartitionResult], None]
 ) -> list[Partition]:
-    """Report partitions whose instance id cannot be part of a path as failed; return the others."""
+    """Report partitions as failed if their instance id cannot be part of a path; return the others."""
     invalid: dict[str | None, ValueError] = {}
     for instance_id in {partition.instance_id for partition in partitions}:
         try:
@@ -174,7 +174,7 @@ class _QueuedQuery:
 class _DateSlice:
     """End-date callback of one query; tracks which days its worker still fetches.
 
-    After each page it may leave the later days to other workers, by shortening `query` and queueing the rest.
+    After a page it may shorten `query` and queue the later days as new queries for other workers.
     """
 
     query: PostPerformanceQuery
@@ -260,7 +260,7 @@ class _IngestRun:
             self._queue.task_done()
 
     def _start_workers_and_count_idle(self) -> int:
-        """Start the workers that cursor queries need, if they are not running; return how many are idle."""
+        """Start the workers that cursor queries need, unless they are running; return how many are idle."""
         self._start_workers(self._client.concurrency + EXTRA_CURSOR_WORKERS)
         return max(0, self._client.concurrency - self._busy_workers - self._queue.qsize())
 
@@ -314,7 +314,7 @@ class _IngestRun:
                 self._failures.record_failure(query, error)
                 parts = split_by_instances(query)
             case QueryRejected():
-                # The cause may be one of its instances, which may have been deleted.
+                # The cause may be one of the instances, for example a deleted one.
                 self._failures.record_rejection(query, error)
                 parts = split_by_instances(query)
             case InconsistentPages():

@@ -1,6 +1,6 @@
 """Compare the rows of a partition before and after it is replaced.
 
-Only columns that both tables have are compared: a metric that is requested for the first time, or no longer, is not a
+Only columns that both tables have are compared: a metric that is newly requested, or no longer requested, is not a
 change.
 """
 
@@ -47,7 +47,7 @@ class PartitionDiff:
         rows_after: number of new rows.
         added: rows whose key is only in the new table.
         removed: rows whose key is only in the old table.
-        restated: rows whose key is in both, with another value in any column.
+        restated: rows whose key is in both tables, with a different value in any column.
         totals: the total of each additive metric, by column.
         values_before: non-null metric values in the old table, of all metrics.
         values_after: non-null values in the new table, of the metrics that have any in the old table.

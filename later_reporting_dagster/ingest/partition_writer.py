@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
     posts_tables,
 )
 
-# The lake makes the partitions of a batch durable together, which costs less than one by one.
+# The lake makes the partitions of a batch durable together, which is faster than one at a time.
 BATCH_SIZE = 16
 WRITER_THREADS = 2
 
@@ -41,7 +41,7 @@ class WrittenPartition:
         file: the file in the lake, and whether it changed.
         posts: the rows of the file.
         bad_rows: number of its rows in quarantine.
-        diff: what changed; None if nothing did, or if there was no readable file before.
+        diff: what changed; None if nothing changed, or if there was no readable file before.
     """
 
     partition: Partition
@@ -104,7 +104,7 @@ class PartitionWriter:
         self._metrics = metrics
         self._now = now
         self._earlier_files: list[QuarantineFile] = []
-        # Partitions that may have a quarantine file, which has to be removed if they have no bad rows any more.
+        # Partitions that may have a quarantine file. It has to be removed if the partition no longer has bad rows.
         self._may_have_quarantine_file: Collection[Partition | None] = partitions
         with suppress(LakeUnavailable):
             self._earlier_files = lake.quarantine.files(table.name)
@@ -164,7 +164,7 @@ class PartitionWriter:
         """
         written_days = {partition.day for partition in self._written}
         for file in self._earlier_files:
-            # Tested first, because the file need not be read if the first or the last day was not written.
+            # Checked first, because it needs no read: a file is kept if the first or the last day was not written.
             if file.day_range is None or not written_days.issuperset(file.day_range):
                 continue
             # A file that cannot be read or removed stays; the check `quarantine_is_empty` reports it.
@@ -210,7 +210,7 @@ class _QueryRows:
 
     Attributes:
         posts: posts by partition to write; a partition without posts has an empty list.
-        bad_rows: bad rows by partition; partitions without bad rows are missing.
+        bad_rows: bad rows by partition, without partitions that have none.
         unassigned: bad rows whose partition is unknown.
         total: number of all rows, including posts of partitions that are not written.
     """
@@ -246,7 +246,7 @@ def _group_by_partition(
 
 
 def _day_of(post: Post, query: PostPerformanceQuery) -> date:
-    """Return the day of a post's partition: by `performance_date` the query's only day, else its UTC publish day."""
+    """Return the day of a post's partition: for `performance_date` the query's only day, else its UTC publish day."""
     if query.date_basis is DateBasis.PERFORMANCE_DATE:
         return query.start_date
     return post.post_date.astimezone(UTC).date()

@@ -1,4 +1,4 @@
-"""Count what a run has done, and report waits and retries to its log and, if set, to a progress callback."""
+"""Count what a run has done; report waits and retries to its log and, if one is set, to a progress callback."""
 
 import time
 from collections.abc import Callable

@@ -54,7 +54,7 @@ FROM posts LEFT JOIN days USING ({_KEY})
 
 @dataclass(frozen=True, slots=True)
 class MetricSums:
-    """The total of a metric over all settled posts, by each raw table; None if no row has a value.
+    """The total of a metric over all settled posts, from each raw table; None if no row has a value.
 
     Attributes:
         sum_of_days: from `post_metrics_daily`.
@@ -66,7 +66,7 @@ class MetricSums:
 
     @property
     def difference_percent(self) -> float | None:
-        """Difference of the sum of days from the metric to date in percent; None if it is undefined."""
+        """By how many percent the sum of days differs from the metric to date; None if undefined."""
         if self.sum_of_days is None or self.to_date is None:
             return None
         if self.sum_of_days == self.to_date:
@@ -75,7 +75,7 @@ class MetricSums:
 
     @property
     def agree(self) -> bool:
-        """Whether both are equal within the tolerance. Null equals 0: a day without a row may be either."""
+        """Whether both are equal within the tolerance. Null counts as 0: a day without a row may mean either."""
         sum_of_days, to_date = self.sum_of_days or 0.0, self.to_date or 0.0
         return abs(sum_of_days - to_date) <= abs(to_date) * TOLERANCE_PERCENT / 100
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.lake import ReplacementRejected
 
-# Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows
-# and to metric values separately.
+# Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
+# values separately.
 MIN_ROWS_TO_JUDGE = 20
 
 
@@ -31,7 +31,7 @@ class WriteGuard:
     bad_rows_limit_percent: int = 100
 
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
-        """Check by how much a partition would shrink, and that it would keep some metric values.
+        """Check that a partition would not shrink too much, and that it would keep some metric values.
 
         The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored. The metric values are checked if
         at least as many values are stored.
@@ -69,7 +69,7 @@ class WriteGuard:
         Args:
             bad_rows: number of bad rows.
             total: number of all rows, good and bad.
-            subject: the rows and what is wrong with them, for the message: "rows of this partition are bad".
+            subject: what the counts mean, for the message, such as "rows of this partition are bad".
 
         Raises:
             TooManyBadRows: the limit is exceeded.
