@@ -193,7 +193,7 @@ def day_version(content_hashes: Mapping[str, str]) -> str:
 
 
 def _top_posts(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the `PREVIEW_ROWS` rows with the highest values of the first metric of `PREVIEW_ORDER` that is a column."""
+    """Return the `PREVIEW_ROWS` rows with the highest values of the first metric of `PREVIEW_ORDER` that exists."""
     posts = pa.concat_tables(tables)
     order = [(name, "descending") for name in PREVIEW_ORDER if name in posts.column_names][:1]
     return (posts.sort_by(order) if order else posts).slice(0, PREVIEW_ROWS)

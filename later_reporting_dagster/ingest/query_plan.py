@@ -35,8 +35,8 @@ MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAX_INSTANCE_CHARACTERS = 6_000
 # Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
-# page: with at least 10 pages, that is at most a tenth. At most 50 pages, because a worker holds its whole slice in memory;
-# while no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
+# page: with at least 10 pages, that is at most a tenth. At most 50 pages, because a worker holds its whole slice in
+# memory; while no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
 MIN_PAGES_PER_SLICE = 10
 MAX_PAGES_PER_SLICE = 50
 
@@ -179,8 +179,8 @@ def split_remaining_days(
 ) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
     """Split a cursor query that is being fetched, so that idle workers can fetch its later days.
 
-    The number of posts still to fetch is estimated from the posts fetched so far. The days are split only if each slice has
-    enough pages to be worth a query.
+    The number of posts still to fetch is estimated from the posts fetched so far. The days are split only if each slice
+    has enough pages to be worth a query.
 
     Args:
         query: the query being fetched, in ascending order of `postDate`.
