@@ -100,7 +100,7 @@ def test_diff_of_a_table_without_rows() -> None:
     assert (emptied.values_before, emptied.values_after, filled.values_before) == (1, 0, 0)
 
 
-def test_diff_counts_values_kept_of_metrics_that_had_values() -> None:
+def test_diff_counts_values_after_of_metrics_that_had_values() -> None:
     old = posts({"post_id": 1, "impressions": 3, "cpm": 1.0}, {"post_id": 2, "impressions": 4})
     new = posts({"post_id": 1, "paid_impressions": 3}, {"post_id": 2, "cpm": 0.0})
     found = diff_partitions(old, new)
