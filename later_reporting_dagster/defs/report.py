@@ -66,7 +66,7 @@ def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.Freshnes
                 "dagster/uri": written.url,
                 "changed": written.changed,
                 "as_of": str(data.as_of),
-                "period_days": data.period,
+                "period_days": data.initial_period,
                 **{kpi.name: NOT_AVAILABLE if kpi.value is None else kpi.value for kpi in kpis},
                 **{name: NOT_AVAILABLE if value is None else value for name, value in lift_interval(data).items()},
                 "preview": dg.MetadataValue.md(kpis_markdown(kpis)),

@@ -255,8 +255,8 @@ class MonthCopies:
         """Read the days to copy.
 
         Returns:
-            For each day to copy, its rows and their hash; all days have the same columns. No days if they are too few
-            for a copy. And for each other candidate, why it is skipped.
+            First, the rows of each day to copy and their hash; all days have the same columns. Empty if there are too
+            few days for a copy. Second, for each other candidate, why it is skipped.
         """
 
         def read(day: date) -> tuple[pa.Table, str] | str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -175,7 +175,7 @@ class LakeDatabase:
     ) -> _Result:
         """Create views of partitioned tables and return `compute`'s result.
 
-        If it fails because of unreadable files, exclude them and call it again.
+        If `compute` fails because files cannot be read, exclude these files and call it again.
 
         Args:
             tables: each table with its partitions, which have to exist; None for all that exist.
@@ -183,7 +183,7 @@ class LakeDatabase:
                 to raise `duckdb.Error` when a file cannot be read.
 
         Raises:
-            LakeUnavailable: the lake cannot be listed, or `compute` fails although all files can be read.
+            LakeUnavailable: the lake cannot be listed, or `compute` fails although all files of `tables` can be read.
         """
         import duckdb
 
@@ -202,7 +202,7 @@ class LakeDatabase:
             try:
                 return compute(ViewContents(partitions, unreadable))
             except duckdb.Error as error:
-                failed = self._failed_files()
+                failed = self._failed_files([table.name for table, _ in tables])
                 if not failed:
                     reason = str(error).partition("\n")[0]
                     raise LakeUnavailable(
@@ -222,14 +222,15 @@ class LakeDatabase:
             first partition in the view; for an unpartitioned table, None. Views without errors are omitted.
         """
         found: dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]] = {}
-        for name, file, error in self._failed_files():
+        for name, file, error in self._failed_files([*self._views]):
             found.setdefault(name, {})[file.partitions[0] if file.partitions else None] = error
         return found
 
-    def _failed_files(self) -> list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]]:
-        """Return the name of the view, the file and the error for each file that cannot be read."""
+    def _failed_files(self, names: Iterable[str]) -> list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]]:
+        """Return the name of the view, the file and the error for each file of these views that cannot be read."""
         failed: list[tuple[str, _ViewFile, LakeUnavailable | FileDamaged]] = []
-        for name, (table, files) in self._views.items():
+        for name in names:
+            table, files = self._views[name]
 
             def verify(file: _ViewFile, table: Table = table) -> LakeUnavailable | FileDamaged | None:
                 return _verification_error(self.lake.storage, file, table)
@@ -389,7 +390,8 @@ def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:
         expressions[_INSTANCE] = _INSTANCE_FROM_PATH
     for name in required:
         if name in stored:
-            # `schema` below makes any column that a file lacks null, nullable or not.
+            # Because of `schema` below, DuckDB returns nulls for a column that a file lacks, even if the column is not
+            # nullable.
             missing = _literal(f" has no value of {name}")
             expressions[name] = f"coalesce({_identifier(name)}, error(filename || {missing}))"
     schema = ", ".join(

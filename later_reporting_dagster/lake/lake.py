@@ -52,10 +52,11 @@ class WriteResult:
 
     Attributes:
         url: the location of the file: a path on a local disk, else a URL, without credentials.
-        rows: the number of rows.
+        rows: the number of rows; 0 for a file that is not a table.
         bytes: the size of the file.
-        content_hash: the hash of the rows; see `content_hash_of`.
-        changed: False if the file already had the same rows, so it was not written.
+        content_hash: the hash of the rows, see `content_hash_of`; for a file that is not a table, the SHA-256 of its
+            bytes.
+        changed: False if the file already had the same rows (or bytes), so it was not written.
     """
 
     url: str
@@ -68,8 +69,9 @@ class WriteResult:
 class Lake:
     """Parquet partitions below one root: `{root}/{table}/date=…/instance_id=…/part-0.parquet`.
 
-    Safe to use from several threads and processes: if two of them write a partition at once, it has all rows of one of
-    the two afterwards. Every method raises `LakeUnavailable` when the root cannot be reached, read or written.
+    Safe to use from several threads and processes: if two of them write a partition at once, it then has
+    exactly the rows of one of them. Every method raises `LakeUnavailable` when the root cannot be reached, read or
+    written.
 
     Example:
         >>> import tempfile
@@ -126,7 +128,7 @@ class Lake:
         """Replace all rows of a partition.
 
         If the partition already has the same rows in the same order, nothing is written, and the stored metadata stay.
-        A stored file that cannot be read is replaced.
+        A damaged stored file is replaced. If the stored file cannot be read for another reason, nothing is written.
 
         Args:
             table_name: the table.
@@ -137,7 +139,9 @@ class Lake:
         Raises:
             ValueError: the instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
-            LakeUnavailable: also if the new file does not read back as it was written; the partition is unchanged.
+            LakeUnavailable: also if the new file does not contain `rows`. It is read back before it replaces the stored
+                file; if the storage only has atomic puts, the bytes are verified before they are sent. The partition is
+                unchanged, unless only syncing its directory failed: then the new rows may not survive a loss of power.
         """
         return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
 
@@ -160,7 +164,7 @@ class Lake:
                 new schema.
 
         Returns:
-            The result of each partition, or the error if it was not written. An error does not affect the others.
+            The result of each partition, or its error; see `write`. An error does not affect the other partitions.
 
         Raises:
             ValueError: as `write`; nothing was written.
@@ -391,7 +395,7 @@ class Lake:
         metadata: Mapping[str, str],
         check_replacement: Callable[[str, pa.Table, pa.Table], None] | None,
     ) -> dict[str, WriteResult | LakeUnavailable | ReplacementRejected]:
-        """Replace files, by path; return the result of each, or the error if it was not written."""
+        """Replace files, by path; return the result or the error of each."""
         content_hashes = {path: content_hash_of(rows) for path, rows in tables.items()}
         results: dict[str, WriteResult | LakeUnavailable | ReplacementRejected] = {}
         new_files: dict[str, bytes] = {}

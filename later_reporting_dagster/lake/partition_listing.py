@@ -21,7 +21,7 @@ def find_directories(
         days: list only the directories of these days, with one request for each; by default all of `parent`.
 
     Yields:
-        The directory's path below the lake's root, and its partition; None if its name is not that of a partition.
+        The directory's path below the lake's root, and its partition; None if it is not the directory of a partition.
 
     Raises:
         LakeUnavailable: a directory cannot be listed.

@@ -142,7 +142,7 @@ def parse_partition_directory(directory: str) -> Partition | None:
     """Return the partition of a directory relative to its table, such as `date=2024-01-03/instance_id=a`.
 
     Returns:
-        None if its name is not that of a partition.
+        None if it is not the directory of a partition.
     """
     day, _, instance = directory.partition("/")
     if not day.startswith(_DAY) or (instance and not instance.startswith(_INSTANCE)):

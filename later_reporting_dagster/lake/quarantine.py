@@ -32,8 +32,8 @@ class QuarantineFile:
     Attributes:
         path: the path relative to the lake's root.
         partition: the partition of all rows; None for the file of a query.
-        day_range: the first and last day of the query; None for the file of a partition. If the directory's name is of
-            neither kind, `partition` and `day_range` are both None.
+        day_range: the first and last day of the query; None for the file of a partition. If the directory is
+            neither of a partition nor of a query, both `partition` and `day_range` are None.
     """
 
     path: str
@@ -87,7 +87,7 @@ class Quarantine:
     def write_rows_without_partition(
         self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
     ) -> str:
-        """Replace the bad rows of a query for those rows whose partition is unknown.
+        """Replace a query's file of bad rows whose partition is unknown.
 
         Args:
             table_name: the table that the rows were fetched for.

@@ -36,7 +36,8 @@ def schema_of(columns: Iterable[Column]) -> pa.Schema:
 def posts_schema(metrics: tuple[Metric, ...], /) -> pa.Schema:
     """Return the schema of posts that were requested with `metrics`.
 
-    `posts_schema(METRICS)` reads all files of posts: a metric that was not requested for a file is null in its rows.
+    Every file of posts can be read with the schema `posts_schema(METRICS)`: a metric that was not requested for a file
+    is null in its rows.
     """
     return schema_of(post_columns(metrics))
 

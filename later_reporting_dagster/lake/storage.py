@@ -30,7 +30,7 @@ _STAGE_PREFIX = ".stage-"
 STALE_AFTER_SECONDS = 3600
 # A staged file is locked while its writer lives, except for the moment between its creation and its lock. An older one
 # without a lock was left by a writer that died.
-UNLOCKED_AFTER_SECONDS = 2
+ABANDONED_IF_UNLOCKED_AFTER_SECONDS = 2
 
 # Protocols with an atomic put: the object appears under its name when the upload is complete.
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
@@ -51,8 +51,9 @@ class FileVersion:
 
     Attributes:
         bytes: the size of the file.
-        identity: identifies the version. Two versions can have the same identity only if `modified` is set, and they
-            have the same size and modification time. None if the filesystem reports nothing reliable.
+        identity: identifies the version. Different versions have different identities, with one exception: if
+            `modified` is set, two versions with the same size and modification time have the same identity. None if the
+            filesystem reports nothing reliable.
         modified: the modification time in seconds since the epoch; only if `identity` is derived from it.
     """
 
@@ -74,7 +75,7 @@ class Storage(ABC):
     @property
     @abstractmethod
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
-        """The filesystem for pyarrow. Its paths are those of `full_path`."""
+        """The filesystem for pyarrow. It takes the paths that `full_path` returns."""
 
     @abstractmethod
     def full_path(self, path: str) -> str:
@@ -110,12 +111,12 @@ class Storage(ABC):
 
         Args:
             files: the new bytes, by path.
-            check: called with each path and its staged bytes. If it returns False or raises, the file is not replaced.
-                By default, the staged bytes have to equal the given ones. If puts are atomic, nothing is staged, and it
-                is called with the given bytes.
+            check: called with each path and its staged bytes. If it returns False or raises `LakeUnavailable`, the file
+                is not replaced. By default, the staged bytes have to equal the given ones. If puts are atomic, nothing
+                is staged, and it is called with the given bytes.
 
         Returns:
-            The error of each file that was not replaced.
+            The error of each file that was not replaced, or whose replacement may not survive a loss of power.
         """
 
     @abstractmethod
@@ -124,7 +125,11 @@ class Storage(ABC):
 
     @abstractmethod
     def files(self, directory: str) -> list[str]:
-        """List the paths of all files below a directory, except staged ones; none when it does not exist."""
+        """List the paths of all files below a directory; none when it does not exist.
+
+        Files whose names begin with a dot, such as staged ones, are omitted. A local disk also omits the files in
+        directories whose names begin with a dot.
+        """
 
     @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
@@ -136,8 +141,8 @@ class Storage(ABC):
     def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: StagedFileCheck | None) -> None:
         if not (staged == files[path] if check is None else check(path, staged)):
             raise LakeUnavailable(
-                f"cannot write {self.location(path)}: the new file does not read back as it was written, so nothing was"
-                " replaced. Next step: check that disk or store, and run again"
+                f"cannot write {self.location(path)}: the new file does not contain what was written, so nothing was"
+                " replaced. Next step: check that disk or store and the memory of this machine, and run again"
             )
 
 
@@ -554,7 +559,7 @@ def _is_stale(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
 
 def _is_abandoned(file: Path) -> bool:
     """Return whether a file is staged and not locked by any process, so its writer died."""
-    if _is_stale(file.name, after_seconds=UNLOCKED_AFTER_SECONDS):
+    if _is_stale(file.name, after_seconds=ABANDONED_IF_UNLOCKED_AFTER_SECONDS):
         with suppress(OSError), file.open("rb") as stage:
             fcntl.flock(stage, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return True

@@ -40,8 +40,8 @@ class CompactionSummary:
         skipped = "".join(f"; {count} days skipped: {reason}" for reason, count in sorted(self.skipped.items()))
         return (
             f"{self.written} months written, {self.unchanged} unchanged{removed};"
-            f" {self.daily_files:,} daily files ({self.daily_bytes:,} bytes in total) are replaced for readers by"
-            f" {self.files:,} monthly files ({self.bytes:,} bytes in total){skipped}"
+            f" readers read {self.files:,} monthly files ({self.bytes:,} bytes in total) instead of"
+            f" {self.daily_files:,} daily files ({self.daily_bytes:,} bytes in total), which are kept{skipped}"
         )
 
 

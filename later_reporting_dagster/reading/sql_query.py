@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 # DuckDB's sums of int64 have this type. Users of Parquet files and pandas expect int64.
 _HUGEINT = pa.decimal128(38, 0)
-# Errors that are usually caused by the SQL. Files are verified only if the message says that one was being read: a file
-# can cause a conversion error, for example.
+# Kinds of errors that are usually caused by the SQL. After one of these, the files are not verified, unless the message
+# says that a file was being read: a file can also cause a conversion error, for example.
 _SQL_ERRORS = tuple(
     f"{kind} Error" for kind in ("Parser", "Binder", "Catalog", "Conversion", "Out of Range", "Permission", "Syntax")
 )
 # The error of a placeholder view is this text and the name of the table.
 _PLACEHOLDER = "the files of this table are not listed yet: "
+# The beginning of an EXPLAIN statement, with its options.
+_EXPLAIN = re.compile(r"\A\s*EXPLAIN\b\s*(ANALYZE\b)?\s*(\(\s*(ANALYZE|FORMAT)\b[^()]*\))?", re.IGNORECASE)
 _BATCH_ROWS = 10_000
 
 
@@ -33,7 +35,12 @@ class QueryError(ValueError):
 
 
 def run_query(
-    sql: str, lake: Lake, tables: Collection[Table], *, memory_gb: float = 2, on_note: Callable[[str], object] = str
+    sql: str,
+    lake: Lake,
+    tables: Collection[Table],
+    *,
+    memory_gb: float = 2,
+    on_note: Callable[[str], object] | None = None,
 ) -> pa.Table:
     """Return the rows of one SQL query, with instants in UTC.
 
@@ -79,9 +86,9 @@ def run_query(
             raise _translated(error, database, by_name, memory_gb) from error
 
 
-def _add_view(database: LakeDatabase, table: Table, on_note: Callable[[str], object]) -> None:
+def _add_view(database: LakeDatabase, table: Table, on_note: Callable[[str], object] | None) -> None:
     database.add_view(table)
-    if database.is_empty(table.name):
+    if on_note is not None and database.is_empty(table.name):
         on_note(f"{table.name} has no files in {database.lake.root}")
 
 
@@ -103,12 +110,25 @@ def _check_is_query(sql: str, connection: "duckdb.DuckDBPyConnection") -> None:
         raise QueryError(f"expected one SQL statement, got {len(statements) or 'none'}")
     kind = statements[0].type.name
     if kind in ("EXPLAIN", "MULTI"):
-        # DuckDB does not report what kind of statement is explained. It parses a statement with a PIVOT into several,
-        # and does not report its kind either. But only a query can be parsed in parentheses.
-        query = re.sub(r"^\s*EXPLAIN\b\s*(ANALYZE\b)?", "", sql.strip().rstrip(";"), flags=re.IGNORECASE)
-        connection.extract_statements(f"({query}\n)")
+        # For EXPLAIN, DuckDB does not report the kind of the explained statement. For any statement with a PIVOT, it
+        # reports MULTI. In both cases, parse the text in parentheses: only a query can be parsed so.
+        query = re.sub(r"[;\s]+\Z", "", _EXPLAIN.sub("", _without_comments(sql)))
+        connection.extract_statements(f"({query})")
     elif kind != "SELECT":
         raise QueryError(f"only SELECT statements are allowed, not {kind}")
+
+
+def _without_comments(sql: str) -> str:
+    """Return the SQL with a space in place of each comment."""
+    import duckdb
+
+    text = sql.encode()
+    tokens = duckdb.tokenize(sql)
+    ends = [*(start for start, _ in tokens[1:]), len(text)]  # in bytes; a token ends with the spaces after it
+    return b"".join(
+        b" " if kind == duckdb.token_type.comment else text[start:end]
+        for (start, kind), end in zip(tokens, ends, strict=True)
+    ).decode()
 
 
 def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:

@@ -45,7 +45,7 @@ class Chart:
 
     Attributes:
         name: its key in the page's data, and part of the id of its element.
-        title: its title, only for readers of the specification.
+        title: what it shows; not in the specification, because the page has its own headings.
         is_bars: whether it has bars; otherwise it has lines over time.
         maximum: end of the scale of bars, if known in advance.
     """
@@ -101,7 +101,7 @@ def vega_script() -> str:
 
 def _specification(chart: Chart) -> Spec:
     spec = _bars(maximum=chart.maximum) if chart.is_bars else _over_time()
-    # No legend: the page has its own, and that one can wrap.
+    # No legend: the page has its own, which can wrap.
     channels = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
     # `"channel": True` is our placeholder for the colour encoding that all layers share.
     for layer in spec["layer"]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from later_reporting_dagster.report.report_data import PERIODS, ReportData
+from later_reporting_dagster.report.report_data import WINDOW_BY_DAYS, ReportData
 
 NOT_AVAILABLE = "not available"
 
@@ -44,7 +44,10 @@ def report_kpis(data: ReportData) -> list[Kpi]:
 
 
 def lift_interval(data: ReportData) -> dict[str, float | str | None]:
-    """Return the interval of the paid lift and its verdict, by column name; None if there is no interval."""
+    """Return the ends of the paid lift's interval and its verdict, by column name.
+
+    If there is no interval, all values are None.
+    """
     row = _kpi_row(data)
     return {name: row.get(name) for name in INTERVAL}
 
@@ -60,7 +63,7 @@ def kpis_markdown(kpis: Sequence[Kpi]) -> str:
 
 def _kpi_row(data: ReportData) -> dict[str, Any]:
     rows = data.tables["kpis"].to_pylist()
-    found = (row for row in rows if row["instance_id"] is None and row["window"] == PERIODS[data.period])
+    found = (row for row in rows if row["instance_id"] is None and row["window"] == WINDOW_BY_DAYS[data.initial_period])
     return next(found, {})
 
 

@@ -215,7 +215,8 @@
 
   // Key figures.
 
-  // Label, organic measure, paid measure, measure that compares them, their format, its format, and its label.
+  // Each row: label, organic measure, paid measure, comparing measure, format of the organic and paid measures, format of the
+  // comparing measure, label of the comparing measure.
   const KPIS = [
     ["Impressions", "organic_impressions", "paid_impressions", "paid_share_of_impressions", "count", "percent", "paid share"],
     ["Engagements", "organic_engagements", "paid_engagements", "paid_share_of_engagements", "count", "percent", "paid share"],

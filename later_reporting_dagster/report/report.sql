@@ -11,15 +11,15 @@
 {#- Rows of a relation, repeated for each of their scopes. A post in several campaigns counts in each of them, and once in
     the scopes of instances. -#}
 {%- macro in_scopes(rows) %}
-SELECT 0 AS scope, * EXCLUDE (counted_per, instance_id, campaign_id) FROM {{ rows }} WHERE counted_per IN ('both', 'post')
+SELECT 0 AS scope, * EXCLUDE (counted_per, instance_id, campaign_id) FROM {{ rows }} WHERE counted_per IN ('either', 'post')
 UNION ALL
 SELECT scope, {{ rows }}.* EXCLUDE (counted_per, instance_id, campaign_id)
 FROM {{ rows }} JOIN scopes USING (instance_id)
-WHERE scopes.campaign_id IS NULL AND counted_per IN ('both', 'post')
+WHERE scopes.campaign_id IS NULL AND counted_per IN ('either', 'post')
 UNION ALL
 SELECT scope, {{ rows }}.* EXCLUDE (counted_per, instance_id, campaign_id)
 FROM {{ rows }} JOIN scopes USING (instance_id, campaign_id)
-WHERE counted_per IN ('both', 'campaign')
+WHERE counted_per IN ('either', 'campaign')
 {%- endmacro %}
 
 CREATE OR REPLACE TABLE scopes AS
@@ -193,7 +193,7 @@ FROM (SELECT *, {{ measures.costs() }} FROM totals) JOIN scopes USING (scope) JO
 -- How many of the posts published in each window report each metric.
 CREATE OR REPLACE TABLE report_coverage AS
 WITH posts AS (
-    SELECT CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'both' ELSE 'campaign' END AS counted_per, published.*
+    SELECT CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'either' ELSE 'campaign' END AS counted_per, published.*
     FROM posts_published AS published LEFT JOIN multi_campaign_posts USING (instance_id, post_id)
 ),
 counted AS (
@@ -215,14 +215,14 @@ SELECT
     {%- for column in ("published",) + metric_columns %}, CAST(sum({{ column }}) AS BIGINT) AS {{ column }}{% endfor %}
 FROM ({{ in_scopes("slices") }}) AS scoped
 JOIN scopes USING (scope)
-JOIN ranges ON date_basis = 'post_date' AND NOT is_previous AND scoped.slice <= ranges.slice
+JOIN ranges ON date_basis = 'post_date' AND NOT is_previous AND slice <= oldest_slice
 GROUP BY ALL;
 
 -- The results of each scope on each day of the longest window.
 CREATE OR REPLACE TABLE report_days AS
 WITH posts AS (
     SELECT
-        CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'both' ELSE 'campaign' END AS counted_per,
+        CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'either' ELSE 'campaign' END AS counted_per,
         date, instance_id, campaign_id, post_id, {{ daily_columns | join(", ") }}, {{ lift_columns | join(", ") }}
     FROM post_metrics_daily_rows LEFT JOIN multi_campaign_posts USING (instance_id, post_id)
     WHERE date >= (SELECT min(first_day) FROM ranges WHERE date_basis = 'performance_date' AND NOT is_previous)

@@ -44,9 +44,9 @@ METRICS_TABLE, PUBLISHED_TABLE = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
 DaysByTable = Mapping[str, Mapping[str, frozenset[date]]]
 
 # The periods that a reader can choose: length in days -> name of the window.
-PERIODS: Mapping[int, str] = {days: name for name, days in WINDOWS.items() if days is not None}
+WINDOW_BY_DAYS: Mapping[int, str] = {days: name for name, days in WINDOWS.items() if days is not None}
 # The longest period and the one before it; older days are not read.
-MAXIMUM_DAYS = 2 * max(PERIODS)
+MAXIMUM_DAYS = 2 * max(WINDOW_BY_DAYS)
 
 # The tables that report.sql creates, without their prefix `report_`.
 TABLES = ("kpis", "content", "creators", "spend", "coverage", "days", "profiles")
@@ -151,12 +151,15 @@ class ReportData:
 
     @cached_property
     def metrics_days(self) -> int:
-        """Number of days from the first to the newest in post_metrics_daily: n days can be compared if it is 2 n."""
+        """Number of days from the first to the newest in post_metrics_daily.
+
+        A period of n days can be compared with the previous one if this is at least 2 n.
+        """
         days = [*_days(self.days_by_table[METRICS_TABLE])]
         return (max(days) - min(days)).days + 1 if days else 0
 
     @property
-    def period(self) -> int:
+    def initial_period(self) -> int:
         """Length in days of the period that the page opens with: 28 if the 28 days before can be compared, else 7."""
         return 28 if self.metrics_days >= 2 * 28 else 7
 
@@ -260,7 +263,8 @@ def _rows_in_memory(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[M
             created.append(table)
         yield
     finally:
-        # Without the others: after an error they are still views, and DROP TABLE would raise another error.
+        # Only these: after an error in CREATE TABLE there is no relation of that name, and DROP TABLE would raise
+        # another error. The next call of `compute` gets new views.
         for table in created:
             connection.execute(f"DROP TABLE {table}")
 
@@ -270,7 +274,7 @@ def _run_sql(
 ) -> dict[str, pa.Table]:
     prepare_windows(connection, BY_CAMPAIGN, stored)
     is_recorded = pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE)
-    is_shown = pc.field("window").isin([*PERIODS.values()]) & (is_recorded | ~pc.field("is_previous"))
+    is_shown = pc.field("window").isin([*WINDOW_BY_DAYS.values()]) & (is_recorded | ~pc.field("is_previous"))
     connection.register("window_ranges", window_ranges_table(stored).filter(is_shown))
     connection.execute(render("window_inputs.sql", BY_CAMPAIGN))
     sql = files_of_package(__package__).joinpath("report.sql").read_text("utf-8")

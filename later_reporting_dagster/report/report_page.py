@@ -22,8 +22,8 @@ from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_s
 from later_reporting_dagster.report.report_data import (
     COMPARED_MEASURES,
     METRICS_TABLE,
-    PERIODS,
     PUBLISHED_TABLE,
+    WINDOW_BY_DAYS,
     ReportData,
 )
 from later_reporting_dagster.rollups.periods import WINDOWS
@@ -42,7 +42,7 @@ def _interval(lift: str) -> tuple[str, ...]:
 
 
 _DAILY_MEASURES = (*_SUMS, *_RATES)
-# Of platforms, content types and creators.
+# The measures of platforms, content types and creators.
 _PART_MEASURES = ("impressions", *_SUMS, *_RATES, *_interval("paid_lift"))
 KPI_MEASURES = (
     *COMPARED_MEASURES,
@@ -106,10 +106,12 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "as_of": data.as_of.isoformat(),
         "first_day": data.first_day.isoformat(),
         "days": data.days,
-        "period": data.period,
+        "period": data.initial_period,
         "metrics_days": data.metrics_days,
         # A period is offered if there are more days than the next shorter period has.
-        "periods": [days for days, shorter in zip(PERIODS, (0, *PERIODS), strict=False) if shorter < data.days],
+        "periods": [
+            days for days, shorter in zip(WINDOW_BY_DAYS, (0, *WINDOW_BY_DAYS), strict=False) if shorter < data.days
+        ],
         "tables": _TABLES,
         "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
         "instances": list(data.instances),
@@ -117,11 +119,11 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "contents": [list(content) for content in index.contents],
         "creators": _creators(data),
         "metrics": [_metric(metric) for metric in data.metrics],
-        "kpis": _packed(index, "kpis", [*KPI_MEASURES, "has_equal_days"]),
-        "content_results": _packed(index, "content", _PART_MEASURES, content=index.content),
-        "creator_results": _packed(index, "creators", _PART_MEASURES, creator=index.creator),
-        "spend": _packed(index, "spend", SPEND_MEASURES),
-        "coverage": _packed(index, "coverage", ["published", *(metric.column for metric in data.metrics)]),
+        "kpis": _columns_for_scopes(index, "kpis", [*KPI_MEASURES, "has_equal_days"]),
+        "content_results": _columns_for_scopes(index, "content", _PART_MEASURES, content=index.content),
+        "creator_results": _columns_for_scopes(index, "creators", _PART_MEASURES, creator=index.creator),
+        "spend": _columns_for_scopes(index, "spend", SPEND_MEASURES),
+        "coverage": _columns_for_scopes(index, "coverage", ["published", *(metric.column for metric in data.metrics)]),
         "daily": _daily(index),
         **_completeness(data),
         "charts": {chart.name: compiled_chart(chart) for chart in CHARTS},
@@ -155,7 +157,7 @@ class _Index:
         return self._creators[row["creator"]]
 
 
-def _packed(
+def _columns_for_scopes(
     index: _Index, name: str, measures: Sequence[str], **keys: Callable[[Mapping[str, Any]], int]
 ) -> dict[str, list[Any]]:
     """Return a table as columns: the scope, the length of the period in days, further keys, and measures."""

@@ -17,8 +17,8 @@ totals AS (
     GROUP BY {{ by | join(", ") }}
 ),
 -- The independent observations of a group. Posts of one creator are not independent. So if a group has several creators
--- (for this, no creator counts as one), each creator is a cluster. Otherwise each post is a cluster, and a post without a
--- creator always is.
+-- (posts without a creator count here as those of one more creator), each creator is a cluster. Otherwise each post is a
+-- cluster. A post without a creator is always a cluster.
 clusters AS (
     SELECT
         {{ by | join(", ") }}
@@ -107,7 +107,7 @@ platforms AS (
     FROM {{ subgroups }}
     GROUP BY {{ by | join(", ") }}, platform
 ),
--- Paid engagements, divided by the engagements of the paid impressions if they had their platform's organic rate.
+-- Paid engagements, divided by the engagements that the paid impressions would have at the organic rate of their platform.
 platform_mix AS (
     SELECT
         {{ by | join(", ") }},

@@ -1,4 +1,4 @@
--- DuckDB macros for all rollups. If an argument is null, the result is null, unless the comment of the macro differs.
+-- DuckDB macros for all rollups. If an argument is null, the result is null, unless the macro's comment says otherwise.
 
 -- Round to 12 significant digits: further digits depend on the machine and on the number of threads.
 CREATE OR REPLACE MACRO round_significant(x) AS
@@ -20,7 +20,7 @@ CREATE OR REPLACE MACRO to_int64(total, name) AS
     END;
 
 -- How rows of posts in several campaigns are counted: see multi_campaign_posts in window_inputs.sql.
-CREATE TYPE IF NOT EXISTS counting AS ENUM ('both', 'campaign', 'post');
+CREATE TYPE IF NOT EXISTS counting AS ENUM ('either', 'campaign', 'post');
 
 -- Null unless the divisor is above 0.
 CREATE OR REPLACE MACRO quotient(dividend, divisor) AS
@@ -43,7 +43,8 @@ CREATE OR REPLACE MACRO lift(paid_engagements, paid_impressions, organic_engagem
     END;
 
 -- Bounds of the spend. CPE × engagements and CPM × impressions / 1000 are the same cost. Each unit cost is rounded to two
--- decimals, so each gives an interval, and the cost is in both intervals. A unit cost of 0 units gives no interval.
+-- decimals, so each gives an interval, and the cost is in both intervals. If there are 0 units, the
+-- unit cost gives no interval.
 CREATE OR REPLACE MACRO cost_minimum(unit_cost, units) AS
     CASE WHEN units > 0 AND unit_cost IS NOT NULL THEN greatest(unit_cost - 0.005, 0) * units END;
 CREATE OR REPLACE MACRO cost_maximum(unit_cost, units) AS
@@ -68,11 +69,11 @@ CREATE OR REPLACE MACRO exact_square(x) AS CAST(x * x AS DECIMAL(38, 24));
 
 -- Half the width of the interval of a log, by the delete-one jackknife over clusters:
 --   squares    sum of the squared changes of the log when one cluster is left out
---   changes    number of these changes that are not null; a change is null if leaving the cluster out leaves nothing
+--   changes    number of these changes that are not null; a change is null if nothing remains without the cluster
 --   clusters   number of clusters
 --   effective  effective number of clusters: that many equal clusters would be as informative
 --   degrees    degrees of freedom
--- Null if leaving some cluster out leaves nothing, if `effective` is below 5, or if all clusters are alike.
+-- Null if nothing remains without one of the clusters, if `effective` is below 5, or if all clusters are alike.
 CREATE OR REPLACE MACRO half_width(squares, changes, clusters, effective, degrees) AS
     CASE
         WHEN changes = clusters AND effective >= 5 AND squares * (clusters - 1) / clusters > 1e-18

@@ -31,9 +31,10 @@ _Item = TypeVar("_Item", bound=Hashable)
 # Date basis -> its raw table, with the columns of all known metrics.
 _RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, name in RAW_TABLE_NAMES.items()}
 
-# Bytes of raw files that one query may read per GB of memory. Sums by post take more memory than sums by day.
-_BYTES_PER_GB_BY_POST = 65_000_000
-_BYTES_PER_GB_BY_DAY = 250_000_000
+# Bytes of raw files that one query may read per GB of memory. Windows take more memory than days, weeks and months:
+# their sums by post are kept in tables that all window tables read.
+_BYTES_PER_GB_FOR_WINDOWS = 65_000_000
+_BYTES_PER_GB_FOR_PERIODS = 250_000_000
 
 
 def stored_days(contents: ViewContents) -> StoredDays:
@@ -87,7 +88,9 @@ class PeriodRollup:
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up all windows. They end with the newest day in the lake. Files that cannot be read are left out.
+    """Roll up all windows. Files that cannot be read are left out.
+
+    The windows of each date basis end with the newest day of its raw table.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
@@ -161,7 +164,7 @@ def roll_up_lake_periods(
     for partition in partitions:
         by_first_day[first_day_of(table.period, partition.day)].append(partition)
     weights = {first_day: sum(sizes[each] for each in files) for first_day, files in by_first_day.items()}
-    for batch in batched_by_weight(weights, limit=memory_gb * _BYTES_PER_GB_BY_DAY):
+    for batch in batched_by_weight(weights, limit=memory_gb * _BYTES_PER_GB_FOR_PERIODS):
         with open_database(lake, memory_gb=memory_gb) as database:
             yield from _roll_up_batch(database, table, {first_day: by_first_day[first_day] for first_day in batch})
 
@@ -225,7 +228,7 @@ def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_
     for raw_table, partitions in contents.partitions.items():
         for partition, size in database.lake.sizes(raw_table, partitions).items():
             weights[str(partition.instance_id)] += size
-    for instances in batched_by_weight(dict(sorted(weights.items())), limit=memory_gb * _BYTES_PER_GB_BY_POST):
+    for instances in batched_by_weight(dict(sorted(weights.items())), limit=memory_gb * _BYTES_PER_GB_FOR_WINDOWS):
         for raw_table in contents.partitions:
             database.set_view_instances(raw_table, instances)
         yield
@@ -253,7 +256,7 @@ def _roll_up_batch(
         check = checks.get(first_day, PeriodCheck(0, ()))
         yield PeriodRollup(
             first_day=first_day,
-            # Rows without an unreadable file would be too few, and look complete.
+            # If a file cannot be read, the rows of the other files would look complete although some are missing.
             rows=None if errors or not partitions else partition_rows(first_day),
             raw_rows=check.raw_rows,
             differences=check.differences,

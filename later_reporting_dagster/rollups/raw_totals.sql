@@ -1,5 +1,5 @@
--- Totals of the raw rows by first day of a period, for reconciliation. Apart from the macro `money`, this shares nothing
--- with the SQL of the rollups.
+-- Totals of the raw rows by first day of a period, for reconciliation. Apart from the macro `money`, this query shares
+-- nothing with the SQL of the rollups.
 SELECT
     {{ day }} AS first_day, count(*) AS raw_rows, raw_rows AS posts
     {%- for metric in metrics %},

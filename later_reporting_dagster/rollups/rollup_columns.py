@@ -33,7 +33,7 @@ def raw_column(channel: Channel, measure: str) -> str:
     return measure if channel is Channel.ORGANIC else f"{channel}_{measure}"
 
 
-def summed(metrics: Iterable[Metric]) -> list[Metric]:
+def additive_metrics(metrics: Iterable[Metric]) -> list[Metric]:
     """Return the metrics that add up, with the channels of one measure next to each other."""
     additive = [metric for metric in metrics if metric.kind.is_additive]
     measures = [*dict.fromkeys(measure_of(metric) for metric in additive)]
@@ -81,7 +81,7 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
         " row with the lowest campaign id is used on each day"
     )
     yield _post_count("posts", "Posts of the group, with or without metrics", computed, ["post_id"])
-    for metric in summed(metrics):
+    for metric in additive_metrics(metrics):
         name, made_from = sum_name(metric), (metric.column,)
         computed = "Sum; null if no post of the group reports the metric, 0 is a measured zero"
         yield Column(name, metric_column_type(metric), True, metric.description, metric.unit, computed, made_from)
@@ -138,8 +138,8 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
         yield _number(
             f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
             f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group"
-            " has several creators (for this, no creator counts as one), the clusters are the creators and each post"
-            " without a creator; else the posts. t: 97.5 %"
+            " has several creators (posts without a creator count here as those of one more creator), the clusters are"
+            " the creators and each post without a creator; else the posts. t: 97.5 %"
             f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
             f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
             made_from,

@@ -17,12 +17,12 @@ from later_reporting_dagster.rollups.periods import previous_range, window_range
 from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
     UNIT_COSTS,
+    additive_metrics,
     costs,
     is_difference,
     is_post_count,
     raw_column,
     sum_name,
-    summed,
 )
 from later_reporting_dagster.rollups.rollup_tables import RollupTable
 
@@ -173,7 +173,7 @@ def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupT
         f"CREATE OR REPLACE TABLE multi_campaign_posts AS SELECT instance_id, post_id FROM ({rows})"
         " GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id)"
     )
-    connection.execute(render("multi_campaign_posts.sql", table)).fetchall()
+    connection.execute(render("multi_campaign_rows.sql", table)).fetchall()
     return _read_multi_campaign_posts(connection)
 
 
@@ -278,7 +278,7 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
         *(f"{cost}_{part}" for cost, *_ in UNIT_COSTS for part in cost_parts),
     ]
     spend = [f"{channel}_{part}" for channel in CHANNELS for part in per_channel]
-    additive = summed(metrics)
+    additive = additive_metrics(metrics)
     counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
     return {
         "metrics": [

@@ -21,10 +21,10 @@ LEFT JOIN slice_starts
     ON slice_starts.date_basis = stored_days.date_basis AND slice_starts.first_day > stored_days.date
 GROUP BY ALL;
 
--- `slice` is the oldest slice of a range. A window covers the slices 0 to `slice`. With the lengths in WINDOWS, no other
+-- A window covers the slices 0 to `oldest_slice`. With the lengths in WINDOWS, no other
 -- window or previous period begins inside a previous period, so each is exactly one slice; the queries below rely on that.
 CREATE OR REPLACE TABLE ranges AS
-SELECT window_ranges.*, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS slice
+SELECT window_ranges.*, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS oldest_slice
 FROM window_ranges
 LEFT JOIN slice_starts
     ON slice_starts.date_basis = window_ranges.date_basis AND slice_starts.first_day > window_ranges.first_day
@@ -47,7 +47,8 @@ FROM posts_published_rows JOIN calendar USING (date)
 WHERE date_basis = 'post_date';
 
 -- Posts in several campaigns, at the same time or one after the other. If the grain has a campaign, such a post counts in
--- each of them (rows with counted_per = 'campaign'), otherwise once ('post'). Other posts have counted_per = 'both'.
+-- each of them (rows with counted_per = 'campaign'), otherwise once ('post'). Other posts have one row for either case
+-- (counted_per = 'either').
 CREATE OR REPLACE TABLE multi_campaign_posts AS
 WITH posts AS (
     SELECT instance_id, campaign_id, post_id FROM recorded_by_campaign
@@ -58,7 +59,7 @@ SELECT instance_id, post_id
 -- First only by post_id: grouping by one integer is fast, and few posts remain.
 FROM posts SEMI JOIN (SELECT post_id FROM posts GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id)) USING (post_id)
 GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id);
-{% include "multi_campaign_posts.sql" %}
+{% include "multi_campaign_rows.sql" %}
 {% for table, date_basis, columns in (
     ("recorded", "performance_date", sum_columns), ("published", "post_date", sum_columns + spend_columns)
 ) %}
@@ -73,15 +74,15 @@ GROUP BY ALL;
 
 CREATE OR REPLACE VIEW {{ table }} AS
 SELECT
-    CAST(CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'both' ELSE 'campaign' END AS counting) AS counted_per,
+    CAST(CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'either' ELSE 'campaign' END AS counting) AS counted_per,
     {{ table }}_by_campaign.*
 FROM {{ table }}_by_campaign LEFT JOIN multi_campaign_posts USING (instance_id, post_id)
 UNION ALL
 SELECT 'post', * FROM {{ table }}_once;
 {% endfor %}
--- Sums of each post over the slices 0 to `slice`. They stay the same up to `last_slice`: in the slice after it, the post
--- has rows again.
-CREATE OR REPLACE TABLE recorded_so_far AS
+-- Running sums of each post, from the newest slice (0) back to `slice`. The post has no rows in the slices after `slice` up
+-- to `last_slice`, so the sums hold for every window whose oldest slice is in `slice` to `last_slice`.
+CREATE OR REPLACE TABLE recorded_running_sums AS
 SELECT
     counted_per, {{ post }}, slice, coalesce(lead(slice) OVER newest_first - 1, 255) AS last_slice
     {%- for name in attributes %}, first_value({{ name }}) OVER newest_first AS {{ name }}{% endfor %}
@@ -100,33 +101,34 @@ SELECT
     {%- for name in sum_columns %}
     {% if name in integer_columns %}to_int64(sum(recorded.{{ name }}), '{{ name }}'){% else %}sum(recorded.{{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
     {%- endfor %}
-FROM published JOIN ranges ON published.slice = ranges.slice AND date_basis = 'post_date' AND is_previous
+FROM published JOIN ranges ON published.slice = oldest_slice AND date_basis = 'post_date' AND is_previous
 LEFT JOIN recorded
     ON recorded.counted_per = published.counted_per AND recorded.instance_id = published.instance_id
     AND recorded.campaign_id IS NOT DISTINCT FROM published.campaign_id AND recorded.post_id = published.post_id
     AND recorded.slice >= published.slice
 GROUP BY ALL;
 
--- The windows of each row of recorded_so_far: their oldest slice is one of `slice` to `last_slice`.
+-- The windows for which the sums of each pair of `slice` and `last_slice` hold.
 CREATE OR REPLACE TABLE recorded_windows AS
 SELECT slices.*, range_id
-FROM (SELECT DISTINCT slice, last_slice FROM recorded_so_far) AS slices
-JOIN ranges ON ranges.slice BETWEEN slices.slice AND last_slice
+FROM (SELECT DISTINCT slice, last_slice FROM recorded_running_sums) AS slices
+JOIN ranges ON oldest_slice BETWEEN slice AND last_slice
 WHERE date_basis = 'performance_date' AND NOT is_previous;
 
 -- The windows of each published post: all that cover its slice.
 CREATE OR REPLACE TABLE published_windows AS
 SELECT slices.slice, range_id
 FROM (SELECT DISTINCT slice FROM published_by_campaign) AS slices
-JOIN ranges ON slices.slice <= ranges.slice
+JOIN ranges ON slice <= oldest_slice
 WHERE date_basis = 'post_date' AND NOT is_previous;
 
--- Totals of the finest groups in each range. In a range, a post is in one of them, so they add up to any coarser group.
+-- Totals of the finest groups in each range. In a range, a post (of one `counted_per`) is in exactly one of them, so they add
+-- up to the totals of coarser groups.
 {%- set by = "counted_per, instance_id, campaign_id, " ~ attributes | join(", ") %}
 CREATE OR REPLACE TABLE post_groups AS
 WITH recorded_groups AS (
     SELECT slice, last_slice, {{ by }}, {{- measures.group_totals_of_posts(sum_columns) }}
-    FROM recorded_so_far
+    FROM recorded_running_sums
     GROUP BY ALL
 ),
 published_groups AS (
@@ -139,7 +141,7 @@ FROM recorded_groups JOIN recorded_windows USING (slice, last_slice)
 GROUP BY ALL
 UNION ALL BY NAME
 SELECT range_id, {{ by }}, {{- measures.group_totals_of_posts(sum_columns) }}
-FROM recorded JOIN ranges USING (slice)
+FROM recorded JOIN ranges ON slice = oldest_slice  -- a previous period is one slice
 WHERE date_basis = 'performance_date' AND is_previous
 GROUP BY ALL
 UNION ALL BY NAME
@@ -154,7 +156,7 @@ GROUP BY ALL;
 -- One row per post and window.
 CREATE OR REPLACE VIEW posts_in_windows AS
 SELECT range_id, counted_per, {{ post }}, {{ attributes | join(", ") }}, {{ lift_columns | join(", ") }}
-FROM recorded_so_far JOIN recorded_windows USING (slice, last_slice)
+FROM recorded_running_sums JOIN recorded_windows USING (slice, last_slice)
 UNION ALL
 SELECT range_id, counted_per, {{ post }}, {{ attributes | join(", ") }}, {{ lift_columns | join(", ") }}
 FROM published JOIN published_windows USING (slice);

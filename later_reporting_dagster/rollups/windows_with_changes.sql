@@ -7,8 +7,8 @@
     counted_per  `campaign`: a post counts in each of its campaigns; `post`: it counts once -#}
 {%- macro windows_with_changes(grain, counted_per) -%}
 {%- set by = ("range_id",) + grain -%}
-counted_groups AS (FROM post_groups WHERE counted_per IN ('both', '{{ counted_per }}')),
-counted_posts AS (FROM posts_in_windows WHERE counted_per IN ('both', '{{ counted_per }}')),
+counted_groups AS (FROM post_groups WHERE counted_per IN ('either', '{{ counted_per }}')),
+counted_posts AS (FROM posts_in_windows WHERE counted_per IN ('either', '{{ counted_per }}')),
 {{ comparison.channel_comparison(by, sum_columns + spend_columns, "counted_groups", "counted_posts") }},
 {%- if counted_per == "post" %}
 -- The sum, over the posts of a group, of the number of campaigns minus one.

@@ -56,12 +56,12 @@ def test_job_compacts_both_raw_tables_and_logs_a_summary(filled: Project) -> Non
         sum(each.stat().st_size for each in months),
     )
     copied = (
-        f"{len(PARTITIONS)} daily files ({daily_bytes:,} bytes in total) are replaced for readers by"
-        f" {len(months)} monthly files ({month_bytes:,} bytes in total)"
+        f"readers read {len(months)} monthly files ({month_bytes:,} bytes in total) instead of"
+        f" {len(PARTITIONS)} daily files ({daily_bytes:,} bytes in total), which are kept"
     )
     assert logged(filled, result) == {
         "Compacted later/post_metrics_daily: 0 months written, 0 unchanged;"
-        " 0 daily files (0 bytes in total) are replaced for readers by 0 monthly files (0 bytes in total)",
+        " readers read 0 monthly files (0 bytes in total) instead of 0 daily files (0 bytes in total), which are kept",
         f"Compacted later/posts_published: {len(months)} months written, 0 unchanged; {copied}",
     }
 

@@ -412,7 +412,7 @@ def test_truncated_copy_is_not_written(local: Lake, tmp_path: Path, monkeypatch:
     before = files_of(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1))
-        with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
+        with pytest.raises(LakeUnavailable, match="does not contain what was written.*Next step"):
             compact(local)
     assert files_of(tmp_path) == before
 

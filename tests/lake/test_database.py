@@ -28,7 +28,7 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.lake.database import ViewContents, duckdb_relation
-from later_reporting_dagster.lake.partition_paths import compacted_path
+from later_reporting_dagster.lake.partition_paths import compacted_path, table_path
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post, rows
 
@@ -275,6 +275,23 @@ def test_read_excludes_and_reports_unreadable_files(lake: Lake) -> None:
     assert number == 3 * (len(PARTITIONS) - 1)
     assert [*files.partitions["posts"]] == [each for each in PARTITIONS if each != PARTITIONS[3]]
     assert [*files.unreadable["posts"]] == [PARTITIONS[3]]
+
+
+def test_read_excludes_files_of_its_own_tables_only(lake: Lake) -> None:
+    filled(lake)
+    lake.write_table("other", rows(1))
+    with open_database(lake) as database:
+        database.add_view(Table("other", POSTS.columns, is_partitioned=False))
+        lake.storage.write(table_path("other"), b"no Parquet")
+        lake.storage.write(partition_path("posts", PARTITIONS[3]), b"no Parquet")
+
+        def compute(files: ViewContents) -> ViewContents:
+            fetch(database, "SELECT sum(post_id) FROM posts")
+            return files
+
+        assert [*database.read([(POSTS, None)], compute).unreadable["posts"]] == [PARTITIONS[3]]
+        with pytest.raises(LakeUnavailable, match="cannot be read by DuckDB"):
+            database.read([(POSTS, None)], lambda _: fetch(database, "SELECT sum(post_id) FROM other"))
 
 
 def test_read_replaces_a_damaged_copy_by_the_daily_files(local: Lake) -> None:

@@ -41,9 +41,9 @@ def test_truncated_stage_on_a_local_disk_replaces_nothing(tmp_path: Path, monkey
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1)
 
     monkeypatch.setattr(os, "fsync", truncate)
-    with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
+    with pytest.raises(LakeUnavailable, match="does not contain what was written.*Next step"):
         lake.write("posts", DAY, rows(3))
-    with pytest.raises(LakeUnavailable, match="does not read back as it was written.*Next step"):
+    with pytest.raises(LakeUnavailable, match="does not contain what was written.*Next step"):
         lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert files_of(tmp_path) == before
 
@@ -54,11 +54,9 @@ def test_truncated_stage_on_a_remote_filesystem_replaces_nothing(monkeypatch: py
     files = MovingFileSystem().find("/loses")
     put = MovingFileSystem.pipe_file
     monkeypatch.setattr(MovingFileSystem, "pipe_file", lambda self, path, value: put(self, path, value[:-1]))
-    with pytest.raises(LakeUnavailable, match="does not read back as it was written"):
+    with pytest.raises(LakeUnavailable, match="does not contain what was written"):
         lake.write("posts", DAY, rows(3))
-    with pytest.raises(
-        LakeUnavailable, match="^cannot write moving://loses/_quarantine/.*does not read back as it was"
-    ):
+    with pytest.raises(LakeUnavailable, match="^cannot write moving://loses/_quarantine/.*does not contain what was"):
         lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q")
     assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows(20))
     assert MovingFileSystem().find("/loses") == files
@@ -466,7 +464,7 @@ def test_rejected_bytes_replace_nothing(kind: str, tmp_path: Path) -> None:
     with pytest.raises(LakeUnavailable, match="not b'after'"):
         storage.write(PATHS[0], b"after", check=refuse)
     assert storage.write_all({PATHS[0]: b"after", PATHS[1]: b""}, check=refuse).keys() == {PATHS[0], PATHS[1]}
-    with pytest.raises(LakeUnavailable, match="does not read back as it was written, so nothing was replaced"):
+    with pytest.raises(LakeUnavailable, match="does not contain what was written, so nothing was replaced"):
         storage.write(PATHS[0], b"after", check=lambda _path, _staged: False)
     assert (storage.read(PATHS[0]), storage.read(PATHS[1])) == (b"before", None)
 

@@ -92,6 +92,21 @@ def test_tables_can_be_listed_described_and_explained(lake: Lake) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
+        "EXPLAIN (FORMAT JSON) FROM posts",
+        "EXPLAIN ANALYZE (FORMAT JSON) SELECT ';' AS é",
+        "EXPLAIN (ANALYZE, FORMAT JSON) (FROM posts)",
+        "EXPLAIN (FROM posts)",
+        "-- why is it slow?\nEXPLAIN /* é */ ANALYZE FROM posts; -- end;",
+        "/* /* */ ; */ PIVOT posts ON instance_id USING count(*) -- é\n ; -- end",
+    ],
+)
+def test_explain_and_pivot_may_have_options_and_comments(sql: str, lake: Lake) -> None:
+    assert fetch(sql, lake)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
         "WITH p AS (SELECT * FROM posts) SELECT count(*) AS n FROM p",
         'SELECT count(*) AS n FROM "posts"',
         "SELECT count(*) AS n FROM main.POSTS;",
@@ -124,7 +139,9 @@ def test_pivot_is_allowed(lake: Lake) -> None:
         ("CREATE TABLE new AS SELECT * FROM posts", "not CREATE"),
         ("COPY posts TO 'posts.csv'", "not COPY"),
         ("EXPLAIN ANALYZE COPY posts TO '.tmp/posts.csv'", 'at or near "COPY"'),
-        ("EXPLAIN /* */ ANALYZE COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", "syntax error"),
+        ("EXPLAIN /* */ ANALYZE COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", 'at or near "COPY"'),
+        ("EXPLAIN (FORMAT JSON, ANALYZE) COPY posts TO '.tmp/posts.csv'", 'at or near "COPY"'),
+        ("/* /* */ EXPLAIN */ EXPLAIN ANALYZE /* SELECT */ COPY posts TO '.tmp/posts.csv' -- (", 'at or near "COPY"'),
         ("COPY (PIVOT posts ON post_id USING count(*)) TO '.tmp/posts.csv'", 'at or near "COPY"'),
         ("CREATE TABLE new AS PIVOT posts ON post_id USING count(*)", 'at or near "CREATE"'),
         ("WITH w AS (COPY posts TO '.tmp/posts.csv') SELECT * FROM w", "disabled"),

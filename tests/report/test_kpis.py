@@ -101,7 +101,7 @@ def test_previous_period_has_to_be_complete_in_the_daily_metrics() -> None:
     files = random_files(2, days=60, most_posts=1)
     recent = {key: rows for key, rows in files.items() if key[0] == PUBLISHED_TABLE or day_before(40) < key[1]}
     data = report_data(recent)
-    assert (data.days, data.metrics_days, data.period) == (60, 40, 7)
+    assert (data.days, data.metrics_days, data.initial_period) == (60, 40, 7)
     months = [each for each in data.tables["kpis"].to_pylist() if each["window"] == "28d"]
     assert months
     assert {each["previous_organic_impressions"] for each in months} == {None}

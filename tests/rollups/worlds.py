@@ -94,7 +94,7 @@ def _one_instance_at_a_time(database: LakeDatabase, stored: StoredDays) -> Itera
 
 
 def rolled_up(world: World, *, one_by_one: bool = False, **options: Any) -> dict[str, pa.Table]:
-    """Return the rows of every rollup table, by name. `options` are those of `open_world`."""
+    """Return the rows of every rollup table, by name. `options` are passed to `open_world`."""
     with open_world(world, **options) as (database, stored):
         return roll_up(database, stored, world.metrics, one_by_one=one_by_one)
 
@@ -173,7 +173,7 @@ class Shape:
         contradictory: probability that CPE and CPM are of different costs.
         creators: number of creators.
         recorded_lags: number of days that post_metrics_daily ends before posts_published; negative: after it.
-        metrics: those of the raw tables.
+        metrics: the metrics of the raw tables.
     """
 
     days: int = 20
