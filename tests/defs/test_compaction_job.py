@@ -143,7 +143,7 @@ def test_compaction_summary_is_one_sentence() -> None:
         skipped={"written moments ago": 2},
     )
     assert str(done) == (
-        "3 months written, 1 unchanged, 1 removed; 1,234 daily files (5,000,000 bytes in total) are replaced for"
-        " readers by 4 monthly files (1,000,000 bytes in total)"
+        "3 months written, 1 unchanged, 1 removed; readers read 4 monthly files (1,000,000 bytes in total) instead of"
+        " 1,234 daily files (5,000,000 bytes in total), which are kept"
         "; 2 days skipped: written moments ago"
     )
