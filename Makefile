@@ -16,7 +16,7 @@ PYTEST_OPTIONS ?=
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
-demo: .venv/installed ## Fetch, roll up, check and compare two weeks of synthetic data in .later-demo
+demo: .venv/installed ## Fetch two weeks of synthetic data into .later-demo, roll it up, check it, and print organic against paid
 	$(BIN)/later-reporting demo
 
 ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at http://127.0.0.1:3000

@@ -28,7 +28,7 @@ from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_M
 def build_definitions(settings: DefinitionSettings) -> dg.Definitions:
     """Return all definitions of this project for the given settings."""
     with warnings.catch_warnings():
-        # Beta parameters that are used on purpose. The warning filters of the host stay as they are.
+        # These beta parameters are used on purpose. The warning filters of the host process stay as they are.
         for parameter in ("backfill_policy", "allow_nonexistent_upstream_partitions"):
             warnings.filterwarnings("ignore", message=f"Parameter `{parameter}`", category=dg.BetaWarning)
         return _build_definitions(settings)
@@ -68,7 +68,7 @@ def _build_assets(
 ) -> Sequence[dg.AssetsDefinition]:
     start_date, due_hour_utc = settings.start_date, settings.due_hour_utc
     days = build_partitions_def(Period.DAY, start_date)
-    # For the UI's health badge, which considers the last materialization only; the checks consider each instance.
+    # For the UI's health badge, which knows only when an asset was last materialized. The checks look at each instance.
     freshness = dg.FreshnessPolicy.cron(f"0 {due_hour_utc} * * *", lower_bound_delta=timedelta(hours=23))
     return with_lake_io_manager(
         [

@@ -27,9 +27,10 @@ __all__ = ["LaterLake", "later_tables"]
 
 
 def later_tables() -> Mapping[str, dg.AssetSpec]:
-    """Return the asset specs of all tables, by name, with key, partitions and columns; add them to your definitions.
+    """Return the asset specs of all tables by name, to add to your definitions.
 
-    Set `LATER_START_DATE`, `LATER_METRICS` and `LATER_LAKE_ROOT` to the same values as in the code location that
-    materializes them, so that partitions, columns and files match.
+    A spec has the key, the partitions and the columns of its table. For these to match the files, set
+    `LATER_START_DATE`, `LATER_METRICS` and `LATER_LAKE_ROOT` to the same values as in the code location that
+    materializes the tables.
     """
     return table_specs(defs)

@@ -1,4 +1,4 @@
-"""`later-reporting demo`: fetch, roll up, check and compare synthetic data in a folder of its own."""
+"""`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The checks of `later-reporting doctor`: settings, credentials, API, clock and lake, each with a fix if it fails."""
+"""The checks of `later-reporting doctor`: settings, token, API, clock and lake. A failed check names the fix."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from later_reporting_dagster.cli.terminal_text import printable_id
 from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 
@@ -19,6 +19,13 @@ from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 RETRY_ONCE = RetryPolicy(max_attempts=2)
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
+# The subject of the failed result for an invalid field of the resource; for all others it is "credentials".
+_SUBJECTS = {
+    "base_url": "base URL",
+    "requests_per_minute": "rate limit",
+    "api_version": "API version",
+    "verify_percent": "verification",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,7 @@ class CheckResult:
 
     Attributes:
         subject: what was checked, in at most 12 characters.
-        passed: whether a run can work with it.
+        passed: whether it is as a run needs it.
         message: what was found; the fix if the check failed.
     """
 
@@ -47,13 +54,15 @@ async def check_setup(
 
     Returns:
         Results for settings, token, API version, scope, rate limit, clock and lake, in this order. Checks that
-        depend on a failed one are left out.
+        depend on a failed one are left out. If the client cannot be created, the results between settings and lake are
+        replaced by one failed result, for the setting at fault.
     """
     results = [_evaluate("settings", lambda: _check_settings(now()))]
     try:
         client = later.client(retry=RETRY_ONCE)
-    except ValueError as error:
-        results.append(CheckResult("credentials", passed=False, message=str(error)))
+    except InvalidSetting as error:
+        subject = _SUBJECTS.get(error.fields[0], "credentials")
+        results.append(CheckResult(subject, passed=False, message=str(error)))
     else:
         async with client:
             results += await _check_api(client, later=later, now=now)
@@ -62,7 +71,7 @@ async def check_setup(
 
 
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
-    """Run a check: its return value is the message of a success, its exception that of a failure."""
+    """Run a check. If it returns, it passed, and the value is the message; if it raises, the error is the message."""
     try:
         return CheckResult(subject, passed=True, message=check())
     except (ValueError, LakeUnavailable, click.ClickException) as error:

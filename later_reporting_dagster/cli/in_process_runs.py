@@ -22,9 +22,9 @@ class RunOutcome:
     Attributes:
         run_id: id of the run in the Dagster instance.
         succeeded: whether everything succeeded.
-        failed: reason of each failure, by (asset, partition) or (asset, "day instance").
-        error: reason of the failure when a whole step failed, else None.
-        checks: evaluations of asset checks.
+        failed: the reason of each failure, by asset and partition; for raw assets, by asset and "day instance".
+        error: the reason, if a whole step failed; else None.
+        checks: results of asset checks.
     """
 
     run_id: str
@@ -63,7 +63,7 @@ def materialize(
     on_progress: Callable[[Progress], None] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Materialize assets with the same kind of partitions as one run.
+    """Materialize assets in one run. All of them must have the same kind of partitions.
 
     Failures are part of the returned outcome and are not raised.
 

@@ -40,7 +40,8 @@ _OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
 
 _api_version = click.option(
     "--api-version", default="paged", show_default=True, type=click.Choice(list(API_VERSIONS)),
-    help="API version: pages by number with totals, or by cursor with named metrics.",
+    help="API version that the sandbox serves: paged (numbered pages with totals) or cursor (cursors without"
+    " totals; a query names its metrics).",
 )  # fmt: skip
 _raw_assets = click.option(
     "--asset", "assets", multiple=True, type=AssetName(RAW_ASSETS), help="Only this table; repeatable. Default: both."
@@ -296,7 +297,7 @@ def _check_range(start: date, end: date, *, first: date) -> None:
             f"--start {start} is before the first partition: set LATER_START_DATE, now {first}, earlier"
         )
     if end > _yesterday():
-        raise click.UsageError(f"--end {end} is not over yet: the newest partition is {_yesterday()} (UTC)")
+        raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {_yesterday()} (UTC)")
 
 
 def _instance_ids(lists: tuple[str, ...]) -> list[str]:
@@ -318,8 +319,8 @@ def _instance_ids(lists: tuple[str, ...]) -> list[str]:
 def compact(assets: tuple[str, ...]) -> None:
     """Copy closed months to one file per instance.
 
-    One file is faster to read than thirty. A month is closed when the daily schedule
-    does not restate it any more. The daily files stay as they are. Months whose copy
+    One file is faster to read than thirty. A month is closed once the daily schedule
+    no longer fetches any of its days. The daily files stay as they are. Months whose copy
     is up to date are skipped.
     """
     from later_reporting_dagster.defs.settings import DefinitionSettings
@@ -452,10 +453,10 @@ def demo(
     ui: bool,
     ui_port: int,
 ) -> None:
-    """Fetch, roll up, check and compare synthetic data. Needs no credentials.
+    """Fetch synthetic data, roll it up, check it, and print organic against paid.
 
-    Starts the sandbox, runs all assets and checks against it, prints organic against
-    paid by platform, and the paths of the lake and of the report.
+    Needs no credentials. Starts the sandbox, runs all assets and checks against it, and
+    prints the comparison by platform and the paths of the lake and of the report.
     """
     from later_reporting_dagster.cli.demo import run_demo
 

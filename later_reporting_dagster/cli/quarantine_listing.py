@@ -15,7 +15,8 @@ def quarantine_lines(lake: Lake, table: str, *, raw: bool) -> Iterator[str]:
         raw: list the JSON of each row below its summary line.
 
     Yields:
-        Lines `table  pair  count  reason`. Rows without a pair show the days of their query instead.
+        Lines `table  pair  count  reason`. If the day or instance of a row is unknown, the days of its query
+        are shown instead.
     """
     groups: dict[tuple[str, str], list[QuarantinedRow]] = {}
     for row in lake.quarantine.rows(table):
@@ -30,6 +31,7 @@ def _origin(row: QuarantinedRow) -> str:
     if row.partition is not None:
         return one_line(str(row.partition))
     if row.day_range is None:
-        return "no partition"
+        return "day or instance unknown"
     first, last = row.day_range
-    return f"no partition, of {first}" if first == last else f"no partition, of {first} to {last}"
+    days = str(first) if first == last else f"{first} to {last}"
+    return f"day or instance unknown, from the query of {days}"

@@ -9,11 +9,11 @@ import dagster as dg
 def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
     """Return the condition: materialize a partition when upstream data has changed, or when the partition is missing.
 
-    A missing partition is only requested if its upstream exists.
+    A missing partition is requested only if its upstream exists.
 
     A restatement that changes nothing keeps the data version, and therefore triggers nothing. A change during a run of
-    the asset or of its upstream is remembered until that run is over; `any_deps_match(data_version_changed())` alone
-    would lose it.
+    the asset or of its upstream is remembered until that run is over. `any_deps_match(data_version_changed())` alone
+    would lose the change.
 
     Args:
         upstream: the dependencies to consider; default: all.
@@ -27,8 +27,8 @@ def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]
     never_materialized = condition.missing() & upstream_exists
     # `newly_requested` becomes true one tick after the request. Without `~changed`, a change in between would be
     # forgotten.
-    requested = ~changed & condition.newly_requested()
-    due = (changed | never_materialized.newly_true()).since(requested)
+    handled = ~changed & condition.newly_requested()
+    due = (changed | never_materialized.newly_true()).since(handled)
     in_progress = condition.in_progress() | condition.any_deps_in_progress()
     return (due & ~in_progress).with_label("upstream_changed")
 

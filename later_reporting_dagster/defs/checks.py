@@ -1,4 +1,4 @@
-"""Asset checks. The same function evaluates a check for the run that writes the asset and for a separate check run."""
+"""Asset checks. The run that writes an asset and a separate check run evaluate a check by the same function."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -16,7 +16,7 @@ RECONCILES = "reconciles_with_raw_rows"
 MAX_NAMES = 20
 
 
-# Called with the resource and the selected check names; yields at least the results of these.
+# Called with the resource and the names of the selected checks. It yields their results, and may yield others.
 CheckEvaluator = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
 
 
@@ -37,7 +37,8 @@ def build_asset_checks(
         checks: check descriptions by check name.
         evaluate: evaluates the selected checks.
         due_hour_utc: the hour at which the `daily` checks run.
-        daily: checks to run every day, because their result changes with time or no run of the asset evaluates them.
+        daily: checks to run every day, because their result changes with time, or because no run of the asset evaluates
+            them.
         name: of the step; default: the asset's name and `_checks`.
         deps: other assets that the checks read.
     """
@@ -84,8 +85,8 @@ def log_check_results(
     """Log check results as events of the run.
 
     Dagster skips the check steps of an asset that logs its own materializations, because such an asset has no output.
-    If the lake cannot be read, log a warning instead of raising, so that this error does not hide the run's own
-    failure.
+    If the lake cannot be read, log a warning and raise nothing, because an error here would hide the failure of the
+    run itself.
     """
     try:
         for result in results:

@@ -42,7 +42,7 @@ def build_instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDe
         key=INSTANCES_KEY,
         deps=[dg.AssetKey(["later", raw_table.name]) for raw_table in RAW_TABLES],
         description=(
-            "All instances that the credentials have ever had access to: when each was listed first and last, its"
+            "All instances that the credentials have ever had access to: when the API listed each first and last, its"
             f" newest day in each raw table, and how many of the last {restate_days} days are missing."
         ),
         group_name="posts",
@@ -146,7 +146,7 @@ def refresh_instances(
 def new_instances(instance_ids: Sequence[str], *, cursor: str | None) -> list[str]:
     """Return the instances that are not in the sensor's cursor, without duplicates.
 
-    Without a cursor all are new. Their history costs little, because its run has `only_missing` set.
+    Without a cursor, all are new. The run that fetches their history requests only missing files.
     """
     try:
         known = set(json.loads(cursor)) if cursor else set()

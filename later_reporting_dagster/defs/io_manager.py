@@ -11,7 +11,7 @@ from pydantic import Field
 from later_reporting_dagster.defs.checks import join_first
 from later_reporting_dagster.defs.lake_tables import LAKE_IO_MANAGER, table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import default_lake_root, from_environment
+from later_reporting_dagster.defs.settings import default_lake_root, env_var_or_default
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.reading import open_dataset, read_frame
 
@@ -48,7 +48,7 @@ class LaterLake(dg.ConfigurableIOManager):
     """
 
     lake_root: str = Field(
-        default_factory=lambda: from_environment("LATER_LAKE_ROOT", default_lake_root()),
+        default_factory=lambda: env_var_or_default("LATER_LAKE_ROOT", default_lake_root()),
         description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
@@ -68,8 +68,8 @@ class LaterLake(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the upstream partitions that Dagster's partition mapping selects, or all of an unpartitioned table.
 
-        Partitions without files are logged and left out. With `allow_missing_partitions: False` in the input's
-        metadata they fail the step.
+        Partitions without files are logged and left out. If the input's metadata has `allow_missing_partitions: False`,
+        they fail the step.
 
         Raises:
             Failure: there are no files, the annotation is not a supported type, or the asset is not a table of the
@@ -98,7 +98,7 @@ class LaterLake(dg.ConfigurableIOManager):
         end: date | None = None,
         instance_ids: Collection[str] | None = None,
     ) -> _Frame:
-        """Load any part of a table, without a run or partition mapping; for notebooks and custom date ranges.
+        """Load any part of a table without a run and without a partition mapping, as for notebooks and custom date ranges.
 
         Args:
             table: one of `later_tables()`.
@@ -107,9 +107,12 @@ class LaterLake(dg.ConfigurableIOManager):
             end: the last day, inclusive; default: the newest.
             instance_ids: only these instances; default: all.
 
+        Returns:
+            The rows; none if no file matches.
+
         Raises:
-            Failure: `table` is not a table of the lake or has no such partitions, `kind` is not a supported type, or
-                the lake cannot be read.
+            Failure: `table` is not a table of the lake, or is not partitioned by what is selected: by day, or by
+                instance. Or `kind` is not a supported type, or the lake cannot be read.
         """
         with _failures(table.key.to_user_string()):
             lake = self._lake()
@@ -136,10 +139,10 @@ class LaterLake(dg.ConfigurableIOManager):
 
 
 def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:
-    """Return the stored partitions among those of the input; log the days that have none.
+    """Return the partitions of the input that are stored; log the days that are not.
 
     Raises:
-        ValueError: none are stored, or one is missing and the input does not allow that.
+        ValueError: no partition is stored, or one is missing and the input does not allow that.
     """
     days = None  # all
     if context.has_asset_partitions:
@@ -163,7 +166,7 @@ def _is_partitioned(context: dg.InputContext) -> bool:
 
 @contextmanager
 def _failures(name: str) -> Iterator[None]:
-    """Convert errors to one-line failures that name the table; Dagster shows them instead of its own stack trace."""
+    """Convert errors to one-line failures that name the table, so that Dagster shows no stack trace of its own."""
     try:
         yield
     except LakeUnavailable as error:

@@ -14,7 +14,7 @@ POSTS_JOB = "later_posts"
 CHECKS_JOB = "later_checks"
 
 # In process: its one or two steps wait for the network, and a process per step would only cost time.
-# Without checks: Dagster would plan and then skip their steps for each partition; the assets log their own results.
+# Without checks: Dagster would plan a step per check and partition, and then skip it. The assets log their results.
 posts_job = dg.define_asset_job(
     POSTS_JOB,
     selection=dg.AssetSelection.assets(

@@ -49,16 +49,16 @@ def log_materialization(
 def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> Mapping[str, str]:
     """Return tags that name the newest materialization of each `upstream`; call it before reading any of them.
 
-    Without these tags the UI compares times only, and shows a rollup as unsynced when its posts were fetched again
-    without a change.
+    Without these tags, the UI compares only times: it shows a rollup as unsynced after its posts were fetched again,
+    even if they did not change.
     """
-    # Dagster ignores the tags below on an event without a code version. Any text works, as the assets declare none.
+    # Dagster ignores the tags below on an event without a code version. Any text works: the assets declare none.
     tags = {"dagster/code_version": context.run.run_id}
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records
         name = key.to_user_string()
-        # The value is not compared: Dagster checks the data versions of upstream partitions that were materialized
-        # after the event named below.
+        # Dagster does not compare this value for partitioned upstreams. It compares the data versions of the upstream
+        # partitions that were materialized after the event in `input_event_pointer`.
         tags[f"dagster/input_data_version/{name}"] = "by partition"
         tags[f"dagster/input_event_pointer/{name}"] = str(newest[0].storage_id) if newest else "NULL"
     return tags

@@ -29,7 +29,7 @@ from later_reporting_dagster.defs.metadata import (
     table_metadata,
     written_metadata,
 )
-from later_reporting_dagster.defs.partitions import partition_days
+from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
@@ -65,7 +65,7 @@ def build_rollup_asset(
     freshness: dg.FreshnessPolicy,
     due_hour_utc: int,
 ) -> dg.AssetsDefinition:
-    """Return the asset of a rollup. A backfill is one run; partitions without raw files fail without stopping it."""
+    """Return the asset of a rollup. A backfill is one run. A partition without raw files fails, and the run goes on."""
 
     @dg.asset(
         key=rollup_key(table),
@@ -146,7 +146,7 @@ class _RollupRun:
     def __init__(self, context: AssetExecutionContext, later: LaterReportingResource, *, table: RollupTable) -> None:
         self._context = context
         self._table = table
-        self._days = partition_days(context, period=table.period)
+        self._first_days = partition_first_days(context, period=table.period)
         self._lake = later.lake()
         self._memory_gb = later.memory_limit_gb()
         self._instances = known_instances(self._lake, configured=later.configured_instances())
@@ -159,16 +159,16 @@ class _RollupRun:
         Raises:
             Failure: a partition failed; raised at the end, with the reason of each.
         """
-        log, table, days, totals = self._context.log, self._table, self._days, self._totals
-        periods = f"{table.period}{'s' * (len(days) != 1)}"
-        log.info(f"Rolling up {len(days)} {periods} of later/{_raw(table)}, {days[0]} to {days[-1]}")
+        log, table, first_days, totals = self._context.log, self._table, self._first_days, self._totals
+        periods = f"{table.period}{'s' * (len(first_days) != 1)}"
+        log.info(f"Rolling up {len(first_days)} {periods} of later/{_raw(table)}, {first_days[0]} to {first_days[-1]}")
         try:
-            for partition in roll_up_lake_periods(self._lake, table, days, memory_gb=self._memory_gb):
-                self._write(partition)
+            for rollup in roll_up_lake_periods(self._lake, table, first_days, memory_gb=self._memory_gb):
+                self._write(rollup)
         except RollupFailed as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         log.info(
-            f"Rolled up {totals.written} of {len(days)} {periods}, {totals.changed} of them changed, from"
+            f"Rolled up {totals.written} of {len(first_days)} {periods}, {totals.changed} of them changed, from"
             f" {totals.raw_rows:,} rows"
         )
         if totals.incomplete:
@@ -177,22 +177,22 @@ class _RollupRun:
         if totals.failed:
             raise combined_failure(totals.failed, what="partition", written=totals.written)
 
-    def _write(self, partition: PeriodRollup) -> None:
+    def _write(self, rollup: PeriodRollup) -> None:
         """Write a partition and log its materialization, or record why it failed."""
-        totals, first = self._totals, partition.first_day
-        if partition.unreadable or partition.rows is None:
-            reasons = [str(error) for error in partition.unreadable]
+        totals, first = self._totals, rollup.first_day
+        if rollup.unreadable or rollup.rows is None:
+            reasons = [str(error) for error in rollup.unreadable]
             no_files = f"later/{_raw(self._table)} has no files for it: materialize that first"
             totals.failed[str(first)] = reasons[0] if reasons else no_files
             return
         try:
-            written = self._lake.write(self._table.name, Partition(first), partition.rows)
+            written = self._lake.write(self._table.name, Partition(first), rollup.rows)
         except LakeUnavailable as error:
             totals.failed[str(first)] = str(error)
             return
-        if partition.differences:
-            totals.differences[first] = partition.differences
-        if missing := _missing_instances(self._table, partition, instances=self._instances):
+        if rollup.differences:
+            totals.differences[first] = rollup.differences
+        if missing := _missing_instances(self._table, rollup, instances=self._instances):
             totals.incomplete.append(first)
         log_materialization(
             self._context,
@@ -201,16 +201,16 @@ class _RollupRun:
             provenance=self._provenance,
             metadata={
                 **written_metadata(written),
-                "preview": preview(partition.rows.select(_PREVIEW_COLUMNS)),
-                **_partition_metadata(self._table, partition, missing=missing),
-                **plotted_totals(partition.rows),
+                "preview": preview(rollup.rows.select(_PREVIEW_COLUMNS)),
+                **_partition_metadata(self._table, rollup, missing=missing),
+                **plotted_totals(rollup.rows),
                 # Dagster+ reads column lineage from the newest materialization only.
-                **(column_lineage({_raw(self._table): self._table.columns}) if first == self._days[-1] else {}),
+                **(column_lineage({_raw(self._table): self._table.columns}) if first == self._first_days[-1] else {}),
             },
         )
         totals.written += 1
         totals.changed += written.changed
-        totals.raw_rows += partition.raw_rows
+        totals.raw_rows += rollup.raw_rows
 
     def _check_results(self, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
         totals, period = self._totals, str(self._table.period)
@@ -221,10 +221,10 @@ class _RollupRun:
 def _evaluate_reconciliation(
     differences: Mapping[date, Sequence[str]], *, partitions: int, period: str
 ) -> dg.AssetCheckResult:
-    """Evaluate whether partitions have the totals of their raw rows, with the differences.
+    """Evaluate whether partitions have the totals of their raw rows; the metadata has the differences.
 
     Args:
-        differences: by the first day of each partition that differs.
+        differences: the differences of each partition that has any, by its first day.
         partitions: the number of partitions compared.
         period: day, week or month.
     """
@@ -268,32 +268,30 @@ def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> d
     )
 
 
-def _missing_instances(
-    table: RollupTable, partition: PeriodRollup, *, instances: Sequence[str]
-) -> dict[str, list[str]]:
-    """Return the days of a partition that are over and lack any of `instances`, with the missing ones."""
+def _missing_instances(table: RollupTable, rollup: PeriodRollup, *, instances: Sequence[str]) -> dict[str, list[str]]:
+    """Return the missing instances by day, for the days of a partition that are over. Complete days are left out."""
     files: dict[date, set[str | None]] = {}
-    for raw_partition in partition.partitions:
+    for raw_partition in rollup.partitions:
         files.setdefault(raw_partition.day, set()).add(raw_partition.instance_id)
-    over = [day for day in days_of(table.period, partition.first_day) if day <= newest_day(datetime.now(UTC))]
+    over = [day for day in days_of(table.period, rollup.first_day) if day <= newest_day(datetime.now(UTC))]
     missing = {day: [name for name in instances if name not in files.get(day, ())] for day in over}
     return {day.isoformat(): names for day, names in missing.items() if names}
 
 
 def _partition_metadata(
-    table: RollupTable, partition: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
+    table: RollupTable, rollup: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    instances = len({raw_partition.instance_id for raw_partition in partition.partitions})
+    instances = len({raw_partition.instance_id for raw_partition in rollup.partitions})
     if table.period is Period.DAY:
-        names = [*missing.get(str(partition.first_day), [])]
+        names = [*missing.get(str(rollup.first_day), [])]
         return {
-            "rows": partition.raw_rows,
+            "rows": rollup.raw_rows,
             "instances": instances,
             **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
         }
     return {
-        "rows": partition.raw_rows,
+        "rows": rollup.raw_rows,
         "instances": instances,
-        "days": len({raw_partition.day for raw_partition in partition.partitions}),
+        "days": len({raw_partition.day for raw_partition in rollup.partitions}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),
     }

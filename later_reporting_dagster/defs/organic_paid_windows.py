@@ -47,7 +47,7 @@ TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
     COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
     IMPRESSIONS_REPORTED: (
         BY_PLATFORM.name,
-        "Every platform that reported impressions in the last 28 days also did in the last 7, if it has posts.",
+        "A platform that reported impressions in the last 28 days and has posts in the last 7 reports them there, too.",
     ),
     CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
 }
@@ -107,20 +107,22 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
     """Return the checks of a window table: the stored table is compared with its raw rows."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        lake, damage = later.lake(), list[str]()
+        lake, damage = later.lake(), ""
         stored: pa.Table | None = None
         try:
             stored = lake.read_table(table.name, schema=schema_of(table.columns))
         except FileDamaged as error:
-            damage.append(str(error))
+            damage = str(error)
         rows = schema_of(table.columns).empty_table() if stored is None else stored
         yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
         yield from _evaluate_table_specific_checks(table, rows)
         differences, disagreeing = list[str](), 0
         if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
             differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
-        differences = damage or ([] if stored is None else differences)
-        yield _evaluate_reconciliation(differences, exists=stored is not None)
+        if damage:
+            yield dg.AssetCheckResult(check_name=RECONCILES, passed=False, description=damage)
+        else:
+            yield _evaluate_reconciliation([] if stored is None else differences, exists=stored is not None)
         yield _evaluate_campaigns(disagreeing)
 
     return build_asset_checks(
@@ -264,7 +266,7 @@ def _evaluate_reconciliation(differences: Sequence[str], *, exists: bool = True)
     """Evaluate whether all windows have the totals of their raw rows.
 
     Args:
-        differences: one sentence per total that differs.
+        differences: one sentence for each total that differs, and for each raw file that cannot be read.
         exists: whether the table has been materialized.
     """
     count = len(differences)
@@ -272,7 +274,8 @@ def _evaluate_reconciliation(differences: Sequence[str], *, exists: bool = True)
         check_name=RECONCILES,
         passed=not count,
         description=(
-            f"{count} totals differ from their raw rows, such as {differences[0]}: materialize this table"
+            f"{count} difference{'s' * (count != 1)} from the raw rows, such as {differences[0]}:"
+            " materialize this table"
             if differences
             else "All windows equal their raw rows"
             if exists
@@ -319,7 +322,7 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
     A platform without posts in the last 7 days passes. The days end with the newest day in the lake.
     """
     recorded = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    # By window, then by instance and platform: the number of posts, and of those that report impressions.
+    # By window, then by instance and platform: the number of posts, and the number of posts that report impressions.
     counts: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
     for row in recorded.select(["window", "instance_id", "platform", "posts", "organic_impressions_posts"]).to_pylist():
         of_window = counts.setdefault(row["window"], {})
@@ -338,9 +341,9 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         description=(
             f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
             if stopped
-            else "Every platform that reported impressions in the last 28 days also did in the last 7, if it has posts"
+            else "Every platform with impressions in the last 28 days and posts in the last 7 has impressions there, too"
         ),
-        metadata={"platforms": len(stopped)},
+        metadata={"platforms_that_stopped": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,
     )
 
@@ -364,7 +367,7 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
 def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
     """Return metadata of the raw tables: rows and days read, missing days, and unreadable files.
 
-    Missing days of an instance are counted between the oldest and the newest day of the table.
+    The missing days of an instance are counted from the oldest to the newest day of the table.
     """
     stored = stored_days(windows.contents)
     metadata: dict[str, Any] = {}

@@ -17,7 +17,7 @@ PARTITION_TAG = "dagster/partition"
 def build_partitions_def(period: Period, start_date: date) -> dg.TimeWindowPartitionsDefinition:
     """Return the UTC days from `start_date` to yesterday, or the ISO weeks or calendar months that contain them.
 
-    The current week and month are partitions, too, even on their first day, when none of their days is over.
+    The current week and the current month are partitions, too, even on their first day, when no day of them is over.
     """
     first = first_day_of(period, start_date).isoformat()
     if period is Period.DAY:
@@ -33,16 +33,16 @@ def range_tags(start: date, end: date, *, period: Period = Period.DAY) -> dict[s
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
 
 
-def partition_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:
-    """Return the first day of each partition of the run; for daily partitions the day itself.
+def partition_first_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:
+    """Return the first day of each partition of the run. For a daily partition, that is the day itself.
 
     Args:
         context: the step's context.
         period: what a partition is.
 
     Raises:
-        Failure: the run selects no partition, one that does not exist, a day that is not over, whose data would soon be
-            outdated, or a week or month without a day that is over.
+        Failure: the run selects no partition, or one that does not exist; or a day that is not over yet, because its
+            data would soon be outdated; or a week or month of which no day is over yet.
     """
     tags = context.run.tags
     selected = (
@@ -51,26 +51,26 @@ def partition_days(context: AssetExecutionContext, *, period: Period = Period.DA
     if selected is None:
         raise dg.Failure("The run selects no partition: select one or a range.", allow_retries=False)
     try:
-        days = [date.fromisoformat(key) for key in context.partition_keys]
+        first_days = [date.fromisoformat(key) for key in context.partition_keys]
     except (CheckError, dg.DagsterError, ValueError) as error:
         # Dagster's message has several lines, and differs between a partition and a range.
         raise dg.Failure(
             f"There is no partition {selected}: {' '.join(str(error).split())}. A partition key is a day, YYYY-MM-DD.",
             allow_retries=False,
         ) from None
-    if not days:
+    if not first_days:
         raise dg.Failure(
             f"The range {selected} contains no partition: its end is before its start.", allow_retries=False
         )
     newest = newest_day(datetime.now(UTC))
-    if max(days) > newest:
-        too_new = (
-            f"The day {max(days)} is not over yet"
+    if max(first_days) > newest:
+        too_new, newest_partition = (
+            (f"The day {max(first_days)} is not over yet", f"the newest day that is over is {newest}")
             if period is Period.DAY
-            else f"No day of the {period} of {max(days)} is over yet"
+            else (
+                f"No day of the {period} of {max(first_days)} is over yet",
+                f"the newest {period} with a day that is over is the one of {first_day_of(period, newest)}",
+            )
         )
-        raise dg.Failure(
-            f"{too_new}: the newest partition is {first_day_of(period, newest)} (UTC). End the range there.",
-            allow_retries=False,
-        )
-    return days
+        raise dg.Failure(f"{too_new}: {newest_partition} (UTC). End the range there.", allow_retries=False)
+    return first_days

@@ -13,7 +13,7 @@ from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.defs.checks import log_check_results
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
 from later_reporting_dagster.defs.metadata import preview, table_metadata
-from later_reporting_dagster.defs.partitions import partition_days
+from later_reporting_dagster.defs.partitions import partition_first_days
 from later_reporting_dagster.defs.posts_checks import PostsInspector, evaluate_posts_checks
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.background_stream import stream
@@ -122,7 +122,7 @@ class _PostsFetch:
         # The instances that each day should have.
         self._expected: tuple[str, ...] = ()
         self._failed: dict[str, str] = {}
-        self._days = self._files_changed = 0
+        self._days_materialized = self._files_changed = 0
 
     def run(self, *, due_hour_utc: int) -> None:
         """Fetch the run's days, log their materializations and check results.
@@ -130,10 +130,10 @@ class _PostsFetch:
         Raises:
             Failure: a (day, instance) pair failed, or the run selects no day that can be fetched.
             NoInstances: there is nothing to fetch.
-            LaterError: the API does not list the instances.
+            LaterError: the instances cannot be listed.
             LakeUnavailable: the lake cannot be listed or read.
         """
-        for event in self._events(partition_days(self._context)):
+        for event in self._events(partition_first_days(self._context)):
             if isinstance(event, FetchPlan):
                 results = self._start(event)
                 completed = list(results.days_without_pairs())
@@ -182,7 +182,7 @@ class _PostsFetch:
         self._progress.partitions = len(plan.pairs)
         for partition in plan.present:
             self._instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
-        # The plan of a run limited to some instances lacks the rest, which a complete day also needs.
+        # If the run is limited to some instances, its plan lacks the others, but a complete day needs them, too.
         known = (
             known_instances(self._lake, configured=self._later.configured_instances()) if self._config.instances else ()
         )
@@ -212,7 +212,7 @@ class _PostsFetch:
         kept = [Partition(result.day, name) for name in present - result.written.keys()]
         stored = self._lake.read_all_metadata(table_name, kept)
         hashes = {str(partition.instance_id): file.content_hash for partition, file in stored.items()}
-        self._days += 1
+        self._days_materialized += 1
         self._files_changed += result.files_changed
         log_materialization(
             self._context,
@@ -231,7 +231,7 @@ class _PostsFetch:
         progress = self._progress
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
-            f" {self._days} days materialized; {progress.rows} rows from {progress.pages} pages,"
+            f" {self._days_materialized} days materialized; {progress.rows} rows from {progress.pages} pages,"
             f" {progress.retries} retries; {progress.rate_limit_waits} requests waited for the rate limit"
         )
 

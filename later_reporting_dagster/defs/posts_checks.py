@@ -1,4 +1,4 @@
-"""The checks of the raw assets, and the check that compares both with each other."""
+"""The checks of each raw asset, and the check that compares the two raw assets."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
@@ -178,12 +178,14 @@ def evaluate_posts_checks(
     """
     inspector.inspect()
     read = {"files": inspector.files, "rows": inspector.rows}
-    yield _evaluate_rows(ROWS_UNIQUE, inspector.duplicates, what="rows repeat a key", read=read)
-    misplaced = {"files cannot be read": inspector.damaged, "rows belong to another file": +inspector.outside}
-    what = " or ".join(problem for problem, found in misplaced.items() if found)
-    yield _evaluate_rows(ROWS_BELONG, inspector.damaged + inspector.outside, what=what, read=read)
-    rates = "rates contradict their counts"
-    yield _evaluate_rows(RATES_AGREE, inspector.disagreements, what=rates, read=read, severity=_WARN)
+    yield _evaluate_rows(ROWS_UNIQUE, {"rows repeat a key": inspector.duplicates}, read=read)
+    unreadable_or_misplaced = {
+        "files cannot be read": inspector.damaged,
+        "rows belong to another file": inspector.outside,
+    }
+    yield _evaluate_rows(ROWS_BELONG, unreadable_or_misplaced, read=read)
+    rates = {"rates contradict their counts": inspector.disagreements}
+    yield _evaluate_rows(RATES_AGREE, rates, read=read, severity=_WARN)
     yield evaluate_unknown_fields(inspector.unknown, read)
     yield evaluate_quarantine(inspector.raw_table.name, lake=lake)
     yield evaluate_missing_files(files, instances=instances)
@@ -217,7 +219,7 @@ def evaluate_unknown_fields(
 
 
 def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
-    """Evaluate whether a table has rows in quarantine, with their number by reason."""
+    """Evaluate whether a table has rows in quarantine. The metadata has their number by reason."""
     reasons = Counter(row.reason for row in lake.quarantine.rows(table_name))
     count = reasons.total()
     return dg.AssetCheckResult(
@@ -230,7 +232,7 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
 
 
 def evaluate_missing_files(files: InstancesByDay, *, instances: Sequence[str]) -> dg.AssetCheckResult:
-    """Evaluate whether every day that has files has one of each instance, with the missing days by instance."""
+    """Evaluate whether every day that has files has a file of each instance. The metadata has the missing days."""
     missing = {
         name: days
         for name in instances
@@ -276,12 +278,13 @@ def evaluate_newest_due_day(due: date, *, instances: Sequence[str], files: Insta
 
 
 def evaluate_settled_posts(settled: SettledPostsComparison, *, settled_after_days: int) -> dg.AssetCheckResult:
-    """Evaluate whether the days of settled posts add up to their metrics to date, with each difference for plots."""
+    """Evaluate whether the days of settled posts add up to their metrics to date. The metadata has each difference."""
     differing = [name for name, sums in settled.sums.items() if not sums.agree]
     if not settled.posts:
         description = (
-            f"No post is settled yet. A post is settled when its day and all later days, at least {settled_after_days},"
-            f" are in {POST_METRICS_DAILY.name}; its day must be in {POSTS_PUBLISHED.name}, too"
+            f"No post is settled yet. A post is settled when {POST_METRICS_DAILY.name} has the day of its publication"
+            f" and every later day, at least {settled_after_days} of them, and {POSTS_PUBLISHED.name} has the"
+            " day of its publication"
         )
     elif differing:
         description = f"{', '.join(differing)} of {settled.posts} settled posts differ by over {TOLERANCE_PERCENT:g} %"
@@ -301,21 +304,27 @@ def evaluate_settled_posts(settled: SettledPostsComparison, *, settled_after_day
 
 def _evaluate_rows(
     check: str,
-    problems: Counter[Partition],
+    problems: Mapping[str, Counter[Partition]],
     *,
-    what: str,
     read: Mapping[str, int],
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
-    """Evaluate a check that counts problems by partition; `what` describes the problems, in the plural."""
-    problems = +problems  # drops zero counts
-    count = problems.total()
+    """Evaluate a check that counts problems by partition.
+
+    Args:
+        check: name of the check.
+        problems: the counts of each problem, by its description in the plural.
+        read: number of files and rows that were read.
+        severity: severity of a failure.
+    """
+    found = {what: +counts for what, counts in problems.items() if counts.total()}  # + drops zero counts
+    count = sum(counts.total() for counts in found.values())
     return dg.AssetCheckResult(
         check_name=check,
         passed=not count,
         description=(
-            f"{count} {what}, in {join_first(_names(problems))}"
-            if count
+            "; ".join(f"{counts.total()} {what}, in {join_first(_names(counts))}" for what, counts in found.items())
+            if found
             else f"All {read['rows']} rows of {read['files']} files"
         ),
         metadata={**read, "found": count},

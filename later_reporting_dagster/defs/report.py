@@ -1,4 +1,4 @@
-"""The report asset: one HTML page about the whole lake, rewritten when a rollup changes."""
+"""The report asset: one HTML page about the whole lake, written again when a rollup changes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
 def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
-    """Return the report asset. It is updated with the rollups, and also reads posts, because they have the creators."""
+    """Return the report asset. It follows the rollups, and also reads the raw tables, because only these have creators."""
 
     @dg.asset(
         key=["later", REPORT],
@@ -77,7 +77,7 @@ def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.Freshnes
 
 
 def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
-    """Read the report's data from the lake. Damaged files of posts are listed on the page instead of failing it.
+    """Read the report's data from the lake. Damaged files of posts do not fail the report: the page lists them.
 
     Raises:
         Failure: the raw tables are empty.

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ from later_reporting_dagster.defs.settings import (
     DEFAULT_VERIFY_PERCENT,
     check_memory_gb,
     default_lake_root,
-    from_environment,
+    env_var_or_default,
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
@@ -44,16 +44,20 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
     """A setting is missing or invalid. The message names its environment variable and its field, and the fix.
 
     In a run it is a failure that is not retried, because a retry would fail the same way.
+
+    Attributes:
+        fields: the fields of the resource of which at least one is missing or invalid.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, fields: Sequence[str]) -> None:
         super().__init__(message, allow_retries=False)
+        self.fields = tuple(fields)
 
 
 class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Later's Reporting API, and the lake that its posts are written to.
 
-    Set each field in code, in the Launchpad, or by its environment variable, such as `LATER_CLIENT_ID` for `client_id`.
+    Set each field in code, in the Launchpad, or by its environment variable: `LATER_CLIENT_ID` for `client_id`.
 
     Example:
         >>> later = LaterReportingResource(instance_ids="acme, globex", lake_root="/data/later")
@@ -121,11 +125,11 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             ValueError: a number is invalid.
         """
         values = {
-            name: from_environment(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
+            name: env_var_or_default(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
             for name, field in cls.model_fields.items()
         }
-        # When the Launchpad sets one field, Dagster takes the others from the fields' defaults, not from these values.
-        # So the environment's values become the defaults.
+        # If the Launchpad sets one field, Dagster fills the others with the defaults of the fields, not with `values`. So
+        # the environment variables become the defaults.
         fields: dict[str, Any] = {
             name: (
                 field.annotation,
@@ -157,7 +161,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             empty = "LATER_CLIENT_SECRET" if self.client_id else "LATER_CLIENT_ID" if self.client_secret else None
             raise InvalidSetting(
                 "no credentials: set LATER_CLIENT_ID and LATER_CLIENT_SECRET, or LATER_ACCESS_TOKEN"
-                + (f" ({empty} is empty)" if empty else "")
+                + (f" ({empty} is empty)" if empty else ""),
+                fields=["client_id", "client_secret", "access_token"],
             )
         with _invalid_setting("client_id", "client_secret"):
             return ClientCredentials(client_id=self.client_id, client_secret=self.client_secret)
@@ -292,7 +297,7 @@ def _invalid_setting(*fields: str) -> Iterator[None]:
         yield
     except ValueError as error:
         names = ", ".join(f"LATER_{field.upper()} ({field})" for field in fields)
-        raise InvalidSetting(f"{names}: {error}") from None
+        raise InvalidSetting(f"{names}: {error}", fields=fields) from None
 
 
 def _check_lake_root(root: str) -> None:

@@ -1,4 +1,4 @@
-"""Environment variables, checked when they are read. An error names the variable and what it accepts."""
+"""Environment variables, checked when they are read. An error names the variable and the accepted values."""
 
 import os
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ DEFAULT_REQUESTS_PER_MINUTE = 120  # docs/api.md, "Rate limit"
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
 DEFAULT_MEMORY_GB = 2.0
-# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change except
-# one post replacing another between the same two pages (docs/reliability.md).
+# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one: a
+# post that replaces another between two pages (docs/reliability.md).
 DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 # The value of LATER_API_VERSION that detects the API version from its responses.
 AUTO = "auto"
@@ -65,7 +65,7 @@ class DefinitionSettings:
         """Read `LATER_START_DATE`, `LATER_RESTATE_DAYS`, `LATER_DUE_HOUR_UTC` and `LATER_METRICS`.
 
         Raises:
-            ValueError: a variable has an invalid value; the message names the variable and what it accepts.
+            ValueError: the value of a variable is invalid; the message names the variable and the accepted values.
         """
         start = environment.get("LATER_START_DATE") or DEFAULT_START_DATE.isoformat()
         try:
@@ -86,7 +86,7 @@ class DefinitionSettings:
         )
 
 
-def from_environment(name: str, default: _Default) -> Any:
+def env_var_or_default(name: str, default: _Default) -> Any:
     """Return the value of a resource field from the environment variable `name`.
 
     Returns:

@@ -82,7 +82,31 @@ def test_doctor_fails_if_the_server_does_not_respond(user: User, monkeypatch: py
 
 def test_doctor_fails_on_a_base_url_without_https(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_BASE_URL", "http://example.com")
-    assert "use https" in failed_checks(user)["credentials"]
+    failed = failed_checks(user)
+    assert failed.keys() == {"base URL"}
+    assert "LATER_BASE_URL" in failed["base URL"]
+    assert "use https" in failed["base URL"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "subject"),
+    [
+        ("base_url", "ftp://example.com", "base URL"),
+        ("requests_per_minute", 0, "rate limit"),
+        ("api_version", "v3", "API version"),
+        ("verify_percent", 101, "verification"),
+        ("access_token", "two\nlines", "credentials"),
+    ],
+)
+def test_doctor_names_the_setting_that_the_client_cannot_use(
+    field: str, value: str | int, subject: str, user: User
+) -> None:
+    later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
+    results = asyncio.run(check_setup(later.model_copy(update={field: value})))
+    assert [result.subject for result in results] == ["settings", subject, "lake"]
+    (failed,) = [result for result in results if not result.passed]
+    assert failed.subject == subject
+    assert f"LATER_{field.upper()} ({field}): " in failed.message
 
 
 def test_doctor_fails_if_credentials_have_no_instances(user: User, service: Service) -> None:

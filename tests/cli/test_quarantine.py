@@ -30,8 +30,8 @@ def test_quarantine_lists_rows_by_pair_and_reason(user: User) -> None:
     result = user.run("quarantine")
     assert result.exit_code == 0
     assert set(result.stdout.splitlines()) == {
-        "post_metrics_daily  no partition, of 2024-03-01 to 2024-03-05  1  no line",
-        "post_metrics_daily  no partition, of 2024-03-01  1  s",
+        "post_metrics_daily  day or instance unknown, from the query of 2024-03-01 to 2024-03-05  1  no line",
+        "post_metrics_daily  day or instance unknown, from the query of 2024-03-01  1  s",
         f"posts_published  2024-03-01 {INSTANCE_IDS[2]}  2  postId is missing",
     }
     (line,) = user.run("quarantine", "--asset", "later/posts_published").stdout.splitlines()

@@ -195,7 +195,7 @@ def range_of(start: str, end: str) -> dict[str, str]:
 
 
 TODAY = datetime.now(UTC).date()
-NOT_OVER = r"The day \S+ is not over yet: the newest partition is \S+ \(UTC\)\. End the range there\."
+NOT_OVER = r"The day \S+ is not over yet: the newest day that is over is \S+ \(UTC\)\. End the range there\."
 
 
 @pytest.mark.parametrize("asset", ["posts_published", "organic_paid_by_publish_day"])
@@ -243,6 +243,6 @@ def test_invalid_run_config_fails_before_the_run(
 
 
 def test_invalid_setting_is_a_value_error_and_is_not_retried() -> None:
-    error = InvalidSetting("LATER_X: why")
+    error = InvalidSetting("LATER_X: why", fields=["x"])
     assert isinstance(error, ValueError)
     assert (str(error), error.description, error.allow_retries) == ("LATER_X: why", "LATER_X: why", False)

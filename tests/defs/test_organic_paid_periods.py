@@ -184,11 +184,17 @@ def test_partition_without_raw_files_fails_alone(
 @pytest.mark.parametrize(
     ("asset", "today", "message"),
     [
-        (WEEKLY, NEXT_WEEK, "No day of the week of 2024-03-04 is over yet: the newest partition is 2024-02-26 (UTC)."),
+        (
+            WEEKLY,
+            NEXT_WEEK,
+            "No day of the week of 2024-03-04 is over yet: the newest week with a day that is over is the one of"
+            " 2024-02-26 (UTC).",
+        ),
         (
             MONTHLY,
             date(2024, 4, 1),
-            "No day of the month of 2024-04-01 is over yet: the newest partition is 2024-03-01",
+            "No day of the month of 2024-04-01 is over yet: the newest month with a day that is over is the one of"
+            " 2024-03-01 (UTC).",
         ),
     ],
 )

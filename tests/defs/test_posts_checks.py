@@ -59,7 +59,8 @@ def test_settled_posts_check_passes_without_settled_posts(tmp_path: Path) -> Non
     result = evaluate(Lake(str(tmp_path)))
     assert result.passed
     assert result.description.startswith(
-        "No post is settled yet. A post is settled when its day and all later days, at least 28,"
+        "No post is settled yet. A post is settled when post_metrics_daily has the day of its publication and every"
+        " later day, at least 28 of them,"
     )
     assert not [name for name in result.metadata if name.startswith("difference_percent")]
 

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
-from later_reporting_dagster.defs.settings import DefinitionSettings, from_environment
+from later_reporting_dagster.defs.settings import DefinitionSettings, env_var_or_default
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -32,8 +32,8 @@ def test_unknown_metric_names_the_setting() -> None:
 
 
 def test_set_variable_becomes_an_env_var(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert from_environment("LATER_LAKE_ROOT", "here") == "here"
+    assert env_var_or_default("LATER_LAKE_ROOT", "here") == "here"
     monkeypatch.setenv("LATER_LAKE_ROOT", "s3://lake")
-    assert from_environment("LATER_LAKE_ROOT", "here") == dg.EnvVar("LATER_LAKE_ROOT")
+    assert env_var_or_default("LATER_LAKE_ROOT", "here") == dg.EnvVar("LATER_LAKE_ROOT")
     monkeypatch.setenv("LATER_LAKE_ROOT", "")
-    assert from_environment("LATER_LAKE_ROOT", "here") == "here"
+    assert env_var_or_default("LATER_LAKE_ROOT", "here") == "here"
