@@ -23,7 +23,7 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 	$(BIN)/later-reporting demo --ui
 
 # Three processes on the two cores of CI, because many tests wait: for a daemon, a token's expiry or a retry.
-test: lint browser ## Run lint and all tests: unit, property, contract and browser
+test: lint browser ## Run lint and all tests, including browser tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test ## Check style, types and import rules

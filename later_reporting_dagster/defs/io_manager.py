@@ -98,7 +98,7 @@ class LaterLake(dg.ConfigurableIOManager):
         end: date | None = None,
         instance_ids: Collection[str] | None = None,
     ) -> _Frame:
-        """Load any part of a table without a run and without a partition mapping, as for notebooks and custom date ranges.
+        """Load any part of a table, without a run or a partition mapping: for notebooks and custom date ranges.
 
         Args:
             table: one of `later_tables()`.

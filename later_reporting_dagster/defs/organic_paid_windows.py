@@ -341,7 +341,7 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         description=(
             f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
             if stopped
-            else "Every platform with impressions in the last 28 days and posts in the last 7 has impressions there, too"
+            else "Each platform with impressions in the last 28 days and posts in the last 7 has impressions there, too"
         ),
         metadata={"platforms_that_stopped": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,

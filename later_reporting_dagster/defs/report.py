@@ -30,7 +30,7 @@ TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
 def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
-    """Return the report asset. It follows the rollups, and also reads the raw tables, because only these have creators."""
+    """Return the report asset. It follows the rollups, and also reads the raw tables, which have the creators."""
 
     @dg.asset(
         key=["later", REPORT],

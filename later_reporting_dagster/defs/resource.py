@@ -128,8 +128,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: env_var_or_default(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
             for name, field in cls.model_fields.items()
         }
-        # If the Launchpad sets one field, Dagster fills the others with the defaults of the fields, not with `values`. So
-        # the environment variables become the defaults.
+        # If the Launchpad sets one field, Dagster fills the others with the defaults of the fields, not with `values`.
+        # So the environment variables become the defaults.
         fields: dict[str, Any] = {
             name: (
                 field.annotation,

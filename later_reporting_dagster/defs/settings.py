@@ -18,8 +18,8 @@ DEFAULT_REQUESTS_PER_MINUTE = 120  # docs/api.md, "Rate limit"
 DEFAULT_RESTATE_DAYS = 28
 DEFAULT_DUE_HOUR_UTC = 12
 DEFAULT_MEMORY_GB = 2.0
-# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one: a
-# post that replaces another between two pages (docs/reliability.md).
+# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
+# a post that replaces another between two pages (docs/reliability.md).
 DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 # The value of LATER_API_VERSION that detects the API version from its responses.
 AUTO = "auto"
