@@ -1,4 +1,4 @@
-"""The code location: one `Definitions` object, which loads offline and without secrets."""
+"""The code location: one `Definitions` object. It loads without a network and without secrets."""
 
 import warnings
 from collections.abc import Sequence

@@ -85,7 +85,7 @@ def _check_settings(now: datetime) -> str:
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
             " set it earlier"
         )
-    # Loads the definitions, which fails on wrong settings.
+    # This import loads the definitions, which fails if a setting is invalid.
     from later_reporting_dagster.cli.in_process_runs import dagster_instance
 
     dagster_instance().dispose()

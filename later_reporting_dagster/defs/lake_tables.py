@@ -1,4 +1,4 @@
-"""Find the assets that are tables of the lake: those with a column schema."""
+"""Find the assets that are tables of the lake. An asset is a table if it has a column schema."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast

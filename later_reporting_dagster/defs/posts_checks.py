@@ -170,8 +170,8 @@ def evaluate_posts_checks(
     """Yield the results of `POSTS_CHECKS`.
 
     Args:
-        inspector: has all files whose rows are checked.
-        lake: has the quarantine.
+        inspector: an inspector to which all files to check were added.
+        lake: the lake with the quarantine.
         instances: the instances that should have files.
         files: the instances that have a file, by day.
         due_hour_utc: the hour at which the previous day is due.

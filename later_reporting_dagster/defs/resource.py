@@ -46,7 +46,7 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
     In a run it is a failure that is not retried, because a retry would fail the same way.
 
     Attributes:
-        fields: the fields of the resource of which at least one is missing or invalid.
+        fields: the fields of the resource that the message is about.
     """
 
     def __init__(self, message: str, *, fields: Sequence[str]) -> None:
