@@ -34,7 +34,7 @@ class CheckResult:
 
     Attributes:
         subject: what was checked, in at most 12 characters.
-        passed: whether it is as a run needs it.
+        passed: whether a run would work with what was found.
         message: what was found; the fix if the check failed.
     """
 
@@ -61,7 +61,7 @@ async def check_setup(
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
-        subject = _SUBJECTS.get(error.fields[0], "credentials")
+        subject = next((_SUBJECTS[field] for field in error.fields if field in _SUBJECTS), "credentials")
         results.append(CheckResult(subject, passed=False, message=str(error)))
     else:
         async with client:

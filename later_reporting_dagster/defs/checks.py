@@ -1,4 +1,4 @@
-"""Asset checks. The run that writes an asset and a separate check run evaluate a check by the same function."""
+"""Asset checks. One function evaluates a check, in the run that writes the asset and in a separate check run."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any

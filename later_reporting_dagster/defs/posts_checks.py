@@ -170,7 +170,7 @@ def evaluate_posts_checks(
     """Yield the results of `POSTS_CHECKS`.
 
     Args:
-        inspector: an inspector to which all files to check were added.
+        inspector: the inspector, after all files to check were added.
         lake: the lake with the quarantine.
         instances: the instances that should have files.
         files: the instances that have a file, by day.

@@ -49,7 +49,7 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
         fields: the fields of the resource that the message is about.
     """
 
-    def __init__(self, message: str, *, fields: Sequence[str]) -> None:
+    def __init__(self, message: str, *, fields: Sequence[str] = ()) -> None:
         super().__init__(message, allow_retries=False)
         self.fields = tuple(fields)
 

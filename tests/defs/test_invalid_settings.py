@@ -243,6 +243,6 @@ def test_invalid_run_config_fails_before_the_run(
 
 
 def test_invalid_setting_is_a_value_error_and_is_not_retried() -> None:
-    error = InvalidSetting("LATER_X: why", fields=["x"])
+    error = InvalidSetting("LATER_X: why")
     assert isinstance(error, ValueError)
     assert (str(error), error.description, error.allow_retries) == ("LATER_X: why", "LATER_X: why", False)
