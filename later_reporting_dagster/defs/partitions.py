@@ -17,7 +17,7 @@ PARTITION_TAG = "dagster/partition"
 def build_partitions_def(period: Period, start_date: date) -> dg.TimeWindowPartitionsDefinition:
     """Return the UTC days from `start_date` to yesterday, or the ISO weeks or calendar months that contain them.
 
-    The current week and the current month are partitions, too, even on their first day, when none of their days is over.
+    The current week and current month are partitions, too, even on their first day, when none of their days is over.
     """
     first = first_day_of(period, start_date).isoformat()
     if period is Period.DAY:
