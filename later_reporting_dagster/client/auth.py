@@ -40,8 +40,8 @@ class ClientCredentials:
             is_printable = value.isascii() and value.isprintable()
             if not is_printable or value != value.strip() or len(value) > MAX_SECRET_LENGTH:
                 raise ValueError(
-                    f"the client {name} holds a line break, spaces around it, more than {MAX_SECRET_LENGTH} characters "
-                    "or any beyond ASCII: copy it again"
+                    f"the client {name} contains a line break, spaces around it, more than {MAX_SECRET_LENGTH} "
+                    "characters or a character outside ASCII: copy it again"
                 )
 
 
@@ -58,8 +58,8 @@ class AccessToken:
     def __post_init__(self) -> None:
         if not is_header_safe(self.token):
             raise ValueError(
-                "the access token is empty or holds spaces, line breaks, "
-                f"more than {MAX_SECRET_LENGTH} characters or any beyond ASCII: copy it again"
+                "the access token is empty or contains spaces, line breaks, "
+                f"more than {MAX_SECRET_LENGTH} characters or a character outside ASCII: copy it again"
             )
 
 
@@ -105,8 +105,8 @@ class BearerAuth(httpx.Auth):
 
     Args:
         acquire_slot: waits until the rate limit lets one request start.
-        fetch_token: fetches a token; does not acquire a slot itself, but uses the one that the waiting data request
-            acquired. None if `token` is given.
+        fetch_token: fetches a token. Its first attempt uses the slot that the waiting data request acquired; each retry
+            acquires its own. None if `token` is given.
         token: a token that cannot be renewed.
         clock: returns seconds since the epoch.
 

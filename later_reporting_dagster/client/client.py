@@ -29,7 +29,7 @@ from later_reporting_dagster.client.responses import (
 from later_reporting_dagster.client.retry_policy import RetryPolicy
 from later_reporting_dagster.client.transport import Transport
 from later_reporting_dagster.client.version_cache import VersionCache
-from later_reporting_dagster.client.version_detection import VersionDetector, version_of_response
+from later_reporting_dagster.client.versioned_transport import VersionedTransport, version_of_response
 from later_reporting_dagster.contract import CURSOR, INSTANCES_PATH, PAGED, ApiVersion, PostPerformanceQuery
 
 logger = logging.getLogger(__name__)
@@ -88,9 +88,10 @@ class LaterClient:
         api_version: the API version of the service; None to detect it and its changes.
         version_cache: stores the detected version, which saves the detection request of later clients.
         verification_rates: for each API version, the share (0 to 1) of queries to verify by fetching all pages a second
-            time and comparing the rows. In the paged version, queries with one page are never verified. Without
+            time and comparing the row keys. In the paged version, queries with one page are never verified. Without
             verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
-            move between pages while the total stays the same. Default: no query is verified.
+            move between pages while the total stays the same. A metric value that
+            differs between the two fetches goes unnoticed. Default: no query is verified.
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
@@ -140,14 +141,18 @@ class LaterClient:
             sleep=sleep,
             random=random,
         )
-        self._detector = VersionDetector(
+        self._versioned_transport = VersionedTransport(
             self._transport, api_version=api_version, cache=version_cache or VersionCache(), on_event=on_event
         )
         self._page_numbers = PageNumberPaginator(
-            self._detector, on_event=on_event, should_verify=lambda: random() < verification_rates.get(PAGED, 0.0)
+            self._versioned_transport,
+            on_event=on_event,
+            should_verify=lambda: random() < verification_rates.get(PAGED, 0.0),
         )
         self._cursors = CursorPaginator(
-            self._detector, on_event=on_event, should_verify=lambda: random() < verification_rates.get(CURSOR, 0.0)
+            self._versioned_transport,
+            on_event=on_event,
+            should_verify=lambda: random() < verification_rates.get(CURSOR, 0.0),
         )
 
     async def __aenter__(self) -> Self:
@@ -162,7 +167,7 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._detector.api_version()
+        return await self._versioned_transport.api_version()
 
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read (docs/api.md, "Instances").
@@ -173,7 +178,7 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._detector.call_for_version(
+        return await self._versioned_transport.call_for_version(
             "instances", paged=self._page_numbers.fetch_instances, cursor=self._cursors.fetch_instances, guess=PAGED
         )
 
@@ -205,7 +210,7 @@ class LaterClient:
             RetriesExhausted: the request failed temporarily in every attempt.
         """
         progress = QueryInProgress(query)
-        return await self._detector.call_for_version(
+        return await self._versioned_transport.call_for_version(
             describe_query(query),
             paged=lambda: self._page_numbers.fetch_posts(progress.query, max_posts=max_posts),
             cursor=lambda: self._cursors.fetch_posts(progress, end_date_callback=end_date_callback),
@@ -218,7 +223,7 @@ class LaterClient:
             LaterError: as `fetch_posts`.
         """
         probe = await self._transport.get(INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe)
-        self._detector.observe(probe.api_version)
+        self._versioned_transport.observe(probe.api_version)
         return probe
 
 

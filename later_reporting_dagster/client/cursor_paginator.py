@@ -20,11 +20,11 @@ from later_reporting_dagster.client.refetch import (
     fetch_until_consistent,
 )
 from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.version_detection import (
+from later_reporting_dagster.client.versioned_transport import (
     FEWER_INSTANCES_ADVICE,
     FEWER_POSTS_ADVICE,
     PaginationSize,
-    VersionDetector,
+    VersionedTransport,
     instances_parameters,
 )
 from later_reporting_dagster.contract import (
@@ -73,20 +73,20 @@ class CursorPaginator:
         ('a', 'b', 'c')
 
     Args:
-        detector: fetches pages.
+        transport: fetches pages.
         on_event: called for pages, and when pages are fetched again.
         should_verify: called after the last page; if it returns True, all pages are fetched once more to compare their
-            rows.
+            row keys.
     """
 
     def __init__(
         self,
-        detector: VersionDetector,
+        transport: VersionedTransport,
         *,
         on_event: Callable[[ClientEvent], None],
         should_verify: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._detector = detector
+        self._transport = transport
         self._on_event = on_event
         self._should_verify = should_verify
 
@@ -140,7 +140,7 @@ class CursorPaginator:
             cursors.add(cursor)
 
     async def _instances_page(self, cursor: str | None, size: PaginationSize) -> InstancesCursorPage:
-        return await self._detector.get_page(
+        return await self._transport.get_page(
             INSTANCES_PATH,
             instances_parameters(CURSOR, cursor),
             api_version=CURSOR,
@@ -169,7 +169,7 @@ class CursorPaginator:
     async def _follow_cursors(
         self, state: CursorState, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None
     ) -> None:
-        """Fetch page after page until the last one, or until a page has rows after the query's end date.
+        """Fetch pages until the last one, or until a page has posts after the query's end date.
 
         Raises:
             Inconsistency: the pages are not a complete list.
@@ -193,7 +193,7 @@ class CursorPaginator:
     async def _checked_page(
         self, query: PostPerformanceQuery, cursor: str | None, *, number: int, size: PaginationSize
     ) -> CursorPage:
-        """Fetch a page; if it is suspiciously short, fetch it again to compare its rows."""
+        """Fetch a page; if it is suspiciously short, fetch it again to compare its row keys."""
         try:
             page = await self._page(query, PageRef(number), cursor=cursor, size=size)
             if is_suspiciously_short(page):
@@ -218,20 +218,21 @@ class CursorPaginator:
     async def _page(
         self, query: PostPerformanceQuery, page: PageRef, *, cursor: str | None, size: PaginationSize
     ) -> CursorPage:
-        # The page number is only for events and messages: the query would reject a number above 500.
-        page_of_query = page_query(query, replace(page, number=1), cursor=cursor)
+        # Cursor queries send no page number. It is replaced by 1, because `PostPerformanceQuery` rejects numbers above
+        # 500; the real one is used in messages and events only.
+        query_of_page = page_query(query, replace(page, number=1), cursor=cursor)
         try:
-            response = await self._detector.get_page(
+            response = await self._transport.get_page(
                 POSTS_PERFORMANCE_PATH,
-                page_of_query.parameters(CURSOR),
+                query_of_page.parameters(CURSOR),
                 api_version=CURSOR,
                 context=page_context(query, page),
                 size=size,
                 parse=partial(cursor_page_from_body, metrics=metrics_from_query_field(query.metrics)),
             )
         except QueryRejected as error:
-            # Only the text of a rejection shows whether the metrics are the reason. A wrong guess does no harm: the
-            # error only decides which queries are tried next.
+            # Only the text of a rejection shows whether the metrics are the reason. A wrong guess costs requests, and
+            # the caller may count metrics as rejected that the API accepts; they are then null.
             if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
                 raise MetricsRejected(str(error), detail=error.detail) from None
             raise

@@ -17,8 +17,9 @@ MAX_EMPTY_PAGES_IN_A_ROW = 10
 EndDateCallback = Callable[[int, datetime], date]
 """Return the last day still to fetch, given the number of rows so far and the time of the newest post (UTC).
 
-Called in the cursor version after each page except the last, starting with the first page that has a post. The day may
-be earlier than the one returned before, but never later, and never before the day of the newest post.
+Called in the cursor version after each page except the last, starting with the first page that has a post. The day is
+never later than the one returned before. A new, earlier day is never before the day of the newest post so far. Once a
+page has posts after the day returned before, the callback returns that same day again, and the pagination ends.
 """
 
 

@@ -27,11 +27,11 @@ from later_reporting_dagster.client.refetch import (
     fetch_until_consistent,
 )
 from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.version_detection import (
+from later_reporting_dagster.client.versioned_transport import (
     FEWER_INSTANCES_ADVICE,
     FEWER_POSTS_ADVICE,
     PaginationSize,
-    VersionDetector,
+    VersionedTransport,
     instances_parameters,
 )
 from later_reporting_dagster.contract import (
@@ -81,20 +81,20 @@ class PageNumberPaginator:
         (101, 'instance_100')
 
     Args:
-        detector: fetches pages.
+        transport: fetches pages.
         on_event: called for pages, and when pages are fetched again.
         should_verify: called after the last of several pages; if it returns True, all pages are fetched once more to
-            compare their rows.
+            compare their row keys.
     """
 
     def __init__(
         self,
-        detector: VersionDetector,
+        transport: VersionedTransport,
         *,
         on_event: Callable[[ClientEvent], None],
         should_verify: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._detector = detector
+        self._transport = transport
         self._on_event = on_event
         self._should_verify = should_verify
 
@@ -119,7 +119,7 @@ class PageNumberPaginator:
         return tuple(ids)
 
     async def _instances_page(self, page: PageRef, size: PaginationSize) -> InstancesPage:
-        return await self._detector.get_page(
+        return await self._transport.get_page(
             INSTANCES_PATH,
             instances_parameters(PAGED, page.number),
             api_version=PAGED,
@@ -159,7 +159,7 @@ class PageNumberPaginator:
 
     async def _posts_page(self, query: PostPerformanceQuery, page: PageRef, size: PaginationSize) -> Page:
         query = page_query(query, page)
-        response = await self._detector.get_page(
+        response = await self._transport.get_page(
             POSTS_PERFORMANCE_PATH,
             query.parameters(PAGED),
             api_version=PAGED,

@@ -1,4 +1,6 @@
-"""Rate limiter for all processes of one machine, because the API counts requests per IP (docs/api.md, "Rate limit").
+"""Rate limiter that the processes of one user on a machine share.
+
+They share it because the API counts requests per IP address (docs/api.md, "Rate limit").
 
 Requests are counted in a sliding window. Each request reserves a slot in a file that the processes share: the earliest
 time that is within the limit and not before the last reserved slot. The request starts at that time. A process that
@@ -30,7 +32,7 @@ MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 3600.0
 # A stated limit with more seconds per request than this is applied with a warning.
 SLOW_SECONDS_PER_REQUEST = 10
-# A reservation that is more windows ahead than this was made before the clock was set back.
+# A reservation that is further ahead than this many windows was made before the clock was set back.
 MAX_QUEUE_WINDOWS = 20
 # Delay between sending and arrival: a retransmission on an open connection takes 0.2 s and more.
 MAX_JITTER_SECONDS = 0.5
@@ -221,7 +223,7 @@ class RateLimiter:
         def postpone(ledger: _Ledger) -> None:
             ledger.not_before = max(ledger.not_before, until)
 
-        await self._update_off_loop(postpone)
+        await self._update_without_blocking(postpone)
 
     async def _reserve(self) -> float:
         slot = 0.0
@@ -231,10 +233,10 @@ class RateLimiter:
             nonlocal slot
             slot = ledger.reserve(self._clock(), rates)
 
-        await self._update_off_loop(reserve)
+        await self._update_without_blocking(reserve)
         return slot
 
-    async def _update_off_loop(self, change: Callable[[_Ledger], None]) -> None:
+    async def _update_without_blocking(self, change: Callable[[_Ledger], None]) -> None:
         """Apply a change to the ledger, without blocking the event loop while another process has locked the file."""
         try:
             self._update(change, timeout_seconds=0)

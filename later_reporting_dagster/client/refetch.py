@@ -52,7 +52,7 @@ async def fetch_until_consistent(
 
 
 def check_verification(first: Iterable[Hashable], second: Iterable[Hashable]) -> None:
-    """Compare the row keys of a fetch with those of its verification fetch.
+    """Compare the row keys of a fetch and of its verification fetch.
 
     Raises:
         Inconsistency: they differ.

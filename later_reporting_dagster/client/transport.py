@@ -73,7 +73,7 @@ class Transport:
         on_event: called when a wait or a retry starts.
         http_transport: replaces the network; None for the network.
 
-    The other arguments are those of `LaterClient`.
+    For the other arguments, see `LaterClient`.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class Transport:
         self._http = httpx.AsyncClient(
             transport=http_transport,
             timeout=None,  # noqa: S113 - `_exchange` has one deadline for the whole response, which is stricter
-            # One more for the token request, because data requests keep theirs while they wait for the token.
+            # One to spare for the token request, which takes no place in `_in_flight`, so `concurrency` does not count
+            # it. (A data request that waits for the token keeps its place there, but has no connection.)
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
             # Stores no cookies, because a server could send any number of them.
@@ -162,8 +163,8 @@ class Transport:
         auth: BearerAuth | None,
     ) -> _Result:
         for attempt in itertools.count(1):
-            # A token request takes no place in `_in_flight`: data requests keep their places while they wait for the
-            # token, so it could wait forever.
+            # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
+            # their places while they wait for the token.
             async with self._in_flight if auth else nullcontext():
                 result = await self._attempt(request, attempt=attempt, context=context, parse=parse, auth=auth)
             if not isinstance(result, TemporaryFailure):
@@ -199,8 +200,8 @@ class Transport:
             error_text = redact(reason or str(error), self._secrets(request))
             if reason is None:
                 return TemporaryFailure(f"{context.description}: {type(error).__name__} {error_text}".rstrip())
-        # Raised outside of the handler: there, the handled error would become the context of this one, and would expose
-        # the request and the response. Not retried, because the certificate would be the same.
+        # Raised after the `except` block, not inside it: inside, the handled error would become the context of this
+        # one, and would expose the request and the response. Not retried, because the certificate would be the same.
         if response is None:
             raise UnexpectedResponse(
                 f"{context.description}: {self._base_url} has a certificate that this machine does not trust: "

@@ -21,7 +21,7 @@ def version_cache_path(base_url: str) -> Path | None:
 
 
 class VersionCache:
-    """Cache of the API version that a service was last seen to use.
+    """Cache of the API version that a service used last.
 
     Args:
         path: the shared file; None to keep the version in memory. If the file cannot be used, each process has to

@@ -192,7 +192,8 @@ def _instances_page(body: bytes, api_version: ApiVersion, *, page_type: type[_En
 def _need_no_conversion(posts: Sequence[Post]) -> bool:
     """Return whether strictly decoded posts can be used as they are.
 
-    They can if there are at most `MAX_ROWS`, all times are in UTC, and none has `extra`, which only this package sets.
+    They can if there are at most `MAX_ROWS`, all times are in UTC, and no row has a member with the private name of
+    `extra`: only this package may set it.
     """
     return len(posts) <= MAX_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
 

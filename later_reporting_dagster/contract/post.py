@@ -34,7 +34,7 @@ class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     profile_link: str | None = None
 
 
-class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class PostWithoutMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """The fields of a post apart from its metrics (docs/api.md, "Posts performance")."""
 
     instance_id: str
@@ -46,7 +46,8 @@ class PostIdentity(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, ren
     content_url: str | None = None
     content_image_url: str | None = None
     creator_profile: CreatorProfile | None = None
-    # Set by this package: JSON of the unknown fields. Its private-use name cannot collide with a field of the API.
+    # Set by this package: JSON of the unknown fields. The API has no field with this private-use name; a row that has
+    # one anyway is parsed field by field, which keeps it as an unknown field.
     extra: str | None = msgspec.field(default=None, name="\ue000extra")
 
     @property
@@ -72,24 +73,26 @@ def _metric_struct_fields(metrics: Metrics) -> list[tuple[str, Any, Any]]:
 
 def _post_struct(name: str, fields: Sequence[Any]) -> Any:
     return msgspec.defstruct(
-        name, fields, bases=(PostIdentity,), module=__name__, kw_only=True, forbid_unknown_fields=True
+        name, fields, bases=(PostWithoutMetrics,), module=__name__, kw_only=True, forbid_unknown_fields=True
     )
 
 
 @lru_cache(_CACHED_SELECTIONS)
 def post_type(metrics: Metrics, /) -> Any:
-    """Return the post type for some metrics: a `PostIdentity` with an attribute per metric, named as its column.
+    """Return the post type for some metrics: a `PostWithoutMetrics` with an attribute per metric, named as its column.
 
     Its decoder rejects any other field, so that an unknown field cannot be dropped unnoticed.
     """
     return _post_struct("Post", _metric_struct_fields(metrics))
 
 
+# As an annotation, `Post` is the `post_type` of any metrics; the type checker sees only the fields without metrics. At
+# run time it is the type for the default metrics.
 if TYPE_CHECKING:
-    Post = PostIdentity
+    Post = PostWithoutMetrics
 else:
     Post = post_type(DEFAULT_METRICS)
-    Post.__doc__ = "A `PostIdentity` with an attribute per default metric, named as its column."
+    Post.__doc__ = "The `post_type` for the default metrics; as an annotation, for any metrics."
 
 
 @lru_cache(_CACHED_SELECTIONS)
@@ -104,7 +107,7 @@ def nested_post_type(metrics: Metrics, /) -> Any:
 def flattener(metrics: Metrics, /) -> "Callable[[Any], Post]":
     """Return a function that converts a `nested_post_type` to the `post_type` of the same metrics."""
     flat_type = post_type(metrics)
-    names = [*PostIdentity.__struct_fields__, *(metric.column for metric in metrics)]
+    names = [*PostWithoutMetrics.__struct_fields__, *(metric.column for metric in metrics)]
     astuple = msgspec.structs.astuple
     index = nested_post_type(metrics).__struct_fields__.index("metrics")
 
@@ -296,7 +299,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
 _Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
 _FIELDS: _Fields = {
     field.encode_name: (field.name, _PARSERS[field.name], field.required)
-    for field in msgspec.structs.fields(PostIdentity)
+    for field in msgspec.structs.fields(PostWithoutMetrics)
     if field.name in _PARSERS
 }
 _KNOWN_FIELDS = frozenset({*_FIELDS, "creatorProfile"})

@@ -6,14 +6,15 @@ import msgspec
 
 from later_reporting_dagster.contract.redaction import redact
 
-MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and each of these names is parsed
+MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.accepted_metrics` looks for these names in it
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):
     """Body of an error response.
 
-    `detail` is written for people and may change. Decisions must not depend on it, with one exception: how rejected
-    metrics are fetched next, because nothing else shows which metrics the API rejects.
+    `detail` is written for people and may change. Decisions must not depend on it, with one exception: whether the
+    metrics are the reason why a query is rejected, and in which groups they are requested next. Nothing else in a
+    response shows that.
     """
 
     type: str = ""

@@ -8,15 +8,15 @@ from urllib.parse import unquote
 REDACTED_PART_LENGTH = 8  # consecutive characters of a secret; fewer may match by chance
 
 _UNICODE_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
-_LONG_WORD = re.compile(r"([\w+/=%~-]{8})[\w+/=%~-]{25,}")  # base64 of 24 bytes has 32 characters
+_LONG_WORD = re.compile(r"([\w+/=%~-]{8})[\w+/=%~-]{24,}")  # 32 characters or more: base64 of 24 bytes has 32
 
 
 def redact(text: str, secrets: Iterable[str] = (), *, limit: int = 200) -> str:
     """Return a text as one short, printable line without secrets or parts of them.
 
     Any eight consecutive characters of a secret are replaced, in upper or lower case, and also where they are escaped
-    as in JSON, HTML, URLs or source code. Other encodings cannot be recognized, but usually form long words, which are
-    cut after eight characters.
+    as in JSON, HTML, URLs or source code. Other encodings cannot be recognized, but usually form long words: words of
+    32 characters or more are cut after eight.
 
     Args:
         text: text from the server; only its first `20 * limit` characters are read, which bounds the time.

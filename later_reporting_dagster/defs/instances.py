@@ -23,7 +23,7 @@ from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCES_TABLE,
     refreshed_instances,
     stored_instances,
-    vanished_instances,
+    unlisted_instances,
 )
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, WriteResult
@@ -170,7 +170,7 @@ def instances_metadata(rows: pa.Table, written: WriteResult) -> dict[str, Any]:
 
 def evaluate_listing(rows: pa.Table, *, configured: Sequence[str]) -> dg.AssetCheckResult:
     """Evaluate whether the API still lists every known instance."""
-    vanished = vanished_instances(rows, configured=configured)
+    vanished = unlisted_instances(rows, configured=configured)
     return dg.AssetCheckResult(
         check_name=STILL_LISTED,
         passed=not vanished,

@@ -232,7 +232,7 @@ class _PostsFetch:
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
             f" {self._days_materialized} days materialized; {progress.rows} rows from {progress.pages} pages,"
-            f" {progress.retries} retries; {progress.rate_limit_waits} requests waited for the rate limit"
+            f" {progress.retries} retries; {progress.rate_limit_waits} waits for the rate limit"
         )
 
 

@@ -3,10 +3,11 @@
 Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
 only a rejected query shows that a metric is not. Each query is therefore fetched in two steps:
 
-1. The *base query* requests the metrics that are accepted with its filters. It returns every post, including posts of
-   platforms that no filter can name.
-2. *Supplementary queries* request the rejected metrics by platform and, where a platform rejects them too, by content
-   type. They add values to the posts of the base query. A metric that is rejected everywhere is null.
+1. The *base query* requests the first group of metrics that are not known to be rejected with its filters. It returns
+   every post, including posts of platforms that no filter can name.
+2. *Supplementary queries* request the other groups with the same filters, and the rejected metrics by platform and,
+   where a platform rejects them too, by content type. They add values to the posts of the base query. A metric that is
+   rejected everywhere is null.
 
 No I/O here.
 """
@@ -90,7 +91,9 @@ class AcceptedMetrics:
         self._states: dict[Filters, _FilterState] = {}
 
     def base_query(self, query: PostPerformanceQuery) -> PostPerformanceQuery:
-        """Return the query with metrics that are not known to be rejected with its filters.
+        """Return the query with the first group of metrics that are not known to be rejected with its filters.
+
+        `supplementary_query` requests the other groups.
 
         If all wanted metrics are rejected, the query requests another metric, because the API requires at least one.
         """

@@ -18,7 +18,7 @@ from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
 
 PREVIEW_ROWS = 5
-# Tables are merged in batches: sorting the posts of one instance takes as long as sorting the posts of many.
+# Tables are merged in batches, because each sort has a fixed cost that is higher than the cost of its rows.
 PREVIEW_TABLES = 16
 PREVIEW_COLUMNS = (
     "instance_id",
@@ -100,7 +100,7 @@ async def fetch_days(
     """
     instance_ids = tuple(instances) or await client.fetch_instances()
     if not instance_ids:
-        raise NoInstances("The credentials reach no instance: have instances added to their scope.")
+        raise NoInstances("The credentials have no access to any instance: have instances added to their scope.")
     plan = plan_fetch(days, instance_ids, present=lake.partitions(table.name), only_missing=only_missing)
     emit(plan)
     await ingest(plan.pairs, table=table, client=client, lake=lake, on_result=emit, guard=guard, metrics=metrics)

@@ -81,7 +81,7 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
 
 
 def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
-    """Return the number of rows with each field or content type that this package does not know.
+    """Return the number of rows with each unknown field, and with each content type of an unknown platform.
 
     Returns:
         Counts by name: `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`.
@@ -91,7 +91,7 @@ def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
         for name, value in json.loads(extra).items():
             is_creator = name == "creatorProfile" and isinstance(value, dict)
             counts.update([f"{name}.{each}" for each in value] if is_creator else [name])
-    # The platform is null if the content type is unknown or null.
+    # The platform is null if the content type is null or names no known platform.
     if posts["platform"].null_count > posts["content_type"].null_count:
         unknown = posts["content_type"].filter(posts["platform"].is_null()).drop_null()
         counts.update(f"contentType={name}" for name in unknown.to_pylist())

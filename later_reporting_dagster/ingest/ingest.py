@@ -67,9 +67,11 @@ CONCURRENT_WRITES = 3
 EXTRA_CURSOR_WORKERS = 2
 # A range with more posts is fetched in parts: the first days are written while the next are fetched, and memory does
 # not grow with the range. This costs the page that returned the total, and a partly filled last page per part.
-POSTS_PER_QUERY = 12_000
-# Parts of a query with too many posts. A fifth below the maximum, because posts are not spread evenly.
-POSTS_PER_PART = MAX_POSTS_PER_QUERY * 4 // 5
+TARGET_POSTS_PER_QUERY = 12_000
+# Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
+# spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
+# 50 MB that it accepts.
+MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
 DEFAULT_GUARD = WriteGuard()
 
 
@@ -161,8 +163,8 @@ class _QueuedQuery:
         query: the query.
         planned: the query of the plan that it is a part of, or the query itself.
         is_part: whether it was split from another query. In the paged version a part is not limited to
-            `POSTS_PER_QUERY`, and is split again only after a failure. In the cursor version `_DateSlice` limits parts
-            too.
+            `TARGET_POSTS_PER_QUERY`, and is split again only after a failure. In the cursor version `_DateSlice` limits
+            parts too.
     """
 
     query: PostPerformanceQuery
@@ -189,7 +191,7 @@ class _DateSlice:
         if latest.date() >= self.query.end_date:
             return self.query.end_date
         kept, others = split_remaining_days(self.query, rows=rows, latest=latest, idle_workers=self.idle_workers())
-        if rows >= POSTS_PER_QUERY and kept.date_basis is DateBasis.POST_DATE:
+        if rows >= TARGET_POSTS_PER_QUERY and kept.date_basis is DateBasis.POST_DATE:
             # Finish the current day only, so that the posts in memory can be written.
             others.insert(0, replace(kept, start_date=latest.date() + timedelta(days=1)))
             kept = replace(kept, end_date=latest.date())
@@ -281,12 +283,14 @@ class _IngestRun:
         is_limited = not queued.is_part and bool(split_by_days(query))
         try:
             results = await self._fetch(
-                date_slice.query, max_posts=POSTS_PER_QUERY if is_limited else None, end_date_callback=date_slice
+                date_slice.query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None, end_date_callback=date_slice
             )
-            results = await self._add_rejected_metrics(date_slice.query, results)
+            results = await self._add_missing_metrics(date_slice.query, results)
         except LaterError as error:
             failed = replace(queued, query=date_slice.query)
-            await self._recover(failed, error, posts_per_part=POSTS_PER_QUERY if is_limited else POSTS_PER_PART)
+            await self._recover(
+                failed, error, posts_per_part=TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+            )
         else:
             self._failures.record_success(query)
             async with self._write_slots:
@@ -340,7 +344,7 @@ class _IngestRun:
             return [await self._client.fetch_posts(query, max_posts=max_posts, end_date_callback=end_date_callback)]
         except TooManyPosts as error:
             too_many = error
-        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=POSTS_PER_PART))
+        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))
         if not parts or len(partitions_of(query)) > 1:
             raise too_many
         too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
@@ -360,10 +364,12 @@ class _IngestRun:
             ) from too_many
         return results
 
-    async def _add_rejected_metrics(
+    async def _add_missing_metrics(
         self, query: PostPerformanceQuery, results: Sequence[QueryResult]
     ) -> list[QueryResult]:
-        """Fetch the metrics that the API rejects with the query's filters, using narrower filters.
+        """Fetch the metrics that the base query did not return.
+
+        These are further groups with the same filters, and rejected metrics with narrower filters.
 
         Returns:
             `results` with the values of these metrics.

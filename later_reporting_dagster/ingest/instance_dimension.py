@@ -115,13 +115,13 @@ def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]
     )
 
 
-def vanished_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
+def unlisted_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:
     """Return the ids in the table that the API does not list now, including ids that it never listed.
 
     If `configured` is not empty, return only those that are also in `configured`.
     """
-    vanished: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
-    return [instance_id for instance_id in vanished if not configured or instance_id in configured]
+    unlisted: list[str] = instances.filter(~pc.field("listed_now"))["instance_id"].to_pylist()
+    return [instance_id for instance_id in unlisted if not configured or instance_id in configured]
 
 
 def stored_instances(lake: Lake) -> pa.Table | None:

@@ -49,8 +49,8 @@ class PartitionDiff:
         removed: rows whose key is only in the old table.
         restated: rows whose key is in both tables, with a different value in any column.
         totals: the total of each additive metric, by column.
-        values_before: non-null metric values in the old table, of all metrics.
-        values_after: non-null values in the new table, of the metrics that have any in the old table.
+        values_before: non-null metric values in the old table, of the metrics whose column both tables have.
+        values_after: non-null values in the new table, of those metrics that have a value in the old table.
     """
 
     rows_before: int

@@ -79,7 +79,7 @@ class PartitionWriter:
         table: the raw table.
         lake: where it is stored.
         partitions: the partitions of the run. Others are never written, even if a query covers them.
-        on_result: called once per partition, from the thread that writes or fails it.
+        on_result: called once per partition, in the thread that calls `write` or `fail`.
         guard: limits on what may be replaced.
         metrics: the metric columns of every partition.
         now: the current time, in any time zone.
@@ -210,7 +210,7 @@ class _QueryRows:
 
     Attributes:
         posts: posts by partition to write; a partition without posts has an empty list.
-        bad_rows: bad rows by partition, without partitions that have none.
+        bad_rows: bad rows by partition; partitions without bad rows are left out.
         unassigned: bad rows whose partition is unknown.
         total: number of all rows, including posts of partitions that are not written.
     """

@@ -29,8 +29,8 @@ class Progress:
         failed: partitions failed.
         rows: rows in the fetched pages.
         pages: pages fetched.
-        retries: requests that were retried.
-        rate_limit_waits: requests that had to wait for the rate limit.
+        retries: retries of failed requests; one request may be retried several times.
+        rate_limit_waits: waits for the rate limit; one request may wait several times.
         status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 

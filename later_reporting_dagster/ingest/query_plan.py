@@ -36,7 +36,7 @@ MAX_DAYS = 730
 MAX_INSTANCE_CHARACTERS = 6_000
 # Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
 # page: with at least 10 pages, that is at most a tenth. At most 50 pages, because a worker holds its whole slice in
-# memory; while no worker is idle, the days are not split, and `POSTS_PER_QUERY` limits a slice instead.
+# memory; while no worker is idle, the days are not split, and `TARGET_POSTS_PER_QUERY` limits a slice instead.
 MIN_PAGES_PER_SLICE = 10
 MAX_PAGES_PER_SLICE = 50
 

@@ -75,7 +75,10 @@ class MetricSums:
 
     @property
     def agree(self) -> bool:
-        """Whether both are equal within the tolerance. Null counts as 0: a day without a row may mean either."""
+        """Whether both are equal within the tolerance.
+
+        Null counts as 0, because a day without a row may mean null or 0.
+        """
         sum_of_days, to_date = self.sum_of_days or 0.0, self.to_date or 0.0
         return abs(sum_of_days - to_date) <= abs(to_date) * TOLERANCE_PERCENT / 100
 

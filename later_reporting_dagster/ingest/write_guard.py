@@ -58,9 +58,9 @@ class WriteGuard:
         else:
             return
         raise ShrankTooMuch(
-            f"{problem}: nothing was replaced. Materialize it again, because the response may have been wrong; if it"
-            " is right, accept it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true"
-            " in the run config"
+            f"{problem}: nothing was replaced. Materialize the partition again, because the response may have been"
+            " wrong. If the next response is the same and is right, accept it with"
+            " `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in the run config"
         )
 
     def check_bad_rows(self, bad_rows: int, *, total: int, subject: str) -> None:

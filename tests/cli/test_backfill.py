@@ -167,7 +167,7 @@ def test_backfill_that_cannot_start_prints_the_reason(
 ) -> None:
     service.override = list_instances()
     assert error_line(user.run(*PUBLISHED)) == (
-        "The fetch stopped: The credentials reach no instance: have instances added to their scope."
+        "The fetch stopped: The credentials have no access to any instance: have instances added to their scope."
     )
     service.override = lambda request: problem(403) if request.url.path == "/v2/instances" else None
     assert error_line(user.run(*PUBLISHED)).startswith("The fetch stopped: ")

@@ -22,8 +22,8 @@ def test_invalid_credentials_raise_an_error_that_names_the_part_but_not_its_valu
         with pytest.raises(ValueError, match="copy it again") as raised:
             ClientCredentials(*given)
         assert str(raised.value) == (
-            f"the client {name} holds a line break, spaces around it, more than 8192 characters or any beyond ASCII: "
-            "copy it again"
+            f"the client {name} contains a line break, spaces around it, more than 8192 characters or a "
+            "character outside ASCII: copy it again"
         )
 
 
@@ -33,8 +33,8 @@ def test_token_that_a_header_cannot_hold_raises_an_error_without_its_value(token
     with pytest.raises(ValueError, match="token") as raised:
         AccessToken(token)
     assert str(raised.value) == (
-        "the access token is empty or holds spaces, line breaks, more than 8192 characters or any beyond ASCII: "
-        "copy it again"
+        "the access token is empty or contains spaces, line breaks, more than 8192 characters or a character "
+        "outside ASCII: copy it again"
     )
 
 

@@ -69,7 +69,7 @@ def test_cursors_have_no_limit_of_500_pages(service, new_cursor_client, july):
 
 
 def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_PAGES", 2)
+    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_PAGES", 2)
     service.posts = [post(0, contentType="unlisted"), *THREE_PAGES[1:]]
     with pytest.raises(TooManyPosts, match="page 3: the list has more than 2 pages or .* Query fewer days") as raised:
         fetch_posts(new_cursor_client(), july)

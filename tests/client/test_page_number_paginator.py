@@ -73,7 +73,7 @@ def test_more_posts_than_max_posts_raise_after_one_request(service, new_client, 
 
 
 def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_BYTES", 30_000)
+    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_BYTES", 30_000)
     service.posts = THREE_PAGES
     with pytest.raises(TooManyPosts, match="the list has more than .* or 30000 bytes. Query fewer days") as raised:
         fetch_posts(new_client(), july)
@@ -81,7 +81,7 @@ def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, m
 
 
 def test_too_many_instances_raise_with_advice_on_instances(service, new_client, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.version_detection.MAX_BYTES", 10)
+    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_BYTES", 10)
     with pytest.raises(TooManyPosts, match="^instances, page 1: the list has more than .*LATER_INSTANCE_IDS"):
         fetch_instances(new_client())
 

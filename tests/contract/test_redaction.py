@@ -36,6 +36,8 @@ def test_redact_removes_secrets_and_their_parts_in_any_spelling(spelling):
 def test_redact_returns_one_short_printable_line():
     assert redact("a\x1b[31m red\r\n\udc80 line\u202e") == "a�[31m red � line�"
     assert redact(f"you sent {base64.b64encode(SECRET.encode()).decode()}") == "you sent ZXlKaGJH…"
+    assert redact(f"you sent {base64.b64encode(SECRET[:24].encode()).decode()}") == "you sent ZXlKaGJH…"
+    assert redact(f"you sent {'x' * 31}") == f"you sent {'x' * 31}"
     assert redact("INVALID_CLIENT_CREDENTIALS at /v2/posts/performance?x=1") == (
         "INVALID_CLIENT_CREDENTIALS at /v2/posts/performance?x=1"
     )

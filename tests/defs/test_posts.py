@@ -304,7 +304,11 @@ def test_instance_id_too_long_for_a_folder_fails_alone(project: Project, truth: 
 @pytest.mark.parametrize(
     ("override", "secret", "expected"),
     [
-        (list_instances(), "sandbox-secret", "The credentials reach no instance: have instances added to their scope."),
+        (
+            list_instances(),
+            "sandbox-secret",
+            "The credentials have no access to any instance: have instances added to their scope.",
+        ),
         (lambda request: problem(404) if request.url.path == INSTANCES_PATH else None, "sandbox-secret", ".*404.*"),
         (lambda request: None, "no-such-secret", ".*LATER_CLIENT_SECRET.*"),
     ],

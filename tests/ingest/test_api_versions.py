@@ -232,7 +232,7 @@ def test_a_cursor_query_holds_a_limited_number_of_posts(
     world: World, paged_lakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, requests = paged_lakes[PUBLISHED]
-    monkeypatch.setattr(ingest_module, "POSTS_PER_QUERY", 700)
+    monkeypatch.setattr(ingest_module, "TARGET_POSTS_PER_QUERY", 700)
     write, sizes = PartitionWriter.write, list[int]()
 
     def record(

@@ -25,7 +25,7 @@ from later_reporting_dagster.client import (
     TooManyPosts,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis, PostPerformanceQuery
-from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, POSTS_PER_QUERY, _DateSlice
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, TARGET_POSTS_PER_QUERY, _DateSlice
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
 from later_reporting_dagster.ingest.raw_tables import RawTable
@@ -359,8 +359,8 @@ def test_a_partition_with_too_many_posts_of_one_content_type_fails_alone(service
 def test_a_partition_that_exceeds_the_size_limit_without_totals_is_split_by_content(
     table: RawTable, limit: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detection = sys.modules["later_reporting_dagster.client.version_detection"]
-    monkeypatch.setattr(detection, *(("MAX_PAGES", 4) if limit == "pages" else ("MAX_BYTES", 4 * 2**16)))
+    transport = sys.modules["later_reporting_dagster.client.versioned_transport"]
+    monkeypatch.setattr(transport, *(("MAX_PAGES", 4) if limit == "pages" else ("MAX_BYTES", 4 * 2**16)))
     service.app, world = crowded_app(CURSOR)
     partition = Partition(FIRST_DAY, "instance_000")
     result = run_ingest([partition], table=table, service=service, root=tmp_path)
@@ -379,7 +379,7 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
             document["data"][0]["contentType"] = "unlisted_post"
         return document
 
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.version_detection"], "MAX_PAGES", 4)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.versioned_transport"], "MAX_PAGES", 4)
     service.app, _ = crowded_app(CURSOR)
     service.transform = add_unlisted_post
     partition = Partition(FIRST_DAY, "instance_000")
@@ -394,7 +394,7 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
 def test_a_partition_that_exceeds_the_byte_limit_is_split_by_content_until_it_does_not(
     table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.version_detection"], "MAX_BYTES", 3 * 2**16)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.versioned_transport"], "MAX_BYTES", 3 * 2**16)
     service.app, world = crowded_app(PAGED)
     partition = Partition(FIRST_DAY, "instance_000")
     result = run_ingest([partition], table=table, service=service, root=tmp_path)
@@ -505,7 +505,7 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
     service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = sum(len(truth.day("post_date", day)) for day in DAYS)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_PER_QUERY", ceil(total / 3))
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", ceil(total / 3))
     result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
     assert not result.failed
     assert_lake_matches(tmp_path, PUBLISHED, PARTITIONS, truth)
@@ -517,7 +517,7 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
 @given(
     st.integers(0, 60),
     st.integers(0, 60),
-    st.sampled_from([100, POSTS_PER_QUERY - 1, POSTS_PER_QUERY, MAX_POSTS_PER_QUERY + 1]),
+    st.sampled_from([100, TARGET_POSTS_PER_QUERY - 1, TARGET_POSTS_PER_QUERY, MAX_POSTS_PER_QUERY + 1]),
     st.integers(0, 10),
 )
 def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passed: int, rows: int, idle: int) -> None:
@@ -527,7 +527,7 @@ def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passe
     date_slice = _DateSlice(query, queue_queries=others.extend, idle_workers=lambda: idle)
     assert date_slice(rows, latest) == date_slice.query.end_date
     assert [each for part in (date_slice.query, *others) for each in partitions_of(part)] == partitions_of(query)
-    if rows >= POSTS_PER_QUERY:
+    if rows >= TARGET_POSTS_PER_QUERY:
         assert date_slice.query.end_date == latest.date()
 
 
@@ -535,7 +535,7 @@ def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passe
 def test_many_posts_of_a_performance_date_are_fetched_in_one_query(
     service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_PER_QUERY", 100)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", 100)
     assert len(truth.day("performance_date", FIRST_DAY)) > 200
     partitions = [Partition(FIRST_DAY, instance_id) for instance_id in INSTANCE_IDS]
     result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
@@ -550,5 +550,5 @@ def test_a_date_slice_by_performance_date_is_not_shortened() -> None:
     others: list[PostPerformanceQuery] = []
     date_slice = _DateSlice(query, queue_queries=others.extend, idle_workers=lambda: 3)
     published = datetime(2023, 1, 1, 13, tzinfo=UTC)  # a post may be older than the day of its metrics
-    assert date_slice(POSTS_PER_QUERY, published) == FIRST_DAY
+    assert date_slice(TARGET_POSTS_PER_QUERY, published) == FIRST_DAY
     assert (date_slice.query, others) == (query, [])

@@ -13,7 +13,7 @@ from later_reporting_dagster.ingest.instance_dimension import (
     known_instances,
     refreshed_instances,
     stored_instances,
-    vanished_instances,
+    unlisted_instances,
 )
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
@@ -67,8 +67,8 @@ def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
         "b": (TODAY, TODAY + timedelta(days=5), True),
         "c": (TODAY + timedelta(days=5), TODAY + timedelta(days=5), True),
     }
-    assert vanished_instances(later, configured=[]) == ["a"]
-    assert vanished_instances(later, configured=["b"]) == []
+    assert unlisted_instances(later, configured=[]) == ["a"]
+    assert unlisted_instances(later, configured=["b"]) == []
 
 
 def test_refreshed_instances_are_unchanged_on_the_same_day(lake: Lake) -> None:

@@ -204,7 +204,7 @@ def test_unassigned_rows_of_a_range_that_is_split_later_are_not_kept_twice(
     if not still_bad:
         service.transform = None
     total = sum(len(truth.day("post_date", day)) for day in DAYS)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "POSTS_PER_QUERY", ceil(total / 2))
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", ceil(total / 2))
     run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
     remaining = quarantined_days(lake, PUBLISHED)
     assert len(remaining) == still_bad

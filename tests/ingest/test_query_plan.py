@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from later_reporting_dagster.client.versioned_transport import MAX_BYTES
 from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
-from later_reporting_dagster.ingest.ingest import POSTS_PER_PART
+from later_reporting_dagster.ingest.ingest import MAX_POSTS_PER_PART
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_INSTANCE_CHARACTERS,
@@ -152,12 +153,17 @@ def test_split_query_covers_the_same_partitions(
     days: int, instances: int, total_items: int, date_basis: DateBasis
 ) -> None:
     for query in plan_queries(partition_range(min(days, 30), instances), date_basis=date_basis):
-        parts = split_query(query, parts=number_of_parts(total_items, posts_each=POSTS_PER_PART))
+        parts = split_query(query, parts=number_of_parts(total_items, posts_each=MAX_POSTS_PER_PART))
         if len(partitions_of(query)) == 1:
             assert parts == []
         else:
             assert len(parts) >= 2
             assert covered(parts) == covered([query])
+
+
+def test_the_largest_part_of_a_split_query_stays_within_the_byte_limit_of_the_client() -> None:
+    bytes_per_post = 700
+    assert MAX_POSTS_PER_PART * bytes_per_post < MAX_BYTES
 
 
 def test_split_query_returns_the_parts_that_its_posts_need() -> None:

@@ -73,8 +73,9 @@ def test_check_diff_message_gives_the_counts_and_how_to_accept() -> None:
         return str(rejection.value)
 
     accept = (
-        ": nothing was replaced. Materialize it again, because the response may have been wrong; if it is right, accept"
-        " it with `later-reporting backfill --accept-shrinking`, or with accept_shrinking: true in the run config"
+        ": nothing was replaced. Materialize the partition again, because the response may have been wrong. If the next"
+        " response is the same and is right, accept it with `later-reporting backfill --accept-shrinking`, or with"
+        " accept_shrinking: true in the run config"
     )
     posts = "500 posts are stored, and the response has 0"
     assert message(diff(500, 0), bad_rows=3) == f"{posts} and 3 bad rows{accept}"

@@ -1,4 +1,4 @@
-"""Tests of the detection of the API version with a real server."""
+"""Tests of the versioned transport, which detects the API version, with a real server."""
 
 import asyncio
 import logging

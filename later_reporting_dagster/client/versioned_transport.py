@@ -1,4 +1,4 @@
-"""Detection of the API version that the service uses, at the first request and whenever it changes."""
+"""Fetches pages in the API version of the service, which is detected at the first request and whenever it changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,8 +26,9 @@ from later_reporting_dagster.contract import (
 
 MAX_VERSIONS_PER_QUERY = 4  # a service that changes its version more often than this during one query is faulty
 
-MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages from both ends
-# A post has about 700 bytes. In memory, a string that contains an emoji takes four bytes per character.
+MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages, from the start and from the end
+# Limit on the bodies of one pagination, to bound memory: about 70,000 posts of 700 bytes. In memory they may take four
+# times as much, because a string that contains an emoji takes four bytes per character.
 MAX_BYTES = 48 * 2**20
 FEWER_POSTS_ADVICE = "Query fewer days or instances."
 FEWER_INSTANCES_ADVICE = "List the instances to fetch (LATER_INSTANCE_IDS)."
@@ -39,7 +40,7 @@ _Result = TypeVar("_Result")
 class PaginationSize:
     """Number of pages and bytes of one pagination so far.
 
-    Both are limited, because a faulty service could state a next cursor on every page.
+    Both are limited: a faulty service could state a next cursor on every page, and pages are kept in memory.
 
     Attributes:
         advice: the next step if the limit is exceeded, for the error message.
@@ -61,8 +62,8 @@ class PaginationSize:
         return self.pages > MAX_PAGES or self.body_bytes > MAX_BYTES
 
 
-class VersionDetector:
-    """Detects the API version of the service, and fetches pages in that version.
+class VersionedTransport:
+    """Fetches pages in the API version of the service; detects that version and its changes.
 
     Args:
         transport: sends the requests.
@@ -81,7 +82,7 @@ class VersionDetector:
     ) -> None:
         self._transport = transport
         self._cache = cache
-        self._detects = api_version is None
+        self._follows_changes = api_version is None
         self._version = cache.load() if api_version is None else api_version
         self._detection_lock = asyncio.Lock()
         self._on_event = on_event
@@ -148,9 +149,9 @@ class VersionDetector:
             try:
                 page = parse(response.body)
             except OtherApiVersion as other:
-                if self._detects:
+                if self._follows_changes:
                     raise
-                raise UnreadableBody(str(other)) from None  # the version is set, so this is a fault to retry
+                raise UnreadableBody(str(other)) from None  # the user has fixed the version: a fault to retry
             size.add(response.body)
             if size.is_exceeded:
                 raise TooManyPosts(
@@ -166,7 +167,7 @@ class VersionDetector:
             raise VersionMismatch from None
         except QueryRejected as error:
             # The parameters of one version are invalid in the other.
-            if self._detects and error.status == 400 and await self._has_changed_from(api_version):
+            if self._follows_changes and error.status == 400 and await self._has_changed_from(api_version):
                 raise VersionMismatch from None
             raise
         if self._version is None:
@@ -186,9 +187,9 @@ class VersionDetector:
             return self._version is not version
 
     def observe(self, version: ApiVersion) -> None:
-        """Adopt the API version of a response, unless the version is set."""
+        """Adopt the API version of a response, unless the user has fixed the version."""
         before = self._version
-        if before is version or not self._detects:
+        if before is version or not self._follows_changes:
             return
         self._version = version
         self._cache.store(version)
