@@ -102,7 +102,8 @@ def classify_failure(
         return CredentialsRejected(f"{summary}. Check the credentials.")
     if status == 403:
         advice = (
-            "The credentials have no access to one of these instances: leave it out, or ask your account manager for it."
+            "The credentials have no access to one of these instances: leave it out, or ask your account manager for "
+            "access."
             if context.instance_ids
             else "The credentials have no access: ask your account manager for it."
         )
