@@ -63,7 +63,7 @@ def error_line(result: Result) -> str:
 def failed_lines(result: Result) -> list[tuple[str, str, str]]:
     """Return the failures that a command printed: asset, (day, instance) pair or day, and reason."""
     lines = [line.split("  ", 3) for line in result.stderr.splitlines()]
-    assert all(line[0] == "failed" for line in lines)
+    assert all(line[0] == "failed" for line in lines), result.stderr
     return [(asset, key, reason) for _, asset, key, reason in lines]
 
 
