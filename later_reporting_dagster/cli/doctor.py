@@ -54,8 +54,9 @@ async def check_setup(
 
     Returns:
         Results for settings, token, API version, scope, rate limit, clock and lake, in this order. Checks that
-        depend on a failed one are left out. If the client cannot be created, the results between settings and lake are
-        replaced by one failed result, for the setting at fault.
+        depend on a failed one are left out, and so is the clock if the API sends no `Date` header. If the client
+        cannot be created, the results between settings and lake are replaced by one failed result, for the setting at
+        fault.
     """
     results = [_evaluate("settings", lambda: _check_settings(now()))]
     try:

@@ -24,6 +24,8 @@ from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
 RAW_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
-DAILY_ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
-WEEKLY_AND_MONTHLY_ROLLUPS = ("organic_paid_weekly", "organic_paid_monthly")
+PERIODS_BY_ROLLUP = {table.name: table.period for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)}
 MAX_LISTED_FAILURES = 50
 
 _OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
@@ -214,7 +215,7 @@ def instances() -> None:
     later, settings = _resource(), DefinitionSettings.from_environment()
     listed = asyncio.run(later.listed_instances())
     restated = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
-    rows = refreshed_instances(later.lake(), listed, window=restated, today=datetime.now(UTC).date())
+    rows = refreshed_instances(later.lake(), listed, restated_days=restated, today=datetime.now(UTC).date())
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table_lines(rows, width=width):
         click.echo(line)
@@ -222,7 +223,7 @@ def instances() -> None:
 
 @main.command()
 @click.option(
-    "--asset", required=True, type=AssetName([*RAW_ASSETS, *DAILY_ROLLUPS, *WEEKLY_AND_MONTHLY_ROLLUPS]),
+    "--asset", required=True, type=AssetName([*RAW_ASSETS, *PERIODS_BY_ROLLUP]),
     help="Asset to materialize, such as later/posts_published.",
 )  # fmt: skip
 @click.option("--start", required=True, type=Day(), help="First day, UTC.")
@@ -234,8 +235,8 @@ def instances() -> None:
 @click.option("--only-missing", is_flag=True, help="Fetch only (day, instance) pairs without a file in the lake.")
 @click.option(
     "--accept-shrinking", is_flag=True,
-    help="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows. Use it when posts were really"
-    " deleted.",
+    help="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
+    " metrics. Use it if posts or values were really deleted.",
 )  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Print the log of the run.")
 @one_line_errors
@@ -265,8 +266,6 @@ def backfill(
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.defs.settings import DefinitionSettings
-    from later_reporting_dagster.rollups.periods import Period
-    from later_reporting_dagster.rollups.rollup_tables import TABLES
 
     _check_range(start, end, first=DefinitionSettings.from_environment().start_date)
     instance_ids = _instance_ids(instance_lists)
@@ -276,7 +275,7 @@ def backfill(
         if any(config.values()):
             options = "--instances, --only-missing and --accept-shrinking"
             raise click.UsageError(f"{options} apply to raw tables: omit them for later/{asset}")
-        config, period = {}, next(table.period for table in TABLES if table.name == asset)
+        config, period = {}, PERIODS_BY_ROLLUP[asset]
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             [asset],
@@ -294,7 +293,7 @@ def _check_range(start: date, end: date, *, first: date) -> None:
         raise click.UsageError(f"--end {end} is before --start {start}")
     if start < first:
         raise click.UsageError(
-            f"--start {start} is before the first partition: set LATER_START_DATE, now {first}, earlier"
+            f"--start {start} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
         )
     if end > _yesterday():
         raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {_yesterday()} (UTC)")
@@ -335,7 +334,7 @@ def compact(assets: tuple[str, ...]) -> None:
 
 @main.command()
 @_raw_assets
-@click.option("--raw", is_flag=True, help="Print the JSON of each row, too.")
+@click.option("--raw", is_flag=True, help="Also print the JSON of each row.")
 @one_line_errors
 def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     """List quarantined rows by (day, instance) pair and reason.

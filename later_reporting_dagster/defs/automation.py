@@ -12,8 +12,8 @@ def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]
     A missing partition is requested only if its upstream exists.
 
     A restatement that changes nothing keeps the data version, and therefore triggers nothing. A change during a run of
-    the asset or of its upstream is remembered until that run is over. `any_deps_match(data_version_changed())` alone
-    would lose the change.
+    the asset or of its upstream is remembered until that run is over. `any_deps_match(data_version_changed()) &
+    ~in_progress` would lose it, because a change is visible in one tick only.
 
     Args:
         upstream: the dependencies to consider; default: all.

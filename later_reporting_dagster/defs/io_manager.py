@@ -111,8 +111,9 @@ class LaterLake(dg.ConfigurableIOManager):
             The rows; none if no file matches.
 
         Raises:
-            Failure: `table` is not a table of the lake, or is not partitioned by what is selected: by day, or by
-                instance. Or `kind` is not a supported type, or the lake cannot be read.
+            Failure: `table` is not a table of the lake; `start` or `end` is given for a table without partitions;
+                `instance_ids` is given for a table that is not split by instance; `kind` is not a supported type; or
+                the lake cannot be read.
         """
         with _failures(table.key.to_user_string()):
             lake = self._lake()
@@ -151,7 +152,7 @@ def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) 
     missing = sorted(set(days or ()).difference(partition.day for partition in stored))
     summary = f"{len(missing)} of {len(days or ())} partitions are missing: {join_first(missing)}"
     if not stored or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
-        raise ValueError(f"{summary}. Materialize it first" if missing else _EMPTY)
+        raise ValueError(f"{summary}. Materialize them first" if missing else _EMPTY)
     if missing:
         context.log.warning(f"{context.asset_key.to_user_string()}: {summary}")
     return stored

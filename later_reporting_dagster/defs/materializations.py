@@ -52,7 +52,8 @@ def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> M
     Without these tags, the UI compares only times: it shows a rollup as unsynced after its posts were fetched again,
     even if they did not change.
     """
-    # Dagster ignores the tags below on an event without a code version. Any text works: the assets declare none.
+    # Dagster ignores the tags below on an event without a code version. Any value works, because the assets declare
+    # no code version.
     tags = {"dagster/code_version": context.run.run_id}
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records

@@ -42,7 +42,7 @@ ROLLUPS_GROUP = "organic_paid"
 
 ROLLUP_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals equal the totals of the raw rows.",
-    NEWEST_DUE_DAY: "The newest day that is due has been rolled up.",
+    NEWEST_DUE_DAY: "There is a file for the newest day that is due, or for the week or month that contains it.",
 }
 
 _PREVIEW_COLUMNS = (
@@ -172,7 +172,10 @@ class _RollupRun:
             f" {totals.raw_rows:,} rows"
         )
         if totals.incomplete:
-            log.info(f"{len(totals.incomplete)} of them lack instances: {join_first(totals.incomplete)}")
+            log.info(
+                f"{len(totals.incomplete)} of the {totals.written} {periods} written lack instances:"
+                f" {join_first(totals.incomplete)}"
+            )
         log_check_results(self._context, self._check_results(due_hour_utc=due_hour_utc))
         if totals.failed:
             raise combined_failure(totals.failed, what="partition", written=totals.written)
@@ -253,16 +256,24 @@ def _evaluate_newest_due_day(table: RollupTable, *, lake: Lake, due_hour_utc: in
 
 
 def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> dg.AssetCheckResult:
-    """Evaluate whether the day `due`, or the week or month that contains it, has been rolled up."""
+    """Evaluate whether the day `due`, or the week or month that contains it, has a file.
+
+    A week or month has a file from its first rollup, so the check does not notice if later days of it are missing.
+
+    Args:
+        period: day, week or month.
+        due: the newest day that is due.
+        present: whether the file exists.
+    """
     is_day = period is Period.DAY
     name = str(due) if is_day else f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
     return dg.AssetCheckResult(
         check_name=NEWEST_DUE_DAY,
         passed=present,
         description=(
-            f"{name} is rolled up"
+            f"{name} has a file"
             if present
-            else f"{name} is not rolled up: make sure that the raw table has {due}, then materialize this {period}"
+            else f"{name} has no file: make sure that the raw table has {due}, then materialize this {period}"
         ),
         metadata={"due_day": str(due)},
     )
@@ -285,12 +296,12 @@ def _partition_metadata(
     if table.period is Period.DAY:
         names = [*missing.get(str(rollup.first_day), [])]
         return {
-            "rows": rollup.raw_rows,
+            "raw_rows": rollup.raw_rows,
             "instances": instances,
             **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
         }
     return {
-        "rows": rollup.raw_rows,
+        "raw_rows": rollup.raw_rows,
         "instances": instances,
         "days": len({raw_partition.day for raw_partition in rollup.partitions}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),

@@ -47,7 +47,8 @@ TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
     COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
     IMPRESSIONS_REPORTED: (
         BY_PLATFORM.name,
-        "A platform that reported impressions in the last 28 days and has posts in the last 7 reports them there, too.",
+        "A platform that reported impressions in the last 28 days also reports some in the last 7, if it has posts in"
+        " them.",
     ),
     CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
 }
@@ -142,7 +143,9 @@ def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
 def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
     """Return the descriptions of the checks that are specific to a table."""
     return {
-        name: description for name, (of_table, description) in TABLE_SPECIFIC_CHECKS.items() if of_table == table.name
+        name: description
+        for name, (table_name, description) in TABLE_SPECIFIC_CHECKS.items()
+        if table_name == table.name
     }
 
 
@@ -341,7 +344,8 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         description=(
             f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
             if stopped
-            else "Each platform with impressions in the last 28 days and posts in the last 7 has impressions there, too"
+            else "Each platform with impressions in the last 28 days and posts in the last 7 days also has impressions"
+            " in the last 7 days"
         ),
         metadata={"platforms_that_stopped": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,

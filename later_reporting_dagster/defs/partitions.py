@@ -17,7 +17,7 @@ PARTITION_TAG = "dagster/partition"
 def build_partitions_def(period: Period, start_date: date) -> dg.TimeWindowPartitionsDefinition:
     """Return the UTC days from `start_date` to yesterday, or the ISO weeks or calendar months that contain them.
 
-    The current week and current month are partitions, too, even on their first day, when none of their days is over.
+    The current week and current month are also partitions, even on their first day, when none of their days is over.
     """
     first = first_day_of(period, start_date).isoformat()
     if period is Period.DAY:
@@ -42,7 +42,7 @@ def partition_first_days(context: AssetExecutionContext, *, period: Period = Per
 
     Raises:
         Failure: the run selects no partition, or one that does not exist; or a day that is not over yet, because its
-            data would soon be outdated; or a week or month of which no day is over yet.
+            data would soon be outdated; or a week or month without a day that is over.
     """
     tags = context.run.tags
     selected = (
@@ -72,5 +72,5 @@ def partition_first_days(context: AssetExecutionContext, *, period: Period = Per
                 f"the newest {period} with a day that is over is the one of {first_day_of(period, newest)}",
             )
         )
-        raise dg.Failure(f"{too_new}: {newest_partition} (UTC). End the range there.", allow_retries=False)
+        raise dg.Failure(f"{too_new}: {newest_partition} (UTC). Select nothing later.", allow_retries=False)
     return first_days

@@ -51,15 +51,16 @@ class PostsConfig(dg.Config):
 
     instances: list[str] = Field(
         default_factory=list,
-        description="Fetch only these instances. Empty: those in LATER_INSTANCE_IDS, else all that the API lists.",
+        description="Fetch only these instances. Empty: the instances in LATER_INSTANCE_IDS, else all that the API"
+        " lists.",
     )
     only_missing: bool = Field(
         default=False, description="Fetch only the (day, instance) pairs that have no file in the lake."
     )
     accept_shrinking: bool = Field(
         default=False,
-        description="Replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows. Use it when posts were"
-        " really deleted.",
+        description="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows, or all values of"
+        " their metrics. Use it if posts or values were really deleted.",
     )
 
 
@@ -148,7 +149,7 @@ class _PostsFetch:
             self._inspector,
             lake=self._lake,
             instances=self._expected,
-            files=self._instances_by_day,
+            instances_by_day=self._instances_by_day,
             due_hour_utc=due_hour_utc,
         )
         log_check_results(self._context, check_results)

@@ -64,10 +64,10 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
         inspector = PostsInspector(raw_table)
-        files: dict[date, set[str]] = {}
+        instances_by_day: dict[date, set[str]] = {}
         read_rows = bool(_CHECKS_OF_ROWS & selected)
         for partition in lake.partitions(raw_table.name):
-            files.setdefault(partition.day, set()).add(str(partition.instance_id))
+            instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
             if read_rows:
                 # Read each daily file, never its compacted copy, because a damaged file must fail a check.
                 try:
@@ -78,7 +78,7 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
             inspector,
             lake=lake,
             instances=known_instances(lake, configured=later.configured_instances()),
-            files=files,
+            instances_by_day=instances_by_day,
             due_hour_utc=due_hour_utc,
         )
 
@@ -165,7 +165,12 @@ class PostsInspector:
 
 
 def evaluate_posts_checks(
-    inspector: PostsInspector, *, lake: Lake, instances: Sequence[str], files: InstancesByDay, due_hour_utc: int
+    inspector: PostsInspector,
+    *,
+    lake: Lake,
+    instances: Sequence[str],
+    instances_by_day: InstancesByDay,
+    due_hour_utc: int,
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of `POSTS_CHECKS`.
 
@@ -173,7 +178,7 @@ def evaluate_posts_checks(
         inspector: the inspector, after all files to check were added.
         lake: the lake with the quarantine.
         instances: the instances that should have files.
-        files: the instances that have a file, by day.
+        instances_by_day: the instances that have a file, by day.
         due_hour_utc: the hour at which the previous day is due.
     """
     inspector.inspect()
@@ -188,9 +193,9 @@ def evaluate_posts_checks(
     yield _evaluate_rows(RATES_AGREE, rates, read=read, severity=_WARN)
     yield evaluate_unknown_fields(inspector.unknown, read)
     yield evaluate_quarantine(inspector.raw_table.name, lake=lake)
-    yield evaluate_missing_files(files, instances=instances)
+    yield evaluate_missing_files(instances_by_day, instances=instances)
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    yield evaluate_newest_due_day(due, instances=instances, files=files)
+    yield evaluate_newest_due_day(due, instances=instances, instances_by_day=instances_by_day)
 
 
 def evaluate_unknown_fields(
@@ -231,12 +236,12 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
     )
 
 
-def evaluate_missing_files(files: InstancesByDay, *, instances: Sequence[str]) -> dg.AssetCheckResult:
+def evaluate_missing_files(instances_by_day: InstancesByDay, *, instances: Sequence[str]) -> dg.AssetCheckResult:
     """Evaluate whether every day that has files has a file of each instance. The metadata has the missing days."""
     missing = {
         name: days
         for name in instances
-        if (days := [day for day, present in sorted(files.items()) if name not in present])
+        if (days := [day for day, present in sorted(instances_by_day.items()) if name not in present])
     }
     count = sum(map(len, missing.values()))
     ranges = {name: day_ranges(days) for name, days in missing.items()}
@@ -247,20 +252,22 @@ def evaluate_missing_files(files: InstancesByDay, *, instances: Sequence[str]) -
             f"{count} files are missing: {join_first([f'{name}: {join_first(days)}' for name, days in ranges.items()])}"
             ". Materialize these days; set `only_missing` in the run config to fetch nothing else"
             if missing
-            else f"All {len(instances)} instances on {len(files)} days"
+            else f"All {len(instances)} instances on {len(instances_by_day)} days"
         ),
         metadata={
             "missing_files": count,
             "instances": len(instances),
-            "days": len(files),
+            "days": len(instances_by_day),
             **({"missing": dg.MetadataValue.json(ranges)} if missing else {}),
         },
     )
 
 
-def evaluate_newest_due_day(due: date, *, instances: Sequence[str], files: InstancesByDay) -> dg.AssetCheckResult:
+def evaluate_newest_due_day(
+    due: date, *, instances: Sequence[str], instances_by_day: InstancesByDay
+) -> dg.AssetCheckResult:
     """Evaluate whether the day `due` has a file of each instance."""
-    present = files.get(due, ())
+    present = instances_by_day.get(due, ())
     missing = [name for name in instances if name not in present]
     passed = bool(present) and not missing
     return dg.AssetCheckResult(

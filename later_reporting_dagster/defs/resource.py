@@ -104,7 +104,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     shrink_limit_percent: int = Field(
         default=50,
-        description="Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit.",
+        description="Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit, and a"
+        " fetch may also remove all values of a file's metrics.",
     )
     bad_rows_limit_percent: int = Field(
         default=100,
@@ -230,7 +231,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the guard that rejects suspicious responses before they replace files.
 
         Args:
-            accept_shrinking: allow any number of posts to be removed.
+            accept_shrinking: allow any number of posts, and all values of the metrics, to be removed.
 
         Raises:
             InvalidSetting: a limit is not between 0 and 100.

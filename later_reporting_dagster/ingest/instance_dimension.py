@@ -23,11 +23,7 @@ def _columns() -> Iterable[Column]:
             f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
         )
         yield Column(
-            f"{table.name}_missing_days",
-            "int64",
-            False,
-            f"Days of the restated window without a file in {table.name}",
-            unit="days",
+            f"{table.name}_missing_days", "int64", False, f"Restated days without a file in {table.name}", unit="days"
         )
 
 
@@ -40,7 +36,7 @@ def instances_table(
     *,
     previous: pa.Table | None,
     present: Mapping[str, Iterable[Partition]],
-    window: Sequence[date],
+    restated_days: Sequence[date],
     today: date,
 ) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is listed, was listed before or has a file.
@@ -49,7 +45,7 @@ def instances_table(
         listed: ids that the API lists now.
         previous: the dimension as last written, if it exists. Instances that are no longer listed are kept.
         present: by raw table, the partitions that have a file.
-        window: the days that the daily schedule fetches again.
+        restated_days: the days that the daily schedule fetches again.
         today: the UTC day of the listing.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
@@ -71,18 +67,18 @@ def instances_table(
         for table_name, by_instance in days.items():
             present_days = by_instance.get(instance_id, set())
             row[f"{table_name}_newest_day"] = max(present_days, default=None)
-            row[f"{table_name}_missing_days"] = sum(day not in present_days for day in window)
+            row[f"{table_name}_missing_days"] = sum(day not in present_days for day in restated_days)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
 
 
-def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence[date], today: date) -> pa.Table:
+def refreshed_instances(lake: Lake, listed: Collection[str], *, restated_days: Sequence[date], today: date) -> pa.Table:
     """Return the dimension as of now, from the API's listing and the files in the lake. Does not write it.
 
     Args:
         lake: where the dimension and the raw tables are stored.
         listed: ids that the API lists now.
-        window: the days that the daily schedule fetches again.
+        restated_days: the days that the daily schedule fetches again.
         today: the UTC day of the listing.
 
     Raises:
@@ -92,7 +88,7 @@ def refreshed_instances(lake: Lake, listed: Collection[str], *, window: Sequence
         listed,
         previous=stored_instances(lake),
         present={table.name: lake.partitions(table.name) for table in RAW_TABLES},
-        window=window,
+        restated_days=restated_days,
         today=today,
     )
 

@@ -184,7 +184,11 @@ def test_backfill_that_cannot_start_prints_the_reason(
         ("yesterday", "2024-03-02", "'yesterday' is not a day as YYYY-MM-DD"),
         ("2024-03-01", "2024-02-30", "'2024-02-30' is not a day as YYYY-MM-DD"),
         ("2024-03-02", "2024-03-01", "--end 2024-03-01 is before --start 2024-03-02"),
-        ("2023-12-31", "2024-03-01", "before the first partition: set LATER_START_DATE, now 2024-01-01, earlier"),
+        (
+            "2023-12-31",
+            "2024-03-01",
+            "before the first partition: set LATER_START_DATE to an earlier day (it is 2024-01-01)",
+        ),
         ("2024-03-01", str(TODAY), f"--end {TODAY} is not over yet"),
     ],
 )

@@ -119,7 +119,9 @@ def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest
         in line
     )
     result = user.run(*PUBLISHED)
-    assert f"before the first partition: set LATER_START_DATE, now {tomorrow}, earlier" in error_line(result)
+    assert f"before the first partition: set LATER_START_DATE to an earlier day (it is {tomorrow})" in error_line(
+        result
+    )
 
 
 @pytest.mark.parametrize(

@@ -244,16 +244,16 @@ def test_due_day_is_due_from_the_due_hour_of_the_next_day(now: datetime, hour: i
 
 
 def test_newest_due_day_needs_a_file_of_each_instance() -> None:
-    some = evaluate_newest_due_day(FIRST_DAY, instances=["a", "b"], files={FIRST_DAY: {"b", "other"}})
+    some = evaluate_newest_due_day(FIRST_DAY, instances=["a", "b"], instances_by_day={FIRST_DAY: {"b", "other"}})
     assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
-    assert evaluate_newest_due_day(FIRST_DAY, instances=["a"], files={FIRST_DAY: {"a"}}).passed
+    assert evaluate_newest_due_day(FIRST_DAY, instances=["a"], instances_by_day={FIRST_DAY: {"a"}}).passed
     # Without files no instance is known.
     assert (
-        evaluate_newest_due_day(FIRST_DAY, instances=[], files={}).description
+        evaluate_newest_due_day(FIRST_DAY, instances=[], instances_by_day={}).description
         == "2024-03-01 is missing: materialize it"
     )
     many = evaluate_newest_due_day(
-        FIRST_DAY, instances=[f"i{number}" for number in range(50)], files={FIRST_DAY: {"i0"}}
+        FIRST_DAY, instances=[f"i{number}" for number in range(50)], instances_by_day={FIRST_DAY: {"i0"}}
     )
     assert (many.description or "").endswith("i20 and 29 more: materialize it")
     assert {name: each.value for name, each in many.metadata.items()} == {
@@ -291,9 +291,9 @@ def test_newest_due_period_names_the_partition() -> None:
     assert evaluate_newest_due_period(Period.DAY, FIRST_DAY, present=True).passed
     missing = evaluate_newest_due_period(Period.DAY, FIRST_DAY, present=False)
     assert not missing.passed
-    assert "2024-03-01 is not rolled up" in (missing.description or "")
+    assert "2024-03-01 has no file" in (missing.description or "")
     week = evaluate_newest_due_period(Period.WEEK, FIRST_DAY, present=True)
-    assert week.description == "The week of 2024-02-26, which contains the due day 2024-03-01, is rolled up"
+    assert week.description == "The week of 2024-02-26, which contains the due day 2024-03-01, has a file"
 
 
 def test_daily_checks_are_requested_once_a_day_at_the_due_hour(project: Project) -> None:

@@ -97,7 +97,7 @@ def test_unlisted_instance_is_kept_and_fails_the_check(
     assert project.check(STILL_LISTED)[STILL_LISTED].description == "Not materialized yet"
     project.run("instances")
     (result,) = project.check(STILL_LISTED).values()
-    assert (result.passed, result.description) == (True, "All 4 instances are listed")
+    assert (result.passed, result.description) == (True, "All known instances are listed: 4")
 
     later = TODAY + timedelta(days=1)
     freeze_clock(monkeypatch, datetime(later.year, later.month, later.day, tzinfo=UTC), "defs.instances")
@@ -123,7 +123,8 @@ def test_check_ignores_unlisted_instances_that_are_not_configured(
     service.override = list_instances("007")
     project.run("instances")
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
-    assert project.reloaded().check(STILL_LISTED)[STILL_LISTED].passed
+    result = project.reloaded().check(STILL_LISTED)[STILL_LISTED]
+    assert (result.passed, result.description) == (True, "All known instances of LATER_INSTANCE_IDS are listed: 1")
 
 
 def test_failed_listing_leaves_the_dimension_unchanged(project: Project, service: Service) -> None:

@@ -195,7 +195,7 @@ def range_of(start: str, end: str) -> dict[str, str]:
 
 
 TODAY = datetime.now(UTC).date()
-NOT_OVER = r"The day \S+ is not over yet: the newest day that is over is \S+ \(UTC\)\. End the range there\."
+NOT_OVER = r"The day \S+ is not over yet: the newest day that is over is \S+ \(UTC\)\. Select nothing later\."
 
 
 @pytest.mark.parametrize("asset", ["posts_published", "organic_paid_by_publish_day"])

@@ -161,7 +161,7 @@ def test_io_manager_logs_missing_days_and_loads_the_rest(project: Project, truth
     assert warning.user_message == f"later/posts_published: 1 of 3 partitions are missing: {LAST}"
     strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
     assert failure_message(strict.run(project, between=(str(FIRST), str(LAST)))) == (
-        f"{warning.user_message}. Materialize it first"
+        f"{warning.user_message}. Materialize them first"
     )
     assert strict.inputs == []
 
@@ -169,7 +169,7 @@ def test_io_manager_logs_missing_days_and_loads_the_rest(project: Project, truth
 def test_io_manager_fails_without_any_files(project: Project) -> None:
     mine, everything = Downstream(pd.DataFrame, partitions_def=DAILY), Downstream(pd.DataFrame)
     assert failure_message(mine.run(project, partition=str(FIRST))) == (
-        f"later/posts_published: 1 of 1 partitions are missing: {FIRST}. Materialize it first"
+        f"later/posts_published: 1 of 1 partitions are missing: {FIRST}. Materialize them first"
     )
     assert "partitions are missing: 2024-03-01, 2024-03-02, " in failure_message(everything.run(project))
 

@@ -41,7 +41,7 @@ def test_refreshed_instances_counts_days_by_raw_table(lake: Lake) -> None:
         lake, "posts_published", Partition(WINDOW[0], "a"), Partition(WINDOW[2], "a"), Partition(date(2020, 1, 1), "b")
     )
     write_empty(lake, "post_metrics_daily", *(Partition(day, "a") for day in WINDOW))
-    rows = by_id(refreshed_instances(lake, ["a", "c"], window=WINDOW, today=TODAY))
+    rows = by_id(refreshed_instances(lake, ["a", "c"], restated_days=WINDOW, today=TODAY))
     assert rows["a"] == {
         "instance_id": "a",
         "first_seen": TODAY,
@@ -59,8 +59,10 @@ def test_refreshed_instances_counts_days_by_raw_table(lake: Lake) -> None:
 
 def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
     present: dict[str, list[Partition]] = {table.name: [] for table in RAW_TABLES}
-    earlier = instances_table(["a", "b"], previous=None, present=present, window=[], today=TODAY)
-    later = instances_table(["b", "c"], previous=earlier, present=present, window=[], today=TODAY + timedelta(days=5))
+    earlier = instances_table(["a", "b"], previous=None, present=present, restated_days=[], today=TODAY)
+    later = instances_table(
+        ["b", "c"], previous=earlier, present=present, restated_days=[], today=TODAY + timedelta(days=5)
+    )
     seen = {name: (row["first_seen"], row["last_seen"], row["listed_now"]) for name, row in by_id(later).items()}
     assert seen == {
         "a": (TODAY, TODAY, False),
@@ -72,9 +74,9 @@ def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
 
 
 def test_refreshed_instances_are_unchanged_on_the_same_day(lake: Lake) -> None:
-    rows = refreshed_instances(lake, ["b", "a"], window=WINDOW, today=TODAY)
+    rows = refreshed_instances(lake, ["b", "a"], restated_days=WINDOW, today=TODAY)
     assert lake.write_table(INSTANCES_TABLE, rows).changed
-    again = refreshed_instances(lake, ["a", "b"], window=WINDOW, today=TODAY)
+    again = refreshed_instances(lake, ["a", "b"], restated_days=WINDOW, today=TODAY)
     assert not lake.write_table(INSTANCES_TABLE, again).changed
     assert stored_instances(lake) == rows.cast(INSTANCES_SCHEMA)
 
@@ -83,14 +85,14 @@ def test_known_instances_are_the_configured_then_the_listed_then_those_with_file
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
     assert known_instances(lake, configured=()) == ("w", "x")
-    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a", "w"], window=[], today=TODAY))
+    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a", "w"], restated_days=[], today=TODAY))
     assert known_instances(lake, configured=()) == ("a", "w")
     assert known_instances(lake, configured=("n", "a")) == ("n", "a")
 
 
 def test_a_damaged_dimension_counts_as_missing(lake: Lake, tmp_path: Path) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
-    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a"], window=[], today=TODAY))
+    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a"], restated_days=[], today=TODAY))
     (tmp_path / "lake" / INSTANCES_TABLE / "part-0.parquet").write_bytes(b"PAR1")
     assert known_instances(lake, configured=()) == ("x",)
-    assert by_id(refreshed_instances(lake, ["a"], window=[], today=TODAY)).keys() == {"a", "x"}
+    assert by_id(refreshed_instances(lake, ["a"], restated_days=[], today=TODAY)).keys() == {"a", "x"}
