@@ -66,7 +66,11 @@ _POST_ATTRIBUTES = (
     _optional("platform", "string", "Network, derived from content_type; null when the content type is unknown"),
     _optional("content_url", "string", "URL of the post"),
     _optional("content_image_url", "string", "URL of the post's image"),
-    _optional("creator_content_type", "string", "Content type that the creator's profile belongs to"),
+    _optional(
+        "creator_content_type",
+        "string",
+        "Content type that names the network of the creator's profile, such as instagram_reel",
+    ),
     _optional("creator_full_name", "string", "Full name of the creator"),
     _optional("creator_handle_name", "string", "Handle of the creator on the network"),
     _optional("creator_profile_image", "string", "URL of the creator's profile image"),

@@ -55,7 +55,7 @@ TOO_LARGE = "too large to gain from compaction"
 NOT_READABLE = "its file cannot be read"
 OTHER_COLUMNS = "its columns differ from most days of the month"
 CHANGED_MEANWHILE = "replaced or removed during compaction"
-TOO_FEW_DAYS = "too few days in the month"
+TOO_FEW_DAYS = f"fewer than {MINIMUM_DAYS} days of the month can be copied"
 
 _MonthKey = tuple[date, str | None]
 """The first day of a month, and the instance id of its partitions."""

@@ -1,8 +1,9 @@
 """DuckDB views over the tables of a lake, with the column types that `Table.columns` declares; nothing is inferred.
 
-DuckDB reads files on a local disk by path, and all others through `LakeFileSystem`. Unlike `Lake.read` it does not
-verify the checksums of Parquet pages, so a flipped bit on the disk may change a number. And if a column of a file has
-another type, it casts the values if possible.
+DuckDB reads files on a local disk by path, and other files through `LakeFileSystem`. It also reads local files through
+`LakeFileSystem` if the SQL is confined, or if the path of the root has a character that DuckDB reads as a pattern.
+Unlike `Lake.read` it does not verify the checksums of Parquet pages, so a flipped bit on the disk may change a number.
+And if a column of a file has another type, it casts the values if possible.
 """
 
 import os
@@ -218,8 +219,8 @@ class LakeDatabase:
         """Read every file of every view as `Lake.read` does, and return the errors.
 
         Returns:
-            By view and partition, the error of each file that cannot be read. For a compacted month, it is the month's
-            first partition in the view; for an unpartitioned table, None. Views without errors are omitted.
+            By view and partition, the error of each file that cannot be read. A compacted month has its first
+            partition in the view as the key; an unpartitioned table has None. Views without errors are omitted.
         """
         found: dict[str, dict[Partition | None, LakeUnavailable | FileDamaged]] = {}
         for name, file, error in self._failed_files([*self._views]):
@@ -257,9 +258,10 @@ def open_database(
     Args:
         lake: the lake.
         memory_gb: the memory limit in GB, of which DuckDB may use 85 %.
-        spill_directory: DuckDB writes data that exceed the memory to a private directory in this one, and the private
-            directory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory of temporary
-            files. None: nothing is spilled, and a query that needs more memory raises `duckdb.OutOfMemoryException`.
+        spill_directory: the directory in which DuckDB may create a private subdirectory for data that exceed the
+            memory; the subdirectory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
+            of temporary files. None: nothing is spilled, and a query that needs more memory raises
+            `duckdb.OutOfMemoryException`.
         threads: the number of DuckDB's threads; by default one for each processor, more for a remote lake.
         confined: for SQL from users: it can only read files of the views, cannot write and cannot change settings.
 

@@ -1,4 +1,4 @@
-"""fsspec filesystem through which DuckDB reads a lake whose files it cannot open by path.
+"""fsspec filesystem through which DuckDB reads a lake whose files it cannot, or must not, open by path.
 
 Each file is read as a whole, by one request.
 """

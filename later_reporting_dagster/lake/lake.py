@@ -70,8 +70,8 @@ class Lake:
     """Parquet partitions below one root: `{root}/{table}/date=…/instance_id=…/part-0.parquet`.
 
     Safe to use from several threads and processes: if two of them write a partition at once, it then has
-    exactly the rows of one of them. Every method raises `LakeUnavailable` when the root cannot be reached, read or
-    written.
+    exactly the rows of one of them. Unless its docstring says otherwise, a method raises `LakeUnavailable` if the
+    root cannot be reached, read or written.
 
     Example:
         >>> import tempfile
@@ -102,7 +102,8 @@ class Lake:
 
     Args:
         root: a local path or an fsspec URL.
-        storage_options: the options that fsspec needs to open the root, such as credentials; never shown.
+        storage_options: the options that fsspec needs to open the root, such as credentials. In messages, they are
+            redacted; of a URL, only the userinfo and the query.
 
     Raises:
         ValueError: the root is empty, its scheme is unknown or needs a missing package, or it goes through a cache.

@@ -143,8 +143,8 @@ def content_hash_of(rows: pa.Table) -> str:
     """Return the SHA-256 of the logical content: names, types and values in row order.
 
     It does not depend on chunks, on the file and its metadata, or on the version of pyarrow. Rows are hashed in blocks:
-    for each block the validity and the values of all 64-bit columns, then the validity, lengths and text of all string
-    columns. A null counts as 0 or as an empty string.
+    for each block the validity and the values of all columns that are not strings, as 64-bit integers, then the
+    validity, lengths and text of all string columns. A null counts as 0 or as an empty string.
 
     Raises:
         TypeError: a column is not an int64, float64, bool, day, instant or string; the lake stores no other types.

@@ -133,8 +133,8 @@ def parse_compacted_path(path: str) -> tuple[date, str | None] | None:
         instance_id = decode_instance_id(instance.removeprefix(_INSTANCE)) if instance else None
     except ValueError:
         return None
-    # Rebuild the path (an empty table name gives `_compacted//…`): it rejects other spellings of the same month or
-    # instance.
+    # Compare with the path that `compacted_path` returns, so that other spellings of the same month or instance are
+    # rejected. With an empty table name, that path begins with `_compacted//`.
     return (first, instance_id) if compacted_path("", first, instance_id).endswith(f"//{path}") else None
 
 

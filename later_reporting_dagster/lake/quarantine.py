@@ -87,11 +87,11 @@ class Quarantine:
     def write_rows_without_partition(
         self, table_name: str, bad_rows: Sequence[BadRow], *, query: str, day_range: tuple[date, date]
     ) -> str:
-        """Replace a query's file of bad rows whose partition is unknown.
+        """Replace the file with those bad rows of a query whose partition is unknown.
 
         Args:
             table_name: the table that the rows were fetched for.
-            bad_rows: all of these rows, at least one.
+            bad_rows: all bad rows of the query without a known partition; at least one.
             query: the query that returned them, without secrets.
             day_range: the first and last day of the query.
 

@@ -70,7 +70,8 @@ def posts_table(posts: Sequence[Post], *, metrics: tuple[Metric, ...] = DEFAULT_
     not requested for a post is null.
 
     Raises:
-        pyarrow.ArrowInvalid: a value does not fit its column; the contract parses no such posts.
+        pyarrow.ArrowInvalid: a value does not fit its column. This cannot happen with posts that the contract has
+            parsed.
     """
     return posts_tables({None: posts}, metrics=metrics)[None]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow.fs
@@ -36,6 +37,8 @@ ABANDONED_IF_UNLOCKED_AFTER_SECONDS = 2
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
 # In URLs of these schemes, the part before an @ is a container or a part of the path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
+# A whole URL. A connection string, for example, may contain a URL, but is not one.
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*")
 # The names by which fsspec filesystems report the version or digest of a file's content, and its modification time.
 _VERSION_TAGS = ("ETag", "etag", "generation", "md5Hash", "md5")
 _MODIFICATION_TIMES = ("mtime", "LastModified", "last_modified")
@@ -67,7 +70,10 @@ StagedFileCheck = Callable[[str, bytes], bool]
 
 
 class Storage(ABC):
-    """Files below one root. Paths are relative to it and `/`-separated. All methods raise `LakeUnavailable`."""
+    """Files below one root. Paths are relative to it and `/`-separated.
+
+    All methods that read, write or list raise `LakeUnavailable`, but `write_all` returns the errors.
+    """
 
     is_remote: bool
     """Whether calls wait for a network. Several calls are then faster concurrently."""
@@ -387,7 +393,8 @@ class _FsspecStorage(Storage):
         return f"{self._path} {id(self._filesystem)}"
 
     def location(self, path: str) -> str:
-        return f"{without_credentials(self._root).rstrip('/')}/{path}"
+        scheme, separator, rest = without_credentials(self._root).partition("://")
+        return f"{scheme}{separator}{rest.rstrip('/')}/{path}"
 
     def read(self, path: str) -> bytes | None:
         with self._translated_errors("read", path):
@@ -444,7 +451,7 @@ class _FsspecStorage(Storage):
                 found = self._filesystem.find(self.full_path(directory))
             except FileNotFoundError:
                 return []
-        root_length = len(self._path.lstrip("/")) + 1
+        root_length = len(self.full_path("").lstrip("/"))  # 0 if the root is that of the filesystem
         paths = [name.lstrip("/")[root_length:] for name in found]
         return [path for path in paths if not path.rpartition("/")[2].startswith(".")]
 
@@ -607,22 +614,29 @@ def _unavailable(
 
 
 def _redacted(text: str, root: str, options: Mapping[str, Any]) -> str:
-    """Return the text without the root's userinfo and query, and with the strings of the storage options replaced.
+    """Return the text without the credentials in the root and in the strings of the storage options.
 
-    URLs in the storage options are not replaced.
+    Of a URL, the userinfo and the query are redacted, of any other option the whole string.
     """
-    location = without_credentials(root)
-    secret_texts = [part for part in re.split(r"[@?:&=]", root) if part and part not in location]
-    secret_texts += [value for value in _string_values(options) if "://" not in value]
-    text = text.replace(root, location) if root else text
+    values = list(_string_values(options))
+    urls = [root, *(value for value in values if _URL.fullmatch(value))]
+    secret_texts = [value for value in values if not _URL.fullmatch(value)]
+    for url in sorted(filter(None, urls), key=len, reverse=True):
+        location = without_credentials(url)
+        text = text.replace(url, location)
+        parts = [part for part in re.split(r"://|[@?:&=]", url) if part]
+        # Libraries decode userinfo and queries.
+        secret_texts += [part for part in [*parts, *map(unquote, parts)] if part not in location]
     for value in sorted(secret_texts, key=len, reverse=True):
         text = text.replace(value, "…")
     return text
 
 
-def _string_values(options: Mapping[str, Any]) -> Iterator[str]:
-    for value in options.values():
-        if isinstance(value, Mapping):
-            yield from _string_values(value)
-        elif isinstance(value, str) and value:
-            yield value
+def _string_values(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _string_values(each)
+    elif isinstance(value, str) and value:
+        yield value

@@ -51,7 +51,8 @@ def compact_table(lake: Lake, table_name: str, *, restate_days: int, now: dateti
     Args:
         lake: the lake.
         table_name: the table.
-        restate_days: the number of days that the daily schedule restates. A month is closed if it ended before them.
+        restate_days: the number of latest days that the daily schedule fetches again. A month is closed if it ended
+            before the first of these days.
         now: the current time.
 
     Raises:

@@ -392,7 +392,7 @@
       ], "aside"));
     }
     if (report.days < filters.period) {
-      shown.push(item([`The first day received is ${report.first_day}: ${report.days} of the ${filters.period} days.`], "aside"));
+      shown.push(item([`Only ${report.days} of the ${filters.period} days can have data: the first day received is ${report.first_day}.`], "aside"));
     }
     if (!isComparable()) {
       shown.push(item([`No change is shown, because not all of the ${filters.period} days before have been received.`], "aside"));
@@ -409,7 +409,7 @@
   function showReceived() {
     const expected = (table) => Math.min(filters.period, report.days - report.newest[table]);
     const days = (table) => ({
-      label: `Days of ${report.tables[table] === "daily metrics" ? "metrics" : "posts"}`, isNumber: true, names: [`${table}_days`, `${table}_days_expected`],
+      label: `Days of ${table === METRICS_TABLE ? "metrics" : "posts"}`, isNumber: true, names: [`${table}_days`, `${table}_days_expected`],
       values: (row) => [row[table], expected(table)], cell: (row) => cell(figure(row[table], "count"), " of ", figure(expected(table), "count")),
     });
     const newest = (row) => (row.newest === Infinity ? null : dayOf(row.newest));
@@ -578,7 +578,7 @@
     }));
     const orUnpaid = (each) => ({ ...each, cell: (row) => (row.isUnpaid && row[each.names[0]] == null ? cell(note(NO_PAID_ACTIVITY)) : each.cell(row)) });
     const known = {
-      label: "Posts with known spend", isNumber: true, names: ["spend_posts", "posts", "contradictory_posts"],
+      label: "Posts with known spend", isNumber: true, names: ["spend_posts", "posts", "spend_contradictory_posts"],
       values: (row) => [row.spend_posts, row.posts, row.spend_contradictory_posts],
       cell: (row) => row.channel === "both" ? cell() : cell(figure(row.spend_posts, "count"), " of ", figure(row.posts, "count"),
         ...(row.spend_contradictory_posts ? [` (${withUnit(row.spend_contradictory_posts, "contradiction")})`] : [])),
@@ -589,7 +589,7 @@
       known,
       ...[column.range("Spend", "spend"), column.number("Engagements", "cpe_units"), column.range("Cost per engagement", "cpe"),
         column.number("Impressions", "cpm_units"), column.range("Cost per 1000 impressions", "cpm")].map(orUnpaid),
-    ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "" : "again") });
+    ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "" : "same-campaign") });
     fillTable("value", [
       column.name("Campaign", (row) => row.name), column.number("Estimated value", "organic_estimated_value", "money"),
       column.number("Value of posts with known spend", "value_of_spend", "money"), column.range("Spend on these", "valued_spend"),

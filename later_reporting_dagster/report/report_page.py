@@ -241,7 +241,10 @@ def _content(row: Mapping[str, Any]) -> tuple[str | None, ...]:
 
 
 def _number(value: Any) -> Any:
-    """Return a value for JSON. Fractions have at least 7 significant digits and 2 decimals; the page shows no more."""
+    """Return a value for JSON.
+
+    Fractions are rounded, but keep at least 7 significant digits and 2 decimals, which is all that the page shows.
+    """
     if isinstance(value, float | Decimal):
         number = float(value)
         short = float(f"{number:.7g}") if abs(number) < 100_000 else round(number, 2)
@@ -270,7 +273,10 @@ def json_for_html(value: Any) -> str:
 
 
 def _label(metric: Metric) -> str:
-    """Return a metric's label. It has the channel if the metric is in the API reference: Paid CPM, Likes."""
+    """Return a metric's label.
+
+    The label has the channel only if the metric is in the API reference: `Paid CPM`, but `Likes`.
+    """
     if metric not in DEFAULT_METRICS:
         return metric.column.replace("_", " ").capitalize()
     measure = measure_of(metric)

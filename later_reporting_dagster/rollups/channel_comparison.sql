@@ -17,7 +17,7 @@ totals AS (
     GROUP BY {{ by | join(", ") }}
 ),
 -- The independent observations of a group. Posts of one creator are not independent. So if a group has several creators
--- (posts without a creator count here as those of one more creator), each creator is a cluster. Otherwise each post is a
+-- (all posts without a creator together count as one more creator), each creator is a cluster. Otherwise each post is a
 -- cluster. A post without a creator is always a cluster.
 clusters AS (
     SELECT

@@ -33,8 +33,8 @@ _RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, na
 
 # Bytes of raw files that one query may read per GB of memory. Windows take more memory than days, weeks and months:
 # their sums by post are kept in tables that all window tables read.
-_BYTES_PER_GB_FOR_WINDOWS = 65_000_000
-_BYTES_PER_GB_FOR_PERIODS = 250_000_000
+_FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS = 65_000_000
+_FILE_BYTES_PER_MEMORY_GB_FOR_PERIODS = 250_000_000
 
 
 def stored_days(contents: ViewContents) -> StoredDays:
@@ -164,7 +164,7 @@ def roll_up_lake_periods(
     for partition in partitions:
         by_first_day[first_day_of(table.period, partition.day)].append(partition)
     weights = {first_day: sum(sizes[each] for each in files) for first_day, files in by_first_day.items()}
-    for batch in batched_by_weight(weights, limit=memory_gb * _BYTES_PER_GB_FOR_PERIODS):
+    for batch in batched_by_weight(weights, limit=memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_PERIODS):
         with open_database(lake, memory_gb=memory_gb) as database:
             yield from _roll_up_batch(database, table, {first_day: by_first_day[first_day] for first_day in batch})
 
@@ -228,7 +228,8 @@ def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_
     for raw_table, partitions in contents.partitions.items():
         for partition, size in database.lake.sizes(raw_table, partitions).items():
             weights[str(partition.instance_id)] += size
-    for instances in batched_by_weight(dict(sorted(weights.items())), limit=memory_gb * _BYTES_PER_GB_FOR_WINDOWS):
+    limit = memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS
+    for instances in batched_by_weight(dict(sorted(weights.items())), limit=limit):
         for raw_table in contents.partitions:
             database.set_view_instances(raw_table, instances)
         yield

@@ -10,7 +10,7 @@
       lift_columns     the sum columns from which the paid lift is computed
       spend_columns    further columns that are summed, for costs; only rows by post date have them
       integer_columns  the summed columns that are integers
-      counted_columns  the summed columns whose reporting posts are counted, too
+      counted_columns  the summed columns that also have a column with the number of posts that report them
       grain, labels    of the table: see RollupTable
       measure_columns  one dict per measure of the table: name, is_post_count, is_cost, has_previous (whether the table has
                        its value in the previous period), has_change, is_difference (whether the change is a difference)
@@ -76,10 +76,10 @@ lift(paid_{{ measure }}_rate_engagements, paid_{{ measure }}_rate_units, organic
     of each channel, multiplied by the other channel's share of the post's impressions. The terms are integers in units of
     1e-18, so that sums do not depend on the order of rows; the units cancel out. (Decimals would also work, but DuckDB casts
     integers to floats ten times as fast.) -#}
-{%- set on_both = "organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0" -%}
+{%- set has_rate_units_of_both_channels = "organic_impressions_rate_units > 0 AND paid_impressions_rate_units > 0" -%}
 {%- macro same_post_term(channel) -%}
 {%- set other = "organic" if channel == "paid" else "paid" -%}
-CASE WHEN {{ on_both }} THEN CAST(
+CASE WHEN {{ has_rate_units_of_both_channels }} THEN CAST(
     CAST({{ channel }}_impressions_rate_engagements AS DOUBLE) * {{ other }}_impressions_rate_units * 1e18
     / (CAST(organic_impressions_rate_units AS DOUBLE) + paid_impressions_rate_units) AS HUGEINT
 ) END
@@ -98,7 +98,7 @@ CASE WHEN {{ on_both }} THEN CAST(
     count(*) FILTER ({{ organic }} AND NOT {{ paid }}) AS organic_only_posts,
     count(*) FILTER ({{ paid }} AND NOT {{ organic }}) AS paid_only_posts,
     count(*) FILTER ({{ organic }} AND {{ paid }}) AS both_channels_posts,
-    count(*) FILTER ({{ on_both }}) AS same_post_lift_posts,
+    count(*) FILTER ({{ has_rate_units_of_both_channels }}) AS same_post_lift_posts,
     sum({{ same_post_term("paid") }}) AS same_post_paid,
     sum({{ same_post_term("organic") }}) AS same_post_organic
 {%- endmacro -%}

@@ -150,7 +150,7 @@ def _expected_sum(
 def _differences(expected: _Totals, found: _Totals, *, raw_rows: int) -> Iterator[str]:
     for name, rollup_total in found.items():
         if not _are_equal(expected[name], rollup_total, raw_rows=raw_rows):
-            yield f"{name} is {_shown(expected[name])} in the posts and {_shown(rollup_total)} in the rollup"
+            yield f"{name} is {_shown(expected[name])} in the raw rows and {_shown(rollup_total)} in the rollup"
 
 
 def _are_equal(raw_total: Any, rollup_total: Any, *, raw_rows: int) -> bool:

@@ -138,15 +138,15 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
         yield _number(
             f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
             f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group"
-            " has several creators (posts without a creator count here as those of one more creator), the clusters are"
+            " has several creators (all posts without a creator together count as one more creator), the clusters are"
             " the creators and each post without a creator; else the posts. t: 97.5 %"
             f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
             f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
             made_from,
         )  # fmt: skip
     yield _number(f"{lift}_posts_effective", f"Effective number of clusters for {lift}: that many equal"
-                  " clusters would be as informative. Clusters are usually creators; see the interval",
-                  "clusters", f"{effective}, over the clusters", made_from)  # fmt: skip
+                  " clusters would be as informative. Clusters are usually creators; the computation of"
+                  f" {lift}_low defines them", "clusters", effective, made_from)  # fmt: skip
     yield Column(
         f"{lift}_verdict", "string", True, f"{PAID_HIGHER}, {ORGANIC_HIGHER} or {UNDECIDED}: whether the difference is"
         " more than chance", "", f"{PAID_HIGHER} if {lift}_low is above 1, {ORGANIC_HIGHER} if {lift}_high is below 1,"
@@ -158,8 +158,8 @@ def comparison() -> Iterator[Column]:
     """Yield the interval of the paid lift, the same-post lift with its interval, and post counts by channel."""
     yield from _interval(
         "paid_lift",
-        effective="(Σ impressions)² / Σ impressions², over rows that also report engagements; the smaller of the two"
-        " channels' values",
+        effective="(Σ x)² / Σ x² over the clusters, x: the impressions of a cluster in rows that also report"
+        " engagements; the smaller of the two channels' values",
         degrees="min(n, max(7, m)) − 1 (n: paid_lift_posts_effective; m: the same for engagements)",
     )
     yield _number(
@@ -170,7 +170,7 @@ def comparison() -> Iterator[Column]:
     )  # fmt: skip
     yield from _interval(
         "same_post_lift",
-        effective="(Σ x)² / Σ x², x: what a cluster adds to both sums",
+        effective="(Σ x)² / Σ x² over the clusters, x: what a cluster adds to both sums",
         degrees="same_post_lift_posts_effective − 1",
     )
     posts = {
@@ -275,7 +275,8 @@ def window_columns(
         "over the same number of days before first_day. By post_date: the posts of those days, with the results that"
         " post_metrics_daily recorded up to one window length before its newest day, so the posts of both periods have"
         " the same age. Null for the window all; if no day of the previous period has a file; and by post_date unless"
-        " post_metrics_daily has every day from the start of the previous period up to that day"
+        " post_metrics_daily has every day from the start of the previous period up to one window length before its"
+        " newest day, and that day is not before the end of the previous period"
     )
     for column in compared_with_previous:
         yield replace(

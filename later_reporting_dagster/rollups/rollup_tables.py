@@ -22,7 +22,7 @@ class RollupTable:
         period: the time that one of its files covers.
         labels: post columns that name the group, such as a creator's handle.
         description: one sentence for the Dagster UI.
-        metrics: metrics whose sums are columns, if they add up.
+        metrics: metrics of the table. Each additive metric has a column with its sum.
     """
 
     name: str
@@ -65,7 +65,7 @@ class RollupTable:
 
     @property
     def compared_with_previous(self) -> list[Column]:
-        """Measures for which a window table also has the previous value and the change."""
+        """The totals and rates, which all tables have. A window table also has their previous values and changes."""
         return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
 
     def columns_from(self, date_basis: DateBasis) -> list[Column]:

@@ -21,8 +21,8 @@ LEFT JOIN slice_starts
     ON slice_starts.date_basis = stored_days.date_basis AND slice_starts.first_day > stored_days.date
 GROUP BY ALL;
 
--- A window covers the slices 0 to `oldest_slice`. With the lengths in WINDOWS, no other
--- window or previous period begins inside a previous period, so each is exactly one slice; the queries below rely on that.
+-- A window covers the slices 0 to `oldest_slice`. With the lengths in WINDOWS, no other window or previous period begins
+-- inside a previous period, so each previous period is exactly one slice; the queries below rely on that.
 CREATE OR REPLACE TABLE ranges AS
 SELECT window_ranges.*, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS oldest_slice
 FROM window_ranges
@@ -46,9 +46,9 @@ SELECT {{ post }}, slice, {{ attributes | join(", ") }}, {{ (sum_columns + spend
 FROM posts_published_rows JOIN calendar USING (date)
 WHERE date_basis = 'post_date';
 
--- Posts in several campaigns, at the same time or one after the other. If the grain has a campaign, such a post counts in
--- each of them (rows with counted_per = 'campaign'), otherwise once ('post'). Other posts have one row for either case
--- (counted_per = 'either').
+-- A post in several campaigns, at the same time or one after the other, has two sets of rows: one for each of its campaigns,
+-- for tables whose grain has a campaign (counted_per = 'campaign'), and one without a campaign, for the other tables
+-- ('post'). A post in one campaign has one set, which all tables use ('either').
 CREATE OR REPLACE TABLE multi_campaign_posts AS
 WITH posts AS (
     SELECT instance_id, campaign_id, post_id FROM recorded_by_campaign

@@ -295,7 +295,7 @@ def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
         Path(local.url("posts", partition)).unlink()
     (month,) = compact(local)
     assert (month.days, month.bytes, month.changed) == (0, 0, True)
-    assert set(month.skipped.values()) == {"too few days in the month"}
+    assert set(month.skipped.values()) == {"fewer than 4 days of the month can be copied"}
     assert not path.exists()
     assert [month.changed for month in compact(local)] == [False]
 

@@ -253,6 +253,18 @@ def test_files_omits_hidden_files(kind: str, tmp_path: Path) -> None:
         assert storage.files("t") == ["t/a/file"]
 
 
+@pytest.mark.parametrize("root", ["memory://", "memory:///", "moving://"])
+def test_root_may_be_the_root_of_the_filesystem(root: str) -> None:
+    lake = Lake(root)
+    table_name = f"posts-{root.count('/')}-{root.partition(':')[0]}"
+    lake.write(table_name, DAY, rows())
+    path = partition_path(table_name, DAY)
+    assert lake.storage.files(table_name) == [path]
+    assert [*lake.storage.versions([path])] == [path]
+    assert lake.partitions(table_name) == [DAY]
+    assert lake.url(table_name, DAY) == f"{root.partition(':')[0]}:///{path}"
+
+
 def test_error_of_a_writer_whose_stage_was_removed_is_its_own(tmp_path: Path) -> None:
     def remove_stage(_path: str, _staged: bytes) -> bool:
         for stage in tmp_path.glob("a/.stage-*"):
@@ -437,6 +449,32 @@ def test_option_values_are_redacted_except_urls(denial: str, redacted: str, monk
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
     with pytest.raises(LakeUnavailable, match=f": {re.escape(redacted)}\\. Next step"):
         storage.read("t/file")
+
+
+@pytest.mark.parametrize(
+    ("option", "denial", "redacted"),
+    [
+        ("http://user:hunter2@proxy:3128", "http://user:hunter2@proxy:3128 refused", "http://proxy:3128 refused"),
+        ("http://user:hunter2@proxy:3128", "proxy refused user with hunter2", "proxy refused … with …"),
+        ("http://user:p%2Fw@proxy:3128", "proxy refused p/w", "proxy refused …"),
+        ("http://t0ken@proxy", "proxy refused t0ken", "proxy refused …"),
+        ("https://host/lake?sig=s3cr3t", "https://host/lake?sig=s3cr3t refused", "https://host/lake refused"),
+        ("https://host/lake?sig=s3cr3t", "s3cr3t refused", "… refused"),
+        ("Url=http://host;Key=s3cr3t", "Url=http://host;Key=s3cr3t refused", "… refused"),
+    ],
+)
+def test_credentials_in_urls_of_options_are_redacted(
+    option: str, denial: str, redacted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage("memory://bucket/lake", {"client": {"proxies": [option]}})
+
+    def refuse(*_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError(denial)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+    with pytest.raises(LakeUnavailable, match=f": {re.escape(redacted)}\\. Next step") as caught:
+        storage.read("t/file")
+    assert caught.value.__cause__ is None
 
 
 def test_url_on_a_local_disk_is_a_path(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_check_names_all_unreadable_files_and_differences_of_a_partition(lake: L
     sentences = check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)[WEEK]
     for location, sentence in zip(locations, sentences[:2], strict=True):
         assert sentence.startswith(f"{location} is damaged")
-    assert sentences[2:] == ["organic_impressions is 1 in the posts and 3 in the rollup"]
+    assert sentences[2:] == ["organic_impressions is 1 in the raw rows and 3 in the rollup"]
 
 
 def test_memory_limit_during_the_checks_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
