@@ -250,7 +250,7 @@ class Lake:
 
         Args:
             table_name: the table.
-            closed_before: a month is closed when its last day is before this one.
+            closed_before: a month is closed if its last day is before this day.
             now: the current time; files that are only a few seconds old are left for the next run.
 
         Yields:
@@ -377,7 +377,7 @@ class Lake:
         """Write a file below the root, read it back and remove it.
 
         Raises:
-            LakeUnavailable: the file cannot be written, read or removed, or it reads back different bytes.
+            LakeUnavailable: the file cannot be written, read or removed, or the bytes read are not the bytes written.
         """
         path, data = f".check-{secrets.token_hex(8)}", b"later-reporting"
         self._storage.write(path, data)

@@ -1,4 +1,4 @@
--- All results of the report, from the relations of window_inputs.sql. The page computes no results, it looks them up.
+-- All results of the report, from the relations of window_inputs.sql. The page does not compute results; it looks them up.
 --
 -- A scope is what the page's filters can select: all instances (0), one instance, or one campaign of one instance. Its
 -- number is only used in this file: report_page.py numbers the scopes of the page differently. The results are the tables

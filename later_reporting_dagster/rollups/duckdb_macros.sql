@@ -43,8 +43,8 @@ CREATE OR REPLACE MACRO lift(paid_engagements, paid_impressions, organic_engagem
     END;
 
 -- Bounds of the spend. CPE × engagements and CPM × impressions / 1000 are the same cost. Each unit cost is rounded to two
--- decimals, so each gives an interval, and the cost is in both intervals. If there are 0 units, the
--- unit cost gives no interval.
+-- decimals, so each gives an interval, and the cost is in both intervals. If there are 0 units, the unit cost gives no
+-- interval.
 CREATE OR REPLACE MACRO cost_minimum(unit_cost, units) AS
     CASE WHEN units > 0 AND unit_cost IS NOT NULL THEN greatest(unit_cost - 0.005, 0) * units END;
 CREATE OR REPLACE MACRO cost_maximum(unit_cost, units) AS
