@@ -88,9 +88,9 @@ def rate() -> Table:
         title="posts_published under the rate limit, 8 instances × 20 posts a day",
         columns=("by", "processes", "limit", "days", "requests", "wall s", "least s", "/ least", "rejected %"),
         rows=rows,
-        note="The limit is a sliding window: the requests of the first window can all start at once, and those of the"
-        " last one at its beginning. The least time is therefore (⌈requests / limit⌉ - 1) windows. The wall time of"
-        " Dagster includes imports and the start of the run.",
+        note="The limit is a sliding window: all requests of the first window can start at once, and all those of the"
+        " last window can start when that window begins. The least time is therefore (⌈requests / limit⌉ - 1) windows."
+        " The wall time of Dagster includes imports and the start of the run.",
     )
 
 

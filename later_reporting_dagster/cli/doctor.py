@@ -1,4 +1,4 @@
-"""The checks of `later-reporting doctor`: settings, token, API, clock and lake. A failed check names the fix."""
+"""Checks of `later-reporting doctor`: settings, token, API version, scope, rate limit, clock and lake."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
 RETRY_ONCE = RetryPolicy(max_attempts=2)
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
-# The subject of the failed result for an invalid field of the resource; for all others it is "credentials".
+# If the client cannot be created: the subject of the failed result, by the invalid field. For other fields, it is
+# "credentials".
 _SUBJECTS = {
     "base_url": "base URL",
     "requests_per_minute": "rate limit",

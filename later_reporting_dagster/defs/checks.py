@@ -1,4 +1,4 @@
-"""Asset checks. One function evaluates a check, in the run that writes the asset and in a separate check run."""
+"""Asset checks. The run that writes an asset and a run of its checks alone evaluate each check by the same function."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any

@@ -56,7 +56,7 @@ def table_from_metadata(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_par
 
 
 def all_tables(definitions: dg.Definitions) -> list[Table]:
-    """Return the assets that are tables, for code that does not import Dagster."""
+    """Return the tables of all assets as `Table` objects, which contain nothing of Dagster."""
     specs = table_specs(definitions).values()
     return [
         table_from_metadata(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs
