@@ -51,7 +51,7 @@ def _optional(name: str, type_: ColumnType, description: str) -> Column:
 
 
 def _metric(metric: Metric) -> Column:
-    description = f"{metric.description}; null when not available, 0 is measured"
+    description = f"{metric.description}; null when not available; 0 is a measured zero"
     return Column(metric.column, metric_column_type(metric), True, description, metric.unit)
 
 
@@ -69,7 +69,8 @@ _POST_ATTRIBUTES = (
     _optional(
         "creator_content_type",
         "string",
-        "Content type that names the network of the creator's profile, such as instagram_reel",
+        "Content type in the creator's profile, as the API names it, such as instagram_reel; shows the network of the"
+        " profile",
     ),
     _optional("creator_full_name", "string", "Full name of the creator"),
     _optional("creator_handle_name", "string", "Handle of the creator on the network"),

@@ -42,8 +42,8 @@ from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, S
 MINIMUM_DAYS = 4
 # A larger daily file takes longer to decode than to open: a copy would save nothing, and cost memory.
 MAXIMUM_DAY_BYTES = 256 * 1024
-# If a version is identified by its modification time, a younger file is not copied: it may be replaced once more with
-# the same time, because some storages count whole seconds, and clocks differ slightly.
+# If versions are identified by modification time, a file younger than this is not copied: it may be replaced once more
+# with the same time, because some storages count whole seconds, and clocks differ slightly.
 MINIMUM_AGE_SECONDS = 3.0
 
 # The key, in the copy's Parquet metadata, of the days that it holds.
@@ -320,7 +320,10 @@ def _select_days(
 
 
 def _encode(rows: Mapping[date, pa.Table], days: Mapping[date, _CopiedDay]) -> bytes:
-    """Return the bytes of a copy: the rows of all days, with a first column `date`."""
+    """Return the bytes of a copy: the rows of all days, with a first column `date`.
+
+    The content hash in its metadata is that of the rows without `date`.
+    """
     together = pa.concat_tables(rows.values())
     dates = date_column((day, of_day.num_rows) for day, of_day in rows.items())
     return to_parquet(

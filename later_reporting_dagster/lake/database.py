@@ -180,8 +180,8 @@ class LakeDatabase:
 
         Args:
             tables: each table with its partitions, which have to exist; None for all that exist.
-            compute: computes the result from the views, which have the names of the tables. To be called again, it has
-                to raise `duckdb.Error` when a file cannot be read.
+            compute: computes the result from the views, which have the names of the tables. If a file cannot be read,
+                it must let the `duckdb.Error` through: only then is it called again.
 
         Raises:
             LakeUnavailable: the lake cannot be listed, or `compute` fails although all files of `tables` can be read.
@@ -327,7 +327,8 @@ def empty_select(table: Table, *, condition: str = "false") -> str:
 
     Args:
         table: the table.
-        condition: an SQL condition that is false, or raises an error when it is evaluated.
+        condition: false, or a boolean SQL expression that calls `error(…)`, so that a query of the view fails with a
+            message.
     """
     columns = [f"CAST(NULL AS {type_}) AS {_identifier(name)}" for name, type_ in _view_columns(table)]
     return f"SELECT {', '.join(columns)} FROM (SELECT {condition} AS read) WHERE read"

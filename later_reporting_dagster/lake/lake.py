@@ -140,9 +140,10 @@ class Lake:
         Raises:
             ValueError: the instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
-            LakeUnavailable: also if the new file does not contain `rows`. It is read back before it replaces the stored
-                file; if the storage only has atomic puts, the bytes are verified before they are sent. The partition is
-                unchanged, unless only syncing its directory failed: then the new rows may not survive a loss of power.
+            LakeUnavailable: also if the new file, when it is verified, does not have exactly the given rows. It is read
+                back before it replaces the stored file; on an object store with atomic puts, the bytes are verified
+                before they are sent instead. The partition is unchanged, unless only syncing its directory failed: then
+                the new rows may not survive a loss of power.
         """
         return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
 
@@ -344,8 +345,8 @@ class Lake:
             known_to_exist: skip the listing, because all of `partitions` exist.
 
         Returns:
-            For each path (relative to the root), the partitions in the file. It is the copy of a month if all its days
-            are requested and current, otherwise a daily file.
+            For each path (relative to the root), the partitions in the file. A path is that of a month's copy if all
+            days in the copy are requested and current; all other partitions are read from their daily files.
         """
         if partitions is None:
             found = self.partitions(table_name)

@@ -24,7 +24,11 @@ _HASH_BLOCK_ROWS = 65_536
 
 
 class FileDamaged(ValueError):  # noqa: N818 - not a bug of the caller, but a state of the lake
-    """A file of the lake cannot be read as expected. Next step: materialize its partition or table again."""
+    """A file of the lake cannot be read as expected.
+
+    Next step: materialize its partition or table again; for a copy of a month, run `later-reporting compact`; for a
+    quarantine file of a query, materialize the days of the query again, or remove the file.
+    """
 
 
 # Next steps for damaged files.
@@ -50,7 +54,8 @@ class FileMetadata:
     Attributes:
         rows: the number of rows.
         bytes: the size of the file.
-        content_hash: the hash of the rows as they were written; see `content_hash_of`.
+        content_hash: the hash of the rows as they were written; of a copy of a month, without the column `date`. See
+            `content_hash_of`.
         key_values: the key-value metadata given when the file was written, without the prefix `later_reporting.`.
         columns: the names of the columns.
     """

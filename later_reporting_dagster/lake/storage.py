@@ -72,7 +72,7 @@ StagedFileCheck = Callable[[str, bytes], bool]
 class Storage(ABC):
     """Files below one root. Paths are relative to it and `/`-separated.
 
-    All methods that read, write or list raise `LakeUnavailable`, but `write_all` returns the errors.
+    All methods that read, write, remove or list files raise `LakeUnavailable`, but `write_all` returns the errors.
     """
 
     is_remote: bool

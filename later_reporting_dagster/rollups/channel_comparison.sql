@@ -16,9 +16,9 @@ totals AS (
     FROM {{ subgroups }}
     GROUP BY {{ by | join(", ") }}
 ),
--- The independent observations of a group. Posts of one creator are not independent. So if a group has several creators
--- (all posts without a creator together count as one more creator), each creator is a cluster. Otherwise each post is a
--- cluster. A post without a creator is always a cluster.
+-- The independent observations of a group. Posts of one creator are not independent, so each creator is a cluster, and
+-- each post without a creator. But if all posts of the group are of one creator, each post is a cluster. (`creators`
+-- counts all posts without a creator as one creator.)
 clusters AS (
     SELECT
         {{ by | join(", ") }}

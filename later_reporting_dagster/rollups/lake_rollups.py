@@ -129,6 +129,8 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> tuple[list[str], int]:
+            # All instances at once, not in batches as for the rollup: the queries keep only the ids of all posts and
+            # the rows of posts in several campaigns, and DuckDB can spill.
             stored = stored_days(contents)
             with sql_engine.translated_errors():
                 sql_engine.prepare_windows(database.connection, table, stored)
@@ -163,7 +165,7 @@ def roll_up_lake_periods(
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in partitions:
         by_first_day[first_day_of(table.period, partition.day)].append(partition)
-    weights = {first_day: sum(sizes[each] for each in files) for first_day, files in by_first_day.items()}
+    weights = {first_day: sum(sizes.get(each, 0) for each in files) for first_day, files in by_first_day.items()}
     for batch in batched_by_weight(weights, limit=memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_PERIODS):
         with open_database(lake, memory_gb=memory_gb) as database:
             yield from _roll_up_batch(database, table, {first_day: by_first_day[first_day] for first_day in batch})
@@ -173,6 +175,12 @@ def check_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> dict[date, list[str]]:
     """Compare stored partitions of days, weeks or months with the raw rows.
+
+    Args:
+        lake: has the raw table and the partitions.
+        table: a table of days, weeks or months.
+        first_days: the first day of each partition; all have to be stored.
+        memory_gb: memory limit of the query.
 
     Returns:
         By the first day of a partition, one sentence for each file that cannot be read and each total that differs.
@@ -188,6 +196,7 @@ def check_lake_periods(
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> dict[date, list[str]]:
+            # All partitions at once, not in batches as for the rollup: the queries keep only one row per partition.
             with sql_engine.translated_errors():
                 sql_engine.create_macros_and_row_views(database.connection, table, stored_days(contents))
                 database.connection.execute(

@@ -155,8 +155,9 @@ def _differences(expected: _Totals, found: _Totals, *, raw_rows: int) -> Iterato
 
 def _are_equal(raw_total: Any, rollup_total: Any, *, raw_rows: int) -> bool:
     if rollup_total is None:
-        # The rollup has no value. That is correct if the raw rows have none either, or if their expected sum is 0
-        # because all rows with a value were duplicates that are not counted.
+        # The rollup has no value. That is correct if the raw rows have none either, or, for window tables without a
+        # campaign, if their expected sum is 0 because all rows with a value were duplicates that are not counted. A
+        # measured 0 that the rollup lost is not detected, in any table.
         return not raw_total
     if raw_total is None:
         return False

@@ -137,11 +137,11 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
     for side, sign in (("low", "−"), ("high", "+")):
         yield _number(
             f"{lift}_{side}", f"The {side} end of the 95 % interval of {lift}", "ratio",
-            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. If the group"
-            " has several creators (all posts without a creator together count as one more creator), the clusters are"
-            " the creators and each post without a creator; else the posts. t: 97.5 %"
-            f" quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is below"
-            f" {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster has all of a sum",
+            f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. Clusters: each"
+            " creator, and each post without a creator. But if all posts are of one creator, each post is a cluster."
+            f" t: 97.5 % quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is"
+            f" below {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster alone makes up"
+            " a whole sum of the lift, so that nothing remains without it",
             made_from,
         )  # fmt: skip
     yield _number(f"{lift}_posts_effective", f"Effective number of clusters for {lift}: that many equal"
@@ -170,7 +170,8 @@ def comparison() -> Iterator[Column]:
     )  # fmt: skip
     yield from _interval(
         "same_post_lift",
-        effective="(Σ x)² / Σ x² over the clusters, x: what a cluster adds to both sums",
+        effective="(Σ x)² / Σ x² over the clusters, x: a cluster's part of the numerator of same_post_lift plus its"
+        " part of the denominator",
         degrees="same_post_lift_posts_effective − 1",
     )
     posts = {
@@ -273,10 +274,10 @@ def window_columns(
         yield replace(column, nullable=True, computation=f"{column.computation}{null}")
     previous = (
         "over the same number of days before first_day. By post_date: the posts of those days, with the results that"
-        " post_metrics_daily recorded up to one window length before its newest day, so the posts of both periods have"
-        " the same age. Null for the window all; if no day of the previous period has a file; and by post_date unless"
-        " post_metrics_daily has every day from the start of the previous period up to one window length before its"
-        " newest day, and that day is not before the end of the previous period"
+        " post_metrics_daily recorded up to a cutoff (its newest day minus the window's length), so the posts of both"
+        " periods have the same age. Null for the window all, and if no day of the previous period has a file. By"
+        " post_date, also null if the cutoff is before the end of the previous period, or if a day from the start of"
+        " the previous period to the cutoff has no file of post_metrics_daily"
     )
     for column in compared_with_previous:
         yield replace(

@@ -46,9 +46,9 @@ SELECT {{ post }}, slice, {{ attributes | join(", ") }}, {{ (sum_columns + spend
 FROM posts_published_rows JOIN calendar USING (date)
 WHERE date_basis = 'post_date';
 
--- A post in several campaigns, at the same time or one after the other, has two sets of rows: one for each of its campaigns,
--- for tables whose grain has a campaign (counted_per = 'campaign'), and one without a campaign, for the other tables
--- ('post'). A post in one campaign has one set, which all tables use ('either').
+-- A post in several campaigns, at the same time or one after the other, is in the relations below twice: with separate
+-- rows for each campaign, for tables whose grain has a campaign (counted_per = 'campaign'), and with rows without a
+-- campaign, for the other tables ('post'). A post in one campaign is in them once, for all tables ('either').
 CREATE OR REPLACE TABLE multi_campaign_posts AS
 WITH posts AS (
     SELECT instance_id, campaign_id, post_id FROM recorded_by_campaign
@@ -80,8 +80,8 @@ FROM {{ table }}_by_campaign LEFT JOIN multi_campaign_posts USING (instance_id, 
 UNION ALL
 SELECT 'post', * FROM {{ table }}_once;
 {% endfor %}
--- Running sums of each post, from the newest slice (0) back to `slice`. The post has no rows in the slices after `slice` up
--- to `last_slice`, so the sums hold for every window whose oldest slice is in `slice` to `last_slice`.
+-- Running sums of each post over the slices 0 (newest) to `slice`. The post has no rows in the older slices `slice` + 1
+-- to `last_slice`, so the sums hold for every window whose oldest slice is one of `slice` to `last_slice`.
 CREATE OR REPLACE TABLE recorded_running_sums AS
 SELECT
     counted_per, {{ post }}, slice, coalesce(lead(slice) OVER newest_first - 1, 255) AS last_slice
@@ -122,8 +122,8 @@ FROM (SELECT DISTINCT slice FROM published_by_campaign) AS slices
 JOIN ranges ON slice <= oldest_slice
 WHERE date_basis = 'post_date' AND NOT is_previous;
 
--- Totals of the finest groups in each range. In a range, a post (of one `counted_per`) is in exactly one of them, so they add
--- up to the totals of coarser groups.
+-- Totals of the finest groups in each range. In a range, each row of a post (one per campaign if counted_per is
+-- 'campaign', else one) is in exactly one of them, so they add up to the totals of coarser groups.
 {%- set by = "counted_per, instance_id, campaign_id, " ~ attributes | join(", ") %}
 CREATE OR REPLACE TABLE post_groups AS
 WITH recorded_groups AS (

@@ -11,7 +11,7 @@ counted_groups AS (FROM post_groups WHERE counted_per IN ('either', '{{ counted_
 counted_posts AS (FROM posts_in_windows WHERE counted_per IN ('either', '{{ counted_per }}')),
 {{ comparison.channel_comparison(by, sum_columns + spend_columns, "counted_groups", "counted_posts") }},
 {%- if counted_per == "post" %}
--- The sum, over the posts of a group, of the number of campaigns minus one.
+-- For each group, the sum over its posts of (campaigns of the post - 1).
 further_campaigns AS (
     SELECT {{ by | join(", ") }}, CAST(sum(campaigns - 1) AS BIGINT) AS campaigns
     FROM posts_in_windows
