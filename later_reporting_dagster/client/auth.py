@@ -14,7 +14,7 @@ from later_reporting_dagster.client.errors import CredentialsRejected
 
 MAX_MARGIN_SECONDS = 60.0
 MARGIN_SHARE = 0.1  # of the lifetime, so that even a token that is valid for three seconds is usable
-MAX_RENEWALS = 3  # renewals before one request is sent
+MAX_RENEWALS = 3  # maximum number of renewals in a row before one request is sent
 # A shared token may be revoked after it was fetched and before it is used, so one 401 does not show that the client is
 # disabled. A disabled client gets 401 for every token.
 MAX_TOKENS = 3
@@ -154,7 +154,10 @@ class BearerAuth(httpx.Auth):
         )
 
     async def _acquire_slot_and_token(self) -> _Token:
-        """Wait for a rate limit slot, then return a token that is valid after the wait."""
+        """Wait for a rate limit slot, then return a token that is valid after the wait.
+
+        After `MAX_RENEWALS` renewals in a row, the last token is returned even if it is no longer valid.
+        """
         await self._acquire_slot()
         token = self._token or await self._renew(None)
         for _ in range(MAX_RENEWALS):

@@ -21,7 +21,7 @@ def validate_base_url(base_url: str) -> str:
     )
     if url.scheme not in ("http", "https") or not _is_valid_address(url) or not has_origin_only:
         # The message does not quote the URL, which may hold a password.
-        raise ValueError("the base URL must be a scheme and a host only, like https://reporting.api.later.com")
+        raise ValueError("the base URL must be a scheme, host and port only, like https://reporting.api.later.com")
     if url.scheme == "http" and not is_loopback(url.host):
         raise ValueError(
             f"the base URL http://{url.host} would send the token unencrypted: use https (http is for loopback only)"

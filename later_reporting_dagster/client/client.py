@@ -90,8 +90,8 @@ class LaterClient:
         verification_rates: for each API version, the share (0 to 1) of queries to verify by fetching all pages a second
             time and comparing the row keys. In the paged version, queries with one page are never verified. Without
             verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
-            move between pages while the total stays the same. A metric value that
-            differs between the two fetches goes unnoticed. Default: no query is verified.
+            move between pages while the total stays the same. Even with verification, a metric value that differs
+            between the two fetches goes unnoticed, because only row keys are compared. Default: no query is verified.
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
@@ -203,7 +203,7 @@ class LaterClient:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
             InconsistentPages: the pages were inconsistent, and again after a refetch.
             InstanceForbidden: the credentials cannot read at least one of the instances.
-            MetricsRejected: the filters do not support all of the metrics.
+            MetricsRejected: the API does not offer all of the metrics for the query's platforms and content types.
             QueryRejected: the API rejects the query.
             CredentialsRejected: the API rejects the credentials.
             UnexpectedResponse: the response is not one that the API reference lists.

@@ -218,8 +218,8 @@ class CursorPaginator:
     async def _page(
         self, query: PostPerformanceQuery, page: PageRef, *, cursor: str | None, size: PaginationSize
     ) -> CursorPage:
-        # Cursor queries send no page number. It is replaced by 1, because `PostPerformanceQuery` rejects numbers above
-        # 500; the real one is used in messages and events only.
+        # A cursor request contains no page number. `PostPerformanceQuery` needs one nevertheless and rejects numbers
+        # above 500, so it gets 1; the real number is used in messages and events only.
         query_of_page = page_query(query, replace(page, number=1), cursor=cursor)
         try:
             response = await self._transport.get_page(

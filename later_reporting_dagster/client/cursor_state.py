@@ -17,9 +17,10 @@ MAX_EMPTY_PAGES_IN_A_ROW = 10
 EndDateCallback = Callable[[int, datetime], date]
 """Return the last day still to fetch, given the number of rows so far and the time of the newest post (UTC).
 
-Called in the cursor version after each page except the last, starting with the first page that has a post. The day is
-never later than the one returned before. A new, earlier day is never before the day of the newest post so far. Once a
-page has posts after the day returned before, the callback returns that same day again, and the pagination ends.
+Called in the cursor version after each page except the last, starting with the first page that has a post. A callback
+must follow these rules: It never returns a later day than in its previous call (in the first call: than the end date of
+the query). If it returns an earlier day, that day is not before the day of the newest post. If the newest post is after
+the day that it returned last, it returns that day again, and the pagination ends.
 """
 
 

@@ -55,7 +55,10 @@ class QueryRejected(LaterError):
 
 
 class MetricsRejected(QueryRejected):
-    """The filters of the query do not support all of its metrics: query each platform for the metrics that it has."""
+    """The API does not offer all of the query's metrics for its platform and content-type filters.
+
+    Query each platform for the metrics that it has.
+    """
 
 
 class UnexpectedResponse(LaterError):

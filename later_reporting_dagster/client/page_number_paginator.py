@@ -83,8 +83,8 @@ class PageNumberPaginator:
     Args:
         transport: fetches pages.
         on_event: called for pages, and when pages are fetched again.
-        should_verify: called after the last of several pages; if it returns True, all pages are fetched once more to
-            compare their row keys.
+        should_verify: called after the last page, unless it is the only one; if it returns True, all pages are fetched
+            once more to compare their row keys.
     """
 
     def __init__(

@@ -32,7 +32,8 @@ MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 3600.0
 # A stated limit with more seconds per request than this is applied with a warning.
 SLOW_SECONDS_PER_REQUEST = 10
-# A reservation that is further ahead than this many windows was made before the clock was set back.
+# A reservation further ahead than this many windows is taken as a sign that the clock was set back; all reservations
+# are then dropped.
 MAX_QUEUE_WINDOWS = 20
 # Delay between sending and arrival: a retransmission on an open connection takes 0.2 s and more.
 MAX_JITTER_SECONDS = 0.5

@@ -108,8 +108,7 @@ class Transport:
         self._http = httpx.AsyncClient(
             transport=http_transport,
             timeout=None,  # noqa: S113 - `_exchange` has one deadline for the whole response, which is stricter
-            # One to spare for the token request, which takes no place in `_in_flight`, so `concurrency` does not count
-            # it. (A data request that waits for the token keeps its place there, but has no connection.)
+            # One more than `concurrency`, for the token request, which is sent without a place in `_in_flight`.
             limits=httpx.Limits(max_connections=concurrency + 1, keepalive_expiry=KEEPALIVE_SECONDS),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "later-reporting-dagster"},
             # Stores no cookies, because a server could send any number of them.

@@ -151,7 +151,8 @@ class VersionedTransport:
             except OtherApiVersion as other:
                 if self._follows_changes:
                     raise
-                raise UnreadableBody(str(other)) from None  # the user has fixed the version: a fault to retry
+                # The user has set the version, so a response in the other version is a fault of the service: retry.
+                raise UnreadableBody(str(other)) from None
             size.add(response.body)
             if size.is_exceeded:
                 raise TooManyPosts(
@@ -187,7 +188,7 @@ class VersionedTransport:
             return self._version is not version
 
     def observe(self, version: ApiVersion) -> None:
-        """Adopt the API version of a response, unless the user has fixed the version."""
+        """Adopt the API version of a response, unless the user has set one."""
         before = self._version
         if before is version or not self._follows_changes:
             return

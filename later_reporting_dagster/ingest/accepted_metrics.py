@@ -3,8 +3,9 @@
 Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
 only a rejected query shows that a metric is not. Each query is therefore fetched in two steps:
 
-1. The *base query* requests the first group of metrics that are not known to be rejected with its filters. It returns
-   every post, including posts of platforms that no filter can name.
+1. The *base query* requests metrics that are not known to be rejected with its filters. At first these are all metrics;
+   a rejection divides them into groups, and the base query requests the first group. It returns every post, including
+   posts of platforms that no filter can name.
 2. *Supplementary queries* request the other groups with the same filters, and the rejected metrics by platform and,
    where a platform rejects them too, by content type. They add values to the posts of the base query. A metric that is
    rejected everywhere is null.
@@ -301,7 +302,7 @@ class _Merger:
     def _find_inconsistency(self, supplement: QueryResult) -> str | None:
         """Return how the posts of a supplement contradict the base results; None if they do not.
 
-        A bad row on either side may be any post, so the number of differences may be up to the number of bad rows.
+        A bad row may stand for any post of the other side, so each side may lack as many posts as it has bad rows.
         """
         keys = {post.key for post in supplement.posts}
         unexpected = len(keys - self._posts.keys())

@@ -45,7 +45,7 @@ class FetchPlan:
     Attributes:
         days: the days, sorted.
         instances: the instances of each day.
-        pairs: the (day, instance) pairs to fetch; with `only_missing` fewer than days × instances.
+        pairs: the (day, instance) pairs to fetch: all days × instances; with `only_missing`, those without a file.
         present: all partitions of the table that had a file before the fetch, including other days and instances.
     """
 
@@ -149,7 +149,10 @@ class DayResult:
 
     @property
     def preview(self) -> pa.Table | None:
-        """The first posts in `PREVIEW_ORDER`, in the columns of the preview; None if no file was written."""
+        """The posts with the highest values of the preview's metric (`PREVIEW_ORDER`), in the columns of the preview.
+
+        None if no file was written.
+        """
         return _top_posts(self._posts) if self._posts else None
 
     def _add_to_preview(self, posts: pa.Table) -> None:

@@ -66,7 +66,8 @@ CONCURRENT_WRITES = 3
 # after the other, so each worker has one request in flight, or none while it writes.
 EXTRA_CURSOR_WORKERS = 2
 # A range with more posts is fetched in parts: the first days are written while the next are fetched, and memory does
-# not grow with the range. This costs the page that returned the total, and a partly filled last page per part.
+# not grow with the range. The cost in the paged version: page 1, which returned the total, is fetched in vain, and the
+# last page of each part is only partly filled.
 TARGET_POSTS_PER_QUERY = 12_000
 # Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
 # spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
@@ -100,6 +101,9 @@ async def ingest(
         guard: limits on what may be replaced.
         metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
         now: the current time, in any time zone.
+
+    Raises:
+        ValueError: a partition has no instance.
     """
     partitions = await _fail_invalid_instances(partitions, on_result)
     if not partitions:
@@ -186,7 +190,8 @@ class _DateSlice:
     def __call__(self, rows: int, latest: datetime) -> date:
         """Return the last day still to fetch, given the rows fetched so far and the newest `postDate` among them.
 
-        A `performance_date` query is for a single day, and `latest` may be any earlier day.
+        A `performance_date` query is never shortened: it is for a single day, although its posts may have been
+        published on any earlier day.
         """
         if latest.date() >= self.query.end_date:
             return self.query.end_date
@@ -240,7 +245,7 @@ class _IngestRun:
         self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
-        """Fetch and write all queries, in order."""
+        """Fetch and write all queries: several at a time, started in the given order."""
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
         async with asyncio.TaskGroup() as self._tasks:
@@ -262,7 +267,10 @@ class _IngestRun:
             self._queue.task_done()
 
     def _start_workers_and_count_idle(self) -> int:
-        """Start the workers that cursor queries need, unless they are running; return how many are idle."""
+        """Start the workers that cursor queries need, unless they are running; return how many more queries can start.
+
+        That is `concurrency` minus the queries that are being processed and those in the queue, but at least 0.
+        """
         self._start_workers(self._client.concurrency + EXTRA_CURSOR_WORKERS)
         return max(0, self._client.concurrency - self._busy_workers - self._queue.qsize())
 
@@ -302,8 +310,9 @@ class _IngestRun:
         parts: Sequence[PostPerformanceQuery] = []
         match error:
             case MetricsRejected():
-                # The rejected query may be only one part of `query`, split by content. The metrics are then still
-                # recorded as rejected for all of `query`, which is fetched again with fewer metrics.
+                # `_fetch` may have split `query` by platform or content type, and the API may have rejected only one of
+                # these parts. The metrics are nevertheless recorded as rejected for all of `query`, which is fetched
+                # again with fewer metrics.
                 self._accepted.record_rejected(query, error.detail)
                 if self._accepted.has_candidates(query):
                     self._queue.put_nowait(queued)
@@ -401,7 +410,11 @@ class _IngestRun:
         return results
 
     async def _without_abandoned_instances(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
-        """Fail the partitions of abandoned instances; return the query for the others, None if there are none."""
+        """Fail the partitions of abandoned instances, or all partitions of the query if the run was stopped.
+
+        Returns:
+            The query for the other instances; None if it would have no partition to write.
+        """
         if self._failures.stopped_by is not None:
             await self._fail(query, self._failures.stopped_by)
             return None

@@ -23,7 +23,11 @@ def _columns() -> Iterable[Column]:
             f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
         )
         yield Column(
-            f"{table.name}_missing_days", "int64", False, f"Restated days without a file in {table.name}", unit="days"
+            f"{table.name}_missing_days",
+            "int64",
+            False,
+            f"Days that the daily schedule fetches again and that have no file in {table.name}",
+            unit="days",
         )
 
 

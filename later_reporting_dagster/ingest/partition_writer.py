@@ -211,7 +211,7 @@ class _QueryRows:
     Attributes:
         posts: posts by partition to write; a partition without posts has an empty list.
         bad_rows: bad rows by partition; partitions without bad rows are left out.
-        unassigned: bad rows whose partition is unknown.
+        unassigned: bad rows whose partition is unknown or is not covered by the query.
         total: number of all rows, including posts of partitions that are not written.
     """
 

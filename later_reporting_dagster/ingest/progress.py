@@ -45,7 +45,8 @@ class Progress:
     status: str = ""
 
 
-# Set by a caller that runs the asset in its own process, such as the CLI; never set in a run that Dagster launches.
+# Set by a caller that runs the asset inside the caller's process, such as the CLI; never set in a run that Dagster
+# launches.
 PROGRESS_LISTENER: ContextVar[Callable[[Progress], None] | None] = ContextVar("PROGRESS_LISTENER", default=None)
 
 

@@ -34,15 +34,15 @@ class WriteGuard:
         """Check that a partition would not shrink too much, and that it would keep some metric values.
 
         The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored. The metric values are checked if
-        at least as many values are stored.
+        at least `MIN_ROWS_TO_JUDGE` of them are stored.
 
         Args:
             diff: the difference between the stored and the new rows.
             bad_rows: number of bad rows in the response, for the message.
 
         Raises:
-            ShrankTooMuch: the partition would have fewer rows than the limit allows, or rows without any value of the
-                metrics that have values now.
+            ShrankTooMuch: the partition would have fewer rows than the limit allows, or it would have rows, but lose
+                all values of the metrics that have values in the stored rows.
         """
         before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:

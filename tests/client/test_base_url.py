@@ -70,7 +70,9 @@ def test_base_url_with_http_to_another_host_is_rejected(base_url):
 def test_base_url_with_other_parts_is_rejected_without_being_quoted(base_url):
     with pytest.raises(ValueError, match="the base URL") as raised:
         validate_base_url(base_url)
-    assert str(raised.value) == ("the base URL must be a scheme and a host only, like https://reporting.api.later.com")
+    assert str(raised.value) == (
+        "the base URL must be a scheme, host and port only, like https://reporting.api.later.com"
+    )
     with pytest.raises(ValueError, match="the base URL"):
         rate_limit_state_path(base_url)
     with pytest.raises(ValueError, match="the base URL"):

@@ -17,7 +17,7 @@ from tests.conftest import Service
 from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
 
 DAY = "2024-03-01"
-NOT_A_BASE_URL = r"LATER_BASE_URL \(base_url\): the base URL must be a scheme and a host only, like https://reporting\.api\.later\.com"
+NOT_A_BASE_URL = r"LATER_BASE_URL \(base_url\): the base URL must be a scheme, host and port only, like https://reporting\.api\.later\.com"
 IN_THE_CLEAR = r"LATER_BASE_URL \(base_url\): .*unencrypted: use https"
 CREDENTIALS = r"LATER_CLIENT_ID \(client_id\), LATER_CLIENT_SECRET \(client_secret\)"
 INSTANCES = r"LATER_INSTANCE_IDS \(instance_ids\): "
