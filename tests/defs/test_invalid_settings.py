@@ -49,14 +49,14 @@ CLIENT_SETTINGS = [
     InvalidValue("base_url", "http://localhost.evil.com", IN_THE_CLEAR),
     InvalidValue("client_id", "", r"no credentials: set .*\(LATER_CLIENT_ID is empty\)"),
     InvalidValue("client_secret", "", r"no credentials: set .*\(LATER_CLIENT_SECRET is empty\)"),
-    InvalidValue("client_id", "copied\u2026", rf"{CREDENTIALS}: the client id holds .*: copy it again"),
+    InvalidValue("client_id", "copied\u2026", rf"{CREDENTIALS}: the client id contains .*: copy it again"),
     InvalidValue(
-        "client_secret", "pa55word\n", rf"{CREDENTIALS}: the client secret holds a line break.*: copy it again"
+        "client_secret", "pa55word\n", rf"{CREDENTIALS}: the client secret contains a line break.*: copy it again"
     ),
-    InvalidValue("client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret holds .*ASCII: copy it again"),
-    InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret holds .*: copy it again"),
+    InvalidValue("client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret contains .*ASCII: copy it again"),
+    InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
     InvalidValue(
-        "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*holds spaces.*: copy it again"
+        "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"
     ),
     InvalidValue("access_token", "pa55word\n", r"LATER_ACCESS_TOKEN \(access_token\): .*line breaks.*: copy it again"),
 ]
