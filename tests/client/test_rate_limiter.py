@@ -300,11 +300,13 @@ def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
 
 def test_killed_process_wastes_only_its_own_reservations(tmp_path, time):
     path = tmp_path / "rate"
-    victim = limited_process(path)
-    start_acquiring(victim, 10**6)
-    taken = [next_time(victim) for _ in range(50)]
-    victim.kill()
-    taken += [float(line) for line in victim.communicate()[0].split("\n")[:-1]]
+    with limited_process(path) as victim:
+        start_acquiring(victim, 10**6)
+        taken = [next_time(victim) for _ in range(50)]
+        victim.kill()
+        assert victim.stdout is not None
+        # Not `communicate()`: it would skip the lines that `readline()` has buffered.
+        taken += [float(line) for line in victim.stdout.read().split("\n")[:-1]]
     time.now = taken[-1]
     instants = asyncio.run(acquire_times(new_limiter(time, requests=20, state_path=path), time, 40))
     assert max_per_window([*taken, *instants], 60.0) <= 20
