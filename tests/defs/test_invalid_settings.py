@@ -53,7 +53,9 @@ CLIENT_SETTINGS = [
     InvalidValue(
         "client_secret", "pa55word\n", rf"{CREDENTIALS}: the client secret contains a line break.*: copy it again"
     ),
-    InvalidValue("client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret contains .*ASCII: copy it again"),
+    InvalidValue(
+        "client_secret", "pa55w\u00f6rd", rf"{CREDENTIALS}: the client secret contains .*ASCII: copy it again"
+    ),
     InvalidValue("client_secret", "pa55word\udcff", rf"{CREDENTIALS}: the client secret contains .*: copy it again"),
     InvalidValue(
         "access_token", "Bearer pa55word", r"LATER_ACCESS_TOKEN \(access_token\): .*contains spaces.*: copy it again"
