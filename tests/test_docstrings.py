@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 import later_reporting_dagster
 
 PACKAGE = Path(later_reporting_dagster.__file__).parent
-CLASSES_WITH_EXAMPLES = ("LaterClient", "PageNumberPaginator", "CursorPaginator", "Lake", "LaterLake")
+CLASSES_WITH_EXAMPLES = (
+    "LaterClient",
+    "PageNumberPaginator",
+    "CursorPaginator",
+    "Lake",
+    "LaterLake",
+    "LaterReportingResource",
+)
 
 
 def modules_with_examples() -> list[str]:
@@ -28,6 +36,7 @@ def examples_in(module_name: str) -> list[doctest.DocTest]:
 
 def test_docstring_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in [name for name in os.environ if name.startswith("LATER_")]:
         monkeypatch.delenv(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

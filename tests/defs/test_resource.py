@@ -1,18 +1,13 @@
 """The resource: settings from the environment or from code, and secrets that are never shown."""
 
 import asyncio
-import doctest
-import tempfile
 from pathlib import Path
-from types import ModuleType
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
-from later_reporting_dagster.defs import io_manager as io_manager_module
-from later_reporting_dagster.defs import resource as resource_module
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.ingest.write_guard import WriteGuard
@@ -177,13 +172,3 @@ def test_configured_instances_are_unique() -> None:
         "Zoë",
     )
     assert initialized(LaterReportingResource()).configured_instances() == ()
-
-
-@pytest.mark.parametrize(
-    "module", [resource_module, io_manager_module], ids=lambda module: module.__name__.rpartition(".")[2]
-)
-def test_docstring_examples_run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    result = doctest.testmod(module)
-    assert result.attempted > 0
-    assert result.failed == 0
