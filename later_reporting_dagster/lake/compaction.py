@@ -39,12 +39,12 @@ from later_reporting_dagster.lake.schema import DATE, date_column
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable, Storage
 
 # For fewer days, reading the copy and looking up the versions of its days costs more than it saves.
-MINIMUM_DAYS = 4
+MIN_DAYS = 4
 # A larger daily file takes longer to decode than to open: a copy would save nothing, and cost memory.
-MAXIMUM_DAY_BYTES = 256 * 1024
+MAX_DAY_BYTES = 256 * 1024
 # If versions are identified by modification time, a file younger than this is not copied: it may be replaced once more
 # with the same time, because some storages count whole seconds, and clocks differ slightly.
-MINIMUM_AGE_SECONDS = 3.0
+MIN_AGE_SECONDS = 3.0
 
 # The key, in the copy's Parquet metadata, of the days that it holds.
 _DAYS = "days"
@@ -55,7 +55,7 @@ TOO_LARGE = "too large to gain from compaction"
 NOT_READABLE = "its file cannot be read"
 OTHER_COLUMNS = "its columns differ from most days of the month"
 CHANGED_MEANWHILE = "replaced or removed during compaction"
-TOO_FEW_DAYS = f"fewer than {MINIMUM_DAYS} days of the month can be copied"
+TOO_FEW_DAYS = f"fewer than {MIN_DAYS} days of the month can be copied"
 
 _MonthKey = tuple[date, str | None]
 """The first day of a month, and the instance id of its partitions."""
@@ -150,7 +150,7 @@ class MonthCopies:
         def read(key: _MonthKey) -> _Copy | None:
             return self._read_copy(compacted_path(table_name, *key), requested[key])
 
-        keys = [key for key, members in requested.items() if len(members) >= MINIMUM_DAYS]
+        keys = [key for key, members in requested.items() if len(members) >= MIN_DAYS]
         copies = [copy for copy in map_concurrently(read, keys) if copy is not None]
         try:
             # Looked up after the copies were read: a daily file that still has the copied version has not changed
@@ -283,7 +283,7 @@ class MonthCopies:
             if day not in skipped and versions.get(Partition(day, instance_id)) != candidates[day]:
                 skipped[day] = CHANGED_MEANWHILE
         copies = {day: copy for day, copy in copies.items() if day not in skipped}
-        if len(copies) < MINIMUM_DAYS:
+        if len(copies) < MIN_DAYS:
             return {}, skipped | dict.fromkeys(copies, TOO_FEW_DAYS)
         return copies, skipped
 
@@ -312,9 +312,9 @@ def _select_days(
     """Return the daily files to copy, and why the others are skipped."""
     skipped: dict[date, str] = {}
     for day, version in versions.items():
-        if version.bytes > MAXIMUM_DAY_BYTES:
+        if version.bytes > MAX_DAY_BYTES:
             skipped[day] = TOO_LARGE
-        elif version.modified is not None and version.modified > now.timestamp() - MINIMUM_AGE_SECONDS:
+        elif version.modified is not None and version.modified > now.timestamp() - MIN_AGE_SECONDS:
             skipped[day] = TOO_YOUNG
     return {day: version for day, version in versions.items() if day not in skipped}, skipped
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset
 
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
-_MAXIMUM_DAY_LISTINGS = 32
+_MAX_DAY_LISTINGS = 32
 
 
 class ReplacementRejected(Exception):  # noqa: N818 - a decision of the caller, not a bug
@@ -265,7 +265,7 @@ class Lake:
     def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
         wanted = None if days is None else set(days)
-        listed = wanted if wanted is not None and len(wanted) <= _MAXIMUM_DAY_LISTINGS else None
+        listed = wanted if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS else None
         found = [
             partition
             for _, partition in find_directories(self._storage, table_name, FILE_NAME, days=listed)

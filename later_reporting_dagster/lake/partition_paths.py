@@ -10,7 +10,7 @@ _DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
 # Spark, Hive and other readers skip names that begin with an underscore.
 _COMPACTED = "_compacted"
 # Common file systems limit the name of a directory to 255 bytes.
-_MAXIMUM_ENCODED_LENGTH = 255 - len(_INSTANCE)
+_MAX_ENCODED_LENGTH = 255 - len(_INSTANCE)
 # Hive's encoding of null: readers would read an instance id with this text as null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -48,10 +48,10 @@ def encode_instance_id(instance_id: str) -> str:
         encoded = quote(instance_id, safe="")
     except UnicodeEncodeError:
         raise ValueError(f"instance id {instance_id!a} is not valid Unicode") from None
-    if len(encoded) > _MAXIMUM_ENCODED_LENGTH:
+    if len(encoded) > _MAX_ENCODED_LENGTH:
         raise ValueError(
             f"instance id {instance_id[:40]!r}… has {len(encoded)} characters when percent-encoded;"
-            f" the name of its directory may have at most {_MAXIMUM_ENCODED_LENGTH}"
+            f" the name of its directory may have at most {_MAX_ENCODED_LENGTH}"
         )
     return encoded if encoded != _HIVE_NULL else encoded.replace("_", "%5F", 1)
 

@@ -46,7 +46,7 @@ DaysByTable = Mapping[str, Mapping[str, frozenset[date]]]
 # The periods that a reader can choose: length in days -> name of the window.
 WINDOW_BY_DAYS: Mapping[int, str] = {days: name for name, days in WINDOWS.items() if days is not None}
 # The longest period and the one before it; older days are not read.
-MAXIMUM_DAYS = 2 * max(WINDOW_BY_DAYS)
+MAX_DAYS = 2 * max(WINDOW_BY_DAYS)
 
 # The tables that report.sql creates, without their prefix `report_`.
 TABLES = ("kpis", "content", "creators", "spend", "coverage", "days", "profiles")
@@ -178,7 +178,7 @@ class ReportData:
 def report_partitions(partitions: Collection[Partition]) -> list[Partition]:
     """Return the partitions of a raw table that are recent enough for a report."""
     newest = max((partition.day for partition in partitions), default=date.min)
-    return [partition for partition in partitions if (newest - partition.day).days < MAXIMUM_DAYS]
+    return [partition for partition in partitions if (newest - partition.day).days < MAX_DAYS]
 
 
 def read_report(

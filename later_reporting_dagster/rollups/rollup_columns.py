@@ -15,7 +15,7 @@ UNIT_COSTS = (("cpe", "engagements", "engagement"), ("cpm", "impressions", "1000
 
 PAID_HIGHER, ORGANIC_HIGHER, UNDECIDED = "paid_higher", "organic_higher", "undecided"
 # The macro `half_width` in duckdb_macros.sql has the same limit.
-MINIMUM_EFFECTIVE_CLUSTERS = 5
+MIN_EFFECTIVE_CLUSTERS = 5
 
 
 def measure_of(metric: Metric) -> str:
@@ -140,7 +140,7 @@ def _interval(lift: str, *, effective: str, degrees: str) -> Iterator[Column]:
             f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. Clusters: each"
             " creator, and each post without a creator. But if all posts are of one creator, each post is a cluster."
             f" t: 97.5 % quantile of Student's t with {degrees} degrees of freedom. Null if {lift}_posts_effective is"
-            f" below {MINIMUM_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster alone makes up"
+            f" below {MIN_EFFECTIVE_CLUSTERS}, v is 0, a channel has no engagements, or one cluster alone makes up"
             " a whole sum of the lift, so that nothing remains without it",
             made_from,
         )  # fmt: skip

@@ -22,12 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
-from later_reporting_dagster.lake.compaction import (
-    MAXIMUM_DAY_BYTES,
-    MINIMUM_AGE_SECONDS,
-    MINIMUM_DAYS,
-    MonthCompactionResult,
-)
+from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, MonthCompactionResult
 from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, compacted_rows, files_of, rows
@@ -38,7 +33,7 @@ INSTANCES = ("instance_000", "a/b")
 PARTITIONS = [
     Partition(month + timedelta(days=number), instance_id)
     for month in (JANUARY, FEBRUARY)
-    for number in range(MINIMUM_DAYS + 1)
+    for number in range(MIN_DAYS + 1)
     for instance_id in INSTANCES
 ]
 ONE_MONTH = [partition for partition in PARTITIONS if partition.day < FEBRUARY and partition.instance_id == "a/b"]
@@ -75,7 +70,7 @@ def filled(lake: Lake, partitions: Iterable[Partition] = PARTITIONS) -> Lake:
     return lake
 
 
-def later(seconds: float = MINIMUM_AGE_SECONDS + 60) -> datetime:
+def later(seconds: float = MIN_AGE_SECONDS + 60) -> datetime:
     """Return a time at which all files written so far are old enough to be copied."""
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
@@ -111,7 +106,7 @@ def test_compacted_months_read_the_same_as_daily_files(lake: Lake) -> None:
     filled(lake)
     found = compact(lake)
     assert [(month.month, month.instance_id, month.days, month.rows) for month in found] == [
-        (month, instance_id, MINIMUM_DAYS + 1, 3 * (MINIMUM_DAYS + 1))
+        (month, instance_id, MIN_DAYS + 1, 3 * (MIN_DAYS + 1))
         for month in (JANUARY, FEBRUARY)
         for instance_id in sorted(INSTANCES)
     ]
@@ -185,7 +180,7 @@ def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
 
 def test_compact_yields_months_and_instances_in_order(tmp_path: Path) -> None:
     lake, names = lake_at("memory", tmp_path), [None, "B", "a", "b", "c", "d"]
-    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(MINIMUM_DAYS)]
+    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(MIN_DAYS)]
     lake.write_all("posts", {Partition(day, name): posts(1) for name in reversed(names) for day in days})
     assert [(month.month, month.instance_id) for month in compact(lake)] == [
         (month, name) for month in (JANUARY, FEBRUARY) for name in names
@@ -281,7 +276,7 @@ def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
     changed = [month for month in compact(local) if month.changed]
-    assert [(month.month, month.instance_id, month.days) for month in changed] == [(JANUARY, "a/b", MINIMUM_DAYS)]
+    assert [(month.month, month.instance_id, month.days) for month in changed] == [(JANUARY, "a/b", MIN_DAYS)]
     assert held(local) == set(PARTITIONS) - {removed}
     assert local.read("posts", PARTITIONS, schema=POSTS_SCHEMA).equals(expected)
 
@@ -291,7 +286,7 @@ def test_copy_is_removed_when_too_few_days_remain(local: Lake) -> None:
     compact(local)
     path = copy_path(local, ONE_MONTH[0])
     assert path.exists()
-    for partition in ONE_MONTH[: -MINIMUM_DAYS + 1]:
+    for partition in ONE_MONTH[: -MIN_DAYS + 1]:
         Path(local.url("posts", partition)).unlink()
     (month,) = compact(local)
     assert (month.days, month.bytes, month.changed) == (0, 0, True)
@@ -315,7 +310,7 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     stamp = 1_700_000_000
     for partition in ONE_MONTH:
         os.utime(local.url("posts", partition), (stamp, stamp))
-    a_moment_later = datetime.fromtimestamp(stamp + MINIMUM_AGE_SECONDS / 2, UTC)
+    a_moment_later = datetime.fromtimestamp(stamp + MIN_AGE_SECONDS / 2, UTC)
     (month,) = compact(local, now=a_moment_later)
     assert (month.days, len(month.skipped)) == (0, len(ONE_MONTH))
     assert set(month.skipped.values()) == {"written moments ago: will be copied next time"}
@@ -326,14 +321,14 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     assert restated.stat().st_size == size
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
-    (month,) = compact(local, now=a_moment_later + timedelta(seconds=MINIMUM_AGE_SECONDS))
+    (month,) = compact(local, now=a_moment_later + timedelta(seconds=MIN_AGE_SECONDS))
     assert (month.days, month.skipped) == (len(ONE_MONTH), {})
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
 
 
 def test_young_file_with_an_etag_is_copied(tmp_path: Path) -> None:
     lake = filled(lake_at("bucket", tmp_path))
-    assert [month.days for month in compact(lake, now=datetime.now(UTC))] == [MINIMUM_DAYS + 1] * 4
+    assert [month.days for month in compact(lake, now=datetime.now(UTC))] == [MIN_DAYS + 1] * 4
 
 
 def test_large_day_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +338,7 @@ def test_large_day_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -
     local.write(
         "posts", large, posts(1, count=4000).set_column(2, "post_id", [[chance.getrandbits(62) for _ in range(4000)]])
     )
-    while Path(local.url("posts", large)).stat().st_size <= MAXIMUM_DAY_BYTES:
+    while Path(local.url("posts", large)).stat().st_size <= MAX_DAY_BYTES:
         table = local.read("posts", [large], schema=POSTS_SCHEMA)
         local.write("posts", large, pa.concat_tables([table, table]))
     (month,) = compact(local)

@@ -23,7 +23,7 @@ from later_reporting_dagster.lake import (
     posts_schema,
     posts_table,
 )
-from later_reporting_dagster.lake.compaction import MINIMUM_DAYS, OTHER_COLUMNS
+from later_reporting_dagster.lake.compaction import MIN_DAYS, OTHER_COLUMNS
 from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import compacted_rows, files_of
 
@@ -201,7 +201,7 @@ def test_days_with_other_metrics_than_most_of_the_month_are_not_copied(tmp_path:
 
 
 @settings(max_examples=20)
-@given(st.lists(st.sampled_from([DEFAULT_METRICS, METRICS, THREE]), min_size=MINIMUM_DAYS, max_size=8), any_metrics)
+@given(st.lists(st.sampled_from([DEFAULT_METRICS, METRICS, THREE]), min_size=MIN_DAYS, max_size=8), any_metrics)
 def test_any_month_reads_the_same_after_compaction(
     tmp_path_factory: pytest.TempPathFactory, metrics_by_day: list[Metrics], requested: Metrics
 ) -> None:
@@ -209,7 +209,7 @@ def test_any_month_reads_the_same_after_compaction(
     before = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
     (month,) = compact(lake)
     most_common = max(map(metrics_by_day.count, metrics_by_day))
-    assert month.days == (most_common if most_common >= MINIMUM_DAYS else 0)
+    assert month.days == (most_common if most_common >= MIN_DAYS else 0)
     after = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
     assert after == before
 
