@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo ui test lint bench coverage mutants browser clean
+.PHONY: help demo ui test lint bench coverage mutants browser services clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -23,7 +23,7 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 	$(BIN)/later-reporting demo --ui
 
 # Three processes on the two cores of CI, because many tests wait: for a daemon, a token's expiry or a retry.
-test: lint browser ## Run lint and all tests, including browser tests
+test: lint browser services ## Run lint and all tests, including browser tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test ## Check style, types and import rules
@@ -45,6 +45,11 @@ browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
+
+services:
+	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq postgresql redis-server; }
 
 clean: ## Remove the virtual environment and the demo
 	rm -rf .venv .later-demo

@@ -1,0 +1,98 @@
+"""Real servers from Debian's packages for tests and benchmarks: PostgreSQL and Redis, on free loopback ports."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+START_TIMEOUT_SECONDS = 60
+
+
+@contextmanager
+def running_postgres(database: str = "dagster") -> Iterator[str]:
+    """Run a PostgreSQL server with an empty database while the block runs.
+
+    Yields:
+        The URL of the database, `postgresql://dagster@127.0.0.1:<port>/<database>`.
+    """
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        # PostgreSQL does not run as root. The package creates the user.
+        user = "postgres" if os.geteuid() == 0 else None
+        if user:
+            shutil.chown(folder, user)
+        data, port = Path(folder, "data"), free_port()
+        _run([_postgres("initdb"), "-D", data, "-U", "dagster", "-A", "trust", "--no-sync"], user=user)
+        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=on"
+        log = Path(folder, "log")
+        _run([_postgres("pg_ctl"), "-D", data, "-l", log, "-w", "-o", options, "start"], user=user)
+        try:
+            _run([_postgres("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", database])
+            yield f"postgresql://dagster@127.0.0.1:{port}/{database}"
+        finally:
+            _run([_postgres("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"], user=user)
+
+
+@contextmanager
+def running_redis() -> Iterator[str]:
+    """Run an empty Redis server while the block runs.
+
+    Yields:
+        Its URL, `redis://127.0.0.1:<port>/0`.
+    """
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        port = free_port()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
+        server = subprocess.Popen([*command, "--appendonly", "no"], stdout=subprocess.DEVNULL)
+        try:
+            wait_for_port(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=START_TIMEOUT_SECONDS)
+
+
+def free_port() -> int:
+    """Return a loopback port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def wait_for_port(port: int, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+    """Wait until a server accepts connections on a loopback port.
+
+    Raises:
+        TimeoutError: it does not within the timeout.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no server on port {port} after {timeout_seconds:g} s") from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _postgres(program: str) -> str:
+    """Return the path of a program of PostgreSQL. Debian keeps them outside of PATH."""
+    if found := shutil.which(program):
+        return found
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    if not installed:
+        raise FileNotFoundError(f"{program} not found: apt-get install postgresql")
+    return str(installed[-1])
+
+
+def _run(command: Sequence[str | Path], *, user: str | None = None) -> None:
+    done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, timeout=START_TIMEOUT_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")
