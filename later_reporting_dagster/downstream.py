@@ -19,18 +19,21 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from later_reporting_dagster.definitions import defs
+from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.lake_tables import table_specs
 
 __all__ = ["LaterLake", "later_tables"]
 
 
-def later_tables() -> Mapping[str, dg.AssetSpec]:
-    """Return the asset specs of all tables by name, to add to your definitions.
+def later_tables(component: LaterReportingComponent | None = None) -> Mapping[str, dg.AssetSpec]:
+    """Return the asset specs of all tables by name, to add to the definitions of another code location.
 
-    A spec has the key, the partitions and the columns of its table. For these to match the files, set
-    `LATER_START_DATE`, `LATER_METRICS` and `LATER_LAKE_ROOT` to the same values as in the code location that
-    materializes the tables.
+    A spec has the key, the partitions and the columns of its table. For these to match the files, give the component
+    the same attributes as in the code location that materializes the tables.
+
+    Args:
+        component: the component that materializes the tables; default: the one that the environment sets.
     """
-    return table_specs(defs)
+    component = component or LaterReportingComponent.from_environment()
+    return table_specs(component.build_definitions(), component.settings)

@@ -18,16 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
 from later_reporting_dagster.client import RateLimiter
 from later_reporting_dagster.client.responses import retry_after_seconds, server_time
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.contract.page import page_from_body
-from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
@@ -114,9 +113,9 @@ def test_partitions_are_consecutive_days_of_24_hours(zone: str) -> None:
 
 def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
-    settings = DefinitionSettings.from_environment()
-    assert settings.start_date == date(2026, 3, 8)
-    defs = build_definitions(settings)
+    component = LaterReportingComponent.from_environment()
+    assert component.settings.start_date == date(2026, 3, 8)
+    defs = component.build_definitions()
     schedule = defs.resolve_schedule_def("later_posts_daily")
     assert schedule.execution_timezone == "UTC"
     # The first tick after daylight saving time began: 06:00 UTC of the next day.
@@ -216,9 +215,6 @@ def backfills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfills]:
             "LATER_START_DATE": "2026-03-01",
         }.items():
             environment.setenv(name, value)
-        environment.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
-        )
         with httpx.Client(base_url=base_url) as client:
             yield Backfills(directory, Truth(client))
 

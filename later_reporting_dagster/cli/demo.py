@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from later_reporting_dagster.contract import ApiVersion
-from later_reporting_dagster.defs.report import REPORT, REPORT_FILE
+from later_reporting_dagster.defs.report import REPORT_FILE
+from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
@@ -111,23 +112,27 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
     """Materialize all assets and evaluate all checks; print the check results."""
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
+    from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
     from later_reporting_dagster.defs.partitions import range_tags
     from later_reporting_dagster.rollups.periods import Period
     from later_reporting_dagster.rollups.rollup_tables import TABLES
 
+    project = load_project(ENVIRONMENT_MODULE, name=None)
     with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
             raw = [raw_table.name for raw_table in RAW_TABLES]
             outcomes = [
-                in_process_runs.materialize(raw, instance=instance, tags=range_tags(start, end), on_progress=show)
+                in_process_runs.materialize(
+                    project, raw, instance=instance, tags=range_tags(start, end), on_progress=show
+                )
             ]
-        outcomes.append(in_process_runs.materialize([INSTANCES_TABLE], instance=instance))
+        outcomes.append(in_process_runs.materialize(project, [INSTANCES_TABLE], instance=instance))
         for period in Period:
             rollups = [table.name for table in TABLES if table.period is period]
             tags = None if period is Period.WINDOWS else range_tags(start, end, period=period)
-            outcomes.append(in_process_runs.materialize(rollups, instance=instance, tags=tags))
-        outcomes.append(in_process_runs.materialize([REPORT], instance=instance))
-        outcomes.append(in_process_runs.evaluate_checks(instance=instance))
+            outcomes.append(in_process_runs.materialize(project, rollups, instance=instance, tags=tags))
+        outcomes.append(in_process_runs.materialize(project, [REPORT], instance=instance))
+        outcomes.append(in_process_runs.evaluate_checks(project, instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")

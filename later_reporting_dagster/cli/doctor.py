@@ -45,12 +45,16 @@ class CheckResult:
 
 
 async def check_setup(
-    later: LaterReportingResource, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    later: LaterReportingResource,
+    settings: DefinitionSettings,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[CheckResult]:
     """Check everything that a run needs, with three requests, and one more for each further 100 instances.
 
     Args:
-        later: the resource, from the environment.
+        later: the resource.
+        settings: the settings of the definitions.
         now: the clock of this machine.
 
     Returns:
@@ -59,7 +63,7 @@ async def check_setup(
         cannot be created, the results between settings and lake are replaced by one failed result, for the setting at
         fault.
     """
-    results = [_evaluate("settings", lambda: _check_settings(now()))]
+    results = [_evaluate("settings", lambda: _check_settings(settings, now()))]
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
@@ -80,14 +84,12 @@ def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(subject, passed=False, message=str(error))
 
 
-def _check_settings(now: datetime) -> str:
-    settings = DefinitionSettings.from_environment()
+def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
     if settings.start_date > newest_day(now):
         raise ValueError(
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
             " set it earlier"
         )
-    # This import loads the definitions, which fails if a setting is invalid.
     from later_reporting_dagster.cli.in_process_runs import dagster_instance
 
     dagster_instance().dispose()
@@ -105,7 +107,7 @@ async def _check_api(
     except LaterError as error:
         return [CheckResult("token", passed=False, message=str(error))]
     results = [
-        CheckResult("token", passed=True, message=f"accepted by {later.base_url}"),
+        CheckResult("token", passed=True, message=f"accepted by {later.api_url()}"),
         _evaluate(
             "API version", lambda: _check_api_version(observed.api_version, expected=later.selected_api_version())
         ),

@@ -8,10 +8,11 @@ from typing import Any
 import click
 import dagster as dg
 
+from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.cli.terminal_text import one_line
-from later_reporting_dagster.definitions import defs
-from later_reporting_dagster.defs.jobs import CHECKS_JOB
+from later_reporting_dagster.defs.jobs import checks_job_name
 from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
 
 
@@ -55,6 +56,7 @@ def dagster_instance() -> dg.DagsterInstance:
 
 
 def materialize(
+    project: Project,
     assets: Sequence[str],
     *,
     instance: dg.DagsterInstance,
@@ -68,18 +70,20 @@ def materialize(
     Failures are part of the returned outcome and are not raised.
 
     Args:
-        assets: names of assets, without the prefix `later/`.
+        project: the project that defines the assets.
+        assets: names of tables or of the report.
         instance: the Dagster instance that records the run.
         tags: tags that select a range of partitions, from `range_tags`.
         config: run config of each of the assets.
         on_progress: called as a fetch proceeds.
         verbose: print the run's log.
     """
-    op_config = {f"later__{asset}": {"config": dict(config)} for asset in assets} if config else {}
+    definitions, settings = project.definitions, project.settings
+    op_config = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
     listener_token = PROGRESS_LISTENER.set(on_progress)
     try:
-        job = defs.resolve_implicit_global_asset_job_def().get_subset(
-            asset_selection={dg.AssetKey(["later", asset]) for asset in assets},
+        job = definitions.resolve_implicit_global_asset_job_def().get_subset(
+            asset_selection={settings.asset_key(asset) for asset in assets},
             # Partitioned assets log their own check results. Dagster would plan a step per check and partition, and
             # skip it.
             asset_check_selection=set() if tags else None,
@@ -92,26 +96,28 @@ def materialize(
         )
     finally:
         PROGRESS_LISTENER.reset(listener_token)
-    return _outcome(result, instance)
+    return _outcome(result, instance, settings)
 
 
-def evaluate_checks(*, instance: dg.DagsterInstance) -> RunOutcome:
+def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
     """Evaluate all asset checks as one run."""
-    job = defs.resolve_job_def(CHECKS_JOB)
+    job = project.definitions.resolve_job_def(checks_job_name(project.settings))
     result = job.execute_in_process(instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False)
-    return _outcome(result, instance)
+    return _outcome(result, instance, project.settings)
 
 
 def _logger_config(*, verbose: bool) -> dict[str, Any]:
     return {"loggers": {"console": {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}}}
 
 
-def _outcome(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> RunOutcome:
+def _outcome(
+    result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, settings: DefinitionSettings
+) -> RunOutcome:
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
     for event in result.all_events:
         if event.is_step_failure:
-            partition_failures = dict(_partition_failures(event))
+            partition_failures = dict(_partition_failures(event, settings))
             failed |= partition_failures
             if not partition_failures:
                 error = _step_error(event) or error
@@ -131,12 +137,12 @@ def _outcome(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) ->
     )
 
 
-def _partition_failures(event: dg.DagsterEvent) -> Iterator[tuple[tuple[str, str], str]]:
+def _partition_failures(event: dg.DagsterEvent, settings: DefinitionSettings) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield (asset, partition) and reason for each failed partition in the metadata of a step failure."""
     user_data = event.step_failure_data.user_failure_data
     entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None
     if isinstance(entry, dg.JsonMetadataValue) and isinstance(entry.data, dict):
-        asset = str(event.step_key).removeprefix("later__")
+        asset = str(event.step_key).removeprefix(settings.op_name(""))
         yield from (((asset, str(key)), str(reason)) for key, reason in entry.data.items())
 
 

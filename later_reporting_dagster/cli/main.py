@@ -29,7 +29,7 @@ from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_M
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
-    from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.cli.project import Project
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
@@ -51,7 +51,13 @@ _raw_assets = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="later-reporting-dagster")
-def main() -> None:
+@click.option(
+    "-m", "--module", metavar="MODULE",
+    help="Module with your definitions. Default: that of the dg project in this folder, else the environment.",
+)  # fmt: skip
+@click.option("--name", help="Name of the component, if the definitions have several.")
+@click.pass_context
+def main(context: click.Context, module: str | None, name: str | None) -> None:
     """Fetch Later's post performance into a lake, and compare organic with paid.
 
     \b
@@ -63,6 +69,7 @@ def main() -> None:
       later-reporting backfill --asset later/posts_published \\
         --start 2024-01-01 --end 2024-01-30
     """  # noqa: D301 - click reads the character
+    context.obj = module, name
 
 
 @main.command()
@@ -209,10 +216,10 @@ def instances() -> None:
     """
     from later_reporting_dagster.cli.query_output import table_lines
     from later_reporting_dagster.contract.days import restated_days
-    from later_reporting_dagster.defs.settings import DefinitionSettings
     from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 
-    later, settings = _resource(), DefinitionSettings.from_environment()
+    project = _project()
+    later, settings = project.later, project.settings
     listed = asyncio.run(later.listed_instances())
     restated = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
     rows = refreshed_instances(later.lake(), listed, restated_days=restated, today=datetime.now(UTC).date())
@@ -265,19 +272,20 @@ def backfill(
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.defs.settings import DefinitionSettings
 
-    _check_range(start, end, first=DefinitionSettings.from_environment().start_date)
+    project = _project()
+    _check_range(start, end, first=project.settings.start_date)
     instance_ids = _instance_ids(instance_lists)
     config = {"instances": instance_ids, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
     period = Period.DAY
     if asset not in RAW_ASSETS:
         if any(config.values()):
             options = "--instances, --only-missing and --accept-shrinking"
-            raise click.UsageError(f"{options} apply to raw tables: omit them for later/{asset}")
+            raise click.UsageError(f"{options} apply to raw tables: omit them for {asset}")
         config, period = {}, PERIODS_BY_ROLLUP[asset]
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
+            project,
             [asset],
             instance=instance,
             tags=range_tags(start, end, period=period),
@@ -322,11 +330,10 @@ def compact(assets: tuple[str, ...]) -> None:
     no longer fetches any of its days. The daily files stay as they are. Months whose copy
     is up to date are skipped.
     """
-    from later_reporting_dagster.defs.settings import DefinitionSettings
     from later_reporting_dagster.lake.table_compaction import compact_table
 
-    lake = _resource().lake()
-    restate_days = DefinitionSettings.from_environment().restate_days
+    project = _project()
+    lake, restate_days = project.later.lake(), project.settings.restate_days
     for asset in assets or RAW_ASSETS:
         compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
@@ -343,7 +350,7 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     """
     from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
 
-    lake = _resource().lake()
+    lake = _project().later.lake()
     lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
     click.echo("\n".join(lines) or "No rows in quarantine.")
 
@@ -377,17 +384,17 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
     from later_reporting_dagster.cli.query_output import FORMATS, table_lines
-    from later_reporting_dagster.definitions import defs
     from later_reporting_dagster.defs.lake_tables import all_tables
     from later_reporting_dagster.reading import run_query
 
     on_terminal = output is None and sys.stdout.isatty()
     if format_ == "parquet" and on_terminal:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
+    project = _project()
     result = run_query(
         sys.stdin.read() if sql == "-" else sql,
-        _resource().lake(),
-        all_tables(defs),
+        project.later.lake(),
+        all_tables(project.definitions, project.settings),
         memory_gb=memory_gb,
         on_note=lambda text: click.echo(one_line(text), err=True),
     )
@@ -413,9 +420,14 @@ def doctor() -> None:
     Checks settings, token, API version, scope, rate limit, clock and lake, with a few
     requests. Exits with 1 if a check failed.
     """
-    from later_reporting_dagster.cli.doctor import check_setup
+    from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 
-    results = asyncio.run(check_setup(_resource()))
+    try:
+        project = _project()
+    except click.ClickException as error:
+        results = [CheckResult("settings", passed=False, message=error.message)]
+    else:
+        results = asyncio.run(check_setup(project.later, project.settings))
     for result in results:
         click.echo(f"{_OK if result.passed else _FAIL}  {result.subject:<12} {one_line(result.message)}")
     if not all(result.passed for result in results):
@@ -491,11 +503,12 @@ def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
         raise SystemExit(1)
 
 
-def _resource() -> "LaterReportingResource":
-    from later_reporting_dagster.defs.resource import LaterReportingResource
+def _project() -> "Project":
+    """Return the project that the options of the command line choose."""
+    from later_reporting_dagster.cli.project import load_project
 
-    later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
-    return later
+    module, name = click.get_current_context().find_root().obj
+    return load_project(module, name=name)
 
 
 def _yesterday() -> date:

@@ -43,11 +43,11 @@ class Seconds(click.FloatRange):
 
 
 class AssetName(click.Choice[str]):
-    """An asset by its key, such as `later/posts_published`, or by its name alone."""
+    """An asset by its key, such as `later/posts_published`, or by the name of its table alone."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name without `later/`, or fail with a usage error."""
-        return super().convert(value.removeprefix("later/"), param, ctx)
+        """Return the name of the table, or fail with a usage error."""
+        return super().convert(value.rpartition("/")[2], param, ctx)
 
 
 def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:

@@ -5,6 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from later_reporting_dagster.defs.settings import DefinitionSettings
+
 
 def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
     """Return the condition: materialize a partition when upstream data has changed, or when the partition is missing.
@@ -33,18 +35,20 @@ def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]
     return (due & ~in_progress).with_label("upstream_changed")
 
 
-def build_automation_sensor(keys: Sequence[dg.AssetKey]) -> dg.AutomationConditionSensorDefinition:
+def build_automation_sensor(
+    settings: DefinitionSettings, keys: Sequence[dg.AssetKey]
+) -> dg.AutomationConditionSensorDefinition:
     """Return the sensor that evaluates the conditions of these assets and their checks only.
 
     It runs by default, because it needs no network, and rollups would not be updated without it.
     """
     return dg.AutomationConditionSensorDefinition(
-        "later_automation",
+        f"{settings.name}_automation",
         target=dg.AssetSelection.assets(*keys) | dg.AssetSelection.checks_for_assets(*keys),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description=(
-            "Updates rollups, later/instances and the report when their upstream changes, and runs the daily checks:"
-            " missing files, instances that are no longer listed, and settled posts."
+            "Updates rollups, instances and the report when their upstream changes, and runs the daily checks: missing"
+            " files, instances that are no longer listed, and settled posts."
         ),
     )

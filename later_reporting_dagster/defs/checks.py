@@ -7,6 +7,7 @@ import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 
 NEWEST_DUE_DAY = "newest_due_day_is_present"
@@ -21,46 +22,48 @@ CheckEvaluator = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetC
 
 
 def build_asset_checks(
-    asset_key: dg.AssetKey,
+    table_name: str,
     checks: Mapping[str, str],
     *,
     evaluate: CheckEvaluator,
-    due_hour_utc: int,
+    settings: DefinitionSettings,
     daily: Sequence[str],
-    name: str | None = None,
-    deps: Sequence[dg.AssetKey] = (),
+    step: str = "checks",
+    deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
     """Return the checks of an asset over all of its partitions; any subset can be run.
 
     Args:
-        asset_key: the asset.
+        table_name: the table of the asset.
         checks: check descriptions by check name.
         evaluate: evaluates the selected checks.
-        due_hour_utc: the hour at which the `daily` checks run.
-        daily: checks to run every day, because their result changes with time, or because no run of the asset evaluates
-            them.
-        name: of the step; default: the asset's name and `_checks`.
-        deps: other assets that the checks read.
+        settings: the settings of the component.
+        daily: checks to run every day at the due hour, because their result changes with time, or because no run of the
+            asset evaluates them.
+        step: the last part of the step's name, after that of the table.
+        deps: other tables that the checks read.
     """
-    daily_when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {due_hour_utc} * * *")
+    asset_key = settings.asset_key(table_name)
+    when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {settings.due_hour_utc} * * *")
 
     @dg.multi_asset_check(
-        name=name or f"{asset_key.path[-1]}_checks",
+        name=f"{settings.op_name(table_name)}_{step}",
         specs=[
             dg.AssetCheckSpec(
                 check_name,
                 asset=asset_key,
                 description=description,
-                additional_deps=[*deps],
-                automation_condition=daily_when_due if check_name in daily else None,
+                additional_deps=[settings.asset_key(name) for name in deps],
+                automation_condition=when_due if check_name in daily else None,
             )
             for check_name, description in checks.items()
         ],
         can_subset=True,
+        required_resource_keys={settings.resource_key},
     )
-    def check(context: AssetCheckExecutionContext, later: LaterReportingResource) -> Iterator[dg.AssetCheckResult]:
+    def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         selected = {key.name for key in context.selected_asset_check_keys}
-        for result in evaluate(later, selected):
+        for result in evaluate(getattr(context.resources, settings.resource_key), selected):
             if result.check_name in selected:
                 yield result
 

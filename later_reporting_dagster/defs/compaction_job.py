@@ -1,41 +1,39 @@
 """The compaction job and its weekly schedule: copy closed months to one file per instance, for faster reads."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.raw_tables import RawTable
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.table_compaction import compact_table
 
-COMPACTION_JOB = "later_compaction"
 
-
-def build_compaction_job(raw_tables: Sequence[RawTable], *, restate_days: int) -> dg.JobDefinition:
+def build_compaction_job(settings: DefinitionSettings) -> dg.JobDefinition:
     """Return the job: one independent step per raw table. It does not materialize assets."""
-    steps = [_build_compaction_op(raw_table, restate_days=restate_days) for raw_table in raw_tables]
+    steps = [_build_compaction_op(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables]
 
     @dg.job(
-        name=COMPACTION_JOB,
+        name=f"{settings.name}_compaction",
         executor_def=dg.in_process_executor,
         description=(
-            f"Copies each month of the raw tables that ended more than {restate_days} days ago to one file per"
+            f"Copies each month of the raw tables that ended more than {settings.restate_days} days ago to one file per"
             " instance. Rollups and queries read these copies; the daily files stay unchanged."
         ),
     )
-    def later_compaction() -> None:
+    def compaction() -> None:
         for step in steps:
             step()
 
-    return later_compaction
+    return compaction
 
 
-def build_compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
+def build_compaction_schedule(settings: DefinitionSettings, job: dg.JobDefinition) -> dg.ScheduleDefinition:
     """Return the schedule. It is weekly, not monthly, because a backfill can change a closed month at any time."""
     return dg.ScheduleDefinition(
-        name="later_compaction_weekly",
+        name=f"{settings.name}_compaction_weekly",
         job=job,
         cron_schedule="0 4 * * 0",
         execution_timezone="UTC",
@@ -43,17 +41,23 @@ def build_compaction_schedule(job: dg.JobDefinition) -> dg.ScheduleDefinition:
     )
 
 
-def _build_compaction_op(raw_table: RawTable, *, restate_days: int) -> dg.OpDefinition:
+def _build_compaction_op(raw_table: RawTable, settings: DefinitionSettings) -> dg.OpDefinition:
+    name = settings.asset_key(raw_table.name).to_user_string()
+
     @dg.op(
-        name=f"compact_{raw_table.name}",
-        description=f"Copies the closed months of later/{raw_table.name} to one file per instance.",
+        name=f"{settings.name}_compact_{raw_table.name}",
+        description=f"Copies the closed months of {name} to one file per instance.",
         out=dg.Out(dg.Nothing),
+        required_resource_keys={settings.resource_key},
     )
-    def compact(context: dg.OpExecutionContext, later: LaterReportingResource) -> None:
+    def compact(context: dg.OpExecutionContext) -> None:
+        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
         try:
-            result = compact_table(later.lake(), raw_table.name, restate_days=restate_days, now=datetime.now(UTC))
+            result = compact_table(
+                later.lake(), raw_table.name, restate_days=settings.restate_days, now=datetime.now(UTC)
+            )
         except (LakeUnavailable, ValueError) as error:
             raise dg.Failure(str(error)) from error
-        context.log.info(f"Compacted later/{raw_table.name}: {result}")
+        context.log.info(f"Compacted {name}: {result}")
 
     return compact

@@ -1,4 +1,4 @@
-"""The dimension table `later/instances`, its check, and the sensor that fetches the history of new instances."""
+"""The dimension table `instances`, its check, and the sensor that fetches the history of new instances."""
 
 import asyncio
 import json
@@ -12,12 +12,14 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, restated_days
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import build_asset_checks, join_first, to_evaluation
-from later_reporting_dagster.defs.jobs import posts_job, posts_run_config
-from later_reporting_dagster.defs.metadata import table_metadata, written_metadata
+from later_reporting_dagster.defs.jobs import posts_run_config
+from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCE_COLUMNS,
     INSTANCES_TABLE,
@@ -28,7 +30,6 @@ from later_reporting_dagster.ingest.instance_dimension import (
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, WriteResult
 
-INSTANCES_KEY = dg.AssetKey(["later", INSTANCES_TABLE])
 STILL_LISTED = "every_instance_is_still_listed"
 INSTANCES_CHECKS = {
     STILL_LISTED: (
@@ -40,37 +41,39 @@ INSTANCES_CHECKS = {
 API_TIMEOUT_SECONDS = 30.0
 
 
-def build_instances_asset(*, start_date: date, restate_days: int) -> dg.AssetsDefinition:
-    """Return the asset: one row per instance, updated when posts change, and every hour by the sensor."""
+def instances_step(settings: DefinitionSettings) -> AssetStep:
+    """Return the step of the asset: one row per instance, updated when posts change, and every hour by the sensor."""
 
-    @dg.asset(
-        key=INSTANCES_KEY,
-        deps=[dg.AssetKey(["later", raw_table.name]) for raw_table in RAW_TABLES],
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        try:
+            listed = asyncio.run(later.listed_instances())
+            rows, written = refresh_instances(later.lake(), listed, settings)
+        except (LaterError, LakeUnavailable) as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(written.content_hash), metadata=instances_metadata(rows, written)
+        )
+
+    key = settings.asset_key(INSTANCES_TABLE)
+    spec = dg.AssetSpec(
+        key,
+        deps=settings.dependencies(*(raw_table.name for raw_table in RAW_TABLES)),
         description=(
             "All instances that the credentials have ever had access to: when the API listed each first and last, its"
-            f" newest day in each raw table, and how many of the last {restate_days} days are missing."
+            f" newest day in each raw table, and how many of the last {settings.restate_days} days are missing."
         ),
         group_name="posts",
         kinds={"parquet"},
         tags={"later/layer": "dimension"},
-        metadata=table_metadata(INSTANCES_TABLE, INSTANCE_COLUMNS),
+        metadata={**table_metadata(key, INSTANCE_COLUMNS), **code_references(instances_step)},
+        code_version=code_version(INSTANCE_COLUMNS),
         automation_condition=when_upstream_changes(),
     )
-    def instances(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
-        try:
-            listed = asyncio.run(later.listed_instances())
-            rows, written = refresh_instances(later.lake(), listed, start_date=start_date, restate_days=restate_days)
-        except (LaterError, LakeUnavailable) as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
-        context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(written.content_hash), metadata=instances_metadata(rows, written)
-        )
-
-    return instances
+    return AssetStep(name=settings.op_name(INSTANCES_TABLE), specs=[spec], run=run)
 
 
-def build_instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_instances_checks(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the check of the stored dimension table."""
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
@@ -80,29 +83,30 @@ def build_instances_checks(*, due_hour_utc: int) -> dg.AssetChecksDefinition:
             yield dg.AssetCheckResult(check_name=STILL_LISTED, passed=True, description="Not materialized yet")
 
     return build_asset_checks(
-        INSTANCES_KEY, INSTANCES_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[STILL_LISTED]
+        INSTANCES_TABLE, INSTANCES_CHECKS, evaluate=evaluate, settings=settings, daily=[STILL_LISTED]
     )
 
 
-def build_instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorDefinition:
+def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.SensorDefinition:
     """Return the sensor: updates the dimension every hour, and fetches the history of new instances in one run."""
+    key, start_date = settings.asset_key(INSTANCES_TABLE), settings.start_date
 
     @dg.sensor(
-        name="later_instances",
+        name=f"{settings.name}_instances",
         job=posts_job,
         minimum_interval_seconds=3600,
+        required_resource_keys={settings.resource_key},
         description=(
-            "Lists the instances that the credentials have access to, updates later/instances, and fetches the history"
-            " of new instances in one run."
+            f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches the"
+            " history of new instances in one run."
         ),
     )
-    def later_instances(
-        context: dg.SensorEvaluationContext, later: LaterReportingResource
-    ) -> dg.SensorResult | dg.SkipReason:
+    def instances_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        later: LaterReportingResource = getattr(context.resources, settings.resource_key)
         now = datetime.now(UTC)
         try:
             listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
-            rows, written = refresh_instances(later.lake(), listed, start_date=start_date, restate_days=restate_days)
+            rows, written = refresh_instances(later.lake(), listed, settings)
             configured = later.configured_instances()
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
@@ -115,7 +119,8 @@ def build_instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorD
         requests = [
             # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
             dg.RunRequest(
-                tags=range_tags(start_date, newest), run_config=posts_run_config(instances=new, only_missing=True)
+                tags=range_tags(start_date, newest),
+                run_config=posts_run_config(settings, instances=new, only_missing=True),
             )
         ]
         return dg.SensorResult(
@@ -123,19 +128,22 @@ def build_instances_sensor(*, start_date: date, restate_days: int) -> dg.SensorD
             cursor=json.dumps(sorted(instance_ids)) if newest >= start_date else None,
             asset_events=[
                 dg.AssetMaterialization(
-                    INSTANCES_KEY,
+                    key,
                     metadata=instances_metadata(rows, written),
-                    tags={"dagster/data_version": written.content_hash},
+                    tags={
+                        "dagster/data_version": written.content_hash,
+                        "dagster/code_version": code_version(INSTANCE_COLUMNS),
+                    },
                 ),
-                to_evaluation(evaluate_listing(rows, configured=configured), INSTANCES_KEY),
+                to_evaluation(evaluate_listing(rows, configured=configured), key),
             ],
         )
 
-    return later_instances
+    return instances_sensor
 
 
 def refresh_instances(
-    lake: Lake, listed: Collection[str], *, start_date: date, restate_days: int
+    lake: Lake, listed: Collection[str], settings: DefinitionSettings
 ) -> tuple[pa.Table, WriteResult]:
     """Update the dimension table; return its rows and the result of the write.
 
@@ -143,7 +151,7 @@ def refresh_instances(
         LakeUnavailable: the lake cannot be read or written.
     """
     now = datetime.now(UTC)
-    restated = restated_days(newest_day(now), start_date=start_date, restate_days=restate_days)
+    restated = restated_days(newest_day(now), start_date=settings.start_date, restate_days=settings.restate_days)
     rows = refreshed_instances(lake, listed, restated_days=restated, today=now.date())
     return rows, lake.write_table(INSTANCES_TABLE, rows)
 

@@ -9,9 +9,9 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.defs.checks import join_first
-from later_reporting_dagster.defs.lake_tables import LAKE_IO_MANAGER, table_from_metadata
+from later_reporting_dagster.defs.lake_tables import table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import default_lake_root, env_var_or_default
+from later_reporting_dagster.defs.settings import default_lake_root, environment_values
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.reading import open_dataset, read_frame
 
@@ -48,7 +48,7 @@ class LaterLake(dg.ConfigurableIOManager):
     """
 
     lake_root: str = Field(
-        default_factory=lambda: env_var_or_default("LATER_LAKE_ROOT", default_lake_root()),
+        default_factory=lambda: environment_values(["lake_root"]).get("lake_root", default_lake_root()),
         description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
@@ -60,8 +60,7 @@ class LaterLake(dg.ConfigurableIOManager):
             Failure: always.
         """
         raise dg.Failure(
-            f"{LAKE_IO_MANAGER} only loads Later's tables: give {context.asset_key.to_user_string()} another"
-            " io_manager_key",
+            f"LaterLake only loads Later's tables: give {context.asset_key.to_user_string()} another io_manager_key",
             allow_retries=False,
         )
 

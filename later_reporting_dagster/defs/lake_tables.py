@@ -1,35 +1,30 @@
 """Find the assets that are tables of the lake. An asset is a table if it has a column schema."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import dagster as dg
 
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Column, Table
 from later_reporting_dagster.lake.columns import ColumnType
 
-# The resource key of `LaterLake`, here and in downstream code locations.
-LAKE_IO_MANAGER = "later_lake"
 _COLUMN_SCHEMA = "dagster/column_schema"
 
 
-def with_lake_io_manager(assets: Iterable[dg.AssetsDefinition]) -> Sequence[dg.AssetsDefinition]:
-    """Set `LaterLake` as the IO manager of all assets that are tables, so that other assets can load them."""
-
-    def with_io_manager(spec: dg.AssetSpec) -> dg.AssetSpec:
-        return spec.with_io_manager_key(LAKE_IO_MANAGER) if _COLUMN_SCHEMA in spec.metadata else spec
-
-    return [asset.map_asset_specs(with_io_manager) for asset in assets]
+def is_table(spec: dg.AssetSpec) -> bool:
+    """Return whether an asset is a table of the lake, which `LaterLake` can load into other assets."""
+    return _COLUMN_SCHEMA in spec.metadata
 
 
-def table_specs(definitions: dg.Definitions) -> Mapping[str, dg.AssetSpec]:
-    """Return the assets that are tables, by name, as specs of external assets: without dependencies or automation."""
+def table_specs(definitions: dg.Definitions, settings: DefinitionSettings) -> Mapping[str, dg.AssetSpec]:
+    """Return the tables of a component, by name, as specs of external assets: without dependencies or automation."""
     specs: Iterable[dg.AssetSpec] = definitions.resolve_all_asset_specs()
     external: dict[str, Any] = {"deps": [], "automation_condition": None}
     return {
         spec.key.path[-1]: spec.replace_attributes(**external)
         for spec in sorted(specs, key=lambda spec: spec.key.to_user_string())
-        if _COLUMN_SCHEMA in spec.metadata
+        if is_table(spec) and spec.key == settings.asset_key(spec.key.path[-1])
     }
 
 
@@ -55,9 +50,9 @@ def table_from_metadata(key: dg.AssetKey, metadata: Mapping[str, Any], *, is_par
     return Table(key.path[-1], tuple(columns), is_partitioned)
 
 
-def all_tables(definitions: dg.Definitions) -> list[Table]:
-    """Return the tables of all assets as `Table` objects, which contain nothing of Dagster."""
-    specs = table_specs(definitions).values()
+def all_tables(definitions: dg.Definitions, settings: DefinitionSettings) -> list[Table]:
+    """Return the tables of a component as `Table` objects, which contain nothing of Dagster."""
+    specs = table_specs(definitions, settings).values()
     return [
         table_from_metadata(spec.key, spec.metadata, is_partitioned=spec.partitions_def is not None) for spec in specs
     ]

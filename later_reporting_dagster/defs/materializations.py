@@ -36,14 +36,20 @@ def log_materialization(
         provenance: the tags from `provenance_tags`, for a rollup.
         asset_key: the asset, in a step that materializes several.
     """
+    key = asset_key or context.asset_key
     context.log_event(
         dg.AssetMaterialization(
-            asset_key=asset_key or context.asset_key,
+            asset_key=key,
             partition=None if day is None else day.isoformat(),
             metadata=dict(metadata),
-            tags={"dagster/data_version": data_version, **(provenance or {})},
+            tags={**version_tags(context.assets_def.specs_by_key[key], data_version), **(provenance or {})},
         )
     )
+
+
+def version_tags(spec: dg.AssetSpec, data_version: str) -> dict[str, str]:
+    """Return the tags of a materialization that record its data version and the code version of its asset."""
+    return {"dagster/data_version": data_version, "dagster/code_version": str(spec.code_version)}
 
 
 def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> Mapping[str, str]:
@@ -52,9 +58,7 @@ def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> M
     Without these tags, the UI compares only times: it shows a rollup as unsynced after its posts were fetched again,
     even if they did not change.
     """
-    # Dagster ignores the tags below on an event without a code version. Any value works, because the assets declare
-    # no code version.
-    tags = {"dagster/code_version": context.run.run_id}
+    tags: dict[str, str] = {}
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records
         name = key.to_user_string()

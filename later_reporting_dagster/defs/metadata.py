@@ -1,6 +1,10 @@
 """Metadata shown in the UI: of asset definitions and of materializations."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -10,16 +14,18 @@ import pyarrow.compute as pc
 from later_reporting_dagster.lake import Column, WriteResult
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS
 
-# The page of the repository that documents all columns.
-TABLES_DOCUMENT = "docs/tables.md"
+# The article by Later's help center about the API; docs/api.md has all sources.
+API_REFERENCE_URL = (
+    "https://help-influence.later.com/hc/en-us/articles/20462385592087-Implement-the-Reporting-API-for-Later-Influence"
+)
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 40
 
 
-def table_metadata(table_name: str, columns: Sequence[Column]) -> dict[str, Any]:
-    """Return a table's definition metadata: its name, its column schema, and a link to its documentation."""
+def table_metadata(key: dg.AssetKey, columns: Sequence[Column]) -> dict[str, Any]:
+    """Return a table's definition metadata: its name and its column schema, with a description of each column."""
     return {
-        "dagster/table_name": f"later.{table_name}",
+        "dagster/table_name": ".".join(key.path),
         "dagster/storage_kind": "parquet",
         "dagster/column_schema": dg.TableSchema(
             columns=[
@@ -33,18 +39,35 @@ def table_metadata(table_name: str, columns: Sequence[Column]) -> dict[str, Any]
                 for column in columns
             ]
         ),
-        "documentation": dg.MetadataValue.path(f"{TABLES_DOCUMENT}#{table_name}"),
     }
 
 
-def column_lineage(columns_by_raw_table: Mapping[str, Sequence[Column]]) -> Mapping[str, dg.TableColumnLineage]:
+def code_references(function: Callable[..., object]) -> dict[str, Any]:
+    """Return the definition metadata that opens the code of an asset in an editor: the file and line of a function."""
+    file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
+    reference = dg.LocalFileCodeReference(file_path=str(file), line_number=line, label=function.__name__)
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
+
+
+def code_version(columns: Sequence[Column], sql: str = "") -> str:
+    """Return a version that changes with the definition of a table: its columns, and the SQL that computes it."""
+    definition = [*(f"{column.name} {column.type} {column.nullable}" for column in columns), sql]
+    return hashlib.sha256("\n".join(definition).encode()).hexdigest()[:12]
+
+
+@cache
+def package_version() -> str:
+    """Return the version of the installed package."""
+    return importlib.metadata.version("later-reporting-dagster")
+
+
+def column_lineage(columns_by_raw_table: Mapping[dg.AssetKey, Sequence[Column]]) -> Mapping[str, dg.TableColumnLineage]:
     """Return the column lineage metadata, given the columns that are computed from each raw table."""
     deps: dict[str, list[dg.TableColumnDep]] = {}
-    for raw_table, columns in columns_by_raw_table.items():
+    for raw_key, columns in columns_by_raw_table.items():
         for column in columns:
             deps.setdefault(column.name, []).extend(
-                dg.TableColumnDep(asset_key=dg.AssetKey(["later", raw_table]), column_name=name)
-                for name in column.source_columns
+                dg.TableColumnDep(asset_key=raw_key, column_name=name) for name in column.source_columns
             )
     return {
         "dagster/column_lineage": dg.TableColumnLineage(

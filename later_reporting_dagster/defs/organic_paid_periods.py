@@ -13,6 +13,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day, newest_day
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
@@ -23,20 +24,23 @@ from later_reporting_dagster.defs.checks import (
 )
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import (
+    code_references,
+    code_version,
     column_lineage,
     plotted_totals,
     preview,
     table_metadata,
     written_metadata,
 )
-from later_reporting_dagster.defs.partitions import partition_first_days
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_tables import DAILY, RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed, rollup_sql
 
 ROLLUPS_GROUP = "organic_paid"
 
@@ -58,37 +62,37 @@ _PREVIEW_COLUMNS = (
 )
 
 
-def build_rollup_asset(
-    table: RollupTable,
-    *,
-    partitions_def: dg.TimeWindowPartitionsDefinition,
-    freshness: dg.FreshnessPolicy,
-    due_hour_utc: int,
-) -> dg.AssetsDefinition:
-    """Return the asset of a rollup. A backfill is one run. A partition without raw files fails, and the run goes on."""
+def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
+    """Return the step of a rollup. A partition without raw files fails, and the run goes on with the others."""
 
-    @dg.asset(
-        key=rollup_key(table),
-        deps=[_upstream(table)],
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+        _RollupRun(context, later, table=table, settings=settings).run()
+        return ()
+
+    key, per_run = settings.asset_key(table.name), settings.rollup_partitions_per_run
+    spec = dg.AssetSpec(
+        key,
+        deps=[_upstream(table, settings)],
         description=table.description,
         group_name=ROLLUPS_GROUP,
         kinds={"parquet"},
         tags=rollup_tags(table),
-        partitions_def=partitions_def,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        output_required=False,
-        metadata={**table_metadata(table.name, table.columns), **column_lineage({_raw(table): table.columns})},
+        partitions_def=build_partitions_def(table.period, settings.start_date),
+        metadata={**table_metadata(key, table.columns), **code_references(rollup_step), **_lineage(table, settings)},
+        code_version=code_version(table.columns, rollup_sql()),
         automation_condition=when_upstream_changes(),
-        freshness_policy=freshness,
+        freshness_policy=settings.freshness,
+        skippable=True,
     )
-    def roll_up(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
-        _RollupRun(context, later, table=table).run(due_hour_utc=due_hour_utc)
-        yield from ()
+    return AssetStep(
+        name=settings.op_name(table.name),
+        specs=[spec],
+        run=run,
+        backfill_policy=dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run(),
+    )
 
-    return roll_up
 
-
-def build_rollup_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_rollup_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a rollup: each stored partition is compared with its raw rows."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
@@ -98,16 +102,9 @@ def build_rollup_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetChe
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_limit_gb())
             yield _evaluate_reconciliation(differences, partitions=len(days), period=str(table.period))
         if NEWEST_DUE_DAY in selected:
-            yield _evaluate_newest_due_day(table, lake=lake, due_hour_utc=due_hour_utc)
+            yield _evaluate_newest_due_day(table, lake=lake, due_hour_utc=settings.due_hour_utc)
 
-    return build_asset_checks(
-        rollup_key(table), ROLLUP_CHECKS, evaluate=evaluate, due_hour_utc=due_hour_utc, daily=[NEWEST_DUE_DAY]
-    )
-
-
-def rollup_key(table: RollupTable) -> dg.AssetKey:
-    """Return the asset key of a rollup table."""
-    return dg.AssetKey(["later", table.name])
+    return build_asset_checks(table.name, ROLLUP_CHECKS, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
 
 
 def rollup_tags(table: RollupTable) -> dict[str, str]:
@@ -116,12 +113,17 @@ def rollup_tags(table: RollupTable) -> dict[str, str]:
     return {"later/layer": "rollup", "later/date_basis": bases, "later/period": str(table.period)}
 
 
-def _upstream(table: RollupTable) -> dg.AssetDep:
+def _upstream(table: RollupTable, settings: DefinitionSettings) -> dg.AssetDep:
     if table.period is Period.DAY:
-        return dg.AssetDep(dg.AssetKey(["later", _raw(table)]))
+        return dg.AssetDep(settings.asset_key(_raw(table)))
     # The first and the current week or month contain days that are not partitions.
     mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-    return dg.AssetDep(rollup_key(DAILY), partition_mapping=mapping)
+    name = DAILY.name if DAILY.name in settings.tables else _raw(table)
+    return dg.AssetDep(settings.asset_key(name), partition_mapping=mapping)
+
+
+def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
+    return column_lineage({settings.asset_key(_raw(table)): table.columns})
 
 
 def _raw(table: RollupTable) -> str:
@@ -143,17 +145,25 @@ class _Totals:
 class _RollupRun:
     """One run of a rollup: computes, writes and logs its partitions."""
 
-    def __init__(self, context: AssetExecutionContext, later: LaterReportingResource, *, table: RollupTable) -> None:
+    def __init__(
+        self,
+        context: AssetExecutionContext,
+        later: LaterReportingResource,
+        *,
+        table: RollupTable,
+        settings: DefinitionSettings,
+    ) -> None:
         self._context = context
         self._table = table
+        self._settings = settings
         self._first_days = partition_first_days(context, period=table.period)
         self._lake = later.lake()
         self._memory_gb = later.memory_limit_gb()
         self._instances = known_instances(self._lake, configured=later.configured_instances())
-        self._provenance = provenance_tags(context, _upstream(table).asset_key)
+        self._provenance = provenance_tags(context, _upstream(table, settings).asset_key)
         self._totals = _Totals()
 
-    def run(self, *, due_hour_utc: int) -> None:
+    def run(self) -> None:
         """Roll up all partitions, then log the check results.
 
         Raises:
@@ -161,7 +171,7 @@ class _RollupRun:
         """
         log, table, first_days, totals = self._context.log, self._table, self._first_days, self._totals
         periods = f"{table.period}{'s' * (len(first_days) != 1)}"
-        log.info(f"Rolling up {len(first_days)} {periods} of later/{_raw(table)}, {first_days[0]} to {first_days[-1]}")
+        log.info(f"Rolling up {len(first_days)} {periods} of {_raw(table)}, {first_days[0]} to {first_days[-1]}")
         try:
             for rollup in roll_up_lake_periods(self._lake, table, first_days, memory_gb=self._memory_gb):
                 self._write(rollup)
@@ -176,7 +186,7 @@ class _RollupRun:
                 f"{len(totals.incomplete)} of the {totals.written} {periods} written lack instances:"
                 f" {join_first(totals.incomplete)}"
             )
-        log_check_results(self._context, self._check_results(due_hour_utc=due_hour_utc))
+        log_check_results(self._context, self._check_results())
         if totals.failed:
             raise combined_failure(totals.failed, what="partition", written=totals.written)
 
@@ -185,7 +195,7 @@ class _RollupRun:
         totals, first = self._totals, rollup.first_day
         if rollup.unreadable or rollup.rows is None:
             reasons = [str(error) for error in rollup.unreadable]
-            no_files = f"later/{_raw(self._table)} has no files for it: materialize that first"
+            no_files = f"{_raw(self._table)} has no files for it: materialize that first"
             totals.failed[str(first)] = reasons[0] if reasons else no_files
             return
         try:
@@ -208,17 +218,17 @@ class _RollupRun:
                 **_partition_metadata(self._table, rollup, missing=missing),
                 **plotted_totals(rollup.rows),
                 # Dagster+ reads column lineage from the newest materialization only.
-                **(column_lineage({_raw(self._table): self._table.columns}) if first == self._first_days[-1] else {}),
+                **(_lineage(self._table, self._settings) if first == self._first_days[-1] else {}),
             },
         )
         totals.written += 1
         totals.changed += written.changed
         totals.raw_rows += rollup.raw_rows
 
-    def _check_results(self, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
+    def _check_results(self) -> Iterator[dg.AssetCheckResult]:
         totals, period = self._totals, str(self._table.period)
         yield _evaluate_reconciliation(totals.differences, partitions=totals.written, period=period)
-        yield _evaluate_newest_due_day(self._table, lake=self._lake, due_hour_utc=due_hour_utc)
+        yield _evaluate_newest_due_day(self._table, lake=self._lake, due_hour_utc=self._settings.due_hour_utc)
 
 
 def _evaluate_reconciliation(

@@ -11,6 +11,7 @@ from dagster import AssetExecutionContext
 
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
@@ -20,9 +21,17 @@ from later_reporting_dagster.defs.checks import (
     log_check_results,
 )
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
-from later_reporting_dagster.defs.metadata import column_lineage, preview, table_metadata, written_metadata
-from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key, rollup_tags
+from later_reporting_dagster.defs.metadata import (
+    code_references,
+    code_version,
+    column_lineage,
+    preview,
+    table_metadata,
+    written_metadata,
+)
+from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, schema_of
 from later_reporting_dagster.rollups.lake_rollups import (
     WindowRollups,
@@ -32,7 +41,7 @@ from later_reporting_dagster.rollups.lake_rollups import (
 )
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFORM, RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed, rollup_sql
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window and of the period before it equal the totals of the raw rows.",
@@ -67,44 +76,44 @@ _PREVIEW_COLUMNS = (
 )
 
 
-def build_windows_asset(
-    tables: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy, due_hour_utc: int
-) -> dg.AssetsDefinition:
-    """Return one multi-asset for all window tables, because they read the same posts. Any subset can be materialized.
+def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) -> AssetStep:
+    """Return one step for all window tables, because they read the same posts. Any subset can be materialized.
 
     The tables are updated when posts have changed and no fetch is in progress: once per backfill, not per day.
     """
 
-    @dg.multi_asset(
-        name="organic_paid_by_window",
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+        selected = [table for table in tables if settings.asset_key(table.name) in context.selected_asset_keys]
+        _WindowsRun(context, later, tables=selected, settings=settings).run()
+        return ()
+
+    return AssetStep(
+        name=settings.op_name("organic_paid_by_window"),
         specs=[
             dg.AssetSpec(
-                rollup_key(table),
-                deps=[dg.AssetKey(["later", raw_name]) for raw_name in RAW_TABLE_NAMES.values()],
+                settings.asset_key(table.name),
+                deps=settings.dependencies(*RAW_TABLE_NAMES.values()),
                 description=table.description,
                 group_name=ROLLUPS_GROUP,
                 kinds={"parquet"},
                 tags=rollup_tags(table),
-                metadata={**table_metadata(table.name, table.columns), **windows_lineage(table)},
+                metadata={
+                    **table_metadata(settings.asset_key(table.name), table.columns),
+                    **code_references(windows_step),
+                    **windows_lineage(table, settings),
+                },
+                code_version=code_version(table.columns, rollup_sql()),
                 automation_condition=when_upstream_changes(),
-                freshness_policy=freshness,
+                freshness_policy=settings.freshness,
                 skippable=True,
             )
             for table in tables
         ],
-        can_subset=True,
+        run=run,
     )
-    def organic_paid_by_window(
-        context: AssetExecutionContext, later: LaterReportingResource
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        selected = [table for table in tables if rollup_key(table) in context.selected_asset_keys]
-        _roll_up(context, later, tables=selected, due_hour_utc=due_hour_utc)
-        yield from ()
-
-    return organic_paid_by_window
 
 
-def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a window table: the stored table is compared with its raw rows."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
@@ -115,7 +124,7 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
         except FileDamaged as error:
             damage = str(error)
         rows = schema_of(table.columns).empty_table() if stored is None else stored
-        yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
+        yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
         yield from _evaluate_table_specific_checks(table, rows)
         differences, disagreeing = list[str](), 0
         if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
@@ -127,11 +136,7 @@ def build_windows_checks(table: RollupTable, *, due_hour_utc: int) -> dg.AssetCh
         yield _evaluate_campaigns(disagreeing)
 
     return build_asset_checks(
-        rollup_key(table),
-        windows_check_descriptions(table),
-        evaluate=evaluate,
-        due_hour_utc=due_hour_utc,
-        daily=[NEWEST_DUE_DAY],
+        table.name, windows_check_descriptions(table), evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY]
     )
 
 
@@ -149,33 +154,76 @@ def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
     }
 
 
-def windows_lineage(table: RollupTable) -> dict[str, dg.TableColumnLineage]:
+def windows_lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
     """Return the column lineage metadata of a window table."""
-    return {**column_lineage({RAW_TABLE_NAMES[basis]: table.columns_from(basis) for basis in table.date_bases})}
+    return column_lineage(
+        {settings.asset_key(RAW_TABLE_NAMES[basis]): table.columns_from(basis) for basis in table.date_bases}
+    )
 
 
-def _roll_up(
-    context: AssetExecutionContext, later: LaterReportingResource, *, tables: Sequence[RollupTable], due_hour_utc: int
-) -> None:
-    """Compute all windows, write the tables and log each.
+class _WindowsRun:
+    """One run of the window tables: computes all windows once, writes the tables and logs each."""
 
-    Raises:
-        Failure: there are no posts, or a table could not be written.
-    """
-    lake = later.lake()
-    provenance = provenance_tags(context, *(dg.AssetKey(["later", raw_name]) for raw_name in RAW_TABLE_NAMES.values()))
-    windows = _compute_windows(context, lake, tables=tables, memory_gb=later.memory_limit_gb())
-    failed: dict[str, str] = {}
-    for table in tables:
-        try:
-            _write(context, lake, table=table, windows=windows, provenance=provenance)
-        except LakeUnavailable as error:
-            failed[table.name] = str(error)
-            continue
-        results = _check_results(table, windows, due_hour_utc=due_hour_utc)
-        log_check_results(context, results, asset_key=rollup_key(table))
-    if failed:
-        raise combined_failure(failed, what="table", written=len(tables) - len(failed))
+    def __init__(
+        self,
+        context: AssetExecutionContext,
+        later: LaterReportingResource,
+        *,
+        tables: Sequence[RollupTable],
+        settings: DefinitionSettings,
+    ) -> None:
+        self._context = context
+        self._lake = later.lake()
+        self._memory_gb = later.memory_limit_gb()
+        self._tables = tables
+        self._settings = settings
+        upstream = settings.dependencies(*RAW_TABLE_NAMES.values())
+        self._provenance = provenance_tags(context, *upstream)
+
+    def run(self) -> None:
+        """Compute all windows, write the tables and log each.
+
+        Raises:
+            Failure: there are no posts, or a table could not be written.
+        """
+        tables = self._tables
+        windows = _compute_windows(self._context, self._lake, tables=tables, memory_gb=self._memory_gb)
+        failed: dict[str, str] = {}
+        for table in tables:
+            try:
+                self._write(table, windows)
+            except LakeUnavailable as error:
+                failed[table.name] = str(error)
+                continue
+            results = _check_results(table, windows, due_hour_utc=self._settings.due_hour_utc)
+            log_check_results(self._context, results, asset_key=self._settings.asset_key(table.name))
+        if failed:
+            raise combined_failure(failed, what="table", written=len(tables) - len(failed))
+
+    def _write(self, table: RollupTable, windows: WindowRollups) -> None:
+        """Write a table and log its materialization.
+
+        Raises:
+            LakeUnavailable: the lake cannot be written.
+        """
+        rows, key = windows.tables[table.name], self._settings.asset_key(table.name)
+        written = self._lake.write_table(table.name, rows)
+        log_materialization(
+            self._context,
+            None,
+            asset_key=key,
+            data_version=written.content_hash,
+            provenance=self._provenance,
+            metadata={
+                **written_metadata(written, is_partition=False),
+                "preview": _preview(table, rows),
+                **_source_metadata(windows),
+                **windows_lineage(table, self._settings),
+            },
+        )
+        self._context.log.info(
+            f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {'changed' if written.changed else 'unchanged'}"
+        )
 
 
 def _compute_windows(
@@ -193,49 +241,15 @@ def _compute_windows(
     for basis, raw_name in RAW_TABLE_NAMES.items():
         days = [partition.day for partition in windows.contents.partitions[raw_name]]
         context.log.info(
-            f"Read {windows.raw_rows[basis]:,} rows of {len(days):,} files of later/{raw_name},"
-            f" {min(days)} to {max(days)}"
+            f"Read {windows.raw_rows[basis]:,} rows of {len(days):,} files of {raw_name}, {min(days)} to {max(days)}"
             if days
-            else f"There are no files of later/{raw_name}"
+            else f"There are no files of {raw_name}"
         )
         for partition, reason in windows.contents.unreadable[raw_name].items():
-            context.log.warning(f"Skipped {partition} of later/{raw_name}: {reason}")
+            context.log.warning(f"Skipped {partition} of {raw_name}: {reason}")
     if not any(windows.contents.partitions.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     return windows
-
-
-def _write(
-    context: AssetExecutionContext,
-    lake: Lake,
-    *,
-    table: RollupTable,
-    windows: WindowRollups,
-    provenance: Mapping[str, str],
-) -> None:
-    """Write a table and log its materialization.
-
-    Raises:
-        LakeUnavailable: the lake cannot be written.
-    """
-    rows = windows.tables[table.name]
-    written = lake.write_table(table.name, rows)
-    log_materialization(
-        context,
-        None,
-        asset_key=rollup_key(table),
-        data_version=written.content_hash,
-        provenance=provenance,
-        metadata={
-            **written_metadata(written, is_partition=False),
-            "preview": _preview(table, rows),
-            **_source_metadata(windows),
-            **windows_lineage(table),
-        },
-    )
-    context.log.info(
-        f"Rolled up later/{table.name}: {written.rows:,} rows, {'changed' if written.changed else 'unchanged'}"
-    )
 
 
 def _check_results(table: RollupTable, windows: WindowRollups, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:

@@ -9,13 +9,21 @@ from dagster import AssetExecutionContext
 from pydantic import Field
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract import DateBasis, Metric
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import log_check_results
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
-from later_reporting_dagster.defs.metadata import preview, table_metadata
-from later_reporting_dagster.defs.partitions import partition_first_days
+from later_reporting_dagster.defs.metadata import (
+    API_REFERENCE_URL,
+    code_references,
+    code_version,
+    preview,
+    table_metadata,
+)
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.defs.posts_checks import PostsInspector, evaluate_posts_checks
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.background_stream import stream
 from later_reporting_dagster.ingest.daily_fetch import (
     DayResult,
@@ -30,8 +38,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult, Wri
 from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
-
-API_POOL = "later_reporting_api"
+from later_reporting_dagster.rollups.periods import Period
 
 # docs/api.md, "Date basis"
 _DESCRIPTIONS = {
@@ -64,44 +71,47 @@ class PostsConfig(dg.Config):
     )
 
 
-def build_posts_asset(
-    raw_table: RawTable,
-    *,
-    partitions_def: dg.PartitionsDefinition,
-    freshness: dg.FreshnessPolicy,
-    due_hour_utc: int,
-    metrics: tuple[Metric, ...],
-) -> dg.AssetsDefinition:
-    """Return a raw asset with a column for each of `metrics`. A backfill of any number of days is one run.
+def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
+    """Return the step of a raw asset. A backfill of any number of days is one run.
 
     If an instance fails, the other instances of the day are written, the day is materialized with `missing_instances`
     in its metadata, and the run fails at its end with the (day, instance) pairs that failed.
     """
 
-    @dg.asset(
-        key=["later", raw_table.name],
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+        config = PostsConfig(**context.op_execution_context.op_config)
+        try:
+            _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
+        except (NoInstances, LaterError, LakeUnavailable) as error:
+            # The message is complete; a stack trace would hide it.
+            raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
+        return ()
+
+    columns = post_columns(settings.metrics)
+    spec = dg.AssetSpec(
+        settings.asset_key(raw_table.name),
         description=_DESCRIPTIONS[raw_table.date_basis],
         group_name="posts",
         kinds={"parquet"},
         tags={"later/layer": "raw", "later/date_basis": str(raw_table.date_basis)},
-        partitions_def=partitions_def,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        output_required=False,
-        pool=API_POOL,
-        metadata=table_metadata(raw_table.name, post_columns(metrics)),
-        freshness_policy=freshness,
+        partitions_def=build_partitions_def(Period.DAY, settings.start_date),
+        metadata={
+            **table_metadata(settings.asset_key(raw_table.name), columns),
+            **code_references(posts_step),
+            "api_reference": dg.MetadataValue.url(API_REFERENCE_URL),
+        },
+        code_version=code_version(columns),
+        freshness_policy=settings.freshness,
+        skippable=True,
     )
-    def posts(
-        context: AssetExecutionContext, config: PostsConfig, later: LaterReportingResource
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        try:
-            _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=due_hour_utc)
-        except (NoInstances, LaterError, LakeUnavailable) as error:
-            # The message is complete; a stack trace would hide it.
-            raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
-        yield from ()
-
-    return posts
+    return AssetStep(
+        name=settings.op_name(raw_table.name),
+        specs=[spec],
+        run=run,
+        config=PostsConfig,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=settings.pool,
+    )
 
 
 class _PostsFetch:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract.days import day_ranges, due_day
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, build_asset_checks, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.data_quality import (
     count_duplicate_keys,
     count_inconsistent_rates,
@@ -45,9 +46,7 @@ POSTS_CHECKS: Mapping[str, str] = {
     NEWEST_DUE_DAY: "The newest day that is due has a file of every instance.",
 }
 SETTLED_POSTS_CHECKS: Mapping[str, str] = {
-    DAYS_ADD_UP: (
-        "The days of later/post_metrics_daily add up to the metrics to date, for posts old enough to be settled."
-    )
+    DAYS_ADD_UP: ("The days of post_metrics_daily add up to the metrics to date, for posts old enough to be settled.")
 }
 _CHECKS_OF_ROWS = {ROWS_UNIQUE, ROWS_BELONG, RATES_AGREE, NO_UNKNOWN_FIELDS}
 _WARN = dg.AssetCheckSeverity.WARN
@@ -58,7 +57,7 @@ _FILES_TOGETHER = 64
 InstancesByDay = Mapping[date, Collection[str]]
 
 
-def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_posts_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a raw asset over all of its partitions; the two checks for missing files also run daily."""
 
     def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
@@ -79,20 +78,17 @@ def build_posts_checks(raw_table: RawTable, *, due_hour_utc: int) -> dg.AssetChe
             lake=lake,
             instances=known_instances(lake, configured=later.configured_instances()),
             instances_by_day=instances_by_day,
-            due_hour_utc=due_hour_utc,
+            due_hour_utc=settings.due_hour_utc,
         )
 
     return build_asset_checks(
-        dg.AssetKey(["later", raw_table.name]),
-        POSTS_CHECKS,
-        evaluate=evaluate,
-        due_hour_utc=due_hour_utc,
-        daily=[EVERY_INSTANCE, NEWEST_DUE_DAY],
+        raw_table.name, POSTS_CHECKS, evaluate=evaluate, settings=settings, daily=[EVERY_INSTANCE, NEWEST_DUE_DAY]
     )
 
 
-def build_settled_posts_check(*, settled_after_days: int, due_hour_utc: int) -> dg.AssetChecksDefinition:
+def build_settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the check that compares the two raw assets, run daily at the due hour."""
+    settled_after_days = settings.restate_days
 
     def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
         settled = compare_settled_posts(
@@ -101,13 +97,13 @@ def build_settled_posts_check(*, settled_after_days: int, due_hour_utc: int) -> 
         yield evaluate_settled_posts(settled, settled_after_days=settled_after_days)
 
     return build_asset_checks(
-        dg.AssetKey(["later", POSTS_PUBLISHED.name]),
+        POSTS_PUBLISHED.name,
         SETTLED_POSTS_CHECKS,
         evaluate=evaluate,
-        due_hour_utc=due_hour_utc,
+        settings=settings,
         daily=[DAYS_ADD_UP],
-        name=f"{POSTS_PUBLISHED.name}_settlement",
-        deps=[dg.AssetKey(["later", POST_METRICS_DAILY.name])],
+        step="settlement",
+        deps=[POST_METRICS_DAILY.name],
     )
 
 

@@ -1,17 +1,20 @@
 """The report asset: one HTML page about the whole lake, written again when a rollup changes."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_key
+from later_reporting_dagster.defs.metadata import code_references, package_version
+from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.report.kpis import NOT_AVAILABLE, kpis_markdown, lift_interval, report_kpis
 from later_reporting_dagster.report.report_data import (
     METRICS_TABLE,
@@ -21,35 +24,17 @@ from later_reporting_dagster.report.report_data import (
     read_report,
 )
 from later_reporting_dagster.report.report_page import report_page
-from later_reporting_dagster.rollups.rollup_tables import RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed
+from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES
+from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
-REPORT = "organic_paid_report"
 REPORT_FILE = "report.html"
 TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
-def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.FreshnessPolicy) -> dg.AssetsDefinition:
-    """Return the report asset. It follows the rollups, and also reads the raw tables, which have the creators."""
+def report_step(settings: DefinitionSettings) -> AssetStep:
+    """Return the step of the report, which follows the rollups by day and also reads the raw tables."""
 
-    @dg.asset(
-        key=["later", REPORT],
-        deps=[
-            dg.AssetKey(["later", name])
-            for rollup in rollups
-            for name in (rollup.name, RAW_TABLE_NAMES[rollup.date_bases[0]])
-        ],
-        description=(
-            "Organic against paid on one page: key figures and their change, days, platforms, campaigns with the"
-            " bounds of their spend, creators, and missing data. A single HTML file that works offline, at"
-            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
-        ),
-        group_name=ROLLUPS_GROUP,
-        kinds={"html"},
-        automation_condition=when_upstream_changes(*(rollup_key(rollup) for rollup in rollups)),
-        freshness_policy=freshness,
-    )
-    def organic_paid_report(context: AssetExecutionContext, later: LaterReportingResource) -> dg.MaterializeResult[Any]:
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         lake = later.lake()
         try:
             data = read_report_data(lake, later)
@@ -59,21 +44,41 @@ def build_report_asset(rollups: Sequence[RollupTable], *, freshness: dg.Freshnes
         context.log.info(
             f"The report as of {data.as_of} is {'written' if written.changed else 'unchanged'}: {written.url}"
         )
-        kpis = report_kpis(data)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(written.content_hash),
-            metadata={
-                "dagster/uri": written.url,
-                "changed": written.changed,
-                "as_of": str(data.as_of),
-                "period_days": data.initial_period,
-                **{kpi.name: NOT_AVAILABLE if kpi.value is None else kpi.value for kpi in kpis},
-                **{name: NOT_AVAILABLE if value is None else value for name, value in lift_interval(data).items()},
-                "preview": dg.MetadataValue.md(kpis_markdown(kpis)),
-            },
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(written.content_hash), metadata=report_metadata(data, written)
         )
 
-    return organic_paid_report
+    rollup_names = [table.name for table in DAY_TABLES]
+    spec = dg.AssetSpec(
+        settings.asset_key(REPORT),
+        deps=settings.dependencies(*rollup_names, *TABLES),
+        description=(
+            "Organic against paid on one page: key figures and their change, days, platforms, campaigns with the"
+            " bounds of their spend, creators, and missing data. A single HTML file that works offline, at"
+            f" `{REPORT}/{REPORT_FILE}` under the lake's root."
+        ),
+        group_name=ROLLUPS_GROUP,
+        kinds={"html"},
+        metadata=code_references(report_step),
+        code_version=package_version(),
+        automation_condition=when_upstream_changes(*settings.dependencies(*rollup_names)),
+        freshness_policy=settings.freshness,
+    )
+    return AssetStep(name=settings.op_name(REPORT), specs=[spec], run=run)
+
+
+def report_metadata(data: ReportData, written: WriteResult) -> dict[str, Any]:
+    """Return the materialization metadata of the report: its key figures."""
+    kpis = report_kpis(data)
+    return {
+        "dagster/uri": written.url,
+        "changed": written.changed,
+        "as_of": str(data.as_of),
+        "period_days": data.initial_period,
+        **{kpi.name: NOT_AVAILABLE if kpi.value is None else kpi.value for kpi in kpis},
+        **{name: NOT_AVAILABLE if value is None else value for name, value in lift_interval(data).items()},
+        "preview": dg.MetadataValue.md(kpis_markdown(kpis)),
+    }
 
 
 def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
@@ -88,9 +93,7 @@ def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
     partitions = {table: lake.partitions(table) for table in TABLES}
     if not any(partitions.values()):
         raise dg.Failure(
-            "There are no posts to report on yet: materialize"
-            f" {' and '.join(f'later/{table}' for table in TABLES)} first.",
-            allow_retries=False,
+            f"There are no posts to report on yet: materialize {' and '.join(TABLES)} first.", allow_retries=False
         )
     return read_report(
         lake,

@@ -1,9 +1,9 @@
 """The resource: settings for the API client and the lake."""
 
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -21,6 +21,7 @@ from later_reporting_dagster.client import (
     version_cache_path,
 )
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_metrics
+from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.settings import (
     AUTO,
     BOUNDS,
@@ -28,12 +29,15 @@ from later_reporting_dagster.defs.settings import (
     DEFAULT_MEMORY_GB,
     DEFAULT_REQUESTS_PER_MINUTE,
     DEFAULT_VERIFY_PERCENT,
+    MAX_REQUESTS_PER_MINUTE,
     check_memory_gb,
     default_lake_root,
-    env_var_or_default,
+    environment_values,
+    variable_name,
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
+from later_reporting_dagster.sandbox import DemoSandbox, demo_sandbox
 
 # The UI masks secrets, but Dagster stores a run's config as it was typed.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
@@ -116,6 +120,10 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="Memory limit in GB for a rollup or the report. What exceeds it is spilled to disk.",
     )
 
+    demo_mode: bool = Field(
+        default=False, description="Use the sandbox with synthetic data in place of the API, without credentials."
+    )
+
     @classmethod
     def from_environment(cls) -> "LaterReportingResource":
         """Return the resource with every set environment variable as an `EnvVar`.
@@ -125,25 +133,36 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             ValueError: a number is invalid.
         """
-        values = {
-            name: env_var_or_default(f"LATER_{name.upper()}", field.get_default(call_default_factory=True))
-            for name, field in cls.model_fields.items()
-        }
-        # If the Launchpad sets one field, Dagster fills the others with the defaults of the fields, not with `values`.
-        # So the environment variables become the defaults.
-        fields: dict[str, Any] = {
-            name: (
+        return cls.with_defaults(environment_values(cls.model_fields))
+
+    @classmethod
+    def with_defaults(cls, values: Mapping[str, Any]) -> "LaterReportingResource":
+        """Return the resource with these values of its fields.
+
+        If the Launchpad sets one field, Dagster fills the others with the defaults of the class. So `values` become the
+        defaults of a subclass, except for secrets that are not an `EnvVar`, because the UI shows defaults.
+
+        Args:
+            values: values, or environment variables, by field.
+
+        Raises:
+            pydantic.ValidationError: a value has the wrong type.
+        """
+        fields: dict[str, Any] = {}
+        for name, value in values.items():
+            field = cls.model_fields[name]
+            variable = variable_name(value)
+            if variable is None and field.json_schema_extra == _SECRET:
+                continue
+            fields[name] = (
                 field.annotation,
                 Field(
-                    default=values[name] if isinstance(values[name], float) else {"env": f"LATER_{name.upper()}"},
+                    default=value if variable is None else {"env": variable},
                     description=field.description,
                     repr=field.repr,
                     json_schema_extra=field.json_schema_extra,
                 ),
             )
-            for name, field in cls.model_fields.items()
-            if os.environ.get(f"LATER_{name.upper()}")
-        }
         model = create_model(cls.__name__, __base__=cls, **fields)
         # The Launchpad shows the docstring, which a created model does not inherit.
         model.__doc__ = cls.__doc__
@@ -155,6 +174,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             InvalidSetting: neither is set, or one contains invalid characters.
         """
+        if self.demo_mode:
+            sandbox = self._demo_sandbox()
+            return ClientCredentials(client_id=sandbox.client_id, client_secret=sandbox.client_secret)
         if self.access_token:
             with _invalid_setting("access_token"):
                 return AccessToken(self.access_token)
@@ -181,19 +203,27 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             InvalidSetting: a setting is missing or invalid.
         """
         with _invalid_setting("base_url"):
-            state_path = rate_limit_state_path(self.base_url)
-            version_cache = VersionCache(version_cache_path(self.base_url))
+            base_url = self.api_url()
+            # The sandbox of the demo mode has another port in every process, and no limit to share.
+            state_path = None if self.demo_mode else rate_limit_state_path(base_url)
+            version_cache = VersionCache(None if self.demo_mode else version_cache_path(base_url))
         requests_per_minute = self._within_bounds("requests_per_minute")
         return LaterClient(
-            base_url=self.base_url,
+            base_url=base_url,
             credentials=self.credentials(),
-            limiter=RateLimiter(requests=requests_per_minute, state_path=state_path),
+            limiter=RateLimiter(
+                requests=MAX_REQUESTS_PER_MINUTE if self.demo_mode else requests_per_minute, state_path=state_path
+            ),
             api_version=self.selected_api_version(),
             version_cache=version_cache,
             verification_rates=self._verification_rates(),
             on_event=on_event,
             retry=retry or RetryPolicy(),
         )
+
+    def api_url(self) -> str:
+        """Return the URL of the API; in demo mode that of the sandbox, which is started if necessary."""
+        return self._demo_sandbox().base_url if self.demo_mode else self.base_url
 
     def selected_api_version(self) -> ApiVersion | None:
         """Return the configured API version; None to detect it.
@@ -274,6 +304,9 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         async with self.client() as client:
             return await client.fetch_instances()
+
+    def _demo_sandbox(self) -> DemoSandbox:
+        return demo_sandbox(newest_day(datetime.now(UTC)))
 
     def _verification_rates(self) -> dict[ApiVersion, float]:
         """Return the rate of queries to verify, from 0 to 1, by API version."""

@@ -1,17 +1,21 @@
-"""Environment variables, checked when they are read. An error names the variable and the accepted values."""
+"""Settings, read from environment variables and checked. An error names the setting and the accepted values."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, PAGED, ApiVersion, Metric, parse_metrics
+from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import TABLES
 
+DEFAULT_NAME = "later"
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 DEFAULT_START_DATE = date(2024, 1, 1)
 DEFAULT_REQUESTS_PER_MINUTE = 120  # docs/api.md, "Rate limit"
@@ -30,86 +34,209 @@ MAX_REQUESTS_PER_MINUTE = 1_000_000
 # Longer values are cut off in messages.
 MAX_SHOWN_CHARACTERS = 40
 
-# The smallest and largest value of each whole number among the resource's fields.
+# The smallest and largest value of each whole number among the settings.
 BOUNDS: Mapping[str, tuple[int, int]] = {
     "requests_per_minute": (1, MAX_REQUESTS_PER_MINUTE),
     "shrink_limit_percent": (0, 100),
     "bad_rows_limit_percent": (0, 100),
     "verify_percent": (0, 100),
+    "restate_days": (1, 730),
+    "due_hour_utc": (0, 23),
+    "rollup_partitions_per_run": (1, 1_000_000),
 }
 
 # The interpreter and its libraries alone use this much.
 MIN_MEMORY_GB = 0.25
 
-_Default = TypeVar("_Default")
+# The classes of `dg.EnvVar("X")` and `dg.EnvVar.int("X")`.
+_ENVIRONMENT_VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("X")))
+
+REPORT = "organic_paid_report"
+# The key of the metadata of `Definitions` with the settings of a component; its name follows.
+METADATA_PREFIX = "later_reporting/"
+# All assets of this project, in the order of their lineage.
+ASSET_NAMES = (*(table.name for table in RAW_TABLES), INSTANCES_TABLE, *(table.name for table in TABLES), REPORT)
 
 
 @dataclass(frozen=True, slots=True)
 class DefinitionSettings:
-    """The settings that the definitions depend on, and that are therefore read when the code location loads.
+    """The settings that the definitions of one component depend on, and the names derived from them.
 
     Attributes:
+        name: prefix of the names of jobs, schedules, sensors, resources and the pool.
+        key_prefix: prefix of all asset keys.
+        tables: the names of the assets to define.
         start_date: the first partition.
         restate_days: how many days the daily schedule fetches again.
         due_hour_utc: the hour of the day (UTC) at which the previous day is due (docs/api.md, "Freshness").
         metrics: the metrics that the tables have columns for, and that rollups sum.
+        rollup_partitions_per_run: maximum number of partitions in one run of a rollup backfill; None for no limit.
     """
 
+    name: str = DEFAULT_NAME
+    key_prefix: tuple[str, ...] = (DEFAULT_NAME,)
+    tables: tuple[str, ...] = ASSET_NAMES
     start_date: date = DEFAULT_START_DATE
     restate_days: int = DEFAULT_RESTATE_DAYS
     due_hour_utc: int = DEFAULT_DUE_HOUR_UTC
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    rollup_partitions_per_run: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        metrics = ",".join(metric.api_name for metric in self.metrics)
+        return asdict(self) | {"start_date": self.start_date.isoformat(), "metrics": metrics}
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "DefinitionSettings":
-        """Read `LATER_START_DATE`, `LATER_RESTATE_DAYS`, `LATER_DUE_HOUR_UTC` and `LATER_METRICS`.
+    def from_json(cls, values: Mapping[str, Any]) -> "DefinitionSettings":
+        """Return the settings that `to_json` returned as `values`."""
+        lists = {name: tuple(values[name]) for name in ("key_prefix", "tables")}
+        start_date, metrics = date.fromisoformat(values["start_date"]), parse_metrics(values["metrics"])
+        return cls(**{**values, **lists, "start_date": start_date, "metrics": metrics})
 
-        Raises:
-            ValueError: the value of a variable is invalid; the message names the variable and the accepted values.
+    @property
+    def resource_key(self) -> str:
+        """The key of the `LaterReportingResource`."""
+        return f"{self.name}_reporting"
+
+    @property
+    def io_manager_key(self) -> str:
+        """The key of the `LaterLake`."""
+        return f"{self.name}_lake"
+
+    @property
+    def pool(self) -> str:
+        """The pool of the steps that send requests to the API."""
+        return f"{self.name}_api"
+
+    @property
+    def freshness(self) -> dg.FreshnessPolicy:
+        """For the UI's health badge, which knows only when an asset was last materialized.
+
+        The asset checks look at the newest day of each instance.
         """
-        start = environment.get("LATER_START_DATE") or DEFAULT_START_DATE.isoformat()
-        try:
-            start_date = date.fromisoformat(start)
-        except ValueError:
-            raise ValueError(f"LATER_START_DATE must be a date as YYYY-MM-DD, not {_shown(start)}") from None
-        if start_date < EARLIEST_START_DATE:
-            raise ValueError(f"LATER_START_DATE must be {EARLIEST_START_DATE} or later, not {_shown(start)}")
-        try:
-            metrics = parse_metrics(environment.get("LATER_METRICS", ""))
-        except ValueError as error:
-            raise ValueError(f"LATER_METRICS: {error}") from None
-        return cls(
-            start_date=start_date,
-            restate_days=_integer("LATER_RESTATE_DAYS", environment, default=DEFAULT_RESTATE_DAYS, bounds=(1, 730)),
-            due_hour_utc=_integer("LATER_DUE_HOUR_UTC", environment, default=DEFAULT_DUE_HOUR_UTC, bounds=(0, 23)),
-            metrics=metrics,
-        )
+        return dg.FreshnessPolicy.cron(f"0 {self.due_hour_utc} * * *", lower_bound_delta=timedelta(hours=23))
+
+    def asset_key(self, table_name: str) -> dg.AssetKey:
+        """Return the key of the asset of a table, or of the report."""
+        return dg.AssetKey([*self.key_prefix, table_name])
+
+    def op_name(self, table_name: str) -> str:
+        """Return the name of the step that materializes an asset: its key, joined by two underscores."""
+        return "__".join([*self.key_prefix, table_name])
+
+    def dependencies(self, *table_names: str) -> list[dg.AssetKey]:
+        """Return the keys of the tables that are defined; of all if none is: another code location may define them."""
+        names = dict.fromkeys(table_names)
+        return [self.asset_key(name) for name in [name for name in names if name in self.tables] or names]
 
 
-def env_var_or_default(name: str, default: _Default) -> Any:
-    """Return the value of a resource field from the environment variable `name`.
+def setting_name(field: str) -> str:
+    """Return how messages name a setting: by its environment variable and its field or attribute."""
+    return f"LATER_{field.upper()} ({field})"
+
+
+def environment_values(fields: Iterable[str]) -> dict[str, Any]:
+    """Return the values of those settings whose environment variable is set and not empty.
 
     Returns:
-        An `EnvVar` if the variable is set, so that the UI shows its name and not its value; the number itself for
-        `LATER_MEMORY_GB`; else `default`.
+        An `EnvVar` by field, so that the UI shows the name of the variable and not its value. Dagster has environment
+        variables for text and whole numbers only, so fractions and booleans are read here.
 
     Raises:
-        ValueError: the field is a number, and the variable is not a number or is out of bounds.
+        ValueError: a variable has an invalid number or boolean.
     """
-    text = os.environ.get(name)
-    if not text:
-        return default
-    if name == "LATER_MEMORY_GB":
-        return _memory_gb(name, text)  # dg.EnvVar supports text and whole numbers only
-    if bounds := BOUNDS.get(name.removeprefix("LATER_").lower()):
-        _integer(name, os.environ, default=0, bounds=bounds)
-        return dg.EnvVar.int(name)
-    return dg.EnvVar(name)
+    values: dict[str, Any] = {}
+    for field in fields:
+        variable = f"LATER_{field.upper()}"
+        if text := os.environ.get(variable):
+            if field in BOUNDS:
+                parse_integer(field, text)
+                values[field] = dg.EnvVar.int(variable)
+            elif field in PARSERS:
+                values[field] = PARSERS[field](field, text)
+            else:
+                values[field] = dg.EnvVar(variable)
+    return values
 
 
-def default_lake_root() -> str:
-    """Return the lake's root when `LATER_LAKE_ROOT` is not set: `later-lake` in the working directory."""
-    return str(Path.cwd() / "later-lake")
+def variable_name(value: object) -> str | None:
+    """Return the name of the environment variable that a value stands for; None if it is a plain value."""
+    return value.env_var_name if isinstance(value, _ENVIRONMENT_VARIABLES) else None
+
+
+def value_now(value: Any) -> Any:
+    """Return the value of an environment variable, if `value` stands for one, else `value`."""
+    return value.get_value() if isinstance(value, _ENVIRONMENT_VARIABLES) else value
+
+
+def default_lake_root(name: str = DEFAULT_NAME) -> str:
+    """Return the lake's root if none is set: `<name>-lake` in the working directory."""
+    return str(Path.cwd() / f"{name}-lake")
+
+
+def parse_integer(field: str, value: object) -> int:
+    """Return a whole number within the bounds of a setting.
+
+    Raises:
+        ValueError: the value is not a whole number, or out of bounds.
+    """
+    text, (minimum, maximum) = str(value), BOUNDS[field]
+    # int() rejects numbers of thousands of digits with a message that names no setting.
+    is_integer = text.isascii() and text.isdigit() and len(text) <= MAX_SHOWN_CHARACTERS
+    if isinstance(value, bool) or not (is_integer and minimum <= int(text) <= maximum):
+        raise ValueError(
+            f"{setting_name(field)}: must be a whole number from {minimum} to {maximum}, not {_shown(text)}"
+        )
+    return int(text)
+
+
+def parse_memory_gb(field: str, value: object) -> float:
+    """Return a memory limit in GB.
+
+    Raises:
+        ValueError: the value is not a number, or too small.
+    """
+    try:
+        memory_gb = float(str(value))
+        check_memory_gb(memory_gb)
+    except ValueError:
+        raise ValueError(
+            f"{setting_name(field)}: must be a number of GB above {MIN_MEMORY_GB}, such as 2 or 1.5, not"
+            f" {_shown(str(value))}"
+        ) from None
+    return memory_gb
+
+
+def parse_boolean(field: str, value: object) -> bool:
+    """Return a boolean.
+
+    Raises:
+        ValueError: the value is neither a boolean nor `true`, `false`, `1` or `0`.
+    """
+    booleans = {"true": True, "1": True, "false": False, "0": False}
+    text = str(value).lower()
+    if text not in booleans:
+        raise ValueError(f"{setting_name(field)}: must be true or false, not {_shown(str(value))}")
+    return booleans[text]
+
+
+def parse_start_date(value: object) -> date:
+    """Return the first partition.
+
+    Raises:
+        ValueError: the value is not a day, or before `EARLIEST_START_DATE`.
+    """
+    try:
+        start_date = value if isinstance(value, date) else date.fromisoformat(str(value))
+    except ValueError:
+        raise ValueError(
+            f"{setting_name('start_date')}: must be a date as YYYY-MM-DD, not {_shown(str(value))}"
+        ) from None
+    if start_date < EARLIEST_START_DATE:
+        text = _shown(str(value))
+        raise ValueError(f"{setting_name('start_date')}: must be {EARLIEST_START_DATE} or later, not {text}")
+    return start_date
 
 
 def check_memory_gb(memory_gb: float) -> None:
@@ -122,25 +249,13 @@ def check_memory_gb(memory_gb: float) -> None:
         raise ValueError(f"must be a number of GB above {MIN_MEMORY_GB}, such as 2 or 1.5, not {memory_gb:g}")
 
 
-def _integer(name: str, environment: Mapping[str, str], *, default: int, bounds: tuple[int, int]) -> int:
-    text, (minimum, maximum) = environment.get(name) or str(default), bounds
-    # int() rejects numbers of thousands of digits with a message that names no setting.
-    is_integer = text.isascii() and text.isdigit() and len(text) <= MAX_SHOWN_CHARACTERS
-    if not (is_integer and minimum <= int(text) <= maximum):
-        raise ValueError(f"{name} must be a whole number from {minimum} to {maximum}, not {_shown(text)}")
-    return int(text)
-
-
-def _memory_gb(name: str, text: str) -> float:
-    try:
-        memory_gb = float(text)
-        check_memory_gb(memory_gb)
-    except ValueError:
-        raise ValueError(
-            f"{name} must be a number of GB above {MIN_MEMORY_GB}, such as 2 or 1.5, not {_shown(text)}"
-        ) from None
-    return memory_gb
-
-
 def _shown(text: str) -> str:
     return repr(text) if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]!r}…"
+
+
+# How the values of settings that are neither text nor whole numbers are parsed.
+PARSERS: Mapping[str, Callable[[str, object], object]] = {
+    "memory_gb": parse_memory_gb,
+    "demo_mode": parse_boolean,
+    "automation_sensor": parse_boolean,
+}

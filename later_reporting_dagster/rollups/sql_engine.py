@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -50,6 +52,13 @@ class RollupFailed(ValueError):  # noqa: N818 - named for what happened
 
 class SumOutOfRange(RollupFailed):
     """A sum, or a value to be summed, does not fit its column. The message names the column."""
+
+
+@cache
+def rollup_sql() -> str:
+    """Return the text of all SQL files, which together define the rollups."""
+    files = sorted(path.name for path in resources.files(__package__).iterdir() if path.name.endswith(".sql"))
+    return "\n".join(resources.files(__package__).joinpath(name).read_text(encoding="utf-8") for name in files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from later_reporting_dagster.sandbox.app import SandboxOptions as SandboxOptions
 from later_reporting_dagster.sandbox.app import create_app as create_app
+from later_reporting_dagster.sandbox.demo_sandbox import DemoSandbox as DemoSandbox
+from later_reporting_dagster.sandbox.demo_sandbox import demo_sandbox as demo_sandbox
 from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
 from later_reporting_dagster.sandbox.fault_middleware import FaultMiddleware as FaultMiddleware
 from later_reporting_dagster.sandbox.fault_rates import parse_rates as parse_rates

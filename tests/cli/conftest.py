@@ -8,8 +8,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.conftest import Service, sandbox_settings
 
 
@@ -42,15 +40,7 @@ def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> U
     monkeypatch.setenv("DAGSTER_HOME", str(user.home))
     for name, value in sandbox_settings(service.base_url, lake_root=str(user.lake)).items():
         monkeypatch.setenv(name, value)
-    load_definitions(monkeypatch)
     return user
-
-
-def load_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rebuild the definitions from the environment as it is now, as a new process would."""
-    monkeypatch.setattr(
-        "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
-    )
 
 
 def error_line(result: Result) -> str:

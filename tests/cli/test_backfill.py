@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.sandbox import World, create_app
-from tests.cli.conftest import User, error_line, failed_lines, load_definitions
+from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
 from tests.defs.conftest import each_raw_asset, list_instances, reject_instance
 from tests.defs.test_organic_paid_periods import assert_matches_reference, reference_world
@@ -78,7 +78,6 @@ def test_backfill_instances_option_fetches_only_these_in_one_run(
 
 def test_backfill_fetches_the_configured_instances(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
-    load_definitions(monkeypatch)
     assert user.run(*PUBLISHED).exit_code == 0
     assert written(user, "posts_published") == {(day, "007") for day in DAYS}
 
@@ -205,7 +204,7 @@ def test_backfill_rejects_days_without_a_partition(start: str, end: str, line: s
         (("--asset", "later/posts", *RANGE), "posts_published"),
         (("--asset", "later/posts_published", "--start", "2024-03-01"), "--end"),
         *(
-            (("--asset", "later/organic_paid_weekly", *RANGE, *option), "omit them for later/organic_paid_weekly")
+            (("--asset", "later/organic_paid_weekly", *RANGE, *option), "omit them for organic_paid_weekly")
             for option in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))
         ),
     ],
@@ -218,4 +217,6 @@ def test_backfill_rejects_options_that_do_not_fit(arguments: tuple[str, ...], li
 
 def test_backfill_names_an_invalid_start_date(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "spring")
-    assert error_line(user.run(*PUBLISHED)) == "LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'"
+    assert (
+        error_line(user.run(*PUBLISHED)) == "LATER_START_DATE (start_date): must be a date as YYYY-MM-DD, not 'spring'"
+    )

@@ -9,6 +9,7 @@ from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
@@ -55,7 +56,9 @@ def test_doctor_fails_without_dagster_home(user: User, monkeypatch: pytest.Monke
 
 def test_doctor_names_an_invalid_setting(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_RESTATE_DAYS", "a month")
-    assert failed_checks(user) == {"settings": "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not 'a month'"}
+    assert failed_checks(user) == {
+        "settings": "LATER_RESTATE_DAYS (restate_days): must be a whole number from 1 to 730, not 'a month'"
+    }
 
 
 def test_doctor_without_credentials_names_the_settings(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +105,7 @@ def test_doctor_names_the_setting_that_the_client_cannot_use(
     field: str, value: str | int, subject: str, user: User
 ) -> None:
     later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
-    results = asyncio.run(check_setup(later.model_copy(update={field: value})))
+    results = asyncio.run(check_setup(later.model_copy(update={field: value}), DefinitionSettings()))
     assert [result.subject for result in results] == ["settings", subject, "lake"]
     (failed,) = [result for result in results if not result.passed]
     assert failed.subject == subject
@@ -170,7 +173,9 @@ def test_doctor_fails_on_an_unknown_url_scheme_of_the_lake(user: User, monkeypat
 @pytest.mark.parametrize(("seconds", "passed"), [(0, True), (25, True), (-25, True), (45, False), (-45, False)])
 def test_doctor_fails_if_the_clock_is_wrong(seconds: int, passed: bool, user: User) -> None:
     later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
-    results = asyncio.run(check_setup(later, now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)))
+    results = asyncio.run(
+        check_setup(later, DefinitionSettings(), now=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+    )
     (clock,) = [result for result in results if result.subject == "clock"]
     assert isinstance(clock, CheckResult)
     assert clock.passed is passed

@@ -13,9 +13,7 @@ import pytest
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.terminal_text import one_line, printable_id
-from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import DefinitionSettings
-from tests.cli.conftest import User, environment, error_line, load_definitions
+from tests.cli.conftest import User, environment, error_line
 from tests.conftest import Service
 from tests.defs.test_invalid_settings import (
     CLIENT_SETTINGS,
@@ -68,7 +66,6 @@ def test_backfill_names_an_invalid_setting(
     mistake: InvalidValue, user: User, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_invalid(mistake, monkeypatch)
-    load_definitions(monkeypatch)
     result = user.run(*PUBLISHED)
     assert result.exit_code == 1
     assert re.match(mistake.line, error_line(result))
@@ -104,7 +101,7 @@ def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
     ]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [1, 0, 1], outputs
-    assert "ValueError: LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'" in outputs[0]
+    assert "LATER_START_DATE (start_date): must be a date as YYYY-MM-DD, not 'spring'" in outputs[0]
     assert "2024-03-01 007" in outputs[2].splitlines()[-1]
     assert "pa55w" not in "".join(outputs)
 
@@ -112,7 +109,6 @@ def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
 def test_doctor_names_a_start_date_in_the_future(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
     monkeypatch.setenv("LATER_START_DATE", str(tomorrow))
-    build_definitions(DefinitionSettings.from_environment())
     (line,) = failed_check_lines(user)
     assert (
         f"LATER_START_DATE is {tomorrow}, which is not over yet (UTC), so there is nothing to fetch: set it earlier"

@@ -16,11 +16,10 @@ from dagster._core.loader import LoadingContextForTest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.client import VersionCache, version_cache_path
-from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -113,7 +112,7 @@ class Project:
 
     def reloaded(self) -> "Project":
         """Return the project with definitions loaded from the current environment."""
-        return replace(self, defs=build_definitions(DefinitionSettings(start_date=FIRST_DAY)))
+        return replace(self, defs=LaterReportingComponent.from_environment(start_date=FIRST_DAY).build_definitions())
 
     def fetch(self, asset: str, *, days: Sequence[date] = DAYS, **config: Any) -> ExecuteInProcessResult:
         """Materialize days of a raw asset in one run; `config` is its run config."""
@@ -140,7 +139,7 @@ class Project:
         if config:
             run_config["ops"] = {f"later__{asset}": {"config": dict(config)} for asset in assets}
         if resource:
-            run_config["resources"] = {"later": {"config": dict(resource)}}
+            run_config["resources"] = {"later_reporting": {"config": dict(resource)}}
         return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[asset_key(asset) for asset in assets],
@@ -242,7 +241,7 @@ def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _project(instance: dg.DagsterInstance, root: Path) -> Project:
-    return Project(build_definitions(DefinitionSettings(start_date=FIRST_DAY)), instance, root)
+    return Project(LaterReportingComponent.from_environment(start_date=FIRST_DAY).build_definitions(), instance, root)
 
 
 @pytest.fixture

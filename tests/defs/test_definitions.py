@@ -92,7 +92,8 @@ def test_definitions_name_an_invalid_setting_in_the_last_line(tmp_path: Path) ->
     result = load({"LATER_START_DATE": "last spring"}, tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "ValueError: LATER_START_DATE must be a date as YYYY-MM-DD, not 'last spring'"
+        "dagster._core.errors.DagsterInvalidDefinitionError: LATER_START_DATE (start_date): must be a date as"
+        " YYYY-MM-DD, not 'last spring'"
     )
 
 
@@ -110,8 +111,10 @@ def test_table_metadata_matches_the_stored_schema(asset: str) -> None:
         (field.name, str(field.type).replace("double", "float64"), field.nullable) for field in schema
     ]
     assert all(column.description for column in columns)
-    document, _, heading = metadata["documentation"].partition("#")
-    assert f"`{heading}`" in (REPOSITORY / document).read_text()
+    (reference,) = metadata["dagster/code_references"].code_references
+    line = Path(reference.file_path).read_text().splitlines()[reference.line_number - 1]
+    assert line.startswith(f"def {reference.label}(")
+    assert spec.code_version
 
 
 @pytest.mark.parametrize("asset", COMPUTED)
@@ -173,7 +176,7 @@ def test_freshness_policy_is_due_at_the_due_hour(asset: str) -> None:
 
 
 def test_raw_assets_share_a_concurrency_pool() -> None:
-    assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in RAW_ASSETS} == {"later_reporting_api"}
+    assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in RAW_ASSETS} == {"later_api"}
 
 
 def test_jobs_run_in_process() -> None:

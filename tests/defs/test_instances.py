@@ -9,10 +9,9 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances
 from later_reporting_dagster.lake import Partition, posts_table
 from later_reporting_dagster.sandbox import World, create_app
@@ -170,7 +169,7 @@ ALL_INSTANCES = json.dumps(sorted(INSTANCE_IDS))
 
 def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
     """Evaluate the sensor as the daemon does."""
-    resources = {"later": LaterReportingResource.from_environment()}
+    resources = {"later_reporting": LaterReportingResource.from_environment()}
     context = dg.build_sensor_context(
         instance=project.instance, definitions=project.defs, resources=resources, cursor=cursor
     )
@@ -262,7 +261,10 @@ def test_sensor_requests_configured_instances(project: Project, monkeypatch: pyt
 
 
 def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
-    future = replace(project, defs=build_definitions(DefinitionSettings(start_date=DAYS[-1] + timedelta(days=1))))
+    future = replace(
+        project,
+        defs=LaterReportingComponent.from_environment(start_date=DAYS[-1] + timedelta(days=1)).build_definitions(),
+    )
     assert not tick(future).run_requests
     service.override = list_instances()
     data = tick(project)

@@ -9,10 +9,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.definitions import build_definitions
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.conftest import Service
 from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
 
@@ -78,33 +77,21 @@ INSTANCE_SETTINGS = [
     InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
 LOAD_SETTINGS = [
-    InvalidValue("start_date", "spring", "LATER_START_DATE must be a date as YYYY-MM-DD, not 'spring'"),
-    InvalidValue("start_date", "2024-02-30", "LATER_START_DATE must be a date as YYYY-MM-DD, not '2024-02-30'"),
-    InvalidValue("start_date", "0024-01-01", "LATER_START_DATE must be 2000-01-01 or later, not '0024-01-01'"),
-    InvalidValue("restate_days", "0", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '0'"),
-    InvalidValue("restate_days", "731", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '731'"),
-    InvalidValue("restate_days", "\u00b2", "LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '\u00b2'"),
-    InvalidValue("restate_days", "9" * 5000, r"LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '9{40}'…"),
-    InvalidValue("restate_days", "28\n", r"LATER_RESTATE_DAYS must be a whole number from 1 to 730, not '28\\n'"),
-    InvalidValue("due_hour_utc", "24", "LATER_DUE_HOUR_UTC must be a whole number from 0 to 23, not '24'"),
-    InvalidValue(
-        "requests_per_minute", "many", "LATER_REQUESTS_PER_MINUTE must be a whole number from 1 to 1000000, not 'many'"
-    ),
-    InvalidValue(
-        "requests_per_minute", "0", "LATER_REQUESTS_PER_MINUTE must be a whole number from 1 to 1000000, not '0'"
-    ),
-    InvalidValue(
-        "shrink_limit_percent", "101", "LATER_SHRINK_LIMIT_PERCENT must be a whole number from 0 to 100, not '101'"
-    ),
-    InvalidValue(
-        "bad_rows_limit_percent", "5%", "LATER_BAD_ROWS_LIMIT_PERCENT must be a whole number from 0 to 100, not '5%'"
-    ),
-    InvalidValue(
-        "memory_gb", "0.25", "LATER_MEMORY_GB must be a number of GB above 0.25, such as 2 or 1.5, not '0.25'"
-    ),
-    InvalidValue(
-        "memory_gb", "2 GB", "LATER_MEMORY_GB must be a number of GB above 0.25, such as 2 or 1.5, not '2 GB'"
-    ),
+    InvalidValue("start_date", "spring", r"must be a date as YYYY-MM-DD, not 'spring'"),
+    InvalidValue("start_date", "2024-02-30", r"must be a date as YYYY-MM-DD, not '2024-02-30'"),
+    InvalidValue("start_date", "0024-01-01", r"must be 2000-01-01 or later, not '0024-01-01'"),
+    InvalidValue("restate_days", "0", r"must be a whole number from 1 to 730, not '0'"),
+    InvalidValue("restate_days", "731", r"must be a whole number from 1 to 730, not '731'"),
+    InvalidValue("restate_days", "\u00b2", r"must be a whole number from 1 to 730, not '²'"),
+    InvalidValue("restate_days", "9" * 5000, r"must be a whole number from 1 to 730, not '9{40}'…"),
+    InvalidValue("restate_days", "28\n", r"must be a whole number from 1 to 730, not '28\\n'"),
+    InvalidValue("due_hour_utc", "24", r"must be a whole number from 0 to 23, not '24'"),
+    InvalidValue("requests_per_minute", "many", r"must be a whole number from 1 to 1000000, not 'many'"),
+    InvalidValue("requests_per_minute", "0", r"must be a whole number from 1 to 1000000, not '0'"),
+    InvalidValue("shrink_limit_percent", "101", r"must be a whole number from 0 to 100, not '101'"),
+    InvalidValue("bad_rows_limit_percent", "5%", r"must be a whole number from 0 to 100, not '5%'"),
+    InvalidValue("memory_gb", "0.25", r"must be a number of GB above 0.25, such as 2 or 1.5, not '0.25'"),
+    InvalidValue("memory_gb", "2 GB", r"must be a number of GB above 0.25, such as 2 or 1.5, not '2 GB'"),
 ]
 
 
@@ -118,7 +105,7 @@ def set_invalid(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_run_with_an_invalid_setting_fails_with_its_message(
     invalid: InvalidValue, project: Project, service: Service
 ) -> None:
-    config = {**QUIET_LOGGING, "resources": {"later": {"config": {invalid.field: invalid.value}}}}
+    config = {**QUIET_LOGGING, "resources": {"later_reporting": {"config": {invalid.field: invalid.value}}}}
     result = launch(project, config=config, tags={PARTITION_TAG: DAY})
     description, _ = failure(result)
     assert re.fullmatch(f"{invalid.line}.*", description)
@@ -137,7 +124,7 @@ def test_run_with_an_invalid_setting_fails_with_its_message(
 def test_run_with_a_number_out_of_bounds_fails_with_its_message(
     field: str, value: int, bounds: str, project: Project
 ) -> None:
-    config = {**QUIET_LOGGING, "resources": {"later": {"config": {field: value}}}}
+    config = {**QUIET_LOGGING, "resources": {"later_reporting": {"config": {field: value}}}}
     description, _ = failure(launch(project, config=config, tags={PARTITION_TAG: DAY}))
     assert description == f"LATER_{field.upper()} ({field}): must be a whole number from {bounds}, not {value}"
 
@@ -147,7 +134,7 @@ def test_run_with_a_number_out_of_bounds_fails_with_its_message(
     [
         ({"requests_per_minute": "many"}, 'requests_per_minute. Value "many"'),
         ({"requests_per_minutes": 60}, 'unexpected config entry "requests_per_minutes"'),
-        ({"instance_ids": ["a"]}, "root:resources:later:config:instance_ids"),
+        ({"instance_ids": ["a"]}, "root:resources:later_reporting:config:instance_ids"),
         ({"client_secret": {"env": "NO_SUCH_VARIABLE"}}, 'environment variable "NO_SUCH_VARIABLE" which is not set'),
         ({"requests_per_minute": {"env": "LATER_CLIENT_SECRET"}}, '"LATER_CLIENT_SECRET" cannot be coerced'),
     ],
@@ -156,7 +143,11 @@ def test_config_rejected_by_dagster_names_the_field_before_the_run(
     config: dict[str, Any], named: str, project: Project, service: Service
 ) -> None:
     with pytest.raises(dg.DagsterInvalidConfigError) as rejected:
-        launch(project, config={**QUIET_LOGGING, "resources": {"later": {"config": config}}}, tags={PARTITION_TAG: DAY})
+        launch(
+            project,
+            config={**QUIET_LOGGING, "resources": {"later_reporting": {"config": config}}},
+            tags={PARTITION_TAG: DAY},
+        )
     assert named in str(rejected.value)
     assert "sandbox-secret" not in str(rejected.value)
     assert service.requests == []
@@ -165,9 +156,9 @@ def test_config_rejected_by_dagster_names_the_field_before_the_run(
 @pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)
 def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
     set_invalid(invalid, monkeypatch)
-    with pytest.raises(ValueError, match=invalid.variable) as rejected:
-        build_definitions(DefinitionSettings.from_environment())
-    assert re.fullmatch(invalid.line, str(rejected.value))
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=invalid.variable) as rejected:
+        LaterReportingComponent.from_environment().build_definitions()
+    assert re.fullmatch(rf"{invalid.variable} \({invalid.field}\): {invalid.line}", str(rejected.value))
 
 
 @pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS, *LAKE_SETTINGS, *INSTANCE_SETTINGS], ids=str)

@@ -16,6 +16,7 @@ import pytest
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.lake_tables import table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, posts_table
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, fill_once
@@ -38,6 +39,10 @@ MONTHLY = dg.MonthlyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UT
 # Weeks that begin at the first partition: Dagster rejects weeks with days before it.
 WEEKLY = dg.WeeklyPartitionsDefinition(start_date=str(FIRST_DAY), timezone="UTC", day_offset=FIRST_DAY.isoweekday() % 7)
 WEEKLY_FROM_FEBRUARY = dg.WeeklyPartitionsDefinition(start_date="2024-02-01", timezone="UTC", day_offset=1)
+
+
+def tables_of(project: Project) -> Mapping[str, dg.AssetSpec]:
+    return table_specs(project.defs, DefinitionSettings())
 
 
 class Downstream:
@@ -214,7 +219,7 @@ def test_io_manager_loads_unpartitioned_tables(project: Project) -> None:
 
 def posts_column_schema(project: Project) -> Mapping[str, Any]:
     """Return the column schema of posts as definition metadata."""
-    metadata = table_specs(project.defs)["posts_published"].metadata
+    metadata = tables_of(project)["posts_published"].metadata
     return {"dagster/column_schema": metadata["dagster/column_schema"]}
 
 
@@ -231,7 +236,7 @@ def test_lake_root_can_be_set_in_code(filled: Project, truth: Truth, monkeypatch
     monkeypatch.delenv("LATER_LAKE_ROOT")
     mine = Downstream(pa.Table)
     lake = LaterLake(lake_root=str(filled.root))
-    downstream = dg.Definitions(assets=[mine.asset, *table_specs(filled.defs).values()], resources={"later_lake": lake})
+    downstream = dg.Definitions(assets=[mine.asset, *tables_of(filled).values()], resources={"later_lake": lake})
     assert mine.run(filled, defs=downstream).success
     assert len(mine.rows) == sum(len(truth.day("post_date", day)) for day in DAYS)
 
@@ -239,7 +244,7 @@ def test_lake_root_can_be_set_in_code(filled: Project, truth: Truth, monkeypatch
 def test_invalid_lake_root_names_its_setting(filled: Project) -> None:
     mine = Downstream(pa.Table)
     downstream = dg.Definitions(
-        assets=[mine.asset, *table_specs(filled.defs).values()], resources={"later_lake": LaterLake(lake_root=" ")}
+        assets=[mine.asset, *tables_of(filled).values()], resources={"later_lake": LaterLake(lake_root=" ")}
     )
     assert "LATER_LAKE_ROOT" in failure_message(mine.run(filled, defs=downstream))
 
@@ -253,12 +258,12 @@ def test_io_manager_does_not_store_outputs(project: Project) -> None:
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=project.instance, asset_selection=[mine.key], run_config=QUIET_LOGGING, raise_on_error=False
     )
-    assert failure_message(result) == "later_lake only loads Later's tables: give mine another io_manager_key"
+    assert failure_message(result) == "LaterLake only loads Later's tables: give mine another io_manager_key"
     assert not project.root.exists()
 
 
 def test_asset_value_loader_loads_tables(filled: Project, truth: Truth) -> None:
-    downstream = dg.Definitions(assets=table_specs(filled.defs).values(), resources={"later_lake": LaterLake()})
+    downstream = dg.Definitions(assets=tables_of(filled).values(), resources={"later_lake": LaterLake()})
     key = asset_key("posts_published")
     with downstream.get_asset_value_loader(filled.instance) as loader:
         everything = loader.load_asset_value(key, python_type=pd.DataFrame)
@@ -268,7 +273,7 @@ def test_asset_value_loader_loads_tables(filled: Project, truth: Truth) -> None:
 
 
 def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: Truth) -> None:
-    table = table_specs(filled.defs)["posts_published"]
+    table = tables_of(filled)["posts_published"]
     lake = LaterLake()
     rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"]).to_pylist()
     assert same_rows(rows, expected(truth, [(day, "007") for day in DAYS[1:]]))
@@ -279,14 +284,14 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     with pytest.raises(dg.Failure, match="is not supported: use one of"):
         lake.load(table, dict)
     assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
-    rollup = table_specs(filled.defs)["organic_paid_by_publish_day"]
+    rollup = tables_of(filled)["organic_paid_by_publish_day"]
     assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
     with pytest.raises(dg.Failure, match="contain all instances"):
         lake.load(rollup, pa.Table, instance_ids=["007"])
 
 
 def test_io_manager_can_be_used_as_a_resource(filled: Project, truth: Truth) -> None:
-    table = table_specs(filled.defs)["posts_published"]
+    table = tables_of(filled)["posts_published"]
     counts = []
 
     @dg.asset

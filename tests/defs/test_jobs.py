@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import newest_day, restated_days
-from later_reporting_dagster.defs.jobs import build_daily_schedule
+from later_reporting_dagster.defs.jobs import build_daily_schedule, build_posts_job
+from later_reporting_dagster.defs.settings import DefinitionSettings
 
 START = date(2024, 3, 1)
-SCHEDULE = build_daily_schedule(start_date=START, restate_days=28)
+SETTINGS = DefinitionSettings(start_date=START)
+SCHEDULE = build_daily_schedule(SETTINGS, build_posts_job(SETTINGS))
 
 
 def tick(at: datetime) -> dg.RunRequest | dg.SkipReason:

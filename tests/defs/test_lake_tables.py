@@ -4,12 +4,13 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.defs.lake_tables import table_from_metadata, table_specs
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, schema_of
 from tests.defs.conftest import Project
 
 
 def test_tables_are_found_by_their_column_schema(project: Project) -> None:
-    tables = table_specs(project.defs)
+    tables = table_specs(project.defs, DefinitionSettings())
     assert list(tables) == sorted(tables)
     spec = tables["posts_published"]
     table = table_from_metadata(spec.key, spec.metadata, is_partitioned=True)

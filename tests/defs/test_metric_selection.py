@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.requests import Request
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
-from later_reporting_dagster.definitions import build_definitions
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
 from later_reporting_dagster.rollups.rollup_tables import BY_PUBLISH_DAY, TABLES
 from tests.conftest import FIRST_DAY, Service, Truth, files
@@ -107,7 +106,7 @@ def test_unknown_metric_fails_the_run_without_requests(project: Project, service
 
 @pytest.mark.parametrize("metrics", [DEFAULT_METRICS, METRICS])
 def test_raw_assets_show_the_selected_metrics(metrics: Any, tmp_path: Path) -> None:
-    defs = build_definitions(DefinitionSettings(metrics=metrics))
+    defs = LaterReportingComponent(metrics=",".join(metric.column for metric in metrics)).build_definitions()
     for asset in ("posts_published", "post_metrics_daily"):
         metadata = defs.resolve_assets_def(asset_key(asset)).metadata_by_key[asset_key(asset)]
         shown = [column.name for column in metadata["dagster/column_schema"].columns]
@@ -125,7 +124,7 @@ def test_rollups_sum_the_selected_metrics(project: Project, service: Service) ->
     assert project.roll_up(ROLLUP, days=[FIRST_DAY]).success
     before = pq.ParquetFile(project.root / ROLLED_UP).read()
     assert before.column_names == [column.name for column in BY_PUBLISH_DAY.columns]
-    all_metrics = build_definitions(DefinitionSettings(start_date=FIRST_DAY, metrics=METRICS))
+    all_metrics = LaterReportingComponent.from_environment(start_date=FIRST_DAY, metrics="all").build_definitions()
     wide = Project(all_metrics, project.instance, project.root)
     # A rollup of fewer metrics differs from the raw rows.
     assert not wide.check((ROLLUP, "reconciles_with_raw_rows"))[ROLLUP, "reconciles_with_raw_rows"].passed
@@ -142,7 +141,7 @@ def test_rollups_sum_the_selected_metrics(project: Project, service: Service) ->
 
 
 def test_rollup_assets_show_the_selected_metrics() -> None:
-    defs = build_definitions(DefinitionSettings(metrics=METRICS))
+    defs = LaterReportingComponent(metrics="all").build_definitions()
     for table in TABLES:
         metadata = defs.resolve_assets_def(asset_key(table.name)).metadata_by_key[asset_key(table.name)]
         shown = [column.name for column in metadata["dagster/column_schema"].columns]

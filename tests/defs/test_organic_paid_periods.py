@@ -175,7 +175,7 @@ def test_partition_without_raw_files_fails_alone(
     description, metadata = failure(result)
     assert description.splitlines()[0] == f"1 partition failed and was not changed; {len(written)} written."
     assert metadata["failed_partitions"] == {
-        str(without_files): f"later/{RAW[asset]} has no files for it: materialize that first"
+        str(without_files): f"{RAW[asset]} has no files for it: materialize that first"
     }
     assert project.materializations(result).keys() == written
     assert project.passed(result)["reconciles_with_raw_rows"] is True

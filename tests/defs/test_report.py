@@ -61,7 +61,7 @@ def test_unchanged_report_is_not_rewritten(project: Project) -> None:
 
 def test_report_without_posts_fails_with_advice(project: Project) -> None:
     description, _ = failure(project.run(REPORT))
-    assert "materialize later/post_metrics_daily and later/posts_published first" in description
+    assert "materialize post_metrics_daily and posts_published first" in description
     assert not project.root.exists()
 
 

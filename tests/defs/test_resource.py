@@ -45,17 +45,18 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "shrink_limit_percent": 5,
         "bad_rows_limit_percent": 0,
         "memory_gb": 0.5,
+        "demo_mode": True,
     }
     for name, value in expected.items():
         monkeypatch.setenv(f"LATER_{name.upper()}", str(value))
     resource = LaterReportingResource.from_environment()
     # Before initialization it has names of variables, not their values, so the UI and logs cannot show these.
-    # Dagster has no environment variable type for fractions, so that value is read early.
+    # Dagster has no environment variable type for fractions and booleans, so these are read early.
     assert dict(resource) == {
         name: (dg.EnvVar.int if isinstance(value, int) else dg.EnvVar)(f"LATER_{name.upper()}")
         for name, value in expected.items()
-        if name != "memory_gb"
-    } | {"memory_gb": 0.5}
+        if name not in ("memory_gb", "demo_mode")
+    } | {"memory_gb": 0.5, "demo_mode": True}
     assert {name: getattr(initialized(resource), name) for name in expected} == expected
 
 
@@ -80,7 +81,9 @@ def test_verify_percent_defaults_by_api_version(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("LATER_VERIFY_PERCENT", str(percent))
         assert rates() == {"paged": percent / 100, "cursor": percent / 100}
     monkeypatch.setenv("LATER_VERIFY_PERCENT", "101")
-    with pytest.raises(ValueError, match="LATER_VERIFY_PERCENT must be a whole number from 0 to 100, not '101'"):
+    with pytest.raises(
+        ValueError, match=r"LATER_VERIFY_PERCENT \(verify_percent\): must be a whole number from 0 to 100, not '101'"
+    ):
         rates()
     with pytest.raises(InvalidSetting, match=r"LATER_VERIFY_PERCENT .* must be a whole number from 0 to 100, not 101"):
         initialized(LaterReportingResource(access_token="t", verify_percent=101)).client()

@@ -5,35 +5,53 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
-from later_reporting_dagster.defs.settings import DefinitionSettings, env_var_or_default
+from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.defs.settings import DefinitionSettings, environment_values
+
+VARIABLES = ("LATER_START_DATE", "LATER_RESTATE_DAYS", "LATER_DUE_HOUR_UTC", "LATER_METRICS")
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    assert DefinitionSettings.from_environment({}) == DefinitionSettings(
-        start_date=date(2024, 1, 1), restate_days=28, due_hour_utc=12, metrics=DEFAULT_METRICS
+    settings = LaterReportingComponent().settings
+    assert settings == DefinitionSettings()
+    assert (settings.name, settings.key_prefix) == ("later", ("later",))
+    assert (settings.start_date, settings.restate_days, settings.due_hour_utc) == (date(2024, 1, 1), 28, 12)
+
+
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+    assert LaterReportingComponent.from_environment().settings == DefinitionSettings()
+
+
+def test_load_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in zip(VARIABLES, ("2023-02-28", "1", "0", "all"), strict=True):
+        monkeypatch.setenv(variable, value)
+    assert LaterReportingComponent.from_environment().settings == DefinitionSettings(
+        start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics=METRICS
     )
 
 
-def test_empty_variable_counts_as_unset() -> None:
-    empty = dict.fromkeys(["LATER_START_DATE", "LATER_RESTATE_DAYS", "LATER_DUE_HOUR_UTC", "LATER_METRICS"], "")
-    assert DefinitionSettings.from_environment(empty) == DefinitionSettings()
+def test_unknown_metric_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_METRICS", "shares,like")
+    message = r"^LATER_METRICS \(metrics\): unknown metric 'like'; the nearest is likes$"
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=message):
+        LaterReportingComponent.from_environment()
 
 
-def test_load_settings_are_read_from_the_environment() -> None:
-    assert DefinitionSettings.from_environment(
-        {"LATER_START_DATE": "2023-02-28", "LATER_RESTATE_DAYS": "1", "LATER_DUE_HOUR_UTC": "0", "LATER_METRICS": "all"}
-    ) == DefinitionSettings(start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics=METRICS)
-
-
-def test_unknown_metric_names_the_setting() -> None:
-    with pytest.raises(ValueError, match="^LATER_METRICS: unknown metric 'like'; the nearest is likes$"):
-        DefinitionSettings.from_environment({"LATER_METRICS": "shares,like"})
+def test_settings_survive_as_json() -> None:
+    component = LaterReportingComponent(
+        name="later_eu", key_prefix="marketing,later", tables="posts_published", metrics="likes,paid_reach"
+    )
+    settings = component.settings
+    assert DefinitionSettings.from_json(settings.to_json()) == settings
+    assert (settings.key_prefix, settings.tables) == (("marketing", "later"), ("posts_published",))
 
 
 def test_set_variable_becomes_an_env_var(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert env_var_or_default("LATER_LAKE_ROOT", "here") == "here"
+    assert environment_values(["lake_root"]) == {}
     monkeypatch.setenv("LATER_LAKE_ROOT", "s3://lake")
-    assert env_var_or_default("LATER_LAKE_ROOT", "here") == dg.EnvVar("LATER_LAKE_ROOT")
+    assert environment_values(["lake_root"]) == {"lake_root": dg.EnvVar("LATER_LAKE_ROOT")}
     monkeypatch.setenv("LATER_LAKE_ROOT", "")
-    assert env_var_or_default("LATER_LAKE_ROOT", "here") == "here"
+    assert environment_values(["lake_root"]) == {}

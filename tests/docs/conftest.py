@@ -15,8 +15,6 @@ from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app, running_sandbox
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
@@ -113,10 +111,6 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         for name, value in environment.items():
             patched.setenv(name, value)
         patched.chdir(directory)
-        # A new process would load the definitions from this environment; this process loaded them before.
-        patched.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
-        )
         shell = Shell(directory, environment)
         _fill_lake(shell)
         yield shell

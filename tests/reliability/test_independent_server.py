@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.definitions import build_definitions
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Partition
 from tests.cli.conftest import User
 from tests.reliability.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
@@ -38,10 +36,6 @@ class BackfillUser:
             "LATER_REQUESTS_PER_MINUTE": "100000",
         }.items():
             self.environment.setenv(name, value)
-        # A separate process would load them from this environment.
-        self.environment.setattr(
-            "later_reporting_dagster.cli.in_process_runs.defs", build_definitions(DefinitionSettings.from_environment())
-        )
         days = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
         for table_name in DATE_BASES:
             result = self.user.run("backfill", "--asset", f"later/{table_name}", *days)

@@ -1,0 +1,120 @@
+"""The project that a command works on: a component of the user's definitions, or the one that the environment sets."""
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import dagster as dg
+
+from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.defs.component import LaterReportingComponent
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
+
+ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A component, as part of the definitions that it was loaded with.
+
+    Attributes:
+        definitions: all definitions of the module.
+        settings: the settings of the component.
+    """
+
+    definitions: dg.Definitions
+    settings: DefinitionSettings
+
+    @cached_property
+    def later(self) -> LaterReportingResource:
+        """The resource of the component, with the values of environment variables."""
+        resource = (self.definitions.resources or {})[self.settings.resource_key]
+        later: LaterReportingResource = resource.process_config_and_initialize()
+        return later
+
+
+def load_project(module: str | None, *, name: str | None) -> Project:
+    """Load the definitions of a module, and return one of its components.
+
+    Args:
+        module: the module; None for the one that `[tool.dg]` names in the pyproject.toml or dg.toml of the current
+            folder, or if there is none, the component that the environment sets.
+        name: the name of the component; None if the definitions have only one.
+
+    Raises:
+        click.ClickException: the module cannot be loaded, or has no such component.
+    """
+    module = module or _module_of_current_folder() or ENVIRONMENT_MODULE
+    # The module of the environment may have been imported with other variables.
+    definitions = _environment_definitions() if module == ENVIRONMENT_MODULE else _load_definitions(module)
+    found = {
+        key.removeprefix(METADATA_PREFIX): DefinitionSettings.from_json(cast("Mapping[str, Any]", value.data))
+        for key, value in (definitions.metadata or {}).items()
+        if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
+    }
+    if name is None and len(found) == 1:
+        (name,) = found
+    if name not in found:
+        raise click.ClickException(_no_component_message(module, found=[*found], name=name))
+    return Project(definitions, found[name])
+
+
+def _no_component_message(module: str, *, found: list[str], name: str | None) -> str:
+    if not found:
+        return (
+            f"{module} has no LaterReportingComponent: name another module with -m, or use -m {ENVIRONMENT_MODULE} for"
+            " the settings of the environment"
+        )
+    if name is None:
+        return f"{module} has several components: choose one with --name, of {', '.join(found)}"
+    return f"{module} has no component {name!r}: choose one with --name, of {', '.join(found)}"
+
+
+def _environment_definitions() -> dg.Definitions:
+    try:
+        return LaterReportingComponent.from_environment().build_definitions()
+    except dg.DagsterInvalidDefinitionError as error:
+        raise click.ClickException(one_line(str(error))) from error
+
+
+def _load_definitions(module: str) -> dg.Definitions:
+    # As `dagster dev` and `dg dev` do.
+    sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
+    try:
+        loaded = [*_definitions_of(vars(importlib.import_module(module)).values())]
+    except Exception as error:
+        raise click.ClickException(f"cannot load {module}: {one_line(str(error)) or type(error).__name__}") from error
+    if len(loaded) != 1:
+        raise click.ClickException(f"{module} must have one Definitions object, but has {len(loaded)}")
+    return loaded[0]
+
+
+def _definitions_of(values: Iterable[object]) -> Iterator[dg.Definitions]:
+    """Yield the `Definitions` among the values of a module, and those returned by functions with `@definitions`."""
+    decorated = type(dg.definitions(dg.Definitions))
+    for value in {id(value): value for value in values}.values():
+        if isinstance(value, dg.Definitions):
+            yield value
+        elif isinstance(value, decorated):
+            yield value()
+
+
+def _module_of_current_folder() -> str | None:
+    """Return the module of the definitions of the `dg` project in the current folder; None if it is not a project."""
+    for file_name, table in (("dg.toml", ()), ("pyproject.toml", ("tool", "dg"))):
+        try:
+            settings = tomllib.loads(Path(file_name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        for name in (*table, "project"):
+            settings = settings.get(name, {})
+        if root_module := settings.get("root_module"):
+            return str(settings.get("code_location_target_module") or f"{root_module}.definitions")
+    return None
