@@ -16,6 +16,7 @@ from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import build_automation_sensor
 from later_reporting_dagster.defs.compaction_job import build_compaction_job, build_compaction_schedule
 from later_reporting_dagster.defs.component_attributes import names, plain, text
+from later_reporting_dagster.defs.component_scaffolder import LaterReportingScaffolder
 from later_reporting_dagster.defs.instances import build_instances_checks, build_instances_sensor, instances_step
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.jobs import build_checks_job, build_daily_schedule, build_posts_job
@@ -59,6 +60,7 @@ def _described(field: str) -> str | None:
     return LaterReportingResource.model_fields[field].description
 
 
+@dg.scaffold_with(LaterReportingScaffolder)
 class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     """Fetches Later's Reporting API into a lake every day, and compares organic with paid performance.
 

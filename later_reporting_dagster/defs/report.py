@@ -59,6 +59,7 @@ def report_step(settings: DefinitionSettings) -> AssetStep:
         ),
         group_name=ROLLUPS_GROUP,
         kinds={"html"},
+        tags={"later/layer": "report"},
         metadata=code_references(report_step),
         code_version=package_version(),
         automation_condition=when_upstream_changes(*settings.dependencies(*rollup_names)),
