@@ -56,6 +56,10 @@ from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES, RollupTable
 
 
+# The fields that the demo mode does not use.
+_OF_THE_API = {"base_url", "client_id", "client_secret", "access_token"}
+
+
 def _described(field: str) -> str | None:
     return LaterReportingResource.model_fields[field].description
 
@@ -229,6 +233,9 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         fields = LaterReportingResource.model_fields.keys() & self.model_fields_set
         values = {field: getattr(self, field) for field in fields if getattr(self, field) is not None}
         values.setdefault("lake_root", default_lake_root(self.name))
+        if parse_boolean("demo_mode", self.demo_mode):
+            # Their environment variables need not be set.
+            values = {field: value for field, value in values.items() if field not in _OF_THE_API}
         parsed: dict[str, Any] = {}
         for field, value in values.items():
             if variable_name(value) is not None:

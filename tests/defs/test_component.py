@@ -170,7 +170,8 @@ class CustomComponent(LaterReportingComponent):
 
 def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
-    component = CustomComponent(lake_root=lake.root, demo_mode=True, start_date="2024-03-01", name="demo")
+    secret = dg.EnvVar("NO_SUCH_VARIABLE")
+    component = CustomComponent(lake_root=lake.root, demo_mode=True, client_secret=secret, name="demo")
     defs = component.build_definitions()
     key = component.settings.asset_key("posts_published")
     assert spec_of(defs, key).owners == ["team:custom"]
