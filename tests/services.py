@@ -38,6 +38,14 @@ def running_postgres(database: str = "dagster") -> Iterator[str]:
             _run([_postgres("pg_ctl"), "-D", data, "-m", "immediate", "-w", "stop"], user=user)
 
 
+def postgres_storage(url: str) -> str:
+    """Return the lines of a `dagster.yaml` that select a PostgreSQL database for all storage.
+
+    The scheme names the driver that dagster-postgres needs: for `postgresql://`, SQLAlchemy 2.1 takes psycopg 3.
+    """
+    return f"storage: {{postgres: {{postgres_url: '{url.replace('postgresql:', 'postgresql+psycopg2:')}'}}}}\n"
+
+
 @contextmanager
 def running_redis() -> Iterator[str]:
     """Run an empty Redis server while the block runs.
