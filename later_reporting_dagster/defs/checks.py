@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
+from later_reporting_dagster.defs.event_batch import log_event
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
@@ -93,7 +94,7 @@ def log_check_results(
     """
     try:
         for result in results:
-            context.log_event(to_evaluation(result, asset_key or context.asset_key))
+            log_event(context, to_evaluation(result, asset_key or context.asset_key))
     except (LakeUnavailable, FileDamaged) as error:
         context.log.warning(f"Some checks could not be evaluated: {error}")
 

@@ -55,7 +55,6 @@ from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES, RollupTable
 
-
 # The fields that the demo mode does not use.
 _OF_THE_API = {"base_url", "client_id", "client_secret", "access_token"}
 

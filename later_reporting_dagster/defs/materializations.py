@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
+from later_reporting_dagster.defs.event_batch import log_event
+
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
@@ -37,13 +39,14 @@ def log_materialization(
         asset_key: the asset, in a step that materializes several.
     """
     key = asset_key or context.asset_key
-    context.log_event(
+    log_event(
+        context,
         dg.AssetMaterialization(
             asset_key=key,
             partition=None if day is None else day.isoformat(),
             metadata=dict(metadata),
             tags={**version_tags(context.assets_def.specs_by_key[key], data_version), **(provenance or {})},
-        )
+        ),
     )
 
 

@@ -22,6 +22,7 @@ from later_reporting_dagster.defs.checks import (
     join_first,
     log_check_results,
 )
+from later_reporting_dagster.defs.event_batch import batched_events
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
 from later_reporting_dagster.defs.metadata import (
     code_references,
@@ -66,7 +67,8 @@ def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     """Return the step of a rollup. A partition without raw files fails, and the run goes on with the others."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
-        _RollupRun(context, later, table=table, settings=settings).run()
+        with batched_events(context):
+            _RollupRun(context, later, table=table, settings=settings).run()
         return ()
 
     key, per_run = settings.asset_key(table.name), settings.rollup_partitions_per_run

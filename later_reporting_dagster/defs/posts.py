@@ -12,6 +12,7 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import log_check_results
+from later_reporting_dagster.defs.event_batch import batched_events
 from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
 from later_reporting_dagster.defs.metadata import (
     API_REFERENCE_URL,
@@ -81,7 +82,8 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
         config = PostsConfig(**context.op_execution_context.op_config)
         try:
-            _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
+            with batched_events(context):
+                _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
         except (NoInstances, LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
