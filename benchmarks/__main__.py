@@ -22,11 +22,12 @@ from benchmarks.compaction import compaction
 from benchmarks.coverage import coverage
 from benchmarks.markdown_table import Table, replace_section
 from benchmarks.windows import windows_workload
-from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
+from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
 
 WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "year": year,
     "backfill": backfill,
+    "postgres": postgres,
     "automation": automation,
     "large": large,
     "cursor": cursor,

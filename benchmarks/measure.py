@@ -25,6 +25,7 @@ METHODS = {
     "Dagster": "benchmarks.in_dagster:run",
     "Dagster, paced": "benchmarks.in_dagster:paced_run",
     "Dagster backfill": "benchmarks.in_dagster:backfill",
+    "Dagster backfill on Postgres": "benchmarks.in_dagster:backfill_on_postgres",
     "home": "benchmarks.automation:make_home",
     "ticks": "benchmarks.automation:ticks",
     "first history": "benchmarks.automation:first_history",

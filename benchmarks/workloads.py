@@ -164,6 +164,49 @@ def backfill() -> Table:
     )
 
 
+def postgres() -> Table:
+    """Dagster's share of a backfill with its storage on Postgres, compared with SQLite."""
+    partitions = newest_partitions(YEAR, range(8))
+    methods = {"SQLite": "Dagster backfill", "Postgres": "Dagster backfill on Postgres"}
+    library: list[float] = []
+    backfills: dict[str, list[Measurement]] = {storage: [] for storage in methods}
+    with running_sandbox_process(**eight_instances(partitions.start - timedelta(days=30))) as sandbox:
+        least = sandbox.least([partitions], date_basis="post_date")
+        for _ in range(ROUNDS):
+            library.append(measure("library", partitions, sandbox=sandbox, date_basis="post_date").seconds)
+            for storage, method in methods.items():
+                result = measure(method, partitions, sandbox=sandbox, date_basis="post_date")
+                assert result.rows == least.rows, f"{result.rows} rows of {least.rows} written"
+                backfills[storage].append(result)
+    library_seconds = statistics.median(library)
+    planned, ran, shares = {}, {}, {}
+    for storage, results in backfills.items():
+        planned[storage] = statistics.median(result.planning_seconds for result in results)
+        ran[storage] = statistics.median(result.run_seconds for result in results)
+        shares[storage] = 1000 * (planned[storage] + ran[storage] - library_seconds) / YEAR
+    ratio = shares["Postgres"] / shares["SQLite"]
+    return Table(
+        title=f"A backfill of posts_published by the daemon, {YEAR} days × 8 instances × 20 posts a day, by storage",
+        columns=(
+            "storage",
+            "s of planned events",
+            "s of the run",
+            "library s",
+            "Dagster's ms per day",
+            "/ SQLite",
+            "goal",
+        ),
+        rows=[
+            (storage, planned[storage], ran[storage], library_seconds, share, share / shares["SQLite"], "≤ 1")
+            for storage, share in shares.items()
+        ],
+        note="Dagster's share is the time of the planned events, before the run, and of the run from its start to its"
+        f" end, less the time of the library. Medians of {ROUNDS} rounds in which library, SQLite and Postgres take"
+        " turns. The server is new in each round, on the same machine.",
+        failures=[f"Dagster's share on Postgres is {ratio:.2f} times that on SQLite"] if ratio > 1 else [],
+    )
+
+
 def automation() -> Table:
     """Time of automation ticks with many instances and days, and until the first run is planned."""
     partitions = newest_partitions(MANY_DAYS, range(MANY_INSTANCES))
