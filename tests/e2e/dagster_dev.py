@@ -133,9 +133,14 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
-    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake."""
+def dagster_dev(directory: Path, *, configuration: str = "") -> Iterator[DagsterDev]:
+    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake.
+
+    `configuration` is appended to its `dagster.yaml`.
+    """
     with sandbox_environment(directory) as (service, environment):
+        with Path(environment["DAGSTER_HOME"], "dagster.yaml").open("a") as dagster_yaml:
+            dagster_yaml.write(configuration)
         port = _free_port()
         command = ["dagster", "dev", "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
         first_day = date.fromisoformat(environment["LATER_START_DATE"])
