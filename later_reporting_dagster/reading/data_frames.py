@@ -98,9 +98,8 @@ def _import_polars() -> Any:
     try:
         return import_module("polars")
     except ImportError:
-        raise LibraryNotInstalled(
-            "polars is not installed: pip install 'later-reporting-dagster[polars]', or polars alone"
-        ) from None
+        # By its own name: an extra of this package installs it only where the package itself comes from an index.
+        raise LibraryNotInstalled("polars is not installed: pip install polars") from None
 
 
 def _read_polars(lake: Lake, table: Table, partitions: Collection[Partition]) -> "pl.DataFrame":

@@ -151,9 +151,7 @@ def test_missing_library_is_reported_with_its_installation(lake: Lake, monkeypat
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(LibraryNotInstalled) as missing:
         read_frame(pl.DataFrame, lake, POSTS, PARTITIONS)
-    assert str(missing.value) == (
-        "polars is not installed: pip install 'later-reporting-dagster[polars]', or polars alone"
-    )
+    assert str(missing.value) == "polars is not installed: pip install polars"
 
 
 @pytest.mark.parametrize("instance_id", INSTANCES)
