@@ -1,7 +1,6 @@
 """`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import date
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from later_reporting_dagster.cli.child_processes import interruptible, run_until_stopped
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
@@ -64,13 +64,14 @@ def run_demo(
 
     Raises:
         click.UsageError: the directory cannot be created.
+        click.ClickException: a run was interrupted, or the UI ended by itself.
     """
     click.echo(BANNER)
     options = SandboxOptions(api_version=api_version)
     world = World(
         first_day=two_years_before(end), last_day=end, seed=seed, instances=instances, posts_per_day=posts_per_day
     )
-    with running_sandbox(create_app(world, options=options)) as base_url:
+    with interruptible(), running_sandbox(create_app(world, options=options)) as base_url:
         environment = _environment(directory, base_url=base_url, options=options, start=start)
         # Set before the definitions are imported, because they read it at import.
         os.environ.update(environment)
@@ -118,21 +119,25 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.rollups.rollup_tables import TABLES
 
     project = load_project(ENVIRONMENT_MODULE, name=None)
+    outcomes: list[RunOutcome] = []
+
+    def add(outcome: "RunOutcome") -> None:
+        if outcome.is_interrupted:
+            raise click.ClickException(str(outcome.error))
+        outcomes.append(outcome)
+
     with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
             raw = [raw_table.name for raw_table in RAW_TABLES]
-            outcomes = [
-                in_process_runs.materialize(
-                    project, raw, instance=instance, tags=range_tags(start, end), on_progress=show
-                )
-            ]
-        outcomes.append(in_process_runs.materialize(project, [INSTANCES_TABLE], instance=instance))
+            tags = range_tags(start, end)
+            add(in_process_runs.materialize(project, raw, instance=instance, tags=tags, on_progress=show))
+        add(in_process_runs.materialize(project, [INSTANCES_TABLE], instance=instance))
         for period in Period:
             rollups = [table.name for table in TABLES if table.period is period]
-            tags = None if period is Period.WINDOWS else range_tags(start, end, period=period)
-            outcomes.append(in_process_runs.materialize(project, rollups, instance=instance, tags=tags))
-        outcomes.append(in_process_runs.materialize(project, [REPORT], instance=instance))
-        outcomes.append(in_process_runs.evaluate_checks(project, instance=instance))
+            range_ = None if period is Period.WINDOWS else range_tags(start, end, period=period)
+            add(in_process_runs.materialize(project, rollups, instance=instance, tags=range_))
+        add(in_process_runs.materialize(project, [REPORT], instance=instance))
+        add(in_process_runs.evaluate_checks(project, instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
         click.echo(f"{mark}  {evaluation.asset_key.path[-1]}: {evaluation.check_name}: {evaluation.description}")
@@ -201,7 +206,7 @@ def _comparison(start: date, end: date) -> "pa.Table":
 def _serve_ui(port: int) -> None:
     click.echo(f"The Dagster UI:  http://127.0.0.1:{port}  (Ctrl-C stops it)")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "later_reporting_dagster.definitions"]
-    try:
-        subprocess.run([*command, "-h", "127.0.0.1", "-p", str(port)], check=False)
-    except KeyboardInterrupt:
-        click.echo("Stopped.")
+    exit_code = run_until_stopped([*command, "-h", "127.0.0.1", "-p", str(port)])
+    if exit_code is not None:
+        raise click.ClickException(f"dagster dev ended by itself with exit code {exit_code}: see its log above")
+    click.echo("The Dagster UI has stopped.")

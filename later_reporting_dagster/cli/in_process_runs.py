@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -25,14 +25,18 @@ class RunOutcome:
         succeeded: whether everything succeeded.
         failed: the reason of each failure, by asset and partition; for raw assets, by asset and "day instance".
         error: the reason, if a whole step failed; else None.
+        is_interrupted: whether a signal stopped it.
         checks: results of asset checks.
+        fetches: the final progress of each raw table that was fetched.
     """
 
     run_id: str
     succeeded: bool
     failed: Mapping[tuple[str, str], str]
     error: str | None
+    is_interrupted: bool
     checks: Sequence[dg.AssetCheckEvaluation]
+    fetches: Sequence[Progress] = ()
 
 
 def dagster_instance() -> dg.DagsterInstance:
@@ -80,7 +84,14 @@ def materialize(
     """
     definitions, settings = project.definitions, project.settings
     op_config = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
-    listener_token = PROGRESS_LISTENER.set(on_progress)
+    fetches: dict[str, Progress] = {}
+
+    def listen(progress: Progress) -> None:
+        fetches[progress.table_name] = progress
+        if on_progress is not None:
+            on_progress(progress)
+
+    listener_token = PROGRESS_LISTENER.set(listen)
     try:
         job = definitions.resolve_implicit_global_asset_job_def().get_subset(
             asset_selection={settings.asset_key(asset) for asset in assets},
@@ -96,7 +107,7 @@ def materialize(
         )
     finally:
         PROGRESS_LISTENER.reset(listener_token)
-    return _outcome(result, instance, settings)
+    return replace(_outcome(result, instance, settings), fetches=tuple(fetches.values()))
 
 
 def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
@@ -115,8 +126,10 @@ def _outcome(
 ) -> RunOutcome:
     failed: dict[tuple[str, str], str] = {}
     error: str | None = None
+    is_interrupted = False
     for event in result.all_events:
         if event.is_step_failure:
+            is_interrupted |= _is_interrupted(event)
             partition_failures = dict(_partition_failures(event, settings))
             failed |= partition_failures
             if not partition_failures:
@@ -128,6 +141,7 @@ def _outcome(
         succeeded=result.success,
         failed=failed,
         error=error,
+        is_interrupted=is_interrupted,
         # `result` lacks the check evaluations of a failed run. The event log has them.
         checks=[
             entry.dagster_event.asset_check_evaluation_data
@@ -153,6 +167,11 @@ def _step_error(event: dg.DagsterEvent) -> str | None:
     if data.error is None:
         return None
     cause = data.error.cause or data.error
-    if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+    if _is_interrupted(event):
         return "Interrupted. Files written so far are kept; run the command again for the rest."
     return cause.message.strip().removeprefix(f"{cause.cls_name}: ")
+
+
+def _is_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and (error.cause or error).cls_name == dg.DagsterExecutionInterruptedError.__name__

@@ -1,6 +1,7 @@
 """The commands of `later-reporting`. Usage errors are one line each; long commands show their progress."""
 
 import asyncio
+import os
 import shutil
 import socket
 import sys
@@ -30,6 +31,7 @@ from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_M
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.cli.project import Project
+    from later_reporting_dagster.defs.resource import LaterReportingResource
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
@@ -137,7 +139,8 @@ def sandbox(
 ) -> None:
     """Serve the API locally over synthetic data, until Ctrl-C.
 
-    Prints the environment variables that point the client at it. To try how a fetch
+    Prints the days that have posts, and the environment variables that point the
+    client at it. To try how a fetch
     copes with a bad server, inject faults; their counts are printed at the end:
 
     \b
@@ -162,7 +165,7 @@ def sandbox(
     app = sandbox_package.FaultMiddleware(
         world, faults=fault_rates, malformed_rows=row_rates, seed=fault_seed, options=options
     )
-    _serve(app, options, host=host, port=port)
+    _serve(app, options, world=world, host=host, port=port)
 
 
 def _world(*, seed: int, instances: int, posts_per_day: int, unusual_ids: bool) -> sandbox_package.World:
@@ -181,7 +184,12 @@ def _world(*, seed: int, instances: int, posts_per_day: int, unusual_ids: bool) 
 
 
 def _serve(
-    app: sandbox_package.FaultMiddleware, options: sandbox_package.SandboxOptions, *, host: str, port: int
+    app: sandbox_package.FaultMiddleware,
+    options: sandbox_package.SandboxOptions,
+    *,
+    world: sandbox_package.World,
+    host: str,
+    port: int,
 ) -> None:
     """Serve the sandbox until interrupted; print its settings at the start and counts of injected faults at the end."""
     from later_reporting_dagster.client.base_url import is_loopback
@@ -198,7 +206,9 @@ def _serve(
         if not is_loopback(host):
             click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
 
-    click.echo(sandbox_package.BANNER)
+    # Comments, so that a shell can evaluate the output.
+    click.echo(f"# {sandbox_package.BANNER}")
+    click.echo(f"# Posts from {world.first_day} to {world.last_day} (UTC); other days are empty.")
     with prefix_errors_with("--host, --port"):
         sandbox_package.serve(app, host=host, port=port, on_ready=print_settings)
     malformed_counts = {name: len(keys) for name, keys in app.altered.items()}
@@ -220,6 +230,7 @@ def instances() -> None:
 
     project = _project()
     later, settings = project.later, project.settings
+    _name_default_host(later, "Listing instances at")
     listed = asyncio.run(later.listed_instances())
     restated = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
     rows = refreshed_instances(later.lake(), listed, restated_days=restated, today=datetime.now(UTC).date())
@@ -283,6 +294,8 @@ def backfill(
             options = "--instances, --only-missing and --accept-shrinking"
             raise click.UsageError(f"{options} apply to raw tables: omit them for {asset}")
         config, period = {}, PERIODS_BY_ROLLUP[asset]
+    else:
+        _name_default_host(project.later, "Fetching from")
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             project,
@@ -294,6 +307,18 @@ def backfill(
             verbose=verbose,
         )
     _report_failures([outcome])
+    _warn_about_empty_files(outcome, start, end)
+
+
+def _warn_about_empty_files(outcome: "RunOutcome", start: date, end: date) -> None:
+    for fetch in outcome.fetches:
+        if fetch.written and not fetch.rows:
+            click.echo(
+                f"Warning: no posts from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
+                " instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
+                " credentials.",
+                err=True,
+            )
 
 
 def _check_range(start: date, end: date, *, first: date) -> None:
@@ -427,6 +452,7 @@ def doctor() -> None:
     except click.ClickException as error:
         results = [CheckResult("settings", passed=False, message=error.message)]
     else:
+        _name_default_host(project.later, "Checking")
         results = asyncio.run(check_setup(project.later, project.settings))
     for result in results:
         click.echo(f"{_OK if result.passed else _FAIL}  {result.subject:<12} {one_line(result.message)}")
@@ -509,6 +535,22 @@ def _project() -> "Project":
 
     module, name = click.get_current_context().find_root().obj
     return load_project(module, name=name)
+
+
+def _name_default_host(later: "LaterReportingResource", action: str) -> None:
+    """Print the address of the API to standard error if no setting names it, before the first request.
+
+    Prints nothing if there are no credentials, because without them no request is sent.
+    """
+    from later_reporting_dagster.defs.resource import InvalidSetting
+    from later_reporting_dagster.defs.settings import DEFAULT_BASE_URL
+
+    try:
+        later.credentials()
+    except InvalidSetting:
+        return
+    if later.base_url == DEFAULT_BASE_URL and not later.demo_mode and not os.environ.get("LATER_BASE_URL"):
+        click.echo(f"{action} {DEFAULT_BASE_URL} (LATER_BASE_URL is not set)", err=True)
 
 
 def _yesterday() -> date:

@@ -25,10 +25,10 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
     Raises:
         OSError: The address cannot be bound.
     """
-    with _listener(host, port) as listener:
+    # The caller may interrupt it as soon as it reads what `on_ready` printed, before the server handles signals.
+    with _listener(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         on_ready(_base_url(listener))
-        with contextlib.suppress(KeyboardInterrupt):
-            _server(app).run(sockets=[listener])
+        _server(app).run(sockets=[listener])
 
 
 @contextlib.contextmanager

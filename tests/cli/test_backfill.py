@@ -154,6 +154,33 @@ def test_backfill_of_a_rollup_lists_days_without_raw_files(user: User) -> None:
     assert all("materialize that first" in reason for *_, reason in failed)
 
 
+@each_raw_asset
+def test_backfill_warns_about_a_range_without_posts(
+    asset: str, user: User, service: Service, small_world: World
+) -> None:
+    service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
+    result = user.run("backfill", "--asset", asset, *RANGE)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith("Warning: no posts from 2024-03-01 to 2024-03-02: all 8 files are empty.")
+    assert all(word in warning for word in ("--instances", "LATER_INSTANCE_IDS", "later-reporting doctor"))
+    service.requests.clear()
+    assert user.run("backfill", "--asset", asset, *RANGE, "--only-missing").stderr == ""
+    assert service.data_requests == 0
+
+
+def test_backfill_does_not_warn_if_one_file_has_posts(user: User, truth: Truth) -> None:
+    empty = next(
+        (day, instance_id)
+        for day in DAYS
+        for instance_id in INSTANCE_IDS
+        if not truth.partition("post_date", day, instance_id)
+    )
+    result = user.run(*PUBLISHED)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert empty in written(user, "posts_published")
+
+
 def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[str]) -> None:
     user.run(*PUBLISHED)
     printed = capfd.readouterr().err

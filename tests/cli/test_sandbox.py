@@ -1,10 +1,12 @@
 """`later-reporting sandbox`: serves the API on this machine."""
 
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from typing import IO
 
 import httpx
@@ -15,6 +17,9 @@ from later_reporting_dagster.cli import main
 from later_reporting_dagster.client.base_url import validate_base_url
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, MALFORMATIONS
 from tests.cli.conftest import environment, error_line
+
+# Two comments and three variables.
+HEADER_LINES = 5
 
 
 @contextmanager
@@ -36,7 +41,7 @@ def running_command(*options: str) -> Iterator[tuple[subprocess.Popen[str], IO[s
 def lines() -> Iterator[list[str]]:
     """The first lines of the command's output. The command serves until the tests end, and ends with Ctrl-C."""
     with running_command() as (process, output, errors):
-        yield [output.readline().strip() for _ in range(4)]
+        yield [output.readline().strip() for _ in range(HEADER_LINES)]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
         assert errors.read() == ""
@@ -45,7 +50,7 @@ def lines() -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def api(lines: list[str]) -> Iterator[httpx.Client]:
     """A client built from the settings that the command prints."""
-    settings = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
+    settings = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
     with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
         credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
         token = client.post("/oauth/token", json=credentials).json()["jwt"]
@@ -58,11 +63,35 @@ def test_sandbox_first_prints_that_data_is_synthetic(lines: list[str]) -> None:
 
 
 def test_sandbox_prints_the_settings_of_a_client(lines: list[str]) -> None:
-    assert [line.partition("=")[0] for line in lines[1:]] == [
+    assert [line.partition("=")[0] for line in lines[2:]] == [
         "export LATER_BASE_URL",
         "export LATER_CLIENT_ID",
         "export LATER_CLIENT_SECRET",
     ]
+
+
+def test_sandbox_prints_the_days_that_have_posts(lines: list[str], api: httpx.Client) -> None:
+    printed = re.fullmatch(r"# Posts from (\S+) to (\S+) \(UTC\); other days are empty\.", lines[1])
+    assert printed
+    first, last = map(date.fromisoformat, printed.groups())
+    outside, inside = timedelta(days=1), timedelta(days=60)
+    assert posts(api, first - outside, first - outside) == 0
+    assert posts(api, first, first + inside) > 0
+    assert posts(api, last - inside, last) > 0
+    assert last == datetime.now(UTC).date() - outside
+
+
+def posts(api: httpx.Client, first: date, last: date) -> int:
+    """Return the number of posts that were published in a range of days."""
+    dates = {"startDate": str(first), "endDate": str(last)}
+    total: int = api.get("/v2/posts/performance", params=dates).json()["pagination"]["totalItems"]
+    return total
+
+
+def test_shell_evaluates_the_output_of_the_sandbox(lines: list[str]) -> None:
+    script = "\n".join([*lines, 'echo "$LATER_BASE_URL $LATER_CLIENT_ID $LATER_CLIENT_SECRET"'])
+    shell = subprocess.run(["sh", "-e", "-u"], input=script, capture_output=True, text=True, check=True)
+    assert (shell.stdout.split(), shell.stderr) == ([line.partition("=")[2] for line in lines[2:]], "")
 
 
 def test_sandbox_serves_the_requested_number_of_instances(api: httpx.Client) -> None:
@@ -98,7 +127,7 @@ def test_sandbox_rejects_an_invalid_fault_before_it_serves(options: list[str], m
 
 def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
     with running_command("--host", "0.0.0.0") as (process, output, errors):
-        base_url = [output.readline() for _ in range(4)][1].strip().removeprefix("export LATER_BASE_URL=")
+        base_url = [output.readline() for _ in range(HEADER_LINES)][2].strip().removeprefix("export LATER_BASE_URL=")
         assert validate_base_url(base_url) == base_url
         assert httpx.get(f"{base_url}/v2/instances").status_code == 401
         process.send_signal(signal.SIGINT)
@@ -116,7 +145,9 @@ def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
         "--unusual-instance-ids",
     ]
     with running_command(*options) as (process, output, _):
-        settings = dict(output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(4))
+        settings = dict(
+            output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(HEADER_LINES)
+        )
         with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
             credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
             assert [client.post("/oauth/token", json=credentials).status_code for _ in range(3)] == [500, 500, 500]

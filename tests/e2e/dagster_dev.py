@@ -141,7 +141,7 @@ def dagster_dev(directory: Path, *, configuration: str = "") -> Iterator[Dagster
     with sandbox_environment(directory) as (service, environment):
         with Path(environment["DAGSTER_HOME"], "dagster.yaml").open("a") as dagster_yaml:
             dagster_yaml.write(configuration)
-        port = _free_port()
+        port = free_port()
         command = ["dagster", "dev", "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
         first_day = date.fromisoformat(environment["LATER_START_DATE"])
         dagster = DagsterDev(
@@ -170,11 +170,11 @@ def _process_group(command: list[str], environment: Mapping[str, str], log: Any)
         except subprocess.TimeoutExpired:
             pass
         finally:
-            _kill_group(process.pid)
+            kill_group(process.pid)
             process.wait()
 
 
-def _kill_group(group: int) -> None:
+def kill_group(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
@@ -199,6 +199,6 @@ def _is_healthy(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

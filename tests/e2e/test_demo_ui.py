@@ -1,0 +1,154 @@
+"""`later-reporting demo --ui` ends on one stop signal, with the webserver, the daemon and all code servers."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.dagster_dev import REPOSITORY, clean_environment, free_port, kill_group, wait_until
+
+# Two on an idle machine.
+SECONDS_TO_END = 60
+# The signals that a command ignores if a shell without job control starts it in the background.
+BACKGROUND = (signal.SIGINT,)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoUi:
+    """A running `demo --ui`, with all processes that it starts.
+
+    Attributes:
+        process: the command.
+        url: of the UI.
+        directory: `--directory`, which is unique, so that it marks the processes of this demo.
+    """
+
+    process: subprocess.Popen[str]
+    url: str
+    directory: Path
+
+    def descendants(self) -> list[int]:
+        """Return the ids of all running processes, except the command, that have the `DAGSTER_HOME` of this demo."""
+        marker = f"DAGSTER_HOME={self.directory}/dagster-home".encode()
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and int(entry.name) != self.process.pid and marker in _environment(entry)
+        ]
+
+    def serves(self) -> bool:
+        """Return whether the UI responds."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/server_info", timeout=5) as response:  # noqa: S310
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+
+def _environment(process: Path) -> bytes:
+    """Return the environment that a process was started with; empty if it has ended."""
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+@contextmanager
+def running_demo_ui(directory: Path, *, days: int = 1, ignored: tuple[signal.Signals, ...] = ()) -> Iterator[DemoUi]:
+    """Run a small `demo --ui` in a session of its own, with some signals ignored at its start, while the block runs."""
+    port = free_port()
+    small = ["--days", str(days), "--instances", "1", "--posts-per-day", "2"]
+    command = ["demo", "--directory", str(directory), *small, "--ui", "--ui-port", str(port)]
+    with (directory / "errors.log").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "later_reporting_dagster.cli", *command],
+            cwd=REPOSITORY,
+            env={**clean_environment(), "PYTHONUNBUFFERED": "1", "XDG_CACHE_HOME": str(directory / "cache")},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in ignored],  # noqa: PLW1509
+        )
+    demo = DemoUi(process, url=f"http://127.0.0.1:{port}", directory=directory)
+    try:
+        yield demo
+    finally:
+        for pid in {process.pid, *demo.descendants()}:
+            kill_group(pid)
+        process.communicate()
+
+
+def assert_ends_with_one_line(demo: DemoUi) -> None:
+    """Assert that the command ends soon with exit code 0 and one line, and that none of its processes is left."""
+    output, _ = demo.process.communicate(timeout=SECONDS_TO_END)
+    assert demo.process.returncode == 0
+    assert demo.descendants() == []
+    printed = output.splitlines()
+    assert printed[-1] == "The Dagster UI has stopped."
+    assert printed.count(printed[-1]) == 1
+    assert "Traceback" not in (demo.directory / "errors.log").read_text()
+
+
+def wait_for_ui_line(demo: DemoUi) -> None:
+    """Wait until the demo has printed that it starts the UI."""
+    assert demo.process.stdout is not None
+    for line in demo.process.stdout:
+        if line.startswith("The Dagster UI:"):
+            return
+    raise AssertionError("the demo ended before its UI")
+
+
+@pytest.mark.parametrize(
+    ("number", "send", "ignored"),
+    [
+        (signal.SIGINT, os.kill, ()),
+        (signal.SIGINT, os.killpg, ()),  # Ctrl-C in a terminal
+        (signal.SIGTERM, os.kill, BACKGROUND),
+    ],
+    ids=["SIGINT", "SIGINT to the group", "SIGTERM in the background"],
+)
+def test_demo_ui_ends_with_all_its_processes(
+    number: signal.Signals, send: Callable[[int, int], None], ignored: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    with running_demo_ui(tmp_path, ignored=ignored) as demo:
+        wait_until("the UI responds", demo.serves, seconds=240)
+        assert len(demo.descendants()) >= 4  # dagster dev, the webserver, the daemon and a code server
+        send(demo.process.pid, number)
+        assert_ends_with_one_line(demo)
+
+
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 3)], ids=["SIGINT at once", "SIGTERM amid the start"]
+)
+def test_demo_ui_ends_while_it_starts(number: signal.Signals, processes: int, tmp_path: Path) -> None:
+    with running_demo_ui(tmp_path) as demo:
+        wait_for_ui_line(demo)
+        wait_until(f"{processes} processes run", lambda: len(demo.descendants()) >= processes)
+        os.kill(demo.process.pid, number)
+        assert_ends_with_one_line(demo)
+
+
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, BACKGROUND)],
+    ids=["SIGINT", "SIGTERM in the background"],
+)
+def test_demo_ends_during_its_fetch(
+    number: signal.Signals, ignored: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    with running_demo_ui(tmp_path, days=365, ignored=ignored) as demo:
+        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")))
+        os.kill(demo.process.pid, number)
+        output, _ = demo.process.communicate(timeout=SECONDS_TO_END)
+        assert demo.process.returncode == 1
+        assert "The Dagster UI" not in output
+        last_line = (tmp_path / "errors.log").read_text().splitlines()[-1]
+        assert last_line == "Error: Interrupted. Files written so far are kept; run the command again for the rest."
