@@ -11,10 +11,18 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
 
-.PHONY: help demo ui test lint bench coverage mutants browser services clean
+# The tests of each layer but those that start several processes, in which another version of a dependency would show.
+FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs tests/cli/test_backfill.py
+SLOW_LAKE_TESTS := tests/lake/test_s3.py
+COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
+	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
+CONSTRAINT_pinned := --constraint constraints.txt
+CONSTRAINT_oldest := --constraint constraints-oldest.txt
+
+.PHONY: help demo ui test lint bench coverage mutants compatibility $(COMPATIBILITY) browser services clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: .venv/installed ## Fetch two weeks of synthetic data into .later-demo, roll it up, check it, and print organic against paid
 	$(BIN)/later-reporting demo
@@ -26,7 +34,7 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 test: lint browser services ## Run lint and all tests, including browser tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
 
-lint: .venv/installed-test ## Check style, types and import rules
+lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,6 +49,17 @@ coverage: .venv/installed-bench ## Simulate the coverage of the lift intervals, 
 mutants: .venv/installed-test .venv/installed-mutation ## Run the tests on mutated code and count detected mutants; SAMPLE=… limits them per folder
 	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))
 
+compatibility: $(COMPATIBILITY) ## Run the demo and fast tests on each Python in PATH, with pinned, oldest and newest dependencies
+
+# For example compatibility-3.12-newest. Other versions than the pinned ones may warn, which is no failure.
+$(COMPATIBILITY): compatibility-%:
+	python$(firstword $(subst -, ,$*)) -m venv --clear .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(CONSTRAINT_$(lastword $(subst -, ,$*))) --editable '.[test]'
+	.venv-$*/bin/later-reporting demo --directory .venv-$*/demo
+	.venv-$*/bin/python -m pytest -q -n 2 --dist loadfile -o filterwarnings=default \
+		--ignore $(SLOW_LAKE_TESTS) $(FAST_TESTS)
+
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
@@ -51,8 +70,8 @@ services:
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq postgresql redis-server; }
 
-clean: ## Remove the virtual environment and the demo
-	rm -rf .venv .later-demo
+clean: ## Remove the virtual environments and the demo
+	rm -rf .venv .venv-* .later-demo
 
 .venv/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 not found: install one, or name it with PYTHON=…" >&2; exit 1; }
@@ -64,6 +83,6 @@ clean: ## Remove the virtual environment and the demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/installed-test .venv/installed-bench .venv/installed-mutation: .venv/installed-%: .venv/installed
+.venv/installed-test .venv/installed-lint .venv/installed-bench .venv/installed-mutation: .venv/installed-%: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@

@@ -16,7 +16,8 @@ _Result = TypeVar("_Result")
 _ListCallback = Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]
 
 
-class Day(click.ParamType[date]):
+# The two base classes without a type argument are generic in newer versions of click only.
+class Day(click.ParamType):  # type: ignore[type-arg]
     """A date as YYYY-MM-DD."""
 
     name = "YYYY-MM-DD"
@@ -42,12 +43,13 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class AssetName(click.Choice[str]):
+class AssetName(click.Choice):  # type: ignore[type-arg]
     """An asset by its key, such as `later/posts_published`, or by the name of its table alone."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name of the table, or fail with a usage error."""
-        return super().convert(value.rpartition("/")[2], param, ctx)
+        name: str = super().convert(value.rpartition("/")[2], param, ctx)
+        return name
 
 
 def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:
