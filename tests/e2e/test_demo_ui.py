@@ -144,8 +144,9 @@ def test_demo_ui_ends_while_it_starts(number: signal.Signals, processes: int, tm
 def test_demo_ends_during_its_fetch(
     number: signal.Signals, ignored: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
-    with running_demo_ui(tmp_path, days=365, ignored=ignored) as demo:
-        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")))
+    # More days than the sandbox serves within a minute, so that the fetch waits for the rate limit.
+    with running_demo_ui(tmp_path, days=200, ignored=ignored) as demo:
+        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")), seconds=240)
         os.kill(demo.process.pid, number)
         output, _ = demo.process.communicate(timeout=SECONDS_TO_END)
         assert demo.process.returncode == 1
