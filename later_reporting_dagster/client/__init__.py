@@ -19,9 +19,12 @@ from later_reporting_dagster.client.errors import QueryRejected as QueryRejected
 from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExhausted
 from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
 from later_reporting_dagster.client.errors import UnexpectedResponse as UnexpectedResponse
+from later_reporting_dagster.client.file_rate_limit_store import rate_limit_state_path as rate_limit_state_path
 from later_reporting_dagster.client.pagination import QueryResult as QueryResult
+from later_reporting_dagster.client.rate_limit_store import StoreUnavailable as StoreUnavailable
 from later_reporting_dagster.client.rate_limiter import RateLimiter as RateLimiter
-from later_reporting_dagster.client.rate_limiter import rate_limit_state_path as rate_limit_state_path
 from later_reporting_dagster.client.retry_policy import RetryPolicy as RetryPolicy
+from later_reporting_dagster.client.shared_rate_limit import rate_limit_store as rate_limit_store
+from later_reporting_dagster.client.shared_rate_limit import shared_rate_limit_store as shared_rate_limit_store
 from later_reporting_dagster.client.version_cache import VersionCache as VersionCache
 from later_reporting_dagster.client.version_cache import version_cache_path as version_cache_path

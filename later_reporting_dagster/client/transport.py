@@ -119,8 +119,9 @@ class Transport:
         )
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and those of the rate limiter."""
         await self._http.aclose()
+        self._limiter.close()
 
     async def get(self, path: str, *, context: RequestContext, parse: Callable[[Response], _Result]) -> _Result:
         """Send a data request, with retries, and parse its response.

@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
+from later_reporting_dagster.client.file_rate_limit_store import rate_limit_state_path
 from later_reporting_dagster.client.private_file import private_file
-from later_reporting_dagster.client.rate_limiter import rate_limit_state_path
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion
 
 logger = logging.getLogger(__name__)

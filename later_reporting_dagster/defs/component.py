@@ -115,6 +115,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     requests_per_minute: Annotated[int, SkipValidation, plain(_described("requests_per_minute"), int)] = (
         DEFAULT_REQUESTS_PER_MINUTE
     )
+    rate_limit_store: Annotated[str, SkipValidation, text(_described("rate_limit_store"))] = ""
     api_version: Annotated[str, SkipValidation, text(_described("api_version"))] = AUTO
     verify_percent: Annotated[int | None, SkipValidation, plain(_described("verify_percent"), int)] = None
     shrink_limit_percent: Annotated[int, SkipValidation, plain(_described("shrink_limit_percent"), int)] = 50

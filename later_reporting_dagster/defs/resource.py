@@ -17,7 +17,7 @@ from later_reporting_dagster.client import (
     RateLimiter,
     RetryPolicy,
     VersionCache,
-    rate_limit_state_path,
+    rate_limit_store,
     version_cache_path,
 )
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_metrics
@@ -98,7 +98,14 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE,
-        description="Maximum requests per minute, shared by all processes of a user on this machine.",
+        description="Maximum requests per minute, shared by all processes that use the same rate_limit_store.",
+    )
+    rate_limit_store: str = Field(
+        default="",
+        description="Where machines behind one IP address share the rate limit: redis://… or postgresql://…. Empty:"
+        f" only the processes of a user on this machine share it. {_USE_ENV}",
+        repr=False,
+        json_schema_extra=_SECRET,
     )
     api_version: str = Field(default=AUTO, description="API version: paged, cursor, or auto to detect it.")
     verify_percent: int | None = Field(
@@ -193,7 +200,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def client(
         self, *, on_event: Callable[[ClientEvent], None] | None = None, retry: RetryPolicy | None = None
     ) -> LaterClient:
-        """Return a client that shares its rate limit with all processes of this user on this machine.
+        """Return a client that shares its rate limit with all processes that use the same `rate_limit_store`.
 
         Args:
             on_event: called for pages, waits and retries.
@@ -205,14 +212,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         with _invalid_setting("base_url"):
             base_url = self.api_url()
             # The sandbox of the demo mode has another port in every process, and no limit to share.
-            state_path = None if self.demo_mode else rate_limit_state_path(base_url)
             version_cache = VersionCache(None if self.demo_mode else version_cache_path(base_url))
-        requests_per_minute = self._within_bounds("requests_per_minute")
+        requests = MAX_REQUESTS_PER_MINUTE if self.demo_mode else self._within_bounds("requests_per_minute")
+        with _invalid_setting("rate_limit_store"):
+            store = None if self.demo_mode else rate_limit_store(self.rate_limit_store, base_url=base_url)
         return LaterClient(
             base_url=base_url,
             credentials=self.credentials(),
             limiter=RateLimiter(
-                requests=MAX_REQUESTS_PER_MINUTE if self.demo_mode else requests_per_minute, state_path=state_path
+                requests=MAX_REQUESTS_PER_MINUTE if self.demo_mode else requests_per_minute, store=store
             ),
             api_version=self.selected_api_version(),
             version_cache=version_cache,

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import RateLimiter, rate_limit_state_path
-from later_reporting_dagster.client import rate_limiter as limiter_module
-from later_reporting_dagster.client.rate_limiter import Rate, _Ledger, next_slot
+from later_reporting_dagster.client import file_rate_limit_store as file_store_module
+from later_reporting_dagster.client.rate_ledger import Ledger, Rate, next_slot
+from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 
 START = 1_750_000_000.0
@@ -31,9 +32,8 @@ def max_per_window(times: list[float], window_seconds: float) -> int:
 
 
 def new_limiter(time: FakeTime, *, requests: int, window_seconds: float = 60.0, state_path: Path | None = None):
-    return RateLimiter(
-        requests=requests, window_seconds=window_seconds, state_path=state_path, clock=time, sleep=time.sleep
-    )
+    store = local_rate_limit_store(state_path, clock=time)
+    return RateLimiter(requests=requests, window_seconds=window_seconds, store=store, clock=time, sleep=time.sleep)
 
 
 async def acquire_times(limiter: RateLimiter, time: FakeTime, count: int) -> list[float]:
@@ -178,7 +178,7 @@ def test_file_is_private_and_stays_small(time, tmp_path):
 
 
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
-    return _Ledger(reserved=array("d", reserved), not_before=not_before).to_bytes()
+    return Ledger(reserved=array("d", reserved), not_before=not_before).to_bytes()
 
 
 @pytest.mark.parametrize(
@@ -248,11 +248,13 @@ PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from later_reporting_dagster.client.rate_limiter import RateLimiter
+from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 
 async def main():
     time = FakeTime()
-    limiter = RateLimiter(requests=20, state_path=Path(sys.argv[1]), clock=time, sleep=time.sleep)
+    store = local_rate_limit_store(Path(sys.argv[1]), clock=time)
+    limiter = RateLimiter(requests=20, store=store, clock=time, sleep=time.sleep)
     for count in sys.stdin:
         for _ in range(int(count)):
             await limiter.acquire()
@@ -360,7 +362,7 @@ def test_pause_waits_for_a_locked_file_without_blocking_the_event_loop(time, tmp
 
 
 def test_limit_is_kept_without_sharing_if_the_file_stays_locked(time, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(limiter_module, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(file_store_module, "LOCK_TIMEOUT_SECONDS", 0.05)
     limiter = new_limiter(time, requests=2, state_path=tmp_path / "rate")
     with (tmp_path / "rate").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from later_reporting_dagster.client import RateLimiter, VersionCache, rate_limit_state_path, version_cache_path
-from later_reporting_dagster.client import rate_limiter as limiter_module
+from later_reporting_dagster.client import (
+    RateLimiter,
+    VersionCache,
+    rate_limit_state_path,
+    rate_limit_store,
+    version_cache_path,
+)
+from later_reporting_dagster.client import file_rate_limit_store as file_store_module
 from later_reporting_dagster.contract import CURSOR, PAGED
 from tests.client.scripted_api import FakeTime
 from tests.conftest import as_user, files
@@ -85,11 +91,11 @@ def test_links_of_another_user_cannot_redirect_writes(
                 for name in (rate.name, version.name):
                     (folder / name).symlink_to(home / name)
         before = files(home)
-        limiter_module._warn_once.cache_clear()
+        file_store_module._warn_once.cache_clear()
         with as_user(victim):
             for _ in range(2):
-                state = rate_limit_state_path("https://a")
-                limiter = RateLimiter(requests=1, state_path=state, clock=time, sleep=time.sleep)
+                store = rate_limit_store("", base_url="https://a", clock=time)
+                limiter = RateLimiter(requests=1, store=store, clock=time, sleep=time.sleep)
                 asyncio.run(limiter.acquire())
                 assert asyncio.run(limiter.acquire()) > 60
                 cache = VersionCache(version_cache_path("https://a"))

@@ -40,6 +40,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "lake_root": "memory://lake",
         "metrics": "likes, reach",
         "requests_per_minute": 60,
+        "rate_limit_store": "redis://:some-password@host",
         "api_version": "cursor",
         "verify_percent": 7,
         "shrink_limit_percent": 5,

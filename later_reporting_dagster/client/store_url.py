@@ -1,0 +1,52 @@
+"""The URL of a shared store, checked, and shown without its secrets."""
+
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from later_reporting_dagster.contract.redaction import redact
+
+EXAMPLES = "redis://host:6379/0, rediss://… or postgresql://user:password@host:5432/database"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoreUrl:
+    """The URL of a Redis server or a PostgreSQL database.
+
+    Attributes:
+        text: the URL, with its secrets.
+
+    Raises:
+        ValueError: it is not such a URL. The message does not quote it, because it may contain a password.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.text)
+            is_valid = self.scheme in ("redis", "rediss", "postgresql", "postgres") and bool(parts.hostname)
+            _ = parts.port
+        except ValueError:
+            is_valid = False
+        if not is_valid or any(character <= " " for character in self.text):
+            raise ValueError(
+                f"must be empty, or a URL such as {EXAMPLES}; in user and password, write @ : / ? # as %40 %3A %2F %3F"
+                " %23"
+            )
+
+    @property
+    def scheme(self) -> str:
+        """The part before the colon."""
+        return urlsplit(self.text).scheme
+
+    def __str__(self) -> str:
+        """Return scheme, host, port and path, without user, password and options."""
+        parts = urlsplit(self.text)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def redact(self, error: Exception) -> str:
+        """Return the first line of an error without password and options of the URL."""
+        parts = urlsplit(self.text)
+        secrets = [parts.password or "", parts.query]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return redact(lines[0], [*secrets, *map(unquote, secrets)])

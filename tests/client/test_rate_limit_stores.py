@@ -1,0 +1,435 @@
+"""Tests of the stores of the rate limit that machines share, on real Redis and PostgreSQL servers."""
+
+import asyncio
+import builtins
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+
+from later_reporting_dagster.client import RateLimiter, StoreUnavailable, rate_limit_store, shared_rate_limit_store
+from later_reporting_dagster.client import redis_rate_limit_store as redis_store_module
+from later_reporting_dagster.client.rate_ledger import Ledger, Rate
+from later_reporting_dagster.client.rate_limit_store import FallbackRateLimitStore, LedgerChange, MemoryRateLimitStore
+from later_reporting_dagster.client.shared_rate_limit import RETRY_SECONDS, local_rate_limit_store
+from tests.client.scripted_api import FakeTime
+from tests.client.test_rate_limiter import max_per_window
+from tests.services import free_port, running_postgres, running_redis
+
+API = "https://reporting.api.later.com"
+ROOT = Path(__file__).parents[2]
+LIMIT, WINDOW_SECONDS = 20, 1.0
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with running_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["redis", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a server without a ledger."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "redis":
+        with redis.Redis.from_url(url) as server:
+            server.flushall()
+    else:
+        sql(url, "DROP TABLE IF EXISTS later_reporting_rate_limit")
+    return url
+
+
+def sql(url: str, statement: str) -> list[tuple[object, ...]]:
+    """Execute a statement; return its rows, if any."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def stored_ledger(url: str) -> bytes:
+    """Return the stored bytes, read without the stores."""
+    if url.startswith("redis"):
+        with redis.Redis.from_url(url) as server:
+            data = server.get("later-reporting:rate-limit:reporting.api.later.com")
+            assert isinstance(data, bytes)
+            return data
+    ((data,),) = sql(url, "SELECT ledger FROM later_reporting_rate_limit WHERE host = 'reporting.api.later.com'")
+    assert isinstance(data, memoryview)
+    return bytes(data)
+
+
+# A machine whose clock is wrong by some seconds. The printed times are those of one clock, which all processes share.
+MACHINE = """
+import asyncio, sys, time
+from later_reporting_dagster.client import RateLimiter, rate_limit_store
+
+url, limit, window, clock_error = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
+clock = lambda: time.time() + clock_error
+
+async def acquire_and_print(limiter):
+    await limiter.acquire()
+    print(repr(time.monotonic()), flush=True)
+
+async def main():
+    store = rate_limit_store(url, base_url="https://reporting.api.later.com", clock=clock)
+    limiter = RateLimiter(requests=limit, window_seconds=window, store=store, clock=clock)
+    for count in sys.stdin:
+        await asyncio.gather(*(acquire_and_print(limiter) for _ in range(int(count))))
+    limiter.close()
+
+asyncio.run(main())
+"""
+
+
+def machine(url: str, *, home: Path, clock_error: float = 0.0) -> subprocess.Popen[str]:
+    """Start a machine with its own home and cache."""
+    home.mkdir()
+    command = [sys.executable, "-W", "error", "-c", MACHINE, url, str(LIMIT), str(WINDOW_SECONDS), str(clock_error)]
+    environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        command, cwd=home, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def start_acquiring(process: subprocess.Popen[str], count: int) -> None:
+    """Let a machine acquire slots, all at once, and print the time of each."""
+    assert process.stdin is not None
+    process.stdin.write(f"{count}\n")
+    process.stdin.flush()
+
+
+def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(store_url: str, tmp_path: Path) -> None:
+    errors = [0.0, 7200.0, -30.0]
+    machines = [machine(store_url, home=tmp_path / str(error), clock_error=error) for error in errors]
+    for each in machines:
+        # The output of the first slot shows that the machine has started.
+        start_acquiring(each, 1)
+    for each in machines:
+        assert each.stdout is not None
+        assert each.stdout.readline()
+    batches = 4
+    for each in machines:
+        for _ in range(batches):
+            start_acquiring(each, 8)
+    times = [[float(line) for line in each.communicate(timeout=60)[0].split()] for each in machines]
+    assert [len(each) for each in times] == [8 * batches] * 3
+    assert [each.returncode for each in machines] == [0] * 3
+    everything = sorted(time for each in times for time in each)
+    assert max_per_window(everything, WINDOW_SECONDS) <= LIMIT
+    # Nobody has a second batch while another one still waits for its first: the queue is in the order of arrival.
+    assert max(each[7] for each in times) <= min(each[-1] for each in times)
+    # None had to use its file.
+    assert not list(tmp_path.rglob("rate-*"))
+    assert len(stored_ledger(store_url)) <= 8 * (2 + 2 * LIMIT)
+
+
+HOLDER = """
+import asyncio, sys, time
+from later_reporting_dagster.client import shared_rate_limit_store
+
+def hold(ledger, now):
+    print("holding", flush=True)
+    time.sleep(3600)
+
+asyncio.run(shared_rate_limit_store(sys.argv[1], base_url="https://reporting.api.later.com").update(hold))
+"""
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGSTOP])
+def test_machine_that_dies_or_freezes_during_an_update_does_not_stop_others(
+    store_url: str, stop_signal: signal.Signals
+) -> None:
+    command = [sys.executable, "-c", HOLDER, store_url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holding\n"
+        holder.send_signal(stop_signal)
+        try:
+            store = shared_rate_limit_store(store_url, base_url=API)
+            asyncio.run(RateLimiter(requests=5, store=store).acquire())
+            store.close()
+        finally:
+            holder.kill()
+    assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
+
+
+def test_store_waits_for_servers_of_other_hosts_separately(store_url: str) -> None:
+    async def scenario() -> float:
+        waited = 0.0
+        for host in ("https://a.example.com", "https://b.example.com"):
+            store = shared_rate_limit_store(store_url, base_url=host)
+            waited += await RateLimiter(requests=1, store=store).acquire()
+            store.close()
+        return waited
+
+    assert asyncio.run(scenario()) < 60
+
+
+def test_pause_is_shared_by_machines(store_url: str) -> None:
+    async def scenario() -> float:
+        one, other = (RateLimiter(requests=9, store=shared_rate_limit_store(store_url, base_url=API)) for _ in range(2))
+        await one.pause(0.4)
+        waited = await other.acquire()
+        one.close()
+        other.close()
+        return waited
+
+    assert asyncio.run(scenario()) > 0.2
+
+
+def test_damaged_ledger_is_replaced(store_url: str) -> None:
+    async def reserve() -> None:
+        store = shared_rate_limit_store(store_url, base_url=API)
+        await RateLimiter(requests=5, store=store).acquire()
+        store.close()
+
+    asyncio.run(reserve())
+    if store_url.startswith("redis"):
+        with redis.Redis.from_url(store_url) as server:
+            server.set("later-reporting:rate-limit:reporting.api.later.com", b"damaged")
+    else:
+        sql(store_url, "UPDATE later_reporting_rate_limit SET ledger = 'damaged'")
+    asyncio.run(reserve())
+    assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
+
+
+def test_connection_that_the_server_closed_is_opened_again(store_url: str) -> None:
+    async def scenario() -> None:
+        store = shared_rate_limit_store(store_url, base_url=API)
+        limiter = RateLimiter(requests=5, store=store)
+        await limiter.acquire()
+        if store_url.startswith("redis"):
+            with redis.Redis.from_url(store_url) as server:
+                server.client_kill_filter(_type="normal", skipme=True)
+        else:
+            sql(store_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        await limiter.acquire()
+        limiter.close()
+        await limiter.acquire()  # after close(), too
+        limiter.close()
+
+    asyncio.run(scenario())
+
+
+def test_row_that_was_deleted_is_created_again(postgres_url: str) -> None:
+    async def scenario() -> None:
+        store = shared_rate_limit_store(postgres_url, base_url=API)
+        limiter = RateLimiter(requests=5, store=store)
+        await limiter.acquire()
+        sql(postgres_url, "DELETE FROM later_reporting_rate_limit")
+        await limiter.acquire()
+        limiter.close()
+
+    asyncio.run(scenario())
+    assert len(Ledger.from_bytes(stored_ledger(postgres_url)).reserved) == 1
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "postgresql"])
+def test_unreachable_server_is_warned_of_once_and_this_machine_counts_alone(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    port, time = free_port(), FakeTime()
+    url = f"{scheme}://some-user:some%40password@127.0.0.1:{port}/0"
+    limiters = [
+        RateLimiter(requests=1, store=rate_limit_store(url, base_url=API, clock=time), clock=time, sleep=time.sleep)
+        for _ in range(2)
+    ]
+    for limiter in limiters:
+        asyncio.run(limiter.acquire())
+        asyncio.run(limiter.acquire())
+        limiter.close()
+    # Both limiters count in the file of this machine: four requests take three windows.
+    assert sum(time.sleeps) > 3 * 60
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 2, "one for each limiter, although each tried again after a minute"
+    for warning in warnings:
+        assert warning.startswith(f"the rate limit is not shared with other machines: {scheme}://127.0.0.1:{port}/0: ")
+        assert "some" not in warning
+        assert "\n" not in warning
+
+
+def test_server_that_does_not_respond_blocks_neither_the_event_loop_nor_the_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_store_module, "TIMEOUT_SECONDS", 0.2)
+
+    async def scenario(port: int) -> int:
+        store = rate_limit_store(f"redis://127.0.0.1:{port}", base_url=API)
+        acquired = asyncio.create_task(RateLimiter(requests=5, store=store).acquire())
+        turns = 0
+        while not acquired.done():
+            turns += 1
+            await asyncio.sleep(0.001)
+        store.close()
+        return turns
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        turns = asyncio.run(scenario(silent.getsockname()[1]))
+    assert turns > 10
+    assert "the rate limit is not shared with other machines: redis://127.0.0.1" in caplog.text
+
+
+class SwitchableStore(MemoryRateLimitStore):
+    """A store whose clock is an hour ahead, and that can be unavailable."""
+
+    def __init__(self, time: FakeTime) -> None:
+        super().__init__(clock=lambda: time.now + 3600)
+        self.is_available = True
+        self.updates = 0
+
+    async def update(self, change: LedgerChange) -> None:
+        self.updates += 1
+        if not self.is_available:
+            raise StoreUnavailable("redis://host: gone")
+        await super().update(change)
+
+
+def test_fallback_takes_over_reservations_and_pauses_and_the_store_is_tried_again(
+    time: FakeTime, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    shared, file = SwitchableStore(time), local_rate_limit_store(tmp_path / "rate", clock=time)
+    store = FallbackRateLimitStore(shared, file, shared_with="machines", retry_seconds=RETRY_SECONDS, clock=time)
+    limiter = RateLimiter(requests=2, store=store, clock=time, sleep=time.sleep)
+    start = time.now
+    asyncio.run(limiter.acquire())
+    asyncio.run(limiter.acquire())
+    shared.is_available = False
+    asyncio.run(limiter.acquire())
+    assert time.now - start == pytest.approx(Rate(2, 60).padded_window_seconds), "the first two still count"
+    asyncio.run(limiter.pause(RETRY_SECONDS))
+    asyncio.run(limiter.acquire())
+    updates, shared.is_available = shared.updates, True
+    asyncio.run(limiter.acquire())
+    assert shared.updates == updates + 1, "tried again after a minute"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [
+        "the rate limit is not shared with other machines: redis://host: gone",
+        "the rate limit is shared with other machines again",
+    ]
+
+
+def test_one_update_reserves_slots_for_all_requests_that_wait(time: FakeTime) -> None:
+    class SlowStore(MemoryRateLimitStore):
+        def __init__(self) -> None:
+            super().__init__(clock=time)
+            self.updates, self.may_end = 0, asyncio.Event()
+
+        async def update(self, change: LedgerChange) -> None:
+            self.updates += 1
+            await self.may_end.wait()
+            await super().update(change)
+
+    async def scenario() -> tuple[int, list[int]]:
+        store, order = SlowStore(), []
+        limiter = RateLimiter(requests=50, store=store, clock=time, sleep=time.sleep)
+
+        async def acquire(number: int) -> None:
+            await limiter.acquire()
+            order.append(number)
+
+        tasks = [asyncio.create_task(acquire(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()  # the first update is lost with its request, and the next request starts another one
+        tasks[7].cancel()
+        await asyncio.sleep(0)
+        store.may_end.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return store.updates, order
+
+    updates, order = asyncio.run(scenario())
+    assert updates == 2
+    assert order == [number for number in range(20) if number not in (0, 7)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///tmp/rate",
+        "redis:",
+        "redis://",
+        "redis://:hidden@/0",
+        "redis://:hid/den@host:6379",
+        "redis://host:hidden",
+        "rediss://host:70000/hidden",
+        "postgresql:///hidden",
+        "postgresql://hidden@host /db",
+        "postgresql+psycopg2://u:hidden@host/db",
+        "hidden",
+    ],
+)
+def test_invalid_url_is_rejected_without_quoting_it(url: str) -> None:
+    with pytest.raises(ValueError, match="must be empty, or a URL such as redis://host") as raised:
+        rate_limit_store(url, base_url=API)
+    assert "hid" not in str(raised.value)
+
+
+def test_invalid_option_in_the_url_is_rejected() -> None:
+    with pytest.raises(ValueError, match="Invalid value for"):
+        rate_limit_store("redis://host?socket_timeout=soon", base_url=API)
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "extra"), [("rediss://host", "redis", "redis"), ("postgres://host/db", "psycopg2", "postgres")]
+)
+def test_missing_library_is_named_with_its_extra(
+    url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = builtins.__import__
+
+    def import_without_library(name: str, *args: object) -> object:
+        if name.partition(".")[0] == library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=library)
+        return original(name, *args)  # type: ignore[arg-type]
+
+    for module in [name for name in sys.modules if name.endswith(f"{extra}_rate_limit_store")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(builtins, "__import__", import_without_library)
+    with pytest.raises(
+        ValueError, match=rf"^{library} is not installed: pip install 'later-reporting-dagster\[{extra}\]'$"
+    ):
+        rate_limit_store(url, base_url=API)
+
+
+def test_errors_of_the_servers_contain_no_secrets(redis_url: str, postgres_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as server:
+        server.acl_setuser("later", enabled=True, passwords=["+right"])
+    for url, message in (
+        (redis_url.replace("//", "//later:Zq7-hidden@"), "invalid username-password pair"),
+        (postgres_url.replace("//dagster@", "//absent:Zq7-hidden@"), 'role "absent" does not exist'),
+        (postgres_url + "?unknown=Zq7-hidden", "invalid URI query parameter"),
+    ):
+        with pytest.raises(StoreUnavailable, match=message) as raised:
+            asyncio.run(shared_rate_limit_store(url, base_url=API).update(lambda ledger, now: None))
+        assert "Zq7-hidden" not in str(raised.value)
+        assert raised.value.__context__ is None or raised.value.__suppress_context__
+
+
+def test_user_without_the_right_to_create_the_table_is_refused_with_the_reason(postgres_url: str) -> None:
+    sql(postgres_url, "DROP TABLE IF EXISTS later_reporting_rate_limit")
+    sql(postgres_url, "CREATE ROLE reader LOGIN")
+    try:
+        store = shared_rate_limit_store(postgres_url.replace("dagster@", "reader@"), base_url=API)
+        with pytest.raises(StoreUnavailable, match="permission denied for schema public"):
+            asyncio.run(store.update(lambda ledger, now: None))
+    finally:
+        sql(postgres_url, "DROP ROLE reader")
