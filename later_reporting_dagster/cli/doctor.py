@@ -1,4 +1,4 @@
-"""Checks of `later-reporting doctor`: settings, token, API version, scope, rate limit, clock and lake."""
+"""Checks of `later-reporting doctor`: settings, token, API version, scope, rate limit, machines, clock and lake."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 import click
 
 from later_reporting_dagster.cli.terminal_text import printable_id
-from later_reporting_dagster.client import LaterClient, LaterError, RetryPolicy
+from later_reporting_dagster.client import (
+    LaterClient,
+    LaterError,
+    RetryPolicy,
+    StoreUnavailable,
+    shared_rate_limit_store,
+)
+from later_reporting_dagster.client.store_url import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
@@ -24,6 +31,7 @@ MAX_CLOCK_SKEW_SECONDS = 30
 _SUBJECTS = {
     "base_url": "base URL",
     "requests_per_minute": "rate limit",
+    "rate_limit_store": "machines",
     "api_version": "API version",
     "verify_percent": "verification",
 }
@@ -36,12 +44,14 @@ class CheckResult:
     Attributes:
         subject: what was checked, in at most 12 characters.
         passed: whether a run would work with what was found.
-        message: what was found; the fix if the check failed.
+        message: what was found; the fix if the check failed or is a warning.
+        warning: whether a run would work, but worse than it could.
     """
 
     subject: str
     passed: bool
     message: str
+    warning: bool = False
 
 
 async def check_setup(
@@ -58,10 +68,10 @@ async def check_setup(
         now: the clock of this machine.
 
     Returns:
-        Results for settings, token, API version, scope, rate limit, clock and lake, in this order. Checks that
-        depend on a failed one are left out, and so is the clock if the API sends no `Date` header. If the client
-        cannot be created, the results between settings and lake are replaced by one failed result, for the setting at
-        fault.
+        Results for settings, token, API version, scope, rate limit, clock, machines and lake, in this order. Checks
+        that depend on a failed one are left out, and so are the clock if the API sends no `Date` header, and machines
+        if all runs start on this machine and share no rate limit with others. If the client cannot be created, the
+        results between settings and lake are replaced by one failed result, for the setting at fault.
     """
     results = [_evaluate("settings", lambda: _check_settings(settings, now()))]
     try:
@@ -72,6 +82,7 @@ async def check_setup(
     else:
         async with client:
             results += await _check_api(client, later=later, now=now)
+        results += await _check_machines(later)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     return results
 
@@ -97,6 +108,44 @@ def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
         f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
         f" {len(settings.metrics)} metrics, DAGSTER_HOME {os.environ.get('DAGSTER_HOME')}"
     )
+
+
+async def _check_machines(later: LaterReportingResource) -> list[CheckResult]:
+    """Check that machines share the rate limit if there can be several: the API counts requests per IP address."""
+    subject = "machines"
+    if not later.rate_limit_store:
+        execution = _multi_machine_execution()
+        if execution is None:
+            return []
+        message = (
+            f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
+            " the API refuses many requests; set LATER_RATE_LIMIT_STORE to redis://… or postgresql://…"
+        )
+        return [CheckResult(subject, passed=True, message=message, warning=True)]
+    store = shared_rate_limit_store(later.rate_limit_store, base_url=later.base_url)
+    try:
+        await store.update(lambda ledger, now: None)
+    except StoreUnavailable as error:
+        return [CheckResult(subject, passed=False, message=f"LATER_RATE_LIMIT_STORE cannot be used: {error}")]
+    finally:
+        store.close()
+    return [
+        CheckResult(
+            subject, passed=True, message=f"the rate limit is shared through {StoreUrl(later.rate_limit_store)}"
+        )
+    ]
+
+
+def _multi_machine_execution() -> str | None:
+    try:
+        from later_reporting_dagster.cli.in_process_runs import dagster_instance
+        from later_reporting_dagster.cli.several_machines import multi_machine_execution
+        from later_reporting_dagster.definitions import defs
+
+        with dagster_instance() as instance:
+            return multi_machine_execution(instance, defs)
+    except (ValueError, click.ClickException):
+        return None  # the check of the settings reports it
 
 
 async def _check_api(

@@ -40,6 +40,7 @@ PERIODS_BY_ROLLUP = {table.name: table.period for table in (*DAY_TABLES, *WEEK_A
 MAX_LISTED_FAILURES = 50
 
 _OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
+_WARN = click.style("WARN", fg="yellow")
 
 _api_version = click.option(
     "--api-version", default="paged", show_default=True, type=click.Choice(list(API_VERSIONS)),
@@ -442,7 +443,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, token, API version, scope, rate limit, clock and lake, with a few
+    Checks settings, token, API version, scope, rate limit, clock, machines and lake, with a few
     requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup
@@ -455,7 +456,8 @@ def doctor() -> None:
         _name_default_host(project.later, "Checking")
         results = asyncio.run(check_setup(project.later, project.settings))
     for result in results:
-        click.echo(f"{_OK if result.passed else _FAIL}  {result.subject:<12} {one_line(result.message)}")
+        mark = _FAIL if not result.passed else _WARN if result.warning else _OK
+        click.echo(f"{mark}  {result.subject:<12} {one_line(result.message)}")
     if not all(result.passed for result in results):
         raise SystemExit(1)
 

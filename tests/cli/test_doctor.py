@@ -3,9 +3,11 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 
 from later_reporting_dagster.cli.doctor import CheckResult, check_setup
+from later_reporting_dagster.cli.several_machines import multi_machine_execution
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -13,6 +15,7 @@ from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
+from tests.services import running_redis
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +159,56 @@ def test_doctor_fails_if_another_api_version_is_configured(
     monkeypatch.setenv("LATER_API_VERSION", other)
     message = f"the API responds in version {service.api_version}, but LATER_API_VERSION is {other}: set it to auto"
     assert failed_checks(user)["API version"] == message
+
+
+@pytest.mark.parametrize(
+    ("launcher", "class_name"),
+    [("dagster_k8s", "K8sRunLauncher"), ("dagster_celery", "CeleryRunLauncher"), ("my_launchers", "MyRunLauncher")],
+)
+def test_doctor_warns_if_several_machines_do_not_share_the_rate_limit(
+    user: User, launcher: str, class_name: str
+) -> None:
+    (user.home / "dagster.yaml").write_text(f"run_launcher: {{module: {launcher}, class: {class_name}}}\n")
+    mark, message = check_results(user, exit_code=0)["machines"]
+    assert mark == "WARN"
+    assert f"the run launcher {class_name} can run on several machines" in message
+    assert "set LATER_RATE_LIMIT_STORE to redis://" in message
+
+
+def test_executor_for_several_machines_is_found(user: User) -> None:
+    @dg.executor(name="celery-k8s")
+    def celery_like_executor(init_context: dg.InitExecutorContext) -> dg.Executor:
+        raise AssertionError
+
+    @dg.job(executor_def=celery_like_executor)
+    def remote() -> None: ...
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def local() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        both = dg.Definitions(jobs=[remote, local])
+        assert multi_machine_execution(instance, both) == "the executor celery-k8s"
+        assert multi_machine_execution(instance, dg.Definitions(jobs=[local])) is None
+        assert multi_machine_execution(instance, dg.Definitions(executor=dg.multiprocess_executor)) is None
+
+
+def test_doctor_checks_that_the_rate_limit_store_is_reachable(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_redis() as url:
+        monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url)
+        assert check_results(user, exit_code=0)["machines"] == ("ok", f"the rate limit is shared through {url}")
+    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url.replace("//", "//:hidden@"))
+    failed = failed_checks(user)
+    assert failed.keys() == {"machines"}
+    assert failed["machines"].startswith(f"LATER_RATE_LIMIT_STORE cannot be used: {url}: ")
+    assert "hidden" not in failed["machines"]
+
+
+def test_doctor_names_the_rate_limit_store_that_is_no_url(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", "redis.example.com")
+    failed = failed_checks(user)
+    assert failed.keys() == {"machines"}
+    assert failed["machines"].startswith("LATER_RATE_LIMIT_STORE (rate_limit_store): must be empty, or a URL such as")
 
 
 def test_doctor_fails_if_the_lake_cannot_be_written(user: User) -> None:
