@@ -40,10 +40,10 @@ lint: .venv/installed-test .venv/installed-lint ## Check style, types and import
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-bench ## Measure requests and time, and write docs/benchmarks.md; WORKLOADS=… selects some
+bench: .venv/installed-bench .venv/installed-test services ## Measure requests and time, and write docs/benchmarks.md; WORKLOADS=… selects some
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md $(WORKLOADS)
 
-coverage: .venv/installed-bench ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
+coverage: .venv/installed-bench .venv/installed-test ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
 
 mutants: .venv/installed-test .venv/installed-mutation ## Run the tests on mutated code and count detected mutants; SAMPLE=… limits them per folder

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.compaction import compaction
 from benchmarks.coverage import coverage
+from benchmarks.machines import machines
 from benchmarks.markdown_table import Table, replace_section
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
@@ -32,6 +33,7 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "large": large,
     "cursor": cursor,
     "rate": rate,
+    "machines": machines,
     "windows": windows_workload,
     "coverage": coverage,
     "loading": loading,

@@ -3,14 +3,17 @@
 import argparse
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from math import ceil
+from typing import NamedTuple
 
 import httpx
+from starlette.datastructures import QueryParams
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +21,7 @@ from benchmarks.measurement import CREDENTIALS, PartitionRange
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, serve
 
-COUNTS_PATH = "/responses-by-status"
+COUNTS_PATH, REQUESTS_PATH = "/responses-by-status", "/requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,14 @@ class Least:
 
     rows: int
     requests: int
+
+
+class Request(NamedTuple):
+    """A request to the sandbox: when it was received, the status of its response, and the first day of its query."""
+
+    at: float
+    status: int
+    first_day: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,10 @@ class Sandbox:
     def responses_by_status(self) -> Counter[str]:
         """Return the number of responses so far, by status."""
         return Counter(httpx.get(f"{self.base_url}{COUNTS_PATH}").raise_for_status().json())
+
+    def requests(self) -> list[Request]:
+        """Return all requests so far; the first day is empty for those that are no query for posts."""
+        return [Request(*each) for each in httpx.get(f"{self.base_url}{REQUESTS_PATH}").raise_for_status().json()]
 
     def least(self, ranges: Iterable[PartitionRange], *, date_basis: str) -> Least:
         """Return the lower bound for the posts of all ranges, from the totals of the sandbox."""
@@ -91,20 +106,25 @@ def running_sandbox_process(
 
 
 class _CountResponses:
-    """Counts responses by status, and serves the counts outside of the count and of the rate limit."""
+    """Counts and lists responses, and serves counts and list outside of both and of the rate limit."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._counts: Counter[int] = Counter()
+        self._requests: list[Request] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        at = time.time()
+
         async def counting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._counts[message["status"]] += 1
+                first_day = QueryParams(scope["query_string"]).get("startDate", "")
+                self._requests.append(Request(at, message["status"], first_day))
             await send(message)
 
         if scope["path"] == COUNTS_PATH:
-            await JSONResponse(self._counts)(scope, receive, send)
+            await JSONResponse(Counter(request.status for request in self._requests))(scope, receive, send)
+        elif scope["path"] == REQUESTS_PATH:
+            await JSONResponse(self._requests)(scope, receive, send)
         else:
             await self._app(scope, receive, counting_send)
 
