@@ -24,7 +24,6 @@ from benchmarks.markdown_table import Table
 from benchmarks.measurement import CREDENTIALS, TABLE_NAMES
 from benchmarks.sandbox_server import Request, Sandbox, running_sandbox_process
 from later_reporting_dagster.client import RateLimiter, rate_limit_store
-from later_reporting_dagster.defs.jobs import POSTS_JOB
 from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import Truth, partition_file, stored_rows
 from tests.services import running_postgres, running_redis
@@ -266,7 +265,7 @@ def _start_job(
     """Execute the job for the days of a machine in a process; or launch it on the Celery worker of the machine."""
     tags = range_tags(*days_of(machine, days=days))
     command = [sys.executable, "-m", "dagster", "job", "launch" if on_worker else "execute"]
-    command += ["-m", "later_reporting_dagster.definitions", "-j", POSTS_JOB, "--tags", json.dumps(tags)]
+    command += ["-m", "later_reporting_dagster.definitions", "-j", "later_posts", "--tags", json.dumps(tags)]
     environment = _machine_environment(machine, folder, settings=settings)
     return _start(command, environment=environment, log=folder / f"job-{machine}.log")
 

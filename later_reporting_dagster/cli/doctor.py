@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
+from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.cli.terminal_text import printable_id
 from later_reporting_dagster.client import (
     LaterClient,
@@ -55,16 +56,12 @@ class CheckResult:
 
 
 async def check_setup(
-    later: LaterReportingResource,
-    settings: DefinitionSettings,
-    *,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    project: Project, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[CheckResult]:
     """Check everything that a run needs, with three requests, and one more for each further 100 instances.
 
     Args:
-        later: the resource.
-        settings: the settings of the definitions.
+        project: the definitions, their settings and the resource.
         now: the clock of this machine.
 
     Returns:
@@ -73,7 +70,8 @@ async def check_setup(
         if all runs start on this machine and share no rate limit with others. If the client cannot be created, the
         results between settings and lake are replaced by one failed result, for the setting at fault.
     """
-    results = [_evaluate("settings", lambda: _check_settings(settings, now()))]
+    later = project.later
+    results = [_evaluate("settings", lambda: _check_settings(project.settings, now()))]
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
@@ -82,7 +80,7 @@ async def check_setup(
     else:
         async with client:
             results += await _check_api(client, later=later, now=now)
-        results += await _check_machines(later)
+        results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     return results
 
@@ -110,11 +108,11 @@ def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
     )
 
 
-async def _check_machines(later: LaterReportingResource) -> list[CheckResult]:
+async def _check_machines(project: Project) -> list[CheckResult]:
     """Check that machines share the rate limit if there can be several: the API counts requests per IP address."""
-    subject = "machines"
+    subject, later = "machines", project.later
     if not later.rate_limit_store:
-        execution = _multi_machine_execution()
+        execution = _multi_machine_execution(project)
         if execution is None:
             return []
         message = (
@@ -136,14 +134,13 @@ async def _check_machines(later: LaterReportingResource) -> list[CheckResult]:
     ]
 
 
-def _multi_machine_execution() -> str | None:
+def _multi_machine_execution(project: Project) -> str | None:
     try:
         from later_reporting_dagster.cli.in_process_runs import dagster_instance
         from later_reporting_dagster.cli.several_machines import multi_machine_execution
-        from later_reporting_dagster.definitions import defs
 
         with dagster_instance() as instance:
-            return multi_machine_execution(instance, defs)
+            return multi_machine_execution(instance, project.definitions)
     except (ValueError, click.ClickException):
         return None  # the check of the settings reports it
 

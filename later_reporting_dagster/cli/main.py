@@ -454,7 +454,7 @@ def doctor() -> None:
         results = [CheckResult("settings", passed=False, message=error.message)]
     else:
         _name_default_host(project.later, "Checking")
-        results = asyncio.run(check_setup(project.later, project.settings))
+        results = asyncio.run(check_setup(project))
     for result in results:
         mark = _FAIL if not result.passed else _WARN if result.warning else _OK
         click.echo(f"{mark}  {result.subject:<12} {one_line(result.message)}")

@@ -5,7 +5,6 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,17 +26,12 @@ class Project:
     Attributes:
         definitions: all definitions of the module.
         settings: the settings of the component.
+        later: the resource of the component, with the values of environment variables.
     """
 
     definitions: dg.Definitions
     settings: DefinitionSettings
-
-    @cached_property
-    def later(self) -> LaterReportingResource:
-        """The resource of the component, with the values of environment variables."""
-        resource = (self.definitions.resources or {})[self.settings.resource_key]
-        later: LaterReportingResource = resource.process_config_and_initialize()
-        return later
+    later: LaterReportingResource
 
 
 def load_project(module: str | None, *, name: str | None) -> Project:
@@ -63,7 +57,12 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         (name,) = found
     if name not in found:
         raise click.ClickException(_no_component_message(module, found=[*found], name=name))
-    return Project(definitions, found[name])
+    settings = found[name]
+    try:
+        later = (definitions.resources or {})[settings.resource_key].process_config_and_initialize()
+    except dg.DagsterInvalidConfigError as error:
+        raise click.ClickException(one_line(str(error))) from error
+    return Project(definitions, settings, later)
 
 
 def _no_component_message(module: str, *, found: list[str], name: str | None) -> str:

@@ -219,9 +219,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return LaterClient(
             base_url=base_url,
             credentials=self.credentials(),
-            limiter=RateLimiter(
-                requests=MAX_REQUESTS_PER_MINUTE if self.demo_mode else requests_per_minute, store=store
-            ),
+            limiter=RateLimiter(requests=requests, store=store),
             api_version=self.selected_api_version(),
             version_cache=version_cache,
             verification_rates=self._verification_rates(),

@@ -1,17 +1,18 @@
 """`later-reporting doctor`: each check passes, or its message names the fix."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from later_reporting_dagster.cli.doctor import CheckResult, check_setup
+from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
 from later_reporting_dagster.cli.several_machines import multi_machine_execution
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
 from tests.cli.conftest import User
 from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
@@ -107,8 +108,8 @@ def test_doctor_fails_on_a_base_url_without_https(user: User, monkeypatch: pytes
 def test_doctor_names_the_setting_that_the_client_cannot_use(
     field: str, value: str | int, subject: str, user: User
 ) -> None:
-    later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
-    results = asyncio.run(check_setup(later.model_copy(update={field: value}), DefinitionSettings()))
+    project = load_project(ENVIRONMENT_MODULE, name=None)
+    results = asyncio.run(check_setup(replace(project, later=project.later.model_copy(update={field: value}))))
     assert [result.subject for result in results] == ["settings", subject, "lake"]
     (failed,) = [result for result in results if not result.passed]
     assert failed.subject == subject
@@ -225,9 +226,10 @@ def test_doctor_fails_on_an_unknown_url_scheme_of_the_lake(user: User, monkeypat
 
 @pytest.mark.parametrize(("seconds", "passed"), [(0, True), (25, True), (-25, True), (45, False), (-45, False)])
 def test_doctor_fails_if_the_clock_is_wrong(seconds: int, passed: bool, user: User) -> None:
-    later: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
     results = asyncio.run(
-        check_setup(later, DefinitionSettings(), now=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+        check_setup(
+            load_project(ENVIRONMENT_MODULE, name=None), now=lambda: datetime.now(UTC) + timedelta(seconds=seconds)
+        )
     )
     (clock,) = [result for result in results if result.subject == "clock"]
     assert isinstance(clock, CheckResult)
