@@ -23,7 +23,6 @@ from dagster._core.execution.context.asset_execution_context import AssetExecuti
 from later_reporting_dagster.defs import event_batch
 from later_reporting_dagster.defs.checks import log_check_results
 from later_reporting_dagster.defs.event_batch import batched_events, stores_batches
-from later_reporting_dagster.defs.materializations import log_materialization
 from tests.conftest import INSTANCE_IDS, Service, files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import DAYS, Project, asset_key, reject_instance
@@ -181,7 +180,9 @@ def run_asset(instance: dg.DagsterInstance, body: Callable[[AssetExecutionContex
 
 
 def add(context: AssetExecutionContext, day: date, key: dg.AssetKey = TABLE) -> None:
-    log_materialization(context, day, data_version="version", metadata={"weekday": day.weekday()}, asset_key=key)
+    tags = {"dagster/data_version": "version"}
+    event = dg.AssetMaterialization(key, partition=str(day), metadata={"weekday": day.weekday()}, tags=tags)
+    event_batch.log_event(context, event)
 
 
 def add_all(context: AssetExecutionContext) -> None:
