@@ -3,6 +3,7 @@
 import importlib
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     Raises:
         click.ClickException: the module cannot be loaded, or has no such component.
     """
+    # Beta features are used on purpose, by this project and by Dagster itself.
+    warnings.simplefilter("ignore", dg.BetaWarning)
     module = module or _module_of_current_folder() or ENVIRONMENT_MODULE
     # The module of the environment may have been imported with other variables.
     definitions = _environment_definitions() if module == ENVIRONMENT_MODULE else _load_definitions(module)
@@ -97,7 +100,7 @@ def _load_definitions(module: str) -> dg.Definitions:
 
 def _definitions_of(values: Iterable[object]) -> Iterator[dg.Definitions]:
     """Yield the `Definitions` among the values of a module, and those returned by functions with `@definitions`."""
-    decorated = type(dg.definitions(dg.Definitions))
+    decorated = type(dg.definitions(lambda: dg.Definitions()))
     for value in {id(value): value for value in values}.values():
         if isinstance(value, dg.Definitions):
             yield value

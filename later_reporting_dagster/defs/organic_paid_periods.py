@@ -115,13 +115,17 @@ def rollup_tags(table: RollupTable) -> dict[str, str]:
     return {"later/layer": "rollup", "later/date_basis": bases, "later/period": str(table.period)}
 
 
+def _upstream_key(table: RollupTable, settings: DefinitionSettings) -> dg.AssetKey:
+    is_from_days = table.period is not Period.DAY and DAILY.name in settings.tables
+    return settings.asset_key(DAILY.name if is_from_days else _raw(table))
+
+
 def _upstream(table: RollupTable, settings: DefinitionSettings) -> dg.AssetDep:
     if table.period is Period.DAY:
-        return dg.AssetDep(settings.asset_key(_raw(table)))
+        return dg.AssetDep(_upstream_key(table, settings))
     # The first and the current week or month contain days that are not partitions.
     mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
-    name = DAILY.name if DAILY.name in settings.tables else _raw(table)
-    return dg.AssetDep(settings.asset_key(name), partition_mapping=mapping)
+    return dg.AssetDep(_upstream_key(table, settings), partition_mapping=mapping)
 
 
 def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
@@ -162,7 +166,7 @@ class _RollupRun:
         self._lake = later.lake()
         self._memory_gb = later.memory_limit_gb()
         self._instances = known_instances(self._lake, configured=later.configured_instances())
-        self._provenance = provenance_tags(context, _upstream(table, settings).asset_key)
+        self._provenance = provenance_tags(context, _upstream_key(table, settings))
         self._totals = _Totals()
 
     def run(self) -> None:
