@@ -46,7 +46,7 @@ class FetchPlan:
         days: the days, sorted.
         instances: the instances of each day.
         pairs: the (day, instance) pairs to fetch: all days × instances; with `only_missing`, those without a file.
-        present: all partitions of the table that had a file before the fetch, including other days and instances.
+        present: all partitions on these days that had a file before the fetch, including those of other instances.
     """
 
     days: Sequence[date]
@@ -101,7 +101,7 @@ async def fetch_days(
     instance_ids = tuple(instances) or await client.fetch_instances()
     if not instance_ids:
         raise NoInstances("The credentials have no access to any instance: have instances added to their scope.")
-    plan = plan_fetch(days, instance_ids, present=lake.partitions(table.name), only_missing=only_missing)
+    plan = plan_fetch(days, instance_ids, present=lake.partitions(table.name, days=days), only_missing=only_missing)
     emit(plan)
     await ingest(plan.pairs, table=table, client=client, lake=lake, on_result=emit, guard=guard, metrics=metrics)
 

@@ -123,7 +123,7 @@ async def ingest(
         now=now,
     )
     await _IngestRun(client, writer, metrics=metrics).run(queries)
-    await asyncio.to_thread(writer.remove_superseded_quarantine_files)
+    await asyncio.to_thread(writer.remove_outdated_quarantine_files)
 
 
 async def _fail_invalid_instances(

@@ -1,6 +1,6 @@
 """Split verified query results into partitions, write them, and report the result of each partition."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,8 +73,6 @@ PartitionResult = WrittenPartition | FailedPartition
 class PartitionWriter:
     """Writes the query results of one run, and reports each partition of the run once.
 
-    The constructor lists the quarantine files of earlier runs.
-
     Args:
         table: the raw table.
         lake: where it is stored.
@@ -103,13 +101,8 @@ class PartitionWriter:
         self._guard = guard
         self._metrics = metrics
         self._now = now
-        self._earlier_files: list[QuarantineFile] = []
-        # Partitions that may have a quarantine file. It has to be removed if the partition no longer has bad rows.
-        self._may_have_quarantine_file: Collection[Partition | None] = partitions
-        with suppress(LakeUnavailable):
-            self._earlier_files = lake.quarantine.files(table.name)
-            self._may_have_quarantine_file = {file.partition for file in self._earlier_files}
-        self._written: set[Partition] = set()
+        # The content hash of each written file; None if the partition has bad rows.
+        self._written: dict[Partition, str | None] = {}
         self._queries_with_unassigned_rows: set[str] = set()
 
     def partitions_to_write(self, query: PostPerformanceQuery) -> list[Partition]:
@@ -140,7 +133,6 @@ class PartitionWriter:
             guard=self._guard,
             metrics=self._metrics,
             file_metadata=self._file_metadata(planned),
-            may_have_quarantine_file=self._may_have_quarantine_file,
         )
         if writer.rows.unassigned:
             self._queries_with_unassigned_rows.add(query_text(query))
@@ -152,26 +144,47 @@ class PartitionWriter:
         batches = [partitions[start : start + BATCH_SIZE] for start in range(0, len(partitions), BATCH_SIZE)]
         with ThreadPoolExecutor(WRITER_THREADS) as threads:
             for batch in threads.map(writer.write_partitions, batches):
-                self._written.update(result.partition for result in batch if isinstance(result, WrittenPartition))
                 for result in batch:
+                    if isinstance(result, WrittenPartition):
+                        self._written[result.partition] = None if result.bad_rows else result.file.content_hash
                     self._on_result(result)
 
-    def remove_superseded_quarantine_files(self) -> None:
-        """Remove the quarantine file of an earlier query if this run has written all partitions of that query.
+    def remove_outdated_quarantine_files(self) -> None:
+        """Remove the quarantine files that are outdated, now that all queries of the run have been written.
 
-        Only files of bad rows without a partition are removed here. The file of a partition is replaced when the
-        partition is written.
+        They are found by one listing, so another run may have made them at any time. The file of a partition is
+        outdated if this run has written the partition without bad rows, and its rows are still the ones that this run
+        wrote: if another run has replaced them since, the file is that run's. The file of a query is outdated if this
+        run has written all partitions of that query.
+
+        A file that cannot be listed, read or removed stays; the check `quarantine_is_empty` reports it. The next run
+        that writes its partitions removes it.
         """
         written_days = {partition.day for partition in self._written}
-        for file in self._earlier_files:
-            # Checked first, because it needs no read: a file is kept if the first or the last day was not written.
-            if file.day_range is None or not written_days.issuperset(file.day_range):
-                continue
-            # A file that cannot be read or removed stays; the check `quarantine_is_empty` reports it.
-            with suppress(LakeUnavailable, FileDamaged):
-                queries = {row.query for row in self._lake.quarantine.rows_in(file)}
-                if queries and all(self._is_superseded(query, file.day_range) for query in queries):
-                    self._lake.quarantine.remove(file)
+        with suppress(LakeUnavailable):
+            for file in self._lake.quarantine.files(self._table_name):
+                with suppress(LakeUnavailable, FileDamaged):
+                    if self._is_outdated(file, written_days):
+                        self._lake.quarantine.remove(file)
+
+    def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
+        """Return whether a quarantine file is outdated; see `remove_outdated_quarantine_files`.
+
+        Raises:
+            LakeUnavailable: a file cannot be read.
+            FileDamaged: a file is damaged.
+        """
+        if file.partition is not None:
+            written = self._written.get(file.partition)
+            if written is None:
+                return False
+            stored = self._lake.read_metadata(self._table_name, file.partition)
+            return stored is not None and stored.content_hash == written
+        # Checked first, because it needs no read: a file is kept if the first or the last day was not written.
+        if file.day_range is None or not written_days >= set(file.day_range):
+            return False
+        queries = {row.query for row in self._lake.quarantine.rows_in(file)}
+        return bool(queries) and all(self._is_superseded(query, file.day_range) for query in queries)
 
     def _is_superseded(self, query: str, day_range: tuple[date, date]) -> bool:
         """Return whether this run has written all partitions of an earlier query, with no unassigned rows."""
@@ -179,7 +192,7 @@ class PartitionWriter:
         return (
             query not in self._queries_with_unassigned_rows
             and bool(partitions)
-            and self._written.issuperset(partitions)
+            and self._written.keys() >= set(partitions)
         )
 
     def _file_metadata(self, planned: PostPerformanceQuery) -> dict[str, str]:
@@ -275,7 +288,6 @@ class _QueryWriter:
         guard: WriteGuard,
         metrics: tuple[Metric, ...],
         file_metadata: Mapping[str, str],
-        may_have_quarantine_file: Collection[Partition | None],
     ) -> None:
         self.rows = rows
         self._lake = lake
@@ -285,7 +297,6 @@ class _QueryWriter:
         self._guard = guard
         self._metrics = metrics
         self._file_metadata = file_metadata
-        self._may_have_quarantine_file = may_have_quarantine_file
         self._diffs: dict[Partition, PartitionDiff] = {}
 
     def quarantine_unassigned_rows(self) -> None:
@@ -324,7 +335,7 @@ class _QueryWriter:
 
     def _quarantine_bad_rows(self, partition: Partition) -> None:
         bad_rows = self._bad_rows(partition)
-        if bad_rows or partition in self._may_have_quarantine_file:
+        if bad_rows:
             self._lake.quarantine.write(self._table_name, partition, bad_rows, query=self._query_text)
         total = len(self.rows.posts[partition]) + len(bad_rows)
         self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")

@@ -2,10 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import date
-from itertools import chain
+from itertools import chain, groupby
 
 from later_reporting_dagster.lake.concurrency import map_concurrently
-from later_reporting_dagster.lake.partition_paths import Partition, day_directory, parse_partition_directory
+from later_reporting_dagster.lake.partition_paths import (
+    Partition,
+    day_directory,
+    first_of_month,
+    parse_partition_directory,
+)
 from later_reporting_dagster.lake.storage import Storage
 
 
@@ -18,7 +23,8 @@ def find_directories(
         storage: the lake's files.
         parent: a directory below the lake's root, `/`-separated.
         file_name: the name of the file to look for.
-        days: list only the directories of these days, with one request for each; by default all of `parent`.
+        days: list only the directories of these days; by default all of `parent`. On an object store, it takes one
+            request for each month.
 
     Yields:
         The directory's path below the lake's root, and its partition; None if it is not the directory of a partition.
@@ -26,8 +32,11 @@ def find_directories(
     Raises:
         LakeUnavailable: a directory cannot be listed.
     """
-    directories = [parent] if days is None else [day_directory(parent, day) for day in sorted(set(days))]
-    for path in chain.from_iterable(map_concurrently(storage.files, directories)):
+    listings = [[parent]]
+    if days is not None:
+        months = groupby(sorted(set(days)), key=first_of_month)
+        listings = [[day_directory(parent, day) for day in of_month] for _, of_month in months]
+    for path in chain.from_iterable(map_concurrently(storage.files_of, listings)):
         directory, _, name = path.rpartition("/")
         if name == file_name:
             yield directory, parse_partition_directory(directory.removeprefix(f"{parent}/"))

@@ -66,22 +66,19 @@ class Quarantine:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str | None:
-        """Replace the bad rows of a partition; if there are none, remove the file.
+    def write(self, table_name: str, partition: Partition, bad_rows: Sequence[BadRow], *, query: str) -> str:
+        """Replace the bad rows of a partition.
 
         Args:
             table_name: the table that the rows were fetched for.
             partition: the partition of the rows.
-            bad_rows: all bad rows of the partition.
+            bad_rows: all bad rows of the partition; at least one.
             query: the query that returned them, without secrets.
 
         Returns:
-            The location of the file; None when there are no bad rows.
+            The location of the file.
         """
         path = f"{_DIRECTORY}/{partition_directory(table_name, partition)}/{_FILE_NAME}"
-        if not bad_rows:
-            self._storage.remove(path)
-            return None
         return self._write(path, bad_rows, query=query)
 
     def write_rows_without_partition(

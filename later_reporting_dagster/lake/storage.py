@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import fsspec
+import pyarrow as pa
 import pyarrow.fs
 
 from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.filesystems import EXTRAS, is_cached, open_filesystem, options_of_read
 
 # Readers, and tools that discover datasets, skip names that begin with a dot.
 _STAGE_PREFIX = ".stage-"
@@ -137,11 +140,18 @@ class Storage(ABC):
         directories whose names begin with a dot.
         """
 
+    def files_of(self, directories: Sequence[str]) -> list[str]:
+        """List the paths of all files below several directories, as `files` does.
+
+        An object store needs one request: it lists the common prefix of the directories.
+        """
+        return list(chain.from_iterable(map_concurrently(self.files, directories)))
+
     @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         """Return the current version of each of these files that exists.
 
-        A filesystem that lists by prefix needs one request: it lists the common prefix of `paths`.
+        An object store needs one request: it lists the common prefix of `paths`.
         """
 
     def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: StagedFileCheck | None) -> None:
@@ -167,15 +177,19 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
         raise ValueError("the lake's root is empty: give a directory or an fsspec URL, such as s3://bucket/lake")
     location = without_credentials(root)
     try:
-        filesystem, path = fsspec.core.url_to_fs(root, **options)
+        filesystem, path = open_filesystem(root, options)
     except (ValueError, ImportError) as error:
-        raise ValueError(
-            f"the lake's root {location} cannot be opened: {_redacted(str(error), root, options)}."
-            " Give a directory or a URL of a scheme that fsspec knows, with the package for it installed"
-        ) from None
+        known = not isinstance(error, ImportError) and root.partition("://")[0] in EXTRAS
+        step = (
+            "Check the storage options and the environment variables of this store"
+            if known
+            else "Give a directory or a URL of a scheme that fsspec knows, with the package for it installed"
+        )
+        reason = _redacted(str(error), root, options)
+        raise ValueError(f"the lake's root {location} cannot be opened: {reason}. {step}") from None
     except Exception as error:
         raise _unavailable("open", location, error, root=root, options=options) from None
-    if _is_cached(filesystem):
+    if is_cached(filesystem):
         uncached = re.sub(r"\w*cached?::", "", root)
         raise ValueError(
             f"the lake's root {location} goes through a cache, which returns outdated files: give it without the cache"
@@ -184,13 +198,6 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
     if isinstance(filesystem, fsspec.get_filesystem_class("file")):
         return _LocalStorage(Path(path))
     return _FsspecStorage(filesystem, path, root=root, options=options)
-
-
-def _is_cached(filesystem: Any) -> bool:
-    # The base class of all caching filesystems of fsspec. `dir::` and `async_wrapper::` wrap another filesystem.
-    cache = fsspec.get_filesystem_class("blockcache")
-    inner = getattr(filesystem, "fs", None) or getattr(filesystem, "sync_fs", None)
-    return isinstance(filesystem, cache) or (isinstance(inner, fsspec.AbstractFileSystem) and _is_cached(inner))
 
 
 def without_credentials(root: str) -> str:
@@ -376,13 +383,14 @@ class _FsspecStorage(Storage):
         self._path = path.rstrip("/")
         self._root = root
         self._options = options
+        self._read_options = options_of_read(filesystem)
         protocol = filesystem.protocol
-        self._lists_by_prefix = "prefix" in inspect.signature(filesystem.find).parameters
         self._puts_are_atomic = not _ATOMIC_PUT.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
+        self._lists_by_prefix = self._puts_are_atomic and "prefix" in inspect.signature(filesystem.find).parameters
 
     @property
     def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
-        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self._filesystem))
+        return pyarrow.fs.PyFileSystem(_WholeFileHandler(self))
 
     def full_path(self, path: str) -> str:
         return f"{self._path}/{path}"
@@ -396,10 +404,19 @@ class _FsspecStorage(Storage):
         scheme, separator, rest = without_credentials(self._root).partition("://")
         return f"{scheme}{separator}{rest.rstrip('/')}/{path}"
 
+    def relative_path(self, full_path: str) -> str:
+        """Return the path relative to the root; the inverse of `full_path`."""
+        return full_path.removeprefix(self.full_path(""))
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec filesystem."""
+        return self._filesystem
+
     def read(self, path: str) -> bytes | None:
         with self._translated_errors("read", path):
             try:
-                return bytes(self._filesystem.cat_file(self.full_path(path)))
+                return bytes(self._filesystem.cat_file(self.full_path(path), **self._read_options))
             except FileNotFoundError:
                 return None
 
@@ -444,30 +461,49 @@ class _FsspecStorage(Storage):
             self._remove(self.full_path(path))
 
     def files(self, directory: str) -> list[str]:
-        with self._translated_errors("list", directory):
-            # fsspec caches listings, but other processes may have written files since.
-            self._filesystem.invalidate_cache()
-            try:
-                found = self._filesystem.find(self.full_path(directory))
-            except FileNotFoundError:
-                return []
+        return self._files(f"{directory}/")
+
+    def files_of(self, directories: Sequence[str]) -> list[str]:
+        if not self._lists_by_prefix:
+            return super().files_of(directories)
+        prefixes = tuple(f"{directory}/" for directory in directories)
+        return [path for path in self._files(os.path.commonprefix(prefixes)) if path.startswith(prefixes)]
+
+    def _files(self, prefix: str) -> list[str]:
+        with self._translated_errors("list", prefix.rstrip("/")):
+            found = self._find(self.full_path(prefix))
         root_length = len(self.full_path("").lstrip("/"))  # 0 if the root is that of the filesystem
-        paths = [name.lstrip("/")[root_length:] for name in found]
+        paths = [name[root_length:] for name in found]
         return [path for path in paths if not path.rpartition("/")[2].startswith(".")]
+
+    def _find(self, prefix: str) -> dict[str, Mapping[str, Any]]:
+        """Return the details of each file whose path begins with `prefix`, by path without a leading slash.
+
+        Unless the filesystem lists by prefix, `prefix` has to end with a slash.
+        """
+        # fsspec caches listings, but other processes may have written files since.
+        self._filesystem.invalidate_cache()
+        directory, options = prefix.rstrip("/"), {}
+        if self._lists_by_prefix:
+            # From the bucket: below a directory, filesystems first look up whether it is a file, or list again if they
+            # found nothing.
+            directory, _, key = prefix.lstrip("/").partition("/")
+            options = {"prefix": key}
+        try:
+            found = self._filesystem.find(directory, detail=True, **options)
+        except FileNotFoundError:
+            return {}
+        by_path = ((name.lstrip("/"), details) for name, details in found.items())
+        return {path: details for path, details in by_path if path.startswith(prefix.lstrip("/"))}
 
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         common = os.path.commonprefix([self.full_path(path) for path in paths])
         with self._translated_errors("list", common.removeprefix(self._path).lstrip("/")):
-            self._filesystem.invalidate_cache()
             if not self._lists_by_prefix:
+                self._filesystem.invalidate_cache()
                 versions = zip(paths, map_concurrently(self._version, paths), strict=True)
                 return {path: version for path, version in versions if version is not None}
-            directory, _, prefix = common.rpartition("/")
-            try:
-                found = self._filesystem.find(directory, prefix=prefix, detail=True)
-            except FileNotFoundError:
-                return {}
-        listed = {name.lstrip("/"): details for name, details in found.items()}
+            listed = self._find(common)
         names = ((path, self.full_path(path).lstrip("/")) for path in paths)
         return {path: _version_of(listed[name]) for path, name in names if name in listed}
 
@@ -499,6 +535,23 @@ class _FsspecStorage(Storage):
             unavailable = _unavailable(action, self.location(path), error, root=self._root, options=self._options)
             # A traceback also prints the chained error, so it is omitted if its message had to be redacted.
             raise unavailable from (error if str(error) in str(unavailable) else None)
+
+
+class _WholeFileHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc] # pyarrow has no types
+    """Lets pyarrow read each file as a whole: one request, where opening it would take several more."""
+
+    def __init__(self, storage: _FsspecStorage) -> None:
+        super().__init__(storage.filesystem)
+        self._storage = storage
+
+    def open_input_file(self, path: str) -> pa.BufferReader:
+        """Read a file, given its full path."""
+        data = self._storage.read(self._storage.relative_path(path))
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return pa.BufferReader(data)
+
+    open_input_stream = open_input_file
 
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:

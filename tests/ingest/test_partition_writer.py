@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from math import ceil
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, BadRow
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, QuarantineFile
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
@@ -235,36 +236,62 @@ def test_an_unreadable_quarantine_file_does_not_affect_the_run(text: str, servic
     assert [path.read_text(encoding="utf-8") for path in (tmp_path / "_quarantine").rglob("*.jsonl")] == [text] * 3
 
 
-def test_quarantine_is_cleared_only_for_partitions_with_a_quarantine_file(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def before_listing_quarantine(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Call `act` before the quarantine is listed, which a run does after its last write."""
+    list_files = Quarantine.files
+
+    def act_and_list(self: Quarantine, table_name: str) -> list[QuarantineFile]:
+        act()
+        return list_files(self, table_name)
+
+    monkeypatch.setattr(Quarantine, "files", act_and_list)
+
+
+@pytest.mark.parametrize("other_run_replaces_the_rows", [False, True])
+def test_a_quarantine_file_stays_only_if_its_run_wrote_the_partition_last(
+    other_run_replaces_the_rows: bool, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = [BadRow(reason="r", raw="{}")]
-    Lake(str(tmp_path)).quarantine.write(PUBLISHED.name, PARTITIONS[0], bad, query="q")
-    written: list[Partition] = []
-    write = Quarantine.write
+    """Another run quarantines rows of two partitions while this run, which has no bad rows, writes them."""
+    lake = Lake(str(tmp_path))
+    kept, removed = PARTITIONS[:2]
 
-    def record(self: Quarantine, table_name: str, partition: Partition, *args: Any, **kwargs: Any) -> str | None:
-        written.append(partition)
-        return write(self, table_name, partition, *args, **kwargs)
+    def write_as_another_run() -> None:
+        for partition in (kept, removed):
+            lake.quarantine.write(PUBLISHED.name, partition, [BadRow(reason="r", raw="{}")], query="q")
+        if other_run_replaces_the_rows:
+            lake.write(PUBLISHED.name, kept, lake.read(PUBLISHED.name, [kept], schema=POSTS_SCHEMA).slice(1))
 
-    monkeypatch.setattr(Quarantine, "write", record)
-    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert written == [PARTITIONS[0]]
-    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name) == []
+    before_listing_quarantine(monkeypatch, write_as_another_run)
+    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    monkeypatch.undo()
+    quarantined = {row.partition for row in lake.quarantine.rows(PUBLISHED.name)}
+    assert quarantined == ({kept} if other_run_replaces_the_rows else set())
 
 
-def test_quarantine_is_cleared_for_every_partition_if_it_cannot_be_listed(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_quarantine_file_of_a_partition_outside_the_run_stays(service: Service, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    for partition in PARTITIONS[:2]:
+        lake.quarantine.write(PUBLISHED.name, partition, [BadRow(reason="r", raw="{}")], query="q")
+    run_ingest(PARTITIONS[:1], table=PUBLISHED, service=service, root=tmp_path)
+    assert [row.partition for row in lake.quarantine.rows(PUBLISHED.name)] == [PARTITIONS[1]]
+
+
+@pytest.mark.parametrize("method", ["files", "remove"])
+def test_a_quarantine_that_cannot_be_listed_or_changed_leaves_outdated_files_to_the_next_run(
+    method: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Lake(str(tmp_path)).quarantine.write(PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
+    lake = Lake(str(tmp_path))
+    lake.quarantine.write(PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
 
-    def fail(self: Quarantine, table_name: str) -> NoReturn:
+    def fail(self: Quarantine, argument: object) -> NoReturn:
         raise LakeUnavailable("busy")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Quarantine, "files", fail)
+        patched.setattr(Quarantine, method, fail)
         assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
-    assert Lake(str(tmp_path)).quarantine.rows(PUBLISHED.name) == []
+    assert [row.partition for row in lake.quarantine.rows(PUBLISHED.name)] == [PARTITIONS[0]]
+    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    assert lake.quarantine.rows(PUBLISHED.name) == []
 
 
 def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(
@@ -401,19 +428,3 @@ def test_quarantine_that_cannot_be_written_fails_its_query(service: Service, tmp
     service.transform = insert_unassigned_row
     result = run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(PARTITIONS, LakeUnavailable)
-
-
-@each_raw_table
-def test_a_partition_whose_quarantine_file_cannot_be_removed_fails_alone(
-    table: RawTable, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocked = Partition(DAYS[2], INSTANCE_IDS[0])
-    Lake(str(tmp_path)).quarantine.write(table.name, blocked, [BadRow(reason="r", raw="{}")], query="q")
-
-    def fail(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise LakeUnavailable("no rights")
-
-    monkeypatch.setattr(Quarantine, "write", fail)
-    result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
-    assert result.errors() == {blocked: LakeUnavailable}
-    assert_lake_matches(tmp_path, table, list(result.written), truth)

@@ -50,6 +50,7 @@ class BucketFileSystem(MemoryFileSystem):
     def find(
         self, path: str, maxdepth: Any = None, withdirs: bool = False, detail: bool = False, prefix: str = "", **_: Any
     ) -> Any:
+        path = f"/{path.lstrip('/')}"
         self.requests.append(f"list {path}/{prefix}")
         found = {
             name: {"name": name, "size": file.size, "type": "file", "ETag": f'"{hash(file.getvalue())}"'}

@@ -53,7 +53,7 @@ from tests.lake.test_lake import (  # noqa: F401
 )
 from tests.lake.test_quarantine import (  # noqa: F401
     test_write_query_stores_rows_by_query,
-    test_write_replaces_earlier_rows_and_none_remove_them,
+    test_write_replaces_earlier_rows_and_remove_removes_them,
     test_write_stores_reason_and_raw_json_by_partition,
 )
 

@@ -18,7 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, QuarantineFile, partition_path
 from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, Storage, open_storage, without_credentials
 from tests.lake.conftest import DAY, BucketFileSystem, MovingFileSystem, UnversionedFileSystem, files_of, rows
 
@@ -317,7 +317,8 @@ def test_root_that_is_a_file_fails_every_action(tmp_path: Path) -> None:
         lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA),
         lambda: lake.partitions("posts"),
         lambda: lake.quarantine.rows("posts"),
-        lambda: lake.quarantine.write("posts", DAY, [], query="q"),
+        lambda: lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q"),
+        lambda: lake.quarantine.remove(QuarantineFile("_quarantine/part-0.jsonl")),
     ):
         with pytest.raises(LakeUnavailable, match="a file is where a directory should be"):
             act()
