@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import parse_metrics
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import build_automation_sensor
 from later_reporting_dagster.defs.compaction_job import build_compaction_job, build_compaction_schedule
-from later_reporting_dagster.defs.component_attributes import names, plain, text
+from later_reporting_dagster.defs.component_attributes import names, options, plain, text
 from later_reporting_dagster.defs.component_scaffolder import LaterReportingScaffolder
 from later_reporting_dagster.defs.instances import build_instances_checks, build_instances_sensor, instances_step
 from later_reporting_dagster.defs.io_manager import LaterLake
@@ -111,6 +111,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     access_token: Annotated[str, SkipValidation, text(_described("access_token"))] = ""
     instance_ids: Annotated[str, SkipValidation, names(_described("instance_ids"))] = ""
     lake_root: Annotated[str, SkipValidation, text(_described("lake_root"))] = ""
+    storage_options: Annotated[dict[str, Any], SkipValidation, options(_described("storage_options"))] = {}
     metrics: Annotated[str, SkipValidation, names(_described("metrics"))] = ""
     requests_per_minute: Annotated[int, SkipValidation, plain(_described("requests_per_minute"), int)] = (
         DEFAULT_REQUESTS_PER_MINUTE
@@ -259,7 +260,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         )
 
     def _io_manager(self) -> LaterLake:
-        return LaterLake(lake_root=self._resource.lake_root)
+        return LaterLake(lake_root=self._resource.lake_root, storage_options=self._resource.storage_options)
 
     def _steps(self) -> list[AssetStep]:
         """Return the steps that materialize the selected tables, upstream first."""

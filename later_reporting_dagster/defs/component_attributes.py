@@ -25,6 +25,13 @@ def names(description: str | None) -> dg.Resolver:
     )
 
 
+def options(description: str | None) -> dg.Resolver:
+    """Return the resolver of a mapping with options. `{{ env.NAME }}` becomes a reference to the variable."""
+    return dg.Resolver(
+        _resolve_options, model_field_type=dict[str, Any], description=description, inject_before_resolve=False
+    )
+
+
 def plain(description: str | None, type_: type) -> dg.Resolver:
     """Return the resolver of a value of a type."""
     return dg.Resolver(_resolve_plain, model_field_type=type_, description=description)
@@ -38,6 +45,13 @@ def _resolve_text(context: dg.ResolutionContext, value: Any) -> Any:
 def _resolve_names(context: dg.ResolutionContext, value: Any) -> Any:
     resolved = _resolve_text(context, value)
     return ",".join(map(str, resolved)) if isinstance(resolved, list) else resolved
+
+
+def _resolve_options(context: dg.ResolutionContext, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _resolve_options(context, each) for name, each in value.items()}
+    match = _ENVIRONMENT_VARIABLE.fullmatch(value) if isinstance(value, str) else None
+    return {"env": match[1]} if match else context.resolve_value(value)
 
 
 def _resolve_plain(context: dg.ResolutionContext, value: Any) -> Any:

@@ -52,6 +52,12 @@ class LaterLake(dg.ConfigurableIOManager):
         description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
+    storage_options: dict[str, Any] = Field(
+        default_factory=lambda: environment_values(["storage_options"]).get("storage_options", {}),
+        description="Options of the fsspec filesystem of the lake. Default: LATER_STORAGE_OPTIONS.",
+        repr=False,
+        json_schema_extra={"dagster__is_secret": True},
+    )
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Fail, because only the assets of this project write to the lake.
@@ -135,7 +141,7 @@ class LaterLake(dg.ConfigurableIOManager):
     def _lake(self) -> Lake:
         # Outside of a run Dagster does not resolve environment variables.
         root = self.lake_root.get_value() if isinstance(self.lake_root, dg.EnvVar) else self.lake_root
-        return LaterReportingResource(lake_root=root or "").lake()
+        return LaterReportingResource(lake_root=root or "", storage_options=self.storage_options).lake()
 
 
 def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:

@@ -33,6 +33,7 @@ from later_reporting_dagster.defs.settings import (
     check_memory_gb,
     default_lake_root,
     environment_values,
+    resolve_storage_options,
     variable_name,
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
@@ -90,6 +91,13 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     lake_root: str = Field(
         default_factory=default_lake_root, description="Directory or fsspec URL of the lake.", repr=False
+    )
+    storage_options: dict[str, Any] = Field(
+        default={},
+        description="Options of the fsspec filesystem of the lake, such as endpoint and credentials; not used for a"
+        f' local directory. {{"env": "NAME"}} in place of a value is read from that variable. {_USE_ENV}',
+        repr=False,
+        json_schema_extra=_SECRET,
     )
     metrics: str = Field(
         default="",
@@ -246,12 +254,14 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the lake under `lake_root`.
 
         Raises:
-            InvalidSetting: `lake_root` is not a directory or URL.
+            InvalidSetting: `lake_root` is not a directory or URL, or `storage_options` are invalid.
             LakeUnavailable: its filesystem cannot be reached.
         """
+        with _invalid_setting("storage_options"):
+            options = resolve_storage_options(self.storage_options)
         with _invalid_setting("lake_root"):
             _check_lake_root(self.lake_root)
-            return Lake(self.lake_root)
+            return Lake(self.lake_root, storage_options=options)
 
     def memory_limit_gb(self) -> float:
         """Return the memory limit of a rollup or the report, in GB.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, PAGED, ApiVersion, Metric, parse_metrics
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
@@ -27,6 +28,7 @@ DEFAULT_MEMORY_GB = 2.0
 DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 # The value of LATER_API_VERSION that detects the API version from its responses.
 AUTO = "auto"
+
 
 # An earlier start is a typo, and would make more partitions than a browser can show.
 EARLIEST_START_DATE = date(2000, 1, 1)
@@ -155,6 +157,8 @@ def environment_values(fields: Iterable[str]) -> dict[str, Any]:
                 values[field] = dg.EnvVar.int(variable)
             elif field in PARSERS:
                 values[field] = PARSERS[field](field, text)
+            elif field == "storage_options":
+                values[field] = {"env": variable}  # read when the lake is opened
             else:
                 values[field] = dg.EnvVar(variable)
     return values
@@ -162,6 +166,8 @@ def environment_values(fields: Iterable[str]) -> dict[str, Any]:
 
 def variable_name(value: object) -> str | None:
     """Return the name of the environment variable that a value stands for; None if it is a plain value."""
+    if isinstance(value, Mapping):
+        return _referenced_variable(value)
     return value.env_var_name if isinstance(value, _ENVIRONMENT_VARIABLES) else None
 
 
@@ -237,6 +243,49 @@ def parse_start_date(value: object) -> date:
         text = _shown(str(value))
         raise ValueError(f"{setting_name('start_date')}: must be {EARLIEST_START_DATE} or later, not {text}")
     return start_date
+
+
+def resolve_storage_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return storage options with environment variables in place of references to them.
+
+    A reference is an `EnvVar`, or `{"env": "NAME"}`, which is how Dagster stores an `EnvVar` in config. If the options
+    as a whole are a reference, the variable has to be a JSON object.
+
+    Raises:
+        ValueError: a variable is not set, or is not a JSON object. The message does not contain its value.
+    """
+    if (name := _referenced_variable(options)) is None:
+        return {option: _resolved(value) for option, value in options.items()}
+    try:
+        return msgspec.json.decode(_value_of(name), type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise ValueError(
+            f'{name} must be a JSON object, such as {{"endpoint_url": "https://s3.example.com"}}'
+        ) from None
+
+
+def _resolved(value: Any) -> Any:
+    if (name := _referenced_variable(value)) is not None:
+        return _value_of(name)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each) for key, each in value.items()}
+    return [_resolved(each) for each in value] if isinstance(value, list) else value
+
+
+def _referenced_variable(value: Any) -> str | None:
+    """Return the name of the environment variable that a value refers to; None if it is not a reference."""
+    if isinstance(value, dg.EnvVar):
+        return value.env_var_name
+    if isinstance(value, Mapping) and value.keys() == {"env"} and isinstance(value["env"], str):
+        return value["env"]
+    return None
+
+
+def _value_of(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise ValueError(f"the environment variable {name} is not set")
+    return value
 
 
 def check_memory_gb(memory_gb: float) -> None:

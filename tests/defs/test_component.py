@@ -123,6 +123,16 @@ def test_unknown_attribute_and_wrong_type_are_named() -> None:
         assert name in str(load_error(attributes))
 
 
+def test_storage_options_refer_to_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"endpoint_url": "http://127.0.0.1:1", "client_kwargs": {"secret": "{{ env.SOME_SECRET }}"}}
+    with loaded({"lake_root": "s3://lake", "storage_options": options}) as (_, defs):
+        for key in ("later_reporting", "later_lake"):
+            assert (defs.resources or {})[key].storage_options == {
+                "endpoint_url": "http://127.0.0.1:1",
+                "client_kwargs": {"secret": {"env": "SOME_SECRET"}},
+            }
+
+
 def test_numbers_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_DAYS", "7")
     with loaded({"restate_days": "{{ env.SOME_DAYS }}", "memory_gb": "1.5"}) as (component, defs):

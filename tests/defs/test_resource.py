@@ -8,8 +8,10 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
+from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.settings import resolve_storage_options
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service
 from tests.defs.conftest import Project
@@ -50,6 +52,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
     }
     for name, value in expected.items():
         monkeypatch.setenv(f"LATER_{name.upper()}", str(value))
+    monkeypatch.setenv("LATER_STORAGE_OPTIONS", '{"key": "some-key"}')
     resource = LaterReportingResource.from_environment()
     # Before initialization it has names of variables, not their values, so the UI and logs cannot show these.
     # Dagster has no environment variable type for fractions and booleans, so these are read early.
@@ -57,7 +60,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         name: (dg.EnvVar.int if isinstance(value, int) else dg.EnvVar)(f"LATER_{name.upper()}")
         for name, value in expected.items()
         if name not in ("memory_gb", "demo_mode")
-    } | {"memory_gb": 0.5, "demo_mode": True}
+    } | {"memory_gb": 0.5, "demo_mode": True, "storage_options": {"env": "LATER_STORAGE_OPTIONS"}}
     assert {name: getattr(initialized(resource), name) for name in expected} == expected
 
 
@@ -176,3 +179,41 @@ def test_configured_instances_are_unique() -> None:
         "Zoë",
     )
     assert initialized(LaterReportingResource()).configured_instances() == ()
+
+
+def test_storage_options_are_read_from_variables_when_the_lake_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "s3cr3t")
+    monkeypatch.setenv("LATER_STORAGE_OPTIONS", '{"key": "s3cr3t", "client_kwargs": {"verify": false}}')
+    references = {"key": dg.EnvVar("A_KEY"), "nested": {"key": {"env": "A_KEY"}, "keys": [dg.EnvVar("A_KEY")]}, "n": 1}
+    for storage_options, expected in (
+        ({"env": "LATER_STORAGE_OPTIONS"}, {"key": "s3cr3t", "client_kwargs": {"verify": False}}),
+        (references, {"key": "s3cr3t", "nested": {"key": "s3cr3t", "keys": ["s3cr3t"]}, "n": 1}),
+    ):
+        resource = LaterReportingResource(lake_root="memory://lake", storage_options=storage_options)
+        for each in (resource, initialized(resource)):
+            assert resolve_storage_options(each.storage_options) == expected
+        assert "s3cr3t" not in f"{resource!r} {initialized(resource)!r} {resource.lake()!r}"
+
+
+@pytest.mark.parametrize("text", ["{'key': 's3cr3t'}", '"s3cr3t"', "s3cr3t"])
+def test_storage_options_that_are_no_json_object_fail_without_their_value(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_STORAGE_OPTIONS", text)
+    with pytest.raises(
+        InvalidSetting, match=r"^LATER_STORAGE_OPTIONS \(storage_options\): .* must be a JSON"
+    ) as caught:
+        initialized(LaterReportingResource.from_environment()).lake()
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_storage_options_name_a_missing_variable() -> None:
+    later = LaterReportingResource(lake_root="memory://lake", storage_options={"key": dg.EnvVar("NO_SUCH_KEY")})
+    with pytest.raises(InvalidSetting, match="the environment variable NO_SUCH_KEY is not set"):
+        initialized(later).lake()
+
+
+def test_storage_options_are_a_secret_in_the_ui() -> None:
+    for resource in (LaterReportingResource, LaterLake):
+        field = resource.to_config_schema().as_field().config_type.fields["storage_options"]  # type: ignore[attr-defined]
+        assert field.is_secret
