@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
 PYTEST_OPTIONS ?=
+# The newest version that runs on the Node.js of Debian 13.
+AZURITE_VERSION := 3.35.0
 
 # The tests of each layer but those that start several processes, in which another version of a dependency would show.
 FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs tests/cli/test_backfill.py
@@ -66,9 +68,12 @@ browser:
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
 
 services:
-	@command -v redis-server >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
-		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); \
-		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq postgresql redis-server; }
+	@command -v redis-server >/dev/null && command -v radosgw >/dev/null && command -v npm >/dev/null && \
+		ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); node=$$(command -v npm >/dev/null || echo nodejs npm); \
+		$$as_root apt-get update -qq && \
+		$$as_root apt-get install -y -qq --no-install-recommends postgresql redis-server radosgw $$node; }
+	@[ -e .services/node_modules/azurite ] || npm install --silent --no-save --prefix .services azurite@$(AZURITE_VERSION)
 
 clean: ## Remove the virtual environments and the demo
 	rm -rf .venv .venv-* .later-demo

@@ -254,14 +254,14 @@ def resolve_storage_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a variable is not set, or is not a JSON object. The message does not contain its value.
     """
-    if (name := _referenced_variable(options)) is None:
-        return {option: _resolved(value) for option, value in options.items()}
-    try:
-        return msgspec.json.decode(_value_of(name), type=dict[str, Any])
-    except msgspec.DecodeError:
-        raise ValueError(
-            f'{name} must be a JSON object, such as {{"endpoint_url": "https://s3.example.com"}}'
-        ) from None
+    if (name := _referenced_variable(options)) is not None:
+        try:
+            options = msgspec.json.decode(_value_of(name), type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise ValueError(
+                f'{name} must be a JSON object, such as {{"endpoint_url": "https://example.com"}}'
+            ) from None
+    return {option: _resolved(value) for option, value in options.items()}
 
 
 def _resolved(value: Any) -> Any:

@@ -55,9 +55,9 @@ def age_staged_files(root: Path) -> None:
         file.rename(file.with_name(f".stage-{int(created) - 60}-{token}"))
 
 
-def write(root: str, *, version: int, seed: int) -> None:
+def write(root: str, *, version: int, seed: int, storage_options: dict[str, Any] | None = None) -> None:
     """Write all partitions in a version, in random order, in batches of one to four."""
-    lake = Lake(root)
+    lake = Lake(root, storage_options=storage_options)
     order, size = random.Random(seed).sample(PARTITIONS, len(PARTITIONS)), 1 + seed % 4
 
     def write_some(start: int) -> None:

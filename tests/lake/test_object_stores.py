@@ -1,0 +1,258 @@
+"""The pipeline on each object store: fetch, rerun, rollups, compaction, query, report, and concurrent writers."""
+
+import asyncio
+import io
+import json
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
+from later_reporting_dagster.contract import BadRow
+from later_reporting_dagster.defs.io_manager import LaterLake
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import POSTS_PUBLISHED, RAW_TABLES
+from later_reporting_dagster.lake import (
+    POST_COLUMNS,
+    POSTS_SCHEMA,
+    Lake,
+    LakeUnavailable,
+    Partition,
+    Table,
+    partition_path,
+)
+from later_reporting_dagster.reading.sql_query import run_query
+from later_reporting_dagster.report.report_data import read_report
+from later_reporting_dagster.report.report_page import report_page
+from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
+from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from tests.conftest import NO_RATE_LIMIT, Truth
+from tests.crash import lake_writers
+from tests.crash.fork_server import ForkServer, fork_server
+from tests.lake.conftest import DAY, rows
+from tests.object_store_servers import BUCKET, OBJECT_STORES, SECRET, ObjectStore
+
+DAYS = [date(2024, 3, number) for number in range(1, 7)]
+INSTANCES = ("instance_000", "instance_001")
+PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
+SQL = """
+    SELECT date, instance_id, count(*) AS posts, sum(impressions) AS impressions, sum(paid_engagements) AS paid
+    FROM posts_published GROUP BY ALL ORDER BY ALL
+"""
+KILLS = 3
+
+
+@pytest.fixture(scope="module", params=OBJECT_STORES)
+def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
+    with OBJECT_STORES[request.param]() as store, pytest.MonkeyPatch.context() as environment:
+        # Only the options configure the store.
+        for name in [*os.environ]:
+            if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+                environment.delenv(name)
+        yield store
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    """The URL of a sandbox with a few posts a day."""
+    world = World(first_day=date(2024, 2, 20), last_day=date(2024, 3, 8), seed=7, instances=2, posts_per_day=4)
+    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as base_url:
+        yield base_url
+
+
+@pytest.fixture(scope="module")
+def of_local_lake(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What `all_results` returns for a lake on the local disk."""
+    lake = Lake(str(tmp_path_factory.mktemp("local") / "lake"))
+    fetch(lake, sandbox)
+    return all_results(lake)
+
+
+@pytest.fixture(scope="module")
+def filled(store: ObjectStore, sandbox: str) -> Lake:
+    """A lake in the store with all partitions of both raw tables."""
+    lake = new_lake(store)
+    fetch(lake, sandbox)
+    return lake
+
+
+@pytest.fixture
+def lake(store: ObjectStore) -> Lake:
+    """An empty lake in the store."""
+    return new_lake(store)
+
+
+@pytest.fixture(scope="module")
+def writers(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts processes that write to or read from a lake."""
+    # Not gcsfs: the gRPC that it imports does not survive forks, so each child has to import it itself.
+    imports = {"s3": ["s3fs"], "abfs": ["adlfs"], "gs": []}[store.scheme]
+    with fork_server("tests.crash.lake_writers", *imports, log=tmp_path_factory.mktemp("writers") / "log") as writers:
+        yield writers
+
+
+def new_lake(store: ObjectStore) -> Lake:
+    return Lake(store.new_root(), storage_options=store.storage_options)
+
+
+def fetch(lake: Lake, base_url: str) -> list[Partition]:
+    """Fetch all partitions of both raw tables, and return those that changed; fail if one fails."""
+    changed: list[Partition] = []
+
+    def add(result: Any) -> None:
+        assert isinstance(result, WrittenPartition), result
+        changed.extend([result.partition] * result.file.changed)
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
+            limiter=RateLimiter(requests=1_000_000),
+        ) as client:
+            for table in RAW_TABLES:
+                await ingest(PARTITIONS, table=table, client=client, lake=lake, on_result=add)
+
+    asyncio.run(run())
+    return changed
+
+
+def queried(lake: Lake) -> pa.Table:
+    return run_query(SQL, lake, [Table(table.name, POST_COLUMNS) for table in RAW_TABLES])
+
+
+def all_results(lake: Lake) -> list[Any]:
+    """Return rollups, the rows of a query and of datasets, and the report."""
+    partitions = {table.name: lake.partitions(table.name) for table in RAW_TABLES}
+    return [
+        [(rollup.first_day, rollup.rows) for rollup in roll_up_lake_periods(lake, DAILY, DAYS, memory_gb=1)],
+        roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables,
+        queried(lake),
+        *(lake.dataset(table.name, POSTS_SCHEMA).to_table() for table in RAW_TABLES),
+        report_page(read_report(lake, partitions, memory_gb=1)),
+    ]
+
+
+def test_fetched_tables_equal_the_truth(filled: Lake, sandbox: str) -> None:
+    with httpx.Client(base_url=sandbox) as client:
+        truth = Truth(client)
+        for table in RAW_TABLES:
+            assert filled.partitions(table.name) == sorted(PARTITIONS)
+            for each in PARTITIONS:
+                data = filled.storage.read(partition_path(table.name, each))
+                assert data is not None
+                expected = truth.partition(table.date_basis.value, each.day, each.instance_id or "")
+                assert pq.ParquetFile(io.BytesIO(data)).read().to_pylist() == expected
+
+
+def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(
+    store: ObjectStore, lake: Lake, sandbox: str
+) -> None:
+    files = len(PARTITIONS) * len(RAW_TABLES)
+    store.proxy.take()
+    assert len(fetch(lake, sandbox)) == files
+    first = store.proxy.take()
+    assert fetch(lake, sandbox) == []
+    second = store.proxy.take()
+    assert (first["GET"], first["PUT"]) == (files, files)
+    assert (second["GET"], second["PUT"], second["DELETE"]) == (files, 0, 0)
+    # The listing of the quarantine, which is empty: some filesystems then look whether it is a file.
+    listings = len(RAW_TABLES) * 2
+    assert first.total() <= 2 * files + listings
+    assert second.total() <= files + listings
+
+
+def test_a_healed_partition_takes_a_read_and_a_delete_more(store: ObjectStore, lake: Lake, sandbox: str) -> None:
+    fetch(lake, sandbox)
+    lake.quarantine.write(POSTS_PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
+    store.proxy.take()
+    assert fetch(lake, sandbox) == []
+    requests = store.proxy.take()
+    assert lake.quarantine.rows(POSTS_PUBLISHED.name) == []
+    assert (requests["GET"], requests["DELETE"], requests["PUT"]) == (len(PARTITIONS) * len(RAW_TABLES) + 1, 1, 0)
+
+
+def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
+    for result, expected in zip(all_results(filled), of_local_lake, strict=True):
+        assert result == expected
+
+
+def test_compacted_months_read_the_same_until_a_day_is_replaced(store: ObjectStore, lake: Lake, sandbox: str) -> None:
+    fetch(lake, sandbox)
+    expected = queried(lake)
+    months = list(lake.compact(POSTS_PUBLISHED.name, closed_before=date(2024, 5, 1), now=datetime.now(UTC)))
+    assert [(month.changed, month.days) for month in months] == [(True, len(DAYS))] * len(INSTANCES)
+    store.proxy.take()
+    assert queried(lake).equals(expected)
+    # Each copy is read for the days that it holds, and again by DuckDB. No daily file is read.
+    assert store.proxy.take()["GET"] == 2 * len(INSTANCES)
+    lake.write(POSTS_PUBLISHED.name, PARTITIONS[0], POSTS_SCHEMA.empty_table())
+    assert queried(lake).num_rows == expected.num_rows - 1
+
+
+def test_two_lakes_with_different_options_are_not_mixed_up(store: ObjectStore) -> None:
+    root = store.new_root()
+    wrong = {
+        "s3": {**store.storage_options, "secret": "another"},
+        "abfs": {
+            "connection_string": str(store.storage_options.get("connection_string")).replace(SECRET, "YW5vdGhlcg==")
+        },
+        "gs": {**store.storage_options, "endpoint_url": "http://127.1.1.1:1", "retries": 1},
+    }[store.scheme]
+    lake, other = Lake(root, storage_options=store.storage_options), Lake(root, storage_options=wrong)
+    lake.write("posts", DAY, rows())
+    if store.name != "moto":  # it accepts any secret
+        with pytest.raises(LakeUnavailable) as caught:
+            other.read("posts", [DAY], schema=POSTS_SCHEMA)
+        assert SECRET not in str(caught.value)
+    assert lake.storage.identity != other.storage.identity
+    assert lake.read("posts", [DAY], schema=POSTS_SCHEMA).equals(rows())
+    assert lake.dataset("posts", POSTS_SCHEMA).to_table().num_rows == rows().num_rows
+
+
+def test_the_settings_reach_the_lake(store: ObjectStore, filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_LAKE_ROOT", filled.root)
+    monkeypatch.setenv("LATER_STORAGE_OPTIONS", json.dumps(dict(store.storage_options)))
+    later = LaterReportingResource.from_environment().process_config_and_initialize()
+    assert later.lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
+    assert LaterLake()._lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
+    assert SECRET not in f"{later!r} {LaterLake()!r}"
+
+
+def test_a_missing_bucket_is_named_without_secrets(store: ObjectStore) -> None:
+    root = store.new_root().replace(BUCKET, f"no-{secrets.token_hex(4)}")
+    with pytest.raises(LakeUnavailable, match=f"cannot write {root}/") as caught:
+        Lake(root, storage_options=store.storage_options).check_writable()
+    assert SECRET not in str(caught.value)
+
+
+def test_concurrent_and_killed_writers_leave_complete_partitions(
+    store: ObjectStore, lake: Lake, writers: ForkServer
+) -> None:
+    arguments = {"root": lake.root, "storage_options": dict(store.storage_options)}
+    started = time.monotonic()
+    writers.start("write", **arguments, version=0, seed=0).wait_for_success()
+    life, draws, version, kills = time.monotonic() - started, random.Random(0), 0, 0
+    while kills < KILLS:
+        version += 1
+        pair = [writers.start("write", **arguments, version=version, seed=seed) for seed in (1, 2)]
+        time.sleep(draws.uniform(0, life))
+        kills += pair[0].kill()
+        pair[1].wait_for_success()
+        assert lake.partitions(lake_writers.TABLE_NAME) == sorted(lake_writers.PARTITIONS)
+        for partition in lake_writers.PARTITIONS:
+            table = lake.read(lake_writers.TABLE_NAME, [partition], schema=POSTS_SCHEMA)
+            assert table.equals(lake_writers.partition_rows(partition, version))
+    paths = lake.storage.files(lake_writers.TABLE_NAME)
+    assert sorted(paths) == sorted(partition_path(lake_writers.TABLE_NAME, each) for each in lake_writers.PARTITIONS)

@@ -1,0 +1,249 @@
+"""Real servers of object stores for tests and benchmarks, each behind a proxy that counts its requests.
+
+Ceph's RADOS Gateway is from Debian, moto and the emulator of Google Cloud Storage from PyPI, Azurite from npm.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import httpx
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tests.servers import running
+from tests.services import START_TIMEOUT_SECONDS, free_port, wait_for_port
+
+BUCKET = "a-bucket"
+SECRET = "c2VjcmV0L29mK25vYm9keQ=="  # noqa: S105 - a key of Azure has to be Base64
+# The account that Azurite creates unless AZURITE_ACCOUNTS names others.
+AZURE_ACCOUNT = "devstore"
+# Installed by `make services`. The newest version that runs on Debian's Node.js.
+AZURITE = Path(__file__).parents[1] / ".services" / "node_modules" / ".bin" / "azurite-blob"
+
+_RGW_CONFIG = """\
+[global]
+run dir = {folder}
+admin socket =
+log file = {folder}/log
+rgw data = {folder}/data
+rgw backend store = dbstore
+rgw config store = dbstore
+dbstore config uri = file:{folder}/config.db
+dbstore db dir = {folder}
+rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw run sync thread = false
+"""
+_MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
+server.start()
+threading = __import__("threading")
+threading.Event().wait()
+"""
+# Hop-by-hop headers: each connection has its own.
+_HOP_BY_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"expect", b"date", b"server"}
+
+
+class CountingProxy:
+    """Forwards requests unchanged to a server, and counts them by type: GET, PUT, DELETE, LIST, or as they are."""
+
+    def __init__(self, target: str, type_of: Callable[[str, str, Mapping[str, str]], str]) -> None:
+        self._target = httpx.URL(target)
+        self._type_of = type_of
+        self._lock = threading.Lock()
+        self._requests: list[tuple[str, str]] = []
+        # Idle connections are not used again: a server may close them at any time.
+        self._client = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), timeout=60, trust_env=False)
+
+    def take(self) -> Counter[str]:
+        """Return the number of requests by type since the last call."""
+        return Counter(kind for kind, _ in self.take_requests())
+
+    def take_requests(self) -> list[tuple[str, str]]:
+        """Return the type and the path of each request since the last call."""
+        with self._lock:
+            requests, self._requests = self._requests, []
+        return requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        kind = self._type_of(request.method, scope["raw_path"].decode(), dict(request.query_params))
+        with self._lock:
+            self._requests.append((kind, f"{scope['raw_path'].decode()}?{request.url.query}"))
+        url = self._target.copy_with(
+            raw_path=scope["raw_path"] + b"?" * bool(scope["query_string"]) + scope["query_string"]
+        )
+        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP or name == b"date"]
+        forwarded = self._client.build_request(request.method, url, headers=headers, content=body)
+        answer = await self._client.send(forwarded, stream=True)
+        content = b"".join([part async for part in answer.aiter_raw()])
+        await answer.aclose()
+        response = Response(content, status_code=answer.status_code)
+        kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _HOP_BY_HOP]
+        if request.method != "HEAD":
+            kept = [(name, value) for name, value in kept if name != b"content-length"]
+            kept.append((b"content-length", str(len(content)).encode()))
+        response.raw_headers = kept
+        await response(scope, receive, send)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running object store with an empty bucket.
+
+    Attributes:
+        name: its name.
+        extra: the extra of this package that it needs.
+        scheme: the scheme of its URLs.
+        storage_options: all options that it needs: endpoint and credentials.
+        proxy: counts its requests.
+        environment: environment variables that it needs.
+    """
+
+    name: str
+    extra: str
+    scheme: str
+    storage_options: Mapping[str, Any]
+    proxy: CountingProxy
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def new_root(self) -> str:
+        """Return the root of an empty lake."""
+        return f"{self.scheme}://{BUCKET}/{secrets.token_hex(8)}/a lake"
+
+
+@contextmanager
+def running_rgw() -> Iterator[ObjectStore]:
+    """Run Ceph's RADOS Gateway, without a cluster: it stores everything in one SQLite database."""
+    with tempfile.TemporaryDirectory(prefix="rgw-") as folder:
+        port, config = free_port(), Path(folder, "ceph.conf")
+        config.write_text(_RGW_CONFIG.format(folder=folder, port=port), encoding="utf-8")
+        options = ["-c", str(config), "-n", "client.rgw", "--no-mon-config"]
+        user = ["--uid", "somebody", "--display-name", "Somebody", "--access-key", "somebody", "--secret-key", SECRET]
+        admin = ["radosgw-admin", *options, "user", "create", *user]
+        subprocess.run(admin, check=True, capture_output=True, timeout=START_TIMEOUT_SECONDS)
+        with _process(["radosgw", *options, "-f"], port=port), _s3("rgw", port) as store:
+            yield store
+
+
+@contextmanager
+def running_moto() -> Iterator[ObjectStore]:
+    """Run moto's S3 server."""
+    port = free_port()
+    with _process([sys.executable, "-c", _MOTO, str(port)], port=port), _s3("moto", port) as store:
+        yield store
+
+
+@contextmanager
+def running_azurite() -> Iterator[ObjectStore]:
+    """Run Azurite, Microsoft's emulator of Azure Blob Storage."""
+    if not AZURITE.exists():
+        raise FileNotFoundError(f"{AZURITE} not found: run `make services`")
+    with tempfile.TemporaryDirectory(prefix="azurite-") as folder:
+        port = free_port()
+        command = [str(AZURITE), "--blobPort", str(port), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+        environment = os.environ | {"AZURITE_ACCOUNTS": f"{AZURE_ACCOUNT}:{SECRET}"}
+        with (
+            _process([*command, "--location", folder], port=port, environment=environment),
+            _counted(port, azure_request_type) as (proxy, url),
+        ):
+            # A connection string is the only way to name an endpoint with a port and the account in its path.
+            connection_string = (
+                f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={SECRET};"
+                f"BlobEndpoint={url}/{AZURE_ACCOUNT};"
+            )
+            yield _with_bucket(ObjectStore("azurite", "azure", "abfs", {"connection_string": connection_string}, proxy))
+
+
+@contextmanager
+def running_gcs() -> Iterator[ObjectStore]:
+    """Run gcp-storage-emulator, which emulates Google Cloud Storage in memory."""
+    port = free_port()
+    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--port", str(port), "--in-memory", "--quiet"]
+    with _process(command, port=port), _counted(port, gcs_request_type) as (proxy, url):
+        yield _with_bucket(ObjectStore("gcs", "gcs", "gs", {"endpoint_url": url, "token": "anon"}, proxy))
+
+
+OBJECT_STORES: Mapping[str, Callable[[], Any]] = {
+    "rgw": running_rgw,
+    "moto": running_moto,
+    "azurite": running_azurite,
+    "gcs": running_gcs,
+}
+"""Starts each store: a context manager that yields an `ObjectStore`."""
+
+
+def s3_request_type(method: str, path: str, query: Mapping[str, str]) -> str:
+    """Return the type of a request of S3's API."""
+    is_object = "/" in path.strip("/")
+    return "LIST" if method == "GET" and ("list-type" in query or not is_object) else method
+
+
+def azure_request_type(method: str, path: str, query: Mapping[str, str]) -> str:
+    """Return the type of a request of Azure's Blob API."""
+    if query.get("comp") == "list":
+        return "LIST"
+    return f"{method} container" if query.get("restype") == "container" else method
+
+
+def gcs_request_type(method: str, path: str, query: Mapping[str, str]) -> str:
+    """Return the type of a request of the JSON API of Google Cloud Storage."""
+    if path.startswith("/upload/"):
+        return "PUT"
+    if method == "GET" and path.endswith("/o"):
+        return "LIST"
+    if method == "GET" and query.get("alt") != "media":
+        return "GET metadata" if "/o/" in path else "GET bucket"
+    return method
+
+
+@contextmanager
+def _s3(name: str, port: int) -> Iterator[ObjectStore]:
+    with _counted(port, s3_request_type) as (proxy, url):
+        options = {"endpoint_url": url, "key": "somebody", "secret": SECRET}
+        yield _with_bucket(ObjectStore(name, "s3", "s3", options, proxy))
+
+
+def _with_bucket(store: ObjectStore) -> ObjectStore:
+    fsspec.filesystem(store.scheme, **store.storage_options).mkdir(BUCKET)
+    store.proxy.take()
+    return store
+
+
+@contextmanager
+def _counted(port: int, type_of: Callable[[str, str, Mapping[str, str]], str]) -> Iterator[tuple[CountingProxy, str]]:
+    proxy = CountingProxy(f"http://127.0.0.1:{port}", type_of)
+    with running(proxy) as url:
+        yield proxy, url
+
+
+@contextmanager
+def _process(command: Sequence[str], *, port: int, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a server while the block runs, from when it accepts connections."""
+    server = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for_port(port)
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
