@@ -22,6 +22,7 @@ from benchmarks.compaction import compaction
 from benchmarks.coverage import coverage
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table, replace_section
+from benchmarks.object_stores import objects
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
 
@@ -38,6 +39,7 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "coverage": coverage,
     "loading": loading,
     "compaction": compaction,
+    "objects": objects,
 }
 
 

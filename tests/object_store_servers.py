@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from tests.services import START_TIMEOUT_SECONDS, free_port, wait_for_port
 
 BUCKET = "a-bucket"
 SECRET = "c2VjcmV0L29mK25vYm9keQ=="  # noqa: S105 - a key of Azure has to be Base64
-# The account that Azurite creates unless AZURITE_ACCOUNTS names others.
 AZURE_ACCOUNT = "devstore"
 # Installed by `make services`. The newest version that runs on Debian's Node.js.
 AZURITE = Path(__file__).parents[1] / ".services" / "node_modules" / ".bin" / "azurite-blob"
@@ -46,11 +45,10 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw run sync thread = false
 """
 _MOTO = """
-import sys
+import sys, threading
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]), verbose=False)
 server.start()
-threading = __import__("threading")
 threading.Event().wait()
 """
 # Hop-by-hop headers: each connection has its own.
@@ -65,8 +63,10 @@ class CountingProxy:
         self._type_of = type_of
         self._lock = threading.Lock()
         self._requests: list[tuple[str, str]] = []
-        # Idle connections are not used again: a server may close them at any time.
-        self._client = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), timeout=60, trust_env=False)
+        # Few connections, because the emulator of Google Cloud Storage resets those that it has to queue. Idle ones
+        # are not used again, because a server may close them at any time.
+        limits = httpx.Limits(max_connections=4, max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(limits=limits, timeout=60, trust_env=False)
 
     def take(self) -> Counter[str]:
         """Return the number of requests by type since the last call."""
@@ -107,19 +107,15 @@ class ObjectStore:
 
     Attributes:
         name: its name.
-        extra: the extra of this package that it needs.
         scheme: the scheme of its URLs.
         storage_options: all options that it needs: endpoint and credentials.
         proxy: counts its requests.
-        environment: environment variables that it needs.
     """
 
     name: str
-    extra: str
     scheme: str
     storage_options: Mapping[str, Any]
     proxy: CountingProxy
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     def new_root(self) -> str:
         """Return the root of an empty lake."""
@@ -166,7 +162,7 @@ def running_azurite() -> Iterator[ObjectStore]:
                 f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={SECRET};"
                 f"BlobEndpoint={url}/{AZURE_ACCOUNT};"
             )
-            yield _with_bucket(ObjectStore("azurite", "azure", "abfs", {"connection_string": connection_string}, proxy))
+            yield _with_bucket(ObjectStore("azurite", "abfs", {"connection_string": connection_string}, proxy))
 
 
 @contextmanager
@@ -175,7 +171,7 @@ def running_gcs() -> Iterator[ObjectStore]:
     port = free_port()
     command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--port", str(port), "--in-memory", "--quiet"]
     with _process(command, port=port), _counted(port, gcs_request_type) as (proxy, url):
-        yield _with_bucket(ObjectStore("gcs", "gcs", "gs", {"endpoint_url": url, "token": "anon"}, proxy))
+        yield _with_bucket(ObjectStore("gcs", "gs", {"endpoint_url": url, "token": "anon"}, proxy))
 
 
 OBJECT_STORES: Mapping[str, Callable[[], Any]] = {
@@ -215,7 +211,7 @@ def gcs_request_type(method: str, path: str, query: Mapping[str, str]) -> str:
 def _s3(name: str, port: int) -> Iterator[ObjectStore]:
     with _counted(port, s3_request_type) as (proxy, url):
         options = {"endpoint_url": url, "key": "somebody", "secret": SECRET}
-        yield _with_bucket(ObjectStore(name, "s3", "s3", options, proxy))
+        yield _with_bucket(ObjectStore(name, "s3", options, proxy))
 
 
 def _with_bucket(store: ObjectStore) -> ObjectStore:

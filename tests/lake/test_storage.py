@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -565,3 +566,16 @@ def test_version_from_the_keys_of_each_filesystem(
     monkeypatch.setattr(UnversionedFileSystem, "info", lambda self, path: {"name": path, "size": 3, **details})
     (version,) = storage.versions(PATHS[:1]).values()
     assert (version.bytes, version.identity, version.modified) == (3, identity, modified)
+
+
+@pytest.mark.parametrize(
+    ("root", "package", "extra"),
+    [("s3://b/l", "s3fs", "s3"), ("abfs://b/l", "adlfs", "azure"), ("gs://b/l", "gcsfs.core", "gcs")],
+)
+def test_missing_package_of_an_object_store_names_the_extra(
+    root: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # importing it fails
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, root.partition("://")[0], raising=False)
+    with pytest.raises(ValueError, match=rf"pip install 'later-reporting-dagster\[{extra}\]'"):
+        Lake(root)

@@ -1,0 +1,114 @@
+"""Workload: the requests that each object store receives for each file of a fetch."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+from starlette.requests import Request
+
+from benchmarks.markdown_table import Table
+from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.raw_tables import POSTS_PUBLISHED
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from tests.conftest import NO_RATE_LIMIT, Service, metrics_of
+from tests.object_store_servers import OBJECT_STORES, ObjectStore
+
+DAYS = [date(2024, 3, 1) + timedelta(days=number) for number in range(14)]
+INSTANCES = [f"instance_{number:03}" for number in range(4)]
+PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
+KINDS = ("GET", "PUT", "DELETE", "LIST")
+# The largest number of requests for each file.
+LIMITS = {"new": 3, "unchanged": 2, "changed": 3}
+
+
+def objects() -> Table:
+    """Requests to each object store for each file of a fetch, by type of request."""
+    rows: list[tuple[object, ...]] = []
+    first_day = DAYS[0] - timedelta(days=30)
+    world = World(first_day=first_day, last_day=DAYS[-1], seed=3, instances=len(INSTANCES), posts_per_day=40)
+    service = Service(app=create_app(world, options=NO_RATE_LIMIT))
+    with running_sandbox(service) as service.base_url:
+        for start in OBJECT_STORES.values():
+            with start() as store:
+                rows += _rows_of_store(store, service)
+    return Table(
+        title=f"Requests to object stores, {len(DAYS)} days × {len(INSTANCES)} instances of posts_published",
+        columns=("store", "file is", *(f"{kind} / file" for kind in KINDS), "other / file", "requests / file"),
+        rows=rows,
+        note="Counted by a proxy in front of each server. The listings are one of the quarantine in each fetch; they"
+        " return up to 1,000 files each. `other` are lookups by the filesystem after an empty listing. In the"
+        " row `bad rows`, each file has a row in quarantine; in `healed`, the API returns all rows valid again.",
+        failures=[
+            f"{store}: {requests:.2f} requests for each {state} file, not {LIMITS[state]}"
+            for store, state, *_, requests in rows
+            if isinstance(state, str) and isinstance(requests, float) and requests > LIMITS.get(state, requests)
+        ],
+    )
+
+
+def _rows_of_store(store: ObjectStore, service: Service) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    lake = Lake(store.new_root(), storage_options=store.storage_options)
+    states: dict[str, Callable[[Request, Any], Any] | None] = {
+        "new": None,
+        "unchanged": None,
+        "changed": _restate,
+        "bad rows": _spoil,
+        "healed": _restate,
+    }
+    for state, service.transform in states.items():
+        store.proxy.take()
+        changed = _fetch(lake, service.base_url)
+        # The world has a few files without posts, which never change.
+        least, most = (0, 0) if state == "unchanged" else (0.9 * len(PARTITIONS), len(PARTITIONS))
+        assert least <= changed <= most, f"{store.name}, {state}: {changed} files changed"
+        requests = store.proxy.take()
+        rows.append((store.name, state, *_per_file(requests)))
+    service.transform = None
+    return rows
+
+
+def _per_file(requests: Counter[str]) -> list[float]:
+    """Return the number of requests for each file: of each kind, of all other kinds, and in total."""
+    counts = [requests[kind] for kind in KINDS]
+    return [count / len(PARTITIONS) for count in (*counts, requests.total() - sum(counts), requests.total())]
+
+
+def _fetch(lake: Lake, base_url: str) -> int:
+    """Fetch all partitions; return how many files changed."""
+    changed = 0
+
+    def count(result: PartitionResult) -> None:
+        nonlocal changed
+        assert isinstance(result, WrittenPartition), result
+        changed += result.file.changed
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
+            limiter=RateLimiter(requests=1_000_000),
+        ) as client:
+            await ingest(PARTITIONS, table=POSTS_PUBLISHED, client=client, lake=lake, on_result=count)
+
+    asyncio.run(run())
+    return changed
+
+
+def _restate(_request: Request, body: Any) -> Any:
+    for post in body.get("data", []):
+        metrics_of(post)["impressions"] = 12
+    return body
+
+
+def _spoil(_request: Request, body: Any) -> Any:
+    """Make a row of each partition invalid."""
+    by_partition = {(post["postDate"][:10], post["instanceId"]): post for post in body.get("data", [])}
+    for post in by_partition.values():
+        metrics_of(post)["impressions"] = -1
+    return body
