@@ -1,6 +1,7 @@
 """`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from datetime import date
@@ -22,18 +23,8 @@ if TYPE_CHECKING:
 
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
 
-# No first-visit dialog and no telemetry. The queue is polled every second because a user watches the demo.
-DAGSTER_YAML = """\
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-run_coordinator:
-  module: dagster._core.run_coordinator
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1
-"""
+# Copied to the demo's DAGSTER_HOME. docs/deploying.md recommends the same file for a laptop.
+DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 
 def run_demo(
@@ -93,7 +84,7 @@ def _environment(directory: Path, *, base_url: str, options: SandboxOptions, sta
     try:
         home.mkdir(parents=True, exist_ok=True)
         if not dagster_yaml.exists():
-            dagster_yaml.write_text(DAGSTER_YAML)
+            shutil.copyfile(DAGSTER_YAML, dagster_yaml)
     except OSError as error:
         raise click.UsageError(f"--directory: {error}. Name a folder that can be written.") from error
     return {

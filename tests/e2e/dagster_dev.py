@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,7 +103,7 @@ def sandbox_environment(directory: Path) -> Iterator[tuple[Service, dict[str, st
     options = SandboxOptions(requests_per_window=1_000_000)
     home = directory / "dagster-home"
     home.mkdir(parents=True)
-    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
     world = World(first_day=two_years_before(yesterday), last_day=yesterday, instances=len(INSTANCES), posts_per_day=5)
     service = Service(app=create_app(world, options=options))
     with running_sandbox(service) as base_url:
