@@ -21,7 +21,7 @@ COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 CONSTRAINT_pinned := --constraint constraints.txt
 CONSTRAINT_oldest := --constraint constraints-oldest.txt
 
-.PHONY: help demo ui test lint bench coverage mutants compatibility $(COMPATIBILITY) browser services clean
+.PHONY: help demo ui test lint bench coverage mutants compatibility $(COMPATIBILITY) browser services helm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -68,12 +68,17 @@ browser:
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
 
 services:
-	@command -v redis-server >/dev/null && command -v radosgw >/dev/null && command -v npm >/dev/null && \
+	@command -v docker-compose >/dev/null && command -v npm >/dev/null && command -v pkill >/dev/null && \
+		command -v radosgw >/dev/null && command -v redis-server >/dev/null && command -v tini >/dev/null && \
 		ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); node=$$(command -v npm >/dev/null || echo nodejs npm); \
-		$$as_root apt-get update -qq && \
-		$$as_root apt-get install -y -qq --no-install-recommends postgresql redis-server radosgw $$node; }
+		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends \
+			docker-compose postgresql procps radosgw redis-server tini $$node; }
 	@[ -e .services/node_modules/azurite ] || npm install --silent --no-save --prefix .services azurite@$(AZURITE_VERSION)
+
+helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet
+	helm template dagster dagster --repo https://dagster-io.github.io/helm --values deploy/values.yaml \
+		--version $$(sed -n 's/^dagster==//p' constraints.txt) >/dev/null
 
 clean: ## Remove the virtual environments and the demo
 	rm -rf .venv .venv-* .later-demo

@@ -1,0 +1,186 @@
+"""The services of deploy/docker-compose.yaml, run as processes: a backfill, automation, checks, the UI, an upgrade."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.crash.lake_writers import staged_files
+from tests.crash.restated_sandbox import NO_RESPONSE
+from tests.deploy.composition import START_SECONDS, Composition, running_composition
+from tests.deploy.test_deploying_page import commands
+from tests.e2e.browser import GREEN, chromium, open_ui
+from tests.e2e.dagster_dev import DAYS, INSTANCES, DagsterDev, sandbox_environment, wait_until
+
+RAW_ASSETS = ("post_metrics_daily", "posts_published")
+BACKFILL = """mutation ($parameters: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $parameters) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message stack }
+  }
+}"""
+BACKFILL_STATUS = """query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status runs(limit: 10) { id status } }
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running composition, and its UI."""
+
+    composition: Composition
+    dagster: DagsterDev
+
+    def backfill(self, assets: Sequence[str], days: Sequence[date]) -> str:
+        """Launch a backfill, which the daemon carries out, and return its id."""
+        parameters = {
+            "assetSelection": [{"path": ["later", asset]} for asset in assets],
+            "partitionNames": [str(day) for day in days],
+        }
+        launched = self.dagster.graphql(BACKFILL, parameters=parameters)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return str(launched["backfillId"])
+
+    def run_statuses(self, backfill: str) -> Sequence[str]:
+        """Wait until a backfill has ended, and return the statuses of its runs."""
+
+        def ended() -> Sequence[str] | None:
+            current = self.dagster.graphql(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]
+            if current["status"] in ("REQUESTED", "CANCELING", "FAILING"):
+                return None
+            return [run["status"] for run in current["runs"]]
+
+        return wait_until(f"backfill {backfill} ends", ended, seconds=START_SECONDS)
+
+    def is_materialized(self, asset: str, days: Sequence[date]) -> bool:
+        """Return whether these days of an asset are materialized."""
+        data = self.dagster.graphql(
+            "query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {"
+            " assetMaterializations { partition } } } }",
+            key={"path": ["later", asset]},
+        )
+        events = data["assetNodeOrError"]["assetMaterializations"]
+        return {str(day) for day in days} <= {event["partition"] for event in events}
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """All services of the compose file over a sandbox, with nothing materialized yet."""
+    directory = tmp_path_factory.mktemp("composition")
+    with sandbox_environment(directory / "sandbox") as (service, environment):
+        settings = {
+            name: value
+            for name, value in environment.items()
+            if name.startswith("LATER_") and name != "LATER_LAKE_ROOT"
+        }
+        settings["DAGSTER_PG_PASSWORD"] = "postgres-password"
+        with running_composition(directory, settings) as composition:
+            first_day = date.fromisoformat(environment["LATER_START_DATE"])
+            dagster = DagsterDev(
+                url=f"http://127.0.0.1:{composition.ports['3000']}",
+                environment=composition.environment("code-location"),
+                days=tuple(first_day + timedelta(days=number) for number in range(DAYS)),
+                service=service,
+            )
+            yield Deployment(composition, dagster)
+
+
+@pytest.fixture(scope="module")
+def backfilled(deployment: Deployment) -> Sequence[date]:
+    """The first days, with both raw assets materialized by one backfill."""
+    days = deployment.dagster.days[:5]
+    statuses = deployment.run_statuses(deployment.backfill(RAW_ASSETS, days))
+    assert statuses == ["SUCCESS"]
+    return days
+
+
+def test_composition_gives_the_credentials_of_the_api_to_the_code_location_only(deployment: Deployment) -> None:
+    secrets = {name for name in deployment.composition.environment("code-location") if name.startswith("LATER_CLIENT_")}
+    assert secrets == {"LATER_CLIENT_ID", "LATER_CLIENT_SECRET"}
+    for name in ("webserver", "daemon"):
+        assert not [each for each in deployment.composition.environment(name) if each.startswith("LATER_")]
+
+
+def test_composition_uses_postgres_a_queue_and_a_pool_limit(deployment: Deployment, backfilled: Sequence[date]) -> None:
+    instance = deployment.dagster.graphql(
+        """{
+          instance {
+            info
+            runQueueConfig { maxConcurrentRuns }
+            poolConfig { defaultPoolLimit poolGranularity }
+            concurrencyLimits { concurrencyKey limit }
+          }
+        }"""
+    )["instance"]
+
+    assert "PostgresEventLogStorage" in instance["info"]
+    assert "sqlite" not in instance["info"].lower()
+    assert instance["runQueueConfig"] == {"maxConcurrentRuns": 4}
+    assert instance["poolConfig"] == {"defaultPoolLimit": 2, "poolGranularity": "run"}
+    assert [each["limit"] for each in instance["concurrencyLimits"] if each["concurrencyKey"].endswith("_api")] == [2]
+
+
+def test_composition_shows_what_runs_print(deployment: Deployment, backfilled: Sequence[date]) -> None:
+    storage = Path(deployment.composition.environment("webserver")["DAGSTER_HOME"], "storage")
+    assert list(storage.glob("*/compute_logs/*.err"))
+
+
+def test_composition_rolls_up_a_backfill_and_shows_its_checks(
+    deployment: Deployment, backfilled: Sequence[date], tmp_path: Path
+) -> None:
+    dagster = deployment.dagster
+    for asset in RAW_ASSETS:
+        assert len(dagster.files(asset)) == len(backfilled) * len(INSTANCES)
+    for rollup in ("organic_paid_daily", "organic_paid_by_publish_day"):
+        wait_until(f"{rollup} follows", partial(deployment.is_materialized, rollup, backfilled), seconds=START_SECONDS)
+
+    with chromium() as browser, open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
+        ui.open_partition("organic_paid_daily", backfilled[0])
+        ui.expect_colour(str(backfilled[0]), GREEN)
+        ui.open_check("post_metrics_daily", "rows_unique_by_key", result="Succeeded")
+        ui.open_check("organic_paid_daily", "reconciles_with_raw_rows", result="Succeeded")
+        ui.open("/deployment/daemons")
+        expect(ui.page.get_by_role("row", name=re.compile("^Run queue.*Running"))).to_be_visible()
+
+
+def test_composition_runs_the_commands_of_the_page(deployment: Deployment, backfilled: Sequence[date]) -> None:
+    days = deployment.dagster.days
+    for words in commands("docker", "compose"):
+        if "exec" not in words:
+            continue
+        service, *command = words[words.index("exec") + 1 :]
+        # The sandbox has data of the last two years only.
+        dates = {"2024-01-01": str(days[8]), "2024-01-07": str(days[9])}
+        done = deployment.composition.run(service, *(dates.get(word, word) for word in command))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(deployment.dagster.files("posts_published")) == (len(backfilled) + 2) * len(INSTANCES)
+
+
+def test_stopping_the_code_location_fails_its_run_and_the_next_fetches_the_rest(deployment: Deployment) -> None:
+    dagster, composition = deployment.dagster, deployment.composition
+    asset, (first, last) = RAW_ASSETS[0], dagster.days[6:8]
+    dagster.service.override = lambda request: NO_RESPONSE if str(last) in request.url.query else None
+    interrupted = deployment.backfill([asset], [first, last])
+    wait_until(
+        "a file is written",
+        lambda: any(f"date={first}" in path.parts for path in dagster.files(asset)),
+        seconds=START_SECONDS,
+    )
+
+    composition.stop("code-location")
+    dagster.service.override = lambda request: None
+    composition.start("code-location")
+
+    assert deployment.run_statuses(interrupted) == ["FAILURE"]
+    assert staged_files(Path(dagster.environment["LATER_LAKE_ROOT"], asset)) == []
+    assert deployment.run_statuses(deployment.backfill([asset], [first, last])) == ["SUCCESS"]
+    for day in (first, last):
+        assert sum(f"date={day}" in path.parts for path in dagster.files(asset)) == len(INSTANCES)

@@ -1,0 +1,86 @@
+"""The commands of docs/deploying.md that need Docker, a cluster or Dagster+ name what exists.
+
+`test_composition.py` runs those that are run inside of a container.
+"""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+import yaml
+from dagster_dg_cli.cli.plus import plus_group
+
+from tests.deploy.composition import DEPLOY, copy_with_env_file, resolved_compose_file
+from tests.e2e.dagster_dev import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "deploying.md"
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+COMMANDS = [shlex.split(line) for language, block in BLOCKS if not language for line in block.splitlines()]
+
+
+def commands(*beginning: str) -> list[list[str]]:
+    """Return the commands of the page that begin with these words. There must be one."""
+    found = [command for command in COMMANDS if command[: len(beginning)] == list(beginning)]
+    assert found, beginning
+    return found
+
+
+def option(command: list[str], name: str) -> str:
+    """Return the value of an option of a command."""
+    return command[command.index(name) + 1]
+
+
+def test_page_has_commands_that_a_test_checks_only() -> None:
+    checked = ("docker", "dg", "helm", "kubectl", "cp", "dagster")
+    assert {command[0] for command in COMMANDS} <= set(checked)
+
+
+def test_docker_compose_commands_name_the_file_and_existing_services(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = copy_with_env_file(tmp_path_factory.mktemp("compose"), {"DAGSTER_PG_PASSWORD": "x"})
+    services = resolved_compose_file(folder)["services"]
+    for command in commands("docker", "compose"):
+        assert option(command, "--file") == "deploy/docker-compose.yaml"
+        if "exec" in command:
+            assert option(command, "exec") in services
+        else:
+            assert command[4:] == ["up", "--detach", "--build"]
+
+
+def test_docker_builds_use_the_dockerfile_and_existing_extras() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in commands("docker", "build"):
+        assert (REPOSITORY / option(command, "--file")).exists()
+        name, _, value = option(command, "--build-arg").partition("=")
+        assert f"ARG {name}=" in (DEPLOY / "Dockerfile").read_text()
+        assert set(value.split(",")) <= extras.keys()
+        assert command[-1] == "."
+        (pushed,) = {push[-1] for push in commands("docker", "push")}
+        assert option(command, "--tag") == pushed
+
+
+def test_helm_installs_the_pinned_version_with_the_values() -> None:
+    (install,) = commands("helm", "upgrade")
+    assert f"dagster=={option(install, '--version')}\n" in (REPOSITORY / "constraints.txt").read_text()
+    assert REPOSITORY / option(install, "--values") == DEPLOY / "values.yaml"
+
+
+def test_kubectl_creates_the_secrets_that_the_values_name() -> None:
+    created = {
+        command[6]: set(re.findall(r"--from-literal=([\w-]+)", " ".join(command)))
+        for command in commands("kubectl", "--namespace", "dagster", "create", "secret", "generic")
+    }
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert created == {
+        values["global"]["postgresqlSecretName"]: {"postgresql-password"},
+        deployment["envSecrets"][0]["name"]: {"LATER_CLIENT_ID", "LATER_CLIENT_SECRET"},
+    }
+
+
+def test_dg_plus_has_each_command_and_option() -> None:
+    for words in commands("dg", "plus"):
+        command, rest = plus_group, words[2:]
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_context("dg", list(rest), resilient_parsing=False, ignore_unknown_options=False)

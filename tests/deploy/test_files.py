@@ -1,0 +1,218 @@
+"""The files of deploy/ and those for Dagster+ are valid, agree with each other, and contain no secrets."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._cli.code_server import start_command
+from dagster_cloud_cli.config.models import load_dagster_cloud_yaml
+from dagster_dg_cli.cli.utils import create_temp_dagster_cloud_yaml_file
+from dagster_dg_core.context import DgContext
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+from kubernetes import client
+from pydantic import ValidationError
+
+from later_reporting_dagster.cli.demo import DAGSTER_YAML as LAPTOP_YAML
+from tests.deploy.composition import (
+    DEPLOY,
+    DOCKERFILE,
+    copy_with_env_file,
+    image_environment,
+    image_instruction,
+    resolved_compose_file,
+)
+from tests.e2e.dagster_dev import REPOSITORY, clean_environment
+
+COMPOSE_FILE = DEPLOY / "docker-compose.yaml"
+CAMEL_CASE = re.compile(r"(?<=[a-z])[A-Z]")
+
+
+def load(path: Path) -> Any:
+    """Return the content of a YAML file."""
+    return yaml.safe_load(path.read_text())
+
+
+def snake_case(value: Any) -> Any:
+    """Return Helm values with keys as in dagster.yaml."""
+    if isinstance(value, Mapping):
+        return {
+            CAMEL_CASE.sub(lambda match: f"_{match[0].lower()}", key): snake_case(each) for key, each in value.items()
+        }
+    return value
+
+
+def without(mapping: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """Return a mapping without these keys."""
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+@pytest.fixture(scope="module")
+def values() -> Any:
+    """The Helm values."""
+    return load(DEPLOY / "values.yaml")
+
+
+@pytest.fixture(scope="module")
+def deployment(values: Any) -> Any:
+    """The code location in the Helm values."""
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    return deployment
+
+
+def test_dockerfile_passes_the_linter() -> None:
+    linted = subprocess.run(["hadolint", str(DOCKERFILE)], env=clean_environment(), capture_output=True, text=True)
+    assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_dockerfile_copies_existing_files_that_a_builder_receives() -> None:
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+    received = re.findall("^!(.*)$", (DEPLOY / "Dockerfile.dockerignore").read_text(), re.MULTILINE)
+    assert sorted(received) == sorted(copied)
+    assert all((REPOSITORY / source).exists() for source in copied)
+
+
+def test_image_runs_as_the_user_that_kubernetes_requires(deployment: Any) -> None:
+    (user,) = re.findall(r"^USER (\d+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    (created,) = re.findall(r"useradd --uid (\d+)", DOCKERFILE.read_text())
+    assert user == created == str(deployment["podSecurityContext"]["runAsUser"]) != "0"
+
+
+def test_image_has_the_folders_that_volumes_are_mounted_on(tmp_path: Path) -> None:
+    compose = resolved_compose_file(copy_with_env_file(tmp_path, {"DAGSTER_PG_PASSWORD": "x"}))
+    mounted = {
+        volume["target"]
+        for service in compose["services"].values()
+        for volume in service["volumes"]
+        if volume["type"] == "volume" and "build" in service
+    }
+    created = set(re.findall(r"(?:^|\s)(/\S+)", re.findall(r"install --directory.*?\n(.*)", DOCKERFILE.read_text())[0]))
+    assert mounted <= created
+    assert image_environment()["DAGSTER_HOME"] in created
+
+
+def test_compose_file_is_rejected_without_a_password(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"DAGSTER_PG_PASSWORD is missing a value: set it in deploy/\.env"):
+        resolved_compose_file(copy_with_env_file(tmp_path, {}))
+
+
+def test_env_file_has_each_variable_of_the_compose_file_and_no_secret() -> None:
+    example = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\$\{(\w+)", COMPOSE_FILE.read_text())) <= example.keys()
+    assert not [name for name, value in example.items() if value and ("PASSWORD" in name or "CLIENT" in name)]
+    ignored = subprocess.run(["git", "check-ignore", "deploy/.env"], cwd=REPOSITORY, capture_output=True, check=False)
+    assert ignored.returncode == 0
+
+
+def test_services_publish_nothing_but_the_ui_on_loopback(tmp_path: Path) -> None:
+    compose = resolved_compose_file(copy_with_env_file(tmp_path, {"DAGSTER_PG_PASSWORD": "x"}))
+    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert [(port["host_ip"], port["target"]) for port in published] == [("127.0.0.1", 3000)]
+
+
+def test_workspace_names_the_code_location_and_its_port() -> None:
+    (location,) = load(DEPLOY / "workspace.yaml")["load_from"]
+    assert location["grpc_server"]["host"] in load(COMPOSE_FILE)["services"]
+    for instruction in ("CMD", "HEALTHCHECK"):
+        command = image_instruction(instruction)
+        assert command[command.index("--port") + 1] == str(location["grpc_server"]["port"])
+    assert f"EXPOSE {location['grpc_server']['port']}\n" in DOCKERFILE.read_text()
+
+
+def test_helm_values_agree_with_dagster_yaml(values: Any) -> None:
+    dagster_yaml = load(DEPLOY / "dagster.yaml")
+    assert snake_case(without(values["concurrency"], "enabled")) == dagster_yaml["concurrency"]
+    assert snake_case(without(values["retention"], "enabled")) == dagster_yaml["retention"]
+    assert snake_case(values["telemetry"]) == dagster_yaml["telemetry"]
+    # The chart has no setting for the longest run: the launcher on Kubernetes sees which pods are gone.
+    monitoring = without(dagster_yaml["run_monitoring"], "max_runtime_seconds")
+    assert snake_case(values["dagsterDaemon"]["runMonitoring"]) == monitoring
+    postgres = dagster_yaml["storage"]["postgres"]["postgres_db"]
+    assert values["postgresql"]["postgresqlScheme"] == postgres["scheme"]
+    assert values["concurrency"]["enabled"]
+    assert values["retention"]["enabled"]
+
+
+def test_helm_values_start_the_code_server_of_the_image(deployment: Any) -> None:
+    # The chart adds host and port.
+    arguments = ["--host", "0.0.0.0", "--port", str(deployment["port"]), *deployment["codeServerArgs"]]
+    start_command.make_context("start", list(arguments))
+    assert ["dagster", "code-server", "start", *arguments] == image_instruction("CMD")
+
+
+def test_helm_values_for_pods_are_those_of_kubernetes(values: Any, deployment: Any) -> None:
+    launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
+    for model, written in (
+        (client.V1PodSecurityContext, deployment["podSecurityContext"]),
+        (client.V1SecurityContext, deployment["securityContext"]),
+        (client.V1ResourceRequirements, deployment["resources"]),
+        (client.V1ResourceRequirements, launcher["resources"]),
+        (client.V1JobSpec, launcher["runK8sConfig"]["jobSpecConfig"]),
+        *((client.V1SecretEnvSource, secret) for secret in deployment["envSecrets"]),
+    ):
+        # A job needs a template, which Dagster adds.
+        required = {"template": {}} if model is client.V1JobSpec else {}
+        k8s_model_from_dict(model, k8s_snake_case_dict(model, {**written, **required}))
+
+
+def test_helm_values_and_container_context_agree(values: Any, deployment: Any) -> None:
+    context = load(REPOSITORY / "container_context.yaml")["k8s"]
+    assert context["env_vars"] == [f"{name}={value}" for name, value in deployment["env"].items()]
+    assert context["env_secrets"] == [secret["name"] for secret in deployment["envSecrets"]]
+    assert context["server_k8s_config"]["container_config"]["resources"] == deployment["resources"]
+    launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
+    assert context["run_k8s_config"]["container_config"]["resources"] == launcher["resources"]
+    assert context["run_k8s_config"]["job_spec_config"] == snake_case(launcher["runK8sConfig"]["jobSpecConfig"])
+
+
+def test_memory_of_a_run_exceeds_its_limit_for_rollups(values: Any, deployment: Any) -> None:
+    limit = values["runLauncher"]["config"]["k8sRunLauncher"]["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Gi")) > int(deployment["env"]["LATER_MEMORY_GB"])
+
+
+def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -> None:
+    written = REPOSITORY / "dagster_cloud.yaml"
+    load_dagster_cloud_yaml(written.read_text())
+    context = DgContext.for_project_environment(REPOSITORY, {})
+
+    generated = load(Path(create_temp_dagster_cloud_yaml_file(context, str(tmp_path))))
+
+    (location,) = generated["locations"]
+    assert location["build"].pop("directory") == str(REPOSITORY)
+    location["build"]["directory"] = "."
+    assert generated == load(written)
+    K8sContainerContext.create_from_config(location["container_context"])
+
+
+def test_dagster_plus_rejects_an_unknown_key() -> None:
+    wrong = (REPOSITORY / "dagster_cloud.yaml").read_text().replace("container_context", "container")
+    with pytest.raises(ValidationError, match=r"locations\.0\.container\n"):
+        load_dagster_cloud_yaml(wrong)
+
+
+@pytest.mark.parametrize("has_file", [False, True])
+def test_dagster_yaml_for_a_laptop_silences_the_warning(
+    has_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    if has_file:
+        shutil.copy(LAPTOP_YAML, tmp_path / "dagster.yaml")
+
+    with dg.DagsterInstance.get() as instance:
+        assert instance.telemetry_enabled is not has_file
+
+    assert ("No dagster instance configuration file" in caplog.text) is not has_file
+
+
+def test_dagster_yaml_for_a_laptop_keeps_ticks_as_long(values: Any) -> None:
+    assert load(LAPTOP_YAML)["retention"] == load(DEPLOY / "dagster.yaml")["retention"]
