@@ -595,7 +595,9 @@ def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch
         for name in ("LATER_CLIENT_SECRET", "LATER_ACCESS_TOKEN") * set_in_the_environment:
             monkeypatch.setenv(name, CLIENT_SECRET)
         fields = LaterReportingResource.from_environment().to_config_schema().as_field().config_type.fields
-        assert {name for name, each in fields.items() if each.is_secret} == {"client_secret", "access_token"}
+        assert {name for name, each in fields.items() if each.is_secret} == {
+            *("client_secret", "access_token", "rate_limit_store", "storage_options")
+        }
 
 
 def test_sandbox_listens_on_loopback_by_default() -> None:

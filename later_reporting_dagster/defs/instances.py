@@ -116,25 +116,16 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
         instance_ids = configured or listed
         new = new_instances(instance_ids, cursor=context.cursor)
         newest = newest_day(now)
-        requests = [
-            # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
-            dg.RunRequest(
-                tags=range_tags(start_date, newest),
-                run_config=posts_run_config(settings, instances=new, only_missing=True),
-            )
-        ]
+        # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
+        request = dg.RunRequest(
+            tags=range_tags(start_date, newest), run_config=posts_run_config(settings, instances=new, only_missing=True)
+        )
+        tags = {"dagster/data_version": written.content_hash, "dagster/code_version": code_version(INSTANCE_COLUMNS)}
         return dg.SensorResult(
-            run_requests=requests if new and newest >= start_date else [],
+            run_requests=[request] if new and newest >= start_date else [],
             cursor=json.dumps(sorted(instance_ids)) if newest >= start_date else None,
             asset_events=[
-                dg.AssetMaterialization(
-                    key,
-                    metadata=instances_metadata(rows, written),
-                    tags={
-                        "dagster/data_version": written.content_hash,
-                        "dagster/code_version": code_version(INSTANCE_COLUMNS),
-                    },
-                ),
+                dg.AssetMaterialization(key, metadata=instances_metadata(rows, written), tags=tags),
                 to_evaluation(evaluate_listing(rows, configured=configured), key),
             ],
         )

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -70,6 +71,7 @@ def open_lake(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert later.lake().root == later.lake_root
 
 
+@pytest.mark.filterwarnings("ignore:`parse_obj_as` is deprecated")  # Dagster calls it when it reads YAML
 @pages_with("yaml")
 def test_yaml_is_valid_run_config_or_dagster_yaml(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = defs.resolve_implicit_global_asset_job_def()
@@ -80,5 +82,7 @@ def test_yaml_is_valid_run_config_or_dagster_yaml(page: Path, tmp_path: Path, mo
                 assert instance.run_monitoring_max_runtime_seconds == 21_600
         elif block.startswith("lake_root:"):
             open_lake(block, tmp_path, monkeypatch)
+        elif block.startswith("type: later_reporting_dagster"):
+            LaterReportingComponent.resolve_from_dict(yaml.safe_load(block)["attributes"]).build_definitions()
         else:
             assert dg.validate_run_config(job, yaml.safe_load(block))

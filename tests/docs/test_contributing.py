@@ -76,7 +76,7 @@ def _matches(line: str, expected: str) -> bool:
     [
         ("Add a metric", 4, "organic_profile_visits_posts"),
         ("Add a rollup", 4, "paid_lift"),
-        ("Add an asset", 2, "creator_id"),
+        ("Add an asset", 3, "creator_id"),
     ],
 )
 def test_edits_apply_and_commands_succeed(heading: str, edits: int, shown: str, repository: Path, shell: Shell) -> None:
