@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # A stated limit with more seconds per request than this is applied with a warning.
 SLOW_SECONDS_PER_REQUEST = 10
+# A header may hold any number; the ledger stores doubles, which are exact up to this one.
+MAX_STATED_LIMIT = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class RateLimiter:
     """Rate limit of `requests` in any `window_seconds`, over all processes that share `store`.
 
     Args:
-        requests: the user's limit. The limit that the API states in its responses applies too.
+        requests: the user's limit. The limit that the API states in its responses, to any of the processes, applies too.
         window_seconds: the window of `requests`.
         store: where reservations are stored; None to count the requests of this limiter only.
         clock: returns seconds since the epoch.
@@ -55,7 +57,8 @@ class RateLimiter:
             raise ValueError(
                 f"a rate limit must be at least 1 request in 0 to 3600 s, not {requests} in {window_seconds} s"
             )
-        self._stated_rate: Rate | None = None
+        # The limit that the API stated last in a response to this process, and when, on the clock of the limiter.
+        self._stated: tuple[Rate, float] | None = None
         self._store = store or MemoryRateLimitStore(clock=clock)
         self._clock = clock
         self._sleep = sleep
@@ -69,7 +72,8 @@ class RateLimiter:
     @property
     def window_seconds(self) -> float:
         """The window of the limit that the API states; until it states one, the window of the user's limit."""
-        return (self._stated_rate or self._user_rate).window_seconds
+        rate = self._stated[0] if self._stated else self._user_rate
+        return rate.window_seconds
 
     def close(self) -> None:
         """Close the connections of the store. The next update opens them again."""
@@ -98,12 +102,15 @@ class RateLimiter:
                 return max(0.0, self._clock() - called_at)
 
     def set_stated_limit(self, *, limit: int, window_seconds: float) -> None:
-        """Apply the limit that a response states, in addition to the limit of the user."""
-        stated = Rate(limit, window_seconds)
+        """Apply the limit that a response states, in addition to the limit of the user.
+
+        The next reservation stores it for all processes.
+        """
+        stated = Rate(min(limit, MAX_STATED_LIMIT), window_seconds)
         if not stated.is_valid:
             return
-        before, self._stated_rate = self._stated_rate, stated
-        if before != stated and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
+        before, self._stated = self._stated, (stated, self._clock())
+        if (before is None or before[0] != stated) and window_seconds > SLOW_SECONDS_PER_REQUEST * limit:
             text = f"{limit} requests in {window_seconds:g} s"
             logger.warning("the API states a rate limit of %s, which is applied: fetching will be very slow", text)
 
@@ -133,12 +140,14 @@ class RateLimiter:
 
     async def _reserve_for_all_waiting(self) -> None:
         all_waiting = list(self._waiting)
-        rates = (self._user_rate, self._stated_rate) if self._stated_rate else (self._user_rate,)
         slots: list[_Slot] = []
 
         def reserve(ledger: Ledger, now: float) -> None:
             ahead_seconds = now - self._clock()
-            times = [ledger.reserve(now, rates) for _ in all_waiting]
+            if self._stated is not None:
+                rate, stated_at = self._stated
+                ledger.state_rate(rate, at=stated_at + ahead_seconds, now=now)
+            times = [ledger.reserve(now, user_rate=self._user_rate) for _ in all_waiting]
             slots[:] = [_Slot(time, time - ahead_seconds) for time in times]
             self._not_before = ledger.not_before
 

@@ -138,7 +138,7 @@ def test_machines_with_wrong_clocks_share_one_limit_and_none_starves(store_url: 
     assert max(each[7] for each in times) <= min(each[-1] for each in times)
     # None had to use its file.
     assert not list(tmp_path.rglob("rate-*"))
-    assert len(stored_ledger(store_url)) <= 8 * (2 + 2 * LIMIT)
+    assert len(stored_ledger(store_url)) <= 8 * (5 + 2 * LIMIT)
 
 
 HOLDER = """
@@ -181,6 +181,21 @@ def test_store_waits_for_servers_of_other_hosts_separately(store_url: str) -> No
         return waited
 
     assert asyncio.run(scenario()) < 60
+
+
+def test_limit_that_the_api_states_is_shared_by_machines(store_url: str) -> None:
+    async def scenario() -> float:
+        one, other = (
+            RateLimiter(requests=10**6, store=shared_rate_limit_store(store_url, base_url=API)) for _ in range(2)
+        )
+        one.set_stated_limit(limit=1, window_seconds=0.5)
+        await one.acquire()
+        waited = await other.acquire()
+        one.close()
+        other.close()
+        return waited
+
+    assert asyncio.run(scenario()) > 0.3
 
 
 def test_pause_is_shared_by_machines(store_url: str) -> None:
@@ -309,9 +324,13 @@ def test_fallback_takes_over_reservations_and_pauses_and_the_store_is_tried_agai
     caplog.set_level(logging.INFO)
     shared, file = SwitchableStore(time), local_rate_limit_store(tmp_path / "rate", clock=time)
     store = FallbackRateLimitStore(shared, file, shared_with="machines", retry_seconds=RETRY_SECONDS, clock=time)
-    limiter = RateLimiter(requests=2, store=store, clock=time, sleep=time.sleep)
+    limiter = RateLimiter(requests=10**6, store=store, clock=time, sleep=time.sleep)
+    # Another machine knows the limit, so this one has it from the shared store only.
+    other = RateLimiter(requests=10**6, store=shared, clock=time)
+    other.set_stated_limit(limit=2, window_seconds=60)
+    caplog.clear()  # the warning of a slow limit
     start = time.now
-    asyncio.run(limiter.acquire())
+    asyncio.run(other.acquire())
     asyncio.run(limiter.acquire())
     shared.is_available = False
     asyncio.run(limiter.acquire())

@@ -171,10 +171,94 @@ def test_file_is_private_and_stays_small(time, tmp_path):
     path = tmp_path / "later-reporting" / "rate"
     limiter = new_limiter(time, requests=10, state_path=path)
     asyncio.run(acquire_times(limiter, time, 500))
-    assert path.stat().st_size <= 8 * (2 + 2 * 10)
+    assert path.stat().st_size <= 8 * (5 + 2 * 10)
     if os.name == "posix":
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("rate", "least_delay"),
+    [(Rate(40, 5.0), 0.45), (Rate(120, 60.0), 0.45), (Rate(10, 1.0), 0.15)],
+    ids=["40 in 5 s", "120 in 60 s", "10 in 1 s"],
+)
+@given(data=st.data())
+def test_no_window_holds_more_arrivals_than_the_limit_although_requests_are_delayed(rate, least_delay, data):
+    ledger = Ledger()
+    slots = [ledger.reserve(START, user_rate=rate) for _ in range(4 * rate.limit)]
+    arrivals = [slot + data.draw(st.floats(0, least_delay)) for slot in slots]
+    assert max_per_window(arrivals, rate.window_seconds) <= rate.limit
+
+
+@pytest.mark.parametrize(("rate", "slower"), [(Rate(120, 60.0), 1.01), (Rate(40, 5.0), 1.1), (Rate(10, 1.0), 1.2)])
+def test_requests_take_little_longer_than_the_least_time(rate, slower):
+    ledger = Ledger()
+    slots = [ledger.reserve(START, user_rate=rate) for _ in range(10 * rate.limit)]
+    assert slots[-1] - slots[0] <= 9 * rate.window_seconds * slower
+
+
+def test_new_process_keeps_the_limit_that_the_api_stated_to_another(time, tmp_path):
+    one, other = (new_limiter(time, requests=10**6, state_path=tmp_path / "rate") for _ in range(2))
+    asyncio.run(one.acquire())
+    one.set_stated_limit(limit=3, window_seconds=5)
+    instants = [START, *asyncio.run(acquire_times(one, time, 2)), *asyncio.run(acquire_times(other, time, 4))]
+    assert max_per_window(instants, 5.0) == 3
+    assert instants[3] > START + 5
+
+
+def test_limit_that_the_api_stated_last_replaces_earlier_ones_of_all_processes(time, tmp_path):
+    one, other = (new_limiter(time, requests=10**6, state_path=tmp_path / "rate") for _ in range(2))
+    for limiter, limit in ((one, 2), (other, 5)):
+        time.now += 1
+        limiter.set_stated_limit(limit=limit, window_seconds=60)
+        asyncio.run(limiter.acquire())
+    begin = time.now
+    # The first process still remembers its own limit of 2, which is older.
+    assert asyncio.run(acquire_times(one, time, 3)) == [begin] * 3
+    assert asyncio.run(acquire_times(one, time, 1))[0] > begin + 58
+
+
+def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
+    def wait_of_second(age: float) -> float:
+        ledger = Ledger()
+        ledger.state_rate(Rate(1, 60.0), at=START, now=START)
+        ledger = Ledger.from_bytes(ledger.to_bytes())
+        first, second = (ledger.reserve(START + age, user_rate=Rate(100, 60.0)) for _ in range(2))
+        return second - first
+
+    assert wait_of_second(86_000) > 60
+    assert wait_of_second(87_000) == 0
+
+
+def test_slots_count_as_long_as_the_stated_window_although_that_of_the_user_is_shorter(time, tmp_path):
+    one, other = (new_limiter(time, requests=10, window_seconds=1, state_path=tmp_path / "rate") for _ in range(2))
+    one.set_stated_limit(limit=2, window_seconds=3600)
+    assert asyncio.run(acquire_times(one, time, 2)) == [START] * 2
+    time.now += 100
+    assert asyncio.run(acquire_times(other, time, 1))[0] > START + 3600
+
+
+@pytest.mark.parametrize("stated_at", [START + 1e6, float("nan")], ids=["before the clock was set back", "damaged"])
+def test_stated_limit_of_an_implausible_time_is_replaced(stated_at):
+    ledger = Ledger(stated_rate=Rate(1, 60.0), stated_at=stated_at)
+    ledger.state_rate(Rate(7, 60.0), at=START - 1, now=START)
+    assert (ledger.stated_rate, ledger.stated_at) == (Rate(7, 60.0), START - 1)
+
+
+def test_stated_limit_of_any_size_is_stored(time, tmp_path):
+    limiter = new_limiter(time, requests=3, state_path=tmp_path / "rate")
+    limiter.set_stated_limit(limit=10**400, window_seconds=60)
+    assert asyncio.run(acquire_times(limiter, time, 3)) == [START] * 3
+
+
+@pytest.mark.parametrize(
+    "stated", [(0.0, 60.0), (-1.0, 60.0), (float("nan"), 60.0), (float("inf"), 60.0), (5.0, float("nan")), (5.0, 0.0)]
+)
+def test_damaged_stated_limit_is_ignored(stated):
+    data = Ledger().to_bytes()[:8] + array("d", [0.0, *stated, START, START]).tobytes()
+    ledger = Ledger.from_bytes(data)
+    assert ledger.stated_rate is None
+    assert list(ledger.reserved) == [START]
 
 
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
@@ -190,6 +274,7 @@ def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
         bytes(range(256)) * 16,
         ledger([START] * 5)[:-3],
         ledger([])[:-8],
+        b"LATER\x00\x00\x01" + array("d", [0.0, *[START] * 5]).tobytes(),  # the format of older releases
         ledger([START + 1e6] * 5),  # written before the clock was set back
         ledger([float("nan")] * 5),
         ledger([float("inf")] * 5),
