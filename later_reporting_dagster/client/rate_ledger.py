@@ -41,7 +41,7 @@ class Rate:
         """The window plus the largest expected delay of a request.
 
         Two requests that are sent a full window apart arrive less than a window apart if only the first is delayed. The
-        delay does not depend on the window; windows below 5 s get less, so that no limit is slower by much over a tenth.
+        delay does not depend on the window, but short windows get less padding, so that they are not much slower.
         """
         return self.window_seconds + min(0.1 + 0.08 * self.window_seconds, MAX_JITTER_SECONDS)
 

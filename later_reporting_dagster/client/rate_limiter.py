@@ -33,7 +33,7 @@ class RateLimiter:
     """Rate limit of `requests` in any `window_seconds`, over all processes that share `store`.
 
     Args:
-        requests: the user's limit. The limit that the API states in its responses, to any of the processes, applies too.
+        requests: the user's limit. The limit that the API states in a response to any of the processes applies too.
         window_seconds: the window of `requests`.
         store: where reservations are stored; None to count the requests of this limiter only.
         clock: returns seconds since the epoch.
