@@ -82,8 +82,10 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     name: Annotated[str, plain("Prefix of the names of jobs, schedules, sensors, resources and the pool.", str)] = (
         DEFAULT_NAME
     )
-    key_prefix: Annotated[str, SkipValidation, names("Prefix of all asset keys. Default: the name.")] = ""
-    tables: Annotated[str, SkipValidation, names("Assets to define. Default: all.")] = ""
+    key_prefix: Annotated[
+        str | Sequence[str], SkipValidation, names("Prefix of all asset keys. Default: the name.")
+    ] = ""
+    tables: Annotated[str | Sequence[str], SkipValidation, names("Assets to define. Default: all.")] = ""
     start_date: Annotated[date, SkipValidation, plain("The first partition.", str)] = DEFAULT_START_DATE
     restate_days: Annotated[int, SkipValidation, plain("Days that the daily schedule fetches again.", int)] = (
         DEFAULT_RESTATE_DAYS
@@ -109,10 +111,10 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     client_id: Annotated[str, SkipValidation, text(_described("client_id"))] = ""
     client_secret: Annotated[str, SkipValidation, text(_described("client_secret"))] = ""
     access_token: Annotated[str, SkipValidation, text(_described("access_token"))] = ""
-    instance_ids: Annotated[str, SkipValidation, names(_described("instance_ids"))] = ""
+    instance_ids: Annotated[str | Sequence[str], SkipValidation, names(_described("instance_ids"))] = ""
     lake_root: Annotated[str, SkipValidation, text(_described("lake_root"))] = ""
     storage_options: Annotated[dict[str, Any], SkipValidation, options(_described("storage_options"))] = {}
-    metrics: Annotated[str, SkipValidation, names(_described("metrics"))] = ""
+    metrics: Annotated[str | Sequence[str], SkipValidation, names(_described("metrics"))] = ""
     requests_per_minute: Annotated[int, SkipValidation, plain(_described("requests_per_minute"), int)] = (
         DEFAULT_REQUESTS_PER_MINUTE
     )
@@ -136,7 +138,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             component._settings = component._read_settings()
             component._resource = LaterReportingResource.with_defaults(component._resource_values())
         except ValidationError as error:
-            lines = [f"{setting_name(str(each['loc'][0]))}: {each['msg']}" for each in error.errors()]
+            lines = [f"{setting_name('.'.join(map(str, each['loc'])))}: {each['msg']}" for each in error.errors()]
             raise dg.DagsterInvalidDefinitionError("; ".join(lines)) from None
         except ValueError as error:
             raise dg.DagsterInvalidDefinitionError(str(error)) from None
@@ -208,7 +210,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
                 f"{setting_name('tables')}: there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}"
             )
         try:
-            metrics = parse_metrics(value_now(self.metrics) or "")
+            metrics = parse_metrics(",".join(_split(self.metrics)))
         except ValueError as error:
             raise ValueError(f"{setting_name('metrics')}: {error}") from None
         per_run = self.rollup_partitions_per_run
@@ -216,7 +218,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             name=self.name,
             key_prefix=tuple(_split(self.key_prefix)) or (self.name,),
             tables=tuple(name for name in ASSET_NAMES if name in (tables or ASSET_NAMES)),
-            start_date=parse_start_date(value_now(self.start_date)),
+            start_date=parse_start_date(self.start_date),
             restate_days=parse_integer("restate_days", value_now(self.restate_days)),
             due_hour_utc=parse_integer("due_hour_utc", value_now(self.due_hour_utc)),
             metrics=metrics,
@@ -243,6 +245,8 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
                 parsed[field] = value  # read when a run starts
             elif field in BOUNDS:
                 parsed[field] = parse_integer(field, value)
+            elif field in ("instance_ids", "metrics"):
+                parsed[field] = ",".join(_split(value))
             else:
                 parsed[field] = PARSERS[field](field, value) if field in PARSERS else value
         return parsed

@@ -143,7 +143,8 @@ def environment_values(fields: Iterable[str]) -> dict[str, Any]:
 
     Returns:
         An `EnvVar` by field, so that the UI shows the name of the variable and not its value. Dagster has environment
-        variables for text and whole numbers only, so fractions and booleans are read here.
+        variables for text and whole numbers only, so fractions and booleans are read here. So are the texts that only
+        the definitions depend on.
 
     Raises:
         ValueError: a variable has an invalid number or boolean.
@@ -157,6 +158,8 @@ def environment_values(fields: Iterable[str]) -> dict[str, Any]:
                 values[field] = dg.EnvVar.int(variable)
             elif field in PARSERS:
                 values[field] = PARSERS[field](field, text)
+            elif field in _TEXTS_READ_AT_LOAD:
+                values[field] = text
             elif field == "storage_options":
                 values[field] = {"env": variable}  # read when the lake is opened
             else:
@@ -302,6 +305,8 @@ def _shown(text: str) -> str:
     return repr(text) if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]!r}…"
 
 
+# Settings that the definitions depend on and the resource does not need.
+_TEXTS_READ_AT_LOAD = {"name", "key_prefix", "tables", "start_date"}
 # How the values of settings that are neither text nor whole numbers are parsed.
 PARSERS: Mapping[str, Callable[[str, object], object]] = {
     "memory_gb": parse_memory_gb,

@@ -33,6 +33,34 @@ def test_load_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyP
     )
 
 
+def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_NAME", "later_eu")
+    monkeypatch.setenv("LATER_KEY_PREFIX", "marketing, later")
+    monkeypatch.setenv("LATER_TABLES", "instances,posts_published")
+    monkeypatch.setenv("LATER_AUTOMATION_SENSOR", "false")
+    monkeypatch.setenv("LATER_ROLLUP_PARTITIONS_PER_RUN", "31")
+    component = LaterReportingComponent.from_environment()
+    assert component.settings == DefinitionSettings(
+        name="later_eu",
+        key_prefix=("marketing", "later"),
+        tables=("posts_published", "instances"),
+        rollup_partitions_per_run=31,
+    )
+    assert [sensor.name for sensor in component.build_definitions().sensors or []] == ["later_eu_instances"]
+
+
+def test_lists_can_be_given_in_python() -> None:
+    as_lists = LaterReportingComponent(
+        key_prefix=["marketing", "later"], tables=["instances"], metrics=["likes", "reach"], instance_ids=["a", "b"]
+    )
+    as_texts = LaterReportingComponent(
+        key_prefix="marketing,later", tables="instances", metrics="likes,reach", instance_ids="a,b"
+    )
+    assert as_lists.settings == as_texts.settings
+    resources = [component.build_definitions().resources or {} for component in (as_lists, as_texts)]
+    assert [each["later_reporting"].instance_ids for each in resources] == ["a,b", "a,b"]
+
+
 def test_unknown_metric_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_METRICS", "shares,like")
     message = r"^LATER_METRICS \(metrics\): unknown metric 'like'; the nearest is likes$"
