@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from later_reporting_dagster.client import RetryPolicy
-from tests.cli.conftest import User, load_definitions
+from tests.cli.conftest import User
 
 BACKFILL = ("backfill", "--asset", "later/posts_published", "--start", "2024-03-01", "--end", "2024-03-01")
 commands = pytest.mark.parametrize(
@@ -61,7 +61,6 @@ def proxy(user: User, monkeypatch: pytest.MonkeyPatch) -> Iterator[RejectingProx
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.delenv("LATER_BASE_URL")
         monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-        load_definitions(monkeypatch)
         yield proxy
 
 
@@ -80,7 +79,6 @@ def test_default_host_is_not_contacted_without_credentials(
     command: tuple[str, ...], action: str, user: User, proxy: RejectingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LATER_CLIENT_ID")
-    load_definitions(monkeypatch)
     result = user.run(*command)
     assert result.exit_code == 1
     assert "LATER_CLIENT_ID" in result.output

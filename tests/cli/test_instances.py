@@ -6,6 +6,7 @@ import pytest
 
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.defs.instances import refresh_instances
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Lake
 from tests.cli.conftest import User, error_line
 from tests.conftest import INSTANCE_IDS, Service, problem
@@ -48,7 +49,8 @@ def test_instances_prints_newest_and_missing_days(user: User) -> None:
 
 
 def test_instances_keeps_instances_that_are_no_longer_listed(user: User, service: Service) -> None:
-    refresh_instances(Lake(str(user.lake)), INSTANCE_IDS, start_date=datetime.now(UTC).date(), restate_days=1)
+    settings = DefinitionSettings(start_date=datetime.now(UTC).date(), restate_days=1)
+    refresh_instances(Lake(str(user.lake)), INSTANCE_IDS, settings)
     service.override = list_instances("new")
     assert {name: row["listed_now"] for name, row in printed(user).items()} == {
         **dict.fromkeys(INSTANCE_IDS, "false"),
