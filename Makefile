@@ -13,9 +13,9 @@ PYTEST_OPTIONS ?=
 # The newest version that runs on the Node.js of Debian 13.
 AZURITE_VERSION := 3.35.0
 
-# The tests of each layer but those that start several processes, in which another version of a dependency would show.
-FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs tests/cli/test_backfill.py
-SLOW_LAKE_TESTS := tests/lake/test_s3.py
+# The tests of each layer, in which another version of a dependency would show, but for slow ones of our own code.
+FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs \
+	--ignore tests/client/test_malicious_servers.py --ignore tests/lake/test_s3.py
 COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
 CONSTRAINT_pinned := --constraint constraints.txt
@@ -54,13 +54,12 @@ mutants: .venv/installed-test .venv/installed-mutation ## Run the tests on mutat
 compatibility: $(COMPATIBILITY) ## Run the demo and fast tests on each Python in PATH, with pinned, oldest and newest dependencies
 
 # For example compatibility-3.12-newest. Other versions than the pinned ones may warn, which is no failure.
-$(COMPATIBILITY): compatibility-%:
+$(COMPATIBILITY): compatibility-%: services
 	python$(firstword $(subst -, ,$*)) -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
 		$(CONSTRAINT_$(lastword $(subst -, ,$*))) --editable '.[test]'
 	.venv-$*/bin/later-reporting demo --directory .venv-$*/demo
-	.venv-$*/bin/python -m pytest -q -n 2 --dist loadfile -o filterwarnings=default \
-		--ignore $(SLOW_LAKE_TESTS) $(FAST_TESTS)
+	.venv-$*/bin/python -m pytest -q -n 2 --dist loadfile -o filterwarnings=default $(FAST_TESTS)
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
