@@ -73,7 +73,7 @@ services:
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); node=$$(command -v npm >/dev/null || echo nodejs npm); \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends \
 			docker-compose postgresql procps radosgw redis-server tini $$node; }
-	@[ -e .services/node_modules/azurite ] || npm install --silent --no-save --prefix .services azurite@$(AZURITE_VERSION)
+	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
 
 helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet
 	helm template dagster dagster --repo https://dagster-io.github.io/helm --values deploy/values.yaml \
