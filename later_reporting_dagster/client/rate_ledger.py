@@ -16,7 +16,7 @@ MAX_PAUSE_SECONDS = 3600.0
 # are then dropped.
 MAX_QUEUE_WINDOWS = 20
 # From the reserved slot to the arrival of a request. A retransmission on an open connection takes 0.2 s and more; four
-# processes on two busy cores were measured at up to 0.45 s.
+# processes on two busy cores were measured at up to 0.54 s.
 MAX_JITTER_SECONDS = 0.5
 # The API states its limit in each response, so a limit that was last stated longer ago belongs to no running process.
 STATED_RATE_SECONDS = 86_400.0
