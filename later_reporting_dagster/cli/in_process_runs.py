@@ -1,5 +1,6 @@
 """Run assets and checks in this process, each call as one run of the Dagster instance."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -134,6 +135,9 @@ def _outcome(
             failed |= partition_failures
             if not partition_failures:
                 error = _step_error(event) or error
+    if is_interrupted:
+        # An interrupt leaves connections of Dagster open. On Python 3.13, SQLAlchemy logs an error for each at exit.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if not result.success and not failed and error is None:
         error = f"Run {result.run_id} failed. See its log in the Dagster UI."
     return RunOutcome(

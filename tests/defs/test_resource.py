@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
+from later_reporting_dagster.client.rate_ledger import Ledger
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.partitions import range_tags
@@ -148,8 +149,7 @@ def test_clients_share_the_rate_limit(
     for _ in range(2):
         asyncio.run(later.listed_instances())
     (state,) = [path for path in (tmp_path / "later-reporting").glob("rate-*") if path.suffix != ".lock"]
-    reserved = len(state.read_bytes()) // 8 - 2  # after a marker and the earliest start time
-    assert reserved == len(service.requests) > 2
+    assert len(Ledger.from_bytes(state.read_bytes()).reserved) == len(service.requests) > 2
 
 
 def test_clients_cache_the_api_version(
