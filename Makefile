@@ -15,7 +15,8 @@ AZURITE_VERSION := 3.35.0
 
 # The tests of each layer, in which another version of a dependency would show, but for slow ones of our own code.
 FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs \
-	--ignore tests/client/test_malicious_servers.py --ignore tests/lake/test_s3.py
+	--ignore tests/client/test_malicious_servers.py --ignore tests/lake/test_s3.py \
+	--ignore tests/lake/test_object_stores.py
 COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
 CONSTRAINT_pinned := --constraint constraints.txt
