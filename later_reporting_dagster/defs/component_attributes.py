@@ -34,12 +34,13 @@ def options(description: str | None) -> dg.Resolver:
 
 def plain(description: str | None, type_: type) -> dg.Resolver:
     """Return the resolver of a value of a type."""
-    return dg.Resolver(_resolve_plain, model_field_type=type_, description=description)
+    resolver: dg.Resolver = dg.Resolver.default(model_field_type=type_, description=description)
+    return resolver
 
 
 def _resolve_text(context: dg.ResolutionContext, value: Any) -> Any:
-    match = _ENVIRONMENT_VARIABLE.fullmatch(value) if isinstance(value, str) else None
-    return dg.EnvVar(match[1]) if match else context.resolve_value(value)
+    variable = _environment_variable(value)
+    return dg.EnvVar(variable) if variable else context.resolve_value(value)
 
 
 def _resolve_names(context: dg.ResolutionContext, value: Any) -> Any:
@@ -50,9 +51,11 @@ def _resolve_names(context: dg.ResolutionContext, value: Any) -> Any:
 def _resolve_options(context: dg.ResolutionContext, value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _resolve_options(context, each) for name, each in value.items()}
+    variable = _environment_variable(value)
+    return {"env": variable} if variable else context.resolve_value(value)
+
+
+def _environment_variable(value: Any) -> str | None:
+    """Return the name of the environment variable that a value is nothing but a template of; else None."""
     match = _ENVIRONMENT_VARIABLE.fullmatch(value) if isinstance(value, str) else None
-    return {"env": match[1]} if match else context.resolve_value(value)
-
-
-def _resolve_plain(context: dg.ResolutionContext, value: Any) -> Any:
-    return context.resolve_value(value)
+    return match[1] if match else None

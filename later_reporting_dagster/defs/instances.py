@@ -16,6 +16,7 @@ from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import build_asset_checks, join_first, to_evaluation
 from later_reporting_dagster.defs.jobs import posts_run_config
+from later_reporting_dagster.defs.materializations import version_tags
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
@@ -120,7 +121,7 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
         request = dg.RunRequest(
             tags=range_tags(start_date, newest), run_config=posts_run_config(settings, instances=new, only_missing=True)
         )
-        tags = {"dagster/data_version": written.content_hash, "dagster/code_version": code_version(INSTANCE_COLUMNS)}
+        tags = version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS))
         return dg.SensorResult(
             run_requests=[request] if new and newest >= start_date else [],
             cursor=json.dumps(sorted(instance_ids)) if newest >= start_date else None,

@@ -45,14 +45,17 @@ def log_materialization(
             asset_key=key,
             partition=None if day is None else day.isoformat(),
             metadata=dict(metadata),
-            tags={**version_tags(context.assets_def.specs_by_key[key], data_version), **(provenance or {})},
+            tags={
+                **version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version),
+                **(provenance or {}),
+            },
         ),
     )
 
 
-def version_tags(spec: dg.AssetSpec, data_version: str) -> dict[str, str]:
+def version_tags(data_version: str, *, code_version: str | None) -> dict[str, str]:
     """Return the tags of a materialization that record its data version and the code version of its asset."""
-    return {"dagster/data_version": data_version, "dagster/code_version": str(spec.code_version)}
+    return {"dagster/data_version": data_version, "dagster/code_version": str(code_version)}
 
 
 def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> Mapping[str, str]:

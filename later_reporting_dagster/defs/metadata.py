@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -44,8 +43,10 @@ def table_metadata(key: dg.AssetKey, columns: Sequence[Column]) -> dict[str, Any
 
 def code_references(function: Callable[..., object]) -> dict[str, Any]:
     """Return the definition metadata that opens the code of an asset in an editor: the file and line of a function."""
-    file, line = inspect.getsourcefile(function), inspect.getsourcelines(function)[1]
-    reference = dg.LocalFileCodeReference(file_path=str(file), line_number=line, label=function.__name__)
+    code = function.__code__
+    reference = dg.LocalFileCodeReference(
+        file_path=code.co_filename, line_number=code.co_firstlineno, label=function.__name__
+    )
     return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[reference])}
 
 
