@@ -16,6 +16,13 @@ from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
 from later_reporting_dagster.client.client_events import ApiVersionChanged, ClientEvent
 from later_reporting_dagster.client.cursor_paginator import CursorPaginator, QueryInProgress
 from later_reporting_dagster.client.cursor_state import EndDateCallback
+from later_reporting_dagster.client.list_route import (
+    INSTANCES,
+    ListResult,
+    ListRoute,
+    campaign_performance_route,
+    campaigns_route,
+)
 from later_reporting_dagster.client.page_number_paginator import PageNumberPaginator
 from later_reporting_dagster.client.pagination import QueryResult
 from later_reporting_dagster.client.rate_limiter import RateLimiter
@@ -30,7 +37,14 @@ from later_reporting_dagster.client.retry_policy import RetryPolicy
 from later_reporting_dagster.client.transport import Transport
 from later_reporting_dagster.client.version_cache import VersionCache
 from later_reporting_dagster.client.versioned_transport import VersionedTransport, version_of_response
-from later_reporting_dagster.contract import CURSOR, INSTANCES_PATH, PAGED, ApiVersion, PostPerformanceQuery
+from later_reporting_dagster.contract import (
+    CURSOR,
+    INSTANCES_PATH,
+    PAGED,
+    ApiVersion,
+    CampaignPerformanceQuery,
+    PostPerformanceQuery,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -178,9 +192,34 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._versioned_transport.call_for_version(
-            "instances", paged=self._page_numbers.fetch_instances, cursor=self._cursors.fetch_instances, guess=PAGED
-        )
+        return tuple((await self._fetch_list(INSTANCES)).items)
+
+    async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
+        """Fetch the campaigns of some instances, without metrics (docs/api.md, "Campaigns").
+
+        Args:
+            instance_ids: the instances; empty for all that the credentials can read. The cursor version has no filter:
+                it returns the campaigns of all instances.
+
+        Returns:
+            `Campaign` items.
+
+        Raises:
+            LaterError: as `fetch_posts`.
+        """
+        return await self._fetch_list(campaigns_route(instance_ids))
+
+    async def fetch_campaign_performance(self, query: CampaignPerformanceQuery) -> ListResult:
+        """Fetch the performance of all campaigns of a query (docs/api.md, "Campaigns").
+
+        Returns:
+            `CampaignPerformance` items.
+
+        Raises:
+            MetricsRejected: the API does not offer all of the metrics.
+            LaterError: as `fetch_posts`.
+        """
+        return await self._fetch_list(campaign_performance_route(query))
 
     async def fetch_posts(
         self,
@@ -214,6 +253,14 @@ class LaterClient:
             describe_query(query),
             paged=lambda: self._page_numbers.fetch_posts(progress.query, max_posts=max_posts),
             cursor=lambda: self._cursors.fetch_posts(progress, end_date_callback=end_date_callback),
+        )
+
+    async def _fetch_list(self, route: ListRoute) -> ListResult:
+        return await self._versioned_transport.call_for_version(
+            route.description,
+            paged=lambda: self._page_numbers.fetch_list(route),
+            cursor=lambda: self._cursors.fetch_list(route),
+            guess=PAGED,
         )
 
     async def probe(self) -> Probe:

@@ -1,6 +1,6 @@
 """Pagination by cursors: each page has the cursor of the next one, and no page states totals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from later_reporting_dagster.client.cursor_state import (
     is_suspiciously_short,
 )
 from later_reporting_dagster.client.errors import MetricsRejected, QueryRejected, TooManyPosts
+from later_reporting_dagster.client.list_route import FEWER_INSTANCES_ADVICE, ListResult, ListRoute
 from later_reporting_dagster.client.pagination import PageRef, QueryResult, find_duplicates, page_query, row_keys
 from later_reporting_dagster.client.refetch import (
     ADVICE_ON_POSTS,
@@ -19,24 +20,16 @@ from later_reporting_dagster.client.refetch import (
     check_verification,
     fetch_until_consistent,
 )
-from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.versioned_transport import (
-    FEWER_INSTANCES_ADVICE,
-    FEWER_POSTS_ADVICE,
-    PaginationSize,
-    VersionedTransport,
-    instances_parameters,
-)
+from later_reporting_dagster.client.responses import describe_query, page_context
+from later_reporting_dagster.client.versioned_transport import FEWER_POSTS_ADVICE, PaginationSize, VersionedTransport
 from later_reporting_dagster.contract import (
     CURSOR,
-    INSTANCES_PATH,
     METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
     CursorPage,
-    InstancesCursorPage,
+    ListPage,
     PostPerformanceQuery,
     cursor_page_from_body,
-    instances_cursor_page_from_body,
     metrics_from_query_field,
 )
 
@@ -62,15 +55,16 @@ class CursorPaginator:
         The paginator follows `nextCursor` until it is null:
 
         >>> import asyncio
+        >>> from later_reporting_dagster.client.list_route import INSTANCES
         >>> class CannedPages:
         ...     async def get_page(self, path, parameters, *, parse, **options):
         ...         print("GET", path, parameters)
         ...         return parse(bodies.pop(0))
         >>> paginator = CursorPaginator(CannedPages(), on_event=print)
-        >>> asyncio.run(paginator.fetch_instances())
+        >>> asyncio.run(paginator.fetch_list(INSTANCES)).items
         GET /v2/instances [('limit', '100')]
         GET /v2/instances [('limit', '100'), ('nextCursor', 'YjI=')]
-        ('a', 'b', 'c')
+        ['a', 'b', 'c']
 
     Args:
         transport: fetches pages.
@@ -90,9 +84,15 @@ class CursorPaginator:
         self._on_event = on_event
         self._should_verify = should_verify
 
-    async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch all instance ids, in the order of the API; raise the errors of `LaterClient.fetch_posts`."""
-        return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
+    async def fetch_list(self, route: ListRoute) -> ListResult:
+        """Fetch all rows of a list, in the order of the API.
+
+        Raises:
+            LaterError: as `LaterClient.fetch_posts`.
+        """
+        return await fetch_until_consistent(
+            lambda: route.description, partial(self._fetch_list_once, route), on_event=self._on_event
+        )
 
     async def fetch_posts(self, progress: QueryInProgress, *, end_date_callback: EndDateCallback | None) -> QueryResult:
         """Fetch all posts of a query up to its end date, which `end_date_callback` may move to an earlier day.
@@ -118,35 +118,42 @@ class CursorPaginator:
             lambda: describe_query(progress.query), fetch, on_event=self._on_event, advice=ADVICE_ON_POSTS
         )
 
-    async def _fetch_instances_once(self) -> tuple[str, ...]:
-        ids: list[str] = []
+    async def _fetch_list_once(self, route: ListRoute) -> ListResult:
+        pages = await self._list_pages(route)
+        if route.metric_names and self._should_verify():
+            check_verification(route.row_keys(pages), route.row_keys(await self._list_pages(route)))
+        return ListResult.of_pages(pages)
+
+    async def _list_pages(self, route: ListRoute) -> list[ListPage]:
+        pages: list[ListPage] = []
         cursors: set[str] = set()
         cursor, size = None, PaginationSize(FEWER_INSTANCES_ADVICE)
         while True:
             try:
-                page = await self._instances_page(cursor, size)
+                page = await self._list_page(route, cursor, size)
             except QueryRejected as error:
                 if cursor is None:
+                    _raise_if_metrics_rejected(error, route.metric_names)
                     raise
                 raise Inconsistency(f"the cursor was rejected: {error}") from None
-            ids += page.data.instance_ids
+            pages.append(page)
             cursor = page.next_cursor
             if cursor is None:
-                if problem := find_duplicates(ids):
+                if problem := find_duplicates(route.row_keys(pages)):
                     raise Inconsistency(problem)
-                return tuple(ids)
+                return pages
             if cursor in cursors:
                 raise Inconsistency(f"the cursor of page {len(cursors) + 1} repeats an earlier one")
             cursors.add(cursor)
 
-    async def _instances_page(self, cursor: str | None, size: PaginationSize) -> InstancesCursorPage:
+    async def _list_page(self, route: ListRoute, cursor: str | None, size: PaginationSize) -> ListPage:
         return await self._transport.get_page(
-            INSTANCES_PATH,
-            instances_parameters(CURSOR, cursor),
+            route.path,
+            route.page_parameters(CURSOR, cursor),
             api_version=CURSOR,
-            context=RequestContext("instances"),
+            context=route.context(),
             size=size,
-            parse=instances_cursor_page_from_body,
+            parse=lambda body: route.parse_page(body, CURSOR),
         )
 
     async def _fetch_posts_once(
@@ -231,10 +238,18 @@ class CursorPaginator:
                 parse=partial(cursor_page_from_body, metrics=metrics_from_query_field(query.metrics)),
             )
         except QueryRejected as error:
-            # Only the text of a rejection shows whether the metrics are the reason. A wrong guess costs requests, and
-            # the caller may count metrics as rejected that the API accepts; they are then null.
-            if cursor is None and error.status == 400 and METRICS_MEMBER in error.detail:
-                raise MetricsRejected(str(error), detail=error.detail) from None
+            if cursor is None:
+                _raise_if_metrics_rejected(error)
             raise
         self._on_event(PageFetched(page.number, response.rows))
         return response
+
+
+def _raise_if_metrics_rejected(error: QueryRejected, names: Sequence[str] = ()) -> None:
+    """Raise `MetricsRejected` if the text of a rejection mentions the parameter `metrics`, or one of these metrics.
+
+    Only the text shows whether the metrics are the reason. A wrong guess costs requests, and the caller may count
+    metrics as rejected that the API accepts; they are then null.
+    """
+    if error.status == 400 and any(name in error.detail for name in (METRICS_MEMBER, *names)):
+        raise MetricsRejected(str(error), detail=error.detail) from None

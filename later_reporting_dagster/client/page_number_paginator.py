@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from later_reporting_dagster.client.client_events import ClientEvent, PageFetched
 from later_reporting_dagster.client.errors import TooManyPosts
+from later_reporting_dagster.client.list_route import FEWER_INSTANCES_ADVICE, ListResult, ListRoute
 from later_reporting_dagster.client.pagination import (
     FIRST_PAGE,
     PageRef,
@@ -26,29 +27,21 @@ from later_reporting_dagster.client.refetch import (
     check_verification,
     fetch_until_consistent,
 )
-from later_reporting_dagster.client.responses import RequestContext, describe_query, page_context
-from later_reporting_dagster.client.versioned_transport import (
-    FEWER_INSTANCES_ADVICE,
-    FEWER_POSTS_ADVICE,
-    PaginationSize,
-    VersionedTransport,
-    instances_parameters,
-)
+from later_reporting_dagster.client.responses import describe_query, page_context
+from later_reporting_dagster.client.versioned_transport import FEWER_POSTS_ADVICE, PaginationSize, VersionedTransport
 from later_reporting_dagster.contract import (
-    INSTANCES_PATH,
     PAGED,
     POSTS_PERFORMANCE_PATH,
-    InstancesPage,
+    ListPage,
     Page,
     Pagination,
     PostPerformanceQuery,
-    instances_page_from_body,
     metrics_from_query_field,
     page_from_body,
 )
 
 _Result = TypeVar("_Result")
-_PageType = TypeVar("_PageType", bound=Page | InstancesPage)
+_PageType = TypeVar("_PageType", bound=Page | ListPage)
 
 
 class PageNumberPaginator:
@@ -65,6 +58,7 @@ class PageNumberPaginator:
         Page 1 states the same totals, so the paginator requests page 2:
 
         >>> import asyncio, json
+        >>> from later_reporting_dagster.client.list_route import INSTANCES
         >>> first = json.loads(second)
         >>> first["data"]["instanceIds"] = [f"instance_{number:03d}" for number in range(100)]
         >>> first["pagination"]["page"] = 1
@@ -74,7 +68,7 @@ class PageNumberPaginator:
         ...         print("GET", path, parameters)
         ...         return parse(bodies[dict(parameters)["pageNumber"]])
         >>> paginator = PageNumberPaginator(CannedPages(), on_event=print)
-        >>> instance_ids = asyncio.run(paginator.fetch_instances())
+        >>> instance_ids = asyncio.run(paginator.fetch_list(INSTANCES)).items
         GET /v2/instances [('pageSize', '100'), ('pageNumber', '1')]
         GET /v2/instances [('pageSize', '100'), ('pageNumber', '2')]
         >>> len(instance_ids), instance_ids[-1]
@@ -98,9 +92,11 @@ class PageNumberPaginator:
         self._on_event = on_event
         self._should_verify = should_verify
 
-    async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch all instance ids, in the order of the API; raise the errors of `LaterClient.fetch_posts`."""
-        return await fetch_until_consistent(lambda: "instances", self._fetch_instances_once, on_event=self._on_event)
+    async def fetch_list(self, route: ListRoute) -> ListResult:
+        """Fetch all rows of a list, in the order of the API; raise the errors of `LaterClient.fetch_posts`."""
+        return await fetch_until_consistent(
+            lambda: route.description, partial(self._fetch_list_once, route), on_event=self._on_event
+        )
 
     async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
         """Fetch all posts of a query; see `LaterClient.fetch_posts` for arguments and errors."""
@@ -111,21 +107,28 @@ class PageNumberPaginator:
             advice=ADVICE_ON_POSTS,
         )
 
-    async def _fetch_instances_once(self) -> tuple[str, ...]:
-        pages, _ = await _fetch_pages("instances", self._instances_page, both_ends=False, advice=FEWER_INSTANCES_ADVICE)
-        ids = [instance_id for page in pages for instance_id in page.data.instance_ids]
-        if problem := find_duplicates(ids):  # the number of ids was checked page by page
-            raise Inconsistency(problem)
-        return tuple(ids)
+    async def _fetch_list_once(self, route: ListRoute) -> ListResult:
+        pages = await self._list_pages(route)
+        if len(pages) > 1 and self._should_verify():
+            check_verification(route.row_keys(pages), route.row_keys(await self._list_pages(route)))
+        return ListResult.of_pages(pages)
 
-    async def _instances_page(self, page: PageRef, size: PaginationSize) -> InstancesPage:
+    async def _list_pages(self, route: ListRoute) -> list[ListPage]:
+        pages, _ = await _fetch_pages(
+            route.description, partial(self._list_page, route), both_ends=False, advice=FEWER_INSTANCES_ADVICE
+        )
+        if problem := find_duplicates(route.row_keys(pages)):  # the number of rows was checked page by page
+            raise Inconsistency(problem)
+        return pages
+
+    async def _list_page(self, route: ListRoute, page: PageRef, size: PaginationSize) -> ListPage:
         return await self._transport.get_page(
-            INSTANCES_PATH,
-            instances_parameters(PAGED, page.number),
+            route.path,
+            route.page_parameters(PAGED, page.number),
             api_version=PAGED,
-            context=RequestContext(f"instances, {page}"),
+            context=route.context(page),
             size=size,
-            parse=instances_page_from_body,
+            parse=lambda body: route.parse_page(body, PAGED),
         )
 
     async def _fetch_posts_once(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
@@ -188,16 +191,17 @@ async def _fetch_pages(
     """
     size = PaginationSize(advice)
     first = await _fetch_checked(fetch, FIRST_PAGE, size=size)
-    total_items = first.pagination.total_items
-    remaining = remaining_pages(first.pagination, both_ends=both_ends)
+    pagination = _pagination(first)
+    total_items = pagination.total_items
+    remaining = remaining_pages(pagination, both_ends=both_ends)
     if remaining is None or total_items > (max_items or total_items):
         raise TooManyPosts(
-            f"{description}: {total_items} items on {count_pages(first.pagination)} pages are too many for one query."
+            f"{description}: {total_items} items on {count_pages(pagination)} pages are too many for one query."
             f" {advice}",
             total_items=total_items,
         )
     try:
-        rest = await _gather([_fetch_checked(fetch, page, size=size, first=first.pagination) for page in remaining])
+        rest = await _gather([_fetch_checked(fetch, page, size=size, first=pagination) for page in remaining])
     except TooManyPosts as error:  # raised for a later page, where the total is not known
         error.total_items = total_items
         raise
@@ -213,10 +217,15 @@ async def _fetch_checked(
     first: Pagination | None = None,
 ) -> _PageType:
     response = await fetch(page, size)
-    first = first or response.pagination
-    if problem := find_page_inconsistency(page, response.pagination, rows=response.rows, first=first):
+    pagination = _pagination(response)
+    if problem := find_page_inconsistency(page, pagination, rows=response.rows, first=first or pagination):
         raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
     return response
+
+
+def _pagination(page: Page | ListPage) -> Pagination:
+    assert page.pagination is not None  # the parsers of the paged version require it
+    return page.pagination
 
 
 async def _gather(coroutines: Sequence[Coroutine[Any, Any, _Result]]) -> list[_Result]:

@@ -60,10 +60,15 @@ class TemporaryFailure:
 
 def describe_query(query: PostPerformanceQuery) -> str:
     """Describe a query for messages: its days, date basis and first instances."""
-    shown = ", ".join(map(repr, query.instance_ids[:SHOWN_INSTANCES])) or "all"
-    more = len(query.instance_ids) - SHOWN_INSTANCES
-    instances = f"{shown} and {more} more" if more > 0 else shown
+    instances = describe_instances(query.instance_ids)
     return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
+
+
+def describe_instances(instance_ids: tuple[str, ...]) -> str:
+    """Describe the instances of a query for messages, by the first of them."""
+    shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
+    more = len(instance_ids) - SHOWN_INSTANCES
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def page_context(query: PostPerformanceQuery, page: PageRef) -> RequestContext:

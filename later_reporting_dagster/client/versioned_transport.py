@@ -15,12 +15,10 @@ from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
     MAX_PAGE_NUMBER,
-    MAX_PAGE_SIZE,
     PAGED,
     ApiVersion,
     OtherApiVersion,
     UnreadableBody,
-    instances_cursor_page_from_body,
     instances_page_from_body,
 )
 
@@ -31,7 +29,6 @@ MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages, from the start and from t
 # times as much, because a string that contains an emoji takes four bytes per character.
 MAX_BYTES = 48 * 2**20
 FEWER_POSTS_ADVICE = "Query fewer days or instances."
-FEWER_INSTANCES_ADVICE = "List the instances to fetch (LATER_INSTANCE_IDS)."
 
 _Result = TypeVar("_Result")
 
@@ -209,19 +206,8 @@ def version_of_response(response: Response) -> ApiVersion:
         UnreadableBody: the response is a page of neither version.
     """
     try:
-        instances_page_from_body(response.body)
+        instances_page_from_body(response.body, PAGED)
     except OtherApiVersion:
-        instances_cursor_page_from_body(response.body)
+        instances_page_from_body(response.body, CURSOR)
         return CURSOR
     return PAGED
-
-
-def instances_parameters(api_version: ApiVersion, page: int | str | None) -> list[tuple[str, str]]:
-    """Return the query string's pairs for a page of instances.
-
-    Args:
-        api_version: the API version.
-        page: the number or the cursor of the page; None for the first page of the cursor version.
-    """
-    size = (api_version.page_size_parameter, str(MAX_PAGE_SIZE))
-    return [size] if page is None else [size, (api_version.page_parameter, str(page))]

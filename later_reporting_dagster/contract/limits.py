@@ -4,6 +4,8 @@ from datetime import date
 
 POSTS_PERFORMANCE_PATH = "/v2/posts/performance"
 INSTANCES_PATH = "/v2/instances"
+CAMPAIGNS_PATH = "/v2/campaigns"
+CAMPAIGNS_PERFORMANCE_PATH = "/v2/campaigns/performance"
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - a route, not a secret
 
 DEFAULT_PAGE_SIZE = 50

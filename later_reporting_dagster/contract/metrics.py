@@ -11,10 +11,15 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """Channel of a metric: paid for API names `paid…`, else organic (docs/api.md, "Metrics, null and units")."""
+    """Channel of a metric, by its API name: `paid…`, `trackingLinks…`, `affiliateLinks…`, or else organic.
+
+    Posts have organic and paid metrics only (docs/api.md, "Metrics, null and units").
+    """
 
     ORGANIC = "organic"
     PAID = "paid"
+    TRACKING_LINKS = "tracking_links"
+    AFFILIATE_LINKS = "affiliate_links"
 
 
 class Kind(StrEnum):
@@ -46,12 +51,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of a post; null means *not available* (docs/api.md, "Metrics, null and units").
+    """A metric of a post or a campaign; null means *not available* (docs/api.md, "Metrics, null and units").
 
     Attributes:
         api_name: its name in the API.
         column: its name in the lake.
-        channel: organic or paid.
+        channel: its channel.
         kind: what it measures.
         unit: the unit of its values.
         description: one sentence for column metadata.
@@ -126,28 +131,33 @@ _BY_NAME = {name: metric for metric in METRICS for name in (metric.column, metri
 _SHOWN_CHARACTERS = 40
 
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
+def parse_metrics(
+    text: str, *, known: tuple[Metric, ...] = METRICS, default: tuple[Metric, ...] = DEFAULT_METRICS
+) -> tuple[Metric, ...]:
     """Parse a comma-separated list of metric names, in the spelling of the API or of the lake's columns.
 
     Args:
         text: names; blank for the default metrics, `all` for all known metrics.
+        known: all known metrics.
+        default: the default metrics.
 
     Returns:
-        The metrics without duplicates, in the order of `METRICS`.
+        The metrics without duplicates, in the order of `known`.
 
     Raises:
         ValueError: a name is unknown, or there are commas without a name.
     """
     if not text.strip():
-        return DEFAULT_METRICS
+        return default
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise ValueError(f"no metric in {_shorten(text)}: leave it empty for the default metrics, or write {ALL}")
+    all_names = [ALL, *(name for metric in known for name in (metric.column, metric.api_name))]
     for name in names:
-        if name not in _BY_NAME and name != ALL:
-            near = get_close_matches(name, [*_BY_NAME, ALL], n=1, cutoff=0)
+        if name not in all_names:
+            near = get_close_matches(name, all_names, n=1, cutoff=0)
             raise ValueError(f"unknown metric {_shorten(name)}; the nearest is {near[0]}")
-    return METRICS if ALL in names else _in_table_order(_BY_NAME[name] for name in names)
+    return tuple(metric for metric in known if not {ALL, metric.column, metric.api_name}.isdisjoint(names))
 
 
 def metrics_from_query_field(api_names: Iterable[str]) -> tuple[Metric, ...]:

@@ -1,4 +1,4 @@
-"""Parsers of list responses: pages of posts and of instance ids, in both API versions.
+"""Parsers of list responses: pages of posts, instance ids and campaigns, in both API versions.
 
 Pages of both versions yield the same posts. In the paged version, a page states the totals of the list; in the
 cursor version, it states only the cursor of the next page (docs/api.md, "Posts performance", "Instances" and "Cursor
@@ -8,15 +8,16 @@ version").
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
-from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from functools import lru_cache, partial
+from typing import Annotated, Any
 
 import msgspec
 
 from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.limits import MAX_PAGE_SIZE
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.post import BadRow, Post, flattener, nested_post_type, post_from_json, post_type
+from later_reporting_dagster.contract.post import Post, flattener, nested_post_type, post_from_json, post_type
+from later_reporting_dagster.contract.row_fields import BadRow, parse_text
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
@@ -60,32 +61,28 @@ class CursorPage(msgspec.Struct, frozen=True):
         return len(self.posts) + len(self.bad_rows)
 
 
-class InstancesData(msgspec.Struct, frozen=True, rename="camel"):
-    """The instance ids of a page."""
+class ListPage(msgspec.Struct, frozen=True):
+    """A page of any other list, in either API version.
 
-    instance_ids: Annotated[list[str], _LIMITED_LENGTH]
+    Attributes:
+        items: the valid rows.
+        bad_rows: the malformed rows.
+        pagination: in the paged version, the position and the totals.
+        next_cursor: in the cursor version, the cursor of the next page; None on the last page.
+    """
 
-
-class InstancesPage(msgspec.Struct, frozen=True):
-    """A page of `GET /v2/instances` in the paged version."""
-
-    data: InstancesData
-    pagination: Pagination
+    items: list[Any]
+    bad_rows: list[BadRow] = []
+    pagination: Pagination | None = None
+    next_cursor: str | None = None
 
     @property
     def rows(self) -> int:
-        """Number of ids in the response."""
-        return len(self.data.instance_ids)
+        """Number of rows in the response, good and bad."""
+        return len(self.items) + len(self.bad_rows)
 
 
 Cursor = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class InstancesCursorPage(msgspec.Struct, frozen=True, rename="camel"):
-    """A page of `GET /v2/instances` in the cursor version; `next_cursor` is None on the last page."""
-
-    data: InstancesData
-    next_cursor: Cursor | None
 
 
 class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
@@ -117,8 +114,6 @@ def _strict_cursor_page_decoder(metrics: Metrics, /) -> "tuple[msgspec.json.Deco
 
 _DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_Envelope = TypeVar("_Envelope")
-
 
 def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
     """Parse a page of posts in the paged version. A malformed row becomes a `BadRow`; the other rows are unaffected.
@@ -138,7 +133,9 @@ def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
     if strict is not None and _need_no_conversion(strict.data):
         return Page(posts=strict.data, pagination=strict.pagination)
     posts, bad_rows, envelope = _parse_row_by_row(body, PAGED, metrics=metrics)
-    return Page(posts=posts, pagination=_pagination_member(envelope, PAGED, kind=Pagination), bad_rows=bad_rows)
+    return Page(
+        posts=posts, pagination=_pagination_member(envelope, PAGED, kind=Pagination, rows="posts"), bad_rows=bad_rows
+    )
 
 
 def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
@@ -157,36 +154,61 @@ def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) ->
         return CursorPage(posts=[flatten(post) for post in strict.data], next_cursor=strict.next_cursor)
     posts, bad_rows, envelope = _parse_row_by_row(body, CURSOR, metrics=metrics)
     return CursorPage(
-        posts=posts, next_cursor=_pagination_member(envelope, CURSOR, kind=Cursor | None), bad_rows=bad_rows
+        posts=posts,
+        next_cursor=_pagination_member(envelope, CURSOR, kind=Cursor | None, rows="posts"),
+        bad_rows=bad_rows,
     )
 
 
-def instances_page_from_body(body: bytes) -> InstancesPage:
-    """Parse a page of instance ids in the paged version.
+def instances_page_from_body(body: bytes, api_version: ApiVersion) -> ListPage:
+    """Parse a page of instance ids.
 
     Raises:
-        OtherApiVersion: the body is a page of the cursor version.
+        OtherApiVersion: the body is a page of the other version.
         UnreadableBody: the body is not a page.
     """
-    return _instances_page(body, PAGED, page_type=InstancesPage)
-
-
-def instances_cursor_page_from_body(body: bytes) -> InstancesCursorPage:
-    """Parse a page of instance ids in the cursor version.
-
-    Raises:
-        OtherApiVersion: the body is a page of the paged version.
-        UnreadableBody: the body is not a page.
-    """
-    return _instances_page(body, CURSOR, page_type=InstancesCursorPage)
-
-
-def _instances_page(body: bytes, api_version: ApiVersion, *, page_type: type[_Envelope]) -> _Envelope:
+    envelope = _envelope(body, api_version, rows="instances")
     try:
-        return msgspec.json.decode(body, type=page_type)
-    except _DECODE_ERRORS as error:
-        _raise_if_other_version(body, api_version, rows="instances")
+        names = msgspec.convert(envelope["data"]["instanceIds"], Annotated[list[Any], _LIMITED_LENGTH])
+        ids = [parse_text(name) for name in names]
+    except (ValueError, TypeError, KeyError) as error:
         raise UnreadableBody(f"not a page of instances: {error}") from None
+    return _list_page(envelope, api_version, items=ids, rows="instances")
+
+
+def list_page_from_body(
+    body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str
+) -> ListPage:
+    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
+
+    Args:
+        body: the response body.
+        api_version: its API version.
+        parse_row: parses an element of `data`.
+        rows: what the rows are, in the plural, for messages.
+
+    Raises:
+        OtherApiVersion: the body is a page of the other version.
+        UnreadableBody: the body is not a page.
+    """
+    envelope = _envelope(body, api_version, rows=rows)
+    items, bad_rows = _parse_rows(envelope, parse_row, rows=rows)
+    return _list_page(envelope, api_version, items=items, bad_rows=bad_rows, rows=rows)
+
+
+def _list_page(
+    envelope: Mapping[str, Any],
+    api_version: ApiVersion,
+    *,
+    items: list[Any],
+    rows: str,
+    bad_rows: Sequence[BadRow] = (),
+) -> ListPage:
+    kind: Any = Cursor | None if api_version.uses_cursors else Pagination
+    position = _pagination_member(envelope, api_version, kind=kind, rows=rows)
+    if api_version.uses_cursors:
+        return ListPage(items, [*bad_rows], next_cursor=position)
+    return ListPage(items, [*bad_rows], pagination=position)
 
 
 def _need_no_conversion(posts: Sequence[Post]) -> bool:
@@ -202,27 +224,40 @@ def _parse_row_by_row(
     body: bytes, api_version: ApiVersion, *, metrics: Metrics
 ) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
     """Return the posts, the bad rows and the envelope of a page that the strict decoder does not accept."""
-    _raise_if_other_version(body, api_version, rows="posts")
+    envelope = _envelope(body, api_version, rows="posts")
+    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.nests_metrics)
+    return *_parse_rows(envelope, parse_row, rows="posts"), envelope
+
+
+def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
+    _raise_if_other_version(body, api_version, rows=rows)
     try:
-        parsed = json.loads(body, parse_int=_parse_integer)
-        envelope: dict[str, Any] = msgspec.convert(parsed, dict)
+        return msgspec.convert(json.loads(body, parse_int=_parse_integer), dict)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableBody(f"not a page of {rows}: {error}") from None
+
+
+def _parse_rows(
+    envelope: Mapping[str, Any], parse_row: Callable[[Any], Any], *, rows: str
+) -> tuple[list[Any], list[BadRow]]:
+    try:
         data = msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])
-        rows = [post_from_json(row, metrics=metrics, nested=api_version.nests_metrics) for row in data]
+        parsed = [parse_row(row) for row in data]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UnreadableBody(f"not a page of posts: {error}") from None
-    posts = [row for row in rows if not isinstance(row, BadRow)]
-    return posts, [row for row in rows if isinstance(row, BadRow)], envelope
+        raise UnreadableBody(f"not a page of {rows}: {error}") from None
+    bad_rows = [row for row in parsed if isinstance(row, BadRow)]
+    return [row for row in parsed if not isinstance(row, BadRow)], bad_rows
 
 
 def _parse_integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)
 
 
-def _pagination_member(envelope: Mapping[str, Any], api_version: ApiVersion, *, kind: Any) -> Any:
+def _pagination_member(envelope: Mapping[str, Any], api_version: ApiVersion, *, kind: Any, rows: str) -> Any:
     try:
         return msgspec.convert(envelope[api_version.pagination_member], kind)
     except (ValueError, KeyError) as error:
-        raise UnreadableBody(f"not a page of posts: {error}") from None
+        raise UnreadableBody(f"not a page of {rows}: {error}") from None
 
 
 def _raise_if_other_version(body: bytes, api_version: ApiVersion, *, rows: str) -> None:

@@ -4,24 +4,31 @@ A strict msgspec decoder parses posts that match the API reference. Any other ro
 fields are kept, floats without a fraction become integers, and a row with an invalid value becomes a `BadRow`.
 """
 
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.redaction import redact
-
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-EXACT_FLOAT_LIMIT = 2**53  # below this, a float holds every integer exactly
+from later_reporting_dagster.contract.row_fields import (
+    INT64_MAX,
+    INT64_MIN,
+    BadRow,
+    FieldError,
+    Fields,
+    Instant,
+    ParsedRow,
+    json_type,
+    metric_fields,
+    parse_instant,
+    parse_integer,
+    parse_text,
+    to_json,
+)
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -120,26 +127,6 @@ def flattener(metrics: Metrics, /) -> "Callable[[Any], Post]":
     return flatten
 
 
-class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with invalid values, for the quarantine.
-
-    Attributes:
-        reason: the invalid fields and what is wrong with them.
-        raw: the row's JSON.
-        instance_id: the row's instance, if it could be parsed; with `post_date` it determines the partition.
-        post_date: the row's time of publication, if it could be parsed.
-    """
-
-    reason: str
-    raw: str
-    instance_id: str | None = None
-    post_date: datetime | None = None
-
-
-class _FieldError(ValueError):
-    """A field has an invalid value."""
-
-
 def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False) -> Post | BadRow:
     """Parse one element of `data`, as decoded by the standard library's JSON, field by field.
 
@@ -153,32 +140,22 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
         The post, or a bad row if any field is invalid.
     """
     if not isinstance(row, Mapping):
-        return BadRow(reason=f"a post must be an object, not {_json_type(row)}", raw=_dumps(row))
-    problems: list[str] = []
-    metrics_holder: Mapping[str, Any] = row
-    if nested:
-        member = row.get("metrics")
-        metrics_holder = member if isinstance(member, Mapping) else {}
-        if metrics_holder is not member and member is not None:
-            problems.append(f"metrics must be an object, not {_json_type(member)}")
-    metric_fields = _metric_fields(metrics)
-    values = _parse_fields(row, _FIELDS, problems=problems)
-    values |= _parse_fields(metrics_holder, metric_fields, problems=problems)
-    unknown = _unknown_fields(row, metrics_holder, metric_fields=metric_fields)
+        return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
+    parsed = ParsedRow(
+        row, fields=_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
+    )
+    values = parsed.values
     try:
         values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
         if unknown_in_profile:
-            unknown["creatorProfile"] = unknown_in_profile
-    except _FieldError as error:
-        problems.append(f"creatorProfile {error}")
-    try:
-        extra = json.dumps(unknown, sort_keys=True, allow_nan=False, separators=(",", ":")) if unknown else None
-    except ValueError:
-        problems.append("an unknown field holds a number that is not finite")
-    if problems:
+            parsed.unknown["creatorProfile"] = unknown_in_profile
+    except FieldError as error:
+        parsed.problems.append(f"creatorProfile {error}")
+    extra = parsed.extra()
+    if parsed.problems:
         return BadRow(
-            reason="; ".join(problems),
-            raw=_dumps(row),
+            reason="; ".join(parsed.problems),
+            raw=to_json(row),
             instance_id=values.get("instance_id"),
             post_date=values.get("post_date"),
         )
@@ -186,128 +163,31 @@ def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: b
     return post
 
 
-def _parse_fields(holder: Mapping[str, Any], fields: "_Fields", *, problems: list[str]) -> dict[str, Any]:
-    """Return the valid values of `fields` by attribute; append a description of each invalid one to `problems`."""
-    values: dict[str, Any] = {}
-    for name, (attribute, parse, is_required) in fields.items():
-        value = holder.get(name)
-        if value is None:
-            if is_required:
-                problems.append(f"{name} is missing")
-            continue
-        try:
-            values[attribute] = parse(value)
-        except _FieldError as error:
-            problems.append(f"{name} {error}")
-    return values
-
-
-def _unknown_fields(
-    row: Mapping[str, Any], metrics_holder: Mapping[str, Any], *, metric_fields: "_Fields"
-) -> dict[str, Any]:
-    """Return the unknown fields of a row and, if `metrics_holder` is nested in it, the unknown metrics."""
-    if metrics_holder is row:
-        return {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name not in metric_fields}
-    unknown = {name: value for name, value in row.items() if name not in _KNOWN_FIELDS and name != "metrics"}
-    nested = {name: value for name, value in metrics_holder.items() if name not in metric_fields}
-    # An unknown metric with the same name as a field of the post stays nested, to avoid a collision.
-    ambiguous = {name: value for name, value in nested.items() if name in row or name in _KNOWN_FIELDS}
-    unknown |= {name: value for name, value in nested.items() if name not in ambiguous}
-    return unknown | ({"metrics": ambiguous} if ambiguous else {})
-
-
-def _count(value: object) -> int:
-    number = _integer(value)
-    if number < 0:
-        raise _FieldError(f"must not be negative: {_excerpt(value)}")
-    return number
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT_FLOAT_LIMIT:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _FieldError(f"must be a whole number, not {_excerpt(value)}")
-    if not INT64_MIN <= value <= INT64_MAX:
-        raise _FieldError(f"does not fit 64 bits: {_excerpt(value)}")
-    return value
-
-
-def _decimal(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _FieldError(f"must be a number, not {_excerpt(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise _FieldError(f"is not finite: {_excerpt(value)}")
-    return number
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _FieldError(f"must be a string, not {_excerpt(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _FieldError(f"is not valid Unicode: {_excerpt(value)}") from None
-    return value
-
-
-def _instant(value: object) -> datetime:
-    try:
-        return msgspec.convert(_text(value), Instant).astimezone(UTC)
-    except (msgspec.ValidationError, OverflowError):
-        raise _FieldError(f"must be an ISO 8601 time with its zone, not {_excerpt(value)}") from None
-
-
 def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
     if value is None:
         return None, {}
     if not isinstance(value, Mapping):
-        raise _FieldError(f"must be an object, not {_json_type(value)}")
-    known = {name: _text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
+        raise FieldError(f"must be an object, not {json_type(value)}")
+    known = {name: parse_text(value[name]) for name in _PROFILE_FIELDS if value.get(name) is not None}
     unknown = {name: part for name, part in value.items() if name not in _PROFILE_FIELDS}
     return CreatorProfile(**{_PROFILE_FIELDS[name]: part for name, part in known.items()}), unknown
 
 
-def _json_type(value: object) -> str:
-    return {dict: "an object", list: "an array", type(None): "null"}.get(type(value), type(value).__name__)
-
-
-def _excerpt(value: object) -> str:
-    return redact(_dumps(value), limit=80)
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
-
-
 _PARSERS: dict[str, Callable[[object], Any]] = {
-    "instance_id": _text,
-    "campaign_id": _integer,
-    "post_id": _integer,
-    "post_date": _instant,
-    "creator_id": _integer,
-    "content_type": _text,
-    "content_url": _text,
-    "content_image_url": _text,
+    "instance_id": parse_text,
+    "campaign_id": parse_integer,
+    "post_id": parse_integer,
+    "post_date": parse_instant,
+    "creator_id": parse_integer,
+    "content_type": parse_text,
+    "content_url": parse_text,
+    "content_image_url": parse_text,
 }
 
-# API name -> (attribute, parser, is_required); `creatorProfile` is parsed separately.
-_Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
-_FIELDS: _Fields = {
+# `creatorProfile` is parsed separately.
+_FIELDS: Fields = {
     field.encode_name: (field.name, _PARSERS[field.name], field.required)
     for field in msgspec.structs.fields(PostWithoutMetrics)
     if field.name in _PARSERS
 }
-_KNOWN_FIELDS = frozenset({*_FIELDS, "creatorProfile"})
 _PROFILE_FIELDS: dict[str, str] = {field.encode_name: field.name for field in msgspec.structs.fields(CreatorProfile)}
-
-
-@lru_cache(_CACHED_SELECTIONS)
-def _metric_fields(metrics: Metrics, /) -> _Fields:
-    return {
-        metric.api_name: (metric.column, _count if metric.kind.is_integer else _decimal, False) for metric in metrics
-    }

@@ -1,5 +1,9 @@
 """Parquet tables on any fsspec filesystem: schemas, paths, atomic writes, reads, quarantine. No HTTP, no Dagster."""
 
+from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_COLUMNS as CAMPAIGN_COLUMNS
+from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE as CAMPAIGN_PERFORMANCE_TABLE
+from later_reporting_dagster.lake.campaign_tables import CAMPAIGNS_TABLE as CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.campaign_tables import campaign_performance_columns as campaign_performance_columns
 from later_reporting_dagster.lake.columns import POST_COLUMNS as POST_COLUMNS
 from later_reporting_dagster.lake.columns import POST_KEY as POST_KEY
 from later_reporting_dagster.lake.columns import Column as Column

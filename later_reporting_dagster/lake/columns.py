@@ -50,7 +50,8 @@ def _optional(name: str, type_: ColumnType, description: str) -> Column:
     return Column(name, type_, nullable=True, description=description)
 
 
-def _metric(metric: Metric) -> Column:
+def metric_column(metric: Metric) -> Column:
+    """Return the column of a metric."""
     description = f"{metric.description}; null when not available; 0 is a measured zero"
     return Column(metric.column, metric_column_type(metric), True, description, metric.unit)
 
@@ -78,7 +79,7 @@ _POST_ATTRIBUTES = (
     _optional("creator_profile_link", "string", "URL of the creator's profile"),
     _required("post_date", "timestamp[us, tz=UTC]", "When the post was published"),
 )
-_EXTRA = _optional("extra", "string", "JSON object of the fields that the contract does not define; null without any")
+EXTRA = _optional("extra", "string", "JSON object of the fields that the contract does not define; null without any")
 
 
 def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
@@ -87,7 +88,7 @@ def post_columns(metrics: Iterable[Metric]) -> tuple[Column, ...]:
     Args:
         metrics: the requested metrics, in the order of `METRICS`.
     """
-    return (*_POST_ATTRIBUTES, *(_metric(metric) for metric in metrics), _EXTRA)
+    return (*_POST_ATTRIBUTES, *(metric_column(metric) for metric in metrics), EXTRA)
 
 
 POST_COLUMNS = post_columns(DEFAULT_METRICS)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,6 @@ from later_reporting_dagster.contract import (
     Post,
     UnreadableBody,
     cursor_page_from_body,
-    instances_cursor_page_from_body,
     instances_page_from_body,
     page_from_body,
 )
@@ -87,7 +87,7 @@ def test_next_cursor_is_returned_unchanged(cursor):
     for row in (nest_metrics(ROW), nest_metrics(ROW | {"unknown": 1})):
         assert cursor_page_from_body(cursor_body([row], cursor)).next_cursor == cursor
     instances = json.dumps({"data": {"instanceIds": ["a"]}, "nextCursor": cursor}).encode()
-    assert instances_cursor_page_from_body(instances).next_cursor == cursor
+    assert instances_page_from_body(instances, CURSOR).next_cursor == cursor
 
 
 @pytest.mark.parametrize("envelope", [{}, {"nextCursor": ""}, {"nextCursor": 5}, {"next": None}])
@@ -96,7 +96,7 @@ def test_cursor_page_without_valid_next_cursor_is_unreadable(envelope, row):
     with pytest.raises(UnreadableBody, match="not a page of posts"):
         cursor_page_from_body(json.dumps({"data": [row]} | envelope).encode())
     with pytest.raises(UnreadableBody, match="not a page of instances"):
-        instances_cursor_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode())
+        instances_page_from_body(json.dumps({"data": {"instanceIds": []}} | envelope).encode(), CURSOR)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_paged_page_of_another_body_is_unreadable(body):
     with pytest.raises(UnreadableBody, match="not a page of posts"):
         page_from_body(body)
     with pytest.raises(UnreadableBody, match="not a page of instances"):
-        instances_page_from_body(body)
+        instances_page_from_body(body, PAGED)
 
 
 def test_page_of_the_other_api_version_is_recognized():
@@ -140,8 +140,12 @@ def test_page_of_the_other_api_version_is_recognized():
     for parse, body, api_version in (
         (page_from_body, cursor_body([]), CURSOR),
         (cursor_page_from_body, paged_body([]), PAGED),
-        (instances_page_from_body, json.dumps(ids | {"nextCursor": None}).encode(), CURSOR),
-        (instances_cursor_page_from_body, json.dumps(ids | {"pagination": PAGINATION}).encode(), PAGED),
+        (partial(instances_page_from_body, api_version=PAGED), json.dumps(ids | {"nextCursor": None}).encode(), CURSOR),
+        (
+            partial(instances_page_from_body, api_version=CURSOR),
+            json.dumps(ids | {"pagination": PAGINATION}).encode(),
+            PAGED,
+        ),
     ):
         with pytest.raises(OtherApiVersion) as raised:
             parse(body)
@@ -170,7 +174,8 @@ def test_deeply_nested_row_raises_at_most_unreadable_page(depth):
 def test_instances_page_has_ids_and_pagination():
     page = instances_page_from_body(
         b'{"data": {"instanceIds": ["a", "b,c"]}, '
-        b'"pagination": {"page": 1, "pageSize": 50, "totalItems": 2, "totalPages": 1}}'
+        b'"pagination": {"page": 1, "pageSize": 50, "totalItems": 2, "totalPages": 1}}',
+        PAGED,
     )
-    assert page.data.instance_ids == ["a", "b,c"]
+    assert page.items == ["a", "b,c"]
     assert page.pagination == Pagination(page=1, page_size=50, total_items=2, total_pages=1)

@@ -1,0 +1,144 @@
+"""Campaigns, their performance, and lossless parsers of both (docs/api.md, "Campaigns")."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import msgspec
+
+from later_reporting_dagster.contract.api_version import METRICS_MEMBER, ApiVersion
+from later_reporting_dagster.contract.enums import DateBasis
+from later_reporting_dagster.contract.metrics import Metric
+from later_reporting_dagster.contract.query import PostPerformanceQuery
+from later_reporting_dagster.contract.row_fields import (
+    BadRow,
+    Fields,
+    ParsedRow,
+    json_type,
+    metric_fields,
+    parse_instant,
+    parse_integer,
+    parse_text,
+    to_json,
+)
+
+
+class Campaign(msgspec.Struct, kw_only=True, frozen=True):
+    """An item of `GET /v2/campaigns`; `extra` is the JSON of its unknown fields."""
+
+    instance_id: str
+    campaign_id: int
+    campaign_name: str | None = None
+    description: str | None = None
+    status: str | None = None
+    start_date: datetime | None = None
+    first_post_date: datetime | None = None
+    last_post_date: datetime | None = None
+    extra: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The row key: (`instance_id`, `campaign_id`)."""
+        return (self.instance_id, self.campaign_id)
+
+
+class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
+    """An item of `GET /v2/campaigns/performance`.
+
+    Attributes:
+        campaign_id: the campaign; the row key.
+        metrics: the values of the requested metrics by column; those that are not available are left out.
+        extra: JSON of all other fields. The API reference does not name the fields that describe the campaign.
+    """
+
+    campaign_id: int
+    metrics: Mapping[str, int | float]
+    extra: str | None = None
+
+    @property
+    def key(self) -> int:
+        """The row key."""
+        return self.campaign_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignPerformanceQuery:
+    """A query to `GET /v2/campaigns/performance`. A campaign is in the response once, with its metrics of all days.
+
+    Attributes:
+        start_date: first UTC day, inclusive.
+        end_date: last UTC day, inclusive.
+        metrics: the metrics to request; in the paged version, the response may have others.
+        instance_ids: empty for all instances that the credentials can read.
+        date_basis: which date the range filters by.
+    """
+
+    start_date: date
+    end_date: date
+    metrics: tuple[Metric, ...]
+    instance_ids: tuple[str, ...] = ()
+    date_basis: DateBasis = DateBasis.PERFORMANCE_DATE
+
+    def filter_parameters(self) -> list[tuple[str, str]]:
+        """Return the pairs of the query string that select campaigns: all except paging and metrics."""
+        return PostPerformanceQuery(
+            start_date=self.start_date,
+            end_date=self.end_date,
+            instance_ids=self.instance_ids,
+            date_basis=self.date_basis,
+        ).filter_parameters()
+
+    def parameters(self, api_version: ApiVersion) -> list[tuple[str, str]]:
+        """Return all pairs of the query string for an API version, except those of the page.
+
+        The rows are not sorted: the API reference does not name the sort properties of both versions, and a list of
+        campaigns is rarely longer than a page.
+        """
+        pairs = self.filter_parameters()
+        if api_version.nests_metrics:
+            pairs.append((METRICS_MEMBER, ",".join(metric.api_name for metric in self.metrics)))
+        return pairs
+
+
+def campaign_from_json(row: object) -> Campaign | BadRow:
+    """Parse one item of `GET /v2/campaigns`, as decoded by the standard library's JSON."""
+    if not isinstance(row, Mapping):
+        return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
+    parsed = ParsedRow(row, fields=_CAMPAIGN_FIELDS)
+    extra = parsed.extra()
+    if parsed.problems:
+        return BadRow(reason="; ".join(parsed.problems), raw=to_json(row), instance_id=parsed.values.get("instance_id"))
+    return Campaign(**parsed.values, extra=extra)
+
+
+def campaign_performance_from_json(
+    row: object, *, metrics: tuple[Metric, ...], nested: bool = False
+) -> CampaignPerformance | BadRow:
+    """Parse one item of `GET /v2/campaigns/performance`, as decoded by the standard library's JSON.
+
+    Args:
+        row: the item.
+        metrics: the requested metrics; any other metric is kept as an unknown field.
+        nested: whether metrics are nested under `metrics`, as in the cursor version.
+    """
+    if not isinstance(row, Mapping):
+        return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
+    parsed = ParsedRow(row, fields=_PERFORMANCE_FIELDS, metric_fields=metric_fields(metrics), nested=nested)
+    extra = parsed.extra()
+    if parsed.problems:
+        return BadRow(reason="; ".join(parsed.problems), raw=to_json(row))
+    return CampaignPerformance(campaign_id=parsed.values.pop("campaign_id"), metrics=parsed.values, extra=extra)
+
+
+# API name -> (attribute, parser, is_required)
+_CAMPAIGN_FIELDS: Fields = {
+    "instanceId": ("instance_id", parse_text, True),
+    "campaignId": ("campaign_id", parse_integer, True),
+    "campaignName": ("campaign_name", parse_text, False),
+    "description": ("description", parse_text, False),
+    "status": ("status", parse_text, False),
+    "startDate": ("start_date", parse_instant, False),
+    "firstPostDate": ("first_post_date", parse_instant, False),
+    "lastPostDate": ("last_post_date", parse_instant, False),
+}
+_PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}
