@@ -15,7 +15,7 @@ from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
 
     with in_process_runs.dagster_instance() as instance:
         with progress_bar() as show:
-            raw = [raw_table.name for raw_table in RAW_TABLES]
+            fetched = project.settings.fetched_tables
             tags = range_tags(start, end)
-            add(in_process_runs.materialize(project, raw, instance=instance, tags=tags, on_progress=show))
+            add(in_process_runs.materialize(project, fetched, instance=instance, tags=tags, on_progress=show))
         add(in_process_runs.materialize(project, [INSTANCES_TABLE], instance=instance))
         for period in Period:
             rollups = [table.name for table in TABLES if table.period is period]

@@ -5,10 +5,10 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -25,8 +25,11 @@ from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
-RAW_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
+POSTS_ASSETS = tuple(raw_table.name for raw_table in RAW_TABLES)
+FETCHED_ASSETS = (*POSTS_ASSETS, CAMPAIGN_PERFORMANCE_TABLE)
+QUARANTINED_ASSETS = (*FETCHED_ASSETS, CAMPAIGNS_TABLE)
 PERIODS_BY_ROLLUP = {table.name: table.period for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)}
 MAX_LISTED_FAILURES = 50
 
@@ -47,9 +52,13 @@ _api_version = click.option(
     help="API version that the sandbox serves: paged (numbered pages with totals) or cursor (cursors without"
     " totals; a query names its metrics).",
 )  # fmt: skip
-_raw_assets = click.option(
-    "--asset", "assets", multiple=True, type=AssetName(RAW_ASSETS), help="Only this table; repeatable. Default: both."
-)
+
+
+def _asset_option(names: Sequence[str]) -> Callable[[_Command], _Command]:
+    """Return the option that selects some of the tables that a command works on."""
+    return click.option(
+        "--asset", "assets", multiple=True, type=AssetName(names), help="Only this table; repeatable. Default: all."
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -242,7 +251,7 @@ def instances() -> None:
 
 @main.command()
 @click.option(
-    "--asset", required=True, type=AssetName([*RAW_ASSETS, *PERIODS_BY_ROLLUP]),
+    "--asset", required=True, type=AssetName([*FETCHED_ASSETS, *PERIODS_BY_ROLLUP]),
     help="Asset to materialize, such as later/posts_published.",
 )  # fmt: skip
 @click.option("--start", required=True, type=Day(), help="First day, UTC.")
@@ -288,15 +297,19 @@ def backfill(
     project = _project()
     _check_range(start, end, first=project.settings.start_date)
     instance_ids = _instance_ids(instance_lists)
-    config = {"instances": instance_ids, "only_missing": only_missing, "accept_shrinking": accept_shrinking}
+    config: dict[str, Any] = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
     period = Period.DAY
-    if asset not in RAW_ASSETS:
-        if any(config.values()):
-            options = "--instances, --only-missing and --accept-shrinking"
-            raise click.UsageError(f"{options} apply to raw tables: omit them for {asset}")
-        config, period = {}, PERIODS_BY_ROLLUP[asset]
-    else:
+    if instance_ids and asset not in POSTS_ASSETS:
+        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
+    if asset in FETCHED_ASSETS:
+        config |= {"instances": instance_ids} if asset in POSTS_ASSETS else {}
         _name_default_host(project.later, "Fetching from")
+    else:
+        if any(config.values()):
+            raise click.UsageError(
+                f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
+            )
+        config, period = {}, PERIODS_BY_ROLLUP[asset]
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             project,
@@ -315,7 +328,7 @@ def _warn_about_empty_files(outcome: "RunOutcome", start: date, end: date) -> No
     for fetch in outcome.fetches:
         if fetch.written and not fetch.rows:
             click.echo(
-                f"Warning: no posts from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
+                f"Warning: no rows from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
                 " instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
                 " credentials.",
                 err=True,
@@ -347,7 +360,7 @@ def _instance_ids(lists: tuple[str, ...]) -> list[str]:
 
 
 @main.command()
-@_raw_assets
+@_asset_option(POSTS_ASSETS)
 @one_line_errors
 def compact(assets: tuple[str, ...]) -> None:
     """Copy closed months to one file per instance.
@@ -360,13 +373,13 @@ def compact(assets: tuple[str, ...]) -> None:
 
     project = _project()
     lake, restate_days = project.later.lake(), project.settings.restate_days
-    for asset in assets or RAW_ASSETS:
+    for asset in assets or POSTS_ASSETS:
         compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
         click.echo(f"{asset}: {compaction}")
 
 
 @main.command()
-@_raw_assets
+@_asset_option(QUARANTINED_ASSETS)
 @click.option("--raw", is_flag=True, help="Also print the JSON of each row.")
 @one_line_errors
 def quarantine(assets: tuple[str, ...], raw: bool) -> None:
@@ -377,7 +390,7 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
 
     lake = _project().later.lake()
-    lines = [line for asset in assets or RAW_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    lines = [line for asset in assets or QUARANTINED_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
     click.echo("\n".join(lines) or "No rows in quarantine.")
 
 

@@ -20,6 +20,7 @@ from later_reporting_dagster.client.errors import RetriesExhausted as RetriesExh
 from later_reporting_dagster.client.errors import TooManyPosts as TooManyPosts
 from later_reporting_dagster.client.errors import UnexpectedResponse as UnexpectedResponse
 from later_reporting_dagster.client.file_rate_limit_store import rate_limit_state_path as rate_limit_state_path
+from later_reporting_dagster.client.list_route import ListResult as ListResult
 from later_reporting_dagster.client.pagination import QueryResult as QueryResult
 from later_reporting_dagster.client.rate_limit_store import StoreUnavailable as StoreUnavailable
 from later_reporting_dagster.client.rate_limiter import RateLimiter as RateLimiter

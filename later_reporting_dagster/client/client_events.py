@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PageFetched:
-    """A page of posts has been fetched. It is not verified yet: all pages may still be fetched again."""
+    """A page of posts or of campaign performance has been fetched.
+
+    It is not verified yet: all pages may still be fetched again.
+    """
 
     page: int
     rows: int

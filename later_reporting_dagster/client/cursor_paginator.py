@@ -120,7 +120,7 @@ class CursorPaginator:
 
     async def _fetch_list_once(self, route: ListRoute) -> ListResult:
         pages = await self._list_pages(route)
-        if route.metric_names and self._should_verify():
+        if route.has_progress and self._should_verify():
             check_verification(route.row_keys(pages), route.row_keys(await self._list_pages(route)))
         return ListResult.of_pages(pages)
 
@@ -137,6 +137,8 @@ class CursorPaginator:
                     raise
                 raise Inconsistency(f"the cursor was rejected: {error}") from None
             pages.append(page)
+            if route.has_progress:
+                self._on_event(PageFetched(len(pages), page.rows))
             cursor = page.next_cursor
             if cursor is None:
                 if problem := find_duplicates(route.row_keys(pages)):

@@ -46,6 +46,11 @@ class ListRoute:
     instance_ids: tuple[str, ...] = ()
     metric_names: tuple[str, ...] = ()
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether a run fetches many of these lists, so that their pages are its progress, and some are verified."""
+        return bool(self.metric_names)
+
     def context(self, page: object = "") -> RequestContext:
         """Return the context of a request for a page."""
         return RequestContext(f"{self.description}, {page}" if page else self.description, self.instance_ids)

@@ -122,7 +122,7 @@ class PageNumberPaginator:
         return pages
 
     async def _list_page(self, route: ListRoute, page: PageRef, size: PaginationSize) -> ListPage:
-        return await self._transport.get_page(
+        response = await self._transport.get_page(
             route.path,
             route.page_parameters(PAGED, page.number),
             api_version=PAGED,
@@ -130,6 +130,9 @@ class PageNumberPaginator:
             size=size,
             parse=lambda body: route.parse_page(body, PAGED),
         )
+        if route.has_progress:
+            self._on_event(PageFetched(page.number, response.rows))
+        return response
 
     async def _fetch_posts_once(self, query: PostPerformanceQuery, *, max_posts: int | None) -> QueryResult:
         pages, from_end = await self._posts_pages(query, max_posts=max_posts)

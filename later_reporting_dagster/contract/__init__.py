@@ -12,6 +12,7 @@ from later_reporting_dagster.contract.campaign import campaign_from_json as camp
 from later_reporting_dagster.contract.campaign import campaign_performance_from_json as campaign_performance_from_json
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS as CAMPAIGN_METRICS
 from later_reporting_dagster.contract.campaign_metrics import DEFAULT_CAMPAIGN_METRICS as DEFAULT_CAMPAIGN_METRICS
+from later_reporting_dagster.contract.campaign_metrics import parse_campaign_metrics as parse_campaign_metrics
 from later_reporting_dagster.contract.enums import ContentType as ContentType
 from later_reporting_dagster.contract.enums import DateBasis as DateBasis
 from later_reporting_dagster.contract.enums import Platform as Platform
@@ -30,7 +31,6 @@ from later_reporting_dagster.contract.metrics import METRICS as METRICS
 from later_reporting_dagster.contract.metrics import Channel as Channel
 from later_reporting_dagster.contract.metrics import Metric as Metric
 from later_reporting_dagster.contract.metrics import metrics_from_query_field as metrics_from_query_field
-from later_reporting_dagster.contract.metrics import metrics_of_columns as metrics_of_columns
 from later_reporting_dagster.contract.metrics import metrics_to_query_field as metrics_to_query_field
 from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
 from later_reporting_dagster.contract.page import CursorPage as CursorPage

@@ -4,7 +4,18 @@ The API reference lists bare names (docs/api.md, "Campaigns"), so a unit is give
 a post with the same name, implies it.
 """
 
-from later_reporting_dagster.contract.metrics import COUNT, GAUGE, METRICS, MONEY, ORGANIC, PAID, RATE, Channel, Metric
+from later_reporting_dagster.contract.metrics import (
+    COUNT,
+    GAUGE,
+    METRICS,
+    MONEY,
+    ORGANIC,
+    PAID,
+    RATE,
+    Channel,
+    Metric,
+    parse_metrics,
+)
 
 _POST_METRICS = {metric.api_name: metric for metric in METRICS}
 _TRACKING, _AFFILIATE = Channel.TRACKING_LINKS, Channel.AFFILIATE_LINKS
@@ -62,3 +73,12 @@ CAMPAIGN_METRICS: tuple[Metric, ...] = (
     *(_POST_METRICS[name] for name in _SAME_AS_POSTS),
 )  # fmt: skip
 """All known metrics of campaigns, in the order of their columns."""
+
+
+def parse_campaign_metrics(text: str) -> tuple[Metric, ...]:
+    """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts.
+
+    Raises:
+        ValueError: a name is unknown, or there are commas without a name.
+    """
+    return parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)

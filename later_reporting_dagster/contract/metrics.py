@@ -177,12 +177,6 @@ def metrics_to_query_field(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
     return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
 
 
-def metrics_of_columns(columns: Iterable[str]) -> tuple[Metric, ...]:
-    """Return the metrics whose column is among `columns`, in the order of `METRICS`."""
-    present = set(columns)
-    return tuple(metric for metric in METRICS if metric.column in present)
-
-
 def _in_table_order(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
     selected = set(metrics)
     return tuple(metric for metric in METRICS if metric in selected)

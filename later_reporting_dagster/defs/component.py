@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Annotated, Any, Self
 
@@ -11,9 +11,15 @@ from dagster import AssetExecutionContext
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import ModelWrapValidatorHandler, PrivateAttr, SkipValidation, ValidationError, model_validator
 
-from later_reporting_dagster.contract import parse_metrics
+from later_reporting_dagster.contract import Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import build_automation_sensor
+from later_reporting_dagster.defs.campaigns import (
+    CAMPAIGN_TABLES,
+    build_campaign_checks,
+    campaign_performance_step,
+    campaigns_step,
+)
 from later_reporting_dagster.defs.compaction_job import build_compaction_job, build_compaction_schedule
 from later_reporting_dagster.defs.component_attributes import names, options, plain, text
 from later_reporting_dagster.defs.component_scaffolder import LaterReportingScaffolder
@@ -53,6 +59,7 @@ from later_reporting_dagster.defs.settings import (
 )
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES, RollupTable
 
 # The fields that the demo mode does not use.
@@ -85,7 +92,9 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     key_prefix: Annotated[
         str | Sequence[str], SkipValidation, names("Prefix of all asset keys. Default: the name.")
     ] = ""
-    tables: Annotated[str | Sequence[str], SkipValidation, names("Assets to define. Default: all.")] = ""
+    tables: Annotated[
+        str | Sequence[str], SkipValidation, names("Assets to define, or -name to leave one out. Default: all.")
+    ] = ""
     start_date: Annotated[date, SkipValidation, plain("The first partition.", str)] = DEFAULT_START_DATE
     restate_days: Annotated[int, SkipValidation, plain("Days that the daily schedule fetches again.", int)] = (
         DEFAULT_RESTATE_DAYS
@@ -115,6 +124,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     lake_root: Annotated[str, SkipValidation, text(_described("lake_root"))] = ""
     storage_options: Annotated[dict[str, Any], SkipValidation, options(_described("storage_options"))] = {}
     metrics: Annotated[str | Sequence[str], SkipValidation, names(_described("metrics"))] = ""
+    campaign_metrics: Annotated[str | Sequence[str], SkipValidation, names(_described("campaign_metrics"))] = ""
     requests_per_minute: Annotated[int, SkipValidation, plain(_described("requests_per_minute"), int)] = (
         DEFAULT_REQUESTS_PER_MINUTE
     )
@@ -204,28 +214,26 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         """
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.name):
             raise ValueError(f"{setting_name('name')}: must be letters, digits and underscores, not {self.name!r}")
-        tables = _split(self.tables)
-        if unknown := [name for name in tables if name not in ASSET_NAMES]:
-            raise ValueError(
-                f"{setting_name('tables')}: there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}"
-            )
-        try:
-            metrics = parse_metrics(",".join(_split(self.metrics)))
-        except ValueError as error:
-            raise ValueError(f"{setting_name('metrics')}: {error}") from None
         per_run = self.rollup_partitions_per_run
         return DefinitionSettings(
             name=self.name,
             key_prefix=tuple(_split(self.key_prefix)) or (self.name,),
-            tables=tuple(name for name in ASSET_NAMES if name in (tables or ASSET_NAMES)),
+            tables=_selected_assets(_split(self.tables)),
             start_date=parse_start_date(self.start_date),
             restate_days=parse_integer("restate_days", value_now(self.restate_days)),
             due_hour_utc=parse_integer("due_hour_utc", value_now(self.due_hour_utc)),
-            metrics=metrics,
+            metrics=self._parse_names("metrics", parse_metrics),
+            campaign_metrics=self._parse_names("campaign_metrics", parse_campaign_metrics),
             rollup_partitions_per_run=(
                 None if per_run is None else parse_integer("rollup_partitions_per_run", value_now(per_run))
             ),
         )
+
+    def _parse_names(self, field: str, parse: Callable[[str], tuple[Metric, ...]]) -> tuple[Metric, ...]:
+        try:
+            return parse(",".join(_split(getattr(self, field))))
+        except ValueError as error:
+            raise ValueError(f"{setting_name(field)}: {error}") from None
 
     def _resource_values(self) -> dict[str, Any]:
         """Return the fields of the resource that are set.
@@ -245,7 +253,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
                 parsed[field] = value  # read when a run starts
             elif field in BOUNDS:
                 parsed[field] = parse_integer(field, value)
-            elif field in ("instance_ids", "metrics"):
+            elif field in ("instance_ids", "metrics", "campaign_metrics"):
                 parsed[field] = ",".join(_split(value))
             else:
                 parsed[field] = PARSERS[field](field, value) if field in PARSERS else value
@@ -273,6 +281,8 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         return [
             *(posts_step(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables),
             *([instances_step(settings)] if INSTANCES_TABLE in settings.tables else []),
+            *([campaigns_step(settings)] if CAMPAIGNS_TABLE in settings.tables else []),
+            *([campaign_performance_step(settings)] if CAMPAIGN_PERFORMANCE_TABLE in settings.tables else []),
             *(rollup_step(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
             *([windows_step(windows, settings)] if windows else []),
             *([report_step(settings)] if REPORT in settings.tables else []),
@@ -318,6 +328,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         return [
             *([build_instances_checks(settings)] if INSTANCES_TABLE in settings.tables else []),
             *(build_posts_checks(raw_table, settings) for raw_table in raw_tables),
+            *(build_campaign_checks(name, settings) for name in CAMPAIGN_TABLES if name in settings.tables),
             *([build_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
             *(build_rollup_checks(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
             *(build_windows_checks(table, settings) for table in self._selected(WINDOW_TABLES)),
@@ -332,7 +343,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             if parse_boolean("automation_sensor", self.automation_sensor)
             else []
         )
-        if not any(raw_table.name in settings.tables for raw_table in RAW_TABLES):
+        if not settings.fetched_tables:
             return {"jobs": [checks_job], "schedules": [], "sensors": sensor}
         posts_job, compaction_job = build_posts_job(settings), build_compaction_job(settings)
         return {
@@ -346,6 +357,21 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
                 *sensor,
             ],
         }
+
+
+def _selected_assets(names_: Sequence[str]) -> tuple[str, ...]:
+    """Return the assets that are named, or all; without those that are named with a minus sign before them.
+
+    Raises:
+        ValueError: there is no asset of a name.
+    """
+    left_out = [name.removeprefix("-") for name in names_ if name.startswith("-")]
+    named = [name for name in names_ if not name.startswith("-")]
+    if unknown := [name for name in (*named, *left_out) if name not in ASSET_NAMES]:
+        raise ValueError(
+            f"{setting_name('tables')}: there is no asset {', '.join(unknown)}; there are {', '.join(ASSET_NAMES)}"
+        )
+    return tuple(name for name in ASSET_NAMES if name in (named or ASSET_NAMES) and name not in left_out)
 
 
 def _split(names_: Any) -> list[str]:

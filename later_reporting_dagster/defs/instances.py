@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import build_asset_checks, join_first, to_evaluation
-from later_reporting_dagster.defs.jobs import posts_run_config
+from later_reporting_dagster.defs.jobs import history_run_config
 from later_reporting_dagster.defs.materializations import version_tags
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
 from later_reporting_dagster.defs.partitions import range_tags
@@ -119,7 +119,8 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
         newest = newest_day(now)
         # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
         request = dg.RunRequest(
-            tags=range_tags(start_date, newest), run_config=posts_run_config(settings, instances=new, only_missing=True)
+            tags=range_tags(start_date, newest),
+            run_config=history_run_config(settings, instances=new, all_new=len(new) == len(set(instance_ids))),
         )
         tags = version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS))
         return dg.SensorResult(

@@ -1,4 +1,4 @@
-"""The job that fetches posts with its daily schedule, and the job that evaluates all checks."""
+"""The job that fetches posts and campaigns with its daily schedule, and the job that evaluates all checks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,27 +9,43 @@ from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE
 
 
 def build_posts_job(settings: DefinitionSettings) -> Any:
-    """Return the job that fetches the raw tables.
+    """Return the job that fetches the raw tables and the campaigns.
 
-    It runs in process: its one or two steps wait for the network, and a process per step would only cost time. It has
+    It runs in process: its few steps wait for the network, and a process per step would only cost time. It has
     no checks: Dagster would plan a step per check and partition, and then skip it. The assets log their results.
     """
     return dg.define_asset_job(
         f"{settings.name}_posts",
         selection=dg.AssetSelection.assets(
-            *(settings.asset_key(name) for name in _raw_names(settings))
+            *(settings.asset_key(name) for name in settings.fetched_tables)
         ).without_checks(),
         executor_def=dg.in_process_executor,
-        description="Fetches the raw tables for a range of days.",
+        description="Fetches the raw tables and the campaigns for a range of days.",
     )
 
 
-def posts_run_config(settings: DefinitionSettings, **config: Any) -> dict[str, Any]:
-    """Return run config for the posts job that sets these fields of `PostsConfig` for all raw assets."""
-    return {"ops": {settings.op_name(name): {"config": config} for name in _raw_names(settings)}}
+def history_run_config(settings: DefinitionSettings, *, instances: Sequence[str], all_new: bool) -> dict[str, Any]:
+    """Return run config for the posts job that fetches the history of new instances.
+
+    Args:
+        settings: the settings of the component.
+        instances: the new instances.
+        all_new: whether there are no others. If there are, their campaigns are fetched again, because a day of campaign
+            performance is one file.
+    """
+    configs: dict[str, dict[str, Any]] = {
+        **{raw_table.name: {"instances": [*instances], "only_missing": True} for raw_table in RAW_TABLES},
+        CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": all_new},
+    }
+    return {
+        "ops": {
+            settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs
+        }
+    }
 
 
 def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.ScheduleDefinition:
@@ -68,7 +84,3 @@ def build_checks_job(settings: DefinitionSettings, keys: Sequence[dg.AssetKey]) 
         executor_def=dg.in_process_executor,
         description="Evaluates all asset checks over the whole lake.",
     )
-
-
-def _raw_names(settings: DefinitionSettings) -> list[str]:
-    return [raw_table.name for raw_table in RAW_TABLES if raw_table.name in settings.tables]

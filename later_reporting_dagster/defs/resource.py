@@ -14,13 +14,14 @@ from later_reporting_dagster.client import (
     ClientCredentials,
     ClientEvent,
     LaterClient,
+    ListResult,
     RateLimiter,
     RetryPolicy,
     VersionCache,
     rate_limit_store,
     version_cache_path,
 )
-from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_metrics
+from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.settings import (
     AUTO,
@@ -103,6 +104,11 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="",
         description="Metrics to request, comma-separated, by API or column name; `all` for every known metric."
         " Empty: the eleven that the paged API version returns.",
+    )
+    campaign_metrics: str = Field(
+        default="",
+        description="Metrics of campaigns to request, comma-separated, by API or column name; `all` for every known"
+        " metric. Empty: spend, return and links.",
     )
     requests_per_minute: int = Field(
         default=DEFAULT_REQUESTS_PER_MINUTE,
@@ -297,6 +303,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         with _invalid_setting("metrics"):
             return parse_metrics(self.metrics)
 
+    def selected_campaign_metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics of campaigns to request, in the order of their columns.
+
+        Raises:
+            InvalidSetting: a metric is unknown.
+        """
+        with _invalid_setting("campaign_metrics"):
+            return parse_campaign_metrics(self.campaign_metrics)
+
     def configured_instances(self) -> tuple[str, ...]:
         """Return the instances named in `instance_ids`, without duplicates; empty if all instances are to be fetched.
 
@@ -320,6 +335,16 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         async with self.client() as client:
             return await client.fetch_instances()
+
+    async def fetch_campaigns(self, instance_ids: tuple[str, ...]) -> ListResult:
+        """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns.
+
+        Raises:
+            InvalidSetting: a setting is missing or invalid.
+            LaterError: the request failed.
+        """
+        async with self.client() as client:
+            return await client.fetch_campaigns(instance_ids)
 
     def _demo_sandbox(self) -> DemoSandbox:
         return demo_sandbox(newest_day(datetime.now(UTC)))

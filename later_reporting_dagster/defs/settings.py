@@ -11,9 +11,19 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, PAGED, ApiVersion, Metric, parse_metrics
+from later_reporting_dagster.contract import (
+    CURSOR,
+    DEFAULT_CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    PAGED,
+    ApiVersion,
+    Metric,
+    parse_campaign_metrics,
+    parse_metrics,
+)
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 DEFAULT_NAME = "later"
@@ -57,7 +67,14 @@ REPORT = "organic_paid_report"
 # The key of the metadata of `Definitions` with the settings of a component; its name follows.
 METADATA_PREFIX = "later_reporting/"
 # All assets of this project, in the order of their lineage.
-ASSET_NAMES = (*(table.name for table in RAW_TABLES), INSTANCES_TABLE, *(table.name for table in TABLES), REPORT)
+ASSET_NAMES = (
+    *(table.name for table in RAW_TABLES),
+    INSTANCES_TABLE,
+    CAMPAIGNS_TABLE,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    *(table.name for table in TABLES),
+    REPORT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,7 @@ class DefinitionSettings:
         restate_days: how many days the daily schedule fetches again.
         due_hour_utc: the hour of the day (UTC) at which the previous day is due (docs/api.md, "Freshness").
         metrics: the metrics that the tables have columns for, and that rollups sum.
+        campaign_metrics: the metrics that the performance of campaigns has columns for.
         rollup_partitions_per_run: maximum number of partitions in one run of a rollup backfill; None for no limit.
     """
 
@@ -82,19 +100,27 @@ class DefinitionSettings:
     restate_days: int = DEFAULT_RESTATE_DAYS
     due_hour_utc: int = DEFAULT_DUE_HOUR_UTC
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    campaign_metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS
     rollup_partitions_per_run: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        metrics = ",".join(metric.api_name for metric in self.metrics)
-        return asdict(self) | {"start_date": self.start_date.isoformat(), "metrics": metrics}
+        names = {
+            field: ",".join(metric.api_name for metric in getattr(self, field))
+            for field in ("metrics", "campaign_metrics")
+        }
+        return asdict(self) | {"start_date": self.start_date.isoformat(), **names}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DefinitionSettings":
         """Return the settings that `to_json` returned as `values`."""
         lists = {name: tuple(values[name]) for name in ("key_prefix", "tables")}
-        start_date, metrics = date.fromisoformat(values["start_date"]), parse_metrics(values["metrics"])
-        return cls(**{**values, **lists, "start_date": start_date, "metrics": metrics})
+        parsed = {
+            "start_date": date.fromisoformat(values["start_date"]),
+            "metrics": parse_metrics(values["metrics"]),
+            "campaign_metrics": parse_campaign_metrics(values["campaign_metrics"]),
+        }
+        return cls(**{**values, **lists, **parsed})
 
     @property
     def resource_key(self) -> str:
@@ -118,6 +144,12 @@ class DefinitionSettings:
         The asset checks look at the newest day of each instance.
         """
         return dg.FreshnessPolicy.cron(f"0 {self.due_hour_utc} * * *", lower_bound_delta=timedelta(hours=23))
+
+    @property
+    def fetched_tables(self) -> tuple[str, ...]:
+        """The tables that the daily run fetches from the API."""
+        fetched = {*(table.name for table in RAW_TABLES), CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE}
+        return tuple(name for name in self.tables if name in fetched)
 
     def asset_key(self, table_name: str) -> dg.AssetKey:
         """Return the key of the asset of a table, or of the report."""

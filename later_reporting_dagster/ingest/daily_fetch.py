@@ -162,10 +162,8 @@ class DayResult:
             self._posts = [_top_posts(self._posts)]
 
     def _add_diff(self, diff: PartitionDiff) -> None:
-        counts = {"rows_added": diff.added, "rows_removed": diff.removed, "rows_restated": diff.restated}
-        totals = {column: total.change for column, total in diff.totals.items() if total.change}
-        for name, change in {**counts, **totals}.items():
-            self.restatement[f"change/{name}"] = round(self.restatement.get(f"change/{name}", 0) + change, 6)
+        for name, change in diff_metadata(diff).items():
+            self.restatement[name] = round(self.restatement.get(name, 0) + change, 6)
 
 
 class DayResults:
@@ -187,6 +185,13 @@ class DayResults:
         day_result = self._open[result.partition.day]
         day_result.add(result)
         return None if day_result.pending else self._open.pop(day_result.day)
+
+
+def diff_metadata(diff: PartitionDiff) -> dict[str, int | float]:
+    """Return what changed in a replaced file, as metadata; see `DayResult.restatement`."""
+    counts = {"rows_added": diff.added, "rows_removed": diff.removed, "rows_restated": diff.restated}
+    totals = {column: total.change for column, total in diff.totals.items() if total.change}
+    return {f"change/{name}": change for name, change in {**counts, **totals}.items()}
 
 
 def day_version(content_hashes: Mapping[str, str]) -> str:

@@ -5,20 +5,20 @@ change.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS, metrics_of_columns
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
 from later_reporting_dagster.lake import POST_KEY
 
 # A sum of 64-bit counts may need more than 64 bits.
 _EXACT = pa.decimal128(19, 0)
 # The last binary digits of a sum of floats depend on the order of the rows.
 _MONEY_DIGITS = 6
-_METRIC_NAMES = frozenset(metric.api_name for metric in METRICS)
+_METRIC_NAMES = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class MetricTotal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionDiff:
-    """The difference between the old and the new rows of a partition of posts.
+    """The difference between the old and the new rows of a partition.
 
     Attributes:
         rows_before: number of old rows.
@@ -63,13 +63,22 @@ class PartitionDiff:
     values_after: int
 
 
-def diff_partitions(old: pa.Table, new: pa.Table) -> PartitionDiff:
-    """Return what changes when the rows `old` of a partition are replaced by `new`; both are posts."""
+def diff_partitions(
+    old: pa.Table, new: pa.Table, *, key: Sequence[str] = POST_KEY, known_metrics: tuple[Metric, ...] = METRICS
+) -> PartitionDiff:
+    """Return what changes when the rows `old` of a partition are replaced by `new`.
+
+    Args:
+        old: the stored rows.
+        new: the new rows.
+        key: the columns that identify a row.
+        known_metrics: the metrics that the rows may have.
+    """
     common_columns = [name for name in new.column_names if name in old.column_names]
-    metrics = metrics_of_columns(common_columns)
+    metrics = [metric for metric in known_metrics if metric.column in common_columns]
     old, new = old.select(common_columns), new.select(common_columns)
-    old_rows = {key: row for row, key in enumerate(_keys(old))}
-    matches = [(old_rows[key], row) for row, key in enumerate(_keys(new)) if key in old_rows]
+    old_rows = {row_key: row for row, row_key in enumerate(_keys(old, key))}
+    matches = [(old_rows[row_key], row) for row, row_key in enumerate(_keys(new, key)) if row_key in old_rows]
     in_old, in_new = (pa.array(rows, pa.int64()) for rows in (zip(*matches, strict=True) if matches else ([], [])))
     # Usually both have the same posts in the same order, and `take` can be skipped.
     is_same_order = len(matches) == old.num_rows == new.num_rows and in_old.equals(in_new)
@@ -92,8 +101,8 @@ def diff_partitions(old: pa.Table, new: pa.Table) -> PartitionDiff:
     )
 
 
-def _keys(posts: pa.Table) -> "zip[tuple[str | int, ...]]":
-    return zip(*(posts[name].to_pylist() for name in POST_KEY), strict=True)
+def _keys(rows: pa.Table, key: Sequence[str]) -> "zip[tuple[str | int, ...]]":
+    return zip(*(rows[name].to_pylist() for name in key), strict=True)
 
 
 def _count_differing_rows(old: pa.Table, new: pa.Table) -> int:

@@ -30,7 +30,7 @@ class WriteGuard:
     shrink_limit_percent: int = 50
     bad_rows_limit_percent: int = 100
 
-    def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0) -> None:
+    def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0, rows: str = "posts") -> None:
         """Check that a partition would not shrink too much, and that it would keep some metric values.
 
         The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored. The metric values are checked if
@@ -39,6 +39,7 @@ class WriteGuard:
         Args:
             diff: the difference between the stored and the new rows.
             bad_rows: number of bad rows in the response, for the message.
+            rows: what the rows are, in the plural, for the message.
 
         Raises:
             ShrankTooMuch: the partition would have fewer rows than the limit allows, or it would have rows, but lose
@@ -49,10 +50,10 @@ class WriteGuard:
             return
         if before >= MIN_ROWS_TO_JUDGE and after * 100 < before * (100 - self.shrink_limit_percent):
             and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
-            problem = f"{before} posts are stored, and the response has {after}{and_bad}"
+            problem = f"{before} {rows} are stored, and the response has {after}{and_bad}"
         elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_after:
             problem = (
-                f"the {before} stored posts have {diff.values_before} metric values, and the {after} posts of the"
+                f"the {before} stored {rows} have {diff.values_before} metric values, and the {after} {rows} of the"
                 " response have none of the same metrics"
             )
         else:

@@ -1,0 +1,261 @@
+"""The assets of campaigns: their dimension table, and their performance by UTC day, with the checks of both."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence, Set
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+from dagster import AssetExecutionContext
+from pydantic import Field
+
+from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.contract.days import due_day
+from later_reporting_dagster.defs.asset_steps import AssetStep
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, build_asset_checks, log_check_results
+from later_reporting_dagster.defs.event_batch import batched_events
+from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
+from later_reporting_dagster.defs.metadata import (
+    code_references,
+    code_version,
+    preview,
+    table_metadata,
+    written_metadata,
+)
+from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
+from later_reporting_dagster.defs.posts_checks import QUARANTINE_EMPTY, evaluate_quarantine
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.background_stream import stream
+from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
+from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
+from later_reporting_dagster.ingest.daily_fetch import diff_metadata
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    Lake,
+    LakeUnavailable,
+    campaign_performance_columns,
+)
+from later_reporting_dagster.rollups.periods import Period
+
+CAMPAIGN_TABLES = (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE)
+CAMPAIGNS_GROUP = "campaigns"
+
+
+class CampaignPerformanceConfig(dg.Config):
+    """Run config of a fetch; by default it fetches every selected day. A day is one file with all campaigns."""
+
+    only_missing: bool = Field(default=False, description="Fetch only the days that have no file in the lake.")
+    accept_shrinking: bool = Field(
+        default=False,
+        description="Also replace files that lose more campaigns than LATER_SHRINK_LIMIT_PERCENT allows, or all values"
+        " of their metrics. Use it if campaigns or values were really deleted.",
+    )
+
+
+def campaigns_step(settings: DefinitionSettings) -> AssetStep:
+    """Return the step of the dimension. If the API refuses the route, it logs a warning and writes nothing."""
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        configured = later.configured_instances()
+        try:
+            fetched = asyncio.run(later.fetch_campaigns(configured))
+            rows, written = write_campaigns(
+                later.lake(), fetched.items, fetched.bad_rows, instance_ids=configured, today=datetime.now(UTC).date()
+            )
+        except (LaterError, LakeUnavailable) as error:
+            refused = refusal(error) if isinstance(error, LaterError) else None
+            if refused is None:
+                raise dg.Failure(str(error), allow_retries=False) from None
+            _warn_of_refusal(context, CAMPAIGNS_TABLE, refused)
+            return
+        context.log.info(f"The API lists {len(fetched.items)} of {rows.num_rows} known campaigns")
+        names = ["campaign_id", "campaign_name", "status", "start_date"]
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(written.content_hash),
+            metadata={**written_metadata(written, is_partition=False), "preview": preview(rows.select(names))},
+        )
+
+    key = settings.asset_key(CAMPAIGNS_TABLE)
+    spec = dg.AssetSpec(
+        key,
+        description="All campaigns that the API has ever listed: name, description, status and dates.",
+        group_name=CAMPAIGNS_GROUP,
+        kinds={"parquet"},
+        tags={"later/layer": "dimension"},
+        metadata={**table_metadata(key, CAMPAIGN_COLUMNS), **code_references(campaigns_step)},
+        code_version=code_version(CAMPAIGN_COLUMNS),
+        freshness_policy=settings.freshness,
+        skippable=True,
+    )
+    return AssetStep(name=settings.op_name(CAMPAIGNS_TABLE), specs=[spec], run=run, pool=settings.pool)
+
+
+def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
+    """Return the step of the daily performance. A backfill of any number of days is one run.
+
+    If a day fails, the others are written, and the run fails at its end. If the API refuses the route, the run logs a
+    warning and writes nothing.
+    """
+
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+        config = CampaignPerformanceConfig(**context.op_execution_context.op_config)
+        try:
+            with batched_events(context):
+                _CampaignPerformanceFetch(context, config, later).run(due_hour_utc=settings.due_hour_utc)
+        except RouteRefused as refused:
+            _warn_of_refusal(context, CAMPAIGN_PERFORMANCE_TABLE, refused)
+        except (LaterError, LakeUnavailable) as error:
+            # The message is complete; a stack trace would hide it.
+            raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
+        return ()
+
+    key, columns = (
+        settings.asset_key(CAMPAIGN_PERFORMANCE_TABLE),
+        campaign_performance_columns(settings.campaign_metrics),
+    )
+    spec = dg.AssetSpec(
+        key,
+        description=(
+            "What campaigns spent and returned on the day, as the API totals it: one row per campaign"
+            " (`dateBasis=performance_date`). Days can be summed."
+        ),
+        group_name=CAMPAIGNS_GROUP,
+        kinds={"parquet"},
+        tags={"later/layer": "raw", "later/date_basis": "performance_date"},
+        partitions_def=build_partitions_def(Period.DAY, settings.start_date),
+        metadata={**table_metadata(key, columns), **code_references(campaign_performance_step)},
+        code_version=code_version(columns),
+        freshness_policy=settings.freshness,
+        skippable=True,
+    )
+    return AssetStep(
+        name=settings.op_name(CAMPAIGN_PERFORMANCE_TABLE),
+        specs=[spec],
+        run=run,
+        config=CampaignPerformanceConfig,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool=settings.pool,
+    )
+
+
+class _CampaignPerformanceFetch:
+    """One run of the daily performance: fetches its days, and logs each as soon as it is written."""
+
+    def __init__(
+        self, context: AssetExecutionContext, config: CampaignPerformanceConfig, later: LaterReportingResource
+    ) -> None:
+        self._context = context
+        self._config = config
+        self._later = later
+        self._lake = later.lake()
+        self._progress = Progress(CAMPAIGN_PERFORMANCE_TABLE)
+        self._reporter = ProgressReporter(self._progress, log=context.log.info, warn=context.log.warning)
+        self._failed: dict[str, str] = {}
+
+    def run(self, *, due_hour_utc: int) -> None:
+        """Fetch the run's days, log their materializations and check results.
+
+        Raises:
+            Failure: a day failed, or the run selects no day that can be fetched.
+            RouteRefused: the API refuses the route.
+            LakeUnavailable: the lake cannot be listed.
+        """
+        days = partition_first_days(self._context)
+        if self._config.only_missing:
+            present = {partition.day for partition in self._lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=days)}
+            days = [day for day in days if day not in present]
+        self._progress.partitions = len(days)
+        if days:
+            self._context.log.info(f"Fetching campaigns of {len(days)} days, {days[0]} to {days[-1]}")
+            for result in self._results(days):
+                self._record(result)
+        log_check_results(
+            self._context, _evaluate_checks(CAMPAIGN_PERFORMANCE_TABLE, self._lake, due_hour_utc=due_hour_utc)
+        )
+        if self._failed:
+            raise combined_failure(self._failed, what="day", written=self._progress.written)
+
+    def _results(self, days: Sequence[date]) -> Iterator[PartitionResult]:
+        """Fetch in a background thread; yield the result of each day."""
+        client = self._later.client(on_event=self._reporter.on_event)
+        guard = self._later.write_guard(accept_shrinking=self._config.accept_shrinking)
+        metrics, configured = self._later.selected_campaign_metrics(), self._later.configured_instances()
+
+        async def fetch(emit: Callable[[PartitionResult], None]) -> None:
+            async with client:
+                await ingest_campaign_performance(
+                    days,
+                    instance_ids=configured,
+                    client=client,
+                    lake=self._lake,
+                    metrics=metrics,
+                    on_result=emit,
+                    warn=self._context.log.warning,
+                    guard=guard,
+                )
+
+        yield from stream(fetch)
+
+    def _record(self, result: PartitionResult) -> None:
+        day = result.partition.day
+        if not isinstance(result, WrittenPartition):
+            self._failed[str(day)] = str(result.error)
+            self._reporter.partition_failed()
+            return
+        self._reporter.partition_written()
+        log_materialization(
+            self._context,
+            day,
+            data_version=result.file.content_hash,
+            metadata={
+                **written_metadata(result.file),
+                **({"bad_rows": result.bad_rows} if result.bad_rows else {}),
+                **({} if result.diff is None else diff_metadata(result.diff)),
+                "preview": preview(result.posts.drop_columns(["extra"])),
+            },
+        )
+
+
+def build_campaign_checks(table_name: str, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    """Return the checks of one of the two tables."""
+
+    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+        return _evaluate_checks(table_name, later.lake(), due_hour_utc=settings.due_hour_utc)
+
+    checks = {QUARANTINE_EMPTY: "The API returned no invalid rows."}
+    if table_name == CAMPAIGN_PERFORMANCE_TABLE:
+        checks[NEWEST_DUE_DAY] = "The newest day that is due has a file, unless the API refuses the route."
+    return build_asset_checks(table_name, checks, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
+
+
+def _evaluate_checks(table_name: str, lake: Lake, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
+    yield evaluate_quarantine(table_name, lake=lake)
+    if table_name == CAMPAIGN_PERFORMANCE_TABLE:
+        yield _evaluate_newest_due_day(lake, due_day(datetime.now(UTC), due_hour_utc=due_hour_utc))
+
+
+def _evaluate_newest_due_day(lake: Lake, due: date) -> dg.AssetCheckResult:
+    """Evaluate whether the day `due` has a file. An account whose API refuses the route has no file of any day."""
+    is_present = bool(lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=[due]))
+    is_used = is_present or bool(lake.partitions(CAMPAIGN_PERFORMANCE_TABLE))
+    return dg.AssetCheckResult(
+        check_name=NEWEST_DUE_DAY,
+        passed=is_present or not is_used,
+        description=(
+            f"{due} has a file" if is_present else f"{due} is missing: materialize it" if is_used else "Not fetched yet"
+        ),
+        metadata={"due_day": str(due)},
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+def _warn_of_refusal(context: AssetExecutionContext, table_name: str, refused: RouteRefused) -> None:
+    context.log.warning(
+        f"{context.asset_key.to_user_string()} was not updated, because the API refuses its route: {refused} All other"
+        f" tables work without it. To request it no more, set LATER_TABLES (tables) to -{table_name}."
+    )

@@ -1,0 +1,253 @@
+"""Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from urllib.parse import urlencode
+
+import msgspec
+import pyarrow as pa
+
+from later_reporting_dagster.client import (
+    CredentialsRejected,
+    InstanceForbidden,
+    LaterClient,
+    LaterError,
+    ListResult,
+    MetricsRejected,
+    QueryRejected,
+)
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, CampaignPerformance, CampaignPerformanceQuery, Metric
+from later_reporting_dagster.ingest.accepted_names import find_accepted_names
+from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    FileDamaged,
+    Lake,
+    LakeUnavailable,
+    Partition,
+    ReplacementRejected,
+    campaign_performance_columns,
+    schema_of,
+)
+
+CAMPAIGN_KEY = ("campaign_id",)
+
+
+class RouteRefused(Exception):  # noqa: N818 - named for what happened
+    """The API does not offer a route of campaigns to these credentials: HTTP 403 or 404."""
+
+
+def refusal(error: LaterError) -> RouteRefused | None:
+    """Return why an error means that the route itself is refused; None if it means something else."""
+    if isinstance(error, InstanceForbidden) or (isinstance(error, QueryRejected) and error.status == 404):
+        return RouteRefused(str(error))
+    return None
+
+
+async def ingest_campaign_performance(
+    days: Collection[date],
+    *,
+    instance_ids: tuple[str, ...],
+    client: LaterClient,
+    lake: Lake,
+    metrics: tuple[Metric, ...],
+    on_result: Callable[[PartitionResult], None],
+    warn: Callable[[str], None],
+    guard: WriteGuard,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> None:
+    """Fetch and write days of `campaign_performance_daily`, and report each exactly once, with one query per day.
+
+    Args:
+        days: UTC days.
+        instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
+        client: an open client.
+        lake: where the days are written.
+        metrics: the metrics to request. Each file has a column for each, even if the API has no values.
+        on_result: called from worker threads.
+        warn: called for each set of metrics that the API refuses; they are null in the files.
+        guard: limits on what may be replaced.
+        now: the current time, in any time zone.
+
+    Raises:
+        RouteRefused: the API refuses the route; no further day is requested.
+    """
+    fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warn=warn)
+    writer = _DayWriter(lake, metrics=metrics, guard=guard, now=now)
+    places = asyncio.Semaphore(client.concurrency)
+
+    async def process(day: date) -> None:
+        async with places:
+            try:
+                query, result = await fetch.day(day)
+            except LaterError as error:
+                await asyncio.to_thread(on_result, FailedPartition(partition=Partition(day), error=error))
+                return
+            await asyncio.to_thread(lambda: on_result(writer.write(query, result)))
+
+    # The first day shows whether the API refuses the route or some metrics.
+    first, *others = sorted(days)
+    await process(first)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for day in others:
+                tasks.create_task(process(day))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    await asyncio.to_thread(writer.remove_outdated_quarantine_files)
+
+
+class _CampaignFetch:
+    """Fetches days, without the metrics that the API refuses and the instances that it does not list."""
+
+    def __init__(
+        self,
+        client: LaterClient,
+        *,
+        metrics: tuple[Metric, ...],
+        instance_ids: tuple[str, ...],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._instance_ids = instance_ids
+        self._warn = warn
+        self._stopped_by: LaterError | None = None
+
+    async def day(self, day: date) -> tuple[CampaignPerformanceQuery, ListResult]:
+        """Return the query of a day and its rows.
+
+        Raises:
+            RouteRefused: the API refuses the route.
+            LaterError: the query failed.
+        """
+        if self._stopped_by is not None:
+            raise self._stopped_by
+        try:
+            return await self._fetch(day)
+        except CredentialsRejected as error:
+            self._stopped_by = error
+            raise
+        except MetricsRejected as error:
+            await self._drop_refused_metrics(day, error)
+            return await self._fetch(day)
+        except (InstanceForbidden, QueryRejected) as error:
+            if isinstance(error, InstanceForbidden) and await self._has_dropped_instances():
+                return await self._fetch(day)
+            if (refused := refusal(error)) is not None:
+                raise refused from None
+            raise
+
+    async def _fetch(
+        self, day: date, metrics: tuple[Metric, ...] | None = None
+    ) -> tuple[CampaignPerformanceQuery, ListResult]:
+        query = CampaignPerformanceQuery(
+            start_date=day, end_date=day, metrics=metrics or self._metrics, instance_ids=self._instance_ids
+        )
+        return query, await self._client.fetch_campaign_performance(query)
+
+    async def _drop_refused_metrics(self, day: date, error: MetricsRejected) -> None:
+        """Leave out the metrics that the API refuses, for all days.
+
+        Raises:
+            MetricsRejected: it refuses all of them.
+        """
+        by_name = {metric.api_name: metric for metric in self._metrics}
+
+        async def request(names: Sequence[str]) -> object:
+            return await self._fetch(day, tuple(by_name[name] for name in names))
+
+        accepted = await find_accepted_names([*by_name], detail=error.detail, request=request)
+        if not accepted:
+            raise error
+        refused = [name for name in by_name if name not in accepted]
+        self._metrics = tuple(by_name[name] for name in accepted)
+        self._warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
+
+    async def _has_dropped_instances(self) -> bool:
+        """Leave out the instances that the API does not list, for all days; return whether there are any."""
+        listed = set(await self._client.fetch_instances()) if self._instance_ids else set()
+        accessible = tuple(name for name in self._instance_ids if name in listed)
+        if not accessible or accessible == self._instance_ids:
+            return False
+        inaccessible = [name for name in self._instance_ids if name not in accessible]
+        self._instance_ids = accessible
+        self._warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
+        return True
+
+
+class _DayWriter:
+    """Writes days, each as one file. `write` may run in several threads, for different days."""
+
+    def __init__(
+        self, lake: Lake, *, metrics: tuple[Metric, ...], guard: WriteGuard, now: Callable[[], datetime]
+    ) -> None:
+        self._lake = lake
+        self._schema = schema_of(campaign_performance_columns(metrics))
+        self._guard = guard
+        self._now = now
+        # The content hash of each day that was written without bad rows.
+        self._clean: dict[Partition, str] = {}
+
+    def write(self, query: CampaignPerformanceQuery, result: ListResult) -> PartitionResult:
+        """Write the campaigns of a day, and its bad rows to quarantine."""
+        partition, bad_rows = Partition(query.start_date), result.bad_rows
+        rows = performance_table(result.items, schema=self._schema)
+        diffs: list[PartitionDiff] = []
+
+        def check_replacement(_: Partition, old: pa.Table, new: pa.Table) -> None:
+            diffs.append(diff_partitions(old, new, key=CAMPAIGN_KEY, known_metrics=CAMPAIGN_METRICS))
+            self._guard.check_diff(diffs[0], bad_rows=len(bad_rows), rows="campaigns")
+
+        try:
+            text = urlencode(query.filter_parameters())
+            if bad_rows:
+                self._lake.quarantine.write(CAMPAIGN_PERFORMANCE_TABLE, partition, bad_rows, query=text)
+            total = rows.num_rows + len(bad_rows)
+            self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this day are bad")
+            metadata = self._file_metadata(query, text)
+            written = self._lake.write_all(
+                CAMPAIGN_PERFORMANCE_TABLE, {partition: rows}, metadata=metadata, check_replacement=check_replacement
+            )[partition]
+        except (LakeUnavailable, TooManyBadRows) as error:
+            written = error
+        if isinstance(written, LakeUnavailable | ReplacementRejected):
+            return FailedPartition(partition=partition, error=written)
+        if not bad_rows:
+            self._clean[partition] = written.content_hash
+        return WrittenPartition(
+            partition=partition, file=written, posts=rows, bad_rows=len(bad_rows), diff=diffs[0] if diffs else None
+        )
+
+    def remove_outdated_quarantine_files(self) -> None:
+        """Remove the quarantine files of the days that were written without bad rows.
+
+        A file stays if another run has replaced the day since, or if the lake cannot be read.
+        """
+        with suppress(LakeUnavailable):
+            for file in self._lake.quarantine.files(CAMPAIGN_PERFORMANCE_TABLE):
+                if file.partition is not None and file.partition in self._clean:
+                    with suppress(LakeUnavailable, FileDamaged):
+                        stored = self._lake.read_metadata(CAMPAIGN_PERFORMANCE_TABLE, file.partition)
+                        if stored is not None and stored.content_hash == self._clean[file.partition]:
+                            self._lake.quarantine.remove(file)
+
+    def _file_metadata(self, query: CampaignPerformanceQuery, text: str) -> dict[str, str]:
+        return {
+            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            "queries": msgspec.json.encode([text]).decode(),
+            "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
+        }
+
+
+def performance_table(campaigns: Sequence[CampaignPerformance], *, schema: pa.Schema) -> pa.Table:
+    """Return the performance of campaigns as rows, sorted by campaign; what is not available is null."""
+    rows = [
+        {**campaign.metrics, "campaign_id": campaign.campaign_id, "extra": campaign.extra}
+        for campaign in sorted(campaigns, key=lambda campaign: campaign.campaign_id)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)
