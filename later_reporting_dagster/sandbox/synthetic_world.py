@@ -6,7 +6,6 @@ the same posts for any range of the world, and columns are drawn for all posts a
 All values are whole numbers, money and rates in hundredths: rounding is exact, and daily metrics add up to the totals.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -18,9 +17,17 @@ from numpy.typing import NDArray
 from later_reporting_dagster.contract.enums import ContentType, Platform
 from later_reporting_dagster.contract.limits import MAX_RANGE_YEARS, years_later
 from later_reporting_dagster.sandbox import metric_support
-
-IntArray = NDArray[np.int64]
-Keys = NDArray[np.uint64]
+from later_reporting_dagster.sandbox.random_draws import (
+    IntArray,
+    Keys,
+    child,
+    floor,
+    hash_of,
+    log_normal,
+    normal,
+    skewed,
+    uniform,
+)
 
 NOT_AVAILABLE = -1
 """Null in a column of metrics, which are never negative."""
@@ -44,7 +51,9 @@ CONTENT_TYPES: tuple[tuple[str, Platform, float], ...] = (
     ("twitter", Platform.TWITTER, 0.05),
 )
 
-FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12  # the first two are in the example of the API reference
+# Campaigns of an instance that have posts. The ids of the first two of the first instance are in the example of the API
+# reference.
+FIRST_CAMPAIGN_ID, CAMPAIGN_ID_STEP, CAMPAIGNS = 49_761, 41, 12
 CREATORS, CREATORS_PER_INSTANCE = 5_000, 150
 MAX_POSTS_PER_DAY = 500_000  # keeps the post ids of different days apart: a day may have more than the mean
 MAX_LIFETIME_DAYS = 28
@@ -170,38 +179,38 @@ class World:
         return (*(f"instance_{number:03d}" for number in range(self.instances)), *self.extra_instance_ids)
 
     @cached_property
-    def _instance_keys(self) -> Keys:
-        return np.array([_hash(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
+    def instance_keys(self) -> Keys:
+        """Keys of all instances for random draws; a key does not depend on the other instances."""
+        return np.array([hash_of(f"{self.seed}/{name}") for name in self.instance_ids], dtype=np.uint64)
 
     @cached_property
     def posts(self) -> Posts:
         """All posts, generated at the first access; one million take about half a second."""
         days = np.arange(self.first_day.toordinal(), self.last_day.toordinal() + 1, dtype=np.int64)
-        instance_keys = self._instance_keys
+        instance_keys = self.instance_keys
         # One element for each instance and day.
         instance_of_day = np.repeat(np.arange(len(instance_keys)), len(days))
         ordinal = np.tile(days, len(instance_keys))
-        day_key = _child(instance_keys[instance_of_day], ordinal)
+        day_key = child(instance_keys[instance_of_day], ordinal)
         posts_on_day = _post_counts(day_key, self.posts_per_day)
 
         # One element for each post.
         position = np.repeat(np.arange(len(day_key)), posts_on_day)
         index = np.arange(len(position)) - (np.cumsum(posts_on_day) - posts_on_day)[position]
-        row_key = _child(day_key[position], index)
+        row_key = child(day_key[position], index)
         # A few rows repeat the previous post in another campaign: a post id alone is not a key.
-        repeats = (_uniform(row_key, "again") < 0.03) & (index > 0)
-        post_key = _child(day_key[position], index - repeats)
+        repeats = (uniform(row_key, "again") < 0.03) & (index > 0)
+        post_key = child(day_key[position], index - repeats)
         return Posts(
             instance=instance_of_day[position],
-            campaign_id=FIRST_CAMPAIGN_ID
-            + CAMPAIGN_ID_STEP * ((_skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS),
+            campaign_id=campaign_ids(instance_of_day[position], _campaign_numbers(post_key, repeats)),
             post_id=ordinal[position] * _POST_IDS_PER_DAY + index - repeats,
             creator_id=_creator_ids(instance_keys[instance_of_day[position]], post_key),
             content_type=_content_types(post_key),
             day=ordinal[position],
             published_ms=(ordinal[position] - _UNIX_EPOCH) * _MILLISECONDS_PER_DAY + _time_of_day_ms(post_key),
             lifetime_days=_lifetimes(post_key),
-            decay=_floor(_uniform(post_key, "pace") * len(_DECAY_RATES)),
+            decay=floor(uniform(post_key, "pace") * len(_DECAY_RATES)),
             totals=_totals(post_key),
         )
 
@@ -216,7 +225,7 @@ class World:
         Returns:
             Columns by API name: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
         """
-        recorded = self._recorded(self.posts.totals[:, rows], rows, since=since, until=until)
+        recorded = self.recorded(self.posts.totals[:, rows], rows, since=since, until=until)
         values = dict(zip(_ACCRUING, recorded, strict=True))
         cost, paid_cost = values.pop("cost"), values.pop("paidCost")
         values |= channel_rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
@@ -232,35 +241,45 @@ class World:
         impressions and accrue like these. Reach is not additive: most of it is reached in the first days.
         """
         posts = self.posts
-        key = _child(self._instance_keys[posts.instance[rows]], posts.post_id[rows])
+        key = child(self.instance_keys[posts.instance[rows]], posts.post_id[rows])
         totals = dict(zip(_ACCRUING, posts.totals[:, rows], strict=True))
         values: dict[str, IntArray] = {}
         for name, (whole, per_mille) in _PARTS.items():
-            share = _floor(per_mille * (0.5 + _uniform(key, name)))
+            share = floor(per_mille * (0.5 + uniform(key, name)))
             total = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
-            values[name] = self._recorded(total, rows, since=since, until=until)
+            values[name] = self.recorded(total, rows, since=since, until=until)
         for name, (base, per_mille) in _REACH.items():
             maximum = np.where(totals[base] < 0, NOT_AVAILABLE, totals[base] * per_mille // 1000)
-            impressions = self._recorded(totals[base], rows, since=since, until=until)
+            impressions = self.recorded(totals[base], rows, since=since, until=until)
             values[name] = np.where(maximum < 0, NOT_AVAILABLE, np.minimum(maximum, impressions))
-        followers = _floor(_log_normal(_child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
+        followers = floor(log_normal(child(key, posts.creator_id[rows]), "followers", median=20_000, sigma=1.2))
         values["followersAtPostDate"], values["potentialReach"] = followers, followers * 3 // 2
         # In hundredths of a second; the API reference names no unit.
-        watch_time = 100 * values["views"] * (3 + _floor(20 * _uniform(key, "watched")))
+        watch_time = 100 * values["views"] * (3 + floor(20 * uniform(key, "watched")))
         values["videoViewTotalTime"] = np.where(values["views"] < 0, NOT_AVAILABLE, watch_time)
-        values["avgWatchTime"] = _quotient(values["videoViewTotalTime"], values["views"], scale=1)
+        values["avgWatchTime"] = quotient(values["videoViewTotalTime"], values["views"], scale=1)
         for name in values:
             supported = np.array([metric_support.supports(content_type, name) for content_type, _, _ in CONTENT_TYPES])
             values[name] = np.where(supported[posts.content_type[rows]], values[name], NOT_AVAILABLE)
         return values
 
-    def _recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
+    def recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
         """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total."""
         posts = self.posts
         lifetime, decay = posts.lifetime_days[rows], posts.decay[rows]
         before = _ACCRUED[decay, lifetime, np.clip(since - posts.day[rows], 0, lifetime)]
         after = _ACCRUED[decay, lifetime, np.clip(until + 1 - posts.day[rows], 0, lifetime)]
         return np.where(totals < 0, NOT_AVAILABLE, totals * after // _WHOLE - totals * before // _WHOLE)
+
+
+def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:
+    """Return the ids of campaigns, which differ between instances.
+
+    Args:
+        instance: Positions of the instances in the world.
+        number: Numbers of the campaigns in their instance, below `CAMPAIGNS`.
+    """
+    return FIRST_CAMPAIGN_ID + CAMPAIGN_ID_STEP * (CAMPAIGNS * instance + number)
 
 
 def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
@@ -275,13 +294,13 @@ def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArra
         cost: Money in hundredths.
     """
     return {
-        "engagementRate": _quotient(engagements, impressions, scale=10_000),
-        "cpe": _quotient(cost, engagements, scale=1),
-        "cpm": _quotient(cost, impressions, scale=1_000),
+        "engagementRate": quotient(engagements, impressions, scale=10_000),
+        "cpe": quotient(cost, engagements, scale=1),
+        "cpm": quotient(cost, impressions, scale=1_000),
     }
 
 
-def _quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:
+def quotient(numerator: IntArray, denominator: IntArray, *, scale: int) -> IntArray:
     """Return `scale * numerator / denominator`, rounded half up.
 
     The result is not available if a part is not available or the denominator is 0.
@@ -312,108 +331,69 @@ _ACCRUED = _accrual_table()
 def _post_counts(day_key: Keys, mean: int) -> IntArray:
     """Draw the number of posts of instances on days."""
     spread = 1.5 * np.sqrt(mean)
-    posts = np.maximum(np.rint(mean + spread * _normal(day_key, "posts")), 0)
-    return np.where(_uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)
+    posts = np.maximum(np.rint(mean + spread * normal(day_key, "posts")), 0)
+    return np.where(uniform(day_key, "quiet") < _SHARE_OF_DAYS_WITHOUT_POSTS, 0, posts).astype(np.int64)
+
+
+def _campaign_numbers(post_key: Keys, repeats: NDArray[np.bool_]) -> IntArray:
+    """Draw campaigns of the instance; a row that repeats the previous post is in the next campaign."""
+    return (skewed(post_key, "campaign", choices=CAMPAIGNS) + repeats) % CAMPAIGNS
 
 
 def _creator_ids(instance_key: Keys, post_key: Keys) -> IntArray:
     """Draw creators: each instance has its own few of them, some much more often than others."""
-    member = _child(instance_key, _skewed(post_key, "creator", choices=CREATORS_PER_INSTANCE))
-    return 10_000 + _floor(_uniform(member, "person") * CREATORS)
+    member = child(instance_key, skewed(post_key, "creator", choices=CREATORS_PER_INSTANCE))
+    return 10_000 + floor(uniform(member, "person") * CREATORS)
 
 
 def _content_types(post_key: Keys) -> IntArray:
     shares = np.cumsum([share for _, _, share in CONTENT_TYPES])
-    return np.searchsorted(shares[:-1], _uniform(post_key, "content type"), side="right").astype(np.int64)
+    return np.searchsorted(shares[:-1], uniform(post_key, "content type"), side="right").astype(np.int64)
 
 
 def _time_of_day_ms(post_key: Keys) -> IntArray:
     """Draw milliseconds since midnight; the first and the last one of a day are the most frequent."""
-    moment = _uniform(post_key, "time of day") * 1.02 - 0.01
-    return np.clip(_floor(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
+    moment = uniform(post_key, "time of day") * 1.02 - 0.01
+    return np.clip(floor(moment * _MILLISECONDS_PER_DAY), 0, _MILLISECONDS_PER_DAY - 1)
 
 
 def _lifetimes(post_key: Keys) -> IntArray:
     """Draw the number of days with metrics: the median is two, the mean five."""
-    return np.clip(_floor(1.35 / (1 - _uniform(post_key, "life"))), 1, MAX_LIFETIME_DAYS)
+    return np.clip(floor(1.35 / (1 - uniform(post_key, "life"))), 1, MAX_LIFETIME_DAYS)
 
 
 def _totals(post_key: Keys) -> IntArray:
     """Draw the accruing quantities at the end of the lifetime; a post has them in each of its campaigns."""
-    channel = _uniform(post_key, "channel")
+    channel = uniform(post_key, "channel")
     organic, paid = channel < 0.90, channel >= 0.62
 
     impressions = np.where(
-        _uniform(post_key, "silent") < 0.04, 0.0, _log_normal(post_key, "impressions", median=3_000, sigma=1.5)
+        uniform(post_key, "silent") < 0.04, 0.0, log_normal(post_key, "impressions", median=3_000, sigma=1.5)
     )
-    engagements = impressions * np.minimum(_log_normal(post_key, "engagement rate", median=0.04, sigma=0.7), 0.6)
-    value = np.floor(engagements) * _log_normal(post_key, "value of an engagement", median=180, sigma=0.5)
-    cost = _log_normal(post_key, "cost", median=30_000, sigma=1.0)
+    engagements = impressions * np.minimum(log_normal(post_key, "engagement rate", median=0.04, sigma=0.7), 0.6)
+    value = np.floor(engagements) * log_normal(post_key, "value of an engagement", median=180, sigma=0.5)
+    cost = log_normal(post_key, "cost", median=30_000, sigma=1.0)
 
     paid_impressions = np.where(
-        _uniform(post_key, "paid silent") < 0.03,
+        uniform(post_key, "paid silent") < 0.03,
         0.0,
-        _log_normal(post_key, "paid impressions", median=8_000, sigma=1.3),
+        log_normal(post_key, "paid impressions", median=8_000, sigma=1.3),
     )
     paid_engagements = paid_impressions * np.minimum(
-        _log_normal(post_key, "paid engagement rate", median=0.02, sigma=0.8), 0.6
+        log_normal(post_key, "paid engagement rate", median=0.02, sigma=0.8), 0.6
     )
-    paid_cost = paid_impressions * _log_normal(post_key, "paid cost of an impression", median=1.5, sigma=0.5)
+    paid_cost = paid_impressions * log_normal(post_key, "paid cost of an impression", median=1.5, sigma=0.5)
 
     return np.stack(
         [
-            np.where(organic & (_uniform(post_key, "impressions known") < 0.95), _floor(impressions), NOT_AVAILABLE),
-            np.where(organic, _floor(engagements), NOT_AVAILABLE),
-            np.where(organic & (_uniform(post_key, "value known") < 0.95), _floor(value), NOT_AVAILABLE),
-            np.where(organic & (_uniform(post_key, "cost known") < 0.85), _floor(cost), NOT_AVAILABLE),
-            np.where(paid, _floor(paid_impressions), NOT_AVAILABLE),
+            np.where(organic & (uniform(post_key, "impressions known") < 0.95), floor(impressions), NOT_AVAILABLE),
+            np.where(organic, floor(engagements), NOT_AVAILABLE),
+            np.where(organic & (uniform(post_key, "value known") < 0.95), floor(value), NOT_AVAILABLE),
+            np.where(organic & (uniform(post_key, "cost known") < 0.85), floor(cost), NOT_AVAILABLE),
+            np.where(paid, floor(paid_impressions), NOT_AVAILABLE),
             np.where(
-                paid & (_uniform(post_key, "paid engagements known") < 0.95), _floor(paid_engagements), NOT_AVAILABLE
+                paid & (uniform(post_key, "paid engagements known") < 0.95), floor(paid_engagements), NOT_AVAILABLE
             ),
-            np.where(paid & (_uniform(post_key, "paid cost known") < 0.95), _floor(paid_cost), NOT_AVAILABLE),
+            np.where(paid & (uniform(post_key, "paid cost known") < 0.95), floor(paid_cost), NOT_AVAILABLE),
         ]
     )
-
-
-# Random draws: a pure function of the key of a post, day or instance and of the name of the drawn value. The names are
-# part of the seed: another name is another world.
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _mixed(keys: Keys) -> Keys:
-    """Apply the finalizer of SplitMix64: neighbouring keys give unrelated numbers."""
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
-
-
-def _child(keys: Keys, number: IntArray) -> Keys:
-    """Return the key of an element of each key: of a day of an instance, or of a post of a day."""
-    return _mixed(keys + (number.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _uniform(keys: Keys, name: str) -> NDArray[np.float64]:
-    """Draw from 0 inclusive to 1 exclusive."""
-    return (_mixed(keys ^ np.uint64(_hash(name))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _normal(keys: Keys, name: str) -> NDArray[np.float64]:
-    """Draw from the standard normal distribution, by the Box-Muller transform."""
-    radius = np.sqrt(-2 * np.log1p(-_uniform(keys, f"{name}, radius")))
-    return np.asarray(radius * np.cos(2 * np.pi * _uniform(keys, f"{name}, angle")))
-
-
-def _log_normal(keys: Keys, name: str, *, median: float, sigma: float) -> NDArray[np.float64]:
-    return np.asarray(median * np.exp(sigma * _normal(keys, name)))
-
-
-def _skewed(keys: Keys, name: str, *, choices: int) -> IntArray:
-    """Draw an index below `choices`; lower ones are more likely."""
-    return _floor(_uniform(keys, name) ** 2 * choices)
-
-
-def _floor(values: NDArray[np.float64]) -> IntArray:
-    return np.floor(values).astype(np.int64)

@@ -351,13 +351,14 @@ def test_day_after_the_last_day_has_no_data(world: Any, fetch_all_posts: FetchAl
 
 
 def test_curl_example_returns_the_shape_of_the_sample(get_posts: GetPosts) -> None:
-    response = get_posts(EXAMPLE_WITHOUT_CONTENT_TYPE)
+    assert get_posts(EXAMPLE_WITHOUT_CONTENT_TYPE).json()["data"] == []  # campaigns of another instance
+    example = EXAMPLE_WITHOUT_CONTENT_TYPE.replace("49761", "50745").replace("49802", "51237")
+    response = get_posts(example)
     assert response.status_code == 200
     assert list(response.json()) == list(SAMPLE)
     assert response.json()["data"]
     for row in response.json()["data"]:
-        assert row["instanceId"] in ("instance_abc", "instance_def")
-        assert row["campaignId"] in (49761, 49802)
+        assert (row["instanceId"], row["campaignId"]) in (("instance_abc", 50745), ("instance_def", 51237))
         assert row["contentType"].startswith(("instagram_", "tiktok"))
         assert row["postDate"].startswith("2024-")
         assert_same_shape(row, SAMPLE["data"][0])

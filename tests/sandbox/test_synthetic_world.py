@@ -83,7 +83,14 @@ def test_row_key_needs_instance_campaign_and_post() -> None:
     keys = list(zip(posts.instance.tolist(), posts.campaign_id.tolist(), posts.post_id.tolist(), strict=True))
     assert len(set(keys)) == len(keys)
     assert len({(instance, post) for instance, _, post in keys}) < len(keys)
-    assert len({(campaign, post) for _, campaign, post in keys}) < len(keys)
+    assert len({post for _, _, post in keys}) < len({(instance, post) for instance, _, post in keys})
+
+
+def test_campaign_belongs_to_one_instance() -> None:
+    posts = WORLD.posts
+    pairs = set(zip(posts.instance.tolist(), posts.campaign_id.tolist(), strict=True))
+    assert len(pairs) == len({campaign for _, campaign in pairs}) == 8 * 12
+    assert {campaign for instance, campaign in pairs if instance == 0} >= {49_761, 49_802}
 
 
 def test_post_in_two_campaigns_has_the_same_values() -> None:
