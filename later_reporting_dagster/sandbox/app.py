@@ -1,4 +1,4 @@
-"""The sandbox application: the token, instances and posts routes of the API over a synthetic world."""
+"""The sandbox application: the routes of the API over a synthetic world."""
 
 import asyncio
 import base64
@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from starlette.applications import Starlette
@@ -22,18 +23,31 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.api_version import PAGED, ApiVersion
+from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import ProblemType
-from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.sandbox.post_pages import page_body
+from later_reporting_dagster.contract.limits import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    INSTANCES_PATH,
+    POSTS_PERFORMANCE_PATH,
+    TOKEN_PATH,
+)
+from later_reporting_dagster.sandbox.campaign_pages import CampaignStore
+from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage, page_body
 from later_reporting_dagster.sandbox.post_store import PostStore
 from later_reporting_dagster.sandbox.problem_responses import ProblemError, bad_request, problem_response, unauthorized
 from later_reporting_dagster.sandbox.query_parameters import (
-    PageRequest,
-    PostsQuery,
+    parse_campaign_performance_query,
+    parse_campaigns_query,
     parse_page_query,
     parse_posts_query,
 )
 from later_reporting_dagster.sandbox.synthetic_world import World
+
+_REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
+    403: (ProblemType.FORBIDDEN, "these credentials cannot access campaigns"),
+    404: (ProblemType.NOT_FOUND, "Not Found"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +63,12 @@ class SandboxOptions:
         window_seconds: Length of the sliding window; default: docs/api.md, "Rate limit".
         token_lifetime_seconds: From a token's `iat` to its `exp`; default: docs/api.md, "Authentication".
         api_version: API version of the list routes.
+        refused_campaign_metrics: Metrics that the campaign performance route does not offer.
+        campaigns_status: Status of the response to all requests for campaigns and their performance: 403 or 404; None:
+            serve them.
+
+    Raises:
+        ValueError: `campaigns_status` is another status, or a refused metric is unknown.
     """
 
     client_id: str = "sandbox-client"
@@ -59,6 +79,15 @@ class SandboxOptions:
     window_seconds: float = 60.0
     token_lifetime_seconds: int = 43_200
     api_version: ApiVersion = PAGED
+    refused_campaign_metrics: tuple[str, ...] = ()
+    campaigns_status: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.campaigns_status not in (None, *_REFUSALS):
+            raise ValueError(f"campaigns_status must be 403 or 404, not {self.campaigns_status}")
+        known = {metric.api_name for metric in CAMPAIGN_METRICS}
+        if unknown := [name for name in self.refused_campaign_metrics if name not in known]:
+            raise ValueError(f"unknown campaign metric: {', '.join(unknown)}")
 
     @property
     def rate_limit_headers(self) -> dict[str, str]:
@@ -72,7 +101,8 @@ def create_app(
     options: SandboxOptions | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    posts_page: Callable[[PostsQuery, PageRequest], dict[str, Any]] | None = None,
+    posts: PostStore | None = None,
+    page_response: Callable[[RequestedPage], JsonObject] = RequestedPage.body,
     api_version: Callable[[], ApiVersion] | None = None,
 ) -> Starlette:
     """Return the sandbox as an ASGI application.
@@ -82,7 +112,8 @@ def create_app(
         options: Options of the sandbox; None: the documented limits.
         clock: Return seconds since the epoch, for tokens and the rate limit.
         sleep: Wait for the latency.
-        posts_page: Return the body of a page of posts; None: the posts of the world.
+        posts: The posts to serve; None: all posts of the world.
+        page_response: Return the body of a page of posts, of campaigns or of their performance.
         api_version: Return the API version of a request when it arrives; None: that of the options.
 
     Raises:
@@ -92,11 +123,14 @@ def create_app(
     scope = world.instance_ids if options.instance_scope is None else options.instance_scope
     if unknown := set(scope) - set(world.instance_ids):
         raise ValueError(f"instance_scope has instances that this world does not have: {', '.join(sorted(unknown))}")
+    posts = posts or PostStore(world)
     handlers = _Handlers(
         options=options,
         instance_ids=scope,
         clock=clock,
-        posts_page=posts_page or PostStore(world).page,
+        posts=posts,
+        campaigns=CampaignStore(world, posts, refused_metrics=options.refused_campaign_metrics),
+        page_response=page_response,
         api_version=api_version or (lambda: options.api_version),
     )
     app = Starlette(
@@ -104,6 +138,8 @@ def create_app(
             Route(TOKEN_PATH, handlers.token, methods=["POST"]),
             Route(INSTANCES_PATH, handlers.instances),
             Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
+            Route(CAMPAIGNS_PATH, handlers.list_campaigns),
+            Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
         ],
         middleware=[Middleware(_RateLimitMiddleware, options=options, clock=clock, sleep=sleep)],
         exception_handlers={ProblemError: _problem_error, HTTPException: _http_error},
@@ -128,14 +164,18 @@ class _Handlers:
         options: Options of the sandbox.
         instance_ids: Instances that the credentials can access.
         clock: Return seconds since the epoch.
-        posts_page: Return the body of a page of posts.
+        posts: The posts to serve.
+        campaigns: The campaigns to serve.
+        page_response: Return the body of a page.
         api_version: Return the current API version.
     """
 
     options: SandboxOptions
     instance_ids: tuple[str, ...]
     clock: Callable[[], float]
-    posts_page: Callable[[PostsQuery, PageRequest], dict[str, Any]]
+    posts: PostStore
+    campaigns: CampaignStore
+    page_response: Callable[[RequestedPage], JsonObject]
     api_version: Callable[[], ApiVersion]
 
     async def token(self, request: Request) -> Response:
@@ -157,12 +197,39 @@ class _Handlers:
     async def posts_performance(self, request: Request) -> Response:
         self._authorize(request)
         query, page = parse_posts_query(_query_string(request), self.api_version())
-        if forbidden := set(query.instance_ids or ()) - set(self.instance_ids):
+        query = replace(query, instance_ids=self._in_scope(query.instance_ids))
+        render = partial(self.posts.page, query)
+        return _json_response(self.page_response(RequestedPage(page=page, render=render, posts_query=query)))
+
+    async def list_campaigns(self, request: Request) -> Response:
+        self._authorize(request)
+        self._refuse_campaigns()
+        instance_ids, page = parse_campaigns_query(_query_string(request), self.api_version())
+        render = partial(self.campaigns.page, self._in_scope(instance_ids))
+        return _json_response(self.page_response(RequestedPage(page=page, render=render)))
+
+    async def campaigns_performance(self, request: Request) -> Response:
+        self._authorize(request)
+        self._refuse_campaigns()
+        query, page = parse_campaign_performance_query(
+            _query_string(request), self.api_version(), refused_metrics=self.options.refused_campaign_metrics
+        )
+        posts = replace(query.posts, instance_ids=self._in_scope(query.posts.instance_ids))
+        render = partial(self.campaigns.performance_page, replace(query, posts=posts))
+        return _json_response(self.page_response(RequestedPage(page=page, render=render)))
+
+    def _in_scope(self, instance_ids: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Return the requested instances, or all that the credentials can access."""
+        if forbidden := set(instance_ids or ()) - set(self.instance_ids):
             detail = f"these credentials cannot access {', '.join(sorted(forbidden))}"
             raise ProblemError(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
-        if query.instance_ids is None:
-            query = replace(query, instance_ids=self.instance_ids)
-        return _json_response(self.posts_page(query, page))
+        return self.instance_ids if instance_ids is None else instance_ids
+
+    def _refuse_campaigns(self) -> None:
+        """Raise the error of the options, if the campaign routes are refused."""
+        if self.options.campaigns_status is not None:
+            problem_type, detail = _REFUSALS[self.options.campaigns_status]
+            raise ProblemError(HTTPStatus(self.options.campaigns_status), problem_type, detail)
 
     def _authorize(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -26,12 +26,13 @@ from later_reporting_dagster.sandbox.faults import (
     FaultSettings,
     PageContext,
     PageFault,
+    PostFault,
     ResponseFault,
 )
+from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage
 from later_reporting_dagster.sandbox.malformed_rows import MalformedRows
-from later_reporting_dagster.sandbox.post_store import JsonObject, PostStore
+from later_reporting_dagster.sandbox.post_store import PostStore
 from later_reporting_dagster.sandbox.problem_responses import ProblemError
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 from later_reporting_dagster.sandbox.synthetic_world import World
 
 FAULTS_HEADER = "X-Sandbox-Faults"
@@ -93,7 +94,8 @@ class FaultMiddleware:
             options=self._options,
             clock=clock,
             sleep=sleep,
-            posts_page=self._posts_page,
+            posts=self._posts,
+            page_response=self._page_response,
             api_version=lambda: self._api_version,
         )
         self._request_counts: Counter[str] = Counter()
@@ -110,7 +112,7 @@ class FaultMiddleware:
             MutableHeaders(scope=scope)["authorization"] = "Bearer revoked"
         path = scope["path"]
         fault, random = self._draw(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
-        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
+        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault | PostFault) else None)
         if isinstance(fault, ApiVersionFault) and path != TOKEN_PATH:
             self._switch_api_version(fault)
         response_fault = fault if isinstance(fault, ResponseFault) else None
@@ -143,19 +145,24 @@ class FaultMiddleware:
             self._api_version = next(each for each in API_VERSIONS.values() if each is not self._api_version)
             self.injected[fault.name] += 1
 
-    def _posts_page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
+    def _page_response(self, requested: RequestedPage) -> JsonObject:
         """Return the body of a page, with the drawn page fault if it is possible for the page."""
-        if (drawn_fault := _drawn_page_fault.get()) and page.api_version in drawn_fault[0].api_versions:
+        if (drawn_fault := _drawn_page_fault.get()) and requested.page.api_version in drawn_fault[0].api_versions:
             fault, random = drawn_fault
+            context = PageContext(requested, self._posts, random, self._settings)
+            body: JsonObject | None = None
             try:
-                body = fault.apply(PageContext(self._posts, query, page, random, self._settings))
+                if isinstance(fault, PageFault):
+                    body = fault.apply(context)
+                elif requested.posts_query is not None:
+                    body = fault.apply(context, requested.posts_query)
             except ProblemError:
                 self.injected[fault.name] += 1
                 raise
             if body is not None:
                 self.injected[fault.name] += 1
                 return body
-        return self._posts.page(query, page)
+        return requested.body()
 
     async def _app_response(self, scope: Scope, receive: Receive) -> FaultResponse:
         """Return the response of the application without a fault."""
@@ -204,7 +211,9 @@ class FaultMiddleware:
             wait.cancel()
 
 
-_drawn_page_fault: ContextVar[tuple[PageFault, Random] | None] = ContextVar("drawn page fault", default=None)
+_drawn_page_fault: ContextVar[tuple[PageFault | PostFault, Random] | None] = ContextVar(
+    "drawn page fault", default=None
+)
 
 
 def _body_message(body: bytes, *, more: bool) -> Message:

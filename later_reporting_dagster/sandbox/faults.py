@@ -14,14 +14,20 @@ import pyarrow as pa
 
 from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
-from later_reporting_dagster.contract.limits import INSTANCES_PATH, POSTS_PERFORMANCE_PATH, TOKEN_PATH
-from later_reporting_dagster.sandbox.post_pages import page_body
-from later_reporting_dagster.sandbox.post_store import JsonObject, PostStore
+from later_reporting_dagster.contract.limits import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    INSTANCES_PATH,
+    POSTS_PERFORMANCE_PATH,
+    TOKEN_PATH,
+)
+from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage, page_body
+from later_reporting_dagster.sandbox.post_store import PostStore
 from later_reporting_dagster.sandbox.problem_responses import bad_request, problem_response
 from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 
 CLOSE_BEFORE_STATUS_LINE = -1
-_DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH)
+_DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH, CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH)
 _ALL_PATHS = (TOKEN_PATH, *_DATA_PATHS)
 _HTML = b"<!DOCTYPE html>\n<html><head><title>%s</title></head><body><h1>%s</h1></body></html>\n"
 
@@ -110,33 +116,37 @@ class ResponseFault:
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """A requested page of posts, as the input of a page fault.
+    """A requested page, as the input of a page fault.
 
     Attributes:
+        requested: The requested page.
         posts: The posts that are served.
-        query: The query of the request.
-        page: The requested page.
         random: Random numbers of this request.
         settings: Parameters of the faults.
     """
 
+    requested: RequestedPage
     posts: PostStore
-    query: PostsQuery
-    page: PageRequest
     random: Random
     settings: FaultSettings
 
+    @property
+    def page(self) -> PageRequest:
+        """Position and size of the page."""
+        return self.requested.page
+
     def correct_body(self) -> JsonObject:
         """Return the body of the page without a fault."""
-        return self.posts.page(self.query, self.page)
+        return self.requested.body()
 
 
 PageChange = Callable[[PageContext], JsonObject | None]
+PostsChange = Callable[[PageContext, PostsQuery], JsonObject | None]
 
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """Replaces the body of a page of posts.
+    """Replaces the body of a page of posts, of campaigns or of their performance.
 
     Attributes:
         name: Name in `FAULTS` and on the command line.
@@ -148,6 +158,23 @@ class PageFault:
     name: str
     description: str
     apply: PageChange
+    api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
+
+
+@dataclass(frozen=True, slots=True)
+class PostFault:
+    """Replaces the body of a page of posts, or changes the posts that are served.
+
+    Attributes:
+        name: Name in `FAULTS` and on the command line.
+        description: One line for `--help` and reports.
+        apply: Return the body to send instead; None if the fault is impossible for the page.
+        api_versions: API versions with this fault.
+    """
+
+    name: str
+    description: str
+    apply: PostsChange
     api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
@@ -166,7 +193,7 @@ class ApiVersionFault:
     api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
-Fault = ResponseFault | PageFault | ApiVersionFault
+Fault = ResponseFault | PageFault | PostFault | ApiVersionFault
 
 
 # Response faults
@@ -266,20 +293,20 @@ def _previous_page(context: PageContext) -> JsonObject | None:
     if not body["data"]:
         return None
     offset = max(0, context.page.offset - context.page.size)
-    previous = context.posts.page(context.query, replace(context.page, offset=offset))
+    previous = context.requested.render(replace(context.page, offset=offset))
     return body | {"data": previous["data"]}
 
 
-def _shuffled_ties(context: PageContext) -> JsonObject | None:
+def _shuffled_ties(context: PageContext, query: PostsQuery) -> JsonObject | None:
     """Sort by day only; the order within a day is random."""
-    rows = context.posts.rows(context.query)
-    if context.query.sort_property is not SortProperty.POST_DATE or len(rows) < 2:
+    rows = context.posts.rows(query)
+    if query.sort_property is not SortProperty.POST_DATE or len(rows) < 2:
         return None
     days = context.posts.days(rows)
     shuffled = np.array(context.random.sample(range(len(rows)), len(rows)))
     day_index = np.cumsum(np.diff(days, prepend=days[0]) != 0)  # in the query's sort direction
     shuffled_rows = rows[np.lexsort((shuffled, day_index))]
-    return context.posts.page_of_rows(context.query, context.page, rows=shuffled_rows)
+    return context.posts.page_of_rows(query, context.page, rows=shuffled_rows)
 
 
 def _with_last_row(context: PageContext, change: Callable[[JsonObject], JsonObject]) -> JsonObject | None:
@@ -289,12 +316,12 @@ def _with_last_row(context: PageContext, change: Callable[[JsonObject], JsonObje
     return body | {"data": [*body["data"][:-1], change(body["data"][-1])]}
 
 
-def _post_outside_range(context: PageContext) -> JsonObject | None:
-    day = context.query.end + timedelta(days=1)
+def _post_outside_range(context: PageContext, query: PostsQuery) -> JsonObject | None:
+    day = query.end + timedelta(days=1)
     return _with_last_row(context, lambda row: row | {"postDate": f"{day}T00:00:00.000Z"})
 
 
-def _post_of_other_instance(context: PageContext) -> JsonObject | None:
+def _post_of_other_instance(context: PageContext, _: PostsQuery) -> JsonObject | None:
     return _with_last_row(context, lambda row: row | {"instanceId": "instance_of_somebody_else"})
 
 
@@ -328,19 +355,19 @@ def _expired_cursor(context: PageContext) -> JsonObject | None:
     raise bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
 
 
-def _post_added(context: PageContext) -> JsonObject | None:
-    added = context.posts.add_post(context.query, random=context.random, limit=context.settings.max_changes)
+def _post_added(context: PageContext, query: PostsQuery) -> JsonObject | None:
+    added = context.posts.add_post(query, random=context.random, limit=context.settings.max_changes)
     return context.correct_body() if added else None
 
 
-def _post_removed(context: PageContext) -> JsonObject | None:
-    removed = context.posts.remove_post(context.query, random=context.random, limit=context.settings.max_changes)
+def _post_removed(context: PageContext, query: PostsQuery) -> JsonObject | None:
+    removed = context.posts.remove_post(query, random=context.random, limit=context.settings.max_changes)
     return context.correct_body() if removed else None
 
 
-def _post_replaced(context: PageContext) -> JsonObject | None:
-    body = _post_added(context)
-    return body and (_post_removed(context) or body)
+def _post_replaced(context: PageContext, query: PostsQuery) -> JsonObject | None:
+    body = _post_added(context, query)
+    return body and (_post_removed(context, query) or body)
 
 
 _RESPONSE_FAULTS = (
@@ -445,16 +472,16 @@ _API_VERSION_FAULTS = (ApiVersionFault("switch-revision", "switch to the other A
 
 _POST_FAULTS = (
     PageFault("page-repeated", "page with the rows of the previous page", _previous_page),
-    PageFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _post_added),
-    PageFault("post-removed", "a post is removed, up to 20 in total", _post_removed),
-    PageFault(
+    PostFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _post_added),
+    PostFault("post-removed", "a post is removed, up to 20 in total", _post_removed),
+    PostFault(
         "post-exchanged",
         "a post is added and another one removed, so that totals stay the same, up to 20 times",
         _post_replaced,
     ),
-    PageFault("ties-shuffled", "posts sorted by day, in random order within a day", _shuffled_ties),
-    PageFault("post-outside-range", "a post with the day after the range", _post_outside_range),
-    PageFault("post-of-other-instance", "a post of an instance that was not requested", _post_of_other_instance),
+    PostFault("ties-shuffled", "posts sorted by day, in random order within a day", _shuffled_ties),
+    PostFault("post-outside-range", "a post with the day after the range", _post_outside_range),
+    PostFault("post-of-other-instance", "a post of an instance that was not requested", _post_of_other_instance),
     PageFault("page-short", "page with missing rows before the last page", _short_page),
 )
 

@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER
+from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, IntArray, World
+from later_reporting_dagster.sandbox.query_parameters import PostsQuery
+from later_reporting_dagster.sandbox.random_draws import IntArray
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World
 
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
 
 _PAGED_METRICS = frozenset(metric.api_name for metric in DEFAULT_METRICS)
-_WHOLE_METRICS = frozenset(metric.api_name for metric in METRICS if metric.kind.is_integer)
+_WHOLE_METRICS = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS) if metric.kind.is_integer)
 
 
 def matching_rows(world: World, query: PostsQuery) -> IntArray:
@@ -34,13 +36,21 @@ def matching_rows(world: World, query: PostsQuery) -> IntArray:
     if query.sort_property is SortProperty.POST_DATE:
         values = world.posts.published_ms[rows]
     else:
-        since, until = _metric_days(world, query)
+        since, until = metric_days(world, query)
         values = world.metrics(rows, since=since, until=until)[query.sort_property.value]
+        if query.sort_direction is SortDirection.ASC:
+            values = nulls_last(values)
     if query.sort_direction is SortDirection.DESC:
         values = -values
-    elif query.sort_property is not SortProperty.POST_DATE:
-        values = np.where(values < 0, np.iinfo(np.int64).max, values)
     return rows[np.argsort(values, kind="stable")]
+
+
+def nulls_last(values: IntArray) -> IntArray:
+    """Return a column in which the values that are not available are the largest ones, to sort it in ascending order.
+
+    In descending order, they are the last ones anyway.
+    """
+    return np.where(values < 0, np.iinfo(np.int64).max, values)
 
 
 def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dict[str, Any]]:
@@ -49,11 +59,11 @@ def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dic
     Names are sorted; whole amounts have no fraction. Requested metrics of the cursor version come last.
     """
     posts = world.posts
-    since, until = _metric_days(world, query)
+    since, until = metric_days(world, query)
     values = world.metrics(rows, since=since, until=until)
     if cursor_only := [name for name in query.metrics or () if name not in _PAGED_METRICS]:
         values |= world.cursor_only_metrics(rows, since=since, until=until)
-    metrics = {name: _json_values(name, column) for name, column in values.items()}
+    metrics = {name: json_values(name, column) for name, column in values.items()}
     published = np.datetime_as_string(posts.published_ms[rows].astype("datetime64[ms]"), unit="ms").tolist()
     rendered = []
     for index, row in enumerate(rows.tolist()):
@@ -88,32 +98,9 @@ def nest_metrics(row: Any, query: PostsQuery) -> Any:
     return outer | {METRICS_MEMBER: {name: row[name] for name in query.metrics if name in row}}
 
 
-def page_body(data: object, *, page: PageRequest, total: int, next_offset: int | None = None) -> dict[str, Any]:
-    """Return the response body of a page. A page number past the end has no data and the true totals.
-
-    Args:
-        data: Rows of the page.
-        page: The requested page.
-        total: Number of rows on all pages.
-        next_offset: Offset of the next page, for its cursor; None: the offset after a full page.
-    """
-    if not page.api_version.has_totals:
-        offset = page.offset + page.size if next_offset is None else next_offset
-        return {"data": data, "nextCursor": page.cursor_to(offset) if offset < total else None}
-    return {
-        "data": data,
-        "pagination": {
-            "page": page.number,
-            "pageSize": page.size,
-            "totalItems": total,
-            "totalPages": -(-total // page.size),
-        },
-    }
-
-
 def _matches(world: World, query: PostsQuery) -> NDArray[np.bool_]:
     posts = world.posts
-    since, until = _metric_days(world, query)
+    since, until = metric_days(world, query)
     if query.basis is DateBasis.POST_DATE:
         matches = (posts.day >= query.start.toordinal()) & (posts.day <= query.end.toordinal())
     else:
@@ -135,14 +122,14 @@ def _is_in(column: IntArray, numbers: Sequence[int]) -> NDArray[np.bool_]:
     return np.isin(column, np.array([number for number in numbers if number.bit_length() < 64], dtype=np.int64))
 
 
-def _metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
+def metric_days(world: World, query: PostsQuery) -> tuple[int, int]:
     """Return the first and last ordinal day of the metrics: to date by `post_date`, else those of the range."""
     if query.basis is DateBasis.POST_DATE:
         return date.min.toordinal(), world.last_day.toordinal()
     return query.start.toordinal(), min(query.end, world.last_day).toordinal()
 
 
-def _json_values(name: str, values: IntArray) -> list[int | float | None]:
+def json_values(name: str, values: IntArray) -> list[int | float | None]:
     """Return a metric column as JSON values: null if not available, hundredths as numbers."""
     if name in _WHOLE_METRICS:
         return [None if value < 0 else value for value in values.tolist()]

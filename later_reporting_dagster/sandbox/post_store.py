@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, page_body, render_posts
+from later_reporting_dagster.sandbox.list_pages import JsonObject, page_body
+from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, render_posts
 from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
-from later_reporting_dagster.sandbox.synthetic_world import IntArray, World
-
-JsonObject = dict[str, Any]
+from later_reporting_dagster.sandbox.random_draws import IntArray
+from later_reporting_dagster.sandbox.synthetic_world import World
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 
@@ -51,6 +51,10 @@ class PostStore:
         """Return the rows that match a query now, in its order."""
         rows = self._all_rows(query)
         return rows[self._is_served(rows)]
+
+    def all_rows(self) -> IntArray:
+        """Return all rows that are served now."""
+        return np.flatnonzero(~(self._pending | self._removed))
 
     def page(self, query: PostsQuery, page: PageRequest) -> JsonObject:
         """Return the body of a page.

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
+from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import (
     ContentType,
     DateBasis,
@@ -32,10 +33,15 @@ from later_reporting_dagster.contract.limits import (
     MAX_PAGE_SIZE,
     MAX_RANGE_YEARS,
 )
-from later_reporting_dagster.contract.metrics import METRICS
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.sandbox.metric_support import unsupported_metrics
 from later_reporting_dagster.sandbox.problem_responses import ProblemError, bad_request
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
+
+CAMPAIGN_SORT_PROPERTIES = tuple(
+    dict.fromkeys(metric.api_name for metric in (*DEFAULT_CAMPAIGN_METRICS, *DEFAULT_METRICS))
+)
+"""The metrics of campaigns in the paged version. Which ones these are is not public (docs/api.md, "Campaigns")."""
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -109,6 +115,21 @@ class PostsQuery:
     metrics: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignsQuery:
+    """Parsed parameters of a query for the performance of campaigns, without those of the page.
+
+    Attributes:
+        posts: Query for the posts whose metrics are summed.
+        sort_property: API name of a metric; None: sort by campaign id, in ascending order.
+        metrics: Requested metrics; None in the API version without this parameter.
+    """
+
+    posts: PostsQuery
+    sort_property: str | None
+    metrics: tuple[str, ...] | None = None
+
+
 def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tuple[PostsQuery, PageRequest]:
     """Parse the query string of `GET /v2/posts/performance`.
 
@@ -116,7 +137,72 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
     parameters = _QueryParameters(query_string)
-    query = PostsQuery(
+    sort_property = parameters.sort_property(SortProperty)
+    query = _parse_posts_query(
+        parameters,
+        # The API reference has no default; the sandbox sorts by `postDate`.
+        sort_property=SortProperty.POST_DATE if sort_property is None else SortProperty(sort_property),
+        metrics=parameters.metrics(METRICS) if api_version.nests_metrics else None,
+    )
+    page = _parse_page(parameters, api_version, query=asdict(query))
+    parameters.reject_remaining()
+    _validate(query)
+    if unsupported := unsupported_metrics(query.metrics or (), _included_content_types(query)):
+        raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(unsupported)}")
+    return query, page
+
+
+def parse_campaign_performance_query(
+    query_string: str, api_version: ApiVersion = PAGED, *, refused_metrics: Collection[str] = ()
+) -> tuple[CampaignsQuery, PageRequest]:
+    """Parse the query string of `GET /v2/campaigns/performance`.
+
+    Args:
+        query_string: The query string.
+        api_version: API version of the request.
+        refused_metrics: Metrics that the sandbox does not offer.
+
+    Raises:
+        ProblemError: as `parse_posts_query`. All other metrics are supported for any filters: a campaign may have posts
+            of several content types.
+    """
+    parameters = _QueryParameters(query_string)
+    query = CampaignsQuery(
+        sort_property=parameters.sort_property(CAMPAIGN_SORT_PROPERTIES),
+        metrics=parameters.metrics(CAMPAIGN_METRICS) if api_version.nests_metrics else None,
+        posts=_parse_posts_query(parameters, sort_property=SortProperty.POST_DATE),
+    )
+    page = _parse_page(parameters, api_version, query=asdict(query))
+    parameters.reject_remaining()
+    _validate(query.posts)
+    supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*refused_metrics}
+    if unsupported := [name for name in query.metrics or () if name not in supported]:
+        raise bad_request(f"{METRICS_MEMBER} not supported: {', '.join(unsupported)}")
+    return query, page
+
+
+def parse_campaigns_query(
+    query_string: str, api_version: ApiVersion = PAGED
+) -> tuple[tuple[str, ...] | None, PageRequest]:
+    """Parse the query string of `GET /v2/campaigns`; the cursor version has no filter.
+
+    Returns:
+        The instances to include, None for all, and the page.
+
+    Raises:
+        ProblemError: 400 `ANL_00400`.
+    """
+    parameters = _QueryParameters(query_string)
+    instance_ids = None if api_version is CURSOR else parameters.array("instanceIds", str)
+    page = _parse_page(parameters, api_version, query="campaigns")
+    parameters.reject_remaining()
+    return instance_ids, page
+
+
+def _parse_posts_query(
+    parameters: "_QueryParameters", *, sort_property: SortProperty, metrics: tuple[str, ...] | None = None
+) -> PostsQuery:
+    return PostsQuery(
         start=parameters.required("startDate", _parse_day),
         end=parameters.required("endDate", _parse_day),
         instance_ids=parameters.array("instanceIds", str),
@@ -124,14 +210,10 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
         platforms=parameters.array("platform", Platform),
         content_types=parameters.array("contentType", ContentType),
         basis=parameters.optional("dateBasis", DateBasis) or DateBasis.POST_DATE,
-        sort_property=_sort_property(parameters.optional("sortProperty", str)),
+        sort_property=sort_property,
         sort_direction=parameters.optional("sortDirection", SortDirection) or SortDirection.DESC,
-        metrics=_metrics(parameters.array(METRICS_MEMBER, str)) if api_version.nests_metrics else None,
+        metrics=metrics,
     )
-    page = _parse_page(parameters, api_version, query=query)
-    parameters.reject_remaining()
-    _validate(query)
-    return query, page
 
 
 def parse_page_query(query_string: str, api_version: ApiVersion = PAGED) -> PageRequest:
@@ -182,6 +264,21 @@ class _QueryParameters:
             raise bad_request(f"{name} must not hold an empty value")
         return tuple(_parse_value(name, value, parse=parse) for value in values) or None
 
+    def metrics(self, known: Iterable[Metric]) -> tuple[str, ...]:
+        """Return the distinct requested metrics, which may be unknown."""
+        names = self.array(METRICS_MEMBER, str)
+        if names is None:
+            raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in known)}")
+        return tuple(dict.fromkeys(names))
+
+    def sort_property(self, supported: Iterable[str]) -> str | None:
+        """Return the sort key, or None if it is omitted."""
+        value = self.optional("sortProperty", str)
+        if value is not None and value not in set(supported):
+            detail = f"sortProperty must be one of {', '.join(supported)}"
+            raise ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
+        return value
+
     def reject_remaining(self) -> None:
         """Reject parameters that were not read: ignoring them would hide bugs of the client."""
         if self._values:
@@ -230,16 +327,13 @@ def _validate(query: PostsQuery) -> None:
         raise bad_request(f"campaignIds must hold at most {MAX_CAMPAIGN_IDS} ids")
     if query.platforms is not None and query.content_types is not None:
         raise bad_request("platform and contentType cannot be combined: provide only one of the two")
-    if unsupported := unsupported_metrics(query.metrics or (), _included_content_types(query)):
-        raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(unsupported)}")
 
 
-def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query: PostsQuery | str) -> PageRequest:
+def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query: object) -> PageRequest:
     """Parse the parameters of a page; `query` identifies the list that its cursors belong to."""
     size = parameters.optional(api_version.page_size_parameter, _integer_up_to(MAX_PAGE_SIZE)) or DEFAULT_PAGE_SIZE
     if api_version is CURSOR:
-        fields = query if isinstance(query, str) else asdict(query)
-        cursor_query = json.dumps([fields, size], default=str)
+        cursor_query = json.dumps([query, size], default=str)
         cursor = parameters.optional(api_version.page_parameter, str)
         offset = 0 if cursor is None else _decode_cursor(cursor, cursor_query)
         return PageRequest(offset, size, api_version, cursor_query)
@@ -263,13 +357,6 @@ def _cursor_digest(encoded_offset: bytes, cursor_query: str) -> bytes:
     return hashlib.blake2b(encoded_offset + cursor_query.encode(), digest_size=_DIGEST_BYTES).digest()
 
 
-def _metrics(names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the distinct requested metrics."""
-    if names is None:
-        raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in METRICS)}")
-    return tuple(dict.fromkeys(names))
-
-
 def _included_content_types(query: PostsQuery) -> list[str]:
     """Return the content types that match the filters of a query."""
     return [
@@ -278,13 +365,3 @@ def _included_content_types(query: PostsQuery) -> list[str]:
         if (query.platforms is None or platform in query.platforms)
         and (query.content_types is None or content_type in query.content_types)
     ]
-
-
-def _sort_property(value: str | None) -> SortProperty:
-    """Return the sort key. The API reference has no default; the sandbox sorts by `postDate`."""
-    if value is None:
-        return SortProperty.POST_DATE
-    if value not in set(SortProperty):
-        detail = f"sortProperty must be one of {', '.join(SortProperty)}"
-        raise ProblemError(HTTPStatus.BAD_REQUEST, ProblemType.INVALID_SORT, detail)
-    return SortProperty(value)

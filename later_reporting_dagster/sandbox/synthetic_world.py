@@ -225,8 +225,7 @@ class World:
         Returns:
             Columns by API name: whole counts, money and rates in hundredths, `NOT_AVAILABLE` for null.
         """
-        recorded = self.recorded(self.posts.totals[:, rows], rows, since=since, until=until)
-        values = dict(zip(_ACCRUING, recorded, strict=True))
+        values = self.accrued(rows, since=since, until=until)
         cost, paid_cost = values.pop("cost"), values.pop("paidCost")
         values |= channel_rates(engagements=values["engagements"], impressions=values["impressions"], cost=cost)
         paid = channel_rates(
@@ -242,7 +241,7 @@ class World:
         """
         posts = self.posts
         key = child(self.instance_keys[posts.instance[rows]], posts.post_id[rows])
-        totals = dict(zip(_ACCRUING, posts.totals[:, rows], strict=True))
+        totals = self.totals(rows)
         values: dict[str, IntArray] = {}
         for name, (whole, per_mille) in _PARTS.items():
             share = floor(per_mille * (0.5 + uniform(key, name)))
@@ -262,6 +261,15 @@ class World:
             supported = np.array([metric_support.supports(content_type, name) for content_type, _, _ in CONTENT_TYPES])
             values[name] = np.where(supported[posts.content_type[rows]], values[name], NOT_AVAILABLE)
         return values
+
+    def totals(self, rows: IntArray) -> dict[str, IntArray]:
+        """Return the accruing quantities of some posts at the end of their lifetimes, with both costs, by name."""
+        return dict(zip(_ACCRUING, self.posts.totals[:, rows], strict=True))
+
+    def accrued(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+        """Return the parts of the totals that accrued on some days, by name; arguments and units as in `metrics`."""
+        recorded = self.recorded(self.posts.totals[:, rows], rows, since=since, until=until)
+        return dict(zip(_ACCRUING, recorded, strict=True))
 
     def recorded(self, totals: IntArray, rows: IntArray, *, since: int, until: int) -> IntArray:
         """Return the parts of totals that accrued on the days `since` to `until`; all days add up to the total."""
@@ -375,9 +383,7 @@ def _totals(post_key: Keys) -> IntArray:
     cost = log_normal(post_key, "cost", median=30_000, sigma=1.0)
 
     paid_impressions = np.where(
-        uniform(post_key, "paid silent") < 0.03,
-        0.0,
-        log_normal(post_key, "paid impressions", median=8_000, sigma=1.3),
+        uniform(post_key, "paid silent") < 0.03, 0.0, log_normal(post_key, "paid impressions", median=8_000, sigma=1.3)
     )
     paid_engagements = paid_impressions * np.minimum(
         log_normal(post_key, "paid engagement rate", median=0.02, sigma=0.8), 0.6

@@ -1,0 +1,193 @@
+"""Pages of campaigns, and of their performance: the sums of the posts that a query for posts would return."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from later_reporting_dagster.contract.api_version import METRICS_MEMBER
+from later_reporting_dagster.contract.enums import Platform, SortDirection
+from later_reporting_dagster.sandbox.list_pages import JsonObject, page_body
+from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
+from later_reporting_dagster.sandbox.post_store import PostStore
+from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery, PageRequest
+from later_reporting_dagster.sandbox.random_draws import IntArray
+from later_reporting_dagster.sandbox.synthetic_campaigns import SyntheticCampaign, campaign_only_metrics, campaigns_of
+from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, World, quotient
+
+_COUNTED_POSTS = "counted posts"
+# Rates in hundredths: the sums that each is a quotient of, and its scale. The units are those of the rates of posts;
+# those of the other rates are invented: returns per amount spent, and conversions per 100 clicks.
+_RATES: Mapping[str, tuple[str, str, int]] = {
+    "engagementRate": ("engagements", "impressions", 10_000),
+    "cpe": ("cost", "engagements", 1),
+    "cpm": ("cost", "impressions", 1_000),
+    "paidEngagementRate": ("paidEngagements", "paidImpressions", 10_000),
+    "paidCpe": ("paidCost", "paidEngagements", 1),
+    "paidCpm": ("paidCost", "paidImpressions", 1_000),
+    "impressionsPerPost": ("impressions", _COUNTED_POSTS, 100),
+    "estimatedRoi": ("estimatedValueGenerated", "cost", 100),
+    "paidReturnOnAdSpend": ("paidRevenue", "paidCost", 100),
+    "affiliateLinksConversionRate": ("affiliateLinksConversions", "affiliateLinksClicks", 10_000),
+    "affiliateLinksRoi": ("affiliateLinksSales", "affiliateLinksCommissionEarned", 100),
+}
+_OTHER_NAMES = {"estimatedContentCost": "cost", "paidAdSpend": "paidCost"}
+
+
+class CampaignStore:
+    """The campaigns of a world, with the performance of the posts that are served now.
+
+    Args:
+        world: All instances and posts.
+        posts: The posts that are served.
+        refused_metrics: Metrics that no response has.
+    """
+
+    def __init__(self, world: World, posts: PostStore, *, refused_metrics: Collection[str] = ()) -> None:
+        self._world = world
+        self._posts = posts
+        self._campaigns = {campaign.campaign_id: campaign for campaign in campaigns_of(world)}
+        self._paged_metrics = [name for name in CAMPAIGN_SORT_PROPERTIES if name not in refused_metrics]
+
+    def page(self, instance_ids: Collection[str], page: PageRequest) -> JsonObject:
+        """Return the body of a page of campaigns, ordered by instance and id."""
+        instances = [number for number, name in enumerate(self._world.instance_ids) if name in instance_ids]
+        listed = sorted(
+            (campaign for campaign in self._campaigns.values() if campaign.instance in instances),
+            key=lambda campaign: (campaign.instance, campaign.campaign_id),
+        )
+        post_dates = self._post_dates()
+        rows = [self._render(campaign, post_dates.get(campaign.campaign_id)) for campaign in listed[page.rows]]
+        return page_body(rows, page=page, total=len(listed))
+
+    def performance_page(self, query: CampaignsQuery, page: PageRequest) -> JsonObject:
+        """Return the body of a page of the performance of the campaigns that have a post that matches."""
+        sums = _CampaignSums(self._world, query, rows=self._posts.rows(query.posts))
+        order = np.arange(len(sums.campaign_ids))
+        if query.sort_property is not None:
+            values = sums.metric(query.sort_property)
+            is_ascending = query.posts.sort_direction is SortDirection.ASC
+            order = np.argsort(nulls_last(values) if is_ascending else -values, kind="stable")
+        shown = order[page.rows]
+        names = self._paged_metrics if query.metrics is None else query.metrics
+        columns = {name: json_values(name, sums.metric(name)[shown]) for name in names}
+        data = []
+        for index, position in enumerate(shown.tolist()):
+            campaign = self._campaigns[int(sums.campaign_ids[position])]
+            metrics = {name: column[index] for name, column in columns.items()}
+            details = _describe(campaign, sums.platforms(position))
+            data.append(details | (metrics if query.metrics is None else {METRICS_MEMBER: metrics}))
+        return page_body(data, page=page, total=len(order))
+
+    def _post_dates(self) -> dict[int, tuple[str, str]]:
+        """Return the times of the first and the last post of each campaign that has any."""
+        posts, rows = self._world.posts, self._posts.all_rows()
+        ids, index = np.unique(posts.campaign_id[rows], return_inverse=True)
+        first, last = (np.full(len(ids), bound) for bound in (np.iinfo(np.int64).max, np.iinfo(np.int64).min))
+        np.minimum.at(first, index, posts.published_ms[rows])
+        np.maximum.at(last, index, posts.published_ms[rows])
+        return dict(zip(ids.tolist(), zip(_json_times(first), _json_times(last), strict=True), strict=True))
+
+    def _render(self, campaign: SyntheticCampaign, post_dates: tuple[str, str] | None) -> JsonObject:
+        first_post_date, last_post_date = post_dates or (None, None)
+        return {
+            "campaignId": campaign.campaign_id,
+            "campaignName": campaign.name,
+            "description": campaign.description,
+            "firstPostDate": first_post_date,
+            "instanceId": self._world.instance_ids[campaign.instance],
+            "lastPostDate": last_post_date,
+            "startDate": f"{campaign.start}T00:00:00.000Z",
+            "status": campaign.status,
+        }
+
+
+class _CampaignSums:
+    """Sums over the matching posts of each campaign.
+
+    Attributes:
+        campaign_ids: The campaigns with matching posts, in ascending order.
+    """
+
+    def __init__(self, world: World, query: CampaignsQuery, *, rows: IntArray) -> None:
+        posts = world.posts
+        self._rows = rows[np.argsort(posts.campaign_id[rows], kind="stable")]
+        self.campaign_ids, self._starts = np.unique(posts.campaign_id[self._rows], return_index=True)
+        self._world = world
+        self._since, self._until = metric_days(world, query.posts)
+        self._columns: dict[str, IntArray] = {}
+        self._values: dict[str, IntArray] = {}
+
+    def metric(self, name: str) -> IntArray:
+        """Return a metric by its API name, by campaign: `NOT_AVAILABLE` for null, money and rates in hundredths."""
+        if name not in self._values:
+            self._values[name] = self._computed(name) if len(self._rows) else self._rows
+        return self._values[name]
+
+    def platforms(self, position: int) -> list[Platform]:
+        """Return the platforms of the posts of the campaign at a position."""
+        content_types = self._world.posts.content_type[self._of_campaign(position, self._rows)]
+        return sorted({CONTENT_TYPES[content_type][1] for content_type in content_types.tolist()})
+
+    def _computed(self, name: str) -> IntArray:
+        if name in _RATES:
+            return self._rate(*_RATES[name])
+        if name in ("postsCount", "influencersCount"):
+            return self._count(self._rows >= 0, distinct_creators=name == "influencersCount")
+        if name in ("paidPostsCount", "paidInfluencersCount"):
+            is_paid = self._column("paidImpressions") != NOT_AVAILABLE
+            return self._count(is_paid, distinct_creators=name == "paidInfluencersCount")
+        values = self._column(_OTHER_NAMES.get(name, name))
+        is_available = values != NOT_AVAILABLE
+        any_available = np.logical_or.reduceat(is_available, self._starts)
+        return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
+
+    def _rate(self, numerator: str, denominator: str, scale: int) -> IntArray:
+        """Return a quotient of sums over the posts that have both parts."""
+        parts = self._column(numerator), self._column(denominator)
+        has_both = (parts[0] != NOT_AVAILABLE) & (parts[1] != NOT_AVAILABLE)
+        return quotient(*(self._sum(np.where(has_both, part, 0)) for part in parts), scale=scale)
+
+    def _count(self, included: NDArray[np.bool_], *, distinct_creators: bool) -> IntArray:
+        """Return the number of included posts, or of their creators."""
+        if not distinct_creators:
+            return self._sum(included.astype(np.int64))
+        creators = np.where(included, self._world.posts.creator_id[self._rows], NOT_AVAILABLE)
+        distinct = [np.unique(self._of_campaign(position, creators)) for position in range(len(self._starts))]
+        return np.array([np.count_nonzero(ids != NOT_AVAILABLE) for ids in distinct], dtype=np.int64)
+
+    def _column(self, name: str) -> IntArray:
+        """Return a column of the posts. All columns of a group are computed together, when one is needed."""
+        if name == _COUNTED_POSTS:
+            return np.ones_like(self._rows)
+        for columns in (self._world.accrued, self._campaign_only, self._world.cursor_only_metrics):
+            if name not in self._columns:
+                self._columns |= columns(self._rows, since=self._since, until=self._until)
+        return self._columns[name]
+
+    def _campaign_only(self, rows: IntArray, *, since: int, until: int) -> dict[str, IntArray]:
+        return campaign_only_metrics(self._world, rows, since=since, until=until)
+
+    def _sum(self, values: IntArray) -> IntArray:
+        return np.add.reduceat(values, self._starts)
+
+    def _of_campaign(self, position: int, values: IntArray) -> IntArray:
+        """Return the part of a column that belongs to the campaign at a position."""
+        end = self._starts[position + 1] if position + 1 < len(self._starts) else len(self._rows)
+        return values[self._starts[position] : end]
+
+
+def _describe(campaign: SyntheticCampaign, platforms: list[Platform]) -> JsonObject:
+    """Return the fields that describe a campaign beside its metrics. All names but `campaignId` are invented."""
+    return {
+        "campaignId": campaign.campaign_id,
+        "dateRange": {"startDate": str(campaign.start), "endDate": None},
+        "description": campaign.description,
+        "platforms": platforms,
+        "title": campaign.name,
+    }
+
+
+def _json_times(milliseconds: IntArray) -> list[str]:
+    times: list[str] = np.datetime_as_string(milliseconds.astype("datetime64[ms]"), unit="ms").tolist()
+    return [f"{time}Z" for time in times]
