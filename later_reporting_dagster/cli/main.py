@@ -327,8 +327,9 @@ def backfill(
 def _warn_about_empty_files(outcome: "RunOutcome", start: date, end: date) -> None:
     for fetch in outcome.fetches:
         if fetch.written and not fetch.rows:
+            rows = "posts" if fetch.table_name in POSTS_ASSETS else "campaigns"
             click.echo(
-                f"Warning: no rows from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
+                f"Warning: no {rows} from {start} to {end}: all {fetch.written} files are empty. Check the days, the"
                 " instances (--instances, LATER_INSTANCE_IDS) and, with `later-reporting doctor`, the scope of the"
                 " credentials.",
                 err=True,

@@ -231,7 +231,7 @@ def test_backfill_rejects_days_without_a_partition(start: str, end: str, line: s
         (("--asset", "later/posts", *RANGE), "posts_published"),
         (("--asset", "later/posts_published", "--start", "2024-03-01"), "--end"),
         *(
-            (("--asset", "later/organic_paid_weekly", *RANGE, *option), "omit them for organic_paid_weekly")
+            (("--asset", "later/organic_paid_weekly", *RANGE, *option), "for organic_paid_weekly")
             for option in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))
         ),
     ],

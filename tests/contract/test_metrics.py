@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract import (
-    DEFAULT_METRICS,
-    METRICS,
-    Channel,
-    metrics_from_query_field,
-    metrics_of_columns,
-    parse_metrics,
-)
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Channel, metrics_from_query_field, parse_metrics
 from later_reporting_dagster.contract.metrics import Kind
 
 # As docs/api.md, "Cursor version", lists them.
@@ -69,7 +62,6 @@ def test_parse_metrics_returns_metrics_in_table_order_for_names_in_any_order(sel
     assert list(named) == sorted(named, key=METRICS.index)
     assert len(named) == len(set(named))
     assert metrics_from_query_field(metric.api_name for metric in selection) == named
-    assert metrics_of_columns(["post_id", *(metric.column for metric in selection), "extra"]) == named
 
 
 @pytest.mark.parametrize(

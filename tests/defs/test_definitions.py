@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA
-from later_reporting_dagster.lake import POSTS_SCHEMA, schema_of
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POSTS_SCHEMA, campaign_performance_columns, schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
 
@@ -21,12 +22,24 @@ SCHEMAS = {
     "instances": INSTANCES_SCHEMA,
     "post_metrics_daily": POSTS_SCHEMA,
     "posts_published": POSTS_SCHEMA,
+    "campaigns": schema_of(CAMPAIGN_COLUMNS),
+    "campaign_performance_daily": schema_of(campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS)),
     **{table.name: schema_of(table.columns) for table in TABLES},
 }
-PARTITIONED = (*RAW_ASSETS, *ROLLUPS, *PERIOD_ROLLUPS)
+FETCHED = (*RAW_ASSETS, "campaigns", "campaign_performance_daily")
+PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLLUPS)
 COMPUTED = (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
 REPORT = "organic_paid_report"
-LAYERS = {"instances": "dimension", **dict.fromkeys(RAW_ASSETS, "raw"), **dict.fromkeys(COMPUTED, "rollup")}
+LAYERS = {
+    **dict.fromkeys(("instances", "campaigns"), "dimension"),
+    **dict.fromkeys((*RAW_ASSETS, "campaign_performance_daily"), "raw"),
+    **dict.fromkeys(COMPUTED, "rollup"),
+}
+GROUPS = {
+    **dict.fromkeys((*RAW_ASSETS, "instances"), "posts"),
+    **dict.fromkeys(("campaigns", "campaign_performance_daily"), "campaigns"),
+    **dict.fromkeys(COMPUTED, "organic_paid"),
+}
 
 LINEAGE = {
     "organic_paid_daily": {"post_metrics_daily"},
@@ -100,7 +113,7 @@ def test_definitions_name_an_invalid_setting_in_the_last_line(tmp_path: Path) ->
 @pytest.mark.parametrize("asset", SCHEMAS)
 def test_table_metadata_matches_the_stored_schema(asset: str) -> None:
     spec, schema = spec_of(asset), SCHEMAS[asset]
-    assert spec.group_name == ("organic_paid" if asset in COMPUTED else "posts")
+    assert spec.group_name == GROUPS[asset]
     assert (spec.kinds, spec.owners) == ({"parquet"}, [])
     assert spec.description
     assert spec.tags["later/layer"] == LAYERS[asset]
@@ -144,7 +157,7 @@ def test_asset_dependencies() -> None:
     assert {
         key.path[-1]: {parent.path[-1] for parent in graph.get(key).parent_keys} for key in graph.get_all_asset_keys()
     } == {
-        **dict.fromkeys(RAW_ASSETS, set()),
+        **dict.fromkeys(FETCHED, set()),
         "organic_paid_daily": {"post_metrics_daily"},
         "organic_paid_by_publish_day": {"posts_published"},
         **dict.fromkeys(PERIOD_ROLLUPS, {"organic_paid_daily"}),
@@ -175,15 +188,15 @@ def test_freshness_policy_is_due_at_the_due_hour(asset: str) -> None:
     assert policy == dg.FreshnessPolicy.cron("0 12 * * *", lower_bound_delta=timedelta(hours=23))
 
 
-def test_raw_assets_share_a_concurrency_pool() -> None:
-    assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in RAW_ASSETS} == {"later_api"}
+def test_fetched_assets_share_a_concurrency_pool() -> None:
+    assert {defs.resolve_assets_def(asset_key(asset)).op.pool for asset in FETCHED} == {"later_api"}
 
 
 def test_jobs_run_in_process() -> None:
     jobs = {job.name: job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
     assert jobs.keys() == {"later_posts", "later_checks", "later_compaction"}
     assert {job.executor_def.name for job in jobs.values()} == {"in_process"}
-    assert jobs["later_posts"].asset_layer.executable_asset_keys == {asset_key(asset) for asset in RAW_ASSETS}
+    assert jobs["later_posts"].asset_layer.executable_asset_keys == {asset_key(asset) for asset in FETCHED}
     assert not jobs["later_checks"].asset_layer.executable_asset_keys
 
 

@@ -181,13 +181,21 @@ def requested_instances(data: SensorExecutionData) -> list[str]:
     (request,) = data.run_requests or []
     assert request.run_key is None
     assert request.tags.items() >= range_tags(FIRST_DAY, DAYS[-1]).items()
-    configs = [op["config"] for op in request.run_config["ops"].values()]
-    assert request.run_config["ops"].keys() == {f"later__{asset}" for asset in RAW_ASSETS}
+    ops = dict(request.run_config["ops"])
+    assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
+    assert ops.keys() == {f"later__{asset}" for asset in RAW_ASSETS}
+    configs = [op["config"] for op in ops.values()]
     assert configs[0] == configs[1]
     assert configs[0].keys() == {"instances", "only_missing"}
     assert configs[0]["only_missing"] is True
     instances: list[str] = configs[0]["instances"]
     return instances
+
+
+def refetches_campaigns(data: SensorExecutionData) -> bool:
+    """Return whether the run that a tick requests replaces the files of campaign performance that exist."""
+    (request,) = data.run_requests or []
+    return not request.run_config["ops"]["later__campaign_performance_daily"]["config"]["only_missing"]
 
 
 def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessResult:
@@ -206,6 +214,8 @@ def test_sensor_requests_the_history_of_new_instances_once(project: Project, ser
     service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
     more = tick(project, cursor=first.cursor)
     assert requested_instances(more) == ["new/one", "new two"]
+    # A day of campaign performance is one file, so for new instances among others it is fetched again.
+    assert [refetches_campaigns(data) for data in (first, more)] == [False, True]
     assert not tick(project, cursor=more.cursor).run_requests
     # An instance that returns is new again, so that the days in between are fetched.
     service.override = list_instances(*INSTANCE_IDS, "new two")
@@ -227,7 +237,7 @@ def test_sensor_run_fetches_only_the_new_instance(project: Project, service: Ser
 
 @pytest.mark.parametrize("cursor", [None, "", "not JSON", "5", "[[]]", "null"])
 def test_sensor_without_a_cursor_fetches_nothing_twice(cursor: str | None, project: Project, service: Service) -> None:
-    for asset in RAW_ASSETS:
+    for asset in (*RAW_ASSETS, "campaign_performance_daily"):
         project.fetch(asset)
     service.requests.clear()
     data = tick(project, cursor=cursor)

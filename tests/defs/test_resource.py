@@ -8,7 +8,7 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.client.rate_ledger import Ledger
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
@@ -42,6 +42,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "instance_ids": "a,b",
         "lake_root": "memory://lake",
         "metrics": "likes, reach",
+        "campaign_metrics": "paidAdSpend, clicks",
         "requests_per_minute": 60,
         "rate_limit_store": "redis://:some-password@host",
         "api_version": "cursor",
@@ -73,6 +74,15 @@ def test_selected_metrics_default_to_the_api_reference() -> None:
     message = r"LATER_METRICS \(metrics\): unknown metric 'like'; the nearest is likes"
     with pytest.raises(InvalidSetting, match=message):
         initialized(LaterReportingResource(metrics="like")).selected_metrics()
+
+
+def test_selected_campaign_metrics_default_to_spend_and_return() -> None:
+    assert initialized(LaterReportingResource()).selected_campaign_metrics() == DEFAULT_CAMPAIGN_METRICS
+    named = initialized(LaterReportingResource(campaign_metrics="clicks,paid_ad_spend")).selected_campaign_metrics()
+    assert [metric.column for metric in named] == ["paid_ad_spend", "clicks"]
+    message = r"LATER_CAMPAIGN_METRICS \(campaign_metrics\): unknown metric 'paidSpend'; the nearest is paidAdSpend"
+    with pytest.raises(InvalidSetting, match=message):
+        initialized(LaterReportingResource(campaign_metrics="paidSpend")).selected_campaign_metrics()
 
 
 def test_verify_percent_defaults_by_api_version(monkeypatch: pytest.MonkeyPatch) -> None:
