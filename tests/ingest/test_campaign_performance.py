@@ -1,0 +1,302 @@
+"""Fetching the performance of campaigns over HTTP: the lake has what the sandbox serves, whatever the API refuses."""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from later_reporting_dagster.client import (
+    ClientCredentials,
+    CredentialsRejected,
+    LaterClient,
+    MetricsRejected,
+    RateLimiter,
+    RetriesExhausted,
+    RetryPolicy,
+)
+from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from tests.conftest import (
+    DAYS,
+    INSTANCE_IDS,
+    NO_RATE_LIMIT,
+    Service,
+    both_api_versions,
+    paged_only,
+    parameters,
+    problem,
+)
+
+PATH = "/v2/campaigns/performance"
+
+
+@dataclass
+class Fetched:
+    """What one fetch did: the results by day, and the warnings."""
+
+    results: dict[date, PartitionResult] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> dict[date, type[Exception]]:
+        """The type of the error of each failed day."""
+        return {day: type(each.error) for day, each in self.results.items() if isinstance(each, FailedPartition)}
+
+    @property
+    def changed(self) -> dict[date, bool]:
+        """Whether the file of each written day changed."""
+        return {day: each.file.changed for day, each in self.results.items() if isinstance(each, WrittenPartition)}
+
+
+def fetch(
+    service: Service,
+    root: Path,
+    *,
+    days: Collection[date] = DAYS,
+    instance_ids: tuple[str, ...] = (),
+    metrics: tuple[Metric, ...] = DEFAULT_CAMPAIGN_METRICS,
+    guard: WriteGuard = WriteGuard(),  # noqa: B008 - frozen
+    secret: str = NO_RATE_LIMIT.client_secret,
+) -> Fetched:
+    """Fetch days in the API version of `service`; check that each is reported exactly once."""
+    fetched = Fetched()
+
+    def collect(result: PartitionResult) -> None:
+        assert result.partition.day not in fetched.results
+        fetched.results[result.partition.day] = result
+
+    async def no_wait(_seconds: float) -> None:
+        return
+
+    async def run() -> None:
+        async with LaterClient(
+            base_url=service.base_url,
+            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=secret),
+            limiter=RateLimiter(requests=1_000_000),
+            api_version=service.api_version,
+            retry=RetryPolicy(max_attempts=2),
+            sleep=no_wait,
+        ) as client:
+            await ingest_campaign_performance(
+                days,
+                instance_ids=instance_ids,
+                client=client,
+                lake=Lake(str(root)),
+                metrics=metrics,
+                on_result=collect,
+                warn=fetched.warnings.append,
+                guard=guard,
+                now=lambda: datetime(2024, 3, 11, 6, tzinfo=UTC),
+            )
+
+    asyncio.run(run())
+    assert fetched.results.keys() == {*days}
+    return fetched
+
+
+def stored(root: Path, day: date) -> list[dict[str, Any]]:
+    """Return the rows of a day's file, without unknown fields."""
+    path = root / CAMPAIGN_PERFORMANCE_TABLE / f"date={day}" / "part-0.parquet"
+    rows: list[dict[str, Any]] = pq.ParquetFile(path).read().drop_columns(["extra"]).to_pylist()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def api(small_world: World) -> Iterator[httpx.Client]:
+    """An authorized client of the sandbox in the paged API version, without code of this package."""
+    app = create_app(small_world, options=NO_RATE_LIMIT)
+    with running_sandbox(app) as base_url, httpx.Client(base_url=base_url) as client:
+        body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
+        client.headers["Authorization"] = f"Bearer {client.post('/oauth/token', json=body).json()['jwt']}"
+        yield client
+
+
+def expected(api: httpx.Client, day: date, *instance_ids: str, without: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the rows that the sandbox serves for a day, as they should be stored."""
+    query = {"startDate": str(day), "endDate": str(day), "dateBasis": "performance_date", "pageSize": "100"}
+    document = (
+        api.get(PATH, params=[*query.items(), *(("instanceIds[]", name) for name in instance_ids)])
+        .raise_for_status()
+        .json()
+    )
+    assert document["pagination"]["totalPages"] == 1
+    return [
+        {"campaign_id": row["campaignId"]}
+        | {
+            metric.column: None if metric.api_name in without else row[metric.api_name]
+            for metric in DEFAULT_CAMPAIGN_METRICS
+        }
+        for row in sorted(document["data"], key=lambda row: row["campaignId"])
+    ]
+
+
+def with_options(service: Service, world: World, **options: Any) -> None:
+    """Let the service have other options of the sandbox."""
+    service.app = create_app(
+        world, options=replace(SandboxOptions(requests_per_window=100_000, api_version=service.api_version), **options)
+    )
+
+
+def edited_first_row(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Response | None]:
+    """Return a response override with a single campaign, which `edit` changes."""
+
+    def override(request: Request) -> Response | None:
+        if request.url.path != PATH:
+            return None
+        row = edit({"campaignId": 1, "impressions": 5})
+        pagination = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
+        return JSONResponse({"data": [row], "pagination": pagination})
+
+    return override
+
+
+@both_api_versions
+def test_days_equal_what_the_api_returns(service: Service, api: httpx.Client, tmp_path: Path) -> None:
+    fetched = fetch(service, tmp_path)
+    assert (fetched.failed, fetched.warnings) == ({}, [])
+    assert all(stored(tmp_path, day) == expected(api, day) for day in DAYS)
+    assert any(row["paid_ad_spend"] is None for row in stored(tmp_path, DAYS[0]))
+    assert service.request_count(PATH) == len(DAYS)
+    again = fetch(service, tmp_path)
+    assert set(again.changed.values()) == {False}
+
+
+@paged_only
+def test_query_names_the_configured_instances(service: Service, api: httpx.Client, tmp_path: Path) -> None:
+    fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:3])
+    assert all(stored(tmp_path, day) == expected(api, day, *INSTANCE_IDS[1:3]) for day in DAYS)
+
+
+@both_api_versions
+def test_day_without_campaigns_is_an_empty_file(service: Service, tmp_path: Path) -> None:
+    day = date(2023, 1, 1)
+    assert fetch(service, tmp_path, days=[day]).failed == {}
+    assert stored(tmp_path, day) == []
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_refused_metrics_are_null_and_warned_of_once(
+    service: Service, api: httpx.Client, small_world: World, tmp_path: Path
+) -> None:
+    refused = ("paidCost", "affiliateLinksSales")
+    with_options(service, small_world, refused_campaign_metrics=refused)
+    fetched = fetch(service, tmp_path)
+    assert fetched.failed == {}
+    assert all(stored(tmp_path, day) == expected(api, day, without=refused) for day in DAYS)
+    (warning,) = fetched.warnings
+    assert warning == "The API refuses these metrics of campaigns, which are therefore null: " + ", ".join(refused)
+    assert service.request_count(PATH) <= len(DAYS) + 5
+    metadata = Lake(str(tmp_path)).read_metadata(CAMPAIGN_PERFORMANCE_TABLE, Partition(DAYS[0]))
+    assert metadata is not None
+    assert set(refused).isdisjoint(json.loads(metadata.key_values["metrics"]))
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_day_fails_if_all_metrics_are_refused(service: Service, small_world: World, tmp_path: Path) -> None:
+    metrics = DEFAULT_CAMPAIGN_METRICS[:2]
+    with_options(service, small_world, refused_campaign_metrics=tuple(metric.api_name for metric in metrics))
+    assert fetch(service, tmp_path, metrics=metrics).failed == dict.fromkeys(DAYS, MetricsRejected)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@both_api_versions
+def test_refused_route_ends_the_fetch_with_one_request(
+    service: Service, small_world: World, status: int, tmp_path: Path
+) -> None:
+    with_options(service, small_world, campaigns_status=status)
+    with pytest.raises(RouteRefused, match=f"HTTP {status}"):
+        fetch(service, tmp_path)
+    assert service.request_count(PATH) == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_instances_out_of_scope_are_left_out_with_a_warning(
+    service: Service, api: httpx.Client, small_world: World, tmp_path: Path
+) -> None:
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:2])
+    fetched = fetch(service, tmp_path, instance_ids=INSTANCE_IDS[1:])
+    assert (fetched.failed, len(fetched.warnings)) == ({}, 1)
+    assert all(name in fetched.warnings[0] for name in INSTANCE_IDS[2:])
+    assert all(stored(tmp_path, day) == expected(api, day, INSTANCE_IDS[1]) for day in DAYS)
+
+
+def test_failed_day_keeps_its_file_and_affects_no_other(service: Service, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    before = stored(tmp_path, DAYS[2])
+    service.override = lambda request: problem(503) if parameters(request).get("startDate") == [str(DAYS[2])] else None
+    assert fetch(service, tmp_path).failed == {DAYS[2]: RetriesExhausted}
+    assert stored(tmp_path, DAYS[2]) == before
+
+
+def test_rejected_credentials_fail_all_days_after_one_attempt(service: Service, tmp_path: Path) -> None:
+    assert fetch(service, tmp_path, secret="wrong").failed == dict.fromkeys(DAYS, CredentialsRejected)  # noqa: S106
+    assert (service.request_count("/oauth/token"), service.request_count(PATH)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"campaignId": "1"}, "campaignId must be a whole number"),
+        ({"impressions": 5.5}, "impressions must be a whole number"),
+        ({"paidAdSpend": "much"}, "paidAdSpend must be a number"),
+        ({"campaignId": None}, "campaignId is missing"),
+    ],
+)
+def test_bad_row_is_quarantined_until_the_api_corrects_it(
+    row: dict[str, Any], reason: str, service: Service, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    service.override = edited_first_row(lambda campaign: campaign | row)
+    assert fetch(service, tmp_path, days=DAYS[:1]).failed == {}
+    (quarantined,) = lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE)
+    assert (quarantined.partition, quarantined.reason.startswith(reason)) == (Partition(DAYS[0]), True)
+    assert stored(tmp_path, DAYS[0]) == []
+    strict = fetch(service, tmp_path, days=DAYS[:1], guard=WriteGuard(bad_rows_limit_percent=50))
+    assert strict.failed == {DAYS[0]: TooManyBadRows}
+    service.override = edited_first_row(lambda campaign: campaign)
+    fetch(service, tmp_path, days=DAYS[:1])
+    assert lake.quarantine.rows(CAMPAIGN_PERFORMANCE_TABLE) == []
+    assert [each["campaign_id"] for each in stored(tmp_path, DAYS[0])] == [1]
+
+
+def test_unknown_fields_are_kept(service: Service, tmp_path: Path) -> None:
+    service.override = edited_first_row(lambda row: row | {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]})
+    fetch(service, tmp_path, days=DAYS[:1])
+    rows = pq.ParquetFile(tmp_path / CAMPAIGN_PERFORMANCE_TABLE / f"date={DAYS[0]}" / "part-0.parquet").read()
+    assert [json.loads(text) for text in rows["extra"].to_pylist()] == [
+        {"title": "Frühling 🌱", "reach": 7, "dateRange": [1, None]}
+    ]
+
+
+def test_file_that_would_shrink_is_not_replaced(service: Service, small_world: World, tmp_path: Path) -> None:
+    fetch(service, tmp_path)
+    before = {day: stored(tmp_path, day) for day in DAYS}
+    assert all(len(rows) >= 20 for rows in before.values())
+    with_options(service, small_world, instance_scope=INSTANCE_IDS[:1])
+    assert fetch(service, tmp_path).failed == dict.fromkeys(DAYS, ShrankTooMuch)
+    assert {day: stored(tmp_path, day) for day in DAYS} == before
+    accepted = fetch(service, tmp_path, guard=WriteGuard(shrink_limit_percent=100))
+    assert set(accepted.changed.values()) == {True}
+
+
+def test_restatement_is_described(service: Service, tmp_path: Path) -> None:
+    service.override = edited_first_row(lambda row: row | {"paidAdSpend": 1.5})
+    fetch(service, tmp_path, days=DAYS[:1])
+    service.override = edited_first_row(lambda row: row | {"paidAdSpend": 4})
+    (result,) = fetch(service, tmp_path, days=DAYS[:1]).results.values()
+    assert isinstance(result, WrittenPartition)
+    assert result.diff is not None
+    assert (result.diff.restated, result.diff.totals["paid_ad_spend"].change) == (1, 2.5)
