@@ -4,9 +4,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, METRICS
 from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
-from later_reporting_dagster.lake import POST_COLUMNS, Column, post_columns
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    POST_COLUMNS,
+    Column,
+    campaign_performance_columns,
+    post_columns,
+)
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -30,6 +36,11 @@ DAILY, BY_PUBLISH_DAY = DAY_TABLES
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": POST_COLUMNS,
     "columns of instances": INSTANCE_COLUMNS,
+    "columns of campaigns": CAMPAIGN_COLUMNS,
+    "columns of campaign_performance_daily": campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS),
+    "columns of further campaign metrics": without(
+        campaign_performance_columns(CAMPAIGN_METRICS), campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS)
+    ),
     "columns of further metrics": without(post_columns(METRICS), POST_COLUMNS),
     "columns of organic_paid_daily": DAILY.columns,
     "columns of spend": without(BY_PUBLISH_DAY.columns, DAILY.columns),
@@ -69,7 +80,8 @@ def test_docs_tables_lists_the_columns_of_the_code() -> None:
 
 def test_docs_tables_has_a_heading_for_every_table() -> None:
     headings = set(re.findall(r"^##+ `(\w+)`$", DOCUMENT.read_text(), re.MULTILINE))
-    assert headings == {"post_metrics_daily", "posts_published", "instances", *(table.name for table in TABLES)}
+    fetched = {"post_metrics_daily", "posts_published", "instances", "campaigns", "campaign_performance_daily"}
+    assert headings == {*fetched, *(table.name for table in TABLES)}
 
 
 def test_readme_names_every_table_and_links_docs_tables() -> None:

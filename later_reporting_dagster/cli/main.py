@@ -260,11 +260,11 @@ def instances() -> None:
     "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
 )  # fmt: skip
-@click.option("--only-missing", is_flag=True, help="Fetch only (day, instance) pairs without a file in the lake.")
+@click.option("--only-missing", is_flag=True, help="Fetch only files that are not in the lake.")
 @click.option(
     "--accept-shrinking", is_flag=True,
-    help="Also replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
-    " metrics. Use it if posts or values were really deleted.",
+    help="Also replace files that lose more rows than LATER_SHRINK_LIMIT_PERCENT allows, or all values of their"
+    " metrics. Use it if rows or values were really deleted.",
 )  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Print the log of the run.")
 @one_line_errors
@@ -297,35 +297,48 @@ def backfill(
     project = _project()
     _check_range(start, end, first=project.settings.start_date)
     instance_ids = _instance_ids(instance_lists)
-    config: dict[str, Any] = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
-    period = Period.DAY
-    if instance_ids and asset not in POSTS_ASSETS:
-        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
+    config = _run_config(
+        asset, {"only_missing": only_missing, "accept_shrinking": accept_shrinking}, instances=instance_ids
+    )
     if asset in FETCHED_ASSETS:
-        config |= {"instances": instance_ids} if asset in POSTS_ASSETS else {}
         _name_default_host(project.later, "Fetching from")
-    else:
-        if any(config.values()):
-            raise click.UsageError(
-                f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
-            )
-        config, period = {}, PERIODS_BY_ROLLUP[asset]
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             project,
             [asset],
             instance=instance,
-            tags=range_tags(start, end, period=period),
+            tags=range_tags(start, end, period=PERIODS_BY_ROLLUP.get(asset, Period.DAY)),
             config=config,
             on_progress=show,
             verbose=verbose,
         )
     _report_failures([outcome])
-    _warn_about_empty_files(outcome, start, end)
+    _print_warnings(outcome, start, end)
 
 
-def _warn_about_empty_files(outcome: "RunOutcome", start: date, end: date) -> None:
+def _run_config(asset: str, flags: dict[str, bool], *, instances: list[str]) -> dict[str, Any]:
+    """Return the run config of an asset.
+
+    Raises:
+        click.UsageError: an option does not apply to the asset.
+    """
+    if instances and asset not in POSTS_ASSETS:
+        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
+    if asset in POSTS_ASSETS:
+        return {**flags, "instances": instances}
+    if asset in FETCHED_ASSETS:
+        return dict(flags)
+    if any(flags.values()):
+        raise click.UsageError(
+            f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
+        )
+    return {}
+
+
+def _print_warnings(outcome: "RunOutcome", start: date, end: date) -> None:
     for fetch in outcome.fetches:
+        for warning in fetch.warnings:
+            click.echo(f"Warning: {one_line(warning)}", err=True)
         if fetch.written and not fetch.rows:
             rows = "posts" if fetch.table_name in POSTS_ASSETS else "campaigns"
             click.echo(

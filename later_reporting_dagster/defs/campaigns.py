@@ -71,7 +71,7 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
             refused = refusal(error) if isinstance(error, LaterError) else None
             if refused is None:
                 raise dg.Failure(str(error), allow_retries=False) from None
-            _warn_of_refusal(context, CAMPAIGNS_TABLE, refused)
+            context.log.warning(_refusal_warning(context, CAMPAIGNS_TABLE, refused))
             return
         context.log.info(f"The API lists {len(fetched.items)} of {rows.num_rows} known campaigns")
         names = ["campaign_id", "campaign_name", "status", "start_date"]
@@ -107,8 +107,6 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
         try:
             with batched_events(context):
                 _CampaignPerformanceFetch(context, config, later).run(due_hour_utc=settings.due_hour_utc)
-        except RouteRefused as refused:
-            _warn_of_refusal(context, CAMPAIGN_PERFORMANCE_TABLE, refused)
         except (LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
@@ -158,11 +156,10 @@ class _CampaignPerformanceFetch:
         self._failed: dict[str, str] = {}
 
     def run(self, *, due_hour_utc: int) -> None:
-        """Fetch the run's days, log their materializations and check results.
+        """Fetch the run's days, log their materializations and check results; only warn if the API refuses the route.
 
         Raises:
             Failure: a day failed, or the run selects no day that can be fetched.
-            RouteRefused: the API refuses the route.
             LakeUnavailable: the lake cannot be listed.
         """
         days = partition_first_days(self._context)
@@ -172,8 +169,12 @@ class _CampaignPerformanceFetch:
         self._progress.partitions = len(days)
         if days:
             self._context.log.info(f"Fetching campaigns of {len(days)} days, {days[0]} to {days[-1]}")
-            for result in self._results(days):
-                self._record(result)
+            try:
+                for result in self._results(days):
+                    self._record(result)
+            except RouteRefused as refused:
+                self._reporter.warn(_refusal_warning(self._context, CAMPAIGN_PERFORMANCE_TABLE, refused))
+                return
         log_check_results(
             self._context, _evaluate_checks(CAMPAIGN_PERFORMANCE_TABLE, self._lake, due_hour_utc=due_hour_utc)
         )
@@ -195,7 +196,7 @@ class _CampaignPerformanceFetch:
                     lake=self._lake,
                     metrics=metrics,
                     on_result=emit,
-                    warn=self._context.log.warning,
+                    warn=self._reporter.warn,
                     guard=guard,
                 )
 
@@ -254,8 +255,8 @@ def _evaluate_newest_due_day(lake: Lake, due: date) -> dg.AssetCheckResult:
     )
 
 
-def _warn_of_refusal(context: AssetExecutionContext, table_name: str, refused: RouteRefused) -> None:
-    context.log.warning(
+def _refusal_warning(context: AssetExecutionContext, table_name: str, refused: RouteRefused) -> str:
+    return (
         f"{context.asset_key.to_user_string()} was not updated, because the API refuses its route: {refused} All other"
         f" tables work without it. To request it no more, set LATER_TABLES (tables) to -{table_name}."
     )

@@ -78,16 +78,14 @@ async def ingest_campaign_performance(
     """
     fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warn=warn)
     writer = _DayWriter(lake, metrics=metrics, guard=guard, now=now)
-    places = asyncio.Semaphore(client.concurrency)
 
     async def process(day: date) -> None:
-        async with places:
-            try:
-                query, result = await fetch.day(day)
-            except LaterError as error:
-                await asyncio.to_thread(on_result, FailedPartition(partition=Partition(day), error=error))
-                return
-            await asyncio.to_thread(lambda: on_result(writer.write(query, result)))
+        try:
+            query, result = await fetch.day(day)
+        except LaterError as error:
+            await asyncio.to_thread(on_result, FailedPartition(partition=Partition(day), error=error))
+            return
+        await asyncio.to_thread(lambda: on_result(writer.write(query, result)))
 
     # The first day shows whether the API refuses the route or some metrics.
     first, *others = sorted(days)

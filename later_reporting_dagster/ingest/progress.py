@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from later_reporting_dagster.client import (
     ApiVersionChanged,
@@ -31,6 +31,7 @@ class Progress:
         pages: pages fetched.
         retries: retries of failed requests; one request may be retried several times.
         rate_limit_waits: waits for the rate limit; one request may wait several times.
+        warnings: what the caller should know although the run succeeds.
         status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 
@@ -42,6 +43,7 @@ class Progress:
     pages: int = 0
     retries: int = 0
     rate_limit_waits: int = 0
+    warnings: list[str] = field(default_factory=list)
     status: str = ""
 
 
@@ -109,6 +111,12 @@ class ProgressReporter:
     def partition_failed(self) -> None:
         """Count a failed partition."""
         self.progress.failed += 1
+        self._notify()
+
+    def warn(self, message: str) -> None:
+        """Log a warning, and keep it for the caller."""
+        self._warn(message)
+        self.progress.warnings.append(message)
         self._notify()
 
     def _notify(self) -> None:

@@ -120,9 +120,7 @@ def create_app(
         ValueError: `instance_scope` has an instance that the world does not have.
     """
     options = options or SandboxOptions()
-    scope = world.instance_ids if options.instance_scope is None else options.instance_scope
-    if unknown := set(scope) - set(world.instance_ids):
-        raise ValueError(f"instance_scope has instances that this world does not have: {', '.join(sorted(unknown))}")
+    scope = _instance_scope(world, options)
     posts = posts or PostStore(world)
     handlers = _Handlers(
         options=options,
@@ -146,6 +144,14 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _instance_scope(world: World, options: SandboxOptions) -> tuple[str, ...]:
+    """Return the instances that the credentials can access; raise `ValueError` if the world does not have one."""
+    scope = world.instance_ids if options.instance_scope is None else options.instance_scope
+    if unknown := set(scope) - set(world.instance_ids):
+        raise ValueError(f"instance_scope has instances that this world does not have: {', '.join(sorted(unknown))}")
+    return scope
 
 
 _MAX_BODY_BYTES = 16_384  # credentials take a few hundred

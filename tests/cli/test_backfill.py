@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
+from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth, partition_file, problem, stored_rows
@@ -167,6 +168,27 @@ def test_backfill_warns_about_a_range_without_posts(
     service.requests.clear()
     assert user.run("backfill", "--asset", asset, *RANGE, "--only-missing").stderr == ""
     assert service.data_requests == 0
+
+
+def test_backfill_fetches_days_of_campaigns(user: User, service: Service) -> None:
+    arguments = ("backfill", "--asset", "later/campaign_performance_daily", *RANGE)
+    result = user.run(*arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [partition.day for partition in Lake(str(user.lake)).partitions("campaign_performance_daily")] == DAYS
+    service.requests.clear()
+    assert user.run(*arguments, "--only-missing").exit_code == 0
+    assert service.request_count("/v2/campaigns/performance") == 0
+    rejected = user.run(*arguments, "--instances", "007")
+    assert "--instances applies to post_metrics_daily and posts_published" in error_line(rejected)
+
+
+def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Service, small_world: World) -> None:
+    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, campaigns_status=403))
+    result = user.run("backfill", "--asset", "later/campaign_performance_daily", *RANGE)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith("Warning: later/campaign_performance_daily was not updated")
+    assert "HTTP 403" in warning
 
 
 def test_backfill_does_not_warn_if_one_file_has_posts(user: User, truth: Truth) -> None:
