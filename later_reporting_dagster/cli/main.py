@@ -126,6 +126,10 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     help="Alter a share of the rows, such as nan:0.01; repeatable. `--malformed-row list` lists all.",
 )  # fmt: skip
 @click.option(
+    "--refuse-campaign-metric", "refused_campaign_metrics", multiple=True, metavar="NAME",
+    help="Offer no such metric of campaigns, such as paidAdSpend; repeatable.",
+)  # fmt: skip
+@click.option(
     "--unusual-instance-ids", is_flag=True, help="Add instances whose ids need escaping in paths and query strings."
 )
 @click.option("--fault-seed", default=0, show_default=True, help="Seed that picks the affected requests and rows.")
@@ -144,6 +148,7 @@ def sandbox(
     api_version: str,
     faults: tuple[str, ...],
     malformed_rows: tuple[str, ...],
+    refused_campaign_metrics: tuple[str, ...],
     unusual_instance_ids: bool,
     fault_seed: int,
 ) -> None:
@@ -164,13 +169,15 @@ def sandbox(
         row_rates = sandbox_package.parse_rates(
             malformed_rows, known=sandbox_package.MALFORMATIONS, kind="malformed row"
         )
-    options = sandbox_package.SandboxOptions(
-        latency_seconds=latency,
-        requests_per_window=requests_per_window,
-        window_seconds=window,
-        token_lifetime_seconds=token_lifetime,
-        api_version=API_VERSIONS[api_version],
-    )
+    with prefix_errors_with("--refuse-campaign-metric"):
+        options = sandbox_package.SandboxOptions(
+            latency_seconds=latency,
+            requests_per_window=requests_per_window,
+            window_seconds=window,
+            token_lifetime_seconds=token_lifetime,
+            api_version=API_VERSIONS[api_version],
+            refused_campaign_metrics=refused_campaign_metrics,
+        )
     world = _world(seed=seed, instances=instances, posts_per_day=posts_per_day, unusual_ids=unusual_instance_ids)
     app = sandbox_package.FaultMiddleware(
         world, faults=fault_rates, malformed_rows=row_rates, seed=fault_seed, options=options

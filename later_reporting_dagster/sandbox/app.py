@@ -132,13 +132,7 @@ def create_app(
         api_version=api_version or (lambda: options.api_version),
     )
     app = Starlette(
-        routes=[
-            Route(TOKEN_PATH, handlers.token, methods=["POST"]),
-            Route(INSTANCES_PATH, handlers.instances),
-            Route(POSTS_PERFORMANCE_PATH, handlers.posts_performance),
-            Route(CAMPAIGNS_PATH, handlers.list_campaigns),
-            Route(CAMPAIGNS_PERFORMANCE_PATH, handlers.campaigns_performance),
-        ],
+        routes=handlers.routes(),
         middleware=[Middleware(_RateLimitMiddleware, options=options, clock=clock, sleep=sleep)],
         exception_handlers={ProblemError: _problem_error, HTTPException: _http_error},
     )
@@ -183,6 +177,15 @@ class _Handlers:
     campaigns: CampaignStore
     page_response: Callable[[RequestedPage], JsonObject]
     api_version: Callable[[], ApiVersion]
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(TOKEN_PATH, self.token, methods=["POST"]),
+            Route(INSTANCES_PATH, self.instances),
+            Route(POSTS_PERFORMANCE_PATH, self.posts_performance),
+            Route(CAMPAIGNS_PATH, self.list_campaigns),
+            Route(CAMPAIGNS_PERFORMANCE_PATH, self.campaigns_performance),
+        ]
 
     async def token(self, request: Request) -> Response:
         try:

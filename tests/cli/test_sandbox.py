@@ -116,6 +116,7 @@ def test_sandbox_lists_all_faults_and_malformed_rows(option: str, entries: dict[
         (["--fault", "http-500:2"], "http-500"),
         (["--fault", "http-500:0.7", "--fault", "http-503:0.7"], "1.4"),
         (["--malformed-row", "nan:all"], "'nan:all'"),
+        (["--refuse-campaign-metric", "smiles"], "--refuse-campaign-metric: unknown campaign metric: smiles"),
     ],
 )
 def test_sandbox_rejects_an_invalid_fault_before_it_serves(options: list[str], message: str) -> None:
@@ -132,6 +133,25 @@ def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
         assert httpx.get(f"{base_url}/v2/instances").status_code == 401
         process.send_signal(signal.SIGINT)
         assert "https" in errors.read()
+
+
+def test_sandbox_refuses_a_campaign_metric() -> None:
+    with running_command("--refuse-campaign-metric", "paidAdSpend", "--api-version", "cursor") as (process, output, _):
+        settings = dict(
+            output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(HEADER_LINES)
+        )
+        with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
+            credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
+            token = client.post("/oauth/token", json=credentials).json()["jwt"]
+            client.headers["Authorization"] = f"Bearer {token}"
+            days = "startDate=2024-06-01&endDate=2024-06-01"
+            statuses = [
+                client.get(f"/v2/campaigns/performance?{days}&metrics={name}").status_code
+                for name in ("paidClicks", "paidAdSpend")
+            ]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    assert statuses == [200, 400]
 
 
 def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
