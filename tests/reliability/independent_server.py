@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -28,8 +28,18 @@ METRICS = (
     "cpe", "cpm", "engagementRate", "engagements", "estimatedValueGenerated", "impressions", "paidCpe", "paidCpm",
     "paidEngagementRate", "paidEngagements", "paidImpressions",
 )  # fmt: skip
+CAMPAIGN_METRICS = (
+    "affiliateLinksClicks", "affiliateLinksCommissionEarned", "affiliateLinksConversionRate",
+    "affiliateLinksConversions", "affiliateLinksRoi", "affiliateLinksSales", "engagements", "estimatedContentCost",
+    "estimatedValueGenerated", "impressions", "paidAdSpend", "paidClicks", "paidCost", "paidEngagements",
+    "paidImpressions", "paidReturnOnAdSpend", "postsCount", "trackingLinksClicks", "trackingLinksConversionValue",
+    "trackingLinksConversions",
+)  # fmt: skip
 REPORTED_DAYS = 5
 """Number of days with metrics of a post, by performance date."""
+
+_FAULTY_REQUESTS = {"expired": "nextCursor=", "revoked": "GET "}
+"""Faults that only some requests may have, and a part of these requests."""
 
 
 class Posts:
@@ -40,13 +50,17 @@ class Posts:
         days: Number of days.
         instance_ids: Instances.
         seed: Selects the posts.
+        campaigns: Number of campaigns. An instance has posts in all of them.
     """
 
-    def __init__(self, *, first_day: date, days: int, instance_ids: tuple[str, ...], seed: int) -> None:
+    def __init__(
+        self, *, first_day: date, days: int, instance_ids: tuple[str, ...], seed: int, campaigns: int = 8
+    ) -> None:
         self.instance_ids = instance_ids
+        self.seed = seed
         random = Random(seed)
         self._posts = [
-            _post(random, number, first_day + timedelta(days=offset), instance_id)
+            _post(random, number, first_day + timedelta(days=offset), instance_id, campaigns)
             for number, (offset, instance_id) in enumerate(
                 (offset, instance_id)
                 for offset in range(days)
@@ -67,6 +81,54 @@ class Posts:
             if 0 <= (age := (day - _day(post)).days) < REPORTED_DAYS
         ]
 
+    def campaigns(self) -> list[Row]:
+        """Return the campaigns of each instance that have posts, and one without posts for each instance."""
+        post_dates: dict[tuple[str, int], list[str]] = {(name, 0): [] for name in self.instance_ids}
+        for post in self._posts:
+            post_dates.setdefault((post["instanceId"], post["campaignId"]), []).append(post["postDate"])
+        return [_campaign(self.seed, *key, sorted(dates)) for key, dates in sorted(post_dates.items())]
+
+    def campaigns_reported(self, day: date, instance_ids: Collection[str] | None = None) -> list[Row]:
+        """Return the campaigns of some instances with posts that have metrics on a day, with all metrics of that day.
+
+        The metrics are added up over all instances. Those that posts do not have are random.
+        """
+        posts: dict[int, list[Row]] = {}
+        for post in self.reported(day):
+            if instance_ids is None or post["instanceId"] in instance_ids:
+                posts.setdefault(post["campaignId"], []).append(post)
+        return [_campaign_performance(self.seed, number, day, rows) for number, rows in posts.items()]
+
+
+def _campaign(seed: int, instance_id: str, number: int, dates: list[str]) -> Row:
+    random = Random(f"{seed} {instance_id} {number}")
+    return {
+        "campaignId": number,
+        "campaignName": random.choice((f"Été № {number}", f"<b>{number}</b> & co", "")),
+        "description": random.choice((None, f"Line 1\nline 2 of {instance_id}")),
+        "firstPostDate": dates[0] if dates else None,
+        "instanceId": instance_id,
+        "lastPostDate": dates[-1] if dates else None,
+        "startDate": f"20{random.randrange(10, 30)}-02-28T{random.randrange(24):02}:30:00+05:30",
+        "status": random.choice(("live", "draft", "paused")),
+        "labels": random.choice(([], [{"größe": 2**60}, None])),
+    }
+
+
+def _campaign_performance(seed: int, number: int, day: date, posts: list[Row]) -> Row:
+    random = Random(f"{seed} {number} {day}")
+    metrics: Row = {name: random.choice((None, 0, random.randrange(10**9))) for name in CAMPAIGN_METRICS}
+    for name in ("CommissionEarned", "ConversionRate", "Roi", "Sales"):
+        metrics[f"affiliateLinks{name}"] = random.choice((None, round(1000 * random.random(), 2)))
+    for name in ("estimatedContentCost", "paidAdSpend", "paidCost", "paidReturnOnAdSpend"):
+        metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
+    for name in ("engagements", "estimatedValueGenerated", "impressions", "paidEngagements", "paidImpressions"):
+        known = [post[name] for post in posts if post[name] is not None]
+        metrics[name] = sum(known) if known else None
+    metrics["postsCount"] = len(posts)
+    details = {"campaignId": number, "name": f"№ {number}", "networks": sorted({post["contentType"] for post in posts})}
+    return details | metrics
+
 
 def _day(post: Row) -> date:
     return date.fromisoformat(post["postDate"][:10])
@@ -76,7 +138,7 @@ def _share(count: int | None, age: int) -> int | None:
     return None if count is None else count >> (age + 1)
 
 
-def _post(random: Random, number: int, day: date, instance_id: str) -> Row:
+def _post(random: Random, number: int, day: date, instance_id: str, campaigns: int) -> Row:
     def nullable(value: float) -> float | None:
         return random.choice((None, 0, value, value, value))
 
@@ -89,7 +151,7 @@ def _post(random: Random, number: int, day: date, instance_id: str) -> Row:
         "profileLink": f"https://example.com/{number}",
     }
     return {
-        "campaignId": random.randrange(1, 9),
+        "campaignId": random.randrange(1, campaigns + 1),
         "contentImageUrl": random.choice((None, f"https://example.com/{number}.jpg")),
         "contentType": random.choice(CONTENT_TYPES),
         "contentUrl": f"https://example.com/p/{number}?a=b&c=d",
@@ -120,7 +182,7 @@ class IndependentServer:
         posts: Posts to serve.
         token_seconds: Lifetime of a token.
         faults: Shares of all responses by fault: a status such as `429`; `cut` within the body; `dropped` before the
-            response; `expired` cursor.
+            response; `expired` cursor; `revoked` tokens, all of them.
         seed: Selects the requests with faults.
         by_cursor: Whether it has the cursor API version.
         base_url: Base URL while it runs.
@@ -168,7 +230,7 @@ class IndependentServer:
             random = Random(f"{self.seed} {self._requests}")
             number = random.random()
             for name, share in self.faults.items():
-                if number < share and (name != "expired" or "nextCursor=" in request):
+                if number < share and _FAULTY_REQUESTS.get(name, "") in request:
                     self.injected[name] += 1
                     return name, random
                 number -= share
@@ -194,6 +256,11 @@ class IndependentServer:
             token = secrets.token_urlsafe(24)
             self._valid_until[token] = time.monotonic() + self.token_seconds
             return token
+
+    def revoke_tokens(self) -> None:
+        """Accept none of the issued tokens any more."""
+        with self._lock:
+            self._valid_until.clear()
 
     def accepts(self, authorization: str) -> bool:
         """Return whether a request has a valid token."""
@@ -229,6 +296,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_page([*self.api.posts.instance_ids], parameters, wrap=lambda rows: {"instanceIds": rows})
         elif url.path == "/v2/posts/performance":
             self._send_posts(parameters)
+        elif url.path == "/v2/campaigns":
+            self._send_campaigns(parameters)
+        elif url.path == "/v2/campaigns/performance":
+            self._send_campaign_performance(parameters)
         else:
             self._send(404, _problem("ANL_00404"))
 
@@ -248,14 +319,32 @@ class _Handler(BaseHTTPRequestHandler):
             return
         rows = [row for row in rows if row["instanceId"] in instance_ids]
         rows.sort(key=lambda row: (row["postDate"], row["postId"]), reverse=parameters.get("sortDirection") != ["ASC"])
+        self._send_rows(rows, parameters, metrics=METRICS)
+
+    def _send_campaigns(self, parameters: dict[str, list[str]]) -> None:
+        rows = self.api.posts.campaigns()
+        if self.api.by_cursor and not parameters.keys() <= {"limit", "nextCursor"}:
+            self._send(400, _problem("ANL_00400"))  # this version has no filter
+            return
+        instance_ids = parameters.get("instanceIds", self.api.posts.instance_ids)
+        self._send_page([row for row in rows if row["instanceId"] in instance_ids], parameters, wrap=lambda rows: rows)
+
+    def _send_campaign_performance(self, parameters: dict[str, list[str]]) -> None:
+        first, last = parameters["startDate"][0], parameters["endDate"][0]
+        if first != last or parameters.get("dateBasis") != ["performance_date"]:
+            self._send(400, _problem("ANL_00400"))  # this server does not add up days
+            return
+        rows = self.api.posts.campaigns_reported(date.fromisoformat(first), parameters.get("instanceIds"))
+        self._send_rows(rows, parameters, metrics=CAMPAIGN_METRICS)
+
+    def _send_rows(self, rows: list[Row], parameters: dict[str, list[str]], *, metrics: Collection[str]) -> None:
+        names = parameters.get("metrics", [])
         if not self.api.by_cursor:
             self._send_page(rows, parameters, wrap=lambda rows: rows)
-        elif not parameters.get("metrics") or not {*parameters["metrics"]} <= {*METRICS}:
+        elif not names or not {*names} <= {*metrics}:
             self._send(400, _problem("ANL_00400"))
         else:
-            self._send_page(
-                rows, parameters, wrap=lambda rows: [_nest_metrics(row, parameters["metrics"]) for row in rows]
-            )
+            self._send_page(rows, parameters, wrap=lambda rows: [_nest_metrics(row, names, metrics) for row in rows])
 
     def _send_page(self, rows: list[Any], parameters: dict[str, list[str]], *, wrap: Any) -> None:
         names = ("limit", "nextCursor") if self.api.by_cursor else ("pageSize", "pageNumber")
@@ -281,6 +370,9 @@ class _Handler(BaseHTTPRequestHandler):
         content, content_type = json.dumps(body, ensure_ascii=False).encode(), "application/json"
         if fault == "expired":
             status, content = 400, json.dumps(_problem("ANL_00400")).encode()
+        if fault == "revoked":
+            self.api.revoke_tokens()
+            status, content = 401, json.dumps(_problem("ANL_00401")).encode()
         if fault == "dropped":
             self.close_connection = True
             return
@@ -303,8 +395,8 @@ def _problem(kind: str) -> Row:
     return {"type": kind, "title": "It was not to be", "detail": ""}
 
 
-def _nest_metrics(row: Row, names: list[str]) -> Row:
-    others = {name: value for name, value in row.items() if name not in METRICS}
+def _nest_metrics(row: Row, names: list[str], metrics: Collection[str]) -> Row:
+    others = {name: value for name, value in row.items() if name not in metrics}
     return others | {"metrics": {name: row[name] for name in names}}
 
 
