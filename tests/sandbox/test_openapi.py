@@ -1,6 +1,7 @@
 """The OpenAPI documents agree with the contract package, and the sandbox with the documents, in both API versions."""
 
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -29,6 +30,7 @@ from later_reporting_dagster.contract import (
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS
 from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_sandbox
+from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
 from tests.sandbox.clients import NO_RATE_LIMIT
 from tests.sandbox.test_api_reference import SAMPLE
@@ -77,7 +79,10 @@ def test_paths_equal_those_of_the_contract() -> None:
         contract.TOKEN_PATH,
         contract.INSTANCES_PATH,
         contract.POSTS_PERFORMANCE_PATH,
+        contract.CAMPAIGNS_PATH,
+        contract.CAMPAIGNS_PERFORMANCE_PATH,
     ]
+    assert CURSOR_DOCUMENT["paths"].keys() == PAGED_DOCUMENT["paths"].keys()
 
 
 @pytest.mark.parametrize("enum", [Platform, ContentType, DateBasis, SortProperty, SortDirection])
@@ -134,6 +139,33 @@ def test_parameters_equal_those_of_the_query_class() -> None:
     assert set(CURSOR_PARAMETERS) == cursor_parameters | {"contentType"}
     required = {name for name, parameter in CURSOR_PARAMETERS.items() if parameter.get("required")}
     assert required == {"startDate", "endDate", "metrics"}
+
+
+def test_campaign_performance_has_the_parameters_of_posts_except_for_its_metrics() -> None:
+    for document, posts in ((PAGED_DOCUMENT, PARAMETERS), (CURSOR_DOCUMENT, CURSOR_PARAMETERS)):
+        operation = document["paths"][contract.CAMPAIGNS_PERFORMANCE_PATH]["get"]
+        parameters = {parameter["name"]: parameter for parameter in map(resolve, operation["parameters"])}
+        assert list(parameters) == list(posts)
+        different = {name for name in parameters if parameters[name] != posts[name]}
+        assert different == {"sortProperty"} | ({"metrics"} & posts.keys())
+
+
+def test_campaign_metrics_equal_those_of_the_contract() -> None:
+    cursor_schemas = CURSOR_DOCUMENT["components"]["schemas"]
+    assert cursor_schemas["CampaignMetricName"]["enum"] == [metric.api_name for metric in contract.CAMPAIGN_METRICS]
+    assert SCHEMAS["CampaignSortProperty"]["enum"] == list(CAMPAIGN_SORT_PROPERTIES)
+    schema = SCHEMAS["CampaignPerformance"]
+    assert schema["required"] == list(schema["properties"]) == ["campaignId", *CAMPAIGN_SORT_PROPERTIES]
+    for metric in contract.CAMPAIGN_METRICS:
+        if metric.api_name in CAMPAIGN_SORT_PROPERTIES:
+            kind = "integer" if metric.kind.is_integer else "number"
+            assert resolve(schema["properties"][metric.api_name])["type"] == [kind, "null"]
+
+
+def test_campaign_fields_equal_those_of_the_contract() -> None:
+    schema = SCHEMAS["Campaign"]
+    fields = {re.sub("_.", lambda part: part[0][1].upper(), name) for name in contract.Campaign.__struct_fields__}
+    assert schema["required"] == list(schema["properties"]) == sorted(fields - {"extra"})
 
 
 def test_api_versions_share_all_other_parts() -> None:
@@ -284,3 +316,20 @@ def test_all_pages_conform_to_the_paged_document(api: httpx.Client, basis: str) 
     assert pages > 15
     for number in range(1, pages + 1):
         operation.validate_response(api.get(f"{contract.POSTS_PERFORMANCE_PATH}?{query}&pageNumber={number}"))
+
+
+@pytest.mark.parametrize(
+    ("route", "query"),
+    [
+        (contract.CAMPAIGNS_PATH, ""),
+        (contract.CAMPAIGNS_PERFORMANCE_PATH, "startDate=2024-06-01&endDate=2024-06-01&dateBasis=performance_date&"),
+    ],
+)
+def test_campaigns_conform_to_both_documents(api: httpx.Client, cursor_base_url: str, route: str, query: str) -> None:
+    response = api.get(f"{route}?{query}pageSize=100")
+    schema[route]["GET"].validate_response(response)
+    assert len(response.json()["data"]) > 40
+    metrics = f"metrics={','.join(metric.api_name for metric in contract.CAMPAIGN_METRICS)}&" if query else ""
+    response = api.get(f"{cursor_base_url}{route}?{query}{metrics}limit=100")
+    cursor_schema[route]["GET"].validate_response(response)
+    assert len(response.json()["data"]) > 40
