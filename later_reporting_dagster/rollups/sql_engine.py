@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.lake import Column, schema_of
+from later_reporting_dagster.rollups import campaign_inputs
 from later_reporting_dagster.rollups.periods import previous_range, window_ranges
 from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
@@ -241,7 +242,7 @@ def render(template: str, table: RollupTable, **context: Any) -> str:
 
 
 def render_text(sql: str, table: RollupTable, **context: Any) -> str:
-    """Return the SQL of a template's text. It can import `measures.sql` and `channel_comparison.sql`."""
+    """Return the SQL of a template's text. It can import the other templates."""
     return _TEMPLATES.from_string(sql).render(_context(table) | context)
 
 
@@ -261,11 +262,11 @@ def _context(table: RollupTable) -> dict[str, Any]:
         }
         for column in table.measures
     ]
-    return _summed_columns(table.metrics) | {
-        "grain": tuple(table.grain),
-        "labels": table.labels,
-        "measure_columns": measure_columns,
-    }
+    return (
+        _summed_columns(table.metrics)
+        | campaign_inputs.template_variables()
+        | {"grain": tuple(table.grain), "labels": table.labels, "measure_columns": measure_columns}
+    )
 
 
 def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:

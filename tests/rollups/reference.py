@@ -30,11 +30,21 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class World:
-    """The contents of a lake: the files of both raw tables, and the requested metrics."""
+    """The contents of a lake.
+
+    Attributes:
+        recorded: the files of post_metrics_daily.
+        published: the files of posts_published.
+        metrics: the requested metrics of posts.
+        campaigns: the rows of campaigns.
+        performance: the files of campaign_performance_daily, by day.
+    """
 
     recorded: Files
     published: Files
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    campaigns: Sequence[Row] = ()
+    performance: Mapping[date, Sequence[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -503,3 +513,47 @@ def costs_of(posts: Sequence[Post]) -> Row:
     group["organic_value_per_spend_minimum"] = quotient(value, total(most for _, (_, most) in valued))
     group["organic_value_per_spend_maximum"] = quotient(value, total(least for _, (least, _) in valued))
     return group
+
+
+# Campaigns.
+
+CAMPAIGN_SUMS = (
+    "paid_ad_spend", "paid_cost", "estimated_content_cost", "estimated_value_generated", "paid_clicks",
+    "tracking_links_clicks", "tracking_links_conversions", "tracking_links_conversion_value", "affiliate_links_clicks",
+    "affiliate_links_conversions", "affiliate_links_sales", "affiliate_links_commission_earned",
+)  # fmt: skip
+CAMPAIGN_RATES = ("estimated_roi", "cost_per_click", "paid_return_on_ad_spend")
+
+
+def campaign_results_of(rows: Sequence[Row]) -> Row:
+    """Return the sums and rates of one campaign over some of its days."""
+
+    def both(*names: str) -> list[list[Any]]:
+        return [[exact(row[name]) for name in names] for row in rows if None not in [row[name] for name in names]]
+
+    results: Row = {name: total(row[name] for row in rows) for name in CAMPAIGN_SUMS}
+    valued, clicked = both("estimated_value_generated", "estimated_content_cost"), both("paid_ad_spend", "paid_clicks")
+    returned = both("paid_return_on_ad_spend", "paid_ad_spend")
+    results["estimated_roi"] = quotient(sum(value for value, _ in valued), sum(cost for _, cost in valued))
+    results["cost_per_click"] = quotient(sum(spend for spend, _ in clicked), sum(clicks for _, clicks in clicked))
+    results["paid_return_on_ad_spend"] = quotient(
+        sum(each * spend for each, spend in returned), sum(spend for _, spend in returned)
+    )
+    return results
+
+
+def campaign_results(world: World, first: date, last: date) -> dict[int, Row]:
+    """Return the results of each campaign that has a row from `first` to `last`, with the number of stored days."""
+    days = [day for day in sorted(world.performance) if first <= day <= last]
+    rows = [row for day in days for row in world.performance[day]]
+    return {
+        campaign_id: {"days": len(days), **campaign_results_of(of_campaign)}
+        for campaign_id, of_campaign in grouped(rows, lambda row: row["campaign_id"])
+    }
+
+
+def only_instance(world: World, campaign_id: int) -> str | None:
+    """Return the instance of a campaign id; None if it belongs to several."""
+    rows = [*world.campaigns, *dated(world.recorded), *dated(world.published)]
+    instances = {row["instance_id"] for row in rows if row["campaign_id"] == campaign_id}
+    return instances.pop() if len(instances) == 1 else None

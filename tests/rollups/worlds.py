@@ -12,9 +12,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns, posts_schema
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    Lake,
+    LakeDatabase,
+    Partition,
+    Table,
+    open_database,
+    post_columns,
+    posts_schema,
+    schema_of,
+)
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES
 from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, StoredDays, roll_up_periods, roll_up_windows
@@ -43,10 +55,30 @@ def open_world(
             days = stored.setdefault(DateBasis(basis), {})
             for day, instance_id in table_files:
                 days.setdefault(instance_id, set()).add(day)
+        write_campaigns(lake, world, rng=files)
         with open_database(lake, spill_directory=folder, **options) as database:
             for name in RAW_TABLE_NAMES.values():
                 database.add_view(Table(name, post_columns(world.metrics)))
+            campaign_days = [partition.day for partition in database.add_view(CAMPAIGN_PERFORMANCE)]
+            register_campaigns(database.connection, read_campaigns(lake).rows, campaign_days)
             yield database, stored
+
+
+def write_campaigns(lake: Lake, world: World, *, rng: random.Random | None) -> None:
+    """Write the tables of campaigns, if the world has them. `rng` shuffles the files and their rows."""
+    if world.campaigns:
+        schema = schema_of(CAMPAIGN_COLUMNS)
+        lake.write_table(CAMPAIGNS_TABLE, pa.Table.from_pylist(shuffled(world.campaigns, rng), schema))
+    schema = schema_of(CAMPAIGN_PERFORMANCE.columns)
+    written = {
+        Partition(day): pa.Table.from_pylist(shuffled(rows, rng), schema) for day, rows in world.performance.items()
+    }
+    lake.write_all(CAMPAIGN_PERFORMANCE.name, {day: written[day] for day in shuffled([*written], rng)})
+
+
+def shuffled(items: Sequence[Any], rng: random.Random | None) -> list[Any]:
+    """Return the items in another order; in the same order without `rng`."""
+    return rng.sample(items, len(items)) if rng else [*items]
 
 
 def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng: random.Random | None) -> None:
@@ -288,3 +320,27 @@ class _WorldBuilder:
             units = values[f"{side}{measure}"]
             if units and values[f"{side}{unit_cost}"] is not None:
                 values[f"{side}{unit_cost}"] = round(cost * per / units, 2)
+
+
+CAMPAIGN_PERFORMANCE_COLUMNS = tuple(column.name for column in CAMPAIGN_PERFORMANCE.columns)
+
+
+def campaign(**fields: Any) -> Row:
+    """Return a row of campaigns. By default, it is campaign 1 of instance a."""
+    blank: Row = dict.fromkeys(column.name for column in CAMPAIGN_COLUMNS)
+    seen = {"first_seen": NEWEST, "last_seen": NEWEST, "listed_now": True}
+    return blank | seen | {"instance_id": "a", "campaign_id": 1, "campaign_name": "Spring", "status": "live"} | fields
+
+
+def performance(**fields: Any) -> Row:
+    """Return a row of campaign_performance_daily. By default, it is of campaign 1, and has no metrics."""
+    return dict.fromkeys(CAMPAIGN_PERFORMANCE_COLUMNS) | {"campaign_id": 1} | fields
+
+
+def random_performance(rng: random.Random, campaign_id: int, *, nulls: float) -> Row:
+    """Return a row of campaign_performance_daily in which each metric is null with a probability, and often 0."""
+    values: Row = {}
+    for metric in CAMPAIGN_METRICS:
+        value = rng.choice([0, rng.randint(0, 5), rng.randint(0, 2**33)])
+        values[metric.column] = value if metric.kind.is_integer else rng.randint(0, 9_999_999) / 100 * min(value, 1)
+    return performance(campaign_id=campaign_id, **{n: None if rng.random() < nulls else v for n, v in values.items()})

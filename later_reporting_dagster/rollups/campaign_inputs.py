@@ -1,0 +1,87 @@
+"""What is known about campaigns, for the SQL of the rollups and of the report (campaign_results.sql)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Table, schema_of
+from later_reporting_dagster.lake.campaign_tables import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    campaign_performance_columns,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+# With the columns of all known metrics; a metric that was not requested is null.
+CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
+STORED_CAMPAIGN_DAYS = "stored_campaign_days"
+
+_TOTALS = (
+    "paid_ad_spend",
+    "paid_cost",
+    "estimated_content_cost",
+    "estimated_value_generated",
+    "paid_clicks",
+    "tracking_links_clicks",
+    "tracking_links_conversions",
+    "tracking_links_conversion_value",
+    "affiliate_links_clicks",
+    "affiliate_links_conversions",
+    "affiliate_links_sales",
+    "affiliate_links_commission_earned",
+)
+_METRICS = {metric.column: metric for metric in CAMPAIGN_METRICS}
+CAMPAIGN_TOTALS: tuple[Metric, ...] = tuple(_METRICS[name] for name in _TOTALS)
+"""The metrics of campaigns that campaign_results.sql sums."""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaigns:
+    """The table of campaigns.
+
+    Attributes:
+        rows: no rows if the table does not exist or cannot be read.
+        error: why the table cannot be read; empty if it can, or does not exist.
+    """
+
+    rows: pa.Table
+    error: str = ""
+
+
+def read_campaigns(lake: Lake) -> Campaigns:
+    """Read the table of campaigns, if it exists and is readable. It is small: one row per campaign."""
+    schema, rows, error = schema_of(CAMPAIGN_COLUMNS), None, ""
+    try:
+        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema)
+    except (FileDamaged, LakeUnavailable) as reason:
+        error = str(reason)
+    return Campaigns(schema.empty_table() if rows is None else rows, error)
+
+
+def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: pa.Table, days: Iterable[date]) -> None:
+    """Create the relations `campaigns` and `stored_campaign_days`, which campaign_results.sql reads.
+
+    Args:
+        connection: a connection; its view `campaign_performance_daily` is not read here.
+        campaigns: the table of campaigns.
+        days: the days on which `campaign_performance_daily` has a file that can be read.
+    """
+    connection.register(CAMPAIGNS_TABLE, campaigns)
+    schema = pa.schema({"date": pa.date32()})
+    connection.register(STORED_CAMPAIGN_DAYS, pa.Table.from_pylist([{"date": day} for day in sorted({*days})], schema))
+
+
+def template_variables() -> dict[str, Any]:
+    """Return the variables of campaign_results.sql."""
+    return {
+        "campaign_totals": [
+            {"column": metric.column, "is_decimal": not metric.kind.is_integer} for metric in CAMPAIGN_TOTALS
+        ]
+    }
