@@ -17,6 +17,8 @@ from later_reporting_dagster.defs.event_batch import log_event
 DESCRIBED_FAILURES = 20
 RECORDED_FAILURES = 5_000
 FAILED_PARTITIONS = "failed_partitions"
+# Dagster's name of the data version of an asset without materializations, or without data versions in them.
+_NEVER_MATERIALIZED = "INITIAL"
 
 
 def log_materialization(
@@ -68,11 +70,19 @@ def provenance_tags(context: AssetExecutionContext, *upstream: dg.AssetKey) -> M
     for key in upstream:
         newest = context.instance.fetch_materializations(key, limit=1).records
         name = key.to_user_string()
-        # Dagster does not compare this value for partitioned upstreams. It compares the data versions of the upstream
+        # Dagster does not compare the data version of partitioned upstreams. It compares those of the upstream
         # partitions that were materialized after the event in `input_event_pointer`.
-        tags[f"dagster/input_data_version/{name}"] = "by partition"
+        tags[f"dagster/input_data_version/{name}"] = _data_version(newest[0]) if newest else _NEVER_MATERIALIZED
         tags[f"dagster/input_event_pointer/{name}"] = str(newest[0].storage_id) if newest else "NULL"
     return tags
+
+
+def _data_version(record: dg.EventLogRecord) -> str:
+    """Return the data version in a materialization of an unpartitioned asset; for others, a placeholder."""
+    materialization = record.asset_materialization
+    if materialization is None or materialization.partition is not None:
+        return "by partition"
+    return (materialization.tags or {}).get("dagster/data_version", _NEVER_MATERIALIZED)
 
 
 def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:

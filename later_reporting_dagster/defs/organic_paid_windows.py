@@ -32,7 +32,14 @@ from later_reporting_dagster.defs.metadata import (
 from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, schema_of
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    FileDamaged,
+    Lake,
+    LakeUnavailable,
+    schema_of,
+)
 from later_reporting_dagster.rollups.lake_rollups import (
     WindowRollups,
     check_lake_windows,
@@ -92,7 +99,7 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
         specs=[
             dg.AssetSpec(
                 settings.asset_key(table.name),
-                deps=settings.dependencies(*RAW_TABLE_NAMES.values()),
+                deps=upstream_keys(table, settings),
                 description=table.description,
                 group_name=ROLLUPS_GROUP,
                 kinds={"parquet"},
@@ -111,6 +118,11 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
         ],
         run=run,
     )
+
+
+def upstream_keys(table: RollupTable, settings: DefinitionSettings) -> list[dg.AssetKey]:
+    """Return the keys of the tables that a window table is made from."""
+    return settings.dependencies(*RAW_TABLE_NAMES.values(), *table.columns_from_campaigns)
 
 
 def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
@@ -156,9 +168,9 @@ def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
 
 def windows_lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
     """Return the column lineage metadata of a window table."""
-    return column_lineage(
-        {settings.asset_key(RAW_TABLE_NAMES[basis]): table.columns_from(basis) for basis in table.date_bases}
-    )
+    from_posts = {RAW_TABLE_NAMES[basis]: table.columns_from(basis) for basis in table.date_bases}
+    sources = {**from_posts, **table.columns_from_campaigns}
+    return column_lineage({settings.asset_key(name): columns for name, columns in sources.items()})
 
 
 class _WindowsRun:
@@ -177,8 +189,7 @@ class _WindowsRun:
         self._memory_gb = later.memory_limit_gb()
         self._tables = tables
         self._settings = settings
-        upstream = settings.dependencies(*RAW_TABLE_NAMES.values())
-        self._provenance = provenance_tags(context, *upstream)
+        self._provenance = {table.name: provenance_tags(context, *upstream_keys(table, settings)) for table in tables}
 
     def run(self) -> None:
         """Compute all windows, write the tables and log each.
@@ -213,11 +224,12 @@ class _WindowsRun:
             None,
             asset_key=key,
             data_version=written.content_hash,
-            provenance=self._provenance,
+            provenance=self._provenance[table.name],
             metadata={
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
                 **_source_metadata(windows),
+                **(_campaigns_metadata(windows) if table.columns_from_campaigns else {}),
                 **windows_lineage(table, self._settings),
             },
         )
@@ -229,7 +241,7 @@ class _WindowsRun:
 def _compute_windows(
     context: AssetExecutionContext, lake: Lake, *, tables: Sequence[RollupTable], memory_gb: float
 ) -> WindowRollups:
-    """Compute the tables as of the newest stored day. Unreadable raw files are logged and count as missing.
+    """Compute the tables as of the newest stored day. Unreadable files are logged and count as missing.
 
     Raises:
         Failure: there are no posts, or the computation failed.
@@ -245,9 +257,12 @@ def _compute_windows(
             if days
             else f"There are no files of {raw_name}"
         )
-        for partition, reason in windows.contents.unreadable[raw_name].items():
-            context.log.warning(f"Skipped {partition} of {raw_name}: {reason}")
-    if not any(windows.contents.partitions.values()):
+    for name, unreadable in windows.contents.unreadable.items():
+        for partition, reason in unreadable.items():
+            context.log.warning(f"Skipped {partition} of {name}: {reason}")
+    if windows.campaigns and windows.campaigns.error:
+        context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
+    if not any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
     return windows
 
@@ -402,12 +417,27 @@ def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
         metadata[f"missing/{name}"] = sum(missing.values())
         if missing:
             metadata[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
-        if unreadable := windows.contents.unreadable[name]:
-            reasons = {
-                f"{partition.day} {partition.instance_id}": str(reason) for partition, reason in unreadable.items()
-            }
-            metadata[f"unreadable/{name}"] = dg.MetadataValue.json(reasons)
+        metadata |= _unreadable_metadata(windows, name)
     return metadata
+
+
+def _campaigns_metadata(windows: WindowRollups) -> dict[str, Any]:
+    """Return metadata of the tables of campaigns: campaigns and days read, and unreadable files."""
+    name = CAMPAIGN_PERFORMANCE_TABLE
+    days = [partition.day for partition in windows.contents.partitions[name]]
+    metadata: dict[str, Any] = {f"days/{name}": len(days), f"newest_day/{name}": str(max(days, default="none"))}
+    metadata |= _unreadable_metadata(windows, name)
+    if windows.campaigns:
+        metadata[f"rows/{CAMPAIGNS_TABLE}"] = windows.campaigns.rows.num_rows
+        if windows.campaigns.error:
+            metadata[f"unreadable/{CAMPAIGNS_TABLE}"] = windows.campaigns.error
+    return metadata
+
+
+def _unreadable_metadata(windows: WindowRollups, name: str) -> dict[str, Any]:
+    """Return metadata of the files of a table that could not be read, with the reasons; empty if there are none."""
+    reasons = {str(partition): str(reason) for partition, reason in windows.contents.unreadable[name].items()}
+    return {f"unreadable/{name}": dg.MetadataValue.json(reasons)} if reasons else {}
 
 
 def _preview(table: RollupTable, rows: pa.Table) -> dg.MarkdownMetadataValue:

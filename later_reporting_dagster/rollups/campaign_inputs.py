@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Table, schema_of
 from later_reporting_dagster.lake.campaign_tables import (
     CAMPAIGN_COLUMNS,
@@ -15,6 +15,7 @@ from later_reporting_dagster.lake.campaign_tables import (
     CAMPAIGNS_TABLE,
     campaign_performance_columns,
 )
+from later_reporting_dagster.rollups.campaign_columns import CAMPAIGN_TOTALS
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,24 +23,6 @@ if TYPE_CHECKING:
 # With the columns of all known metrics; a metric that was not requested is null.
 CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
 STORED_CAMPAIGN_DAYS = "stored_campaign_days"
-
-_TOTALS = (
-    "paid_ad_spend",
-    "paid_cost",
-    "estimated_content_cost",
-    "estimated_value_generated",
-    "paid_clicks",
-    "tracking_links_clicks",
-    "tracking_links_conversions",
-    "tracking_links_conversion_value",
-    "affiliate_links_clicks",
-    "affiliate_links_conversions",
-    "affiliate_links_sales",
-    "affiliate_links_commission_earned",
-)
-_METRICS = {metric.column: metric for metric in CAMPAIGN_METRICS}
-CAMPAIGN_TOTALS: tuple[Metric, ...] = tuple(_METRICS[name] for name in _TOTALS)
-"""The metrics of campaigns that campaign_results.sql sums."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,12 @@ from later_reporting_dagster.lake import (
     post_columns,
 )
 from later_reporting_dagster.rollups import reconciliation, sql_engine
+from later_reporting_dagster.rollups.campaign_inputs import (
+    CAMPAIGN_PERFORMANCE,
+    Campaigns,
+    read_campaigns,
+    register_campaigns,
+)
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION, PeriodCheck
 from later_reporting_dagster.rollups.rollup_tables import RollupTable
@@ -56,7 +62,9 @@ class WindowRollups:
         campaign_conflicts: number of (post, day) pairs, over both date bases, for which campaigns report different
             numbers.
         raw_rows: number of raw rows, by date basis.
-        contents: the raw partitions that were read, and the ones that could not be read.
+        contents: the partitions of the raw tables, and of `campaign_performance_daily` if a table has columns from it,
+            that were read, and the ones that could not be read.
+        campaigns: the table of campaigns; None if no table has columns from it.
     """
 
     tables: Mapping[str, pa.Table]
@@ -64,6 +72,7 @@ class WindowRollups:
     campaign_conflicts: int
     raw_rows: Mapping[DateBasis, int]
     contents: ViewContents
+    campaigns: Campaigns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +105,16 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: a sum does not fit its column, or the query does not fit in memory.
     """
+    # Read once, and not in batches of instances: see campaign_results.sql.
+    campaigns = read_campaigns(lake) if any(table.columns_from_campaigns for table in tables) else None
+    sources = [*_RAW_TABLES.values(), *([CAMPAIGN_PERFORMANCE] if campaigns else [])]
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def roll_up(contents: ViewContents) -> WindowRollups:
             stored = stored_days(contents)
+            if campaigns:
+                days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
+                register_campaigns(database.connection, campaigns.rows, days)
             batches = _instance_batches(database, contents, memory_gb=memory_gb)
             rolled_up = sql_engine.roll_up_windows(database.connection, tables, stored, instance_batches=batches)
             with sql_engine.translated_errors():
@@ -110,9 +125,10 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
                 campaign_conflicts=rolled_up.multi_campaign.conflicts,
                 raw_rows=checks.raw_rows,
                 contents=contents,
+                campaigns=campaigns,
             )
 
-        return database.read([(table, None) for table in _RAW_TABLES.values()], roll_up)
+        return database.read([(table, None) for table in sources], roll_up)
 
 
 def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory_gb: float) -> tuple[list[str], int]:
@@ -232,17 +248,17 @@ def batched_by_weight(weights: Mapping[_Item, float], *, limit: float) -> Iterat
 
 
 def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_gb: float) -> Iterator[None]:
-    """Restrict the views to one batch of instances after another; at the end, remove the restriction."""
+    """Restrict the raw tables to one batch of instances after another; at the end, remove the restriction."""
     weights: Counter[str] = Counter()
-    for raw_table, partitions in contents.partitions.items():
-        for partition, size in database.lake.sizes(raw_table, partitions).items():
+    for raw_table in RAW_TABLE_NAMES.values():
+        for partition, size in database.lake.sizes(raw_table, contents.partitions[raw_table]).items():
             weights[str(partition.instance_id)] += size
     limit = memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS
     for instances in batched_by_weight(dict(sorted(weights.items())), limit=limit):
-        for raw_table in contents.partitions:
+        for raw_table in RAW_TABLE_NAMES.values():
             database.set_view_instances(raw_table, instances)
         yield
-    for raw_table in contents.partitions:
+    for raw_table in RAW_TABLE_NAMES.values():
         database.set_view_instances(raw_table, None)
 
 

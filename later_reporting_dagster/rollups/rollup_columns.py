@@ -256,7 +256,13 @@ def day_count_columns() -> Iterator[Column]:
 
 
 def window_columns(
-    *, grain: Sequence[str], labels: Sequence[str], measures: Sequence[Column], compared_with_previous: Sequence[Column]
+    *,
+    grain: Sequence[str],
+    labels: Sequence[str],
+    measures: Sequence[Column],
+    compared_with_previous: Sequence[Column],
+    campaign_labels: Iterable[Column] = (),
+    campaign_results: Iterable[Column] = (),
 ) -> Iterator[Column]:
     """Yield the columns of a window table.
 
@@ -265,13 +271,16 @@ def window_columns(
         labels: post columns that name the group.
         measures: columns that are computed for each group.
         compared_with_previous: the measures that also have a previous value and a change.
+        campaign_labels: columns that name the campaign of the group.
+        campaign_results: columns of the spend and return of this campaign.
     """
-    yield from _window_identity(grain, labels)
+    yield from _window_identity(grain, labels, campaign_labels)
     cost_names = {column.name for column in costs()}
     for column in measures:
         null = "; null if no day of the window has a file" if is_post_count(column.name) else ""
         null += "; null by performance_date" if column.name in cost_names else ""
         yield replace(column, nullable=True, computation=f"{column.computation}{null}")
+    yield from campaign_results
     previous = (
         "over the same number of days before first_day. By post_date: the posts of those days, with the results that"
         " post_metrics_daily recorded up to a cutoff (its newest day minus the window's length), so the posts of both"
@@ -292,7 +301,9 @@ def window_columns(
             yield _change(column)
 
 
-def _window_identity(grain: Sequence[str], labels: Sequence[str]) -> Iterator[Column]:
+def _window_identity(
+    grain: Sequence[str], labels: Sequence[str], campaign_labels: Iterable[Column]
+) -> Iterator[Column]:
     """Yield the columns that identify a row of a window table, and the number of days that it is computed from."""
     yield Column("window", "string", False, f"Window: {', '.join(WINDOWS)}", "", "The last 7, 28, 90 or 365 days, or"
                  " all days that have a file")  # fmt: skip
@@ -309,6 +320,7 @@ def _window_identity(grain: Sequence[str], labels: Sequence[str]) -> Iterator[Co
         "The value in the newest row of the creator's newest post: in posts_published, or in post_metrics_daily if the"
         " creator has no post there. If several posts have the same time, the highest campaign id, then post id",
     )
+    yield from campaign_labels
     yield from day_count_columns()
     yield Column("previous_days", "int64", True, "Days of the previous period that have a file of the instance",
                  "days", "Like days, over the same number of days before first_day; null for the window all"

@@ -1,12 +1,13 @@
 """The rollup tables. Each has a SQL file of the same name, and columns derived from its metrics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
+from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.columns import Column
-from later_reporting_dagster.rollups import rollup_columns
+from later_reporting_dagster.rollups import campaign_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
@@ -53,6 +54,8 @@ class RollupTable:
                     labels=self.labels,
                     measures=self.measures,
                     compared_with_previous=self.compared_with_previous,
+                    campaign_labels=self.columns_from_campaigns.get(CAMPAIGNS_TABLE, ()),
+                    campaign_results=self.columns_from_campaigns.get(CAMPAIGN_PERFORMANCE_TABLE, ()),
                 )
             )
         days = rollup_columns.day_count_columns() if self.period is not Period.DAY else ()
@@ -68,10 +71,25 @@ class RollupTable:
         """The totals and rates, which all tables have. A window table also has their previous values and changes."""
         return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
 
+    @property
+    def columns_from_campaigns(self) -> Mapping[str, Sequence[Column]]:
+        """By table of campaigns, the columns that are made from it; empty if the rows are not campaigns."""
+        if self.period is not Period.WINDOWS or "campaign_id" not in self.grain:
+            return {}
+        return {
+            CAMPAIGNS_TABLE: [*campaign_columns.campaign_labels()],
+            CAMPAIGN_PERFORMANCE_TABLE: [*campaign_columns.campaign_results()],
+        }
+
     def columns_from(self, date_basis: DateBasis) -> list[Column]:
-        """Return the columns that can have values in rows of a date basis: costs are null by performance date."""
-        costs = set() if date_basis is DateBasis.POST_DATE else {column.name for column in rollup_columns.costs()}
-        return [column for column in self.columns if column.name not in costs]
+        """Return the columns made from posts that can have values in rows of a date basis.
+
+        Costs are null by performance date.
+        """
+        others = {column.name for columns in self.columns_from_campaigns.values() for column in columns}
+        if date_basis is DateBasis.PERFORMANCE_DATE:
+            others |= {column.name for column in rollup_columns.costs()}
+        return [column for column in self.columns if column.name not in others]
 
 
 @lru_cache
@@ -102,14 +120,14 @@ def _calendar_table(
     return RollupTable(name=name, grain=GRAIN, date_bases=(date_basis,), period=period, description=description)
 
 
-def _window_table(name: str, *grain: str, labels: Sequence[str] = (), entities: str) -> RollupTable:
+def _window_table(name: str, *grain: str, labels: Sequence[str] = (), entities: str, further: str = "") -> RollupTable:
     return RollupTable(
         name=name,
         grain=grain,
         date_bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
         period=Period.WINDOWS,
         labels=labels,
-        description=f"{entities} {_WINDOWS}.",
+        description=f"{entities} {_WINDOWS}.{further}",
     )
 
 
@@ -134,7 +152,13 @@ MONTHLY = _calendar_table(
     "organic_paid_monthly",
     description=f"Organic and paid results recorded in the month, by {_BY}. Each post counts once.",
 )
-BY_CAMPAIGN = _window_table("organic_paid_by_campaign", "instance_id", "campaign_id", entities="Campaigns")
+BY_CAMPAIGN = _window_table(
+    "organic_paid_by_campaign",
+    "instance_id",
+    "campaign_id",
+    entities="Campaigns",
+    further=" Rows by performance date also have the spend and return that the API reports for the whole campaign.",
+)
 BY_CREATOR = _window_table(
     "organic_paid_by_creator",
     "instance_id",

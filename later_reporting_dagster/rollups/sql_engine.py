@@ -37,6 +37,7 @@ RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.P
 # In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
 _RANGE_ID = "range_id"
+_RANGE_COLUMN = Column(_RANGE_ID, "int64", False, "")
 
 # Date basis -> instance -> days that have a file, with or without rows.
 StoredDays = Mapping[DateBasis, Mapping[str, Set[date]]]
@@ -138,7 +139,8 @@ def roll_up_windows(
     """Roll up all windows of both date bases.
 
     Args:
-        connection: has views of both raw tables.
+        connection: has views of both raw tables. If a table has columns from the tables of campaigns, it also has the
+            relations that `register_campaigns` creates and the view `campaign_performance_daily`.
         tables: window tables.
         stored: days that have files.
         instance_batches: only iterated for its side effect: before each item it restricts the views to the next batch
@@ -149,7 +151,7 @@ def roll_up_windows(
         RollupFailed: a sum does not fit its column, or the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
-    columns = {table.name: [Column(_RANGE_ID, "int64", False, ""), *table.columns] for table in tables}
+    columns = {table.name: [_RANGE_COLUMN, *_columns_of_posts(table)] for table in tables}
     parts = {name: [schema_of(table_columns).empty_table()] for name, table_columns in columns.items()}
     multi_campaign = MultiCampaignPosts()
     with translated_errors():
@@ -160,13 +162,37 @@ def roll_up_windows(
             for table in tables:
                 part = _query(connection, table, columns[table.name], order=[_RANGE_ID, *table.grain])
                 parts[table.name].append(part)
-    combined = {
-        table.name: pa.concat_tables(parts[table.name])
-        .sort_by([(name, "ascending") for name in (_RANGE_ID, *table.grain)])
-        .drop_columns(_RANGE_ID)
-        for table in tables
-    }
+        combined = {table.name: _combined(connection, table, parts[table.name]) for table in tables}
     return WindowTables(combined, multi_campaign)
+
+
+def _columns_of_posts(table: RollupTable) -> list[Column]:
+    """Return the columns of a table that are made from posts, in stored order."""
+    others = {column.name for columns in table.columns_from_campaigns.values() for column in columns}
+    return [column for column in table.columns if column.name not in others]
+
+
+def _combined(connection: "duckdb.DuckDBPyConnection", table: RollupTable, parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all batches in stored order, with all columns of the table."""
+    rows = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (_RANGE_ID, *table.grain)])
+    if table.columns_from_campaigns:
+        # After all batches, because a campaign id may be in the instances of several.
+        rows = _with_campaign_columns(connection, table, rows)
+    return rows.drop_columns(_RANGE_ID)
+
+
+def _with_campaign_columns(connection: "duckdb.DuckDBPyConnection", table: RollupTable, rows: pa.Table) -> pa.Table:
+    """Return the rows of a table of campaigns with the columns that are made from the tables of campaigns."""
+    columns = [column for made in table.columns_from_campaigns.values() for column in made]
+    # Only the keys go through DuckDB: the rows have more than a hundred columns.
+    keys = rows.select([_RANGE_ID, "instance_id", "campaign_id"])
+    numbered = keys.append_column("row_number", pa.array(range(rows.num_rows), pa.int64()))
+    connection.register("campaign_rows_by_window", numbered)
+    sql = f"SELECT {_selected(columns)} FROM ({render('campaign_columns.sql', table)}) ORDER BY row_number"
+    found = connection.sql(sql).to_arrow_table().cast(schema_of(columns))
+    for field, values in zip(found.schema, found.itercolumns(), strict=True):
+        rows = rows.append_column(field, values)
+    return rows.select([_RANGE_ID, *(column.name for column in table.columns)])
 
 
 def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> MultiCampaignPosts:
@@ -311,9 +337,13 @@ def _query(
     connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column], *, order: Sequence[str]
 ) -> pa.Table:
     """Return the rows of a table's SQL file, with the types of `columns`."""
-    selected = ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
-    sql = f"SELECT {selected} FROM ({render(f'{table.name}.sql', table)}) ORDER BY {', '.join(order)}"
+    sql = f"SELECT {_selected(columns)} FROM ({render(f'{table.name}.sql', table)}) ORDER BY {', '.join(order)}"
     return connection.sql(sql).to_arrow_table().cast(schema_of(columns))
+
+
+def _selected(columns: Iterable[Column]) -> str:
+    """Return the SQL that selects columns with their types."""
+    return ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
 
 
 def _stored_days_table(stored: StoredDays) -> pa.Table:

@@ -1,20 +1,23 @@
 """The rollups over windows, materialized from fetched posts."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.defs.organic_paid_windows import windows_check_descriptions
+from later_reporting_dagster.defs.organic_paid_windows import upstream_keys, windows_check_descriptions, windows_lineage
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Partition, posts_table, schema_of
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_CREATOR, WINDOW_TABLES, RollupTable
 from tests.conftest import INSTANCE_IDS, Row, Truth, files
 from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, plain_metadata
 from tests.defs.test_organic_paid_periods import reference_world
 from tests.rollups.conftest import posts_of, row
-from tests.rollups.worlds import differences
+from tests.rollups.reference import World
+from tests.rollups.worlds import campaign, differences, performance, write_campaigns
 
 BASES = {"performance_date": "post_metrics_daily", "post_date": "posts_published"}
 
@@ -174,3 +177,78 @@ def test_freshness_needs_both_date_bases(project: Project) -> None:
         assert result.passed is passes
     assert f"newest_day/{[*BASES][1]}" in result.metadata
     assert asset_key(BY_CAMPAIGN.name) == result.asset_key
+
+
+def with_campaigns(world: World) -> World:
+    """Return the world with a name and spend of each campaign of its newest day."""
+    posts = [post for (day, _), rows in world.recorded.items() if day == DAYS[-1] for post in rows]
+    keys = sorted({(post["instance_id"], post["campaign_id"]) for post in posts})
+    named = [campaign(instance_id=instance, campaign_id=each, campaign_name=f"No. {each}") for instance, each in keys]
+    spent = [performance(campaign_id=each, paid_ad_spend=each / 100) for each in sorted({each for _, each in keys})]
+    return replace(world, campaigns=named, performance={day: spent for day in DAYS[1:]})
+
+
+def test_campaigns_match_the_reference(filled: Project, truth: Truth) -> None:
+    world = with_campaigns(reference_world(truth))
+    write_campaigns(filled.lake, world, rng=None)
+    result = filled.roll_up_windows()
+    assert result.success
+    for table in WINDOW_TABLES:
+        found = filled.lake.read_table(table.name, schema=schema_of(table.columns))
+        assert found is not None
+        assert differences({table.name: found}, world) == []
+    metadata = {name: plain_metadata(event) for name, event in materialized(filled, result).items()}
+    of_campaigns = metadata[BY_CAMPAIGN.name]
+    assert (of_campaigns["rows/campaigns"], of_campaigns["days/campaign_performance_daily"]) == (
+        len(world.campaigns),
+        2,
+    )
+    assert of_campaigns["newest_day/campaign_performance_daily"] == str(DAYS[-1])
+    assert "rows/campaigns" not in metadata[BY_CREATOR.name]
+
+
+def test_damaged_tables_of_campaigns_are_skipped_and_reported(filled: Project, truth: Truth) -> None:
+    write_campaigns(filled.lake, with_campaigns(reference_world(truth)), rng=None)
+    for path in ("campaigns", f"campaign_performance_daily/date={DAYS[1]}"):
+        (filled.root / path / "part-0.parquet").write_bytes(b"no Parquet")
+    result = filled.roll_up_windows(BY_CAMPAIGN.name)
+    assert result.success
+    metadata = plain_metadata(materialized(filled, result)[BY_CAMPAIGN.name])
+    assert metadata["unreadable/campaign_performance_daily"].keys() == {str(DAYS[1])}
+    assert "is damaged" in metadata["unreadable/campaigns"]
+    assert (metadata["days/campaign_performance_daily"], metadata["rows/campaigns"]) == (1, 0)
+    assert {row["campaign_days"] for row in stored(filled, BY_CAMPAIGN)} <= {1, None}
+
+
+def test_campaigns_alone_are_not_enough(project: Project) -> None:
+    write_campaigns(project.lake, World({}, {}, campaigns=[campaign()], performance={DAYS[0]: []}), rng=None)
+    description, _ = failure(project.roll_up_windows())
+    assert description == "There are no posts: materialize a raw table first."
+
+
+def test_only_the_table_by_campaign_depends_on_the_tables_of_campaigns() -> None:
+    settings = DefinitionSettings()
+    posts = {asset_key(name) for name in BASES.values()}
+    campaigns = {asset_key(name) for name in ("campaigns", "campaign_performance_daily")}
+    for table in WINDOW_TABLES:
+        assert {*upstream_keys(table, settings)} == (posts | campaigns if table is BY_CAMPAIGN else posts)
+    without = replace(settings, tables=(*BASES.values(), BY_CAMPAIGN.name))
+    assert {*upstream_keys(BY_CAMPAIGN, without)} == posts
+    lineage = windows_lineage(BY_CAMPAIGN, settings)["dagster/column_lineage"].deps_by_column
+    for column, source in (("campaign_status", ("campaigns", "status")), ("paid_clicks", (None, "paid_clicks"))):
+        (dep,) = lineage[column]
+        assert (dep.asset_key, dep.column_name) == (asset_key(source[0] or "campaign_performance_daily"), source[1])
+
+
+def test_table_by_campaign_is_in_sync_until_campaigns_change(filled: Project) -> None:
+    def report_campaigns(version: str) -> None:
+        tags = {"dagster/data_version": version}
+        filled.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("campaigns"), tags=tags))
+
+    filled.roll_up_windows()
+    assert all(filled.is_in_sync(asset) for asset in WINDOWS)
+    report_campaigns("1")
+    assert [asset for asset in WINDOWS if not filled.is_in_sync(asset)] == [BY_CAMPAIGN.name]
+    filled.roll_up_windows()
+    report_campaigns("1")
+    assert all(filled.is_in_sync(asset) for asset in WINDOWS)

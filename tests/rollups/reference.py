@@ -187,6 +187,9 @@ def by_window(world: World, table: str) -> list[Row]:
                 first = oldest if length is None else newest - timedelta(days=length - 1)
                 of_window = {"window": window, "date_basis": basis, "first_day": first, "last_day": newest}
                 found += _of_window(world, GRAINS[table], of_window)
+    if table == "by_campaign":
+        for row in found:
+            row |= campaign_columns(world, row)
     if table == "by_creator":
         for row in found:
             row |= labels_of(world, row["instance_id"], row["creator_id"])
@@ -557,3 +560,18 @@ def only_instance(world: World, campaign_id: int) -> str | None:
     rows = [*world.campaigns, *dated(world.recorded), *dated(world.published)]
     instances = {row["instance_id"] for row in rows if row["campaign_id"] == campaign_id}
     return instances.pop() if len(instances) == 1 else None
+
+
+def campaign_columns(world: World, of_window: Row) -> Row:
+    """Return what is known about the campaign of a row by window."""
+    instance_id, campaign_id = of_window["instance_id"], of_window["campaign_id"]
+    (known,) = [each for each in world.campaigns if (each["instance_id"], each["campaign_id"]) == (
+        instance_id, campaign_id)] or [{"campaign_name": None, "status": None}]  # fmt: skip
+    labels = {"campaign_name": known["campaign_name"], "campaign_status": known["status"]}
+    unknown = dict.fromkeys(("campaign_days", *CAMPAIGN_SUMS, *CAMPAIGN_RATES))
+    if of_window["date_basis"] == "post_date" or only_instance(world, campaign_id) is None:
+        return labels | unknown
+    first, last = of_window["first_day"], of_window["last_day"]
+    results = campaign_results(world, first, last).get(campaign_id, {})
+    days = sum(first <= day <= last for day in world.performance)
+    return labels | unknown | {"campaign_days": days} | {n: v for n, v in results.items() if n != "days"}

@@ -39,6 +39,7 @@ SHAPES = st.builds(
     creators=st.sampled_from([0, 1, 3, 12]),
     recorded_lags=st.sampled_from([0, 0, 0, 1, -1, 30]),
     metrics=st.sampled_from(SELECTIONS),
+    campaign_tables=st.sampled_from([True, True, False]),
 )
 
 

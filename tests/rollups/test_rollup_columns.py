@@ -2,11 +2,12 @@
 
 import pytest
 
-from later_reporting_dagster.contract import METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.lake import POST_KEY, post_columns
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, DateBasis, Metric, parse_metrics
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_KEY, campaign_performance_columns, post_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN, is_post_count, sum_name
 from later_reporting_dagster.rollups.rollup_tables import (
+    BY_CAMPAIGN,
     BY_CREATOR,
     BY_PUBLISH_DAY,
     DAILY,
@@ -19,8 +20,21 @@ every_table = pytest.mark.parametrize(
     "table", [table.with_metrics(METRICS) for table in TABLES], ids=lambda table: table.name
 )
 RAW_COLUMNS = {column.name for column in post_columns(METRICS)}
+CAMPAIGN_TABLES = {
+    "campaigns": {column.name for column in CAMPAIGN_COLUMNS},
+    "campaign_performance_daily": {column.name for column in campaign_performance_columns(CAMPAIGN_METRICS)},
+}
 KEYS = {*GRAIN, "creator_id"}
-PERIOD_COLUMNS = {"window", "date_basis", "first_day", "last_day", "days", "days_expected", "previous_days"}
+PERIOD_COLUMNS = {
+    "window",
+    "date_basis",
+    "first_day",
+    "last_day",
+    "days",
+    "days_expected",
+    "previous_days",
+    "campaign_days",
+}
 COST_WORDS = ("spend", "cpe", "cpm")
 
 
@@ -33,11 +47,16 @@ def expected_sum_name(metric: Metric) -> str:
 def test_columns_have_a_description_a_computation_and_sources(table: RollupTable) -> None:
     assert table.description.endswith(".")
     assert len({column.name for column in table.columns}) == len(table.columns)
+    sources = {
+        column.name: CAMPAIGN_TABLES[source]
+        for source, columns in table.columns_from_campaigns.items()
+        for column in columns
+    }
     for column in table.columns:
         assert column.description
         assert column.computation or column.name in POST_KEY, column.name
         assert bool(column.source_columns) is (column.name not in PERIOD_COLUMNS), column.name
-        assert {*column.source_columns} <= RAW_COLUMNS
+        assert {*column.source_columns} <= sources.get(column.name, RAW_COLUMNS)
 
 
 @every_table
@@ -125,3 +144,13 @@ def test_post_counts_of_windows_document_when_they_are_null(table: RollupTable) 
         if is_post_count(column.name) and not column.name.startswith("previous_"):
             assert column.nullable
             assert "null if no day of the window has a file" in column.computation
+
+
+def test_only_the_table_by_campaign_has_columns_from_the_tables_of_campaigns() -> None:
+    assert [table.name for table in TABLES if table.columns_from_campaigns] == [BY_CAMPAIGN.name]
+    made = [column for columns in BY_CAMPAIGN.columns_from_campaigns.values() for column in columns]
+    assert [column.name for column in made[:3]] == ["campaign_name", "campaign_status", "campaign_days"]
+    assert all(column.nullable for column in made)
+    from_posts = BY_CAMPAIGN.columns_from(DateBasis.POST_DATE)
+    assert {*from_posts} | {*made} == {*BY_CAMPAIGN.columns}
+    assert not {*from_posts} & {*made}

@@ -5,7 +5,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from typing import Any
@@ -206,6 +206,7 @@ class Shape:
         creators: number of creators.
         recorded_lags: number of days that post_metrics_daily ends before posts_published; negative: after it.
         metrics: the metrics of the raw tables.
+        campaign_tables: whether there are tables of campaigns.
     """
 
     days: int = 20
@@ -222,6 +223,7 @@ class Shape:
     creators: int = 4
     recorded_lags: int = 0
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    campaign_tables: bool = True
 
 
 def world_of(shape: Shape, seed: int) -> World:
@@ -251,7 +253,33 @@ class _WorldBuilder:
                     self.published[day, instance_id] = []
         for post_id in range(shape.posts):
             self.add_post(post_id)
-        return World(self.recorded, self.published, shape.metrics)
+        world = World(self.recorded, self.published, shape.metrics)
+        return self.with_campaigns(world) if shape.campaign_tables else world
+
+    def with_campaigns(self, world: World) -> World:
+        """Return the world with tables of campaigns: some of those of the posts, and one that has no posts.
+
+        As in the posts, some campaign ids belong to several instances.
+        """
+        rng, names = self.rng, ["Spring", "", None, "<b>"]
+        ids = [1, 2, 4, *(10 + number for number in range(len(self.shape.instances)))]
+        known = [
+            campaign(
+                campaign_id=each, instance_id=instance_id, campaign_name=rng.choice(names), status=rng.choice(names)
+            )
+            for each in ids
+            for number, instance_id in enumerate(self.shape.instances)
+            if self.happens(0.05 if each >= 10 and each != 10 + number else 0.6)
+        ]
+        return replace(
+            world,
+            campaigns=known,
+            performance={
+                day: [random_performance(rng, each, nulls=self.shape.nulls) for each in ids if not self.happens(0.3)]
+                for day in self.days
+                if not self.happens(self.shape.missing)
+            },
+        )
 
     def happens(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -267,7 +295,7 @@ class _WorldBuilder:
             "creator_id": creator,
             **self.attributes(),
         }
-        campaigns = rng.sample([1, 2, 3], 2 if self.happens(shape.several) else 1)
+        campaigns = rng.sample(self.campaign_ids(identity["instance_id"]), 2 if self.happens(shape.several) else 1)
         sides = [rng.choice(["", "paid_"])] if self.happens(shape.one_sided) else ["", "paid_"]
         self.add(self.published, day, identity, campaigns, sides)
         for later in self.days:
@@ -275,8 +303,12 @@ class _WorldBuilder:
                 continue
             if self.happens(shape.moved):
                 identity |= self.attributes() | {"creator_id": rng.choice([None, creator, 1])}
-                campaigns = [rng.choice([1, 2, 3])]
+                campaigns = [rng.choice(self.campaign_ids(identity["instance_id"]))]
             self.add(self.recorded, later, identity, campaigns, sides)
+
+    def campaign_ids(self, instance_id: str) -> list[int]:
+        """Return the ids of an instance's campaigns: two that all instances have, and one of its own."""
+        return [1, 2, 10 + self.shape.instances.index(instance_id)]
 
     def attributes(self) -> Row:
         rng = self.rng
