@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from later_reporting_dagster.cli.child_processes import interruptible, run_until_stopped
+from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def run_demo(
         # Set before the definitions are imported, because they read it at import.
         os.environ.update(environment)
         outcomes = _run_all(start, end)
-        _print_comparison(start, end)
+        _print_results(start, end)
         click.echo(f"\nThe lake:      {environment['LATER_LAKE_ROOT']}")
         click.echo(f"Dagster home:  {environment['DAGSTER_HOME']}")
         if ui_port is None:
@@ -165,33 +167,62 @@ _COMPARISON_COLUMNS = (
 )
 
 
-def _print_comparison(start: date, end: date) -> None:
-    """Print organic beside paid by platform. An empty cell means *not available*."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+# The campaigns with the highest ad spend of all stored days.
+_CAMPAIGNS = """
+SELECT
+    coalesce(campaign_name, campaign_id::VARCHAR) AS campaign, paid_ad_spend, estimated_content_cost,
+    paid_return_on_ad_spend, estimated_roi
+FROM organic_paid_by_campaign
+WHERE "window" = 'all' AND date_basis = 'performance_date' AND paid_ad_spend IS NOT NULL
+ORDER BY paid_ad_spend DESC, campaign_id
+LIMIT 5
+"""
+_CAMPAIGN_COLUMNS = (
+    ("paid_ad_spend", "ad spend\nUSD", "{:,.2f}"),
+    ("estimated_content_cost", "content cost\nUSD", "{:,.2f}"),
+    ("paid_return_on_ad_spend", "return on\nad spend", "{:.2f} ×"),
+    ("estimated_roi", "value per\ncontent cost", "{:.2f} ×"),
+)
 
-    table = Table(title=f"Organic against paid, {start} to {end}", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("platform")
-    for _, heading, _ in _COMPARISON_COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in _comparison(start, end).to_pylist():
-        values = [(row[column], format_) for column, _, format_ in _COMPARISON_COLUMNS]
-        table.add_row(
-            row["platform"] or "other", *("" if value is None else format_.format(value) for value, format_ in values)
-        )
-    Console().print(table)
 
-
-def _comparison(start: date, end: date) -> "pa.Table":
+def _print_results(start: date, end: date) -> None:
+    """Print organic beside paid by platform, and spend and return of campaigns."""
     from later_reporting_dagster.defs.resource import LaterReportingResource
-    from later_reporting_dagster.lake import POST_COLUMNS
-    from later_reporting_dagster.lake import Table as LakeTable
+    from later_reporting_dagster.lake import POST_COLUMNS, Table
     from later_reporting_dagster.reading import run_query
 
     lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
-    posts = LakeTable(POST_METRICS_DAILY.name, POST_COLUMNS)
-    return run_query(_COMPARISON.format(start=start, end=end), lake, [posts])
+    posts = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
+    comparison = run_query(_COMPARISON.format(start=start, end=end), lake, [posts])
+    _print_table(f"Organic against paid, {start} to {end}", "platform", comparison, columns=_COMPARISON_COLUMNS)
+    by_campaign = Table(BY_CAMPAIGN.name, BY_CAMPAIGN.columns, is_partitioned=False)
+    campaigns = run_query(_CAMPAIGNS, lake, [by_campaign])
+    _print_table("Campaigns with the highest ad spend", "campaign", campaigns, columns=_CAMPAIGN_COLUMNS)
+
+
+def _print_table(title: str, label: str, rows: "pa.Table", *, columns: Sequence[tuple[str, str, str]]) -> None:
+    """Print rows with a column of labels. An empty cell means *not available*.
+
+    Args:
+        title: the title.
+        label: the column with the labels.
+        rows: the rows.
+        columns: the other columns: name, heading over two lines, and format of the values.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(label)
+    for _, heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows.to_pylist():
+        values = [(row[column], format_) for column, _, format_ in columns]
+        cells = ["" if value is None else format_.format(value) for value, format_ in values]
+        table.add_row(escape(one_line(row[label] or "other")), *cells)
+    Console().print(table)
 
 
 def _serve_ui(port: int) -> None:

@@ -21,7 +21,8 @@ from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.lake import LakeUnavailable, encode_instance_id
+from later_reporting_dagster.ingest.campaign_performance import refusal
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
 
 # The full retry policy would keep a user waiting for minutes.
 RETRY_ONCE = RetryPolicy(max_attempts=2)
@@ -58,16 +59,17 @@ class CheckResult:
 async def check_setup(
     project: Project, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[CheckResult]:
-    """Check everything that a run needs, with three requests, and one more for each further 100 instances.
+    """Check everything that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
     Args:
         project: the definitions, their settings and the resource.
         now: the clock of this machine.
 
     Returns:
-        Results for settings, token, API version, scope, rate limit, clock, machines and lake, in this order. Checks
-        that depend on a failed one are left out, and so are the clock if the API sends no `Date` header, and machines
-        if all runs start on this machine and share no rate limit with others. If the client cannot be created, the
+        Results for settings, token, API version, scope, campaigns, rate limit, clock, machines and lake, in this order.
+        Checks that depend on a failed one are left out, and so are campaigns if their table is left out, the clock if
+        the API sends no `Date` header, and machines if all runs start on this machine and share no rate limit with
+        others. If the client cannot be created, the
         results between settings and lake are replaced by one failed result, for the setting at fault.
     """
     later = project.later
@@ -79,7 +81,7 @@ async def check_setup(
         results.append(CheckResult(subject, passed=False, message=str(error)))
     else:
         async with client:
-            results += await _check_api(client, later=later, now=now)
+            results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
     return results
@@ -145,9 +147,8 @@ def _multi_machine_execution(project: Project) -> str | None:
         return None  # the check of the settings reports it
 
 
-async def _check_api(
-    client: LaterClient, *, later: LaterReportingResource, now: Callable[[], datetime]
-) -> list[CheckResult]:
+async def _check_api(client: LaterClient, *, project: Project, now: Callable[[], datetime]) -> list[CheckResult]:
+    later = project.later
     try:
         observed = await client.probe()
     except LaterError as error:
@@ -163,6 +164,8 @@ async def _check_api(
     except LaterError as error:
         return [*results, CheckResult("scope", passed=False, message=str(error))]
     results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
+    if results[-1].passed and CAMPAIGNS_TABLE in project.settings.tables:
+        results.append(await _check_campaigns(client, later.configured_instances()))
     api_limit = (
         "the API states no limit"
         if observed.limit is None
@@ -200,6 +203,17 @@ def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
         except ValueError as error:
             raise ValueError(f"instance {instance_id!r} cannot be a partition: {error}") from error
     return f"{len(accessible)} instances accessible"
+
+
+async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -> CheckResult:
+    try:
+        campaigns = await client.fetch_campaigns(instance_ids)
+    except LaterError as error:
+        message = str(error)
+        if refusal(error):
+            message += " Runs work without campaigns; to request them no more, set LATER_TABLES (docs/operations.md)"
+        return CheckResult("campaigns", passed=True, message=message, warning=True)
+    return CheckResult("campaigns", passed=True, message=f"{len(campaigns.items)} campaigns listed")
 
 
 def _check_clock(*, skew_seconds: float) -> CheckResult:

@@ -477,8 +477,8 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, token, API version, scope, rate limit, clock, machines and lake, with a few
-    requests. Exits with 1 if a check failed.
+    Checks settings, token, API version, scope, campaigns, rate limit, clock, machines and lake,
+    with a few requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 

@@ -7,6 +7,7 @@ from datetime import date, datetime
 import msgspec
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER, ApiVersion
+from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import DateBasis
 from later_reporting_dagster.contract.metrics import Metric
 from later_reporting_dagster.contract.query import PostPerformanceQuery
@@ -118,12 +119,14 @@ def campaign_performance_from_json(
 
     Args:
         row: the item.
-        metrics: the requested metrics; any other metric is kept as an unknown field.
+        metrics: the requested metrics. Other known metrics, which the paged version returns unasked, are left out, so
+            that both versions yield the same row.
         nested: whether metrics are nested under `metrics`, as in the cursor version.
     """
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
     parsed = ParsedRow(row, fields=_PERFORMANCE_FIELDS, metric_fields=metric_fields(metrics), nested=nested)
+    parsed.unknown = {name: value for name, value in parsed.unknown.items() if name not in _METRIC_NAMES}
     extra = parsed.extra()
     if parsed.problems:
         return BadRow(reason="; ".join(parsed.problems), raw=to_json(row))
@@ -141,4 +144,5 @@ _CAMPAIGN_FIELDS: Fields = {
     "firstPostDate": ("first_post_date", parse_instant, False),
     "lastPostDate": ("last_post_date", parse_instant, False),
 }
+_METRIC_NAMES = frozenset(metric.api_name for metric in CAMPAIGN_METRICS)
 _PERFORMANCE_FIELDS: Fields = {"campaignId": ("campaign_id", parse_integer, True)}

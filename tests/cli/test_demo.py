@@ -74,7 +74,7 @@ def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) ->
         ),
         *(
             f"{asset}/date={day}/part-0.parquet"
-            for asset in ("organic_paid_daily", "organic_paid_by_publish_day")
+            for asset in ("organic_paid_daily", "organic_paid_by_publish_day", "campaign_performance_daily")
             for day in days
         ),
         *(f"organic_paid_weekly/date={monday_of(day)}/part-0.parquet" for day in days),
@@ -82,6 +82,7 @@ def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) ->
         *(f"organic_paid_by_{grain}/part-0.parquet" for grain in ("campaign", "creator", "platform")),
         "organic_paid_report/report.html",
         "instances/part-0.parquet",
+        "campaigns/part-0.parquet",
     }
 
 
@@ -123,6 +124,17 @@ def test_demo_compares_organic_with_paid_by_platform(two_runs: TwoRuns) -> None:
     assert platforms
     first_words = {line.split()[0] for line in two_runs.output.splitlines() if line.strip()}
     assert platforms <= first_words
+
+
+def test_demo_prints_campaigns_by_name_with_spend_and_return(two_runs: TwoRuns) -> None:
+    rows = (
+        pq.ParquetFile(two_runs.directory / "lake" / "organic_paid_by_campaign" / "part-0.parquet").read().to_pylist()
+    )
+    recorded = [row for row in rows if row["window"] == "all" and row["paid_ad_spend"] is not None]
+    highest = max(recorded, key=lambda row: row["paid_ad_spend"])
+    _, _, printed = two_runs.output.partition("Campaigns with the highest ad spend")
+    assert highest["campaign_name"].split()[0] in printed
+    assert f"{highest['paid_ad_spend']:,.2f}" in printed
 
 
 def test_demo_prints_that_all_checks_passed(two_runs: TwoRuns) -> None:

@@ -13,8 +13,9 @@ from later_reporting_dagster.cli.several_machines import multi_machine_execution
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User
-from tests.conftest import Service, both_api_versions, problem
+from tests.conftest import NO_RATE_LIMIT, Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
 from tests.services import running_redis
 
@@ -44,13 +45,22 @@ def failed_checks(user: User) -> dict[str, str]:
 def test_doctor_passes_with_a_working_setup(user: User, service: Service) -> None:
     results = check_results(user, exit_code=0)
     assert {subject: mark for subject, (mark, _) in results.items()} == dict.fromkeys(
-        ("settings", "token", "API version", "scope", "rate limit", "clock", "lake"), "ok"
+        ("settings", "token", "API version", "scope", "campaigns", "rate limit", "clock", "lake"), "ok"
     )
     assert results["API version"][1] == "paged: numbered pages with totals"
     assert results["scope"][1] == "4 instances accessible"
+    assert results["campaigns"][1].endswith(" campaigns listed")
     assert results["rate limit"][1].startswith("100000 requests in 60 s")
     assert results["lake"][1] == f"{user.lake} is writable"
     assert [path for path in user.lake.rglob("*") if path.is_file()] == []
+
+
+def test_doctor_warns_if_the_api_refuses_campaigns(user: User, service: Service, small_world: World) -> None:
+    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, campaigns_status=404))
+    mark, message = check_results(user, exit_code=0)["campaigns"]
+    assert mark == "WARN"
+    assert "HTTP 404" in message
+    assert "LATER_TABLES" in message
 
 
 def test_doctor_fails_without_dagster_home(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
