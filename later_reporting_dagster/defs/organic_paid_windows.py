@@ -13,6 +13,7 @@ from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
+from later_reporting_dagster.defs.campaign_checks import SPEND_CHECK_DESCRIPTION, SPEND_WITHIN_BOUNDS, evaluate_ad_spend
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
@@ -40,6 +41,7 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     schema_of,
 )
+from later_reporting_dagster.rollups.campaign_inputs import read_campaigns
 from later_reporting_dagster.rollups.lake_rollups import (
     WindowRollups,
     check_lake_windows,
@@ -67,6 +69,7 @@ TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
         " them.",
     ),
     CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
+    SPEND_WITHIN_BOUNDS: (BY_CAMPAIGN.name, SPEND_CHECK_DESCRIPTION),
 }
 
 _PREVIEW_WINDOW = "28d"
@@ -138,6 +141,9 @@ def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg
         rows = schema_of(table.columns).empty_table() if stored is None else stored
         yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
         yield from _evaluate_table_specific_checks(table, rows)
+        if SPEND_WITHIN_BOUNDS in selected:
+            days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
+            yield evaluate_ad_spend(rows, campaigns=read_campaigns(lake).rows, days=days)
         differences, disagreeing = list[str](), 0
         if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
             differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
@@ -275,6 +281,9 @@ def _check_results(table: RollupTable, windows: WindowRollups, *, due_hour_utc: 
     yield from _evaluate_table_specific_checks(table, rows)
     if CAMPAIGNS_AGREE in _table_specific_checks(table):
         yield _evaluate_campaigns(windows.campaign_conflicts)
+    if windows.campaigns and SPEND_WITHIN_BOUNDS in _table_specific_checks(table):
+        days = {partition.day for partition in windows.contents.partitions[CAMPAIGN_PERFORMANCE_TABLE]}
+        yield evaluate_ad_spend(rows, campaigns=windows.campaigns.rows, days=days)
 
 
 def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:

@@ -1,0 +1,193 @@
+"""The checks that hold what the API reports for campaigns against their posts."""
+
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.defs.checks import MAX_NAMES, build_asset_checks, join_first
+from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.rollups.campaign_reconciliation import (
+    TOLERANCE_PERCENT,
+    CampaignReconciliation,
+    reconcile_campaigns,
+)
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES
+
+TOTALS_AGREE = "totals_agree_with_posts"
+CAMPAIGN_TOTALS_CHECKS: Mapping[str, str] = {
+    TOTALS_AGREE: (
+        "Impressions, engagements and number of posts of each campaign and day equal those of its posts in"
+        f" {RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE]}, within {TOLERANCE_PERCENT} %."
+    )
+}
+SPEND_WITHIN_BOUNDS = "ad_spend_is_within_bounds"
+SPEND_CHECK_DESCRIPTION = (
+    "The ad spend of a campaign is at least the minimum of its posts' paid spend; and at most the maximum, if all of"
+    f" its paid posts have bounds. Within {TOLERANCE_PERCENT} %, for campaigns whose whole life is in"
+    f" {CAMPAIGN_PERFORMANCE_TABLE}."
+)
+_WARN = dg.AssetCheckSeverity.WARN
+_ONE_DAY = timedelta(days=1)
+
+
+def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    """Return the check that compares campaigns with their posts, run daily at the due hour."""
+
+    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+        yield evaluate_campaign_totals(reconcile_campaigns(later.lake(), memory_gb=later.memory_limit_gb()))
+
+    return build_asset_checks(
+        CAMPAIGN_PERFORMANCE_TABLE,
+        CAMPAIGN_TOTALS_CHECKS,
+        evaluate=evaluate,
+        settings=settings,
+        daily=[TOTALS_AGREE],
+        step="totals",
+        deps=[RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE], CAMPAIGNS_TABLE],
+    )
+
+
+def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResult:
+    """Evaluate whether the totals of campaigns equal those of their posts. The metadata has each metric's difference.
+
+    Args:
+        found: the comparison of all days.
+    """
+    metadata: dict[str, Any] = {
+        "compared": found.compared,
+        "differing": found.differing,
+        "unknown_campaigns": found.unknown,
+        "days_without_posts": found.without_posts,
+        "unreadable_files": found.unreadable_files,
+    }
+    for name, totals in found.totals.items():
+        if totals.difference_percent is not None:
+            metadata[f"difference_percent/{name}"] = round(totals.difference_percent, 6)
+    examples = [
+        f"{each.metric} of campaign {each.campaign_id} on {each.day} ({each.of_campaign} and {each.of_posts} in posts)"
+        for each in found.examples
+    ]
+    if examples:
+        metadata["examples"] = dg.MetadataValue.json(examples)
+    if not found.compared:
+        description = "No day of a campaign can be compared: no posts of the same day, or no metric that both report"
+    elif found.differing:
+        description = (
+            f"{found.differing} of {found.compared} days of campaigns differ from their posts by over"
+            f" {TOLERANCE_PERCENT} %, such as {examples[0]}. Materialize these days of both tables; if they differ"
+            " again, the API's totals count other posts"
+        )
+    else:
+        description = f"{found.compared} days of campaigns agree with their posts"
+    return dg.AssetCheckResult(
+        check_name=TOTALS_AGREE, passed=not found.differing, description=description, metadata=metadata, severity=_WARN
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Spend:
+    """The ad spend of a campaign over its whole life, and the bounds of its posts' paid spend.
+
+    Attributes:
+        name: instance and campaign.
+        spend: ad spend.
+        minimum: what the posts with bounds cost at least.
+        maximum: what the paid posts cost at most; None if some have no bounds.
+    """
+
+    name: str
+    spend: float
+    minimum: float
+    maximum: float | None
+
+    @property
+    def is_below(self) -> bool:
+        return self.spend < self.minimum * (1 - TOLERANCE_PERCENT / 100)
+
+    @property
+    def is_above(self) -> bool:
+        return self.maximum is not None and self.spend > self.maximum * (1 + TOLERANCE_PERCENT / 100)
+
+    def __str__(self) -> str:
+        bounds = f"at least {self.minimum:.2f}" if self.maximum is None else f"{self.minimum:.2f} to {self.maximum:.2f}"
+        return f"{self.name}: {self.spend:.2f}, of posts {bounds}"
+
+
+def evaluate_ad_spend(rows: pa.Table, *, campaigns: pa.Table, days: Collection[date]) -> dg.AssetCheckResult:
+    """Evaluate whether the ad spend of campaigns is within the bounds of their posts' paid spend.
+
+    Args:
+        rows: the rows of organic_paid_by_campaign.
+        campaigns: the table of campaigns.
+        days: the days that campaign_performance_daily has.
+    """
+    compared = [*_lifetime_spend(rows, campaigns=campaigns, days=frozenset(days))]
+    below = [str(each) for each in compared if each.is_below]
+    above = [str(each) for each in compared if each.is_above]
+    outside = [*below, *above]
+    metadata: dict[str, Any] = {
+        "compared": len(compared),
+        "compared_with_maximum": sum(each.maximum is not None for each in compared),
+        "below_minimum": len(below),
+        "above_maximum": len(above),
+    }
+    if compared:
+        metadata["percent_outside"] = 100 * len(outside) / len(compared)
+        description = f"The ad spend of {len(compared)} campaigns is within the bounds of their posts' paid spend"
+    else:
+        description = (
+            "No campaign can be compared yet: its ad spend, its first post and bounds of its paid posts must be known,"
+            f" and {CAMPAIGN_PERFORMANCE_TABLE} must have all days since the first post"
+        )
+    if outside:
+        metadata["examples"] = dg.MetadataValue.json(outside[:MAX_NAMES])
+        description = f"The ad spend of {len(outside)} of {len(compared)} campaigns is outside: {join_first(outside)}"
+    return dg.AssetCheckResult(
+        check_name=SPEND_WITHIN_BOUNDS, passed=not outside, description=description, metadata=metadata, severity=_WARN
+    )
+
+
+def _lifetime_spend(rows: pa.Table, *, campaigns: pa.Table, days: Set[date]) -> Iterator[_Spend]:
+    """Yield the campaigns whose ad spend can be compared: the costs in posts are those of their whole life."""
+    of_basis = {basis: _all_time_rows(rows, basis) for basis in DateBasis}
+    first_posts = {
+        (row["instance_id"], row["campaign_id"]): row["first_post_date"]
+        for row in campaigns.select(["instance_id", "campaign_id", "first_post_date"]).to_pylist()
+    }
+    for key, published in of_basis[DateBasis.POST_DATE].items():
+        recorded, first_post = of_basis[DateBasis.PERFORMANCE_DATE].get(key), first_posts.get(key)
+        if recorded is None or first_post is None or recorded["paid_ad_spend"] is None:
+            continue
+        first, last = recorded["first_day"], recorded["last_day"]
+        first_day = first_post.date()
+        life = {first_day + number * _ONE_DAY for number in range((last - first_day).days + 1)}
+        # The table was made from other days if it was computed before they were fetched.
+        is_current = recorded["campaign_days"] == sum(first <= day <= last for day in days)
+        is_whole = first <= first_day <= last and published["last_day"] <= last and life <= days
+        if is_current and is_whole and published["paid_spend_minimum"] is not None:
+            paid_posts = published["paid_only_posts"] + published["both_channels_posts"]
+            is_bounded = published["paid_spend_posts"] == paid_posts
+            yield _Spend(
+                f"campaign {key[1]} of {key[0]}",
+                recorded["paid_ad_spend"],
+                published["paid_spend_minimum"],
+                published["paid_spend_maximum"] if is_bounded else None,
+            )
+
+
+def _all_time_rows(rows: pa.Table, basis: DateBasis) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows of the window `all` of a date basis, by instance and campaign."""
+    names = [
+        *("instance_id", "campaign_id", "first_day", "last_day", "campaign_days", "paid_ad_spend"),
+        *("paid_spend_minimum", "paid_spend_maximum", "paid_spend_posts", "paid_only_posts", "both_channels_posts"),
+    ]
+    selected = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(basis))).select(names)
+    return {(row["instance_id"], row["campaign_id"]): row for row in selected.to_pylist()}

@@ -1,0 +1,138 @@
+"""Compare the totals of campaigns, as the API reports them by day, with the posts of the same day."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import pyarrow as pa
+
+from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis
+from later_reporting_dagster.lake import Lake, LakeDatabase, Table, ViewContents, open_database, post_columns
+from later_reporting_dagster.rollups import sql_engine
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+
+# Allowed difference in percent of the posts' total: both tables are fetched at different times.
+TOLERANCE_PERCENT = 1
+MAX_EXAMPLES = 20
+
+_COMPARED = ("impressions", "engagements", "paid_impressions", "paid_engagements")
+COMPARED_METRICS = ("posts_count", *_COMPARED)
+"""The compared totals. The number of posts is that of the rows of the day."""
+
+_POSTS = Table(sql_engine.RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE], post_columns(DEFAULT_METRICS))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTotals:
+    """The totals of a metric over all days of campaigns of which both tables report it.
+
+    Attributes:
+        of_campaigns: as the API reports them for campaigns.
+        of_posts: the sum over their posts.
+    """
+
+    of_campaigns: int
+    of_posts: int
+
+    @property
+    def difference_percent(self) -> float | None:
+        """By how many percent the totals of campaigns differ from those of posts; None if undefined."""
+        if self.of_campaigns == self.of_posts:
+            return 0.0
+        return 100 * (self.of_campaigns - self.of_posts) / self.of_posts if self.of_posts else None
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignDifference:
+    """A total of a campaign and day that differs by more than the tolerance."""
+
+    day: date
+    campaign_id: int
+    metric: str
+    of_campaign: int
+    of_posts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CampaignReconciliation:
+    """The comparison of campaigns with their posts. All numbers but those of `totals` are of (day, campaign) pairs.
+
+    Attributes:
+        compared: pairs with at least one total that both tables report.
+        differing: pairs with a total that differs by more than the tolerance.
+        unknown: pairs whose campaign is neither in `campaigns` nor in the posts.
+        without_posts: pairs that cannot be compared, because an instance of the campaign has no posts file of the day.
+        totals: by metric; metrics that are never compared are left out.
+        examples: the first differences.
+        unreadable_files: number of files that were skipped.
+    """
+
+    compared: int
+    differing: int
+    unknown: int
+    without_posts: int
+    totals: Mapping[str, MetricTotals]
+    examples: Sequence[CampaignDifference]
+    unreadable_files: int = 0
+
+
+def reconcile_campaigns(lake: Lake, *, memory_gb: float) -> CampaignReconciliation:
+    """Compare all days that both tables have. Files that cannot be read are skipped.
+
+    Raises:
+        LakeUnavailable: the lake cannot be listed or read.
+        RollupFailed: the query does not fit in memory.
+    """
+    campaigns = read_campaigns(lake)
+    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE.name)
+    days = {partition.day for partition in campaign_days}
+    posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in days]
+    with open_database(lake, memory_gb=memory_gb) as database:
+
+        def reconcile(contents: ViewContents) -> CampaignReconciliation:
+            register_campaigns(database.connection, campaigns.rows, days)
+            skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
+            with sql_engine.translated_errors():
+                return _reconcile(database, contents, unreadable_files=skipped)
+
+        return database.read([(CAMPAIGN_PERFORMANCE, campaign_days), (_POSTS, posts)], reconcile)
+
+
+def _reconcile(database: LakeDatabase, contents: ViewContents, *, unreadable_files: int) -> CampaignReconciliation:
+    connection = database.connection
+    stored = [{"date": each.day, "instance_id": each.instance_id} for each in contents.partitions[_POSTS.name]]
+    schema = pa.schema({"date": pa.date32(), "instance_id": pa.string()})
+    connection.register("stored_post_days", pa.Table.from_pylist(stored, schema))
+    connection.execute(
+        sql_engine.render(
+            "campaign_reconciliation.sql", BY_CAMPAIGN, compared_columns=_COMPARED, tolerance_percent=TOLERANCE_PERCENT
+        )
+    ).fetchall()
+    (pairs,) = sql_engine.query_rows(
+        connection,
+        "SELECT count(*) FILTER (NOT is_known) AS unknown,"
+        " count(*) FILTER (is_known AND NOT is_comparable) AS without_posts FROM campaign_totals",
+    )
+    (counts,) = sql_engine.query_rows(
+        connection,
+        "SELECT count(DISTINCT (date, campaign_id)) AS compared,"
+        " count(DISTINCT (date, campaign_id)) FILTER (differs) AS differing FROM compared_totals",
+    )
+    totals = sql_engine.query_rows(
+        connection,
+        "SELECT metric, sum(of_campaign) AS of_campaigns, sum(of_posts) AS of_posts FROM compared_totals GROUP BY ALL",
+    )
+    examples = sql_engine.query_rows(
+        connection,
+        "SELECT date AS day, campaign_id, metric, of_campaign, of_posts FROM compared_totals WHERE differs"
+        f" ORDER BY ALL LIMIT {MAX_EXAMPLES}",
+    )
+    by_metric = {each.pop("metric"): MetricTotals(**each) for each in totals}
+    return CampaignReconciliation(
+        **pairs,
+        **counts,
+        totals={name: by_metric[name] for name in COMPARED_METRICS if name in by_metric},
+        examples=[CampaignDifference(**each) for each in examples],
+        unreadable_files=unreadable_files,
+    )

@@ -1,0 +1,55 @@
+-- The totals of each campaign and day, as the API reports them (`…_of_campaign`) and as its posts add up (`…_of_posts`).
+--
+--   compared_columns    variable: columns of both tables that are compared
+--   stored_post_days    relation of the files of post_metrics_daily: date, instance_id
+--
+-- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day. No
+-- posts of the campaign in these files are 0 posts, but an unknown number of impressions.
+CREATE OR REPLACE TABLE campaign_totals AS
+WITH instances AS (
+    SELECT campaign_id, instance_id FROM campaigns
+    UNION
+    SELECT campaign_id, instance_id FROM post_metrics_daily
+),
+of_campaign AS (
+    SELECT
+        date, campaign_id, sum(posts_count) AS posts_count
+        {%- for name in compared_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
+    FROM campaign_performance_daily
+    GROUP BY ALL
+),
+of_posts AS (
+    SELECT
+        date, campaign_id, CAST(count(*) AS HUGEINT) AS posts_count
+        {%- for name in compared_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
+    FROM post_metrics_daily
+    GROUP BY ALL
+),
+files AS (
+    SELECT
+        date, campaign_id, count(instances.instance_id) AS instances, count(stored_post_days.instance_id) AS stored_instances
+    FROM of_campaign
+    LEFT JOIN instances USING (campaign_id)
+    LEFT JOIN stored_post_days USING (date, instance_id)
+    GROUP BY ALL
+)
+SELECT
+    date, campaign_id, instances > 0 AS is_known, is_known AND instances = stored_instances AS is_comparable,
+    of_campaign.posts_count AS posts_count_of_campaign, coalesce(of_posts.posts_count, 0) AS posts_count_of_posts
+    {%- for name in compared_columns %},
+    of_campaign.{{ name }} AS {{ name }}_of_campaign, of_posts.{{ name }} AS {{ name }}_of_posts
+    {%- endfor %}
+FROM files
+JOIN of_campaign USING (date, campaign_id)
+LEFT JOIN of_posts USING (date, campaign_id);
+
+-- One row per value that both report, of the days that can be compared.
+CREATE OR REPLACE TABLE compared_totals AS
+{%- for name in ("posts_count",) + compared_columns %}
+SELECT
+    date, campaign_id, '{{ name }}' AS metric, {{ name }}_of_campaign AS of_campaign, {{ name }}_of_posts AS of_posts,
+    abs(of_campaign - of_posts) * 100 > {{ tolerance_percent }} * abs(of_posts) AS differs
+FROM campaign_totals
+WHERE is_comparable AND of_campaign IS NOT NULL AND of_posts IS NOT NULL
+{{- " UNION ALL" if not loop.last }}
+{%- endfor %};

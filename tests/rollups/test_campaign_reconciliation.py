@@ -1,0 +1,170 @@
+"""Campaigns are compared with their posts by day; the comparison equals a slow one in plain Python."""
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from later_reporting_dagster.contract import DEFAULT_METRICS
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.rollups.campaign_reconciliation import (
+    CampaignDifference,
+    CampaignReconciliation,
+    MetricTotals,
+    reconcile_campaigns,
+)
+from tests.rollups.conftest import Row, row
+from tests.rollups.reference import World
+from tests.rollups.worlds import NEWEST, Shape, campaign, performance, world_of, write, write_campaigns
+
+METRICS = ("posts_count", "impressions", "engagements", "paid_impressions", "paid_engagements")
+
+
+def reconciled(world: World, folder: Path) -> CampaignReconciliation:
+    """Return the comparison of a world that is written to a new lake."""
+    lake = Lake(str(folder / str(len([*folder.iterdir()]))))
+    write(lake, "post_metrics_daily", world.recorded, DEFAULT_METRICS, rng=None)
+    write_campaigns(lake, world, rng=None)
+    return reconcile_campaigns(lake, memory_gb=1)
+
+
+def totals_of(posts: list[Row]) -> Row:
+    """Return the totals of some posts, as the API would report them for their campaign."""
+    values = {name: [post[name] for post in posts if post[name] is not None] for name in METRICS[1:]}
+    return {"posts_count": len(posts)} | {name: sum(each) if each else None for name, each in values.items()}
+
+
+def with_true_totals(world: World) -> World:
+    """Return the world with the performance of the campaigns of each day that has posts of all instances."""
+    days: dict[Any, list[Row]] = {}
+    for day in sorted({day for day, _ in world.recorded}):
+        posts = [post for (each, _), rows in world.recorded.items() if each == day for post in rows]
+        ids = sorted({post["campaign_id"] for post in posts})
+        days[day] = [
+            performance(campaign_id=number, **totals_of([each for each in posts if each["campaign_id"] == number]))
+            for number in ids
+        ]
+    return replace(world, performance=days)
+
+
+def expected(world: World) -> CampaignReconciliation:
+    """Return the comparison, computed slowly."""
+    posts = [post for rows in world.recorded.values() for post in rows]
+    wrong: list[CampaignDifference] = []
+    numbers, sums = dict.fromkeys(("compared", "differing", "unknown", "without_posts"), 0), dict[str, list[int]]()
+    days = {day: rows for day, rows in world.performance.items()}
+    used = [post for (day, _), rows in world.recorded.items() if day in days for post in rows]
+    assert posts
+    for day, rows in sorted(days.items()):
+        for each in sorted(rows, key=lambda found: found["campaign_id"]):
+            number = each["campaign_id"]
+            instances = {one["instance_id"] for one in (*used, *world.campaigns) if one["campaign_id"] == number}
+            if not instances:
+                numbers["unknown"] += 1
+                continue
+            if any((day, instance) not in world.recorded for instance in instances):
+                numbers["without_posts"] += 1
+                continue
+            found = [p for instance in instances for p in world.recorded[day, instance] if p["campaign_id"] == number]
+            ours = totals_of(found)
+            both = [name for name in METRICS if each[name] is not None and ours[name] is not None]
+            differing = [name for name in both if abs(each[name] - ours[name]) > ours[name] / 100]
+            for name in both:
+                totals = sums.setdefault(name, [0, 0])
+                totals[0] += each[name]
+                totals[1] += ours[name]
+            numbers["compared"] += bool(both)
+            numbers["differing"] += bool(differing)
+            wrong += [CampaignDifference(day, number, name, each[name], ours[name]) for name in sorted(differing)]
+    totals_by_metric = {name: MetricTotals(*sums[name]) for name in METRICS if name in sums}
+    return CampaignReconciliation(**numbers, totals=totals_by_metric, examples=wrong[:20])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reconciliation_of_random_worlds_equals_a_slow_one(seed: int, tmp_path: Path) -> None:
+    world = world_of(Shape(days=12, posts=20, missing=0.2), seed)
+    assert reconciled(world, tmp_path) == expected(world)
+    rng, true = random.Random(seed), with_true_totals(world)
+    for rows in true.performance.values():
+        for each in rows:
+            for name in METRICS:
+                if each[name] is not None and rng.random() < 0.2:
+                    each[name] = rng.choice([None, round(each[name] * rng.uniform(0.97, 1.03))])
+    found = reconciled(true, tmp_path)
+    assert found == expected(true)
+    assert found.compared > 10
+
+
+def test_reconciliation_finds_only_the_campaign_with_altered_totals(tmp_path: Path) -> None:
+    world = with_true_totals(world_of(Shape(days=8, posts=30, missing=0, nulls=0, largest=50_000), seed=5))
+    found = reconciled(world, tmp_path)
+    assert (found.differing, found.unknown, found.without_posts, found.examples) == (0, 0, 0, [])
+    assert {each.difference_percent for each in found.totals.values()} == {0.0}
+    altered = max(world.performance[NEWEST], key=lambda each: each["impressions"])
+    true = altered["impressions"]
+    altered["impressions"] = round(true * 1.009)
+    assert reconciled(world, tmp_path).differing == 0
+    altered["impressions"] = round(true * 1.011)
+    found = reconciled(world, tmp_path)
+    assert found.examples == [
+        CampaignDifference(NEWEST, altered["campaign_id"], "impressions", altered["impressions"], true)
+    ]
+    assert found.differing == 1
+    assert 0 < (found.totals["impressions"].difference_percent or 0) < 1.1
+
+
+def test_reconciliation_skips_what_cannot_be_compared(tmp_path: Path) -> None:
+    before = NEWEST - timedelta(days=1)
+    recorded = {(NEWEST, "a"): [row(impressions=100)], (before, "a"): [row(impressions=None)], (NEWEST, "b"): []}
+    rows = [
+        performance(impressions=None, engagements=5),  # null on either side
+        performance(campaign_id=2, impressions=7),  # instance c has no file
+        performance(campaign_id=3, impressions=7),  # unknown
+        performance(campaign_id=4, impressions=7, posts_count=2),  # no posts, in a file of its instance
+    ]
+    world = World(
+        recorded,
+        {},
+        campaigns=[campaign(campaign_id=2, instance_id="c"), campaign(campaign_id=4, instance_id="b")],
+        performance={NEWEST: rows, before: [performance(impressions=0)], NEWEST - timedelta(days=5): rows[:1]},
+    )
+    found = reconciled(world, tmp_path)
+    assert found == expected(world)
+    assert (found.compared, found.unknown, found.without_posts) == (1, 1, 2)
+    assert found.examples == [CampaignDifference(NEWEST, 4, "posts_count", 2, 0)]
+    assert found.totals["posts_count"].difference_percent is None
+
+
+def test_reconciliation_needs_the_files_of_all_instances_of_a_campaign(tmp_path: Path) -> None:
+    recorded = {(NEWEST, name): [row(instance_id=name, impressions=50)] for name in ("a", "b")}
+    world = World(recorded, {}, campaigns=[campaign()], performance={NEWEST: [performance(impressions=100)]})
+    assert (reconciled(world, tmp_path).compared, reconciled(world, tmp_path).differing) == (1, 0)
+    third = replace(world, campaigns=[campaign(instance_id="c")])
+    assert (reconciled(third, tmp_path).compared, reconciled(third, tmp_path).without_posts) == (0, 1)
+
+
+def test_reconciliation_without_tables_compares_nothing(tmp_path: Path) -> None:
+    found = reconciled(World({}, {}), tmp_path)
+    assert found == CampaignReconciliation(
+        compared=0, differing=0, unknown=0, without_posts=0, totals={}, examples=[], unreadable_files=0
+    )
+
+
+def test_reconciliation_skips_files_that_cannot_be_read(tmp_path: Path) -> None:
+    before = NEWEST - timedelta(days=1)
+    recorded = {(day, "a"): [row(impressions=100)] for day in (NEWEST, before)}
+    lake = Lake(str(tmp_path))
+    write(lake, "post_metrics_daily", recorded, DEFAULT_METRICS, rng=None)
+    days = {day: [performance(impressions=100)] for day in (NEWEST, before, before - timedelta(days=1))}
+    write_campaigns(lake, World({}, {}, campaigns=[campaign()], performance=days), rng=None)
+    for url in (
+        lake.url("post_metrics_daily", Partition(NEWEST, "a")),
+        lake.url("campaign_performance_daily", Partition(before)),
+        str(tmp_path / "campaigns" / "part-0.parquet"),
+    ):
+        Path(url).write_bytes(b"no Parquet")
+    found = reconcile_campaigns(lake, memory_gb=1)
+    assert (found.compared, found.differing, found.unreadable_files) == (0, 0, 3)
