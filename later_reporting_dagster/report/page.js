@@ -12,6 +12,8 @@
   const MAXIMUM_CREATORS = 100;  // the same as maximum_creators in report.sql
   const CREATORS_AT_FIRST = 20;
   const LISTED_FIRST = 3;
+  const LABEL_LENGTH = 16;  // of a campaign's name in a chart
+  const OPTION_LENGTH = 60;  // of a campaign's name in the filter; tables show it in full
   const filters = { period: report.period, instance: null, campaign: null, sort: "impressions", ascending: false, showAllCreators: false };
 
   // Look-up. A scope is what the filters can select: all instances, one instance, or one campaign. Its number is assigned by
@@ -98,10 +100,20 @@
     return `${names.slice(0, LISTED_FIRST).join(", ")} and ${withUnit(rest, `more ${one}`, `more ${more}`)}`;
   }
 
-  /** Returns a campaign's id, with its instance if several instances are shown. */
-  const campaignName = (campaign) =>
-    String(report.campaigns[campaign][1]) +
-    (filters.instance === null && report.instances.length > 1 ? ` · ${report.instances[instanceOf(campaign)]}` : "");
+  /** Returns untrusted text that cannot change the direction of the text around it: without controls, and isolated if needed. */
+  function isolated(text) {
+    const plain = text.replace(/[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "");
+    return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\ud802\ud803\ud83a\ud83b]/.test(plain) ? `\u2068${plain}\u2069` : plain;
+  }
+
+  const shortened = (text, length = 120) => (text.length > length ? `${[...text].slice(0, length - 1).join("")}…` : text);
+
+  /** Returns a campaign's name and id, or only its id, with its instance if several instances are shown. */
+  function campaignName(campaign, length = Infinity) {
+    const [instance, id, name] = report.campaigns[campaign];
+    return (name === null ? String(id) : `${isolated(shortened(name, length))} (${id})`) +
+      (filters.instance === null && report.instances.length > 1 ? ` · ${report.instances[instance]}` : "");
+  }
 
   // Elements.
 
@@ -369,8 +381,6 @@
     return lines;
   }
 
-  const shortened = (text) => (text.length > 120 ? `${text.slice(0, 119)}…` : text);
-
   function showMissing(kpis) {
     const kinds = [staleLines(), gapLines(), unreadableLines(), quarantineLines()];
     const item = (line, kind = "") => make("li", kind ? { class: kind } : {}, ...line);
@@ -468,7 +478,7 @@
       ...bar,
       lane: isOneEach ? "" : bar.channel,
       end: bar.high ?? 0,
-      tooltip: `${bar.group}, ${bar.channel}: ${bar.label}`,
+      tooltip: `${bar.name ?? bar.group}, ${bar.channel}: ${bar.label}`,
     }));
   }
 
@@ -559,13 +569,13 @@
   }
 
   function showSpend() {
-    const byCampaign = campaigns().flatMap((campaign) => rowsOf("spend", scopeOfCampaign(campaign)).map((row) => ({ ...row, name: campaignName(campaign) })))
+    const byCampaign = campaigns().flatMap((campaign) => rowsOf("spend", scopeOfCampaign(campaign)).map((row) => ({ ...row, name: campaignName(campaign), label: campaignName(campaign, LABEL_LENGTH) })))
       .sort((left, right) => descending(left.known_spend_maximum, right.known_spend_maximum) || left.scope - right.scope);
     const all = filters.campaign === null ? rowsOf("spend", scope()).map((row) => ({ ...row, name: "All campaigns" })) : [];
     const drawn = (measure) =>
       bars(byCampaign.slice(0, DRAWN_CAMPAIGNS).flatMap((row) => CHANNELS.map((channel) => {
         const [low, high] = [row[`${channel}_${measure}_minimum`], row[`${channel}_${measure}_maximum`]];
-        return { group: row.name, channel, low, high, label: low === null && channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : bounds(low, high) };
+        return { group: row.label, name: row.name, channel, low, high, label: low === null && channel === "paid" && isUnpaid(row) ? NO_PAID_ACTIVITY : bounds(low, high) };
       })));
     draw("spend", drawn("spend"), "Bar chart of the lower and upper limits of organic and paid spend by campaign. The numbers are in the table below.");
     draw("cost", drawn("cpe"), "Bar chart of the lower and upper limits of the organic and paid cost per engagement by campaign. The numbers are in the table below.");
@@ -700,7 +710,7 @@
   function setCampaignOptions() {
     const options = report.campaigns.map((_, index) => index).filter((index) => [null, instanceOf(index)].includes(filters.instance));
     if (!options.includes(filters.campaign)) filters.campaign = null;
-    setOptions("campaign", [["", "All"], ...options.map((index) => [index, campaignName(index)])], filters.campaign ?? "");
+    setOptions("campaign", [["", "All"], ...options.map((index) => [index, campaignName(index, OPTION_LENGTH)])], filters.campaign ?? "");
   }
 
   setOptions("period", report.periods.map((days) => [days, `Last ${days} days`]), filters.period);

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from importlib.resources import files as files_of_package
@@ -16,6 +16,9 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric, platform_of
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
@@ -23,6 +26,7 @@ from later_reporting_dagster.lake import (
     ViewContents,
     open_database,
     post_columns,
+    schema_of,
 )
 from later_reporting_dagster.rollups.lake_rollups import stored_days
 from later_reporting_dagster.rollups.periods import WINDOWS
@@ -93,6 +97,14 @@ class Creator:
 
 
 @dataclass(frozen=True, slots=True)
+class CampaignDetails:
+    """What the table `campaigns` has about a campaign: unchecked text from the API."""
+
+    name: str | None
+    status: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantinedRows:
     """A number of quarantined rows of a raw table that share a reason. Day and instance are None if unknown."""
 
@@ -124,6 +136,7 @@ class ReportData:
         creators: the creators in the table `creators`.
         metrics: metrics whose coverage is shown.
         days_by_table: raw table -> instance -> days that have a file.
+        campaign_details: details by instance and campaign id; empty if the table `campaigns` cannot be read.
         quarantined: rows in quarantine.
         unreadable: files that could not be read.
     """
@@ -134,6 +147,7 @@ class ReportData:
     creators: Sequence[Creator]
     metrics: Sequence[Metric]
     days_by_table: DaysByTable
+    campaign_details: Mapping[tuple[str, int], CampaignDetails] = field(default_factory=dict)
     quarantined: Sequence[QuarantinedRows] = ()
     unreadable: Sequence[UnreadableFile] = ()
 
@@ -221,6 +235,7 @@ def read_report(
         creators=_creators(tables["profiles"]),
         metrics=shown,
         days_by_table=days,
+        campaign_details=_campaign_details(lake),
         quarantined=sorted(quarantined, key=repr),
         unreadable=sorted(unreadable, key=repr),
     )
@@ -296,6 +311,18 @@ def _days_by_instance(partitions: Iterable[Partition]) -> dict[str, frozenset[da
 
 def _days(by_instance: Mapping[str, Iterable[date]]) -> Iterable[date]:
     return (day for days in by_instance.values() for day in days)
+
+
+def _campaign_details(lake: Lake) -> dict[tuple[str, int], CampaignDetails]:
+    """Return the details of the campaigns in the table `campaigns`; none if it is absent or damaged."""
+    try:
+        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
+    except FileDamaged:
+        return {}  # the report then has numbers instead of names, and is otherwise complete
+    shown = [] if rows is None else rows.select(["instance_id", "campaign_id", "campaign_name", "status"]).to_pylist()
+    return {
+        (row["instance_id"], row["campaign_id"]): CampaignDetails(row["campaign_name"], row["status"]) for row in shown
+    }
 
 
 def _creators(profiles: pa.Table) -> list[Creator]:

@@ -115,7 +115,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "tables": _TABLES,
         "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
         "instances": list(data.instances),
-        "campaigns": [[data.instances.index(instance_id), campaign] for instance_id, campaign in data.campaigns],
+        "campaigns": _campaigns(data),
         "contents": [list(content) for content in index.contents],
         "creators": _creators(data),
         "metrics": [_metric(metric) for metric in data.metrics],
@@ -209,6 +209,21 @@ def _completeness(data: ReportData) -> dict[str, Any]:
             for each in data.unreadable
         ],
     }
+
+
+def _campaigns(data: ReportData) -> list[list[Any]]:
+    """Return for each campaign its instance, id and name; the name is null if it is not known."""
+    numbers = {instance_id: number for number, instance_id in enumerate(data.instances)}
+    return [
+        [numbers[instance_id], campaign_id, _one_line(details.name) if details else None]
+        for instance_id, campaign_id in data.campaigns
+        for details in [data.campaign_details.get((instance_id, campaign_id))]
+    ]
+
+
+def _one_line(text: str | None) -> str | None:
+    """Return text with its line breaks and runs of spaces as single spaces; None if nothing else remains."""
+    return " ".join((text or "").split()) or None
 
 
 def _creators(data: ReportData) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import METRICS, Metric
-from later_reporting_dagster.lake import Lake, Partition, posts_schema
+from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, posts_schema, schema_of
 from later_reporting_dagster.report.report_data import (
     METRICS_TABLE,
     PUBLISHED_TABLE,
@@ -40,6 +40,12 @@ def row(**fields: Any) -> Row:
     blank: Row = dict.fromkeys(posts_schema(METRICS).names)
     named = {"instance_id": "a", "campaign_id": 1, "post_id": 1, "post_date": datetime(2024, 1, 3, tzinfo=UTC)}
     return blank | named | {"platform": "tiktok", "content_type": "tiktok"} | fields
+
+
+def campaign_row(instance_id: str, campaign_id: int, name: str | None, **fields: Any) -> Row:
+    """Return a row of the table `campaigns`. By default it has only what a row must have."""
+    seen = {"first_seen": AS_OF, "last_seen": AS_OF, "listed_now": True}
+    return {"instance_id": instance_id, "campaign_id": campaign_id, "campaign_name": name} | seen | fields
 
 
 def random_files(seed: int, *, days: int = 70, most_posts: int = 3) -> dict[FileKey, list[Row]]:
@@ -109,8 +115,17 @@ def report_data(
     registered: Iterable[str] = (),
     quarantined: Sequence[QuarantinedRows] = (),
     metrics: Sequence[Metric] = METRICS,
+    campaigns: Sequence[Row] | None = None,
 ) -> ReportData:
-    """Write the files to a lake, and return the data of a report up to their newest day."""
+    """Write the files to a lake, and return the data of a report up to their newest day.
+
+    Args:
+        files: rows of the raw tables.
+        registered: instances that are expected.
+        quarantined: rows in quarantine.
+        metrics: metrics whose coverage is shown.
+        campaigns: rows of the table `campaigns`; None if it is absent.
+    """
     schema = posts_schema(METRICS)
     by_table: dict[str, dict[Partition, pa.Table]] = defaultdict(dict)
     for (table, day, instance_id), rows in files.items():
@@ -119,6 +134,8 @@ def report_data(
         lake = Lake(directory)
         for table, partitions in by_table.items():
             lake.write_all(table, partitions)
+        if campaigns is not None:
+            lake.write_table(CAMPAIGNS_TABLE, pa.Table.from_pylist(campaigns, schema=schema_of(CAMPAIGN_COLUMNS)))
         return read_report(
             lake,
             {table: list(partitions) for table, partitions in by_table.items()},

@@ -19,6 +19,7 @@ from tests.report.posts import (
     INSTANCES,
     METRICS_TABLE,
     PUBLISHED_TABLE,
+    campaign_row,
     day_before,
     one_post,
     random_files,
@@ -420,6 +421,63 @@ def test_names_and_links_of_creators_are_text(browser: Browser, tmp_path: Path) 
         assert page.locator("a:not([href^='#'])").count() == 0
         assert page.locator("#creators bdi").first.text_content() == malicious
         report.choose("instance", malicious)
+        assert page.evaluate("window.pwned") is None
+
+
+def test_campaigns_are_named_beside_their_numbers(browser: Browser, tmp_path: Path) -> None:
+    files = random_files(3, days=14)
+    names = [
+        campaign_row(INSTANCES[0], CAMPAIGNS[0], "Summer launch"),
+        campaign_row(INSTANCES[1], CAMPAIGNS[1], " \n "),
+    ]
+    with open_report(browser, report_data(files, campaigns=names), tmp_path) as report:
+        named = f"Summer launch ({CAMPAIGNS[0]}) · {INSTANCES[0]}"
+        unnamed = f"{CAMPAIGNS[1]} · {INSTANCES[1]}"
+        for table in ("campaigns", "spend", "value"):
+            assert {named, unnamed} <= {row[0] for row in report.rows(table)}
+        assert any(text.startswith("Summer launch") for text in report.labels_in("spend"))
+        assert {named, unnamed} <= set(report.page.locator("#campaign option").all_inner_texts())
+        report.choose("instance", INSTANCES[0])
+        report.choose("campaign", f"Summer launch ({CAMPAIGNS[0]})")
+        assert f"campaign Summer launch ({CAMPAIGNS[0]}):" in report.page.locator("#announcement").inner_text()
+        assert [row[0] for row in report.download("campaigns")[1:]] == [f"Summer launch ({CAMPAIGNS[0]})"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ('</script><img src=x onerror="window.pwned=1"><b>\'${1}<!--', None),
+        ("line\r\nbreak\u2028 and\ttab", "line break and tab"),
+        ("השקת קיץ \u202e49,000", "\u2068השקת קיץ 49,000\u2069"),
+        ("\u2069\u202eevil", "evil"),
+        ("A very long name of a campaign, with words and more words. " * 8, None),
+        ("Unbroken" * 60, None),
+        ('=HYPERLINK("https://a.example")', None),
+    ],
+    ids=["markup", "line breaks", "right to left", "bidi controls", "long", "unbroken", "formula"],
+)
+@pytest.mark.parametrize("width", [375, 1280])
+def test_campaign_names_are_text_and_fit(
+    name: str, shown: str | None, width: int, browser: Browser, tmp_path: Path
+) -> None:
+    named = campaign_row("a", 7, name, status=name, description=name)
+    data = report_data(one_post(impressions=5, engagements=1, cpe=2.5), campaigns=[named])
+    text = f"{(shown or name).strip()} (7)"
+    with open_report(browser, data, tmp_path, width=width) as report:
+        page = report.page
+        assert page.evaluate("window.pwned") is None
+        assert page.locator("img").count() == 0
+        assert [report.rows(table)[0][0] for table in ("campaigns", "spend")] == [text, "All campaigns"]
+        assert page.locator("#campaigns bdi").first.text_content() == text
+        option = page.locator("#campaign option").last.inner_text()
+        assert option == text or (option.endswith("… (7)") and len(option) < 80)
+        report.choose("campaign", option)
+        for summary in page.locator("summary").all():
+            summary.click()
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert report.cut_off() == []
+        (row,) = report.download("campaigns")[1:]
+        assert row[0] == ("'" if text.startswith("=") else "") + text
         assert page.evaluate("window.pwned") is None
 
 

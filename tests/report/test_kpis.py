@@ -1,14 +1,17 @@
 """Key figures and tables of a report, compared with a slow reference."""
 
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, Partition, posts_schema
 from later_reporting_dagster.report.kpis import kpis_markdown, lift_interval, report_kpis
-from later_reporting_dagster.report.report_data import _rows_in_memory
+from later_reporting_dagster.report.report_data import _rows_in_memory, read_report
 from later_reporting_dagster.rollups.sql_engine import SumOutOfRange
 from tests.report.posts import (
     AS_OF,
@@ -129,3 +132,13 @@ def test_coverage_has_the_requested_metrics(metrics: tuple[Metric, ...]) -> None
     data = report_data(one_post(likes=3), metrics=metrics)
     assert data.metrics == metrics
     assert ("likes" in data.tables["coverage"].column_names) is (metrics == METRICS)
+
+
+def test_damaged_table_of_campaigns_leaves_numbers(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    partition = Partition(AS_OF, "a")
+    lake.write(METRICS_TABLE, partition, pa.Table.from_pylist([row(impressions=5)], schema=posts_schema(METRICS)))
+    (tmp_path / CAMPAIGNS_TABLE).mkdir()
+    (tmp_path / CAMPAIGNS_TABLE / "part-0.parquet").write_bytes(b"not Parquet")
+    data = read_report(lake, {METRICS_TABLE: [partition]}, memory_gb=1)
+    assert (data.campaigns, data.campaign_details) == ([("a", 1)], {})
