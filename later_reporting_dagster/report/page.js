@@ -11,6 +11,7 @@
   const DRAWN_CAMPAIGNS = 12;
   const MAXIMUM_CREATORS = 100;  // the same as maximum_creators in report.sql
   const CREATORS_AT_FIRST = 20;
+  const MAXIMUM_TOTALS = 200;  // campaigns in the table of totals: thousands take seconds to draw
   const LISTED_FIRST = 3;
   const LABEL_LENGTH = 16;  // of a campaign's name in a chart
   const OPTION_LENGTH = 60;  // of a campaign's name in the filter; tables show it in full
@@ -78,6 +79,7 @@
     percent: (value) => `${twoDecimals(value)}\u00a0%`,
     ratio: (value) => `${twoDecimals(value)}\u00a0×`,
     factor: (value) => twoDecimals(value),
+    plain: (value) => (Number.isInteger(value) ? whole.format(value) : twoDecimals(value)),
     money: (value) => `$${Math.abs(value) >= 1000 ? whole.format(value) : twoDecimals(value)}`,
   };
 
@@ -112,7 +114,7 @@
   function campaignName(campaign, length = Infinity) {
     const [instance, id, name] = report.campaigns[campaign];
     return (name === null ? String(id) : `${isolated(shortened(name, length))} (${id})`) +
-      (filters.instance === null && report.instances.length > 1 ? ` · ${report.instances[instance]}` : "");
+      (filters.instance === null && report.instances.length > 1 ? ` · ${isolated(report.instances[instance])}` : "");
   }
 
   // Elements.
@@ -158,7 +160,8 @@
     return [make("span", { class: low == null ? "interval few" : "interval" }, ...parts)];
   }
 
-  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns.
+  // Tables. A column has a label, a function that makes a row's cell, and the names and values of its CSV columns. Columns may
+  // be in groups: all columns with the same `group`, which then have a common heading.
 
   const cell = (...children) => make("td", { class: "number" }, ...children);
 
@@ -166,6 +169,10 @@
     name: (label, text, extra = () => []) => ({
       label, names: [label], values: (row) => [text(row)],
       cell: (row) => make("th", { scope: "row" }, make("bdi", {}, text(row)), ...extra(row)),
+    }),
+    // The name is isolated in its text, so that it does not change the order of name, id and instance.
+    campaign: (text) => ({
+      ...column.name("Campaign", text), cell: (row) => make("th", { scope: "row", class: "campaign" }, make("bdi", { dir: "ltr" }, text(row))),
     }),
     text: (label, text, shown = (row) => [make("bdi", {}, text(row) ?? "")]) =>
       ({ label, names: [label], values: (row) => [text(row)], cell: (row) => make("td", {}, ...shown(row)) }),
@@ -191,23 +198,33 @@
 
   const downloads = new Map();
 
-  /** Fills a table. `head` makes the heading of a column, `kind` the class of a row; `empty` is shown if there are no rows. */
-  function fillTable(id, columns, rows, { empty = "No data for this selection.", head = (each) => [each.label], kind = () => "" } = {}) {
+  const groupHeads = (groups) =>
+    make("tr", {}, ...groups.map(([label, { length }]) =>
+      label ? make("th", { scope: "colgroup", colspan: String(length), class: "group" }, label) : make("td", { colspan: String(length) })));
+
+  /**
+   * Fills a table. `head` makes the heading of a column, `kind` the class of a row; `empty` is shown if there are no rows. At
+   * most `most` rows are shown; the CSV file has all.
+   */
+  function fillTable(id, columns, rows, { empty = "No data for this selection.", head = (each) => [each.label], kind = () => "", most = Infinity } = {}) {
     const container = byId(`table-${id}`);
     if (!container.firstChild) {
       const { title } = container.dataset;
       const scroll = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title });
-      scroll.append(make("table", {}, make("thead", {}), make("tbody", { id })));
+      scroll.append(make("table", {}, make("caption", { class: "unseen" }, title), make("thead", {}), make("tbody", { id })));
       const button = make("button", { type: "button", class: "csv", "data-csv": id, "aria-label": `Download ${title} as CSV` }, "Download CSV");
       container.append(make("p", { class: "above" }, make("span", { class: "hint" }, "Scroll sideways to see all columns →"), button), scroll);
       const sizes = new ResizeObserver(() => container.classList.toggle("wide", scroll.scrollWidth > scroll.clientWidth + 1));
       for (const each of [scroll, scroll.firstChild]) sizes.observe(each);
     }
     const heads = columns.map((each) => make("th", { scope: "col", ...(each.isNumber ? { class: "number" } : {}), ...(each.attributes?.() ?? {}) }, ...head(each)));
-    container.querySelector("thead").replaceChildren(make("tr", {}, ...heads));
+    const groups = [...groupedBy(columns, (each) => each.group ?? "")];
+    container.querySelector("thead").replaceChildren(...(groups.length > 1 ? [groupHeads(groups)] : []), make("tr", {}, ...heads));
+    container.querySelectorAll("colgroup").forEach((each) => each.remove());
+    if (groups.length > 1) container.querySelector("caption").after(...groups.map(([, members]) => make("colgroup", { span: String(members.length) })));
     byId(id).replaceChildren(
       ...(rows.length ? [] : [make("tr", {}, make("td", { colspan: String(columns.length) }, empty))]),
-      ...rows.map((row) => make("tr", { class: kind(row) }, ...columns.map((each) => each.cell(row)))),
+      ...rows.slice(0, most).map((row) => make("tr", { class: kind(row) }, ...columns.map((each) => each.cell(row)))),
     );
     downloads.set(id, [columns.flatMap((each) => each.names), ...rows.map((row) => columns.flatMap((each) => each.values(row)))]);
   }
@@ -293,7 +310,7 @@
   const newestAge = (table, instance) => report.stored_days[table][instance][0]?.[0] ?? null;
 
   /** Returns the age of the oldest day of the period. The period of a table ends with the table's newest day. */
-  const oldestAge = (table) => report.newest[table] + filters.period - 1;
+  const oldestAge = (table) => (report.newest[table] ?? report.newest[METRICS_TABLE]) + filters.period - 1;
 
   /** Returns how many days of the period are stored for an instance. */
   const storedDays = (table, instance) =>
@@ -357,10 +374,12 @@
 
   const isChosen = (instance) => instance === null || instances().some((index) => report.instances[index] === instance);
 
-  const unreadableLines = () =>
-    report.unreadable
+  const unreadableLines = () => [
+    ...(report.are_campaigns_unreadable ? [[make("b", {}, "The names of campaigns"), " cannot be read: only their numbers are shown."]] : []),
+    ...report.unreadable
       .filter((part) => part.age <= oldestAge(part.table) && isChosen(part.instance))
-      .map((part) => [make("b", {}, dayOf(part.age)), " of ", part.instance === null ? "all instances" : bold(part.instance), ` cannot be read (${report.tables[part.table]}).`]);
+      .map((part) => [make("b", {}, dayOf(part.age)), " of ", part.instance === null ? "all instances" : bold(part.instance), ` cannot be read (${report.tables[part.table] ?? "campaign totals"}).`]),
+  ];
 
   const quarantined = () =>
     report.quarantined.filter((part) => (part.age === null || part.age <= oldestAge(part.table)) && isChosen(part.instance));
@@ -565,7 +584,91 @@
       .filter((row) => row.posts)
       .sort((left, right) => descending(left.impressions, right.impressions) || left.campaign - right.campaign);
     const trend = { label: "Impressions by day", names: [], values: () => [], cell: (row) => make("td", {}, sparkline(row.campaign)) };
-    fillTable("campaigns", [column.name("Campaign", (row) => campaignName(row.campaign)), ...RESULTS_AND_LIFT, column.lift("Same-post lift", "same_post_lift"), trend], rows);
+    fillTable("campaigns", [column.campaign((row) => campaignName(row.campaign)), ...RESULTS_AND_LIFT, column.lift("Same-post lift", "same_post_lift"), trend], rows);
+  }
+
+  const KNOWN = "Known: spend and return", KNOWN_TRACKING = "Known: tracking links", KNOWN_AFFILIATE = "Known: affiliate links";
+  const BOUNDED = "Bounded: lifetime of posts";
+  // Each total: group, label, measure, format.
+  const CAMPAIGN_TOTALS = [
+    [KNOWN, "Ad spend", "paid_ad_spend", "money"],
+    [KNOWN, "Content cost", "estimated_content_cost", "money"],
+    [KNOWN, "Value generated", "estimated_value_generated", "money"],
+    [KNOWN, "ROI", "estimated_roi", "ratio"],
+    [KNOWN, "ROAS", "paid_return_on_ad_spend", "ratio"],
+    [KNOWN, "Cost per click", "cost_per_click", "money"],
+    [KNOWN_TRACKING, "Conversions", "tracking_links_conversions", "count"],
+    [KNOWN_TRACKING, "Value", "tracking_links_conversion_value", "money"],
+    [KNOWN_AFFILIATE, "Conversions", "affiliate_links_conversions", "count"],
+    [KNOWN_AFFILIATE, "Sales", "affiliate_links_sales", "plain"],
+  ];
+
+  /** Returns the campaigns that have totals or published posts: highest ad spend first, unknown ad spend last. */
+  function totalsOfCampaigns() {
+    return campaigns().flatMap((campaign) => {
+      const known = rowOf("campaign_totals", scopeOfCampaign(campaign));
+      const published = rowOf("spend", scopeOfCampaign(campaign));
+      return known || published ? [{ campaign, known: known ?? {}, published: published ?? {} }] : [];
+    }).sort((left, right) => descending(left.known.paid_ad_spend, right.known.paid_ad_spend) || left.campaign - right.campaign);
+  }
+
+  /** Returns the limits of the paid spend on a campaign's published posts, or the reason why there are none. */
+  const limitsOf = ({ published }) =>
+    published.paid_spend_minimum == null && isUnpaid(published) ? [note(NO_PAID_ACTIVITY)] : range(published.paid_spend_minimum, published.paid_spend_maximum, "money");
+
+  const postsWithLimits = ({ published }) =>
+    published.posts == null ? [note("no posts")] : [figure(published.paid_spend_posts, "count"), " of ", figure(published.posts, "count")];
+
+  function showTotals() {
+    byId("no-totals").hidden = report.campaign_totals !== null;
+    byId("known-totals").hidden = byId("campaign-figures").hidden = report.campaign_totals === null;
+    if (report.campaign_totals === null) return;
+    const rows = totalsOfCampaigns();
+    const totals = CAMPAIGN_TOTALS.map(([group, label, name, format]) =>
+      ({ group, label, isNumber: true, names: [name], values: ({ known }) => [known[name]], cell: ({ known }) => cell(figure(known[name], format)) }));
+    const statusOf = ({ campaign }) => report.campaigns[campaign][3];
+    fillTable("totals", [
+      column.campaign((row) => campaignName(row.campaign)),
+      column.text("Status", statusOf, (row) => [statusOf(row) === null ? figure(null) : make("bdi", {}, statusOf(row))]),
+      ...totals,
+      {
+        group: BOUNDED, label: "Paid spend", isNumber: true, names: ["paid_spend_minimum", "paid_spend_maximum"],
+        values: ({ published }) => [published.paid_spend_minimum, published.paid_spend_maximum], cell: (row) => cell(...limitsOf(row)),
+      },
+      {
+        group: BOUNDED, label: "Posts with limits", isNumber: true, names: ["paid_spend_posts", "posts"],
+        values: ({ published }) => [published.paid_spend_posts, published.posts], cell: (row) => cell(...postsWithLimits(row)),
+      },
+    ], rows, { most: MAXIMUM_TOTALS });
+    const days = report.campaign_days[filters.period] ?? 0;
+    const unassigned = report.unassigned_campaigns[filters.period] ?? [];
+    const shown = filters.campaign === null ? unassigned : unassigned.filter((id) => id === report.campaigns[filters.campaign][1]);
+    const coverage = days < filters.period ? [`Known totals cover ${days} of ${filters.period} days; the other days are not in the lake.`] : [];
+    byId("totals-notes").replaceChildren(...[
+      ...coverage,
+      ...(rows.length > MAXIMUM_TOTALS ? [`The table shows the ${MAXIMUM_TOTALS} campaigns with the highest ad spend, of ${whole.format(rows.length)}; the CSV file has all.`] : []),
+      ...(shown.length ? [`${withUnit(shown.length, "campaign has", "campaigns have")} totals that are not shown, because ${shown.length === 1 ? "its number belongs" : "their numbers belong"} to several instances or to none that is known: ${listed(shown.map(String), "number", "numbers")}.`] : []),
+    ].map((text) => make("li", {}, text)));
+    showCampaignFigures(rows, coverage);
+  }
+
+  /** Shows the totals of the chosen campaign as key figures, and the texts about their `coverage`. */
+  function showCampaignFigures(rows, coverage) {
+    const container = byId("campaign-figures");
+    container.hidden = filters.campaign === null;
+    if (container.hidden) return;
+    const row = rows[0] ?? { known: {}, published: {} };
+    const item = (label, children) => make("div", {}, make("dt", {}, label), make("dd", {}, ...children));
+    const block = (title, items) => make("div", {}, make("h4", {}, title), make("dl", {}, ...items));
+    const known = (name, format) => [make("span", { id: `figure-${name}` }, figure(row.known[name], format))];
+    container.replaceChildren(
+      make("h3", {}, make("bdi", { dir: "ltr" }, campaignName(filters.campaign))),
+      make("p", { class: "lead" }, ["Known totals are those recorded on the days of the period. Limits are those of the lifetime spend on the posts published in it.", ...coverage].join(" ")),
+      make("div", { class: "figures" },
+        ...[KNOWN, KNOWN_TRACKING, KNOWN_AFFILIATE].map((group) =>
+          block(group, CAMPAIGN_TOTALS.filter(([of]) => of === group).map(([, label, name, format]) => item(label, known(name, format))))),
+        block(BOUNDED, [item("Paid spend", limitsOf(row)), item("Posts with limits", postsWithLimits(row))])),
+    );
   }
 
   function showSpend() {
@@ -594,14 +697,14 @@
         ...(row.spend_contradictory_posts ? [` (${withUnit(row.spend_contradictory_posts, "contradiction")})`] : [])),
     };
     fillTable("spend", [
-      column.name("Campaign", (row) => row.name),
+      column.campaign((row) => row.name),
       column.text("Channel", (row) => row.channel, (row) => row.channel === "both" ? ["both"] : [make("span", { class: `key ${row.channel}` }), row.channel]),
       known,
       ...[column.range("Spend", "spend"), column.number("Engagements", "cpe_units"), column.range("Cost per engagement", "cpe"),
         column.number("Impressions", "cpm_units"), column.range("Cost per 1000 impressions", "cpm")].map(orUnpaid),
     ], lines, { empty: "No posts published for this selection.", kind: (row) => (row.channel === "organic" ? "" : "same-campaign") });
     fillTable("value", [
-      column.name("Campaign", (row) => row.name), column.number("Estimated value", "organic_estimated_value", "money"),
+      column.campaign((row) => row.name), column.number("Estimated value", "organic_estimated_value", "money"),
       column.number("Value of posts with known spend", "value_of_spend", "money"), column.range("Spend on these", "valued_spend"),
       column.range("Value per USD", "organic_value_per_spend", "ratio"),
     ], [...all, ...byCampaign], { empty: "No posts published for this selection." });
@@ -686,6 +789,7 @@
     showDays();
     showRates();
     showCampaigns();
+    showTotals();
     showSpend();
     showCreators();
     showCoverage();

@@ -5,6 +5,7 @@
 -- `report_…`.
 {%- import "measures.sql" as measures with context %}
 {%- import "channel_comparison.sql" as comparison with context %}
+{%- import "campaign_results.sql" as campaigns with context %}
 {%- set maximum_creators = 100 %}
 {%- set daily_columns = ("organic_impressions", "organic_engagements", "paid_impressions", "paid_engagements") %}
 
@@ -189,6 +190,38 @@ SELECT
     {%- endfor %}{{ "," if not loop.last }}
     {%- endfor %}
 FROM (SELECT *, {{ measures.costs() }} FROM totals) JOIN scopes USING (scope) JOIN ranges USING (range_id);
+
+-- The windows of campaign totals are those of post_metrics_daily or, if it has no files, of posts_published.
+CREATE OR REPLACE VIEW campaign_windows AS
+FROM ranges
+WHERE NOT is_previous AND date_basis = (
+    SELECT date_basis FROM ranges ORDER BY date_basis = 'performance_date' DESC LIMIT 1
+);
+
+CREATE OR REPLACE TABLE campaign_totals AS
+WITH {{ campaigns.campaign_results("campaign_windows") }}
+SELECT "window", campaign_results.* FROM campaign_results JOIN campaign_windows USING (range_id);
+
+CREATE OR REPLACE TABLE campaigns_of_one_instance AS
+WITH posts AS (
+    SELECT instance_id, campaign_id FROM recorded_by_campaign
+    UNION SELECT instance_id, campaign_id FROM published_by_campaign
+), {{ campaigns.campaign_instances("posts") }}
+FROM campaign_instances;
+
+-- The totals that Later reports for each campaign in each window, if the instance of the campaign is known.
+CREATE OR REPLACE TABLE report_campaigns AS
+SELECT instance_id, campaign_id, "window", {{ campaign_measures | join(", ") }}
+FROM campaign_totals JOIN campaigns_of_one_instance USING (campaign_id);
+
+-- The campaigns that have totals in each window, but belong to several instances, or to none that is known.
+CREATE OR REPLACE TABLE report_unassigned_campaigns AS
+SELECT "window", campaign_id FROM campaign_totals ANTI JOIN campaigns_of_one_instance USING (campaign_id);
+
+-- How many days of each window have a file with campaign totals.
+CREATE OR REPLACE TABLE report_campaign_days AS
+WITH {{ campaigns.campaign_results("campaign_windows") }}
+SELECT "window", days FROM campaign_range_days JOIN campaign_windows USING (range_id);
 
 -- How many of the posts published in each window report each metric.
 CREATE OR REPLACE TABLE report_coverage AS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from importlib.resources import files as files_of_package
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,6 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric, platform_of
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake import (
-    CAMPAIGN_COLUMNS,
-    CAMPAIGNS_TABLE,
-    FileDamaged,
     Lake,
     LakeUnavailable,
     Partition,
@@ -26,7 +23,12 @@ from later_reporting_dagster.lake import (
     ViewContents,
     open_database,
     post_columns,
-    schema_of,
+)
+from later_reporting_dagster.rollups.campaign_inputs import (
+    CAMPAIGN_PERFORMANCE,
+    Campaigns,
+    read_campaigns,
+    register_campaigns,
 )
 from later_reporting_dagster.rollups.lake_rollups import stored_days
 from later_reporting_dagster.rollups.periods import WINDOWS
@@ -53,7 +55,32 @@ WINDOW_BY_DAYS: Mapping[int, str] = {days: name for name, days in WINDOWS.items(
 MAX_DAYS = 2 * max(WINDOW_BY_DAYS)
 
 # The tables that report.sql creates, without their prefix `report_`.
-TABLES = ("kpis", "content", "creators", "spend", "coverage", "days", "profiles")
+TABLES = (
+    "kpis",
+    "content",
+    "creators",
+    "spend",
+    "campaigns",
+    "unassigned_campaigns",
+    "campaign_days",
+    "coverage",
+    "days",
+    "profiles",
+)
+
+# What Later reports for each campaign; the names of the columns of campaign_results.sql.
+CAMPAIGN_MEASURES = (
+    "paid_ad_spend",
+    "estimated_content_cost",
+    "estimated_value_generated",
+    "estimated_roi",
+    "paid_return_on_ad_spend",
+    "cost_per_click",
+    "tracking_links_conversions",
+    "tracking_links_conversion_value",
+    "affiliate_links_conversions",
+    "affiliate_links_sales",
+)
 
 # Measures that are compared with the previous period. For those in `DIFFERENCES`, the change is a difference; for the
 # others, a percentage.
@@ -136,7 +163,9 @@ class ReportData:
         creators: the creators in the table `creators`.
         metrics: metrics whose coverage is shown.
         days_by_table: raw table -> instance -> days that have a file.
-        campaign_details: details by instance and campaign id; empty if the table `campaigns` cannot be read.
+        campaign_details: details by instance and campaign id; empty if the table `campaigns` is absent or unreadable.
+        are_campaigns_unreadable: whether the table `campaigns` exists and cannot be read.
+        has_campaign_totals: whether the table campaign_performance_daily has any file.
         quarantined: rows in quarantine.
         unreadable: files that could not be read.
     """
@@ -148,6 +177,8 @@ class ReportData:
     metrics: Sequence[Metric]
     days_by_table: DaysByTable
     campaign_details: Mapping[tuple[str, int], CampaignDetails] = field(default_factory=dict)
+    are_campaigns_unreadable: bool = False
+    has_campaign_totals: bool = False
     quarantined: Sequence[QuarantinedRows] = ()
     unreadable: Sequence[UnreadableFile] = ()
 
@@ -183,8 +214,8 @@ class ReportData:
 
     @cached_property
     def campaigns(self) -> Sequence[tuple[str, int]]:
-        """Instance and id of each campaign that has results, sorted."""
-        scopes = [self.tables[name].select(["instance_id", "campaign_id"]) for name in ("kpis", "spend")]
+        """Instance and id of each campaign that has results or totals, sorted."""
+        scopes = [self.tables[name].select(["instance_id", "campaign_id"]) for name in ("kpis", "spend", "campaigns")]
         found = {(row["instance_id"], row["campaign_id"]) for rows in scopes for row in rows.to_pylist()}
         return sorted((instance_id, campaign) for instance_id, campaign in found if campaign is not None)
 
@@ -221,28 +252,51 @@ def read_report(
     wanted = {*DEFAULT_METRICS, *metrics}
     shown = tuple(metric for metric in METRICS if metric in wanted)
     recent = {table: report_partitions(partitions.get(table, ())) for table in (METRICS_TABLE, PUBLISHED_TABLE)}
-    tables, contents = _compute_tables(lake, recent, shown, memory_gb=memory_gb)
+    campaigns = read_campaigns(lake)
+    totals = lake.partitions(CAMPAIGN_PERFORMANCE.name)
+    read = recent | {CAMPAIGN_PERFORMANCE.name: _in_longest_period(totals, recent)}
+    tables, contents = _compute_tables(lake, read, shown, campaigns=campaigns, memory_gb=memory_gb)
     days = {table: _days_by_instance(contents.partitions[table]) for table in recent}
-    unreadable = (
-        UnreadableFile(table, partition.day, partition.instance_id)
-        for table, errors in contents.unreadable.items()
-        for partition in errors
-    )
     return ReportData(
         as_of=max(partition.day for members in recent.values() for partition in members),
-        instances=sorted({*registered, *(name for by_instance in days.values() for name in by_instance)}),
+        instances=sorted({*registered, *chain(*days.values()), *tables["campaigns"]["instance_id"].to_pylist()}),
         tables=tables,
         creators=_creators(tables["profiles"]),
         metrics=shown,
         days_by_table=days,
-        campaign_details=_campaign_details(lake),
+        campaign_details=_campaign_details(campaigns),
+        are_campaigns_unreadable=bool(campaigns.error),
+        has_campaign_totals=bool(totals),
         quarantined=sorted(quarantined, key=repr),
-        unreadable=sorted(unreadable, key=repr),
+        unreadable=_unreadable_files(contents),
     )
 
 
+def _unreadable_files(contents: ViewContents) -> list[UnreadableFile]:
+    found = (
+        UnreadableFile(table, partition.day, partition.instance_id)
+        for table, errors in contents.unreadable.items()
+        for partition in errors
+    )
+    return sorted(found, key=repr)
+
+
+def _in_longest_period(
+    totals: Iterable[Partition], raw_partitions: Mapping[str, Collection[Partition]]
+) -> list[Partition]:
+    """Return the partitions of campaign totals in the longest period, which ends as in report.sql."""
+    ending = raw_partitions[METRICS_TABLE] or raw_partitions[PUBLISHED_TABLE]
+    newest = max(partition.day for partition in ending)
+    return [partition for partition in totals if 0 <= (newest - partition.day).days < max(WINDOW_BY_DAYS)]
+
+
 def _compute_tables(
-    lake: Lake, partitions: Mapping[str, Sequence[Partition]], metrics: Sequence[Metric], *, memory_gb: float
+    lake: Lake,
+    partitions: Mapping[str, Sequence[Partition]],
+    metrics: Sequence[Metric],
+    *,
+    campaigns: Campaigns,
+    memory_gb: float,
 ) -> tuple[dict[str, pa.Table], ViewContents]:
     """Return the tables that report.sql creates, and the partitions that they are computed from."""
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -252,12 +306,16 @@ def _compute_tables(
                 for error in errors.values():
                     if isinstance(error, LakeUnavailable):
                         raise error  # temporary, unlike damage: the next run reads a complete lake
+            days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
+            register_campaigns(database.connection, campaigns.rows, days)
             with translated_errors(), _rows_in_memory(database.connection, metrics):
                 return _run_sql(database.connection, stored_days(contents), metrics), contents
 
         # A column that no file has, because the metric was not requested, is null.
         columns = post_columns(metrics)
-        return database.read([(Table(name, columns), members) for name, members in partitions.items()], compute)
+        tables = {name: Table(name, columns) for name in (METRICS_TABLE, PUBLISHED_TABLE)}
+        tables[CAMPAIGN_PERFORMANCE.name] = CAMPAIGN_PERFORMANCE
+        return database.read([(tables[name], members) for name, members in partitions.items()], compute)
 
 
 @contextmanager
@@ -296,6 +354,7 @@ def _run_sql(
     context = {
         "compared_measures": COMPARED_MEASURES,
         "differences": DIFFERENCES,
+        "campaign_measures": CAMPAIGN_MEASURES,
         "metric_columns": tuple(metric.column for metric in metrics),
     }
     connection.execute(render_text(sql, BY_CAMPAIGN, **context))
@@ -313,15 +372,10 @@ def _days(by_instance: Mapping[str, Iterable[date]]) -> Iterable[date]:
     return (day for days in by_instance.values() for day in days)
 
 
-def _campaign_details(lake: Lake) -> dict[tuple[str, int], CampaignDetails]:
-    """Return the details of the campaigns in the table `campaigns`; none if it is absent or damaged."""
-    try:
-        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
-    except FileDamaged:
-        return {}  # the report then has numbers instead of names, and is otherwise complete
-    shown = [] if rows is None else rows.select(["instance_id", "campaign_id", "campaign_name", "status"]).to_pylist()
+def _campaign_details(campaigns: Campaigns) -> dict[tuple[str, int], CampaignDetails]:
+    rows = campaigns.rows.select(["instance_id", "campaign_id", "campaign_name", "status"]).to_pylist()
     return {
-        (row["instance_id"], row["campaign_id"]): CampaignDetails(row["campaign_name"], row["status"]) for row in shown
+        (row["instance_id"], row["campaign_id"]): CampaignDetails(row["campaign_name"], row["status"]) for row in rows
     }
 
 

@@ -20,17 +20,19 @@ from urllib.parse import urlsplit
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_script
 from later_reporting_dagster.report.report_data import (
+    CAMPAIGN_MEASURES,
     COMPARED_MEASURES,
     METRICS_TABLE,
     PUBLISHED_TABLE,
     WINDOW_BY_DAYS,
+    CampaignDetails,
     ReportData,
 )
-from later_reporting_dagster.rollups.periods import WINDOWS
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS, UNIT_COSTS, measure_of
 
 _TABLES = {METRICS_TABLE: "daily metrics", PUBLISHED_TABLE: "published posts"}
 _KEYS = ("instance_id", "campaign_id", "window", "kind", "platform", "content_type", "creator")
+_DAYS_BY_WINDOW = {window: days for days, window in WINDOW_BY_DAYS.items()}
 _CONTENT = ["kind", "platform", "content_type"]
 
 _SUMS = tuple(f"{channel}_{result}" for result in RESULTS for channel in CHANNELS)
@@ -116,6 +118,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
         "instances": list(data.instances),
         "campaigns": _campaigns(data),
+        "are_campaigns_unreadable": data.are_campaigns_unreadable,
         "contents": [list(content) for content in index.contents],
         "creators": _creators(data),
         "metrics": [_metric(metric) for metric in data.metrics],
@@ -123,6 +126,7 @@ def page_data(data: ReportData) -> dict[str, Any]:
         "content_results": _columns_for_scopes(index, "content", _PART_MEASURES, content=index.content),
         "creator_results": _columns_for_scopes(index, "creators", _PART_MEASURES, creator=index.creator),
         "spend": _columns_for_scopes(index, "spend", SPEND_MEASURES),
+        **_campaign_totals(index),
         "coverage": _columns_for_scopes(index, "coverage", ["published", *(metric.column for metric in data.metrics)]),
         "daily": _daily(index),
         **_completeness(data),
@@ -165,7 +169,7 @@ def _columns_for_scopes(
     rows = table.select([key for key in _KEYS if key in table.column_names]).to_pylist()
     columns: dict[str, list[Any]] = {
         "scope": [index.scope(row) for row in rows],
-        "period": [WINDOWS[row["window"]] for row in rows],
+        "period": [_DAYS_BY_WINDOW[row["window"]] for row in rows],
     }
     columns |= {key: [number(row) for row in rows] for key, number in keys.items()}
     return columns | {measure: [_number(value) for value in table[measure].to_pylist()] for measure in measures}
@@ -212,13 +216,32 @@ def _completeness(data: ReportData) -> dict[str, Any]:
 
 
 def _campaigns(data: ReportData) -> list[list[Any]]:
-    """Return for each campaign its instance, id and name; the name is null if it is not known."""
+    """Return for each campaign its instance, id, name and status; the last two are null if they are not known."""
     numbers = {instance_id: number for number, instance_id in enumerate(data.instances)}
+    unknown = CampaignDetails(None, None)
     return [
-        [numbers[instance_id], campaign_id, _one_line(details.name) if details else None]
+        [numbers[instance_id], campaign_id, _one_line(details.name), _one_line(details.status)]
         for instance_id, campaign_id in data.campaigns
-        for details in [data.campaign_details.get((instance_id, campaign_id))]
+        for details in [data.campaign_details.get((instance_id, campaign_id), unknown)]
     ]
+
+
+def _campaign_totals(index: _Index) -> dict[str, Any]:
+    """Return the totals of campaigns, and by period the number of days that have totals.
+
+    If no day has totals, `campaign_totals` is None. `unassigned_campaigns` has, by period, the ids of campaigns with
+    totals but with several instances, or none that is known.
+    """
+    tables = index.data.tables
+    unassigned: dict[int, list[int]] = {}
+    for row in tables["unassigned_campaigns"].to_pylist():
+        unassigned.setdefault(_DAYS_BY_WINDOW[row["window"]], []).append(row["campaign_id"])
+    totals = _columns_for_scopes(index, "campaigns", CAMPAIGN_MEASURES)
+    return {
+        "campaign_totals": totals if index.data.has_campaign_totals else None,
+        "campaign_days": {_DAYS_BY_WINDOW[row["window"]]: row["days"] for row in tables["campaign_days"].to_pylist()},
+        "unassigned_campaigns": unassigned,
+    }
 
 
 def _one_line(text: str | None) -> str | None:

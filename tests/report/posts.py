@@ -2,15 +2,24 @@
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import METRICS, Metric
-from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, posts_schema, schema_of
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    Lake,
+    Partition,
+    campaign_performance_columns,
+    posts_schema,
+    schema_of,
+)
 from later_reporting_dagster.report.report_data import (
     METRICS_TABLE,
     PUBLISHED_TABLE,
@@ -93,6 +102,46 @@ def _drawn_post(random: Random, day: date, instance_id: str) -> Row:
     )
 
 
+def with_own_campaigns(files: dict[FileKey, list[Row]]) -> dict[FileKey, list[Row]]:
+    """Return the files with campaign ids that belong to one instance each, except the last of CAMPAIGNS."""
+    return {
+        key: [each | {"campaign_id": own_campaign(each["instance_id"], each["campaign_id"])} for each in rows]
+        for key, rows in files.items()
+    }
+
+
+def own_campaign(instance_id: str, campaign_id: int) -> int:
+    """Return the id that `with_own_campaigns` gives to a campaign."""
+    return campaign_id + (0 if campaign_id == CAMPAIGNS[-1] else 1000 * INSTANCES.index(instance_id))
+
+
+def random_performance(seed: int, campaign_ids: Sequence[int], *, days: int = 70) -> dict[date, list[Row]]:
+    """Return random rows of campaign_performance_daily by day. Some days, rows and values are missing."""
+    random = Random(seed)
+    found: dict[date, list[Row]] = {}
+    for age in range(-1, days):
+        if random.random() < 0.8:
+            found[day_before(age)] = [
+                {"campaign_id": each} | _drawn_totals(random) for each in campaign_ids if random.random() < 0.7
+            ]
+    return found
+
+
+def _drawn_totals(random: Random) -> Row:
+    def drawn(most: int, *, per: int = 1) -> float | int | None:
+        value = random.choice([None, 0, random.randint(0, most), random.randint(0, most)])
+        return value if value is None or per == 1 else value / per
+
+    money = ("paid_ad_spend", "estimated_content_cost", "estimated_value_generated", "tracking_links_conversion_value")
+    counts = ("paid_clicks", "tracking_links_conversions", "affiliate_links_conversions")
+    ratios = ("paid_return_on_ad_spend", "affiliate_links_sales")
+    return (
+        {name: drawn(900_000, per=100) for name in money}
+        | {name: drawn(500) for name in counts}
+        | {name: drawn(999, per=100) for name in ratios}
+    )
+
+
 def _drawn_metrics(random: Random) -> Row:
     """Return metrics. Most unit costs are derived from one cost and rounded to two decimals, as the API does."""
     metrics: Row = {"estimated_value_generated": random.choice([None, 0.0, random.randint(0, 10_000) / 100])}
@@ -116,6 +165,7 @@ def report_data(
     quarantined: Sequence[QuarantinedRows] = (),
     metrics: Sequence[Metric] = METRICS,
     campaigns: Sequence[Row] | None = None,
+    performance: Mapping[date, Sequence[Row]] | None = None,
 ) -> ReportData:
     """Write the files to a lake, and return the data of a report up to their newest day.
 
@@ -125,6 +175,7 @@ def report_data(
         quarantined: rows in quarantine.
         metrics: metrics whose coverage is shown.
         campaigns: rows of the table `campaigns`; None if it is absent.
+        performance: rows of campaign_performance_daily by day.
     """
     schema = posts_schema(METRICS)
     by_table: dict[str, dict[Partition, pa.Table]] = defaultdict(dict)
@@ -136,6 +187,9 @@ def report_data(
             lake.write_all(table, partitions)
         if campaigns is not None:
             lake.write_table(CAMPAIGNS_TABLE, pa.Table.from_pylist(campaigns, schema=schema_of(CAMPAIGN_COLUMNS)))
+        schema = schema_of(campaign_performance_columns(CAMPAIGN_METRICS))
+        for day, rows in (performance or {}).items():
+            lake.write(CAMPAIGN_PERFORMANCE_TABLE, Partition(day), pa.Table.from_pylist(rows, schema=schema))
         return read_report(
             lake,
             {table: list(partitions) for table, partitions in by_table.items()},

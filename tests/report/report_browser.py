@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from later_reporting_dagster.report.report_data import ReportData
 from later_reporting_dagster.report.report_page import report_page
 
-WIDTHS = {375: 812, 768: 1024, 1280: 800}
+WIDTHS = {360: 740, 768: 1024, 1280: 800}
 
 # Cells with numbers are lists of exact numbers, null for texts such as "not available"; other cells are text.
 _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
@@ -24,7 +24,7 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return !/^(not available|no paid activity|no interval)$/.test(text);
+  if (each.className === 'null') return !/^(not available|no paid activity|no interval|no posts)$/.test(text);
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
   if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
   if (value === 0) return words !== '0';

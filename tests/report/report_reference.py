@@ -244,3 +244,28 @@ def spend(row: Row, channel: str) -> tuple[Fraction, Fraction] | str | None:
         return None
     low, high = max(low for low, _ in intervals), min(high for _, high in intervals)
     return (low, high) if low <= high else "contradictory"
+
+
+def campaign_totals(rows: Iterable[Row]) -> Results:
+    """Return the totals of a campaign from its rows of campaign_performance_daily, one per day."""
+    rows = list(rows)
+    names = ("paid_ad_spend", "estimated_content_cost", "estimated_value_generated", "tracking_links_conversions")
+    names += ("tracking_links_conversion_value", "affiliate_links_conversions", "affiliate_links_sales")
+    found: Results = {name: total(exact(row[name]) for row in rows) for name in names}
+    found["estimated_roi"] = ratio_of(rows, "estimated_value_generated", "estimated_content_cost")
+    found["cost_per_click"] = ratio_of(rows, "paid_ad_spend", "paid_clicks")
+    returns = [
+        {"return": Fraction(repr(row["paid_return_on_ad_spend"])) * Fraction(repr(row["paid_ad_spend"])), **row}
+        for row in rows
+        if None not in (row["paid_return_on_ad_spend"], row["paid_ad_spend"])
+    ]
+    found["paid_return_on_ad_spend"] = quotient(
+        total(row["return"] for row in returns), total(exact(row["paid_ad_spend"]) for row in returns)
+    )
+    return found
+
+
+def ratio_of(rows: Iterable[Row], dividend: str, divisor: str) -> Any:
+    """Return the sum of one column divided by that of another, over the rows that have both."""
+    both = [row for row in rows if None not in (row[dividend], row[divisor])]
+    return quotient(total(exact(row[dividend]) for row in both), total(exact(row[divisor]) for row in both))
