@@ -14,7 +14,14 @@ from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake import (
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    FileDamaged,
+    Lake,
+    LakeUnavailable,
+    WriteResult,
+)
 from later_reporting_dagster.report.kpis import NOT_AVAILABLE, kpis_markdown, lift_interval, report_kpis
 from later_reporting_dagster.report.report_data import (
     METRICS_TABLE,
@@ -32,7 +39,7 @@ TABLES = (METRICS_TABLE, PUBLISHED_TABLE)
 
 
 def report_step(settings: DefinitionSettings) -> AssetStep:
-    """Return the step of the report, which follows the rollups by day and also reads the raw tables."""
+    """Return the step of the report, which follows the rollups by day and the campaigns, and reads the raw tables."""
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         lake = later.lake()
@@ -48,13 +55,13 @@ def report_step(settings: DefinitionSettings) -> AssetStep:
             data_version=dg.DataVersion(written.content_hash), metadata=report_metadata(data, written)
         )
 
-    rollup_names = [table.name for table in DAY_TABLES]
+    followed = [*(table.name for table in DAY_TABLES), CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE]
     spec = dg.AssetSpec(
         settings.asset_key(REPORT),
-        deps=settings.dependencies(*rollup_names, *TABLES),
+        deps=settings.dependencies(*followed, *TABLES),
         description=(
-            "Organic against paid on one page: key figures and their change, days, platforms, campaigns with the"
-            " bounds of their spend, creators, and missing data. A single HTML file that works offline, at"
+            "Organic against paid on one page: key figures and their change, days, platforms, campaigns with"
+            " their spend and return, creators, and missing data. A single HTML file that works offline, at"
             f" `{REPORT}/{REPORT_FILE}` under the lake's root."
         ),
         group_name=ROLLUPS_GROUP,
@@ -62,7 +69,7 @@ def report_step(settings: DefinitionSettings) -> AssetStep:
         tags={"later/layer": "report"},
         metadata=code_references(report_step),
         code_version=package_version(),
-        automation_condition=when_upstream_changes(*settings.dependencies(*rollup_names)),
+        automation_condition=when_upstream_changes(*settings.dependencies(*followed)),
         freshness_policy=settings.freshness,
     )
     return AssetStep(name=settings.op_name(REPORT), specs=[spec], run=run)

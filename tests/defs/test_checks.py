@@ -44,12 +44,14 @@ ALL_CHECKS = {
     ("campaigns", "quarantine_is_empty"),
     ("campaign_performance_daily", "quarantine_is_empty"),
     ("campaign_performance_daily", "newest_due_day_is_present"),
+    ("campaign_performance_daily", "totals_agree_with_posts"),
     *(
         (asset, check)
         for asset in (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
         for check in ("reconciles_with_raw_rows", "newest_due_day_is_present")
     ),
     ("organic_paid_by_campaign", "unit_costs_agree"),
+    ("organic_paid_by_campaign", "ad_spend_is_within_bounds"),
     ("organic_paid_by_platform", "campaigns_agree_on_their_posts"),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
@@ -58,6 +60,7 @@ CHECKED_BY_RUNS = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
     *("quarantine_is_empty", "reconciles_with_raw_rows"),
     *("unit_costs_agree", "campaigns_agree_on_their_posts", "platforms_still_report_impressions"),
+    "ad_spend_is_within_bounds",
 }
 
 

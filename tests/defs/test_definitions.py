@@ -46,6 +46,7 @@ LINEAGE = {
     "organic_paid_by_publish_day": {"posts_published"},
     **dict.fromkeys(PERIOD_ROLLUPS, {"post_metrics_daily"}),
     **dict.fromkeys(WINDOWS, {"post_metrics_daily", "posts_published"}),
+    "organic_paid_by_campaign": {*FETCHED},
 }
 
 LOAD_OFFLINE = """
@@ -136,11 +137,12 @@ def test_column_lineage_names_raw_columns(asset: str) -> None:
     lineage = plain(spec_of(asset).metadata["dagster/column_lineage"])
     assert lineage.deps_by_column.keys() <= set(SCHEMAS[asset].names)
     without_lineage = {"window", "date_basis", "first_day", "last_day", "days", "days_expected", "previous_days"}
+    without_lineage |= {"campaign_days"}
     assert set(SCHEMAS[asset].names) - lineage.deps_by_column.keys() == without_lineage & set(SCHEMAS[asset].names)
     assert {dep.asset_key.path[-1] for deps in lineage.deps_by_column.values() for dep in deps} == LINEAGE[asset]
     for name, deps in lineage.deps_by_column.items():
-        assert {dep.column_name for dep in deps} <= set(POSTS_SCHEMA.names)
-        if "spend" in name or "_cp" in name:
+        assert all(dep.column_name in SCHEMAS[dep.asset_key.path[-1]].names for dep in deps)
+        if ("spend" in name or "_cp" in name) and not name.endswith("ad_spend"):
             assert {dep.asset_key.path[-1] for dep in deps} == {"posts_published"}
             costs = {"cpe", "engagements", "cpm", "impressions"}
             columns = {dep.column_name.removeprefix("paid_") for dep in deps}
@@ -162,7 +164,8 @@ def test_asset_dependencies() -> None:
         "organic_paid_by_publish_day": {"posts_published"},
         **dict.fromkeys(PERIOD_ROLLUPS, {"organic_paid_daily"}),
         **dict.fromkeys((*WINDOWS, "instances"), set(RAW_ASSETS)),
-        REPORT: {*RAW_ASSETS, *ROLLUPS},
+        "organic_paid_by_campaign": {*FETCHED},
+        REPORT: {*FETCHED, *ROLLUPS},
     }
 
 
