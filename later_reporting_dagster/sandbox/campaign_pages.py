@@ -1,6 +1,7 @@
 """Pages of campaigns, and of their performance: the sums of the posts that a query for posts would return."""
 
 from collections.abc import Collection, Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,15 @@ from later_reporting_dagster.sandbox.post_store import PostStore
 from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery, PageRequest
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_campaigns import SyntheticCampaign, campaign_only_metrics, campaigns_of
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, World, quotient
+from later_reporting_dagster.sandbox.synthetic_world import (
+    CAMPAIGNS,
+    CONTENT_TYPES,
+    NOT_AVAILABLE,
+    World,
+    campaign_ids,
+    campaign_positions,
+    quotient,
+)
 
 _COUNTED_POSTS = "counted posts"
 # Rates in hundredths: the sums that each is a quotient of, and its scale. The units are those of the rates of posts;
@@ -46,8 +55,11 @@ class CampaignStore:
     def __init__(self, world: World, posts: PostStore, *, refused_metrics: Collection[str] = ()) -> None:
         self._world = world
         self._posts = posts
-        self._campaigns = {campaign.campaign_id: campaign for campaign in campaigns_of(world)}
         self._paged_metrics = [name for name in CAMPAIGN_SORT_PROPERTIES if name not in refused_metrics]
+
+    @cached_property
+    def _campaigns(self) -> dict[int, SyntheticCampaign]:
+        return {campaign.campaign_id: campaign for campaign in campaigns_of(self._world)}
 
     def page(self, instance_ids: Collection[str], page: PageRequest) -> JsonObject:
         """Return the body of a page of campaigns, ordered by instance and id."""
@@ -82,11 +94,14 @@ class CampaignStore:
     def _post_dates(self) -> dict[int, tuple[str, str]]:
         """Return the times of the first and the last post of each campaign that has any."""
         posts, rows = self._world.posts, self._posts.all_rows()
-        ids, index = np.unique(posts.campaign_id[rows], return_inverse=True)
-        first, last = (np.full(len(ids), bound) for bound in (np.iinfo(np.int64).max, np.iinfo(np.int64).min))
-        np.minimum.at(first, index, posts.published_ms[rows])
-        np.maximum.at(last, index, posts.published_ms[rows])
-        return dict(zip(ids.tolist(), zip(_json_times(first), _json_times(last), strict=True), strict=True))
+        positions = campaign_positions(posts.campaign_id[rows])
+        count = CAMPAIGNS * len(self._world.instance_ids)
+        first, last = np.full(count, np.iinfo(np.int64).max), np.full(count, np.iinfo(np.int64).min)
+        np.minimum.at(first, positions, posts.published_ms[rows])
+        np.maximum.at(last, positions, posts.published_ms[rows])
+        found = np.flatnonzero(first <= last)
+        ids = campaign_ids(found // CAMPAIGNS, found % CAMPAIGNS).tolist()
+        return dict(zip(ids, zip(_json_times(first[found]), _json_times(last[found]), strict=True), strict=True))
 
     def _render(self, campaign: SyntheticCampaign, post_dates: tuple[str, str] | None) -> JsonObject:
         first_post_date, last_post_date = post_dates or (None, None)
@@ -131,7 +146,8 @@ class _CampaignSums:
 
     def _computed(self, name: str) -> IntArray:
         if name in _RATES:
-            return self._rate(*_RATES[name])
+            numerator, denominator, scale = _RATES[name]
+            return self._rate(numerator, denominator, scale=scale)
         if name in ("postsCount", "influencersCount"):
             return self._count(self._rows >= 0, distinct_creators=name == "influencersCount")
         if name in ("paidPostsCount", "paidInfluencersCount"):
@@ -142,7 +158,7 @@ class _CampaignSums:
         any_available = np.logical_or.reduceat(is_available, self._starts)
         return np.where(any_available, self._sum(np.where(is_available, values, 0)), NOT_AVAILABLE)
 
-    def _rate(self, numerator: str, denominator: str, scale: int) -> IntArray:
+    def _rate(self, numerator: str, denominator: str, *, scale: int) -> IntArray:
         """Return a quotient of sums over the posts that have both parts."""
         parts = self._column(numerator), self._column(denominator)
         has_both = (parts[0] != NOT_AVAILABLE) & (parts[1] != NOT_AVAILABLE)

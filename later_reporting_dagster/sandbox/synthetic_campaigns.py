@@ -9,12 +9,11 @@ import numpy as np
 from later_reporting_dagster.contract.limits import years_later
 from later_reporting_dagster.sandbox.random_draws import IntArray, Keys, child, floor, uniform
 from later_reporting_dagster.sandbox.synthetic_world import (
-    CAMPAIGN_ID_STEP,
     CAMPAIGNS,
-    FIRST_CAMPAIGN_ID,
     NOT_AVAILABLE,
     World,
     campaign_ids,
+    campaign_positions,
 )
 
 DRAFTS_PER_INSTANCE = 2
@@ -138,9 +137,7 @@ def campaign_only_metrics(world: World, rows: IntArray, *, since: int, until: in
     for name, (whole, per_mille) in _PARTS.items():
         share = floor(per_mille * (0.5 + uniform(post_keys, name)))
         totals[name] = np.where(totals[whole] < 0, NOT_AVAILABLE, totals[whole] * share // 1000)
-    campaign_keys = _campaign_keys(
-        instance_keys, (posts.campaign_id[rows] - FIRST_CAMPAIGN_ID) // CAMPAIGN_ID_STEP % CAMPAIGNS
-    )
+    campaign_keys = _campaign_keys(instance_keys, campaign_positions(posts.campaign_id[rows]) % CAMPAIGNS)
     for prefix, share_of_campaigns in _SHARES_OF_CAMPAIGNS_WITH_LINKS.items():
         has_links = uniform(campaign_keys, prefix) < share_of_campaigns
         for name in _PARTS:

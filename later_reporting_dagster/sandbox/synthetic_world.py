@@ -290,6 +290,11 @@ def campaign_ids(instance: IntArray, number: IntArray) -> IntArray:
     return FIRST_CAMPAIGN_ID + CAMPAIGN_ID_STEP * (CAMPAIGNS * instance + number)
 
 
+def campaign_positions(ids: IntArray) -> IntArray:
+    """Return the positions of campaigns among those of all instances, by their ids: the inverse of `campaign_ids`."""
+    return (ids - FIRST_CAMPAIGN_ID) // CAMPAIGN_ID_STEP
+
+
 def channel_rates(*, engagements: IntArray, impressions: IntArray, cost: IntArray) -> dict[str, IntArray]:
     """Return the rates of one channel in hundredths, rounded half up.
 
