@@ -1,5 +1,6 @@
 """The checks that hold what the API reports for campaigns against their posts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,20 +15,21 @@ from later_reporting_dagster.defs.campaign_checks import (
 )
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.rollups.campaign_inputs import read_campaigns
+from later_reporting_dagster.lake import Lake, Partition, schema_of
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.campaign_reconciliation import reconcile_campaigns
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 from tests.conftest import Row, Truth
-from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key
+from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, assert_success, asset_key
 from tests.defs.test_organic_paid_periods import reference_world
 from tests.rollups.conftest import row
 from tests.rollups.reference import World
 from tests.rollups.test_campaign_reconciliation import with_true_totals
-from tests.rollups.worlds import NEWEST, campaign, performance, write, write_campaigns
+from tests.rollups.worlds import NEWEST, campaign, differences, performance, write, write_campaigns
 
 SPEND = (BY_CAMPAIGN.name, "ad_spend_is_within_bounds")
+PERFORMANCE = schema_of(CAMPAIGN_PERFORMANCE.columns)
 BEFORE = NEWEST - timedelta(days=3)
 # The unit costs of a post that cost about 300: its paid spend is 299.92 to 300.01.
 COSTS = {"paid_impressions": 8500, "paid_engagements": 1240, "paid_cpm": 35.29, "paid_cpe": 0.24}
@@ -171,3 +173,25 @@ def test_ad_spend_is_checked_by_the_run_and_alone(project: Project) -> None:
         assert not result.passed
         assert result.metadata["below_minimum"].value == 1
         assert "campaign 1 of a: 100.00, of posts 299.92 to 300.01" in (result.description or "")
+
+
+def test_fetched_campaigns_agree_with_their_posts(project: Project, truth: Truth) -> None:
+    for asset in ("post_metrics_daily", "posts_published", "campaign_performance_daily"):
+        assert_success(project.fetch(asset))
+    assert_success(project.run("campaigns"))
+    found = reconcile_campaigns(project.lake, memory_gb=1)
+    assert found.compared > 0
+    assert (found.differing, found.unknown, found.without_posts) == (0, 0, 0)
+    assert evaluate_campaign_totals(found).passed
+    result = project.roll_up_windows()
+    assert_success(result)
+    table = project.lake.read_table(BY_CAMPAIGN.name, schema=schema_of(BY_CAMPAIGN.columns))
+    assert table is not None
+    days = [project.lake.read("campaign_performance_daily", [Partition(day)], schema=PERFORMANCE) for day in DAYS]
+    world = replace(
+        reference_world(truth),
+        campaigns=read_campaigns(project.lake).rows.to_pylist(),
+        performance={day: rows.to_pylist() for day, rows in zip(DAYS, days, strict=True)},
+    )
+    assert differences({BY_CAMPAIGN.name: table}, world) == []
+    assert table["paid_ad_spend"].null_count < table.num_rows
