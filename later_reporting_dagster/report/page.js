@@ -644,16 +644,17 @@
     const unassigned = report.unassigned_campaigns[filters.period] ?? [];
     const shown = filters.campaign === null ? unassigned : unassigned.filter((id) => id === report.campaigns[filters.campaign][1]);
     const coverage = days < filters.period ? [`Known totals cover ${days} of ${filters.period} days; the other days are not in the lake.`] : [];
+    const unassignedNote = shown.length ? [`${withUnit(shown.length, "campaign has", "campaigns have")} totals that are not shown, because ${shown.length === 1 ? "its number belongs" : "their numbers belong"} to several instances or to none that is known: ${listed(shown.map(String), "number", "numbers")}.`] : [];
     byId("totals-notes").replaceChildren(...[
       ...coverage,
       ...(rows.length > MAXIMUM_TOTALS ? [`The table shows the ${MAXIMUM_TOTALS} campaigns with the highest ad spend, of ${whole.format(rows.length)}; the CSV file has all.`] : []),
-      ...(shown.length ? [`${withUnit(shown.length, "campaign has", "campaigns have")} totals that are not shown, because ${shown.length === 1 ? "its number belongs" : "their numbers belong"} to several instances or to none that is known: ${listed(shown.map(String), "number", "numbers")}.`] : []),
+      ...unassignedNote,
     ].map((text) => make("li", {}, text)));
-    showCampaignFigures(rows, coverage);
+    showCampaignFigures(rows, [...coverage, ...unassignedNote]);
   }
 
-  /** Shows the totals of the chosen campaign as key figures, and the texts about their `coverage`. */
-  function showCampaignFigures(rows, coverage) {
+  /** Shows the totals of the chosen campaign as key figures, with `notes` about what they lack. */
+  function showCampaignFigures(rows, notes) {
     const container = byId("campaign-figures");
     container.hidden = filters.campaign === null;
     if (container.hidden) return;
@@ -663,7 +664,7 @@
     const known = (name, format) => [make("span", { id: `figure-${name}` }, figure(row.known[name], format))];
     container.replaceChildren(
       make("h3", {}, make("bdi", { dir: "ltr" }, campaignName(filters.campaign))),
-      make("p", { class: "lead" }, ["Known totals are those recorded on the days of the period. Limits are those of the lifetime spend on the posts published in it.", ...coverage].join(" ")),
+      make("p", { class: "lead" }, ["Known totals are those recorded on the days of the period. Limits are those of the lifetime spend on the posts published in it.", ...notes].join(" ")),
       make("div", { class: "figures" },
         ...[KNOWN, KNOWN_TRACKING, KNOWN_AFFILIATE].map((group) =>
           block(group, CAMPAIGN_TOTALS.filter(([of]) => of === group).map(([, label, name, format]) => item(label, known(name, format))))),

@@ -35,7 +35,6 @@ from tests.report.report_reference import campaign_totals, published, select_row
 
 SHARED = CAMPAIGNS[-1]  # an id that all instances have
 WITHOUT_POSTS, OF_NO_INSTANCE = 77, 5
-LONGEST = 90
 
 
 @dataclass(frozen=True)
@@ -274,6 +273,8 @@ def test_section_of_campaigns_equals_the_reference(selection: Selection) -> None
             assert selection.report.figure(name) == near(found["totals"].get(name)), name
         if days < selection.period:
             assert f"{days} of {selection.period} days" in figures.inner_text()
+        is_unassigned = bool(unassigned and selection.campaign == SHARED)
+        assert ("totals that are not shown" in figures.inner_text()) is is_unassigned
 
 
 def cells(totals: Mapping[str, Any], posts: list[Row]) -> list[Any]:
