@@ -22,6 +22,7 @@ from later_reporting_dagster.rollups.campaign_reconciliation import (
 from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES
 
 TOTALS_AGREE = "totals_agree_with_posts"
+CAMPAIGN_TOTALS_TABLES = (CAMPAIGN_PERFORMANCE_TABLE, RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE])
 CAMPAIGN_TOTALS_CHECKS: Mapping[str, str] = {
     TOTALS_AGREE: (
         "Impressions, engagements and number of posts of each campaign and day equal those of its posts in"

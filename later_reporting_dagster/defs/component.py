@@ -14,7 +14,7 @@ from pydantic import ModelWrapValidatorHandler, PrivateAttr, SkipValidation, Val
 from later_reporting_dagster.contract import Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import build_automation_sensor
-from later_reporting_dagster.defs.campaign_checks import build_campaign_totals_check
+from later_reporting_dagster.defs.campaign_checks import CAMPAIGN_TOTALS_TABLES, build_campaign_totals_check
 from later_reporting_dagster.defs.campaigns import (
     CAMPAIGN_TABLES,
     build_campaign_checks,
@@ -330,7 +330,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             *([build_instances_checks(settings)] if INSTANCES_TABLE in settings.tables else []),
             *(build_posts_checks(raw_table, settings) for raw_table in raw_tables),
             *(build_campaign_checks(name, settings) for name in CAMPAIGN_TABLES if name in settings.tables),
-            *([build_campaign_totals_check(settings)] if CAMPAIGN_PERFORMANCE_TABLE in settings.tables else []),
+            *([build_campaign_totals_check(settings)] if {*CAMPAIGN_TOTALS_TABLES} <= {*settings.tables} else []),
             *([build_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
             *(build_rollup_checks(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
             *(build_windows_checks(table, settings) for table in self._selected(WINDOW_TABLES)),

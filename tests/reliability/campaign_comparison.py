@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.reliability.independent_server import Posts
+from tests.reliability.independent_server import CAMPAIGN_METRICS, Posts
 
 Row = dict[str, Any]
 
@@ -41,7 +41,7 @@ def assert_performance_equals(stored: Iterable[Row], served: Iterable[Row], *, m
     Args:
         stored: Values by column, with `extra` as JSON text or None.
         served: JSON rows of `GET /v2/campaigns/performance` in the form of the paged version.
-        metrics: API names of the requested metrics; other fields are stored in `extra`.
+        metrics: API names of the requested metrics. Other metrics are not stored; other fields are, in `extra`.
     """
     columns = {name: _column(name) for name in metrics}
     expected = {row["campaignId"]: _expected_performance(row, columns) for row in served}
@@ -50,7 +50,7 @@ def assert_performance_equals(stored: Iterable[Row], served: Iterable[Row], *, m
 
 
 def assert_campaign_tables_equal(
-    campaigns: pa.Table, performance: Mapping[date, pa.Table], *, posts: Posts, metrics: Sequence[str], by_cursor: bool
+    campaigns: pa.Table, performance: Mapping[date, pa.Table], *, posts: Posts, metrics: Sequence[str]
 ) -> None:
     """Assert that the two tables of campaigns in a lake are exactly the data of an independent server.
 
@@ -59,24 +59,10 @@ def assert_campaign_tables_equal(
         performance: The files of the table `campaign_performance_daily`, by day.
         posts: Data of the server.
         metrics: API names of the requested metrics.
-        by_cursor: Whether the server has the cursor version, which returns only the requested metrics.
     """
     assert_campaigns_equal(campaigns.to_pylist(), posts.campaigns())
     for day, table in performance.items():
-        assert_performance_equals(
-            table.to_pylist(), served_performance(posts, day, metrics, by_cursor=by_cursor), metrics=metrics
-        )
-
-
-def served_performance(posts: Posts, day: date, metrics: Sequence[str], *, by_cursor: bool) -> list[Row]:
-    """Return the performance that an independent server returns for a day, in the form of the paged version."""
-    rows = posts.campaigns_reported(day)
-    if not by_cursor:
-        return rows
-    return [{name: value for name, value in row.items() if name in {*_DETAILS, *metrics}} for row in rows]
-
-
-_DETAILS = ("campaignId", "name", "networks")
+        assert_performance_equals(table.to_pylist(), posts.campaigns_reported(day), metrics=metrics)
 
 
 def _expected_campaign(row: Row) -> Row:
@@ -94,7 +80,7 @@ def _expected_performance(row: Row, columns: Mapping[str, str]) -> Row:
     return {
         "campaign_id": row["campaignId"],
         **{column: row.get(name) for name, column in columns.items()},
-        "extra": {name: value for name, value in row.items() if name not in {"campaignId", *columns}} or None,
+        "extra": {name: row[name] for name in row if name not in {"campaignId", *CAMPAIGN_METRICS}} or None,
     }
 
 

@@ -3,28 +3,28 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
-from later_reporting_dagster.client.list_route import ListResult
-from later_reporting_dagster.contract import (
-    CURSOR,
-    DEFAULT_CAMPAIGN_METRICS,
-    PAGED,
-    ApiVersion,
-    CampaignPerformanceQuery,
-    Metric,
+from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, PAGED, ApiVersion, Metric
+from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
+from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
+from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGNS_TABLE,
+    Lake,
+    Partition,
+    campaign_performance_columns,
+    schema_of,
 )
-from tests.reliability.campaign_comparison import (
-    assert_campaign_tables_equal,
-    assert_campaigns_equal,
-    assert_performance_equals,
-    served_performance,
-)
+from tests.reliability.campaign_comparison import assert_campaign_tables_equal
 from tests.reliability.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 
 FIRST_DAY = date(2024, 2, 20)
@@ -41,38 +41,44 @@ def api_names(metrics: Sequence[Metric]) -> list[str]:
     return [metric.api_name for metric in metrics]
 
 
-async def fetch(base_url: str, metrics: tuple[Metric, ...]) -> tuple[ListResult, dict[date, ListResult]]:
-    """Fetch the campaigns, and their performance on each day."""
+def fetch(base_url: str, root: Path, metrics: tuple[Metric, ...]) -> tuple[pa.Table, dict[date, pa.Table]]:
+    """Fetch the campaigns, and their performance on each day, into a lake; return both tables as read from it."""
+    lake = Lake(str(root))
 
     async def no_sleep(_seconds: float) -> None:
         pass
 
-    async with LaterClient(
-        base_url=base_url,
-        credentials=ClientCredentials(CLIENT_ID, CLIENT_SECRET),
-        limiter=RateLimiter(requests=1_000_000, sleep=no_sleep),
-        api_version=None,
-        retry=RetryPolicy(max_attempts=20),
-        sleep=no_sleep,
-    ) as client:
-        performance = {
-            day: await client.fetch_campaign_performance(
-                CampaignPerformanceQuery(start_date=day, end_date=day, metrics=metrics)
+    async def run() -> None:
+        async with LaterClient(
+            base_url=base_url,
+            credentials=ClientCredentials(CLIENT_ID, CLIENT_SECRET),
+            limiter=RateLimiter(requests=1_000_000, sleep=no_sleep),
+            api_version=None,
+            retry=RetryPolicy(max_attempts=20),
+            sleep=no_sleep,
+        ) as client:
+            await ingest_campaign_performance(
+                DAYS,
+                instance_ids=(),
+                client=client,
+                lake=lake,
+                metrics=metrics,
+                on_result=results.append,
+                warn=warnings.append,
+                guard=WriteGuard(),
             )
-            for day in DAYS
-        }
-        return await client.fetch_campaigns(), performance
+            campaigns = await client.fetch_campaigns()
+            write_campaigns(lake, campaigns.items, campaigns.bad_rows, instance_ids=(), today=DAYS[-1])
 
-
-def campaign_rows(result: ListResult) -> list[dict[str, Any]]:
-    assert not result.bad_rows
-    return [msgspec.structs.asdict(campaign) for campaign in result.items]
-
-
-def performance_rows(result: ListResult, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
-    assert not result.bad_rows
-    all_null = dict.fromkeys(metric.column for metric in metrics)
-    return [{**all_null, "campaign_id": row.campaign_id, "extra": row.extra, **row.metrics} for row in result.items]
+    results: list[PartitionResult] = []
+    warnings: list[str] = []
+    asyncio.run(run())
+    assert [result for result in results if isinstance(result, FailedPartition)] == warnings == []
+    schema = schema_of(campaign_performance_columns(metrics))
+    performance = {day: lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema) for day in DAYS}
+    stored = lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
+    assert stored is not None
+    return stored, performance
 
 
 def test_default_metrics_are_those_of_the_server() -> None:
@@ -81,47 +87,37 @@ def test_default_metrics_are_those_of_the_server() -> None:
 
 @pytest.mark.parametrize("metrics", [DEFAULT_CAMPAIGN_METRICS, FEW_METRICS], ids=["default", "few"])
 @pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
-def test_campaigns_from_failing_independent_server_are_complete(
-    api_version: ApiVersion, metrics: tuple[Metric, ...]
+def test_lake_equals_a_failing_independent_server(
+    api_version: ApiVersion, metrics: tuple[Metric, ...], tmp_path: Path
 ) -> None:
     by_cursor = api_version is CURSOR
     fault_rates = FAULT_RATES | ({"expired": 0.06} if by_cursor else {})
     server = IndependentServer(POSTS, token_seconds=3600, faults=fault_rates, seed=SERVER_SEED, by_cursor=by_cursor)
     with server.running() as base_url:
-        campaigns, performance = asyncio.run(fetch(base_url, metrics))
+        campaigns, performance = fetch(base_url, tmp_path, metrics)
     assert {*server.injected} == {*fault_rates}, server.injected
     assert server.issued > server.injected["revoked"] > 0
-    assert len(campaigns.items) > 600
-    assert_campaigns_equal(campaign_rows(campaigns), POSTS.campaigns())
-    names = api_names(metrics)
-    for day, result in performance.items():
-        assert len(result.items) > 100
-        expected = served_performance(POSTS, day, names, by_cursor=by_cursor)
-        assert_performance_equals(performance_rows(result, metrics), expected, metrics=names)
+    assert campaigns.num_rows > 600
+    assert all(rows.num_rows > 100 for rows in performance.values())
+    assert_campaign_tables_equal(campaigns, performance, posts=POSTS, metrics=api_names(metrics))
 
 
-def test_comparison_finds_changed_missing_and_doubled_rows() -> None:
+def test_comparison_finds_changed_missing_and_doubled_rows(tmp_path: Path) -> None:
     with IndependentServer(POSTS, token_seconds=60, faults={}).running() as base_url:
-        fetched, performance = asyncio.run(fetch(base_url, DEFAULT_CAMPAIGN_METRICS))
-    campaigns = campaign_rows(fetched)
-    days = {day: performance_rows(result, DEFAULT_CAMPAIGN_METRICS) for day, result in performance.items()}
+        campaigns, performance = fetch(base_url, tmp_path, DEFAULT_CAMPAIGN_METRICS)
+    listed, (day, *_) = campaigns.to_pylist(), performance
+    first, *others = performance[day].to_pylist()
 
-    def compare(campaigns: list[dict[str, Any]], days: dict[date, list[dict[str, Any]]]) -> None:
+    def compare(campaigns: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
         assert_campaign_tables_equal(
-            pa.Table.from_pylist(campaigns),
-            {day: pa.Table.from_pylist(rows) for day, rows in days.items()},
-            posts=POSTS,
-            metrics=CAMPAIGN_METRICS,
-            by_cursor=False,
+            pa.Table.from_pylist(campaigns), {day: pa.Table.from_pylist(rows)}, posts=POSTS, metrics=CAMPAIGN_METRICS
         )
 
-    compare(campaigns, days)
-    (day, *_) = days
-    first, *others = days[day]
-    changed_campaign = campaigns[0] | {"campaign_name": "other"}
-    for wrong_campaigns in (campaigns[1:], [*campaigns, campaigns[0]], [changed_campaign, *campaigns[1:]]):
+    compare(listed, [first, *others])
+    changed = listed[0] | {"campaign_name": "other"}
+    for wrong_campaigns in (listed[1:], [*listed, listed[0]], [changed, *listed[1:]]):
         with pytest.raises(AssertionError):
-            compare(wrong_campaigns, days)
+            compare(wrong_campaigns, [first, *others])
     for wrong_rows in (others, [first, first, *others], [first | {"posts_count": 0}, *others]):
         with pytest.raises(AssertionError):
-            compare(campaigns, days | {day: wrong_rows})
+            compare(listed, wrong_rows)
