@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import sandbox_settings
-from tests.reliability.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
+from tests.conftest import files, sandbox_settings
+from tests.reliability.campaign_comparison import assert_campaign_tables_equal
+from tests.reliability.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.reliability.test_independent_server import assert_lake_equals, expected_partitions
 
 FIRST_DAY = date(2024, 1, 1)
@@ -68,4 +70,23 @@ def test_dagster_materializes_one_day_of_all_instances(run: Callable[..., None],
     run(*command, "--select", "later/post_metrics_daily", "--partition", "2024-01-03")
     assert_lake_equals(
         tmp_path / "lake", expected_partitions(POSTS, [date(2024, 1, 3)], table_names=("post_metrics_daily",))
+    )
+
+
+def test_campaigns_equal_the_server_and_change_no_other_file(run: Callable[..., None], tmp_path: Path) -> None:
+    lake, days = tmp_path / "lake", DAYS[:5]
+    options = ("--start", str(days[0]), "--end", str(days[-1]))
+    run("later_reporting_dagster.cli", "backfill", "--asset", "later/post_metrics_daily", *options)
+    posts = files(lake)
+    run("later_reporting_dagster.cli", "backfill", "--asset", "later/campaign_performance_daily", *options)
+    run("dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions", "--select", "later/campaigns")
+    written = files(lake)
+    assert {path: written[path] for path in posts} == posts
+    performance = {day: f"campaign_performance_daily/date={day}/part-0.parquet" for day in days}
+    assert written.keys() - posts.keys() == {"campaigns/part-0.parquet", *performance.values()}
+    assert_campaign_tables_equal(
+        pq.ParquetFile(lake / "campaigns" / "part-0.parquet").read(),
+        {day: pq.ParquetFile(lake / path).read() for day, path in performance.items()},
+        posts=POSTS,
+        metrics=CAMPAIGN_METRICS,
     )
