@@ -13,6 +13,7 @@ from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
     ClientEvent,
+    InstanceForbidden,
     LaterClient,
     ListResult,
     RateLimiter,
@@ -339,12 +340,19 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     async def fetch_campaigns(self, instance_ids: tuple[str, ...]) -> ListResult:
         """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns.
 
+        If the credentials cannot read one of the instances, it fetches those of all instances that they can read.
+
         Raises:
             InvalidSetting: a setting is missing or invalid.
             LaterError: the request failed.
         """
         async with self.client() as client:
-            return await client.fetch_campaigns(instance_ids)
+            try:
+                return await client.fetch_campaigns(instance_ids)
+            except InstanceForbidden:
+                if not instance_ids:
+                    raise
+                return await client.fetch_campaigns()
 
     def _demo_sandbox(self) -> DemoSandbox:
         return demo_sandbox(newest_day(datetime.now(UTC)))

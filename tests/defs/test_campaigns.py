@@ -108,6 +108,15 @@ def test_refused_routes_cost_a_warning_each_and_nothing_else(
     assert all(evaluation.passed for (asset, _), evaluation in project.check().items() if asset.startswith("campaign"))
 
 
+def test_dimension_leaves_out_an_instance_out_of_scope(
+    project: Project, service: Service, small_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", "007, instance_000")
+    service.app = create_app(small_world, options=replace(NO_RATE_LIMIT, instance_scope=INSTANCE_IDS[1:]))
+    assert_success(project.reloaded().run(CAMPAIGNS_TABLE))
+    assert {row["instance_id"] for row in stored_campaigns(project)} == {"007"}
+
+
 def test_refused_route_keeps_what_is_stored(project: Project, service: Service, small_world: World) -> None:
     project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     project.run(CAMPAIGNS_TABLE)

@@ -18,6 +18,10 @@ def take_screenshot(path: Path) -> None:
                 dagster.reject(rejected=rejected)
                 days = ("--start", str(dagster.days[first]), "--end", str(dagster.days[last]))
                 dagster.run("later-reporting", "backfill", "--asset", asset, *days)
+        days = ("--start", str(dagster.days[0]), "--end", str(dagster.days[-1]))
+        dagster.run("later-reporting", "backfill", "--asset", "later/campaign_performance_daily", *days)
+        module = "later_reporting_dagster.definitions"
+        dagster.run("dagster", "asset", "materialize", "-m", module, "--select", "later/campaigns")
         with chromium() as browser, open_ui(browser, dagster, Path(directory) / "last-screenshot.png") as ui:
             ui.open("/asset-groups")
             sidebar = ui.page.get_by_role("button", name="panel_show_right", exact=True).last
@@ -25,7 +29,7 @@ def take_screenshot(path: Path) -> None:
             sidebar.click()
             ui.arrange_lineage("Expand all groups", "vertical orientation")
             # Large enough for all assets with their details. Reloading places them anew.
-            ui.page.set_viewport_size({"width": 2700, "height": 930})
+            ui.page.set_viewport_size({"width": 3400, "height": 1100})
             ui.page.reload()
             sidebar.click()
             # Both raw tables and both daily rollups. A week or month that has just begun has no materialized day yet.
