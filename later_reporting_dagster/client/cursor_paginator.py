@@ -45,26 +45,28 @@ class CursorPaginator:
     """Paginator of the cursor version, whose pages have no totals (docs/api.md, "Cursor version").
 
     Example:
-        A list of three instances on two pages:
+        A list of 101 instances on two pages:
 
+        >>> import asyncio, json
+        >>> from later_reporting_dagster.client.list_route import INSTANCES
+        >>> names = [f"instance_{number:03d}" for number in range(101)]
         >>> bodies = [
-        ...     b'{"data": {"instanceIds": ["a", "b"]}, "nextCursor": "YjI="}',
-        ...     b'{"data": {"instanceIds": ["c"]}, "nextCursor": null}',
+        ...     json.dumps({"data": {"instanceIds": names[:100]}, "nextCursor": "MTAw"}).encode(),
+        ...     json.dumps({"data": {"instanceIds": names[100:]}, "nextCursor": None}).encode(),
         ... ]
 
         The paginator follows `nextCursor` until it is null:
 
-        >>> import asyncio
-        >>> from later_reporting_dagster.client.list_route import INSTANCES
         >>> class CannedPages:
         ...     async def get_page(self, path, parameters, *, parse, **options):
         ...         print("GET", path, parameters)
         ...         return parse(bodies.pop(0))
         >>> paginator = CursorPaginator(CannedPages(), on_event=print)
-        >>> asyncio.run(paginator.fetch_list(INSTANCES)).items
+        >>> result = asyncio.run(paginator.fetch_list(INSTANCES))
         GET /v2/instances [('limit', '100')]
-        GET /v2/instances [('limit', '100'), ('nextCursor', 'YjI=')]
-        ['a', 'b', 'c']
+        GET /v2/instances [('limit', '100'), ('nextCursor', 'MTAw')]
+        >>> result.items == names
+        True
 
     Args:
         transport: fetches pages.
@@ -131,6 +133,10 @@ class CursorPaginator:
         while True:
             try:
                 page = await self._list_page(route, cursor, size)
+                if is_suspiciously_short(page):
+                    again = await self._list_page(route, cursor, size)
+                    if route.row_keys([page]) != route.row_keys([again]):
+                        raise Inconsistency(f"page {len(pages) + 1} has other rows when fetched again")
             except QueryRejected as error:
                 if cursor is None:
                     _raise_if_metrics_rejected(error, route.metric_names)

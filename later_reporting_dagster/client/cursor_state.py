@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 from datetime import UTC, date, datetime
 
 from later_reporting_dagster.client.pagination import find_unrequested_rows, row_keys
-from later_reporting_dagster.contract import MAX_PAGE_SIZE, BadRow, CursorPage, Post, PostPerformanceQuery
+from later_reporting_dagster.contract import MAX_PAGE_SIZE, BadRow, CursorPage, ListPage, Post, PostPerformanceQuery
 
 # A page may be empty because all of its rows were filtered out. This many empty pages in a row are a server fault.
 MAX_EMPTY_PAGES_IN_A_ROW = 10
@@ -94,7 +94,7 @@ class CursorState:
         return None
 
 
-def is_suspiciously_short(page: CursorPage) -> bool:
+def is_suspiciously_short(page: CursorPage | ListPage) -> bool:
     """Return whether a page before the last is not full, so that rows may be missing from it."""
     return page.next_cursor is not None and page.rows < MAX_PAGE_SIZE
 

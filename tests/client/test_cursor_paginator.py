@@ -1,5 +1,6 @@
 """Tests of pagination by cursors with a real server."""
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -237,6 +238,16 @@ def test_repeated_cursor_of_instances_raises(service, new_cursor_client):
     service.change_body = lambda number, body: {"data": {"instanceIds": [f"i{number}"]}, "nextCursor": "c100"}
     with pytest.raises(InconsistentPages, match="the cursor of page 2 repeats an earlier one"):
         fetch_instances(new_cursor_client())
+
+
+def test_short_page_of_a_list_is_fetched_again(service, new_cursor_client, events):
+    service.instance_ids = [f"i{number}" for number in range(150)]
+    requests = itertools.count(1)
+    service.change_body = lambda number, body: (
+        body | {"data": {"instanceIds": body["data"]["instanceIds"][:40]}} if next(requests) == 1 else body
+    )
+    assert fetch_instances(new_cursor_client()) == tuple(service.instance_ids)
+    assert [event.reason for event in of_type(events, PagesRefetched)] == ["page 1 has other rows when fetched again"]
 
 
 def test_expired_cursor_of_instances_restarts_the_pagination(service, new_cursor_client, events):
