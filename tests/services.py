@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT_SECONDS = 60
+START_TIMEOUT_SECONDS = 300
 
 
 @contextmanager
