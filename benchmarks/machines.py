@@ -37,7 +37,7 @@ MACHINES = ("process 1", "process 2", "Celery worker 1", "Celery worker 2")
 PROCESSES, CELERY_WORKERS, KILLED = (0, 1), (2, 3), 1
 # The machine that is to die is killed after this many of its own pages.
 PAGES_UNTIL_KILLED = 40
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 600
 FIRST_DAY = date(2024, 1, 1)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 from typing import Any, Literal
 
 import pytest
@@ -95,9 +95,7 @@ def random_world(seed: int) -> World:
 
 @pytest.fixture
 def seed() -> int:
-    drawn = SystemRandom().randrange(2**32)
-    print(f"seed {drawn}")
-    return drawn
+    return 7
 
 
 def near(value: Any) -> Any:
