@@ -1,8 +1,9 @@
 """Pagination by cursors: each page has the cursor of the next one, and no page states totals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from later_reporting_dagster.client.client_events import ClientEvent, PageFetched
 from later_reporting_dagster.client.cursor_state import (
@@ -32,6 +33,8 @@ from later_reporting_dagster.contract import (
     cursor_page_from_body,
     metrics_from_query_field,
 )
+
+_PageType = TypeVar("_PageType", bound=CursorPage | ListPage)
 
 
 @dataclass(slots=True)
@@ -132,11 +135,9 @@ class CursorPaginator:
         cursor, size = None, PaginationSize(FEWER_INSTANCES_ADVICE)
         while True:
             try:
-                page = await self._list_page(route, cursor, size)
-                if is_suspiciously_short(page):
-                    again = await self._list_page(route, cursor, size)
-                    if route.row_keys([page]) != route.row_keys([again]):
-                        raise Inconsistency(f"page {len(pages) + 1} has other rows when fetched again")
+                page = await _fetch_twice_if_short(
+                    partial(self._list_page, route, cursor, size), row_keys=route.row_keys, number=len(pages) + 1
+                )
             except QueryRejected as error:
                 if cursor is None:
                     _raise_if_metrics_rejected(error, route.metric_names)
@@ -210,11 +211,9 @@ class CursorPaginator:
     ) -> CursorPage:
         """Fetch a page; if it is suspiciously short, fetch it again to compare its row keys."""
         try:
-            page = await self._page(query, PageRef(number), cursor=cursor, size=size)
-            if is_suspiciously_short(page):
-                again = await self._page(query, PageRef(number), cursor=cursor, size=size)
-                if row_keys([page]) != row_keys([again]):
-                    raise Inconsistency(f"page {number} has other rows when fetched again")
+            page = await _fetch_twice_if_short(
+                partial(self._page, query, PageRef(number), cursor=cursor, size=size), row_keys=row_keys, number=number
+            )
         except QueryRejected as error:
             if cursor is None:
                 raise
@@ -251,6 +250,20 @@ class CursorPaginator:
             raise
         self._on_event(PageFetched(page.number, response.rows))
         return response
+
+
+async def _fetch_twice_if_short(
+    fetch: Callable[[], Awaitable[_PageType]], *, row_keys: Callable[[Sequence[_PageType]], list[Hashable]], number: int
+) -> _PageType:
+    """Fetch a page; if it is suspiciously short, fetch it again to compare its row keys.
+
+    Raises:
+        Inconsistency: the row keys differ.
+    """
+    page = await fetch()
+    if is_suspiciously_short(page) and row_keys([page]) != row_keys([await fetch()]):
+        raise Inconsistency(f"page {number} has other rows when fetched again")
+    return page
 
 
 def _raise_if_metrics_rejected(error: QueryRejected, names: Sequence[str] = ()) -> None:

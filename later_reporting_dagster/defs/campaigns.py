@@ -114,10 +114,8 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
         return ()
 
-    key, columns = (
-        settings.asset_key(CAMPAIGN_PERFORMANCE_TABLE),
-        campaign_performance_columns(settings.campaign_metrics),
-    )
+    key = settings.asset_key(CAMPAIGN_PERFORMANCE_TABLE)
+    columns = campaign_performance_columns(settings.campaign_metrics)
     spec = dg.AssetSpec(
         key,
         description=(
