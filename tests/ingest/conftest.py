@@ -40,6 +40,22 @@ class IngestResults:
         return {partition: type(failed.error) for partition, failed in self.failed.items()}
 
 
+def client_of(service: Service, *, client_secret: str = NO_RATE_LIMIT.client_secret) -> LaterClient:
+    """Return a client in the API version of `service`, which retries once and does not wait."""
+
+    async def no_wait(_seconds: float) -> None:
+        return
+
+    return LaterClient(
+        base_url=service.base_url,
+        credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
+        limiter=RateLimiter(requests=1_000_000),
+        api_version=service.api_version,
+        retry=RetryPolicy(max_attempts=2),
+        sleep=no_wait,
+    )
+
+
 def run_ingest(
     partitions: Collection[Partition],
     *,
@@ -58,18 +74,8 @@ def run_ingest(
         results.append(result)
         on_result(result)
 
-    async def no_wait(_seconds: float) -> None:
-        return
-
     async def run() -> None:
-        async with LaterClient(
-            base_url=service.base_url,
-            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=client_secret),
-            limiter=RateLimiter(requests=1_000_000),
-            api_version=service.api_version,
-            retry=RetryPolicy(max_attempts=2),
-            sleep=no_wait,
-        ) as client:
+        async with client_of(service, client_secret=client_secret) as client:
             await ingest(
                 partitions,
                 table=table,

@@ -14,15 +14,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import (
-    ClientCredentials,
-    CredentialsRejected,
-    LaterClient,
-    MetricsRejected,
-    RateLimiter,
-    RetriesExhausted,
-    RetryPolicy,
-)
+from later_reporting_dagster.client import CredentialsRejected, MetricsRejected, RetriesExhausted
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, Metric
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
@@ -39,6 +31,7 @@ from tests.conftest import (
     parameters,
     problem,
 )
+from tests.ingest.conftest import client_of
 
 PATH = "/v2/campaigns/performance"
 
@@ -78,18 +71,8 @@ def fetch(
         assert result.partition.day not in fetched.results
         fetched.results[result.partition.day] = result
 
-    async def no_wait(_seconds: float) -> None:
-        return
-
     async def run() -> None:
-        async with LaterClient(
-            base_url=service.base_url,
-            credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=secret),
-            limiter=RateLimiter(requests=1_000_000),
-            api_version=service.api_version,
-            retry=RetryPolicy(max_attempts=2),
-            sleep=no_wait,
-        ) as client:
+        async with client_of(service, client_secret=secret) as client:
             await ingest_campaign_performance(
                 days,
                 instance_ids=instance_ids,
