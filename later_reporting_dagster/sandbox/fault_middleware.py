@@ -26,7 +26,6 @@ from later_reporting_dagster.sandbox.faults import (
     FaultSettings,
     PageContext,
     PageFault,
-    PostFault,
     ResponseFault,
 )
 from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage
@@ -112,7 +111,7 @@ class FaultMiddleware:
             MutableHeaders(scope=scope)["authorization"] = "Bearer revoked"
         path = scope["path"]
         fault, random = self._draw(scope) if headers.get(FAULTS_HEADER) != "off" else (None, Random(0))
-        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault | PostFault) else None)
+        _drawn_page_fault.set((fault, random) if isinstance(fault, PageFault) else None)
         if isinstance(fault, ApiVersionFault) and path != TOKEN_PATH:
             self._switch_api_version(fault)
         response_fault = fault if isinstance(fault, ResponseFault) else None
@@ -149,13 +148,8 @@ class FaultMiddleware:
         """Return the body of a page, with the drawn page fault if it is possible for the page."""
         if (drawn_fault := _drawn_page_fault.get()) and requested.page.api_version in drawn_fault[0].api_versions:
             fault, random = drawn_fault
-            context = PageContext(requested, self._posts, random, self._settings)
-            body: JsonObject | None = None
             try:
-                if isinstance(fault, PageFault):
-                    body = fault.apply(context)
-                elif requested.posts_query is not None:
-                    body = fault.apply(context, requested.posts_query)
+                body = fault.apply(PageContext(requested, self._posts, random, self._settings))
             except ProblemError:
                 self.injected[fault.name] += 1
                 raise
@@ -211,9 +205,7 @@ class FaultMiddleware:
             wait.cancel()
 
 
-_drawn_page_fault: ContextVar[tuple[PageFault | PostFault, Random] | None] = ContextVar(
-    "drawn page fault", default=None
-)
+_drawn_page_fault: ContextVar[tuple[PageFault, Random] | None] = ContextVar("drawn page fault", default=None)
 
 
 def _body_message(body: bytes, *, more: bool) -> Message:

@@ -146,7 +146,7 @@ PostsChange = Callable[[PageContext, PostsQuery], JsonObject | None]
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """Replaces the body of a page of posts, of campaigns or of their performance.
+    """Replaces the body of a page of posts, of campaigns or of their performance, or changes the posts that are served.
 
     Attributes:
         name: Name in `FAULTS` and on the command line.
@@ -158,23 +158,6 @@ class PageFault:
     name: str
     description: str
     apply: PageChange
-    api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
-
-
-@dataclass(frozen=True, slots=True)
-class PostFault:
-    """Replaces the body of a page of posts, or changes the posts that are served.
-
-    Attributes:
-        name: Name in `FAULTS` and on the command line.
-        description: One line for `--help` and reports.
-        apply: Return the body to send instead; None if the fault is impossible for the page.
-        api_versions: API versions with this fault.
-    """
-
-    name: str
-    description: str
-    apply: PostsChange
     api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
@@ -193,7 +176,7 @@ class ApiVersionFault:
     api_versions: tuple[ApiVersion, ...] = (PAGED, CURSOR)
 
 
-Fault = ResponseFault | PageFault | PostFault | ApiVersionFault
+Fault = ResponseFault | PageFault | ApiVersionFault
 
 
 # Response faults
@@ -295,6 +278,16 @@ def _previous_page(context: PageContext) -> JsonObject | None:
     offset = max(0, context.page.offset - context.page.size)
     previous = context.requested.render(replace(context.page, offset=offset))
     return body | {"data": previous["data"]}
+
+
+def _of_posts(change: PostsChange) -> PageChange:
+    """Return a fault of pages of posts; impossible for pages of other lists."""
+
+    def apply(context: PageContext) -> JsonObject | None:
+        query = context.requested.posts_query
+        return None if query is None else change(context, query)
+
+    return apply
 
 
 def _shuffled_ties(context: PageContext, query: PostsQuery) -> JsonObject | None:
@@ -472,16 +465,18 @@ _API_VERSION_FAULTS = (ApiVersionFault("switch-revision", "switch to the other A
 
 _POST_FAULTS = (
     PageFault("page-repeated", "page with the rows of the previous page", _previous_page),
-    PostFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _post_added),
-    PostFault("post-removed", "a post is removed, up to 20 in total", _post_removed),
-    PostFault(
+    PageFault("post-inserted", "a post is added, up to 20 in total; they are missing before", _of_posts(_post_added)),
+    PageFault("post-removed", "a post is removed, up to 20 in total", _of_posts(_post_removed)),
+    PageFault(
         "post-exchanged",
         "a post is added and another one removed, so that totals stay the same, up to 20 times",
-        _post_replaced,
+        _of_posts(_post_replaced),
     ),
-    PostFault("ties-shuffled", "posts sorted by day, in random order within a day", _shuffled_ties),
-    PostFault("post-outside-range", "a post with the day after the range", _post_outside_range),
-    PostFault("post-of-other-instance", "a post of an instance that was not requested", _post_of_other_instance),
+    PageFault("ties-shuffled", "posts sorted by day, in random order within a day", _of_posts(_shuffled_ties)),
+    PageFault("post-outside-range", "a post with the day after the range", _of_posts(_post_outside_range)),
+    PageFault(
+        "post-of-other-instance", "a post of an instance that was not requested", _of_posts(_post_of_other_instance)
+    ),
     PageFault("page-short", "page with missing rows before the last page", _short_page),
 )
 
