@@ -14,7 +14,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.raw_tables import POSTS_PUBLISHED
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, metrics_of
 from tests.object_store_servers import OBJECT_STORES, ObjectStore
 
@@ -32,7 +32,7 @@ def objects() -> Table:
     first_day = DAYS[0] - timedelta(days=30)
     world = World(first_day=first_day, last_day=DAYS[-1], seed=3, instances=len(INSTANCES), posts_per_day=40)
     service = Service(app=create_app(world, options=NO_RATE_LIMIT))
-    with running_sandbox(service) as service.base_url:
+    with running_server(service) as service.base_url:
         for start in OBJECT_STORES.values():
             with start() as store:
                 rows += _rows_of_store(store, service)

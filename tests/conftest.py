@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.api_version import API_VERSIONS, CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 
 # The same examples in every run and on any machine. These are all the settings in which Hypothesis's profile for CI
 # servers differs from its default, so that tests run the same there.
@@ -326,7 +326,7 @@ def _served(small_world: World) -> Iterator[tuple[Service, dict[ApiVersion, ASGI
         for version in API_VERSIONS.values()
     }
     service = Service(app=apps[PAGED])
-    with running_sandbox(service) as service.base_url:
+    with running_server(service) as service.base_url:
         yield service, apps
 
 

@@ -7,7 +7,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -45,7 +45,7 @@ def test_readme_commands_for_the_real_api_run_against_the_sandbox(tmp_path: Path
         )
         for line in lines
     )
-    with running_sandbox(create_app(world, options=options)) as base_url:
+    with running_server(create_app(world, options=options)) as base_url:
         environment = {
             "HOME": str(tmp_path),
             "LATER_BASE_URL": base_url,

@@ -48,7 +48,7 @@ from later_reporting_dagster.client.transport import HTTP_LOGGERS, _remove_serve
 from later_reporting_dagster.contract import PostPerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import LakeUnavailable, Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox, serve
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server, serve
 from tests.cli.conftest import environment
 from tests.client.scripted_api import jwt
 from tests.servers import running
@@ -601,9 +601,9 @@ def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch
 
 
 def test_sandbox_listens_on_loopback_by_default() -> None:
-    for entry in (serve, running_sandbox):
+    for entry in (serve, running_server):
         assert inspect.signature(entry).parameters["host"].default == "127.0.0.1"
     host = {option.name: option for option in main.commands["sandbox"].params}["host"]
     assert host.default == "127.0.0.1"
-    with running_sandbox(Recorder()) as base_url:  # taken from the socket
+    with running_server(Recorder()) as base_url:  # taken from the socket
         assert base_url.startswith("http://127.0.0.1:")

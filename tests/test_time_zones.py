@@ -28,7 +28,7 @@ from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
 from later_reporting_dagster.rollups.periods import Period
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
 from tests.defs.conftest import freeze_clock
 
@@ -208,7 +208,7 @@ def backfills(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfills]:
     (directory / "dagster-home" / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     world = World(first_day=date(2026, 2, 1), last_day=date(2026, 11, 9), seed=1, instances=1, posts_per_day=4)
     service = Service(app=create_app(world, options=NO_RATE_LIMIT), transform=move_to_day_bounds)
-    with running_sandbox(service) as base_url, pytest.MonkeyPatch.context() as environment:
+    with running_server(service) as base_url, pytest.MonkeyPatch.context() as environment:
         for name, value in {
             **sandbox_settings(base_url, lake_root=str(directory / "lake")),
             "DAGSTER_HOME": str(directory / "dagster-home"),

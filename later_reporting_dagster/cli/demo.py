@@ -18,7 +18,7 @@ from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
-from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_sandbox, two_years_before
+from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server, two_years_before
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ def run_demo(
     world = World(
         first_day=two_years_before(end), last_day=end, seed=seed, instances=instances, posts_per_day=posts_per_day
     )
-    with interruptible(), running_sandbox(create_app(world, options=options)) as base_url:
+    with interruptible(), running_server(create_app(world, options=options)) as base_url:
         environment = _environment(directory, base_url=base_url, options=options, start=start)
         # Set before the definitions are imported, because they read it at import.
         os.environ.update(environment)

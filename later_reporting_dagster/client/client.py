@@ -77,7 +77,7 @@ class LaterClient:
         >>> import asyncio
         >>> from datetime import date
         >>> from later_reporting_dagster.client import ClientCredentials, RateLimiter
-        >>> from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+        >>> from later_reporting_dagster.sandbox import World, create_app, running_server
         >>> day = date(2024, 7, 1)
         >>> async def fetch_day(base_url):
         ...     credentials = ClientCredentials("sandbox-client", "sandbox-secret")
@@ -86,7 +86,7 @@ class LaterClient:
         ...         instance_ids = await client.fetch_instances()
         ...         query = PostPerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
         ...         return await client.fetch_posts(query)
-        >>> with running_sandbox(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
+        >>> with running_server(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
         ...     result = asyncio.run(fetch_day(base_url))
         >>> result.query.instance_ids
         ('instance_000', 'instance_001')

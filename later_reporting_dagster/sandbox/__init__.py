@@ -1,7 +1,5 @@
 """Local server of the API with synthetic data, for the demo and for tests over HTTP."""
 
-from later_reporting_dagster.sandbox.app import SandboxOptions as SandboxOptions
-from later_reporting_dagster.sandbox.app import create_app as create_app
 from later_reporting_dagster.sandbox.demo_sandbox import DemoSandbox as DemoSandbox
 from later_reporting_dagster.sandbox.demo_sandbox import demo_sandbox as demo_sandbox
 from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
@@ -11,10 +9,12 @@ from later_reporting_dagster.sandbox.faults import FAULTS as FAULTS
 from later_reporting_dagster.sandbox.faults import FaultSettings as FaultSettings
 from later_reporting_dagster.sandbox.malformed_rows import MALFORMATIONS as MALFORMATIONS
 from later_reporting_dagster.sandbox.malformed_rows import UNUSUAL_INSTANCE_IDS as UNUSUAL_INSTANCE_IDS
-from later_reporting_dagster.sandbox.server import BANNER as BANNER
-from later_reporting_dagster.sandbox.server import DEFAULT_PORT as DEFAULT_PORT
-from later_reporting_dagster.sandbox.server import running_sandbox as running_sandbox
-from later_reporting_dagster.sandbox.server import serve as serve
+from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions as SandboxOptions
+from later_reporting_dagster.sandbox.sandbox_app import create_app as create_app
+from later_reporting_dagster.sandbox.synthetic_world import BANNER as BANNER
 from later_reporting_dagster.sandbox.synthetic_world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
 from later_reporting_dagster.sandbox.synthetic_world import World as World
 from later_reporting_dagster.sandbox.synthetic_world import two_years_before as two_years_before
+from later_reporting_dagster.server.http_server import DEFAULT_PORT as DEFAULT_PORT
+from later_reporting_dagster.server.http_server import running_server as running_server
+from later_reporting_dagster.server.http_server import serve as serve

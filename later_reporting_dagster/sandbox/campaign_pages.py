@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.enums import Platform, SortDirection
-from later_reporting_dagster.sandbox.list_pages import JsonObject, page_body
 from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
-from later_reporting_dagster.sandbox.post_store import PostStore
-from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery, PageRequest
 from later_reporting_dagster.sandbox.random_draws import IntArray
+from later_reporting_dagster.sandbox.served_posts import ServedPosts
 from later_reporting_dagster.sandbox.synthetic_campaigns import SyntheticCampaign, campaign_only_metrics, campaigns_of
 from later_reporting_dagster.sandbox.synthetic_world import (
     CAMPAIGNS,
@@ -23,6 +21,8 @@ from later_reporting_dagster.sandbox.synthetic_world import (
     campaign_positions,
     quotient,
 )
+from later_reporting_dagster.server.list_pages import JsonObject, page_body
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery, PageRequest
 
 _COUNTED_POSTS = "counted posts"
 # Rates in hundredths: the sums that each is a quotient of, and its scale. The units are those of the rates of posts;
@@ -52,7 +52,7 @@ class CampaignStore:
         refused_metrics: Metrics that no response has.
     """
 
-    def __init__(self, world: World, posts: PostStore, *, refused_metrics: Collection[str] = ()) -> None:
+    def __init__(self, world: World, posts: ServedPosts, *, refused_metrics: Collection[str] = ()) -> None:
         self._world = world
         self._posts = posts
         self._paged_metrics = [name for name in CAMPAIGN_SORT_PROPERTIES if name not in refused_metrics]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
-from later_reporting_dagster.sandbox.app import SandboxOptions, create_app
-from later_reporting_dagster.sandbox.server import running_sandbox
+from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.synthetic_world import World, two_years_before
+from later_reporting_dagster.server.http_server import running_server
 
 INSTANCES = 4
 POSTS_PER_DAY = 8
@@ -45,5 +45,5 @@ def demo_sandbox(last_day: date) -> DemoSandbox:
     )
     stack = ExitStack()
     atexit.register(stack.close)
-    base_url = stack.enter_context(running_sandbox(create_app(world, options=options)))
+    base_url = stack.enter_context(running_server(create_app(world, options=options)))
     return DemoSandbox(base_url, options.client_id, options.client_secret)

@@ -14,7 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.api_version import API_VERSIONS
 from later_reporting_dagster.contract.limits import TOKEN_PATH
-from later_reporting_dagster.sandbox.app import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,
@@ -28,11 +27,13 @@ from later_reporting_dagster.sandbox.faults import (
     PageFault,
     ResponseFault,
 )
-from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage
 from later_reporting_dagster.sandbox.malformed_rows import MalformedRows
-from later_reporting_dagster.sandbox.post_store import PostStore
-from later_reporting_dagster.sandbox.problem_responses import ProblemError
+from later_reporting_dagster.sandbox.requested_page import RequestedPage
+from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
+from later_reporting_dagster.sandbox.served_posts import ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World
+from later_reporting_dagster.server.list_pages import JsonObject
+from later_reporting_dagster.server.problem_responses import ProblemError
 
 FAULTS_HEADER = "X-Sandbox-Faults"
 """With the value `off`, a request gets the current data without a fault. Malformed rows stay malformed."""
@@ -87,7 +88,7 @@ class FaultMiddleware:
         self._sleep = sleep
         alter = MalformedRows(malformed_rows or {}, seed=seed)
         pending_seed = seed if _POST_ADDING_FAULTS & self._faults.keys() else None
-        self._posts = PostStore(world, alter=alter, pending_seed=pending_seed)
+        self._posts = ServedPosts(world, alter=alter, pending_seed=pending_seed)
         self._app: ASGIApp = create_app(
             world,
             options=self._options,
@@ -120,7 +121,7 @@ class FaultMiddleware:
             await self._app(scope, receive, send)
             return
         if response_fault and response_fault.skips_app:
-            rate_limit_headers = self._options.rate_limit_headers.items()
+            rate_limit_headers = self._options.rate_limit.headers.items()
             response = FaultResponse(200, {name.lower(): value for name, value in rate_limit_headers})
         else:
             response = await self._app_response(scope, receive)

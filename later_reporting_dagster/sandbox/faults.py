@@ -21,10 +21,11 @@ from later_reporting_dagster.contract.limits import (
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
 )
-from later_reporting_dagster.sandbox.list_pages import JsonObject, RequestedPage, page_body
-from later_reporting_dagster.sandbox.post_store import PostStore
-from later_reporting_dagster.sandbox.problem_responses import bad_request, problem_response
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
+from later_reporting_dagster.sandbox.requested_page import RequestedPage
+from later_reporting_dagster.sandbox.served_posts import ServedPosts
+from later_reporting_dagster.server.list_pages import JsonObject, page_body
+from later_reporting_dagster.server.problem_responses import bad_request, problem_response
+from later_reporting_dagster.server.query_parameters import PageRequest, PostsQuery
 
 CLOSE_BEFORE_STATUS_LINE = -1
 _DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH, CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH)
@@ -126,7 +127,7 @@ class PageContext:
     """
 
     requested: RequestedPage
-    posts: PostStore
+    posts: ServedPosts
     random: Random
     settings: FaultSettings
 

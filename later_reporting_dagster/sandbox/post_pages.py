@@ -16,9 +16,9 @@ from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS
-from later_reporting_dagster.sandbox.query_parameters import PostsQuery
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World
+from later_reporting_dagster.server.query_parameters import PostsQuery
 
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")
@@ -85,6 +85,16 @@ def render_posts(world: World, query: PostsQuery, *, rows: IntArray) -> list[dic
         }
         rendered.append(dict(sorted(fields.items())) | {name: metrics[name][index] for name in cursor_only})
     return rendered
+
+
+def included_content_types(query: PostsQuery) -> list[str]:
+    """Return the content types that match the filters of a query."""
+    return [
+        content_type
+        for content_type, platform, _ in CONTENT_TYPES
+        if (query.platforms is None or platform in query.platforms)
+        and (query.content_types is None or content_type in query.content_types)
+    ]
 
 
 def nest_metrics(row: Any, query: PostsQuery) -> Any:

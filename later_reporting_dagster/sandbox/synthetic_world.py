@@ -29,6 +29,8 @@ from later_reporting_dagster.sandbox.random_draws import (
     uniform,
 )
 
+BANNER = "SYNTHETIC DATA: all instances, creators, posts and numbers of this sandbox are invented."
+
 NOT_AVAILABLE = -1
 """Null in a column of metrics, which are never negative."""
 

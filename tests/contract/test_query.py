@@ -20,7 +20,7 @@ from later_reporting_dagster.contract import (
     SortProperty,
 )
 from later_reporting_dagster.contract.limits import years_later
-from later_reporting_dagster.sandbox.query_parameters import parse_posts_query
+from later_reporting_dagster.server.query_parameters import parse_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 

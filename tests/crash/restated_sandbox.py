@@ -19,7 +19,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
 
 PUBLISHED = RawTable("posts_published", DateBasis.POST_DATE)
@@ -109,7 +109,7 @@ def restated_sandbox() -> Iterator[RestatedSandbox]:
         extra_instance_ids=INSTANCE_IDS[1:],
     )
     service = Service(app=create_app(world, options=NO_RATE_LIMIT))
-    with running_sandbox(service) as service.base_url:
+    with running_server(service) as service.base_url:
         yield RestatedSandbox(service)
 
 

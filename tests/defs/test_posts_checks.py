@@ -11,7 +11,7 @@ from later_reporting_dagster.defs.posts_checks import evaluate_settled_posts
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.ingest.settled_posts import MetricSums, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Truth
 from tests.rollups.conftest import posts_of
 
@@ -31,7 +31,7 @@ def test_settled_posts_check_passes_for_complete_days_and_fails_for_a_lost_day(t
     """Use the sandbox, whose posts gain metrics for up to four weeks."""
     world = World(first_day=FIRST, last_day=DAYS[-1] + timedelta(days=20), seed=4, instances=1, posts_per_day=3)
     with (
-        running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as base_url,
+        running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url,
         httpx.Client(base_url=base_url) as client,
     ):
         truth, lake = Truth(client), Lake(str(tmp_path))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +100,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     (directory / "examples").symlink_to(ROOT / "examples")
     world = World(first_day=FIRST_DAY, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
-    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as base_url, pytest.MonkeyPatch.context() as patched:
+    with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url, pytest.MonkeyPatch.context() as patched:
         environment = {
             "DAGSTER_HOME": str(home),
             "HOME": str(directory),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox, two_years_before
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server, two_years_before
 from tests.conftest import Service
 from tests.defs.conftest import reject_instance
 
@@ -106,7 +106,7 @@ def sandbox_environment(directory: Path) -> Iterator[tuple[Service, dict[str, st
     shutil.copyfile(DAGSTER_YAML, home / "dagster.yaml")
     world = World(first_day=two_years_before(yesterday), last_day=yesterday, instances=len(INSTANCES), posts_per_day=5)
     service = Service(app=create_app(world, options=options))
-    with running_sandbox(service) as base_url:
+    with running_server(service) as base_url:
         yield (
             service,
             clean_environment()

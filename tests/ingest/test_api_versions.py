@@ -28,7 +28,7 @@ from later_reporting_dagster.ingest.partition_writer import PartitionResult, Par
 from later_reporting_dagster.ingest.query_plan import MIN_PAGES_PER_SLICE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT
 from tests.ingest.conftest import PUBLISHED, each_raw_table
 
@@ -75,7 +75,7 @@ class SwitchingApp:
 def running_app(world: World, version: Any, *, switches_at: int | None = None) -> Iterator[tuple[SwitchingApp, str]]:
     """Run a `SwitchingApp`; yield it and its base URL."""
     app = SwitchingApp(world, version, switches_at=switches_at)
-    with running_sandbox(app) as base_url:
+    with running_server(app) as base_url:
         yield app, base_url
 
 

@@ -20,7 +20,7 @@ from later_reporting_dagster.ingest.campaign_performance import RouteRefused, in
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from tests.conftest import (
     DAYS,
     INSTANCE_IDS,
@@ -101,7 +101,7 @@ def stored(root: Path, day: date) -> list[dict[str, Any]]:
 def api(small_world: World) -> Iterator[httpx.Client]:
     """An authorized client of the sandbox in the paged API version, without code of this package."""
     app = create_app(small_world, options=NO_RATE_LIMIT)
-    with running_sandbox(app) as base_url, httpx.Client(base_url=base_url) as client:
+    with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
         body = {"clientId": NO_RATE_LIMIT.client_id, "clientSecret": NO_RATE_LIMIT.client_secret}
         client.headers["Authorization"] = f"Bearer {client.post('/oauth/token', json=body).json()['jwt']}"
         yield client

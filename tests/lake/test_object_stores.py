@@ -40,7 +40,7 @@ from later_reporting_dagster.report.report_data import read_report
 from later_reporting_dagster.report.report_page import report_page
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
-from later_reporting_dagster.sandbox import World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Truth
 from tests.crash import lake_writers
 from tests.crash.fork_server import ForkServer, fork_server
@@ -70,7 +70,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[ObjectStore]:
 def sandbox() -> Iterator[str]:
     """The URL of a sandbox with a few posts a day."""
     world = World(first_day=date(2024, 2, 20), last_day=date(2024, 3, 8), seed=7, instances=2, posts_per_day=4)
-    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as base_url:
+    with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
         yield base_url
 
 

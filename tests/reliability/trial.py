@@ -23,7 +23,7 @@ from later_reporting_dagster.sandbox import (
     FaultSettings,
     SandboxOptions,
     World,
-    running_sandbox,
+    running_server,
 )
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT
 from tests.reliability.lake_comparison import (
@@ -191,7 +191,7 @@ class Trials:
             options=self._options,
         )
         switch = _FaultSwitch(app)
-        with running_sandbox(switch) as base_url:
+        with running_server(switch) as base_url:
             yield app, switch, base_url
 
 

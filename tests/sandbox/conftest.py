@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, FaultMiddleware, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, FaultMiddleware, World, create_app, running_server
 from tests.sandbox.clients import NO_RATE_LIMIT, FaultClient, FetchAllPosts, GetPosts, Row, StartSandbox, authenticate
 from tests.servers import ReplaceableApp, running
 
@@ -27,7 +27,7 @@ def world() -> World:
 @pytest.fixture(scope="session")
 def base_url(world: World) -> Iterator[str]:
     """Base URL of a sandbox in the paged API version, without faults."""
-    with running_sandbox(create_app(world, options=NO_RATE_LIMIT)) as url:
+    with running_server(create_app(world, options=NO_RATE_LIMIT)) as url:
         yield url
 
 

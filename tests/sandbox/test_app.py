@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from tests.sandbox.clients import CREDENTIALS, authenticate
 
 DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
@@ -28,7 +28,7 @@ class Clock:
 def sandbox_client(world: World, **arguments: object) -> Iterator[httpx.Client]:
     """Serve a sandbox while the block runs; yield a client of it."""
     with (
-        running_sandbox(create_app(world, **arguments)) as base_url,  # type: ignore[arg-type]
+        running_server(create_app(world, **arguments)) as base_url,  # type: ignore[arg-type]
         httpx.Client(base_url=base_url) as client,
     ):
         yield client

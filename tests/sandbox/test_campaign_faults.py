@@ -18,7 +18,7 @@ from later_reporting_dagster.contract import (
     ApiVersion,
     CampaignPerformanceQuery,
 )
-from later_reporting_dagster.sandbox import FaultMiddleware, SandboxOptions, World, running_sandbox
+from later_reporting_dagster.sandbox import FaultMiddleware, SandboxOptions, World, running_server
 from tests.sandbox.clients import NO_RATE_LIMIT, WITHOUT_FAULTS, FaultClient, Row, StartSandbox
 
 LISTS = {
@@ -177,13 +177,13 @@ def without_faults(result: ListResult) -> list[Any]:
 def test_client_fetches_complete_lists_or_raises_in_spite_of_faults(api_version: ApiVersion) -> None:
     world = World(first_day=date(2024, 5, 25), last_day=DAY, instances=9, posts_per_day=60)  # two pages of each list
     options = replace(NO_RATE_LIMIT, api_version=api_version)
-    with running_sandbox(FaultMiddleware(world, options=options)) as base_url:
+    with running_server(FaultMiddleware(world, options=options)) as base_url:
         (expected,) = asyncio.run(fetch_lists(base_url, times=1))
     assert expected is not None
     campaigns, performance = map(without_faults, expected)
     assert (len(campaigns), len(performance)) == (9 * 14, 9 * 12)
     app = FaultMiddleware(world, faults={**RESPONSE_FAULTS, **PAGE_FAULTS[api_version]}, options=options, seed=3)
-    with running_sandbox(app) as base_url:
+    with running_server(app) as base_url:
         results = asyncio.run(fetch_lists(base_url, times=25))
     complete = [result for result in results if result is not None]
     assert len(complete) > 15

@@ -13,9 +13,9 @@ import pytest
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, CURSOR, METRICS, DateBasis, Platform, SortDirection
 from later_reporting_dagster.contract.enums import ContentType
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, metric_support, running_sandbox
-from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, metric_support, running_server
 from later_reporting_dagster.sandbox.synthetic_campaigns import campaign_only_metrics, campaigns_of
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES
 from tests.sandbox.clients import NO_RATE_LIMIT, FaultClient, Row, StartSandbox, authenticate, row_key
 
 CAMPAIGNS = "/v2/campaigns"
@@ -53,7 +53,7 @@ FetchRows = Callable[[str], list[Row]]
 def cursor_api(world: World) -> Iterator[httpx.Client]:
     """An authenticated client of a sandbox in the cursor API version."""
     app = create_app(world, options=replace(NO_RATE_LIMIT, api_version=CURSOR))
-    with running_sandbox(app) as url, httpx.Client(base_url=url) as client:
+    with running_server(app) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         yield client
 

@@ -9,7 +9,7 @@ import pytest
 
 from later_reporting_dagster.contract.api_version import CURSOR, PAGED
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS
-from later_reporting_dagster.sandbox import FaultMiddleware, FaultSettings, World, create_app, running_sandbox
+from later_reporting_dagster.sandbox import FaultMiddleware, FaultSettings, World, create_app, running_server
 from tests.sandbox.clients import NO_RATE_LIMIT, Row, authenticate, unique_keys
 
 CURSOR_OPTIONS = replace(NO_RATE_LIMIT, api_version=CURSOR)
@@ -22,7 +22,7 @@ POSTS = "/v2/posts/performance"
 @pytest.fixture(scope="module")
 def cursor_api(world: World) -> Iterator[httpx.Client]:
     """An authenticated client of a sandbox in the cursor API version."""
-    with running_sandbox(create_app(world, options=CURSOR_OPTIONS)) as url, httpx.Client(base_url=url) as client:
+    with running_server(create_app(world, options=CURSOR_OPTIONS)) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         yield client
 
@@ -156,7 +156,7 @@ def fault_app(world: World, name: str, *, api_version: Any = CURSOR, **settings:
 def test_cursor_fault_changes_pages(world: World, name: str, first: set[str], second: set[str]) -> None:
     app = fault_app(world, name)
     query = f"{POSTS}?{QUERY}&limit=10"
-    with running_sandbox(app) as url, httpx.Client(base_url=url) as client:
+    with running_server(app) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         correct = client.get(query, headers={"X-Sandbox-Faults": "off"}).json()
         page_1 = client.get(query).json()
@@ -173,7 +173,7 @@ def test_cursor_fault_changes_pages(world: World, name: str, first: set[str], se
 
 def test_added_and_removed_posts_do_not_shift_cursors(world: World) -> None:
     app = fault_app(world, "post-exchanged", max_changes=10)
-    with running_sandbox(app) as url, httpx.Client(base_url=url) as client:
+    with running_server(app) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         rows = fetch_pages(client, f"{QUERY}&limit=10")
         client.headers["X-Sandbox-Faults"] = "off"
@@ -186,7 +186,7 @@ def test_added_and_removed_posts_do_not_shift_cursors(world: World) -> None:
 @pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
 def test_switch_revision_fault_changes_the_api_version_once(world: World, api_version: Any) -> None:
     app = fault_app(world, "switch-revision", api_version=api_version)
-    with running_sandbox(app) as url, httpx.Client(base_url=url) as client:
+    with running_server(app) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         envelopes = [
             client.get("/v2/instances", headers={"X-Sandbox-Faults": state}).json().keys() - {"data"}
@@ -199,7 +199,7 @@ def test_switch_revision_fault_changes_the_api_version_once(world: World, api_ve
 
 def test_fault_of_the_other_api_version_is_not_injected(world: World) -> None:
     app = fault_app(world, "total-too-high")
-    with running_sandbox(app) as url, httpx.Client(base_url=url) as client:
+    with running_server(app) as url, httpx.Client(base_url=url) as client:
         authenticate(client)
         assert client.get(f"{POSTS}?{QUERY}").json().keys() == {"data", "nextCursor"}
     assert app.injected == {"total-too-high": 0}

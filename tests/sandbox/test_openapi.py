@@ -29,9 +29,9 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS
-from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_sandbox
-from later_reporting_dagster.sandbox.query_parameters import CAMPAIGN_SORT_PROPERTIES
+from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_server
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
+from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES
 from tests.sandbox.clients import NO_RATE_LIMIT
 from tests.sandbox.test_api_reference import SAMPLE
 
@@ -248,7 +248,7 @@ cursor_schema = schemathesis.openapi.from_dict(restrict_to_world(CURSOR_DOCUMENT
 @pytest.fixture(scope="module")
 def cursor_base_url(world: World) -> Iterator[str]:
     """Base URL of a sandbox in the cursor API version."""
-    with running_sandbox(create_app(world, options=replace(NO_RATE_LIMIT, api_version=contract.CURSOR))) as url:
+    with running_server(create_app(world, options=replace(NO_RATE_LIMIT, api_version=contract.CURSOR))) as url:
         yield url
 
 

@@ -9,8 +9,8 @@ import pytest
 from later_reporting_dagster.contract import METRICS, DateBasis
 from later_reporting_dagster.sandbox import World, metric_support
 from later_reporting_dagster.sandbox.post_pages import matching_rows
-from later_reporting_dagster.sandbox.query_parameters import parse_posts_query
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, NOT_AVAILABLE, Posts, channel_rates
+from later_reporting_dagster.server.query_parameters import parse_posts_query
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
 DAYS = range(WORLD.first_day.toordinal(), WORLD.last_day.toordinal() + 1)

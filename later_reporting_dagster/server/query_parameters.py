@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from http import HTTPStatus
@@ -34,9 +34,7 @@ from later_reporting_dagster.contract.limits import (
     MAX_RANGE_YEARS,
 )
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Metric
-from later_reporting_dagster.sandbox.metric_support import unsupported_metrics
-from later_reporting_dagster.sandbox.problem_responses import ProblemError, bad_request
-from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
+from later_reporting_dagster.server.problem_responses import ProblemError, bad_request
 
 CAMPAIGN_SORT_PROPERTIES = tuple(
     dict.fromkeys(metric.api_name for metric in (*DEFAULT_CAMPAIGN_METRICS, *DEFAULT_METRICS))
@@ -46,7 +44,7 @@ CAMPAIGN_SORT_PROPERTIES = tuple(
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]+")
 
-# A cursor is the offset of the next page and a digest that ties it to its query.
+# A cursor is the offset of the next page, the snapshot if there is one, and a digest that ties both to the query.
 _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
 
 _Value = TypeVar("_Value")
@@ -61,12 +59,15 @@ class PageRequest:
         size: Maximum number of rows.
         api_version: API version of the request and its response.
         cursor_query: Text that identifies the query for which the page's cursors are valid.
+        snapshot: Identifies the rows that the page is a part of; empty if the list has no snapshots, or if the request
+            has no cursor.
     """
 
     offset: int
     size: int
     api_version: ApiVersion = PAGED
     cursor_query: str = ""
+    snapshot: bytes = b""
 
     @property
     def number(self) -> int:
@@ -79,9 +80,9 @@ class PageRequest:
         return slice(self.offset, self.offset + self.size)
 
     def cursor_to(self, offset: int) -> str:
-        """Return an opaque cursor to the page of the same query at an offset. Other queries reject it."""
-        encoded_offset = offset.to_bytes(_OFFSET_BYTES, "big")
-        return base64.urlsafe_b64encode(encoded_offset + _cursor_digest(encoded_offset, self.cursor_query)).decode()
+        """Return an opaque cursor to the page of the same rows at an offset. Other queries reject it."""
+        position = offset.to_bytes(_OFFSET_BYTES, "big") + self.snapshot
+        return base64.urlsafe_b64encode(position + _cursor_digest(position, self.cursor_query)).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,24 +148,16 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
     page = _parse_page(parameters, api_version, query=asdict(query))
     parameters.reject_remaining()
     _validate(query)
-    if unsupported := unsupported_metrics(query.metrics or (), _included_content_types(query)):
-        raise bad_request(f"{METRICS_MEMBER} not supported for these filters: {', '.join(unsupported)}")
     return query, page
 
 
 def parse_campaign_performance_query(
-    query_string: str, api_version: ApiVersion = PAGED, *, refused_metrics: Collection[str] = ()
+    query_string: str, api_version: ApiVersion = PAGED
 ) -> tuple[CampaignsQuery, PageRequest]:
     """Parse the query string of `GET /v2/campaigns/performance`.
 
-    Args:
-        query_string: The query string.
-        api_version: API version of the request.
-        refused_metrics: Metrics that the sandbox does not offer.
-
     Raises:
-        ProblemError: as `parse_posts_query`. All other metrics are supported for any filters: a campaign may have posts
-            of several content types.
+        ProblemError: as `parse_posts_query`.
     """
     parameters = _QueryParameters(query_string)
     query = CampaignsQuery(
@@ -175,9 +168,6 @@ def parse_campaign_performance_query(
     page = _parse_page(parameters, api_version, query=asdict(query))
     parameters.reject_remaining()
     _validate(query.posts)
-    supported = {metric.api_name for metric in CAMPAIGN_METRICS} - {*refused_metrics}
-    if unsupported := [name for name in query.metrics or () if name not in supported]:
-        raise bad_request(f"{METRICS_MEMBER} not supported: {', '.join(unsupported)}")
     return query, page
 
 
@@ -335,33 +325,28 @@ def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query:
     if api_version is CURSOR:
         cursor_query = json.dumps([query, size], default=str)
         cursor = parameters.optional(api_version.page_parameter, str)
-        offset = 0 if cursor is None else _decode_cursor(cursor, cursor_query)
-        return PageRequest(offset, size, api_version, cursor_query)
+        offset, snapshot = (0, b"") if cursor is None else _decode_cursor(cursor, cursor_query)
+        return PageRequest(offset, size, api_version, cursor_query, snapshot)
     number = parameters.optional(api_version.page_parameter, _integer_up_to(MAX_PAGE_NUMBER)) or 1
     return PageRequest((number - 1) * size, size, api_version)
 
 
-def _decode_cursor(cursor: str, cursor_query: str) -> int:
-    """Return the offset of the page that a cursor of this query points to."""
+def _decode_cursor(cursor: str, cursor_query: str) -> tuple[int, bytes]:
+    """Return the offset of the page that a cursor of this query points to, and its snapshot."""
     try:
         data = base64.urlsafe_b64decode(cursor.encode("ascii"))
     except ValueError:
         data = b""
-    encoded_offset, digest = data[:_OFFSET_BYTES], data[_OFFSET_BYTES:]
-    if digest != _cursor_digest(encoded_offset, cursor_query):
-        raise bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
-    return int.from_bytes(encoded_offset, "big")
+    position, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if len(position) < _OFFSET_BYTES or digest != _cursor_digest(position, cursor_query):
+        raise expired_cursor()
+    return int.from_bytes(position[:_OFFSET_BYTES], "big"), position[_OFFSET_BYTES:]
 
 
-def _cursor_digest(encoded_offset: bytes, cursor_query: str) -> bytes:
-    return hashlib.blake2b(encoded_offset + cursor_query.encode(), digest_size=_DIGEST_BYTES).digest()
+def expired_cursor() -> ProblemError:
+    """Return the error for a cursor that the server did not issue for this query, or whose rows it no longer has."""
+    return bad_request("nextCursor is invalid, has expired, or belongs to a query with other parameters")
 
 
-def _included_content_types(query: PostsQuery) -> list[str]:
-    """Return the content types that match the filters of a query."""
-    return [
-        content_type
-        for content_type, platform, _ in CONTENT_TYPES
-        if (query.platforms is None or platform in query.platforms)
-        and (query.content_types is None or content_type in query.content_types)
-    ]
+def _cursor_digest(position: bytes, cursor_query: str) -> bytes:
+    return hashlib.blake2b(position + cursor_query.encode(), digest_size=_DIGEST_BYTES).digest()

@@ -9,16 +9,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.sandbox.list_pages import JsonObject, page_body
 from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, render_posts
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import World
+from later_reporting_dagster.server.list_pages import JsonObject, page_body
+from later_reporting_dagster.server.query_parameters import PageRequest, PostsQuery
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 
 
-class PostStore:
+class ServedPosts:
     """The posts of a world that are served now: some are pending, some removed, some altered.
 
     The sorted rows of the latest queries are cached, so that a query is sorted once for all its pages. Rows are

@@ -1,4 +1,4 @@
-"""Serve the sandbox on a port: in the foreground for the command line, in a thread for the demo and tests."""
+"""Serve an application on a port: in the foreground for the command line, in a thread for the demo and tests."""
 
 import contextlib
 import socket
@@ -10,7 +10,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 DEFAULT_PORT = 8484
-BANNER = "SYNTHETIC DATA: all instances, creators, posts and numbers of this sandbox are invented."
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on_ready: Callable[[str], None]) -> None:
@@ -32,7 +31,7 @@ def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on
 
 
 @contextlib.contextmanager
-def running_sandbox(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def running_server(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Serve an application in a thread while the `with` block runs.
 
     Args:
@@ -49,12 +48,12 @@ def running_sandbox(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> 
     """
     with _listener(host, port) as listener:
         server = _server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="server", daemon=True)
         thread.start()
         try:
             while not server.started:
                 if not thread.is_alive():
-                    raise RuntimeError("the sandbox did not start; see its log")
+                    raise RuntimeError("the server did not start; see its log")
                 time.sleep(0.005)
             yield _base_url(listener)
         finally:

@@ -1,31 +1,10 @@
-"""The body of a page of any list, and a page as requested, so that faults can replace it."""
+"""The body of a page of any list."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from later_reporting_dagster.sandbox.query_parameters import PageRequest, PostsQuery
+from later_reporting_dagster.server.query_parameters import PageRequest
 
 JsonObject = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestedPage:
-    """A requested page of posts, of campaigns or of their performance.
-
-    Attributes:
-        page: The requested page.
-        render: Return the body of any page of the same list.
-        posts_query: The query, if the rows are posts.
-    """
-
-    page: PageRequest
-    render: Callable[[PageRequest], JsonObject]
-    posts_query: PostsQuery | None = None
-
-    def body(self) -> JsonObject:
-        """Return the body of the page without a fault."""
-        return self.render(self.page)
 
 
 def page_body(data: object, *, page: PageRequest, total: int, next_offset: int | None = None) -> JsonObject:
