@@ -63,6 +63,11 @@ def rollup_sql() -> str:
     return "\n".join(resources.files(__package__).joinpath(name).read_text(encoding="utf-8") for name in files)
 
 
+def duckdb_macros() -> str:
+    """Return the SQL that creates the macros of all rollups."""
+    return _TEMPLATES.get_template("duckdb_macros.sql").render()
+
+
 @dataclass(frozen=True, slots=True)
 class MultiCampaignPosts:
     """What reconciliation needs to know about posts that are in several campaigns.
@@ -236,7 +241,7 @@ def create_macros_and_row_views(
 ) -> None:
     """Create the macros, the relation `stored_days`, and for each raw table that `table` needs, a view `…_rows`."""
     connection.register("stored_days", _stored_days_table(stored))
-    connection.execute(_TEMPLATES.get_template("duckdb_macros.sql").render())
+    connection.execute(duckdb_macros())
     for date_basis in table.date_bases:
         raw_table, with_spend = RAW_TABLE_NAMES[date_basis], date_basis is DateBasis.POST_DATE
         connection.execute(render("summable_rows.sql", table, raw_table=raw_table, with_spend=with_spend))

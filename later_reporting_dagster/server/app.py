@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER, ApiVersion
 from later_reporting_dagster.contract.enums import ProblemType
@@ -47,7 +47,7 @@ def create_app(
     api_version: Callable[[str], ApiVersion],
     clock: Callable[[], float],
     delay: Callable[[], Awaitable[None]] | None = None,
-    more_routes: Sequence[BaseRoute] = (),
+    more_routes: Sequence[Route] = (),
 ) -> Starlette:
     """Return the routes of the API as an ASGI application.
 
@@ -58,12 +58,20 @@ def create_app(
         api_version: Return the API version of a request when it arrives, given its query string.
         clock: Return seconds since the epoch, for tokens and the rate limit.
         delay: Awaited before each admitted request; None: no delay.
-        more_routes: Routes that the API does not have.
+        more_routes: Routes that the API does not have. They need no token, and the rate limit does not apply to them.
     """
     handlers = _Handlers(store=store, tokens=tokens, api_version=api_version, clock=clock)
     app = Starlette(
         routes=[*handlers.routes(), *more_routes],
-        middleware=[Middleware(RateLimitMiddleware, limit=rate_limit, clock=clock, delay=delay)],
+        middleware=[
+            Middleware(
+                RateLimitMiddleware,
+                limit=rate_limit,
+                clock=clock,
+                delay=delay,
+                unlimited_paths={route.path for route in more_routes},
+            )
+        ],
         exception_handlers={ProblemError: _problem_error, HTTPException: _http_error},
     )
     app.router.redirect_slashes = False
@@ -146,6 +154,7 @@ class _Handlers:
             authorization = request.headers.get("authorization", "")
             client = self.tokens.client_of(authorization, now=self.clock())
             session = hashlib.sha256(authorization.encode("utf-8", "replace")).hexdigest()
+        request.state.client_id = client.client_id
         return Caller(
             client_id=client.client_id, instance_ids=client.instance_ids, session=session, connection=(host, port)
         )

@@ -1,4 +1,4 @@
-"""Error responses of the sandbox: `application/problem+json` with `type`, `title` and `detail`.
+"""Error responses: `application/problem+json` with `type`, `title` and `detail`.
 
 The problem types are listed in docs/api.md, "Errors".
 """
@@ -21,7 +21,7 @@ class ProblemError(Exception):
         detail: Value of `detail` in the body.
     """
 
-    def __init__(self, status: HTTPStatus, problem_type: ProblemType, detail: str) -> None:
+    def __init__(self, status: HTTPStatus, problem_type: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
         self.type = problem_type

@@ -1,7 +1,7 @@
 """Middleware that limits the requests of an IP address, and states the limit in every response."""
 
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import MutableHeaders
@@ -39,6 +39,7 @@ class RateLimitMiddleware:
         limit: The limit.
         clock: Return seconds since the epoch.
         delay: Awaited before each admitted request; None: no delay.
+        unlimited_paths: Routes whose requests neither count nor wait.
     """
 
     def __init__(
@@ -48,14 +49,16 @@ class RateLimitMiddleware:
         limit: RateLimit,
         clock: Callable[[], float],
         delay: Callable[[], Awaitable[None]] | None = None,
+        unlimited_paths: Collection[str] = (),
     ) -> None:
+        self._unlimited_paths = unlimited_paths
         self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
         self._headers = limit.headers
         self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, unless it exceeds the limit."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in self._unlimited_paths:
             await self._app(scope, receive, send)
             return
 

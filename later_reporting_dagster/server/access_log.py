@@ -1,0 +1,74 @@
+"""Middleware that logs each request: who, what, status, bytes and milliseconds; no header and no unknown parameter."""
+
+import logging
+import time
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from later_reporting_dagster.contract.api_version import API_VERSIONS, METRICS_MEMBER
+
+_logger = logging.getLogger(__name__)
+
+# A secret may be anywhere in a request by mistake, so only what is known to be none is logged.
+_LOGGED_PARAMETERS = frozenset(
+    {
+        "startDate", "endDate", "instanceIds", "campaignIds", "platform", "contentType", "dateBasis", "sortProperty",
+        "sortDirection", METRICS_MEMBER,
+        *(version.page_size_parameter for version in API_VERSIONS.values()),
+        "pageNumber",
+    }
+)  # fmt: skip
+_MAX_LOGGED_CHARACTERS = 500
+
+
+class AccessLogMiddleware:
+    """Logs each request of an application at its end.
+
+    Args:
+        app: ASGI application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request, and log it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, size, started = 0, 0, time.perf_counter()
+
+        async def count(message: Message) -> None:
+            nonlocal status, size
+            status = message.get("status", status)
+            size += len(message.get("body", b""))
+            await send(message)
+
+        scope.setdefault("state", {})
+        try:
+            await self._app(scope, receive, count)
+        finally:
+            milliseconds = 1000 * (time.perf_counter() - started)
+            _logger.info(
+                "%s %s %s %s %s %d B %.0f ms",
+                (scope.get("client") or ("-",))[0],
+                scope["state"].get("client_id") or "-",
+                scope["method"],
+                _logged_target(scope),
+                status or "-",
+                size,
+                milliseconds,
+            )
+
+
+def _logged_target(scope: Scope) -> str:
+    """Return the route of a request and its known parameters."""
+    if "endpoint" not in scope:  # of no route
+        return "(unknown path)"
+    parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    known = [(name, value) for name, value in parameters if name.removesuffix("[]") in _LOGGED_PARAMETERS]
+    query = urlencode(known)[:_MAX_LOGGED_CHARACTERS]
+    if hidden := len(parameters) - len(known):
+        query += f" ({hidden} more)"
+    return f"{scope['path']}?{query}" if query else str(scope["path"])

@@ -1,0 +1,49 @@
+"""The instances of a lake, from the table `instances` and the files of the raw tables."""
+
+from collections.abc import Collection
+
+import pyarrow.compute as pc
+
+from later_reporting_dagster.ingest.instance_dimension import stored_instances
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import Lake
+
+
+def all_instances(lake: Lake) -> list[str]:
+    """Return the ids of the instances that the API lists or that have files, sorted.
+
+    Without the table `instances`, these are the instances that have a file in a raw table.
+    """
+    stored = stored_instances(lake)
+    if stored is None:
+        return sorted({str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)})
+    has_files = [pc.is_valid(stored[f"{table.name}_newest_day"]) for table in RAW_TABLES]
+    served = stored["listed_now"]
+    for condition in has_files:
+        served = pc.or_(served, condition)
+    return sorted(stored.filter(served)["instance_id"].to_pylist())
+
+
+def expected_instances(lake: Lake, with_files: Collection[str]) -> set[str]:
+    """Return the instances that should have a file on each day: those that the API lists.
+
+    Args:
+        lake: The lake.
+        with_files: Instances that have files; those that the table `instances` does not know are expected too.
+    """
+    stored = stored_instances(lake)
+    if stored is None:
+        return set(with_files)
+    known = set(stored["instance_id"].to_pylist())
+    listed = set(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
+    return listed | (set(with_files) - known)
+
+
+def unknown_instances(lake: Lake, requested: Collection[str], with_files: Collection[str]) -> list[str]:
+    """Return the requested instances that neither have files nor are known from before."""
+    unknown = set(requested) - set(with_files)
+    if unknown and (stored := stored_instances(lake)) is not None:
+        unknown -= set(stored["instance_id"].to_pylist())
+    if unknown:
+        unknown -= {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
+    return sorted(unknown)

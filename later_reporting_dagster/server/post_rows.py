@@ -1,0 +1,241 @@
+"""The posts of a query, read from a lake: which files they are in, and the SQL that renders them as JSON."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import duckdb
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from later_reporting_dagster.contract.api_version import METRICS_MEMBER
+from later_reporting_dagster.contract.days import days_between, newest_day
+from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform, SortProperty
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
+from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS
+from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, duckdb_macros
+from later_reporting_dagster.server.lake_instances import expected_instances, unknown_instances
+from later_reporting_dagster.server.missing_files import find_missing
+from later_reporting_dagster.server.query_parameters import PostsQuery
+from later_reporting_dagster.server.row_source import (
+    LakeChanged,
+    LakeState,
+    ReadLimits,
+    RowsNotRead,
+    random_version,
+    version_of_files,
+)
+from later_reporting_dagster.server.snapshots import NO_INTEGER, Snapshot, SnapshotNotWritten, write_snapshot
+
+_logger = logging.getLogger(__name__)
+
+_BATCH_ROWS = 10_000
+_METRICS_BY_NAME = {metric.api_name: metric for metric in METRICS}
+_TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+
+_FIELDS: Mapping[str, str] = {
+    "campaignId": "campaign_id",
+    "contentImageUrl": "content_image_url",
+    "contentType": "content_type",
+    "contentUrl": "content_url",
+    "creatorId": "creator_id",
+    "instanceId": "instance_id",
+    "postId": "post_id",
+    # Milliseconds, as in the sample of docs/api.md; microseconds if a time has them.
+    "postDate": "strftime(post_date, CASE WHEN microsecond(post_date) % 1000 = 0 THEN '%Y-%m-%dT%H:%M:%S.%gZ'"
+    " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)",
+}
+_PROFILE = "creatorProfile"
+_PROFILE_FIELDS: Mapping[str, str] = {
+    "contentType": "creator_content_type",
+    "fullName": "creator_full_name",
+    "handleName": "creator_handle_name",
+    "profileImage": "creator_profile_image",
+    "profileLink": "creator_profile_link",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostRows:
+    """The posts that a query selects, and how they are rendered: all parameters of a query but sorting and the page.
+
+    Attributes:
+        basis: Meaning of the days.
+        start: First UTC day.
+        end: Last UTC day, inclusive.
+        instance_ids: Instances to include; None: all in the lake.
+        campaign_ids: Campaigns to include; None: all.
+        platforms: Platforms to include; None: all.
+        content_types: Content types to include; None: all.
+        metrics: Requested metrics; None in the API version without this parameter.
+    """
+
+    basis: DateBasis
+    start: date
+    end: date
+    instance_ids: tuple[str, ...] | None
+    campaign_ids: tuple[int, ...] | None
+    platforms: tuple[Platform, ...] | None
+    content_types: tuple[ContentType, ...] | None
+    metrics: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
+        """Return the rows of a query to some instances."""
+        return cls(
+            basis=query.basis,
+            start=query.start,
+            end=query.end,
+            instance_ids=instance_ids,
+            campaign_ids=query.campaign_ids,
+            platforms=query.platforms,
+            content_types=query.content_types,
+            metrics=query.metrics,
+        )
+
+    @property
+    def table_name(self) -> str:
+        """The raw table that has the rows."""
+        return RAW_TABLE_NAMES[self.basis]
+
+    @property
+    def sums_days(self) -> bool:
+        """Whether the metrics of a post are the sums of several days."""
+        return self.basis is DateBasis.PERFORMANCE_DATE and self.end > self.start
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:
+        """Return the state of the files; see `RowSource`. Days that are not over are not expected to have files."""
+        days = days_between(self.start, self.end)
+        wanted = None if self.instance_ids is None else set(self.instance_ids)
+        found = lake.partitions(self.table_name, days=days)
+        partitions = [each for each in found if wanted is None or each.instance_id in wanted]
+        with_files = {str(each.instance_id) for each in partitions}
+        expected = expected_instances(lake, with_files) if wanted is None else wanted
+        over = days_between(self.start, min(self.end, newest_day(now)))
+        return LakeState(
+            version=self._version(lake, partitions),
+            partitions=partitions,
+            missing=find_missing(over, expected, partitions),
+            unknown_instances=unknown_instances(lake, wanted or (), with_files),
+        )
+
+    def read(self, lake: Lake, state: LakeState, limits: ReadLimits) -> Snapshot:
+        """Return a snapshot of the rows; see `RowSource`.
+
+        DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
+        file has changed at the end, all are read again, each by one access, which is slower.
+        """
+        is_unchanged = False
+        for in_one_access in (False, True):
+            try:
+                snapshot = self._read(lake, state, limits, in_one_access=in_one_access)
+            except RowsNotRead:
+                is_unchanged = self._version(lake, state.partitions) == state.version
+                if in_one_access and is_unchanged:
+                    raise
+                continue
+            if self._version(lake, state.partitions) == state.version:
+                return snapshot
+            if in_one_access:
+                snapshot.version = random_version()
+                return snapshot
+        raise LakeChanged
+
+    def _read(self, lake: Lake, state: LakeState, limits: ReadLimits, *, in_one_access: bool) -> Snapshot:
+        with open_database(
+            lake, memory_gb=limits.memory_gb, spill_directory=limits.directory, confined=in_one_access
+        ) as database:
+            table = Table(self.table_name, post_columns(_metrics_to_read(self)))
+            try:
+                database.add_view(table, state.partitions, known_to_exist=True)
+                database.connection.execute(duckdb_macros())
+                batches = database.connection.sql(rows_sql(self)).to_arrow_reader(_BATCH_ROWS)
+                return write_snapshot(batches, version=state.version, directory=limits.directory or None)
+            except SnapshotNotWritten as error:
+                raise RowsNotRead(str(error)) from error
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                raise _explained(error, database, in_one_access=in_one_access) from error
+
+    def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:
+        return version_of_files(lake, lake.files(self.table_name, partitions, known_to_exist=True))
+
+
+def _explained(error: Exception, database: LakeDatabase, *, in_one_access: bool) -> RowsNotRead:
+    """Return why rows cannot be read. Files are only verified after the second attempt, because that reads them all."""
+    reason = str(error).strip().partition("\n")[0]
+    if "Out of Memory" in reason:
+        return RowsNotRead("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
+    if in_one_access:
+        for table_name, failures in database.find_unreadable_files().items():
+            partition, cause = next(iter(failures.items()))
+            _logger.error("%s", cause)
+            return RowsNotRead(f"the file of {partition} in {table_name} cannot be read: materialize that day again")
+    return RowsNotRead(f"the lake cannot be read: {reason}")
+
+
+def rows_sql(rows: PostRows) -> str:
+    """Return the SQL that selects and renders the rows."""
+    metrics = _metrics_to_read(rows)
+    return _TEMPLATES.get_template("posts.sql").render(
+        table=rows.table_name,
+        sums_days=rows.sums_days,
+        # A query may have numbers beyond int64, which match nothing.
+        row_conditions=_conditions("campaign_id", [each for each in rows.campaign_ids or () if each.bit_length() < 64])
+        if rows.campaign_ids is not None
+        else [],
+        post_conditions=[*_conditions("platform", rows.platforms), *_conditions("content_type", rows.content_types)],
+        **_members(rows),
+        sort_values=[(each.value, _sort_value(each)) for each in SortProperty],
+        channels=[(channel.value, "" if channel is Channel.ORGANIC else f"{channel}_") for channel in CHANNELS],
+        counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
+        amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
+        rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
+        unknown=[
+            (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
+            for metric in metrics
+            if not metric.kind.is_additive and metric not in DEFAULT_METRICS
+        ],
+    )
+
+
+def _metrics_to_read(rows: PostRows) -> tuple[Metric, ...]:
+    """Return the metrics to read: those that are served, those that rows can be sorted by, and parts of rates."""
+    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (rows.metrics or ()))
+
+
+def _members(rows: PostRows) -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return the fields of a post, and those of them to whose value `extra` may add members."""
+    profile = (
+        f"CASE WHEN coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL THEN {_object(_PROFILE_FIELDS)} END"
+    )
+    fields, objects = {**_FIELDS, _PROFILE: f'"{_PROFILE}"'}, {_PROFILE: profile}
+    if rows.metrics is None:
+        fields = dict(sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items()))
+    else:
+        objects[METRICS_MEMBER] = _object({name: _METRICS_BY_NAME[name].column for name in rows.metrics})
+        fields = dict(sorted(fields.items())) | {METRICS_MEMBER: f'"{METRICS_MEMBER}"'}
+    return {"fields": [*fields.items()], "objects": [*objects.items()]}
+
+
+def _object(members: Mapping[str, str]) -> str:
+    """Return SQL for a struct, given the SQL of its members."""
+    return "{" + ", ".join(f"'{name}': {expression}" for name, expression in members.items()) + "}"
+
+
+def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
+    """Return the condition that a column has one of some values; none if all are wanted."""
+    if values is None:
+        return []
+    literals = ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)
+    return [f"{column} IN ({literals})" if literals else "false"]
+
+
+def _sort_value(sort_property: SortProperty) -> str:
+    """Return SQL for a value without nulls, by which posts can be sorted."""
+    if sort_property is SortProperty.POST_DATE:
+        return "epoch_us(post_date)"
+    metric = _METRICS_BY_NAME[sort_property.value]
+    missing = str(NO_INTEGER) if metric.kind.is_integer else "CAST('nan' AS DOUBLE)"
+    return f"coalesce({metric.column}, {missing})"
