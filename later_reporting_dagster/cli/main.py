@@ -17,10 +17,13 @@ from later_reporting_dagster.cli.options import (
     AssetName,
     Day,
     Seconds,
+    check_host,
+    current_project,
     list_and_exit,
     one_line_errors,
     prefix_errors_with,
 )
+from later_reporting_dagster.cli.serve import serve_command
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
@@ -28,12 +31,12 @@ from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
+from later_reporting_dagster.server.http_server import DEFAULT_PORT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
-    from later_reporting_dagster.cli.project import Project
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
@@ -87,7 +90,7 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=sandbox_package.DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
     help="Port to listen on; 0 picks a free one.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the synthetic data.")
@@ -211,10 +214,7 @@ def _serve(
     """Serve the sandbox until interrupted; print its settings at the start and counts of injected faults at the end."""
     from later_reporting_dagster.client.base_url import is_loopback
 
-    if not host:
-        raise click.UsageError(
-            "an empty --host would listen on all addresses: omit --host to listen on this machine only"
-        )
+    check_host(host)
 
     def print_settings(base_url: str) -> None:
         click.echo(f"export LATER_BASE_URL={base_url}")
@@ -233,6 +233,9 @@ def _serve(
         click.echo(f"{name:<25} {count}")
 
 
+main.add_command(serve_command)
+
+
 @main.command()
 @one_line_errors
 def instances() -> None:
@@ -245,7 +248,7 @@ def instances() -> None:
     from later_reporting_dagster.contract.days import restated_days
     from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 
-    project = _project()
+    project = current_project()
     later, settings = project.later, project.settings
     _name_default_host(later, "Listing instances at")
     listed = asyncio.run(later.listed_instances())
@@ -301,7 +304,7 @@ def backfill(
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.defs.partitions import range_tags
 
-    project = _project()
+    project = current_project()
     _check_range(start, end, first=project.settings.start_date)
     instance_ids = _instance_ids(instance_lists)
     config = _run_config(
@@ -392,7 +395,7 @@ def compact(assets: tuple[str, ...]) -> None:
     """
     from later_reporting_dagster.lake.table_compaction import compact_table
 
-    project = _project()
+    project = current_project()
     lake, restate_days = project.later.lake(), project.settings.restate_days
     for asset in assets or POSTS_ASSETS:
         compaction = compact_table(lake, asset, restate_days=restate_days, now=datetime.now(UTC))
@@ -410,7 +413,7 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
     """
     from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
 
-    lake = _project().later.lake()
+    lake = current_project().later.lake()
     lines = [line for asset in assets or QUARANTINED_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
     click.echo("\n".join(lines) or "No rows in quarantine.")
 
@@ -450,7 +453,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     on_terminal = output is None and sys.stdout.isatty()
     if format_ == "parquet" and on_terminal:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
-    project = _project()
+    project = current_project()
     result = run_query(
         sys.stdin.read() if sql == "-" else sql,
         project.later.lake(),
@@ -483,7 +486,7 @@ def doctor() -> None:
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 
     try:
-        project = _project()
+        project = current_project()
     except click.ClickException as error:
         results = [CheckResult("settings", passed=False, message=error.message)]
     else:
@@ -563,14 +566,6 @@ def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:
             click.echo(f"Error: {one_line(outcome.error)}", err=True)
     if not all(outcome.succeeded for outcome in outcomes):
         raise SystemExit(1)
-
-
-def _project() -> "Project":
-    """Return the project that the options of the command line choose."""
-    from later_reporting_dagster.cli.project import load_project
-
-    module, name = click.get_current_context().find_root().obj
-    return load_project(module, name=name)
 
 
 def _name_default_host(later: "LaterReportingResource", action: str) -> None:

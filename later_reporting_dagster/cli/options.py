@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from later_reporting_dagster.cli.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from later_reporting_dagster.cli.project import Project
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -50,6 +53,22 @@ class AssetName(click.Choice):  # type: ignore[type-arg]
         """Return the name of the table, or fail with a usage error."""
         name: str = super().convert(value.rpartition("/")[2], param, ctx)
         return name
+
+
+def current_project() -> "Project":
+    """Return the project that the options of the command line choose."""
+    from later_reporting_dagster.cli.project import load_project
+
+    module, name = click.get_current_context().find_root().obj
+    return load_project(module, name=name)
+
+
+def check_host(host: str) -> None:
+    """Fail with a usage error for an empty address, which would stand for all addresses."""
+    if not host:
+        raise click.UsageError(
+            "an empty --host would listen on all addresses: omit --host to listen on this machine only"
+        )
 
 
 def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:

@@ -106,7 +106,7 @@ class _Handlers:
             credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise bad_request("the body must be a JSON object with the strings clientId and clientSecret") from None
-        token: str | None = "no-token-is-required"
+        token: str | None = "no.token.needed"
         if self.tokens is not None:
             token = self.tokens.issue(credentials.client_id, credentials.client_secret, now=self.clock())
         if token is None:

@@ -10,6 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 DEFAULT_PORT = 8484
+GRACE_SECONDS = 30
+"""How long a server that is stopped waits for requests in progress."""
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on_ready: Callable[[str], None]) -> None:
@@ -75,5 +77,13 @@ def _base_url(listener: socket.socket) -> str:
 def _server(app: ASGIApp) -> uvicorn.Server:
     """Return a server that logs warnings only and keeps idle connections for longer than a rate-limit window."""
     return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_keep_alive=75)
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
     )
