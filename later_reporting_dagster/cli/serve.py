@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import click
+from starlette.types import ASGIApp
 
 from later_reporting_dagster.cli.options import (
     Seconds,
@@ -13,6 +14,7 @@ from later_reporting_dagster.cli.options import (
     one_line_errors,
     prefix_errors_with,
 )
+from later_reporting_dagster.client.base_url import is_loopback
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import Client, serve
 from later_reporting_dagster.server.client_file import check_clients, parse_clients
@@ -22,6 +24,25 @@ ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECR
 _AUTO = "auto"
 
 
+class _ClientFile(click.ParamType):  # type: ignore[type-arg]
+    """A TOML file of clients."""
+
+    name = "FILE"
+
+    def convert(
+        self, value: str | tuple[Client, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Client, ...]:
+        """Return the clients, or fail with a usage error."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_clients(Path(value).read_text(encoding="utf-8"))
+        except OSError as error:
+            self.fail(f"{value}: {error.strerror}", param, ctx)
+        except ValueError as error:
+            self.fail(f"{value}: {error}", param, ctx)
+
+
 @click.command("serve", context_settings={"auto_envvar_prefix": "LATER_SERVE", "show_default": True})
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
@@ -29,9 +50,8 @@ _AUTO = "auto"
 )
 @click.option("--no-auth", is_flag=True, help="Require no token. Only on a loopback address.")
 @click.option(
-    "--clients", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="TOML file of several clients, each with its instances.",
-)  # fmt: skip
+    "--clients", default=(), type=_ClientFile(), help="TOML file of several clients, each with its instances."
+)
 @click.option(
     "--api-version", default=_AUTO, type=click.Choice([_AUTO, *API_VERSIONS]),
     help="API version to serve: paged, cursor, or that of the parameters of each request.",
@@ -56,7 +76,7 @@ def serve_command(
     host: str,
     port: int,
     no_auth: bool,
-    clients: Path | None,
+    clients: tuple[Client, ...],
     api_version: str,
     strict: bool,
     requests_per_window: int | None,
@@ -76,11 +96,10 @@ def serve_command(
       export LATER_SERVE_CLIENT_SECRET=$(openssl rand -hex 32)
       later-reporting serve
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.client.base_url import is_loopback
     from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 
     check_host(host)
-    known_clients = _clients(clients, no_auth=no_auth)
+    known_clients = _all_clients(clients, no_auth=no_auth)
     if no_auth and not is_loopback(host):
         raise click.UsageError(f"--no-auth is only possible on a loopback address, not on {host}: configure a client")
     project = current_project()
@@ -95,7 +114,12 @@ def serve_command(
         snapshot_gb=snapshot_gb,
         snapshot_directory=snapshot_directory or "",
     )
-    app = lake_app(project.later.lake(), options)
+    click.echo(f"# Serves {project.later.lake_root}")
+    _serve(lake_app(project.later.lake(), options), host=host, port=port)
+
+
+def _serve(app: ASGIApp, *, host: str, port: int) -> None:
+    """Serve the application until interrupted; print its URL, so that a shell can evaluate it, and log its requests."""
     _log_to_standard_error()
 
     def print_settings(base_url: str) -> None:
@@ -103,27 +127,23 @@ def serve_command(
         if not is_loopback(host):
             click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
 
-    click.echo(f"# Serves {project.later.lake_root}")
     with prefix_errors_with("--host, --port"):
         serve(app, host=host, port=port, on_ready=print_settings)
 
 
-def _clients(client_file: Path | None, *, no_auth: bool) -> tuple[Client, ...]:
-    """Return the clients of the environment and of the file; none with `--no-auth`.
+def _all_clients(listed: tuple[Client, ...], *, no_auth: bool) -> tuple[Client, ...]:
+    """Return the client of the environment and those of the file; none with `--no-auth`.
 
     Raises:
         click.UsageError: There is none without `--no-auth`, or some with it.
         ValueError: They are incomplete.
     """
     variables = {name: os.environ.get(name, "") for name in (ID_VARIABLE, SECRET_VARIABLE)}
-    clients: list[Client] = []
+    clients = [*listed]
     if any(variables.values()):
         if missing := [name for name, value in variables.items() if not value]:
             raise click.UsageError(f"{missing[0]} is not set: set it too, or unset the other one of the pair")
         clients.append(Client(variables[ID_VARIABLE], variables[SECRET_VARIABLE]))
-    if client_file is not None:
-        with prefix_errors_with(f"--clients {client_file}"):
-            clients += parse_clients(client_file.read_text(encoding="utf-8"))
     if no_auth and clients:
         raise click.UsageError("--no-auth cannot be combined with clients: omit one of the two")
     if not clients and not no_auth:

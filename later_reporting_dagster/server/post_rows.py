@@ -205,18 +205,17 @@ def _metrics_to_read(rows: PostRows) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (rows.metrics or ()))
 
 
-def _members(rows: PostRows) -> Mapping[str, Sequence[tuple[str, str]]]:
+def _members(rows: PostRows) -> Mapping[str, object]:
     """Return the fields of a post, and those of them to whose value `extra` may add members."""
-    profile = (
-        f"CASE WHEN coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL THEN {_object(_PROFILE_FIELDS)} END"
-    )
-    fields, objects = {**_FIELDS, _PROFILE: f'"{_PROFILE}"'}, {_PROFILE: profile}
+    has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
+    fields, objects = {**_FIELDS, _PROFILE: f'"{_PROFILE}"'}, {_PROFILE: (_object(_PROFILE_FIELDS), has_profile)}
     if rows.metrics is None:
         fields = dict(sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items()))
     else:
-        objects[METRICS_MEMBER] = _object({name: _METRICS_BY_NAME[name].column for name in rows.metrics})
+        requested = {name: _METRICS_BY_NAME[name].column for name in rows.metrics}
+        objects[METRICS_MEMBER] = _object(requested), "true"
         fields = dict(sorted(fields.items())) | {METRICS_MEMBER: f'"{METRICS_MEMBER}"'}
-    return {"fields": [*fields.items()], "objects": [*objects.items()]}
+    return {"fields": [*fields.items()], "objects": objects}
 
 
 def _object(members: Mapping[str, str]) -> str:

@@ -5,7 +5,8 @@
       row_conditions    conditions on a row, all of which have to be true
       post_conditions   conditions on a post, such as its platform
       fields            (name in the response, SQL expression), in the order of the response
-      objects           (name, SQL expression) of the fields to whose value `extra` may add members
+      objects           name -> (SQL expression, condition) of the fields to whose value `extra` may add members; null
+                        unless the condition is true
       sort_values       (name, SQL expression without nulls)
       channels          (channel, prefix of its columns)
       counts, amounts   metrics that add up: integers, decimals
@@ -23,11 +24,10 @@ CASE WHEN {{ others }} = '{}' THEN {{ json }} ELSE {{ json }}[:-2] || ',' || {{ 
 {%- endmacro -%}
 
 {#- A JSON object with the members that `extra` has for it. -#}
-{%- macro completed(name) -%}
+{%- macro completed(name, structure) -%}
 CASE
     WHEN coalesce(json_type(extra, '$.{{ name }}'), '') <> 'OBJECT' THEN to_json("{{ name }}")
-    WHEN "{{ name }}" IS NULL THEN json_extract(extra, '$.{{ name }}')
-    ELSE CAST({{ extended('CAST(to_json("%s") AS VARCHAR)' % name, "CAST(json_extract(extra, '$.%s') AS VARCHAR)" % name) }} AS JSON)
+    ELSE CAST({{ extended("CAST(to_json(%s) AS VARCHAR)" % structure, "CAST(json_extract(extra, '$.%s') AS VARCHAR)" % name) }} AS JSON)
 END
 {%- endmacro -%}
 
@@ -37,7 +37,7 @@ END
 
 {%- set extended_fields = [] -%}
 {%- for name, expression in fields -%}
-{%- set _ = extended_fields.append((name, completed(name) if name in (objects | map("first")) else expression)) -%}
+{%- set _ = extended_fields.append((name, completed(name, objects[name][0]) if name in objects else expression)) -%}
 {%- endfor -%}
 WITH
 {%- if sums_days %}
@@ -93,7 +93,7 @@ posts AS (
 posts AS (FROM {{ table }}{{ all_of(row_conditions) }}),
 {%- endif %}
 nested AS (
-    SELECT *{% for name, expression in objects %}, {{ expression }} AS "{{ name }}"{% endfor %}
+    SELECT *{% for name, (structure, condition) in objects.items() %}, CASE WHEN {{ condition }} THEN {{ structure }} END AS "{{ name }}"{% endfor %}
     FROM posts{{ all_of(post_conditions) }}
 ),
 -- Fields that the contract does not define come back as they came: `extra` is a JSON object of them. If it has members
@@ -104,7 +104,7 @@ rendered AS (
         CAST(to_json({{ object(fields) }}) AS VARCHAR) AS json,
         CASE
             WHEN extra IS NULL THEN json
-            WHEN NOT ({% for name, _ in objects %}json_exists(extra, '$.{{ name }}'){{ " OR " if not loop.last }}{% endfor %})
+            WHEN NOT ({% for name in objects %}json_exists(extra, '$.{{ name }}'){{ " OR " if not loop.last }}{% endfor %})
                 THEN {{ extended("json", "extra") }}
         END AS simple_row,
         CASE
@@ -112,7 +112,7 @@ rendered AS (
         END AS row_with_objects,
         CASE
             WHEN simple_row IS NULL
-                THEN CAST(json_merge_patch(extra, '{ {%- for name, _ in objects %}"{{ name }}":null{{ "," if not loop.last }}{% endfor -%} }') AS VARCHAR)
+                THEN CAST(json_merge_patch(extra, '{ {%- for name in objects %}"{{ name }}":null{{ "," if not loop.last }}{% endfor -%} }') AS VARCHAR)
         END AS other_members
     FROM nested
 )

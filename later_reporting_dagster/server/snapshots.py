@@ -7,10 +7,12 @@ when it is closed, also if the process is killed. In memory are the offsets of t
 import os
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,7 +171,9 @@ class _TemporaryFile:
 
     def __init__(self, directory: str | None) -> None:
         with _translated_errors():
-            self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - kept open
+            self._descriptor, path = tempfile.mkstemp(prefix="later-reporting-snapshot-", dir=directory)
+            weakref.finalize(self, os.close, self._descriptor)
+            Path(path).unlink()
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> None:
@@ -177,14 +181,14 @@ class _TemporaryFile:
         rest = memoryview(data)
         with _translated_errors():
             while rest:
-                written = self._file.write(rest)
+                written = os.write(self._descriptor, rest)
                 self.size += written
                 rest = rest[written:]
 
     def read(self, offset: int, size: int) -> bytes:
         """Return a part of the file."""
         # Not mapped into memory: the pages of a mapped file count as memory of the process.
-        return os.pread(self._file.fileno(), size, offset)
+        return os.pread(self._descriptor, size, offset)
 
 
 @contextmanager
