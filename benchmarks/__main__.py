@@ -23,6 +23,7 @@ from benchmarks.coverage import coverage
 from benchmarks.machines import machines
 from benchmarks.markdown_table import Table, replace_section
 from benchmarks.object_stores import objects
+from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
 from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
 
@@ -36,6 +37,7 @@ WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "rate": rate,
     "machines": machines,
     "windows": windows_workload,
+    "serving": serving,
     "coverage": coverage,
     "loading": loading,
     "compaction": compaction,

@@ -37,10 +37,32 @@ def write_lake(lake: Lake, *, rows: int, seed: int = 1) -> int:
                 )
                 for instance in range(INSTANCES)
             }  # fmt: skip
-            for result in lake.write_all(table_name, tables).values():
-                if isinstance(result, Exception):
-                    raise result
-                written += result.rows
+            written += _write_day(lake, table_name, tables)
+    return written
+
+
+def write_published_posts(lake: Lake, *, instances: int, posts_per_day: int, days: int = DAYS, seed: int = 1) -> int:
+    """Write `posts_published` only, with `posts_per_day` posts of each instance a day; return the number of posts."""
+    random = np.random.default_rng(seed)
+    written = 0
+    for number in range(days):
+        posts = number * posts_per_day + np.arange(posts_per_day)
+        tables = {
+            Partition(FIRST_DAY + timedelta(days=number), f"{instance:03}"): _rows(
+                posts, instance=instance, posts_per_day=posts_per_day, factor=5, random=random
+            )
+            for instance in range(instances)
+        }
+        written += _write_day(lake, "posts_published", tables)
+    return written
+
+
+def _write_day(lake: Lake, table_name: str, tables: Mapping[Partition, pa.Table]) -> int:
+    written = 0
+    for result in lake.write_all(table_name, tables).values():
+        if isinstance(result, Exception):
+            raise result
+        written += result.rows
     return written
 
 
