@@ -18,6 +18,7 @@ from later_reporting_dagster.server.access_log import AccessLogMiddleware
 from later_reporting_dagster.server.app import create_app
 from later_reporting_dagster.server.lake_store import LakeStore
 from later_reporting_dagster.server.loopback_hosts import LoopbackHostsMiddleware
+from later_reporting_dagster.server.openapi_page import openapi_routes
 from later_reporting_dagster.server.rate_limit import RateLimit
 from later_reporting_dagster.server.row_source import ReadLimits
 from later_reporting_dagster.server.tokens import Client, Tokens
@@ -83,7 +84,7 @@ def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
         ),
         api_version=lambda query_string: options.api_version or version_of_parameters(query_string),
         clock=time.time,
-        more_routes=[Route(HEALTH_PATH, _health)],
+        more_routes=[Route(HEALTH_PATH, _health), *openapi_routes()],
     )
     if not options.clients:
         app = LoopbackHostsMiddleware(app)
