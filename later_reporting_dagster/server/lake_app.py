@@ -18,12 +18,10 @@ from later_reporting_dagster.server.access_log import AccessLogMiddleware
 from later_reporting_dagster.server.app import create_app
 from later_reporting_dagster.server.lake_store import LakeStore
 from later_reporting_dagster.server.loopback_hosts import LoopbackHostsMiddleware
-from later_reporting_dagster.server.openapi_page import openapi_routes
+from later_reporting_dagster.server.openapi_page import HEALTH_PATH, openapi_routes
 from later_reporting_dagster.server.rate_limit import RateLimit
 from later_reporting_dagster.server.row_source import ReadLimits
 from later_reporting_dagster.server.tokens import Client, Tokens
-
-HEALTH_PATH = "/healthz"
 
 # Clients that adapt to the stated limit should not wait.
 _NO_LIMIT = 1_000_000

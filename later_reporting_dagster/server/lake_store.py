@@ -29,6 +29,9 @@ from later_reporting_dagster.server.snapshots import Snapshot, SnapshotCache
 MAX_READS = 5
 """Reads of a query, if files are replaced or removed during each of them."""
 
+READS_AT_ONCE = 2
+"""More would need more memory and be no faster; with one, a short query would wait for the longest one."""
+
 _CONFLICT = "ANL_00409"  # not documented: the API has no such error
 
 _logger = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ class LakeStore:
         lake: The lake, which is only read.
         metrics: The metrics that the posts in the lake have.
         is_strict: Whether a query of which a file is missing is refused.
-        limits: Limits of a read. Only one query is read at a time.
+        limits: Limits of all reads together.
         snapshot_bytes: Size of all snapshots.
         now: Return the current time.
     """
@@ -60,12 +63,12 @@ class LakeStore:
         self._lake = lake
         self._metrics = frozenset(metric.api_name for metric in metrics)
         self._is_strict = is_strict
-        self._limits = limits
+        self._limits = replace(limits, memory_gb=limits.memory_gb / READS_AT_ONCE)
         self._now = now
         self._snapshots = SnapshotCache(snapshot_bytes)
         self._paginations = Paginations()
         self._reads: dict[Hashable, asyncio.Task[Snapshot]] = {}
-        self._reading = asyncio.Lock()
+        self._reading = asyncio.Semaphore(READS_AT_ONCE)
 
     async def check_route(self, path: str) -> None:
         """Refuse the performance of campaigns: the lake has it by day only, for all platforms together."""
@@ -174,8 +177,10 @@ class LakeStore:
         """Return the task that reads a snapshot. Requests for the same rows share it."""
         key = (rows, state.version)
         if key not in self._reads:
-            self._reads[key] = asyncio.create_task(self._read(rows, state))
-            self._reads[key].add_done_callback(lambda _: self._reads.pop(key))
+            task = self._reads[key] = asyncio.create_task(self._read(rows, state))
+            task.add_done_callback(lambda _: self._reads.pop(key))
+            # An error is also looked at here, in case that no request waits for it any more.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self._reads[key]
 
     async def _read(self, rows: RowSource, state: LakeState) -> Snapshot:

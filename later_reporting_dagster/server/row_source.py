@@ -25,7 +25,7 @@ class RowsNotRead(Exception):  # noqa: N818 - named for what happened
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
-    """Limits of a read.
+    """Limits of reads.
 
     Attributes:
         memory_gb: Memory limit of DuckDB, in GB.
