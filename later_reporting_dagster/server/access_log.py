@@ -2,6 +2,7 @@
 
 import logging
 import time
+from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +11,8 @@ from later_reporting_dagster.contract.api_version import API_VERSIONS, METRICS_M
 
 _logger = logging.getLogger(__name__)
 
-# A secret may be anywhere in a request by mistake, so only what is known to be none is logged.
+# A secret may be anywhere in a request by mistake. So only these parameters are logged, and their values only if the
+# request succeeded: then they are dates, ids and names.
 _LOGGED_PARAMETERS = frozenset(
     {
         "startDate", "endDate", "instanceIds", "campaignIds", "platform", "contentType", "dateBasis", "sortProperty",
@@ -55,20 +57,21 @@ class AccessLogMiddleware:
                 (scope.get("client") or ("-",))[0],
                 scope["state"].get("client_id") or "-",
                 scope["method"],
-                _logged_target(scope),
+                _logged_target(scope, with_values=status == HTTPStatus.OK),
                 status or "-",
                 size,
                 milliseconds,
             )
 
 
-def _logged_target(scope: Scope) -> str:
-    """Return the route of a request and its known parameters."""
+def _logged_target(scope: Scope, *, with_values: bool) -> str:
+    """Return the route of a request and its known parameters; without their values, only their names."""
     if "endpoint" not in scope:  # of no route
         return "(unknown path)"
     parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     known = [(name, value) for name, value in parameters if name.removesuffix("[]") in _LOGGED_PARAMETERS]
-    query = urlencode(known)[:_MAX_LOGGED_CHARACTERS]
+    query = urlencode(known) if with_values else "&".join(name for name, _ in known)
+    query = query[:_MAX_LOGGED_CHARACTERS]
     if hidden := len(parameters) - len(known):
         query += f" ({hidden} more)"
     return f"{scope['path']}?{query}" if query else str(scope["path"])

@@ -57,7 +57,7 @@ def check_clients(clients: Sequence[Client]) -> tuple[Client, ...]:
     if not clients:
         raise ValueError("there is no client: add a table [[clients]]")
     for client in clients:
-        if not client.client_id or not client.client_secret:
+        if not client.client_id.strip() or not client.client_secret.strip():
             raise ValueError(f"the id or the secret of client {client.client_id!r} is empty")
     client_id, count = Counter(client.client_id for client in clients).most_common(1)[0]
     if count > 1:

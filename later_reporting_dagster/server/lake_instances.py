@@ -27,13 +27,15 @@ def all_instances(lake: Lake) -> list[str]:
 def expected_instances(lake: Lake, with_files: Collection[str]) -> set[str]:
     """Return the instances that should have a file on each day: those that the API lists.
 
+    Without the table `instances`, these are the instances that have a file on any day.
+
     Args:
         lake: The lake.
         with_files: Instances that have files; those that the table `instances` does not know are expected too.
     """
     stored = stored_instances(lake)
     if stored is None:
-        return set(with_files)
+        return set(all_instances(lake))
     known = set(stored["instance_id"].to_pylist())
     listed = set(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
     return listed | (set(with_files) - known)

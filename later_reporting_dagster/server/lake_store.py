@@ -125,11 +125,11 @@ class LakeStore:
         uses_cursors = page.api_version.uses_cursors
         version = page.snapshot or None
         if page.offset and not uses_cursors:
-            version = self._paginations.version_of(query, caller)
+            version = self._paginations.version_of(query, caller, page)
         if version is None:
             snapshot = await self._current_snapshot(rows, caller)
             if not uses_cursors:
-                self._paginations.start(query, caller, snapshot.version)
+                self._paginations.start(query, caller, page, snapshot.version)
             return snapshot
         if (found := self._snapshots.get(rows, version)) is not None:
             return found

@@ -27,7 +27,10 @@ class LoopbackHostsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, unless its host is another one."""
-        if scope["type"] == "http" and _without_port(Headers(scope=scope).get("host", "")) not in LOOPBACK_HOSTS:
+        if (
+            scope["type"] == "http"
+            and _without_port(Headers(scope=scope).get("host", "").lower()) not in LOOPBACK_HOSTS
+        ):
             detail = f"without authentication, the host of a URL must be {', '.join(LOOPBACK_HOSTS)}"
             response = problem_response(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
             await response(scope, receive, send)

@@ -1,36 +1,70 @@
 """Which snapshot a numbered page belongs to.
 
 A cursor names its snapshot; a page number does not. So the first page that a session requests starts a pagination, and
-the later pages of the same query belong to the latest pagination of the session: on the same connection, if the session
-has several.
+a later page of the same query belongs to the latest pagination of the session. With one exception: if a connection has
+read a pagination from its first page on, alone and in order, then the next page on it belongs to that pagination, even
+if the session has started another one on another connection.
 """
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass, field
 
 from later_reporting_dagster.server.post_store import Caller
+from later_reporting_dagster.server.query_parameters import PageRequest
 
-MAX_PAGINATIONS = 10_000
+MAX_PAGINATIONS, MAX_CONNECTIONS = 10_000, 64
+
+_Connection = tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Sequence:
+    """Pages that a connection reads in order."""
+
+    version: bytes
+    next_offset: int
+
+
+@dataclass(slots=True)
+class _Session:
+    """The paginations of a query in a session."""
+
+    latest: bytes
+    sequences: "OrderedDict[_Connection, _Sequence]" = field(default_factory=OrderedDict)
 
 
 class Paginations:
     """The snapshot versions of the latest paginations."""
 
     def __init__(self) -> None:
-        self._versions: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Hashable, str], _Session] = OrderedDict()
 
-    def start(self, query: Hashable, caller: Caller, version: bytes) -> None:
-        """Remember the version that a pagination starts with."""
-        for key in ((query, caller.session), (query, caller.session, caller.connection)):
-            self._versions[key] = version
-            self._versions.move_to_end(key)
-        while len(self._versions) > MAX_PAGINATIONS:
-            self._versions.popitem(last=False)
+    def start(self, query: Hashable, caller: Caller, page: PageRequest, version: bytes) -> None:
+        """Remember the version of a pagination, of which a page has been read first."""
+        session = self._sessions.setdefault((query, caller.session), _Session(version))
+        self._sessions.move_to_end((query, caller.session))
+        session.latest = version
+        session.sequences.pop(caller.connection, None)
+        if page.offset == 0:
+            session.sequences[caller.connection] = _Sequence(version, page.size)
+        if len(session.sequences) > MAX_CONNECTIONS:
+            session.sequences.popitem(last=False)
+        if len(self._sessions) > MAX_PAGINATIONS:
+            self._sessions.popitem(last=False)
 
-    def version_of(self, query: Hashable, caller: Caller) -> bytes | None:
+    def version_of(self, query: Hashable, caller: Caller, page: PageRequest) -> bytes | None:
         """Return the version of the pagination that a later page belongs to; None if it is unknown."""
-        for key in ((query, caller.session, caller.connection), (query, caller.session)):
-            if (version := self._versions.get(key)) is not None:
-                self._versions.move_to_end(key)
-                return version
-        return None
+        session = self._sessions.get((query, caller.session))
+        if session is None:
+            return None
+        self._sessions.move_to_end((query, caller.session))
+        sequence = session.sequences.get(caller.connection)
+        if sequence is not None and sequence.next_offset == page.offset:
+            sequence.next_offset += page.size
+            return sequence.version
+        # The latest pagination is read on several connections, or not in order.
+        for connection in [each for each, other in session.sequences.items() if other.version == session.latest]:
+            del session.sequences[connection]
+        session.sequences.pop(caller.connection, None)
+        return session.latest

@@ -1,9 +1,11 @@
 """The posts of a query, read from a lake: which files they are in, and the SQL that renders them as JSON."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -27,7 +29,7 @@ from later_reporting_dagster.server.row_source import (
     random_version,
     version_of_files,
 )
-from later_reporting_dagster.server.snapshots import NO_INTEGER, Snapshot, SnapshotNotWritten, write_snapshot
+from later_reporting_dagster.server.snapshots import NO_INTEGER, ROW, Snapshot, SnapshotNotWritten, write_snapshot
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ _FIELDS: Mapping[str, str] = {
     " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)",
 }
 _PROFILE = "creatorProfile"
+_MEMBERS = "members"
 _PROFILE_FIELDS: Mapping[str, str] = {
     "contentType": "creator_content_type",
     "fullName": "creator_full_name",
@@ -151,7 +154,8 @@ class PostRows:
             try:
                 database.add_view(table, state.partitions, known_to_exist=True)
                 database.connection.execute(duckdb_macros())
-                batches = database.connection.sql(rows_sql(self)).to_arrow_reader(_BATCH_ROWS)
+                sql = rows_sql(self, in_one_scan=in_one_access)
+                batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
                 return write_snapshot(batches, version=state.version, directory=limits.directory or None)
             except SnapshotNotWritten as error:
                 raise RowsNotRead(str(error)) from error
@@ -172,21 +176,24 @@ def _explained(error: Exception, database: LakeDatabase, *, in_one_access: bool)
             partition, cause = next(iter(failures.items()))
             _logger.error("%s", cause)
             return RowsNotRead(f"the file of {partition} in {table_name} cannot be read: materialize that day again")
-    return RowsNotRead(f"the lake cannot be read: {reason}")
+        _logger.error("The lake cannot be read: %s", reason)
+    return RowsNotRead("the lake cannot be read: see the log of the server")
 
 
-def rows_sql(rows: PostRows) -> str:
+def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
     """Return the SQL that selects and renders the rows."""
     metrics = _metrics_to_read(rows)
     return _TEMPLATES.get_template("posts.sql").render(
         table=rows.table_name,
         sums_days=rows.sums_days,
+        in_one_scan=in_one_scan,
         # A query may have numbers beyond int64, which match nothing.
         row_conditions=_conditions("campaign_id", [each for each in rows.campaign_ids or () if each.bit_length() < 64])
         if rows.campaign_ids is not None
         else [],
         post_conditions=[*_conditions("platform", rows.platforms), *_conditions("content_type", rows.content_types)],
-        **_members(rows),
+        fields=_fields(rows),
+        objects=[_PROFILE] if rows.metrics is None else [_PROFILE, METRICS_MEMBER],
         sort_values=[(each.value, _sort_value(each)) for each in SortProperty],
         channels=[(channel.value, "" if channel is Channel.ORGANIC else f"{channel}_") for channel in CHANNELS],
         counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
@@ -205,17 +212,38 @@ def _metrics_to_read(rows: PostRows) -> tuple[Metric, ...]:
     return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (rows.metrics or ()))
 
 
-def _members(rows: PostRows) -> Mapping[str, object]:
-    """Return the fields of a post, and those of them to whose value `extra` may add members."""
+def _fields(rows: PostRows) -> list[tuple[str, str]]:
+    """Return the fields of a post, each with the SQL of its value."""
     has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
-    fields, objects = {**_FIELDS, _PROFILE: f'"{_PROFILE}"'}, {_PROFILE: (_object(_PROFILE_FIELDS), has_profile)}
+    fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
     if rows.metrics is None:
-        fields = dict(sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items()))
-    else:
-        requested = {name: _METRICS_BY_NAME[name].column for name in rows.metrics}
-        objects[METRICS_MEMBER] = _object(requested), "true"
-        fields = dict(sorted(fields.items())) | {METRICS_MEMBER: f'"{METRICS_MEMBER}"'}
-    return {"fields": [*fields.items()], "objects": objects}
+        return sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items())
+    requested = {name: _METRICS_BY_NAME[name].column for name in rows.metrics}
+    return [*sorted(fields.items()), (METRICS_MEMBER, _object(requested))]
+
+
+def _with_members(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch of `rows_sql` as a batch of a snapshot: add the unknown fields that have nested members."""
+    members = batch.column(_MEMBERS)
+    if members.null_count < len(members):
+        pairs = zip(batch.column(ROW).to_pylist(), members.to_pylist(), strict=True)
+        extended = [row if unknown is None else _extended(row, unknown) for row, unknown in pairs]
+        batch = batch.set_column(batch.schema.get_field_index(ROW), ROW, pa.array(extended, pa.string()))
+    return batch.drop_columns([_MEMBERS])
+
+
+def _extended(row: str, unknown: str) -> str:
+    """Return a post as JSON with more fields. A field that is an object in both gets the members of both."""
+    post: dict[str, Any] = json.loads(row)
+    for name, value in json.loads(unknown).items():
+        known = post.get(name)
+        if name == _PROFILE and known is None:
+            known = dict.fromkeys(_PROFILE_FIELDS)
+        if name not in post:
+            post[name] = value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            post[name] = known | value
+    return json.dumps(post, separators=(",", ":"))
 
 
 def _object(members: Mapping[str, str]) -> str:

@@ -2,11 +2,11 @@
 
       table             posts_published or post_metrics_daily, a view of the files of the query's days and instances
       sums_days         whether a post may have several rows, of which the sums are served
+      in_one_scan       whether the table may be scanned only once
       row_conditions    conditions on a row, all of which have to be true
       post_conditions   conditions on a post, such as its platform
       fields            (name in the response, SQL expression), in the order of the response
-      objects           name -> (SQL expression, condition) of the fields to whose value `extra` may add members; null
-                        unless the condition is true
+      objects           fields to whose value `extra` may add members
       sort_values       (name, SQL expression without nulls)
       channels          (channel, prefix of its columns)
       counts, amounts   metrics that add up: integers, decimals
@@ -14,32 +14,13 @@
       unknown           (name, SQL type) of the metrics that are not known for several days
 -#}
 
-{%- macro object(pairs) -%}
-{ {%- for name, expression in pairs %}'{{ name }}': {{ expression }}{{ ", " if not loop.last }}{% endfor -%} }
-{%- endmacro -%}
-
-{#- The text of a JSON object with the members of another one. -#}
-{%- macro extended(json, others) -%}
-CASE WHEN {{ others }} = '{}' THEN {{ json }} ELSE {{ json }}[:-2] || ',' || {{ others }}[2:] END
-{%- endmacro -%}
-
-{#- A JSON object with the members that `extra` has for it. -#}
-{%- macro completed(name, structure) -%}
-CASE
-    WHEN coalesce(json_type(extra, '$.{{ name }}'), '') <> 'OBJECT' THEN to_json("{{ name }}")
-    ELSE CAST({{ extended("CAST(to_json(%s) AS VARCHAR)" % structure, "CAST(json_extract(extra, '$.%s') AS VARCHAR)" % name) }} AS JSON)
-END
-{%- endmacro -%}
-
 {%- macro all_of(conditions) -%}
 {%- if conditions %} WHERE {{ conditions | join(" AND ") }}{% endif -%}
 {%- endmacro -%}
 
-{%- set extended_fields = [] -%}
-{%- for name, expression in fields -%}
-{%- set _ = extended_fields.append((name, completed(name, objects[name][0]) if name in objects else expression)) -%}
-{%- endfor -%}
 WITH
+-- A range of days is scanned twice. If a file may change in between, its rows have to be kept.
+source AS {{ "MATERIALIZED" if in_one_scan else "NOT MATERIALIZED" }} (FROM {{ table }}{{ all_of(row_conditions) }}),
 {%- if sums_days %}
 daily AS (
     SELECT
@@ -47,14 +28,14 @@ daily AS (
         {%- for channel, prefix in channels %},
         spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
         spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
-        -- Twice the middle of the bounds; null if they contradict each other. The tolerance is for rounding errors of
-        -- floats. A decimal, so that its sum does not depend on the order of rows.
+        -- Twice the middle of the bounds; null if they contradict each other, or are beyond any real cost. The tolerance
+        -- is for rounding errors of floats. A decimal, so that its sum does not depend on the order of rows.
         CASE
-            WHEN {{ channel }}_lower <= {{ channel }}_upper * (1 + 1e-12)
+            WHEN {{ channel }}_lower <= {{ channel }}_upper * (1 + 1e-12) AND {{ channel }}_upper < 1e28
                 THEN CAST({{ channel }}_lower AS DECIMAL(38, 6)) + CAST({{ channel }}_upper AS DECIMAL(38, 6))
         END AS {{ channel }}_twice_cost
         {%- endfor %}
-    FROM {{ table }}{{ all_of(row_conditions) }}
+    FROM source
 ),
 sums AS (
     SELECT
@@ -63,7 +44,10 @@ sums AS (
         to_int64(sum({{ name }}), '{{ name }}') AS {{ name }}
         {%- endfor %}
         {%- for name in amounts %},
-        CAST(sum(CAST({{ name }} AS DECIMAL(38, 6))) AS DOUBLE) AS {{ name }}
+        CASE
+            WHEN max(abs({{ name }})) < 1e28 THEN CAST(sum(TRY_CAST({{ name }} AS DECIMAL(38, 6))) AS DOUBLE)
+            ELSE round_significant(fsum({{ name }}))
+        END AS {{ name }}
         {%- endfor %}
         {%- for channel, prefix in channels %},
         round(rate(
@@ -86,38 +70,24 @@ posts AS (
         {%- for name in counts + amounts + rates %}sums.{{ name }} AS {{ name }}{{ ", " if not loop.last }}{% endfor -%}
         {%- for name, type in unknown %}, CAST(NULL AS {{ type }}) AS {{ name }}{% endfor -%}
     )
-    FROM {{ table }} AS newest
+    FROM source AS newest
     JOIN sums USING (instance_id, campaign_id, post_id, date)
 ),
 {%- else %}
-posts AS (FROM {{ table }}{{ all_of(row_conditions) }}),
+posts AS (FROM source),
 {%- endif %}
-nested AS (
-    SELECT *{% for name, (structure, condition) in objects.items() %}, CASE WHEN {{ condition }} THEN {{ structure }} END AS "{{ name }}"{% endfor %}
-    FROM posts{{ all_of(post_conditions) }}
-),
--- Fields that the contract does not define come back as they came: `extra` is a JSON object of them. If it has members
--- of a nested object, this object is composed separately.
 rendered AS (
     SELECT
         *,
-        CAST(to_json({{ object(fields) }}) AS VARCHAR) AS json,
-        CASE
-            WHEN extra IS NULL THEN json
-            WHEN NOT ({% for name in objects %}json_exists(extra, '$.{{ name }}'){{ " OR " if not loop.last }}{% endfor %})
-                THEN {{ extended("json", "extra") }}
-        END AS simple_row,
-        CASE
-            WHEN simple_row IS NULL THEN CAST(to_json({{ object(extended_fields) }}) AS VARCHAR)
-        END AS row_with_objects,
-        CASE
-            WHEN simple_row IS NULL
-                THEN CAST(json_merge_patch(extra, '{ {%- for name in objects %}"{{ name }}":null{{ "," if not loop.last }}{% endfor -%} }') AS VARCHAR)
-        END AS other_members
-    FROM nested
+        CAST(to_json({ {%- for name, expression in fields %}'{{ name }}': {{ expression }}{{ ", " if not loop.last }}{% endfor -%} }) AS VARCHAR) AS json,
+        {% for name in objects %}contains(extra, '"{{ name }}"'){{ " OR " if not loop.last }}{% endfor %} AS may_extend_objects
+    FROM posts{{ all_of(post_conditions) }}
 )
+-- Fields that the contract does not define come back as they came: `extra` is a JSON object of them. It is appended as
+-- text, because DuckDB does not read all JSON that may be in it. Members of nested objects are added by the caller.
 SELECT
-    coalesce(simple_row, {{ extended("row_with_objects", "other_members") }}) AS "row",
+    CASE WHEN extra IS NULL OR may_extend_objects THEN json ELSE json[:-2] || ',' || extra[2:] END AS "row",
+    CASE WHEN may_extend_objects THEN extra END AS members,
     hash(instance_id, campaign_id, post_id) AS tie
     {%- for name, expression in sort_values %},
     {{ expression }} AS "{{ name }}"
