@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from later_reporting_dagster.contract.api_version import CURSOR, PAGED
 from later_reporting_dagster.contract.limits import CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH, POSTS_PERFORMANCE_PATH
+from later_reporting_dagster.server.missing_files import DAYS_HEADER, INSTANCES_HEADER
 
 OPENAPI_PATH = "/openapi.json"
 DOCS_PATH = "/docs"
@@ -37,12 +38,12 @@ limited to one version, a request with `limit`, `nextCursor` or `metrics` is of 
 paged version."""
 # The headers of a page of posts that is incomplete: description and example.
 _MISSING_HEADERS = {
-    "X-Later-Missing-Days": (
+    DAYS_HEADER: (
         "Days of the range, up to yesterday, of which an instance of the query has no file in the lake; absent if"
         " there are none. Ranges of days, separated by commas, at most 100: then `and N more`.",
         "2024-01-01/2024-01-05, 2024-01-09",
     ),
-    "X-Later-Missing-Instances": (
+    INSTANCES_HEADER: (
         "Instances of the query that lack any of these days, percent-encoded and separated by commas.",
         "instance_abc, instance_def",
     ),
@@ -107,7 +108,11 @@ def openapi_document() -> dict[str, Any]:
         "components": components,
     }
     _add_health(paths)
-    _add_missing_days(paths[POSTS_PERFORMANCE_PATH]["get"], components)
+    _add_missing_days(paths[POSTS_PERFORMANCE_PATH]["get"], components["headers"])
+    conflict = _conflict(components["responses"]["InternalError"]["headers"])
+    for path in (POSTS_PERFORMANCE_PATH, CAMPAIGNS_PATH):
+        responses = paths[path]["get"]["responses"]
+        paths[path]["get"]["responses"] = dict(sorted({**responses, "409": conflict}.items()))
     _allow_stored_values(components["schemas"])
     components["responses"]["NotFound"]["description"] = (
         f"Unknown route, or a table that the lake does not have (`{CAMPAIGNS_PATH}`)."
@@ -161,25 +166,27 @@ def _add_health(paths: dict[str, Any]) -> None:
     }
 
 
-def _add_missing_days(operation: dict[str, Any], components: dict[str, Any]) -> None:
-    """Add what a page of posts says of days without a file, and the problem of strict mode and of changed pages."""
-    components["headers"] |= {
-        name: {"description": description, "schema": {"type": "string"}, "example": example}
-        for name, (description, example) in _MISSING_HEADERS.items()
-    }
-    responses = operation["responses"]
-    responses["200"]["headers"] = responses["200"]["headers"] | {
+def _add_missing_days(operation: Mapping[str, Any], headers: dict[str, Any]) -> None:
+    """Add what a page of posts says of days without a file."""
+    for name, (description, example) in _MISSING_HEADERS.items():
+        headers[name] = {"description": description, "schema": {"type": "string"}, "example": example}
+    success = operation["responses"]["200"]
+    success["headers"] = success["headers"] | {
         name: {"$ref": f"#/components/headers/{name}"} for name in _MISSING_HEADERS
     }
+
+
+def _conflict(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response to a later page of rows that are gone, and in strict mode to a query over missing days."""
     problem = {"$ref": "#/components/schemas/Problem"}
-    of_type = {"properties": {"type": {"const": "ANL_00409"}}}
-    responses["409"] = {
+    schema = {"allOf": [problem, {"properties": {"type": {"const": "ANL_00409"}}}]}
+    return {
         "description": (
-            "The lake has changed since page 1 was read: start again at page 1. With `--strict`: days of the range have"
-            " no file in the lake."
+            "The lake has changed since page 1 was read: start again at page 1. With `--strict` also: days of the range"
+            " have no file in the lake."
         ),
-        "headers": components["responses"]["InternalError"]["headers"],
-        "content": {"application/problem+json": {"schema": {"allOf": [problem, of_type]}}},
+        "headers": headers,
+        "content": {"application/problem+json": {"schema": schema}},
     }
 
 

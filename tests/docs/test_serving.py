@@ -142,7 +142,7 @@ def test_page_has_each_option_with_its_variable_and_default() -> None:
         assert of_names == [f"LATER_SERVE_{name.upper().replace('-', '_')}" for name in names]
         listed.update(zip(names, [each.strip(" `") for each in defaults.split(",")], strict=False))
     options = {each.name: each for each in main.commands["serve"].params if isinstance(each, click.Option)}
-    assert {name.replace("-", "_") for name in listed} <= options.keys()
+    assert {name.replace("-", "_") for name in listed} == options.keys()
     for name, default in listed.items():
         if default not in ("", "off", "no limit"):
             assert str(options[name.replace("-", "_")].default).removesuffix(".0") == default, name

@@ -73,6 +73,14 @@ def test_parameters_of_one_version_are_optional_and_marked() -> None:
     assert required == {"startDate", "endDate"}
 
 
+def test_responses_of_this_server_only_are_described() -> None:
+    assert list(POSTS["responses"]) == ["200", "400", "401", "403", "404", "409", "429", "500"]
+    assert "409" in DOCUMENT["paths"]["/v2/campaigns"]["get"]["responses"]
+    headers = {"X-Later-Missing-Days", "X-Later-Missing-Instances"}
+    assert {*POSTS["responses"]["200"]["headers"]} == headers | {"X-Ratelimit-Limit", "X-Ratelimit-Window"}
+    assert not any(DOCUMENT["components"]["headers"][name].get("required") for name in headers)
+
+
 def is_valid(body: Any) -> bool:
     """Return whether a body is a page of posts, according to the document."""
     headers = {"X-Ratelimit-Limit": "120", "X-Ratelimit-Window": "60"}
