@@ -135,7 +135,7 @@ def test_headers_name_missing_days(server: Server) -> None:
 
 
 def test_page_has_each_option_with_its_variable_and_default() -> None:
-    rows = re.findall(r"^\| (`--[^|]*) \| ([^|]*) \| ([^|]*) \|", section(PAGE, "Start it"), re.MULTILINE)
+    rows = re.findall(r"^\| (`--[^|]*)\|([^|]*)\|([^|]*)\|", section(PAGE, "Start it"), re.MULTILINE)
     listed: dict[str, str] = {}
     for options, variables, defaults in rows:
         names, of_names = re.findall(r"--([a-z-]+)", options), re.findall(r"`([A-Z_]+)`", variables)
