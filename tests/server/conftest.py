@@ -1,0 +1,54 @@
+"""A lake that was fetched from the reference server, and is served."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import httpx
+import pytest
+
+from later_reporting_dagster.server import Client
+from tests.server.clients import authenticate, authenticated, land, reference_client, serving
+from tests.server.reference_server import CLIENT_ID, CLIENT_SECRET, ReferencePosts, ReferenceServer
+
+FIRST_DAY, LAST_DAY = date(2024, 2, 25), date(2024, 3, 5)
+# Ids that are awkward in paths, query strings and comma-separated lists.
+INSTANCE_IDS = ("north", "007", "a,b", "a/b c", "100%", "x%2Fy", "Zoë 😀")
+REFERENCE = Client(CLIENT_ID, CLIENT_SECRET)
+
+
+@pytest.fixture(scope="session")
+def reference_server() -> ReferenceServer:
+    """The reference server with ten days of seven instances."""
+    return ReferenceServer(ReferencePosts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=17))
+
+
+@pytest.fixture(scope="session")
+def reference_api(reference_server: ReferenceServer) -> Iterator[httpx.Client]:
+    """A client of the reference server."""
+    with reference_client(reference_server) as api:
+        authenticate(api, REFERENCE)
+        yield api
+
+
+@pytest.fixture(scope="session")
+def landed(reference_server: ReferenceServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake with all posts, metrics and campaigns of the reference server."""
+    root = tmp_path_factory.mktemp("landed")
+    with reference_server.running() as base_url:
+        land(base_url, root, days=(FIRST_DAY, LAST_DAY), instance_ids=INSTANCE_IDS, client=REFERENCE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def base_url(landed: Path) -> Iterator[str]:
+    """Base URL of the served lake."""
+    with serving(landed) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def api(base_url: str) -> Iterator[httpx.Client]:
+    """A client of the served lake that reads all instances."""
+    with authenticated(base_url) as api:
+        yield api

@@ -1,0 +1,389 @@
+"""The served lake returns what the server returned that it was fetched from."""
+
+import json
+from collections import Counter
+from datetime import date, timedelta
+from itertools import groupby
+from random import Random
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+
+from tests.server.clients import POSTS, Row, assert_problem, fetch_pages, get, page_of, rows_of
+from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
+from tests.server.reference_server import (
+    CONTENT_TYPES,
+    METRICS,
+    PLATFORMS,
+    SORT_PROPERTIES,
+    Parameters,
+    ReferenceServer,
+)
+
+CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
+QUERIES = 200
+ONE_DAY = timedelta(days=1)
+
+
+# Compare responses
+
+
+def canonical(value: Any, name: str = "") -> Any:
+    """Return a value in which equal numbers of a metric are written alike; unknown fields stay as they are."""
+    if isinstance(value, dict):
+        is_row = not name or name == "metrics"
+        return {key: canonical(part, key) if is_row else part for key, part in sorted(value.items())}
+    if name in METRICS and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def runs(rows: list[Row], sort_property: str) -> list[tuple[Any, Counter[str]]]:
+    """Return the consecutive rows of each value of the sort property, in any order."""
+
+    def value(row: Row) -> Any:
+        return row[sort_property] if sort_property in row else row["metrics"][sort_property]
+
+    return [
+        (found, Counter(json.dumps(canonical(row)) for row in of_value)) for found, of_value in groupby(rows, key=value)
+    ]
+
+
+def envelope(page: Any) -> Any:
+    """Return a page without its rows and the text of its cursor."""
+    known = {name: part for name, part in page.items() if name not in ("data", "nextCursor")}
+    return {**known, "rows": len(page["data"]), "ends": page.get("nextCursor") is None, "members": {*page}}
+
+
+def assert_pages_equal(pages: list[Any], expected: list[Any], *, sort_property: str) -> None:
+    """Assert that pages have the same rows in the same order, up to rows that sort alike."""
+    assert [envelope(page) for page in pages] == [envelope(page) for page in expected]
+    assert runs(rows_of(pages), sort_property) == runs(rows_of(expected), sort_property)
+
+
+# Random queries
+
+
+def array(name: str, values: list[Any], form: int) -> list[tuple[str, object]]:
+    """Return an array in the form `p=a,b`, `p=a&p=b` or `p[]=a&p[]=b`."""
+    has_comma = any("," in str(value) for value in values)
+    if form == 0 and not has_comma:
+        return [(name, ",".join(map(str, values)))]
+    if form == 2:
+        return [(f"{name}[]", value) for value in values]
+    # A value with a comma that is alone is sent twice, because the server would separate it.
+    return [(name, value) for value in (values * 2 if has_comma and len(values) == 1 else values)]
+
+
+def random_query(number: int) -> tuple[list[tuple[str, object]], Parameters]:
+    """Return a query as pairs of its query string, without a page size, and as separate values.
+
+    Each sort property occurs with each form of arrays, in each API version and direction.
+    """
+    random = Random(number)
+    first = FIRST_DAY + timedelta(days=random.randrange(-2, 11))
+    values: Parameters = {
+        "startDate": [str(first)],
+        "endDate": [str(first + timedelta(days=random.choice((0, 0, 1, 3, 12, 400))))],
+    }
+    if random.randrange(3):
+        values["instanceIds"] = random.sample(INSTANCE_IDS, random.randrange(1, 6))
+    if random.randrange(3) == 0:
+        values["campaignIds"] = [str(number) for number in random.sample((*CAMPAIGN_IDS, 9, -1, 2**70), 4)]
+    kind = random.choice(("platform", "contentType", "", ""))
+    if kind:
+        values[kind] = random.sample(PLATFORMS if kind == "platform" else CONTENT_TYPES, random.choice((1, 2, 4)))
+    sort_property = (*SORT_PROPERTIES, "")[number % 13]
+    if sort_property:
+        values["sortProperty"] = [sort_property]
+    if direction := ("ASC", "DESC", "")[number // 26 % 3]:
+        values["sortDirection"] = [direction]
+    if random.randrange(2):
+        values["dateBasis"] = ["post_date"]
+    if number % 2:
+        # The response has to contain what it is sorted by, so that ties are known.
+        names = {*random.sample(METRICS, random.choice((1, 3, 37)))} | {sort_property or "cpe"} - {"postDate"}
+        values["metrics"] = random.sample(sorted(names), len(names))
+    pairs: list[tuple[str, object]] = []
+    for name, parts in values.items():
+        is_array = name in ("instanceIds", "campaignIds", "platform", "contentType", "metrics")
+        pairs += array(name, parts, number % 3) if is_array else [(name, parts[0])]
+    random.shuffle(pairs)
+    return pairs, values
+
+
+def with_page_size(pairs: list[tuple[str, object]], *, number: int, total: int) -> list[tuple[str, object]]:
+    """Return a query with a page size, so that it has few pages."""
+    random = Random(number)
+    size = max(random.choice((1, 2, 7, 50, 99, 100)), -(-total // 8))
+    if size >= 50 and random.randrange(2):
+        return pairs  # the default
+    return [*pairs, ("limit" if number % 2 else "pageSize", min(size, 100))]
+
+
+def test_random_queries_find_posts_on_several_pages(reference_server: ReferenceServer) -> None:
+    totals = [len(reference_server.select(random_query(number)[1])) for number in range(QUERIES)]
+    assert sum(total > 10 for total in totals) > QUERIES / 2
+    assert max(totals) > 400
+
+
+@pytest.mark.parametrize("number", range(QUERIES))
+def test_query_equals_that_of_the_reference_server(
+    number: int, api: httpx.Client, reference_api: httpx.Client, reference_server: ReferenceServer
+) -> None:
+    pairs, values = random_query(number)
+    pairs = with_page_size(pairs, number=number, total=len(reference_server.select(values)))
+    sort_property = values.get("sortProperty", ["postDate"])[0]
+    assert_pages_equal(fetch_pages(api, pairs), fetch_pages(reference_api, pairs), sort_property=sort_property)
+
+
+@pytest.mark.parametrize("sort_property", [*SORT_PROPERTIES, None])
+@pytest.mark.parametrize("day", [FIRST_DAY, date(2024, 2, 29), LAST_DAY])
+def test_single_performance_day_equals_that_of_the_reference_server(
+    day: date, sort_property: str | None, api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    pairs: list[tuple[str, object]] = [("startDate", day), ("endDate", day), ("dateBasis", "performance_date")]
+    if sort_property is not None:
+        pairs += [("sortProperty", sort_property), ("sortDirection", "ASC")]
+    for page in ([("pageSize", 40)], [("limit", 40), ("metrics", ",".join(METRICS))]):
+        pages = fetch_pages(api, [*pairs, *page])
+        assert len(pages) > 1
+        expected = fetch_pages(reference_api, [*pairs, *page])
+        assert_pages_equal(pages, expected, sort_property=sort_property or "postDate")
+
+
+@pytest.mark.parametrize("sort_property", SORT_PROPERTIES)
+def test_descending_order_is_the_reverse_of_ascending_except_for_nulls(sort_property: str, api: httpx.Client) -> None:
+    def order(direction: str) -> tuple[list[str], list[str]]:
+        page = [("pageSize", 100), ("sortProperty", sort_property), ("sortDirection", direction)]
+        rows = rows_of(fetch_pages(api, [("startDate", FIRST_DAY), ("endDate", LAST_DAY), *page]))
+        texts = [json.dumps(row) for row in rows]
+        nulls = [row[sort_property] is None for row in rows]
+        assert nulls == sorted(nulls)
+        return texts[: nulls.count(False)], texts[nulls.count(False) :]
+
+    ascending, nulls_of_ascending = order("ASC")
+    descending, nulls_of_descending = order("DESC")
+    assert descending == ascending[::-1]
+    assert Counter(nulls_of_descending) == Counter(nulls_of_ascending)
+    assert bool(nulls_of_ascending) == (sort_property != "postDate")
+
+
+def test_fields_are_sorted_and_requested_metrics_keep_their_order(api: httpx.Client) -> None:
+    days = [("startDate", FIRST_DAY), ("endDate", LAST_DAY)]
+    assert all([*row] == sorted(row) for row in page_of(get(api, days))["data"])
+    names = ["views", "cpe", "paidReach", "avgWatchTime", "engagements"]
+    rows = page_of(get(api, [*days, ("metrics", ",".join(names))]))["data"]
+    assert all([*row] == sorted(row) for row in rows)
+    assert all([*row["metrics"]] == names for row in rows)
+    assert rows
+
+
+def test_page_past_the_end_is_empty_and_has_the_true_totals(api: httpx.Client, reference_api: httpx.Client) -> None:
+    pairs = [("startDate", FIRST_DAY), ("endDate", FIRST_DAY), ("pageNumber", 500)]
+    assert page_of(get(api, pairs)) == page_of(get(reference_api, pairs))
+
+
+@pytest.mark.parametrize("page", [[], [("pageSize", 3), ("pageNumber", 2)], [("limit", 3)]], ids=str)
+def test_lists_of_instances_equal_those_of_the_reference_server(
+    page: list[tuple[str, object]], api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = (page_of(get(each, page, "/v2/instances")) for each in (api, reference_api))
+    all_ids = {*INSTANCE_IDS}
+    assert {*found["data"]["instanceIds"]} <= all_ids
+    assert len({*found["data"]["instanceIds"]}) == len(expected["data"]["instanceIds"])
+    assert found.get("pagination") == expected.get("pagination")
+    assert (found.get("nextCursor") is None) == (expected.get("nextCursor") is None)
+
+
+@pytest.mark.parametrize("page", [[], [("pageSize", 7)], [("limit", 7)], [("instanceIds[]", "a,b")]], ids=str)
+def test_campaigns_equal_those_of_the_reference_server(
+    page: list[tuple[str, object]], api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = (fetch_pages(each, page, "/v2/campaigns") for each in (api, reference_api))
+    assert [envelope(each) for each in found] == [envelope(each) for each in expected]
+    assert sorted(map(json.dumps, map(sorted_fields, rows_of(found)))) == sorted(
+        map(json.dumps, map(sorted_fields, rows_of(expected)))
+    )
+
+
+def sorted_fields(row: Row) -> Row:
+    return dict(sorted(row.items()))
+
+
+# Refused requests
+
+RANGE = "startDate=2024-02-26&endDate=2024-02-28"
+BAD_QUERIES = [
+    "",
+    "startDate=2024-02-26",
+    "endDate=2024-02-26",
+    "startDate=&endDate=2024-02-28",
+    "startDate=2024-2-26&endDate=2024-02-28",
+    "startDate=20240226&endDate=2024-02-28",
+    "startDate=2024-W09-1&endDate=2024-02-28",
+    "startDate=2023-02-29&endDate=2024-02-28",
+    "startDate=2024-02-26T00:00:00Z&endDate=2024-02-28",
+    "startDate=%202024-02-26&endDate=2024-02-28",
+    "startDate=2024-02-28&endDate=2024-02-26",
+    "startDate=2022-02-25&endDate=2024-02-26",
+    "startDate=2024-02-29&endDate=2026-03-01",
+    f"{RANGE}&startDate=2024-02-26",
+    f"{RANGE}&pageSize=0",
+    f"{RANGE}&pageSize=101",
+    f"{RANGE}&pageSize=-1",
+    f"{RANGE}&pageSize=1.5",
+    f"{RANGE}&pageSize=+5",
+    f"{RANGE}&pageSize=",
+    f"{RANGE}&pageSize=٣",
+    f"{RANGE}&pageSize=5&pageSize=5",
+    f"{RANGE}&pageNumber=0",
+    f"{RANGE}&pageNumber=501",
+    f"{RANGE}&pageNumber=abc",
+    f"{RANGE}&pageNumber=null",
+    f"{RANGE}&instanceIds=",
+    f"{RANGE}&instanceIds=north,",
+    f"{RANGE}&instanceIds[]=",
+    f"{RANGE}&campaignIds=abc",
+    f"{RANGE}&campaignIds=1.0",
+    f"{RANGE}&campaignIds=1,,2",
+    f"{RANGE}&campaignIds={','.join(map(str, range(51)))}",
+    f"{RANGE}&platform=myspace",
+    f"{RANGE}&platform=Instagram",
+    f"{RANGE}&platform=tiktok&contentType=tiktok",
+    f"{RANGE}&contentType=instagram_carousel",
+    f"{RANGE}&contentType=twitter",
+    f"{RANGE}&dateBasis=postDate",
+    f"{RANGE}&dateBasis=post_date&dateBasis=post_date",
+    f"{RANGE}&dateBasis=",
+    f"{RANGE}&sortDirection=asc",
+    f"{RANGE}&sortDirection=",
+    f"{RANGE}&unknown=1",
+    f"{RANGE}&startdate=2024-02-26",
+    f"{RANGE}&dateBasis[]=post_date",
+    f"{RANGE}&limit=5",
+    f"{RANGE}&metrics=",
+    f"{RANGE}&metrics=cpe,",
+    f"{RANGE}&metrics=smiles",
+    f"{RANGE}&metrics=cpe,smiles",
+    f"{RANGE}&metrics=CPE",
+    f"{RANGE}&metrics=paid_cpe",
+    f"{RANGE}&metrics=cpe&limit=0",
+    f"{RANGE}&metrics=cpe&limit=101",
+    f"{RANGE}&metrics=cpe&limit=x",
+    f"{RANGE}&metrics=cpe&pageSize=5",
+    f"{RANGE}&metrics=cpe&pageNumber=1",
+    f"{RANGE}&limit=5&pageSize=5&metrics=cpe",
+    f"{RANGE}&metrics=cpe&nextCursor=abc",
+    f"{RANGE}&metrics=cpe&nextCursor=é",
+    f"{RANGE}&metrics=cpe&nextCursor=",
+    f"{RANGE}&nextCursor=abc",
+    f"{RANGE}&sortProperty=postId",
+    f"{RANGE}&sortProperty=likes",
+    f"{RANGE}&sortProperty=CPE",
+    f"{RANGE}&metrics=cpe&sortProperty=views",
+    f"{RANGE}&instanceIds=nowhere",
+    f"{RANGE}&instanceIds=north&instanceIds=nowhere",
+    f"{RANGE}&instanceIds=a,b",
+    f"{RANGE}&instanceIds=NORTH",
+    f"{RANGE}&instanceIds=north%20",
+    f"{RANGE}&instanceIds=*",
+    f"{RANGE}&metrics=cpe&instanceIds[]=nowhere",
+]
+GOOD_QUERIES = [
+    "startDate=2022-02-26&endDate=2024-02-26",
+    "startDate=2024-02-29&endDate=2026-02-28",
+    "startDate=0001-01-01&endDate=0001-01-02",
+    "startDate=9999-12-30&endDate=9999-12-31",
+    f"{RANGE}&campaignIds={','.join(map(str, range(50)))}",
+    f"{RANGE}&campaignIds=7&campaignIds[]=8",
+    f"{RANGE}&instanceIds=north&instanceIds=north",
+    f"{RANGE}&instanceIds[]=a,b",
+    f"{RANGE}&instanceIds=a%2Cb&instanceIds=a%2Cb",
+    f"{RANGE}&platform=tiktok,tiktok",
+    f"{RANGE}&pageSize=007",
+    f"{RANGE}&metrics=cpe&limit=5",
+    f"{RANGE}&metrics[]=cpe&metrics[]=paidCpe",
+]
+OTHER_ROUTES = [
+    ("GET", "/v2/instances?pageSize=0"),
+    ("GET", "/v2/instances?limit=101"),
+    ("GET", "/v2/instances?nextCursor=abc"),
+    ("GET", "/v2/instances?unknown=1"),
+    ("GET", "/v2/campaigns?limit=5&instanceIds=north"),
+    ("GET", "/v2/campaigns?startDate=2024-02-26"),
+    ("GET", "/v2/campaigns?instanceIds=nowhere"),
+    ("GET", "/v2/campaigns/performance?startDate=2024-02-26&endDate=2024-02-26"),
+    ("GET", "/v2"),
+    ("GET", "/v2/posts"),
+    ("GET", "/v2/posts/performance/"),
+    ("GET", "/v2/instances/"),
+]
+
+
+@pytest.mark.parametrize("query", BAD_QUERIES)
+def test_bad_query_gets_the_problem_of_the_reference_server(
+    query: str, api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = api.get(f"{POSTS}?{query}"), reference_api.get(f"{POSTS}?{query}")
+    assert expected.status_code >= 400
+    assert assert_problem(found, expected.status_code, expected.json()["type"])
+
+
+@pytest.mark.parametrize("query", GOOD_QUERIES)
+def test_query_at_a_bound_equals_that_of_the_reference_server(
+    query: str, api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = (page_of(each.get(f"{POSTS}?{query}")) for each in (api, reference_api))
+    assert_pages_equal([found], [expected], sort_property="postDate")
+
+
+@pytest.mark.parametrize(("method", "target"), OTHER_ROUTES)
+def test_other_bad_request_gets_the_problem_of_the_reference_server(
+    method: str, target: str, api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = api.request(method, target), reference_api.request(method, target)
+    assert expected.status_code >= 400
+    assert_problem(found, expected.status_code, expected.json()["type"])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("route", ["/v2/instances", POSTS, "/v2/campaigns"])
+def test_other_method_is_refused(method: str, route: str, api: httpx.Client) -> None:
+    assert api.request(method, f"{route}?{RANGE}").status_code == 405
+
+
+@pytest.mark.parametrize("route", ["/v2/instances", POSTS, "/v2/campaigns", "/v2/campaigns/performance"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", "Bearer a.b.c", "Basic ZTplCg==", "bearer é", "Bearer null"]
+)
+def test_request_without_a_valid_token_is_refused(route: str, authorization: str | None, base_url: str) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode()}
+    assert_problem(httpx.get(f"{base_url}{route}?{RANGE}", headers=headers), 401, "ANL_00401")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b"{}", b'{"clientId": "reference"}', b'{"clientId": 1, "clientSecret": "5e3cret"}',
+        b'{"clientId": "reference", "clientSecret": null}', b'"\xff"',
+        b'{"clientId": "reference", "clientSecret": "wrong"}', b'{"clientId": "", "clientSecret": ""}',
+    ],
+)  # fmt: skip
+def test_bad_credentials_get_the_problem_of_the_reference_server(
+    body: bytes, api: httpx.Client, reference_api: httpx.Client
+) -> None:
+    found, expected = (each.post("/oauth/token", content=body) for each in (api, reference_api))
+    assert_problem(found, expected.status_code, expected.json()["type"])
+
+
+def test_token_route_accepts_post_only(base_url: str) -> None:
+    assert httpx.get(f"{base_url}/oauth/token").status_code == 405
+
+
+def test_query_string_form_does_not_depend_on_the_client(api: httpx.Client) -> None:
+    pairs = [("startDate", "2024-02-26"), ("endDate", "2024-02-28"), ("instanceIds", "Zoë 😀"), ("pageSize", "100")]
+    plus, percent = urlencode(pairs), urlencode(pairs).replace("+", "%20")
+    assert page_of(api.get(f"{POSTS}?{plus}")) == page_of(api.get(f"{POSTS}?{percent}"))
