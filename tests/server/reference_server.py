@@ -51,10 +51,10 @@ REPORTED_DAYS = 4
 """Number of days with metrics of a post, by performance date."""
 
 _TEXTS = (
-    "Zoë № 1", 'a "quoted" \\ name', "line 1\nline 2\ttab", "\u2028 \u2029 \x7f \x01", "😀 👩‍👩‍👧", "", " ", "<b>&amp;</b>",
-    "null", "مرحبا", "'; DROP TABLE posts; --", "%2F%00",
+    "Zoë № 1", 'a "quoted" \\ name', "line 1\nline 2\ttab", "\u2028 \u2029 \x7f \x01", "😀 👩‍👩‍👧", "", " ",
+    "<b>&amp;</b>", "null", "مرحبا", "'; DROP TABLE posts; --", "%2F%00",
 )  # fmt: skip
-_UNKNOWN_VALUES = (
+_UNKNOWN_VALUES: tuple[Any, ...] = (
     None, True, 0, 1.0, -2.5, 1e300, 2**53 + 1, 2**70, -(2**64), "", "text", [], {}, [None, [1, {"größe": 2**63}]],
     {"b": 1, "a": {"Z": None, "a": "é"}}, {"null": None},
 )  # fmt: skip
@@ -223,24 +223,26 @@ class ReferenceServer:
 
     def respond(self, method: str, target: str, *, authorization: str = "", body: bytes = b"") -> Reply:
         """Return the response to a request."""
-        path, query = urlsplit(target).path, urlsplit(target).query
+        try:
+            if urlsplit(target).path == "/oauth/token":
+                return self._issue_token(method, body)
+            return self._route(method, urlsplit(target).path, authorization)(_Query(urlsplit(target).query))
+        except _RequestError as error:
+            return error.reply
+
+    def _route(self, method: str, path: str, authorization: str) -> "Callable[[_Query], Reply]":
         routes: dict[str, Callable[[_Query], Reply]] = {
             "/v2/instances": self._instances,
             "/v2/posts/performance": self._posts,
             "/v2/campaigns": self._campaigns,
         }
-        try:
-            if path == "/oauth/token":
-                return self._issue_token(method, body)
-            if path not in routes:
-                raise _RequestError(404, "ANL_00404")
-            if method != "GET":
-                raise _RequestError(405, "ANL_00405")
-            if authorization != f"Bearer {self._token}":
-                raise _RequestError(401, "ANL_00401")
-            return routes[path](_Query(query))
-        except _RequestError as error:
-            return error.reply
+        if path not in routes:
+            raise _RequestError(404, "ANL_00404")
+        if method != "GET":
+            raise _RequestError(405, "ANL_00405")
+        if authorization != f"Bearer {self._token}":
+            raise _RequestError(401, "ANL_00401")
+        return routes[path]
 
     def select(self, parameters: Parameters) -> list[Row]:
         """Return the rows of a query, sorted: parameters are valid, and their values separate."""
@@ -355,16 +357,15 @@ class _Query:
 
     def parse(self, rules: dict[str, Callable[[str], bool]]) -> Parameters:
         """Return the values of all parameters but those of the page, after checking each."""
-        size = {"limit" if self.by_cursor else "pageSize": _is_between(1, 100)}
-        page = {"nextCursor": _any_text} if self.by_cursor else {"pageNumber": _is_between(1, 500)}
-        rules = rules | size | page
+        size, page = ("limit", "nextCursor") if self.by_cursor else ("pageSize", "pageNumber")
+        rules = rules | {size: _is_between(1, 100), page: _any_text if self.by_cursor else _is_between(1, 500)}
         for name in {name.removesuffix("[]") if name.removesuffix("[]") in _ARRAYS else name for name in self._values}:
             values = self._values_of(name)
             if name not in rules or not all(map(rules[name], values)):
                 raise _invalid()
             self._parsed[name] = values
-        self._size = int(self._parsed.pop(*size, ["50"])[0])
-        self._page = self._parsed.pop(*page, [""])[0]
+        self._size = int(self._parsed.pop(size, ["50"])[0])
+        self._page = self._parsed.pop(page, [""])[0]
         return self._parsed
 
     def _values_of(self, name: str) -> list[str]:

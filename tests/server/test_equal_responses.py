@@ -360,7 +360,7 @@ def test_other_method_is_refused(method: str, route: str, api: httpx.Client) -> 
     "authorization", [None, "", "Bearer", "Bearer ", "Bearer a.b.c", "Basic ZTplCg==", "bearer é", "Bearer null"]
 )
 def test_request_without_a_valid_token_is_refused(route: str, authorization: str | None, base_url: str) -> None:
-    headers = {} if authorization is None else {"Authorization": authorization.encode()}
+    headers = [] if authorization is None else [(b"Authorization", authorization.encode())]
     assert_problem(httpx.get(f"{base_url}{route}?{RANGE}", headers=headers), 401, "ANL_00401")
 
 
