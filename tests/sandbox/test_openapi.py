@@ -1,21 +1,15 @@
 """The OpenAPI documents agree with the contract package, and the sandbox with the documents, in both API versions."""
 
-import copy
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
-from importlib.resources import files
+from datetime import date
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-import requests
 import schemathesis
-import yaml
-from hypothesis import HealthCheck, assume, settings
-from schemathesis import Case, GenerationMode
+from schemathesis import Case
 
 from later_reporting_dagster import contract
 from later_reporting_dagster.contract import (
@@ -32,28 +26,19 @@ from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPA
 from later_reporting_dagster.sandbox import EXAMPLE_INSTANCE_IDS, World, create_app, metric_support, running_server
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES
 from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES
+from tests.openapi_documents import (
+    CURSOR_DOCUMENT,
+    PAGED_DOCUMENT,
+    few_examples,
+    restrict,
+    schemathesis_config,
+    validate,
+)
 from tests.sandbox.clients import NO_RATE_LIMIT
 from tests.sandbox.test_api_reference import SAMPLE
 
-PATH = files(contract).joinpath("openapi.yaml")
-PAGED_DOCUMENT: dict[str, Any] = yaml.safe_load(PATH.read_text(encoding="utf-8"))
 SCHEMAS = PAGED_DOCUMENT["components"]["schemas"]
 OPERATION = PAGED_DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
-
-
-def load_cursor_document() -> dict[str, Any]:
-    """Return the document of the cursor version, with the parts of the paged one that it refers to."""
-    text = files(contract).joinpath("openapi-cursor.yaml").read_text(encoding="utf-8")
-    document: dict[str, Any] = yaml.safe_load(text.replace("openapi.yaml#", "#"))
-    document["paths"] = PAGED_DOCUMENT["paths"] | document["paths"]
-    document["paths"][contract.TOKEN_PATH] = PAGED_DOCUMENT["paths"][contract.TOKEN_PATH]
-    del document["components"]["securitySchemes"]
-    for kind, components in PAGED_DOCUMENT["components"].items():
-        document["components"][kind] = components | document["components"].get(kind, {})
-    return document
-
-
-CURSOR_DOCUMENT = load_cursor_document()
 CURSOR_OPERATION = CURSOR_DOCUMENT["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
 
 
@@ -218,31 +203,21 @@ def test_every_response_has_the_rate_limit_headers() -> None:
 # Sandbox and documents
 
 
-def restrict_to_world(document: dict[str, Any]) -> dict[str, Any]:
-    """Restrict a document to existing instances and metrics of all posts, so that generated queries find posts."""
-    document = copy.deepcopy(document)
-    instances = document["components"]["parameters"]["instanceIds"]["schema"]["items"]
-    instances["enum"] = ["instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS]
-    if "MetricName" in document["components"]["schemas"]:
-        document["components"]["schemas"]["MetricName"]["enum"] = [
-            metric.api_name
-            for metric in METRICS
-            if all(metric_support.supports(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
-        ]
-    return document
+INSTANCE_IDS = ("instance_000", "instance_001", *EXAMPLE_INSTANCE_IDS)
+METRICS_OF_ALL_POSTS = [
+    metric.api_name
+    for metric in METRICS
+    if all(metric_support.supports(content_type, metric.api_name) for content_type, _, _ in CONTENT_TYPES)
+]
 
 
-def schemathesis_config() -> schemathesis.Config:
-    """Return a configuration with a fixed seed that does not read a file."""
-    config = schemathesis.Config(seed=0)
-    # The test replaces a generated `Authorization` by a valid token: a case that is invalid only for its token would
-    # be sent as a valid request.
-    config.projects.default.generation.update(with_security_parameters=False)
-    return config
+def load_schema(document: dict[str, Any]) -> Any:
+    document = restrict(document, instance_ids=INSTANCE_IDS, metrics=METRICS_OF_ALL_POSTS)
+    return schemathesis.openapi.from_dict(document, config=schemathesis_config())
 
 
-schema = schemathesis.openapi.from_dict(restrict_to_world(PAGED_DOCUMENT), config=schemathesis_config())
-cursor_schema = schemathesis.openapi.from_dict(restrict_to_world(CURSOR_DOCUMENT), config=schemathesis_config())
+schema = load_schema(PAGED_DOCUMENT)
+cursor_schema = load_schema(CURSOR_DOCUMENT)
 
 
 @pytest.fixture(scope="module")
@@ -250,37 +225,6 @@ def cursor_base_url(world: World) -> Iterator[str]:
     """Base URL of a sandbox in the cursor API version."""
     with running_server(create_app(world, options=replace(NO_RATE_LIMIT, api_version=contract.CURSOR))) as url:
         yield url
-
-
-def apply_described_rules(query: dict[str, Any]) -> dict[str, Any]:
-    """Change a query that matches the schema so that it also follows the rules that OpenAPI cannot express."""
-    if "platform" in query and "contentType" in query:
-        query = {name: value for name, value in query.items() if name != "contentType"}
-    if "startDate" in query and "endDate" in query:
-        start, end = query["startDate"], query["endDate"]
-        if end < start or date.fromisoformat(end) - date.fromisoformat(start) > timedelta(days=730):
-            query = query | {"endDate": start}
-    # A generated cursor is never valid.
-    return {name: value for name, value in query.items() if name != "nextCursor"}
-
-
-def parameters_sent(case: Case, base_url: str) -> set[str]:
-    """Return the names of the query parameters in the URL that is sent for a case."""
-    request = case.as_transport_kwargs(base_url=base_url)
-    url = requests.Request(request["method"], request["url"], params=request["params"]).prepare().url
-    return {name for name, _ in parse_qsl(urlsplit(str(url)).query, keep_blank_values=True)}
-
-
-few_examples = settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
-
-
-def validate(case: Case, base_url: str, api: httpx.Client) -> None:
-    if case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
-        case.query = apply_described_rules(case.query)
-    # A parameter with an empty list is not in the URL. Without it an invalid query may be valid, but Schemathesis
-    # expects the response to the query that it generated.
-    assume(parameters_sent(case, base_url) == {*case.query})
-    case.call_and_validate(base_url=base_url, headers={"Authorization": api.headers["Authorization"]})
 
 
 @schema.parametrize()

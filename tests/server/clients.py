@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-from later_reporting_dagster.server import Client, ServeOptions, lake_app, running_server
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, METRICS, ApiVersion, Metric
@@ -21,6 +20,7 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.server import Client, ServeOptions, lake_app, running_server
 from tests.server.reference_server import ReferenceServer
 
 Row = dict[str, Any]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from later_reporting_dagster.server import Client
 
+from later_reporting_dagster.server import Client
 from tests.server.clients import authenticate, authenticated, land, reference_client, serving
 from tests.server.reference_server import CLIENT_ID, CLIENT_SECRET, ReferencePosts, ReferenceServer
 

@@ -1,0 +1,105 @@
+"""The served lake conforms to the OpenAPI documents of both API versions."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import yaml
+from hypothesis import settings
+from schemathesis import Case
+
+from later_reporting_dagster import contract
+from later_reporting_dagster.contract import CURSOR, METRICS, PAGED
+from tests.openapi_documents import (
+    CURSOR_DOCUMENT,
+    PAGED_DOCUMENT,
+    PATH,
+    few_examples,
+    restrict,
+    schemathesis_config,
+    validate,
+)
+from tests.server.clients import ALL_METRICS, POSTS, authenticated, days_query, fetch_pages, get, page_of, serving
+from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
+
+
+def load_schema(document: dict[str, Any]) -> Any:
+    document = restrict(document, instance_ids=INSTANCE_IDS, metrics=[metric.api_name for metric in METRICS])
+    return schemathesis.openapi.from_dict(document, config=schemathesis_config())
+
+
+fewer_examples = settings(few_examples, max_examples=25)
+paged_schema = load_schema(PAGED_DOCUMENT)
+cursor_schema = load_schema(CURSOR_DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def paged_api(landed: Path) -> Iterator[httpx.Client]:
+    """A client of the served lake in the paged version only."""
+    with serving(landed, api_version=PAGED) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def cursor_api(landed: Path) -> Iterator[httpx.Client]:
+    """A client of the served lake in the cursor version only."""
+    with serving(landed, api_version=CURSOR) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+@paged_schema.parametrize()
+@fewer_examples
+def test_server_conforms_to_the_paged_document(case: Case, paged_api: httpx.Client) -> None:
+    validate(case, str(paged_api.base_url), paged_api)
+
+
+@cursor_schema.include(path_regex="^/v2/").parametrize()
+@fewer_examples
+def test_server_conforms_to_the_cursor_document(case: Case, cursor_api: httpx.Client) -> None:
+    validate(case, str(cursor_api.base_url), cursor_api)
+
+
+@pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
+@pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
+def test_all_pages_conform_to_the_document(date_basis: str, by_cursor: bool, api: httpx.Client) -> None:
+    operation = (cursor_schema if by_cursor else paged_schema)[POSTS]["GET"]
+    page = [("limit", 20), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 20)]
+    pairs: list[tuple[str, object]] = [*days_query(FIRST_DAY, LAST_DAY, ("dateBasis", date_basis)), *page]
+    assert len(fetch_pages(api, pairs)) > 10
+    cursor: str | None = ""
+    for number in range(1, 11):
+        position = [("nextCursor", cursor)] if cursor else [] if by_cursor else [("pageNumber", number)]
+        response = get(api, [*pairs, *position])
+        operation.validate_response(response)
+        cursor = page_of(response).get("nextCursor")
+
+
+@pytest.mark.parametrize("route", [contract.INSTANCES_PATH, contract.CAMPAIGNS_PATH])
+def test_lists_conform_to_both_documents(route: str, api: httpx.Client) -> None:
+    paged_schema[route]["GET"].validate_response(get(api, [("pageSize", 5)], route))
+    cursor_schema[route]["GET"].validate_response(get(api, [("limit", 5)], route))
+
+
+def test_document_is_served_without_a_token(base_url: str) -> None:
+    response = httpx.get(f"{base_url}/openapi.json")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("application/json")
+    served = json.loads(response.content)
+    document = json.loads(json.dumps(yaml.safe_load(PATH.read_text(encoding="utf-8")), default=str))
+    for path, operations in document["paths"].items():
+        if path != contract.CAMPAIGNS_PERFORMANCE_PATH:
+            assert served["paths"][path] == operations
+    schemas = document["components"]["schemas"]
+    assert {name: served["components"]["schemas"][name] for name in schemas} == schemas
+
+
+def test_page_to_try_the_server_needs_no_other_host(base_url: str) -> None:
+    response = httpx.get(f"{base_url}/docs")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/html")
+    for word in ("https://", "http://", 'src="//', 'href="//'):
+        assert word not in response.text.replace("http://www.w3.org/", "").replace(base_url, "")

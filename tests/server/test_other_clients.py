@@ -1,0 +1,108 @@
+"""Clients that know nothing of this project read every post once: dlt's rest_api source, and a plain script."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import dlt
+import httpx
+import pytest
+from dlt.sources.rest_api import rest_api_source
+
+from tests.server.clients import EVERYTHING
+from tests.server.conftest import FIRST_DAY, LAST_DAY
+from tests.server.reference_server import ReferenceServer
+
+PAGED = {"pageSize": 100}
+CURSOR = {"limit": 100, "metrics": "engagements,views"}
+NUMBERED = {"type": "page_number", "base_page": 1, "page_param": "pageNumber", "total_path": "pagination.totalPages"}
+CURSORS = {"type": "cursor", "cursor_path": "nextCursor", "cursor_param": "nextCursor"}
+each_version = pytest.mark.parametrize(
+    ("parameters", "paginator"), [(PAGED, NUMBERED), (CURSOR, CURSORS)], ids=["paged", "cursor"]
+)
+
+
+@pytest.fixture(scope="module")
+def expected(reference_server: ReferenceServer) -> Counter[tuple[str, int, int]]:
+    """The key of every post."""
+    posts = reference_server.posts.published(FIRST_DAY, LAST_DAY)
+    return Counter((post["instanceId"], post["campaignId"], post["postId"]) for post in posts)
+
+
+@each_version
+def test_dlt_reads_every_post_once(
+    parameters: dict[str, Any],
+    paginator: dict[str, str],
+    base_url: str,
+    api: httpx.Client,
+    expected: Counter[tuple[str, int, int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+    source = rest_api_source(
+        {
+            "client": {"base_url": base_url, "auth": {"type": "bearer", "token": token}, "paginator": paginator},
+            "resources": [
+                {
+                    "name": "posts",
+                    "max_table_nesting": 0,
+                    "endpoint": {
+                        "path": "v2/posts/performance",
+                        "params": {"startDate": str(FIRST_DAY), "endDate": str(LAST_DAY), **parameters},
+                        "data_selector": "data",
+                    },
+                }
+            ],
+        }
+    )
+    rows = [row for row in source.resources["posts"]]  # noqa: C416 - a list of a resource asks it for its length
+    assert Counter((row["instanceId"], row["campaignId"], row["postId"]) for row in rows) == expected
+
+
+def test_dlt_loads_every_post(
+    base_url: str, api: httpx.Client, expected: Counter[tuple[str, int, int]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    token = api.headers["Authorization"].removeprefix("Bearer ")
+    parameters = {"startDate": str(FIRST_DAY), "endDate": str(LAST_DAY), **PAGED}
+    source = rest_api_source(
+        {
+            "client": {"base_url": base_url, "auth": {"type": "bearer", "token": token}, "paginator": NUMBERED},
+            "resources": [{"name": "posts", "endpoint": {"path": "v2/posts/performance", "params": parameters}}],
+        }
+    )
+    pipeline = dlt.pipeline(
+        pipeline_name="served",
+        pipelines_dir=str(tmp_path / "pipelines"),
+        destination=dlt.destinations.filesystem(bucket_url=str(tmp_path / "lake")),
+        dataset_name="served",
+    )
+    pipeline.run(source, loader_file_format="parquet").raise_on_failed_jobs()
+    assert pipeline.last_trace.last_normalize_info.row_counts["posts"] == expected.total()
+
+
+@each_version
+def test_plain_script_reads_every_post_once(
+    parameters: dict[str, Any], paginator: dict[str, str], base_url: str, expected: Counter[tuple[str, int, int]]
+) -> None:
+    credentials = {"clientId": EVERYTHING.client_id, "clientSecret": EVERYTHING.client_secret}
+    token = httpx.post(f"{base_url}/oauth/token", json=credentials).json()["jwt"]
+    query: dict[str, Any] = {"startDate": str(FIRST_DAY), "endDate": str(LAST_DAY), **parameters}
+    rows, last = [], False
+    while not last:
+        response = httpx.get(
+            f"{base_url}/v2/posts/performance", params=query, headers={"Authorization": f"Bearer {token}"}
+        )
+        body = json.loads(response.raise_for_status().content)
+        rows += body["data"]
+        if paginator is CURSORS:
+            query["nextCursor"] = body["nextCursor"]
+            last = body["nextCursor"] is None
+        else:
+            query["pageNumber"] = body["pagination"]["page"] + 1
+            last = body["pagination"]["page"] == body["pagination"]["totalPages"]
+    assert Counter((row["instanceId"], row["campaignId"], row["postId"]) for row in rows) == expected
