@@ -1,0 +1,328 @@
+"""All pages of a pagination show the same rows while partitions are replaced."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from later_reporting_dagster.lake import Lake
+from tests.server.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
+from tests.server.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
+
+Query = list[tuple[str, object]]
+
+PAGED: Query = [("pageSize", 10)]
+CURSOR: Query = [("limit", 10), ("metrics", "engagements")]
+each_version = pytest.mark.parametrize("page", [PAGED, CURSOR], ids=["paged", "cursor"])
+each_basis = pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
+PAGERS: list[tuple[Query, str, str]] = [
+    (PAGED, "postDate", "ASC"),
+    (PAGED, "postDate", "DESC"),
+    (PAGED, "engagements", "DESC"),
+    (CURSOR, "postDate", "DESC"),
+    (CURSOR, "engagements", "ASC"),
+    (CURSOR, "impressions", "ASC"),
+]
+
+
+def query_of(page: Query, *, date_basis: str = "post_date", sorting: Query | None = None) -> Query:
+    return [*days_query(DAYS[0], DAYS[-1], ("dateBasis", date_basis)), *page, *(sorting or [])]
+
+
+def page_rows(page: Any) -> list[Row]:
+    return [row | row.get("metrics", {}) for row in page["data"]]
+
+
+def fetch_slowly(api: httpx.Client, pairs: Query, *, between_pages: Callable[[], object]) -> list[Row]:
+    """Fetch all pages, and do something before each page but the first; check the totals, if there are any."""
+    page = page_of(get(api, pairs))
+    rows, number, first = page_rows(page), 1, page
+    while page["nextCursor"] is not None if "nextCursor" in page else number < first["pagination"]["totalPages"]:
+        between_pages()
+        number += 1
+        position = ("nextCursor", page["nextCursor"]) if "nextCursor" in page else ("pageNumber", number)
+        page = page_of(get(api, [*pairs, position]))
+        rows += page_rows(page)
+        if "pagination" in page:
+            assert page["pagination"] == {**first["pagination"], "page": number}
+    if "pagination" in first:
+        assert len(rows) == first["pagination"]["totalItems"]
+    assert number > 5
+    return rows
+
+
+# Replacement while clients page
+
+
+@each_basis
+def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1, date_basis=date_basis)
+
+    def read(pager: tuple[Query, str, str]) -> None:
+        page, sort_property, direction = pager
+        sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
+        with authenticated(base_url) as api:
+            for _ in range(3):
+                pairs = query_of(page, date_basis=date_basis, sorting=sorting)
+                rows = fetch_slowly(api, pairs, between_pages=replacer.wait)
+                versions_of(rows, date_basis=date_basis)
+                if "metrics" not in dict(page) or sort_property == "engagements":
+                    values = [row[sort_property] for row in rows]
+                    assert values == sorted(values, reverse=direction == "DESC")
+
+    with serving(tmp_path) as base_url, Replacer(tmp_path, date_basis=date_basis).running() as replacer:
+        with ThreadPoolExecutor(len(PAGERS)) as threads:
+            for result in [threads.submit(read, pager) for pager in PAGERS]:
+                result.result()
+
+
+def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    started = threading.Barrier(3)
+
+    def read(token: str) -> None:
+        with httpx.Client(base_url=base_url, headers={"Authorization": token}, timeout=30) as api:
+            started.wait(timeout=60)
+            for _ in range(3):
+                rows = fetch_slowly(api, query_of(PAGED), between_pages=replacer.wait)
+                versions_of(rows, date_basis="post_date")
+
+    with serving(tmp_path) as base_url, Replacer(tmp_path, date_basis="post_date").running() as replacer:
+        with authenticated(base_url) as api, ThreadPoolExecutor(3) as threads:
+            for result in [threads.submit(read, api.headers["Authorization"]) for _ in range(3)]:
+                result.result()
+
+
+@each_basis
+@each_version
+def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1, date_basis=date_basis)
+    pairs = query_of(page, date_basis=date_basis)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        replaced = iter(PARTITIONS)
+
+        def replace_one() -> None:
+            if (partition := next(replaced, None)) is not None:
+                write_version(Lake(str(tmp_path)), partition, 2, date_basis=date_basis)
+
+        rows = fetch_slowly(api, pairs, between_pages=replace_one)
+        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 1)
+        for _ in replaced:
+            pass
+        write_versions(tmp_path, 2, date_basis=date_basis)
+        rows = fetch_slowly(api, pairs, between_pages=lambda: None)
+        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 2)
+
+
+def test_numbered_pages_of_each_token_belong_to_its_own_first_page(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with ExitStack() as stack:
+        base_url = stack.enter_context(serving(tmp_path))
+        clients = [stack.enter_context(authenticated(base_url)) for _ in range(3)]
+        rows: list[list[Row]] = []
+        for version, api in enumerate(clients, 1):
+            write_versions(tmp_path, version)
+            rows.append(page_rows(page_of(get(api, query_of(PAGED)))))
+        for number in range(2, 20):
+            for place, api in enumerate(clients):
+                rows[place] += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
+        for version, found in enumerate(rows, 1):
+            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
+
+
+def test_first_page_again_restarts_a_numbered_pagination(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        for version in (1, 2, 3):
+            write_versions(tmp_path, version)
+            rows = page_rows(page_of(get(api, query_of(PAGED))))
+            for number in (3, 2, 2):
+                later = page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
+                assert {row["engagements"] % 10**6 or row["engagements"] for row in later}
+            rows = fetch_rows(api, query_of(PAGED))
+            assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
+
+
+def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        first, first_cursor = (page_of(get(api, query_of(page))) for page in (PAGED, CURSOR))
+        path.rename(tmp_path / "elsewhere")
+        rows, cursor_rows, cursor = page_rows(first), page_rows(first_cursor), first_cursor["nextCursor"]
+        for number in range(2, first["pagination"]["totalPages"] + 1):
+            rows += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
+        while cursor is not None:
+            page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+            cursor_rows, cursor = cursor_rows + page_rows(page), page["nextCursor"]
+        for found in (rows, cursor_rows):
+            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, 1)
+        response = get(api, query_of(PAGED))
+        assert len(rows) > page_of(response)["pagination"]["totalItems"] > 0
+        assert response.headers["X-Later-Missing-Days"] == str(DAYS[1])
+        (tmp_path / "elsewhere").rename(path)
+        assert page_of(get(api, query_of(PAGED)))["pagination"]["totalItems"] == len(rows)
+
+
+def test_page_without_its_first_page_has_current_rows(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api, authenticated(base_url) as other:
+        second = page_of(get(other, [*query_of(PAGED), ("pageNumber", 2)]))
+        page_of(get(api, query_of(PAGED)))
+        assert second == page_of(get(api, [*query_of(PAGED), ("pageNumber", 2)]))
+
+
+# Restarts, eviction
+
+
+@contextmanager
+def evicting(root: Path, **changes: Any) -> Iterator[httpx.Client]:
+    """Serve a lake with room for the newest snapshot only; yield a client."""
+    with serving(root, snapshot_gb=1e-9, **changes) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+def evict(api: httpx.Client) -> None:
+    """Query something else, so that earlier snapshots are evicted."""
+    for sort_property in ("cpe", "cpm", "impressions"):
+        page_of(get(api, query_of(PAGED, sorting=[("sortProperty", sort_property)])))
+
+
+def test_cursor_survives_a_restart_while_the_lake_is_unchanged(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
+    rows, cursor = first["data"], first["nextCursor"]
+    while cursor is not None:
+        with serving(tmp_path) as base_url, authenticated(base_url) as api:
+            page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+            rows, cursor = rows + page["data"], page["nextCursor"]
+            if len(rows) > 30 and cursor is not None:
+                rows += rows_after(api, cursor)
+                break
+    assert rows == expected
+
+
+def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
+    """Return the rows of all pages from a cursor on."""
+    rows: list[Row] = []
+    following: str | None = cursor
+    while following is not None:
+        page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", following)]))
+        rows, following = rows + page["data"], page["nextCursor"]
+    return rows
+
+
+@pytest.mark.parametrize("changed", ["replaced", "removed", "added"])
+def test_cursor_is_refused_after_a_restart_if_the_lake_has_changed(changed: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
+    if changed == "added":
+        path.rename(tmp_path / "elsewhere")
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        cursor = page_of(get(api, query_of(CURSOR)))["nextCursor"]
+    if changed == "replaced":
+        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+    elif changed == "removed":
+        path.rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").rename(path)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        detail = assert_problem(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]), 400, "ANL_00400")
+        assert "nextCursor" in detail
+        assert "expired" in detail
+
+
+def test_cursor_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with evicting(tmp_path) as api:
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
+        evict(api)
+        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        evict(api)
+        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+        response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+        assert "expired" in assert_problem(response, 400, "ANL_00400")
+
+
+def test_numbered_page_of_an_evicted_snapshot_is_refused_if_the_lake_has_changed(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with evicting(tmp_path) as api:
+        second = [*query_of(PAGED), ("pageNumber", 2)]
+        page_of(get(api, query_of(PAGED)))
+        expected = page_of(get(api, second))
+        evict(api)
+        assert page_of(get(api, second)) == expected
+        evict(api)
+        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+        assert "page 1" in assert_problem(get(api, second), 409, "ANL_00409")
+        page_of(get(api, query_of(PAGED)))
+        page_of(get(api, second))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [("limit", 11), ("metrics", "engagements")],
+        [("limit", 10), ("metrics", "impressions")],
+        [("limit", 10), ("metrics", "engagements"), ("sortDirection", "ASC")],
+        [("limit", 10), ("metrics", "engagements"), ("instanceIds", "north")],
+        [("limit", 10), ("metrics", "engagements"), ("platform", "tiktok")],
+    ],
+    ids=str,
+)
+def test_cursor_belongs_to_its_query(other: Query, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        cursor = page_of(get(api, query_of(CURSOR)))["nextCursor"]
+        assert_problem(get(api, [*query_of(other), ("nextCursor", cursor)]), 400, "ANL_00400")
+        altered = cursor[:-4] + ("AAAA" if cursor[-4:] != "AAAA" else "BBBB")
+        assert_problem(get(api, [*query_of(CURSOR), ("nextCursor", altered)]), 400, "ANL_00400")
+        page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+
+
+def snapshot_files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_snapshots_are_private_bounded_and_removed_at_the_end(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    before = sorted(root.rglob("*"))
+    sizes = []
+    with evicting(root, snapshot_directory=str(directory)) as api:
+        for number in range(10):
+            page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+            sizes.append(sum(path.stat().st_size for path in snapshot_files(directory)))
+        assert snapshot_files(directory)
+        for path in directory.rglob("*"):
+            assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0, path
+        assert sorted(root.rglob("*")) == before
+    assert max(sizes) < 3 * sizes[0]
+    assert [*directory.rglob("*")] == []
+
+
+def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = sum(path.stat().st_size for path in snapshot_files(directory))
+    limit = 4.5 * size
+    with (
+        serving(root, snapshot_directory=str(directory), snapshot_gb=limit / 1e9) as base_url,
+        authenticated(base_url) as api,
+    ):
+        for number in range(10):
+            page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+            assert sum(path.stat().st_size for path in snapshot_files(directory)) <= limit * 1.1
+        assert sum(path.stat().st_size for path in snapshot_files(directory)) > 2 * size
