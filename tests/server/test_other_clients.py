@@ -16,8 +16,13 @@ from tests.server.reference_server import ReferenceServer
 
 PAGED = {"pageSize": 100}
 CURSOR = {"limit": 100, "metrics": "engagements,views"}
-NUMBERED = {"type": "page_number", "base_page": 1, "page_param": "pageNumber", "total_path": "pagination.totalPages"}
-CURSORS = {"type": "cursor", "cursor_path": "nextCursor", "cursor_param": "nextCursor"}
+NUMBERED: Any = {
+    "type": "page_number",
+    "base_page": 1,
+    "page_param": "pageNumber",
+    "total_path": "pagination.totalPages",
+}
+CURSORS: Any = {"type": "cursor", "cursor_path": "nextCursor", "cursor_param": "nextCursor"}
 each_version = pytest.mark.parametrize(
     ("parameters", "paginator"), [(PAGED, NUMBERED), (CURSOR, CURSORS)], ids=["paged", "cursor"]
 )
@@ -33,7 +38,7 @@ def expected(reference_server: ReferenceServer) -> Counter[tuple[str, int, int]]
 @each_version
 def test_dlt_reads_every_post_once(
     parameters: dict[str, Any],
-    paginator: dict[str, str],
+    paginator: Any,
     base_url: str,
     api: httpx.Client,
     expected: Counter[tuple[str, int, int]],
@@ -82,12 +87,13 @@ def test_dlt_loads_every_post(
         dataset_name="served",
     )
     pipeline.run(source, loader_file_format="parquet").raise_on_failed_jobs()
-    assert pipeline.last_trace.last_normalize_info.row_counts["posts"] == expected.total()
+    trace: Any = pipeline.last_trace
+    assert trace.last_normalize_info.row_counts["posts"] == expected.total()
 
 
 @each_version
 def test_plain_script_reads_every_post_once(
-    parameters: dict[str, Any], paginator: dict[str, str], base_url: str, expected: Counter[tuple[str, int, int]]
+    parameters: dict[str, Any], paginator: Any, base_url: str, expected: Counter[tuple[str, int, int]]
 ) -> None:
     credentials = {"clientId": EVERYTHING.client_id, "clientSecret": EVERYTHING.client_secret}
     token = httpx.post(f"{base_url}/oauth/token", json=credentials).json()["jwt"]

@@ -75,10 +75,13 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
                     values = [row[sort_property] for row in rows]
                     assert values == sorted(values, reverse=direction == "DESC")
 
-    with serving(tmp_path) as base_url, Replacer(tmp_path, date_basis=date_basis).running() as replacer:
-        with ThreadPoolExecutor(len(PAGERS)) as threads:
-            for result in [threads.submit(read, pager) for pager in PAGERS]:
-                result.result()
+    with (
+        serving(tmp_path) as base_url,
+        Replacer(tmp_path, date_basis=date_basis).running() as replacer,
+        ThreadPoolExecutor(len(PAGERS)) as threads,
+    ):
+        for result in [threads.submit(read, pager) for pager in PAGERS]:
+            result.result()
 
 
 def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(tmp_path: Path) -> None:
@@ -92,10 +95,14 @@ def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(
                 rows = fetch_slowly(api, query_of(PAGED), between_pages=replacer.wait)
                 versions_of(rows, date_basis="post_date")
 
-    with serving(tmp_path) as base_url, Replacer(tmp_path, date_basis="post_date").running() as replacer:
-        with authenticated(base_url) as api, ThreadPoolExecutor(3) as threads:
-            for result in [threads.submit(read, api.headers["Authorization"]) for _ in range(3)]:
-                result.result()
+    with (
+        serving(tmp_path) as base_url,
+        authenticated(base_url) as api,
+        Replacer(tmp_path, date_basis="post_date").running() as replacer,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        for result in [threads.submit(read, api.headers["Authorization"]) for _ in range(3)]:
+            result.result()
 
 
 @each_basis
@@ -140,10 +147,10 @@ def test_first_page_again_restarts_a_numbered_pagination(tmp_path: Path) -> None
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
         for version in (1, 2, 3):
             write_versions(tmp_path, version)
-            rows = page_rows(page_of(get(api, query_of(PAGED))))
+            page_of(get(api, query_of(PAGED)))
             for number in (3, 2, 2):
                 later = page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
-                assert {row["engagements"] % 10**6 or row["engagements"] for row in later}
+                assert {str(row["engagements"]).rstrip("0") for row in later} == {str(version)}
             rows = fetch_rows(api, query_of(PAGED))
             assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
 

@@ -1,0 +1,105 @@
+"""A lake that is fetched from a served lake is the served lake, byte for byte."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, PAGED, ApiVersion
+from later_reporting_dagster.server import ServeOptions
+from tests.server.clients import EVERYTHING, OPTIONS, authenticated, days_query, fetch_rows, land, serving
+from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY, REFERENCE
+from tests.server.reference_server import ReferenceServer
+
+DAYS = (FIRST_DAY, LAST_DAY)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Return the bytes of each file. `land` has a fixed clock, so that even the times of fetches are equal."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def assert_round_trip(root: Path, again: Path, *, options: ServeOptions, api_version: ApiVersion) -> None:
+    """Fetch a lake from itself, and assert that all files are equal."""
+    with serving(root, options) as base_url:
+        land(
+            base_url,
+            again,
+            days=DAYS,
+            instance_ids=INSTANCE_IDS,
+            client=EVERYTHING,
+            api_version=api_version,
+            metrics=options.metrics,
+        )
+    expected, found = contents(root), contents(again)
+    assert found.keys() == expected.keys()
+    assert [path for path in expected if found[path] != expected[path]] == []
+    assert len(expected) == 2 * 10 * len(INSTANCE_IDS) + 1
+
+
+@pytest.fixture(scope="module")
+def default_lake(reference_server: ReferenceServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake that was fetched in the paged version, with the default metrics."""
+    root = tmp_path_factory.mktemp("paged")
+    with reference_server.running() as base_url:
+        land(
+            base_url,
+            root,
+            days=DAYS,
+            instance_ids=INSTANCE_IDS,
+            client=REFERENCE,
+            api_version=PAGED,
+            metrics=DEFAULT_METRICS,
+        )
+    return root
+
+
+@pytest.mark.parametrize("fixed", [CURSOR, None], ids=str)
+def test_lake_with_all_metrics_survives_the_round_trip(fixed: ApiVersion | None, landed: Path, tmp_path: Path) -> None:
+    assert_round_trip(landed, tmp_path, options=replace(OPTIONS, api_version=fixed), api_version=CURSOR)
+
+
+@pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
+def test_lake_with_default_metrics_survives_the_round_trip(
+    api_version: ApiVersion, default_lake: Path, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, metrics=DEFAULT_METRICS)
+    assert_round_trip(default_lake, tmp_path, options=options, api_version=api_version)
+
+
+def test_compacted_months_do_not_change_what_is_served(default_lake: Path, tmp_path: Path) -> None:
+    from datetime import UTC, date, datetime
+    from shutil import copytree
+
+    from later_reporting_dagster.lake import Lake
+
+    root = tmp_path / "compacted"
+    copytree(default_lake, root)
+    for table_name in ("posts_published", "post_metrics_daily"):
+        results = [*Lake(str(root)).compact(table_name, closed_before=date(2024, 4, 1), now=datetime.now(UTC))]
+        assert results
+    for date_basis in ("post_date", "performance_date"):
+        pairs = days_query(*DAYS, ("dateBasis", date_basis), ("pageSize", 100))
+        found = []
+        for each in (default_lake, root):
+            with serving(each) as base_url, authenticated(base_url) as api:
+                found.append(fetch_rows(api, pairs))
+        assert found[0] == found[1] != []
+
+
+@pytest.fixture
+def default_api(default_lake: Path) -> Iterator[httpx.Client]:
+    """A client of the lake with the default metrics; the server offers all metrics."""
+    with serving(default_lake) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+def test_metric_that_no_file_has_is_null(default_api: httpx.Client) -> None:
+    for date_basis in ("post_date", "performance_date"):
+        pairs = days_query(*DAYS, ("dateBasis", date_basis), ("metrics", "likes,avgWatchTime,reach,engagements"))
+        rows = fetch_rows(default_api, pairs)
+        assert {(row["metrics"]["likes"], row["metrics"]["reach"]) for row in rows} == {(None, None)}
+        assert any(row["metrics"]["engagements"] for row in rows)
+    assert len(METRICS) > len(DEFAULT_METRICS)
