@@ -22,9 +22,13 @@ each_basis = pytest.mark.parametrize("date_basis", [*TABLES])
 
 def write(root: Path, partition: Partition, *, rows: int = 1) -> None:
     post = {
-        "instance_id": partition.instance_id, "campaign_id": 7, "post_date": datetime.combine(partition.day, datetime.min.time(), UTC),
-        "engagements": 5, "content_type": "tiktok", "platform": "tiktok",
-    }  # fmt: skip
+        "instance_id": partition.instance_id,
+        "campaign_id": 7,
+        "post_date": datetime.combine(partition.day, datetime.min.time(), UTC),
+        "engagements": 5,
+        "content_type": "tiktok",
+        "platform": "tiktok",
+    }
     table = pa.Table.from_pylist([{**post, "post_id": number} for number in range(rows)], POSTS_SCHEMA)
     for table_name in TABLES.values():
         Lake(str(root)).write(table_name, partition, table)
