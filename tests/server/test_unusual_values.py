@@ -40,8 +40,8 @@ EXTRAS = [
     '{"pagination":{"page":1},"data":[],"nextCursor":null}',
 ]
 TEXTS = [
-    "", " ", "null", "NULL", "\x00", "a\x00b", "\x01\x1f\x7f", "\u2028\u2029", '"', "\\", "\\u0041", "'", "😀", "\U0010ffff",
-    "\ufeff", "é", "e\u0301", "x" * 100_000, "a\r\n\tb", "{}", "</script>",
+    "", " ", "null", "NULL", "\x00", "a\x00b", "\x01\x1f\x7f", "\u2028\u2029", '"', "\\", "\\u0041", "'", "😀",
+    "\U0010ffff", "\ufeff", "é", "e\u0301", "x" * 100_000, "a\r\n\tb", "{}", "</script>",
 ]  # fmt: skip
 FLOATS = [
     0.0, 1.0, 0.1, 0.1 + 0.2, 1e-7, 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308, 1e16, 1e21, 1e22, 1e23,
@@ -86,8 +86,8 @@ def unusual(stored: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 KNOWN_FIELDS = {
-    "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId", "metrics",
-    "postDate", "postId", *(metric.api_name for metric in METRICS),
+    "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId",
+    "metrics", "postDate", "postId", *(metric.api_name for metric in METRICS),
 }  # fmt: skip
 PROFILE_FIELDS = {"contentType", "fullName", "handleName", "profileImage", "profileLink"}
 

@@ -1,0 +1,461 @@
+"""`later-reporting serve`: serves the lake on this machine, without ever writing to it or printing a secret."""
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from later_reporting_dagster.cli import main
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from tests.cli.conftest import environment, error_line
+
+CLIENT_ID, SECRET = "dashboards", "s3cret/of+dashboards=="  # noqa: S105 - valid only here
+CREDENTIALS = {"LATER_SERVE_CLIENT_ID": CLIENT_ID, "LATER_SERVE_CLIENT_SECRET": SECRET}
+DAYS = [date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)]
+INSTANCE_IDS = ("north", "south")
+POSTS = f"/v2/posts/performance?startDate={DAYS[0]}&endDate={DAYS[-1]}"
+MISSING_DAY = date(2024, 3, 4)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """A lake with posts of three days."""
+    root = tmp_path / "lake"
+    for day in DAYS:
+        for name in INSTANCE_IDS:
+            post = {"instance_id": name, "campaign_id": 7, "content_type": "tiktok", "platform": "tiktok"}
+            post_date = datetime(day.year, day.month, day.day, 10, tzinfo=UTC)
+            rows = [{**post, "post_id": number + 100 * day.day, "post_date": post_date} for number in range(40)]
+            Lake(str(root)).write("posts_published", Partition(day, name), pa.Table.from_pylist(rows, POSTS_SCHEMA))
+    return root
+
+
+class Command:
+    """The command in a process of its own; its output goes to files.
+
+    Attributes:
+        process: The process.
+        snapshots: Its folder for temporary files.
+    """
+
+    def __init__(self, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+        self.process = process
+        self.snapshots = folder / "temporary"
+        self._folder = folder
+
+    @property
+    def output(self) -> str:
+        """What it has printed to standard output."""
+        return (self._folder / "stdout").read_text(encoding="utf-8")
+
+    @property
+    def errors(self) -> str:
+        """What it has printed to standard error."""
+        return (self._folder / "stderr").read_text(encoding="utf-8")
+
+    def base_url(self) -> str:
+        """Wait until it serves, and return the base URL that it prints."""
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"^export LATER_BASE_URL=(\S+)$", self.output, re.MULTILINE)):
+            assert self.process.poll() is None, self.errors
+            assert time.monotonic() < deadline, self.errors
+            time.sleep(0.02)
+        return found[1]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
+    """Run the command in a subprocess while the block runs.
+
+    Args:
+        root: Root of the lake.
+        options: Options of the command.
+        variables: Environment variables.
+    """
+    folder = root.parent / "process"
+    (folder / "temporary").mkdir(parents=True)
+    variables = {
+        **environment(),
+        "LATER_LAKE_ROOT": str(root),
+        "TMPDIR": str(folder / "temporary"),
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+    }
+    command = [sys.executable, "-m", "later_reporting_dagster.cli", "serve", "--port", "0", *options]
+    with (
+        (folder / "stdout").open("wb") as output,
+        (folder / "stderr").open("wb") as errors,
+        subprocess.Popen(command, env=variables, stdout=output, stderr=errors, cwd=folder) as process,
+    ):
+        try:
+            yield Command(process, folder)
+        finally:
+            process.kill()
+
+
+@contextmanager
+def authenticated(base_url: str, client_id: str = CLIENT_ID, secret: str = SECRET) -> Iterator[httpx.Client]:
+    """Yield an HTTP client with a token."""
+    with httpx.Client(base_url=base_url, timeout=30) as api:
+        response = api.post("/oauth/token", json={"clientId": client_id, "clientSecret": secret})
+        api.headers["Authorization"] = f"Bearer {response.raise_for_status().json()['jwt']}"
+        yield api
+
+
+def problem_of(response: httpx.Response) -> tuple[int, str]:
+    """Return the status and the problem type of a response."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    return response.status_code, response.json()["type"]
+
+
+def state_of(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the time of change of every file and folder, and the bytes of files."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [root, *root.rglob("*")]
+    }
+
+
+# Refusals
+
+
+@pytest.fixture
+def taken_port() -> Iterator[str]:
+    """A port in use: a command that should be refused, but is not, ends nevertheless."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield str(listener.getsockname()[1])
+
+
+def refusal(taken_port: str, *options: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """Run the command, and return the line with which it refuses to start."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(main, ["serve", "--port", taken_port, *options], prog_name="later-reporting")
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+    assert SECRET not in result.output
+    return error_line(result)
+
+
+def test_serve_without_credentials_is_refused(taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(taken_port, monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake))
+    assert "LATER_SERVE_CLIENT_ID" in message
+    assert "LATER_SERVE_CLIENT_SECRET" in message
+    assert "--no-auth" in message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
+def test_serve_beyond_loopback_needs_credentials(
+    host: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
+    message = refusal(taken_port, "--no-auth", "--host", host, monkeypatch=monkeypatch)
+    assert "--no-auth" in message
+    assert "127.0.0.1" in message or "loopback" in message
+    assert "LATER_SERVE_CLIENT_ID" in refusal(taken_port, "--host", host, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("name", [*CREDENTIALS])
+def test_serve_with_half_of_the_credentials_is_refused(
+    name: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
+    (other,) = {*CREDENTIALS} - {name}
+    for value in (None, "", " "):
+        variables = {name: CREDENTIALS[name]} | ({} if value is None else {other: value})
+        assert other in refusal(taken_port, monkeypatch=monkeypatch, **variables)
+
+
+BAD_CLIENTS = [
+    ("", "clients"),
+    ("clients = [", ""),
+    ("[clients]\nid = 'a'\nsecret = 'TOP'", "clients"),
+    ("[[client]]\nid = 'a'\nsecret = 'TOP'", "client"),
+    ("[[clients]]\nsecret = 'TOP'", "id"),
+    ("[[clients]]\nid = ''\nsecret = 'TOP'", "id"),
+    ("[[clients]]\nid = 'a'", "secret"),
+    ("[[clients]]\nid = 'a'\nsecret = ''", "secret"),
+    ("[[clients]]\nid = 'a'\nsecret = 5", "secret"),
+    ("[[clients]]\nid = 'twice'\nsecret = 'TOP'\n[[clients]]\nid = 'twice'\nsecret = 'TOP2'", "twice"),
+    ("[[clients]]\nid = 'a'\nsecret = 'TOP'\ninstance = ['north']", "instance"),
+    ("[[clients]]\nid = 'a'\nsecret = 'TOP'\ninstances = 'north'", "instances"),
+    ("[[clients]]\nid = 'a'\nsecret = 'TOP'\ninstances = [5]", "instances"),
+    ("[[clients]]\nid = 'a'\nsecret = 'TOP'\n[other]\nkey = 1", "other"),
+]
+
+
+@pytest.mark.parametrize(("text", "word"), BAD_CLIENTS)
+def test_serve_refuses_a_bad_file_of_clients(
+    text: str, word: str, taken_port: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list-of-clients.toml"
+    path.write_text(text, encoding="utf-8")
+    for variables in ({}, {"LATER_SERVE_CLIENTS": str(path)}):
+        options = [] if variables else ["--clients", str(path)]
+        message = refusal(taken_port, *options, monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake), **variables)
+        assert "list-of-clients.toml" in message
+        assert word in message.replace("list-of-clients.toml", "")
+        assert "TOP" not in message
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "not text"])
+def test_serve_refuses_a_file_of_clients_that_it_cannot_read(
+    kind: str, taken_port: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list-of-clients.toml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "not text":
+        path.write_bytes(b"\xff\xfe\x00")
+    message = refusal(taken_port, "--clients", str(path), monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake))
+    assert "list-of-clients.toml" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--api-version", "3"], "--api-version"),
+        (["--requests-per-window", "0"], "--requests-per-window"),
+        (["--window", "nan"], "--window"),
+        (["--window", "0"], "--window"),
+        (["--memory-gb", "0"], "--memory-gb"),
+        (["--memory-gb", "-1"], "--memory-gb"),
+        (["--snapshot-gb", "-1"], "--snapshot-gb"),
+        (["--snapshot-gb", "nan"], "--snapshot-gb"),
+        (["--client-secret", "x"], "--client-secret"),
+    ],
+)
+def test_serve_refuses_an_invalid_option(
+    options: list[str], word: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = refusal(taken_port, *options, monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake), **CREDENTIALS)
+    assert word in message
+
+
+def test_serve_names_a_port_in_use(taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refusal(taken_port, monkeypatch=monkeypatch, LATER_LAKE_ROOT=str(lake), **CREDENTIALS)
+    assert "--port" in message
+    assert "in use" in message
+
+
+# Serving
+
+
+def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None:
+    before = state_of(lake)
+    with running(lake, **CREDENTIALS) as command:
+        base_url = command.base_url()
+        with authenticated(base_url) as api:
+            token = api.headers["Authorization"].removeprefix("Bearer ")
+            sent = send_secrets(base_url, token)
+            assert len(api.get(POSTS).json()["data"]) == 50
+            assert api.get(f"{POSTS}&dateBasis=performance_date").status_code == 200
+            assert problem_of(api.get("/v2/campaigns")) == (404, "ANL_00404")
+        assert httpx.get(f"{base_url}/healthz").json() == {"status": "ok"}
+        assert httpx.get(f"{base_url}/docs").status_code == 200
+        assert command.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        printed = command.output + command.errors
+        for text in secret_texts(SECRET) | secret_texts(token) | {*token.split(".")[1:]}:
+            assert text not in printed
+        assert "Traceback" not in printed
+        assert "INJECTED" not in [line.split()[0] for line in printed.splitlines() if line]
+        assert f"export LATER_CLIENT_ID={CLIENT_ID}" in command.output
+        assert "/v2/posts/performance" in command.errors
+        # One line a request: those of this test, the token, and three that the server may not parse.
+        assert sent + 6 <= len(command.errors.splitlines()) <= sent + 12
+        assert [*command.snapshots.rglob("*")] == []
+    assert state_of(lake) == before
+
+
+def secret_texts(secret: str) -> set[str]:
+    """Return a secret as it might appear in a log."""
+    encoded = base64.b64encode(secret.encode()).decode()
+    return {secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1], encoded, secret[:20]}
+
+
+def send_secrets(base_url: str, token: str) -> int:
+    """Send credentials and a token in places where they do not belong; return the number of well-formed requests."""
+    requests: list[tuple[str, str, dict[str, Any]]] = []
+    for secret in (SECRET, token):
+        text = quote(secret, safe="")
+        requests += [
+            ("GET", f"/v2/{text}", {}),
+            ("GET", f"/{secret}", {}),
+            ("GET", f"/oauth/token?clientSecret={text}", {}),
+            ("POST", f"/oauth/token?clientSecret={text}", {"json": {"clientId": secret, "clientSecret": secret}}),
+            ("POST", "/oauth/token", {"content": secret.encode()}),
+            ("POST", "/oauth/token", {"json": {secret: secret}}),
+            ("GET", f"{POSTS}&access_token={text}", {}),
+            ("GET", f"{POSTS}&{text}=1", {}),
+            ("GET", f"{POSTS}&sortProperty={text}", {"headers": {"Authorization": f"Bearer {token}"}}),
+            ("GET", f"{POSTS}&instanceIds={text}", {"headers": {"Authorization": f"Bearer {token}"}}),
+            ("GET", f"{POSTS}&metrics=cpe&nextCursor={text}", {"headers": {"Authorization": f"Bearer {token}"}}),
+            ("GET", f"/v2/posts/performance?startDate={text}&endDate={text}", {}),
+            ("GET", "/v2/instances", {"headers": {"Authorization": f"Basic {secret}"}}),
+            ("GET", "/v2/instances", {"headers": {"Authorization": secret, "Cookie": secret, "User-Agent": secret}}),
+            ("GET", "/v2/instances", {"headers": {"Referer": f"https://{text}.example/", "X-Forwarded-For": secret}}),
+            ("DELETE", f"/v2/instances/{text}", {}),
+        ]
+    requests += [("GET", "/v2/instances%0AINJECTED%0d%0aINJECTED", {}), ("GET", f"{POSTS}&platform=%0AINJECTED", {})]
+    with httpx.Client(base_url=base_url) as api:
+        for method, target, arguments in requests:
+            assert api.request(method, target, **arguments).status_code >= 400
+    send_raw(base_url, f"{SECRET} / HTTP/1.1\r\n\r\n")
+    send_raw(base_url, f"GET /{SECRET}\x01 HTTP/9.9\r\n{token}\r\n\r\n")
+    send_raw(base_url, f"GET {token} HTTP/1.1\r\nHost: {SECRET}\r\n\r\n")
+    return len(requests)
+
+
+def send_raw(base_url: str, text: str) -> None:
+    """Send bytes that are not HTTP, and read until the server closes the connection."""
+    url = httpx.URL(base_url)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        connection.sendall(text.encode())
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+
+
+FOREIGN_HOSTS = (
+    "example.com", "127.0.0.1.example.com", "localhost.example.com", "example.com#localhost", "localhost@example.com",
+    "192.0.2.1", "[::2]", "localhost,example.com", " ", "",
+)  # fmt: skip
+
+
+def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> None:
+    options = ("--no-auth", "--requests-per-window", "1000", "--window", "3600")
+    with running(lake, *options) as command:
+        base_url = command.base_url()
+        port = httpx.URL(base_url).port
+        accepted = [f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "localhost", "LOCALHOST", "127.0.0.1"]
+        refused = [f"example.com:{port}", *FOREIGN_HOSTS]
+        with httpx.Client(base_url=base_url) as api:
+            for route in (POSTS, "/v2/instances"):
+                for host in accepted:
+                    assert api.get(route, headers={"Host": host}).status_code == 200, host
+                for host in refused:
+                    assert 400 <= api.get(route, headers={"Host": host}).status_code < 500, host
+            assert api.post("/oauth/token", headers={"Host": "example.com"}, json={}).status_code >= 400
+            response = api.get(POSTS, headers={"Authorization": "Basic nonsense"})
+            assert response.json()["pagination"]["totalItems"] == 240
+            assert response.headers["X-Ratelimit-Limit"] == "1000"
+            assert response.headers["X-Ratelimit-Window"] == "3600"
+            assert "X-Later-Missing-Days" not in response.headers
+        with authenticated(base_url, "any", "thing") as api:
+            assert api.get("/v2/instances").json()["data"]["instanceIds"] == [*INSTANCE_IDS]
+        assert command.stop(signal.SIGINT) == 0
+        assert [*command.snapshots.rglob("*")] == []
+        assert "Traceback" not in command.errors
+
+
+def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path) -> None:
+    clients = tmp_path / "clients.toml"
+    clients.write_text(
+        '[[clients]]\nid = "north only"\nsecret = "a"\ninstances = ["north"]\n[[clients]]\nid = "all"\nsecret = "b"\n',
+        encoding="utf-8",
+    )
+    variables = {
+        "LATER_SERVE_CLIENTS": str(clients),
+        "LATER_SERVE_API_VERSION": "cursor",
+        "LATER_SERVE_STRICT": "true",
+        "LATER_SERVE_REQUESTS_PER_WINDOW": "11",
+        "LATER_SERVE_WINDOW": "7200",
+        "LATER_SERVE_MEMORY_GB": "0.5",
+        "LATER_SERVE_SNAPSHOT_GB": "0.5",
+    }
+    with running(lake, **variables) as command:
+        base_url = command.base_url()
+        with authenticated(base_url, "north only", "a") as api, authenticated(base_url, "all", "b") as everything:
+            response = api.get(f"{POSTS}&metrics=cpe&limit=100")
+            assert {row["instanceId"] for row in response.json()["data"]} == {"north"}
+            assert response.json()["nextCursor"]
+            assert problem_of(api.get(f"{POSTS}&metrics=cpe&instanceIds=south")) == (403, "ANL_00403")
+            assert problem_of(api.get(f"{POSTS}&pageSize=5")) == (400, "ANL_00400")
+            assert sorted(everything.get("/v2/instances").json()["data"]["instanceIds"]) == [*INSTANCE_IDS]
+            later = POSTS.replace(f"endDate={DAYS[-1]}", f"endDate={MISSING_DAY}")
+            response = everything.get(f"{later}&metrics=cpe")
+            assert problem_of(response) == (409, "ANL_00409")
+            assert str(MISSING_DAY) in response.json()["detail"]
+            assert response.headers["X-Ratelimit-Limit"] == "11"
+            statuses = [api.get("/v2/instances").status_code for _ in range(8)]
+            assert statuses[-1] == 429
+        command.stop()
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_serve_starts_without_a_readable_lake(kind: str, tmp_path: Path) -> None:
+    root = tmp_path / "not-there"
+    if kind == "file":
+        root.write_text("not a folder", encoding="utf-8")
+    with running(root, **CREDENTIALS) as command, authenticated(command.base_url()) as api:
+        assert api.get("/healthz").json() == {"status": "ok"}
+        for response in (api.get(POSTS), api.get("/v2/instances")):
+            assert response.status_code == 200 or problem_of(response) == (500, "ANL_00500")
+        assert kind == "missing" or "not-there" in response.json().get("detail", "not-there")
+        command.stop()
+        assert "Traceback" not in command.errors
+    assert root.exists() == (kind == "file")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path) -> None:
+    with running(lake, **CREDENTIALS) as command, authenticated(command.base_url()) as api:
+        answered = threading.Semaphore(0)
+
+        def read(place: int) -> None:
+            headers = {"Authorization": api.headers["Authorization"]}
+            try:
+                with httpx.Client(base_url=api.base_url, headers=headers, timeout=60) as each:
+                    for page in range(10_000):
+                        response = each.get(f"{POSTS}&pageSize=1&campaignIds=7,{place},{page}")
+                        assert response.status_code == 200
+                        assert response.json()["data"]
+                        answered.release()
+            except httpx.TransportError:
+                return  # the server has stopped
+
+        threads = [threading.Thread(target=read, args=(place,)) for place in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            assert answered.acquire(timeout=60)
+        assert [path for path in command.snapshots.rglob("*") if path.is_file()]
+        code = command.stop(number)
+        for thread in threads:
+            thread.join(timeout=60)
+        assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM) if number == signal.SIGTERM else code == 0
+        assert [*command.snapshots.rglob("*")] == []
+        assert "Traceback" not in command.errors
+
+
+def test_help_names_every_option() -> None:
+    text = CliRunner().invoke(main, ["serve", "--help"]).stdout
+    for option in (
+        "--host", "--port", "--no-auth", "--clients", "--api-version", "--strict", "--requests-per-window", "--window",
+        "--memory-gb", "--snapshot-gb", "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECRET",
+    ):  # fmt: skip
+        assert option in text
+    assert os.environ.get("LATER_SERVE_CLIENT_SECRET") is None
