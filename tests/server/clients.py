@@ -20,7 +20,8 @@ from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.server import Client, ServeOptions, lake_app, running_server
+from later_reporting_dagster.server import Client, running_server
+from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 from tests.server.reference_server import ReferenceServer
 
 Row = dict[str, Any]
@@ -41,7 +42,7 @@ def serving(root: Path, options: ServeOptions = OPTIONS, **changes: Any) -> Iter
         options: Options of the server.
         changes: Changes of the options.
     """
-    with lake_app(Lake(str(root)), replace(options, **changes)) as app, running_server(app) as base_url:
+    with running_server(lake_app(Lake(str(root)), replace(options, **changes))) as base_url:
         yield base_url
 
 

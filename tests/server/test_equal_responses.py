@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from itertools import groupby
 from random import Random
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import httpx
 import pytest
@@ -16,12 +16,17 @@ from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
 from tests.server.reference_server import (
     CONTENT_TYPES,
     METRICS,
+    PAGED_METRICS,
     PLATFORMS,
     SORT_PROPERTIES,
     Parameters,
     ReferenceServer,
 )
 
+FIELDS = (
+    "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId",
+    "postDate", "postId",
+)  # fmt: skip
 CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
 QUERIES = 200
 ONE_DAY = timedelta(days=1)
@@ -34,7 +39,7 @@ def canonical(value: Any, name: str = "") -> Any:
     """Return a value in which equal numbers of a metric are written alike; unknown fields stay as they are."""
     if isinstance(value, dict):
         is_row = not name or name == "metrics"
-        return {key: canonical(part, key) if is_row else part for key, part in sorted(value.items())}
+        return {key: canonical(part, key) if is_row else part for key, part in value.items()}
     if name in METRICS and isinstance(value, float) and value.is_integer():
         return int(value)
     return value
@@ -47,7 +52,8 @@ def runs(rows: list[Row], sort_property: str) -> list[tuple[Any, Counter[str]]]:
         return row[sort_property] if sort_property in row else row["metrics"][sort_property]
 
     return [
-        (found, Counter(json.dumps(canonical(row)) for row in of_value)) for found, of_value in groupby(rows, key=value)
+        (found, Counter(json.dumps(canonical(row), sort_keys=True) for row in of_value))
+        for found, of_value in groupby(rows, key=value)
     ]
 
 
@@ -173,12 +179,14 @@ def test_descending_order_is_the_reverse_of_ascending_except_for_nulls(sort_prop
 
 def test_fields_are_sorted_and_requested_metrics_keep_their_order(api: httpx.Client) -> None:
     days = [("startDate", FIRST_DAY), ("endDate", LAST_DAY)]
-    assert all([*row] == sorted(row) for row in page_of(get(api, days))["data"])
+    for row in page_of(get(api, days))["data"]:
+        known = [name for name in row if name in FIELDS or name in PAGED_METRICS]
+        assert known == sorted({*FIELDS, *PAGED_METRICS})
     names = ["views", "cpe", "paidReach", "avgWatchTime", "engagements"]
-    rows = page_of(get(api, [*days, ("metrics", ",".join(names))]))["data"]
-    assert all([*row] == sorted(row) for row in rows)
-    assert all([*row["metrics"]] == names for row in rows)
-    assert rows
+    for row in page_of(get(api, [*days, ("metrics", ",".join(names))]))["data"]:
+        assert [name for name in row if name in FIELDS] == sorted(FIELDS)
+        assert [*row["metrics"]] == names
+        assert not {*row} & {*METRICS}
 
 
 def test_page_past_the_end_is_empty_and_has_the_true_totals(api: httpx.Client, reference_api: httpx.Client) -> None:
@@ -204,13 +212,8 @@ def test_campaigns_equal_those_of_the_reference_server(
 ) -> None:
     found, expected = (fetch_pages(each, page, "/v2/campaigns") for each in (api, reference_api))
     assert [envelope(each) for each in found] == [envelope(each) for each in expected]
-    assert sorted(map(json.dumps, map(sorted_fields, rows_of(found)))) == sorted(
-        map(json.dumps, map(sorted_fields, rows_of(expected)))
-    )
-
-
-def sorted_fields(row: Row) -> Row:
-    return dict(sorted(row.items()))
+    texts = [sorted(json.dumps(row, sort_keys=True) for row in rows_of(pages)) for pages in (found, expected)]
+    assert texts[0] == texts[1] != []
 
 
 # Refused requests
@@ -336,8 +339,8 @@ def test_bad_query_gets_the_problem_of_the_reference_server(
 def test_query_at_a_bound_equals_that_of_the_reference_server(
     query: str, api: httpx.Client, reference_api: httpx.Client
 ) -> None:
-    found, expected = (page_of(each.get(f"{POSTS}?{query}")) for each in (api, reference_api))
-    assert_pages_equal([found], [expected], sort_property="postDate")
+    found, expected = (fetch_pages(each, parse_qsl(query)) for each in (api, reference_api))
+    assert_pages_equal(found, expected, sort_property="postDate")
 
 
 @pytest.mark.parametrize(("method", "target"), OTHER_ROUTES)
@@ -357,7 +360,7 @@ def test_other_method_is_refused(method: str, route: str, api: httpx.Client) -> 
 
 @pytest.mark.parametrize("route", ["/v2/instances", POSTS, "/v2/campaigns", "/v2/campaigns/performance"])
 @pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer ", "Bearer a.b.c", "Basic ZTplCg==", "bearer é", "Bearer null"]
+    "authorization", [None, "", "Bearer", "Bearer  .", "Bearer a.b.c", "Basic ZTplCg==", "bearer é", "Bearer null"]
 )
 def test_request_without_a_valid_token_is_refused(route: str, authorization: str | None, base_url: str) -> None:
     headers = [] if authorization is None else [(b"Authorization", authorization.encode())]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, PAGED, ApiVersion
-from later_reporting_dagster.server import ServeOptions
+from later_reporting_dagster.server.lake_app import ServeOptions
 from tests.server.clients import EVERYTHING, OPTIONS, authenticated, days_query, fetch_rows, land, serving
 from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY, REFERENCE
 from tests.server.reference_server import ReferenceServer
