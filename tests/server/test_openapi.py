@@ -24,11 +24,11 @@ from tests.openapi_documents import (
     validate,
 )
 from tests.server.clients import ALL_METRICS, POSTS, authenticated, days_query, fetch_pages, get, page_of, serving
-from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
+from tests.server.conftest import FIRST_DAY, LAST_DAY, PLAIN_INSTANCE_IDS
 
 
 def load_schema(document: dict[str, Any]) -> Any:
-    document = restrict(document, instance_ids=INSTANCE_IDS, metrics=[metric.api_name for metric in METRICS])
+    document = restrict(document, instance_ids=PLAIN_INSTANCE_IDS, metrics=[metric.api_name for metric in METRICS])
     return schemathesis.openapi.from_dict(document, config=schemathesis_config())
 
 
@@ -38,16 +38,23 @@ cursor_schema = load_schema(CURSOR_DOCUMENT)
 
 
 @pytest.fixture(scope="module")
-def paged_api(landed: Path) -> Iterator[httpx.Client]:
+def paged_api(plain_lake: Path) -> Iterator[httpx.Client]:
     """A client of the served lake in the paged version only."""
-    with serving(landed, api_version=PAGED) as base_url, authenticated(base_url) as api:
+    with serving(plain_lake, api_version=PAGED) as base_url, authenticated(base_url) as api:
         yield api
 
 
 @pytest.fixture(scope="module")
-def cursor_api(landed: Path) -> Iterator[httpx.Client]:
+def cursor_api(plain_lake: Path) -> Iterator[httpx.Client]:
     """A client of the served lake in the cursor version only."""
-    with serving(landed, api_version=CURSOR) as base_url, authenticated(base_url) as api:
+    with serving(plain_lake, api_version=CURSOR) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def plain_api(plain_lake: Path) -> Iterator[httpx.Client]:
+    """A client of the served lake in both versions."""
+    with serving(plain_lake) as base_url, authenticated(base_url) as api:
         yield api
 
 
@@ -65,23 +72,23 @@ def test_server_conforms_to_the_cursor_document(case: Case, cursor_api: httpx.Cl
 
 @pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
 @pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
-def test_all_pages_conform_to_the_document(date_basis: str, by_cursor: bool, api: httpx.Client) -> None:
+def test_all_pages_conform_to_the_document(date_basis: str, by_cursor: bool, plain_api: httpx.Client) -> None:
     operation = (cursor_schema if by_cursor else paged_schema)[POSTS]["GET"]
     page = [("limit", 20), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 20)]
     pairs: list[tuple[str, object]] = [*days_query(FIRST_DAY, LAST_DAY, ("dateBasis", date_basis)), *page]
-    assert len(fetch_pages(api, pairs)) > 10
+    assert len(fetch_pages(plain_api, pairs)) > 5
     cursor: str | None = ""
-    for number in range(1, 11):
+    for number in range(1, 6):
         position = [("nextCursor", cursor)] if cursor else [] if by_cursor else [("pageNumber", number)]
-        response = get(api, [*pairs, *position])
+        response = get(plain_api, [*pairs, *position])
         operation.validate_response(response)
         cursor = page_of(response).get("nextCursor")
 
 
 @pytest.mark.parametrize("route", [contract.INSTANCES_PATH, contract.CAMPAIGNS_PATH])
-def test_lists_conform_to_both_documents(route: str, api: httpx.Client) -> None:
-    paged_schema[route]["GET"].validate_response(get(api, [("pageSize", 5)], route))
-    cursor_schema[route]["GET"].validate_response(get(api, [("limit", 5)], route))
+def test_lists_conform_to_both_documents(route: str, plain_api: httpx.Client) -> None:
+    paged_schema[route]["GET"].validate_response(get(plain_api, [("pageSize", 5)], route))
+    cursor_schema[route]["GET"].validate_response(get(plain_api, [("limit", 5)], route))
 
 
 def test_document_is_served_without_a_token(base_url: str) -> None:
