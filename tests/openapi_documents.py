@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import requests
 import schemathesis
-import yaml
+import yaml  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, assume, settings
 from schemathesis import Case, GenerationMode
 
