@@ -16,7 +16,7 @@ from later_reporting_dagster import sandbox as sandbox_package
 from later_reporting_dagster.cli.options import (
     AssetName,
     Day,
-    Seconds,
+    FiniteNumber,
     check_host,
     current_project,
     list_and_exit,
@@ -105,17 +105,23 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     "--posts-per-day", default=20, show_default=True, type=click.IntRange(0),
     help="Average number of posts per day and instance.",
 )  # fmt: skip
-@click.option("--latency", default=0.0, show_default=True, type=Seconds(0), help="Seconds before each response.")
+@click.option(
+    "--latency", default=0.0, show_default=True, type=FiniteNumber(0), help="FiniteNumber before each response."
+)
 @click.option(
     "--requests-per-window", default=120, show_default=True, type=click.IntRange(1),
     help="Rate limit: requests per window.",
 )  # fmt: skip
 @click.option(
-    "--window", default=60.0, show_default=True, type=Seconds(0, min_open=True), help="Rate limit: seconds per window."
+    "--window",
+    default=60.0,
+    show_default=True,
+    type=FiniteNumber(0, min_open=True),
+    help="Rate limit: seconds per window.",
 )
 @click.option(
     "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
-    help="Seconds until a token expires.",
+    help="FiniteNumber until a token expires.",
 )  # fmt: skip
 @_api_version
 @click.option(

@@ -35,15 +35,15 @@ class Day(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not a day as YYYY-MM-DD", param, ctx)
 
 
-class Seconds(click.FloatRange):
-    """A finite number of seconds. `click.FloatRange` alone accepts `nan` and `inf`."""
+class FiniteNumber(click.FloatRange):
+    """A finite number. `click.FloatRange` alone accepts `nan` and `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or fail with a usage error."""
-        seconds: float = super().convert(value, param, ctx)
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a number of seconds", param, ctx)
-        return seconds
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class AssetName(click.Choice):  # type: ignore[type-arg]

@@ -8,7 +8,7 @@ import click
 from starlette.types import ASGIApp
 
 from later_reporting_dagster.cli.options import (
-    Seconds,
+    FiniteNumber,
     check_host,
     current_project,
     one_line_errors,
@@ -60,10 +60,10 @@ class _ClientFile(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--requests-per-window", type=click.IntRange(1), help="Limit the requests of an IP address. Default: no limit."
 )
-@click.option("--window", default=60.0, type=Seconds(0, min_open=True), help="Seconds per window.")
-@click.option("--memory-gb", default=1.0, type=click.FloatRange(0.25, max=1_000), help="Memory limit of DuckDB, in GB.")
+@click.option("--window", default=60.0, type=FiniteNumber(0, min_open=True), help="FiniteNumber per window.")
+@click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
 @click.option(
-    "--snapshot-gb", default=8.0, type=click.FloatRange(0, max=1_000_000, min_open=True),
+    "--snapshot-gb", default=8.0, type=FiniteNumber(0, min_open=True),
     help="Disk space for the rows of the latest queries, in GB.",
 )  # fmt: skip
 @click.option(
@@ -114,15 +114,16 @@ def serve_command(
         snapshot_gb=snapshot_gb,
         snapshot_directory=snapshot_directory or "",
     )
-    click.echo(f"# Serves {project.later.lake_root}")
-    _serve(lake_app(project.later.lake(), options), host=host, port=port)
+    lake = project.later.lake()
+    _serve(lake_app(lake, options), lake_root=lake.root, host=host, port=port)
 
 
-def _serve(app: ASGIApp, *, host: str, port: int) -> None:
+def _serve(app: ASGIApp, *, lake_root: str, host: str, port: int) -> None:
     """Serve the application until interrupted; print its URL, so that a shell can evaluate it, and log its requests."""
     _log_to_standard_error()
 
     def print_settings(base_url: str) -> None:
+        click.echo(f"# Serves {lake_root}")
         click.echo(f"export LATER_BASE_URL={base_url}")
         if not is_loopback(host):
             click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
