@@ -105,9 +105,7 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     "--posts-per-day", default=20, show_default=True, type=click.IntRange(0),
     help="Average number of posts per day and instance.",
 )  # fmt: skip
-@click.option(
-    "--latency", default=0.0, show_default=True, type=FiniteNumber(0), help="FiniteNumber before each response."
-)
+@click.option("--latency", default=0.0, show_default=True, type=FiniteNumber(0), help="Seconds before each response.")
 @click.option(
     "--requests-per-window", default=120, show_default=True, type=click.IntRange(1),
     help="Rate limit: requests per window.",
@@ -121,7 +119,7 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
 )
 @click.option(
     "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
-    help="FiniteNumber until a token expires.",
+    help="Seconds until a token expires.",
 )  # fmt: skip
 @_api_version
 @click.option(

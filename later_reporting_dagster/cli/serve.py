@@ -60,7 +60,7 @@ class _ClientFile(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--requests-per-window", type=click.IntRange(1), help="Limit the requests of an IP address. Default: no limit."
 )
-@click.option("--window", default=60.0, type=FiniteNumber(0, min_open=True), help="FiniteNumber per window.")
+@click.option("--window", default=60.0, type=FiniteNumber(0, min_open=True), help="Seconds per window.")
 @click.option("--memory-gb", default=1.0, type=FiniteNumber(0.25), help="Memory limit of DuckDB, in GB.")
 @click.option(
     "--snapshot-gb", default=8.0, type=FiniteNumber(0, min_open=True),
