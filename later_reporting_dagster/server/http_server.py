@@ -83,6 +83,8 @@ def _server(app: ASGIApp) -> uvicorn.Server:
             access_log=False,
             lifespan="off",
             ws="none",
+            # The address of a client is that of its connection: a header could name any other one.
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

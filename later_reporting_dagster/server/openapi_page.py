@@ -191,13 +191,19 @@ def _conflict(headers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _allow_stored_values(schemas: dict[str, Any]) -> None:
-    """Allow what a lake may have of a post beyond the API reference: unknown fields, nulls, and exact times."""
-    for name in ("Post", "CursorPost", "CreatorProfile"):
+    """Allow what a lake may have beyond the API reference: unknown fields, nulls, negative amounts, and any URL."""
+    for name in ("Post", "CursorPost", "CreatorProfile", "Campaign"):
         schemas[name]["additionalProperties"] = True
-    post = schemas["Post"]["properties"]
+        for field in schemas[name]["properties"].values():
+            if field.get("format") == "uri":
+                del field["format"]
+    schemas["Amount"].pop("minimum")
+    schemas["CursorPost"]["properties"]["metrics"]["additionalProperties"].pop("minimum")
+    post, campaign = schemas["Post"]["properties"], schemas["Campaign"]["properties"]
     post["creatorProfile"] = {"oneOf": [post["creatorProfile"], {"type": "null"}]}
-    for name in ("contentType", "contentUrl", "contentImageUrl", "creatorId"):
-        post[name]["type"] = [post[name]["type"], "null"]
+    nullable = [post[name] for name in ("contentType", "contentUrl", "contentImageUrl", "creatorId")]
+    for field in [*nullable, *(campaign[name] for name in ("campaignName", "startDate", "status"))]:
+        field["type"] = [field["type"], "null"]
     post["postDate"]["pattern"] = post["postDate"]["pattern"].replace("{3}Z", "{3}([0-9]{3})?Z")
 
 
