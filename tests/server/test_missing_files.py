@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pyarrow as pa
 import pytest
 
+from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.server.clients import assert_problem, authenticated, days_query, get, page_of, serving
 
@@ -69,6 +71,25 @@ def test_headers_name_missing_days_and_instances(date_basis: str, gaps: httpx.Cl
     assert query(7, 7) == ("2024-03-08", "north")
     assert query(7, 7, "a,b/c ü") == (None, None)
     assert query(4, 6) == (None, None)
+
+
+def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    for name in ("north", "south", "gone"):
+        write(tmp_path, Partition(DAYS[0], name))
+    write(tmp_path, Partition(DAYS[1], "north"))
+    listing: Any = {"restated_days": [], "today": DAYS[1]}
+    lake.write_table("instances", refreshed_instances(lake, ["north", "south", "gone"], **listing))
+    lake.write_table("instances", refreshed_instances(lake, ["north", "south", "new"], **listing))
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (str(DAYS[0]), "new")
+        assert missing(get(api, days_query(DAYS[1], DAYS[1]))) == (str(DAYS[1]), "new, south")
+        assert missing(get(api, days_query(DAYS[1], DAYS[1], ("instanceIds", "gone")))) == (str(DAYS[1]), "gone")
+        assert missing(get(api, days_query(DAYS[0], DAYS[0], ("instanceIds", "gone")))) == (None, None)
+        assert page_of(get(api, days_query(DAYS[0], DAYS[0])))["pagination"]["totalItems"] == 3
+        assert_problem(get(api, days_query(DAYS[0], DAYS[0], ("instanceIds", "nowhere"))), 403, "ANL_00403")
+        instances = page_of(get(api, [], "/v2/instances"))["data"]["instanceIds"]
+        assert {"gone", "north", "south"} <= {*instances} <= {"gone", "new", "north", "south"}
 
 
 @each_basis
