@@ -343,7 +343,7 @@ def send_raw(base_url: str, text: str) -> None:
 
 FOREIGN_HOSTS = (
     "example.com", "127.0.0.1.example.com", "localhost.example.com", "example.com#localhost", "localhost@example.com",
-    "192.0.2.1", "[::2]", "localhost,example.com", " ", "",
+    "192.0.2.1", "[::2]", "localhost,example.com", "",
 )  # fmt: skip
 
 

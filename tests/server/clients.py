@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -137,8 +137,9 @@ def land(
     client: Client,
     api_version: ApiVersion = CURSOR,
     metrics: tuple[Metric, ...] = METRICS,
+    tables: Collection[str] = ("posts_published", "post_metrics_daily", "campaigns"),
 ) -> None:
-    """Fetch both raw tables and the campaigns of a server into a lake."""
+    """Fetch raw tables and campaigns of a server into a lake."""
 
     def on_result(result: PartitionResult) -> None:
         if isinstance(result, FailedPartition):
@@ -151,7 +152,7 @@ def land(
             limiter=RateLimiter(requests=1_000_000),
             api_version=api_version,
         ) as later:
-            for table in RAW_TABLES:
+            for table in (each for each in RAW_TABLES if each.name in tables):
                 await ingest(
                     [Partition(day, instance_id) for day in days_between(*days) for instance_id in instance_ids],
                     table=table,
@@ -161,8 +162,9 @@ def land(
                     metrics=metrics,
                     now=lambda: datetime(2024, 7, 1, tzinfo=UTC),
                 )
-            listed = await later.fetch_campaigns()
-            write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=date(2024, 7, 1))
+            if "campaigns" in tables:
+                listed = await later.fetch_campaigns()
+                write_campaigns(lake, listed.items, listed.bad_rows, instance_ids=(), today=date(2024, 7, 1))
 
     failed: list[str] = []
     lake = Lake(str(root))

@@ -11,10 +11,37 @@ from typing import Any
 
 import httpx
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from later_reporting_dagster.lake import Lake
-from tests.server.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
-from tests.server.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
+from later_reporting_dagster import contract
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
+from later_reporting_dagster.server import running_server
+from later_reporting_dagster.server.lake_app import lake_app
+from tests.server.clients import (
+    EVERYTHING,
+    OPTIONS,
+    Row,
+    assert_problem,
+    authenticated,
+    days_query,
+    fetch_rows,
+    get,
+    land,
+    page_of,
+    serving,
+)
+from tests.server.versioned_lake import (
+    DAYS,
+    DIGITS,
+    INSTANCE_IDS,
+    PARTITIONS,
+    TABLES,
+    Replacer,
+    stored_rows,
+    versions_of,
+    write_version,
+    write_versions,
+)
 
 Query = list[tuple[str, object]]
 
@@ -107,6 +134,39 @@ def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(
             result.result()
 
 
+@pytest.mark.parametrize("api_version", [contract.PAGED, contract.CURSOR], ids=str)
+@each_basis
+def test_copy_of_a_lake_is_consistent_while_partitions_are_replaced(
+    date_basis: str, api_version: contract.ApiVersion, tmp_path: Path
+) -> None:
+    # This project's client requests the pages of a query on several connections, and pages that disagree again.
+    served, copy = tmp_path / "served", tmp_path / "copy"
+    write_versions(served, 1, date_basis=date_basis)
+    with serving(served) as base_url, Replacer(served, date_basis=date_basis).running() as replacer:
+        for number in range(3):
+            replacer.wait()
+            land(
+                base_url,
+                copy / str(number),
+                days=(DAYS[0], DAYS[-1]),
+                instance_ids=INSTANCE_IDS,
+                client=EVERYTHING,
+                api_version=api_version,
+                metrics=contract.DEFAULT_METRICS,
+                tables=(TABLES[date_basis],),
+            )
+    for number in range(3):
+        for partition in PARTITIONS:
+            rows = Lake(str(copy / str(number))).read(TABLES[date_basis], [partition], schema=POSTS_SCHEMA).to_pylist()
+            offset = (partition.day - DAYS[0]).days
+            (version,) = {row["engagements"] // DIGITS**offset for row in rows}
+            expected = stored_rows(partition, version, date_basis=date_basis)
+            names = ("post_id", "engagements", "impressions", "post_date")
+            assert [[row[name] for name in names] for row in rows] == [
+                [row[name] for name in names] for row in expected
+            ]
+
+
 @each_basis
 @each_version
 def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis: str, tmp_path: Path) -> None:
@@ -195,6 +255,28 @@ def test_finished_pagination_is_forgotten_by_its_connection(tmp_path: Path) -> N
             connection = (api, other)[number % 2]
             rows += page_rows(page_of(get(connection, [*query_of(PAGED), ("pageNumber", number)])))
         assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, 78)
+
+
+def test_lake_on_another_filesystem_is_served(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    memory = MemoryFileSystem()
+    root = f"/{tmp_path.name}"
+    for path in tmp_path.rglob("*.parquet"):
+        memory.pipe(f"{root}/{path.relative_to(tmp_path)}", path.read_bytes())
+    app = lake_app(Lake(f"memory:/{root}"), OPTIONS)
+    with (
+        running_server(app) as base_url,
+        authenticated(base_url) as api,
+        serving(tmp_path) as local_url,
+        authenticated(local_url) as local,
+    ):
+        for page in (PAGED, CURSOR):
+            for date_basis in ("post_date", "performance_date"):
+                pairs = query_of(page, date_basis=date_basis)
+                assert fetch_rows(api, pairs) == fetch_rows(local, pairs)
+        write_version(Lake(f"memory:/{root}"), PARTITIONS[0], 2, date_basis="post_date")
+        rows = fetch_rows(api, query_of(PAGED))
+        assert versions_of(rows, date_basis="post_date") == {**dict.fromkeys(PARTITIONS, 1), PARTITIONS[0]: 2}
 
 
 def test_page_without_its_first_page_has_current_rows(tmp_path: Path) -> None:

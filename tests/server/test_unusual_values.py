@@ -209,7 +209,10 @@ def test_metric_that_is_not_offered_is_refused(unusual: httpx.Client, tmp_path: 
 def test_rate_limit_is_that_of_the_options(tmp_path: Path) -> None:
     with serving(tmp_path, requests_per_window=3, window_seconds=3600) as base_url, authenticated(base_url) as api:
         responses = [get(api, [], "/v2/instances") for _ in range(3)]
-    assert [response.status_code for response in responses] == [200, 200, 429]
+        api.headers["X-Forwarded-For"] = "192.0.2.1"
+        responses += [get(api, [], "/v2/instances")]
+        assert httpx.get(f"{base_url}/healthz").status_code == 200
+    assert [response.status_code for response in responses] == [200, 200, 429, 429]
     for response in responses:
         assert response.headers["X-Ratelimit-Limit"] == "3"
         assert response.headers["X-Ratelimit-Window"] == "3600"
