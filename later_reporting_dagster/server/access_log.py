@@ -1,9 +1,9 @@
 """Middleware that logs each request: who, what, status, bytes and milliseconds; no header and no unknown parameter."""
 
 import logging
+import re
 import time
 from http import HTTPStatus
-from urllib.parse import parse_qsl, urlencode
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +21,7 @@ _LOGGED_PARAMETERS = frozenset(
         "pageNumber",
     }
 )  # fmt: skip
+_BRACKETS = re.compile(r"(\[\]|%5B%5D)$", re.IGNORECASE)
 _MAX_LOGGED_CHARACTERS = 500
 
 
@@ -68,10 +69,11 @@ def _logged_target(scope: Scope, *, with_values: bool) -> str:
     """Return the route of a request and its known parameters; without their values, only their names."""
     if "endpoint" not in scope:  # of no route
         return "(unknown path)"
-    parameters = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    known = [(name, value) for name, value in parameters if name.removesuffix("[]") in _LOGGED_PARAMETERS]
-    query = urlencode(known) if with_values else "&".join(name for name, _ in known)
-    query = query[:_MAX_LOGGED_CHARACTERS]
+    # As it was sent: to decode and to encode it again would take a third of the time of a page.
+    query_string = scope["query_string"].decode("ascii", "backslashreplace")
+    parameters = [each.partition("=") for each in query_string.split("&") if each]
+    known = [each for each in parameters if _BRACKETS.sub("", each[0]) in _LOGGED_PARAMETERS]
+    query = "&".join("".join(each) if with_values else each[0] for each in known)[:_MAX_LOGGED_CHARACTERS]
     if hidden := len(parameters) - len(known):
         query += f" ({hidden} more)"
     return f"{scope['path']}?{query}" if query else str(scope["path"])

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 import msgspec
 from starlette.requests import Request
@@ -91,7 +91,8 @@ def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
 
 def version_of_parameters(query_string: str) -> ApiVersion:
     """Return the API version that the parameters of a request belong to; without any, the paged version."""
-    names = {name.removesuffix("[]") for name, _ in parse_qsl(query_string, keep_blank_values=True)}
+    # Not `parse_qsl`, which decodes the values too.
+    names = {unquote_plus(part.partition("=")[0]).removesuffix("[]") for part in query_string.split("&")}
     only_with_cursors = {CURSOR.page_size_parameter, CURSOR.page_parameter, METRICS_MEMBER}
     return PAGED if names.isdisjoint(only_with_cursors) else CURSOR
 

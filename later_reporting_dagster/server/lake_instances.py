@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.ingest.instance_dimension import stored_instances
@@ -24,21 +25,17 @@ def all_instances(lake: Lake) -> list[str]:
     return sorted(stored.filter(served)["instance_id"].to_pylist())
 
 
-def expected_instances(lake: Lake, with_files: Collection[str]) -> set[str]:
+def expected_instances(known: pa.Table | None, with_files: Collection[str]) -> set[str]:
     """Return the instances that should have a file on each day: those that the API lists.
 
-    Without the table `instances`, these are the instances that have a file on any day.
-
     Args:
-        lake: The lake.
-        with_files: Instances that have files; those that the table `instances` does not know are expected too.
+        known: The table `instances`; None if the lake does not have it.
+        with_files: Instances that have files; those that the table does not know are expected too.
     """
-    stored = stored_instances(lake)
-    if stored is None:
-        return set(all_instances(lake))
-    known = set(stored["instance_id"].to_pylist())
-    listed = set(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
-    return listed | (set(with_files) - known)
+    if known is None:
+        return set(with_files)
+    listed = set(known.filter(pc.field("listed_now"))["instance_id"].to_pylist())
+    return listed | (set(with_files) - set(known["instance_id"].to_pylist()))
 
 
 def unknown_instances(lake: Lake, requested: Collection[str], with_files: Collection[str]) -> list[str]:

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -68,6 +69,8 @@ class LakeStore:
         self._snapshots = SnapshotCache(snapshot_bytes)
         self._paginations = Paginations()
         self._reads: dict[Hashable, asyncio.Task[Snapshot]] = {}
+        self._inspections: dict[RowSource, asyncio.Task[LakeState]] = {}
+        self._next_inspections: dict[RowSource, asyncio.Task[LakeState]] = {}
         self._reading = asyncio.Semaphore(READS_AT_ONCE)
 
     async def check_route(self, path: str) -> None:
@@ -114,8 +117,8 @@ class LakeStore:
         self, rows: RowSource, query: Hashable, page: PageRequest, caller: Caller, *, sort_by: str, descending: bool
     ) -> PageResponse:
         snapshot = await self._snapshot_of_page(rows, query, page, caller)
-        if not snapshot.is_sorted_by(sort_by):
-            await _in_thread(snapshot.sort_by, sort_by)
+        if not snapshot.is_sorted_by(sort_by, descending=descending):
+            await _in_thread(partial(snapshot.sort_by, sort_by, descending=descending))
         data = msgspec.Raw(snapshot.page(sort_by, descending=descending, rows=page.rows))
         body = page_body(data, page=replace(page, snapshot=snapshot.version), total=len(snapshot))
         return PageResponse(body, snapshot.headers)
@@ -164,7 +167,7 @@ class LakeStore:
         Raises:
             ProblemError: An instance is unknown, or the store is strict and a file is missing.
         """
-        state = await _in_thread(rows.inspect, self._lake, self._now())
+        state = await asyncio.shield(self._next_inspection(rows))
         if state.unknown_instances and caller.instance_ids is None:
             instances_in_scope(tuple(state.unknown_instances), ())
         if self._is_strict and state.missing.days:
@@ -173,14 +176,31 @@ class LakeStore:
             raise ProblemError(HTTPStatus.CONFLICT, _CONFLICT, detail)
         return state
 
+    def _next_inspection(self, rows: RowSource) -> asyncio.Task[LakeState]:
+        """Return the task of the next inspection: all requests that arrive before it starts share it.
+
+        It is not the one that is in progress, which may have missed a file that was replaced before the request.
+        """
+        if rows not in self._next_inspections:
+            self._next_inspections[rows] = _create_task(self._inspect_after(self._inspections.get(rows), rows))
+        return self._next_inspections[rows]
+
+    async def _inspect_after(self, previous: asyncio.Task[LakeState] | None, rows: RowSource) -> LakeState:
+        if previous is not None:
+            await asyncio.wait([previous])
+        task = self._inspections[rows] = self._next_inspections.pop(rows)
+        try:
+            return await _in_thread(rows.inspect, self._lake, self._now())
+        finally:
+            if self._inspections.get(rows) is task:
+                del self._inspections[rows]
+
     def _read_once(self, rows: RowSource, state: LakeState) -> asyncio.Task[Snapshot]:
         """Return the task that reads a snapshot. Requests for the same rows share it."""
         key = (rows, state.version)
         if key not in self._reads:
-            task = self._reads[key] = asyncio.create_task(self._read(rows, state))
-            task.add_done_callback(lambda _: self._reads.pop(key))
-            # An error is also looked at here, in case that no request waits for it any more.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._reads[key] = _create_task(self._read(rows, state))
+            self._reads[key].add_done_callback(lambda _: self._reads.pop(key))
         return self._reads[key]
 
     async def _read(self, rows: RowSource, state: LakeState) -> Snapshot:
@@ -188,6 +208,13 @@ class LakeStore:
             snapshot = await _in_thread(rows.read, self._lake, state, self._limits)
         self._snapshots.add(rows, snapshot)
         return snapshot
+
+
+def _create_task(coroutine: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    """Start a task whose error is no surprise: the requests that wait for it may have been closed."""
+    task = asyncio.create_task(coroutine)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 def _scope(requested: tuple[str, ...] | None, caller: Caller) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform, SortProperty
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
+from later_reporting_dagster.ingest.instance_dimension import stored_instances
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, duckdb_macros
@@ -112,10 +113,16 @@ class PostRows:
         """Return the state of the files; see `RowSource`. Days that are not over are not expected to have files."""
         days = days_between(self.start, self.end)
         wanted = None if self.instance_ids is None else set(self.instance_ids)
-        found = lake.partitions(self.table_name, days=days)
-        partitions = [each for each in found if wanted is None or each.instance_id in wanted]
-        with_files = {str(each.instance_id) for each in partitions}
-        expected = expected_instances(lake, with_files) if wanted is None else wanted
+        known = stored_instances(lake)
+        # Without the table `instances`, only the files show which instances there are.
+        found = lake.partitions(self.table_name, days=None if known is None else days)
+        partitions = [
+            each
+            for each in found
+            if self.start <= each.day <= self.end and (wanted is None or each.instance_id in wanted)
+        ]
+        with_files = {str(each.instance_id) for each in found}
+        expected = expected_instances(known, with_files) if wanted is None else wanted
         over = days_between(self.start, min(self.end, newest_day(now)))
         return LakeState(
             version=self._version(lake, partitions),

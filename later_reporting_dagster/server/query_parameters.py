@@ -9,9 +9,10 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import date
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -145,7 +146,7 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
         sort_property=SortProperty.POST_DATE if sort_property is None else SortProperty(sort_property),
         metrics=parameters.metrics(METRICS) if api_version.nests_metrics else None,
     )
-    page = _parse_page(parameters, api_version, query=asdict(query))
+    page = _parse_page(parameters, api_version, query=query)
     parameters.reject_remaining()
     _validate(query)
     return query, page
@@ -165,7 +166,7 @@ def parse_campaign_performance_query(
         metrics=parameters.metrics(CAMPAIGN_METRICS) if api_version.nests_metrics else None,
         posts=_parse_posts_query(parameters, sort_property=SortProperty.POST_DATE),
     )
-    page = _parse_page(parameters, api_version, query=asdict(query))
+    page = _parse_page(parameters, api_version, query=query)
     parameters.reject_remaining()
     _validate(query.posts)
     return query, page
@@ -319,16 +320,22 @@ def _validate(query: PostsQuery) -> None:
         raise bad_request("platform and contentType cannot be combined: provide only one of the two")
 
 
-def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query: object) -> PageRequest:
+def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query: Hashable) -> PageRequest:
     """Parse the parameters of a page; `query` identifies the list that its cursors belong to."""
     size = parameters.optional(api_version.page_size_parameter, _integer_up_to(MAX_PAGE_SIZE)) or DEFAULT_PAGE_SIZE
     if api_version is CURSOR:
-        cursor_query = json.dumps([query, size], default=str)
+        cursor_query = _cursor_query(query, size)
         cursor = parameters.optional(api_version.page_parameter, str)
         offset, snapshot = (0, b"") if cursor is None else _decode_cursor(cursor, cursor_query)
         return PageRequest(offset, size, api_version, cursor_query, snapshot)
     number = parameters.optional(api_version.page_parameter, _integer_up_to(MAX_PAGE_NUMBER)) or 1
     return PageRequest((number - 1) * size, size, api_version)
+
+
+@lru_cache(maxsize=1024)
+def _cursor_query(query: Hashable, size: int) -> str:
+    fields = asdict(query) if is_dataclass(query) and not isinstance(query, type) else query
+    return json.dumps([fields, size], default=str)
 
 
 def _decode_cursor(cursor: str, cursor_query: str) -> tuple[int, bytes]:

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from later_reporting_dagster.contract.limits import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
 
 ROW, TIE = "row", "tie"
 """Columns of the batches of a snapshot: a row as JSON, and a number that orders rows of equal sort values."""
@@ -28,6 +30,9 @@ NO_INTEGER = np.iinfo(np.int64).min
 MAX_SNAPSHOTS = 256  # each keeps a file open
 
 _VALUE_BYTES = 8
+_SEPARATOR = b","
+_LEADING_ROWS = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+_COPIED_ROWS = 1_000
 _DTYPES = {pa.int64(): np.int64, pa.uint64(): np.uint64, pa.float64(): np.float64}
 
 _Values = NDArray[Any]
@@ -58,7 +63,6 @@ class Snapshot:
 
     Attributes:
         version: Identifies the files of the lake that the rows were read from.
-        bytes: Size of the file.
         headers: Headers of the responses.
     """
 
@@ -72,36 +76,35 @@ class Snapshot:
         columns: Mapping[str, _Column],
     ) -> None:
         self.version = version
-        self.bytes = file.size
         self.headers: Mapping[str, str] = {}
         self._file = file
         self._starts, self._lengths = starts, lengths
         self._columns = columns
         self._orders: dict[str, _Order] = {}
+        self._leading: dict[tuple[str, bool], _Values] = {}
         self._by_tie: _Values | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._starts)
 
-    def is_sorted_by(self, name: str) -> bool:
-        """Return whether the rows have been sorted by a column."""
-        return name in self._orders
+    @property
+    def file_size(self) -> int:
+        """Size of the file in bytes."""
+        return self._file.size
 
-    def sort_by(self, name: str) -> None:
+    def is_sorted_by(self, name: str, *, descending: bool) -> bool:
+        """Return whether the rows have been sorted by a column, in this direction."""
+        return (name, descending) in self._leading
+
+    def sort_by(self, name: str, *, descending: bool) -> None:
         """Sort the rows by a column, unless they are already; two million rows take about half a second."""
         with self._lock:
-            if name in self._orders:
-                return
-            # Two stable sorts are three times as fast as `np.lexsort`.
-            if self._by_tie is None:
-                self._by_tie = np.argsort(self._read_column(TIE), kind="stable").astype(np.int32)
-            values = self._read_column(name)[self._by_tie]
-            has_value = ~np.isnan(values) if values.dtype.kind == "f" else values != NO_INTEGER
-            order = np.argsort(values, kind="stable")
-            has_value = has_value[order]
-            order = np.concatenate([order[has_value], order[~has_value]])
-            self._orders[name] = _Order(self._by_tie[order], int(np.count_nonzero(has_value)))
+            order = self._orders.get(name)
+            if order is None:
+                order = self._orders[name] = self._sorted_by(name)
+            if (name, descending) not in self._leading:
+                self._leading[name, descending] = self._copy_leading_rows(order, descending=descending)
 
     def page(self, name: str, *, descending: bool, rows: slice) -> bytes:
         """Return some rows as a JSON array, in the order of a column by which the rows have been sorted.
@@ -111,14 +114,47 @@ class Snapshot:
             descending: Whether to reverse the order; rows without a value still come last.
             rows: The rows within the order.
         """
-        order = self._orders[name]
         start, stop, _ = rows.indices(len(self))
+        offsets = self._leading[name, descending]
+        if start < stop < len(offsets):
+            offset = int(offsets[start])
+            return b"[" + self._file.read(offset, int(offsets[stop]) - offset - len(_SEPARATOR)) + b"]"
+        places = self._places(self._orders[name], start, stop, descending=descending)
+        return b"[" + _SEPARATOR.join(self._file.read_parts(places)) + b"]"
+
+    def _sorted_by(self, name: str) -> _Order:
+        # Two stable sorts are three times as fast as `np.lexsort`.
+        if self._by_tie is None:
+            self._by_tie = np.argsort(self._read_column(TIE), kind="stable").astype(np.int32)
+        values = self._read_column(name)[self._by_tie]
+        has_value = ~np.isnan(values) if values.dtype.kind == "f" else values != NO_INTEGER
+        order = np.argsort(values, kind="stable")
+        has_value = has_value[order]
+        order = np.concatenate([order[has_value], order[~has_value]])
+        return _Order(self._by_tie[order], int(np.count_nonzero(has_value)))
+
+    def _copy_leading_rows(self, order: _Order, *, descending: bool) -> _Values:
+        """Copy the rows that numbered pages can reach, in their order: a page of them is then read by one call.
+
+        Returns:
+            The offset of each copied row, and of the end.
+        """
+        offsets = [np.array([self._file.size])]
+        # If the disk is full, the other rows are read where they are.
+        with suppress(SnapshotNotWritten):
+            for start in range(0, min(len(self), _LEADING_ROWS), _COPIED_ROWS):
+                places = self._places(order, start, min(start + _COPIED_ROWS, len(self)), descending=descending)
+                self._file.write(_SEPARATOR.join([*self._file.read_parts(places), b""]))
+                offsets.append(offsets[-1][-1] + np.cumsum([length + len(_SEPARATOR) for _, length in places]))
+        return np.concatenate(offsets)
+
+    def _places(self, order: _Order, start: int, stop: int, *, descending: bool) -> list[tuple[int, int]]:
+        """Return the offset and the length of some rows of an order."""
         ranks = np.arange(start, stop)
         if descending:
             ranks = np.where(ranks < order.with_value, order.with_value - 1 - ranks, ranks)
         positions = order.positions[ranks]
-        places = zip(self._starts[positions].tolist(), self._lengths[positions].tolist(), strict=True)
-        return b"[" + b",".join([self._file.read(start, length) for start, length in places]) + b"]"
+        return [*zip(self._starts[positions].tolist(), self._lengths[positions].tolist(), strict=True)]
 
     def _read_column(self, name: str) -> _Values:
         if not len(self):  # there was no batch
@@ -187,8 +223,13 @@ class _TemporaryFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """Return a part of the file."""
-        # Not mapped into memory: the pages of a mapped file count as memory of the process.
         return os.pread(self._descriptor, size, offset)
+
+    def read_parts(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Return the parts of the file at some offsets, of some sizes."""
+        # Not mapped into memory: the pages of a mapped file count as memory of the process.
+        read, descriptor = os.pread, self._descriptor
+        return [read(descriptor, size, offset) for offset, size in places]
 
 
 @contextmanager
@@ -222,7 +263,7 @@ class SnapshotCache:
     def add(self, rows: Hashable, snapshot: Snapshot) -> None:
         """Add a snapshot, and drop others to make room for it."""
         self._snapshots[rows, snapshot.version] = snapshot
-        total = sum(each.bytes for each in self._snapshots.values())
+        total = sum(each.file_size for each in self._snapshots.values())
         while len(self._snapshots) > 1 and (total > self._max_bytes or len(self._snapshots) > MAX_SNAPSHOTS):
             _, dropped = self._snapshots.popitem(last=False)
-            total -= dropped.bytes
+            total -= dropped.file_size
