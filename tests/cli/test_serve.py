@@ -284,7 +284,7 @@ def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None
             assert text not in printed
         assert "Traceback" not in printed
         assert "INJECTED" not in [line.split()[0] for line in printed.splitlines() if line]
-        assert f"export LATER_CLIENT_ID={CLIENT_ID}" in command.output
+        assert "export LATER_BASE_URL=" in command.output
         assert "/v2/posts/performance" in command.errors
         # One line a request: those of this test, the token, and three that the server may not parse.
         assert sent + 6 <= len(command.errors.splitlines()) <= sent + 12
