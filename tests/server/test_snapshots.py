@@ -257,6 +257,23 @@ def test_finished_pagination_is_forgotten_by_its_connection(tmp_path: Path) -> N
         assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, 78)
 
 
+def test_pagination_of_one_page_is_forgotten_by_its_connection(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    pairs = [*query_of([("pageSize", 60)]), ("instanceIds", "north")]
+    with (
+        serving(tmp_path) as base_url,
+        authenticated(base_url) as api,
+        httpx.Client(base_url=base_url, headers={"Authorization": api.headers["Authorization"]}) as other,
+    ):
+        assert page_of(get(api, pairs))["pagination"]["totalPages"] == 1
+        write_versions(tmp_path, 7)  # more posts
+        first = page_of(get(other, pairs))
+        assert first["pagination"]["totalPages"] == 2
+        second = page_of(get(api, [*pairs, ("pageNumber", 2)]))
+        assert len(first["data"]) + len(second["data"]) == first["pagination"]["totalItems"]
+        assert second["pagination"] == {**first["pagination"], "page": 2}
+
+
 def test_lake_on_another_filesystem_is_served(tmp_path: Path) -> None:
     write_versions(tmp_path, 1)
     memory = MemoryFileSystem()
