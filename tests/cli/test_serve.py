@@ -81,7 +81,7 @@ class Command:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=20)
 
 
 @contextmanager
@@ -451,6 +451,21 @@ def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path
         assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM) if number == signal.SIGTERM else code == 0
         assert [*command.snapshots.rglob("*")] == []
         assert "Traceback" not in command.errors
+
+
+def test_serve_stops_although_a_client_does_not_read_its_response(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    post = {"instance_id": "north", "campaign_id": 7, "post_date": datetime(2024, 3, 1, tzinfo=UTC)}
+    extra = f'{{"text":"{"x" * 200_000}"}}'
+    rows = pa.Table.from_pylist([{**post, "post_id": number, "extra": extra} for number in range(100)], POSTS_SCHEMA)
+    Lake(str(root)).write("posts_published", Partition(DAYS[0], "north"), rows)
+    with running(root, "--no-auth") as command:
+        url = httpx.URL(command.base_url())
+        with socket.create_connection((url.host, url.port or 0), timeout=60) as connection:
+            connection.sendall(f"GET {POSTS}&pageSize=100 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            command.stop()
+        assert [*command.snapshots.rglob("*")] == []
 
 
 def test_help_names_every_option() -> None:
