@@ -477,3 +477,13 @@ def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
             page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
             wait_until(lambda: size_of_snapshots(directory) <= limit)
         assert size_of_snapshots(directory) > 2 * size > 0
+
+
+def test_missing_snapshot_directory_is_a_problem(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    directory = tmp_path / "temporary"
+    with serving(tmp_path, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        for page in (PAGED, CURSOR):
+            assert "snapshot" in assert_problem(get(api, query_of(page)), 500, "ANL_00500")
+        directory.mkdir()
+        assert fetch_rows(api, query_of(PAGED))
