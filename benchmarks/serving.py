@@ -350,11 +350,17 @@ def measure_pages(server: ServerProcess, bare: ServerProcess) -> list[Result]:
         for target in targets:
             numbered.read(target)
         by_cursor = PageTimes(client, bare_client)
-        query = PageQuery(property=SortProperty.IMPRESSIONS)
-        page = json.loads(client.get(query.cursor_target()))
-        for _ in range(CURSOR_PAGES):
-            page = json.loads(by_cursor.read(query.cursor_target(page["nextCursor"])))
+        for target in _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS)):
+            by_cursor.read(target)
     return [*_page_results("by number", numbered), *_page_results("by cursor", by_cursor)]
+
+
+def _cursor_targets(client: Connection, query: PageQuery) -> list[str]:
+    """Return the targets of pages after the first in their order, which takes a first pass to know the cursors."""
+    targets = [query.cursor_target()]
+    while len(targets) <= CURSOR_PAGES:
+        targets.append(query.cursor_target(json.loads(client.get(targets[-1]))["nextCursor"]))
+    return targets[1:]
 
 
 def _page_results(how: str, times: PageTimes) -> list[Result]:
