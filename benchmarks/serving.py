@@ -12,17 +12,17 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import cycle, islice, pairwise, product
+from itertools import cycle, islice, pairwise, product, repeat
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import duckdb
@@ -49,7 +49,7 @@ LAKES: Sequence[tuple[int, int]] = ((8, 20), (10, 548))
 
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 MEMORY_GB = 1.0
-SORT_ROUNDS, PAGES_PER_SORT, CURSOR_PAGES, PAGES_PER_TURN = 3, 84, 204, 12
+SORT_ROUNDS, PAGE_ROUNDS, PAGES_PER_SORT, CURSOR_PAGES, PAGES_PER_TURN = 3, 3, 84, 204, 12
 FIRST_SORTS = (SortProperty.IMPRESSIONS, SortProperty.POST_DATE, SortProperty.PAID_CPE)
 PAGE_SORTS = (*FIRST_SORTS, SortProperty.ENGAGEMENT_RATE, SortProperty.CPM, SortProperty.PAID_ENGAGEMENTS)
 CLIENTS, PAGES_PER_CLIENT = 16, 50
@@ -57,6 +57,9 @@ CLIENTS, PAGES_PER_CLIENT = 16, 50
 MAX_PAGE_RATIO, MAX_P99_RATIO, MAX_FIRST_PAGE_RATIO, MAX_GB = 3.0, 5.0, 3.0, 1.5
 
 _CREDENTIALS = {"clientId": "benchmark", "clientSecret": "benchmark-secret"}
+
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,52 +310,43 @@ def _first_page_result(what: str, seconds: Sequence[float], duckdb_seconds: Sequ
     )  # fmt: skip
 
 
-def _concatenate(lists: Iterable[Sequence[float]]) -> list[float]:
+def _concatenate(lists: Iterable[Sequence[_Value]]) -> list[_Value]:
     return [value for each in lists for value in each]
 
 
 @dataclass(frozen=True, slots=True)
 class PageTimes:
-    """Reads pages from the server and from the bare application in turns, and collects the seconds of each."""
+    """Seconds of each page from the server, and from the bare application."""
 
-    client: Connection
-    bare_client: Connection
     own: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
-    _turn: dict[str, bytes] = field(default_factory=dict)
-
-    def read(self, target: str) -> bytes:
-        """Return a page from the server. At the end of a turn, read its pages from the bare application too."""
-        seconds, body = self.client.timed_get(target)
-        self.own.append(seconds)
-        self._turn[target] = body
-        if len(self._turn) == PAGES_PER_TURN:
-            for each, kept in self._turn.items():
-                self.bare_client.request("POST", each, kept)
-            for each, kept in self._turn.items():
-                seconds, returned = self.bare_client.timed_get(each)
-                self.reference.append(seconds)
-                assert returned == kept, each
-            self._turn.clear()
-        return body
 
 
 def measure_pages(server: ServerProcess, bare: ServerProcess) -> list[Result]:
     """Measure pages after the first: by number in a random order, and by cursor."""
     with Connection(server.base_url) as client, Connection(bare.base_url) as bare_client:
         client.log_in()
-        numbered, targets, draw = PageTimes(client, bare_client), [], random.Random(1)
-        for each, direction in zip(PAGE_SORTS, cycle(reversed(SortDirection)), strict=False):
-            query = PageQuery(property=each, direction=direction)
-            pages = min(json.loads(client.get(query.target(1)))["pagination"]["totalPages"], MAX_PAGE_NUMBER)
-            targets += [query.target(page) for page in draw.sample(range(2, pages + 1), PAGES_PER_SORT)]
-        draw.shuffle(targets)
-        for target in targets:
-            numbered.read(target)
-        by_cursor = PageTimes(client, bare_client)
-        for target in _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS)):
-            by_cursor.read(target)
-    return [*_page_results("by number", numbered), *_page_results("by cursor", by_cursor)]
+        numbered = _numbered_targets(client)
+        by_cursor = _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS))
+        rounds = [
+            (_read_pages(client, bare_client, numbered), _read_pages(client, bare_client, by_cursor))
+            for _ in range(PAGE_ROUNDS)
+        ]
+    return [
+        *_page_results("by number", [each for each, _ in rounds]),
+        *_page_results("by cursor", [each for _, each in rounds]),
+    ]
+
+
+def _numbered_targets(client: Connection) -> list[str]:
+    """Return the targets of random pages after the first in several orders, of which the first pages are read."""
+    targets, draw = [], random.Random(1)
+    for each, direction in zip(PAGE_SORTS, cycle(reversed(SortDirection)), strict=False):
+        query = PageQuery(property=each, direction=direction)
+        pages = min(json.loads(client.get(query.target(1)))["pagination"]["totalPages"], MAX_PAGE_NUMBER)
+        targets += [query.target(page) for page in draw.sample(range(2, pages + 1), PAGES_PER_SORT)]
+    draw.shuffle(targets)
+    return targets
 
 
 def _cursor_targets(client: Connection, query: PageQuery) -> list[str]:
@@ -363,9 +357,29 @@ def _cursor_targets(client: Connection, query: PageQuery) -> list[str]:
     return targets[1:]
 
 
-def _page_results(how: str, times: PageTimes) -> list[Result]:
-    p50, bare_p50 = 1000 * statistics.median(times.own), 1000 * statistics.median(times.reference)
-    p99, bare_p99 = 1000 * _percentile_99(times.own), 1000 * _percentile_99(times.reference)
+def _read_pages(client: Connection, bare_client: Connection, targets: Sequence[str]) -> PageTimes:
+    """Read pages from the server and from the bare application in turns."""
+    times = PageTimes()
+    for start in range(0, len(targets), PAGES_PER_TURN):
+        turn = targets[start : start + PAGES_PER_TURN]
+        responses = [client.timed_get(target) for target in turn]
+        for target, (seconds, body) in zip(turn, responses, strict=True):
+            times.own.append(seconds)
+            bare_client.request("POST", target, body)
+        for target, (_, body) in zip(turn, responses, strict=True):
+            seconds, returned = bare_client.timed_get(target)
+            times.reference.append(seconds)
+            assert returned == body, target
+    return times
+
+
+def _page_results(how: str, rounds: Sequence[PageTimes]) -> list[Result]:
+    def median_ms(value: Callable[[Sequence[float]], float], seconds: Callable[[PageTimes], Sequence[float]]) -> float:
+        return 1000 * statistics.median(value(seconds(each)) for each in rounds)
+
+    own, reference = attrgetter("own"), attrgetter("reference")
+    p50, bare_p50 = median_ms(statistics.median, own), median_ms(statistics.median, reference)
+    p99, bare_p99 = median_ms(_percentile_99, own), median_ms(_percentile_99, reference)
     what = f"later page {how}"
     return [
         Result(
@@ -390,28 +404,26 @@ def measure_clients(server: ServerProcess) -> list[Result]:
         PageQuery(property=each, direction=direction)
         for each, direction in islice(product(SortProperty, SortDirection), CLIENTS)
     ]
-    ready = threading.Barrier(CLIENTS + 1)
-
-    def read(query: PageQuery) -> list[bytes]:
-        with Connection(server.base_url) as client:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Connection(server.base_url)) for _ in queries]
+        for client in clients:
             client.log_in()
-            ready.wait()
-            return [client.get(query.target(page)) for page in range(1, PAGES_PER_CLIENT + 1)]
 
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        reads = [pool.submit(read, query) for query in queries]
-        ready.wait()
+        def read(number: int, pages: range) -> list[bytes]:
+            return [clients[number].get(queries[number].target(page)) for page in pages]
+
+        pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
         started = time.perf_counter()
-        bodies = [each.result() for each in reads]
-        seconds = time.perf_counter() - started
-    for query, pages in zip(queries, bodies, strict=True):
-        verify_pages(query, [json.loads(page) for page in pages])
+        first = [*pool.map(read, range(CLIENTS), repeat(range(1, 2)))]
+        first_seconds, started = time.perf_counter() - started, time.perf_counter()
+        later = [*pool.map(read, range(CLIENTS), repeat(range(2, PAGES_PER_CLIENT + 1)))]
+        later_seconds = time.perf_counter() - started
+    for query, *bodies in zip(queries, first, later, strict=True):
+        verify_pages(query, [json.loads(body) for body in _concatenate(bodies)])
+    pages_per_second = CLIENTS * (PAGES_PER_CLIENT - 1) / later_seconds
     return [
-        Result(
-            what=f"{CLIENTS} clients without an error, pages a second",
-            value=CLIENTS * PAGES_PER_CLIENT / seconds,
-            digits=0,
-        )
+        Result(what=f"{CLIENTS} clients at once, all first pages, s", value=first_seconds),
+        Result(what=f"{CLIENTS} clients at once, later pages a second", value=pages_per_second, digits=0),
     ]
 
 
@@ -466,11 +478,12 @@ _NOTE = (
     f" plain socket. First pages: medians of {SORT_ROUNDS} new servers for each property, which have read nothing of"
     " the lake; DuckDB sorts all columns of the same files into a table, in a new process that takes turns with the"
     f" server, both with a memory limit of {MEMORY_GB:g} GB. *Another order*: the server has already sorted the same"
-    f" rows by another property. Later pages: {len(PAGE_SORTS) * PAGES_PER_SORT} numbered pages by {len(PAGE_SORTS)}"
-    f" properties in a random order, and {CURSOR_PAGES} by cursor, in turns of {PAGES_PER_TURN} with a bare Starlette"
-    " application: a process that returns the same bytes from memory through the same server."
-    f" {CLIENTS} clients: threads of one process, which read {PAGES_PER_CLIENT} pages each in an order of their own,"
-    " first page included; every response has status 200, and all rows are there once and in order."
+    f" rows by another property. Later pages: medians of {PAGE_ROUNDS} rounds, in each of which"
+    f" {len(PAGE_SORTS) * PAGES_PER_SORT} numbered pages by {len(PAGE_SORTS)} properties, in a random order, and"
+    f" {CURSOR_PAGES} by cursor are read in turns of {PAGES_PER_TURN} with a bare Starlette application: a process that"
+    " returns the same bytes from memory through the same server."
+    f" {CLIENTS} clients: threads of one process, which read {PAGES_PER_CLIENT} pages each in an order of their own;"
+    " every response has status 200, and all rows are there once and in order."
     " Peak memory is that of the server's process at the end of all this."
 )
 
