@@ -132,7 +132,7 @@ class LakeStore:
         if version is None:
             snapshot = await self._current_snapshot(rows, caller)
             if not uses_cursors:
-                self._paginations.start(query, caller, page, snapshot.version)
+                self._paginations.start(query, caller, page, version=snapshot.version, rows=len(snapshot))
             return snapshot
         if (found := self._snapshots.get(rows, version)) is not None:
             return found

@@ -20,10 +20,11 @@ _Connection = tuple[str, int]
 
 @dataclass(slots=True)
 class _Sequence:
-    """Pages that a connection reads in order."""
+    """Pages that a connection reads in order, but not all of them yet."""
 
     version: bytes
     next_offset: int
+    rows: int
 
 
 @dataclass(slots=True)
@@ -40,14 +41,14 @@ class Paginations:
     def __init__(self) -> None:
         self._sessions: OrderedDict[tuple[Hashable, str], _Session] = OrderedDict()
 
-    def start(self, query: Hashable, caller: Caller, page: PageRequest, version: bytes) -> None:
-        """Remember the version of a pagination, of which a page has been read first."""
+    def start(self, query: Hashable, caller: Caller, page: PageRequest, *, version: bytes, rows: int) -> None:
+        """Remember the version and the number of rows of a pagination, of which a page is read first."""
         session = self._sessions.setdefault((query, caller.session), _Session(version))
         self._sessions.move_to_end((query, caller.session))
         session.latest = version
         session.sequences.pop(caller.connection, None)
-        if page.offset == 0:
-            session.sequences[caller.connection] = _Sequence(version, page.size)
+        if page.offset == 0 and page.size < rows:
+            session.sequences[caller.connection] = _Sequence(version, page.size, rows)
         if len(session.sequences) > MAX_CONNECTIONS:
             session.sequences.popitem(last=False)
         if len(self._sessions) > MAX_PAGINATIONS:
@@ -62,6 +63,8 @@ class Paginations:
         sequence = session.sequences.get(caller.connection)
         if sequence is not None and sequence.next_offset == page.offset:
             sequence.next_offset += page.size
+            if sequence.next_offset >= sequence.rows:
+                del session.sequences[caller.connection]
             return sequence.version
         # The latest pagination is read on several connections, or not in order.
         for connection in [each for each, other in session.sequences.items() if other.version == session.latest]:
