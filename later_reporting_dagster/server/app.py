@@ -72,7 +72,7 @@ def create_app(
                 unlimited_paths={route.path for route in more_routes},
             )
         ],
-        exception_handlers={ProblemError: _problem_error, HTTPException: _http_error},
+        exception_handlers={ProblemError: _problem_error, HTTPException: _http_error, Exception: _unexpected_error},
     )
     app.router.redirect_slashes = False
     return app
@@ -169,6 +169,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Return the response to an unknown route or method. Its type is undocumented: `ANL_00` and the status."""
     http = cast(HTTPException, error)
     return problem_response(http.status_code, f"ANL_00{http.status_code}", http.detail, headers=http.headers)
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    """Return the response to a request that fails because of a bug. Starlette raises the error again, for the log."""
+    return problem_response(
+        HTTPStatus.INTERNAL_SERVER_ERROR, ProblemType.INTERNAL, "an error in this server: see its log"
+    )
 
 
 async def _read_body(request: Request) -> bytes:

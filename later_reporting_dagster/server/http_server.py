@@ -10,8 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 DEFAULT_PORT = 8484
-GRACE_SECONDS = 30
-"""How long a server that is stopped waits for requests in progress."""
+GRACE_SECONDS = 5
+"""How long a server that is stopped waits for requests in progress; containers are killed after ten."""
 
 
 def serve(app: ASGIApp, *, host: str = "127.0.0.1", port: int = DEFAULT_PORT, on_ready: Callable[[str], None]) -> None:

@@ -30,7 +30,14 @@ from later_reporting_dagster.server.row_source import (
     random_version,
     version_of_files,
 )
-from later_reporting_dagster.server.snapshots import NO_INTEGER, ROW, Snapshot, SnapshotNotWritten, write_snapshot
+from later_reporting_dagster.server.snapshots import (
+    NO_INTEGER,
+    ROW,
+    Snapshot,
+    SnapshotNotWritten,
+    snapshot_not_written,
+    write_snapshot,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -154,20 +161,28 @@ class PostRows:
         raise LakeChanged
 
     def _read(self, lake: Lake, state: LakeState, limits: ReadLimits, *, in_one_access: bool) -> Snapshot:
-        with open_database(
-            lake, memory_gb=limits.memory_gb, spill_directory=limits.directory, confined=in_one_access
-        ) as database:
-            table = Table(self.table_name, post_columns(_metrics_to_read(self)))
-            try:
-                database.add_view(table, state.partitions, known_to_exist=True)
-                database.connection.execute(duckdb_macros())
-                sql = rows_sql(self, in_one_scan=in_one_access)
-                batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
-                return write_snapshot(batches, version=state.version, directory=limits.directory or None)
-            except SnapshotNotWritten as error:
-                raise RowsNotRead(str(error)) from error
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise _explained(error, database, in_one_access=in_one_access) from error
+        try:
+            with open_database(
+                lake, memory_gb=limits.memory_gb, spill_directory=limits.directory, confined=in_one_access
+            ) as database:
+                return self._write_snapshot(database, state, limits, in_one_access=in_one_access)
+        except OSError as error:  # of the directory in which DuckDB spills
+            raise RowsNotRead(str(snapshot_not_written(error))) from error
+
+    def _write_snapshot(
+        self, database: LakeDatabase, state: LakeState, limits: ReadLimits, *, in_one_access: bool
+    ) -> Snapshot:
+        table = Table(self.table_name, post_columns(_metrics_to_read(self)))
+        try:
+            database.add_view(table, state.partitions, known_to_exist=True)
+            database.connection.execute(duckdb_macros())
+            sql = rows_sql(self, in_one_scan=in_one_access)
+            batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
+            return write_snapshot(batches, version=state.version, directory=limits.directory or None)
+        except SnapshotNotWritten as error:
+            raise RowsNotRead(str(error)) from error
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise _explained(error, database, in_one_access=in_one_access) from error
 
     def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:
         return version_of_files(lake, lake.files(self.table_name, partitions, known_to_exist=True))

@@ -232,14 +232,19 @@ class _TemporaryFile:
         return [read(descriptor, size, offset) for offset, size in places]
 
 
+def snapshot_not_written(error: OSError) -> SnapshotNotWritten:
+    """Return the error for a temporary file that cannot be written."""
+    return SnapshotNotWritten(
+        f"a temporary file cannot be written ({error.strerror}): free disk space, or set --snapshot-directory"
+    )
+
+
 @contextmanager
 def _translated_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SnapshotNotWritten(
-            f"a temporary file cannot be written ({error.strerror}): free disk space, or set --snapshot-directory"
-        ) from error
+        raise snapshot_not_written(error) from error
 
 
 class SnapshotCache:
