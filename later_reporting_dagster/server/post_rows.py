@@ -144,13 +144,12 @@ class PostRows:
         DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
         file has changed at the end, all are read again, each by one access, which is slower.
         """
-        is_unchanged = False
         for in_one_access in (False, True):
             try:
                 snapshot = self._read(lake, state, limits, in_one_access=in_one_access)
-            except RowsNotRead:
-                is_unchanged = self._version(lake, state.partitions) == state.version
-                if in_one_access and is_unchanged:
+            except RowsNotRead as error:
+                is_final = in_one_access and self._version(lake, state.partitions) == state.version
+                if is_final or not error.may_be_of_files:
                     raise
                 continue
             if self._version(lake, state.partitions) == state.version:
@@ -167,7 +166,7 @@ class PostRows:
             ) as database:
                 return self._write_snapshot(database, state, limits, in_one_access=in_one_access)
         except OSError as error:  # of the directory in which DuckDB spills
-            raise RowsNotRead(str(snapshot_not_written(error))) from error
+            raise RowsNotRead(str(snapshot_not_written(error)), may_be_of_files=False) from error
 
     def _write_snapshot(
         self, database: LakeDatabase, state: LakeState, limits: ReadLimits, *, in_one_access: bool
@@ -180,7 +179,7 @@ class PostRows:
             batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
             return write_snapshot(batches, version=state.version, directory=limits.directory or None)
         except SnapshotNotWritten as error:
-            raise RowsNotRead(str(error)) from error
+            raise RowsNotRead(str(error), may_be_of_files=False) from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _explained(error, database, in_one_access=in_one_access) from error
 
@@ -192,7 +191,8 @@ def _explained(error: Exception, database: LakeDatabase, *, in_one_access: bool)
     """Return why rows cannot be read. Files are only verified after the second attempt, because that reads them all."""
     reason = str(error).strip().partition("\n")[0]
     if "Out of Memory" in reason:
-        return RowsNotRead("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
+        reason = "the query needs more memory than --memory-gb allows: query fewer days, or raise it"
+        return RowsNotRead(reason, may_be_of_files=False)
     if in_one_access:
         for table_name, failures in database.find_unreadable_files().items():
             partition, cause = next(iter(failures.items()))
@@ -209,10 +209,7 @@ def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
         table=rows.table_name,
         sums_days=rows.sums_days,
         in_one_scan=in_one_scan,
-        # A query may have numbers beyond int64, which match nothing.
-        row_conditions=_conditions("campaign_id", [each for each in rows.campaign_ids or () if each.bit_length() < 64])
-        if rows.campaign_ids is not None
-        else [],
+        row_conditions=_conditions("campaign_id", rows.campaign_ids),
         post_conditions=[*_conditions("platform", rows.platforms), *_conditions("content_type", rows.content_types)],
         fields=_fields(rows),
         objects=[_PROFILE] if rows.metrics is None else [_PROFILE, METRICS_MEMBER],
@@ -277,7 +274,9 @@ def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
     """Return the condition that a column has one of some values; none if all are wanted."""
     if values is None:
         return []
-    literals = ", ".join(str(value) if isinstance(value, int) else f"'{value}'" for value in values)
+    # A query may have numbers beyond int64, which match nothing.
+    values = [value for value in values if isinstance(value, str) or value.bit_length() < 64]
+    literals = ", ".join(f"'{value}'" if isinstance(value, str) else str(value) for value in values)
     return [f"{column} IN ({literals})" if literals else "false"]
 
 

@@ -20,7 +20,16 @@ class LakeChanged(Exception):  # noqa: N818 - named for what happened
 
 
 class RowsNotRead(Exception):  # noqa: N818 - named for what happened
-    """The rows cannot be read. The message is for clients: it has the reason and the next step, but no location."""
+    """The rows cannot be read.
+
+    Args:
+        reason: The reason and the next step, for clients: without the location of the lake.
+        may_be_of_files: Whether it may be because of a file of the lake, rather than of memory or disk space.
+    """
+
+    def __init__(self, reason: str, *, may_be_of_files: bool = True) -> None:
+        super().__init__(reason)
+        self.may_be_of_files = may_be_of_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

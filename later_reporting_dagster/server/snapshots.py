@@ -191,7 +191,9 @@ def write_snapshot(batches: Iterable[pa.RecordBatch], *, version: bytes, directo
                 column = batch.column(name)
                 dtypes[name] = _DTYPES[column.type]
                 parts.setdefault(name, []).append((file.size, len(column)))
-                file.write(memoryview(column.to_numpy()).cast("B"))
+                # Not `to_numpy`, which imports pandas.
+                values = memoryview(column.buffers()[1])[_VALUE_BYTES * column.offset :]
+                file.write(values[: _VALUE_BYTES * len(column)])
     columns = {name: _Column(dtypes[name], places) for name, places in parts.items()}
     return Snapshot(
         file, version=version, starts=np.concatenate(starts), lengths=np.concatenate(lengths), columns=columns
