@@ -3,8 +3,8 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.days import days_between, newest_day
-from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform, SortProperty
+from later_reporting_dagster.contract.enums import DateBasis, SortDirection, SortProperty
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
 from later_reporting_dagster.ingest.instance_dimension import stored_instances
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
@@ -68,69 +68,47 @@ _PROFILE_FIELDS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PostRows:
-    """The posts that a query selects, and how they are rendered: all parameters of a query but sorting and the page.
+    """The posts that a query selects, and how they are rendered.
 
     Attributes:
-        basis: Meaning of the days.
-        start: First UTC day.
-        end: Last UTC day, inclusive.
-        instance_ids: Instances to include; None: all in the lake.
-        campaign_ids: Campaigns to include; None: all.
-        platforms: Platforms to include; None: all.
-        content_types: Content types to include; None: all.
-        metrics: Requested metrics; None in the API version without this parameter.
+        query: The query, without its sorting: queries that differ only in this have the same rows.
     """
 
-    basis: DateBasis
-    start: date
-    end: date
-    instance_ids: tuple[str, ...] | None
-    campaign_ids: tuple[int, ...] | None
-    platforms: tuple[Platform, ...] | None
-    content_types: tuple[ContentType, ...] | None
-    metrics: tuple[str, ...] | None
+    query: PostsQuery
 
     @classmethod
     def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
-        """Return the rows of a query to some instances."""
-        return cls(
-            basis=query.basis,
-            start=query.start,
-            end=query.end,
-            instance_ids=instance_ids,
-            campaign_ids=query.campaign_ids,
-            platforms=query.platforms,
-            content_types=query.content_types,
-            metrics=query.metrics,
-        )
+        """Return the rows of a query to some instances; None: to all in the lake."""
+        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
+        return cls(replace(unsorted, instance_ids=instance_ids))
 
     @property
     def table_name(self) -> str:
         """The raw table that has the rows."""
-        return RAW_TABLE_NAMES[self.basis]
+        return RAW_TABLE_NAMES[self.query.basis]
 
     @property
     def sums_days(self) -> bool:
         """Whether the metrics of a post are the sums of several days."""
-        return self.basis is DateBasis.PERFORMANCE_DATE and self.end > self.start
+        return self.query.basis is DateBasis.PERFORMANCE_DATE and self.query.end > self.query.start
 
     def inspect(self, lake: Lake, now: datetime) -> LakeState:
         """Return the state of the files; see `RowSource`. Days that are not over are not expected to have files."""
-        days = days_between(self.start, self.end)
-        wanted = None if self.instance_ids is None else set(self.instance_ids)
+        days = days_between(self.query.start, self.query.end)
+        wanted = None if self.query.instance_ids is None else set(self.query.instance_ids)
         known = stored_instances(lake)
         # Without the table `instances`, only the files show which instances there are.
         found = lake.partitions(self.table_name, days=None if known is None else days)
         partitions = [
             each
             for each in found
-            if self.start <= each.day <= self.end and (wanted is None or each.instance_id in wanted)
+            if self.query.start <= each.day <= self.query.end and (wanted is None or each.instance_id in wanted)
         ]
         with_files = {str(each.instance_id) for each in found}
         expected = expected_instances(known, with_files) if wanted is None else wanted
-        over = days_between(self.start, min(self.end, newest_day(now)))
+        over = days_between(self.query.start, min(self.query.end, newest_day(now)))
         return LakeState(
             version=self._version(lake, partitions),
             partitions=partitions,
@@ -171,7 +149,7 @@ class PostRows:
     def _write_snapshot(
         self, database: LakeDatabase, state: LakeState, limits: ReadLimits, *, in_one_access: bool
     ) -> Snapshot:
-        table = Table(self.table_name, post_columns(_metrics_to_read(self)))
+        table = Table(self.table_name, post_columns(_metrics_to_read(self.query)))
         try:
             database.add_view(table, state.partitions, known_to_exist=True)
             database.connection.execute(duckdb_macros())
@@ -204,15 +182,16 @@ def _explained(error: Exception, database: LakeDatabase, *, in_one_access: bool)
 
 def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
     """Return the SQL that selects and renders the rows."""
-    metrics = _metrics_to_read(rows)
+    query = rows.query
+    metrics = _metrics_to_read(query)
     return _TEMPLATES.get_template("posts.sql").render(
         table=rows.table_name,
         sums_days=rows.sums_days,
         in_one_scan=in_one_scan,
-        row_conditions=_conditions("campaign_id", rows.campaign_ids),
-        post_conditions=[*_conditions("platform", rows.platforms), *_conditions("content_type", rows.content_types)],
-        fields=_fields(rows),
-        objects=[_PROFILE] if rows.metrics is None else [_PROFILE, METRICS_MEMBER],
+        row_conditions=_conditions("campaign_id", query.campaign_ids),
+        post_conditions=[*_conditions("platform", query.platforms), *_conditions("content_type", query.content_types)],
+        fields=_fields(query),
+        objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
         sort_values=[(each.value, _sort_value(each)) for each in SortProperty],
         channels=[(channel.value, "" if channel is Channel.ORGANIC else f"{channel}_") for channel in CHANNELS],
         counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
@@ -226,18 +205,18 @@ def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
     )
 
 
-def _metrics_to_read(rows: PostRows) -> tuple[Metric, ...]:
+def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
     """Return the metrics to read: those that are served, those that rows can be sorted by, and parts of rates."""
-    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (rows.metrics or ()))
+    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (query.metrics or ()))
 
 
-def _fields(rows: PostRows) -> list[tuple[str, str]]:
+def _fields(query: PostsQuery) -> list[tuple[str, str]]:
     """Return the fields of a post, each with the SQL of its value."""
     has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
     fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
-    if rows.metrics is None:
+    if query.metrics is None:
         return sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items())
-    requested = {name: _METRICS_BY_NAME[name].column for name in rows.metrics}
+    requested = {name: _METRICS_BY_NAME[name].column for name in query.metrics}
     return [*sorted(fields.items()), (METRICS_MEMBER, _object(requested))]
 
 
