@@ -106,8 +106,8 @@ def test_days_that_are_not_over_are_not_missing(date_basis: str, tmp_path: Path)
 
 def test_headers_name_at_most_100_ranges(tmp_path: Path) -> None:
     days = [FIRST_DAY + timedelta(days=2 * offset) for offset in range(131)]
-    for day in days:
-        write(tmp_path, Partition(day, "north"), rows=0)
+    empty = {Partition(day, "north"): POSTS_SCHEMA.empty_table() for day in days}
+    Lake(str(tmp_path)).write_all("posts_published", empty)
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
         found, instances = missing(get(api, days_query(days[0], days[-1])))
     assert found is not None

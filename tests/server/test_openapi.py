@@ -30,7 +30,7 @@ def load_schema(document: dict[str, Any]) -> Any:
     return schemathesis.openapi.from_dict(document, config=schemathesis_config())
 
 
-fewer_examples = settings(few_examples, max_examples=20)
+fewer_examples = settings(few_examples, max_examples=12)
 paged_schema = load_schema(PAGED_DOCUMENT)
 cursor_schema = load_schema(CURSOR_DOCUMENT)
 

@@ -96,7 +96,7 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
         page, sort_property, direction = pager
         sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
         with authenticated(base_url) as api:
-            for _ in range(3):
+            for _ in range(2):
                 pairs = query_of(page, date_basis=date_basis, sorting=sorting)
                 rows = fetch_slowly(api, pairs, between_pages=replacer.wait)
                 versions_of(rows, date_basis=date_basis)
@@ -120,7 +120,7 @@ def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(
     def read(token: str) -> None:
         with httpx.Client(base_url=base_url, headers={"Authorization": token}, timeout=30) as api:
             started.wait(timeout=60)
-            for _ in range(3):
+            for _ in range(2):
                 rows = fetch_slowly(api, query_of(PAGED), between_pages=replacer.wait)
                 versions_of(rows, date_basis="post_date")
 
@@ -143,7 +143,7 @@ def test_copy_of_a_lake_is_consistent_while_partitions_are_replaced(
     served, copy = tmp_path / "served", tmp_path / "copy"
     write_versions(served, 1, date_basis=date_basis)
     with serving(served) as base_url, Replacer(served, date_basis=date_basis).running() as replacer:
-        for number in range(3):
+        for number in range(2):
             replacer.wait()
             land(
                 base_url,
@@ -155,7 +155,7 @@ def test_copy_of_a_lake_is_consistent_while_partitions_are_replaced(
                 metrics=contract.DEFAULT_METRICS,
                 tables=(TABLES[date_basis],),
             )
-    for number in range(3):
+    for number in range(2):
         for partition in PARTITIONS:
             rows = Lake(str(copy / str(number))).read(TABLES[date_basis], [partition], schema=POSTS_SCHEMA).to_pylist()
             offset = (partition.day - DAYS[0]).days
