@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -79,6 +80,7 @@ class PostRows:
     query: PostsQuery
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
         """Return the rows of a query to some instances; None: to all in the lake."""
         unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)

@@ -10,12 +10,13 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import asdict, dataclass, is_dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS
@@ -44,6 +45,12 @@ CAMPAIGN_SORT_PROPERTIES = tuple(
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]+")
+
+# The parameter of the page, and what separates it from the one before it.
+_PAGE_PARAMETERS = {
+    PAGED: re.compile(r"(?:^|&)pageNumber=([0-9]+)(?=&|$)"),
+    CURSOR: re.compile(r"(?:^|&)nextCursor=([\w=%-]+)(?=&|$)", re.ASCII),
+}
 
 # A cursor is the offset of the next page, the snapshot if there is one, and a digest that ties both to the query.
 _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
@@ -138,6 +145,34 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
     Raises:
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
+    # Most requests differ from an earlier one in their page only.
+    if (found := _PAGE_PARAMETERS[api_version].search(query_string)) is not None:
+        others = query_string[: found.start()] + query_string[found.end() :]
+        with suppress(ProblemError):  # the parser of the whole query string raises the right one
+            query, first_page = _parse_first_page_query(others, api_version)
+            return query, _page_at(unquote_plus(found[1]), first_page)
+    return _parse_whole_posts_query(query_string, api_version)
+
+
+@lru_cache(maxsize=1024)
+def _parse_first_page_query(query_string: str, api_version: ApiVersion) -> tuple[PostsQuery, PageRequest]:
+    """Parse a query string without a page; raise `ProblemError` if it has one, or names that are escaped."""
+    names = {part.partition("=")[0] for part in query_string.split("&")}
+    if api_version.page_parameter in names or any(set("%+") & set(name) for name in names):
+        raise bad_request("")
+    return _parse_whole_posts_query(query_string, api_version)
+
+
+def _page_at(position: str, first_page: PageRequest) -> PageRequest:
+    """Return the page at a page number or a cursor."""
+    if first_page.api_version is CURSOR:
+        offset, snapshot = _decode_cursor(position, first_page.cursor_query)
+        return replace(first_page, offset=offset, snapshot=snapshot)
+    number = _parse_value(PAGED.page_parameter, position, parse=_integer_up_to(MAX_PAGE_NUMBER))
+    return replace(first_page, offset=(number - 1) * first_page.size)
+
+
+def _parse_whole_posts_query(query_string: str, api_version: ApiVersion) -> tuple[PostsQuery, PageRequest]:
     parameters = _QueryParameters(query_string)
     sort_property = parameters.sort_property(SortProperty)
     query = _parse_posts_query(

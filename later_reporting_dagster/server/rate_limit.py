@@ -4,7 +4,6 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,7 +52,7 @@ class RateLimitMiddleware:
     ) -> None:
         self._unlimited_paths = unlimited_paths
         self._app, self._limit, self._clock, self._delay = app, limit, clock, delay
-        self._headers = limit.headers
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in limit.headers.items()]
         self._admitted: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +63,7 @@ class RateLimitMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
         if self._limit.is_enforced and not self._admit(scope):

@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 
@@ -47,6 +48,7 @@ class Tokens:
         self._clients = {client.client_id: client for client in clients}
         self._lifetime_seconds = lifetime_seconds
         self._are_unique = are_unique
+        self._verified = lru_cache(maxsize=1024)(self._verify)
 
     def issue(self, client_id: str, client_secret: str, *, now: float) -> str | None:
         """Return an HS256 JWT that is valid from `now`, in seconds since the epoch; None for wrong credentials."""
@@ -72,6 +74,13 @@ class Tokens:
         Raises:
             ProblemError: 401 `ANL_00401` for a missing, invalid or expired token.
         """
+        client, expiry = self._verified(authorization)
+        if now >= expiry:
+            raise unauthorized("the bearer token is invalid or has expired")
+        return client
+
+    def _verify(self, authorization: str) -> tuple[Client, int]:
+        """Return the client of a token that it has signed, and the token's `exp`."""
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise unauthorized("a bearer token is required")
@@ -80,9 +89,7 @@ class Tokens:
         client = self._clients.get(claims.sub) if claims else None
         if not claims or not client or not hmac.compare_digest(signature, _signature(signed, client)):
             raise unauthorized("the bearer token is invalid or has expired")
-        if now >= claims.exp:
-            raise unauthorized("the bearer token is invalid or has expired")
-        return client
+        return client, claims.exp
 
 
 def _unverified_claims(signed: bytes) -> _Claims | None:
