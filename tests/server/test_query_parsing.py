@@ -13,9 +13,9 @@ from later_reporting_dagster.server.query_parameters import parse_posts_query
 DAYS = "startDate=2024-01-01&endDate=2024-01-31"
 PARTS = (
     "pageNumber=2", "pageNumber=2", "pageNumber=0", "pageNumber=501", "pageNumber=x", "pageNumber=", "pageNumber",
-    "page%4Eumber=3", "pageNumber[]=3", "pageSize=10", "pageSize=0", "limit=10", "metrics=engagements", "nextCursor=AAAA",
-    "nextCursor=%3D", "nextCursor=", "sortProperty=cpe", "sortProperty=x", "platform=tiktok", "contentType=tiktok",
-    "instanceIds=a%26pageNumber%3D7", "instanceIds=a+b", "unknown=1", "", DAYS, DAYS,
+    "page%4Eumber=3", "pageNumber[]=3", "pageSize=10", "pageSize=0", "limit=10", "metrics=engagements",
+    "nextCursor=AAAA", "nextCursor=%3D", "nextCursor=", "sortProperty=cpe", "sortProperty=x", "platform=tiktok",
+    "contentType=tiktok", "instanceIds=a%26pageNumber%3D7", "instanceIds=a+b", "unknown=1", "", DAYS, DAYS,
 )  # fmt: skip
 
 
