@@ -14,7 +14,6 @@ from later_reporting_dagster.cli.options import (
     one_line_errors,
     prefix_errors_with,
 )
-from later_reporting_dagster.client.base_url import is_loopback
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.server import Client, serve
 from later_reporting_dagster.server.client_file import check_clients, parse_clients
@@ -96,6 +95,8 @@ def serve_command(
       export LATER_SERVE_CLIENT_SECRET=$(openssl rand -hex 32)
       later-reporting serve
     """  # noqa: D301 - click reads the character
+    # They import HTTPX and DuckDB, which other commands and `--help` do not need.
+    from later_reporting_dagster.client.base_url import is_loopback
     from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 
     check_host(host)
@@ -120,6 +121,8 @@ def serve_command(
 
 def _serve(app: ASGIApp, *, lake_root: str, host: str, port: int) -> None:
     """Serve the application until interrupted; print its URL, so that a shell can evaluate it, and log its requests."""
+    from later_reporting_dagster.client.base_url import is_loopback
+
     _log_to_standard_error()
 
     def print_settings(base_url: str) -> None:

@@ -110,9 +110,16 @@ def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]
         return tuple(configured)
     if (stored := stored_instances(lake)) is not None:
         return tuple(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
-    return tuple(
-        sorted({str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)})
-    )
+    return tuple(sorted(instances_with_files(lake)))
+
+
+def instances_with_files(lake: Lake) -> set[str]:
+    """Return the instances that have a file in a raw table.
+
+    Raises:
+        LakeUnavailable: the lake cannot be read.
+    """
+    return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
 
 
 def unlisted_instances(instances: pa.Table, *, configured: Sequence[str]) -> list[str]:

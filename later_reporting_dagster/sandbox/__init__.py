@@ -15,6 +15,5 @@ from later_reporting_dagster.sandbox.synthetic_world import BANNER as BANNER
 from later_reporting_dagster.sandbox.synthetic_world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
 from later_reporting_dagster.sandbox.synthetic_world import World as World
 from later_reporting_dagster.sandbox.synthetic_world import two_years_before as two_years_before
-from later_reporting_dagster.server.http_server import DEFAULT_PORT as DEFAULT_PORT
 from later_reporting_dagster.server.http_server import running_server as running_server
 from later_reporting_dagster.server.http_server import serve as serve

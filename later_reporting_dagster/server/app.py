@@ -155,9 +155,7 @@ class _Handlers:
             client = self.tokens.client_of(authorization, now=self.clock())
             session = hashlib.sha256(authorization.encode("utf-8", "replace")).hexdigest()
         request.state.client_id = client.client_id
-        return Caller(
-            client_id=client.client_id, instance_ids=client.instance_ids, session=session, connection=(host, port)
-        )
+        return Caller(instance_ids=client.instance_ids, session=session, connection=(host, port))
 
 
 async def _problem_error(request: Request, error: Exception) -> Response:

@@ -15,10 +15,7 @@ from later_reporting_dagster.lake.partition_paths import table_path
 from later_reporting_dagster.server.lake_instances import unknown_instances
 from later_reporting_dagster.server.problem_responses import ProblemError
 from later_reporting_dagster.server.row_source import LakeChanged, LakeState, ReadLimits, RowsNotRead, version_of_files
-from later_reporting_dagster.server.snapshots import ROW, TIE, Snapshot, SnapshotNotWritten, write_snapshot
-
-POSITION = "position"
-"""The column that campaigns are sorted by: their order by instance and id."""
+from later_reporting_dagster.server.snapshots import ROW, TIE, Snapshot, write_snapshot
 
 _PATH = table_path(CAMPAIGNS_TABLE)
 _FIELDS: Mapping[str, str] = {
@@ -66,15 +63,9 @@ class CampaignRows:
             for row in table.to_pylist()
             if row["listed_now"] and (self.instance_ids is None or row["instance_id"] in self.instance_ids)
         ]
-        positions = range(len(rows))
-        batch = pa.record_batch(
-            {ROW: pa.array(rows, pa.string()), TIE: pa.array(positions, pa.int64())}
-            | {POSITION: pa.array(positions, pa.int64())}
-        )
-        try:
-            return write_snapshot([batch], version=state.version, directory=limits.directory or None)
-        except SnapshotNotWritten as error:
-            raise RowsNotRead(str(error)) from error
+        # The table is ordered by instance and id.
+        batch = pa.record_batch({ROW: pa.array(rows, pa.string()), TIE: pa.array(range(len(rows)), pa.int64())})
+        return write_snapshot([batch], version=state.version, directory=limits.directory or None)
 
 
 def _render(row: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ class ServeOptions:
         metrics: The metrics that the posts in the lake have.
         memory_gb: Memory limit of DuckDB, in GB.
         snapshot_gb: Size of all snapshots on disk, in GB.
-        snapshot_directory: Directory of temporary files; empty: as in `open_database`.
+        snapshot_directory: Directory of temporary files; see `ReadLimits`.
     """
 
     clients: tuple[Client, ...] = ()

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.ingest.instance_dimension import stored_instances
+from later_reporting_dagster.ingest.instance_dimension import instances_with_files, stored_instances
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake
 
@@ -17,11 +17,10 @@ def all_instances(lake: Lake) -> list[str]:
     """
     stored = stored_instances(lake)
     if stored is None:
-        return sorted({str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)})
-    has_files = [pc.is_valid(stored[f"{table.name}_newest_day"]) for table in RAW_TABLES]
+        return sorted(instances_with_files(lake))
     served = stored["listed_now"]
-    for condition in has_files:
-        served = pc.or_(served, condition)
+    for table in RAW_TABLES:
+        served = pc.or_(served, pc.is_valid(stored[f"{table.name}_newest_day"]))
     return sorted(stored.filter(served)["instance_id"].to_pylist())
 
 
@@ -44,5 +43,5 @@ def unknown_instances(lake: Lake, requested: Collection[str], with_files: Collec
     if unknown and (stored := stored_instances(lake)) is not None:
         unknown -= set(stored["instance_id"].to_pylist())
     if unknown:
-        unknown -= {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
+        unknown -= instances_with_files(lake)
     return sorted(unknown)

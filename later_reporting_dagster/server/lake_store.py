@@ -16,7 +16,7 @@ from later_reporting_dagster.contract.enums import ProblemType, SortDirection
 from later_reporting_dagster.contract.limits import CAMPAIGNS_PERFORMANCE_PATH
 from later_reporting_dagster.contract.metrics import Metric
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable
-from later_reporting_dagster.server.campaign_rows import POSITION, CampaignRows
+from later_reporting_dagster.server.campaign_rows import CampaignRows
 from later_reporting_dagster.server.lake_instances import all_instances
 from later_reporting_dagster.server.list_pages import page_body
 from later_reporting_dagster.server.paginations import Paginations
@@ -25,7 +25,7 @@ from later_reporting_dagster.server.post_store import Caller, PageResponse, inst
 from later_reporting_dagster.server.problem_responses import ProblemError
 from later_reporting_dagster.server.query_parameters import CampaignsQuery, PageRequest, PostsQuery, expired_cursor
 from later_reporting_dagster.server.row_source import LakeChanged, LakeState, ReadLimits, RowsNotRead, RowSource
-from later_reporting_dagster.server.snapshots import Snapshot, SnapshotCache
+from later_reporting_dagster.server.snapshots import TIE, Snapshot, SnapshotCache, SnapshotNotWritten
 
 MAX_READS = 5
 """Reads of a query, if files are replaced or removed during each of them."""
@@ -107,7 +107,7 @@ class LakeStore:
     ) -> PageResponse:
         """Return a page of campaigns, ordered by instance and id."""
         rows = CampaignRows(_scope(instance_ids, caller))
-        return await self._page(rows, rows, page, caller, sort_by=POSITION, descending=False)
+        return await self._page(rows, rows, page, caller, sort_by=TIE, descending=False)
 
     async def campaign_performance_page(self, query: CampaignsQuery, page: PageRequest, caller: Caller) -> PageResponse:
         """Raise an error: `check_route` refuses this route."""
@@ -230,7 +230,7 @@ async def _in_thread(function: Callable[..., _Result], *arguments: object) -> _R
     """
     try:
         return await run_in_threadpool(function, *arguments)
-    except RowsNotRead as error:
+    except (RowsNotRead, SnapshotNotWritten) as error:
         raise _unreadable(str(error)) from error
     except (LakeUnavailable, FileDamaged) as error:
         _logger.exception("The lake cannot be read")

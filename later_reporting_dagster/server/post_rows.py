@@ -31,14 +31,7 @@ from later_reporting_dagster.server.row_source import (
     random_version,
     version_of_files,
 )
-from later_reporting_dagster.server.snapshots import (
-    NO_INTEGER,
-    ROW,
-    Snapshot,
-    SnapshotNotWritten,
-    snapshot_not_written,
-    write_snapshot,
-)
+from later_reporting_dagster.server.snapshots import NO_INTEGER, ROW, Snapshot, snapshot_not_written, write_snapshot
 
 _logger = logging.getLogger(__name__)
 
@@ -146,7 +139,7 @@ class PostRows:
             ) as database:
                 return self._write_snapshot(database, state, limits, in_one_access=in_one_access)
         except OSError as error:  # of the directory in which DuckDB spills
-            raise RowsNotRead(str(snapshot_not_written(error)), may_be_of_files=False) from error
+            raise snapshot_not_written(error) from error
 
     def _write_snapshot(
         self, database: LakeDatabase, state: LakeState, limits: ReadLimits, *, in_one_access: bool
@@ -158,8 +151,6 @@ class PostRows:
             sql = rows_sql(self, in_one_scan=in_one_access)
             batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
             return write_snapshot(batches, version=state.version, directory=limits.directory or None)
-        except SnapshotNotWritten as error:
-            raise RowsNotRead(str(error), may_be_of_files=False) from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _explained(error, database, in_one_access=in_one_access) from error
 

@@ -16,13 +16,11 @@ class Caller:
     """Who sent a request.
 
     Attributes:
-        client_id: The client; empty if the server does not authenticate clients.
         instance_ids: Instances that it can access; None: all.
         session: Identifies the token, or the address of a client without one: a pagination belongs to one session.
         connection: Host and port of the connection.
     """
 
-    client_id: str
     instance_ids: tuple[str, ...] | None
     session: str
     connection: tuple[str, int]

@@ -24,7 +24,7 @@ class RowsNotRead(Exception):  # noqa: N818 - named for what happened
 
     Args:
         reason: The reason and the next step, for clients: without the location of the lake.
-        may_be_of_files: Whether it may be because of a file of the lake, rather than of memory or disk space.
+        may_be_of_files: Whether it may be because of a file of the lake, rather than of memory.
     """
 
     def __init__(self, reason: str, *, may_be_of_files: bool = True) -> None:
@@ -38,7 +38,7 @@ class ReadLimits:
 
     Attributes:
         memory_gb: Memory limit of DuckDB, in GB.
-        directory: Directory of temporary files; empty: as in `open_database`.
+        directory: Directory of temporary files; empty: for what DuckDB spills as in `open_database`, else the system's.
     """
 
     memory_gb: float
@@ -78,7 +78,8 @@ class RowSource(Hashable, Protocol):
 
         Raises:
             LakeChanged: A file was replaced or removed. Inspect the files again.
-            RowsNotRead: A file cannot be read, or the query needs too much memory or disk.
+            RowsNotRead: A file cannot be read, or the query needs too much memory.
+            SnapshotNotWritten: A temporary file cannot be written.
         """
 
 

@@ -13,10 +13,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.handler_server import running_handler
 
 Row = dict[str, Any]
 
@@ -213,15 +215,8 @@ class IndependentServer:
         class Handler(_Handler):
             api = this
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-            thread.start()
-            self.base_url = f"http://127.0.0.1:{server.server_address[1]}"
-            try:
-                yield self.base_url
-            finally:
-                server.shutdown()
-                thread.join()
+        with running_handler(Handler) as self.base_url:
+            yield self.base_url
 
     def draw_fault(self, request: str) -> tuple[str | None, Random]:
         """Return the fault of a request, if any, and its source of random numbers."""

@@ -8,15 +8,16 @@ import base64
 import json
 import re
 import secrets
-import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.handler_server import running_handler
 
 Row = dict[str, Any]
 Parameters = dict[str, list[str]]
@@ -212,14 +213,8 @@ class ReferenceServer:
         class Handler(_Handler):
             server_of_posts = this
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_address[1]}"
-            finally:
-                server.shutdown()
-                thread.join()
+        with running_handler(Handler) as base_url:
+            yield base_url
 
     def respond(self, method: str, target: str, *, authorization: str = "", body: bytes = b"") -> Reply:
         """Return the response to a request."""
