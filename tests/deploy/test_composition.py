@@ -25,6 +25,11 @@ BACKFILL = """mutation ($parameters: LaunchBackfillParams!) {
     ... on PythonError { message stack }
   }
 }"""
+SERVER_ID = """{
+  workspaceOrError {
+    ... on Workspace { locationEntries { locationOrLoadError { ... on RepositoryLocation { serverId } } } }
+  }
+}"""
 BACKFILL_STATUS = """query ($id: String!) {
   partitionBackfillOrError(backfillId: $id) {
     ... on PartitionBackfill { status runs(limit: 10) { id status } }
@@ -48,6 +53,11 @@ class Deployment:
         launched = self.dagster.graphql(BACKFILL, parameters=parameters)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
         return str(launched["backfillId"])
+
+    def server_id(self) -> str | None:
+        """Return which start of the code location the UI has loaded; None while it has none."""
+        (entry,) = self.dagster.graphql(SERVER_ID)["workspaceOrError"]["locationEntries"]
+        return (entry["locationOrLoadError"] or {}).get("serverId")
 
     def run_statuses(self, backfill: str) -> Sequence[str]:
         """Wait until a backfill has ended, and return the statuses of its runs."""
@@ -175,9 +185,15 @@ def test_stopping_the_code_location_fails_its_run_and_the_next_fetches_the_rest(
         seconds=START_SECONDS,
     )
 
+    stopped = deployment.server_id()
     composition.stop("code-location")
     dagster.service.override = lambda request: None
     composition.start("code-location")
+    wait_until(
+        "the UI has loaded the code location again",
+        lambda: deployment.server_id() not in (None, stopped),
+        seconds=START_SECONDS,
+    )
 
     assert deployment.run_statuses(interrupted) == ["FAILURE"]
     assert staged_files(Path(dagster.environment["LATER_LAKE_ROOT"], asset)) == []

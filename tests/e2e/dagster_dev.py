@@ -60,13 +60,20 @@ class DagsterDev:
         return run(*command, environment=self.environment)
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        """Run a GraphQL query, and return the `data` of its response."""
+        """Run a GraphQL query, and return the `data` of its response.
+
+        Raises:
+            AssertionError: with the errors of the response.
+        """
         payload = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(  # noqa: S310
             f"{self.url}/graphql", data=payload, headers={"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-            body = json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                body = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
         if "errors" in body:
             raise AssertionError(body["errors"])
         return body["data"]
@@ -192,7 +199,7 @@ def _is_healthy(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
               repositoriesOrError { __typename }
             }"""
         )
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError, AssertionError):
         return False
     daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
     return data["repositoriesOrError"]["__typename"] == "RepositoryConnection" and all(
