@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import cycle, islice, pairwise, product, repeat
@@ -328,14 +328,36 @@ def measure_pages(server: ServerProcess, bare: ServerProcess) -> list[Result]:
         client.log_in()
         numbered = _numbered_targets(client)
         by_cursor = _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS))
-        rounds = [
-            (_read_pages(client, bare_client, numbered), _read_pages(client, bare_client, by_cursor))
-            for _ in range(PAGE_ROUNDS)
-        ]
+        with _on_one_core(os.getpid(), server.process_id, bare.process_id):
+            rounds = [
+                (_read_pages(client, bare_client, numbered), _read_pages(client, bare_client, by_cursor))
+                for _ in range(PAGE_ROUNDS)
+            ]
     return [
         *_page_results("by number", [each for each, _ in rounds]),
         *_page_results("by cursor", [each for _, each in rounds]),
     ]
+
+
+@contextmanager
+def _on_one_core(*process_ids: int) -> Iterator[None]:
+    """Run some processes on the same core while the block runs.
+
+    To wake a process on another core takes about as long as the bare application does, and the scheduler decides anew
+    in each run which of the servers is on the core of the client.
+    """
+    cores = os.sched_getaffinity(0)
+    try:
+        _set_cores(process_ids, {min(cores)})
+        yield
+    finally:
+        _set_cores(process_ids, cores)
+
+
+def _set_cores(process_ids: Iterable[int], cores: set[int]) -> None:
+    for thread in [each for process in process_ids for each in Path(f"/proc/{process}/task").iterdir()]:
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def _numbered_targets(client: Connection) -> list[str]:
@@ -481,7 +503,8 @@ _NOTE = (
     f" rows by another property. Later pages: medians of {PAGE_ROUNDS} rounds, in each of which"
     f" {len(PAGE_SORTS) * PAGES_PER_SORT} numbered pages by {len(PAGE_SORTS)} properties, in a random order, and"
     f" {CURSOR_PAGES} by cursor are read in turns of {PAGES_PER_TURN} with a bare Starlette application: a process that"
-    " returns the same bytes from memory through the same server."
+    " returns the same bytes from memory through the same server. The client and both servers are on one core for it:"
+    " to wake a process on another core takes as long as the bare application does."
     f" {CLIENTS} clients: threads of one process, which read {PAGES_PER_CLIENT} pages each in an order of their own;"
     " every response has status 200, and all rows are there once and in order."
     " Peak memory is that of the server's process at the end of all this."
