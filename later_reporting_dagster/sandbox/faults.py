@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pyarrow as pa
+from msgspec import structs
 
 from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.enums import ProblemType, SortProperty
@@ -277,7 +278,7 @@ def _previous_page(context: PageContext) -> JsonObject | None:
     if not body["data"]:
         return None
     offset = max(0, context.page.offset - context.page.size)
-    previous = context.requested.render(replace(context.page, offset=offset))
+    previous = context.requested.render(structs.replace(context.page, offset=offset))
     return body | {"data": previous["data"]}
 
 

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
+from msgspec.structs import replace
 from starlette.applications import Starlette
 
 from later_reporting_dagster.contract.api_version import PAGED, ApiVersion

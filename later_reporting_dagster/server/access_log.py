@@ -13,15 +13,13 @@ _logger = logging.getLogger(__name__)
 
 # A secret may be anywhere in a request by mistake. So only these parameters are logged, and their values only if the
 # request succeeded: then they are dates, ids and names.
-_LOGGED_PARAMETERS = frozenset(
-    {
-        "startDate", "endDate", "instanceIds", "campaignIds", "platform", "contentType", "dateBasis", "sortProperty",
-        "sortDirection", METRICS_MEMBER,
-        *(version.page_size_parameter for version in API_VERSIONS.values()),
-        "pageNumber",
-    }
+_LOGGED_NAMES = (
+    "startDate", "endDate", "instanceIds", "campaignIds", "platform", "contentType", "dateBasis", "sortProperty",
+    "sortDirection", METRICS_MEMBER,
+    *(version.page_size_parameter for version in API_VERSIONS.values()),
+    "pageNumber",
 )  # fmt: skip
-_BRACKETS = re.compile(r"(\[\]|%5B%5D)$", re.IGNORECASE)
+_LOGGED_PARAMETER = re.compile(rf"({'|'.join(_LOGGED_NAMES)})(\[\]|%5B%5D|%5b%5d)?(=|$)")
 _MAX_LOGGED_CHARACTERS = 500
 
 
@@ -71,9 +69,12 @@ def _logged_target(scope: Scope, *, with_values: bool) -> str:
         return "(unknown path)"
     # As it was sent: to decode and to encode it again would take a third of the time of a page.
     query_string = scope["query_string"].decode("ascii", "backslashreplace")
-    parameters = [each.partition("=") for each in query_string.split("&") if each]
-    known = [each for each in parameters if _BRACKETS.sub("", each[0]) in _LOGGED_PARAMETERS]
-    query = "&".join("".join(each) if with_values else each[0] for each in known)[:_MAX_LOGGED_CHARACTERS]
-    if hidden := len(parameters) - len(known):
+    parameters = [each for each in query_string.split("&") if each]
+    known = [each for each in parameters if _LOGGED_PARAMETER.match(each)]
+    hidden = len(parameters) - len(known)
+    if not with_values:
+        known = [each.partition("=")[0] for each in known]
+    query = "&".join(known)[:_MAX_LOGGED_CHARACTERS]
+    if hidden:
         query += f" ({hidden} more)"
     return f"{scope['path']}?{query}" if query else str(scope["path"])

@@ -92,7 +92,8 @@ def lake_app(lake: Lake, options: ServeOptions) -> ASGIApp:
 def version_of_parameters(query_string: str) -> ApiVersion:
     """Return the API version that the parameters of a request belong to; without any, the paged version."""
     # Not `parse_qsl`, which decodes the values too.
-    names = {unquote_plus(part.partition("=")[0]).removesuffix("[]") for part in query_string.split("&")}
+    sent = {part.partition("=")[0] for part in query_string.split("&")}
+    names = {name if name.isalnum() else unquote_plus(name).removesuffix("[]") for name in sent}
     only_with_cursors = {CURSOR.page_size_parameter, CURSOR.page_parameter, METRICS_MEMBER}
     return PAGED if names.isdisjoint(only_with_cursors) else CURSOR
 

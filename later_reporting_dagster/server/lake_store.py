@@ -1,15 +1,16 @@
 """The store that serves a lake: a query is read from the lake once, and its pages from the snapshot of that read."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Coroutine, Hashable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from starlette.concurrency import run_in_threadpool
 
 from later_reporting_dagster.contract.enums import ProblemType, SortDirection
@@ -64,7 +65,7 @@ class LakeStore:
         self._lake = lake
         self._metrics = frozenset(metric.api_name for metric in metrics)
         self._is_strict = is_strict
-        self._limits = replace(limits, memory_gb=limits.memory_gb / READS_AT_ONCE)
+        self._limits = dataclasses.replace(limits, memory_gb=limits.memory_gb / READS_AT_ONCE)
         self._now = now
         self._snapshots = SnapshotCache(snapshot_bytes)
         self._paginations = Paginations()

@@ -11,12 +11,14 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote_plus
+
+import msgspec
+from msgspec.structs import replace
 
 from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS
@@ -58,8 +60,7 @@ _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class PageRequest(msgspec.Struct, frozen=True):
     """The requested page of a list.
 
     Attributes:
@@ -93,8 +94,7 @@ class PageRequest:
         return base64.urlsafe_b64encode(position + _cursor_digest(position, self.cursor_query)).decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PostsQuery:
+class PostsQuery(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Parsed parameters of a posts query, without those of the page.
 
     Hashable, so that the sorted rows can be cached for all pages of a query. None stands for an omitted filter.
@@ -124,8 +124,7 @@ class PostsQuery:
     metrics: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignsQuery:
+class CampaignsQuery(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """Parsed parameters of a query for the performance of campaigns, without those of the page.
 
     Attributes:
@@ -369,8 +368,7 @@ def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query:
 
 @lru_cache(maxsize=1024)
 def _cursor_query(query: Hashable, size: int) -> str:
-    fields = asdict(query) if is_dataclass(query) and not isinstance(query, type) else query
-    return json.dumps([fields, size], default=str)
+    return json.dumps([msgspec.to_builtins(query), size])
 
 
 def _decode_cursor(cursor: str, cursor_query: str) -> tuple[int, bytes]:
