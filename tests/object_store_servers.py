@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.servers import running
-from tests.services import START_TIMEOUT_SECONDS, free_port, wait_for_port
+from tests.services import WAIT_SECONDS, free_port, wait_for_port
 
 BUCKET = "a-bucket"
 SECRET = "c2VjcmV0L29mK25vYm9keQ=="  # noqa: S105 - a key of Azure has to be Base64
@@ -131,7 +131,7 @@ def running_rgw() -> Iterator[ObjectStore]:
         options = ["-c", str(config), "-n", "client.rgw", "--no-mon-config"]
         user = ["--uid", "somebody", "--display-name", "Somebody", "--access-key", "somebody", "--secret-key", SECRET]
         admin = ["radosgw-admin", *options, "user", "create", *user]
-        subprocess.run(admin, check=True, capture_output=True, timeout=START_TIMEOUT_SECONDS)
+        subprocess.run(admin, check=True, capture_output=True, timeout=WAIT_SECONDS)
         with _process(["radosgw", *options, "-f"], port=port), _s3("rgw", port) as store:
             yield store
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-START_TIMEOUT_SECONDS = 300
+WAIT_SECONDS = 400
+"""Longest wait for anything that happens at all: on a busy machine, some Dagster processes take minutes to start."""
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def running_redis() -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}/0"
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(timeout=START_TIMEOUT_SECONDS)
+            server.wait(timeout=WAIT_SECONDS)
 
 
 def free_port() -> int:
@@ -72,7 +73,7 @@ def free_port() -> int:
     return port
 
 
-def wait_for_port(port: int, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+def wait_for_port(port: int, *, timeout_seconds: float = WAIT_SECONDS) -> None:
     """Wait until a server accepts connections on a loopback port.
 
     Raises:
@@ -101,6 +102,6 @@ def _postgres(program: str) -> str:
 
 
 def _run(command: Sequence[str | Path], *, user: str | None = None) -> None:
-    done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, timeout=START_TIMEOUT_SECONDS)
+    done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, timeout=WAIT_SECONDS)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stdout}{done.stderr}")

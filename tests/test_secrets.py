@@ -52,6 +52,7 @@ from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, r
 from tests.cli.conftest import environment
 from tests.client.scripted_api import jwt
 from tests.servers import running
+from tests.services import WAIT_SECONDS
 
 # Secrets with characters that JSON and URLs escape, because servers may echo them escaped.
 CLIENT_ID = "id+Zq7/visible"
@@ -356,7 +357,7 @@ def leftovers(tmp_path_factory: pytest.TempPathFactory) -> Leftovers:
             },
             cwd=directory / "work",
             capture_output=True,
-            timeout=180,
+            timeout=WAIT_SECONDS,
             check=False,
         )
     contents = {"stdout": command.stdout, "stderr": command.stderr}

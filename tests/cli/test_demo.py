@@ -13,6 +13,7 @@ import pytest
 from later_reporting_dagster.definitions import defs
 from tests.cli.conftest import environment
 from tests.conftest import files
+from tests.services import WAIT_SECONDS
 
 # Times at which files were fetched or computed, in their Parquet metadata.
 INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
@@ -33,7 +34,12 @@ def demo(directory: Path, *options: str, instances: int = 2) -> str:
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "demo", "--directory", str(directory)]
     small = ["--days", "2", "--instances", str(instances), "--posts-per-day", "3"]
     result = subprocess.run(
-        [*command, *small, *options], env=environment(), capture_output=True, text=True, timeout=120, check=False
+        [*command, *small, *options],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Traceback" not in result.stderr

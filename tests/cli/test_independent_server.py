@@ -14,6 +14,7 @@ from tests.conftest import files, sandbox_settings
 from tests.reliability.campaign_comparison import assert_campaign_tables_equal
 from tests.reliability.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.reliability.test_independent_server import assert_lake_equals, expected_partitions
+from tests.services import WAIT_SECONDS
 
 FIRST_DAY = date(2024, 1, 1)
 DAYS = [FIRST_DAY + timedelta(days=number) for number in range(30)]
@@ -47,7 +48,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., None]]:
                 cwd=tmp_path,
                 capture_output=True,
                 text=True,
-                timeout=300,
+                timeout=WAIT_SECONDS,
                 check=False,
             )
             assert completed.returncode == 0, completed.stdout + completed.stderr

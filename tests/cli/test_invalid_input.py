@@ -23,6 +23,7 @@ from tests.defs.test_invalid_settings import (
     InvalidValue,
     set_invalid,
 )
+from tests.services import WAIT_SECONDS
 
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
 PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
@@ -99,7 +100,7 @@ def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
         )
         for path, (command, settings) in zip(homes, commands, strict=True)
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=WAIT_SECONDS)[0] for process in processes]
     assert [process.returncode for process in processes] == [1, 0, 1], outputs
     assert "LATER_START_DATE (start_date): must be a date as YYYY-MM-DD, not 'spring'" in outputs[0]
     assert "2024-03-01 007" in outputs[2].splitlines()[-1]

@@ -17,6 +17,7 @@ from later_reporting_dagster.cli import main
 from later_reporting_dagster.client.base_url import validate_base_url
 from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, MALFORMATIONS
 from tests.cli.conftest import environment, error_line
+from tests.services import WAIT_SECONDS
 
 # Two comments and three variables.
 HEADER_LINES = 5
@@ -43,7 +44,7 @@ def lines() -> Iterator[list[str]]:
     with running_command() as (process, output, errors):
         yield [output.readline().strip() for _ in range(HEADER_LINES)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=WAIT_SECONDS) == 0
         assert errors.read() == ""
 
 
@@ -150,7 +151,7 @@ def test_sandbox_refuses_a_campaign_metric() -> None:
                 for name in ("paidClicks", "paidAdSpend")
             ]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=WAIT_SECONDS) == 0
     assert statuses == [200, 400]
 
 
@@ -178,7 +179,7 @@ def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
             posts = client.get("/v2/posts/performance?startDate=2024-01-01&endDate=2024-12-31").json()["data"]
         process.send_signal(signal.SIGINT)
         counts = dict(line.split() for line in output)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=WAIT_SECONDS) == 0
     malformed = sum(
         "\r\n" in post["creatorProfile"]["fullName"] for post in posts if post["creatorProfile"]["fullName"]
     )

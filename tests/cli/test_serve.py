@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.cli.conftest import environment, error_line
+from tests.services import WAIT_SECONDS
 
 CLIENT_ID, SECRET = "dashboards", "s3cret/of+dashboards=="  # noqa: S105 - valid only here
 CREDENTIALS = {"LATER_SERVE_CLIENT_ID": CLIENT_ID, "LATER_SERVE_CLIENT_SECRET": SECRET}
@@ -71,7 +72,7 @@ class Command:
 
     def base_url(self) -> str:
         """Wait until it serves, and return the base URL that it prints."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + WAIT_SECONDS
         while not (found := re.search(r"^export LATER_BASE_URL=(\S+)$", self.output, re.MULTILINE)):
             assert self.process.poll() is None, self.errors
             assert time.monotonic() < deadline, self.errors
@@ -81,7 +82,7 @@ class Command:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=WAIT_SECONDS)
 
 
 @contextmanager
@@ -117,7 +118,7 @@ def running(root: Path, *options: str, **variables: str) -> Iterator[Command]:
 @contextmanager
 def authenticated(base_url: str, client_id: str = CLIENT_ID, secret: str = SECRET) -> Iterator[httpx.Client]:
     """Yield an HTTP client with a token."""
-    with httpx.Client(base_url=base_url, timeout=30) as api:
+    with httpx.Client(base_url=base_url, timeout=WAIT_SECONDS) as api:
         response = api.post("/oauth/token", json={"clientId": client_id, "clientSecret": secret})
         api.headers["Authorization"] = f"Bearer {response.raise_for_status().json()['jwt']}"
         yield api
@@ -334,7 +335,7 @@ def send_secrets(base_url: str, token: str) -> int:
 def send_raw(base_url: str, text: str) -> None:
     """Send bytes that are not HTTP, and read until the server closes the connection."""
     url = httpx.URL(base_url)
-    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+    with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
         connection.sendall(text.encode())
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
@@ -431,7 +432,7 @@ def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path
         def read(place: int) -> None:
             headers = {"Authorization": api.headers["Authorization"]}
             try:
-                with httpx.Client(base_url=api.base_url, headers=headers, timeout=60) as each:
+                with httpx.Client(base_url=api.base_url, headers=headers, timeout=WAIT_SECONDS) as each:
                     for page in range(10_000):
                         response = each.get(f"{POSTS}&pageSize=1&campaignIds=7,{place},{page}")
                         assert response.status_code == 200
@@ -444,10 +445,10 @@ def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path
         for thread in threads:
             thread.start()
         for _ in range(20):
-            assert answered.acquire(timeout=60)
+            assert answered.acquire(timeout=WAIT_SECONDS)
         code = command.stop(number)
         for thread in threads:
-            thread.join(timeout=60)
+            thread.join(timeout=WAIT_SECONDS)
         assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM) if number == signal.SIGTERM else code == 0
         assert [*command.snapshots.rglob("*")] == []
         assert "Traceback" not in command.errors
@@ -461,7 +462,7 @@ def test_serve_stops_although_a_client_does_not_read_its_response(tmp_path: Path
     Lake(str(root)).write("posts_published", Partition(DAYS[0], "north"), rows)
     with running(root, "--no-auth") as command:
         url = httpx.URL(command.base_url())
-        with socket.create_connection((url.host, url.port or 0), timeout=60) as connection:
+        with socket.create_connection((url.host, url.port or 0), timeout=WAIT_SECONDS) as connection:
             connection.sendall(f"GET {POSTS}&pageSize=100 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             assert connection.recv(12) == b"HTTP/1.1 200"
             command.stop()

@@ -19,6 +19,7 @@ from tests.crash.disk_scenarios import SCENARIOS, SMALL
 from tests.crash.fork_server import REPOSITORY
 from tests.crash.lake_writers import TABLE_NAME, partition_rows, staged_files
 from tests.crash.restated_sandbox import DAILY, INGESTED_PARTITIONS, PUBLISHED, RAW_TABLES, ingest_all, restated_sandbox
+from tests.services import WAIT_SECONDS
 
 NOBODY_UID = 65_534
 # Commands that start a process in its own mount namespace: for all users, if user namespaces are allowed; for root.
@@ -170,7 +171,7 @@ def test_users_of_one_group_can_both_write_if_their_umask_allows_it(public_direc
         writers = [
             subprocess.Popen([*command, user], cwd=REPOSITORY, stderr=subprocess.PIPE, env=env) for user in users
         ]
-        return [error for writer in writers if (error := writer.communicate(timeout=120)[1].decode())]
+        return [error for writer in writers if (error := writer.communicate(timeout=WAIT_SECONDS)[1].decode())]
 
     assert run_writers(0o002) == []
     assert staged_files(root) == []

@@ -10,8 +10,7 @@ from tests.crash import backfill_command, lake_writers
 from tests.crash.restated_sandbox import DAILY, DAYS, restated_sandbox
 from tests.crash.test_concurrent_writers import assert_lake_equals
 from tests.e2e.dagster_dev import wait_until
-
-SECONDS_TO_END = 60  # one on an idle machine
+from tests.services import WAIT_SECONDS
 
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_sent: signal_sent.name)
@@ -24,7 +23,7 @@ def test_interrupted_backfill_fails_its_run_and_can_be_repeated(signal_sent: sig
             try:
                 wait_until("a file is written", lambda: any(root.rglob("part-0.parquet")))
                 process.send_signal(signal_sent)
-                output, _ = process.communicate(timeout=SECONDS_TO_END)
+                output, _ = process.communicate(timeout=WAIT_SECONDS)
             finally:
                 process.kill()
         assert process.returncode == 1
@@ -38,6 +37,6 @@ def test_interrupted_backfill_fails_its_run_and_can_be_repeated(signal_sent: sig
 
         sandbox.stall(None)
         repeated = backfill_command.start_command(*arguments, environment=environment)
-        output, _ = repeated.communicate(timeout=120)
+        output, _ = repeated.communicate(timeout=WAIT_SECONDS)
         assert repeated.returncode == 0, output
         assert_lake_equals(sandbox.rows_by_version[0], root, table_names=(DAILY.name,))

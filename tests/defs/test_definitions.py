@@ -16,6 +16,7 @@ from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POSTS_SCHEMA, campaign_performance_columns, schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key
+from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = {
@@ -81,7 +82,7 @@ def load(environment: dict[str, str], directory: Path) -> subprocess.CompletedPr
         env={"PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WAIT_SECONDS,
         check=False,
     )
 

@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from tests.e2e.dagster_dev import REPOSITORY, clean_environment, wait_until
-from tests.services import free_port, running_postgres
+from tests.services import WAIT_SECONDS, free_port, running_postgres
 
 DEPLOY = REPOSITORY / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
-START_SECONDS = 400
 
 
 def resolved_compose_file(folder: Path) -> Any:
@@ -34,7 +33,7 @@ def resolved_compose_file(folder: Path) -> Any:
     """
     command = ["docker-compose", "--file", "docker-compose.yaml", "config", "--format", "json"]
     done = subprocess.run(
-        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=60, check=False
+        command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
     if done.returncode:
         raise AssertionError(done.stderr)
@@ -132,7 +131,7 @@ class Composition:
             env=self.environment(name),
             capture_output=True,
             text=True,
-            timeout=START_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
 
@@ -161,9 +160,9 @@ class Composition:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until(f"{name} is healthy", lambda: self.is_healthy(name), seconds=START_SECONDS)
+        wait_until(f"{name} is healthy", lambda: self.is_healthy(name))
 
-    def stop(self, name: str, *, grace_seconds: float = START_SECONDS) -> None:
+    def stop(self, name: str, *, grace_seconds: float = WAIT_SECONDS) -> None:
         """Stop a service as Docker does: SIGTERM to its command; when that has ended, SIGKILL to all that is left."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
-from tests.deploy.composition import START_SECONDS, Composition, running_composition
+from tests.deploy.composition import Composition, running_composition
 from tests.deploy.test_deploying_page import commands
 from tests.e2e.browser import GREEN, chromium, open_ui
 from tests.e2e.dagster_dev import DAYS, INSTANCES, DagsterDev, sandbox_environment, wait_until
@@ -68,7 +68,7 @@ class Deployment:
                 return None
             return [run["status"] for run in current["runs"]]
 
-        return wait_until(f"backfill {backfill} ends", ended, seconds=START_SECONDS)
+        return wait_until(f"backfill {backfill} ends", ended)
 
     def is_materialized(self, asset: str, days: Sequence[date]) -> bool:
         """Return whether these days of an asset are materialized."""
@@ -150,7 +150,7 @@ def test_composition_rolls_up_a_backfill_and_shows_its_checks(
     for asset in RAW_ASSETS:
         assert len(dagster.files(asset)) == len(backfilled) * len(INSTANCES)
     for rollup in ("organic_paid_daily", "organic_paid_by_publish_day"):
-        wait_until(f"{rollup} follows", partial(deployment.is_materialized, rollup, backfilled), seconds=START_SECONDS)
+        wait_until(f"{rollup} follows", partial(deployment.is_materialized, rollup, backfilled))
 
     with chromium() as browser, open_ui(browser, dagster, tmp_path / "last-screenshot.png") as ui:
         ui.open_partition("organic_paid_daily", backfilled[0])
@@ -179,21 +179,13 @@ def test_stopping_the_code_location_fails_its_run_and_the_next_fetches_the_rest(
     asset, (first, last) = RAW_ASSETS[0], dagster.days[6:8]
     dagster.service.override = lambda request: NO_RESPONSE if str(last) in request.url.query else None
     interrupted = deployment.backfill([asset], [first, last])
-    wait_until(
-        "a file is written",
-        lambda: any(f"date={first}" in path.parts for path in dagster.files(asset)),
-        seconds=START_SECONDS,
-    )
+    wait_until("a file is written", lambda: any(f"date={first}" in path.parts for path in dagster.files(asset)))
 
     stopped = deployment.server_id()
     composition.stop("code-location")
     dagster.service.override = lambda request: None
     composition.start("code-location")
-    wait_until(
-        "the UI has loaded the code location again",
-        lambda: deployment.server_id() not in (None, stopped),
-        seconds=START_SECONDS,
-    )
+    wait_until("the UI has loaded the code location again", lambda: deployment.server_id() not in (None, stopped))
 
     assert deployment.run_statuses(interrupted) == ["FAILURE"]
     assert staged_files(Path(dagster.environment["LATER_LAKE_ROOT"], asset)) == []

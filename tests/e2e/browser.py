@@ -11,10 +11,9 @@ from pathlib import Path
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.e2e.dagster_dev import DagsterDev
+from tests.services import WAIT_SECONDS
 
-SECONDS = 1000
-# Pages of the UI poll for updates, some only every fifteen seconds, and the machine may be busy.
-TIMEOUT = 90 * SECONDS
+TIMEOUT = 1000 * WAIT_SECONDS  # milliseconds, as Playwright expects
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = (
     "--no-sandbox",

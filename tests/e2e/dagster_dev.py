@@ -21,6 +21,7 @@ from later_reporting_dagster.cli.demo import DAGSTER_YAML
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server, two_years_before
 from tests.conftest import Service
 from tests.defs.conftest import reject_instance
+from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = 10
@@ -70,7 +71,7 @@ class DagsterDev:
             f"{self.url}/graphql", data=payload, headers={"content-type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as response:  # noqa: S310
                 body = json.load(response)
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from error
@@ -79,16 +80,16 @@ class DagsterDev:
         return body["data"]
 
 
-def wait_until(description: str, condition: Callable[[], _Result | None], *, seconds: float = 60) -> _Result:
+def wait_until(description: str, condition: Callable[[], _Result | None]) -> _Result:
     """Poll `condition` until it returns a true value, and return that.
 
     Raises:
-        AssertionError: with `description`, after `seconds`.
+        AssertionError: with `description`, after `WAIT_SECONDS`.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + WAIT_SECONDS
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:.0f} s: {description}")
+            raise AssertionError(f"not within {WAIT_SECONDS} s: {description}")
         time.sleep(0.2)
     return result
 
@@ -96,7 +97,7 @@ def wait_until(description: str, condition: Callable[[], _Result | None], *, sec
 def run(*command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in the folder of the repository, and capture its output as text."""
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
     )
 
 
@@ -159,7 +160,7 @@ def dagster_dev(directory: Path, *, configuration: str = "") -> Iterator[Dagster
             service=service,
         )
         with (directory / "dagster-dev.log").open("wb") as log, _process_group(command, environment, log) as process:
-            wait_until("Dagster responds and its daemon is healthy", lambda: _is_healthy(dagster, process), seconds=90)
+            wait_until("Dagster responds and its daemon is healthy", lambda: _is_healthy(dagster, process))
             yield dagster
 
 

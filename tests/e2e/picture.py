@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.e2e.browser import SECONDS, chromium, open_ui
+from tests.e2e.browser import chromium, open_ui
 from tests.e2e.dagster_dev import dagster_dev
 
 
@@ -33,10 +33,10 @@ def take_screenshot(path: Path) -> None:
             ui.page.reload()
             sidebar.click()
             # Both raw tables and both daily rollups. A week or month that has just begun has no materialized day yet.
-            expect(ui.page.get_by_text("100% filled").nth(3)).to_be_visible(timeout=240 * SECONDS)
+            expect(ui.page.get_by_text("100% filled").nth(3)).to_be_visible()
             # The report is among the last to be updated.
             for unfinished in ("Never materialized", "Materializing"):
-                expect(ui.page.get_by_text(unfinished)).to_have_count(0, timeout=240 * SECONDS)
+                expect(ui.page.get_by_text(unfinished)).to_have_count(0)
             ui.page.screenshot(path=path)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.dagster_dev import REPOSITORY, clean_environment, free_port, kill_group, wait_until
+from tests.services import WAIT_SECONDS
 
 # Two on an idle machine.
-SECONDS_TO_END = 60
 # The signals that a command ignores if a shell without job control starts it in the background.
 BACKGROUND = (signal.SIGINT,)
 
@@ -88,7 +88,7 @@ def running_demo_ui(directory: Path, *, days: int = 1, ignored: tuple[signal.Sig
 
 def assert_ends_with_one_line(demo: DemoUi) -> None:
     """Assert that the command ends soon with exit code 0 and one line, and that none of its processes is left."""
-    output, _ = demo.process.communicate(timeout=SECONDS_TO_END)
+    output, _ = demo.process.communicate(timeout=WAIT_SECONDS)
     assert demo.process.returncode == 0
     assert demo.descendants() == []
     printed = output.splitlines()
@@ -119,7 +119,7 @@ def test_demo_ui_ends_with_all_its_processes(
     number: signal.Signals, send: Callable[[int, int], None], ignored: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
     with running_demo_ui(tmp_path, ignored=ignored) as demo:
-        wait_until("the UI responds", demo.serves, seconds=240)
+        wait_until("the UI responds", demo.serves)
         assert len(demo.descendants()) >= 4  # dagster dev, the webserver, the daemon and a code server
         send(demo.process.pid, number)
         assert_ends_with_one_line(demo)
@@ -146,9 +146,9 @@ def test_demo_ends_during_its_fetch(
 ) -> None:
     # More days than the sandbox serves within a minute, so that the fetch waits for the rate limit.
     with running_demo_ui(tmp_path, days=200, ignored=ignored) as demo:
-        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")), seconds=240)
+        wait_until("a file is written", lambda: any((tmp_path / "lake").rglob("part-0.parquet")))
         os.kill(demo.process.pid, number)
-        output, _ = demo.process.communicate(timeout=SECONDS_TO_END)
+        output, _ = demo.process.communicate(timeout=WAIT_SECONDS)
         assert demo.process.returncode == 1
         assert "The Dagster UI" not in output
         last_line = (tmp_path / "errors.log").read_text().splitlines()[-1]

@@ -11,6 +11,7 @@ import pytest
 from later_reporting_dagster.lake import Lake
 from tests.docs.conftest import ROOT, section
 from tests.e2e.dagster_dev import clean_environment
+from tests.services import WAIT_SECONDS
 
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```$", section(ROOT / "docs" / "using.md", "In your Dagster project"), re.DOTALL | re.MULTILINE
@@ -88,7 +89,7 @@ class Acme:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            timeout=WAIT_SECONDS,
         )
         assert done.returncode == exit_code, f"{command}: {done.stdout}"
         return done.stdout

@@ -67,7 +67,7 @@ def test_backfill_automation_and_checks(dagster: DagsterDev, postgres_url: str) 
         status = dagster.graphql(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]
         return status["status"].startswith(("COMPLETED", "FAILED")) and status
 
-    status = wait_until("the backfill ends", finished, seconds=120)
+    status = wait_until("the backfill ends", finished)
     assert status["status"] == "COMPLETED_SUCCESS"
     (run,) = status["runs"]
     assert_shows(dagster, RAW)
@@ -77,9 +77,9 @@ def test_backfill_automation_and_checks(dagster: DagsterDev, postgres_url: str) 
     assert logged.count("MaterializationEvent") == DAYS
     assert statements(postgres_url, run["runId"]) < DAYS
 
-    wait_until("automation rolls up all days", lambda: len(materialized(dagster, ROLLUP)) == DAYS, seconds=180)
+    wait_until("automation rolls up all days", lambda: len(materialized(dagster, ROLLUP)) == DAYS)
     assert_shows(dagster, ROLLUP)
-    wait_until("automation computes the windows", lambda: materialized(dagster, WINDOWS), seconds=180)
+    wait_until("automation computes the windows", lambda: materialized(dagster, WINDOWS))
 
 
 def assert_shows(dagster: DagsterDev, asset: str) -> None:

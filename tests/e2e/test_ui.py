@@ -127,7 +127,7 @@ def test_ui_shows_the_metadata_of_a_partition(ui: Ui, dagster: DagsterDev, fetch
 
 def test_ui_shows_the_instances_as_a_table(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     _wait_for_rollup(dagster, fetched)
-    wait_until("the dimension is written", lambda: dagster.files("instances"), seconds=400)
+    wait_until("the dimension is written", lambda: dagster.files("instances"))
 
     ui.open_asset("instances", tab="Events")
 
@@ -168,7 +168,7 @@ def test_rollup_is_updated_for_changed_days_only(ui: Ui, dagster: DagsterDev, fe
 
 def test_report_is_updated_and_shows_its_kpis(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
     page = Path(dagster.environment["LATER_LAKE_ROOT"]) / "organic_paid_report" / "report.html"
-    wait_until("the report is written", page.exists, seconds=400)
+    wait_until("the report is written", page.exists)
 
     ui.open_asset("organic_paid_report")
     expect(ui.page.get_by_role("row", name=re.compile("^Organic impressions [0-9,]+ "))).to_be_visible()
@@ -207,4 +207,4 @@ def _wait_for_rollup(dagster: DagsterDev, days: Sequence[date]) -> Counter[date]
         counts = Counter(date.fromisoformat(event["partition"]) for event in events)
         return counts if {*days} <= counts.keys() and not data["runsOrError"]["results"] else None
 
-    return wait_until(f"rolled up: {', '.join(map(str, days))}", materialized, seconds=400)
+    return wait_until(f"rolled up: {', '.join(map(str, days))}", materialized)

@@ -26,6 +26,7 @@ from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECON
 from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
 from tests.lake.conftest import BucketFileSystem, compacted_rows, files_of, rows
+from tests.services import WAIT_SECONDS
 
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
 INSTANCES = ("instance_000", "a/b")
@@ -666,7 +667,7 @@ def test_concurrent_readers_see_each_row_once_and_no_replaced_version(lake: Lake
         partitions.write(partitions.chance.randrange(len(ONE_MONTH)))
         if turn % 2:
             changed += sum(month.changed for month in compact(lake))
-        assert reads.acquire(timeout=60)
+        assert reads.acquire(timeout=WAIT_SECONDS)
     done.set()
     reader.join()
 

@@ -23,6 +23,7 @@ from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.server import Client, running_server
 from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 from tests.server.reference_server import ReferenceServer
+from tests.services import WAIT_SECONDS
 
 Row = dict[str, Any]
 Pairs = Sequence[tuple[str, object]]
@@ -49,7 +50,7 @@ def serving(root: Path, options: ServeOptions = OPTIONS, **changes: Any) -> Iter
 @contextmanager
 def authenticated(base_url: str, client: Client = EVERYTHING) -> Iterator[httpx.Client]:
     """Yield an HTTP client with a token."""
-    with httpx.Client(base_url=base_url, timeout=30) as api:
+    with httpx.Client(base_url=base_url, timeout=WAIT_SECONDS) as api:
         authenticate(api, client)
         yield api
 

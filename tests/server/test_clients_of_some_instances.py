@@ -27,6 +27,7 @@ from tests.server.clients import (
     serving,
 )
 from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
+from tests.services import WAIT_SECONDS
 
 OWN = ("north", "a,b")
 SOME = Client("some", "s3cret of some", OWN)
@@ -221,7 +222,7 @@ def test_forged_token_is_refused(shared_url: str, some: httpx.Client) -> None:
 
 def test_token_expires(landed: Path) -> None:
     with serving(landed, token_lifetime_seconds=1) as base_url, authenticated(base_url) as api:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + WAIT_SECONDS
         while (response := get(api, [], "/v2/instances")).status_code == 200 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert_problem(response, 401, "ANL_00401")

@@ -42,6 +42,7 @@ from tests.server.versioned_lake import (
     write_version,
     write_versions,
 )
+from tests.services import WAIT_SECONDS
 
 Query = list[tuple[str, object]]
 
@@ -118,8 +119,8 @@ def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(
     started = threading.Barrier(3)
 
     def read(token: str) -> None:
-        with httpx.Client(base_url=base_url, headers={"Authorization": token}, timeout=30) as api:
-            started.wait(timeout=60)
+        with httpx.Client(base_url=base_url, headers={"Authorization": token}, timeout=WAIT_SECONDS) as api:
+            started.wait(timeout=WAIT_SECONDS)
             for _ in range(2):
                 rows = fetch_slowly(api, query_of(PAGED), between_pages=replacer.wait)
                 versions_of(rows, date_basis="post_date")
@@ -431,7 +432,7 @@ def size_of_snapshots(directory: Path) -> int:
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds: a response is complete before the server drops what it was made from."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         gc.collect()

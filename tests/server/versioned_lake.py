@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.server.clients import Row
+from tests.services import WAIT_SECONDS
 
 FIRST_DAY = date(2024, 3, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
@@ -104,7 +105,7 @@ class Replacer(threading.Thread):
         """Wait until another partition has been replaced."""
         with self._changed:
             before = self._replaced
-            assert self._changed.wait_for(lambda: self._replaced > before or self._error, timeout=60)
+            assert self._changed.wait_for(lambda: self._replaced > before or self._error, timeout=WAIT_SECONDS)
         assert self._error is None
 
     @contextmanager
@@ -114,4 +115,4 @@ class Replacer(threading.Thread):
             yield self
         finally:
             self._stopping = True
-            self.join(timeout=60)
+            self.join(timeout=WAIT_SECONDS)
