@@ -9,6 +9,7 @@ from typing import Any
 import click
 import dagster as dg
 
+from later_reporting_dagster.cli.lost_interrupts import lost_interrupts_repeated
 from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.defs.jobs import checks_job_name
@@ -100,12 +101,13 @@ def materialize(
             # skip it.
             asset_check_selection=set() if tags else None,
         )
-        result = job.execute_in_process(
-            instance=instance,
-            tags=dict(tags or {}),
-            run_config={**_logger_config(verbose=verbose), "ops": op_config},
-            raise_on_error=False,
-        )
+        with lost_interrupts_repeated():
+            result = job.execute_in_process(
+                instance=instance,
+                tags=dict(tags or {}),
+                run_config={**_logger_config(verbose=verbose), "ops": op_config},
+                raise_on_error=False,
+            )
     finally:
         PROGRESS_LISTENER.reset(listener_token)
     return replace(_outcome(result, instance, settings), fetches=tuple(fetches.values()))
@@ -114,7 +116,10 @@ def materialize(
 def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
     """Evaluate all asset checks as one run."""
     job = project.definitions.resolve_job_def(checks_job_name(project.settings))
-    result = job.execute_in_process(instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False)
+    with lost_interrupts_repeated():
+        result = job.execute_in_process(
+            instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False
+        )
     return _outcome(result, instance, project.settings)
 
 
