@@ -162,19 +162,25 @@ class Composition:
             )
         wait_until(f"{name} is healthy", lambda: self.is_healthy(name))
 
-    def stop(self, name: str, *, grace_seconds: float = WAIT_SECONDS) -> None:
+    def grace_seconds(self, name: str) -> int:
+        """Return how long a service that is stopped may take before it is killed."""
+        period = self.services[name].get("stop_grace_period", "10s")  # as Docker's default
+        minutes, seconds = re.fullmatch(r"(?:(\d+)m)?(\d+)s", period).groups("0")
+        return 60 * int(minutes) + int(seconds)
+
+    def stop(self, name: str) -> None:
         """Stop a service as Docker does: SIGTERM to its command; when that has ended, SIGKILL to all that is left."""
         process = self.processes.pop(name)
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=grace_seconds)
+            process.wait(timeout=self.grace_seconds(name))
         subprocess.run(["pkill", "--signal", "KILL", "--session", str(process.pid)], check=False)
         process.wait()
 
     def stop_all(self) -> None:
         """Stop all services, the one that was started last first."""
         for name in reversed(list(self.processes)):
-            self.stop(name, grace_seconds=30)
+            self.stop(name)
 
     def log(self, name: str) -> Path:
         """Return the file with the output of a service."""
