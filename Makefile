@@ -22,7 +22,7 @@ COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 CONSTRAINT_pinned := --constraint constraints.txt
 CONSTRAINT_oldest := --constraint constraints-oldest.txt
 
-.PHONY: help demo ui test lint bench coverage mutants compatibility $(COMPATIBILITY) browser services helm clean
+.PHONY: help demo ui test lint bench coverage compatibility $(COMPATIBILITY) browser services helm clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -48,9 +48,6 @@ bench: .venv/installed-bench .venv/installed-test services ## Measure requests a
 
 coverage: .venv/installed-bench .venv/installed-test ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
-
-mutants: .venv/installed-test .venv/installed-mutation ## Run the tests on mutated code and count detected mutants; SAMPLE=… limits them per folder
-	$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE))
 
 compatibility: $(COMPATIBILITY) ## Run the demo and fast tests on each Python in PATH, with pinned, oldest and newest dependencies
 
@@ -92,6 +89,6 @@ clean: ## Remove the virtual environments and the demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/installed-test .venv/installed-lint .venv/installed-bench .venv/installed-mutation: .venv/installed-%: .venv/installed
+.venv/installed-test .venv/installed-lint .venv/installed-bench: .venv/installed-%: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
