@@ -1,4 +1,4 @@
-"""The lake: Parquet tables whose partitions are replaced as a whole and verified before they become visible."""
+"""The lake: Parquet tables whose partitions are replaced as a whole."""
 
 import hashlib
 import secrets
@@ -20,7 +20,7 @@ from later_reporting_dagster.lake.parquet_file import (
     content_hash_of,
     damaged_file_error,
     from_parquet,
-    holds_exactly,
+    has_content,
     parse_metadata,
     to_parquet,
 )
@@ -140,10 +140,8 @@ class Lake:
         Raises:
             ValueError: the instance id cannot be encoded; see `encode_instance_id`.
             TypeError: a column has a type that the lake does not store.
-            LakeUnavailable: also if the new file, when it is verified, does not have exactly the given rows. It is read
-                back before it replaces the stored file; on an object store with atomic puts, the bytes are verified
-                before they are sent instead. The partition is unchanged, unless only syncing its directory failed: then
-                the new rows may not survive a loss of power.
+            LakeUnavailable: the partition is unchanged, unless only syncing its directory failed: then the new rows may
+                not survive a loss of power.
         """
         return _result_or_raise(self.write_all(table_name, {partition: rows}, metadata=metadata)[partition])
 
@@ -402,17 +400,13 @@ class Lake:
         results: dict[str, WriteResult | LakeUnavailable | ReplacementRejected] = {}
         new_files: dict[str, bytes] = {}
 
-        def is_intact(path: str, data: bytes) -> bool:
-            return holds_exactly(data, tables[path], content_hash=content_hashes[path])
-
         read = self._read_or_error
         stored = map_concurrently(read, tables) if self._storage.is_remote else map(read, tables)
         for (path, rows), data in zip(tables.items(), stored, strict=True):
             if isinstance(data, LakeUnavailable):
                 results[path] = data
                 continue
-            # Compare every value, not only the hash in the footer, so that a file with damaged rows is replaced.
-            changed = data is None or not is_intact(path, data)
+            changed = data is None or not has_content(data, content_hashes[path])
             if data is not None and changed and check_replacement is not None:
                 try:
                     check_replacement(path, from_parquet(data, schema=rows.schema, only_stored=True), rows)
@@ -426,7 +420,7 @@ class Lake:
                 new_files[path] = data
             location = self._storage.location(path)
             results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
-        return results | self._storage.write_all(new_files, check=is_intact)
+        return results | self._storage.write_all(new_files)
 
     def _read_or_error(self, path: str) -> bytes | LakeUnavailable | None:
         try:

@@ -1,24 +1,22 @@
 """Read and replace whole files on a local disk or any fsspec filesystem.
 
-A reader sees either the old file or the new one. This module does not interpret the contents: to verify a new file, the
-caller passes a function.
+A reader sees either the old file or the new one. This module does not interpret the contents.
 """
 
 import errno
-import fcntl
 import inspect
 import os
 import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import fsspec
@@ -32,9 +30,6 @@ from later_reporting_dagster.lake.filesystems import EXTRAS, is_cached, open_fil
 _STAGE_PREFIX = ".stage-"
 # Writing takes seconds. An older staged file was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
-# A staged file is locked while its writer lives, except for the moment between its creation and its lock. An older one
-# without a lock was left by a writer that died.
-ABANDONED_IF_UNLOCKED_AFTER_SECONDS = 2
 
 # Protocols with an atomic put: the object appears under its name when the upload is complete.
 _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
@@ -42,6 +37,10 @@ _ATOMIC_PUT = {"memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"}
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
 # A whole URL. A connection string, for example, may contain a URL, but is not one.
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S*")
+_NEXT_STEP = (
+    "check that the lake's root can be reached with these settings, has free space, and may be written by this user;"
+    " then run again"
+)
 # The names by which fsspec filesystems report the version or digest of a file's content, and its modification time.
 _VERSION_TAGS = ("ETag", "etag", "generation", "md5Hash", "md5")
 _MODIFICATION_TIMES = ("mtime", "LastModified", "last_modified")
@@ -66,10 +65,6 @@ class FileVersion:
     bytes: int
     identity: str | None
     modified: float | None = None
-
-
-# Called with a path and the staged bytes; returns whether they may replace the file at that path.
-StagedFileCheck = Callable[[str, bytes], bool]
 
 
 class Storage(ABC):
@@ -107,22 +102,14 @@ class Storage(ABC):
     def read(self, path: str) -> bytes | None:
         """Read a whole file; None if it does not exist."""
 
-    def write(self, path: str, data: bytes, *, check: StagedFileCheck | None = None) -> None:
+    def write(self, path: str, data: bytes) -> None:
         """Replace one file, as `write_all` does."""
-        for error in self.write_all({path: data}, check=check).values():
+        for error in self.write_all({path: data}).values():
             raise error
 
     @abstractmethod
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
-    ) -> dict[str, LakeUnavailable]:
-        """Replace whole files.
-
-        Args:
-            files: the new bytes, by path.
-            check: called with each path and its staged bytes. If it returns False or raises `LakeUnavailable`, the file
-                is not replaced. By default, the staged bytes have to equal the given ones. If puts are atomic, nothing
-                is staged, and it is called with the given bytes.
+    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
+        """Replace whole files, given by path.
 
         Returns:
             The error of each file that was not replaced, or whose replacement may not survive a loss of power.
@@ -153,13 +140,6 @@ class Storage(ABC):
 
         An object store needs one request: it lists the common prefix of `paths`.
         """
-
-    def _check(self, path: str, staged: bytes, files: Mapping[str, bytes], check: StagedFileCheck | None) -> None:
-        if not (staged == files[path] if check is None else check(path, staged)):
-            raise LakeUnavailable(
-                f"cannot write {self.location(path)}: the new file does not contain what was written, so nothing was"
-                " replaced. Next step: check that disk or store and the memory of this machine, and run again"
-            )
 
 
 def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
@@ -213,7 +193,7 @@ def without_credentials(root: str) -> str:
 
 
 class _LocalStorage(Storage):
-    """A directory on this machine. A file is staged beside its target, synced, checked and renamed."""
+    """A directory on this machine. A file is staged beside its target, synced and renamed."""
 
     is_remote = False
 
@@ -246,13 +226,12 @@ class _LocalStorage(Storage):
             except FileNotFoundError:
                 return None
 
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
-    ) -> dict[str, LakeUnavailable]:
+    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
         # Each step is done for all files before the next step: syncing many files at once takes a disk little longer
         # than syncing one, and each directory is synced once. After the return, the files survive a loss of power.
         failed: dict[str, LakeUnavailable] = {}
-        staged: dict[str, _StagedFile] = {}
+        # Open until they are synced: the operating system reports a failed write-back only to open descriptors.
+        staged: dict[str, BinaryIO] = {}
 
         @contextmanager
         def attempt(path: str) -> Iterator[None]:
@@ -262,25 +241,26 @@ class _LocalStorage(Storage):
             except LakeUnavailable as error:
                 failed[path] = error
                 if path in staged:
-                    staged.pop(path).discard()
+                    _discard(staged.pop(path))
 
         try:
             for path, data in files.items():
                 with attempt(path):
                     directory = (self._root / path).parent
                     self._prepare_directory(directory)
-                    staged[path] = _StagedFile(directory)
+                    staged[path] = (directory / _new_stage_name()).open("xb")
                     staged[path].write(data)
+                    staged[path].flush()
             for path, file in [*staged.items()]:
                 with attempt(path):
-                    file.sync()
+                    os.fsync(file.fileno())
+                    file.close()
             for path, file in [*staged.items()]:
                 with attempt(path):
-                    self._check(path, file.read(), files, check)
-                    file.replace(self._root / path)
+                    Path(file.name).replace(self._root / path)
         except BaseException:
             for file in staged.values():
-                file.discard()
+                _discard(file)
             raise
         return failed | self._sync_directories(staged)
 
@@ -326,7 +306,7 @@ class _LocalStorage(Storage):
         return found
 
     def _prepare_directory(self, directory: Path) -> None:
-        """Create a directory below the root; if it exists, remove the staged files of dead writers.
+        """Create a directory below the root; if it exists, remove stale staged files from it.
 
         If the root existed before and is missing now, it is not created again: its disk may be unmounted.
         """
@@ -341,7 +321,7 @@ class _LocalStorage(Storage):
         self._root_existed = True
         if not self._make_directories(directory):
             for file in directory.iterdir():
-                if _is_stale(file.name) or _is_abandoned(file):
+                if _is_stale(file.name):
                     file.unlink(missing_ok=True)
 
     def _make_directories(self, directory: Path) -> bool:
@@ -372,8 +352,8 @@ class _FsspecStorage(Storage):
     """Any other fsspec filesystem.
 
     If puts are atomic, a file is put under its final name. On these filesystems a rename is a copy followed by a
-    delete, so a rename would not be atomic. On other filesystems a file is staged beside its target, read back, checked
-    and moved; the replacement is as atomic as the move of that filesystem.
+    delete, so a rename would not be atomic. On other filesystems a file is staged beside its target and moved; the
+    replacement is as atomic as the move of that filesystem.
     """
 
     is_remote = True
@@ -420,12 +400,10 @@ class _FsspecStorage(Storage):
             except FileNotFoundError:
                 return None
 
-    def write_all(
-        self, files: Mapping[str, bytes], *, check: StagedFileCheck | None = None
-    ) -> dict[str, LakeUnavailable]:
+    def write_all(self, files: Mapping[str, bytes]) -> dict[str, LakeUnavailable]:
         def error_of(path: str) -> LakeUnavailable | None:
             try:
-                self._put(path, files[path], check=lambda staged: self._check(path, staged, files, check))
+                self._put(path, files[path])
             except LakeUnavailable as error:
                 return error
             return None
@@ -433,11 +411,10 @@ class _FsspecStorage(Storage):
         errors = zip(files, map_concurrently(error_of, files), strict=True)
         return {path: error for path, error in errors if error is not None}
 
-    def _put(self, path: str, data: bytes, *, check: Callable[[bytes], None]) -> None:
+    def _put(self, path: str, data: bytes) -> None:
         target = self.full_path(path)
         with self._translated_errors("write", path):
             if self._puts_are_atomic:
-                check(data)
                 self._filesystem.pipe_file(target, data)
                 return
             directory = target.rpartition("/")[0]
@@ -449,7 +426,6 @@ class _FsspecStorage(Storage):
             stage = f"{directory}/{_new_stage_name()}"
             try:
                 self._filesystem.pipe_file(stage, data)
-                check(bytes(self._filesystem.cat_file(stage)))
                 self._filesystem.mv(stage, target)
             except BaseException:
                 with suppress(Exception):
@@ -571,59 +547,23 @@ def _version_of(details: Mapping[str, Any]) -> FileVersion:
     return FileVersion(size, None)
 
 
-class _StagedFile:
-    """A file beside its target that will replace it. Readers skip its name."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / _new_stage_name()
-        # Kept open until it is renamed: the operating system reports a failed write-back only to open descriptors.
-        self._file = self._path.open("xb", buffering=0)
-        # The lock ends with this process, even if it is killed. On a filesystem without locks, only the age of the file
-        # shows that its writer died.
-        with suppress(OSError):
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def write(self, data: bytes) -> None:
-        remaining = memoryview(data)
-        while remaining:
-            remaining = remaining[self._file.write(remaining) :]
-
-    def sync(self) -> None:
-        os.fsync(self._file.fileno())
-
-    def read(self) -> bytes:
-        return self._path.read_bytes()
-
-    def replace(self, target: Path) -> None:
-        self._path.replace(target)
-        self._file.close()
-
-    def discard(self) -> None:
-        with suppress(OSError):
-            self._file.close()
-        with suppress(OSError):
-            self._path.unlink()
+def _discard(staged: BinaryIO) -> None:
+    with suppress(OSError):
+        staged.close()
+    with suppress(OSError):
+        Path(staged.name).unlink()
 
 
 def _new_stage_name() -> str:
     return f"{_STAGE_PREFIX}{int(time.time())}-{secrets.token_hex(8)}"
 
 
-def _is_stale(name: str, *, after_seconds: float = STALE_AFTER_SECONDS) -> bool:
-    """Return whether a file is staged and older than `after_seconds`, by the creation time in its name."""
+def _is_stale(name: str) -> bool:
+    """Return whether a file was staged more than `STALE_AFTER_SECONDS` ago, by the time in its name."""
     if not name.startswith(_STAGE_PREFIX):
         return False
     created = name.removeprefix(_STAGE_PREFIX).partition("-")[0]
-    return not created.isdigit() or time.time() - int(created) > after_seconds
-
-
-def _is_abandoned(file: Path) -> bool:
-    """Return whether a file is staged and not locked by any process, so its writer died."""
-    if _is_stale(file.name, after_seconds=ABANDONED_IF_UNLOCKED_AFTER_SECONDS):
-        with suppress(OSError), file.open("rb") as stage:
-            fcntl.flock(stage, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return True
-    return False
+    return not created.isdigit() or time.time() - int(created) > STALE_AFTER_SECONDS
 
 
 def _sync_directory(directory: Path) -> None:
@@ -646,24 +586,9 @@ def _raise_unless_not_found(error: OSError) -> None:
 def _unavailable(
     action: str, location: str, error: Exception, *, root: str = "", options: Mapping[str, Any] | None = None
 ) -> LakeUnavailable:
-    """Return the error for a failed action, with a next step for its cause. The message has no credentials."""
-    match getattr(error, "errno", None):
-        case errno.ENOSPC | errno.EDQUOT:
-            step = "free some space there and run again"
-        case errno.EFBIG:
-            step = "raise the limit on the size of files (ulimit -f) and run again"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            step = "give this user access there, or set another lake root"
-        case errno.ENOENT:
-            step = "check that the lake's root exists and is mounted"
-        case errno.EINVAL | errno.ENOTSUP | errno.ENOSYS | errno.EXDEV:
-            step = "set another lake root: the file system there does not support syncing or replacing files"
-        case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
-            step = "a file is where a directory should be: move it, or set another lake root"
-        case _:
-            step = "check that the lake's root can be reached with these settings and run again"
+    """Return the error for a failed action. The message has no credentials."""
     reason = _redacted(str(error) or type(error).__name__, root, options or {})
-    return LakeUnavailable(f"cannot {action} {location}: {reason}. Next step: {step}")
+    return LakeUnavailable(f"cannot {action} {location}: {reason}. Next step: {_NEXT_STEP}")
 
 
 def _redacted(text: str, root: str, options: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ PARTITIONS = [
 SIZES = [20, 0, 300, 3_000]
 _ALL_ROWS = rows(max(SIZES))
 # C functions that change files. An `open` that creates a file is followed by one of them.
-_CHANGING_FUNCTIONS = {"close", "flock", "fsync", "link", "mkdir", "remove", "rename", "replace", "unlink", "write"}
+_CHANGING_FUNCTIONS = {"close", "fsync", "link", "mkdir", "remove", "rename", "replace", "unlink", "write"}
 
 
 def partition_rows(partition: Partition, version: int) -> pa.Table:
@@ -49,10 +49,10 @@ def staged_files(root: Path) -> list[Path]:
 
 
 def age_staged_files(root: Path) -> None:
-    """Change the time in the names of staged files to a minute ago: old ones without a lock are removed."""
+    """Change the time in the names of staged files to two hours ago, so that the next write removes them."""
     for file in staged_files(root):
         _, created, token = file.name.split("-")
-        file.rename(file.with_name(f".stage-{int(created) - 60}-{token}"))
+        file.rename(file.with_name(f".stage-{int(created) - 7200}-{token}"))
 
 
 def write(root: str, *, version: int, seed: int, storage_options: dict[str, Any] | None = None) -> None:

@@ -21,7 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, LakeUnavailable, Partition, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition, partition_path
 from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, MonthCompactionResult
 from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
@@ -403,19 +403,6 @@ def test_compact_fails_on_a_filesystem_without_versions(tmp_path: Path) -> None:
     assert lake.read("posts", PARTITIONS, schema=POSTS_SCHEMA).num_rows == 3 * len(PARTITIONS)
 
 
-def test_truncated_copy_is_not_written(local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(local, ONE_MONTH)
-    before = files_of(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1))
-        with pytest.raises(LakeUnavailable, match="does not contain what was written.*Next step"):
-            compact(local)
-    assert files_of(tmp_path) == before
-
-
-# Damaged copies
-
-
 def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     filled(local, ONE_MONTH)
     compact(local)
@@ -471,12 +458,8 @@ def test_copy_that_contradicts_its_metadata_is_written_again(local: Lake) -> Non
     assert path.read_bytes() == intact
     forge(table.slice(1))
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
-    for column, value in (("impressions", 5), ("date", date(2024, 1, 9))):
-        field = table.schema.field(column)
-        values = pa.array([value] * table.num_rows, field.type)
-        forge(table.set_column(table.schema.get_field_index(column), field, values))
-        assert [month.changed for month in compact(local)] == [True]
-        assert path.read_bytes() == intact
+    assert [month.changed for month in compact(local)] == [True]
+    assert path.read_bytes() == intact
 
 
 def test_read_ignores_a_copy_that_cannot_be_opened(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
