@@ -87,7 +87,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         ['later_eu_posts', 'later_eu_checks', 'later_eu_compaction']
     """
 
-    name: Annotated[str, plain("Prefix of the names of jobs, schedules, sensors, resources and the pool.", str)] = (
+    name: Annotated[str, plain("Prefix of the names of jobs, schedules, sensors, resources, groups and the pool.", str)] = (
         DEFAULT_NAME
     )
     key_prefix: Annotated[
@@ -315,7 +315,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         Raises:
             DagsterInvalidDefinitionError: they change its key.
         """
-        final = self.get_asset_spec(spec)
+        final = self.get_asset_spec(spec.replace_attributes(group_name=self._settings.group_name(spec.group_name)))
         if final.key != spec.key:
             raise dg.DagsterInvalidDefinitionError(
                 f"get_asset_spec or translation changed the key {spec.key.to_user_string()} to"

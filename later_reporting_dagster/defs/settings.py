@@ -159,6 +159,10 @@ class DefinitionSettings:
         """Return the name of the step that materializes an asset: its key, joined by two underscores."""
         return "__".join([*self.key_prefix, table_name])
 
+    def group_name(self, group: str | None) -> str | None:
+        """Return the name of a group of assets. It begins with the component's name, unless that is the default."""
+        return group if group is None or self.name == DEFAULT_NAME else f"{self.name}_{group}"
+
     def dependencies(self, *table_names: str) -> list[dg.AssetKey]:
         """Return the keys of the tables that are defined; of all if none is: another code location may define them."""
         names = dict.fromkeys(table_names)

@@ -235,3 +235,11 @@ def test_secret_in_yaml_is_not_a_default_of_the_resource() -> None:
     shown = json.dumps({name: str(field.default) for name, field in type(resource).model_fields.items()})
     assert "pa55word" not in shown + repr(resource)
     assert "TOKEN" in shown
+
+
+def test_groups_carry_the_name_unless_it_is_the_default() -> None:
+    def groups(name: str) -> set[str | None]:
+        specs = LaterReportingComponent(name=name).build_definitions().resolve_all_asset_specs()
+        return {spec.group_name for spec in specs}
+
+    assert groups("later_eu") == {f"later_eu_{group}" for group in groups("later")}
