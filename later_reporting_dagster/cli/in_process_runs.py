@@ -93,10 +93,11 @@ def materialize(
         if on_progress is not None:
             on_progress(progress)
 
+    keys = [settings.asset_key(asset) for asset in assets]
     listener_token = PROGRESS_LISTENER.set(listen)
     try:
         job = definitions.resolve_implicit_global_asset_job_def().get_subset(
-            asset_selection={settings.asset_key(asset) for asset in assets},
+            asset_selection=set(keys),
             # Partitioned assets log their own check results. Dagster would plan a step per check and partition, and
             # skip it.
             asset_check_selection=set() if tags else None,
@@ -104,6 +105,7 @@ def materialize(
         with lost_interrupts_repeated():
             result = job.execute_in_process(
                 instance=instance,
+                asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
                 tags=dict(tags or {}),
                 run_config={**_logger_config(verbose=verbose), "ops": op_config},
                 raise_on_error=False,

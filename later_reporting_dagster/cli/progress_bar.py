@@ -12,7 +12,7 @@ from later_reporting_dagster.ingest.progress import Progress
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """Show one bar per table on standard error: files done, pages and rows or the reason of a wait, time left.
+    """Show one bar per table on standard error: files done, requests and rows or the reason of a wait, time left.
 
     Yields:
         A callback that updates the bar of the table that the given progress belongs to.
@@ -36,7 +36,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
                 task_ids[progress.table_name],
                 total=progress.partitions or None,
                 completed=progress.written + progress.failed,
-                status=progress.status or f"{progress.pages} pages, {progress.rows} rows",
+                status=progress.status or f"{progress.requests:,} requests, {progress.rows:,} rows",
             )
 
         with bars:

@@ -208,7 +208,7 @@ class _CampaignPerformanceFetch:
             self._failed[str(day)] = str(result.error)
             self._reporter.partition_failed()
             return
-        self._reporter.partition_written()
+        self._reporter.partition_written(rows=result.file.rows)
         log_materialization(
             self._context,
             day,

@@ -87,7 +87,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         ['later_eu_posts', 'later_eu_checks', 'later_eu_compaction']
     """
 
-    name: Annotated[str, plain("Prefix of the names of jobs, schedules, sensors, resources, groups and the pool.", str)] = (
+    name: Annotated[str, plain("Prefix of the names of jobs, schedules, sensors, resources, groups, pool.", str)] = (
         DEFAULT_NAME
     )
     key_prefix: Annotated[

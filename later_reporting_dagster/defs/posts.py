@@ -212,7 +212,7 @@ class _PostsFetch:
         if isinstance(outcome, WrittenPartition):
             self._instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
             self._inspector.add(partition, outcome.posts)
-            self._reporter.partition_written()
+            self._reporter.partition_written(rows=outcome.file.rows)
         else:
             self._failed[str(partition)] = str(outcome.error)
             self._reporter.partition_failed()
@@ -244,8 +244,8 @@ class _PostsFetch:
         progress = self._progress
         self._context.log.info(
             f"{progress.written} of {progress.partitions} files written, {self._files_changed} of them changed;"
-            f" {self._days_materialized} days materialized; {progress.rows} rows from {progress.pages} pages,"
-            f" {progress.retries} retries; {progress.rate_limit_waits} waits for the rate limit"
+            f" {self._days_materialized} days materialized; {progress.rows} rows; {progress.requests} requests,"
+            f" {progress.retries} retries, {progress.rate_limit_waits} waits for the rate limit"
         )
 
 

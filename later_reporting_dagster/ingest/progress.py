@@ -27,8 +27,8 @@ class Progress:
         partitions: number of partitions to fetch.
         written: partitions written.
         failed: partitions failed.
-        rows: rows in the fetched pages.
-        pages: pages fetched.
+        rows: rows in the files written.
+        requests: pages received. Some are not kept: pages of a query that was then split, and pages fetched again.
         retries: retries of failed requests; one request may be retried several times.
         rate_limit_waits: waits for the rate limit; one request may wait several times.
         warnings: what the caller should know although the run succeeds.
@@ -40,7 +40,7 @@ class Progress:
     written: int = 0
     failed: int = 0
     rows: int = 0
-    pages: int = 0
+    requests: int = 0
     retries: int = 0
     rate_limit_waits: int = 0
     warnings: list[str] = field(default_factory=list)
@@ -82,8 +82,7 @@ class ProgressReporter:
         progress = self.progress
         match event:
             case PageFetched():
-                progress.pages += 1
-                progress.rows += event.rows
+                progress.requests += 1
                 progress.status = ""
             case RateLimitWait():
                 progress.rate_limit_waits += 1
@@ -103,9 +102,10 @@ class ProgressReporter:
                 self._warn(f"The API has changed: {event}")
         self._notify()
 
-    def partition_written(self) -> None:
-        """Count a written partition."""
+    def partition_written(self, *, rows: int) -> None:
+        """Count a written partition and its rows."""
         self.progress.written += 1
+        self.progress.rows += rows
         self._notify()
 
     def partition_failed(self) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
+from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
@@ -58,7 +59,10 @@ def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, u
     assert written(user, asset) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
     for day, instance_id in written(user, asset):
         assert stored_rows(user.lake, asset, day, instance_id) == truth.partition(BASES[asset], day, instance_id)
-    assert [run.status for run in runs()] == [dg.DagsterRunStatus.SUCCESS]
+    (run,) = runs()
+    assert run.status is dg.DagsterRunStatus.SUCCESS
+    # What the UI shows as the run's target.
+    assert run.asset_selection == {dg.AssetKey(["later", asset])}
     assert materialized(asset).keys() == {str(day) for day in DAYS}
 
 
@@ -201,6 +205,16 @@ def test_backfill_does_not_warn_if_one_file_has_posts(user: User, truth: Truth) 
     result = user.run(*PUBLISHED)
     assert (result.exit_code, result.stderr) == (0, "")
     assert empty in written(user, "posts_published")
+
+
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_backfill_counts_the_rows_that_it_keeps(
+    user: User, truth: Truth, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LATER_VERIFY_PERCENT", "100")  # fetches each query twice
+    user.run(*PUBLISHED)
+    rows = sum(len(truth.partition("post_date", day, instance_id)) for day in DAYS for instance_id in INSTANCE_IDS)
+    assert f" requests, {rows:,} rows " in capfd.readouterr().err
 
 
 def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ def test_reporter_counts_events() -> None:
     counting.on_event(PageFetched(page=2, rows=42))
     counting.on_event(RequestRetried(reason="HTTP 503", wait_seconds=0.5))
     counting.on_event(RateLimitWait(seconds=1.0))
-    counting.partition_written()
-    counting.partition_written()
+    counting.partition_written(rows=100)
+    counting.partition_written(rows=42)
     counting.partition_failed()
     assert counting.progress == Progress(
         "posts_published",
@@ -26,7 +26,7 @@ def test_reporter_counts_events() -> None:
         written=2,
         failed=1,
         rows=142,
-        pages=2,
+        requests=2,
         retries=1,
         rate_limit_waits=1,
         status="retrying in 0 s",
