@@ -1,6 +1,6 @@
 """Real servers of object stores for tests and benchmarks, each behind a proxy that counts its requests.
 
-Ceph's RADOS Gateway is from Debian, moto and the emulator of Google Cloud Storage from PyPI, Azurite from npm.
+moto and the emulator of Google Cloud Storage are from PyPI, Azurite is from npm.
 """
 
 import os
@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from tests.servers import running
-from tests.services import WAIT_SECONDS, free_port, wait_for_port
+from tests.services import free_port, wait_for_port
 
 BUCKET = "a-bucket"
 SECRET = "c2VjcmV0L29mK25vYm9keQ=="  # noqa: S105 - a key of Azure has to be Base64
@@ -31,19 +31,6 @@ AZURE_ACCOUNT = "devstore"
 # Installed by `make services`. The newest version that runs on Debian's Node.js.
 AZURITE = Path(__file__).parents[1] / ".services" / "node_modules" / ".bin" / "azurite-blob"
 
-_RGW_CONFIG = """\
-[global]
-run dir = {folder}
-admin socket =
-log file = {folder}/log
-rgw data = {folder}/data
-rgw backend store = dbstore
-rgw config store = dbstore
-dbstore config uri = file:{folder}/config.db
-dbstore db dir = {folder}
-rgw frontends = beast endpoint=127.0.0.1:{port}
-rgw run sync thread = false
-"""
 _MOTO = """
 import sys, threading
 from moto.server import ThreadedMotoServer
@@ -123,25 +110,12 @@ class ObjectStore:
 
 
 @contextmanager
-def running_rgw() -> Iterator[ObjectStore]:
-    """Run Ceph's RADOS Gateway, without a cluster: it stores everything in one SQLite database."""
-    with tempfile.TemporaryDirectory(prefix="rgw-") as folder:
-        port, config = free_port(), Path(folder, "ceph.conf")
-        config.write_text(_RGW_CONFIG.format(folder=folder, port=port), encoding="utf-8")
-        options = ["-c", str(config), "-n", "client.rgw", "--no-mon-config"]
-        user = ["--uid", "somebody", "--display-name", "Somebody", "--access-key", "somebody", "--secret-key", SECRET]
-        admin = ["radosgw-admin", *options, "user", "create", *user]
-        subprocess.run(admin, check=True, capture_output=True, timeout=WAIT_SECONDS)
-        with _process(["radosgw", *options, "-f"], port=port), _s3("rgw", port) as store:
-            yield store
-
-
-@contextmanager
 def running_moto() -> Iterator[ObjectStore]:
     """Run moto's S3 server."""
     port = free_port()
-    with _process([sys.executable, "-c", _MOTO, str(port)], port=port), _s3("moto", port) as store:
-        yield store
+    with _process([sys.executable, "-c", _MOTO, str(port)], port=port), _counted(port, s3_request_type) as (proxy, url):
+        options = {"endpoint_url": url, "key": "somebody", "secret": SECRET}
+        yield _with_bucket(ObjectStore("moto", "s3", options, proxy))
 
 
 @contextmanager
@@ -174,12 +148,7 @@ def running_gcs() -> Iterator[ObjectStore]:
         yield _with_bucket(ObjectStore("gcs", "gs", {"endpoint_url": url, "token": "anon"}, proxy))
 
 
-OBJECT_STORES: Mapping[str, Callable[[], Any]] = {
-    "rgw": running_rgw,
-    "moto": running_moto,
-    "azurite": running_azurite,
-    "gcs": running_gcs,
-}
+OBJECT_STORES: Mapping[str, Callable[[], Any]] = {"moto": running_moto, "azurite": running_azurite, "gcs": running_gcs}
 """Starts each store: a context manager that yields an `ObjectStore`."""
 
 
@@ -205,13 +174,6 @@ def gcs_request_type(method: str, path: str, query: Mapping[str, str]) -> str:
     if method == "GET" and query.get("alt") != "media":
         return "GET metadata" if "/o/" in path else "GET bucket"
     return method
-
-
-@contextmanager
-def _s3(name: str, port: int) -> Iterator[ObjectStore]:
-    with _counted(port, s3_request_type) as (proxy, url):
-        options = {"endpoint_url": url, "key": "somebody", "secret": SECRET}
-        yield _with_bucket(ObjectStore(name, "s3", options, proxy))
 
 
 def _with_bucket(store: ObjectStore) -> ObjectStore:

@@ -4,16 +4,12 @@ import asyncio
 import io
 import json
 import os
-import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
-import fsspec
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,10 +99,6 @@ def writers(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Ite
     imports = {"s3": ["s3fs"], "abfs": ["adlfs"], "gs": []}[store.scheme]
     with fork_server("tests.crash.lake_writers", *imports, log=tmp_path_factory.mktemp("writers") / "log") as writers:
         yield writers
-
-
-def as_list(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
 
 
 def new_lake(store: ObjectStore) -> Lake:
@@ -267,33 +259,3 @@ def test_concurrent_and_killed_writers_leave_complete_partitions(
             assert table.equals(lake_writers.partition_rows(partition, version))
     paths = lake.storage.files(lake_writers.TABLE_NAME)
     assert sorted(paths) == sorted(partition_path(lake_writers.TABLE_NAME, each) for each in lake_writers.PARTITIONS)
-
-
-@pytest.mark.parametrize("store", ["rgw"], indirect=True, scope="module")
-def test_the_documented_rights_of_s3_are_the_least(store: ObjectStore) -> None:
-    """The documented policy suffices, and without any one of its actions something fails. Ceph enforces policies."""
-    page = (Path(__file__).parents[2] / "docs" / "object-stores.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    root = store.new_root()
-    path = root.removeprefix(f"s3://{BUCKET}/")
-    policy = json.loads(text.replace("bucket/later/*", f"{BUCKET}/{path}/*").replace(':::bucket"', f':::{BUCKET}"'))
-    actions = [action for statement in policy["Statement"] for action in as_list(statement["Action"])]
-    assert len(actions) == 4
-    owner = fsspec.filesystem("s3", **store.storage_options)
-    lake = Lake(root, storage_options={"endpoint_url": store.storage_options["endpoint_url"], "anon": True})
-
-    def use(lake: Lake) -> None:
-        lake.check_writable()
-        assert lake.write("posts", Partition(date(2024, 1, 1), secrets.token_hex(4)), rows()).changed
-        assert lake.partitions("posts")
-
-    for omitted in (None, *actions):
-        allowed = [
-            {**statement, "Principal": "*", "Action": kept}
-            for statement in policy["Statement"]
-            if (kept := [action for action in as_list(statement["Action"]) if action != omitted])
-        ]
-        owner.call_s3("put_bucket_policy", Bucket=BUCKET, Policy=json.dumps({**policy, "Statement": allowed}))
-        with nullcontext() if omitted is None else pytest.raises(LakeUnavailable):
-            use(lake)
-    owner.call_s3("delete_bucket_policy", Bucket=BUCKET)
