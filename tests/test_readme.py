@@ -58,12 +58,3 @@ def test_readme_commands_for_the_real_api_run_against_the_sandbox(tmp_path: Path
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert "FAIL" not in completed.stdout
     assert len(list((tmp_path / "lake" / "posts_published").rglob("part-0.parquet"))) == 30 * 2
-
-
-def test_readme_names_existing_files_and_folders() -> None:
-    text = README.read_text()
-    named = set(re.findall(r"`([a-z_]+/|[a-z_]+\.yaml)`", text)) | set(re.findall(r"\]\((docs/[^)#]+)", text))
-    missing = {
-        name for name in named if not (ROOT / name).exists() and not (ROOT / "later_reporting_dagster" / name).exists()
-    }
-    assert not missing

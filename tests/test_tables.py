@@ -13,14 +13,7 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     post_columns,
 )
-from later_reporting_dagster.rollups.rollup_tables import (
-    BY_CAMPAIGN,
-    BY_CREATOR,
-    BY_PLATFORM,
-    DAY_TABLES,
-    TABLES,
-    WEEKLY,
-)
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, DAY_TABLES, WEEKLY
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "tables.md"
@@ -76,18 +69,6 @@ def test_docs_tables_lists_the_columns_of_the_code() -> None:
     text = DOCUMENT.read_text()
     assert all(f"<!-- {name} -->" in text for name in COLUMN_TABLES)
     assert with_column_tables(text) == text, "rewrite them with: python -m tests.test_tables"
-
-
-def test_docs_tables_has_a_heading_for_every_table() -> None:
-    headings = set(re.findall(r"^##+ `(\w+)`$", DOCUMENT.read_text(), re.MULTILINE))
-    fetched = {"post_metrics_daily", "posts_published", "instances", "campaigns", "campaign_performance_daily"}
-    assert headings == {*fetched, *(table.name for table in TABLES)}
-
-
-def test_readme_names_every_table_and_links_docs_tables() -> None:
-    section = (ROOT / "README.md").read_text().partition("## Tables")[2].partition("\n## ")[0]
-    assert {table.name for table in TABLES} <= set(re.findall(r"`(\w+)`", section))
-    assert "(docs/tables.md)" in section
 
 
 if __name__ == "__main__":

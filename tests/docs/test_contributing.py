@@ -14,19 +14,23 @@ EDITS = re.compile(
     r"`((?:later_reporting_dagster/|tests/|docs/|README)[\w/.-]+)`(?:(?!\n\n).)*?:\n\n```(\w+)\n(.*?)^```",
     re.DOTALL | re.MULTILINE,
 )
+# Each section, its number of edits, and what its last command prints.
+SECTIONS = [
+    ("Add a metric", 4, "organic_profile_visits_posts"),
+    ("Add a rollup", 4, "paid_lift"),
+    ("Add an asset", 3, "creator_id"),
+]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A copy of the repository's files."""
-    copy = tmp_path / "repository"
+def copy_of_the_repository(folder: Path) -> Path:
+    """Copy the files of the repository into a new folder."""
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     names = listed.stdout.splitlines() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
     for name in names:
         if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, copy / name)
-    return copy
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
 
 
 def apply_edits(repository: Path, text: str) -> list[str]:
@@ -71,41 +75,14 @@ def _matches(line: str, expected: str) -> bool:
     return line.startswith(expected[:-1]) if expected.endswith("…") else line == expected
 
 
-@pytest.mark.parametrize(
-    ("heading", "edits", "shown"),
-    [
-        ("Add a metric", 4, "organic_profile_visits_posts"),
-        ("Add a rollup", 4, "paid_lift"),
-        ("Add an asset", 3, "creator_id"),
-    ],
-)
-def test_edits_apply_and_commands_succeed(heading: str, edits: int, shown: str, repository: Path, shell: Shell) -> None:
-    text = section(CONTRIBUTING, heading)
-    assert len(apply_edits(repository, text)) == edits
-    in_copy = shell.in_repository(repository)
-    commands = [command for block in code_blocks(text, "sh") for command in split_commands(block)]
-    # As processes of their own, which import the edited package.
-    printed = [in_copy.run_process("bash", "-o", "pipefail", "-ec", command) for command in commands]
-    assert shown in printed[-1]
-    assert len(printed[-1].splitlines()) > 2
-
-
-def test_files_that_are_named_exist() -> None:
-    named = set(re.findall(r"`((?:tests|docs|later_reporting_dagster)/[\w/.-]*)`", CONTRIBUTING.read_text()))
-    created = {path for path, language, _ in EDITS.findall(CONTRIBUTING.read_text()) if language != "diff"}
-    assert {name for name in named - created if not (ROOT / name).exists()} == set()
-
-
-def test_make_targets_and_pytest_options_exist() -> None:
-    text = CONTRIBUTING.read_text()
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets
-    options = subprocess.run(["python", "-m", "pytest", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-    assert [name for name in re.findall(r"`(--[a-z-]+)=", text) if f"{name}=" not in options] == []
-
-
-def test_python_of_the_edits_is_formatted() -> None:
-    for path, language, block in EDITS.findall(CONTRIBUTING.read_text()):
-        if language == "python":
-            compile(block, path, "exec")
-            assert all(len(line) <= 120 for line in block.splitlines()), path
+@pytest.mark.docs
+def test_edits_apply_and_commands_succeed(tmp_path: Path, shell: Shell) -> None:
+    in_copy = shell.in_repository(copy_of_the_repository(tmp_path / "repository"))
+    for heading, edits, shown in SECTIONS:
+        text = section(CONTRIBUTING, heading)
+        assert len(apply_edits(in_copy.directory, text)) == edits
+        commands = [command for block in code_blocks(text, "sh") for command in split_commands(block)]
+        # As processes of their own, which import the edited package.
+        printed = [in_copy.run_process("bash", "-o", "pipefail", "-ec", command) for command in commands]
+        assert shown in printed[-1]
+        assert len(printed[-1].splitlines()) > 2

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-import click
 import httpx
 import pytest
 
-from later_reporting_dagster.cli import main
 from later_reporting_dagster.lake import Lake, Partition
 from tests.docs.conftest import ROOT, Shell, code_blocks, section
 
@@ -132,17 +130,3 @@ def test_headers_name_missing_days(server: Server) -> None:
     response = httpx.get(f"{server.base_url}/v2/posts/performance", params=query, headers=headers)
     names = re.findall(r"^(X-Later-[\w-]+): ", section(PAGE, "Missing days"), re.MULTILINE)
     assert [response.headers[name] for name in names] == ["2024-01-08/2024-01-09", "instance_000, instance_001"]
-
-
-def test_page_has_each_option_with_its_variable_and_default() -> None:
-    rows = re.findall(r"^\| (`--[^|]*)\|([^|]*)\|([^|]*)\|", section(PAGE, "Start it"), re.MULTILINE)
-    listed: dict[str, str] = {}
-    for options, variables, defaults in rows:
-        names, of_names = re.findall(r"--([a-z-]+)", options), re.findall(r"`([A-Z_]+)`", variables)
-        assert of_names == [f"LATER_SERVE_{name.upper().replace('-', '_')}" for name in names]
-        listed.update(zip(names, [each.strip(" `") for each in defaults.split(",")], strict=False))
-    options = {each.name: each for each in main.commands["serve"].params if isinstance(each, click.Option)}
-    assert {name.replace("-", "_") for name in listed} == options.keys()
-    for name, default in listed.items():
-        if default not in ("", "off", "no limit"):
-            assert str(options[name.replace("-", "_")].default).removesuffix(".0") == default, name
