@@ -1,231 +1,143 @@
-"""Responses and pages with faults."""
+"""Each fault of the sandbox is injected, and is the fault that it is named for."""
 
 import gzip
-import json
-import math
-import re
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS, FaultSettings
-from tests.sandbox.clients import DAY, MONTH, WITHOUT_FAULTS, FaultClient, StartSandbox, row_key
+from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.sandbox import FAULTS, FaultSettings, SandboxOptions, parse_rates
+from later_reporting_dagster.sandbox.faults import PageFault
+from tests.sandbox.conftest import WITHOUT_FAULTS, sandbox
+
+MONTH = "/v2/posts/performance?startDate=2024-06-01&endDate=2024-06-30&sortDirection=ASC"
+PAGES = {PAGED: f"{MONTH}&pageSize=50&pageNumber=2", CURSOR: f"{MONTH}&limit=50&metrics=impressions"}
+SETTINGS = FaultSettings(huge_bytes=2**20, slow_seconds=0.01, retry_after_seconds=7)
+
+IS_FAULTY: dict[str, Callable[[httpx.Response, bytes], bool]] = {
+    "http-429-seconds": lambda response, _: response.headers["retry-after"] == "7",
+    "http-429-date": lambda response, _: response.headers["retry-after"].endswith("GMT"),
+    "http-429": lambda response, _: response.status_code == 429 and "retry-after" not in response.headers,
+    "http-500": lambda response, _: (response.status_code, response.json()["type"]) == (500, "ANL_00500"),
+    "http-503": lambda response, _: response.status_code == 503,
+    "http-502-html": lambda response, _: response.status_code == 502 and response.text.startswith("<!DOCTYPE html>"),
+    "http-200-html": lambda response, _: response.status_code == 200 and response.text.startswith("<!DOCTYPE html>"),
+    "json-truncated": lambda response, correct: correct.startswith(response.content) and response.content != correct,
+    "slow": lambda response, correct: response.content == correct,
+    "huge-body": lambda response, _: len(response.content) == 2**20,
+    "token-revoked": lambda response, _: response.status_code == 401,
+    "redirect": lambda response, _: response.status_code == 302,
+    "wrong-content-type": lambda response, _: response.headers["content-type"] == "text/html",
+    "gzip": lambda response, correct: gzip.decompress(response.content) == correct,
+    "brotli": lambda response, correct: (
+        pa.decompress(response.content, len(correct), "brotli", asbytes=True) == correct
+    ),
+}
 
 
-def test_faults_and_malformations_have_kebab_case_names_and_one_line_descriptions() -> None:
-    for name, entry in {**FAULTS, **MALFORMATIONS}.items():
-        assert name == entry.name
-        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
-        assert entry.description
-        assert "\n" not in entry.description
+def raw(response: httpx.Response) -> httpx.Response:
+    """Return a response whose body is as it was sent, not decoded."""
+    body = b"".join(response.iter_raw())
+    headers = [pair for pair in response.headers.items() if pair[0] != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=body)
 
 
-# Response faults
+@pytest.mark.parametrize("name", IS_FAULTY)
+def test_response_fault_replaces_or_damages_a_response(name: str) -> None:
+    with sandbox({name: 1.0}, settings=SETTINGS) as (client, app):
+        correct = client.get(PAGES[PAGED], headers=WITHOUT_FAULTS).content
+        with client.stream("GET", PAGES[PAGED]) as response:
+            assert IS_FAULTY[name](raw(response), correct)
+        assert app.injected == {name: 1}
+        if name == "token-revoked":
+            assert client.get("/v2/instances", headers=WITHOUT_FAULTS).status_code == 401
 
-NOW = 1_700_000_000.25
+
+@pytest.mark.parametrize("name", ["connection-closed", "body-cut", "gzip-cut"])
+def test_response_fault_ends_a_response_early(name: str) -> None:
+    with sandbox({name: 1.0}) as (client, app):
+        if name == "gzip-cut":
+            with client.stream("GET", MONTH) as response, pytest.raises(EOFError):
+                gzip.decompress(raw(response).content)
+        else:
+            with pytest.raises(httpx.RemoteProtocolError):
+                client.get(MONTH)
+        assert app.injected == {name: 1}
+
+
+def test_token_route_fault_leaves_other_routes_up() -> None:
+    with sandbox({"token-route-down": 1.0}) as (client, _):
+        assert client.post("/oauth/token", json={}).status_code == 400
+        assert client.get(MONTH).status_code == 200
+
+
+def page_keys(body: Any) -> list[tuple[str, int, int]]:
+    return [(row["instanceId"], row["campaignId"], row["postId"]) for row in body["data"]]
+
+
+@pytest.mark.parametrize("version", [PAGED, CURSOR], ids=str)
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if isinstance(fault, PageFault)])
+def test_page_fault_changes_a_page(name: str, version: Any) -> None:
+    """Faults of the other API version are not injected."""
+    with sandbox({name: 1.0}, api_version=version) as (client, app):
+        path = PAGES[version]
+        if version is CURSOR:
+            cursor = client.get(path, headers=WITHOUT_FAULTS).json()["nextCursor"]
+            path += f"&nextCursor={cursor}"
+        before = client.get(path, headers=WITHOUT_FAULTS).json()
+        changed = client.get(path).json()
+        is_possible = version in FAULTS[name].api_versions
+        assert app.injected == {name: int(is_possible)}
+        if name not in ("post-inserted", "post-removed", "post-exchanged"):  # perhaps of another page
+            assert (changed != before) == is_possible
+        if "total" in name and is_possible:
+            assert (changed["pagination"]["totalItems"] > before["pagination"]["totalItems"]) == (
+                name in ("total-too-high", "total-changing")
+            )
+        elif name.startswith("cursor-") and name != "cursor-expired" and is_possible:
+            assert page_keys(changed) == page_keys(before)
+
+
+@pytest.mark.parametrize(("before", "after"), [("pagination", "nextCursor"), ("nextCursor", "pagination")])
+def test_switch_of_the_api_version_happens_once(before: str, after: str) -> None:
+    version = PAGED if before == "pagination" else CURSOR
+    with sandbox({"switch-revision": 1.0}, api_version=version) as (client, _):
+        bodies = [client.get("/v2/instances", headers={"X-Sandbox-Faults": state}).json() for state in ("off", "", "")]
+    assert [body.keys() - {"data"} for body in bodies] == [{before}, {after}, {after}]
+
+
+def test_seed_selects_the_requests_in_any_order() -> None:
+    def statuses(seed: int, paths: list[str]) -> dict[str, int]:
+        with sandbox({"http-500": 0.3}, seed=seed) as (client, _):
+            return {path: client.get(path).status_code for path in paths}
+
+    paths = [f"{MONTH}&pageSize={size}" for size in range(1, 31)]
+    assert statuses(1, paths) == statuses(1, paths[::-1]) != statuses(2, paths)
+
+
+def test_only_successful_responses_have_faults_and_a_429_does_not_count_for_the_rate_limit() -> None:
+    with sandbox({"http-429": 1.0}, options=SandboxOptions(requests_per_window=4)) as (client, app):
+        assert {client.get(MONTH).status_code for _ in range(6)} == {429}
+        assert client.get(MONTH, headers=WITHOUT_FAULTS).status_code == 200
+        assert app.injected == {"http-429": 6}
+    with sandbox({"http-200-html": 1.0}) as (client, app):
+        assert client.get(f"{MONTH}&nonsense=1").status_code == 400
+        assert app.injected == {"http-200-html": 0}
 
 
 @pytest.mark.parametrize(
-    ("name", "seconds_from_now"), [("http-429-seconds", 7), ("http-429-date", 7), ("http-429", None)]
-)
-def test_http_429_has_retry_after_in_every_form(
-    start_sandbox: StartSandbox, name: str, seconds_from_now: int | None
-) -> None:
-    settings = FaultSettings(retry_after_seconds=7)
-    client = start_sandbox({name: 1.0}, settings=settings, clock=lambda: NOW)
-    response = client.get(DAY)
-    assert (response.status, response.body) == (429, b"Too Many Requests")
-    assert response.headers["x-ratelimit-limit"] == "1000000"
-    assert response.headers["x-ratelimit-window"] == "60"
-    retry_after = response.headers["retry-after"]
-    if seconds_from_now is None:
-        assert retry_after is None
-    elif name == "http-429-date":
-        expected = datetime.fromtimestamp(math.ceil(NOW) + seconds_from_now, UTC)
-        assert parsedate_to_datetime(retry_after) == expected
-    else:
-        assert retry_after == str(seconds_from_now)
-
-
-@pytest.mark.parametrize(
-    ("name", "status", "content_type"),
+    ("texts", "message"),
     [
-        ("http-500", 500, "application/problem+json"),
-        ("http-503", 503, "text/plain"),
-        ("http-502-html", 502, "text/html; charset=utf-8"),
-        ("http-200-html", 200, "text/html; charset=utf-8"),
+        (["http-500"], "'http-500': expected a fault and its probability, such as http-429-seconds:0.05"),
+        (["http-500:nan"], "from 0 to 1, not nan"),
+        (["http-500:0.1", "http-500:0.1"], "http-500 is given twice"),
+        (["http-500:0.6", "http-503:0.6"], "add up to 1.2, more than 1"),
+        (["http-599:0.1"], r"unknown fault 'http-599'; use one of http-429-seconds, .*, page-short"),
     ],
 )
-def test_server_error_has_its_content_type(
-    start_sandbox: StartSandbox, name: str, status: int, content_type: str
-) -> None:
-    client = start_sandbox({name: 1.0})
-    for response in (client.get(DAY), client.get("/v2/instances"), client.post_token()):
-        assert (response.status, response.headers["content-type"]) == (status, content_type)
-        assert {"x-ratelimit-limit", "x-ratelimit-window"} <= {name.lower() for name in response.headers}
-        if content_type == "application/problem+json":
-            assert list(response.json()) == ["type", "title", "detail"]
-            assert response.json()["type"] == "ANL_00500"
-        elif "html" in content_type:
-            assert response.body.startswith(b"<!DOCTYPE html>")
-    assert client.app.injected == {name: 3}
-
-
-def test_redirect_has_the_configured_location(start_sandbox: StartSandbox) -> None:
-    settings = FaultSettings(redirect_url="http://localhost:1/elsewhere")
-    response = start_sandbox({"redirect": 1.0}, settings=settings).get(DAY)
-    assert (response.status, response.headers["location"], response.body) == (302, "http://localhost:1/elsewhere", b"")
-
-
-def test_json_truncated_is_a_complete_response(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"json-truncated": 1.0})
-    response, expected = client.get(DAY), client.get(DAY, **WITHOUT_FAULTS)
-    assert response.is_complete
-    assert int(response.headers["content-length"]) == len(response.body)
-    assert expected.body.startswith(response.body)
-    with pytest.raises(ValueError, match="Expecting|Unterminated"):
-        response.json()
-
-
-def test_wrong_content_type_has_the_correct_body(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"wrong-content-type": 1.0})
-    response, expected = client.get(DAY), client.get(DAY, **WITHOUT_FAULTS)
-    assert (response.status, response.headers["content-type"], response.body) == (200, "text/html", expected.body)
-
-
-def test_gzip_body_is_correct(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"gzip": 1.0})
-    response, expected = client.get(DAY), client.get(DAY, **WITHOUT_FAULTS)
-    assert response.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(response.body) == expected.body
-
-
-def test_brotli_body_is_correct(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"brotli": 1.0})
-    response, expected = client.get(DAY), client.get(DAY, **WITHOUT_FAULTS)
-    assert response.headers["content-encoding"] == "br"
-    assert pa.decompress(response.body, len(expected.body), codec="brotli", asbytes=True) == expected.body
-
-
-def test_gzip_cut_ends_before_the_end_of_the_stream(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"gzip-cut": 1.0})
-    response, expected = client.get(DAY), client.get(DAY, **WITHOUT_FAULTS)
-    assert response.is_complete
-    assert response.headers["content-encoding"] == "gzip"
-    decoder = zlib.decompressobj(wbits=31)
-    assert expected.body.startswith(decoder.decompress(response.body))
-    assert not decoder.eof
-
-
-# Page faults
-
-
-@dataclass
-class MonthPages:
-    """Pages of a month, of which there are several, each with a fault and without."""
-
-    client: FaultClient
-
-    def page(self, number: int) -> tuple[Any, Any]:
-        """Return the bodies of a page with the fault and without it."""
-        path = f"{MONTH}&pageNumber={number}"
-        return self.client.get(path).json(), self.client.get(path, **WITHOUT_FAULTS).json()
-
-
-PagesWithFault = Callable[[str], MonthPages]
-
-
-@pytest.fixture
-def pages_with_fault(start_sandbox: StartSandbox) -> PagesWithFault:
-    """Start a sandbox that injects one fault into every request."""
-    return lambda name: MonthPages(start_sandbox({name: 1.0}))
-
-
-def test_pagination_missing_leaves_only_data(pages_with_fault: PagesWithFault) -> None:
-    body, expected = pages_with_fault("pagination-missing").page(1)
-    assert body == {"data": expected["data"]}
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong_total"),
-    [
-        ("total-too-high", lambda total: total + 1),
-        ("total-too-low", lambda total: total - 1),
-        ("total-without-last-page", lambda total: (total - 1) // 100 * 100),
-    ],
-)
-def test_wrong_total_is_the_same_on_every_page(
-    pages_with_fault: PagesWithFault, name: str, wrong_total: Callable[[int], int]
-) -> None:
-    pages = pages_with_fault(name)
-    for number in (1, 2):
-        body, expected = pages.page(number)
-        total = wrong_total(expected["pagination"]["totalItems"])
-        assert body["data"] == expected["data"]
-        assert body["pagination"] == {
-            **expected["pagination"], "totalItems": total, "totalPages": math.ceil(total / 100)
-        }  # fmt: skip
-
-
-def test_total_changing_differs_between_responses(pages_with_fault: PagesWithFault) -> None:
-    pages = pages_with_fault("total-changing")
-    totals = {pages.page(number)[0]["pagination"]["totalItems"] for number in (1, 2, 3) for _ in range(3)}
-    assert len(totals) > 3
-    assert min(totals) > pages.page(1)[1]["pagination"]["totalItems"]
-
-
-def test_total_fault_leaves_a_page_unchanged_if_impossible(start_sandbox: StartSandbox) -> None:
-    client = start_sandbox({"total-without-last-page": 1.0})
-    assert client.get(DAY).body == client.get(DAY, **WITHOUT_FAULTS).body
-    assert client.app.injected == {"total-without-last-page": 0}
-    day_without_posts = DAY.replace("2024-06-03", "2023-01-01")
-    client = start_sandbox({"total-too-low": 1.0})
-    assert client.get(day_without_posts).json()["pagination"]["totalItems"] == 0
-
-
-def test_page_repeated_has_the_rows_of_the_previous_page(pages_with_fault: PagesWithFault) -> None:
-    pages = pages_with_fault("page-repeated")
-    first, expected_first = pages.page(1)
-    second, expected_second = pages.page(2)
-    assert first == expected_first
-    assert second == expected_second | {"data": expected_first["data"]}
-    assert pages.client.app.injected == {"page-repeated": 1}
-
-
-def test_ties_shuffled_changes_the_order_within_days(pages_with_fault: PagesWithFault) -> None:
-    pages = pages_with_fault("ties-shuffled")
-    bodies = [pages.page(2) for _ in range(3)]
-    for body, expected in bodies:
-        assert body["pagination"] == expected["pagination"]
-        assert [row["postDate"][:10] for row in body["data"]] == [row["postDate"][:10] for row in expected["data"]]
-    assert len({json.dumps(body) for body, _ in bodies}) == 3
-    # Posts move to other pages: a client that fetches all pages misses some and gets others twice.
-    assert any({*map(row_key, body["data"])} != {*map(row_key, expected["data"])} for body, expected in bodies)
-
-
-def test_post_outside_range_has_the_day_after_the_range(pages_with_fault: PagesWithFault) -> None:
-    body, expected = pages_with_fault("post-outside-range").page(2)
-    *others, last = body["data"]
-    assert (others, body["pagination"]) == (expected["data"][:-1], expected["pagination"])
-    assert last == expected["data"][-1] | {"postDate": "2024-07-01T00:00:00.000Z"}
-
-
-def test_post_of_other_instance_has_an_instance_that_was_not_requested(pages_with_fault: PagesWithFault) -> None:
-    body, expected = pages_with_fault("post-of-other-instance").page(2)
-    last = expected["data"][-1] | {"instanceId": "instance_of_somebody_else"}
-    assert body["data"] == [*expected["data"][:-1], last]
-
-
-def test_page_short_is_never_the_last_page(pages_with_fault: PagesWithFault) -> None:
-    pages = pages_with_fault("page-short")
-    body, expected = pages.page(2)
-    assert len(body["data"]) < 100
-    assert body == expected | {"data": expected["data"][: len(body["data"])]}
-    last, expected_last = pages.page(expected["pagination"]["totalPages"])
-    assert last == expected_last
+def test_invalid_rates_are_rejected(texts: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_rates(texts, known=FAULTS, kind="fault")

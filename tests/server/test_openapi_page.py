@@ -24,7 +24,7 @@ from later_reporting_dagster.sandbox import World, create_app
 from later_reporting_dagster.server.openapi_page import openapi_document, openapi_routes
 from tests.conftest import NO_RATE_LIMIT
 from tests.e2e.browser import chromium
-from tests.sandbox.test_api_reference import SAMPLE
+from tests.openapi_documents import SAMPLE
 from tests.servers import running
 
 DOCUMENT = openapi_document()

@@ -1,0 +1,103 @@
+"""The OpenAPI documents of both API versions agree with the contract."""
+
+import re
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+from later_reporting_dagster import contract
+from later_reporting_dagster.contract import (
+    CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    ContentType,
+    DateBasis,
+    Platform,
+    SortDirection,
+    SortProperty,
+)
+from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS
+from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT, SAMPLE
+
+SCHEMAS = PAGED_DOCUMENT["components"]["schemas"]
+CURSOR_SCHEMAS = CURSOR_DOCUMENT["components"]["schemas"]
+
+
+def resolve(node: dict[str, Any]) -> dict[str, Any]:
+    """Follow the references of a node of either document."""
+    while "$ref" in node:
+        target: Any = CURSOR_DOCUMENT  # includes the components of the paged document
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = target
+    return node
+
+
+def parameters(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of the posts route by name."""
+    operation = document["paths"][contract.POSTS_PERFORMANCE_PATH]["get"]
+    return {parameter["name"]: parameter for parameter in map(resolve, operation["parameters"])}
+
+
+@pytest.mark.parametrize("enum", [Platform, ContentType, DateBasis, SortProperty, SortDirection])
+def test_enum_equals_that_of_the_contract(enum: Any) -> None:
+    assert SCHEMAS[enum.__name__]["enum"] == [value.value for value in enum]
+
+
+def test_bounds_equal_those_of_the_contract() -> None:
+    size, number = (parameters(PAGED_DOCUMENT)[name]["schema"] for name in ("pageSize", "pageNumber"))
+    assert (size["minimum"], size["maximum"], size["default"]) == (1, contract.MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE)
+    assert (number["minimum"], number["maximum"], number["default"]) == (1, contract.MAX_PAGE_NUMBER, 1)
+    assert parameters(PAGED_DOCUMENT)["campaignIds"]["schema"]["maxItems"] == MAX_CAMPAIGN_IDS
+
+
+def test_parameters_equal_those_of_the_query_class() -> None:
+    query = contract.PostPerformanceQuery(
+        start_date=date(2024, 1, 1),
+        end_date=date(2024, 1, 2),
+        instance_ids=("a",),
+        campaign_ids=(1,),
+        platforms=(Platform.TIKTOK,),
+        sort_property=SortProperty.CPM,
+        sort_direction=SortDirection.ASC,
+    )
+    by_version = {
+        contract.PAGED: (PAGED_DOCUMENT, query, {"startDate", "endDate"}),
+        contract.CURSOR: (CURSOR_DOCUMENT, replace(query, cursor="on"), {"startDate", "endDate", "metrics"}),
+    }
+    for version, (document, of_version, required) in by_version.items():
+        listed = parameters(document)
+        assert set(listed) == {name for name, _ in of_version.parameters(version)} | {"contentType"}
+        assert {name for name, parameter in listed.items() if parameter.get("required")} == required
+
+
+def test_metrics_equal_those_of_the_contract() -> None:
+    for metric in DEFAULT_METRICS:
+        schema = resolve(SCHEMAS["Post"]["properties"][metric.api_name])
+        assert schema["type"] == ["integer" if metric.kind.is_integer else "number", "null"]
+    assert {metric.api_name for metric in METRICS} <= {*CURSOR_SCHEMAS["MetricName"]["enum"]}
+    assert CURSOR_SCHEMAS["CampaignMetricName"]["enum"] == [metric.api_name for metric in CAMPAIGN_METRICS]
+
+
+def test_rows_have_the_fields_of_the_sample_and_of_the_contract() -> None:
+    assert SCHEMAS["Post"]["required"] == list(SCHEMAS["Post"]["properties"]) == list(SAMPLE["data"][0])
+    fields = {re.sub("_.", lambda part: part[0][1].upper(), name) for name in contract.Campaign.__struct_fields__}
+    assert SCHEMAS["Campaign"]["required"] == list(SCHEMAS["Campaign"]["properties"]) == sorted(fields - {"extra"})
+
+
+def test_problem_types_equal_those_of_the_contract() -> None:
+    def types(schema: dict[str, Any]) -> list[str]:
+        rule = schema["allOf"][1]["properties"]["type"]
+        return rule.get("enum") or [rule["const"]]
+
+    problems = [
+        problem_type
+        for response in PAGED_DOCUMENT["components"]["responses"].values()
+        for media, content in response["content"].items()
+        if media == "application/problem+json"
+        for problem_type in types(content["schema"])
+    ]
+    assert sorted(problems) == sorted(ProblemType)
