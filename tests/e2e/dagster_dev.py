@@ -1,4 +1,4 @@
-"""Run `dagster dev` with its daemon, over a sandbox that is served over real HTTP."""
+"""Run Dagster with its UI, with or without a daemon, over a sandbox that is served over real HTTP."""
 
 import json
 import os
@@ -28,6 +28,12 @@ DAYS = 10
 INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
 # The API lists it. After `DagsterDev.reject`, it responds with 403 to every query that names it.
 REJECTED_INSTANCE = INSTANCES[-1]
+
+WITHOUT_DAEMON = """\
+run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
+telemetry: {enabled: false}
+nux: {enabled: false}
+"""
 
 _Result = TypeVar("_Result")
 
@@ -150,18 +156,40 @@ def dagster_dev(directory: Path, *, configuration: str = "") -> Iterator[Dagster
     with sandbox_environment(directory) as (service, environment):
         with Path(environment["DAGSTER_HOME"], "dagster.yaml").open("a") as dagster_yaml:
             dagster_yaml.write(configuration)
-        port = free_port()
-        command = ["dagster", "dev", "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
-        first_day = date.fromisoformat(environment["LATER_START_DATE"])
-        dagster = DagsterDev(
-            url=f"http://127.0.0.1:{port}",
-            environment=environment,
-            days=tuple(first_day + timedelta(days=number) for number in range(DAYS)),
-            service=service,
-        )
-        with (directory / "dagster-dev.log").open("wb") as log, _process_group(command, environment, log) as process:
-            wait_until("Dagster responds and its daemon is healthy", lambda: _is_healthy(dagster, process))
+        with _running_dagster(["dagster", "dev"], directory, service, environment) as dagster:
+            wait_until("the daemon is healthy", lambda: _daemon_is_healthy(dagster))
             yield dagster
+
+
+@contextmanager
+def dagster_webserver(directory: Path) -> Iterator[DagsterDev]:
+    """Run Dagster's web server while the block runs, with an empty `DAGSTER_HOME` and lake.
+
+    Without a daemon: runs are launched at once, and there are no backfills, schedules or sensors.
+    """
+    with sandbox_environment(directory) as (service, environment):
+        Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(WITHOUT_DAEMON)
+        with _running_dagster(["dagster-webserver"], directory, service, environment) as dagster:
+            yield dagster
+
+
+@contextmanager
+def _running_dagster(
+    command: list[str], directory: Path, service: Service, environment: Mapping[str, str]
+) -> Iterator[DagsterDev]:
+    """Run a command that serves the UI with the definitions while the block runs, from when it has loaded them."""
+    port = free_port()
+    first_day = date.fromisoformat(environment["LATER_START_DATE"])
+    dagster = DagsterDev(
+        url=f"http://127.0.0.1:{port}",
+        environment=environment,
+        days=tuple(first_day + timedelta(days=number) for number in range(DAYS)),
+        service=service,
+    )
+    command = [*command, "-m", "later_reporting_dagster.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    with (directory / "dagster.log").open("wb") as log, _process_group(command, environment, log) as process:
+        wait_until("Dagster responds", lambda: _responds(dagster, process))
+        yield dagster
 
 
 @contextmanager
@@ -190,21 +218,20 @@ def kill_group(group: int) -> None:
         return
 
 
-def _is_healthy(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
+def _responds(dagster: DagsterDev, process: subprocess.Popen[bytes]) -> bool:
     if process.poll() is not None:
-        raise AssertionError(f"dagster dev exited with {process.returncode}: see its log")
+        raise AssertionError(f"Dagster exited with {process.returncode}: see its log")
     try:
-        data = dagster.graphql(
-            """{
-              instance { daemonHealth { allDaemonStatuses { required healthy } } }
-              repositoriesOrError { __typename }
-            }"""
-        )
+        data = dagster.graphql("{ repositoriesOrError { __typename } }")
     except (urllib.error.URLError, ConnectionError, TimeoutError, AssertionError):
         return False
-    daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-    return data["repositoriesOrError"]["__typename"] == "RepositoryConnection" and all(
-        daemon["healthy"] for daemon in daemons if daemon["required"]
+    return bool(data["repositoriesOrError"]["__typename"] == "RepositoryConnection")
+
+
+def _daemon_is_healthy(dagster: DagsterDev) -> bool:
+    data = dagster.graphql("{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }")
+    return all(
+        daemon["healthy"] for daemon in data["instance"]["daemonHealth"]["allDaemonStatuses"] if daemon["required"]
     )
 
 
