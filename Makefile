@@ -1,4 +1,4 @@
-# Every target installs what it needs: a virtual environment in .venv, and Chromium for `test`.
+# Every target installs what it needs: a virtual environment in .venv, Chromium for `test`, servers for `test-rest`.
 # Requires make and Python 3.11 to 3.13. Choose an interpreter with PYTHON=….
 
 SHELL := /bin/bash
@@ -13,19 +13,22 @@ PYTEST_OPTIONS ?=
 # The newest version that runs on the Node.js of Debian 13.
 AZURITE_VERSION := 3.35.0
 
-# The tests of each layer, in which another version of a dependency would show, but for slow ones of our own code.
-FAST_TESTS := tests/contract tests/client tests/lake tests/reading tests/ingest tests/defs \
-	--ignore tests/client/test_malicious_servers.py --ignore tests/lake/test_s3.py \
-	--ignore tests/lake/test_object_stores.py
+# The tests of each layer, in which another version of a dependency would show.
+LAYERS := $(addprefix tests/,contract client lake reading ingest defs)
 COMPATIBILITY := $(addprefix compatibility-,$(foreach version,3.11 3.12 3.13,\
 	$(if $(shell command -v python$(version)),$(version)-pinned $(version)-newest)) 3.11-oldest)
 CONSTRAINT_pinned := --constraint constraints.txt
 CONSTRAINT_oldest := --constraint constraints-oldest.txt
 
-.PHONY: help demo ui test lint bench coverage compatibility $(COMPATIBILITY) browser services helm clean
+# The markers of pyproject.toml for tests that `make test` leaves out.
+SLOW_TESTS := services or e2e or faults or docs
+# Three processes on the two cores of CI, because many tests wait: for a server, a browser or a retry.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+.PHONY: help demo ui test test-rest lint bench coverage compatibility $(COMPATIBILITY) browser services helm clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: .venv/installed ## Fetch two weeks of synthetic data into .later-demo, roll it up, check it, and print organic against paid
 	$(BIN)/later-reporting demo
@@ -33,9 +36,11 @@ demo: .venv/installed ## Fetch two weeks of synthetic data into .later-demo, rol
 ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at http://127.0.0.1:3000
 	$(BIN)/later-reporting demo --ui
 
-# Three processes on the two cores of CI, because many tests wait: for a daemon, a token's expiry or a retry.
-test: lint browser services ## Run lint and all tests, including browser tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(PYTEST_OPTIONS)
+test: lint browser ## Run lint and the tests that need only Python and Chromium, in about 8 minutes on two cores
+	$(PYTEST) -m "not ($(SLOW_TESTS))" --cov-fail-under=90 $(PYTEST_OPTIONS)
+
+test-rest: .venv/installed-test browser services ## Run the other tests in about 20 minutes: services, daemons, commands, faults, pages
+	$(PYTEST) -m "$(SLOW_TESTS)" --cov-append --cov-fail-under=0 $(PYTEST_OPTIONS)
 
 lint: .venv/installed-test .venv/installed-lint ## Check style, types and import rules
 	$(BIN)/ruff check .
@@ -49,15 +54,15 @@ bench: .venv/installed-bench .venv/installed-test services ## Measure requests a
 coverage: .venv/installed-bench .venv/installed-test ## Simulate the coverage of the lift intervals, and write it to docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md coverage
 
-compatibility: $(COMPATIBILITY) ## Run the demo and fast tests on each Python in PATH, with pinned, oldest and newest dependencies
+compatibility: $(COMPATIBILITY) ## Run the demo and the tests of the layers on each Python in PATH, with pinned, oldest and newest dependencies
 
 # For example compatibility-3.12-newest. Other versions than the pinned ones may warn, which is no failure.
-$(COMPATIBILITY): compatibility-%: services
+$(COMPATIBILITY): compatibility-%:
 	python$(firstword $(subst -, ,$*)) -m venv --clear .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check \
 		$(CONSTRAINT_$(lastword $(subst -, ,$*))) --editable '.[test]'
 	.venv-$*/bin/later-reporting demo --directory .venv-$*/demo
-	.venv-$*/bin/python -m pytest -q -n 2 --dist loadfile -o filterwarnings=default $(FAST_TESTS)
+	.venv-$*/bin/python -m pytest -q -n 2 --dist loadfile -o filterwarnings=default -m "not ($(SLOW_TESTS))" $(LAYERS)
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \
@@ -65,11 +70,11 @@ browser:
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
 
 services:
-	@(for name in curl docker-compose jq npm pkill tini; do command -v $$name || exit 1; done; \
+	@(for name in curl docker-compose jq npm pkill redis-server tini; do command -v $$name || exit 1; done; \
 		ls /usr/lib/postgresql/*/bin/initdb) >/dev/null 2>&1 || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); node=$$(command -v npm >/dev/null || echo nodejs npm); \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends \
-			curl docker-compose jq postgresql procps tini $$node; }
+			curl docker-compose jq postgresql procps redis-server tini $$node; }
 	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
 
 helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet

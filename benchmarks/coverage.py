@@ -1,6 +1,6 @@
 """Workload: coverage of the confidence intervals of the lifts, simulated with the SQL of the rollups.
 
-The exit code of `make coverage` is 1 if a coverage or mean is out of its limits.
+Run `make coverage` or `python -m benchmarks.coverage`; the exit code is 1 if a coverage or mean is out of its limits.
 
 Each simulation draws the posts of one group: heavy-tailed impressions, engagement rates that differ between posts and
 between the channels of a post, and Poisson-distributed engagements. The simulations of a scenario are the campaigns of
@@ -178,16 +178,15 @@ def _select_boosted(
         return np.broadcast_to(np.arange(len(creator)) >= scenario.posts, quality.shape)
     if scenario.boosted == WHOLE_CREATORS:
         return np.broadcast_to(creator < CREATORS // 2, quality.shape)
-    scores: dict[str, Values] = {
-        THIRD: np.zeros(quality.shape),
+    scores = {
+        THIRD: 0,
         "best true rate": quality,
         "best observed rate": engagements / impressions,
-        "most engagements": engagements.astype(np.float64),
+        "most engagements": engagements,
     }
     score = scores[scenario.boosted] + 1e-9 * random.random(quality.shape)  # ties are broken at random
     threshold = np.partition(score, -(scenario.posts // 3), axis=1)[:, -(scenario.posts // 3), None]
-    is_boosted: NDArray[np.bool_] = score >= threshold
-    return is_boosted
+    return score >= threshold
 
 
 def simulate(scenario: Scenario) -> dict[str, LiftResult]:
@@ -230,19 +229,16 @@ def _describe(scenario: Scenario) -> str:
     return f"{scenario.boosted}, {scenario.size}, {scenario.posts} posts, 80 % without {scenario.zeros}"
 
 
-def coverage(*, simulations: int = SIMULATIONS, posts: Sequence[int] = POSTS) -> Table:
+def coverage() -> Table:
     """Coverage of the confidence intervals of the lifts, simulated for many distributions."""
     coverage_scenarios = [
-        [
-            Scenario(boosted=boosted, zeros=zeros, size=size, posts=number, simulations=simulations)
-            for size, number in product(IMPRESSIONS, posts)
-        ]
+        [Scenario(boosted=boosted, zeros=zeros, size=size, posts=posts) for size, posts in product(IMPRESSIONS, POSTS)]
         for boosted, zeros in product(RANDOM_SELECTIONS, ZEROS)
     ]
     bias_scenarios = [
         [
-            Scenario(boosted=boosted, channel_spread=0, size=size, posts=number, simulations=simulations)
-            for size, number in product(IMPRESSIONS, posts)
+            Scenario(boosted=boosted, channel_spread=0, size=size, posts=posts)
+            for size, posts in product(IMPRESSIONS, POSTS)
         ]
         for boosted in SAME_POST_SELECTIONS
     ]
@@ -262,17 +258,17 @@ def coverage(*, simulations: int = SIMULATIONS, posts: Sequence[int] = POSTS) ->
             row = _row(scenarios[0], [each["same_post_lift"] for each in results], "same_post_lift")
             rows.append((*row[:-2], *means))
     return Table(
-        title=f"Coverage of the 95 % intervals of the lifts, in {simulations:,} simulations each",
+        title=f"Coverage of the 95 % intervals of the lifts, in {SIMULATIONS:,} simulations each",
         columns=("lift", "boosted", "80 % without", *IMPRESSIONS, "mean same_post_lift", "mean paid_lift"),
         rows=rows,
-        note=f"Cells have the coverage in percent for {', '.join(map(str, posts))} posts {_NOTE}",
+        note=_NOTE,
         failures=failures,
     )
 
 
 _NOTE = (
-    f"(– for fewer than {MIN_INTERVALS} intervals), and in brackets the percentage of simulations with an interval."
-    " In the rows without means, the rates"
+    f"Cells have the coverage in percent for {', '.join(map(str, POSTS))} posts (– for fewer than {MIN_INTERVALS}"
+    " intervals), and in brackets the percentage of simulations with an interval. In the rows without means, the rates"
     f" of the channels of a post differ randomly by {100 * CHANNEL_SPREAD:g} %, and the coverage must be from"
     f" {100 * MIN_COVERAGE:g} to {100 * MAX_COVERAGE:g}, give or take two standard errors. In the rows with"
     " means, both channels of a post have the same rate and differ only by the selection of posts: the mean of"
@@ -289,9 +285,8 @@ def _simulate_all(pool: ThreadPoolExecutor, scenarios: Sequence[Scenario]) -> li
 def _row(first: Scenario, results: Sequence[LiftResult], lift: str) -> tuple[str, ...]:
     """Return the table row of a lift: a cell for each distribution, with the coverage for all numbers of posts."""
     cells = []
-    numbers = len(results) // len(IMPRESSIONS)
-    for start in range(0, len(results), numbers):
-        of_size = results[start : start + numbers]
+    for start in range(0, len(results), len(POSTS)):
+        of_size = results[start : start + len(POSTS)]
         covered = " ".join("–" if math.isnan(each.coverage) else f"{100 * each.coverage:.1f}" for each in of_size)
         cells.append(f"{covered} ({' '.join(f'{100 * each.intervals / each.simulations:.0f}' for each in of_size)})")
     return (lift, first.boosted, first.zeros, *cells, "", "")
@@ -299,3 +294,14 @@ def _row(first: Scenario, results: Sequence[LiftResult], lift: str) -> tuple[str
 
 def _range(means: Sequence[float]) -> str:
     return f"{min(means):.3f} to {max(means):.3f}"
+
+
+def main() -> None:
+    """Simulate and print the table; exit with the failures, if any."""
+    table = coverage()
+    print(table.markdown())
+    sys.exit("\n".join(table.failures) or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -440,6 +440,7 @@ def fragments_in(contents: dict[str, bytes], *secrets: str) -> set[tuple[str, by
     return {(name, fragment) for name, content in contents.items() for fragment in fragments if fragment in content}
 
 
+@pytest.mark.e2e
 def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
     exits = [line for line in leftovers.below("stdout").decode().splitlines() if " exited with " in line]
     assert [line.replace(" exited with ", " ") for line in exits] == [
@@ -456,6 +457,7 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
     assert len([name for name in leftovers.secrets if name.startswith("token")]) >= 2
 
 
+@pytest.mark.e2e
 def test_search_covers_logs_files_and_output(leftovers: Leftovers) -> None:
     # Debug messages of all loggers are in stderr and in Dagster's event log.
     for log in (leftovers.below("stderr"), leftovers.below("dagster-home")):
@@ -473,6 +475,7 @@ def test_search_covers_logs_files_and_output(leftovers: Leftovers) -> None:
     assert any("compute_logs" in place for place in leftovers.contents)
 
 
+@pytest.mark.e2e
 def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
     found = [
         f"{name}, {encoding}, in {place}"
@@ -485,6 +488,7 @@ def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
     assert fragments_in(leftovers.contents, *leftovers.secrets.values()) == set()
 
 
+@pytest.mark.e2e
 def test_another_host_receives_no_request(leftovers: Leftovers) -> None:
     assert "redirect" in leftovers.faults
     assert leftovers.other_host.received == []

@@ -9,6 +9,8 @@ import pytest
 
 from later_reporting_dagster.definitions import defs
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -15,6 +15,8 @@ from tests.cli.conftest import environment
 from tests.conftest import files
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.e2e
+
 # Times at which files were fetched or computed, in their Parquet metadata.
 INSTANT = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 

@@ -16,6 +16,8 @@ from tests.reliability.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CL
 from tests.reliability.test_independent_server import assert_lake_equals, expected_partitions
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.e2e
+
 FIRST_DAY = date(2024, 1, 1)
 DAYS = [FIRST_DAY + timedelta(days=number) for number in range(30)]
 INSTANCE_IDS = (

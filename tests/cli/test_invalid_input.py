@@ -74,6 +74,7 @@ def test_backfill_names_an_invalid_setting(
     assert service.requests == []
 
 
+@pytest.mark.e2e
 def test_dagster_commands_name_an_invalid_setting(tmp_path: Path) -> None:
     validate = ["dagster", "definitions", "validate", "-m", "later_reporting_dagster.definitions"]
     materialize = ["dagster", "asset", "materialize", "-m", "later_reporting_dagster.definitions"]

@@ -129,6 +129,7 @@ def test_query_prints_one_line_for_a_damaged_file(user: User) -> None:
     assert line.endswith(". Next step: materialize this partition again (1 more files cannot be read)")
 
 
+@pytest.mark.e2e
 def test_query_prints_records_on_a_narrow_terminal(user: User) -> None:
     reader, terminal = pty.openpty()
     command = [sys.executable, "-m", "later_reporting_dagster.cli", "query"]

@@ -59,10 +59,12 @@ def api(lines: list[str]) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.mark.e2e
 def test_sandbox_first_prints_that_data_is_synthetic(lines: list[str]) -> None:
     assert "SYNTHETIC DATA" in lines[0]
 
 
+@pytest.mark.e2e
 def test_sandbox_prints_the_settings_of_a_client(lines: list[str]) -> None:
     assert [line.partition("=")[0] for line in lines[2:]] == [
         "export LATER_BASE_URL",
@@ -71,6 +73,7 @@ def test_sandbox_prints_the_settings_of_a_client(lines: list[str]) -> None:
     ]
 
 
+@pytest.mark.e2e
 def test_sandbox_prints_the_days_that_have_posts(lines: list[str], api: httpx.Client) -> None:
     printed = re.fullmatch(r"# Posts from (\S+) to (\S+) \(UTC\); other days are empty\.", lines[1])
     assert printed
@@ -89,12 +92,14 @@ def posts(api: httpx.Client, first: date, last: date) -> int:
     return total
 
 
+@pytest.mark.e2e
 def test_shell_evaluates_the_output_of_the_sandbox(lines: list[str]) -> None:
     script = "\n".join([*lines, 'echo "$LATER_BASE_URL $LATER_CLIENT_ID $LATER_CLIENT_SECRET"'])
     shell = subprocess.run(["sh", "-e", "-u"], input=script, capture_output=True, text=True, check=True)
     assert (shell.stdout.split(), shell.stderr) == ([line.partition("=")[2] for line in lines[2:]], "")
 
 
+@pytest.mark.e2e
 def test_sandbox_serves_the_requested_number_of_instances(api: httpx.Client) -> None:
     listed = api.get("/v2/instances").json()["data"]["instanceIds"]
     assert listed == ["instance_000", "instance_001", "instance_abc", "instance_def"]
@@ -127,6 +132,7 @@ def test_sandbox_rejects_an_invalid_fault_before_it_serves(options: list[str], m
     assert result.stdout == ""
 
 
+@pytest.mark.e2e
 def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
     with running_command("--host", "0.0.0.0") as (process, output, errors):
         base_url = [output.readline() for _ in range(HEADER_LINES)][2].strip().removeprefix("export LATER_BASE_URL=")
@@ -136,6 +142,7 @@ def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
         assert "https" in errors.read()
 
 
+@pytest.mark.e2e
 def test_sandbox_refuses_a_campaign_metric() -> None:
     with running_command("--refuse-campaign-metric", "paidAdSpend", "--api-version", "cursor") as (process, output, _):
         settings = dict(
@@ -155,6 +162,7 @@ def test_sandbox_refuses_a_campaign_metric() -> None:
     assert statuses == [200, 400]
 
 
+@pytest.mark.e2e
 def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
     options = [
         "--fault",

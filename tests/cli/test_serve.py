@@ -267,6 +267,7 @@ def test_serve_names_a_port_in_use(taken_port: str, lake: Path, monkeypatch: pyt
 # Serving
 
 
+@pytest.mark.e2e
 def test_serve_prints_no_secret_and_never_writes_to_the_lake(lake: Path) -> None:
     before = state_of(lake)
     with running(lake, **CREDENTIALS) as command:
@@ -348,6 +349,7 @@ FOREIGN_HOSTS = (
 )  # fmt: skip
 
 
+@pytest.mark.e2e
 def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> None:
     options = ("--no-auth", "--requests-per-window", "1000", "--window", "3600")
     with running(lake, *options) as command:
@@ -374,6 +376,7 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
         assert "Traceback" not in command.errors
 
 
+@pytest.mark.e2e
 def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path) -> None:
     clients = tmp_path / "clients.toml"
     clients.write_text(
@@ -408,6 +411,7 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
         command.stop()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", ["missing", "file"])
 def test_serve_starts_without_a_readable_lake(kind: str, tmp_path: Path) -> None:
     root = tmp_path / "not-there"
@@ -424,6 +428,7 @@ def test_serve_starts_without_a_readable_lake(kind: str, tmp_path: Path) -> None
     assert root.exists() == (kind == "file")
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path) -> None:
     with running(lake, **CREDENTIALS) as command, authenticated(command.base_url()) as api:
@@ -454,6 +459,7 @@ def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path
         assert "Traceback" not in command.errors
 
 
+@pytest.mark.e2e
 def test_serve_stops_although_a_client_does_not_read_its_response(tmp_path: Path) -> None:
     root = tmp_path / "lake"
     post = {"instance_id": "north", "campaign_id": 7, "post_date": datetime(2024, 3, 1, tzinfo=UTC)}

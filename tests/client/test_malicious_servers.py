@@ -32,6 +32,8 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
 from tests.client.scripted_api import nest_metrics, page_body, post
 
+pytestmark = pytest.mark.faults
+
 ATTEMPTS = 2
 SLACK_SECONDS = 20  # for a busy machine
 MAX_MEGABYTES = 300

@@ -367,6 +367,7 @@ def next_time(process: subprocess.Popen[str]) -> float:
     return float(process.stdout.readline())
 
 
+@pytest.mark.e2e
 def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
     processes = [limited_process(tmp_path / "rate") for _ in range(2)]
     times = [[], []]
@@ -385,6 +386,7 @@ def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
     assert max(*one, *other) - START == pytest.approx(49 * Rate(20, 60.0).padded_window_seconds)
 
 
+@pytest.mark.faults
 def test_killed_process_wastes_only_its_own_reservations(tmp_path, time):
     path = tmp_path / "rate"
     with limited_process(path) as victim:

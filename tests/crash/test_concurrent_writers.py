@@ -20,6 +20,8 @@ from tests.crash.restated_sandbox import (
     restated_sandbox,
 )
 
+pytestmark = pytest.mark.faults
+
 VERSIONS = 6
 
 

@@ -21,6 +21,8 @@ from tests.crash.lake_writers import TABLE_NAME, partition_rows, staged_files
 from tests.crash.restated_sandbox import DAILY, INGESTED_PARTITIONS, PUBLISHED, RAW_TABLES, ingest_all, restated_sandbox
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.faults
+
 NOBODY_UID = 65_534
 # Commands that start a process in its own mount namespace: for all users, if user namespaces are allowed; for root.
 MOUNT_NAMESPACES = (("unshare", "--map-root-user", "--mount"), ("unshare", "--mount"))

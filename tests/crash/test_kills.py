@@ -7,6 +7,8 @@ import pytest
 
 from tests.crash.kill_writers import IngestWriter, kill_repeatedly, kills_by_writer, writers_by_name
 
+pytestmark = pytest.mark.faults
+
 KILLS = int(os.environ.get("KILLS", "20"))
 
 

@@ -12,6 +12,8 @@ from tests.crash.test_concurrent_writers import assert_lake_equals
 from tests.e2e.dagster_dev import wait_until
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.mark.parametrize("signal_sent", [signal.SIGINT, signal.SIGTERM], ids=lambda signal_sent: signal_sent.name)
 def test_interrupted_backfill_fails_its_run_and_can_be_repeated(signal_sent: signal.Signals, tmp_path: Path) -> None:

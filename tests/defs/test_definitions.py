@@ -95,6 +95,7 @@ def plain(value: Any) -> Any:
     return value.value if isinstance(value, dg.MetadataValue) else value
 
 
+@pytest.mark.e2e
 def test_definitions_load_offline_without_settings(tmp_path: Path) -> None:
     result = load({}, tmp_path)
     assert result.returncode == 0, result.stderr
@@ -103,6 +104,7 @@ def test_definitions_load_offline_without_settings(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
+@pytest.mark.e2e
 def test_definitions_name_an_invalid_setting_in_the_last_line(tmp_path: Path) -> None:
     result = load({"LATER_START_DATE": "last spring"}, tmp_path)
     assert result.returncode == 1

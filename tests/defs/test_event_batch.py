@@ -28,6 +28,8 @@ from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.defs.conftest import DAYS, Project, asset_key, reject_instance
 from tests.services import postgres_storage, running_postgres
 
+pytestmark = pytest.mark.services
+
 MATERIALIZATION, CHECK = dg.DagsterEventType.ASSET_MATERIALIZATION, dg.DagsterEventType.ASSET_CHECK_EVALUATION
 LETTERS = ("a", "b", "c", "d", "e")
 TABLE, OTHER = dg.AssetKey("table"), dg.AssetKey("other")

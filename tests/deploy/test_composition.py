@@ -17,6 +17,8 @@ from tests.deploy.test_deploying_page import commands
 from tests.e2e.browser import GREEN, chromium, open_ui
 from tests.e2e.dagster_dev import DAYS, INSTANCES, DagsterDev, sandbox_environment, wait_until
 
+pytestmark = pytest.mark.services
+
 RAW_ASSETS = ("post_metrics_daily", "posts_published")
 BACKFILL = """mutation ($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {

@@ -14,6 +14,8 @@ from dagster_dg_cli.cli.plus import plus_group
 from tests.deploy.composition import DEPLOY, copy_with_env_file, resolved_compose_file
 from tests.e2e.dagster_dev import REPOSITORY
 
+pytestmark = pytest.mark.docs
+
 PAGE = REPOSITORY / "docs" / "deploying.md"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 COMMANDS = [shlex.split(line) for language, block in BLOCKS if not language for line in block.splitlines()]

@@ -88,6 +88,7 @@ def test_image_runs_as_the_user_that_kubernetes_requires(deployment: Any) -> Non
     assert user == created == str(deployment["podSecurityContext"]["runAsUser"]) != "0"
 
 
+@pytest.mark.services
 def test_image_has_the_folders_that_volumes_are_mounted_on(tmp_path: Path) -> None:
     compose = resolved_compose_file(copy_with_env_file(tmp_path, {"DAGSTER_PG_PASSWORD": "x"}))
     mounted = {
@@ -101,6 +102,7 @@ def test_image_has_the_folders_that_volumes_are_mounted_on(tmp_path: Path) -> No
     assert image_environment()["DAGSTER_HOME"] in created
 
 
+@pytest.mark.services
 def test_compose_file_is_rejected_without_a_password(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"DAGSTER_PG_PASSWORD is missing a value: set it in deploy/\.env"):
         resolved_compose_file(copy_with_env_file(tmp_path, {}))
@@ -114,6 +116,7 @@ def test_env_file_has_each_variable_of_the_compose_file_and_no_secret() -> None:
     assert ignored.returncode == 0
 
 
+@pytest.mark.services
 def test_services_publish_nothing_but_the_ui_on_loopback(tmp_path: Path) -> None:
     compose = resolved_compose_file(copy_with_env_file(tmp_path, {"DAGSTER_PG_PASSWORD": "x"}))
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]

@@ -18,6 +18,8 @@ from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from tests.docs.conftest import DOCS_PAGES, MISSING_PARTITION, SHRUNK_PARTITION, Shell, code_blocks, split_commands
 
+pytestmark = pytest.mark.docs
+
 # Runs each block as a module of its own, so that one does not depend on the imports of another.
 RUN_BLOCKS = """
 import sys

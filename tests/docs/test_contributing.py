@@ -9,6 +9,8 @@ import pytest
 
 from tests.docs.conftest import CONTRIBUTING, ROOT, Shell, code_blocks, section, split_commands
 
+pytestmark = pytest.mark.docs
+
 # A path in the paragraph before a block, which ends in a colon; the language of the block; its content.
 EDITS = re.compile(
     r"`((?:later_reporting_dagster/|tests/|docs/|README)[\w/.-]+)`(?:(?!\n\n).)*?:\n\n```(\w+)\n(.*?)^```",

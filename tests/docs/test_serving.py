@@ -16,6 +16,8 @@ import pytest
 from later_reporting_dagster.lake import Lake, Partition
 from tests.docs.conftest import ROOT, Shell, code_blocks, section
 
+pytestmark = pytest.mark.docs
+
 PAGE = ROOT / "docs" / "serving.md"
 START, READ_A_PAGE, READ_ALL_PAGES, COPY = code_blocks(PAGE.read_text(), "sh")
 (PANDAS,) = code_blocks(PAGE.read_text(), "python")

@@ -3,9 +3,13 @@
 from datetime import date
 from pathlib import Path
 
+import pytest
+
 from tests.crash.lake_writers import staged_files
 from tests.crash.restated_sandbox import NO_RESPONSE
 from tests.e2e.dagster_dev import INSTANCES, DagsterDev, wait_until
+
+pytestmark = pytest.mark.e2e
 
 ASSET = "post_metrics_daily"
 LAUNCH = """mutation ($parameters: ExecutionParams!) {

@@ -7,6 +7,8 @@ import pytest
 
 from tests.e2e.dagster_dev import INSTANCES, clean_environment, run, sandbox_environment
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def no_settings(tmp_path: Path) -> Mapping[str, str]:

@@ -15,6 +15,8 @@ import pytest
 from tests.e2e.dagster_dev import REPOSITORY, clean_environment, free_port, kill_group, wait_until
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.e2e
+
 # Two on an idle machine.
 # The signals that a command ignores if a shell without job control starts it in the background.
 BACKGROUND = (signal.SIGINT,)

@@ -13,6 +13,8 @@ from tests.docs.conftest import ROOT, section
 from tests.e2e.dagster_dev import clean_environment
 from tests.services import WAIT_SECONDS
 
+pytestmark = pytest.mark.e2e
+
 BLOCKS = re.findall(
     r"^```(\w*)\n(.*?)^```$", section(ROOT / "docs" / "using.md", "In your Dagster project"), re.DOTALL | re.MULTILINE
 )

@@ -13,6 +13,8 @@ from tests.e2e.dagster_dev import DAYS, DagsterDev, dagster_dev, wait_until
 from tests.e2e.test_cancel import TERMINATE, final_status, launch
 from tests.services import postgres_storage, running_postgres
 
+pytestmark = pytest.mark.services
+
 RAW, ROLLUP, WINDOWS = "posts_published", "organic_paid_by_publish_day", "organic_paid_by_creator"
 BACKFILL = """mutation ($parameters: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $parameters) {

@@ -13,6 +13,8 @@ from playwright.sync_api import expect
 from tests.e2e.browser import GRAY, GREEN, Ui
 from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, wait_until
 
+pytestmark = pytest.mark.e2e
+
 ASSETS = (
     "instances",
     "post_metrics_daily",

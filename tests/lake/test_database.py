@@ -415,6 +415,7 @@ with open_database(Lake(sys.argv[1]), memory_gb=0.2) as database:
 """
 
 
+@pytest.mark.faults
 def test_folder_of_a_killed_process_is_removed_a_day_later(local: Lake, home: Path) -> None:
     subprocess.run([sys.executable, "-c", KILLED, local.root], check=False)
     (leftover,) = home.iterdir()
@@ -449,6 +450,7 @@ def test_days_of_instants_are_in_utc_in_any_time_zone(local: Lake) -> None:
         assert fetch(database, "SELECT CAST(post_date AS DATE), date FROM posts") == [(DAYS[0], DAYS[0])]
 
 
+@pytest.mark.e2e
 def test_definitions_import_neither_duckdb_nor_pandas() -> None:
     program = "import sys, later_reporting_dagster.definitions; print({'duckdb', 'pandas'} & {*sys.modules})"
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

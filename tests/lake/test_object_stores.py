@@ -43,6 +43,8 @@ from tests.crash.fork_server import ForkServer, fork_server
 from tests.lake.conftest import DAY, rows
 from tests.object_store_servers import BUCKET, OBJECT_STORES, SECRET, ObjectStore
 
+pytestmark = pytest.mark.services
+
 DAYS = [date(2024, 3, number) for number in range(1, 7)]
 INSTANCES = ("instance_000", "instance_001")
 PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]

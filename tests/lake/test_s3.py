@@ -57,6 +57,8 @@ from tests.lake.test_quarantine import (  # noqa: F401
     test_write_stores_reason_and_raw_json_by_partition,
 )
 
+pytestmark = pytest.mark.services
+
 BUCKET = "a-bucket"
 SECRET = "s3cr3t/of+nobody"  # noqa: S105
 SERVER = """

@@ -36,6 +36,8 @@ from later_reporting_dagster.lake import (
 from tests.reliability.campaign_comparison import assert_campaign_tables_equal
 from tests.reliability.independent_server import CAMPAIGN_METRICS, CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 
+pytestmark = pytest.mark.faults
+
 FIRST_DAY = date(2024, 2, 20)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(15)]
 INSTANCE_IDS = ("north", "007", "a/b c", "Zoë")

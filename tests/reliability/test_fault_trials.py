@@ -12,6 +12,8 @@ from later_reporting_dagster.sandbox.faults import ResponseFault
 from tests.reliability.__main__ import failures
 from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
 
+pytestmark = pytest.mark.faults
+
 # Higher than in the command, because there are fewer requests.
 SHARE = 0.2
 SHARES = {"token-route-down": 0.6, "token-revoked": 0.1, "page-short": 0.4, "slow": 0.1, "huge-body": 0.1}

@@ -13,6 +13,8 @@ from tests.cli.conftest import User
 from tests.reliability.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.reliability.lake_comparison import DATE_BASES, Differences, Row, TablePartition, compare_rows, read_partition
 
+pytestmark = pytest.mark.faults
+
 FIRST_DAY = date(2024, 2, 1)
 DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(30)]
 TOKEN_SECONDS = 3

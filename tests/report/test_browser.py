@@ -29,6 +29,8 @@ from tests.report.posts import (
 from tests.report.report_browser import WIDTHS, Report, open_report
 from tests.report.report_reference import CHANNELS, by, published, recorded, select_rows
 
+pytestmark = pytest.mark.e2e
+
 KPIS = (
     "organic_impressions",
     "paid_impressions",

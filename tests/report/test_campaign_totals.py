@@ -155,6 +155,7 @@ def test_report_with_campaigns_has_the_same_bytes_in_any_order_of_rows(seed: int
     assert report_page(world.report()) == report_page(backwards.report())
 
 
+@pytest.mark.e2e
 def test_page_of_two_thousand_campaigns_stays_small(browser: Browser, tmp_path: Path) -> None:
     """Measured: 6.7 MB, of which names and totals are 0.6 MB. A page of one campaign has 0.7 MB."""
     files = one_post(impressions=5, engagements=3, cpe=1.2)
@@ -247,6 +248,7 @@ def selection(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path, 
         assert report.misformatted() == []
 
 
+@pytest.mark.e2e
 def test_section_of_campaigns_equals_the_reference(selection: Selection) -> None:
     world, ages = selection.world, range(selection.period)
     shown = selection.report.rows("totals")
@@ -285,6 +287,7 @@ def cells(totals: Mapping[str, Any], posts: list[Row]) -> list[Any]:
     return [*([near(totals.get(name))] for name in CAMPAIGN_MEASURES), [None] if low is None else [low, high], known]
 
 
+@pytest.mark.e2e
 def test_section_of_campaigns_without_totals_is_one_sentence(browser: Browser, tmp_path: Path) -> None:
     named = [campaign_row("a", 7, "Summer")]
     with open_report(browser, report_data(one_post(impressions=5), campaigns=named), tmp_path) as report:
@@ -294,6 +297,7 @@ def test_section_of_campaigns_without_totals_is_one_sentence(browser: Browser, t
             assert not report.page.locator(hidden).is_visible()
 
 
+@pytest.mark.e2e
 def test_null_and_zero_totals_look_different(browser: Browser, tmp_path: Path) -> None:
     totals = {"campaign_id": 7, "paid_ad_spend": 0.0, "affiliate_links_sales": 3.0, "tracking_links_conversions": 0}
     with open_report(browser, report_data(one_post(impressions=5), performance={AS_OF: [totals]}), tmp_path) as report:
@@ -305,6 +309,7 @@ def test_null_and_zero_totals_look_different(browser: Browser, tmp_path: Path) -
         assert "1 of 7 days" in report.page.locator("#totals-notes").inner_text()
 
 
+@pytest.mark.e2e
 def test_unreadable_names_and_totals_are_listed_as_missing(browser: Browser, tmp_path: Path) -> None:
     data = replace(
         report_data(one_post(impressions=5), performance={AS_OF: []}),
@@ -318,6 +323,7 @@ def test_unreadable_names_and_totals_are_listed_as_missing(browser: Browser, tmp
         ]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_figures_of_a_campaign_are_accessible_and_fit(
@@ -335,6 +341,7 @@ def test_figures_of_a_campaign_are_accessible_and_fit(
         assert report.cut_off() == []
 
 
+@pytest.mark.e2e
 def test_headings_of_campaign_totals_are_grouped(browser: Browser, incomplete: ReportData, tmp_path: Path) -> None:
     with open_report(browser, incomplete, tmp_path) as report:
         table = report.page.locator("#table-totals table")

@@ -191,6 +191,7 @@ def block(part: Locator, name: str) -> str:
     return part.get_by_role("region", name=name).inner_text()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_page_is_accessible_and_fits(
@@ -218,6 +219,7 @@ def test_page_is_accessible_and_fits(
         )
 
 
+@pytest.mark.e2e
 def test_form_requests_pages_and_shows_the_command(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         get_token(page)
@@ -243,6 +245,7 @@ def test_form_requests_pages_and_shows_the_command(browser: Browser, paged_url: 
         assert posts.get_by_label("pageNumber").input_value() == "2"
 
 
+@pytest.mark.e2e
 def test_command_gets_the_response_of_the_form(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         health = operation(page, "/healthz")
@@ -254,6 +257,7 @@ def test_command_gets_the_response_of_the_form(browser: Browser, paged_url: str)
         assert json.loads(done.stdout) == json.loads(block(health, "Body")) == {"status": "ok"}
 
 
+@pytest.mark.e2e
 def test_form_follows_cursors(browser: Browser) -> None:
     with serving(CURSOR) as base_url, open_docs(browser, base_url) as page:
         get_token(page)
@@ -272,6 +276,7 @@ def test_form_follows_cursors(browser: Browser) -> None:
         expect(posts.get_by_role("button", name="Next page")).to_be_hidden()
 
 
+@pytest.mark.e2e
 def test_numbers_are_shown_as_they_came(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         part = operation(page, "/v2/campaigns")
@@ -283,6 +288,7 @@ def test_numbers_are_shown_as_they_came(browser: Browser, paged_url: str) -> Non
         assert "".join(line.strip() for line in text.splitlines()) == re.sub('([a-z]":)', r"\1 ", EXACT_NUMBERS)
 
 
+@pytest.mark.e2e
 def test_errors_are_shown_and_secrets_are_not_kept(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         get_token(page, secret="wrong")
@@ -303,6 +309,7 @@ def test_errors_are_shown_and_secrets_are_not_kept(browser: Browser, paged_url: 
         assert page.evaluate("token") == ""
 
 
+@pytest.mark.e2e
 def test_page_can_be_used_by_keyboard(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         page.get_by_label("Client id").focus()
@@ -320,6 +327,7 @@ def test_page_can_be_used_by_keyboard(browser: Browser, paged_url: str) -> None:
         expect(part.get_by_role("region", name="Body")).to_contain_text('"instance_000"')
 
 
+@pytest.mark.e2e
 def test_page_runs_only_its_own_script(browser: Browser, paged_url: str) -> None:
     page = browser.new_page()
     try:
