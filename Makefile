@@ -70,11 +70,11 @@ browser:
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq chromium; }
 
 services:
-	@(for name in curl docker-compose jq npm pkill redis-server tini; do command -v $$name || exit 1; done; \
+	@(for name in curl docker-compose jq npm pkill tini; do command -v $$name || exit 1; done; \
 		ls /usr/lib/postgresql/*/bin/initdb) >/dev/null 2>&1 || { \
 		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo); node=$$(command -v npm >/dev/null || echo nodejs npm); \
 		$$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends \
-			curl docker-compose jq postgresql procps redis-server tini $$node; }
+			curl docker-compose jq postgresql procps tini $$node; }
 	@[ -e .services/node_modules/azurite ] || npm install --loglevel=error --no-save --prefix .services azurite@$(AZURITE_VERSION)
 
 helm: ## Check deploy/values.yaml against the schema of Dagster's Helm chart; requires helm and the internet

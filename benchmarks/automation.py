@@ -6,31 +6,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.in_dagster import prepare, running_daemon
 from benchmarks.measurement import TABLE_NAMES, Measurement, PartitionRange
 
-WRITTEN_DAYS, IDLE_TICKS = 28, 5
+IDLE_TICKS = 5
 
 
 def make_home(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
-    """Materialize every asset for the newest days, to create a Dagster home and a lake in `root`."""
+    """Materialize every asset for the days of some partitions, to create a Dagster home and a lake in `root`."""
     prepare(base_url=base_url, root=root, start=partitions.start)
     from later_reporting_dagster.cli import in_process_runs
+    from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.defs.report import REPORT
+    from later_reporting_dagster.defs.settings import REPORT
     from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
     from later_reporting_dagster.rollups.periods import Period
     from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES
 
-    first = partitions.end - timedelta(days=WRITTEN_DAYS - 1)
+    project = load_project(ENVIRONMENT_MODULE, name=None)
     with in_process_runs.dagster_instance() as instance:
 
         def materialize(assets: Sequence[str], span: Period | None = None) -> None:
-            tags = range_tags(first, partitions.end, period=span) if span else None
-            outcome = in_process_runs.materialize(assets, instance=instance, tags=tags)
+            tags = range_tags(partitions.start, partitions.end, period=span) if span else None
+            outcome = in_process_runs.materialize(project, assets, instance=instance, tags=tags)
             assert outcome.succeeded, outcome
 
         materialize([*TABLE_NAMES.values()], Period.DAY)
@@ -51,6 +51,7 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
 
     repository = defs.get_repository_def()
     defined = repository.get_sensor_def("later_automation")
+    assert defined.asset_selection is not None
     # With `use_user_code_server` the conditions can be evaluated by a public function.
     sensor = dg.AutomationConditionSensorDefinition(
         defined.name, target=defined.asset_selection, use_user_code_server=True
@@ -72,9 +73,9 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
         first = tick(requests=False)
         idle = statistics.median(tick(requests=False) for _ in range(IDLE_TICKS))
         for asset in TABLE_NAMES.values():
-            for day in partitions.days[-WRITTEN_DAYS:]:
-                key, tags = dg.AssetKey(["later", asset]), {"dagster/data_version": "changed"}
-                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(day), tags=tags))
+            key, tags = dg.AssetKey(["later", asset]), {"dagster/data_version": "changed"}
+            for day in instance.get_materialized_partitions(key):
+                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags=tags))
         changed = tick(requests=True)
     return Measurement(ticks={"first": first, "idle": idle, "all days changed": changed})
 
@@ -96,7 +97,7 @@ def first_history(partitions: PartitionRange, *, base_url: str, date_basis: str,
                     break
                 time.sleep(0.5)
         planned = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
-        assert len(planned) == len(TABLE_NAMES) * len(partitions.days), len(planned)
+        assert len(planned) >= len(TABLE_NAMES) * len(partitions.days), len(planned)
         [state] = [each for each in instance.all_instigator_state() if each.name == "later_instances"]
         [tick] = instance.get_ticks(state.instigator_origin_id, state.selector_id)
         return Measurement(seconds=max(event.timestamp for event in planned) - tick.timestamp)

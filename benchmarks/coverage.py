@@ -1,6 +1,6 @@
 """Workload: coverage of the confidence intervals of the lifts, simulated with the SQL of the rollups.
 
-Run `make coverage` or `python -m benchmarks.coverage`; the exit code is 1 if a coverage or mean is out of its limits.
+The exit code of `make coverage` is 1 if a coverage or mean is out of its limits.
 
 Each simulation draws the posts of one group: heavy-tailed impressions, engagement rates that differ between posts and
 between the channels of a post, and Poisson-distributed engagements. The simulations of a scenario are the campaigns of
@@ -178,15 +178,16 @@ def _select_boosted(
         return np.broadcast_to(np.arange(len(creator)) >= scenario.posts, quality.shape)
     if scenario.boosted == WHOLE_CREATORS:
         return np.broadcast_to(creator < CREATORS // 2, quality.shape)
-    scores = {
-        THIRD: 0,
+    scores: dict[str, Values] = {
+        THIRD: np.zeros(quality.shape),
         "best true rate": quality,
         "best observed rate": engagements / impressions,
-        "most engagements": engagements,
+        "most engagements": engagements.astype(np.float64),
     }
     score = scores[scenario.boosted] + 1e-9 * random.random(quality.shape)  # ties are broken at random
     threshold = np.partition(score, -(scenario.posts // 3), axis=1)[:, -(scenario.posts // 3), None]
-    return score >= threshold
+    is_boosted: NDArray[np.bool_] = score >= threshold
+    return is_boosted
 
 
 def simulate(scenario: Scenario) -> dict[str, LiftResult]:
@@ -229,16 +230,19 @@ def _describe(scenario: Scenario) -> str:
     return f"{scenario.boosted}, {scenario.size}, {scenario.posts} posts, 80 % without {scenario.zeros}"
 
 
-def coverage() -> Table:
+def coverage(*, simulations: int = SIMULATIONS, posts: Sequence[int] = POSTS) -> Table:
     """Coverage of the confidence intervals of the lifts, simulated for many distributions."""
     coverage_scenarios = [
-        [Scenario(boosted=boosted, zeros=zeros, size=size, posts=posts) for size, posts in product(IMPRESSIONS, POSTS)]
+        [
+            Scenario(boosted=boosted, zeros=zeros, size=size, posts=number, simulations=simulations)
+            for size, number in product(IMPRESSIONS, posts)
+        ]
         for boosted, zeros in product(RANDOM_SELECTIONS, ZEROS)
     ]
     bias_scenarios = [
         [
-            Scenario(boosted=boosted, channel_spread=0, size=size, posts=posts)
-            for size, posts in product(IMPRESSIONS, POSTS)
+            Scenario(boosted=boosted, channel_spread=0, size=size, posts=number, simulations=simulations)
+            for size, number in product(IMPRESSIONS, posts)
         ]
         for boosted in SAME_POST_SELECTIONS
     ]
@@ -258,17 +262,17 @@ def coverage() -> Table:
             row = _row(scenarios[0], [each["same_post_lift"] for each in results], "same_post_lift")
             rows.append((*row[:-2], *means))
     return Table(
-        title=f"Coverage of the 95 % intervals of the lifts, in {SIMULATIONS:,} simulations each",
+        title=f"Coverage of the 95 % intervals of the lifts, in {simulations:,} simulations each",
         columns=("lift", "boosted", "80 % without", *IMPRESSIONS, "mean same_post_lift", "mean paid_lift"),
         rows=rows,
-        note=_NOTE,
+        note=f"Cells have the coverage in percent for {', '.join(map(str, posts))} posts {_NOTE}",
         failures=failures,
     )
 
 
 _NOTE = (
-    f"Cells have the coverage in percent for {', '.join(map(str, POSTS))} posts (– for fewer than {MIN_INTERVALS}"
-    " intervals), and in brackets the percentage of simulations with an interval. In the rows without means, the rates"
+    f"(– for fewer than {MIN_INTERVALS} intervals), and in brackets the percentage of simulations with an interval."
+    " In the rows without means, the rates"
     f" of the channels of a post differ randomly by {100 * CHANNEL_SPREAD:g} %, and the coverage must be from"
     f" {100 * MIN_COVERAGE:g} to {100 * MAX_COVERAGE:g}, give or take two standard errors. In the rows with"
     " means, both channels of a post have the same rate and differ only by the selection of posts: the mean of"
@@ -285,8 +289,9 @@ def _simulate_all(pool: ThreadPoolExecutor, scenarios: Sequence[Scenario]) -> li
 def _row(first: Scenario, results: Sequence[LiftResult], lift: str) -> tuple[str, ...]:
     """Return the table row of a lift: a cell for each distribution, with the coverage for all numbers of posts."""
     cells = []
-    for start in range(0, len(results), len(POSTS)):
-        of_size = results[start : start + len(POSTS)]
+    numbers = len(results) // len(IMPRESSIONS)
+    for start in range(0, len(results), numbers):
+        of_size = results[start : start + numbers]
         covered = " ".join("–" if math.isnan(each.coverage) else f"{100 * each.coverage:.1f}" for each in of_size)
         cells.append(f"{covered} ({' '.join(f'{100 * each.intervals / each.simulations:.0f}' for each in of_size)})")
     return (lift, first.boosted, first.zeros, *cells, "", "")
@@ -294,14 +299,3 @@ def _row(first: Scenario, results: Sequence[LiftResult], lift: str) -> tuple[str
 
 def _range(means: Sequence[float]) -> str:
     return f"{min(means):.3f} to {max(means):.3f}"
-
-
-def main() -> None:
-    """Simulate and print the table; exit with the failures, if any."""
-    table = coverage()
-    print(table.markdown())
-    sys.exit("\n".join(table.failures) or 0)
-
-
-if __name__ == "__main__":
-    main()

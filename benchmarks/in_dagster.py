@@ -30,12 +30,14 @@ def run(
     started, cpu = time.perf_counter(), time.process_time()
     prepare(base_url=base_url, root=root, start=partitions.start, requests_per_minute=requests_per_minute)
     from later_reporting_dagster.cli import in_process_runs
+    from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
     from later_reporting_dagster.defs.partitions import range_tags
 
+    project = load_project(ENVIRONMENT_MODULE, name=None)
     with in_process_runs.dagster_instance() as instance:
         created_at = time.time()
         tags = range_tags(partitions.start, partitions.end)
-        outcome = in_process_runs.materialize([TABLE_NAMES[date_basis]], instance=instance, tags=tags)
+        outcome = in_process_runs.materialize(project, [TABLE_NAMES[date_basis]], instance=instance, tags=tags)
         assert outcome.succeeded, outcome
         record = instance.get_run_record_by_id(outcome.run_id)
         assert record is not None

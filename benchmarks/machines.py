@@ -1,4 +1,4 @@
-"""Four machines under one rate limit: processes with their own home and cache, two of them Celery workers."""
+"""Workload: machines under one rate limit, as processes with their own home and cache."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
-import dagster as dg
 import httpx
 
 from benchmarks.markdown_table import Table
@@ -26,15 +26,14 @@ from benchmarks.sandbox_server import Request, Sandbox, running_sandbox_process
 from later_reporting_dagster.client import RateLimiter, rate_limit_store
 from later_reporting_dagster.defs.partitions import range_tags
 from tests.conftest import Truth, partition_file, stored_rows
-from tests.services import running_postgres, running_redis
+from tests.services import running_postgres
 
-LIMIT, WINDOW_SECONDS = 40, 5.0
-# The goals of the workload. A share of a quarter is that of four equal machines.
-MAX_REFUSED_PERCENT, MAX_TIME_RATIO, MIN_SHARE_PERCENT = 1.0, 1.25, 12.5
+Limit = tuple[int, float]
+"""Requests, and the seconds of the window."""
+
+LIMIT: Limit = (40, 5.0)
+MAX_REFUSED_PERCENT, MAX_TIME_RATIO = 1.0, 1.25
 INSTANCES, POSTS_PER_DAY = 8, 20
-DAYS_OF_A_MACHINE = 24
-MACHINES = ("process 1", "process 2", "Celery worker 1", "Celery worker 2")
-PROCESSES, CELERY_WORKERS, KILLED = (0, 1), (2, 3), 1
 # The machine that is to die is killed after this many of its own pages.
 PAGES_UNTIL_KILLED = 40
 TIMEOUT_SECONDS = 600
@@ -49,21 +48,23 @@ def days_of(machine: int, *, days: int) -> tuple[date, date]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What four machines did.
+    """What machines did.
 
     Attributes:
         days: Days that each machine fetched.
+        limit: Rate limit of the sandbox.
+        machines: Numbers of the machines that were not killed.
         requests: All requests to the sandbox.
         started_at: When the machines were started.
         ended_at: When the last one had written its last file.
-        differences: (Table, day, instance) triples whose rows differ from those of the sandbox.
     """
 
     days: int
+    limit: Limit
+    machines: Sequence[int]
     requests: Sequence[Request]
     started_at: float
     ended_at: float
-    differences: Sequence[str]
 
     @property
     def refused_percent(self) -> float:
@@ -73,20 +74,21 @@ class Result:
     @property
     def least_seconds(self) -> float:
         """The least time for the admitted requests under the limit."""
-        return (ceil(sum(request.status != 429 for request in self.requests) / LIMIT) - 1) * WINDOW_SECONDS
+        requests, window = self.limit
+        return (ceil(sum(request.status != 429 for request in self.requests) / requests) - 1) * window
 
     @property
     def fetching_seconds(self) -> float:
         """From the first request to the last response."""
         return max(request.at for request in self.requests) - min(request.at for request in self.requests)
 
-    def fairness(self, *, machines: Sequence[int]) -> tuple[float, float]:
+    def fairness(self) -> tuple[float, float]:
         """Return the smallest share in percent of a machine, and the longest time in seconds between two of its pages.
 
         Both are of the time in which all machines have work: from the first page of the last one to begin to the last
         page of the first one to end.
         """
-        pages = {machine: self._admitted_pages(machine) for machine in machines}
+        pages = {machine: self._admitted_pages(machine) for machine in self.machines}
         first, last = max(min(times) for times in pages.values()), min(max(times) for times in pages.values())
         within = {machine: [at for at in times if first <= at <= last] for machine, times in pages.items()}
         total = sum(len(times) for times in within.values())
@@ -103,48 +105,48 @@ class Result:
         ]
 
 
-def machines() -> Table:
-    """Requests refused, time and fairness of four machines under one rate limit, by store and with a killed machine."""
-    rows, failures = [], []
-    with running_postgres("limits") as postgres, running_redis() as redis:
-        for name, store, kill in (
-            ("nothing (one file each)", "", False),
-            ("Redis", redis, False),
-            ("PostgreSQL", postgres, False),
-            ("Redis, process 2 is killed", redis, True),
-        ):
-            print(f"  shared through {name}", file=sys.stderr, flush=True)
-            result = run_machines(store, broker=redis, days=DAYS_OF_A_MACHINE, kill=kill)
-            survivors = [machine for machine in range(len(MACHINES)) if not (kill and machine == KILLED)]
-            share, gap = result.fairness(machines=survivors)
-            wall = result.ended_at - result.started_at
+Case = tuple[int, bool, bool]
+"""Number of machines, whether they share the limit, and whether one is killed."""
+
+CASES: Sequence[Case] = ((4, False, False), (2, True, False), (4, True, False), (4, True, True))
+
+
+def machines(*, cases: Sequence[Case] = CASES, days: int = 24, limit: Limit = LIMIT) -> Table:
+    """Requests refused, time and fairness of machines under one rate limit, with and without a shared store."""
+    rows: list[tuple[object, ...]] = []
+    failures: list[str] = []
+    with running_postgres("limits") as postgres:
+        for number, is_shared, kill in cases:
+            name = "PostgreSQL" if is_shared else "nothing (one file each)"
+            print(f"  {number} machines, shared through {name}", file=sys.stderr, flush=True)
+            result = run_machines(postgres if is_shared else "", machines=number, days=days, limit=limit, kill=kill)
+            survivors = number - kill
+            share, gap = result.fairness()
             ratio = result.fetching_seconds / result.least_seconds
-            expected = 100 / len(survivors)
             rows.append(
                 (
-                    *(name, len(result.requests), result.refused_percent, result.least_seconds),
-                    *(result.fetching_seconds, ratio, wall, f"{share:.0f} of {expected:.0f}", gap),
-                    len(result.differences),
+                    *(f"{number}, one is killed" if kill else number, name, len(result.requests)),
+                    *(result.refused_percent, result.least_seconds, result.fetching_seconds, ratio),
+                    *(result.ended_at - result.started_at, f"{share:.0f} of {100 / survivors:.0f}", gap),
                 )
             )
-            failures += _failures(name, result, ratio=ratio, share=share / expected) if store else result.differences
-        latencies = [f"{name} {_reservation(store)}" for name, store in (("Redis", redis), ("PostgreSQL", postgres))]
+            if is_shared:
+                failures += _failures(f"{number} machines", result, ratio=ratio, share=share * survivors / 100)
+        latency = _reservation(postgres)
     return Table(
-        title=f"Four machines, one limit of {LIMIT} requests in {WINDOW_SECONDS:g} s, through Dagster",
+        title=f"Machines under one limit of {limit[0]} requests in {limit[1]:g} s, through Dagster",
         columns=(
-            *("shared through", "requests", "refused %", "least s", "fetching s", "/ least", "wall s"),
-            *("smallest share %", "longest gap s", "wrong files"),
+            *("machines", "shared through", "requests", "refused %", "least s", "fetching s", "/ least", "wall s"),
+            *("smallest share %", "longest gap s"),
         ),
         rows=rows,
-        note="Machines are processes with their own home, cache and working folder: two Dagster runs by the command,"
-        " and two Celery workers on a Redis broker, to which Dagster's CeleryRunLauncher sends a run each. Each fetches"
-        f" both raw tables for {DAYS_OF_A_MACHINE} days of its own, × {INSTANCES} instances × {POSTS_PER_DAY} posts a"
-        " day. Fetching is from the first request to the last; wall includes the start of all processes. The share and"
-        " the gap between two pages of a machine are those of the time in which all machines have work. Wrong files"
-        " differ from the sandbox in any value; those of the killed machine are not counted. One reservation takes: "
-        + "; ".join(latencies)
-        + f". Goals: refused ≤ {MAX_REFUSED_PERCENT:g} %, / least ≤ {MAX_TIME_RATIO}, share ≥ half of an equal one, no"
-        " wrong file.",
+        note="A machine is a Dagster run by the command, in a process with its own home, cache and working folder. Each"
+        f" fetches both raw tables for {days} days of its own, × {INSTANCES} instances × {POSTS_PER_DAY} posts a"
+        " day; all files have the rows of the sandbox, except those of the killed machine. Fetching is from the first"
+        " request to the last; wall includes the start of all processes. The share and the gap between two pages of a"
+        " machine are those of the time in which all machines have work."
+        f" One reservation in PostgreSQL takes {latency}. Goals: refused ≤ {MAX_REFUSED_PERCENT:g} %,"
+        f" / least ≤ {MAX_TIME_RATIO}, share ≥ half of an equal one.",
         failures=failures,
     )
 
@@ -154,56 +156,58 @@ def _failures(name: str, result: Result, *, ratio: float, share: float) -> list[
         f"refused {result.refused_percent:.2f} %": result.refused_percent <= MAX_REFUSED_PERCENT,
         f"{ratio:.2f} times the least time": ratio <= MAX_TIME_RATIO,
         f"a machine got {share:.2f} of an equal share": share >= 0.5,
-        f"{len(result.differences)} wrong files: {result.differences[:3]}": not result.differences,
     }
     return [f"machines, {name}: {text}" for text, is_met in goals.items() if not is_met]
 
 
-def run_machines(store: str, *, broker: str, days: int, kill: bool = False) -> Result:
-    """Let four machines fetch both raw tables at once, each for other days.
+def run_machines(store: str, *, machines: int, days: int, limit: Limit = LIMIT, kill: bool = False) -> Result:
+    """Let machines fetch both raw tables at once, each for other days, and assert that they write the truth.
 
     Args:
         store: `LATER_RATE_LIMIT_STORE`.
-        broker: Redis server of the Celery workers.
+        machines: Number of machines.
         days: Days of each machine.
-        kill: Kill one of them, with SIGKILL, while it waits for its turn.
+        limit: Rate limit of the sandbox.
+        kill: Kill the last one, with SIGKILL, while it waits for its turn.
     """
-    last_day = days_of(len(MACHINES) - 1, days=days)[1]
-    world = {"instances": INSTANCES, "posts_per_day": POSTS_PER_DAY, "first_day": FIRST_DAY, "last_day": last_day}
+    last_day = days_of(machines - 1, days=days)[1]
+    running_sandbox = partial(
+        running_sandbox_process,
+        first_day=FIRST_DAY,
+        last_day=last_day,
+        instances=INSTANCES,
+        posts_per_day=POSTS_PER_DAY,
+    )
+    requests, window = limit
+    survivors = range(machines - kill)
     with (
         tempfile.TemporaryDirectory(prefix="machines-") as root,
-        running_sandbox_process(**world, requests=LIMIT, window=WINDOW_SECONDS) as sandbox,  # type: ignore[arg-type]
+        running_sandbox(requests=requests, window=window) as sandbox,
+        ExitStack() as stack,
     ):
         folder = Path(root)
         settings = _settings(sandbox, store=store, lake=folder / "lake")
-        with ExitStack() as stack:
-            for machine in CELERY_WORKERS:
-                stack.enter_context(_celery_worker(machine, folder, settings=settings, broker=broker))
-            started_at = time.time()
-            # Launching takes longer than starting, so the workers get their runs first.
-            launches = {
-                machine: _start_job(machine, folder, settings=settings, days=days, on_worker=True)
-                for machine in CELERY_WORKERS
-            }
-            _wait(launches.values(), folder)
-            jobs = {}
-            for machine in PROCESSES:
-                jobs[machine] = _start_job(machine, folder, settings=settings, days=days, on_worker=False)
-                stack.callback(_kill_group, jobs[machine])
-            if kill:
-                _kill_after_pages(jobs.pop(KILLED), sandbox=sandbox, days=days)
-            _wait(jobs.values(), folder)
-            for machine in CELERY_WORKERS:
-                _wait_for_run(folder / f"machine-{machine}" / "dagster", folder)
-            ended_at = time.time()
-        checked = [machine for machine in range(len(MACHINES)) if not (kill and machine == KILLED)]
-        return Result(
+        started_at = time.time()
+        jobs = []
+        for machine in range(machines):
+            jobs.append(_start_job(machine, folder, settings=settings, days=days))
+            stack.callback(_kill_group, jobs[-1])
+        if kill:
+            _kill_after_pages(jobs.pop(), sandbox=sandbox, days=days_of(machines - 1, days=days))
+        for job in jobs:
+            assert job.wait(TIMEOUT_SECONDS) == 0, _logs(folder)
+        result = Result(
             days=days,
+            limit=limit,
+            machines=survivors,
             requests=sandbox.requests(),
             started_at=started_at,
-            ended_at=ended_at,
-            differences=_differences(folder / "lake", world=world, machines=checked, days=days),
+            ended_at=time.time(),
         )
+        with running_sandbox() as unlimited:
+            differences = _differences(folder / "lake", base_url=unlimited.base_url, machines=survivors, days=days)
+        assert not differences, differences
+        return result
 
 
 def _settings(sandbox: Sandbox, *, store: str, lake: Path) -> dict[str, str]:
@@ -234,51 +238,20 @@ def _machine_environment(machine: int, folder: Path, *, settings: Mapping[str, s
     }
 
 
-@contextmanager
-def _celery_worker(machine: int, folder: Path, *, settings: Mapping[str, str], broker: str) -> Iterator[None]:
-    """Run a machine's Celery worker while the block runs. It has its own queue, in its own database of the broker."""
-    broker = f"{broker.rpartition('/')[0]}/{machine}"
-    environment = _machine_environment(machine, folder, settings=settings)
-    celery = {"broker": broker, "backend": broker, "default_queue": "dagster"}
-    launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher", "config": celery}
-    # The default coordinator leaves the launch to a daemon.
-    coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
-    config = {"telemetry": {"enabled": False}, "run_launcher": launcher, "run_coordinator": coordinator}
-    Path(environment["DAGSTER_HOME"], "dagster.yaml").write_text(json.dumps(config))
-    command = [sys.executable, "-m", "celery", "-A", "dagster_celery.app", "-b", broker, "--result-backend", broker]
-    command += ["worker", "--loglevel", "INFO"]
-    command += ["--concurrency", "1", "--hostname", f"machine-{machine}"]
-    log = folder / f"worker-{machine}.log"
-    worker = _start(command, environment=environment, log=log)
-    try:
-        while " ready." not in log.read_text():
-            assert worker.poll() is None, log.read_text()
-            time.sleep(0.1)
-        yield
-    finally:
-        _kill_group(worker)
-
-
-def _start_job(
-    machine: int, folder: Path, *, settings: Mapping[str, str], days: int, on_worker: bool
-) -> subprocess.Popen[bytes]:
-    """Execute the job for the days of a machine in a process; or launch it on the Celery worker of the machine."""
+def _start_job(machine: int, folder: Path, *, settings: Mapping[str, str], days: int) -> subprocess.Popen[bytes]:
+    """Execute the job for the days of a machine in a process."""
     tags = range_tags(*days_of(machine, days=days))
-    command = [sys.executable, "-m", "dagster", "job", "launch" if on_worker else "execute"]
-    command += ["-m", "later_reporting_dagster.definitions", "-j", "later_posts", "--tags", json.dumps(tags)]
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "later_reporting_dagster.definitions"]
+    command += ["-j", "later_posts", "--tags", json.dumps(tags)]
     environment = _machine_environment(machine, folder, settings=settings)
-    return _start(command, environment=environment, log=folder / f"job-{machine}.log")
-
-
-def _start(command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
+    with (folder / f"job-{machine}.log").open("wb") as output:
         return subprocess.Popen(
             command, cwd=environment["PWD"], env=environment, stdout=output, stderr=output, start_new_session=True
         )
 
 
-def _kill_after_pages(process: subprocess.Popen[bytes], *, sandbox: Sandbox, days: int) -> None:
-    first, last = days_of(KILLED, days=days)
+def _kill_after_pages(process: subprocess.Popen[bytes], *, sandbox: Sandbox, days: tuple[date, date]) -> None:
+    first, last = days
     while process.poll() is None:
         pages = [each for each in sandbox.requests() if str(first) <= each.first_day <= str(last)]
         if len(pages) >= PAGES_UNTIL_KILLED:
@@ -294,32 +267,14 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _wait(processes: Iterable[subprocess.Popen[bytes]], folder: Path) -> None:
-    for process in processes:
-        if process.wait(TIMEOUT_SECONDS):
-            raise AssertionError(_logs(folder))
-
-
-def _wait_for_run(dagster_home: Path, folder: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
-        while not (run := instance.get_runs()[0]).is_finished:
-            assert time.monotonic() < deadline, _logs(folder)
-            time.sleep(0.1)
-    assert run.is_success, _logs(folder)
-
-
 def _logs(folder: Path) -> str:
     return "\n".join(log.read_text()[-2000:] for log in folder.glob("*.log"))
 
 
-def _differences(lake: Path, *, world: Mapping[str, object], machines: Sequence[int], days: int) -> list[str]:
-    """Return the partitions whose rows differ from those of a sandbox without a limit, read without the package."""
+def _differences(lake: Path, *, base_url: str, machines: Iterable[int], days: int) -> list[str]:
+    """Return the partitions whose rows differ from those of a sandbox, read without the package."""
     differences = []
-    with (
-        running_sandbox_process(**world) as unlimited,  # type: ignore[arg-type]
-        httpx.Client(base_url=unlimited.base_url, timeout=60) as client,
-    ):
+    with httpx.Client(base_url=base_url, timeout=60) as client:
         truth = Truth(client)
         for machine in machines:
             first, _ = days_of(machine, days=days)

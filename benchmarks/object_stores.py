@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,26 +18,30 @@ from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Service, metrics_of
 from tests.object_store_servers import OBJECT_STORES, ObjectStore
 
-DAYS = [date(2024, 3, 1) + timedelta(days=number) for number in range(14)]
+FIRST_DAY = date(2024, 3, 1)
 INSTANCES = [f"instance_{number:03}" for number in range(4)]
-PARTITIONS = [Partition(day, instance_id) for day in DAYS for instance_id in INSTANCES]
 KINDS = ("GET", "PUT", "DELETE", "LIST")
 # The largest number of requests for each file.
 LIMITS = {"new": 3, "unchanged": 2, "changed": 3}
 
 
-def objects() -> Table:
+def objects(*, days: int = 14) -> Table:
     """Requests to each object store for each file of a fetch, by type of request."""
     rows: list[tuple[object, ...]] = []
-    first_day = DAYS[0] - timedelta(days=30)
-    world = World(first_day=first_day, last_day=DAYS[-1], seed=3, instances=len(INSTANCES), posts_per_day=40)
+    partitions = [
+        Partition(FIRST_DAY + timedelta(days=number), instance_id)
+        for number in range(days)
+        for instance_id in INSTANCES
+    ]
+    first_day, last_day = FIRST_DAY - timedelta(days=30), FIRST_DAY + timedelta(days=days - 1)
+    world = World(first_day=first_day, last_day=last_day, seed=3, instances=len(INSTANCES), posts_per_day=40)
     service = Service(app=create_app(world, options=NO_RATE_LIMIT))
     with running_server(service) as service.base_url:
         for start in OBJECT_STORES.values():
             with start() as store:
-                rows += _rows_of_store(store, service)
+                rows += _rows_of_store(store, service, partitions)
     return Table(
-        title=f"Requests to object stores, {len(DAYS)} days × {len(INSTANCES)} instances of posts_published",
+        title=f"Requests to object stores, {days} days × {len(INSTANCES)} instances of posts_published",
         columns=("store", "file is", *(f"{kind} / file" for kind in KINDS), "other / file", "requests / file"),
         rows=rows,
         note="Counted by a proxy in front of each server. The listings are one of the quarantine in each fetch; they"
@@ -51,7 +55,7 @@ def objects() -> Table:
     )
 
 
-def _rows_of_store(store: ObjectStore, service: Service) -> list[tuple[object, ...]]:
+def _rows_of_store(store: ObjectStore, service: Service, partitions: Sequence[Partition]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     lake = Lake(store.new_root(), storage_options=store.storage_options)
     states: dict[str, Callable[[Request, Any], Any] | None] = {
@@ -63,24 +67,24 @@ def _rows_of_store(store: ObjectStore, service: Service) -> list[tuple[object, .
     }
     for state, service.transform in states.items():
         store.proxy.take()
-        changed = _fetch(lake, service.base_url)
+        changed = _fetch(lake, service.base_url, partitions)
         # The world has a few files without posts, which never change.
-        least, most = (0, 0) if state == "unchanged" else (0.9 * len(PARTITIONS), len(PARTITIONS))
+        least, most = (0, 0) if state == "unchanged" else (0.9 * len(partitions), len(partitions))
         assert least <= changed <= most, f"{store.name}, {state}: {changed} files changed"
         requests = store.proxy.take()
-        rows.append((store.name, state, *_per_file(requests)))
+        rows.append((store.name, state, *_per_file(requests, files=len(partitions))))
     service.transform = None
     return rows
 
 
-def _per_file(requests: Counter[str]) -> list[float]:
+def _per_file(requests: Counter[str], *, files: int) -> list[float]:
     """Return the number of requests for each file: of each kind, of all other kinds, and in total."""
     counts = [requests[kind] for kind in KINDS]
-    return [count / len(PARTITIONS) for count in (*counts, requests.total() - sum(counts), requests.total())]
+    return [count / files for count in (*counts, requests.total() - sum(counts), requests.total())]
 
 
-def _fetch(lake: Lake, base_url: str) -> int:
-    """Fetch all partitions; return how many files changed."""
+def _fetch(lake: Lake, base_url: str, partitions: Sequence[Partition]) -> int:
+    """Fetch partitions; return how many files changed."""
     changed = 0
 
     def count(result: PartitionResult) -> None:
@@ -94,7 +98,7 @@ def _fetch(lake: Lake, base_url: str) -> int:
             credentials=ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret),
             limiter=RateLimiter(requests=1_000_000),
         ) as client:
-            await ingest(PARTITIONS, table=POSTS_PUBLISHED, client=client, lake=lake, on_result=count)
+            await ingest(partitions, table=POSTS_PUBLISHED, client=client, lake=lake, on_result=count)
 
     asyncio.run(run())
     return changed

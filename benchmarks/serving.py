@@ -44,12 +44,9 @@ from later_reporting_dagster.lake import Lake, partition_path
 from later_reporting_dagster.server import serve
 
 POSTS_PERFORMANCE_PATH, TOKEN_PATH = "/v2/posts/performance", "/oauth/token"
-LAKES: Sequence[tuple[int, int]] = ((8, 20), (10, 548))
-"""Instances, and posts of each a day, of the lakes: 58,400 and 2,000,200 posts in a year."""
-
 LAST_DAY = FIRST_DAY + timedelta(days=DAYS - 1)
 MEMORY_GB = 1.0
-SORT_ROUNDS, PAGE_ROUNDS, PAGES_PER_SORT, CURSOR_PAGES, PAGES_PER_TURN = 3, 3, 84, 204, 12
+PAGES_PER_SORT, CURSOR_PAGES, PAGES_PER_TURN = 84, 204, 12
 FIRST_SORTS = (SortProperty.IMPRESSIONS, SortProperty.POST_DATE, SortProperty.PAID_CPE)
 PAGE_SORTS = (*FIRST_SORTS, SortProperty.ENGAGEMENT_RATE, SortProperty.CPM, SortProperty.PAID_ENGAGEMENTS)
 CLIENTS, PAGES_PER_CLIENT = 16, 50
@@ -274,7 +271,7 @@ def _duckdb_seconds(root: str, sort_property: SortProperty, suffix: str = "") ->
     return float(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
-def measure_first_pages(root: str, log: Path) -> tuple[list[Result], float]:
+def measure_first_pages(root: str, log: Path, *, rounds: int) -> tuple[list[Result], float]:
     """Measure first pages of new servers, and of other orders of the same rows; also return the peak memory."""
     fresh: dict[SortProperty, list[float]] = {each: [] for each in FIRST_SORTS}
     sorts: dict[SortProperty, list[float]] = {each: [] for each in FIRST_SORTS}
@@ -282,7 +279,7 @@ def measure_first_pages(root: str, log: Path) -> tuple[list[Result], float]:
     top: list[float] = []
     starts: list[float] = []
     peaks: list[float] = []
-    for _, first in product(range(SORT_ROUNDS), FIRST_SORTS):
+    for _, first in product(range(rounds), FIRST_SORTS):
         sorts[first].append(_duckdb_seconds(root, first))
         top.append(_duckdb_seconds(root, first, f"LIMIT {MAX_PAGE_SIZE}"))
         with running_serve(root, log) as server, Connection(server.base_url) as client:
@@ -322,20 +319,20 @@ class PageTimes:
     reference: list[float] = field(default_factory=list)
 
 
-def measure_pages(server: ServerProcess, bare: ServerProcess) -> list[Result]:
+def measure_pages(server: ServerProcess, bare: ServerProcess, *, rounds: int) -> list[Result]:
     """Measure pages after the first: by number in a random order, and by cursor."""
     with Connection(server.base_url) as client, Connection(bare.base_url) as bare_client:
         client.log_in()
         numbered = _numbered_targets(client)
         by_cursor = _cursor_targets(client, PageQuery(property=SortProperty.IMPRESSIONS))
         with _on_one_core(os.getpid(), server.process_id, bare.process_id):
-            rounds = [
+            times = [
                 (_read_pages(client, bare_client, numbered), _read_pages(client, bare_client, by_cursor))
-                for _ in range(PAGE_ROUNDS)
+                for _ in range(rounds)
             ]
     return [
-        *_page_results("by number", [each for each, _ in rounds]),
-        *_page_results("by cursor", [each for _, each in rounds]),
+        *_page_results("by number", [each for each, _ in times]),
+        *_page_results("by cursor", [each for _, each in times]),
     ]
 
 
@@ -464,45 +461,50 @@ def verify_pages(query: PageQuery, pages: Sequence[Mapping[str, Any]]) -> None:
     assert all(earlier <= later for earlier, later in ordered), f"{query}: not sorted"
 
 
-def measure_lake(root: str, folder: Path) -> list[Result]:
+def measure_lake(root: str, folder: Path, *, rounds: int) -> list[Result]:
     """Return all results for a lake."""
     log = folder / "log"
-    results, peak = measure_first_pages(root, log)
+    results, peak = measure_first_pages(root, log, rounds=rounds)
     with ExitStack() as stack:
         server = stack.enter_context(running_serve(root, log))
-        results += measure_pages(server, stack.enter_context(running_bare_app(log)))
+        results += measure_pages(server, stack.enter_context(running_bare_app(log)), rounds=rounds)
         results += measure_clients(server)
         peak = max(peak, server.peak_megabytes())
     return [*results, Result(what="peak MB", value=peak, limit=1000 * MAX_GB, digits=0)]
 
 
-def serving() -> Table:
-    """Pages and first pages of `later-reporting serve`, compared with a bare application and with DuckDB's sort."""
+def serving(*, lakes: Sequence[tuple[int, int]] = ((8, 20), (10, 548)), rounds: int = 3) -> Table:
+    """Pages and first pages of `later-reporting serve`, compared with a bare application and with DuckDB's sort.
+
+    Args:
+        lakes: Instances, and posts of each a day for a year: by default 58,400 and 2,000,200 posts.
+        rounds: How often times are measured, of which the median counts.
+    """
     rows: list[tuple[object, ...]] = []
     failures: list[str] = []
-    for instances, posts_per_day in LAKES:
+    for instances, posts_per_day in lakes:
         with TemporaryDirectory() as folder:
             root = f"{folder}/lake"
             posts = write_published_posts(Lake(root), instances=instances, posts_per_day=posts_per_day)
             print(f"  {posts:,} posts", file=sys.stderr, flush=True)
-            results = measure_lake(root, Path(folder))
+            results = measure_lake(root, Path(folder), rounds=rounds)
         rows += [(f"{posts:,}", *result.cells) for result in results]
         failures += [f"{posts:,} posts: {result.failure}" for result in results if result.failure]
     return Table(
         title="Pages of a lake from `later-reporting serve`",
         columns=("posts", "what", "serve", "compared with", "its value", "ratio", "goal"),
         rows=rows,
-        note=_NOTE,
+        note=f"First pages and times of later pages are medians of {rounds} rounds. {_NOTE}",
         failures=failures,
     )
 
 
 _NOTE = (
     f"A year of `posts_published`, by `post_date`, {MAX_PAGE_SIZE} posts a page; one keep-alive connection, read from a"
-    f" plain socket. First pages: medians of {SORT_ROUNDS} new servers for each property, which have read nothing of"
-    " the lake; DuckDB sorts all columns of the same files into a table, in a new process that takes turns with the"
+    f" plain socket. First pages: new servers for each property, which have read nothing of the lake;"
+    " DuckDB sorts all columns of the same files into a table, in a new process that takes turns with the"
     f" server, both with a memory limit of {MEMORY_GB:g} GB. *Another order*: the server has already sorted the same"
-    f" rows by another property. Later pages: medians of {PAGE_ROUNDS} rounds, in each of which"
+    f" rows by another property. Later pages: in each round,"
     f" {len(PAGE_SORTS) * PAGES_PER_SORT} numbered pages by {len(PAGE_SORTS)} properties, in a random order, and"
     f" {CURSOR_PAGES} by cursor are read in turns of {PAGES_PER_TURN} with a bare Starlette application: a process that"
     " returns the same bytes from memory through the same server. The client and both servers are on one core for it:"

@@ -22,13 +22,13 @@ _PLATFORMS = [str(platform_of(ContentType(content_type))) for content_type in _C
 IntArray = NDArray[np.int64]
 
 
-def write_lake(lake: Lake, *, rows: int, seed: int = 1) -> int:
-    """Write both raw tables of a year and 10 instances, about `rows` in total; return the exact number."""
+def write_lake(lake: Lake, *, rows: int, days: int = DAYS, seed: int = 1) -> int:
+    """Write both raw tables of 10 instances, about `rows` in total; return the exact number."""
     random = np.random.default_rng(seed)
-    posts_per_day = round(rows / ROWS_PER_POST / DAYS / INSTANCES)
-    posts_by_day = [_posts_by_performance_day(posts_per_day, random) for _ in range(INSTANCES)]
+    posts_per_day = round(rows / ROWS_PER_POST / days / INSTANCES)
+    posts_by_day = [_posts_by_performance_day(posts_per_day, days, random) for _ in range(INSTANCES)]
     written = 0
-    for number in range(DAYS):
+    for number in range(days):
         for table_name, is_to_date in (("post_metrics_daily", False), ("posts_published", True)):
             tables = {
                 Partition(FIRST_DAY + timedelta(days=number), f"{instance:03}"): _rows(
@@ -66,14 +66,14 @@ def _write_day(lake: Lake, table_name: str, tables: Mapping[Partition, pa.Table]
     return written
 
 
-def _posts_by_performance_day(posts_per_day: int, random: np.random.Generator) -> list[IntArray]:
+def _posts_by_performance_day(posts_per_day: int, days: int, random: np.random.Generator) -> list[IntArray]:
     """Draw the posts of an instance that have a row on each day, by performance date."""
-    posts = np.arange(DAYS * posts_per_day)
+    posts = np.arange(days * posts_per_day)
     ages = np.minimum(random.geometric(0.12, (_LATER_ROWS, len(posts))), _MAX_AGE_DAYS)
-    days = np.concatenate([posts // posts_per_day, *(posts // posts_per_day + ages)])
-    pairs = np.unique(days * len(posts) + np.tile(posts, _LATER_ROWS + 1))
-    ends = np.searchsorted(pairs, np.arange(1, DAYS) * len(posts))
-    return np.split(pairs[: np.searchsorted(pairs, DAYS * len(posts))] % len(posts), ends)
+    posted_or_later = np.concatenate([posts // posts_per_day, *(posts // posts_per_day + ages)])
+    pairs = np.unique(posted_or_later * len(posts) + np.tile(posts, _LATER_ROWS + 1))
+    ends = np.searchsorted(pairs, np.arange(1, days) * len(posts))
+    return np.split(pairs[: np.searchsorted(pairs, days * len(posts))] % len(posts), ends)
 
 
 def _rows(posts: IntArray, *, instance: int, posts_per_day: int, factor: int, random: np.random.Generator) -> pa.Table:

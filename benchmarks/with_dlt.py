@@ -61,4 +61,6 @@ def fetch(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
         dataset_name="later",
     )
     pipeline.run(source, loader_file_format="parquet").raise_on_failed_jobs()
+    assert pipeline.last_trace is not None
+    assert pipeline.last_trace.last_normalize_info is not None
     return Measurement(rows=pipeline.last_trace.last_normalize_info.row_counts[table])

@@ -11,19 +11,13 @@ from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
-from benchmarks.automation import WRITTEN_DAYS
 from benchmarks.in_dagster import DEFAULT_REQUESTS_PER_MINUTE
 from benchmarks.markdown_table import Table
 from benchmarks.measure import measure
 from benchmarks.measurement import TABLE_NAMES, Measurement, PartitionRange
 from benchmarks.sandbox_server import Sandbox, running_sandbox_process
 
-YEAR, LATENCIES, ROUNDS = 365, (0.0, 0.08), 3
-# With latency, fewer days suffice to show the cost of a page by cursor.
-CURSOR_DAYS = {0.0: YEAR, 0.08: 120}
-LIMIT, WINDOW_SECONDS = 40, 5.0
-MANY_DAYS, MANY_INSTANCES = 1060, 200
-LOADS = 5
+YEAR, ROUNDS = 365, 3
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -42,7 +36,7 @@ def eight_instances(first_day: Any) -> dict[str, Any]:
     return {"first_day": first_day, "last_day": YESTERDAY, "instances": 8, "posts_per_day": 20}
 
 
-def loading() -> Table:
+def loading(*, loads: int = 5) -> Table:
     """Time to import the definitions, compared with `import dagster`."""
     statements = {
         "import dagster": "import dagster",
@@ -52,31 +46,40 @@ def loading() -> Table:
         ),
     }
     times: dict[str, list[float]] = {name: [] for name in statements}
-    for _ in range(LOADS):
+    for _ in range(loads):
         for name, statement in statements.items():
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", statement], check=True)
             times[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     return Table(
-        title=f"Loading, median of {LOADS} processes",
+        title=f"Loading, median of {loads} processes",
         columns=("process", "wall s", "/ import dagster"),
         rows=[(name, seconds, seconds / medians["import dagster"]) for name, seconds in medians.items()],
     )
 
 
-def rate() -> Table:
-    """Wall time under a rate limit, by one and by two processes, compared with the smallest possible time."""
+Limited = tuple[int, int, float]
+"""Days to fetch, and the requests and the seconds of the rate limit."""
+
+
+def rate(*, short: Limited = (255, 40, 5.0), real: Limited = (120, DEFAULT_REQUESTS_PER_MINUTE, 60.0)) -> Table:
+    """Wall time under a rate limit, by one and by two processes, compared with the smallest possible time.
+
+    Args:
+        short: A limit with so short a window that a fetch takes many.
+        real: The limit of the API.
+    """
     library, dagster = "library, paced", "Dagster, paced"
     one_process, two_processes = [range(8)], [range(4), range(4, 8)]
     rows = []
-    for method, shares, days, limit, window in (
-        (library, one_process, 255, LIMIT, WINDOW_SECONDS),
-        (library, two_processes, 255, LIMIT, WINDOW_SECONDS),
-        (library, one_process, 120, DEFAULT_REQUESTS_PER_MINUTE, 60.0),
-        (dagster, one_process, 120, DEFAULT_REQUESTS_PER_MINUTE, 60.0),
+    for method, shares, (days, limit, window) in (
+        (library, one_process, short),
+        (library, two_processes, short),
+        (library, one_process, real),
+        (dagster, one_process, real),
     ):
-        world = eight_instances(YESTERDAY - timedelta(days=400))
+        world = eight_instances(YESTERDAY - timedelta(days=days + 30))
         with running_sandbox_process(**world, requests=limit, window=window) as sandbox:
             ranges = [newest_partitions(days, share) for share in shares]
             result = measure(method, *ranges, sandbox=sandbox, date_basis="post_date")
@@ -94,10 +97,14 @@ def rate() -> Table:
     )
 
 
-def cursor() -> Table:
-    """Requests, time and memory of the cursor version, compared with the paged version."""
+def cursor(*, sizes: Sequence[tuple[float, int]] = ((0.0, YEAR), (0.08, 120))) -> Table:
+    """Requests, time and memory of the cursor version, compared with the paged version.
+
+    Args:
+        sizes: Latencies in seconds, and the days for each. With latency, fewer suffice to show the cost of a page.
+    """
     rows = []
-    for latency, days in CURSOR_DAYS.items():
+    for latency, days in sizes:
         partitions = newest_partitions(days, range(8))
         world = eight_instances(partitions.start - timedelta(days=30))
         for date_basis, table in TABLE_NAMES.items():
@@ -120,14 +127,14 @@ def cursor() -> Table:
     )
 
 
-def large() -> Table:
-    """Requests and peak memory for more posts than one query can return, and for two years."""
+def large(*, sizes: Sequence[tuple[int, int, int]] = ((1, 1, 124_000), (730, 8, 17), (730, 8, 86))) -> Table:
+    """Requests and peak memory for more posts than one query can return, and for two years.
+
+    Args:
+        sizes: Days, instances, and posts of an instance a day.
+    """
     rows = []
-    for name, days, instances, posts_per_day in (
-        ("one day of one instance", 1, 1, 124_000),
-        ("two years of 8 instances", 730, 8, 17),
-        ("two years of 8 instances", 730, 8, 86),
-    ):
+    for days, instances, posts_per_day in sizes:
         partitions = newest_partitions(days, range(instances))
         with running_sandbox_process(
             first_day=partitions.start, last_day=YESTERDAY, instances=instances, posts_per_day=posts_per_day
@@ -135,18 +142,18 @@ def large() -> Table:
             least = sandbox.least([partitions], date_basis="post_date").requests
             result = measure("library", partitions, sandbox=sandbox, date_basis="post_date")
         ratio, megabytes = f"{result.requests / least:.3f}", f"{result.peak_megabytes:.0f}"
-        rows.append((name, result.rows, result.requests, ratio, megabytes))
+        rows.append((days, instances, result.rows, result.requests, ratio, megabytes))
     return Table(
         title="Large responses, written by the library",
-        columns=("posts", "rows", "requests", "/ least", "peak MB"),
+        columns=("days", "instances", "rows", "requests", "/ least", "peak MB"),
         rows=rows,
     )
 
 
-def backfill() -> Table:
+def backfill(*, days: int = YEAR) -> Table:
     """Requests and wall time of a backfill as launched by the Dagster UI."""
     rows = []
-    partitions = newest_partitions(YEAR, range(8))
+    partitions = newest_partitions(days, range(8))
     world = eight_instances(partitions.start - timedelta(days=30))
     with running_sandbox_process(**world) as sandbox:
         for date_basis, table in TABLE_NAMES.items():
@@ -154,7 +161,7 @@ def backfill() -> Table:
             result = measure("Dagster backfill", partitions, sandbox=sandbox, date_basis=date_basis)
             assert result.rows == least.rows, f"{result.rows} rows of {least.rows} written"
             ratio = f"{result.requests / least.requests:.3f}"
-            rows.append((table, YEAR, result.runs, result.requests, least.requests, ratio, result.seconds))
+            rows.append((table, days, result.runs, result.requests, least.requests, ratio, result.seconds))
     return Table(
         title="A backfill from the UI, 8 instances × 20 posts a day",
         columns=("table", "days", "runs", "requests", "least", "/ least", "wall s"),
@@ -164,15 +171,15 @@ def backfill() -> Table:
     )
 
 
-def postgres() -> Table:
+def postgres(*, days: int = YEAR, rounds: int = ROUNDS) -> Table:
     """Dagster's share of a backfill with its storage on Postgres, compared with SQLite."""
-    partitions = newest_partitions(YEAR, range(8))
+    partitions = newest_partitions(days, range(8))
     methods = {"SQLite": "Dagster backfill", "Postgres": "Dagster backfill on Postgres"}
     library: list[float] = []
     backfills: dict[str, list[Measurement]] = {storage: [] for storage in methods}
     with running_sandbox_process(**eight_instances(partitions.start - timedelta(days=30))) as sandbox:
         least = sandbox.least([partitions], date_basis="post_date")
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             library.append(measure("library", partitions, sandbox=sandbox, date_basis="post_date").seconds)
             for storage, method in methods.items():
                 result = measure(method, partitions, sandbox=sandbox, date_basis="post_date")
@@ -183,41 +190,36 @@ def postgres() -> Table:
     for storage, results in backfills.items():
         planned[storage] = statistics.median(result.planning_seconds for result in results)
         ran[storage] = statistics.median(result.run_seconds for result in results)
-        shares[storage] = 1000 * (planned[storage] + ran[storage] - library_seconds) / YEAR
+        shares[storage] = 1000 * (planned[storage] + ran[storage] - library_seconds) / days
     ratio = shares["Postgres"] / shares["SQLite"]
     return Table(
-        title=f"A backfill of posts_published by the daemon, {YEAR} days × 8 instances × 20 posts a day, by storage",
+        title=f"A backfill of posts_published by the daemon, {days} days × 8 instances × 20 posts a day, by storage",
         columns=(
             "storage",
-            "s of planned events",
-            "s of the run",
-            "library s",
-            "Dagster's ms per day",
-            "/ SQLite",
-            "goal",
+            *("s of planned events", "s of the run", "library s", "Dagster's ms per day", "/ SQLite", "goal"),
         ),
         rows=[
             (storage, planned[storage], ran[storage], library_seconds, share, share / shares["SQLite"], "≤ 1")
             for storage, share in shares.items()
         ],
         note="Dagster's share is the time of the planned events, before the run, and of the run from its start to its"
-        f" end, less the time of the library. Medians of {ROUNDS} rounds in which library, SQLite and Postgres take"
+        f" end, less the time of the library. Medians of {rounds} rounds in which library, SQLite and Postgres take"
         " turns. The server is new in each round, on the same machine.",
         failures=[f"Dagster's share on Postgres is {ratio:.2f} times that on SQLite"] if ratio > 1 else [],
     )
 
 
-def automation() -> Table:
+def automation(*, instances: int = 200, days: int = 1060, written_days: int = 28) -> Table:
     """Time of automation ticks with many instances and days, and until the first run is planned."""
-    partitions = newest_partitions(MANY_DAYS, range(MANY_INSTANCES))
-    first_day = YESTERDAY - timedelta(days=WRITTEN_DAYS + 30)
+    partitions, written = (newest_partitions(number, range(instances)) for number in (days, written_days))
+    first_day = written.start - timedelta(days=30)
     with (
         running_sandbox_process(
-            first_day=first_day, last_day=YESTERDAY, instances=MANY_INSTANCES, posts_per_day=1
+            first_day=first_day, last_day=YESTERDAY, instances=instances, posts_per_day=1
         ) as sandbox,
         tempfile.TemporaryDirectory() as root,
     ):
-        measure("home", partitions, sandbox=sandbox, date_basis="post_date", root=root)
+        measure("home", written, sandbox=sandbox, date_basis="post_date", root=root)
         result = measure("ticks", partitions, sandbox=sandbox, date_basis="post_date", root=root)
         planned = measure("first history", partitions, sandbox=sandbox, date_basis="post_date")
     rows = [
@@ -225,27 +227,29 @@ def automation() -> Table:
     ]
     rows.append(("from the sensor's tick to the last planned event of the first history", planned.seconds, ""))
     return Table(
-        title=f"{MANY_INSTANCES} instances × {MANY_DAYS:,} days, {WRITTEN_DAYS} days written",
+        title=f"{instances} instances × {days:,} days, {written_days} days written",
         columns=("what", "s", "peak MB"),
         rows=rows,
         note="The ticks run in a process that does nothing else; idle is the median of several.",
     )
 
 
-def year() -> Table:
+def year(*, days: int = YEAR, latencies: Sequence[float] = (0.0, 0.08), rounds: int = ROUNDS) -> Table:
     """Requests, time and memory for a year, by each method."""
     scripts = ["plain script", "dlt rest_api"]
     if is_without_dlt := find_spec("dlt") is None:
         scripts.remove("dlt rest_api")
-    partitions = newest_partitions(YEAR, range(8))
+    partitions = newest_partitions(days, range(8))
     rows: list[tuple[object, ...]] = []
-    for latency in LATENCIES:
+    for latency in latencies:
         world = eight_instances(partitions.start - timedelta(days=30))
         with running_sandbox_process(**world, latency=latency) as sandbox:
             for date_basis in TABLE_NAMES:
-                rows += _rows_of_year(sandbox, partitions, scripts=scripts, latency=latency, date_basis=date_basis)
+                rows += _rows_of_year(
+                    sandbox, partitions, scripts=scripts, latency=latency, date_basis=date_basis, rounds=rounds
+                )
     return Table(
-        title=f"{YEAR} days × 8 instances × 20 posts a day, by each method",
+        title=f"{days} days × 8 instances × 20 posts a day, by each method",
         columns=(
             *("table", "latency ms", "by", "requests", "/ least", "wall s", "/ plain", "/ library", "CPU s", "peak MB"),
             *("less one day's run, / library", "s before the run starts"),
@@ -255,21 +259,27 @@ def year() -> Table:
         " asyncio and httpx. It has no verification, retries or rate limit. dlt rest_api is dlt's source, configured as"
         " in its documentation, with one query per day and instance. It writes one table without partitions. Less one"
         " day's run subtracts a run of a single day."
-        f" Library and Dagster are medians of {ROUNDS} rounds in which they take turns."
+        f" Library and Dagster are medians of {rounds} rounds in which they take turns."
         + " dlt is not installed: `pip install dlt` adds its rows."
         * is_without_dlt,
     )
 
 
 def _rows_of_year(
-    sandbox: Sandbox, partitions: PartitionRange, *, scripts: Sequence[str], latency: float, date_basis: str
+    sandbox: Sandbox,
+    partitions: PartitionRange,
+    *,
+    scripts: Sequence[str],
+    latency: float,
+    date_basis: str,
+    rounds: int,
 ) -> list[tuple[object, ...]]:
     """Measure all methods for one table and latency."""
     one_day = newest_partitions(1, range(8))
     least = sandbox.least([partitions], date_basis=date_basis)
     results = {method: measure(method, partitions, sandbox=sandbox, date_basis=date_basis) for method in scripts}
     library, dagster, without_start = [], [], []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         library.append(measure("library", partitions, sandbox=sandbox, date_basis=date_basis))
         dagster.append(measure("Dagster", partitions, sandbox=sandbox, date_basis=date_basis))
         start_seconds = measure("Dagster", one_day, sandbox=sandbox, date_basis=date_basis).seconds

@@ -1,8 +1,7 @@
-"""Real servers from Debian's packages for tests and benchmarks: PostgreSQL and Redis, on free loopback ports."""
+"""Real servers from Debian's packages for tests and benchmarks: PostgreSQL, on a free loopback port."""
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -45,25 +44,6 @@ def postgres_storage(url: str) -> str:
     The scheme names the driver that dagster-postgres needs: for `postgresql://`, SQLAlchemy 2.1 takes psycopg 3.
     """
     return f"storage: {{postgres: {{postgres_url: '{url.replace('postgresql:', 'postgresql+psycopg2:')}'}}}}\n"
-
-
-@contextmanager
-def running_redis() -> Iterator[str]:
-    """Run an empty Redis server while the block runs.
-
-    Yields:
-        Its URL, `redis://127.0.0.1:<port>/0`.
-    """
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        port = free_port()
-        command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
-        server = subprocess.Popen([*command, "--appendonly", "no"], stdout=subprocess.DEVNULL)
-        try:
-            wait_for_port(port)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(timeout=WAIT_SECONDS)
 
 
 def free_port() -> int:

@@ -119,7 +119,7 @@ async def _check_machines(project: Project) -> list[CheckResult]:
             return []
         message = (
             f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
-            " the API refuses many requests; set LATER_RATE_LIMIT_STORE to redis://… or postgresql://…"
+            " the API refuses many requests; set LATER_RATE_LIMIT_STORE to postgresql://…"
         )
         return [CheckResult(subject, passed=True, message=message, warning=True)]
     store = shared_rate_limit_store(later.rate_limit_store, base_url=later.base_url)

@@ -18,7 +18,7 @@ def rate_limit_store(url: str, *, base_url: str, clock: Callable[[], float] = ti
     """Return the store in which requests to the host of `base_url` are counted.
 
     Args:
-        url: Redis or PostgreSQL, shared by machines; empty for a file of this user on this machine. While the server is
+        url: PostgreSQL, shared by machines; empty for a file of this user on this machine. While the server is
             unavailable, a warning is logged and the file is used; if that is unavailable too, this process counts its
             own requests only.
         base_url: address of the API.
@@ -49,23 +49,17 @@ def local_rate_limit_store(path: Path | None, *, clock: Callable[[], float] = ti
 
 
 def shared_rate_limit_store(url: str, *, base_url: str) -> RateLimitStore:
-    """Return a store in Redis or PostgreSQL, without a fallback. Nothing is connected yet.
+    """Return a store in PostgreSQL, without a fallback. Nothing is connected yet.
 
     Raises:
         ValueError: `url` or `base_url` is invalid, or the library for `url` is not installed.
     """
     store_url = StoreUrl(url)
     host = httpx.URL(validate_base_url(base_url)).netloc.decode()
-    library, extra = ("redis", "redis") if store_url.scheme.startswith("redis") else ("psycopg2", "postgres")
     try:
-        if library == "redis":
-            from later_reporting_dagster.client.redis_rate_limit_store import RedisRateLimitStore
-
-            return RedisRateLimitStore(store_url, key=f"later-reporting:rate-limit:{host}")
         from later_reporting_dagster.client.postgres_rate_limit_store import PostgresRateLimitStore
-
-        return PostgresRateLimitStore(store_url, host=host)
     except ModuleNotFoundError as error:
-        if error.name != library:
+        if error.name != "psycopg2":
             raise
-        raise ValueError(f"{library} is not installed: pip install 'later-reporting-dagster[{extra}]'") from None
+        raise ValueError("psycopg2 is not installed: pip install 'later-reporting-dagster[postgres]'") from None
+    return PostgresRateLimitStore(store_url, host=host)

@@ -5,12 +5,12 @@ from urllib.parse import unquote, urlsplit
 
 from later_reporting_dagster.contract.redaction import redact
 
-EXAMPLES = "redis://host:6379/0, rediss://… or postgresql://user:password@host:5432/database"
+EXAMPLE = "postgresql://user:password@host:5432/database"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoreUrl:
-    """The URL of a Redis server or a PostgreSQL database.
+    """The URL of a PostgreSQL database.
 
     Attributes:
         text: the URL, with its secrets.
@@ -22,22 +22,21 @@ class StoreUrl:
     text: str
 
     def __post_init__(self) -> None:
+        if self.text.startswith(("redis:", "rediss:")):
+            raise ValueError(
+                f"Redis is not supported: use a PostgreSQL database, such as that of Dagster's storage: {EXAMPLE}"
+            )
         try:
             parts = urlsplit(self.text)
-            is_valid = self.scheme in ("redis", "rediss", "postgresql", "postgres") and bool(parts.hostname)
+            is_valid = parts.scheme in ("postgresql", "postgres") and bool(parts.hostname)
             _ = parts.port
         except ValueError:
             is_valid = False
         if not is_valid or any(character <= " " for character in self.text):
             raise ValueError(
-                f"must be empty, or a URL such as {EXAMPLES}; in user and password, write @ : / ? # as %40 %3A %2F %3F"
+                f"must be empty, or a URL such as {EXAMPLE}; in user and password, write @ : / ? # as %40 %3A %2F %3F"
                 " %23"
             )
-
-    @property
-    def scheme(self) -> str:
-        """The part before the colon."""
-        return urlsplit(self.text).scheme
 
     def __str__(self) -> str:
         """Return scheme, host, port and path, without user, password and options."""

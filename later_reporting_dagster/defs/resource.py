@@ -117,7 +117,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     rate_limit_store: str = Field(
         default="",
-        description="Where machines behind one IP address share the rate limit: redis://… or postgresql://…. Empty:"
+        description="Where machines behind one IP address share the rate limit: postgresql://…. Empty:"
         f" only the processes of a user on this machine share it. {_USE_ENV}",
         repr=False,
         json_schema_extra=_SECRET,

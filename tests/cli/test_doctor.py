@@ -17,7 +17,7 @@ from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User
 from tests.conftest import NO_RATE_LIMIT, Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
-from tests.services import running_redis
+from tests.services import running_postgres
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,7 @@ def test_doctor_warns_if_several_machines_do_not_share_the_rate_limit(
     mark, message = check_results(user, exit_code=0)["machines"]
     assert mark == "WARN"
     assert f"the run launcher {class_name} can run on several machines" in message
-    assert "set LATER_RATE_LIMIT_STORE to redis://" in message
+    assert "set LATER_RATE_LIMIT_STORE to postgresql://" in message
 
 
 def test_executor_for_several_machines_is_found(user: User) -> None:
@@ -206,18 +206,19 @@ def test_executor_for_several_machines_is_found(user: User) -> None:
 
 @pytest.mark.services
 def test_doctor_checks_that_the_rate_limit_store_is_reachable(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running_redis() as url:
+    with running_postgres() as url:
+        shown = url.replace("dagster@", "")
         monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url)
-        assert check_results(user, exit_code=0)["machines"] == ("ok", f"the rate limit is shared through {url}")
-    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url.replace("//", "//:hidden@"))
+        assert check_results(user, exit_code=0)["machines"] == ("ok", f"the rate limit is shared through {shown}")
+    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", url.replace("dagster@", "dagster:hidden@"))
     failed = failed_checks(user)
     assert failed.keys() == {"machines"}
-    assert failed["machines"].startswith(f"LATER_RATE_LIMIT_STORE cannot be used: {url}: ")
+    assert failed["machines"].startswith(f"LATER_RATE_LIMIT_STORE cannot be used: {shown}: ")
     assert "hidden" not in failed["machines"]
 
 
 def test_doctor_names_the_rate_limit_store_that_is_no_url(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", "redis.example.com")
+    monkeypatch.setenv("LATER_RATE_LIMIT_STORE", "postgres.example.com")
     failed = failed_checks(user)
     assert failed.keys() == {"machines"}
     assert failed["machines"].startswith("LATER_RATE_LIMIT_STORE (rate_limit_store): must be empty, or a URL such as")

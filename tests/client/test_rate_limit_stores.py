@@ -1,4 +1,4 @@
-"""Tests of the stores of the rate limit that machines share, on real Redis and PostgreSQL servers."""
+"""Tests of the store of the rate limit that machines share, on a real PostgreSQL server."""
 
 import asyncio
 import builtins
@@ -13,16 +13,15 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-import redis
 
 from later_reporting_dagster.client import RateLimiter, StoreUnavailable, rate_limit_store, shared_rate_limit_store
-from later_reporting_dagster.client import redis_rate_limit_store as redis_store_module
+from later_reporting_dagster.client import postgres_rate_limit_store as postgres_store_module
 from later_reporting_dagster.client.rate_ledger import Ledger, Rate
 from later_reporting_dagster.client.rate_limit_store import FallbackRateLimitStore, LedgerChange, MemoryRateLimitStore
 from later_reporting_dagster.client.shared_rate_limit import RETRY_SECONDS, local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 from tests.client.test_rate_limiter import max_per_window
-from tests.services import free_port, running_postgres, running_redis
+from tests.services import free_port, running_postgres
 
 pytestmark = pytest.mark.services
 
@@ -32,27 +31,16 @@ LIMIT, WINDOW_SECONDS = 20, 1.0
 
 
 @pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    with running_redis() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
 def postgres_url() -> Iterator[str]:
     with running_postgres() as url:
         yield url
 
 
-@pytest.fixture(params=["redis", "postgres"])
-def store_url(request: pytest.FixtureRequest) -> str:
+@pytest.fixture
+def store_url(postgres_url: str) -> str:
     """The URL of a server without a ledger."""
-    url: str = request.getfixturevalue(f"{request.param}_url")
-    if request.param == "redis":
-        with redis.Redis.from_url(url) as server:
-            server.flushall()
-    else:
-        sql(url, "DROP TABLE IF EXISTS later_reporting_rate_limit")
-    return url
+    sql(postgres_url, "DROP TABLE IF EXISTS later_reporting_rate_limit")
+    return postgres_url
 
 
 def sql(url: str, statement: str) -> list[tuple[object, ...]]:
@@ -68,11 +56,6 @@ def sql(url: str, statement: str) -> list[tuple[object, ...]]:
 
 def stored_ledger(url: str) -> bytes:
     """Return the stored bytes, read without the stores."""
-    if url.startswith("redis"):
-        with redis.Redis.from_url(url) as server:
-            data = server.get("later-reporting:rate-limit:reporting.api.later.com")
-            assert isinstance(data, bytes)
-            return data
     ((data,),) = sql(url, "SELECT ledger FROM later_reporting_rate_limit WHERE host = 'reporting.api.later.com'")
     assert isinstance(data, memoryview)
     return bytes(data)
@@ -219,11 +202,7 @@ def test_damaged_ledger_is_replaced(store_url: str) -> None:
         store.close()
 
     asyncio.run(reserve())
-    if store_url.startswith("redis"):
-        with redis.Redis.from_url(store_url) as server:
-            server.set("later-reporting:rate-limit:reporting.api.later.com", b"damaged")
-    else:
-        sql(store_url, "UPDATE later_reporting_rate_limit SET ledger = 'damaged'")
+    sql(store_url, "UPDATE later_reporting_rate_limit SET ledger = 'damaged'")
     asyncio.run(reserve())
     assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
 
@@ -233,11 +212,7 @@ def test_connection_that_the_server_closed_is_opened_again(store_url: str) -> No
         store = shared_rate_limit_store(store_url, base_url=API)
         limiter = RateLimiter(requests=5, store=store)
         await limiter.acquire()
-        if store_url.startswith("redis"):
-            with redis.Redis.from_url(store_url) as server:
-                server.client_kill_filter(_type="normal", skipme=True)
-        else:
-            sql(store_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        sql(store_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         await limiter.acquire()
         limiter.close()
         await limiter.acquire()  # after close(), too
@@ -259,13 +234,12 @@ def test_row_that_was_deleted_is_created_again(postgres_url: str) -> None:
     assert len(Ledger.from_bytes(stored_ledger(postgres_url)).reserved) == 1
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "postgresql"])
 def test_unreachable_server_is_warned_of_once_and_this_machine_counts_alone(
-    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     port, time = free_port(), FakeTime()
-    url = f"{scheme}://some-user:some%40password@127.0.0.1:{port}/0"
+    url = f"postgresql://some-user:some%40password@127.0.0.1:{port}/0"
     limiters = [
         RateLimiter(requests=1, store=rate_limit_store(url, base_url=API, clock=time), clock=time, sleep=time.sleep)
         for _ in range(2)
@@ -279,7 +253,9 @@ def test_unreachable_server_is_warned_of_once_and_this_machine_counts_alone(
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2, "one for each limiter, although each tried again after a minute"
     for warning in warnings:
-        assert warning.startswith(f"the rate limit is not shared with other machines: {scheme}://127.0.0.1:{port}/0: ")
+        assert warning.startswith(
+            f"the rate limit is not shared with other machines: postgresql://127.0.0.1:{port}/0: "
+        )
         assert "some" not in warning
         assert "\n" not in warning
 
@@ -287,10 +263,10 @@ def test_unreachable_server_is_warned_of_once_and_this_machine_counts_alone(
 def test_server_that_does_not_respond_blocks_neither_the_event_loop_nor_the_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(redis_store_module, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_store_module, "CONNECT_TIMEOUT_SECONDS", 2)  # libpq's least
 
     async def scenario(port: int) -> int:
-        store = rate_limit_store(f"redis://127.0.0.1:{port}", base_url=API)
+        store = rate_limit_store(f"postgresql://127.0.0.1:{port}/db", base_url=API)
         acquired = asyncio.create_task(RateLimiter(requests=5, store=store).acquire())
         turns = 0
         while not acquired.done():
@@ -302,7 +278,7 @@ def test_server_that_does_not_respond_blocks_neither_the_event_loop_nor_the_requ
     with socket.create_server(("127.0.0.1", 0)) as silent:
         turns = asyncio.run(scenario(silent.getsockname()[1]))
     assert turns > 10
-    assert "the rate limit is not shared with other machines: redis://127.0.0.1" in caplog.text
+    assert "the rate limit is not shared with other machines: postgresql://127.0.0.1" in caplog.text
 
 
 class SwitchableStore(MemoryRateLimitStore):
@@ -316,7 +292,7 @@ class SwitchableStore(MemoryRateLimitStore):
     async def update(self, change: LedgerChange) -> None:
         self.updates += 1
         if not self.is_available:
-            raise StoreUnavailable("redis://host: gone")
+            raise StoreUnavailable("postgresql://host: gone")
         await super().update(change)
 
 
@@ -344,7 +320,7 @@ def test_fallback_takes_over_reservations_and_pauses_and_the_store_is_tried_agai
     assert shared.updates == updates + 1, "tried again after a minute"
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "the rate limit is not shared with other machines: redis://host: gone",
+        "the rate limit is not shared with other machines: postgresql://host: gone",
         "the rate limit is shared with other machines again",
     ]
 
@@ -386,12 +362,12 @@ def test_one_update_reserves_slots_for_all_requests_that_wait(time: FakeTime) ->
     "url",
     [
         "file:///tmp/rate",
-        "redis:",
-        "redis://",
-        "redis://:hidden@/0",
-        "redis://:hid/den@host:6379",
-        "redis://host:hidden",
-        "rediss://host:70000/hidden",
+        "postgresql:",
+        "postgresql://",
+        "postgresql://:hidden@/0",
+        "postgresql://:hid/den@host:5432",
+        "postgresql://host:hidden",
+        "postgres://host:70000/hidden",
         "postgresql:///hidden",
         "postgresql://hidden@host /db",
         "postgresql+psycopg2://u:hidden@host/db",
@@ -399,43 +375,36 @@ def test_one_update_reserves_slots_for_all_requests_that_wait(time: FakeTime) ->
     ],
 )
 def test_invalid_url_is_rejected_without_quoting_it(url: str) -> None:
-    with pytest.raises(ValueError, match="must be empty, or a URL such as redis://host") as raised:
+    with pytest.raises(ValueError, match="must be empty, or a URL such as postgresql://user") as raised:
         rate_limit_store(url, base_url=API)
     assert "hid" not in str(raised.value)
 
 
-def test_invalid_option_in_the_url_is_rejected() -> None:
-    with pytest.raises(ValueError, match="Invalid value for"):
-        rate_limit_store("redis://host?socket_timeout=soon", base_url=API)
+@pytest.mark.parametrize("url", ["redis://:hidden@host:6379/0", "rediss://host"])
+def test_redis_is_rejected_with_what_to_use_instead(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^Redis is not supported: use .* postgresql://user") as raised:
+        rate_limit_store(url, base_url=API)
+    assert "hidden" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "library", "extra"), [("rediss://host", "redis", "redis"), ("postgres://host/db", "psycopg2", "postgres")]
-)
-def test_missing_library_is_named_with_its_extra(
-    url: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     original = builtins.__import__
 
     def import_without_library(name: str, *args: object) -> object:
-        if name.partition(".")[0] == library:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=library)
+        if name.partition(".")[0] == "psycopg2":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="psycopg2")
         return original(name, *args)  # type: ignore[arg-type]
 
-    for module in [name for name in sys.modules if name.endswith(f"{extra}_rate_limit_store")]:
-        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, postgres_store_module.__name__)
     monkeypatch.setattr(builtins, "__import__", import_without_library)
     with pytest.raises(
-        ValueError, match=rf"^{library} is not installed: pip install 'later-reporting-dagster\[{extra}\]'$"
+        ValueError, match=r"^psycopg2 is not installed: pip install 'later-reporting-dagster\[postgres\]'$"
     ):
-        rate_limit_store(url, base_url=API)
+        rate_limit_store("postgres://host/db", base_url=API)
 
 
-def test_errors_of_the_servers_contain_no_secrets(redis_url: str, postgres_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as server:
-        server.acl_setuser("later", enabled=True, passwords=["+right"])
+def test_errors_of_the_server_contain_no_secrets(postgres_url: str) -> None:
     for url, message in (
-        (redis_url.replace("//", "//later:Zq7-hidden@"), "invalid username-password pair"),
         (postgres_url.replace("//dagster@", "//absent:Zq7-hidden@"), 'role "absent" does not exist'),
         (postgres_url + "?unknown=Zq7-hidden", "invalid URI query parameter"),
     ):

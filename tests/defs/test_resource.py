@@ -44,7 +44,7 @@ def test_environment_variables_set_the_fields(monkeypatch: pytest.MonkeyPatch) -
         "metrics": "likes, reach",
         "campaign_metrics": "paidAdSpend, clicks",
         "requests_per_minute": 60,
-        "rate_limit_store": "redis://:some-password@host",
+        "rate_limit_store": "postgresql://user:some-password@host/db",
         "api_version": "cursor",
         "verify_percent": 7,
         "shrink_limit_percent": 5,

