@@ -58,7 +58,8 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
     nulls = pa.chunked_array([pa.nulls(posts.num_rows, pa.float64())])
 
     def floats(name: str) -> pa.ChunkedArray:
-        return posts[name].cast(pa.float64()) if name in posts.column_names else nulls
+        # Counts above 2⁵³ are rounded.
+        return posts[name].cast(pa.float64(), safe=False) if name in posts.column_names else nulls
 
     for prefix in ("", "paid_"):
         engagements = floats(f"{prefix}engagements")

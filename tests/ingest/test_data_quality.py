@@ -116,6 +116,7 @@ SAMPLE = {"engagements": 1240, "impressions": 8500, "engagement_rate": 14.59, "c
         ({"engagement_rate": None}, None),
         ({"cpe": None, "cpm": 999.0}, None),
         ({"cpe": 999.0, "cpm": None}, None),
+        ({"engagements": 2**53 + 1, "impressions": 2**53 + 1, "engagement_rate": 100.0, "cpe": None}, None),
     ],
 )
 def test_count_inconsistent_rates_names_a_rate_that_contradicts_its_counts(
