@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tests.reliability.independent_server import CAMPAIGN_METRICS, Posts
+from tests.independent_server import CAMPAIGN_METRICS, Posts
 
 Row = dict[str, Any]
 

@@ -118,7 +118,7 @@ def expected_stored_row(row: Row) -> Row:
     profile = row.get("creatorProfile") or {}
     stored = {_COLUMNS[name]: row.get(name) for name in (*_IDS, *_COUNTS, *_DECIMALS, *_TEXTS)}
     stored |= {f"creator_{_COLUMNS[name]}": profile.get(name) for name in _PROFILE}
-    platform = row["contentType"].partition("_")[0]
+    platform = (row["contentType"] or "").partition("_")[0]
     extra = {name: value for name, value in row.items() if name not in _KNOWN}
     if extra_of_profile := {name: value for name, value in profile.items() if name not in _PROFILE}:
         extra["creatorProfile"] = extra_of_profile

@@ -5,12 +5,10 @@
 
 import pytest
 
-from later_reporting_dagster.client import page_number_paginator
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
 from later_reporting_dagster.sandbox.faults import ResponseFault
-from tests.reliability.__main__ import failures
-from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials
+from tests.reliability.trial import FOUND_BY_VERIFICATION, Trials, failures
 
 pytestmark = pytest.mark.faults
 
@@ -65,11 +63,3 @@ def test_malformed_rows_are_stored_unchanged_or_quarantined(
     result = trials.run_malformed_rows(shares, seed=2)  # with this seed, every malformation occurs
     assert failures("malformed rows", result) == []
     assert 0 < result.quarantined < result.injected
-
-
-def test_trial_detects_a_client_without_checks(paged_trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page_number_paginator, "find_inconsistency", lambda *pages: None)
-    monkeypatch.setattr(page_number_paginator, "find_page_inconsistency", lambda *page, **more: None)
-    result = paged_trials.run_fault("page-short", share=0.4, seed=1)
-    assert result.found.lost > 0
-    assert failures("page-short", result)

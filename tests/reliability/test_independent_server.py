@@ -10,7 +10,7 @@ import pytest
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.lake import Partition
 from tests.cli.conftest import User
-from tests.reliability.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
+from tests.independent_server import CLIENT_ID, CLIENT_SECRET, METRICS, PAGED_METRICS, IndependentServer, Posts
 from tests.reliability.lake_comparison import DATE_BASES, Differences, Row, TablePartition, compare_rows, read_partition
 
 pytestmark = pytest.mark.faults
@@ -68,10 +68,15 @@ def assert_lake_equals(lake: Path, expected: Mapping[TablePartition, list[Row]])
 def expected_partitions(
     posts: Posts, days: Sequence[date], *, table_names: Sequence[str]
 ) -> dict[TablePartition, list[Row]]:
-    """Return the rows of the server by partition."""
+    """Return the rows of the server by partition, with the default metrics."""
+    others = {*METRICS} - {*PAGED_METRICS}
     rows_by_table = {"posts_published": lambda day: posts.published(day, day), "post_metrics_daily": posts.reported}
     return {
-        (table_name, Partition(day, instance_id)): [row for row in rows if row["instanceId"] == instance_id]
+        (table_name, Partition(day, instance_id)): [
+            {name: value for name, value in row.items() if name not in others}
+            for row in rows
+            if row["instanceId"] == instance_id
+        ]
         for table_name in table_names
         for day in days
         for rows in [rows_by_table[table_name](day)]

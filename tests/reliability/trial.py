@@ -86,6 +86,18 @@ class TrialResult:
         return TrialResult(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
+def failures(name: str, result: TrialResult, *, may_miss: bool = False) -> list[str]:
+    """Return a line for each error of a trial. With `may_miss`, rows may be missing until the next fetch."""
+    found = [f"{name}: {problem}" for problem in result.problems]
+    if not result.injected:
+        found.append(f"{name}: nothing was injected")
+    if replace(result.found, lost=0) if may_miss else result.found:
+        found.append(f"{name}: {result.found}")
+    if result.found_after:
+        found.append(f"{name}: after one more fetch {result.found_after}")
+    return found
+
+
 class _FaultSwitch:
     """A sandbox whose faults can be switched off."""
 

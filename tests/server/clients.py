@@ -22,7 +22,7 @@ from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.server import Client, running_server
 from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
-from tests.server.reference_server import ReferenceServer
+from tests.independent_server import IndependentServer
 from tests.services import WAIT_SECONDS
 
 Row = dict[str, Any]
@@ -65,8 +65,8 @@ def post_credentials(api: httpx.Client, client_id: str, client_secret: str) -> h
     return api.post("/oauth/token", json={"clientId": client_id, "clientSecret": client_secret})
 
 
-def reference_client(server: ReferenceServer) -> httpx.Client:
-    """Return a client of the reference server that needs no network."""
+def reference_client(server: IndependentServer) -> httpx.Client:
+    """Return a client of the independent server that needs no network."""
 
     def respond(request: httpx.Request) -> httpx.Response:
         target = request.url.raw_path.decode()

@@ -1,4 +1,4 @@
-"""A lake that was fetched from the reference server, and is served."""
+"""A lake that was fetched from the independent server, and is served."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -10,8 +10,8 @@ import pytest
 from later_reporting_dagster.contract import DEFAULT_METRICS, PAGED
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
 from later_reporting_dagster.server import Client, running_server
+from tests.independent_server import CLIENT_ID, CLIENT_SECRET, IndependentServer, Posts
 from tests.server.clients import authenticate, authenticated, land, reference_client, serving
-from tests.server.reference_server import CLIENT_ID, CLIENT_SECRET, ReferencePosts, ReferenceServer
 
 FIRST_DAY, LAST_DAY = date(2024, 2, 25), date(2024, 3, 5)
 # Ids that are awkward in paths, query strings and comma-separated lists.
@@ -20,22 +20,22 @@ REFERENCE = Client(CLIENT_ID, CLIENT_SECRET)
 
 
 @pytest.fixture(scope="session")
-def reference_server() -> ReferenceServer:
-    """The reference server with ten days of seven instances."""
-    return ReferenceServer(ReferencePosts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=17))
+def reference_server() -> IndependentServer:
+    """The independent server with ten days of seven instances."""
+    return IndependentServer(Posts(first_day=FIRST_DAY, days=10, instance_ids=INSTANCE_IDS, seed=17))
 
 
 @pytest.fixture(scope="session")
-def reference_api(reference_server: ReferenceServer) -> Iterator[httpx.Client]:
-    """A client of the reference server."""
+def reference_api(reference_server: IndependentServer) -> Iterator[httpx.Client]:
+    """A client of the independent server."""
     with reference_client(reference_server) as api:
         authenticate(api, REFERENCE)
         yield api
 
 
 @pytest.fixture(scope="session")
-def landed(reference_server: ReferenceServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The lake with all posts, metrics and campaigns of the reference server."""
+def landed(reference_server: IndependentServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lake with all posts, metrics and campaigns of the independent server."""
     root = tmp_path_factory.mktemp("landed")
     with reference_server.running() as base_url:
         land(base_url, root, days=(FIRST_DAY, LAST_DAY), instance_ids=INSTANCE_IDS, client=REFERENCE)

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from dlt.sources.rest_api import rest_api_source
 
+from tests.independent_server import IndependentServer
 from tests.server.clients import EVERYTHING, authenticated, serving
 from tests.server.conftest import FIRST_DAY, LAST_DAY
-from tests.server.reference_server import ReferenceServer
 
 PAGED = {"pageSize": 100}
 CURSOR = {"limit": 100, "metrics": "engagements,views"}
@@ -29,7 +29,7 @@ each_version = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def expected(reference_server: ReferenceServer) -> Counter[tuple[str, int, int]]:
+def expected(reference_server: IndependentServer) -> Counter[tuple[str, int, int]]:
     """The key of every post."""
     posts = reference_server.posts.published(FIRST_DAY, LAST_DAY)
     return Counter((post["instanceId"], post["campaignId"], post["postId"]) for post in posts)

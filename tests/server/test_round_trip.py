@@ -13,9 +13,9 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, P
 from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server.lake_app import ServeOptions
+from tests.independent_server import IndependentServer
 from tests.server.clients import EVERYTHING, OPTIONS, authenticated, days_query, fetch_rows, land, serving
 from tests.server.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY, REFERENCE
-from tests.server.reference_server import ReferenceServer
 
 DAYS = (FIRST_DAY, FIRST_DAY + timedelta(days=4))
 ALL_DAYS = (FIRST_DAY, LAST_DAY)
@@ -46,7 +46,7 @@ def assert_round_trip(root: Path, again: Path, *, days: Days, options: ServeOpti
 
 
 @pytest.fixture(scope="module")
-def default_lake(reference_server: ReferenceServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def default_lake(reference_server: IndependentServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake that was fetched in the paged version, with the default metrics."""
     root = tmp_path_factory.mktemp("paged")
     with reference_server.running() as base_url:

@@ -1,0 +1,460 @@
+"""A server of the API in both versions that shares no code with the package: it uses the standard library only.
+
+Unlike the sandbox, it issues tokens that are not JWTs, sends no rate-limit headers, and can fail at random. It expects
+valid parameters. By performance date, it has single days only.
+"""
+
+import base64
+import json
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import fsum
+from random import Random
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+Row = dict[str, Any]
+Parameters = dict[str, list[str]]
+
+CLIENT_ID, CLIENT_SECRET = "somebody", "5e3cret"  # noqa: S105 - valid only here
+
+WHOLE_METRICS = (
+    "engagements", "impressions", "paidEngagements", "paidImpressions", "likes", "comments", "shares", "saves", "views",
+    "totalInteractions", "replies", "reposts", "reach", "organicReach", "potentialReach", "followersAtPostDate",
+    "navigationTapExit", "navigationTapBack", "navigationTapForward", "navigationSwipeForward", "crosspostedViews",
+    "crosspostedFacebookOnlyViews", "paidLikes", "paidComments", "paidShares", "paidSaves", "paidViews", "paidReach",
+)  # fmt: skip
+DECIMAL_METRICS = (
+    "cpe", "cpm", "engagementRate", "estimatedValueGenerated", "paidCpe", "paidCpm", "paidEngagementRate",
+    "videoViewTotalTime", "avgWatchTime",
+)  # fmt: skip
+METRICS = WHOLE_METRICS + DECIMAL_METRICS
+PAGED_METRICS = (
+    "cpe", "cpm", "engagementRate", "engagements", "estimatedValueGenerated", "impressions", "paidCpe", "paidCpm",
+    "paidEngagementRate", "paidEngagements", "paidImpressions",
+)  # fmt: skip
+CAMPAIGN_METRICS = (
+    "affiliateLinksClicks", "affiliateLinksCommissionEarned", "affiliateLinksConversionRate",
+    "affiliateLinksConversions", "affiliateLinksRoi", "affiliateLinksSales", "engagements", "estimatedContentCost",
+    "estimatedValueGenerated", "impressions", "paidAdSpend", "paidClicks", "paidCost", "paidEngagements",
+    "paidImpressions", "paidReturnOnAdSpend", "postsCount", "trackingLinksClicks", "trackingLinksConversionValue",
+    "trackingLinksConversions",
+)  # fmt: skip
+SORT_PROPERTIES = (*PAGED_METRICS, "postDate")
+PLATFORMS = ("instagram", "tiktok", "facebook", "youtube", "twitter")
+CONTENT_TYPES = (
+    "instagram_post", "instagram_reel", "instagram_story", "facebook_post", "facebook_live", "facebook_group",
+    "facebook_reel", "tiktok", "youtube_video", "youtube_shorts",
+)  # fmt: skip
+# The API reference cuts its list of content types off: a response may have others, but no query.
+OTHER_CONTENT_TYPES = ("twitter", "instagram_carousel", "threads_post", "Instagram Post", "")
+CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
+
+REPORTED_DAYS = 4
+"""Number of days with metrics of a post, by performance date."""
+
+_TEXTS = (
+    "Zoë № 1", 'a "quoted" \\ name', "line 1\nline 2\ttab", "\u2028 \u2029 \x7f \x01", "😀 👩‍👩‍👧", "", " ",
+    "<b>&amp;</b>", "null", "مرحبا", "'; DROP TABLE posts; --", "%2F%00",
+)  # fmt: skip
+_UNKNOWN_VALUES: tuple[Any, ...] = (
+    None, True, 0, 1.0, -2.5, 1e300, 2**53 + 1, 2**70, -(2**64), "", "text", [], {}, [None, [1, {"größe": 2**63}]],
+    {"b": 1, "a": {"Z": None, "a": "é"}}, {"null": None},
+)  # fmt: skip
+_UNKNOWN_NAMES = ("Boosted", "aspectRatio", "labels", "metricsSource", "post_id", "ßize", "zeta", "a.b", "date", "x y")
+
+
+class Posts:
+    """Random posts of some days and instances, some of them in several campaigns.
+
+    Args:
+        first_day: First day with posts.
+        days: Number of days.
+        instance_ids: Instances.
+        seed: Selects the posts.
+        most: Largest number of posts of an instance on a day.
+        campaign_ids: Campaigns. An instance has posts in all of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_day: date,
+        days: int,
+        instance_ids: tuple[str, ...],
+        seed: int,
+        most: int = 10,
+        campaign_ids: Sequence[int] = CAMPAIGN_IDS,
+    ) -> None:
+        self.instance_ids = instance_ids
+        random = Random(seed)
+        self._posts: list[Row] = []
+        for offset in range(days):
+            for instance_id in instance_ids:
+                for _ in range(random.randrange(0, most + 1)):
+                    post = _post(random, len(self._posts), first_day + timedelta(days=offset), instance_id)
+                    campaigns = random.sample(campaign_ids, random.choice((1, 1, 1, 2, 3)))
+                    self._posts += [
+                        post | _metrics(random, largest=2**62) | {"campaignId": number} for number in campaigns
+                    ]
+        self._seed = seed
+
+    def published(self, first: date, last: date) -> list[Row]:
+        """Return the posts published in a range of days, with their metrics to date."""
+        return [post for post in self._posts if first <= _day(post) <= last]
+
+    def reported(self, day: date) -> list[Row]:
+        """Return all posts with metrics on a day, with these metrics."""
+        return [
+            post | _metrics(Random(f"{self._seed} {day} {post['postId']} {post['campaignId']}"), largest=2**55)
+            for post in self._posts
+            if 0 <= (day - _day(post)).days < REPORTED_DAYS
+        ]
+
+    def campaigns(self) -> list[Row]:
+        """Return the campaigns of each instance."""
+        keys = sorted({(post["instanceId"], post["campaignId"]) for post in self._posts})
+        return [
+            {
+                "campaignId": number,
+                "campaignName": _TEXTS[place % len(_TEXTS)],
+                "description": None if place % 3 else f"line 1\nline 2 of {instance_id}",
+                "firstPostDate": None if place % 4 == 0 else "2024-02-20T10:20:30.456Z",
+                "instanceId": instance_id,
+                "lastPostDate": None if place % 4 == 0 else "2024-03-01T00:00:00.000Z",
+                "startDate": "2024-02-01T00:00:00.000Z",
+                "status": ("live", "draft")[place % 2],
+                **({"labels": _UNKNOWN_VALUES[place % len(_UNKNOWN_VALUES)]} if place % 2 else {}),
+            }
+            for place, (instance_id, number) in enumerate(keys)
+        ]
+
+    def campaigns_reported(self, day: date) -> list[Row]:
+        """Return the campaigns with posts that have metrics on a day, with all metrics of that day.
+
+        The metrics are added up over all instances. Those that posts do not have are random.
+        """
+        posts: dict[int, list[Row]] = {}
+        for post in self.reported(day):
+            posts.setdefault(post["campaignId"], []).append(post)
+        return [_campaign_performance(self._seed, number, day, rows) for number, rows in posts.items()]
+
+
+def _campaign_performance(seed: int, number: int, day: date, posts: list[Row]) -> Row:
+    random = Random(f"{seed} {number} {day}")
+    metrics: Row = {name: random.choice((None, 0, random.randrange(10**9))) for name in CAMPAIGN_METRICS}
+    for name in ("CommissionEarned", "ConversionRate", "Roi", "Sales"):
+        metrics[f"affiliateLinks{name}"] = random.choice((None, round(1000 * random.random(), 2)))
+    for name in ("estimatedContentCost", "paidAdSpend", "paidCost", "paidReturnOnAdSpend"):
+        metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
+    for name in ("engagements", "estimatedValueGenerated", "impressions", "paidEngagements", "paidImpressions"):
+        known = [post[name] for post in posts if post[name] is not None]
+        add = sum if name != "estimatedValueGenerated" else fsum
+        metrics[name] = add(known) if known else None
+    metrics["postsCount"] = len(posts)
+    types = {post["contentType"] for post in posts} - {None}
+    return {"campaignId": number, "name": f"№ {number}", "networks": sorted(types)} | metrics
+
+
+def _day(post: Row) -> date:
+    return date.fromisoformat(post["postDate"][:10])
+
+
+def _post(random: Random, number: int, day: date, instance_id: str) -> Row:
+    # Some posts have the same time.
+    milliseconds = random.choice((0, 86_399_999, random.randrange(86_400_000), random.randrange(86_400_000)))
+    instant = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
+    content_types = random.choice((CONTENT_TYPES, CONTENT_TYPES, OTHER_CONTENT_TYPES))
+    names = random.sample(_UNKNOWN_NAMES, random.choice((0, 0, 1, 3)))
+    return {
+        "contentImageUrl": random.choice((None, f"https://example.com/{number}.jpg")),
+        "contentType": random.choice((*content_types, None)),
+        "contentUrl": random.choice((None, f"https://example.com/p/{number}?a=b&c={random.choice(_TEXTS)}")),
+        "creatorId": random.choice((None, 0, random.randrange(1, 500), 2**53 + 1 + 2 * number)),
+        "creatorProfile": _profile(random, number),
+        "instanceId": instance_id,
+        "postDate": instant.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "postId": random.choice((0, 10_000_000_000, 2**53, 2**62)) + number,
+        **{name: random.choice(_UNKNOWN_VALUES) for name in names},
+    }
+
+
+def _profile(random: Random, number: int) -> Row | None:
+    """Return a profile with at least one value, unless it has unknown fields; or none."""
+    profile = {
+        "contentType": random.choice((None, "instagram", "instagram_reel")),
+        "fullName": random.choice((None, *_TEXTS)),
+        "handleName": random.choice((None, f"@zoë{number}")),
+        "profileImage": None,
+        "profileLink": f"https://example.com/{number}",
+    }
+    if random.randrange(4) == 0:
+        profile = dict.fromkeys(profile) if random.randrange(2) else profile
+        return profile | {name: random.choice(_UNKNOWN_VALUES) for name in random.sample(_UNKNOWN_NAMES, 2)}
+    return random.choice((None, profile, profile))
+
+
+def _metrics(random: Random, *, largest: int) -> Row:
+    """Return all metrics of a post: unknown, zero, all zero, frequent and large values."""
+    if random.randrange(12) == 0:
+        return dict.fromkeys(METRICS, random.choice((None, 0)))
+    large = (2**53 + 1 + 2 * random.randrange(99), largest - random.randrange(9))
+    whole = (None, 0, 1, 2, random.randrange(10**6), *large)
+    found: Row = {name: random.choice(whole) for name in WHOLE_METRICS}
+    for name in DECIMAL_METRICS:
+        cents = random.randrange(10**4) / 100
+        found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, 123456789012345680, -1.5))
+    return found
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response: its status and its JSON document."""
+
+    status: int
+    document: Any
+
+    @property
+    def media_type(self) -> str:
+        """The content type."""
+        return "application/json" if self.status == 200 else "application/problem+json"
+
+
+def _problem(status: int, kind: str = "") -> Reply:
+    return Reply(status, {"type": kind or f"ANL_00{status}", "title": "refused", "detail": ""})
+
+
+@dataclass
+class IndependentServer:
+    """The server.
+
+    Attributes:
+        posts: Posts to serve.
+        by_cursor: Whether it has the cursor version only, or the paged one only; None: the parameters of a request
+            select the version.
+        token_seconds: Lifetime of a token.
+        faults: Shares of all responses by fault: a status such as `429`; `cut` within the body; `dropped` before the
+            response; `expired` cursor; `revoked` tokens, all of them.
+        seed: Selects the requests with faults.
+        injected: Number of injected faults, by fault.
+        issued: Number of issued tokens.
+    """
+
+    posts: Posts
+    by_cursor: bool | None = None
+    token_seconds: float = 3600.0
+    faults: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
+    issued: int = 0
+
+    def __post_init__(self) -> None:
+        self._valid_until: dict[str, float] = {}
+        self._requests = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Serve on a free loopback port while the block runs; yield the base URL."""
+        this = self
+
+        class Handler(_Handler):
+            api = this
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                server.shutdown()
+                thread.join()
+
+    def respond(self, method: str, target: str, *, authorization: str = "", body: bytes = b"") -> Reply:
+        """Return the response to a request, without faults."""
+        url = urlsplit(target)
+        if (method, url.path) == ("POST", "/oauth/token"):
+            if json.loads(body) != {"clientId": CLIENT_ID, "clientSecret": CLIENT_SECRET}:
+                return _problem(401, "INVALID_CLIENT_CREDENTIALS")
+            return Reply(200, {"jwt": self._issue_token()})
+        routes: dict[str, Callable[[_Query], Reply]] = {
+            "/v2/instances": self._instances,
+            "/v2/posts/performance": self._posts,
+            "/v2/campaigns": self._campaigns,
+            "/v2/campaigns/performance": self._campaign_performance,
+        }
+        if method != "GET" or url.path not in routes:
+            return _problem(404)
+        with self._lock:
+            if time.monotonic() >= self._valid_until.get(authorization.removeprefix("Bearer "), 0.0):
+                return _problem(401)
+        query = _Query(url.path, url.query)
+        if query.by_cursor is None:
+            query.by_cursor = bool(self.by_cursor)
+        if self.by_cursor is not None and query.by_cursor is not self.by_cursor:
+            return _problem(400)
+        if not {*query.values.get("instanceIds", ())} <= {*self.posts.instance_ids}:
+            return _problem(403)
+        return routes[url.path](query)
+
+    def select(self, parameters: Parameters) -> list[Row]:
+        """Return the posts of a query, sorted: parameters are valid, and their values separate."""
+        first, last = (date.fromisoformat(parameters[name][0]) for name in ("startDate", "endDate"))
+        by_performance = parameters.get("dateBasis") == ["performance_date"]
+        assert not by_performance or first == last, "this server does not add up days"
+        rows = self.posts.reported(first) if by_performance else self.posts.published(first, last)
+        for name, key in (("instanceIds", "instanceId"), ("contentType", "contentType")):
+            if name in parameters:
+                rows = [row for row in rows if row[key] in parameters[name]]
+        if "campaignIds" in parameters:
+            rows = [row for row in rows if row["campaignId"] in {int(number) for number in parameters["campaignIds"]}]
+        if "platform" in parameters:
+            rows = [row for row in rows if (row["contentType"] or "").split("_")[0] in parameters["platform"]]
+        sort_property = parameters.get("sortProperty", ["postDate"])[0]
+        known = [row for row in rows if row[sort_property] is not None]
+        known.sort(key=lambda row: row[sort_property], reverse=parameters.get("sortDirection") != ["ASC"])
+        return known + [row for row in rows if row[sort_property] is None]
+
+    def draw_fault(self, request: str) -> tuple[str | None, Random]:
+        """Return the fault of a request, if any, and its source of random numbers."""
+        with self._lock:
+            self._requests += 1
+            random = Random(f"{self.seed} {self._requests}")
+            number = random.random()
+            for name, share in self.faults.items():
+                if number < share and {"expired": "nextCursor=", "revoked": "GET "}.get(name, "") in request:
+                    self.injected[name] += 1
+                    return name, random
+                number -= share
+            return None, random
+
+    def revoke_tokens(self) -> None:
+        """Accept none of the issued tokens any more."""
+        with self._lock:
+            self._valid_until.clear()
+
+    def _issue_token(self) -> str:
+        with self._lock:
+            self.issued += 1
+            token = secrets.token_urlsafe(24)
+            self._valid_until[token] = time.monotonic() + self.token_seconds
+            return token
+
+    def _instances(self, query: "_Query") -> Reply:
+        return query.page([*self.posts.instance_ids], wrap=lambda ids: {"instanceIds": ids})
+
+    def _posts(self, query: "_Query") -> Reply:
+        return query.page_of_metrics(self.select(query.values), METRICS, PAGED_METRICS)
+
+    def _campaigns(self, query: "_Query") -> Reply:
+        instance_ids = query.values.get("instanceIds", self.posts.instance_ids)
+        return query.page([row for row in self.posts.campaigns() if row["instanceId"] in instance_ids])
+
+    def _campaign_performance(self, query: "_Query") -> Reply:
+        (day,) = {query.values[name][0] for name in ("startDate", "endDate")}
+        rows = self.posts.campaigns_reported(date.fromisoformat(day))
+        return query.page_of_metrics(rows, CAMPAIGN_METRICS, CAMPAIGN_METRICS)
+
+
+class _Query:
+    """A path with the query string of a request; `by_cursor` is None if the parameters are of both versions."""
+
+    def __init__(self, path: str, text: str) -> None:
+        given: Parameters = {}
+        for name, value in parse_qsl(text, keep_blank_values=True):
+            given.setdefault(name, []).append(value)
+        self.values = {name: values for name, values in given.items() if not name.endswith("[]")}
+        for name in ("instanceIds", "campaignIds", "platform", "contentType", "metrics"):
+            values = given.get(name, [])
+            # Only a value that is alone is separated at its commas.
+            values = (values[0].split(",") if len(values) == 1 else values) + given.get(f"{name}[]", [])
+            if values:
+                self.values[name] = values
+        is_paged = bool({"pageSize", "pageNumber"} & self.values.keys())
+        by_cursor = bool({"limit", "nextCursor", "metrics"} & self.values.keys())
+        self.by_cursor = by_cursor if is_paged or by_cursor else None
+        self._path = path
+        self._size = int(self.values.pop("limit" if by_cursor else "pageSize", ["50"])[0])
+        self._page = self.values.pop("nextCursor" if by_cursor else "pageNumber", [""])[0]
+
+    def page_of_metrics(self, rows: Sequence[Row], metrics: Collection[str], paged_metrics: Sequence[str]) -> Reply:
+        """Return the requested page of rows with metrics: in the cursor version, the requested ones."""
+        names = self.values.get("metrics", []) if self.by_cursor else paged_metrics
+        if not names or not {*names} <= {*metrics}:
+            return _problem(400)
+        return self.page(rows, wrap=lambda rows: [self._render(row, names, metrics) for row in rows])
+
+    def _render(self, row: Row, names: Sequence[str], metrics: Collection[str]) -> Row:
+        others = {name: value for name, value in row.items() if name not in metrics}
+        requested = {name: row[name] for name in names}
+        return dict(sorted((others | ({"metrics": requested} if self.by_cursor else requested)).items()))
+
+    def page(self, rows: Sequence[Any], *, wrap: Callable[[Sequence[Any]], Any] = lambda rows: rows) -> Reply:
+        """Return the requested page of rows."""
+        size, total = self._size, len(rows)
+        if self.by_cursor:
+            offset = 0
+            if self._page:
+                offset = int(base64.urlsafe_b64decode(self._page).partition(b" ")[0])
+                if self._cursor(offset) != self._page:
+                    return _problem(400)
+            following = self._cursor(offset + size) if offset + size < total else None
+            return Reply(200, {"data": wrap(rows[offset : offset + size]), "nextCursor": following})
+        number = int(self._page or "1")
+        pagination = {"page": number, "pageSize": size, "totalItems": total, "totalPages": -(-total // size)}
+        return Reply(200, {"data": wrap(rows[(number - 1) * size : number * size]), "pagination": pagination})
+
+    def _cursor(self, offset: int) -> str:
+        """Return the cursor to an offset, which is valid for this query only."""
+        text = f"{offset} {self._path} {self._size} {sorted(self.values.items())}"
+        return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5  # of an idle connection
+    api: IndependentServer
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self._respond("POST")
+
+    def do_GET(self) -> None:
+        self._respond("GET")
+
+    def _respond(self, method: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        reply = self.api.respond(method, self.path, authorization=self.headers.get("Authorization", ""), body=body)
+        fault, random = self.api.draw_fault(f"{method} {self.path}")
+        match fault:
+            case "expired":
+                reply = _problem(400)
+            case "revoked":
+                self.api.revoke_tokens()
+                reply = _problem(401)
+            case "500":
+                reply = _problem(500)
+            case "dropped":
+                self.close_connection = True
+                return
+        content, media_type = json.dumps(reply.document, ensure_ascii=False).encode(), reply.media_type
+        status = reply.status
+        if fault in ("429", "503"):
+            status, content, media_type = int(fault), b"Too Many Requests or no upstream", "text/plain"
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if fault == "cut":
+            content = content[: random.randrange(len(content))]
+            self.close_connection = True
+        self.wfile.write(content)
