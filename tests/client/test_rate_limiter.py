@@ -431,23 +431,6 @@ def test_state_path_is_in_the_cache_folder_of_the_system(monkeypatch, platform, 
     assert rate_limit_state_path("https://a").parent == folder / "later-reporting"
 
 
-def test_pause_waits_for_a_locked_file_without_blocking_the_event_loop(time, tmp_path):
-    path = tmp_path / "rate"
-    limiter = new_limiter(time, requests=2, state_path=path)
-
-    async def scenario() -> bool:
-        with path.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            pause = asyncio.create_task(limiter.pause(30))
-            await asyncio.sleep(0.02)
-            was_waiting = not pause.done()
-        await pause
-        return was_waiting
-
-    assert asyncio.run(scenario())
-    assert asyncio.run(new_limiter(time, requests=2, state_path=path).acquire()) == 30
-
-
 def test_limit_is_kept_without_sharing_if_the_file_stays_locked(time, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(file_store_module, "LOCK_TIMEOUT_SECONDS", 0.05)
     limiter = new_limiter(time, requests=2, state_path=tmp_path / "rate")
