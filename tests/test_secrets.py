@@ -8,7 +8,6 @@ import asyncio
 import base64
 import binascii
 import gzip
-import inspect
 import json
 import logging
 import pickle
@@ -35,7 +34,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from later_reporting_dagster.cli import main
 from later_reporting_dagster.client import (
     AccessToken,
     ClientCredentials,
@@ -48,7 +46,7 @@ from later_reporting_dagster.client.transport import HTTP_LOGGERS, _remove_serve
 from later_reporting_dagster.contract import PostPerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import LakeUnavailable, Partition
-from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server, serve
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
 from tests.cli.conftest import environment
 from tests.client.scripted_api import jwt
 from tests.servers import running
@@ -458,24 +456,6 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
 
 
 @pytest.mark.e2e
-def test_search_covers_logs_files_and_output(leftovers: Leftovers) -> None:
-    # Debug messages of all loggers are in stderr and in Dagster's event log.
-    for log in (leftovers.below("stderr"), leftovers.below("dagster-home")):
-        assert b"receive_response_body.started" in log
-        assert b"HTTP Request: GET http://127.0.0.1" in log
-        assert HIDDEN in log
-        assert b"HTTP 403" in log
-    # Dagster stores this compressed.
-    assert b'"requests_per_minute"' in leftovers.below("dagster-home")
-    assert b"later_reporting.queries" in leftovers.below("lake")
-    assert b"refused: PASS" in leftovers.below("stdout")
-    assert b"(most recent call first)" in leftovers.below("stderr")
-    assert b"Traceback (most recent call last)" in leftovers.below("stderr")
-    assert any(place.startswith("cache/later-reporting/rate-") for place in leftovers.contents)
-    assert any("compute_logs" in place for place in leftovers.contents)
-
-
-@pytest.mark.e2e
 def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
     found = [
         f"{name}, {encoding}, in {place}"
@@ -603,12 +583,3 @@ def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch
         assert {name for name, each in fields.items() if each.is_secret} == {
             *("client_secret", "access_token", "rate_limit_store", "storage_options")
         }
-
-
-def test_sandbox_listens_on_loopback_by_default() -> None:
-    for entry in (serve, running_server):
-        assert inspect.signature(entry).parameters["host"].default == "127.0.0.1"
-    host = {option.name: option for option in main.commands["sandbox"].params}["host"]
-    assert host.default == "127.0.0.1"
-    with running_server(Recorder()) as base_url:  # taken from the socket
-        assert base_url.startswith("http://127.0.0.1:")

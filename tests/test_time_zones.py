@@ -1,6 +1,5 @@
 """Days are UTC days in every time zone of the machine, also on daylight saving changes and if its clock is set."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +20,6 @@ from starlette.requests import Request
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
-from later_reporting_dagster.client import RateLimiter
-from later_reporting_dagster.client.responses import retry_after_seconds, server_time
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
@@ -99,18 +96,6 @@ def test_due_day_changes_at_the_due_hour_utc(due_hour_utc: int, zone: str) -> No
         assert due_day(just_before, due_hour_utc=due_hour_utc) == day - timedelta(days=2)
 
 
-def test_partitions_are_consecutive_days_of_24_hours(zone: str) -> None:
-    days = build_partitions_def(Period.DAY, date(2026, 1, 1))
-    keys = days.get_partition_keys(current_time=NOW.astimezone())
-    assert keys == [
-        str(date(2026, 1, 1) + timedelta(days=number)) for number in range((NOW.date() - date(2026, 1, 1)).days)
-    ]
-    for key in map(str, DST_CHANGES):
-        window = days.time_window_for_partition_key(key)
-        assert window.start == datetime.fromisoformat(f"{key}T00:00:00+00:00")
-        assert window.end - window.start == timedelta(days=1)
-
-
 def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
     component = LaterReportingComponent.from_environment()
@@ -149,15 +134,6 @@ def response_body(post_date: str) -> bytes:
     post = f'{{"instanceId": "a", "campaignId": 1, "postId": 1, "postDate": "{post_date}"}}'
     return (
         f'{{"data": [{post}], "pagination": {{"page": 1, "pageSize": 1, "totalItems": 1, "totalPages": 1}}}}'.encode()
-    )
-
-
-def test_response_headers_are_read_as_utc(zone: str) -> None:
-    server_date, retry_date = "Sun, 08 Mar 2026 09:59:30 GMT", "Sun, 08 Mar 2026 10:00:30 GMT"
-    assert server_time({"date": server_date}) == datetime(2026, 3, 8, 9, 59, 30, tzinfo=UTC)
-    assert retry_after_seconds({"retry-after": retry_date, "date": server_date}, now=0.0) == 60.0
-    assert (
-        retry_after_seconds({"retry-after": retry_date}, now=datetime(2026, 3, 8, 10, tzinfo=UTC).timestamp()) == 30.0
     )
 
 
@@ -253,51 +229,3 @@ def first_and_last_times(lake: Path) -> set[Any]:
 
 
 # A clock that is set while the rate limiter waits.
-
-
-class AdjustedClock:
-    """A clock that advances with each sleep, and is set by `step` seconds during the first."""
-
-    def __init__(self, step: float) -> None:
-        self.now = 1_800_000_000.0
-        self.step = step
-        self.slept = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept += seconds
-        self.now += seconds + self.step
-        self.step = 0.0
-
-
-@pytest.mark.parametrize("step", [-86_400.0, -3600.0, -600.0, -30.0, -0.001, 0.0, 0.001, 30.0, 3600.0])
-def test_setting_the_clock_extends_a_wait_by_at_most_one_window(step: float) -> None:
-    clock = AdjustedClock(step)
-    limiter = RateLimiter(requests=2, window_seconds=60.0, clock=clock, sleep=clock.sleep)
-
-    async def turns() -> None:
-        for _ in range(3):
-            await limiter.acquire()
-
-    asyncio.run(turns())
-    window = 60.5  # with half a second for jitter
-    assert window <= clock.slept <= 2 * window
-
-
-@pytest.mark.parametrize("step", [-86_400.0, -3600.0, 3600.0])
-def test_requests_keep_the_rate_limit_after_the_clock_was_set(step: float) -> None:
-    clock = AdjustedClock(step)
-    limiter = RateLimiter(requests=2, window_seconds=60.0, clock=clock, sleep=clock.sleep)
-    turns: list[float] = []
-
-    async def take() -> None:
-        for _ in range(9):
-            await limiter.acquire()
-            turns.append(clock.slept)
-
-    asyncio.run(take())
-    after = turns[3:]
-    assert all(later - sooner >= 60.0 for sooner, later in zip(after, after[2:], strict=False))
-    assert turns[-1] <= 5 * 62.0

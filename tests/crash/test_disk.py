@@ -1,7 +1,6 @@
 """A disk that is full, read-only, unmounted or without permissions: no data is lost, and errors name a fix."""
 
 import os
-import re
 import shutil
 import stat
 import subprocess
@@ -17,9 +16,8 @@ from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable
 from tests.conftest import as_user, files, stored_rows
 from tests.crash.disk_scenarios import SCENARIOS, SMALL
 from tests.crash.fork_server import REPOSITORY
-from tests.crash.lake_writers import TABLE_NAME, partition_rows, staged_files
+from tests.crash.lake_writers import TABLE_NAME, partition_rows
 from tests.crash.restated_sandbox import DAILY, INGESTED_PARTITIONS, PUBLISHED, RAW_TABLES, ingest_all, restated_sandbox
-from tests.services import WAIT_SECONDS
 
 pytestmark = pytest.mark.faults
 
@@ -137,48 +135,3 @@ def test_root_that_is_unmounted_during_a_run_fails_the_remaining_partitions(tmp_
         assert ingest_all(root, *RAW_TABLES, base_url=sandbox.base_url).failed == []
         for (table_name, each), rows in sandbox.rows_by_version[1].items():
             assert stored_rows(root, table_name, each.day, each.instance_id or "") == rows
-
-
-# Imports run as root, because another user may not be able to read Python's files.
-WRITER = """
-import os, sys
-from later_reporting_dagster.lake import Lake
-from tests.crash.disk_scenarios import SMALL
-from tests.crash.lake_writers import TABLE_NAME, partition_rows
-
-root, group, umask, user = sys.argv[1], *map(int, sys.argv[2:])
-Lake("memory://warm").write(TABLE_NAME, SMALL, partition_rows(SMALL, 1))
-os.umask(umask)
-os.setgroups([group])
-os.setgid(user)
-os.setuid(user)
-lake = Lake(root)
-for number in range(20):
-    lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2 * number + user % 2))
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as two users")
-def test_users_of_one_group_can_both_write_if_their_umask_allows_it(public_directory: Path) -> None:
-    root, group = public_directory / "lake", 54_320
-    root.mkdir()
-    os.chown(root, 0, group)
-    root.chmod(0o2775)
-
-    def run_writers(umask: int) -> list[str]:
-        command = [sys.executable, "-c", WRITER, str(root), str(group), str(umask)]
-        users = ("54321", "54322")
-        # These users cannot write the coverage file.
-        env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-        writers = [
-            subprocess.Popen([*command, user], cwd=REPOSITORY, stderr=subprocess.PIPE, env=env) for user in users
-        ]
-        return [error for writer in writers if (error := writer.communicate(timeout=WAIT_SECONDS)[1].decode())]
-
-    assert run_writers(0o002) == []
-    assert staged_files(root) == []
-    stored = Lake(str(root)).read(TABLE_NAME, [SMALL], schema=POSTS_SCHEMA)
-    assert any(stored.equals(partition_rows(SMALL, last)) for last in (38, 39))
-    shutil.rmtree(root / TABLE_NAME)
-    (error,) = run_writers(0o022)
-    assert re.search("Permission denied.*may be written by this user", error)

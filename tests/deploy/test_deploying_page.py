@@ -33,11 +33,6 @@ def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
 
-def test_page_has_commands_that_a_test_checks_only() -> None:
-    checked = ("docker", "dg", "helm", "kubectl", "cp", "dagster")
-    assert {command[0] for command in COMMANDS} <= set(checked)
-
-
 def test_docker_compose_commands_name_the_file_and_existing_services(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = copy_with_env_file(tmp_path_factory.mktemp("compose"), {"DAGSTER_PG_PASSWORD": "x"})
     services = resolved_compose_file(folder)["services"]

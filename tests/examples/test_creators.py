@@ -1,11 +1,9 @@
 """The example code location runs on one partition and on a range, and imports public names only."""
 
-import ast
 import importlib.util
 import sys
 from collections.abc import Iterator
 from datetime import date, timedelta
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -165,12 +163,3 @@ def test_example_loads_as_a_code_location(example: ModuleType) -> None:
         "creators_of_the_day",
         "campaigns_of_the_week",
     }
-
-
-def test_example_imports_public_names_only() -> None:
-    imported = [node for node in ast.walk(ast.parse(EXAMPLE.read_text())) if isinstance(node, ast.ImportFrom)]
-    ours = [node for node in imported if str(node.module).startswith("later_reporting_dagster")]
-    assert ours
-    for node in ours:
-        assert {name.name for name in node.names} <= set(import_module(str(node.module)).__all__)
-    assert not any("_" in part[:1] for node in imported for part in str(node.module).split("."))

@@ -1,6 +1,7 @@
 """The background stream yields results as they are emitted, and leaves no thread waiting when it is closed."""
 
 import asyncio
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,17 +9,31 @@ from typing import Any, cast
 
 import pytest
 
+from later_reporting_dagster.ingest import background_stream
 from later_reporting_dagster.ingest.background_stream import QUEUE_SIZE, stream
+from tests.services import WAIT_SECONDS
 
 
-def test_stream_yields_everything_to_a_slow_consumer() -> None:
+def test_stream_yields_everything_to_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    was_full = threading.Event()
+
+    class RecordingQueue(queue.Queue[Any]):
+        def put(self, *args: Any, **options: Any) -> None:
+            try:
+                super().put(*args, **options)
+            except queue.Full:
+                was_full.set()
+                raise
+
+    monkeypatch.setattr(background_stream, "Queue", RecordingQueue)
+
     async def start(emit: Callable[[int], None]) -> None:
         for number in range(2 * QUEUE_SIZE):
             await asyncio.to_thread(emit, number)
 
     results = stream(start)
     received = [next(results)]
-    time.sleep(0.5)  # longer than the timeout after which `emit` checks whether the stream is closed
+    assert was_full.wait(WAIT_SECONDS)
     assert [*received, *results] == list(range(2 * QUEUE_SIZE))
 
 

@@ -1,10 +1,7 @@
-import json
 import os
 import random
 import secrets
 import tempfile
-import threading
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
@@ -23,10 +20,8 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, Lake, Partition, partition_path
 from later_reporting_dagster.lake.compaction import MAX_DAY_BYTES, MIN_AGE_SECONDS, MIN_DAYS, MonthCompactionResult
-from later_reporting_dagster.lake.parquet_file import parse_metadata, read_stored_rows, to_parquet
 from later_reporting_dagster.lake.partition_paths import compacted_path
-from tests.lake.conftest import BucketFileSystem, compacted_rows, files_of, rows
-from tests.services import WAIT_SECONDS
+from tests.lake.conftest import BucketFileSystem, compacted_rows, rows
 
 JANUARY, FEBRUARY = date(2024, 1, 1), date(2024, 2, 1)
 INSTANCES = ("instance_000", "a/b")
@@ -148,20 +143,6 @@ def test_copy_has_the_rows_of_all_days_after_a_date_column(local: Lake, tmp_path
     assert table.drop_columns(["date"]).equals(read_daily_files(local, ONE_MONTH))
 
 
-def test_copy_metadata_have_the_rows_hash_and_version_of_each_day(local: Lake) -> None:
-    filled(local, ONE_MONTH)
-    compact(local)
-    metadata = pq.ParquetFile(copy_path(local, ONE_MONTH[0])).metadata.metadata
-    days = json.loads(metadata[b"later_reporting.days"])
-    for partition in ONE_MONTH:
-        status = Path(local.url("posts", partition)).stat()
-        daily = local.read_metadata("posts", partition)
-        assert daily is not None
-        identity = f"{status.st_size}-{status.st_mtime_ns}"
-        assert days[str(partition.day)] == [daily.rows, daily.content_hash, identity]
-    assert list(days) == sorted(str(partition.day) for partition in ONE_MONTH)
-
-
 def test_empty_partitions_are_copied(local: Lake) -> None:
     for partition in ONE_MONTH:
         local.write("posts", partition, rows(0))
@@ -177,26 +158,6 @@ def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
     (month,) = compact(lake)
     assert (month.instance_id, month.days) == (None, len(days))
     assert lake.read("posts", days, schema=POSTS_SCHEMA).equals(read_daily_files(lake, days))
-
-
-def test_compact_yields_months_and_instances_in_order(tmp_path: Path) -> None:
-    lake, names = lake_at("memory", tmp_path), [None, "B", "a", "b", "c", "d"]
-    days = [month + timedelta(days=number) for month in (FEBRUARY, JANUARY) for number in range(MIN_DAYS)]
-    lake.write_all("posts", {Partition(day, name): posts(1) for name in reversed(names) for day in days})
-    assert [(month.month, month.instance_id) for month in compact(lake)] == [
-        (month, name) for month in (JANUARY, FEBRUARY) for name in names
-    ]
-
-
-def test_other_readers_do_not_see_the_copies(local: Lake, tmp_path: Path) -> None:
-    filled(local)
-    before = files_of(tmp_path)
-    compact(local)
-    assert {path: data for path, data in files_of(tmp_path).items() if not path.startswith("_compacted/")} == before
-    for directory in (tmp_path, tmp_path / "posts"):
-        found = pyarrow.dataset.dataset(directory, schema=POSTS_SCHEMA, format="parquet")
-        assert found.count_rows() == 3 * len(PARTITIONS)
-    assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(PARTITIONS)
 
 
 def test_dataset_reads_whole_months_from_their_copies(lake: Lake) -> None:
@@ -242,27 +203,6 @@ def test_month_is_closed_when_its_last_day_is_before_the_given_day(local: Lake) 
     assert {month.month for month in compact(local, closed_before=FEBRUARY)} == {JANUARY}
     assert {month.month for month in compact(local, closed_before=date(2024, 2, 29))} == {JANUARY}
     assert {month.month for month in compact(local, closed_before=date(2024, 3, 1))} == {JANUARY, FEBRUARY}
-
-
-def test_first_and_last_possible_months(local: Lake) -> None:
-    first, last = ([Partition(date(year, month, day)) for day in range(1, 8)] for year, month in ((1, 1), (9999, 12)))
-    filled(local, [*first, *last])
-    assert [month.month for month in compact(local, closed_before=date.max)] == [date(1, 1, 1)]
-    assert local.read("posts", first, schema=POSTS_SCHEMA).equals(read_daily_files(local, first))
-    assert not compact(local, closed_before=date.max)[0].changed
-
-
-def test_compact_leaves_a_current_copy_unchanged(local: Lake, tmp_path: Path) -> None:
-    filled(local)
-    first = compact(local)
-    stats = {path: path.stat() for path in tmp_path.rglob("*.parquet")}
-    again = compact(local)
-    assert [month.changed for month in again] == [False] * 4
-    assert [(month.days, month.rows, month.bytes, month.daily_bytes) for month in again] == [
-        (month.days, month.rows, month.bytes, month.daily_bytes) for month in first
-    ]
-    assert {path: path.stat() for path in tmp_path.rglob("*.parquet")}.keys() == stats.keys()
-    assert all(path.stat().st_mtime_ns == before.st_mtime_ns for path, before in stats.items())
 
 
 def test_changed_day_is_read_from_its_daily_file_until_the_next_compaction(local: Lake) -> None:
@@ -325,11 +265,6 @@ def test_young_file_is_not_copied_because_its_modification_time_may_repeat(local
     (month,) = compact(local, now=a_moment_later + timedelta(seconds=MIN_AGE_SECONDS))
     assert (month.days, month.skipped) == (len(ONE_MONTH), {})
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
-
-
-def test_young_file_with_an_etag_is_copied(tmp_path: Path) -> None:
-    lake = filled(lake_at("bucket", tmp_path))
-    assert [month.days for month in compact(lake, now=datetime.now(UTC))] == [MIN_DAYS + 1] * 4
 
 
 def test_large_day_is_not_copied(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,36 +367,6 @@ def test_damaged_copy_is_not_read_and_is_repaired(local: Lake) -> None:
     assert path.read_bytes() == intact
 
 
-def test_flipped_bit_in_the_rows_is_repaired_by_the_next_compaction(local: Lake) -> None:
-    filled(local, ONE_MONTH)
-    compact(local)
-    path = copy_path(local, ONE_MONTH[0])
-    intact = path.read_bytes()
-    column = pq.ParquetFile(path).metadata.row_group(0).column(3)
-    offset = column.data_page_offset + column.total_compressed_size - 1  # within the values of a page
-    path.write_bytes(intact[:offset] + bytes([intact[offset] ^ 0x5A]) + intact[offset + 1 :])
-    assert [month.changed for month in compact(local)] == [True]
-    assert path.read_bytes() == intact
-
-
-def test_copy_that_contradicts_its_metadata_is_written_again(local: Lake) -> None:
-    filled(local, ONE_MONTH)
-    compact(local)
-    path = copy_path(local, ONE_MONTH[0])
-    intact = path.read_bytes()
-    table, metadata = read_stored_rows(intact), parse_metadata(intact)
-
-    def forge(other: pa.Table) -> None:
-        path.write_bytes(to_parquet(other, content_hash=metadata.content_hash, key_values=metadata.key_values))
-
-    forge(table)
-    assert path.read_bytes() == intact
-    forge(table.slice(1))
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(read_daily_files(local, ONE_MONTH))
-    assert [month.changed for month in compact(local)] == [True]
-    assert path.read_bytes() == intact
-
-
 def test_read_ignores_a_copy_that_cannot_be_opened(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(local, ONE_MONTH)
     compact(local)
@@ -478,19 +383,6 @@ def test_read_ignores_a_copy_that_cannot_be_opened(local: Lake, monkeypatch: pyt
 
     monkeypatch.setattr(os, "stat", refuse)
     assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(expected)
-
-
-def test_copy_is_read_with_a_newer_schema(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number, partition in enumerate(ONE_MONTH):
-        local.write("posts", partition, posts(number).drop_columns(["extra", "paid_cpm"]))
-    compact(local)
-    assert held(local, ONE_MONTH) == set(ONE_MONTH)
-    table = local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA)
-    assert table.equals(read_daily_files(local, ONE_MONTH))
-    assert table["extra"].null_count == table.num_rows
-    for field in (pa.field("new", pa.int64(), nullable=False), pa.field("impressions", pa.string())):
-        with pytest.raises(FileDamaged):
-            local.read("posts", ONE_MONTH, schema=pa.schema([field]))
 
 
 # Any order of events
@@ -594,66 +486,3 @@ def test_each_row_is_read_once_as_last_written_after_any_events(scheme: str, eve
             model.check()
         if scheme != "file":
             model.files.rm(directory, recursive=True)
-
-
-class VersionedPartitions:
-    """Partitions of ONE_MONTH that are rewritten with rising versions, of ten more rows each."""
-
-    schema = pa.schema([(name, pa.int64()) for name in ("partition", "version", "noise")])
-
-    def __init__(self, lake: Lake) -> None:
-        self.lake = lake
-        self.chance = random.Random(0)
-        self.written: dict[int, int] = {}
-        self.seen: set[tuple[int, ...]] = set()
-        for number in range(len(ONE_MONTH)):
-            self.write(number)
-
-    def write(self, number: int) -> None:
-        version = self.written.get(number, 0) + 1
-        # Random values, so that the files of two versions differ in size.
-        noise = [self.chance.getrandbits(62) for _ in range(10 * version)]
-        columns = {"partition": [number] * len(noise), "version": [version] * len(noise), "noise": noise}
-        self.lake.write("posts", ONE_MONTH[number], pa.table(columns, schema=self.schema))
-        self.written[number] = version
-
-    def read_and_check(self, partitions: Iterable[Partition]) -> None:
-        before = dict(self.written)
-        table = self.lake.read("posts", partitions, schema=self.schema).select(["partition", "version"])
-        counts = Counter((row["partition"], row["version"]) for row in table.to_pylist())
-        versions = dict(counts.keys())
-        assert sorted(number for number, _ in counts) == sorted(before)
-        assert all(count == 10 * version for (_, version), count in counts.items())
-        assert all(versions[number] >= version for number, version in before.items())
-        self.seen.add(tuple(versions.values()))
-
-
-def test_concurrent_readers_see_each_row_once_and_no_replaced_version(lake: Lake) -> None:
-    partitions = VersionedPartitions(lake)
-    done, reads = threading.Event(), threading.Semaphore(0)
-    problems: list[BaseException] = []
-
-    def keep_reading() -> None:
-        try:
-            while not done.is_set():
-                for requested in (ONE_MONTH, lake.partitions("posts")):
-                    partitions.read_and_check(requested)
-                    reads.release()
-        except BaseException as problem:
-            problems.append(problem)
-            reads.release(30)
-
-    reader = threading.Thread(target=keep_reading)
-    reader.start()
-    changed = 0
-    for turn in range(30):
-        partitions.write(partitions.chance.randrange(len(ONE_MONTH)))
-        if turn % 2:
-            changed += sum(month.changed for month in compact(lake))
-        assert reads.acquire(timeout=WAIT_SECONDS)
-    done.set()
-    reader.join()
-
-    assert problems == []
-    assert changed == 15
-    assert len(partitions.seen) > 1

@@ -207,13 +207,6 @@ def test_read_with_date_adds_the_day_of_each_row(lake: Lake) -> None:
     assert (nothing.num_rows, nothing.schema) == (0, table.schema)
 
 
-def test_read_of_a_hundred_partitions(lake: Lake) -> None:
-    partitions = [Partition(date(2024, month, day), "a") for month in (1, 2, 3, 4) for day in range(1, 29)]
-    for partition in partitions:
-        lake.write("posts", partition, rows(10))
-    assert lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA).num_rows == 10 * len(partitions)
-
-
 def test_partitions_are_sorted_and_filtered_by_day(lake: Lake) -> None:
     first, second, third = (Partition(date(2024, 1, day), name) for day, name in ((1, "b"), (2, "a"), (2, "b")))
     for partition in (third, first, second):
@@ -325,13 +318,6 @@ def test_unpartitioned_table_is_not_a_partition(lake: Lake) -> None:
     assert lake.partitions("posts") == []
     lake.write("posts", DAY, rows(3))
     assert lake.partitions("posts") == [DAY]
-
-
-def test_damaged_unpartitioned_table_names_the_table_in_the_next_step(tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    Path(lake.write_table("posts", rows()).url).write_bytes(b"no Parquet")
-    with pytest.raises(FileDamaged, match="is damaged.*materialize this table again$"):
-        lake.read_table("posts", schema=POSTS_SCHEMA)
 
 
 # Files that are not tables

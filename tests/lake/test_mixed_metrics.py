@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,18 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, parse_metrics, post_type
-from later_reporting_dagster.lake import (
-    POSTS_SCHEMA,
-    FileDamaged,
-    Lake,
-    Partition,
-    content_hash_of,
-    posts_schema,
-    posts_table,
-)
-from later_reporting_dagster.lake.compaction import MIN_DAYS, OTHER_COLUMNS
-from later_reporting_dagster.lake.partition_paths import compacted_path
-from tests.lake.conftest import compacted_rows, files_of
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_schema, posts_table
+from later_reporting_dagster.lake.compaction import MIN_DAYS
+from tests.lake.conftest import files_of
 
 Metrics = tuple[Metric, ...]
 
@@ -90,13 +80,6 @@ def lake(tmp_path: Path) -> Lake:
     return lake_of(tmp_path)
 
 
-def test_file_has_the_requested_columns(lake: Lake) -> None:
-    for number, metrics in enumerate(METRICS_BY_DAY):
-        metadata = lake.read_metadata("posts", partition(number))
-        assert metadata is not None
-        assert list(metadata.columns) == posts_schema(metrics).names
-
-
 def test_lake_reads_one_table(lake: Lake) -> None:
     table = lake.read("posts", lake.partitions("posts"), schema=ALL_COLUMNS)
     table.validate(full=True)
@@ -113,17 +96,6 @@ def test_arrow_reads_one_table(lake: Lake, tmp_path: Path) -> None:
     assert lake.dataset("posts", ALL_COLUMNS).count_rows(filter=pa.compute.field("likes") == 11_002) == 1
     plain = pq.read_table(tmp_path / "posts", schema=ALL_COLUMNS, partitioning=None)
     assert sorted_rows(plain.select(COLUMNS).to_pylist()) == sorted_rows(expected_rows())
-
-
-def test_pandas_reads_one_table(lake: Lake, tmp_path: Path) -> None:
-    frame = pd.read_parquet(tmp_path / "posts", schema=ALL_COLUMNS, partitioning=None, dtype_backend="pyarrow")
-    assert list(frame.columns) == ALL_COLUMNS.names
-    rows = [
-        {name: None if value is pd.NA else value for name, value in row.items()}
-        for row in frame[COLUMNS].to_dict("records")
-    ]
-    assert sorted_rows(rows) == sorted_rows(expected_rows())
-    assert {str(frame[metric.column].dtype) for metric in METRICS if metric.kind.is_integer} == {"int64[pyarrow]"}
 
 
 def test_duckdb_reads_one_table(lake: Lake, tmp_path: Path) -> None:
@@ -174,32 +146,6 @@ def compact(lake: Lake) -> list[Any]:
     return list(lake.compact("posts", closed_before=date(2024, 6, 1), now=datetime.now(UTC) + timedelta(hours=1)))
 
 
-def read_copies(lake: Lake, days: int, schema: pa.Schema) -> dict[date, pa.Table]:
-    """Return the rows of the days that compacted months hold."""
-    found = compacted_rows(lake, "posts", map(partition, range(days)), schema=schema)
-    return {each.day: rows for each, rows in found.items()}
-
-
-def test_days_with_other_metrics_than_most_of_the_month_are_not_copied(tmp_path: Path) -> None:
-    metrics_by_day = [DEFAULT_METRICS, *[METRICS] * 4, THREE]
-    lake = lake_of(tmp_path, metrics_by_day)
-    daily = files_of(tmp_path)
-    (month,) = compact(lake)
-    assert (month.days, month.rows) == (4, 8)
-    assert month.skipped == dict.fromkeys((partition(0).day, partition(5).day), OTHER_COLUMNS)
-    assert daily.items() <= files_of(tmp_path).items()
-    path = tmp_path / compacted_path("posts", FIRST, "instance_000")
-    assert pq.read_schema(path).names == ["date", *ALL_COLUMNS.names]
-    assert [month.changed for month in compact(lake)] == [False]
-    for schema in (ALL_COLUMNS, POSTS_SCHEMA, posts_schema(THREE)):
-        held = read_copies(lake, 6, schema)
-        assert held.keys() == {partition(number).day for number in range(1, 5)}
-        for number in range(1, 5):
-            assert held[partition(number).day].equals(lake.read("posts", [partition(number)], schema=schema))
-    together = lake.read("posts", lake.partitions("posts"), schema=ALL_COLUMNS)
-    assert together.select(COLUMNS).to_pylist() == expected_rows(metrics_by_day)
-
-
 @settings(max_examples=20)
 @given(st.lists(st.sampled_from([DEFAULT_METRICS, METRICS, THREE]), min_size=MIN_DAYS, max_size=8), any_metrics)
 def test_any_month_reads_the_same_after_compaction(
@@ -212,22 +158,3 @@ def test_any_month_reads_the_same_after_compaction(
     assert month.days == (most_common if most_common >= MIN_DAYS else 0)
     after = [lake.read("posts", lake.partitions("posts"), schema=posts_schema(each)) for each in (METRICS, requested)]
     assert after == before
-
-
-def test_days_with_other_types_or_required_columns_are_not_copied(tmp_path: Path) -> None:
-    lake = lake_of(tmp_path, [DEFAULT_METRICS] * 4)
-    other_type = posts_of_day(4, THREE)
-    index = other_type.column_names.index("impressions")
-    as_text = other_type.set_column(index, "impressions", other_type["impressions"].cast(pa.string()))
-    needed = POSTS_SCHEMA.append(pa.field("needed", pa.int64(), nullable=False))
-    lake.write("posts", partition(4), as_text)
-    lake.write("posts", partition(5), needed.empty_table())
-    (month,) = compact(lake)
-    assert month.days == 4
-    assert month.skipped == {partition(4).day: OTHER_COLUMNS, partition(5).day: OTHER_COLUMNS}
-    with pytest.raises(FileDamaged, match="column impressions is string"):
-        lake.read("posts", lake.partitions("posts"), schema=POSTS_SCHEMA)
-
-
-def test_content_hash_of_the_default_metrics_is_stable() -> None:
-    assert content_hash_of(POSTS_SCHEMA.empty_table()).startswith("536bfd0296bd")

@@ -96,12 +96,6 @@ def test_content_hash_is_stable_across_versions() -> None:
     assert content_hash_of(without_added_types) == "7f6517c48419322c40ceb4e9a597ec7b6374b15aca9ed36d9011de30e024bdd7"
 
 
-def test_content_hash_of_several_blocks_does_not_depend_on_chunks() -> None:
-    table = rows(70_000)  # more than one block
-    assert content_hash_of(pa.concat_tables([table.slice(0, 1), table.slice(1)])) == content_hash_of(table)
-    assert content_hash_of(table.slice(0, 69_999)) != content_hash_of(table)
-
-
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -139,24 +133,9 @@ def test_metadata_are_parquet_key_values_with_a_prefix() -> None:
     assert metadata.key_values == {"fetched_at": "2024-01-04T05:00:00Z", "queries": "[…]"}
 
 
-def test_bytes_do_not_depend_on_the_order_of_metadata() -> None:
-    assert parquet_of(rows(), a="1", b="2") == parquet_of(rows(), b="2", a="1")
-    assert parquet_of(rows(), a="1") != parquet_of(rows(), a="2")
-
-
 def test_schema_of_the_file_is_exact_with_and_without_rows() -> None:
     for count in (0, 5):
         assert pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).schema_arrow.equals(POSTS_SCHEMA)
-
-
-def test_file_of_twenty_rows_is_small() -> None:
-    assert len(parquet_of(rows(20))) < 4_000
-
-
-@pytest.mark.parametrize(("count", "codec"), [(0, "SNAPPY"), (20, "SNAPPY"), (256, "SNAPPY"), (257, "ZSTD")])
-def test_codec_depends_on_the_number_of_rows(count: int, codec: str) -> None:
-    footer = pq.ParquetFile(pa.BufferReader(parquet_of(rows(count)))).metadata
-    assert {footer.row_group(0).column(column).compression for column in range(footer.num_columns)} == {codec}
 
 
 def test_from_parquet_reads_the_columns_of_the_schema_in_its_order() -> None:

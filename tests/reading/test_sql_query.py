@@ -8,7 +8,7 @@ from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.reading import QueryError, run_query
 from tests.conftest import files
 from tests.lake.conftest import BucketFileSystem, post
-from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, lake_at, rows_of
+from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, PARTITIONS, POSTS, lake_at, rows_of
 
 EMPTY = Table("without_files", POSTS.columns)
 
@@ -119,11 +119,6 @@ def test_explain_and_pivot_may_have_options_and_comments(sql: str, lake: Lake) -
 )
 def test_table_is_found_however_the_query_names_it(sql: str, lake: Lake) -> None:
     assert fetch(sql, lake) == [{"n": 3 * len(PARTITIONS)}]
-
-
-def test_pivot_is_allowed(lake: Lake) -> None:
-    rows = fetch("PIVOT posts ON instance_id USING count(*) GROUP BY post_id ORDER BY post_id", lake)
-    assert rows == [{"post_id": number, **dict.fromkeys(INSTANCES, len(DAYS))} for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shlex
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -19,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from later_reporting_dagster.contract import CURSOR, METRICS, PAGED, ApiVersion
+from later_reporting_dagster.contract import METRICS, PAGED, ApiVersion
 from later_reporting_dagster.sandbox import World, create_app
 from later_reporting_dagster.server.openapi_page import openapi_document, openapi_routes
 from tests.conftest import NO_RATE_LIMIT
@@ -63,22 +61,6 @@ def test_references_are_complete_and_each_component_is_used() -> None:
     assert {"/".join(reference.split("/")[:4]) for reference in found} == names - {
         "#/components/securitySchemes/bearer"
     }
-
-
-def test_parameters_of_one_version_are_optional_and_marked() -> None:
-    marked = {parameter["name"]: parameter.get("x-api-version") for parameter in POSTS["parameters"]}
-    assert {name for name, version in marked.items() if version == PAGED.name} == {"pageSize", "pageNumber"}
-    assert {name for name, version in marked.items() if version == CURSOR.name} == {"limit", "nextCursor", "metrics"}
-    required = {parameter["name"] for parameter in POSTS["parameters"] if parameter.get("required")}
-    assert required == {"startDate", "endDate"}
-
-
-def test_responses_of_this_server_only_are_described() -> None:
-    assert list(POSTS["responses"]) == ["200", "400", "401", "403", "404", "409", "429", "500"]
-    assert "409" in DOCUMENT["paths"]["/v2/campaigns"]["get"]["responses"]
-    headers = {"X-Later-Missing-Days", "X-Later-Missing-Instances"}
-    assert {*POSTS["responses"]["200"]["headers"]} == headers | {"X-Ratelimit-Limit", "X-Ratelimit-Window"}
-    assert not any(DOCUMENT["components"]["headers"][name].get("required") for name in headers)
 
 
 def is_valid(body: Any) -> bool:
@@ -246,37 +228,6 @@ def test_form_requests_pages_and_shows_the_command(browser: Browser, paged_url: 
 
 
 @pytest.mark.e2e
-def test_command_gets_the_response_of_the_form(browser: Browser, paged_url: str) -> None:
-    with open_docs(browser, paged_url) as page:
-        health = operation(page, "/healthz")
-        health.locator("summary").click()
-        send(health, status="200")
-        command = shlex.split(block(health, "As a command"))
-        assert command == ["curl", f"{paged_url}/healthz"]
-        done = subprocess.run([*command, "--silent"], capture_output=True, text=True, check=True)
-        assert json.loads(done.stdout) == json.loads(block(health, "Body")) == {"status": "ok"}
-
-
-@pytest.mark.e2e
-def test_form_follows_cursors(browser: Browser) -> None:
-    with serving(CURSOR) as base_url, open_docs(browser, base_url) as page:
-        get_token(page)
-        posts = operation(page, "/v2/posts/performance")
-        fill_days(posts)
-        posts.get_by_label("endDate").fill("2024-01-20")
-        posts.get_by_label("API version").select_option("cursor")
-        expect(posts.get_by_label("pageNumber")).to_be_hidden()
-        for metric in ("engagements", "cpm"):
-            posts.get_by_role("checkbox", name=metric, exact=True).check()
-        posts.get_by_label("limit").fill("100")
-        send(posts, status="200 OK, 100 on this page")
-        posts.get_by_role("button", name="Next page").click()
-        expect(posts.get_by_role("status")).to_have_text("200 OK, 45 on this page")
-        assert '"metrics": {\n        "engagements":' in block(posts, "Body").replace("\r", "")
-        expect(posts.get_by_role("button", name="Next page")).to_be_hidden()
-
-
-@pytest.mark.e2e
 def test_numbers_are_shown_as_they_came(browser: Browser, paged_url: str) -> None:
     with open_docs(browser, paged_url) as page:
         part = operation(page, "/v2/campaigns")
@@ -307,24 +258,6 @@ def test_errors_are_shown_and_secrets_are_not_kept(browser: Browser, paged_url: 
         assert token not in page.content()
         page.reload()
         assert page.evaluate("token") == ""
-
-
-@pytest.mark.e2e
-def test_page_can_be_used_by_keyboard(browser: Browser, paged_url: str) -> None:
-    with open_docs(browser, paged_url) as page:
-        page.get_by_label("Client id").focus()
-        page.keyboard.type(NO_RATE_LIMIT.client_id)
-        page.keyboard.press("Tab")
-        page.keyboard.type(NO_RATE_LIMIT.client_secret)
-        page.keyboard.press("Enter")
-        expect(page.locator("#token-status")).to_have_text("Requests now have a token.")
-        part = operation(page, "/v2/instances")
-        part.locator("summary").focus()
-        page.keyboard.press("Enter")
-        part.get_by_label("pageSize").focus()
-        page.keyboard.type("1")
-        page.keyboard.press("Enter")
-        expect(part.get_by_role("region", name="Body")).to_contain_text('"instance_000"')
 
 
 @pytest.mark.e2e

@@ -1,7 +1,6 @@
 """All pages of a pagination show the same rows while partitions are replaced."""
 
 import gc
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,27 +113,6 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
             result.result()
 
 
-def test_paginations_of_one_query_and_token_are_consistent_on_their_connections(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    started = threading.Barrier(3)
-
-    def read(token: str) -> None:
-        with httpx.Client(base_url=base_url, headers={"Authorization": token}, timeout=WAIT_SECONDS) as api:
-            started.wait(timeout=WAIT_SECONDS)
-            for _ in range(2):
-                rows = fetch_slowly(api, query_of(PAGED), between_pages=replacer.wait)
-                versions_of(rows, date_basis="post_date")
-
-    with (
-        serving(tmp_path) as base_url,
-        authenticated(base_url) as api,
-        Replacer(tmp_path, date_basis="post_date").running() as replacer,
-        ThreadPoolExecutor(3) as threads,
-    ):
-        for result in [threads.submit(read, api.headers["Authorization"]) for _ in range(3)]:
-            result.result()
-
-
 @pytest.mark.parametrize("api_version", [contract.PAGED, contract.CURSOR], ids=str)
 @each_basis
 def test_copy_of_a_lake_is_consistent_while_partitions_are_replaced(
@@ -237,42 +215,6 @@ def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path
         assert response.headers["X-Later-Missing-Days"] == str(DAYS[1])
         (tmp_path / "elsewhere").rename(path)
         assert page_of(get(api, query_of(PAGED)))["pagination"]["totalItems"] == len(rows)
-
-
-def test_finished_pagination_is_forgotten_by_its_connection(tmp_path: Path) -> None:
-    # A client with several connections may request page 1 on one of them and page 2 on another one, on which it has
-    # fetched all pages of the same query before.
-    write_versions(tmp_path, 1)
-    with (
-        serving(tmp_path) as base_url,
-        authenticated(base_url) as api,
-        httpx.Client(base_url=base_url, headers={"Authorization": api.headers["Authorization"]}) as other,
-    ):
-        fetch_slowly(api, query_of(PAGED), between_pages=lambda: None)
-        write_versions(tmp_path, 78)  # the same posts
-        first = page_of(get(other, query_of(PAGED)))
-        rows = page_rows(first)
-        for number in range(2, first["pagination"]["totalPages"] + 1):
-            connection = (api, other)[number % 2]
-            rows += page_rows(page_of(get(connection, [*query_of(PAGED), ("pageNumber", number)])))
-        assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, 78)
-
-
-def test_pagination_of_one_page_is_forgotten_by_its_connection(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    pairs = [*query_of([("pageSize", 60)]), ("instanceIds", "north")]
-    with (
-        serving(tmp_path) as base_url,
-        authenticated(base_url) as api,
-        httpx.Client(base_url=base_url, headers={"Authorization": api.headers["Authorization"]}) as other,
-    ):
-        assert page_of(get(api, pairs))["pagination"]["totalPages"] == 1
-        write_versions(tmp_path, 7)  # more posts
-        first = page_of(get(other, pairs))
-        assert first["pagination"]["totalPages"] == 2
-        second = page_of(get(api, [*pairs, ("pageNumber", 2)]))
-        assert len(first["data"]) + len(second["data"]) == first["pagination"]["totalItems"]
-        assert second["pagination"] == {**first["pagination"], "page": 2}
 
 
 def test_lake_on_another_filesystem_is_served(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.contract import CURSOR, METRICS, PAGED
+from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import Lake, Partition, posts_schema
 from tests.server.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
 
@@ -182,45 +182,8 @@ def test_days_of_the_first_and_last_years_are_served(tmp_path: Path) -> None:
 # Options of the server
 
 
-def test_server_of_one_version_refuses_the_parameters_of_the_other(tmp_path: Path) -> None:
-    for version, own, other in (
-        (PAGED, [("pageSize", 5)], [("limit", 5), ("metrics", "cpe")]),
-        (CURSOR, [("limit", 5), ("metrics", "cpe")], [("pageSize", 5)]),
-    ):
-        with serving(tmp_path, api_version=version) as base_url, authenticated(base_url) as api:
-            found = page_of(get(api, days_query(DAY, DAY, *own)))
-            assert version.pagination_member in found
-            assert_problem(get(api, days_query(DAY, DAY, *other)), 400, "ANL_00400")
-            assert version.pagination_member in page_of(get(api, [], "/v2/instances"))
-
-
-def test_cursor_server_requires_metrics(tmp_path: Path) -> None:
-    with serving(tmp_path, api_version=CURSOR) as base_url, authenticated(base_url) as api:
-        assert "metrics" in assert_problem(get(api, days_query(DAY, DAY)), 400, "ANL_00400")
-
-
 def test_metric_that_is_not_offered_is_refused(unusual: httpx.Client, tmp_path: Path) -> None:
     offered = tuple(metric for metric in METRICS if metric.api_name in ("cpe", "views"))
     with serving(tmp_path, metrics=offered) as base_url, authenticated(base_url) as api:
         page_of(get(api, days_query(DAY, DAY, ("metrics", "views,cpe"))))
         assert "likes" in assert_problem(get(api, days_query(DAY, DAY, ("metrics", "views,likes"))), 400, "ANL_00400")
-
-
-def test_rate_limit_is_that_of_the_options(tmp_path: Path) -> None:
-    with serving(tmp_path, requests_per_window=3, window_seconds=3600) as base_url, authenticated(base_url) as api:
-        responses = [get(api, [], "/v2/instances") for _ in range(3)]
-        api.headers["X-Forwarded-For"] = "192.0.2.1"
-        responses += [get(api, [], "/v2/instances")]
-        assert httpx.get(f"{base_url}/healthz").status_code == 200
-    assert [response.status_code for response in responses] == [200, 200, 429, 429]
-    for response in responses:
-        assert response.headers["X-Ratelimit-Limit"] == "3"
-        assert response.headers["X-Ratelimit-Window"] == "3600"
-
-
-def test_server_without_a_rate_limit_announces_a_large_one(unusual: httpx.Client) -> None:
-    for _ in range(150):
-        response = get(unusual, [], "/v2/instances")
-        assert response.status_code == 200
-    assert response.headers["X-Ratelimit-Limit"] == "1000000"
-    assert response.headers["X-Ratelimit-Window"] == "60"
