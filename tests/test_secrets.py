@@ -60,8 +60,6 @@ ACCESS_TOKEN = "ready.Zq7.visible-token"
 ECHOED_TOKEN = jwt(sub="Zq7/visible", scope=[f"{number:x}" for number in range(9**9, 9**10, 9**9)])
 LAKE_PASSWORD = "l4ke-Zq7-visible"
 DAYS = ("2024-03-01", "2024-03-02")
-# The client replaces echoed secrets with this. Finding it proves that the search covers the right places.
-HIDDEN = b"[hidden]"
 
 # Instances to which the server responds with 403, with 400, and with a redirect to another host.
 FORBIDDEN, GONE, REDIRECTED = "forbidden", "gone", "redirected"
