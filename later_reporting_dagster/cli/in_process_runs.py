@@ -16,6 +16,38 @@ from later_reporting_dagster.defs.jobs import checks_job_name
 from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.rollup_tables import TABLES
+
+_PERIODS = {table.name: table.period for table in TABLES}
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAsset:
+    """What a run wrote of an asset.
+
+    Attributes:
+        key: the key of the asset.
+        period: what a partition is; None without partitions.
+        partitions: number of partitions.
+        changed: how many of them changed; 0 or 1 without partitions.
+        rows: rows in them; None if it is not a table.
+        url: where its last file is.
+    """
+
+    key: str
+    period: Period | None
+    partitions: int
+    changed: int
+    rows: int | None
+    url: str
+
+    def __str__(self) -> str:
+        rows = "" if self.rows is None else f"; {self.rows:,} rows"
+        if self.period is None:
+            return f"{self.key}: {'changed' if self.changed else 'unchanged'}{rows}"
+        plural = "s" * (self.partitions != 1)
+        return f"{self.key}: {self.partitions:,} {self.period}{plural}, {self.changed:,} of them changed{rows}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +59,7 @@ class RunOutcome:
         succeeded: whether everything succeeded.
         failed: the reason of each failure, by asset and partition; for raw assets, by asset and "day instance".
         error: the reason, if a whole step failed; else None.
+        written: what was written of each asset, also if the run failed.
         is_interrupted: whether a signal stopped it.
         checks: results of asset checks.
         fetches: the final progress of each raw table that was fetched.
@@ -36,6 +69,7 @@ class RunOutcome:
     succeeded: bool
     failed: Mapping[tuple[str, str], str]
     error: str | None
+    written: Sequence[WrittenAsset]
     is_interrupted: bool
     checks: Sequence[dg.AssetCheckEvaluation]
     fetches: Sequence[Progress] = ()
@@ -152,6 +186,7 @@ def _outcome(
         succeeded=result.success,
         failed=failed,
         error=error,
+        written=_written_assets(result.run_id, instance),
         is_interrupted=is_interrupted,
         # `result` lacks the check evaluations of a failed run. The event log has them.
         checks=[
@@ -159,6 +194,28 @@ def _outcome(
             for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
             if entry.dagster_event
         ],
+    )
+
+
+def _written_assets(run_id: str, instance: dg.DagsterInstance) -> list[WrittenAsset]:
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
+    for event in (entry.asset_materialization for entry in entries):
+        if event is not None:
+            events.setdefault(event.asset_key, []).append(event)
+    return [_written_asset(key, of_asset) for key, of_asset in events.items()]
+
+
+def _written_asset(key: dg.AssetKey, events: Sequence[dg.AssetMaterialization]) -> WrittenAsset:
+    metadata: list[dict[str, Any]] = [{name: value.value for name, value in event.metadata.items()} for event in events]
+    row_counts = [each.get("dagster/partition_row_count", each.get("dagster/row_count")) for each in metadata]
+    return WrittenAsset(
+        key=key.to_user_string(),
+        period=None if events[0].partition is None else _PERIODS.get(key.path[-1], Period.DAY),
+        partitions=len(events),
+        changed=sum(bool(each.get("files_changed") or each.get("changed")) for each in metadata),
+        rows=sum(count or 0 for count in row_counts) if row_counts[0] is not None else None,
+        url=str(metadata[-1].get("dagster/uri", "")),
     )
 
 

@@ -27,6 +27,7 @@ from later_reporting_dagster.cli.serve import serve_command
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period
@@ -37,6 +38,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
+    from later_reporting_dagster.cli.project import Project
     from later_reporting_dagster.defs.resource import LaterReportingResource
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
@@ -83,6 +85,7 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
       later-reporting doctor
       later-reporting backfill --asset later/posts_published \\
         --start 2024-01-01 --end 2024-01-30
+      later-reporting refresh
     """  # noqa: D301 - click reads the character
     context.obj = module, name
 
@@ -264,12 +267,9 @@ def instances() -> None:
 
 
 @main.command()
-@click.option(
-    "--asset", required=True, type=AssetName([*FETCHED_ASSETS, *PERIODS_BY_ROLLUP]),
-    help="Asset to materialize, such as later/posts_published.",
-)  # fmt: skip
-@click.option("--start", required=True, type=Day(), help="First day, UTC.")
-@click.option("--end", required=True, type=Day(), help="Last day, UTC, inclusive.")
+@click.option("--asset", required=True, type=AssetName(), help="Asset to materialize, such as later/posts_published.")
+@click.option("--start", type=Day(), help="First day, UTC. Required if the asset has partitions.")
+@click.option("--end", type=Day(), help="Last day, UTC, inclusive.")
 @click.option(
     "--instances", "instance_lists", multiple=True, metavar="ID[,ID…]",
     help="Fetch only these instances. Default: LATER_INSTANCE_IDS, else all that the API lists.",
@@ -285,17 +285,17 @@ def instances() -> None:
 def backfill(
     *,
     asset: str,
-    start: date,
-    end: date,
+    start: date | None,
+    end: date | None,
     instance_lists: tuple[str, ...],
     only_missing: bool,
     accept_shrinking: bool,
     verbose: bool,
 ) -> None:
-    """Materialize a range of days as one run.
+    """Materialize a range of days of an asset as one run.
 
     The run is recorded in DAGSTER_HOME. For a weekly or monthly asset, it covers
-    the weeks or months that contain these days.
+    the weeks or months that contain these days. Prints what was written.
 
     \b
       later-reporting backfill --asset later/posts_published \\
@@ -309,25 +309,82 @@ def backfill(
     from later_reporting_dagster.defs.partitions import range_tags
 
     project = current_project()
-    _check_range(start, end, first=project.settings.start_date)
+    days = _days(asset, start, end, project=project)
     instance_ids = _instance_ids(instance_lists)
     config = _run_config(
         asset, {"only_missing": only_missing, "accept_shrinking": accept_shrinking}, instances=instance_ids
     )
-    if asset in FETCHED_ASSETS:
+    if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
         _name_default_host(project.later, "Fetching from")
     with in_process_runs.dagster_instance() as instance, progress_bar() as show:
         outcome = in_process_runs.materialize(
             project,
             [asset],
             instance=instance,
-            tags=range_tags(start, end, period=PERIODS_BY_ROLLUP.get(asset, Period.DAY)),
+            tags=range_tags(*days, period=PERIODS_BY_ROLLUP.get(asset, Period.DAY)) if days else None,
             config=config,
             on_progress=show,
             verbose=verbose,
         )
+    _print_written(outcome)
     _report_failures([outcome])
-    _print_warnings(outcome, start, end)
+    if days:
+        _print_warnings(outcome, *days)
+    if asset in FETCHED_ASSETS:
+        click.echo(f"Next: {_command_line('refresh')}")
+    elif outcome.written:
+        (written,) = outcome.written
+        query = _command_line(f'query "SELECT * FROM {asset}"')
+        click.echo(f"Next: {f'open {written.url}' if written.rows is None else query}")
+
+
+@main.command()
+@one_line_errors
+def refresh() -> None:
+    """Bring rollups, report and lists up to date with the posts in the lake.
+
+    Materializes what is missing, what other posts or code have made outdated, and the
+    tables of instances and campaigns, which need the API. Fetches no posts. The daemon
+    does the same by itself, unless automation is off.
+    """
+    from later_reporting_dagster.cli import in_process_runs
+    from later_reporting_dagster.cli.refresh import refresh_all, unknown_tables
+    from later_reporting_dagster.defs.report import REPORT_FILE
+    from later_reporting_dagster.defs.settings import REPORT
+
+    project = current_project()
+    outcomes: list[RunOutcome] = []
+    _name_default_host(project.later, "Listing instances and campaigns at")
+    with in_process_runs.dagster_instance() as instance:
+        for outcome in refresh_all(project, instance=instance):
+            outcomes.append(outcome)
+            _print_written(outcome)
+            if outcome.is_interrupted:
+                break
+    if unknown := unknown_tables(project):
+        click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
+    _report_failures(outcomes)
+    click.echo("Everything is up to date.")
+    if REPORT in project.settings.tables:
+        click.echo(f"Next: open {project.later.lake().storage.location(f'{REPORT}/{REPORT_FILE}')}")
+
+
+def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
+    """Return the days to materialize; None if the asset has no partitions.
+
+    Raises:
+        click.UsageError: the asset is not defined, or the days do not fit it.
+    """
+    if asset not in project.settings.tables:
+        raise click.UsageError(f"there is no {asset}: LATER_TABLES (tables) leaves it out")
+    if asset not in (*FETCHED_ASSETS, *PERIODS_BY_ROLLUP):
+        if start or end:
+            raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
+        return None
+    if start is None or end is None:
+        raise click.UsageError(f"{asset} has partitions: set --start and --end")
+    _check_range(start, end, first=project.settings.start_date)
+    return start, end
 
 
 def _run_config(asset: str, flags: dict[str, bool], *, instances: list[str]) -> dict[str, Any]:
@@ -484,7 +541,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 def doctor() -> None:
     """Check the setup and print a fix for each problem.
 
-    Checks settings, token, API version, scope, campaigns, rate limit, clock, machines and lake,
+    Checks settings, variables, token, API version, scope, campaigns, rate limit, clock, machines and lake,
     with a few requests. Exits with 1 if a check failed.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup
@@ -556,6 +613,18 @@ def demo(
         ui_port=ui_port if ui else None,
     )
     _report_failures(outcomes)
+
+
+def _print_written(outcome: "RunOutcome") -> None:
+    for written in outcome.written:
+        click.echo(str(written))
+
+
+def _command_line(arguments: str) -> str:
+    """Return a command for the same definitions as this one."""
+    module, name = click.get_current_context().find_root().obj
+    options = [f" {option} {value}" for option, value in (("-m", module), ("--name", name)) if value]
+    return f"later-reporting{''.join(options)} {arguments}"
 
 
 def _report_failures(outcomes: "Sequence[RunOutcome]") -> None:

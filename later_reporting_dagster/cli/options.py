@@ -1,7 +1,8 @@
 """Option types and decorators that the commands share."""
 
+import errno
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import wraps
@@ -46,12 +47,25 @@ class FiniteNumber(click.FloatRange):
         return number
 
 
-class AssetName(click.Choice):  # type: ignore[type-arg]
-    """An asset by its key, such as `later/posts_published`, or by the name of its table alone."""
+class AssetName(click.ParamType):  # type: ignore[type-arg]
+    """An asset by its key, such as `later/posts_published`, or by the name of its table alone.
+
+    Args:
+        names: the assets to choose from; default: all.
+    """
+
+    name = "ASSET"
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = names
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the name of the table, or fail with a usage error."""
-        name: str = super().convert(value.rpartition("/")[2], param, ctx)
+        from later_reporting_dagster.defs.settings import ASSET_NAMES
+
+        name, names = value.rpartition("/")[2], self._names or ASSET_NAMES
+        if name not in names:
+            self.fail(f"{value!r} is not one of {', '.join(names)}", param, ctx)
         return name
 
 
@@ -108,4 +122,6 @@ def prefix_errors_with(options: str) -> Iterator[None]:
     except BrokenPipeError:  # the reader of the output is gone, which no option can fix
         raise
     except (ValueError, OSError) as error:
-        raise click.UsageError(f"{options}: {error}") from error
+        is_port_used = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        message = "the port is in use: choose another one, or stop what listens there" if is_port_used else error
+        raise click.UsageError(f"{options}: {message}") from error

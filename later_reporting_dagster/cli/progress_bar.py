@@ -30,6 +30,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         task_ids: dict[str, rich_progress.TaskID] = {}
 
         def show(progress: Progress) -> None:
+            bars.start()  # now, because without a bar it would print an empty line
             if progress.table_name not in task_ids:
                 task_ids[progress.table_name] = bars.add_task(progress.table_name, total=None, status="")
             bars.update(
@@ -39,5 +40,8 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
                 status=progress.status or f"{progress.requests:,} requests, {progress.rows:,} rows",
             )
 
-        with bars:
+        try:
             yield show
+        finally:
+            if task_ids:
+                bars.stop()

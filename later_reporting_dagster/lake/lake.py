@@ -271,6 +271,10 @@ class Lake:
         ]
         return sorted(found, key=partition_sort_key)
 
+    def table_names(self) -> list[str]:
+        """List the directories of the tables, and of the report."""
+        return [name for name in self._storage.directories() if not name.startswith(("_", "."))]
+
     def existing_partitions(self, table_name: str, partitions: Iterable[Partition]) -> list[Partition]:
         """Return the partitions that exist, sorted by day and instance."""
         wanted = set(partitions)

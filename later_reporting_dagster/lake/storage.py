@@ -127,6 +127,10 @@ class Storage(ABC):
         directories whose names begin with a dot.
         """
 
+    @abstractmethod
+    def directories(self) -> list[str]:
+        """List the names of the directories at the root, sorted."""
+
     def files_of(self, directories: Sequence[str]) -> list[str]:
         """List the paths of all files below several directories, as `files` does.
 
@@ -295,6 +299,11 @@ class _LocalStorage(Storage):
                 found += [f"{below_root}/{name}" for name in names if not name.startswith(".")]
         return found
 
+    def directories(self) -> list[str]:
+        with self._translated_errors("list", ""), suppress(FileNotFoundError):
+            return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+        return []
+
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found: dict[str, FileVersion] = {}
         for path in paths:
@@ -438,6 +447,13 @@ class _FsspecStorage(Storage):
 
     def files(self, directory: str) -> list[str]:
         return self._files(f"{directory}/")
+
+    def directories(self) -> list[str]:
+        with self._translated_errors("list", ""), suppress(FileNotFoundError):
+            self._filesystem.invalidate_cache()
+            listed = self._filesystem.ls(self._path, detail=True)
+            return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in listed if each["type"] == "directory")
+        return []
 
     def files_of(self, directories: Sequence[str]) -> list[str]:
         if not self._lists_by_prefix:

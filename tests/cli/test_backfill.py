@@ -56,6 +56,11 @@ def written(user: User, asset: str) -> set[tuple[date, str]]:
 def test_backfill_on_an_empty_home_writes_all_instances_in_one_run(asset: str, user: User, truth: Truth) -> None:
     result = user.run("backfill", "--asset", f"later/{asset}", *RANGE)
     assert (result.exit_code, result.stderr) == (0, "")
+    rows = sum(len(truth.partition(BASES[asset], day, instance_id)) for day in DAYS for instance_id in INSTANCE_IDS)
+    assert result.stdout.splitlines() == [
+        f"later/{asset}: 2 days, 2 of them changed; {rows:,} rows",
+        "Next: later-reporting refresh",
+    ]
     assert written(user, asset) == {(day, instance_id) for day in DAYS for instance_id in INSTANCE_IDS}
     for day, instance_id in written(user, asset):
         assert stored_rows(user.lake, asset, day, instance_id) == truth.partition(BASES[asset], day, instance_id)
@@ -144,11 +149,29 @@ def test_backfill_rolls_up_days_weeks_and_months(user: User, truth: Truth) -> No
     ):
         result = user.run("backfill", "--asset", f"later/{asset}", *RANGE)
         assert result.exit_code == 0, result.stderr
+        line, next_step = result.stdout.splitlines()
+        assert line.startswith(f"later/{asset}: {len(firsts)} ")
+        assert next_step == f'Next: later-reporting query "SELECT * FROM {asset}"'
         assert sorted(path.parent.name for path in (user.lake / asset).rglob("*.parquet")) == [
             f"date={first}" for first in firsts
         ]
     world = reference_world(truth, DAYS)
     assert_matches_reference(user.lake / "organic_paid_daily", "organic_paid_daily", world, DAYS)
+
+
+def test_backfill_materializes_assets_without_partitions(user: User) -> None:
+    user.run("backfill", "--asset", "posts_published", *RANGE)
+    for asset in ("instances", "campaigns", "organic_paid_by_creator"):
+        result = user.run("backfill", "--asset", f"later/{asset}")
+        assert (result.exit_code, result.stderr) == (0, "")
+        line, next_step = result.stdout.splitlines()
+        assert line.startswith(f"later/{asset}: changed; ")
+        assert next_step == f'Next: later-reporting query "SELECT * FROM {asset}"'
+    printed = user.run("backfill", "--asset", "later/organic_paid_report").stdout
+    assert printed.splitlines() == [
+        "later/organic_paid_report: changed",
+        f"Next: open {user.lake}/organic_paid_report/report.html",
+    ]
 
 
 def test_backfill_of_a_rollup_lists_days_without_raw_files(user: User) -> None:
@@ -265,7 +288,8 @@ def test_backfill_rejects_days_without_a_partition(start: str, end: str, line: s
     ("arguments", "line"),
     [
         (("--asset", "later/posts", *RANGE), "posts_published"),
-        (("--asset", "later/posts_published", "--start", "2024-03-01"), "--end"),
+        (("--asset", "later/posts_published", "--start", "2024-03-01"), "has partitions: set --start and --end"),
+        (("--asset", "later/campaigns", *RANGE), "campaigns has no partitions: omit --start and --end"),
         *(
             (("--asset", "later/organic_paid_weekly", *RANGE, *option), "for organic_paid_weekly")
             for option in (("--instances", "007"), ("--only-missing",), ("--accept-shrinking",))

@@ -1,0 +1,133 @@
+"""`later-reporting refresh`: what is missing or outdated is materialized, and nothing else."""
+
+import shutil
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.defs.settings import ASSET_NAMES
+from later_reporting_dagster.lake import Lake
+from tests.cli.conftest import User, error_line
+from tests.cli.test_backfill import DAYS, RANGE, runs
+from tests.conftest import Service, files
+from tests.defs.conftest import RAW_ASSETS, restate_one_post
+
+FETCHED = (*RAW_ASSETS, "campaign_performance_daily")
+LISTED = ("instances", "campaigns")
+DERIVED = tuple(name for name in ASSET_NAMES if name not in (*FETCHED, *LISTED))
+
+
+def refresh(user: User) -> dict[str, str]:
+    """Run the command; return what it wrote, by asset."""
+    result = user.run("refresh")
+    assert result.exit_code == 0, result.stderr
+    written, _, rest = result.stdout.partition("Everything is up to date.\n")
+    assert rest == f"Next: open {user.lake}/organic_paid_report/report.html\n"
+    lines = [line.partition(": ") for line in written.splitlines() if line.startswith("later/")]
+    return {key.removeprefix("later/"): text for key, _, text in lines}
+
+
+@pytest.fixture
+def fetched(user: User, service: Service) -> User:
+    """A user who has fetched two days, and has nothing else."""
+    for asset in FETCHED:
+        assert user.run("backfill", "--asset", asset, *RANGE).exit_code == 0
+    service.requests.clear()
+    return user
+
+
+@pytest.fixture
+def refreshed(fetched: User) -> User:
+    """A user whose derived assets are up to date."""
+    refresh(fetched)
+    return fetched
+
+
+def test_refresh_writes_everything_that_is_derived_and_fetches_no_posts(fetched: User, service: Service) -> None:
+    written = refresh(fetched)
+    assert written.keys() == {*LISTED, *DERIVED}
+    assert written["organic_paid_daily"].startswith("2 days, 2 of them changed; ")
+    assert written["organic_paid_weekly"].startswith("1 week, 1 of them changed; ")
+    assert written["organic_paid_report"] == "changed"
+    assert not [request for request in service.requests if request.url.path.endswith("/performance")]
+    assert [run.status for run in runs()] == [dg.DagsterRunStatus.SUCCESS] * len(runs())
+    before = files(fetched.lake)
+
+    assert refresh(fetched).keys() == {*LISTED}
+    assert files(fetched.lake) == before
+
+
+def test_refresh_computes_only_days_whose_posts_changed(refreshed: User, service: Service) -> None:
+    for asset in RAW_ASSETS:
+        refreshed.run("backfill", "--asset", asset, *RANGE)
+    assert refresh(refreshed).keys() == {*LISTED}  # fetched again, but unchanged
+
+    service.transform = restate_one_post(DAYS[1], "instance_000")
+    refreshed.run("backfill", "--asset", "posts_published", *RANGE)
+    written = refresh(refreshed)
+    assert written.pop("organic_paid_by_publish_day").startswith("1 day, 1 of them changed; ")
+    # The tables over windows and the report follow; days, weeks and months by performance date do not.
+    assert not [name for name, text in written.items() if text.split(",")[0].endswith(("day", "days", "week", "month"))]
+    assert "organic_paid_report" in written
+    assert refresh(refreshed).keys() == {*LISTED}
+
+
+def test_refresh_restores_missing_files(refreshed: User) -> None:
+    shutil.rmtree(refreshed.lake / "organic_paid_daily" / f"date={DAYS[0]}")
+    (refreshed.lake / "organic_paid_by_creator" / "part-0.parquet").unlink()
+    written = refresh(refreshed)
+    assert written["organic_paid_daily"].startswith("1 day, 1 of them changed; ")
+    assert written["organic_paid_by_creator"].startswith("changed; ")
+    assert "organic_paid_weekly" not in written  # its days are the same as before
+
+
+def test_refresh_writes_rollups_of_another_code_version_again(refreshed: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATER_METRICS", "impressions,engagements,views")
+    rollups = [name for name in DERIVED if name != "organic_paid_report"]
+    assert {*rollups} <= refresh(refreshed).keys()
+    assert refresh(refreshed).keys() == {*LISTED}
+
+
+def test_refresh_computes_everything_without_events(refreshed: User) -> None:
+    for path in refreshed.home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    written = refresh(refreshed)
+    assert written.keys() == {*LISTED, *DERIVED}
+    assert written["organic_paid_daily"].startswith("2 days, 0 of them changed; ")
+
+
+def test_refresh_names_tables_that_are_no_more_and_keeps_them(fetched: User) -> None:
+    old = fetched.lake / "organic_paid_by_moon_phase" / "part-0.parquet"
+    old.parent.mkdir()
+    old.write_bytes(b"an earlier version wrote this")
+    printed = fetched.run("refresh").stdout
+    assert "No table of this version: organic_paid_by_moon_phase. Nothing updates them; nothing was deleted." in printed
+    assert old.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("LATER_CLIENT_ID", "", "no credentials: set LATER_CLIENT_ID"),
+        ("LATER_BASE_URL", "http://127.0.0.1:9", "ConnectError"),
+    ],
+)
+def test_refresh_goes_on_without_the_api(
+    variable: str, value: str, reason: str, fetched: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    result = fetched.run("refresh")
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Not updated: instances and campaigns, which need the API: ")
+    assert reason in line
+    assert Lake(str(fetched.lake)).partitions("organic_paid_weekly")
+    assert (fetched.lake / "organic_paid_report" / "report.html").exists()
+    assert [run.status for run in runs()] == [dg.DagsterRunStatus.SUCCESS] * len(runs())
+
+
+def test_refresh_of_an_empty_lake_names_the_first_step(user: User) -> None:
+    result = user.run("refresh")
+    assert result.exit_code == 1
+    assert error_line(result) == f"{user.lake} has no posts: fetch some with `later-reporting backfill`"
