@@ -33,7 +33,6 @@ def test_readme_commands_for_the_real_api_run_against_the_sandbox(tmp_path: Path
     world = World(first_day=date(2024, 1, 1), last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
     home = tmp_path / "dagster"
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     values = {
         "LATER_CLIENT_ID": options.client_id,
         "LATER_CLIENT_SECRET": options.client_secret,
@@ -56,7 +55,7 @@ def test_readme_commands_for_the_real_api_run_against_the_sandbox(tmp_path: Path
             "PYTHONPATH": str(ROOT),  # the package of this checkout, not an installed one
         }
         completed = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert "FAIL" not in completed.stdout

@@ -1,6 +1,7 @@
 """`later-reporting demo`: fetch synthetic data into a folder, roll it up, check it, and compare organic and paid."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from later_reporting_dagster.cli.child_processes import interruptible, run_until_stopped
 from later_reporting_dagster.cli.terminal_text import one_line
@@ -73,11 +75,23 @@ def run_demo(
         click.echo(f"\nThe lake:      {environment['LATER_LAKE_ROOT']}")
         click.echo(f"Dagster home:  {environment['DAGSTER_HOME']}")
         if ui_port is None:
-            click.echo("See it in the UI:  make ui   (or: later-reporting demo --ui)")
+            click.echo(f"See it in the UI:  {_ui_command()}")
         click.echo(f"The report:    {environment['LATER_LAKE_ROOT']}/{REPORT}/{REPORT_FILE}")
         if ui_port is not None and all(outcome.succeeded for outcome in outcomes):
             _serve_ui(ui_port)
     return outcomes
+
+
+def _ui_command() -> str:
+    """Return the command that repeats this demo and then serves the UI."""
+    context = click.get_current_context()
+    given = [
+        parameter
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    options = [text for each in given for text in (each.opts[0], str(context.params[str(each.name)]))]
+    return shlex.join(["later-reporting", "demo", *options, "--ui"]) if options else "make ui"
 
 
 def _environment(directory: Path, *, base_url: str, options: SandboxOptions, start: date) -> Mapping[str, str]:

@@ -1,15 +1,18 @@
-"""Checks of `later-reporting doctor`: settings, token, API version, scope, rate limit, machines, clock and lake."""
+"""Checks of `later-reporting doctor`: settings and variables, the API, machines, clock and lake."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 
 import click
 
 from later_reporting_dagster.cli.project import Project
+from later_reporting_dagster.cli.serve import ID_VARIABLE, SECRET_VARIABLE, serve_command
 from later_reporting_dagster.cli.terminal_text import printable_id
 from later_reporting_dagster.client import (
+    CredentialsRejected,
     LaterClient,
     LaterError,
     RetryPolicy,
@@ -19,8 +22,9 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.client.store_url import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
 
@@ -66,14 +70,14 @@ async def check_setup(
         now: the clock of this machine.
 
     Returns:
-        Results for settings, token, API version, scope, campaigns, rate limit, clock, machines and lake, in this order.
-        Checks that depend on a failed one are left out, and so are campaigns if their table is left out, the clock if
-        the API sends no `Date` header, and machines if all runs start on this machine and share no rate limit with
-        others. If the client cannot be created, the
-        results between settings and lake are replaced by one failed result, for the setting at fault.
+        Results for settings, variables, token, API version, scope, campaigns, rate limit, clock, machines and lake, in
+        this order. Checks that depend on a failed one are left out, and so are variables if all are known, campaigns if
+        their table is left out, the clock if the API sends no `Date` header, and machines if all runs start on this
+        machine and share no rate limit with others. If the client cannot be created, the results between variables and
+        lake are replaced by one failed result, for the setting at fault.
     """
     later = project.later
-    results = [_evaluate("settings", lambda: _check_settings(project.settings, now()))]
+    results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
     try:
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
@@ -108,6 +112,23 @@ def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
         f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
         f" {len(settings.metrics)} metrics, DAGSTER_HOME {os.environ.get('DAGSTER_HOME')}"
     )
+
+
+def _check_variables(project: Project) -> list[CheckResult]:
+    """Warn about each variable `LATER_…` that nothing reads, because its name may be misspelt."""
+    read = {f"LATER_{field.upper()}" for field in LaterReportingComponent.model_fields.keys() - {"translation"}}
+    read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve_command.params)}
+    for resource in (project.definitions.resources or {}).values():
+        if isinstance(resource, LaterReportingResource):
+            read |= {str(variable_name(getattr(resource, field))) for field in type(resource).model_fields}
+    unknown = []
+    for name in sorted(name for name in os.environ if name.startswith("LATER_") and name not in read):
+        # Without the prefix, which would make all names similar.
+        nearest = get_close_matches(name[6:], [each[6:] for each in read], n=1)
+        unknown.append(f"{name} (the nearest name is LATER_{nearest[0]})" if nearest else name)
+    if not unknown:
+        return []
+    return [CheckResult("variables", passed=True, message=f"nothing reads {', '.join(unknown)}", warning=True)]
 
 
 async def _check_machines(project: Project) -> list[CheckResult]:
@@ -151,8 +172,11 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
     later = project.later
     try:
         observed = await client.probe()
-    except LaterError as error:
+    except CredentialsRejected as error:
         return [CheckResult("token", passed=False, message=str(error))]
+    except LaterError as error:
+        message = f"{error} Check LATER_BASE_URL, which is {later.api_url()}."
+        return [CheckResult("token", passed=False, message=message)]
     results = [
         CheckResult("token", passed=True, message=f"accepted by {later.api_url()}"),
         _evaluate(

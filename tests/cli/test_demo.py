@@ -115,6 +115,11 @@ def test_demo_prints_that_data_is_synthetic_and_its_folders(two_runs: TwoRuns) -
     assert f"{two_runs.directory}/dagster-home" in two_runs.output
 
 
+def test_demo_prints_the_command_that_shows_it_in_the_ui(two_runs: TwoRuns) -> None:
+    options = f"--directory {two_runs.directory} --days 2 --instances 2 --posts-per-day 3"
+    assert f"See it in the UI:  later-reporting demo {options} --ui\n" in two_runs.output
+
+
 def test_demo_ends_with_the_path_of_the_report(two_runs: TwoRuns) -> None:
     path = Path(two_runs.output.splitlines()[-1].removeprefix("The report:").strip())
     assert path == two_runs.directory / "lake" / "organic_paid_report" / "report.html"

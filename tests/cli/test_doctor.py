@@ -1,11 +1,13 @@
 """`later-reporting doctor`: each check passes, or its message names the fix."""
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from starlette.responses import HTMLResponse
 
 from later_reporting_dagster.cli.doctor import CheckResult, check_setup
 from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
@@ -95,6 +97,28 @@ def test_doctor_fails_if_the_server_does_not_respond(user: User, monkeypatch: py
     failed = failed_checks(user)
     assert failed.keys() == {"token"}
     assert "ConnectError" in failed["token"]
+    assert failed["token"].endswith("Check LATER_BASE_URL, which is http://127.0.0.1:9.")
+
+
+@pytest.mark.parametrize("base_url", ["https://reporting.api.later.invalid", "WRONG_SERVER"])
+def test_doctor_names_the_base_url_if_the_host_is_wrong(
+    base_url: str, user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if base_url == "WRONG_SERVER":
+        service.override = lambda request: HTMLResponse("<h1>It works!</h1>")
+    else:
+        monkeypatch.setenv("LATER_BASE_URL", base_url)
+    failed = failed_checks(user)
+    assert failed.keys() == {"token"}
+    assert f"Check LATER_BASE_URL, which is {os.environ['LATER_BASE_URL']}." in failed["token"]
+
+
+def test_doctor_lists_variables_that_nothing_reads(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LATER_CLIENTID", "LATER_UNRELATED_THING", "LATER_SERVE_PORT"):
+        monkeypatch.setenv(name, "1")
+    mark, message = check_results(user, exit_code=0)["variables"]
+    assert mark == "WARN"
+    assert message == "nothing reads LATER_CLIENTID (the nearest name is LATER_CLIENT_ID), LATER_UNRELATED_THING"
 
 
 def test_doctor_fails_on_a_base_url_without_https(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def used_port(service: Service) -> str:
     [
         (["sandbox", "--port", "65536"], "Invalid value for '--port': 65536 is not in the range"),
         (["sandbox", "--port", "-1"], "Invalid value for '--port': -1 is not in the range"),
-        (["sandbox", "--port", "USED"], "--host, --port: .*in use"),
+        (["sandbox", "--port", "USED"], "--host, --port: the port is in use: choose another one"),
         (["sandbox", "--host", ""], "an empty --host .*omit --host"),
         (["sandbox", "--host", "no.such.host.invalid", "--port", "0"], r"--host, --port: .*no\.such\.host\.invalid"),
         (["sandbox", "--latency", "nan"], "Invalid value for '--latency': 'nan' is not a finite number"),
@@ -217,7 +217,7 @@ def used_port(service: Service) -> str:
         (["demo", "--days", "366"], "Invalid value for '--days'"),
         (["demo", "--seed", "-1"], "Invalid value for '--seed'"),
         (["demo", "--ui-port", "0"], "Invalid value for '--ui-port'"),
-        (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: .*in use"),
+        (["demo", "--ui", "--ui-port", "USED"], r"--ui-port \d+: the port is in use: choose another one"),
         (["backfill", "--asset", "nothing", *RANGE], "Invalid value for '--asset': 'nothing' is not one of"),
         (
             ["backfill", "--asset", "posts_published", *RANGE, "--instances", ""],
