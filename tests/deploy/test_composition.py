@@ -163,6 +163,18 @@ def test_composition_rolls_up_a_backfill_and_shows_its_checks(
         expect(ui.page.get_by_role("row", name=re.compile("^Run queue.*Running"))).to_be_visible()
 
 
+def test_services_write_only_to_their_volumes(deployment: Deployment, backfilled: Sequence[date]) -> None:
+    """The file systems of the containers are read-only."""
+    composition = deployment.composition
+    mounted = {volume["target"] for service in composition.services.values() for volume in service["volumes"]}
+    outside = [
+        path
+        for path in composition.root.rglob("*")
+        if path.is_file() and not any(path.is_relative_to(f"{composition.root}{target}") for target in mounted)
+    ]
+    assert sorted(outside) == sorted(composition.log(name) for name in composition.processes)
+
+
 def test_composition_runs_the_commands_of_the_page(deployment: Deployment, backfilled: Sequence[date]) -> None:
     days = deployment.dagster.days
     for words in commands("docker", "compose"):

@@ -5,10 +5,14 @@
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
+from dagster._cli.dev import dev_command
 from dagster_dg_cli.cli.plus import plus_group
 
 from tests.deploy.composition import DEPLOY, copy_with_env_file, resolved_compose_file
@@ -81,3 +85,14 @@ def test_dg_plus_has_each_command_and_option() -> None:
         while rest and rest[0] in getattr(command, "commands", {}):
             command, rest = command.commands[rest[0]], rest[1:]
         command.make_context("dg", list(rest), resilient_parsing=False, ignore_unknown_options=False)
+
+
+def test_systemd_unit_is_valid_and_starts_an_existing_command(tmp_path: Path) -> None:
+    (unit,) = [block for language, block in BLOCKS if language == "ini"]
+    installed = "/opt/later-reporting/.venv/bin/dagster"
+    file = tmp_path / "later-reporting.service"
+    file.write_text(unit.replace(installed, str(Path(sys.executable).parent / "dagster")))
+    verified = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    (command,) = re.findall(f"^ExecStart={installed} dev (.*)$", unit, re.MULTILINE)
+    dev_command.make_context("dev", shlex.split(command))

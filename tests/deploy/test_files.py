@@ -19,6 +19,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
 from later_reporting_dagster.cli.demo import DAGSTER_YAML as LAPTOP_YAML
+from later_reporting_dagster.lake import Lake, LakeUnavailable
 from tests.deploy.composition import (
     DEPLOY,
     DOCKERFILE,
@@ -120,6 +121,27 @@ def test_services_publish_nothing_but_the_ui_on_loopback(tmp_path: Path) -> None
     compose = resolved_compose_file(copy_with_env_file(tmp_path, {"DAGSTER_PG_PASSWORD": "x"}))
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert [(port["host_ip"], port["target"]) for port in published] == [("127.0.0.1", 3000)]
+
+
+def test_services_are_confined() -> None:
+    services = load(COMPOSE_FILE)["services"]
+    for service in services.values():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "/tmp" in service["tmpfs"]
+        assert "cap_add" not in service
+    memory = {name: service["mem_limit"] for name, service in services.items()}
+    assert memory.pop("code-location") == "${CODE_LOCATION_MEMORY:-10g}"
+    assert set(memory.values()) == {"1g"}
+
+
+@pytest.mark.parametrize("name", ["dagster_cloud.yaml", "container_context.yaml", "deploy/values.yaml"])
+def test_lake_that_is_not_set_yet_fails_clearly(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(variable, "x")
+    (root,) = re.findall(r"s3://\S+", (REPOSITORY / name).read_text())
+    with pytest.raises(LakeUnavailable, match='Invalid bucket name "<your-bucket>"'):
+        Lake(root).check_writable()
 
 
 def test_workspace_names_the_code_location_and_its_port() -> None:
