@@ -10,7 +10,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -104,7 +104,7 @@ class _Handlers:
     async def token(self, request: Request) -> Response:
         try:
             credentials = msgspec.json.decode(await _read_body(request), type=_Credentials)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
             raise bad_request("the body must be a JSON object with the strings clientId and clientSecret") from None
         token: str | None = "no.token.needed"
         if self.tokens is not None:

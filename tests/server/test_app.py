@@ -3,6 +3,7 @@
 import base64
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 from later_reporting_dagster.server import Client
@@ -104,6 +106,24 @@ def test_endless_token_request_is_rejected_before_its_end(app_api: httpx.Client)
     assert b'"ANL_00413"' in response
 
 
+def test_token_request_that_is_aborted_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+    app = create_app(WORLD, options=SandboxOptions())
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            ended.set()
+
+    with running_server(observed) as base_url:
+        url = httpx.URL(base_url)
+        with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+            connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert ended.wait(60)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("wrong", [{"clientId": "other"}, {"clientSecret": "other"}, {"clientSecret": ""}])
 def test_wrong_credentials_have_their_own_problem_type(app_api: httpx.Client, wrong: dict[str, str]) -> None:
     response = httpx.post(f"{app_api.base_url}/oauth/token", json=CREDENTIALS | wrong)
@@ -123,6 +143,7 @@ def test_wrong_credentials_have_their_own_problem_type(app_api: httpx.Client, wr
         b'{"clientId": null, "clientSecret": null}',
         b"clientId=sandbox-client&clientSecret=sandbox-secret",
         b'{"clientId": "\xff", "clientSecret": "x"}',
+        b'{"clientId": "a", "clientSecret": "b", "other": ' + 8_000 * b"[",
     ],
 )
 def test_malformed_token_request_is_rejected(app_api: httpx.Client, body: bytes) -> None:
