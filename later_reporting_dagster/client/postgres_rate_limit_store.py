@@ -90,6 +90,8 @@ class PostgresRateLimitStore:
             if row is None:
                 raise psycopg2.OperationalError("the row has been deleted")  # the next connection creates it
             data, now = row
+            if not isinstance(data, memoryview):
+                raise psycopg2.DataError("the column ledger of later_reporting_rate_limit is not of type bytea")
             ledger = Ledger.from_bytes(bytes(data))
             change(ledger, now)
             cursor.execute(COMMIT, (ledger.to_bytes(), self._host))

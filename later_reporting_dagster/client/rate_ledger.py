@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 MAX_WINDOW_SECONDS = 3600.0
 MAX_PAUSE_SECONDS = 3600.0
@@ -87,6 +88,9 @@ class Ledger:
         stated_rate = Rate(int(limit), window_seconds) if math.isfinite(limit) else None
         if stated_rate is not None and not stated_rate.is_valid:
             stated_rate = None
+        # A slot between the first and the last that is later than both would be waited for. False for NaN.
+        if not all(slot <= later for slot, later in pairwise(values[4:])):
+            return cls()
         return cls(reserved=values[4:], not_before=not_before, stated_rate=stated_rate, stated_at=stated_at)
 
     def to_bytes(self) -> bytes:
@@ -120,7 +124,7 @@ class Ledger:
         Slots that no longer count are dropped.
         """
         rates = [user_rate]
-        if self.stated_rate is not None and now - self.stated_at <= STATED_RATE_SECONDS:
+        if self.stated_rate is not None and abs(now - self.stated_at) <= STATED_RATE_SECONDS:
             rates.append(self.stated_rate)
         longest = max(rate.padded_window_seconds for rate in rates)
         if not self.is_plausible(now, window_seconds=longest):

@@ -261,6 +261,13 @@ def test_damaged_stated_limit_is_ignored(stated):
     assert list(ledger.reserved) == [START]
 
 
+@pytest.mark.parametrize("stated_at", [1e300, float("inf")])
+def test_stated_limit_of_a_damaged_time_is_ignored(stated_at):
+    damaged = Ledger.from_bytes(Ledger(stated_rate=Rate(1, 3600.0), stated_at=stated_at).to_bytes())
+    slots = [damaged.reserve(START, user_rate=Rate(100, 60.0)) for _ in range(2)]
+    assert slots == [START] * 2
+
+
 def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
     return Ledger(reserved=array("d", reserved), not_before=not_before).to_bytes()
 
@@ -278,6 +285,9 @@ def ledger(reserved: list[float], not_before: float = 0.0) -> bytes:
         ledger([START + 1e6] * 5),  # written before the clock was set back
         ledger([float("nan")] * 5),
         ledger([float("inf")] * 5),
+        ledger([START, 1e300, START]),
+        ledger([START, float("inf"), START, START]),
+        ledger([START, float("nan"), START, START]),
         ledger([START], not_before=START + 1e6),
         ledger([START], not_before=float("nan")),
     ],
