@@ -28,7 +28,9 @@ class StoreUrl:
             )
         try:
             parts = urlsplit(self.text)
-            is_valid = parts.scheme in ("postgresql", "postgres") and bool(parts.hostname)
+            # An @ after the host: the password has an unescaped / ? or #, and what is before it looks like a port.
+            rest = self.text.partition("://")[2].removeprefix(parts.netloc)
+            is_valid = parts.scheme in ("postgresql", "postgres") and bool(parts.hostname) and "@" not in rest
             _ = parts.port
         except ValueError:
             is_valid = False

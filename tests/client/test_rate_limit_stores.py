@@ -207,6 +207,16 @@ def test_damaged_ledger_is_replaced(store_url: str) -> None:
     assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
 
 
+def test_ledger_column_of_another_type_is_named(store_url: str) -> None:
+    sql(
+        store_url,
+        "CREATE TABLE later_reporting_rate_limit (host text PRIMARY KEY, ledger text, updated_at timestamptz)",
+    )
+    store = shared_rate_limit_store(store_url, base_url=API)
+    with pytest.raises(StoreUnavailable, match="the column ledger of later_reporting_rate_limit is not of type bytea"):
+        asyncio.run(store.update(lambda ledger, now: None))
+
+
 def test_connection_that_the_server_closed_is_opened_again(store_url: str) -> None:
     async def scenario() -> None:
         store = shared_rate_limit_store(store_url, base_url=API)
@@ -366,6 +376,8 @@ def test_one_update_reserves_slots_for_all_requests_that_wait(time: FakeTime) ->
         "postgresql://",
         "postgresql://:hidden@/0",
         "postgresql://:hid/den@host:5432",
+        "postgresql://user:123/hidden@host:5432/db",
+        "postgresql://user:123#hidden@host:5432/db",
         "postgresql://host:hidden",
         "postgres://host:70000/hidden",
         "postgresql:///hidden",
