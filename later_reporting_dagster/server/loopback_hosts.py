@@ -9,14 +9,13 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from later_reporting_dagster.client.base_url import is_loopback
 from later_reporting_dagster.contract.enums import ProblemType
 from later_reporting_dagster.server.problem_responses import problem_response
 
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-
 
 class LoopbackHostsMiddleware:
-    """Rejects requests whose header `Host` names another host than `LOOPBACK_HOSTS`.
+    """Rejects requests whose header `Host` is neither `localhost` nor an address of this machine.
 
     Args:
         app: ASGI application.
@@ -27,17 +26,14 @@ class LoopbackHostsMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, unless its host is another one."""
-        if (
-            scope["type"] == "http"
-            and _without_port(Headers(scope=scope).get("host", "").lower()) not in LOOPBACK_HOSTS
-        ):
-            detail = f"without authentication, the host of a URL must be {', '.join(LOOPBACK_HOSTS)}"
+        if scope["type"] == "http" and not is_loopback(_host(Headers(scope=scope).get("host", "").lower())):
+            detail = "without authentication, the host of a URL must be localhost or a loopback address"
             response = problem_response(HTTPStatus.FORBIDDEN, ProblemType.FORBIDDEN, detail)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-def _without_port(host: str) -> str:
-    name, separator, port = host.rpartition(":")
-    return name if separator and port.isdigit() else host
+def _host(header: str) -> str:
+    name, separator, port = header.rpartition(":")
+    return (name if separator and port.isdigit() else header).removeprefix("[").removesuffix("]")
