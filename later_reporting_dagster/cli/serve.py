@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from later_reporting_dagster.server.http_server import DEFAULT_PORT
 
 ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECRET"  # noqa: S105 - names
 _AUTO = "auto"
+MIN_SECRET_LENGTH = 16  # beyond this machine
 
 
 class _ClientFile(click.ParamType):  # type: ignore[type-arg]
@@ -35,11 +37,14 @@ class _ClientFile(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, tuple):
             return value
         try:
-            return parse_clients(Path(value).read_text(encoding="utf-8"))
+            clients, mode = parse_clients(Path(value).read_text(encoding="utf-8")), Path(value).stat().st_mode
         except OSError as error:
             self.fail(f"{value}: {error.strerror}", param, ctx)
         except ValueError as error:
             self.fail(f"{value}: {error}", param, ctx)
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
+            click.echo(f"{value} can be read by other users of this machine: chmod 600 {value}", err=True)
+        return clients
 
 
 @click.command("serve", context_settings={"auto_envvar_prefix": "LATER_SERVE", "show_default": True})
@@ -103,6 +108,12 @@ def serve_command(
     known_clients = _all_clients(clients, no_auth=no_auth)
     if no_auth and not is_loopback(host):
         raise click.UsageError(f"--no-auth is only possible on a loopback address, not on {host}: configure a client")
+    for client in known_clients if not is_loopback(host) else ():
+        if len(client.client_secret) < MIN_SECRET_LENGTH:
+            raise click.UsageError(
+                f"the secret of client {client.client_id!r} can be guessed: to listen on {host}, it must have at least"
+                f" {MIN_SECRET_LENGTH} characters, such as those of `openssl rand -hex 32`"
+            )
     project = current_project()
     options = ServeOptions(
         clients=known_clients,

@@ -179,6 +179,27 @@ def test_serve_beyond_loopback_needs_credentials(
     assert "LATER_SERVE_CLIENT_ID" in refusal(taken_port, "--host", host, monkeypatch=monkeypatch)
 
 
+def test_serve_beyond_loopback_needs_a_long_secret(
+    taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"LATER_LAKE_ROOT": str(lake), "LATER_SERVE_CLIENT_ID": "dashboards", "LATER_SERVE_CLIENT_SECRET": "x"}
+    message = refusal(taken_port, "--host", "0.0.0.0", monkeypatch=monkeypatch, **variables)
+    assert "the secret of client 'dashboards' can be guessed" in message
+    assert "at least 16 characters" in message
+
+
+@pytest.mark.parametrize(("mode", "is_warned_of"), [(0o644, True), (0o600, False)])
+def test_serve_warns_of_a_file_of_clients_that_others_can_read(
+    mode: int, is_warned_of: bool, taken_port: str, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clients.toml"
+    path.write_text("[[clients]]\nid = 'a'\nsecret = 'TOP'", encoding="utf-8")
+    path.chmod(mode)
+    monkeypatch.setenv("LATER_LAKE_ROOT", str(lake))
+    result = CliRunner().invoke(main, ["serve", "--port", taken_port, "--clients", str(path)])
+    assert (f"chmod 600 {path}" in result.stderr) is is_warned_of
+
+
 @pytest.mark.parametrize("name", [*CREDENTIALS])
 def test_serve_with_half_of_the_credentials_is_refused(
     name: str, taken_port: str, lake: Path, monkeypatch: pytest.MonkeyPatch
@@ -355,7 +376,15 @@ def test_serve_without_credentials_accepts_loopback_names_only(lake: Path) -> No
     with running(lake, *options) as command:
         base_url = command.base_url()
         port = httpx.URL(base_url).port
-        accepted = [f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "localhost", "LOCALHOST", "127.0.0.1"]
+        accepted = [
+            f"127.0.0.1:{port}",
+            f"localhost:{port}",
+            f"[::1]:{port}",
+            "localhost",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.1.2.3",
+        ]
         refused = [f"example.com:{port}", *FOREIGN_HOSTS]
         with httpx.Client(base_url=base_url) as api:
             for route in (POSTS, "/v2/instances"):
