@@ -130,12 +130,7 @@ def materialize(
     keys = [settings.asset_key(asset) for asset in assets]
     listener_token = PROGRESS_LISTENER.set(listen)
     try:
-        job = definitions.resolve_implicit_global_asset_job_def().get_subset(
-            asset_selection=set(keys),
-            # Partitioned assets log their own check results. Dagster would plan a step per check and partition, and
-            # skip it.
-            asset_check_selection=set() if tags else None,
-        )
+        job = definitions.resolve_implicit_global_asset_job_def()
         with lost_interrupts_repeated():
             result = job.execute_in_process(
                 instance=instance,

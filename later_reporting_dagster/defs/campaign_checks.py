@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import DateBasis
-from later_reporting_dagster.defs.checks import MAX_NAMES, build_asset_checks, join_first
+from later_reporting_dagster.defs.checks import MAX_NAMES, CheckScope, build_asset_checks, check_result, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
@@ -42,8 +42,9 @@ _ONE_DAY = timedelta(days=1)
 def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the check that compares campaigns with their posts, run daily at the due hour."""
 
-    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        yield evaluate_campaign_totals(reconcile_campaigns(later.lake(), memory_gb=later.memory_limit_gb()))
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_limit_gb(), days=scope.partitions)
+        yield evaluate_campaign_totals(found)
 
     return build_asset_checks(
         CAMPAIGN_PERFORMANCE_TABLE,
@@ -60,10 +61,9 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
     """Evaluate whether the totals of campaigns equal those of their posts. The metadata has each metric's difference.
 
     Args:
-        found: the comparison of all days.
+        found: the comparison.
     """
     metadata: dict[str, Any] = {
-        "compared": found.compared,
         "differing": found.differing,
         "unknown_campaigns": found.unknown,
         "days_without_posts": found.without_posts,
@@ -78,18 +78,18 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
     ]
     if examples:
         metadata["examples"] = dg.MetadataValue.json(examples)
-    if not found.compared:
-        description = "No day of a campaign can be compared: no posts of the same day, or no metric that both report"
-    elif found.differing:
-        description = (
-            f"{found.differing} of {found.compared} days of campaigns differ from their posts by over"
-            f" {TOLERANCE_PERCENT} %, such as {examples[0]}. Materialize these days of both tables; if they differ"
-            " again, the API's totals count other posts"
-        )
-    else:
-        description = f"{found.compared} days of campaigns agree with their posts"
-    return dg.AssetCheckResult(
-        check_name=TOTALS_AGREE, passed=not found.differing, description=description, metadata=metadata, severity=_WARN
+    return check_result(
+        TOTALS_AGREE,
+        f"{found.differing} of {found.compared} days of campaigns differ from their posts by over"
+        f" {TOLERANCE_PERCENT} %, such as {examples[0]}. Materialize these days of both tables; if they differ"
+        " again, the API's totals count other posts"
+        if found.differing
+        else "",
+        otherwise=f"{found.compared} days of campaigns agree with their posts",
+        looked_at={"compared": found.compared},
+        nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
+        metadata=metadata,
+        severity=_WARN,
     )
 
 
@@ -135,24 +135,27 @@ def evaluate_ad_spend(rows: pa.Table, *, campaigns: pa.Table, days: Collection[d
     above = [str(each) for each in compared if each.is_above]
     outside = [*below, *above]
     metadata: dict[str, Any] = {
-        "compared": len(compared),
         "compared_with_maximum": sum(each.maximum is not None for each in compared),
         "below_minimum": len(below),
         "above_maximum": len(above),
     }
     if compared:
         metadata["percent_outside"] = 100 * len(outside) / len(compared)
-        description = f"The ad spend of {len(compared)} campaigns is within the bounds of their posts' paid spend"
-    else:
-        description = (
-            "No campaign can be compared yet: its ad spend, its first post and bounds of its paid posts must be known,"
-            f" and {CAMPAIGN_PERFORMANCE_TABLE} must have all days since the first post"
-        )
     if outside:
         metadata["examples"] = dg.MetadataValue.json(outside[:MAX_NAMES])
-        description = f"The ad spend of {len(outside)} of {len(compared)} campaigns is outside: {join_first(outside)}"
-    return dg.AssetCheckResult(
-        check_name=SPEND_WITHIN_BOUNDS, passed=not outside, description=description, metadata=metadata, severity=_WARN
+    return check_result(
+        SPEND_WITHIN_BOUNDS,
+        f"The ad spend of {len(outside)} of {len(compared)} campaigns is outside: {join_first(outside)}"
+        if outside
+        else "",
+        otherwise=f"The ad spend of {len(compared)} campaigns is within the bounds of their posts' paid spend",
+        looked_at={"compared": len(compared)},
+        nothing=(
+            "No campaign can be compared yet: its ad spend, its first post and bounds of its paid posts must be known,"
+            f" and {CAMPAIGN_PERFORMANCE_TABLE} must have all days since the first post"
+        ),
+        metadata=metadata,
+        severity=_WARN,
     )
 
 

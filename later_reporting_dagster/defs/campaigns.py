@@ -1,7 +1,7 @@
 """The assets of campaigns: their dimension table, and their performance by UTC day, with the checks of both."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -12,9 +12,14 @@ from pydantic import Field
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, build_asset_checks, log_check_results
-from later_reporting_dagster.defs.event_batch import batched_events
-from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
+from later_reporting_dagster.defs.checks import (
+    NEWEST_DUE_DAY,
+    CheckScope,
+    build_asset_checks,
+    check_result,
+    log_check_results,
+)
+from later_reporting_dagster.defs.materializations import already_logged, combined_failure, log_materialization
 from later_reporting_dagster.defs.metadata import (
     code_references,
     code_version,
@@ -73,6 +78,7 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
             if refused is None:
                 raise dg.Failure(str(error), allow_retries=False) from None
             context.log.warning(_refusal_warning(context, CAMPAIGNS_TABLE, refused))
+            yield already_logged(context)
             return
         context.log.info(f"The API lists {len(fetched.items)} of {rows.num_rows} known campaigns")
         names = ["campaign_id", "campaign_name", "status", "start_date"]
@@ -92,7 +98,6 @@ def campaigns_step(settings: DefinitionSettings) -> AssetStep:
         metadata={**table_metadata(key, CAMPAIGN_COLUMNS), **code_references(campaigns_step)},
         code_version=code_version(CAMPAIGN_COLUMNS),
         freshness_policy=settings.freshness,
-        skippable=True,
     )
     return AssetStep(name=settings.op_name(CAMPAIGNS_TABLE), specs=[spec], run=run, pool=settings.pool)
 
@@ -104,15 +109,14 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
     warning and writes nothing.
     """
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = CampaignPerformanceConfig(**context.op_execution_context.op_config)
         try:
-            with batched_events(context):
-                _CampaignPerformanceFetch(context, config, later).run(due_hour_utc=settings.due_hour_utc)
+            _CampaignPerformanceFetch(context, config, later).run(due_hour_utc=settings.due_hour_utc)
         except (LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
-        return ()
+        yield already_logged(context)
 
     key = settings.asset_key(CAMPAIGN_PERFORMANCE_TABLE)
     columns = campaign_performance_columns(settings.campaign_metrics)
@@ -129,7 +133,6 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
         metadata={**table_metadata(key, columns), **code_references(campaign_performance_step)},
         code_version=code_version(columns),
         freshness_policy=settings.freshness,
-        skippable=True,
     )
     return AssetStep(
         name=settings.op_name(CAMPAIGN_PERFORMANCE_TABLE),
@@ -156,7 +159,7 @@ class _CampaignPerformanceFetch:
         self._failed: dict[str, str] = {}
 
     def run(self, *, due_hour_utc: int) -> None:
-        """Fetch the run's days, log their materializations and check results; only warn if the API refuses the route.
+        """Fetch the run's days and log their materializations; only warn if the API refuses the route.
 
         Raises:
             Failure: a day failed, or the run selects no day that can be fetched.
@@ -174,11 +177,8 @@ class _CampaignPerformanceFetch:
                     self._record(result)
             except RouteRefused as refused:
                 self._reporter.warn(_refusal_warning(self._context, CAMPAIGN_PERFORMANCE_TABLE, refused))
-                return
-        log_check_results(
-            self._context, _evaluate_checks(CAMPAIGN_PERFORMANCE_TABLE, self._lake, due_hour_utc=due_hour_utc)
-        )
         if self._failed:
+            log_check_results(self._context, _evaluate_newest_due_day(self._lake, due_hour_utc=due_hour_utc))
             raise combined_failure(self._failed, what="day", written=self._progress.written)
 
     def _results(self, days: Sequence[date]) -> Iterator[PartitionResult]:
@@ -225,8 +225,11 @@ class _CampaignPerformanceFetch:
 def build_campaign_checks(table_name: str, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of one of the two tables."""
 
-    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
-        return _evaluate_checks(table_name, later.lake(), due_hour_utc=settings.due_hour_utc)
+    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
+        lake = later.lake()
+        yield evaluate_quarantine(table_name, lake=lake)
+        if table_name == CAMPAIGN_PERFORMANCE_TABLE:
+            yield from _evaluate_newest_due_day(lake, due_hour_utc=settings.due_hour_utc)
 
     checks = {QUARANTINE_EMPTY: "The API returned no invalid rows."}
     if table_name == CAMPAIGN_PERFORMANCE_TABLE:
@@ -234,22 +237,16 @@ def build_campaign_checks(table_name: str, settings: DefinitionSettings) -> dg.A
     return build_asset_checks(table_name, checks, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
 
 
-def _evaluate_checks(table_name: str, lake: Lake, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
-    yield evaluate_quarantine(table_name, lake=lake)
-    if table_name == CAMPAIGN_PERFORMANCE_TABLE:
-        yield _evaluate_newest_due_day(lake, due_day(datetime.now(UTC), due_hour_utc=due_hour_utc))
-
-
-def _evaluate_newest_due_day(lake: Lake, due: date) -> dg.AssetCheckResult:
-    """Evaluate whether the day `due` has a file. An account whose API refuses the route has no file of any day."""
-    is_present = bool(lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=[due]))
-    is_used = is_present or bool(lake.partitions(CAMPAIGN_PERFORMANCE_TABLE))
-    return dg.AssetCheckResult(
-        check_name=NEWEST_DUE_DAY,
-        passed=is_present or not is_used,
-        description=(
-            f"{due} has a file" if is_present else f"{due} is missing: materialize it" if is_used else "Not fetched yet"
-        ),
+def _evaluate_newest_due_day(lake: Lake, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
+    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+    days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
+    yield check_result(
+        NEWEST_DUE_DAY,
+        f"{due} is missing: materialize it" if days and due not in days else "",
+        otherwise=f"{due} has a file",
+        looked_at={"days": len(days)},
+        nothing="Not fetched yet",
         metadata={"due_day": str(due)},
         severity=dg.AssetCheckSeverity.WARN,
     )

@@ -1,12 +1,13 @@
-"""Asset checks. The run that writes an asset and a run of its checks alone evaluate each check by the same function."""
+"""Asset checks: in a run that writes partitions they look at these, and in any other run at all partitions."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
-from later_reporting_dagster.defs.event_batch import log_event
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
@@ -18,8 +19,25 @@ RECONCILES = "reconciles_with_raw_rows"
 MAX_NAMES = 20
 
 
-# Called with the resource and the names of the selected checks. It yields their results, and may yield others.
-CheckEvaluator = Callable[[LaterReportingResource, Set[str]], Iterable[dg.AssetCheckResult]]
+@dataclass(frozen=True, slots=True)
+class CheckScope:
+    """What a run of checks looks at.
+
+    Attributes:
+        selected: names of the checks.
+        partitions: first day of the first and the last partition that the run writes; None for all partitions.
+    """
+
+    selected: Set[str]
+    partitions: tuple[date, date] | None = None
+
+    def includes(self, day: date) -> bool:
+        """Return whether to look at the partition that starts with `day`."""
+        return self.partitions is None or self.partitions[0] <= day <= self.partitions[1]
+
+
+# Called with the resource and the scope. It yields the results of the selected checks, and may yield others.
+CheckEvaluator = Callable[[LaterReportingResource, CheckScope], Iterable[dg.AssetCheckResult]]
 
 
 def build_asset_checks(
@@ -32,15 +50,14 @@ def build_asset_checks(
     step: str = "checks",
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
-    """Return the checks of an asset over all of its partitions; any subset can be run.
+    """Return the checks of an asset; any subset can be run.
 
     Args:
         table_name: the table of the asset.
         checks: check descriptions by check name.
         evaluate: evaluates the selected checks.
         settings: the settings of the component.
-        daily: checks to run every day at the due hour, because their result changes with time, or because no run of the
-            asset evaluates them.
+        daily: checks to run every day at the due hour, because their result changes with time, or with other tables.
         step: the last part of the step's name, after that of the table.
         deps: other tables that the checks read.
     """
@@ -63,12 +80,50 @@ def build_asset_checks(
         required_resource_keys={settings.resource_key},
     )
     def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        selected = {key.name for key in context.selected_asset_check_keys}
-        for result in evaluate(getattr(context.resources, settings.resource_key), selected):
-            if result.check_name in selected:
+        scope = CheckScope({key.name for key in context.selected_asset_check_keys}, _partitions_of_run(context))
+        for result in evaluate(getattr(context.resources, settings.resource_key), scope):
+            if result.check_name in scope.selected:
                 yield result
 
     return check
+
+
+def _partitions_of_run(context: AssetCheckExecutionContext) -> tuple[date, date] | None:
+    if not (context.has_partition_key or context.has_partition_key_range):
+        return None
+    keys = context.partition_key_range
+    return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
+
+
+def check_result(
+    name: str,
+    problem: str,
+    *,
+    otherwise: str,
+    looked_at: Mapping[str, int],
+    nothing: str = "Nothing to check",
+    metadata: Mapping[str, Any] | None = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+) -> dg.AssetCheckResult:
+    """Return the result of a check.
+
+    Args:
+        name: the check.
+        problem: what is wrong, and what to do about it; empty if the check passes.
+        otherwise: the description if nothing is wrong.
+        looked_at: how much was looked at, by noun.
+        nothing: the description if nothing was looked at.
+        metadata: more metadata than `looked_at`.
+        severity: severity of a failure.
+    """
+    has_nothing = not problem and not any(looked_at.values())
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not problem,
+        description=problem or (nothing if has_nothing else otherwise),
+        metadata={**looked_at, **(metadata or {}), **({"nothing_to_check": True} if has_nothing else {})},
+        severity=severity,
+    )
 
 
 def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:
@@ -83,18 +138,14 @@ def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.Ass
     )
 
 
-def log_check_results(
-    context: AssetExecutionContext, results: Iterable[dg.AssetCheckResult], *, asset_key: dg.AssetKey | None = None
-) -> None:
-    """Log check results as events of the run.
+def log_check_results(context: AssetExecutionContext, results: Iterable[dg.AssetCheckResult]) -> None:
+    """Log check results of an asset whose step is about to fail, because Dagster then skips its check steps.
 
-    Dagster skips the check steps of an asset that logs its own materializations, because such an asset has no output.
-    If the lake cannot be read, log a warning and raise nothing, because an error here would hide the failure of the
-    run itself.
+    If the lake cannot be read, log a warning and raise nothing: an error here would hide why the step fails.
     """
     try:
         for result in results:
-            log_event(context, to_evaluation(result, asset_key or context.asset_key))
+            context.log_event(to_evaluation(result, context.asset_key))
     except (LakeUnavailable, FileDamaged) as error:
         context.log.warning(f"Some checks could not be evaluated: {error}")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import newest_day, restated_days
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import build_asset_checks, join_first, to_evaluation
+from later_reporting_dagster.defs.checks import CheckScope, build_asset_checks, join_first, to_evaluation
 from later_reporting_dagster.defs.jobs import history_run_config
 from later_reporting_dagster.defs.materializations import version_tags
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
@@ -77,7 +77,7 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
 def build_instances_checks(settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the check of the stored dimension table."""
 
-    def evaluate(later: LaterReportingResource, _selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+    def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         if (rows := stored_instances(later.lake())) is not None:
             yield evaluate_listing(rows, configured=later.configured_instances())
         else:

@@ -1,7 +1,7 @@
 """Log one materialization per partition, and raise one failure for all failed partitions of a run.
 
-A regular output would mark every partition of the run as materialized, including failed ones. So the assets set
-`output_required=False`, log an `AssetMaterialization` per written partition, and raise a `Failure` at the end.
+Dagster would give all partitions of a run one data version, and mark failed ones as materialized, too. So the steps log
+an `AssetMaterialization` per written partition, and at their end raise a `Failure` or yield `already_logged`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.defs.event_batch import log_event
+# Not public in Dagster. tests/defs/test_same_run.py fails if it loses its effect.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
 DESCRIBED_FAILURES = 20
@@ -23,35 +24,43 @@ _NEVER_MATERIALIZED = "INITIAL"
 
 def log_materialization(
     context: AssetExecutionContext,
-    day: date | None,
+    day: date,
     *,
     data_version: str,
     metadata: Mapping[str, Any],
     provenance: Mapping[str, str] | None = None,
-    asset_key: dg.AssetKey | None = None,
 ) -> None:
-    """Log the materialization of a partition, or of an unpartitioned table.
+    """Log the materialization of a partition.
 
     Args:
         context: the step's context.
-        day: the first day of the partition; None for an unpartitioned table.
+        day: the first day of the partition.
         data_version: a hash of the content; downstream assets are updated when it changes.
         metadata: shown in the UI.
         provenance: the tags from `provenance_tags`, for a rollup.
-        asset_key: the asset, in a step that materializes several.
     """
-    key = asset_key or context.asset_key
-    log_event(
-        context,
+    key = context.asset_key
+    context.log_event(
         dg.AssetMaterialization(
             asset_key=key,
-            partition=None if day is None else day.isoformat(),
+            partition=day.isoformat(),
             metadata=dict(metadata),
             tags={
                 **version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version),
                 **(provenance or {}),
             },
-        ),
+        )
+    )
+
+
+def already_logged(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    """Return the result of a step that has logged its materializations itself, or had none to log.
+
+    Without a result, Dagster skips the checks of the asset and everything downstream of it in the same run. With this
+    one, it executes them and logs no materialization.
+    """
+    return dg.MaterializeResult(
+        asset_key=context.asset_key, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
     )
 
 

@@ -4,7 +4,7 @@ Weekly and monthly rollups are computed from `post_metrics_daily`, because they 
 upstream is `organic_paid_daily`, so they are updated after it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -18,12 +18,17 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
+    CheckScope,
     build_asset_checks,
+    check_result,
     join_first,
-    log_check_results,
 )
-from later_reporting_dagster.defs.event_batch import batched_events
-from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
+from later_reporting_dagster.defs.materializations import (
+    already_logged,
+    combined_failure,
+    log_materialization,
+    provenance_tags,
+)
 from later_reporting_dagster.defs.metadata import (
     code_references,
     code_version,
@@ -37,7 +42,7 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition
+from later_reporting_dagster.lake import LakeUnavailable, Partition
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_tables import DAILY, RollupTable
@@ -66,10 +71,9 @@ _PREVIEW_COLUMNS = (
 def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
     """Return the step of a rollup. A partition without raw files fails, and the run goes on with the others."""
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
-        with batched_events(context):
-            _RollupRun(context, later, table=table, settings=settings).run()
-        return ()
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
+        _RollupRun(context, later, table=table, settings=settings).run()
+        yield already_logged(context)
 
     key, per_run = settings.asset_key(table.name), settings.rollup_partitions_per_run
     spec = dg.AssetSpec(
@@ -84,7 +88,6 @@ def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
         code_version=code_version(table.columns, rollup_sql()),
         automation_condition=when_upstream_changes(),
         freshness_policy=settings.freshness,
-        skippable=True,
     )
     return AssetStep(
         name=settings.op_name(table.name),
@@ -95,16 +98,18 @@ def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
 
 
 def build_rollup_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
-    """Return the checks of a rollup: each stored partition is compared with its raw rows."""
+    """Return the checks of a rollup: stored partitions are compared with their raw rows."""
 
-    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake = later.lake()
-        if RECONCILES in selected:
-            days = [partition.day for partition in lake.partitions(table.name)]
+        if RECONCILES in scope.selected:
+            days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
             differences = check_lake_periods(lake, table, days, memory_gb=later.memory_limit_gb())
             yield _evaluate_reconciliation(differences, partitions=len(days), period=str(table.period))
-        if NEWEST_DUE_DAY in selected:
-            yield _evaluate_newest_due_day(table, lake=lake, due_hour_utc=settings.due_hour_utc)
+        if NEWEST_DUE_DAY in scope.selected:
+            due = due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
+            present = bool(lake.partitions(table.name, days=[first_day_of(table.period, due)]))
+            yield evaluate_newest_due_period(table.period, due, present=present)
 
     return build_asset_checks(table.name, ROLLUP_CHECKS, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
 
@@ -145,7 +150,6 @@ class _Totals:
     raw_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     incomplete: list[date] = field(default_factory=list)
-    differences: dict[date, Sequence[str]] = field(default_factory=dict)
 
 
 class _RollupRun:
@@ -170,7 +174,7 @@ class _RollupRun:
         self._totals = _Totals()
 
     def run(self) -> None:
-        """Roll up all partitions, then log the check results.
+        """Roll up all partitions.
 
         Raises:
             Failure: a partition failed; raised at the end, with the reason of each.
@@ -192,7 +196,6 @@ class _RollupRun:
                 f"{len(totals.incomplete)} of the {totals.written} {periods} written lack instances:"
                 f" {join_first(totals.incomplete)}"
             )
-        log_check_results(self._context, self._check_results())
         if totals.failed:
             raise combined_failure(totals.failed, what="partition", written=totals.written)
 
@@ -209,8 +212,6 @@ class _RollupRun:
         except LakeUnavailable as error:
             totals.failed[str(first)] = str(error)
             return
-        if rollup.differences:
-            totals.differences[first] = rollup.differences
         if missing := _missing_instances(self._table, rollup, instances=self._instances):
             totals.incomplete.append(first)
         log_materialization(
@@ -231,11 +232,6 @@ class _RollupRun:
         totals.changed += written.changed
         totals.raw_rows += rollup.raw_rows
 
-    def _check_results(self) -> Iterator[dg.AssetCheckResult]:
-        totals, period = self._totals, str(self._table.period)
-        yield _evaluate_reconciliation(totals.differences, partitions=totals.written, period=period)
-        yield _evaluate_newest_due_day(self._table, lake=self._lake, due_hour_utc=self._settings.due_hour_utc)
-
 
 def _evaluate_reconciliation(
     differences: Mapping[date, Sequence[str]], *, partitions: int, period: str
@@ -249,26 +245,18 @@ def _evaluate_reconciliation(
     """
     counted = f"{partitions} {period}{'s' * (partitions != 1)}"
     by_day = {str(day): [*differences[day]] for day in sorted(differences)}
-    return dg.AssetCheckResult(
-        check_name=RECONCILES,
-        passed=not differences,
-        description=(
-            f"{len(differences)} of {counted} differ from their raw rows: materialize {join_first([*by_day])}"
-            if differences
-            else f"{counted} equal{'s' * (partitions == 1)} {'its' if partitions == 1 else 'their'} raw rows"
-        ),
+    return check_result(
+        RECONCILES,
+        f"{len(differences)} of {counted} differ from their raw rows: materialize {join_first([*by_day])}"
+        if differences
+        else "",
+        otherwise=f"{counted} equal{'s' * (partitions == 1)} {'its' if partitions == 1 else 'their'} raw rows",
+        looked_at={f"{period}s": partitions},
         metadata={
-            f"{period}s": partitions,
             "differing": len(differences),
             **({"differences": dg.MetadataValue.json(by_day)} if differences else {}),
         },
     )
-
-
-def _evaluate_newest_due_day(table: RollupTable, *, lake: Lake, due_hour_utc: int) -> dg.AssetCheckResult:
-    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    present = bool(lake.partitions(table.name, days=[first_day_of(table.period, due)]))
-    return evaluate_newest_due_period(table.period, due, present=present)
 
 
 def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> dg.AssetCheckResult:

@@ -1,6 +1,6 @@
 """The rollups by campaign, creator and platform: tables over rolling windows that end with the newest stored day."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -17,11 +17,12 @@ from later_reporting_dagster.defs.campaign_checks import SPEND_CHECK_DESCRIPTION
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
+    CheckScope,
     build_asset_checks,
+    check_result,
     join_first,
-    log_check_results,
 )
-from later_reporting_dagster.defs.materializations import combined_failure, log_materialization, provenance_tags
+from later_reporting_dagster.defs.materializations import combined_failure
 from later_reporting_dagster.defs.metadata import (
     code_references,
     code_version,
@@ -92,10 +93,9 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
     The tables are updated when posts have changed and no fetch is in progress: once per backfill, not per day.
     """
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         selected = [table for table in tables if settings.asset_key(table.name) in context.selected_asset_keys]
-        _WindowsRun(context, later, tables=selected, settings=settings).run()
-        return ()
+        yield from _materialize(context, later, tables=selected, settings=settings)
 
     return AssetStep(
         name=settings.op_name("organic_paid_by_window"),
@@ -115,7 +115,6 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
                 code_version=code_version(table.columns, rollup_sql()),
                 automation_condition=when_upstream_changes(),
                 freshness_policy=settings.freshness,
-                skippable=True,
             )
             for table in tables
         ],
@@ -131,7 +130,7 @@ def upstream_keys(table: RollupTable, settings: DefinitionSettings) -> list[dg.A
 def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a window table: the stored table is compared with its raw rows."""
 
-    def evaluate(later: LaterReportingResource, selected: Set[str]) -> Iterator[dg.AssetCheckResult]:
+    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake, damage = later.lake(), ""
         stored: pa.Table | None = None
         try:
@@ -141,16 +140,16 @@ def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg
         rows = schema_of(table.columns).empty_table() if stored is None else stored
         yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
         yield from _evaluate_table_specific_checks(table, rows)
-        if SPEND_WITHIN_BOUNDS in selected:
+        if SPEND_WITHIN_BOUNDS in scope.selected:
             days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
             yield evaluate_ad_spend(rows, campaigns=read_campaigns(lake).rows, days=days)
         differences, disagreeing = list[str](), 0
-        if CAMPAIGNS_AGREE in selected or (RECONCILES in selected and stored is not None):
+        if CAMPAIGNS_AGREE in scope.selected or (RECONCILES in scope.selected and stored is not None):
             differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
         if damage:
             yield dg.AssetCheckResult(check_name=RECONCILES, passed=False, description=damage)
         else:
-            yield _evaluate_reconciliation([] if stored is None else differences, exists=stored is not None)
+            yield _evaluate_reconciliation([] if stored is None else differences, rows=rows.num_rows)
         yield _evaluate_campaigns(disagreeing)
 
     return build_asset_checks(
@@ -179,69 +178,43 @@ def windows_lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping
     return column_lineage({settings.asset_key(name): columns for name, columns in sources.items()})
 
 
-class _WindowsRun:
-    """One run of the window tables: computes all windows once, writes the tables and logs each."""
+def _materialize(
+    context: AssetExecutionContext,
+    later: LaterReportingResource,
+    *,
+    tables: Sequence[RollupTable],
+    settings: DefinitionSettings,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Compute all windows once, and write the tables.
 
-    def __init__(
-        self,
-        context: AssetExecutionContext,
-        later: LaterReportingResource,
-        *,
-        tables: Sequence[RollupTable],
-        settings: DefinitionSettings,
-    ) -> None:
-        self._context = context
-        self._lake = later.lake()
-        self._memory_gb = later.memory_limit_gb()
-        self._tables = tables
-        self._settings = settings
-        self._provenance = {table.name: provenance_tags(context, *upstream_keys(table, settings)) for table in tables}
-
-    def run(self) -> None:
-        """Compute all windows, write the tables and log each.
-
-        Raises:
-            Failure: there are no posts, or a table could not be written.
-        """
-        tables = self._tables
-        windows = _compute_windows(self._context, self._lake, tables=tables, memory_gb=self._memory_gb)
-        failed: dict[str, str] = {}
-        for table in tables:
-            try:
-                self._write(table, windows)
-            except LakeUnavailable as error:
-                failed[table.name] = str(error)
-                continue
-            results = _check_results(table, windows, due_hour_utc=self._settings.due_hour_utc)
-            log_check_results(self._context, results, asset_key=self._settings.asset_key(table.name))
-        if failed:
-            raise combined_failure(failed, what="table", written=len(tables) - len(failed))
-
-    def _write(self, table: RollupTable, windows: WindowRollups) -> None:
-        """Write a table and log its materialization.
-
-        Raises:
-            LakeUnavailable: the lake cannot be written.
-        """
-        rows, key = windows.tables[table.name], self._settings.asset_key(table.name)
-        written = self._lake.write_table(table.name, rows)
-        log_materialization(
-            self._context,
-            None,
+    Raises:
+        Failure: there are no posts, or a table could not be written.
+    """
+    lake = later.lake()
+    windows = _compute_windows(context, lake, tables=tables, memory_gb=later.memory_limit_gb())
+    failed: dict[str, str] = {}
+    for table in tables:
+        key, rows = settings.asset_key(table.name), windows.tables[table.name]
+        try:
+            written = lake.write_table(table.name, rows)
+        except LakeUnavailable as error:
+            failed[table.name] = str(error)
+            continue
+        state = "changed" if written.changed else "unchanged"
+        context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
+        yield dg.MaterializeResult(
             asset_key=key,
-            data_version=written.content_hash,
-            provenance=self._provenance[table.name],
+            data_version=dg.DataVersion(written.content_hash),
             metadata={
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
                 **_source_metadata(windows),
                 **(_campaigns_metadata(windows) if table.columns_from_campaigns else {}),
-                **windows_lineage(table, self._settings),
+                **windows_lineage(table, settings),
             },
         )
-        self._context.log.info(
-            f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {'changed' if written.changed else 'unchanged'}"
-        )
+    if failed:
+        raise combined_failure(failed, what="table", written=len(tables) - len(failed))
 
 
 def _compute_windows(
@@ -273,55 +246,37 @@ def _compute_windows(
     return windows
 
 
-def _check_results(table: RollupTable, windows: WindowRollups, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of all checks of a table that was just computed."""
-    rows = windows.tables[table.name]
-    yield _evaluate_reconciliation(windows.differences[table.name])
-    yield _evaluate_newest_due_day(rows, due_hour_utc=due_hour_utc)
-    yield from _evaluate_table_specific_checks(table, rows)
-    if CAMPAIGNS_AGREE in _table_specific_checks(table):
-        yield _evaluate_campaigns(windows.campaign_conflicts)
-    if windows.campaigns and SPEND_WITHIN_BOUNDS in _table_specific_checks(table):
-        days = {partition.day for partition in windows.contents.partitions[CAMPAIGN_PERFORMANCE_TABLE]}
-        yield evaluate_ad_spend(rows, campaigns=windows.campaigns.rows, days=days)
-
-
 def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
     by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
     newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
     behind = [basis for basis in DateBasis if newest.get(basis, date.min) < due]
-    return dg.AssetCheckResult(
-        check_name=NEWEST_DUE_DAY,
-        passed=not behind,
-        description=(
-            f"The windows of {' and '.join(behind)} end before {due}: fetch that day, then materialize this table"
-            if behind
-            else f"All windows end with {due} or later"
-        ),
+    return check_result(
+        NEWEST_DUE_DAY,
+        f"The windows of {' and '.join(behind)} end before {due}: fetch that day, then materialize this table"
+        if behind
+        else "",
+        otherwise=f"All windows end with {due} or later",
+        looked_at={"rows": rows.num_rows},
         metadata={"due_day": str(due), **{f"newest_day/{basis}": str(day) for basis, day in newest.items()}},
     )
 
 
-def _evaluate_reconciliation(differences: Sequence[str], *, exists: bool = True) -> dg.AssetCheckResult:
+def _evaluate_reconciliation(differences: Sequence[str], *, rows: int) -> dg.AssetCheckResult:
     """Evaluate whether all windows have the totals of their raw rows.
 
     Args:
         differences: one sentence for each total that differs, and for each raw file that cannot be read.
-        exists: whether the table has been materialized.
+        rows: number of rows of the table.
     """
     count = len(differences)
-    return dg.AssetCheckResult(
-        check_name=RECONCILES,
-        passed=not count,
-        description=(
-            f"{count} difference{'s' * (count != 1)} from the raw rows, such as {differences[0]}:"
-            " materialize this table"
-            if differences
-            else "All windows equal their raw rows"
-            if exists
-            else "Not materialized yet"
-        ),
+    return check_result(
+        RECONCILES,
+        f"{count} difference{'s' * (count != 1)} from the raw rows, such as {differences[0]}: materialize this table"
+        if differences
+        else "",
+        otherwise="All windows equal their raw rows",
+        looked_at={"rows": rows},
         metadata={
             "differing_totals": count,
             **({"differences": dg.MetadataValue.json([*differences])} if differences else {}),
@@ -346,13 +301,15 @@ def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
     )
     posts = consistent + contradictory
     percent = 100 * contradictory / max(posts, 1)
-    passed = percent <= MAX_CONTRADICTORY_PERCENT
-    return dg.AssetCheckResult(
-        check_name=COSTS_AGREE,
-        passed=passed,
-        description=f"CPE and CPM contradict each other in {contradictory} of {posts} posts"
-        + ("" if passed else ". The bounds of spend assume that both are rounded to two decimals"),
-        metadata={"posts": posts, "contradictory_posts": contradictory, "percent": percent},
+    counted = f"CPE and CPM contradict each other in {contradictory} of {posts} posts"
+    return check_result(
+        COSTS_AGREE,
+        f"{counted}. The bounds of spend assume that both are rounded to two decimals"
+        if percent > MAX_CONTRADICTORY_PERCENT
+        else "",
+        otherwise=counted,
+        looked_at={"posts": posts},
+        metadata={"contradictory_posts": contradictory, "percent": percent},
         severity=dg.AssetCheckSeverity.WARN,
     )
 
@@ -376,15 +333,14 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         for (instance_id, platform), (posts, reporting) in counts.get("7d", {}).items()
         if posts and not reporting and (instance_id, platform) in before
     ]
-    return dg.AssetCheckResult(
-        check_name=IMPRESSIONS_REPORTED,
-        passed=not stopped,
-        description=(
-            f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
-            if stopped
-            else "Each platform with impressions in the last 28 days and posts in the last 7 days also has impressions"
-            " in the last 7 days"
-        ),
+    return check_result(
+        IMPRESSIONS_REPORTED,
+        f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
+        if stopped
+        else "",
+        otherwise="Each platform with impressions in the last 28 days and posts in the last 7 days also has impressions"
+        " in the last 7 days",
+        looked_at={"platforms": len(before)},
         metadata={"platforms_that_stopped": len(stopped)},
         severity=dg.AssetCheckSeverity.WARN,
     )

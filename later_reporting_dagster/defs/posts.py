@@ -12,8 +12,7 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import log_check_results
-from later_reporting_dagster.defs.event_batch import batched_events
-from later_reporting_dagster.defs.materializations import combined_failure, log_materialization
+from later_reporting_dagster.defs.materializations import already_logged, combined_failure, log_materialization
 from later_reporting_dagster.defs.metadata import (
     API_REFERENCE_URL,
     code_references,
@@ -22,7 +21,7 @@ from later_reporting_dagster.defs.metadata import (
     table_metadata,
 )
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
-from later_reporting_dagster.defs.posts_checks import PostsInspector, evaluate_posts_checks
+from later_reporting_dagster.defs.posts_checks import evaluate_files
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.background_stream import stream
@@ -79,15 +78,14 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
     in its metadata, and the run fails at its end with the (day, instance) pairs that failed.
     """
 
-    def run(context: AssetExecutionContext, later: LaterReportingResource) -> tuple[()]:
+    def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = PostsConfig(**context.op_execution_context.op_config)
         try:
-            with batched_events(context):
-                _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
+            _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
         except (NoInstances, LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
-        return ()
+        yield already_logged(context)
 
     columns = post_columns(settings.metrics)
     spec = dg.AssetSpec(
@@ -104,7 +102,6 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
         },
         code_version=code_version(columns),
         freshness_policy=settings.freshness,
-        skippable=True,
     )
     return AssetStep(
         name=settings.op_name(raw_table.name),
@@ -129,7 +126,6 @@ class _PostsFetch:
         self._lake = later.lake()
         self._progress = Progress(raw_table.name)
         self._reporter = ProgressReporter(self._progress, log=context.log.info, warn=context.log.warning)
-        self._inspector = PostsInspector(raw_table)
         # The instances that have a file, by day.
         self._instances_by_day: dict[date, set[str]] = {}
         # The instances that each day should have.
@@ -138,7 +134,7 @@ class _PostsFetch:
         self._days_materialized = self._files_changed = 0
 
     def run(self, *, due_hour_utc: int) -> None:
-        """Fetch the run's days, log their materializations and check results.
+        """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files.
 
         Raises:
             Failure: a (day, instance) pair failed, or the run selects no day that can be fetched.
@@ -157,17 +153,12 @@ class _PostsFetch:
             for result in completed:
                 self._log_day(result)
         self._log_summary()
-        check_results = evaluate_posts_checks(
-            self._inspector,
-            lake=self._lake,
-            instances=self._expected,
-            instances_by_day=self._instances_by_day,
-            due_hour_utc=due_hour_utc,
-        )
-        log_check_results(self._context, check_results)
         if self._failed:
-            progress = self._progress
-            raise combined_failure(self._failed, what="file", written=progress.written)
+            missing_files = evaluate_files(
+                self._lake, self._raw_table.name, instances=self._expected, due_hour_utc=due_hour_utc
+            )
+            log_check_results(self._context, missing_files)
+            raise combined_failure(self._failed, what="file", written=self._progress.written)
 
     def _events(self, days: Sequence[date]) -> Iterator[FetchPlan | PartitionResult]:
         """Fetch in a background thread; yield the plan, then the result of each of its (day, instance) pairs."""
@@ -211,7 +202,6 @@ class _PostsFetch:
         partition = outcome.partition
         if isinstance(outcome, WrittenPartition):
             self._instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
-            self._inspector.add(partition, outcome.posts)
             self._reporter.partition_written(rows=outcome.file.rows)
         else:
             self._failed[str(partition)] = str(outcome.error)

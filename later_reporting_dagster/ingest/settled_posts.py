@@ -10,7 +10,7 @@ from datetime import date, timedelta
 import pyarrow as pa
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RAW_TABLES
+from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POST_KEY,
@@ -129,17 +129,25 @@ def _days_by_instance(partitions: Sequence[Partition]) -> dict[str, set[date]]:
     return days
 
 
-def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: float) -> SettledPostsComparison:
+def compare_settled_posts(
+    lake: Lake, *, settled_after_days: int, memory_gb: float, published: tuple[date, date] | None = None
+) -> SettledPostsComparison:
     """Compare the summed days of settled posts with their metrics to date.
 
     Args:
         lake: where both raw tables are stored. Files that cannot be read are skipped.
         settled_after_days: as for `settled_day_ranges`.
         memory_gb: memory limit of DuckDB, in GB.
+        published: the first and the last publish day of the posts to compare; default: all.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
     """
+    first, last = published or (date.min, date.max)
+    files_to_read = {
+        POST_METRICS_DAILY: [each for each in lake.partitions(POST_METRICS_DAILY.name) if first <= each.day],
+        POSTS_PUBLISHED: [each for each in lake.partitions(POSTS_PUBLISHED.name) if first <= each.day <= last],
+    }
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def compare(files: ViewContents) -> SettledPostsComparison:
@@ -147,7 +155,8 @@ def compare_settled_posts(lake: Lake, *, settled_after_days: int, memory_gb: flo
             ranges = settled_day_ranges(recorded, published, settled_after_days=settled_after_days)
             return _compare(database, ranges)
 
-        return database.read([(Table(table.name, POST_COLUMNS), None) for table in RAW_TABLES], compare)
+        tables = [(Table(table.name, POST_COLUMNS), partitions) for table, partitions in files_to_read.items()]
+        return database.read(tables, compare)
 
 
 def _compare(database: LakeDatabase, ranges: Mapping[str, tuple[date, date]]) -> SettledPostsComparison:

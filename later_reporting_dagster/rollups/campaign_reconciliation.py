@@ -77,21 +77,29 @@ class CampaignReconciliation:
     unreadable_files: int = 0
 
 
-def reconcile_campaigns(lake: Lake, *, memory_gb: float) -> CampaignReconciliation:
-    """Compare all days that both tables have. Files that cannot be read are skipped.
+def reconcile_campaigns(
+    lake: Lake, *, memory_gb: float, days: tuple[date, date] | None = None
+) -> CampaignReconciliation:
+    """Compare the days that both tables have. Files that cannot be read are skipped.
+
+    Args:
+        lake: has both tables.
+        memory_gb: memory limit of the query.
+        days: the first and the last day to compare; default: all.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: the query does not fit in memory.
     """
     campaigns = read_campaigns(lake)
-    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE.name)
-    days = {partition.day for partition in campaign_days}
-    posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in days]
+    first, last = days or (date.min, date.max)
+    campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE.name) if first <= each.day <= last]
+    compared = {partition.day for partition in campaign_days}
+    posts = [partition for partition in lake.partitions(_POSTS.name) if partition.day in compared]
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
-            register_campaigns(database.connection, campaigns.rows, days)
+            register_campaigns(database.connection, campaigns.rows, compared)
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
             with sql_engine.translated_errors():
                 return _reconcile(database, contents, unreadable_files=skipped)
