@@ -252,15 +252,14 @@ def instances() -> None:
     instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import table_lines
-    from later_reporting_dagster.contract.days import restated_days
-    from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
+    from later_reporting_dagster.defs.instances import current_instances, raw_files
 
     project = current_project()
     later, settings = project.later, project.settings
     _name_default_host(later, "Listing instances at")
     listed = asyncio.run(later.listed_instances())
-    restated = restated_days(_yesterday(), start_date=settings.start_date, restate_days=settings.restate_days)
-    rows = refreshed_instances(later.lake(), listed, restated_days=restated, today=datetime.now(UTC).date())
+    lake, configured, now = later.lake(), later.configured_instances(), datetime.now(UTC)
+    rows = current_instances(lake, listed, raw_files(lake), configured=configured, settings=settings, now=now)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in table_lines(rows, width=width):
         click.echo(line)

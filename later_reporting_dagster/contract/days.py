@@ -1,5 +1,6 @@
 """Which UTC days can be fetched, are restated, and are due (docs/api.md, "Freshness")."""
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 
 
@@ -25,12 +26,38 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
 
 
-def day_ranges(days: list[date]) -> list[str]:
-    """Format days compactly: `2024-01-03`, or `2024-01-05 to 2024-01-09` for contiguous days."""
+def expected_days(now: datetime, *, start_date: date, due_hour_utc: int) -> list[date]:
+    """Return the days that have to be in the lake: every day from the start date to the newest due day."""
+    return days_between(start_date, due_day(now, due_hour_utc=due_hour_utc))
+
+
+def contiguous_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """Return the first and the last day of each run of contiguous days."""
     ranges: list[tuple[date, date]] = []
     for day in sorted(days):
         if ranges and day == ranges[-1][1] + timedelta(days=1):
             ranges[-1] = ranges[-1][0], day
         else:
             ranges.append((day, day))
-    return [str(first) if first == last else f"{first} to {last}" for first, last in ranges]
+    return ranges
+
+
+def day_ranges(days: Iterable[date]) -> list[str]:
+    """Format days compactly: `2024-01-03`, or `2024-01-05 to 2024-01-09` for contiguous days."""
+    return [str(first) if first == last else f"{first} to {last}" for first, last in contiguous_ranges(days)]
+
+
+def parse_day_ranges(ranges: Iterable[str]) -> list[date]:
+    """Return the days of ranges in the format of `day_ranges`.
+
+    Raises:
+        ValueError: a range has another format.
+    """
+    days: list[date] = []
+    for text in ranges:
+        first, separator, last = text.partition(" to ")
+        try:
+            days += days_between(date.fromisoformat(first), date.fromisoformat(last if separator else first))
+        except ValueError:
+            raise ValueError(f"{text!r} is neither a day, YYYY-MM-DD, nor a range, YYYY-MM-DD to YYYY-MM-DD") from None
+    return days

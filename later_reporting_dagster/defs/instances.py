@@ -1,35 +1,37 @@
-"""The dimension table `instances`, its check, and the sensor that fetches the history of new instances."""
+"""The dimension table `instances`, its check, and the sensor that fetches missing files."""
 
 import asyncio
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
+import msgspec
 import pyarrow as pa
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract.days import newest_day, restated_days
+from later_reporting_dagster.contract.days import days_between, expected_days
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import CheckScope, build_asset_checks, join_first, to_evaluation
-from later_reporting_dagster.defs.jobs import history_run_config
+from later_reporting_dagster.defs.fetch_attempts import Cursor, next_cursor, pairs_to_request, parse_cursor
+from later_reporting_dagster.defs.jobs import missing_files_request, posts_job_name
 from later_reporting_dagster.defs.materializations import version_tags
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
-from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCE_COLUMNS,
     INSTANCES_TABLE,
-    refreshed_instances,
+    instances_table,
     stored_instances,
     unlisted_instances,
 )
+from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
-from later_reporting_dagster.lake import Lake, LakeUnavailable, WriteResult
+from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, WriteResult
 
 STILL_LISTED = "every_instance_is_still_listed"
 INSTANCES_CHECKS = {
@@ -40,6 +42,13 @@ INSTANCES_CHECKS = {
 }
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
+_NOT_FINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def instances_step(settings: DefinitionSettings) -> AssetStep:
@@ -48,7 +57,9 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         try:
             listed = asyncio.run(later.listed_instances())
-            rows, written = refresh_instances(later.lake(), listed, settings)
+            lake, configured, now = later.lake(), later.configured_instances(), datetime.now(UTC)
+            rows = current_instances(lake, listed, raw_files(lake), configured=configured, settings=settings, now=now)
+            written = lake.write_table(INSTANCES_TABLE, rows)
         except (LaterError, LakeUnavailable) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         context.log.info(f"The API lists {len(listed)} of {rows.num_rows} known instances")
@@ -62,7 +73,7 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
         deps=settings.dependencies(*(raw_table.name for raw_table in RAW_TABLES)),
         description=(
             "All instances that the credentials have ever had access to: when the API listed each first and last, its"
-            f" newest day in each raw table, and how many of the last {settings.restate_days} days are missing."
+            f" newest day in each raw table, and how many days since {settings.start_date} are missing."
         ),
         group_name="posts",
         kinds={"parquet"},
@@ -89,8 +100,8 @@ def build_instances_checks(settings: DefinitionSettings) -> dg.AssetChecksDefini
 
 
 def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.SensorDefinition:
-    """Return the sensor: updates the dimension every hour, and fetches the history of new instances in one run."""
-    key, start_date = settings.asset_key(INSTANCES_TABLE), settings.start_date
+    """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due."""
+    key = settings.asset_key(INSTANCES_TABLE)
 
     @dg.sensor(
         name=f"{settings.name}_instances",
@@ -98,8 +109,8 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
         minimum_interval_seconds=3600,
         required_resource_keys={settings.resource_key},
         description=(
-            f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches the"
-            " history of new instances in one run."
+            f"Lists the instances that the credentials have access to, updates {key.to_user_string()}, and fetches"
+            " every missing file since the start date in one run: once a day, and less and less often while it fails."
         ),
     )
     def instances_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -107,25 +118,29 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
         now = datetime.now(UTC)
         try:
             listed = asyncio.run(asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
-            rows, written = refresh_instances(later.lake(), listed, settings)
-            configured = later.configured_instances()
+            lake, configured = later.lake(), later.configured_instances()
+            files = raw_files(lake)
+            rows = current_instances(lake, listed, files, configured=configured, settings=settings, now=now)
+            written = lake.write_table(INSTANCES_TABLE, rows)
         except TimeoutError:
             return dg.SkipReason("Timed out listing instances; retrying at the next tick.")
         except (LaterError, LakeUnavailable, ValueError) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
-        instance_ids = configured or listed
-        new = new_instances(instance_ids, cursor=context.cursor)
-        newest = newest_day(now)
-        # No run key: Dagster runs each key once, so the history of an instance that returns would not be fetched.
-        request = dg.RunRequest(
-            tags=range_tags(start_date, newest),
-            run_config=history_run_config(settings, instances=new, all_new=len(new) == len(set(instance_ids))),
+        cursor, instances = parse_cursor(context.cursor), configured or listed
+        missing = missing_in_any(files, instances, settings=settings, now=now)
+        requested = pairs_to_request(
+            missing, cursor, days_in_progress=days_in_progress(context.instance, settings), today=now.date()
         )
+        after = next_cursor(cursor, instances, missing, requested, today=now.date())
         tags = version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS))
         return dg.SensorResult(
-            run_requests=[request] if new and newest >= start_date else [],
-            cursor=json.dumps(sorted(instance_ids)) if newest >= start_date else None,
+            run_requests=(
+                [missing_files_request(settings, requested, with_campaigns=is_new_among_others(requested, cursor))]
+                if requested
+                else []
+            ),
+            cursor=msgspec.json.encode(after).decode(),
             asset_events=[
                 dg.AssetMaterialization(key, metadata=instances_metadata(rows, written), tags=tags),
                 to_evaluation(evaluate_listing(rows, configured=configured), key),
@@ -135,30 +150,70 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
     return instances_sensor
 
 
-def refresh_instances(
-    lake: Lake, listed: Collection[str], settings: DefinitionSettings
-) -> tuple[pa.Table, WriteResult]:
-    """Update the dimension table; return its rows and the result of the write.
+def raw_files(lake: Lake) -> dict[str, list[Partition]]:
+    """Return the partitions that have a file, by raw table."""
+    return {raw_table.name: lake.partitions(raw_table.name) for raw_table in RAW_TABLES}
 
-    Raises:
-        LakeUnavailable: the lake cannot be read or written.
+
+def current_instances(
+    lake: Lake,
+    listed: Collection[str],
+    files: Mapping[str, Sequence[Partition]],
+    *,
+    configured: Collection[str],
+    settings: DefinitionSettings,
+    now: datetime,
+) -> pa.Table:
+    """Return the dimension as of now. Does not write it.
+
+    Args:
+        lake: has the dimension as last written.
+        listed: ids that the API lists now.
+        files: the partitions that have a file, by raw table.
+        configured: ids in LATER_INSTANCE_IDS.
+        settings: the settings of the component.
+        now: the current time.
     """
-    now = datetime.now(UTC)
-    restated = restated_days(newest_day(now), start_date=settings.start_date, restate_days=settings.restate_days)
-    rows = refreshed_instances(lake, listed, restated_days=restated, today=now.date())
-    return rows, lake.write_table(INSTANCES_TABLE, rows)
+    return instances_table(
+        listed,
+        configured=configured,
+        previous=stored_instances(lake),
+        present=files,
+        days=expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc),
+        today=now.date(),
+    )
 
 
-def new_instances(instance_ids: Sequence[str], *, cursor: str | None) -> list[str]:
-    """Return the instances that are not in the sensor's cursor, without duplicates.
+def missing_in_any(
+    files: Mapping[str, Sequence[Partition]], instances: Sequence[str], *, settings: DefinitionSettings, now: datetime
+) -> dict[str, list[date]]:
+    """Return the days of each instance that are missing in at least one of the raw tables that are defined."""
+    days = expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc)
+    found: dict[str, set[date]] = {}
+    for raw_table in RAW_TABLES:
+        if raw_table.name in settings.tables:
+            for name, lacking in missing_days(days, instances, files[raw_table.name]).items():
+                found.setdefault(name, set()).update(lacking)
+    return {name: sorted(lacking) for name, lacking in found.items()}
 
-    Without a cursor, all are new. The run that fetches their history requests only missing files.
+
+def days_in_progress(instance: dg.DagsterInstance, settings: DefinitionSettings) -> set[date]:
+    """Return the days that runs of a raw table are fetching, or will when they start."""
+    keys = {settings.asset_key(raw_table.name) for raw_table in RAW_TABLES}
+    days: set[date] = set()
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
+        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == posts_job_name(settings)
+        if fetches and (selected := selected_range(run.tags)):
+            days.update(days_between(*selected))
+    return days
+
+
+def is_new_among_others(requested: Mapping[str, Collection[date]], cursor: Cursor) -> bool:
+    """Return whether an instance is requested for the first time, and others were before.
+
+    Then the campaigns of all days are fetched again, because a day of campaign performance is one file.
     """
-    try:
-        known = set(json.loads(cursor)) if cursor else set()
-    except (TypeError, ValueError):  # the cursor can be edited in the UI
-        known = set()
-    return [name for name in dict.fromkeys(instance_ids) if name not in known]
+    return bool(cursor.instances) and not requested.keys() <= set(cursor.instances)
 
 
 def instances_metadata(rows: pa.Table, written: WriteResult) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The job that fetches posts and campaigns with its daily schedule, and the job that evaluates all checks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from later_reporting_dagster.contract.days import newest_day, restated_days
+from later_reporting_dagster.contract.days import day_ranges, newest_day, restated_days
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
@@ -18,31 +19,44 @@ def build_posts_job(settings: DefinitionSettings) -> Any:
     It runs in process: its steps wait for the network or take a moment, and a process per step would only cost time.
     """
     return dg.define_asset_job(
-        f"{settings.name}_posts",
+        posts_job_name(settings),
         selection=dg.AssetSelection.assets(*(settings.asset_key(name) for name in settings.fetched_tables)),
         executor_def=dg.in_process_executor,
         description="Fetches the raw tables and the campaigns for a range of days.",
     )
 
 
-def history_run_config(settings: DefinitionSettings, *, instances: Sequence[str], all_new: bool) -> dict[str, Any]:
-    """Return run config for the posts job that fetches the history of new instances.
+def posts_job_name(settings: DefinitionSettings) -> str:
+    """Return the name of the job that fetches the raw tables and the campaigns."""
+    return f"{settings.name}_posts"
+
+
+def missing_files_request(
+    settings: DefinitionSettings, days: Mapping[str, Sequence[date]], *, with_campaigns: bool
+) -> dg.RunRequest:
+    """Return the request of a run of the posts job that fetches missing files.
+
+    It has no run key: Dagster runs each key once, so a file that is lost twice would not be fetched.
 
     Args:
         settings: the settings of the component.
-        instances: the new instances.
-        all_new: whether there are no others. If there are, their campaigns are fetched again, because a day of campaign
-            performance is one file.
+        days: the days to fetch of each instance; at least one.
+        with_campaigns: whether to replace the days of campaign performance that have a file.
     """
+    pairs = {name: day_ranges(of_instance) for name, of_instance in days.items()}
     configs: dict[str, dict[str, Any]] = {
-        **{raw_table.name: {"instances": [*instances], "only_missing": True} for raw_table in RAW_TABLES},
-        CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": all_new},
+        **{raw_table.name: {"pairs": pairs, "only_missing": True} for raw_table in RAW_TABLES},
+        CAMPAIGN_PERFORMANCE_TABLE: {"only_missing": not with_campaigns},
     }
-    return {
-        "ops": {
-            settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs
-        }
-    }
+    every_day = [day for of_instance in days.values() for day in of_instance]
+    return dg.RunRequest(
+        tags=range_tags(min(every_day), max(every_day)),
+        run_config={
+            "ops": {
+                settings.op_name(name): {"config": configs[name]} for name in settings.fetched_tables if name in configs
+            }
+        },
+    )
 
 
 def build_daily_schedule(settings: DefinitionSettings, posts_job: Any) -> dg.ScheduleDefinition:

@@ -42,6 +42,7 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import LakeUnavailable, Partition
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
@@ -212,7 +213,7 @@ class _RollupRun:
         except LakeUnavailable as error:
             totals.failed[str(first)] = str(error)
             return
-        if missing := _missing_instances(self._table, rollup, instances=self._instances):
+        if missing := self._missing_instances(rollup):
             totals.incomplete.append(first)
         log_materialization(
             self._context,
@@ -231,6 +232,16 @@ class _RollupRun:
         totals.written += 1
         totals.changed += written.changed
         totals.raw_rows += rollup.raw_rows
+
+    def _missing_instances(self, rollup: PeriodRollup) -> dict[str, list[str]]:
+        """Return the missing instances by day, for the days of a partition that are over; not for complete days."""
+        first, newest = self._settings.start_date, newest_day(datetime.now(UTC))
+        days = [day for day in days_of(self._table.period, rollup.first_day) if first <= day <= newest]
+        by_day: dict[str, list[str]] = {}
+        for name, lacking in missing_days(days, self._instances, rollup.partitions).items():
+            for day in lacking:
+                by_day.setdefault(day.isoformat(), []).append(name)
+        return dict(sorted(by_day.items()))
 
 
 def _evaluate_reconciliation(
@@ -281,16 +292,6 @@ def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> d
         ),
         metadata={"due_day": str(due)},
     )
-
-
-def _missing_instances(table: RollupTable, rollup: PeriodRollup, *, instances: Sequence[str]) -> dict[str, list[str]]:
-    """Return the missing instances by day, for the days of a partition that are over. Complete days are left out."""
-    files: dict[date, set[str | None]] = {}
-    for raw_partition in rollup.partitions:
-        files.setdefault(raw_partition.day, set()).add(raw_partition.instance_id)
-    over = [day for day in days_of(table.period, rollup.first_day) if day <= newest_day(datetime.now(UTC))]
-    missing = {day: [name for name in instances if name not in files.get(day, ())] for day in over}
-    return {day.isoformat(): names for day, names in missing.items() if names}
 
 
 def _partition_metadata(

@@ -1,5 +1,6 @@
 """Partitions: UTC days, and the ISO weeks and calendar months of the rollups."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -31,6 +32,18 @@ def range_tags(start: date, end: date, *, period: Period = Period.DAY) -> dict[s
     """Return the run tags that select the days `start` to `end`, inclusive, or their weeks or months."""
     first, last = first_day_of(period, start), first_day_of(period, end)
     return {RANGE_START_TAG: first.isoformat(), RANGE_END_TAG: last.isoformat()}
+
+
+def selected_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
+    """Return the first and last day that the tags of a run select; None if they select none."""
+    first, last = tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG)
+    try:
+        if first and last:
+            return date.fromisoformat(first), date.fromisoformat(last)
+        day = date.fromisoformat(tags[PARTITION_TAG])
+    except (KeyError, ValueError):
+        return None
+    return day, day
 
 
 def partition_first_days(context: AssetExecutionContext, *, period: Period = Period.DAY) -> list[date]:

@@ -1,6 +1,6 @@
 """The raw assets: posts as the API returns them, partitioned by UTC day, with one file per day and instance."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract import DateBasis
+from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import log_check_results
 from later_reporting_dagster.defs.materializations import already_logged, combined_failure, log_materialization
@@ -60,6 +61,11 @@ class PostsConfig(dg.Config):
         default_factory=list,
         description="Fetch only these instances. Empty: the instances in LATER_INSTANCE_IDS, else all that the API"
         " lists.",
+    )
+    pairs: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Fetch only these days of these instances, such as {instance_000: [2024-01-03, 2024-01-05 to"
+        " 2024-01-09]}. Days outside of the run's partitions are ignored.",
     )
     only_missing: bool = Field(
         default=False, description="Fetch only the (day, instance) pairs that have no file in the lake."
@@ -142,10 +148,16 @@ class _PostsFetch:
             LaterError: the instances cannot be listed.
             LakeUnavailable: the lake cannot be listed or read.
         """
-        for event in self._events(partition_first_days(self._context)):
+        days = partition_first_days(self._context)
+        pairs = self._selected_pairs()
+        if pairs is not None:
+            days = sorted({pair.day for pair in pairs}.intersection(days))
+            if not days:
+                raise dg.Failure("Run config pairs: no day of them is a partition of this run", allow_retries=False)
+        for event in self._events(days, pairs):
             if isinstance(event, FetchPlan):
                 results = self._start(event)
-                completed = list(results.days_without_pairs())
+                completed = self._never_materialized(results.days_without_pairs())
             else:
                 self._record(event)
                 day = results.add(event)
@@ -160,7 +172,25 @@ class _PostsFetch:
             log_check_results(self._context, missing_files)
             raise combined_failure(self._failed, what="file", written=self._progress.written)
 
-    def _events(self, days: Sequence[date]) -> Iterator[FetchPlan | PartitionResult]:
+    def _selected_pairs(self) -> list[Partition] | None:
+        """Return the (day, instance) pairs that the run config names; None if it names none.
+
+        Raises:
+            Failure: the run config has an invalid day.
+        """
+        try:
+            return [
+                Partition(day, name) for name, ranges in self._config.pairs.items() for day in parse_day_ranges(ranges)
+            ] or None
+        except ValueError as error:
+            raise dg.Failure(f"Run config pairs: {error}", allow_retries=False) from None
+
+    def _never_materialized(self, results: Iterable[DayResult]) -> list[DayResult]:
+        """Return the days that Dagster does not know although they have files, because a run was killed or is new."""
+        known = self._context.instance.get_materialized_partitions(self._context.asset_key)
+        return [result for result in results if str(result.day) not in known]
+
+    def _events(self, days: Sequence[date], pairs: Sequence[Partition] | None) -> Iterator[FetchPlan | PartitionResult]:
         """Fetch in a background thread; yield the plan, then the result of each of its (day, instance) pairs."""
         client = self._later.client(on_event=self._reporter.on_event)
         guard = self._later.write_guard(accept_shrinking=self._config.accept_shrinking)
@@ -170,8 +200,9 @@ class _PostsFetch:
             async with client:
                 await fetch_days(
                     days,
-                    instances=tuple(dict.fromkeys(self._config.instances)) or configured,
+                    instances=tuple(dict.fromkeys(self._config.instances or self._config.pairs)) or configured,
                     only_missing=self._config.only_missing,
+                    only_pairs=pairs,
                     table=self._raw_table,
                     client=client,
                     lake=self._lake,
@@ -188,7 +219,9 @@ class _PostsFetch:
             self._instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
         # If the run is limited to some instances, its plan lacks the others, but a complete day needs them, too.
         known = (
-            known_instances(self._lake, configured=self._later.configured_instances()) if self._config.instances else ()
+            known_instances(self._lake, configured=self._later.configured_instances())
+            if self._config.instances or self._config.pairs
+            else ()
         )
         self._expected = tuple(dict.fromkeys([*known, *plan.instances]))
         self._context.log.info(

@@ -45,7 +45,7 @@ class FetchPlan:
     Attributes:
         days: the days, sorted.
         instances: the instances of each day.
-        pairs: the (day, instance) pairs to fetch: all days × instances; with `only_missing`, those without a file.
+        pairs: the (day, instance) pairs to fetch: all days × instances, or some of them.
         present: all partitions on these days that had a file before the fetch, including those of other instances.
     """
 
@@ -56,10 +56,20 @@ class FetchPlan:
 
 
 def plan_fetch(
-    days: Collection[date], instances: Sequence[str], *, present: Collection[Partition], only_missing: bool
+    days: Collection[date],
+    instances: Sequence[str],
+    *,
+    present: Collection[Partition],
+    only_missing: bool,
+    only_pairs: Collection[Partition] | None = None,
 ) -> FetchPlan:
-    """Return the plan for all `days` × `instances`; with `only_missing`, for the pairs that are not `present`."""
+    """Return the plan for all `days` × `instances`, limited to `only_pairs`, if given.
+
+    With `only_missing`, leave out the pairs that are `present`.
+    """
     pairs = frozenset(Partition(day, instance_id) for day in days for instance_id in instances)
+    if only_pairs is not None:
+        pairs &= frozenset(only_pairs)
     stored = frozenset(present)
     return FetchPlan(
         days=sorted(days), instances=tuple(instances), pairs=pairs - stored if only_missing else pairs, present=stored
@@ -75,6 +85,7 @@ async def fetch_days(
     client: LaterClient,
     lake: Lake,
     emit: Callable[[FetchPlan | PartitionResult], None],
+    only_pairs: Collection[Partition] | None = None,
     guard: WriteGuard = DEFAULT_GUARD,
     metrics: tuple[Metric, ...] = DEFAULT_METRICS,
 ) -> None:
@@ -86,6 +97,7 @@ async def fetch_days(
         days: UTC days.
         instances: instance ids; empty for all that the API lists, which costs one request per 100 instances.
         only_missing: fetch only the (day, instance) pairs that have no file.
+        only_pairs: fetch only these (day, instance) pairs.
         table: the raw table.
         client: an open client.
         lake: where the files are written.
@@ -101,7 +113,8 @@ async def fetch_days(
     instance_ids = tuple(instances) or await client.fetch_instances()
     if not instance_ids:
         raise NoInstances("The credentials have no access to any instance: have instances added to their scope.")
-    plan = plan_fetch(days, instance_ids, present=lake.partitions(table.name, days=days), only_missing=only_missing)
+    present = lake.partitions(table.name, days=days)
+    plan = plan_fetch(days, instance_ids, present=present, only_missing=only_missing, only_pairs=only_pairs)
     emit(plan)
     await ingest(plan.pairs, table=table, client=client, lake=lake, on_result=emit, guard=guard, metrics=metrics)
 

@@ -3,10 +3,12 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Column, FileDamaged, Lake, Partition, schema_of
 
@@ -18,6 +20,12 @@ def _columns() -> Iterable[Column]:
     yield Column("first_seen", "date32[day]", True, "The first UTC day on which the API listed it; null if never")
     yield Column("last_seen", "date32[day]", True, "The last UTC day on which the API listed it; null if never")
     yield Column("listed_now", "bool", False, "Whether the API listed it when this table was last refreshed")
+    yield Column(
+        "expected_now",
+        "bool",
+        False,
+        "Whether it should have a file for every day: it is in LATER_INSTANCE_IDS or, if that is not set, listed",
+    )
     for table in RAW_TABLES:
         yield Column(
             f"{table.name}_newest_day", "date32[day]", True, f"Newest day in {table.name}; null if it has none"
@@ -26,7 +34,7 @@ def _columns() -> Iterable[Column]:
             f"{table.name}_missing_days",
             "int64",
             False,
-            f"Days that the daily schedule fetches again and that have no file in {table.name}",
+            f"Days from the start date to the newest due day without a file in {table.name}; 0 if it is not expected",
             unit="days",
         )
 
@@ -38,28 +46,30 @@ INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 def instances_table(
     listed: Collection[str],
     *,
+    configured: Collection[str],
     previous: pa.Table | None,
-    present: Mapping[str, Iterable[Partition]],
-    restated_days: Sequence[date],
+    present: Mapping[str, Sequence[Partition]],
+    days: Sequence[date],
     today: date,
 ) -> pa.Table:
-    """Return the dimension, sorted by id: one row per instance that is listed, was listed before or has a file.
+    """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
     Args:
         listed: ids that the API lists now.
+        configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
         previous: the dimension as last written, if it exists. Instances that are no longer listed are kept.
         present: by raw table, the partitions that have a file.
-        restated_days: the days that the daily schedule fetches again.
+        days: the days that every expected instance should have a file for.
         today: the UTC day of the listing.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
-    days: dict[str, dict[str, set[date]]] = {table_name: {} for table_name in present}
-    for table_name, partitions in present.items():
-        for partition in partitions:
-            days[table_name].setdefault(str(partition.instance_id), set()).add(partition.day)
-    with_files = {instance_id for by_instance in days.values() for instance_id in by_instance}
+    expected = configured or listed
+    missing = {name: missing_days(days, expected, partitions) for name, partitions in present.items()}
+    newest: dict[str, dict[str | None, date]] = {
+        name: {each.instance_id: each.day for each in sorted(partitions)} for name, partitions in present.items()
+    }
     rows = []
-    for instance_id in sorted({*listed, *previous_rows, *with_files}):
+    for instance_id in sorted({*listed, *expected, *previous_rows, *chain(*newest.values())}):
         is_listed = instance_id in listed
         before = previous_rows.get(instance_id, {"first_seen": None, "last_seen": None})
         row = {
@@ -67,41 +77,20 @@ def instances_table(
             "first_seen": before["first_seen"] or (today if is_listed else None),
             "last_seen": today if is_listed else before["last_seen"],
             "listed_now": is_listed,
+            "expected_now": instance_id in expected,
         }
-        for table_name, by_instance in days.items():
-            present_days = by_instance.get(instance_id, set())
-            row[f"{table_name}_newest_day"] = max(present_days, default=None)
-            row[f"{table_name}_missing_days"] = sum(day not in present_days for day in restated_days)
+        for name in present:
+            row[f"{name}_newest_day"] = newest[name].get(instance_id)
+            row[f"{name}_missing_days"] = len(missing[name].get(instance_id, ()))
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=INSTANCES_SCHEMA)
 
 
-def refreshed_instances(lake: Lake, listed: Collection[str], *, restated_days: Sequence[date], today: date) -> pa.Table:
-    """Return the dimension as of now, from the API's listing and the files in the lake. Does not write it.
-
-    Args:
-        lake: where the dimension and the raw tables are stored.
-        listed: ids that the API lists now.
-        restated_days: the days that the daily schedule fetches again.
-        today: the UTC day of the listing.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
-    """
-    return instances_table(
-        listed,
-        previous=stored_instances(lake),
-        present={table.name: lake.partitions(table.name) for table in RAW_TABLES},
-        restated_days=restated_days,
-        today=today,
-    )
-
-
-def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]:
+def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the instances that should be in the lake, without a request to the API.
 
-    These are the configured instances. If none are configured, they are the instances that the stored dimension marks
-    as listed; if the dimension does not exist yet, the instances with a file in a raw table.
+    These are the configured instances. If none are given, they are the instances that the stored dimension marks as
+    expected; if the dimension does not exist yet, the instances with a file in a raw table.
 
     Raises:
         LakeUnavailable: the lake cannot be read.
@@ -109,7 +98,7 @@ def known_instances(lake: Lake, *, configured: Sequence[str]) -> tuple[str, ...]
     if configured:
         return tuple(configured)
     if (stored := stored_instances(lake)) is not None:
-        return tuple(stored.filter(pc.field("listed_now"))["instance_id"].to_pylist())
+        return tuple(stored.filter(pc.field("expected_now"))["instance_id"].to_pylist())
     return tuple(sorted(instances_with_files(lake)))
 
 

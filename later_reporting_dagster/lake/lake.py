@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import chain
@@ -28,11 +29,19 @@ from later_reporting_dagster.lake.partition_listing import find_directories, par
 from later_reporting_dagster.lake.partition_paths import FILE_NAME, Partition, day_directory, partition_path, table_path
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.schema import DATE, date_column, with_date_field
-from later_reporting_dagster.lake.storage import LakeUnavailable, Storage, open_storage, without_credentials
+from later_reporting_dagster.lake.storage import (
+    FileVersion,
+    LakeUnavailable,
+    Storage,
+    open_storage,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     import pyarrow.dataset
 
+# Metadata of a fetched file: when its content was fetched and, if it has replaced other content, the first fetch.
+FETCHED_AT, FIRST_FETCHED_AT = "fetched_at", "first_fetched_at"
 # Above this number of days, one listing of the whole table is faster than one listing of each day.
 _MAX_DAY_LISTINGS = 32
 
@@ -262,14 +271,18 @@ class Lake:
 
     def partitions(self, table_name: str, *, days: Iterable[date] | None = None) -> list[Partition]:
         """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
+        return [*self.file_versions(table_name, days=days)]
+
+    def file_versions(self, table_name: str, *, days: Iterable[date] | None = None) -> dict[Partition, FileVersion]:
+        """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing."""
         wanted = None if days is None else set(days)
         listed = wanted if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS else None
         found = [
-            partition
-            for _, partition in find_directories(self._storage, table_name, FILE_NAME, days=listed)
+            (partition, version)
+            for _, partition, version in find_directories(self._storage, table_name, FILE_NAME, days=listed)
             if partition is not None and (wanted is None or partition.day in wanted)
         ]
-        return sorted(found, key=partition_sort_key)
+        return dict(sorted(found, key=lambda each: partition_sort_key(each[0])))
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""
@@ -420,7 +433,8 @@ class Lake:
                 except FileDamaged:
                     pass  # no stored rows to compare with
             if data is None or changed:
-                data = to_parquet(rows, content_hash=content_hashes[path], key_values=metadata)
+                key_values = {**metadata, **_first_fetch(data)}
+                data = to_parquet(rows, content_hash=content_hashes[path], key_values=key_values)
                 new_files[path] = data
             location = self._storage.location(path)
             results[path] = WriteResult(location, rows.num_rows, len(data), content_hashes[path], changed)
@@ -440,6 +454,16 @@ class Lake:
             return from_parquet(data, schema=schema)
         except FileDamaged as error:
             raise damaged_file_error(self._storage.location(path), error, step=step) from error
+
+
+def _first_fetch(replaced: bytes | None) -> dict[str, str]:
+    """Return when the file that is replaced was first fetched, as metadata of the new file."""
+    with suppress(FileDamaged):
+        if replaced is not None:
+            before = parse_metadata(replaced).key_values
+            if first := before.get(FIRST_FETCHED_AT, before.get(FETCHED_AT)):
+                return {FIRST_FETCHED_AT: first}
+    return {}
 
 
 def _result_or_raise(result: WriteResult | LakeUnavailable | ReplacementRejected) -> WriteResult:

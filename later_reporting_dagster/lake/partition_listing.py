@@ -11,12 +11,12 @@ from later_reporting_dagster.lake.partition_paths import (
     first_of_month,
     parse_partition_directory,
 )
-from later_reporting_dagster.lake.storage import Storage
+from later_reporting_dagster.lake.storage import FileVersion, Storage
 
 
 def find_directories(
     storage: Storage, parent: str, file_name: str, *, days: Iterable[date] | None = None
-) -> Iterator[tuple[str, Partition | None]]:
+) -> Iterator[tuple[str, Partition | None, FileVersion]]:
     """Yield each directory below `parent` that has a file `file_name`.
 
     Args:
@@ -27,7 +27,8 @@ def find_directories(
             request for each month.
 
     Yields:
-        The directory's path below the lake's root, and its partition; None if it is not the directory of a partition.
+        The directory's path below the lake's root; its partition, None if it is not the directory of one; and the
+        version of the file.
 
     Raises:
         LakeUnavailable: a directory cannot be listed.
@@ -36,10 +37,10 @@ def find_directories(
     if days is not None:
         months = groupby(sorted(set(days)), key=first_of_month)
         listings = [[day_directory(parent, day) for day in of_month] for _, of_month in months]
-    for path in chain.from_iterable(map_concurrently(storage.files_of, listings)):
-        directory, _, name = path.rpartition("/")
-        if name == file_name:
-            yield directory, parse_partition_directory(directory.removeprefix(f"{parent}/"))
+    found = map_concurrently(lambda directories: storage.named_files(directories, file_name), listings)
+    for path, version in chain.from_iterable(versions.items() for versions in found):
+        directory = path.rpartition("/")[0]
+        yield directory, parse_partition_directory(directory.removeprefix(f"{parent}/")), version
 
 
 def partition_sort_key(partition: Partition) -> tuple[date, str]:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote, unquote
 
+from later_reporting_dagster.lake.storage import LEAF
+
 FILE_NAME = "part-0.parquet"
 
-_DAY, _MONTH, _INSTANCE = "date=", "month=", "instance_id="
+_DAY, _MONTH, _INSTANCE = "date=", "month=", LEAF
 # Spark, Hive and other readers skip names that begin with an underscore.
 _COMPACTED = "_compacted"
 # Common file systems limit the name of a directory to 255 bytes.

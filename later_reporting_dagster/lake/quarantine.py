@@ -106,7 +106,7 @@ class Quarantine:
         )
         return [
             QuarantineFile(f"{directory}/{_FILE_NAME}", partition, _parse_query_days(directory.rpartition("/")[2]))
-            for directory, partition in directories
+            for directory, partition, _ in directories
         ]
 
     def rows(self, table_name: str) -> list[QuarantinedRow]:

@@ -28,6 +28,8 @@ from later_reporting_dagster.lake.filesystems import EXTRAS, is_cached, open_fil
 
 # Readers, and tools that discover datasets, skip names that begin with a dot.
 _STAGE_PREFIX = ".stage-"
+# The directory of one instance in a table: there are no partitions below it.
+LEAF = "instance_id="
 # Writing takes seconds. An older staged file was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
 
@@ -131,12 +133,13 @@ class Storage(ABC):
     def directories(self) -> list[str]:
         """List the names of the directories at the root, sorted."""
 
-    def files_of(self, directories: Sequence[str]) -> list[str]:
-        """List the paths of all files below several directories, as `files` does.
+    @abstractmethod
+    def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
+        """Return the current version of each file `name` below several directories, by path.
 
-        An object store needs one request: it lists the common prefix of the directories.
+        An object store needs one request: it lists the common prefix of the directories, and the listing has the
+        versions. A local disk is not searched below directories whose names begin with `LEAF`.
         """
-        return list(chain.from_iterable(map_concurrently(self.files, directories)))
 
     @abstractmethod
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
@@ -304,15 +307,40 @@ class _LocalStorage(Storage):
             return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
         return []
 
+    def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
+        def find(directory: str) -> dict[str, FileVersion]:
+            found: dict[str, FileVersion] = {}
+            with self._translated_errors("list", directory):
+                self._add_named(directory, name, found)
+            return found
+
+        return dict(chain.from_iterable(found.items() for found in map_concurrently(find, directories)))
+
+    def _add_named(self, directory: str, name: str, found: dict[str, FileVersion]) -> None:
+        if version := self._version(f"{directory}/{name}"):
+            found[f"{directory}/{name}"] = version
+        # To inspect one file is faster than to open its directory: 2.9 s instead of 12 s for 212,000 files.
+        if directory.rpartition("/")[2].startswith(LEAF):
+            return
+        with suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    self._add_named(f"{directory}/{entry.name}", name, found)
+
     def versions(self, paths: Sequence[str]) -> dict[str, FileVersion]:
         found: dict[str, FileVersion] = {}
         for path in paths:
-            with self._translated_errors("inspect", path), suppress(FileNotFoundError):
-                status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
-                found[path] = FileVersion(
-                    status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime
-                )
+            with self._translated_errors("inspect", path):
+                if version := self._version(path):
+                    found[path] = version
         return found
+
+    def _version(self, path: str) -> FileVersion | None:
+        try:
+            status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
+        except FileNotFoundError:
+            return None
+        return FileVersion(status.st_size, f"{status.st_size}-{status.st_mtime_ns}", modified=status.st_mtime)
 
     def _prepare_directory(self, directory: Path) -> None:
         """Create a directory below the root; if it exists, remove stale staged files from it.
@@ -446,7 +474,7 @@ class _FsspecStorage(Storage):
             self._remove(self.full_path(path))
 
     def files(self, directory: str) -> list[str]:
-        return self._files(f"{directory}/")
+        return [*self._files(f"{directory}/")]
 
     def directories(self) -> list[str]:
         with self._translated_errors("list", ""), suppress(FileNotFoundError):
@@ -455,18 +483,22 @@ class _FsspecStorage(Storage):
             return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in listed if each["type"] == "directory")
         return []
 
-    def files_of(self, directories: Sequence[str]) -> list[str]:
-        if not self._lists_by_prefix:
-            return super().files_of(directories)
+    def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
         prefixes = tuple(f"{directory}/" for directory in directories)
-        return [path for path in self._files(os.path.commonprefix(prefixes)) if path.startswith(prefixes)]
+        common = [os.path.commonprefix(prefixes)] if self._lists_by_prefix else prefixes
+        listed = chain.from_iterable(found.items() for found in map_concurrently(self._files, common))
+        return {
+            path: _version_of(details)
+            for path, details in listed
+            if path.startswith(prefixes) and path.endswith(f"/{name}")
+        }
 
-    def _files(self, prefix: str) -> list[str]:
+    def _files(self, prefix: str) -> dict[str, Mapping[str, Any]]:
         with self._translated_errors("list", prefix.rstrip("/")):
             found = self._find(self.full_path(prefix))
         root_length = len(self.full_path("").lstrip("/"))  # 0 if the root is that of the filesystem
-        paths = [name[root_length:] for name in found]
-        return [path for path in paths if not path.rpartition("/")[2].startswith(".")]
+        paths = {name[root_length:]: details for name, details in found.items()}
+        return {path: details for path, details in paths.items() if not path.rpartition("/")[2].startswith(".")}
 
     def _find(self, prefix: str) -> dict[str, Mapping[str, Any]]:
         """Return the details of each file whose path begins with `prefix`, by path without a leading slash.
@@ -548,7 +580,7 @@ class _WholeFileHandler(pyarrow.fs.FSSpecHandler):  # type: ignore[misc] # pyarr
 
 def _version_of(details: Mapping[str, Any]) -> FileVersion:
     """Return the version from the `info` of a file. The keys of `info` differ between fsspec filesystems."""
-    size = int(details["size"])
+    size = int(details.get("size") or 0)
     for name in _VERSION_TAGS:
         if tag := details.get(name):
             return FileVersion(size, f"{size}-{tag}")

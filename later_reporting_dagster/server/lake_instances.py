@@ -25,7 +25,7 @@ def all_instances(lake: Lake) -> list[str]:
 
 
 def expected_instances(known: pa.Table | None, with_files: Collection[str]) -> set[str]:
-    """Return the instances that should have a file on each day: those that the API lists.
+    """Return the instances that should have a file on each day: those that the table `instances` expects.
 
     Args:
         known: The table `instances`; None if the lake does not have it.
@@ -33,8 +33,8 @@ def expected_instances(known: pa.Table | None, with_files: Collection[str]) -> s
     """
     if known is None:
         return set(with_files)
-    listed = set(known.filter(pc.field("listed_now"))["instance_id"].to_pylist())
-    return listed | (set(with_files) - set(known["instance_id"].to_pylist()))
+    expected = set(known.filter(pc.field("expected_now"))["instance_id"].to_pylist())
+    return expected | (set(with_files) - set(known["instance_id"].to_pylist()))
 
 
 def unknown_instances(lake: Lake, requested: Collection[str], with_files: Collection[str]) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import date
 from urllib.parse import quote
 
 from later_reporting_dagster.contract.days import day_ranges
+from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import Partition
 
 DAYS_HEADER, INSTANCES_HEADER = "X-Later-Missing-Days", "X-Later-Missing-Instances"
@@ -37,12 +38,10 @@ class MissingFiles:
 
 def find_missing(days: Iterable[date], instance_ids: Collection[str], present: Iterable[Partition]) -> MissingFiles:
     """Return what is missing of all days and instances. If there are no instances, days without files are missing."""
-    found: dict[date, set[str]] = {}
-    for partition in present:
-        found.setdefault(partition.day, set()).add(str(partition.instance_id))
-    missing = {day: set(instance_ids) - found.get(day, set()) for day in days if instance_ids or day not in found}
-    incomplete = [day for day, absent in missing.items() if absent or not instance_ids]
-    return MissingFiles(incomplete, sorted(set().union(*missing.values())))
+    if not instance_ids:
+        return MissingFiles(sorted(set(days) - {partition.day for partition in present}))
+    missing = missing_days(days, instance_ids, present)
+    return MissingFiles(sorted({day for lacking in missing.values() for day in lacking}), sorted(missing))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -5,14 +5,17 @@ from datetime import UTC, datetime
 import pytest
 
 from later_reporting_dagster.client import RetryPolicy
-from later_reporting_dagster.defs.instances import refresh_instances
-from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.contract.days import expected_days
+from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, DEFAULT_START_DATE
+from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE, instances_table
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
+from later_reporting_dagster.lake import Lake, Partition
 from tests.cli.conftest import User, error_line
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.conftest import list_instances
 
 TODAY = str(datetime.now(UTC).date())
+DAYS = len(expected_days(datetime.now(UTC), start_date=DEFAULT_START_DATE, due_hour_utc=DEFAULT_DUE_HOUR_UTC))
 
 
 def columns(line: str) -> list[str]:
@@ -40,17 +43,20 @@ def test_instances_prints_newest_and_missing_days(user: User) -> None:
         "first_seen": TODAY,
         "last_seen": TODAY,
         "listed_now": "true",
+        "expected_now": "true",
         "post_metrics_daily_newest_day": "null",
-        "post_metrics_daily_missing_days": "28",
+        "post_metrics_daily_missing_days": str(DAYS),
         "posts_published_newest_day": "2024-03-02",
-        "posts_published_missing_days": "28",
+        "posts_published_missing_days": str(DAYS - 2),
     }
     assert rows["instance_000"]["posts_published_newest_day"] == "null"
 
 
 def test_instances_keeps_instances_that_are_no_longer_listed(user: User, service: Service) -> None:
-    settings = DefinitionSettings(start_date=datetime.now(UTC).date(), restate_days=1)
-    refresh_instances(Lake(str(user.lake)), INSTANCE_IDS, settings)
+    files: dict[str, list[Partition]] = {table.name: [] for table in RAW_TABLES}
+    today = datetime.now(UTC).date()
+    rows = instances_table(INSTANCE_IDS, configured=(), previous=None, present=files, days=[], today=today)
+    Lake(str(user.lake)).write_table(INSTANCES_TABLE, rows)
     service.override = list_instances("new")
     assert {name: row["listed_now"] for name, row in printed(user).items()} == {
         **dict.fromkeys(INSTANCE_IDS, "false"),

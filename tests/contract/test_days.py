@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.contract.days import day_ranges, days_between, due_day, newest_day, restated_days
+from later_reporting_dagster.contract.days import (
+    day_ranges,
+    days_between,
+    due_day,
+    expected_days,
+    newest_day,
+    parse_day_ranges,
+    restated_days,
+)
 
 UTC_PLUS_1 = timezone(timedelta(hours=1))
 
@@ -35,9 +43,21 @@ def test_restated_days_end_with_the_newest_day_and_never_precede_the_first_parti
     assert restated_days(newest, start_date=newest + timedelta(days=1), restate_days=28) == []
 
 
+@pytest.mark.parametrize(("hour", "newest"), [(11, date(2024, 3, 1)), (12, date(2024, 3, 2))])
+def test_expected_days_end_with_the_newest_due_day(hour: int, newest: date) -> None:
+    now, start_date = datetime(2024, 3, 3, hour, tzinfo=UTC), date(2024, 2, 20)
+    assert expected_days(now, start_date=start_date, due_hour_utc=12) == days_between(start_date, newest)
+    assert expected_days(now, start_date=newest + timedelta(days=1), due_hour_utc=12) == []
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2024-01-01/2024-01-03", "2024-01-01 to ", "2024-02-30"])
+def test_parse_day_ranges_names_what_is_not_a_day(text: str) -> None:
+    with pytest.raises(ValueError, match="is neither a day, YYYY-MM-DD, nor a range"):
+        parse_day_ranges(["2024-01-01", text])
+
+
 @given(st.sets(st.dates(date(2023, 12, 20), date(2024, 3, 5)), max_size=30))
 def test_day_ranges_name_each_day_once(days: set[date]) -> None:
-    ranges = [tuple(map(date.fromisoformat, each.split(" to "))) for each in day_ranges(list(days))]
-    named = [day for each in ranges for day in days_between(each[0], each[-1])]
-    assert named == sorted(days)
+    ranges = day_ranges(days)
+    assert parse_day_ranges(ranges) == sorted(days)
     assert len(ranges) == sum(day - timedelta(days=1) not in days for day in days)

@@ -279,7 +279,7 @@ def project_on_disk(settings: None, tmp_path: Path) -> Iterator[Project]:
 @pytest.fixture
 def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freeze the clock of `defs.instances` at the day after `DAYS`, so that no other day is missing."""
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 3, tzinfo=UTC), "defs.instances")
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC), "defs.instances")
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""The dimension table `later/instances`, its check, and the sensor for new instances."""
+"""The dimension table `later/instances`, its check, and the sensor that fetches missing files."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import dagster as dg
@@ -10,22 +12,25 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from later_reporting_dagster import LaterReportingComponent
+from later_reporting_dagster.contract.days import parse_day_ranges
+from later_reporting_dagster.contract.limits import POSTS_PERFORMANCE_PATH
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances
-from later_reporting_dagster.lake import Partition, posts_table
+from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path, posts_table
 from later_reporting_dagster.sandbox import World, create_app
-from tests.conftest import FIRST_DAY, INSTANCE_IDS, NO_RATE_LIMIT, Service, problem
+from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, parameters, problem
 from tests.defs.conftest import (
     DAYS,
-    INSTANCES_PATH,
     QUIET_LOGGING,
     RAW_ASSETS,
     Project,
+    assert_success,
     asset_key,
     failure,
     freeze_clock,
     list_instances,
+    reject_instance,
 )
 
 DAILY, PUBLISHED = RAW_ASSETS
@@ -53,6 +58,7 @@ def row(
         "first_seen": seen[0],
         "last_seen": seen[1],
         "listed_now": is_listed,
+        "expected_now": is_listed,
         "post_metrics_daily_newest_day": daily[0],
         "post_metrics_daily_missing_days": daily[1],
         "posts_published_newest_day": published[0],
@@ -69,7 +75,7 @@ def test_dimension_has_newest_and_missing_days_of_each_instance(project: Project
     expected = [
         *(row(each, daily=(None, 3), published=(DAYS[2], 0)) for each in INSTANCE_IDS if each != "007"),
         row("007", daily=(DAYS[1], 1), published=(DAYS[2], 0)),
-        row("never listed", daily=(DAYS[1], 2), published=(None, 3), seen=(None, None), is_listed=False),
+        row("never listed", daily=(DAYS[1], 0), published=(None, 0), seen=(None, None), is_listed=False),
     ]
     assert stored(project) == {each["instance_id"]: each for each in expected}
 
@@ -164,7 +170,7 @@ def test_checks_and_rollups_use_the_dimension_without_requests(project: Project,
 
 # The sensor
 
-ALL_INSTANCES = json.dumps(sorted(INSTANCE_IDS))
+ALL_INSTANCES = json.dumps({"instances": sorted(INSTANCE_IDS)})
 
 
 def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
@@ -176,20 +182,23 @@ def tick(project: Project, *, cursor: str | None = None) -> SensorExecutionData:
     return project.defs.resolve_sensor_def("later_instances").evaluate_tick(context)
 
 
-def requested_instances(data: SensorExecutionData) -> list[str]:
-    """Return the instances of the single run that a tick requests, which fetches all missing files of all days."""
-    (request,) = data.run_requests or []
+def requested_days(data: SensorExecutionData) -> dict[str, list[str]]:
+    """Return the days of each instance that a tick requests in a single run; none if it requests no run."""
+    if not data.run_requests:
+        return {}
+    (request,) = data.run_requests
     assert request.run_key is None
-    assert request.tags.items() >= range_tags(FIRST_DAY, DAYS[-1]).items()
     ops = dict(request.run_config["ops"])
     assert ops.pop("later__campaign_performance_daily")["config"].keys() == {"only_missing"}
     assert ops.keys() == {f"later__{asset}" for asset in RAW_ASSETS}
     configs = [op["config"] for op in ops.values()]
     assert configs[0] == configs[1]
-    assert configs[0].keys() == {"instances", "only_missing"}
+    assert configs[0].keys() == {"pairs", "only_missing"}
     assert configs[0]["only_missing"] is True
-    instances: list[str] = configs[0]["instances"]
-    return instances
+    pairs: dict[str, list[str]] = configs[0]["pairs"]
+    days = parse_day_ranges([each for ranges in pairs.values() for each in ranges])
+    assert request.tags.items() >= range_tags(min(days), max(days)).items()
+    return pairs
 
 
 def refetches_campaigns(data: SensorExecutionData) -> bool:
@@ -203,48 +212,104 @@ def execute(project: Project, data: SensorExecutionData) -> dg.ExecuteInProcessR
     (request,) = data.run_requests or []
     job = project.defs.resolve_job_def("later_posts")
     config = {**QUIET_LOGGING, **request.run_config}
-    return job.execute_in_process(instance=project.instance, tags=request.tags, run_config=config)
+    return job.execute_in_process(instance=project.instance, tags=request.tags, run_config=config, raise_on_error=False)
 
 
-def test_sensor_requests_the_history_of_new_instances_once(project: Project, service: Service) -> None:
+def write_empty(project: Project, days: Sequence[date] = DAYS, instances: Iterable[str] = INSTANCE_IDS) -> None:
+    """Write files without rows in both raw tables."""
+    files = {Partition(day, name): POSTS_SCHEMA.empty_table() for day in days for name in instances}
+    for asset in RAW_ASSETS:
+        project.lake.write_all(asset, files)
+
+
+def remove(project: Project, day: date, *instances: str) -> None:
+    """Remove files of a day from both raw tables."""
+    for asset, name in product(RAW_ASSETS, instances):
+        (project.root / partition_path(asset, Partition(day, name))).unlink()
+
+
+ALL_DAYS = [f"{DAYS[0]} to {DAYS[-1]}"]
+
+
+def test_sensor_requests_the_history_of_new_instances_once_a_day(project: Project, service: Service) -> None:
     first = tick(project)
-    assert requested_instances(first) == list(INSTANCE_IDS)
-    assert first.cursor == ALL_INSTANCES
+    assert requested_days(first) == dict.fromkeys(INSTANCE_IDS, ALL_DAYS)
     assert not tick(project, cursor=first.cursor).run_requests
     service.override = list_instances("new/one", *INSTANCE_IDS, "new two")
     more = tick(project, cursor=first.cursor)
-    assert requested_instances(more) == ["new/one", "new two"]
+    assert requested_days(more) == dict.fromkeys(["new/one", "new two"], ALL_DAYS)
     # A day of campaign performance is one file, so for new instances among others it is fetched again.
     assert [refetches_campaigns(data) for data in (first, more)] == [False, True]
     assert not tick(project, cursor=more.cursor).run_requests
-    # An instance that returns is new again, so that the days in between are fetched.
+    # An instance that returns is requested, so that the days in between are fetched.
     service.override = list_instances(*INSTANCE_IDS, "new two")
     fewer = tick(project, cursor=more.cursor)
     assert not fewer.run_requests
     service.override = list_instances(*INSTANCE_IDS, "new/one")
-    assert requested_instances(tick(project, cursor=fewer.cursor)) == ["new/one"]
+    assert requested_days(tick(project, cursor=fewer.cursor)) == {"new/one": ALL_DAYS}
 
 
 def test_sensor_run_fetches_only_the_new_instance(project: Project, service: Service, small_world: World) -> None:
+    write_empty(project)
     service.app = create_app(
         replace(small_world, extra_instance_ids=(*INSTANCE_IDS[1:], "new"), posts_per_day=2), options=NO_RATE_LIMIT
     )
-    assert execute(project, tick(project, cursor=ALL_INSTANCES)).success
-    for asset in RAW_ASSETS:
-        found = project.lake.partitions(asset)
-        assert [(partition.day, partition.instance_id) for partition in found] == [(day, "new") for day in DAYS]
-
-
-@pytest.mark.parametrize("cursor", [None, "", "not JSON", "5", "[[]]", "null"])
-def test_sensor_without_a_cursor_fetches_nothing_twice(cursor: str | None, project: Project, service: Service) -> None:
-    for asset in (*RAW_ASSETS, "campaign_performance_daily"):
-        project.fetch(asset)
     service.requests.clear()
-    data = tick(project, cursor=cursor)
-    assert requested_instances(data) == list(INSTANCE_IDS)
-    assert data.cursor == ALL_INSTANCES
-    assert execute(project, data).success
-    assert (service.request_count(INSTANCES_PATH), service.data_requests) == (1, 0)
+    assert_success(execute(project, tick(project, cursor=ALL_INSTANCES)))
+    fetched = [parameters(request) for request in service.requests if request.url.path == POSTS_PERFORMANCE_PATH]
+    assert {name for each in fetched for name in each["instanceIds"]} == {"new"}
+    for asset in RAW_ASSETS:
+        assert {Partition(day, "new") for day in DAYS} <= {*project.lake.partitions(asset)}
+
+
+def test_sensor_requests_nothing_for_a_complete_lake(project: Project, service: Service) -> None:
+    write_empty(project)
+    for cursor in (None, "", "not JSON", "5", "[[]]", "null", ALL_INSTANCES):
+        data = tick(project, cursor=cursor)
+        assert not data.run_requests
+        assert json.loads(data.cursor or "") == {"instances": list(INSTANCE_IDS), "attempts": []}
+
+
+def test_sensor_leaves_days_that_a_run_is_fetching_to_that_run(project: Project) -> None:
+    write_empty(project)
+    remove(project, DAYS[0], "007")
+    remove(project, DAYS[1], "007")
+    running = project.start("posts_published", days=DAYS[1:])
+    first = tick(project, cursor=ALL_INSTANCES)
+    assert requested_days(first) == {"007": [str(DAYS[0])]}
+    project.instance.report_run_canceled(running)
+    assert requested_days(tick(project, cursor=first.cursor)) == {"007": [str(DAYS[1])]}
+
+
+def test_sensor_leaves_days_that_are_not_due_to_the_schedule(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_empty(project, DAYS[:2])
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 11, tzinfo=UTC), "defs.instances")
+    assert not tick(project).run_requests
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 12, tzinfo=UTC), "defs.instances")
+    assert requested_days(tick(project)) == dict.fromkeys(INSTANCE_IDS, [str(DAYS[2])])
+
+
+def test_sensor_requests_a_refused_pair_less_and_less_often(
+    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_empty(project)
+    remove(project, DAYS[0], "007")
+    service.override = reject_instance("007")
+    cursor, requested_after = ALL_INSTANCES, []
+    for days_later in range(20):
+        now = datetime(2024, 3, 4, 13, tzinfo=UTC) + timedelta(days=days_later)
+        # So that no other file is missing.
+        write_empty(project, [now.date() - timedelta(days=1)])
+        freeze_clock(monkeypatch, now, "defs.instances")
+        data = tick(project, cursor=cursor)
+        cursor = data.cursor or ""
+        if data.run_requests:
+            assert requested_days(data) == {"007": [str(DAYS[0])]}
+            failed = {event.step_key for event in execute(project, data).all_events if event.is_step_failure}
+            assert failed == {f"later__{asset}" for asset in RAW_ASSETS}
+            requested_after.append(days_later)
+    assert requested_after == [0, 1, 3, 7, 15]
+    assert stored(project)["007"]["posts_published_missing_days"] == 1
 
 
 def test_sensor_updates_the_dimension_and_its_check(project: Project, service: Service) -> None:
@@ -265,9 +330,7 @@ def test_sensor_updates_the_dimension_and_its_check(project: Project, service: S
 
 def test_sensor_requests_configured_instances(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_INSTANCE_IDS", "007, not listed")
-    data = tick(project)
-    assert requested_instances(data) == ["007", "not listed"]
-    assert json.loads(data.cursor or "") == ["007", "not listed"]
+    assert requested_days(tick(project)) == dict.fromkeys(["007", "not listed"], ALL_DAYS)
 
 
 def test_sensor_requests_no_run_without_instances_or_days(project: Project, service: Service) -> None:
@@ -278,7 +341,7 @@ def test_sensor_requests_no_run_without_instances_or_days(project: Project, serv
     assert not tick(future).run_requests
     service.override = list_instances()
     data = tick(project)
-    assert (data.run_requests, data.cursor) == ([], "[]")
+    assert (data.run_requests, json.loads(data.cursor or "")) == ([], {"instances": [], "attempts": []})
 
 
 def test_sensor_skips_when_the_api_times_out(

@@ -36,6 +36,9 @@ def test_plan_fetch_returns_all_pairs_or_only_those_without_a_file(present: set[
     every = {Partition(day, name) for day in DAYS for name in INSTANCES}
     assert plan_fetch(DAYS, INSTANCES, present=present, only_missing=False).pairs == every
     assert plan_fetch(DAYS, INSTANCES, present=present, only_missing=True).pairs == every - present
+    some = {Partition(DAYS[0], "a"), Partition(DAYS[3], "c"), Partition(DAYS[3], "unknown")}
+    plan = plan_fetch(DAYS, INSTANCES, present=present, only_missing=True, only_pairs=some)
+    assert plan.pairs == (some & every) - present
 
 
 @given(st.permutations([Partition(day, name) for day in DAYS for name in INSTANCES]), st.sets(pairs))

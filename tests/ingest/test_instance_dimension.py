@@ -11,7 +11,6 @@ from later_reporting_dagster.ingest.instance_dimension import (
     INSTANCES_TABLE,
     instances_table,
     known_instances,
-    refreshed_instances,
     stored_instances,
     unlisted_instances,
 )
@@ -36,33 +35,57 @@ def by_id(rows: Any) -> dict[str, dict[str, Any]]:
     return {row["instance_id"]: row for row in rows.to_pylist()}
 
 
-def test_refreshed_instances_counts_days_by_raw_table(lake: Lake) -> None:
+def refreshed(
+    lake: Lake, listed: list[str], *, days: list[date] | None = None, configured: list[str] | None = None
+) -> Any:
+    """Return the dimension as of now, from the files of a lake."""
+    present = {table.name: lake.partitions(table.name) for table in RAW_TABLES}
+    return instances_table(
+        listed,
+        configured=configured or [],
+        previous=stored_instances(lake),
+        present=present,
+        days=days or [],
+        today=TODAY,
+    )
+
+
+def test_instances_table_counts_all_missing_days_by_raw_table(lake: Lake) -> None:
     write_empty(
         lake, "posts_published", Partition(WINDOW[0], "a"), Partition(WINDOW[2], "a"), Partition(date(2020, 1, 1), "b")
     )
     write_empty(lake, "post_metrics_daily", *(Partition(day, "a") for day in WINDOW))
-    rows = by_id(refreshed_instances(lake, ["a", "c"], restated_days=WINDOW, today=TODAY))
+    rows = by_id(refreshed(lake, ["a", "c"], days=WINDOW))
     assert rows["a"] == {
         "instance_id": "a",
         "first_seen": TODAY,
         "last_seen": TODAY,
         "listed_now": True,
+        "expected_now": True,
         "post_metrics_daily_newest_day": WINDOW[2],
         "post_metrics_daily_missing_days": 0,
         "posts_published_newest_day": WINDOW[2],
         "posts_published_missing_days": 1,
     }
-    assert (rows["b"]["first_seen"], rows["b"]["listed_now"]) == (None, False)
-    assert (rows["b"]["posts_published_newest_day"], rows["b"]["posts_published_missing_days"]) == (date(2020, 1, 1), 3)
+    assert (rows["b"]["first_seen"], rows["b"]["listed_now"], rows["b"]["expected_now"]) == (None, False, False)
+    assert (rows["b"]["posts_published_newest_day"], rows["b"]["posts_published_missing_days"]) == (date(2020, 1, 1), 0)
     assert (rows["c"]["posts_published_newest_day"], rows["c"]["posts_published_missing_days"]) == (None, 3)
 
 
+def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
+    rows = by_id(refreshed(lake, ["a", "b"], days=WINDOW, configured=["b", "not listed"]))
+    assert {name: row["expected_now"] for name, row in rows.items()} == {"a": False, "b": True, "not listed": True}
+    assert {name: row["posts_published_missing_days"] for name, row in rows.items()} == {
+        "a": 0,
+        "b": 3,
+        "not listed": 3,
+    }
+
+
 def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
-    present: dict[str, list[Partition]] = {table.name: [] for table in RAW_TABLES}
-    earlier = instances_table(["a", "b"], previous=None, present=present, restated_days=[], today=TODAY)
-    later = instances_table(
-        ["b", "c"], previous=earlier, present=present, restated_days=[], today=TODAY + timedelta(days=5)
-    )
+    of: Any = {"configured": [], "present": {table.name: [] for table in RAW_TABLES}, "days": []}
+    earlier = instances_table(["a", "b"], previous=None, today=TODAY, **of)
+    later = instances_table(["b", "c"], previous=earlier, today=TODAY + timedelta(days=5), **of)
     seen = {name: (row["first_seen"], row["last_seen"], row["listed_now"]) for name, row in by_id(later).items()}
     assert seen == {
         "a": (TODAY, TODAY, False),
@@ -73,26 +96,28 @@ def test_instances_table_keeps_an_instance_that_is_no_longer_listed() -> None:
     assert unlisted_instances(later, configured=["b"]) == []
 
 
-def test_refreshed_instances_are_unchanged_on_the_same_day(lake: Lake) -> None:
-    rows = refreshed_instances(lake, ["b", "a"], restated_days=WINDOW, today=TODAY)
+def test_instances_table_is_unchanged_on_the_same_day(lake: Lake) -> None:
+    rows = refreshed(lake, ["b", "a"], days=WINDOW)
     assert lake.write_table(INSTANCES_TABLE, rows).changed
-    again = refreshed_instances(lake, ["a", "b"], restated_days=WINDOW, today=TODAY)
-    assert not lake.write_table(INSTANCES_TABLE, again).changed
+    assert not lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "b"], days=WINDOW)).changed
     assert stored_instances(lake) == rows.cast(INSTANCES_SCHEMA)
 
 
-def test_known_instances_are_the_configured_then_the_listed_then_those_with_files(lake: Lake) -> None:
+def test_known_instances_are_the_configured_then_the_expected_then_those_with_files(lake: Lake) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
-    assert known_instances(lake, configured=()) == ("w", "x")
-    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a", "w"], restated_days=[], today=TODAY))
-    assert known_instances(lake, configured=()) == ("a", "w")
+    assert known_instances(lake) == ("w", "x")
+    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"]))
+    assert known_instances(lake) == ("a", "w")
     assert known_instances(lake, configured=("n", "a")) == ("n", "a")
+    # A program that does not know LATER_INSTANCE_IDS expects the same instances.
+    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
+    assert known_instances(lake) == ("w",)
 
 
 def test_a_damaged_dimension_counts_as_missing(lake: Lake, tmp_path: Path) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
-    lake.write_table(INSTANCES_TABLE, refreshed_instances(lake, ["a"], restated_days=[], today=TODAY))
+    lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a"]))
     (tmp_path / "lake" / INSTANCES_TABLE / "part-0.parquet").write_bytes(b"PAR1")
-    assert known_instances(lake, configured=()) == ("x",)
-    assert by_id(refreshed_instances(lake, ["a"], restated_days=[], today=TODAY)).keys() == {"a", "x"}
+    assert known_instances(lake) == ("x",)
+    assert by_id(refreshed(lake, ["a"])).keys() == {"a", "x"}

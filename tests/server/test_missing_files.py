@@ -10,7 +10,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.ingest.instance_dimension import refreshed_instances
+from later_reporting_dagster.ingest.instance_dimension import instances_table, stored_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.server.clients import assert_problem, authenticated, days_query, get, page_of, serving
 
@@ -78,9 +78,12 @@ def test_instances_that_the_api_lists_are_expected(tmp_path: Path) -> None:
     for name in ("north", "south", "gone"):
         write(tmp_path, Partition(DAYS[0], name))
     write(tmp_path, Partition(DAYS[1], "north"))
-    listing: Any = {"restated_days": [], "today": DAYS[1]}
-    lake.write_table("instances", refreshed_instances(lake, ["north", "south", "gone"], **listing))
-    lake.write_table("instances", refreshed_instances(lake, ["north", "south", "new"], **listing))
+    for listed in (["north", "south", "gone"], ["north", "south", "new"]):
+        files: Any = {"posts_published": lake.partitions("posts_published"), "post_metrics_daily": []}
+        rows = instances_table(
+            listed, configured=(), previous=stored_instances(lake), present=files, days=[], today=DAYS[1]
+        )
+        lake.write_table("instances", rows)
     with serving(tmp_path) as base_url, authenticated(base_url) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (str(DAYS[0]), "new")
         assert missing(get(api, days_query(DAYS[1], DAYS[1]))) == (str(DAYS[1]), "new, south")

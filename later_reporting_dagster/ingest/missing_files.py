@@ -1,0 +1,57 @@
+"""Which expected files are missing, and how a message names them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import TypeVar
+
+from later_reporting_dagster.contract.days import contiguous_ranges
+from later_reporting_dagster.lake import Partition
+
+# None in tables whose files have the rows of all instances.
+InstanceId = TypeVar("InstanceId", bound="str | None")
+
+_MAX_NAMES = 5
+
+
+def missing_days(
+    days: Iterable[date], instances: Iterable[InstanceId], present: Iterable[Partition]
+) -> dict[InstanceId, list[date]]:
+    """Return the days without a file of each instance that lacks any.
+
+    Args:
+        days: the days that each instance should have a file for.
+        instances: the instances that should have files.
+        present: the partitions that have a file.
+    """
+    found: dict[str | None, set[date]] = {}
+    for partition in present:
+        found.setdefault(partition.instance_id, set()).add(partition.day)
+    expected = set(days)
+    lacking = {name: expected - found.get(name, set()) for name in instances}
+    return {name: sorted(lacks) for name, lacks in lacking.items() if lacks}
+
+
+def describe_gaps(missing: Mapping[InstanceId, Sequence[date]], *, instances: int) -> list[str]:
+    """Return a text for each gap, oldest first, such as `2024-01-05 to 2024-01-09 (5 days): instance_000`.
+
+    Args:
+        missing: the missing days by instance.
+        instances: the number of instances that should have files.
+    """
+    by_gap: dict[tuple[date, date], list[InstanceId]] = {}
+    for name, days in missing.items():
+        for gap in contiguous_ranges(days):
+            by_gap.setdefault(gap, []).append(name)
+    return [
+        _describe_gap(*gap, [name for name in by_gap[gap] if name is not None], instances) for gap in sorted(by_gap)
+    ]
+
+
+def _describe_gap(first: date, last: date, names: Sequence[str], instances: int) -> str:
+    length = (last - first).days + 1
+    days = f"{first} (1 day)" if length == 1 else f"{first} to {last} ({length} days)"
+    if not names:
+        return days
+    if len(names) <= _MAX_NAMES:
+        return f"{days}: {', '.join(names)}"
+    return f"{days}: {'all ' if len(names) == instances else f'{len(names)} of '}{instances} instances"
