@@ -1,17 +1,22 @@
 """The IO manager: loads Later's tables into downstream assets, as the type of the parameter's annotation."""
 
-from collections.abc import Collection, Iterator
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
+from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.checks import join_first
 from later_reporting_dagster.defs.lake_tables import table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import default_lake_root, environment_values
+from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, default_lake_root, environment_values, value_now
+from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.missing_files import describe_gaps, missing_days
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.reading import open_dataset, read_frame
 
@@ -20,6 +25,7 @@ _Frame = TypeVar("_Frame")
 # The name that Dagster's own UPathIOManager uses.
 ALLOW_MISSING = "allow_missing_partitions"
 _EMPTY = "it has no files. Materialize it first"
+_NEXT_STEP = "Materialize these days first"
 
 
 class LaterLake(dg.ConfigurableIOManager):
@@ -42,7 +48,7 @@ class LaterLake(dg.ConfigurableIOManager):
         >>> written = lake.write("posts_published", Partition(day, "acme"), pa.Table.from_pylist([post], POSTS_SCHEMA))
 
         >>> later_lake = LaterLake(lake_root=lake.root)
-        >>> rows = later_lake.load(later_tables()["posts_published"], pa.Table, start=day)
+        >>> rows = later_lake.load(later_tables()["posts_published"], pa.Table, start=day, end=day)
         >>> rows.select(["date", "post_id", "impressions", "paid_impressions"]).to_pylist()
         [{'date': datetime.date(2024, 1, 1), 'post_id': 2, 'impressions': 1200, 'paid_impressions': None}]
     """
@@ -73,8 +79,8 @@ class LaterLake(dg.ConfigurableIOManager):
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the upstream partitions that Dagster's partition mapping selects, or all of an unpartitioned table.
 
-        Partitions without files are logged and left out. If the input's metadata has `allow_missing_partitions: False`,
-        they fail the step.
+        Missing files are logged: a day of an instance in a raw table, else a partition. If the input's metadata has
+        `allow_missing_partitions: False`, they fail the step.
 
         Raises:
             Failure: there are no files, the annotation is not a supported type, or the asset is not a table of the
@@ -102,21 +108,26 @@ class LaterLake(dg.ConfigurableIOManager):
         start: date | None = None,
         end: date | None = None,
         instance_ids: Collection[str] | None = None,
+        allow_missing: bool = True,
     ) -> _Frame:
         """Load any part of a table, without a run or a partition mapping: for notebooks and custom date ranges.
+
+        Files that are missing in this part are named in a `UserWarning`.
 
         Args:
             table: one of `later_tables()`.
             kind: the type to return, such as `pandas.DataFrame`.
             start: the first day; default: the oldest.
-            end: the last day, inclusive; default: the newest.
+            end: the last day, inclusive; default: the newest. Missing days are then those up to the newest due day.
             instance_ids: only these instances; default: all.
+            allow_missing: whether to load the rest if files are missing, or to raise.
 
         Returns:
             The rows; none if no file matches.
 
         Raises:
-            Failure: `table` is not a table of the lake; `start` or `end` is given for a table without partitions;
+            Failure: files are missing, and `allow_missing` is false; `table` is not a table of the lake; `start` or
+                `end` is given for a table without partitions;
                 `instance_ids` is given for a table that is not split by instance; `kind` is not a supported type; or
                 the lake cannot be read.
         """
@@ -135,6 +146,12 @@ class LaterLake(dg.ConfigurableIOManager):
                 and (end is None or partition.day <= end)
                 and (instance_ids is None or partition.instance_id in instance_ids)
             ]
+            if table.partitions_def is not None:
+                days = _days(table.partitions_def, start=start, end=end)
+                if missing := _describe_missing(lake, source, days, selected, instance_ids=instance_ids):
+                    if not allow_missing:
+                        raise ValueError(f"{missing}. {_NEXT_STEP}")
+                    warnings.warn(f"{table.key.to_user_string()}: {missing}", stacklevel=2)
             loaded: _Frame = read_frame(kind, lake, source, selected)
         return loaded
 
@@ -145,22 +162,58 @@ class LaterLake(dg.ConfigurableIOManager):
 
 
 def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:
-    """Return the partitions of the input that are stored; log the days that are not.
+    """Return the partitions of the input that are stored; log the files that are missing.
 
     Raises:
-        ValueError: no partition is stored, or one is missing and the input does not allow that.
+        ValueError: no partition is stored, or a file is missing and the input does not allow that.
     """
-    days = None  # all
     if context.has_asset_partitions:
         days = [date.fromisoformat(key) for key in context.asset_partition_keys]
-    stored = lake.partitions(table.name, days=days)
-    missing = sorted(set(days or ()).difference(partition.day for partition in stored))
-    summary = f"{len(missing)} of {len(days or ())} partitions are missing: {join_first(missing)}"
+        stored = lake.partitions(table.name, days=days)
+    else:
+        days, stored = _days(context.asset_partitions_def), lake.partitions(table.name)
+    missing = _describe_missing(lake, table, days, stored)
     if not stored or (missing and context.definition_metadata.get(ALLOW_MISSING) is False):
-        raise ValueError(f"{summary}. Materialize them first" if missing else _EMPTY)
+        raise ValueError(f"{missing}. {_NEXT_STEP}" if missing else _EMPTY)
     if missing:
-        context.log.warning(f"{context.asset_key.to_user_string()}: {summary}")
+        context.log.warning(f"{context.asset_key.to_user_string()}: {missing}")
     return stored
+
+
+def _days(
+    partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
+) -> list[date]:
+    """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
+    due_hour_utc = value_now(environment_values(["due_hour_utc"]).get("due_hour_utc", DEFAULT_DUE_HOUR_UTC))
+    last = end or due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+    days = map(date.fromisoformat, partitions_def.get_partition_keys())
+    return [day for day in days if (start or day) <= day <= last]
+
+
+def _describe_missing(
+    lake: Lake,
+    table: Table,
+    days: Sequence[date],
+    stored: Sequence[Partition],
+    *,
+    instance_ids: Collection[str] | None = None,
+) -> str:
+    """Return which files are missing; an empty text if none is.
+
+    Args:
+        lake: has the table.
+        table: the table.
+        days: the days, or first days of weeks or months, that should be stored.
+        stored: the partitions that are stored.
+        instance_ids: only these instances.
+    """
+    instances: Collection[str | None] = (None,)
+    if table.name in {raw_table.name for raw_table in RAW_TABLES}:
+        instances = instance_ids or known_instances(lake) or instances
+    missing = missing_days(days, instances, stored)
+    count = sum(map(len, missing.values()))
+    files = "1 file is missing" if count == 1 else f"{count} files are missing"
+    return f"{files}: {join_first(describe_gaps(missing, instances=len(instances)))}" if missing else ""
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:

@@ -1,7 +1,9 @@
 """The IO manager: downstream assets receive the partitions of their run, as the annotated type."""
 
+import re
+import warnings
 from collections.abc import Callable, Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
+from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.lake_tables import table_specs
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
@@ -156,27 +159,70 @@ def test_io_manager_loads_all_days_into_unpartitioned_assets(filled: Project, tr
     assert {row["date"] for row in rollup.rows} == {FIRST}
 
 
-def test_io_manager_logs_missing_days_and_loads_the_rest(project: Project, truth: Truth) -> None:
+def test_io_manager_logs_missing_files_and_loads_the_rest(project: Project, truth: Truth) -> None:
     assert project.fetch("posts_published", days=DAYS[:2], instances=list(INSTANCE_IDS[:2])).success
     mine = Downstream(pa.Table, partitions_def=DAILY)
     result = mine.run(project, between=(str(FIRST), str(LAST)))
     assert result.success
     assert same_rows(mine.rows, expected(truth, [(day, name) for day in DAYS[:2] for name in INSTANCE_IDS[:2]]))
     (warning,) = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
-    assert warning.user_message == f"later/posts_published: 1 of 3 partitions are missing: {LAST}"
+    names = ", ".join(sorted(INSTANCE_IDS[:2]))
+    assert warning.user_message == f"later/posts_published: 2 files are missing: {LAST} (1 day): {names}"
     strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
     assert failure_message(strict.run(project, between=(str(FIRST), str(LAST)))) == (
-        f"{warning.user_message}. Materialize them first"
+        f"{warning.user_message}. Materialize these days first"
     )
     assert strict.inputs == []
+
+
+def test_io_manager_fails_for_a_missing_instance_if_the_input_does_not_allow_that(filled: Project) -> None:
+    partition_file(filled.root, "posts_published", DAYS[1], "007").unlink()
+    assert filled.run("instances").success
+    lenient = Downstream(pa.Table, partitions_def=DAILY)
+    assert lenient.run(filled, between=(str(FIRST), str(LAST))).success
+    strict = Downstream(pa.Table, partitions_def=DAILY, metadata={"allow_missing_partitions": False})
+    assert failure_message(strict.run(filled, between=(str(FIRST), str(LAST)))) == (
+        f"later/posts_published: 1 file is missing: {DAYS[1]} (1 day): 007. Materialize these days first"
+    )
+    assert strict.run(filled, partition=str(FIRST)).success
+
+
+def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
+    table, lake = tables_of(filled)["posts_published"], LaterLake()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lake.load(table, pa.Table, end=LAST, allow_missing=False)
+        # A week is expected if one of its days is.
+        assert filled.fetch("post_metrics_daily").success
+        assert filled.roll_up("organic_paid_daily").success
+        assert filled.roll_up("organic_paid_weekly").success
+        lake.load(tables_of(filled)["organic_paid_weekly"], pa.Table, end=LAST, allow_missing=False)
+    partition_file(filled.root, "posts_published", DAYS[1], "007").unlink()
+    message = f"later/posts_published: 1 file is missing: {DAYS[1]} (1 day): 007"
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+        rows = lake.load(table, pd.DataFrame, end=LAST)
+    assert caught[0].filename == __file__
+    assert len(rows)
+    with pytest.raises(dg.Failure, match=re.escape(message)):
+        lake.load(table, pl.LazyFrame, end=LAST, allow_missing=False)
+    with pytest.warns(UserWarning, match=r"1 file is missing"):
+        lake.load(table, pl.LazyFrame, end=LAST, instance_ids=["007"])
+    lake.load(table, pa.Table, end=LAST, instance_ids=[INSTANCE_IDS[0]], allow_missing=False)
+    # Without an end, every day up to the newest due day is expected.
+    due = due_day(datetime.now(UTC), due_hour_utc=12)
+    with pytest.warns(UserWarning, match=rf"2024-03-04 to {due} \("):
+        lake.load(table, pa.Table)
+    assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
+    with pytest.raises(dg.Failure, match=re.escape(f"1 file is missing: {DAYS[1]} (1 day). Materialize these")):
+        lake.load(tables_of(filled)["organic_paid_by_publish_day"], pa.Table, end=DAYS[1], allow_missing=False)
 
 
 def test_io_manager_fails_without_any_files(project: Project) -> None:
     mine, everything = Downstream(pd.DataFrame, partitions_def=DAILY), Downstream(pd.DataFrame)
     assert failure_message(mine.run(project, partition=str(FIRST))) == (
-        f"later/posts_published: 1 of 1 partitions are missing: {FIRST}. Materialize them first"
+        f"later/posts_published: 1 file is missing: {FIRST} (1 day). Materialize these days first"
     )
-    assert "partitions are missing: 2024-03-01, 2024-03-02, " in failure_message(everything.run(project))
+    assert "files are missing: 2024-03-01 to " in failure_message(everything.run(project))
 
 
 def test_io_manager_opens_no_other_partition(filled: Project, truth: Truth) -> None:
@@ -277,8 +323,8 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     lake = LaterLake()
     rows = lake.load(table, pa.Table, start=DAYS[1], end=LAST, instance_ids=["007"]).to_pylist()
     assert same_rows(rows, expected(truth, [(day, "007") for day in DAYS[1:]]))
-    assert len(lake.load(table, pd.DataFrame)) == sum(len(truth.day("post_date", day)) for day in DAYS)
-    nothing = lake.load(table, pl.DataFrame, start=LAST + timedelta(days=1))
+    assert len(lake.load(table, pd.DataFrame, end=LAST)) == sum(len(truth.day("post_date", day)) for day in DAYS)
+    nothing = lake.load(table, pl.DataFrame, start=LAST + timedelta(days=1), end=LAST)
     assert nothing.columns == ["date", *(column.name for column in POST_COLUMNS)]
     assert nothing.height == 0
     with pytest.raises(dg.Failure, match="is not supported: use one of"):
@@ -296,7 +342,7 @@ def test_io_manager_can_be_used_as_a_resource(filled: Project, truth: Truth) -> 
 
     @dg.asset
     def mine(later_lake: dg.ResourceParam[LaterLake]) -> None:
-        counts.append(later_lake.load(table, pl.LazyFrame, start=LAST).select(pl.len()).collect().item())
+        counts.append(later_lake.load(table, pl.LazyFrame, start=LAST, end=LAST).select(pl.len()).collect().item())
 
     defs = dg.Definitions.merge(filled.defs, dg.Definitions(assets=[mine]))
     job = defs.resolve_implicit_global_asset_job_def()
