@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, METRICS
+from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
 from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -29,6 +30,7 @@ DAILY, BY_PUBLISH_DAY = DAY_TABLES
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": POST_COLUMNS,
     "columns of instances": INSTANCE_COLUMNS,
+    "columns of coverage": COVERAGE_COLUMNS,
     "columns of campaigns": CAMPAIGN_COLUMNS,
     "columns of campaign_performance_daily": campaign_performance_columns(DEFAULT_CAMPAIGN_METRICS),
     "columns of further campaign metrics": without(

@@ -48,7 +48,7 @@ def build_automation_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description=(
-            "Updates rollups, instances and the report when their upstream changes, and runs the daily checks: missing"
-            " files, instances that are no longer listed, and settled posts."
+            "Updates rollups, instances, coverage and the report when their upstream changes, and runs daily checks:"
+            " missing files, instances that are no longer listed, and settled posts."
         ),
     )

@@ -24,6 +24,7 @@ from later_reporting_dagster.defs.campaigns import (
 from later_reporting_dagster.defs.compaction_job import build_compaction_job, build_compaction_schedule
 from later_reporting_dagster.defs.component_attributes import names, options, plain, text
 from later_reporting_dagster.defs.component_scaffolder import LaterReportingScaffolder
+from later_reporting_dagster.defs.coverage import coverage_step
 from later_reporting_dagster.defs.instances import build_instances_checks, build_instances_sensor, instances_step
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.jobs import build_checks_job, build_daily_schedule, build_posts_job
@@ -58,6 +59,7 @@ from later_reporting_dagster.defs.settings import (
     value_now,
     variable_name,
 )
+from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
@@ -284,6 +286,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             *([instances_step(settings)] if INSTANCES_TABLE in settings.tables else []),
             *([campaigns_step(settings)] if CAMPAIGNS_TABLE in settings.tables else []),
             *([campaign_performance_step(settings)] if CAMPAIGN_PERFORMANCE_TABLE in settings.tables else []),
+            *([coverage_step(settings)] if COVERAGE_TABLE in settings.tables else []),
             *(rollup_step(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
             *([windows_step(windows, settings)] if windows else []),
             *([report_step(settings)] if REPORT in settings.tables else []),

@@ -21,6 +21,7 @@ from later_reporting_dagster.contract import (
     parse_campaign_metrics,
     parse_metrics,
 )
+from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
@@ -72,6 +73,7 @@ ASSET_NAMES = (
     INSTANCES_TABLE,
     CAMPAIGNS_TABLE,
     CAMPAIGN_PERFORMANCE_TABLE,
+    COVERAGE_TABLE,
     *(table.name for table in TABLES),
     REPORT,
 )

@@ -25,6 +25,7 @@ from later_reporting_dagster.ingest.partition_writer import FailedPartition, Par
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
+    FETCHED_AT,
     FileDamaged,
     Lake,
     LakeUnavailable,
@@ -236,7 +237,7 @@ class _DayWriter:
 
     def _file_metadata(self, query: CampaignPerformanceQuery, text: str) -> dict[str, str]:
         return {
-            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([text]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
         }

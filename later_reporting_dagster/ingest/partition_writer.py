@@ -17,6 +17,7 @@ from later_reporting_dagster.ingest.query_plan import partitions_between, partit
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
+    FETCHED_AT,
     FileDamaged,
     Lake,
     LakeUnavailable,
@@ -197,7 +198,7 @@ class PartitionWriter:
 
     def _file_metadata(self, planned: PostPerformanceQuery) -> dict[str, str]:
         return {
-            "fetched_at": self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
+            FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
             "metrics": msgspec.json.encode([metric.api_name for metric in self._metrics]).decode(),
         }

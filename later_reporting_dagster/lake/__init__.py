@@ -11,10 +11,13 @@ from later_reporting_dagster.lake.columns import post_columns as post_columns
 from later_reporting_dagster.lake.database import LakeDatabase as LakeDatabase
 from later_reporting_dagster.lake.database import ViewContents as ViewContents
 from later_reporting_dagster.lake.database import open_database as open_database
+from later_reporting_dagster.lake.lake import FETCHED_AT as FETCHED_AT
+from later_reporting_dagster.lake.lake import FIRST_FETCHED_AT as FIRST_FETCHED_AT
 from later_reporting_dagster.lake.lake import Lake as Lake
 from later_reporting_dagster.lake.lake import ReplacementRejected as ReplacementRejected
 from later_reporting_dagster.lake.lake import WriteResult as WriteResult
 from later_reporting_dagster.lake.parquet_file import FileDamaged as FileDamaged
+from later_reporting_dagster.lake.parquet_file import FileMetadata as FileMetadata
 from later_reporting_dagster.lake.parquet_file import content_hash_of as content_hash_of
 from later_reporting_dagster.lake.partition_paths import Partition as Partition
 from later_reporting_dagster.lake.partition_paths import encode_instance_id as encode_instance_id
@@ -26,5 +29,6 @@ from later_reporting_dagster.lake.schema import posts_schema as posts_schema
 from later_reporting_dagster.lake.schema import posts_table as posts_table
 from later_reporting_dagster.lake.schema import posts_tables as posts_tables
 from later_reporting_dagster.lake.schema import schema_of as schema_of
+from later_reporting_dagster.lake.storage import FileVersion as FileVersion
 from later_reporting_dagster.lake.storage import LakeUnavailable as LakeUnavailable
 from later_reporting_dagster.lake.table import Table as Table

@@ -19,8 +19,8 @@ METRICS, DAILY, WEEKLY, MONTHLY = (
     "organic_paid_weekly",
     "organic_paid_monthly",
 )
-REPORT, INSTANCES = "organic_paid_report", "instances"
-WITHOUT_PARTITIONS = {*WINDOWS, REPORT, INSTANCES}
+REPORT, INSTANCES, COVERAGE = "organic_paid_report", "instances", "coverage"
+WITHOUT_PARTITIONS = {*WINDOWS, REPORT, INSTANCES, COVERAGE}
 # The first week and month; they begin before the first daily partition.
 WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 1)
 EVERY_DAY = set(DAYS)
@@ -176,21 +176,28 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.
 
 
-def test_windows_and_instances_are_requested_once_for_any_number_of_days(
+def test_windows_instances_and_coverage_are_requested_once_for_any_number_of_days(
     automation: Automation, project: Project, service: Service
 ) -> None:
-    downstream = (*WINDOWS, INSTANCES)
+    downstream = (*WINDOWS, INSTANCES, COVERAGE)
     assert automation.tick_unpartitioned(*downstream) == set()
     project.fetch(RAW)
     assert automation.tick_unpartitioned(*downstream) == set(downstream)
     project.roll_up_windows()
-    project.run(INSTANCES)
+    project.run(INSTANCES, COVERAGE)
     assert automation.tick_unpartitioned(*downstream) == set()
     project.fetch(RAW)  # unchanged
     assert automation.tick_unpartitioned(*downstream) == set()
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
     project.fetch(RAW)
     assert automation.tick_unpartitioned(*downstream) == set(downstream)
+
+
+def test_coverage_is_requested_at_the_due_hour(automation: Automation, project: Project) -> None:
+    assert automation.tick_unpartitioned(COVERAGE) == set()
+    with freeze_time(datetime(2024, 3, 6, 12, 1, tzinfo=UTC)):
+        assert automation.tick_unpartitioned(COVERAGE) == {COVERAGE}
+        assert automation.tick_unpartitioned(COVERAGE) == set()
 
 
 def test_windows_wait_until_no_fetch_is_in_progress(automation: Automation, project: Project) -> None:

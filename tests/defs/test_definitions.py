@@ -12,6 +12,7 @@ import pytest
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS
 from later_reporting_dagster.definitions import defs
+from later_reporting_dagster.ingest.coverage import COVERAGE_SCHEMA
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POSTS_SCHEMA, campaign_performance_columns, schema_of
 from later_reporting_dagster.rollups.rollup_tables import TABLES
@@ -21,6 +22,7 @@ from tests.services import WAIT_SECONDS
 REPOSITORY = Path(__file__).parents[2]
 SCHEMAS = {
     "instances": INSTANCES_SCHEMA,
+    "coverage": COVERAGE_SCHEMA,
     "post_metrics_daily": POSTS_SCHEMA,
     "posts_published": POSTS_SCHEMA,
     "campaigns": schema_of(CAMPAIGN_COLUMNS),
@@ -32,12 +34,12 @@ PARTITIONED = (*RAW_ASSETS, "campaign_performance_daily", *ROLLUPS, *PERIOD_ROLL
 COMPUTED = (*ROLLUPS, *PERIOD_ROLLUPS, *WINDOWS)
 REPORT = "organic_paid_report"
 LAYERS = {
-    **dict.fromkeys(("instances", "campaigns"), "dimension"),
+    **dict.fromkeys(("instances", "campaigns", "coverage"), "dimension"),
     **dict.fromkeys((*RAW_ASSETS, "campaign_performance_daily"), "raw"),
     **dict.fromkeys(COMPUTED, "rollup"),
 }
 GROUPS = {
-    **dict.fromkeys((*RAW_ASSETS, "instances"), "posts"),
+    **dict.fromkeys((*RAW_ASSETS, "instances", "coverage"), "posts"),
     **dict.fromkeys(("campaigns", "campaign_performance_daily"), "campaigns"),
     **dict.fromkeys(COMPUTED, "organic_paid"),
 }
@@ -167,6 +169,7 @@ def test_asset_dependencies() -> None:
         "organic_paid_by_publish_day": {"posts_published"},
         **dict.fromkeys(PERIOD_ROLLUPS, {"organic_paid_daily"}),
         **dict.fromkeys((*WINDOWS, "instances"), set(RAW_ASSETS)),
+        "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
         "organic_paid_by_campaign": {*FETCHED},
         REPORT: {*FETCHED, *ROLLUPS},
     }

@@ -328,7 +328,7 @@ def test_load_selects_days_and_instances_without_a_run(filled: Project, truth: T
     assert nothing.columns == ["date", *(column.name for column in POST_COLUMNS)]
     assert nothing.height == 0
     with pytest.raises(dg.Failure, match="is not supported: use one of"):
-        lake.load(table, dict)
+        lake.load(table, dict, end=LAST)
     assert filled.roll_up("organic_paid_by_publish_day", days=DAYS[:1]).success
     rollup = tables_of(filled)["organic_paid_by_publish_day"]
     assert len(lake.load(rollup, pa.Table, end=FIRST)) > 0
