@@ -48,6 +48,13 @@ class Kind(StrEnum):
         """Whether a rollup sums the values."""
         return self in (Kind.COUNT, Kind.MONEY, Kind.TIME)
 
+    @property
+    def maximum(self) -> int:
+        """The largest magnitude of a value of a row. Sums of tens of millions of such values are exact in SQL."""
+        if self.is_integer:
+            return 100_000_000_000
+        return 1_000_000_000_000_000 if self is Kind.TIME else 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Kind, Metric
 from later_reporting_dagster.contract.row_fields import (
     INT64_MAX,
     INT64_MIN,
@@ -28,7 +28,6 @@ from later_reporting_dagster.contract.row_fields import (
 )
 
 Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
 
 
 class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -67,13 +66,15 @@ Metrics = tuple[Metric, ...]
 _CACHED_SELECTIONS = 64
 
 
+def _metric_type(kind: Kind) -> Any:
+    if kind.is_integer:
+        return Annotated[int, msgspec.Meta(ge=0, le=kind.maximum)]
+    return Annotated[float, msgspec.Meta(ge=-kind.maximum, le=kind.maximum)]
+
+
 def _metric_struct_fields(metrics: Metrics) -> list[tuple[str, Any, Any]]:
     return [
-        (
-            metric.column,
-            (Count if metric.kind.is_integer else float) | None,
-            msgspec.field(default=None, name=metric.api_name),
-        )
+        (metric.column, _metric_type(metric.kind) | None, msgspec.field(default=None, name=metric.api_name))
         for metric in metrics
     ]
 

@@ -7,13 +7,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import Metric
+from later_reporting_dagster.contract.metrics import Kind, Metric
 from later_reporting_dagster.contract.redaction import redact
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -121,17 +121,16 @@ class ParsedRow:
 @lru_cache(64)
 def metric_fields(metrics: tuple[Metric, ...], /) -> Fields:
     """Return the fields of some metrics."""
-    return {
-        metric.api_name: (metric.column, parse_count if metric.kind.is_integer else parse_decimal, False)
-        for metric in metrics
-    }
+    return {metric.api_name: (metric.column, partial(parse_metric, kind=metric.kind), False) for metric in metrics}
 
 
-def parse_count(value: object) -> int:
-    """Return a whole number that is not negative."""
-    number = parse_integer(value)
-    if number < 0:
+def parse_metric(value: object, *, kind: Kind) -> int | float:
+    """Return a whole number that is not negative, or a finite decimal; at most `kind.maximum`."""
+    number: int | float = parse_integer(value) if kind.is_integer else parse_decimal(value)
+    if kind.is_integer and number < 0:
         raise FieldError(f"must not be negative: {_excerpt(value)}")
+    if abs(number) > kind.maximum:
+        raise FieldError(f"is above {kind.maximum:,}: {_excerpt(value)}")
     return number
 
 

@@ -96,7 +96,7 @@ def read_report_data(lake: Lake, later: LaterReportingResource) -> ReportData:
         Failure: the raw tables are empty.
         LakeUnavailable: the lake cannot be read.
         FileDamaged: a quarantine file is damaged.
-        RollupFailed: a sum does not fit its column, or the work does not fit in memory.
+        RollupFailed: the work does not fit in memory.
     """
     partitions = {table: lake.partitions(table) for table in TABLES}
     if not any(partitions.values()):

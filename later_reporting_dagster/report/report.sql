@@ -102,7 +102,7 @@ WITH {{ comparison.channel_comparison(
 SELECT
     *,
     coalesce(
-        to_int64(CAST(organic_impressions AS HUGEINT) + paid_impressions, 'impressions'), organic_impressions, paid_impressions
+        organic_impressions + paid_impressions, organic_impressions, paid_impressions
     ) AS impressions
 FROM compared;
 
@@ -184,7 +184,7 @@ SELECT
     {%- endfor %}
     coalesce(both_spend_maximum, organic_spend_maximum, paid_spend_maximum) AS known_spend_maximum,
     {%- for cost, measure in unit_costs %}
-    to_int64(CAST(organic_{{ cost }}_units AS HUGEINT) + paid_{{ cost }}_units, '{{ measure }}') AS both_{{ cost }}_units,
+    organic_{{ cost }}_units + paid_{{ cost }}_units AS both_{{ cost }}_units,
     {%- for side in ("minimum", "maximum") %}
     blended_{{ cost }}_{{ side }} AS both_{{ cost }}_{{ side }}{{ "," if not loop.last }}
     {%- endfor %}{{ "," if not loop.last }}

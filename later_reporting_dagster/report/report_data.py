@@ -247,7 +247,7 @@ def read_report(
 
     Raises:
         LakeUnavailable: the lake cannot be read.
-        RollupFailed: a sum does not fit its column, or a query does not fit in memory.
+        RollupFailed: a query does not fit in memory.
     """
     wanted = {*DEFAULT_METRICS, *metrics}
     shown = tuple(metric for metric in METRICS if metric in wanted)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,7 +15,6 @@ from later_reporting_dagster.lake.campaign_tables import (
     CAMPAIGNS_TABLE,
     campaign_performance_columns,
 )
-from later_reporting_dagster.rollups.campaign_columns import CAMPAIGN_TOTALS
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,12 +58,3 @@ def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: pa.Ta
     connection.register(CAMPAIGNS_TABLE, campaigns)
     schema = pa.schema({"date": pa.date32()})
     connection.register(STORED_CAMPAIGN_DAYS, pa.Table.from_pylist([{"date": day} for day in sorted({*days})], schema))
-
-
-def template_variables() -> dict[str, Any]:
-    """Return the variables of campaign_results.sql."""
-    return {
-        "campaign_totals": [
-            {"column": metric.column, "is_decimal": not metric.kind.is_integer} for metric in CAMPAIGN_TOTALS
-        ]
-    }

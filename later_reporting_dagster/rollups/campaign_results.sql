@@ -4,7 +4,8 @@
       campaign_performance_daily  view of the table, with all known metrics: one row per campaign and day
       stored_campaign_days        the days (`date`) on which that table has a file, with or without rows
       campaigns                   the table of campaigns
-    and the variable `campaign_totals` of sql_engine.py: one dict per metric that is summed, with `column` and `is_decimal`. -#}
+    and the variable `campaign_totals` of sql_engine.py: one dict per metric that is summed, as `metrics` in measures.sql. -#}
+{%- import "measures.sql" as measures with context %}
 
 {#- The last one, `campaign_results`, has one row per date range and campaign with performance on a day of the range. Money
     is decimal. A rate is a sum divided by a sum, over the campaign-days that report both of its parts; null if there are
@@ -23,16 +24,17 @@ campaign_rows AS (
     SELECT
         date, campaign_id,
         {%- for total in campaign_totals %}
-        {{ "money(%s, '%s')" % (total.column, total.column) if total.is_decimal else total.column }} AS {{ total.column }},
+        {{ measures.summable(total) }} AS {{ total.column }},
         {%- endfor %}
-        money(paid_return_on_ad_spend, 'paid_return_on_ad_spend') AS return_per_spend
+        money(paid_return_on_ad_spend) AS return_per_spend
     FROM campaign_performance_daily
+    WHERE {{ measures.is_within_limits(campaign_totals + [{"column": "paid_return_on_ad_spend", "maximum": maximum_spend}]) }}
 ),
 campaign_sums AS (
     SELECT
         range_id, campaign_id,
         {%- for total in campaign_totals %}
-        {% if total.is_decimal %}sum({{ total.column }}){% else %}to_int64(sum({{ total.column }}), '{{ total.column }}'){% endif %} AS {{ total.column }},
+        {% if total.decimal %}sum({{ total.column }}){% else %}CAST(sum({{ total.column }}) AS BIGINT){% endif %} AS {{ total.column }},
         {%- endfor %}
         sum(estimated_value_generated) FILTER (estimated_content_cost IS NOT NULL) AS value_of_cost,
         sum(estimated_content_cost) FILTER (estimated_value_generated IS NOT NULL) AS cost_of_value,

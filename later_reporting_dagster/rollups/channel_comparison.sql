@@ -41,7 +41,7 @@ clusters AS (
 leave_one_out AS (
     SELECT
         {% for name in by %}totals.{{ name }}, {% endfor -%}
-        greatest(clusters.organic_impressions_rate_units, clusters.paid_impressions_rate_units) > 0 AS is_in_lift
+        coalesce(clusters.organic_impressions_rate_units, clusters.paid_impressions_rate_units) IS NOT NULL AS is_in_lift
         {%- for name in lift_columns + same_post_columns %},
         coalesce(CAST(clusters.{{ name }} AS DOUBLE), 0) / nullif(CAST(totals.{{ name }} AS DOUBLE), 0) AS {{ name }}_share
         {%- endfor %},

@@ -4,20 +4,8 @@
 CREATE OR REPLACE MACRO round_significant(x) AS
     CASE WHEN x = 0 OR NOT isfinite(x) THEN x ELSE round(x, CAST(11 - floor(log10(abs(x))) AS INTEGER)) END;
 
--- Money as a decimal with 6 digits, so that its sums do not depend on the order of rows. `name` is for the error.
-CREATE OR REPLACE MACRO money(x, name) AS
-    CASE
-        WHEN abs(x) >= 1e12 THEN error('a value of ' || name || ' does not fit 12 digits before the point: ' || x)
-        ELSE CAST(x AS DECIMAL(18, 6))
-    END;
-
--- A sum of integers as int64, the stored type. `name` is the column, for the error.
-CREATE OR REPLACE MACRO to_int64(total, name) AS
-    CASE
-        WHEN total NOT BETWEEN -9223372036854775808 AND 9223372036854775807
-            THEN error('the sum of ' || name || ' does not fit int64: ' || total)
-        ELSE CAST(total AS BIGINT)
-    END;
+-- An amount as a decimal with 6 digits, so that its sums do not depend on the order of rows.
+CREATE OR REPLACE MACRO money(x) AS CAST(x AS DECIMAL(18, 6));
 
 -- How rows of posts in several campaigns are counted: see multi_campaign_posts in window_inputs.sql.
 CREATE TYPE IF NOT EXISTS counting AS ENUM ('either', 'campaign', 'post');

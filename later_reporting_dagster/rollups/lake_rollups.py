@@ -103,7 +103,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        RollupFailed: the query does not fit in memory.
     """
     # Read once, and not in batches of instances: see campaign_results.sql.
     campaigns = read_campaigns(lake) if any(table.columns_from_campaigns for table in tables) else None
@@ -172,7 +172,7 @@ def roll_up_lake_periods(
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        RollupFailed: the query does not fit in memory.
     """
     (date_basis,) = table.date_bases
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]

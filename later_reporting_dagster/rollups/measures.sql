@@ -2,7 +2,7 @@
 
     sql_engine.py gives every template these variables:
       channels         (channel, prefix of its raw columns): ("organic", ""), ("paid", "paid_")
-      metrics          the metrics that add up: raw column, name of the sum, whether it is a decimal
+      metrics          the metrics that add up: raw column, name of the sum, type of a summed decimal (else empty), maximum
       rate_units       channel -> divisors of its engagement rates: impressions, and views if requested
       unit_costs       (unit cost, its measure): ("cpe", "engagements"), ("cpm", "impressions")
       cost_per         unit cost -> number of units: 1 engagement, 1000 impressions
@@ -16,10 +16,20 @@
                        its value in the previous period), has_change, is_difference (whether the change is a difference)
 -#}
 
+{#- The value of a metric in a raw row, with a type whose sums are exact. -#}
+{%- macro summable(metric) -%}
+{% if metric.decimal %}CAST({{ metric.column }} AS {{ metric.decimal }}){% else %}{{ metric.column }}{% endif %}
+{%- endmacro -%}
+
+{#- Whether all values of a raw row are within the limits. The parser rejects other rows, but one may be stored already. -#}
+{%- macro is_within_limits(metrics) -%}
+{%- for metric in metrics %}coalesce(abs({{ metric.column }}) <= {{ metric.maximum }}, true){{ " AND " if not loop.last }}{% endfor -%}
+{%- endmacro -%}
+
 {#- Sums of columns, over rows or over groups. -#}
 {%- macro sums(columns) -%}
 {%- for name in columns %}
-    {% if name in integer_columns %}to_int64(sum({{ name }}), '{{ name }}'){% else %}sum({{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
+    {% if name in integer_columns %}CAST(sum({{ name }}) AS BIGINT){% else %}sum({{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
 {%- endfor %}
 {%- endmacro -%}
 

@@ -91,10 +91,7 @@ def totals(metrics: Iterable[Metric], always: Iterable[Metric]) -> Iterator[Colu
 
 def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     """Yield rates, shares and the paid lift."""
-    pairing = (
-        "Sum divided by sum, over the rows (a post, or a post on a day) that report both; null if there are no such"
-        " rows, or no"
-    )
+    pairing = "Sum divided by sum, over the rows (a post, or a post on a day) that report both and have more than 0"
     lift = (
         "Paid rate divided by organic rate; above 1, the paid rate is higher. An association, not an effect:"
         " advertisers choose which posts to pay for"
@@ -102,7 +99,7 @@ def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     for channel in CHANNELS:
         yield _number(
             f"{channel}_engagement_rate", f"{channel.capitalize()} engagements per 100 impressions", "percent",
-            f"{pairing} impressions", (raw_column(channel, result) for result in RESULTS),
+            f"{pairing} impressions; null if there are none", (raw_column(channel, result) for result in RESULTS),
         )  # fmt: skip
     for result in RESULTS:
         yield _number(
@@ -118,7 +115,8 @@ def rates(metrics: Iterable[Metric]) -> Iterator[Column]:
     for channel in by_views:
         yield _number(
             f"{channel}_engagement_rate_by_views", f"{channel.capitalize()} engagements per 100 views", "percent",
-            f"{pairing} views", [raw_column(channel, "views"), raw_column(channel, "engagements")],
+            f"{pairing} views; null if there are none",
+            [raw_column(channel, "views"), raw_column(channel, "engagements")],
         )  # fmt: skip
     if len(by_views) == len(CHANNELS):
         yield _number("paid_lift_by_views", f"{lift}. By views", "ratio", "paid_engagement_rate_by_views /"

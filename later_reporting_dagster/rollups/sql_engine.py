@@ -1,6 +1,5 @@
 """Render the rollups' SQL files, which are Jinja templates, and run them in DuckDB over views of the raw tables."""
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import DateBasis, Metric
+from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Column, schema_of
-from later_reporting_dagster.rollups import campaign_inputs
+from later_reporting_dagster.rollups.campaign_columns import CAMPAIGN_TOTALS
 from later_reporting_dagster.rollups.periods import previous_range, window_ranges
 from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
@@ -43,17 +43,13 @@ _RANGE_COLUMN = Column(_RANGE_ID, "int64", False, "")
 StoredDays = Mapping[DateBasis, Mapping[str, Set[date]]]
 
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
-# The messages of `money` and `to_int64` in duckdb_macros.sql.
-_OUT_OF_RANGE = re.compile(r"(the sum|a value) of \w+ does not fit.*")
+# Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
+_DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
 _SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE"}
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
     """Rows cannot be rolled up. The message has the reason and the next step."""
-
-
-class SumOutOfRange(RollupFailed):
-    """A sum, or a value to be summed, does not fit its column. The message names the column."""
 
 
 @cache
@@ -106,7 +102,7 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable,
         ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
 
     Raises:
-        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        RollupFailed: the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
@@ -153,7 +149,7 @@ def roll_up_windows(
             instances of one batch have to fit in memory.
 
     Raises:
-        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        RollupFailed: the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
     columns = {table.name: [_RANGE_COLUMN, *_columns_of_posts(table)] for table in tables}
@@ -249,7 +245,7 @@ def create_macros_and_row_views(
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Raise DuckDB's errors about values or memory as `RollupFailed`."""
+    """Raise DuckDB's error about memory as `RollupFailed`."""
     import duckdb  # deferred: it takes 0.1 s, and loading the Dagster definitions does not need it
 
     try:
@@ -259,12 +255,6 @@ def translated_errors() -> Iterator[None]:
             "the rollup needs more memory than LATER_MEMORY_GB allows. Next step: raise it, or free disk space where"
             " DuckDB spills"
         ) from error
-    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.OutOfRangeException) as error:
-        if match := _OUT_OF_RANGE.search(str(error)):
-            raise SumOutOfRange(
-                f"{match[0]}. Next step: query the raw table for impossible values of this metric"
-            ) from error
-        raise
 
 
 def render(template: str, table: RollupTable, **context: Any) -> str:
@@ -293,11 +283,21 @@ def _context(table: RollupTable) -> dict[str, Any]:
         }
         for column in table.measures
     ]
-    return (
-        _summed_columns(table.metrics)
-        | campaign_inputs.template_variables()
-        | {"grain": tuple(table.grain), "labels": table.labels, "measure_columns": measure_columns}
-    )
+    return _summed_columns(table.metrics) | {
+        "grain": tuple(table.grain),
+        "labels": table.labels,
+        "measure_columns": measure_columns,
+    }
+
+
+def _summed(metric: Metric) -> dict[str, Any]:
+    """Return the template variables of a metric that adds up."""
+    return {
+        "column": metric.column,
+        "sum": sum_name(metric),
+        "decimal": _DECIMALS.get(metric.kind, ""),
+        "maximum": metric.kind.maximum,
+    }
 
 
 def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
@@ -322,10 +322,9 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
     additive = additive_metrics(metrics)
     counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
     return {
-        "metrics": [
-            {"column": metric.column, "sum": sum_name(metric), "is_decimal": not metric.kind.is_integer}
-            for metric in additive
-        ],
+        "metrics": [_summed(metric) for metric in additive],
+        "campaign_totals": [_summed(metric) for metric in CAMPAIGN_TOTALS],
+        "maximum_spend": Kind.MONEY.maximum,
         "channels": [(str(channel), raw_column(channel, "")) for channel in CHANNELS],
         "rate_units": rate_units,
         "unit_costs": [(cost, measure) for cost, measure, _ in UNIT_COSTS],

@@ -1,5 +1,6 @@
 -- A view of a raw table with the columns that rollups sum. A rate is a quotient of two sums: a row adds to these sums only
--- if it reports both engagements and impressions (or views).
+-- if it reports engagements, and impressions (or views) above 0.
+{%- import "measures.sql" as measures with context %}
 CREATE OR REPLACE VIEW {{ raw_table }}_rows AS
 WITH bounded AS (
     SELECT
@@ -10,20 +11,22 @@ WITH bounded AS (
         spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper_bound,
         -- The tolerance is for rounding errors of floats.
         coalesce({{ channel }}_lower_bound > {{ channel }}_upper_bound * (1 + 1e-12), false) AS {{ channel }}_is_contradictory,
-        CASE WHEN NOT {{ channel }}_is_contradictory THEN money(least({{ channel }}_lower_bound, {{ channel }}_upper_bound), '{{ channel }}_spend_minimum') END AS {{ channel }}_minimum,
-        CASE WHEN NOT {{ channel }}_is_contradictory THEN money({{ channel }}_upper_bound, '{{ channel }}_spend_maximum') END AS {{ channel }}_maximum
+        NOT {{ channel }}_is_contradictory AND {{ channel }}_upper_bound <= {{ maximum_spend }} AS {{ channel }}_has_spend,
+        CASE WHEN {{ channel }}_has_spend THEN money(least({{ channel }}_lower_bound, {{ channel }}_upper_bound)) END AS {{ channel }}_minimum,
+        CASE WHEN {{ channel }}_has_spend THEN money({{ channel }}_upper_bound) END AS {{ channel }}_maximum
         {%- endfor %}
         {%- endif %}
     FROM {{ raw_table }}
+    WHERE {{ measures.is_within_limits(metrics) }}
 )
 SELECT
     date, instance_id, campaign_id, post_id, creator_id, platform, content_type
     {%- for metric in metrics %},
-    {{ "money(%s, '%s')" % (metric.column, metric.sum) if metric.is_decimal else metric.column }} AS {{ metric.sum }}
+    {{ measures.summable(metric) }} AS {{ metric.sum }}
     {%- endfor %}
     {%- for channel, prefix in channels %}{% for measure in rate_units[channel] %},
-    CASE WHEN {{ prefix }}{{ measure }} IS NOT NULL THEN {{ prefix }}engagements END AS {{ channel }}_{{ measure }}_rate_engagements,
-    CASE WHEN {{ prefix }}engagements IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ measure }}_rate_units
+    CASE WHEN {{ prefix }}{{ measure }} > 0 THEN {{ prefix }}engagements END AS {{ channel }}_{{ measure }}_rate_engagements,
+    CASE WHEN {{ prefix }}{{ measure }} > 0 AND {{ prefix }}engagements IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ measure }}_rate_units
     {%- endfor %}{% endfor %}
     {%- if with_spend %}
     {%- for channel, prefix in channels %},
@@ -36,7 +39,7 @@ SELECT
     CASE WHEN {{ channel }}_minimum IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ cost }}_units
     {%- endfor %}
     {%- endfor %},
-    CASE WHEN organic_minimum IS NOT NULL THEN money(estimated_value_generated, 'organic_estimated_value') END AS value_of_spend,
+    CASE WHEN organic_minimum IS NOT NULL THEN money(estimated_value_generated) END AS value_of_spend,
     CASE WHEN estimated_value_generated IS NOT NULL THEN organic_minimum END AS valued_spend_minimum,
     CASE WHEN estimated_value_generated IS NOT NULL THEN organic_maximum END AS valued_spend_maximum
     {%- endif %}

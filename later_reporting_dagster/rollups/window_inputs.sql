@@ -87,7 +87,7 @@ SELECT
     counted_per, {{ post }}, slice, coalesce(lead(slice) OVER newest_first - 1, 255) AS last_slice
     {%- for name in attributes %}, first_value({{ name }}) OVER newest_first AS {{ name }}{% endfor %}
     {%- for name in sum_columns %},
-    {% if name in integer_columns %}to_int64(sum({{ name }}) OVER newest_first, '{{ name }}'){% else %}sum({{ name }}) OVER newest_first{% endif %} AS {{ name }}
+    {% if name in integer_columns %}CAST(sum({{ name }}) OVER newest_first AS BIGINT){% else %}sum({{ name }}) OVER newest_first{% endif %} AS {{ name }}
     {%- endfor %}
 FROM recorded
 WINDOW newest_first AS (PARTITION BY post_id, campaign_id, instance_id ORDER BY slice ROWS UNBOUNDED PRECEDING);
@@ -99,7 +99,7 @@ SELECT
     published.counted_per, range_id
     {%- for name in ("instance_id", "campaign_id", "post_id") + attributes %}, published.{{ name }}{% endfor %},
     {%- for name in sum_columns %}
-    {% if name in integer_columns %}to_int64(sum(recorded.{{ name }}), '{{ name }}'){% else %}sum(recorded.{{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
+    {% if name in integer_columns %}CAST(sum(recorded.{{ name }}) AS BIGINT){% else %}sum(recorded.{{ name }}){% endif %} AS {{ name }}{{ "," if not loop.last }}
     {%- endfor %}
 FROM published JOIN ranges ON published.slice = oldest_slice AND date_basis = 'post_date' AND is_previous
 LEFT JOIN recorded

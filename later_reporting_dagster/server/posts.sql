@@ -41,7 +41,7 @@ sums AS (
     SELECT
         instance_id, campaign_id, post_id, max(date) AS date
         {%- for name in counts %},
-        to_int64(sum({{ name }}), '{{ name }}') AS {{ name }}
+        TRY_CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
         {%- endfor %}
         {%- for name in amounts %},
         CASE

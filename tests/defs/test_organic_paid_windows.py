@@ -137,14 +137,6 @@ def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
     assert materialized(filled, result).keys() == set(WINDOWS) - {BY_CREATOR.name}
 
 
-def test_overflowing_column_is_named(filled: Project) -> None:
-    for day in DAYS[:2]:
-        large = posts_of(row(instance_id=INSTANCE_IDS[0], paid_impressions=2**62))
-        filled.lake.write("post_metrics_daily", Partition(day, INSTANCE_IDS[0]), large)
-    description, _ = failure(filled.roll_up_windows())
-    assert "paid_impressions does not fit int64" in description
-
-
 def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Project) -> None:
     filled.roll_up_windows(BY_CAMPAIGN.name)
     key = (BY_CAMPAIGN.name, "reconciles_with_raw_rows")

@@ -54,8 +54,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @each_raw_table
+@pytest.mark.parametrize("value", ["many", 9_000_000_000_000_000_000])
 def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
-    table: RawTable, service: Service, truth: Truth, tmp_path: Path
+    table: RawTable, value: object, service: Service, truth: Truth, tmp_path: Path
 ) -> None:
     day, instance_id = DAYS[1], INSTANCE_IDS[3]
     partition = Partition(day, instance_id)
@@ -68,7 +69,7 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
                 bad["campaignId"],
                 bad["postId"],
             ) and (table is PUBLISHED or parameters(request)["startDate"] == [str(day)]):
-                metrics_of(row)["impressions"] = "many"
+                metrics_of(row)["impressions"] = value
         return document
 
     service.transform = corrupt
@@ -81,7 +82,7 @@ def test_a_bad_row_is_quarantined_until_the_api_returns_it_valid(
     assert "startDate=2024-" in quarantined.query
     assert "impressions" in quarantined.reason
     raw = json.loads(quarantined.raw)
-    assert raw | raw.pop("metrics", {}) == {**bad, "impressions": "many"}
+    assert raw | raw.pop("metrics", {}) == {**bad, "impressions": value}
     stored = stored_rows(tmp_path, table.name, day, instance_id)
     assert stored == [
         row

@@ -83,7 +83,7 @@ def is_storable(row: Row) -> bool:
     """Return whether the columns of the lake can store a row; others must be quarantined."""
     return (
         all(_is_whole(row.get(name)) for name in _IDS)
-        and all(row.get(name) is None or (_is_whole(row[name]) and row[name] >= 0) for name in _COUNTS)
+        and all(row.get(name) is None or (_is_whole(row[name]) and 0 <= row[name] <= 10**11) for name in _COUNTS)
         and all(row.get(name) is None or _is_decimal(row[name]) for name in _DECIMALS)
         and _is_instant(row["postDate"])
         and _is_unicode(json.dumps(row, ensure_ascii=False))
@@ -95,7 +95,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_decimal(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= 10**9
 
 
 def _is_instant(text: str) -> bool:

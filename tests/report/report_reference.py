@@ -88,7 +88,7 @@ def parts(rows: Sequence[Row]) -> dict[str, tuple[Any, Any]]:
     found = {}
     for channel in CHANNELS:
         pairs = [(row[column(channel, "engagements")], row[column(channel, "impressions")]) for row in rows]
-        pairs = [pair for pair in pairs if None not in pair]
+        pairs = [pair for pair in pairs if None not in pair and pair[1]]
         found[channel] = (total(e for e, _ in pairs), total(i for _, i in pairs))
     return found
 

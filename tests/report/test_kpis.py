@@ -11,7 +11,6 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, Partition, posts_schema
 from later_reporting_dagster.report.kpis import kpis_markdown, lift_interval, report_kpis
 from later_reporting_dagster.report.report_data import _rows_in_memory, read_report
-from later_reporting_dagster.rollups.sql_engine import SumOutOfRange
 from tests.report.posts import (
     AS_OF,
     METRICS_TABLE,
@@ -87,14 +86,6 @@ def test_creators_are_the_hundred_with_the_most_impressions() -> None:
     shown = report_data(files).tables["creators"].to_pylist()
     weeks = [each for each in shown if each["window"] == "7d" and each["campaign_id"] is None]
     assert sorted(each["impressions"] for each in weeks) == [*range(101, 200), 1000]
-
-
-@pytest.mark.parametrize("channel", ["impressions", "paid_impressions"])
-def test_sum_out_of_range_names_the_column(channel: str) -> None:
-    files = one_post(impressions=2**62)
-    files[METRICS_TABLE, AS_OF, "a"].append(row(campaign_id=7, post_id=2, **{channel: 2**62}))
-    with pytest.raises(SumOutOfRange, match="impressions does not fit int64"):
-        report_data(files)
 
 
 def test_previous_period_has_to_be_complete_in_the_daily_metrics() -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
 
 Row = dict[str, Any]
 Files = Mapping[tuple[date, str], Sequence[Row]]  # (day, instance) -> its rows
@@ -23,6 +23,12 @@ GRAINS = {
 }
 WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
 LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
+LIMITS = {
+    metric.column: 10**11 if metric.kind == "count" else 10**15 if metric.kind == "time" else 10**9
+    for metric in (*METRICS, *CAMPAIGN_METRICS)
+    if metric.kind.is_additive or metric.column == "paid_return_on_ad_spend"
+}
+MAX_SPEND = 10**9
 HALF_A_CENT = Fraction(5, 1000)
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
 ONE_DAY = timedelta(days=1)
@@ -66,9 +72,9 @@ class Post:
         return total(row[column] for row in self.rows)
 
     def pair(self, channel: str, measure: str) -> tuple[int, int] | None:
-        """Return engagements and impressions (or views), over the rows that report both."""
+        """Return engagements and impressions (or views), over the rows that report both, of the latter above 0."""
         engagements, units = raw(channel, "engagements"), raw(channel, measure)
-        both = [row for row in self.rows if row[engagements] is not None and row[units] is not None]
+        both = [row for row in self.rows if row[engagements] is not None and row[units]]
         return (sum(row[engagements] for row in both), sum(row[units] for row in both)) if both else None
 
     def reports(self, channel: str) -> bool:
@@ -115,7 +121,12 @@ def grouped(things: Iterable[Any], key: Callable[[Any], Any]) -> list[tuple[Any,
 
 
 def dated(files: Files) -> list[Row]:
-    return [{"date": day, **row} for (day, _), rows in files.items() for row in rows]
+    return [{"date": day, **row} for (day, _), rows in files.items() for row in rows if within_limits(row)]
+
+
+def within_limits(row: Row) -> bool:
+    """Return whether no value that is summed is absurdly large; rollups leave other rows out."""
+    return all(abs(row.get(name) or 0) <= limit for name, limit in LIMITS.items())
 
 
 # Tables of days, weeks and months: all rows of a post that are in the group.
@@ -470,7 +481,10 @@ def mix_of(posts: Sequence[Post]) -> Row:
 
 
 def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | None:
-    """Return the bounds of a post's cost, from unit costs known to half a cent; `contradictory` if there are none."""
+    """Return the bounds of a post's cost, from unit costs known to half a cent; `contradictory` if there are none.
+
+    A post with a higher upper bound than `MAX_SPEND` has none either.
+    """
     bounds = []
     for row in post.rows:
         for cost, measure, per in UNIT_COSTS:
@@ -481,7 +495,9 @@ def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | Non
     if not bounds:
         return None
     least, most = max(low for low, _ in bounds), min(high for _, high in bounds)
-    return "contradictory" if least > most else (least, most)
+    if least > most:
+        return "contradictory"
+    return (least, most) if most <= MAX_SPEND else None
 
 
 def costs_of(posts: Sequence[Post]) -> Row:
@@ -548,7 +564,7 @@ def campaign_results_of(rows: Sequence[Row]) -> Row:
 def campaign_results(world: World, first: date, last: date) -> dict[int, Row]:
     """Return the results of each campaign that has a row from `first` to `last`, with the number of stored days."""
     days = [day for day in sorted(world.performance) if first <= day <= last]
-    rows = [row for day in days for row in world.performance[day]]
+    rows = [row for day in days for row in world.performance[day] if within_limits(row)]
     return {
         campaign_id: {"days": len(days), **campaign_results_of(of_campaign)}
         for campaign_id, of_campaign in grouped(rows, lambda row: row["campaign_id"])
