@@ -217,9 +217,10 @@ class _EchoHandler(socketserver.StreamRequestHandler):
 @contextmanager
 def echo_server(*echoes: str) -> Iterator[tuple[str, Counter[bool]]]:
     """Run an echoing server while the block runs; yield its base URL and its request counts."""
-    handler = type("_", (_EchoHandler,), {"echoes": echoes, "request_counts": Counter()})
+    counts: Counter[bool] = Counter()
+    handler = type("_", (_EchoHandler,), {"echoes": echoes, "request_counts": counts})
     with serving(handler) as port:
-        yield f"http://127.0.0.1:{port}", handler.request_counts
+        yield f"http://127.0.0.1:{port}", counts
 
 
 # Commands with all kinds of failures, in one process because starting it takes longest.
@@ -577,7 +578,7 @@ def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch
     for set_in_the_environment in (False, True):
         for name in ("LATER_CLIENT_SECRET", "LATER_ACCESS_TOKEN") * set_in_the_environment:
             monkeypatch.setenv(name, CLIENT_SECRET)
-        fields = LaterReportingResource.from_environment().to_config_schema().as_field().config_type.fields
+        fields = LaterReportingResource.from_environment().to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
         assert {name for name, each in fields.items() if each.is_secret} == {
             *("client_secret", "access_token", "rate_limit_store", "storage_options")
         }

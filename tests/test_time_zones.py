@@ -110,7 +110,7 @@ def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.Monk
     assert request.tags.items() >= range_tags(date(2026, 3, 8), date(2026, 3, 8)).items()
     graph = defs.resolve_asset_graph()
     zones = {
-        condition.cron_timezone
+        condition.cron_timezone  # type: ignore[attr-defined]
         for key in graph.asset_check_keys
         if key.name == NEWEST_DUE_DAY and (condition := graph.get(key).automation_condition)
     }

@@ -267,7 +267,7 @@ def test_remaining_pages_of_too_long_a_list_are_none(total_items, both_ends):
 
 def pages_of_both_ends(
     count: int, *, head: int, tail: int, size: int = 2, bad: Collection[int] = ()
-) -> tuple[list[Page], list[Page]]:
+) -> tuple[list[Page], ...]:
     """Return pages of the first `head` rows in order, and of the last `tail` rows in reverse order."""
     rows = [post(number) | ({"impressions": 0.5} if number in bad else {}) for number in range(count)]
     ends = (rows[:head], rows[count - tail :][::-1])

@@ -79,7 +79,7 @@ def test_cursor_page_parses_a_known_row_strictly_and_a_row_with_unknown_fields_l
     (lenient,) = cursor_page_from_body(cursor_body([nest_metrics(ROW | {"unknown": 1})], "on")).posts
     assert strict.extra is None
     assert lenient.extra == '{"unknown":1}'
-    assert (strict.key, strict.impressions, strict.engagements, strict.cpm) == (("a", 1, 2), 8500, 0, None)
+    assert (strict.key, strict.impressions, strict.engagements, strict.cpm) == (("a", 1, 2), 8500, 0, None)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("cursor", [None, "on", "é+/="])

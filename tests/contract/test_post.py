@@ -62,7 +62,7 @@ def test_sample_response_of_the_api_reference_parses_value_by_value():
     assert row.pop("postDate") == "2024-07-15T14:30:00.000Z"
     for parsed, written in ((post.creator_profile, row.pop("creatorProfile")), (post, row)):
         assert {name: getattr(parsed, re.sub("[A-Z]", r"_\g<0>", name).lower()) for name in written} == written
-    assert isinstance(post.estimated_value_generated, float)
+    assert isinstance(post.estimated_value_generated, float)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("metric", DEFAULT_METRICS, ids=lambda metric: metric.api_name)

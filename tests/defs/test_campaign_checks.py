@@ -125,7 +125,7 @@ def test_ad_spend_is_compared_with_both_bounds(spend: float, found: tuple[int, .
 def test_ad_spend_may_be_above_the_maximum_if_a_paid_post_has_no_bounds(tmp_path: Path) -> None:
     world = spend_world(0.0, 900.0, 0.0, 0.0)
     for rows in (world.recorded[NEWEST, "a"], world.published[BEFORE, "a"]):
-        rows.append(row(post_id=2, post_date=rows[0]["post_date"], paid_impressions=10))
+        rows.append(row(post_id=2, post_date=rows[0]["post_date"], paid_impressions=10))  # type: ignore[attr-defined]
     result = evaluated(world, tmp_path)
     assert (counts(result), result.metadata["compared_with_maximum"].value) == ((1, 0, 0), 0)
 

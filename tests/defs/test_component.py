@@ -50,7 +50,7 @@ def loaded(
         )
         with sandbox.load_component_and_build_defs(path) as (component, defs):
             assert isinstance(component, LaterReportingComponent) or sections
-            yield component, defs  # type: ignore[misc] - post-processing wraps the component
+            yield component, defs  # post-processing wraps the component
 
 
 def load_error(attributes: dict[str, Any]) -> BaseException | None:

@@ -194,7 +194,7 @@ def only_stories_navigate() -> dict[str, set[str]]:
 def test_a_rejection_that_names_metrics_costs_one_request_per_filter(detail: str, max_rejections: int) -> None:
     client = FakeClient(only_stories_navigate(), DETAILS[detail])
     posts = fetch_merged(client, AcceptedMetrics(METRICS), METRICS)
-    assert [number for number, post in posts.items() if post.navigation_tap_exit is not None] == [2]
+    assert [number for number, post in posts.items() if post.navigation_tap_exit is not None] == [2]  # type: ignore[attr-defined]
     # Two without filters, one for each of five platforms, then one for each content type of platforms with several.
     assert client.rejections <= max_rejections
     queries = [query for query in client.queries if query.content_types == (ContentType.INSTAGRAM_STORY,)]
@@ -293,7 +293,7 @@ def test_merge_expects_posts_that_certainly_match_the_filters(
     base = [result_of(with_content_type(post_of(1, "likes", likes=1), content_type), metrics="likes")]
     with pytest.raises(InconsistentPages, match="1 posts are in the base response") if is_expected else nullcontext():
         first, _ = merge_supplements(base, [result_of(metrics="views", **filters)], metrics=BOTH)
-        assert [(post.likes, post.views) for post in first.posts] == [(1, None)]
+        assert [(post.likes, post.views) for post in first.posts] == [(1, None)]  # type: ignore[attr-defined]
 
 
 def with_content_type(post: Post, content_type: str) -> Post:
@@ -309,7 +309,7 @@ def test_merge_leaves_the_values_of_a_bad_supplement_row_null() -> None:
         [result_of(post_of(1, "views", views=5), metrics="views", bad_rows=[bad])],
         metrics=BOTH,
     )
-    assert [(post.likes, post.views) for post in first.posts] == [(1, 5), (2, None)]
+    assert [(post.likes, post.views) for post in first.posts] == [(1, 5), (2, None)]  # type: ignore[attr-defined]
     assert (supplement.posts, supplement.bad_rows) == ([], [bad])
     # A row that is bad in both results is kept once.
     first, supplement = merge_supplements(
@@ -336,7 +336,7 @@ def test_merge_drops_unknown_fields_that_have_a_column() -> None:
     for extra, expected in (('{"likes":1}', None), ('{"b":3,"likes":1}', '{"b":3}')):
         supplement = result_of(post_of(1, "views", views=5, extra=extra), metrics="views")
         (first, _) = merge_supplements([base], [supplement], metrics=BOTH)
-        assert (first.posts[0].likes, first.posts[0].extra) == (1, expected)
+        assert (first.posts[0].likes, first.posts[0].extra) == (1, expected)  # type: ignore[attr-defined]
 
 
 # In a run of `ingest`

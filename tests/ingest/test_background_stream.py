@@ -4,7 +4,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -73,9 +73,9 @@ def test_closing_the_stream_cancels_the_coroutine() -> None:
             cancelled.set()
             raise
 
-    results = cast(Iterator[Any], stream(start))
+    results: Any = stream(start)
     assert next(results) == 1
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert cancelled.is_set()
 
 

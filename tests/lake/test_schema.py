@@ -116,7 +116,7 @@ def test_posts_table_is_one_chunk_in_stable_order() -> None:
     table.validate(full=True)
     assert {column.num_chunks for column in table.columns} == {1}
     in_order = sorted(unsorted, key=lambda each: each.key)
-    assert table.column("impressions").to_pylist() == [each.impressions for each in in_order]
+    assert table.column("impressions").to_pylist() == [each.impressions for each in in_order]  # type: ignore[attr-defined]
 
 
 @given(st.lists(st.lists(posts, max_size=3), max_size=4))
