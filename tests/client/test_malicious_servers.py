@@ -5,12 +5,9 @@ import functools
 import gzip
 import json
 import re
-import socket
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from datetime import date
 
 import pytest
@@ -24,6 +21,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
 )
 from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
+from tests.client.raw_server import Respond, raw_server
 from tests.client.scripted_api import nest_metrics, post
 
 pytestmark = pytest.mark.faults
@@ -31,9 +29,6 @@ pytestmark = pytest.mark.faults
 ATTEMPTS = 2
 SLACK_SECONDS = 20  # for a busy machine
 LARGE = 4_000_000  # just below the limit of a body
-
-Respond = Callable[[bytes], Iterable[bytes]]
-"""Return the parts of a raw response to a raw request."""
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -142,36 +137,6 @@ PAGES: dict[str, tuple[str, Respond]] = {
 }
 
 
-@contextmanager
-def serving(respond: Respond, *, respond_to_token: Respond) -> Iterator[str]:
-    """Run a server that sends raw responses until the client disconnects; yield its base URL."""
-
-    def serve(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            request = b""
-            while (received := connection.recv(65536)) and not ended.is_set():
-                request += received
-                if b"\r\n\r\n" in request:
-                    for part in (respond_to_token if b"POST /" in request else respond)(request):
-                        connection.sendall(part)
-                        if ended.is_set():
-                            return
-                    request = b""
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=[listener.accept()[0]], daemon=True).start()
-
-    ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            ended.set()
-
-
 VALID_TOKEN = always_ok(b'{"jwt":"good"}')
 CASES = {
     f"{name}-{kind}": (kind, respond, respond, 0.5)
@@ -184,7 +149,7 @@ CASES |= {name: (kind, respond, VALID_TOKEN, 10.0) for name, (kind, respond) in 
 @pytest.mark.parametrize("name", CASES)
 def test_malicious_server_causes_an_error_within_its_deadlines(name: str) -> None:
     kind, respond, respond_to_token, deadline = CASES[name]
-    with serving(respond, respond_to_token=respond_to_token) as base_url:
+    with raw_server(lambda request: (respond_to_token if b"POST /" in request else respond)(request)) as base_url:
         started = time.monotonic()
         error = asyncio.run(error_of(base_url, kind, deadline))
     assert re.match("(RetriesExhausted|UnexpectedResponse|TooManyPosts): (token|posts)", error)

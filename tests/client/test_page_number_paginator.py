@@ -1,23 +1,13 @@
 """Tests of pagination by page numbers with a real server."""
 
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from later_reporting_dagster.client import InconsistentPages, PageFetched, PagesRefetched, QueryRejected, TooManyPosts
+from later_reporting_dagster.client import InconsistentPages, PageFetched, PagesRefetched, TooManyPosts
 from later_reporting_dagster.contract import CURSOR, PAGED, DateBasis
-from tests.client.scripted_api import (
-    THREE_PAGES,
-    fetch_instances,
-    fetch_posts,
-    of_type,
-    page_body,
-    post,
-    problem,
-    run_with,
-)
+from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, page_body, post, run_with
 
 
 def test_each_page_is_requested_once_with_100_posts(service, new_client, july, events):
@@ -208,29 +198,3 @@ def test_fetch_stops_at_the_first_inconsistent_page(service, new_client, july):
     with pytest.raises(InconsistentPages):
         fetch_posts(new_client(concurrency=2), july)
     assert len(service.requests_to()) < 15
-
-
-def test_retries_and_refetches_are_logged(service, new_client, july, time, caplog):
-    caplog.set_level(logging.INFO, logger="later_reporting_dagster.client")
-    service.posts = THREE_PAGES
-    service.change_body = moving_total(service)
-    service.faults.append(problem(500, "ANL_00500"))
-    fetch_posts(new_client(concurrency=1), july)
-    of_july = "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b'"
-    assert caplog.messages == [
-        f"{of_july}, page 1: HTTP 500 ANL_00500 Title for people; retrying in 0.5 s",
-        f"{of_july}: page 1 states 250 items in pages of 100, page 3 states 251 in pages of 100; "
-        "fetching all pages again",
-    ]
-
-
-def test_full_page_of_instances_takes_one_request(service, new_client):
-    service.instance_ids = [f"i{number}" for number in range(100)]
-    assert len(fetch_instances(new_client())) == 100
-    assert len(service.requests_to("/v2/instances")) == 1
-
-
-def test_rejected_page_of_instances_is_named(service, new_client):
-    service.faults.append(problem(404, "ANL_00404"))
-    with pytest.raises(QueryRejected, match=r"^instances, page 1: HTTP 404 ANL_00404 "):
-        fetch_instances(new_client())

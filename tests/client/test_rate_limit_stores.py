@@ -156,45 +156,6 @@ def test_machine_that_dies_or_freezes_during_an_update_does_not_stop_others(
     assert len(Ledger.from_bytes(stored_ledger(store_url)).reserved) == 1
 
 
-def test_store_waits_for_servers_of_other_hosts_separately(store_url: str) -> None:
-    async def scenario() -> float:
-        waited = 0.0
-        for host in ("https://a.example.com", "https://b.example.com"):
-            store = shared_rate_limit_store(store_url, base_url=host)
-            waited += await RateLimiter(requests=1, store=store).acquire()
-            store.close()
-        return waited
-
-    assert asyncio.run(scenario()) < 60
-
-
-def test_limit_that_the_api_states_is_shared_by_machines(store_url: str) -> None:
-    async def scenario() -> float:
-        one, other = (
-            RateLimiter(requests=10**6, store=shared_rate_limit_store(store_url, base_url=API)) for _ in range(2)
-        )
-        one.set_stated_limit(limit=1, window_seconds=0.5)
-        await one.acquire()
-        waited = await other.acquire()
-        one.close()
-        other.close()
-        return waited
-
-    assert asyncio.run(scenario()) > 0.3
-
-
-def test_pause_is_shared_by_machines(store_url: str) -> None:
-    async def scenario() -> float:
-        one, other = (RateLimiter(requests=9, store=shared_rate_limit_store(store_url, base_url=API)) for _ in range(2))
-        await one.pause(0.4)
-        waited = await other.acquire()
-        one.close()
-        other.close()
-        return waited
-
-    assert asyncio.run(scenario()) > 0.2
-
-
 def test_damaged_ledger_is_replaced(store_url: str) -> None:
     async def reserve() -> None:
         store = shared_rate_limit_store(store_url, base_url=API)

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import RateLimiter, rate_limit_state_path
-from later_reporting_dagster.client import file_rate_limit_store as file_store_module
 from later_reporting_dagster.client.rate_ledger import Ledger, Rate, next_slot
 from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
@@ -230,25 +229,11 @@ def test_stated_limit_is_kept_by_the_file_and_expires_after_a_day():
     assert wait_of_second(87_000) == 0
 
 
-def test_slots_count_as_long_as_the_stated_window_although_that_of_the_user_is_shorter(time, tmp_path):
-    one, other = (new_limiter(time, requests=10, window_seconds=1, state_path=tmp_path / "rate") for _ in range(2))
-    one.set_stated_limit(limit=2, window_seconds=3600)
-    assert asyncio.run(acquire_times(one, time, 2)) == [START] * 2
-    time.now += 100
-    assert asyncio.run(acquire_times(other, time, 1))[0] > START + 3600
-
-
 @pytest.mark.parametrize("stated_at", [START + 1e6, float("nan")], ids=["before the clock was set back", "damaged"])
 def test_stated_limit_of_an_implausible_time_is_replaced(stated_at):
     ledger = Ledger(stated_rate=Rate(1, 60.0), stated_at=stated_at)
     ledger.state_rate(Rate(7, 60.0), at=START - 1, now=START)
     assert (ledger.stated_rate, ledger.stated_at) == (Rate(7, 60.0), START - 1)
-
-
-def test_stated_limit_of_any_size_is_stored(time, tmp_path):
-    limiter = new_limiter(time, requests=3, state_path=tmp_path / "rate")
-    limiter.set_stated_limit(limit=10**400, window_seconds=60)
-    assert asyncio.run(acquire_times(limiter, time, 3)) == [START] * 3
 
 
 @pytest.mark.parametrize(
@@ -396,33 +381,6 @@ def test_two_processes_share_one_limit_and_neither_starves(tmp_path):
     assert max(*one, *other) - START == pytest.approx(49 * Rate(20, 60.0).padded_window_seconds)
 
 
-@pytest.mark.faults
-def test_killed_process_wastes_only_its_own_reservations(tmp_path, time):
-    path = tmp_path / "rate"
-    with limited_process(path) as victim:
-        start_acquiring(victim, 10**6)
-        taken = [next_time(victim) for _ in range(50)]
-        victim.kill()
-        assert victim.stdout is not None
-        # Not `communicate()`: it would skip the lines that `readline()` has buffered.
-        taken += [float(line) for line in victim.stdout.read().split("\n")[:-1]]
-    time.now = taken[-1]
-    instants = asyncio.run(acquire_times(new_limiter(time, requests=20, state_path=path), time, 40))
-    assert max_per_window([*taken, *instants], 60.0) <= 20
-    assert instants[0] - taken[-1] < 2 * 62
-
-
-def test_state_path_differs_by_host(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = rate_limit_state_path("https://reporting.api.later.com")
-    assert path == rate_limit_state_path("https://reporting.api.later.com/")
-    assert path != rate_limit_state_path("https://other.example.com")
-    assert path != rate_limit_state_path("http://localhost:1")
-    assert "reporting" not in path.name
-    if sys.platform == "linux":
-        assert path.parent == tmp_path / "later-reporting"
-
-
 @pytest.mark.parametrize(
     ("platform", "environment", "folder"),
     [
@@ -439,15 +397,3 @@ def test_state_path_is_in_the_cache_folder_of_the_system(monkeypatch, platform, 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert rate_limit_state_path("https://a").parent == folder / "later-reporting"
-
-
-def test_limit_is_kept_without_sharing_if_the_file_stays_locked(time, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(file_store_module, "LOCK_TIMEOUT_SECONDS", 0.05)
-    limiter = new_limiter(time, requests=2, state_path=tmp_path / "rate")
-    with (tmp_path / "rate").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        asyncio.run(limiter.pause(30))
-        assert f"the rate limit is not shared with other processes: {tmp_path / 'rate'} stays locked" in caplog.text
-        instants = asyncio.run(acquire_times(limiter, time, 5))
-    assert instants[0] == START + 30
-    assert max_per_window(instants, 60.0) == 2

@@ -1,57 +1,84 @@
-"""A disk that is full, read-only, unmounted or without permissions: no data is lost, and errors name a fix."""
+"""A disk that is full, unmounted or without permissions: no data is lost, and errors name a fix."""
 
 import os
-import shutil
+import resource
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
+from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable
 from tests.conftest import as_user, files, stored_rows
-from tests.crash.disk_scenarios import SCENARIOS, SMALL
-from tests.crash.fork_server import REPOSITORY
+from tests.crash import lake_writers
 from tests.crash.lake_writers import TABLE_NAME, partition_rows
 from tests.crash.restated_sandbox import DAILY, INGESTED_PARTITIONS, PUBLISHED, RAW_TABLES, ingest_all, restated_sandbox
 
 pytestmark = pytest.mark.faults
 
 NOBODY_UID = 65_534
-# Commands that start a process in its own mount namespace: for all users, if user namespaces are allowed; for root.
-MOUNT_NAMESPACES = (("unshare", "--map-root-user", "--mount"), ("unshare", "--mount"))
+SMALL, LARGE = lake_writers.PARTITIONS[0], lake_writers.PARTITIONS[3]
+TOO_LARGE = "File too large.*has free space"
 
 
-def can_mount(prefix: tuple[str, ...]) -> bool:
-    """Return whether a process can mount a tmpfs if its command has a prefix."""
-    with tempfile.TemporaryDirectory() as directory:
-        mount = [*prefix, "mount", "-t", "tmpfs", "none", directory]
-        return bool(shutil.which(prefix[0])) and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+@contextmanager
+def files_limited_to(bytes_: int) -> Iterator[None]:
+    """Limit the size of the files that this process writes, which fails like a full disk and needs no rights."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def available_scenarios() -> list[tuple[tuple[str, ...], str, str]]:
-    """Return the command prefix, kind of disk and name of each scenario that is possible on this machine."""
-    kinds: list[tuple[tuple[str, ...], str]] = [((), "limit")]
-    kinds += [(prefix, "tmpfs") for prefix in MOUNT_NAMESPACES if can_mount(prefix)][:1]
-    return [(prefix, kind, scenario.__name__) for prefix, kind in kinds for scenario in SCENARIOS[kind]]
+def test_full_disk_changes_no_file_and_writes_succeed_after_it_is_freed(tmp_path: Path) -> None:
+    root, new = tmp_path / "lake", lake_writers.PARTITIONS[-1]
+    lake = Lake(str(root))
+    for partition in (SMALL, LARGE):
+        lake.write(TABLE_NAME, partition, partition_rows(partition, 1))
+    before = files(root)
+    with files_limited_to(0):
+        for attempt in (
+            lambda: lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)),
+            lambda: lake.write(TABLE_NAME, LARGE, partition_rows(LARGE, 2)),
+            lambda: lake.write(TABLE_NAME, new, partition_rows(new, 2)),
+            lambda: lake.quarantine.write(TABLE_NAME, SMALL, [BadRow(reason="r", raw="x" * 9_000)], query="q"),
+        ):
+            with pytest.raises(LakeUnavailable, match=TOO_LARGE):
+                attempt()
+            assert files(root) == before
+        for partition in (SMALL, LARGE):
+            assert lake.read(TABLE_NAME, [partition], schema=POSTS_SCHEMA).equals(partition_rows(partition, 1))
+            assert not lake.write(TABLE_NAME, partition, partition_rows(partition, 1)).changed  # needs no space
+    for partition in (SMALL, LARGE, new):
+        assert lake.write(TABLE_NAME, partition, partition_rows(partition, 2)).changed
+        assert lake.read(TABLE_NAME, [partition], schema=POSTS_SCHEMA).equals(partition_rows(partition, 2))
 
 
-@pytest.mark.parametrize(
-    ("prefix", "kind", "scenario"), available_scenarios(), ids=lambda value: value if value else ""
-)
-def test_lake_survives_disk_scenario(prefix: tuple[str, ...], kind: str, scenario: str, tmp_path: Path) -> None:
-    process = subprocess.run(
-        [*prefix, sys.executable, "-m", "tests.crash.disk_scenarios", kind, str(tmp_path), scenario],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+def test_ingest_to_a_full_disk_fails_single_partitions_which_the_next_run_writes(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    with restated_sandbox() as sandbox:
+        assert ingest_all(root, PUBLISHED, base_url=sandbox.base_url).failed == []
+        sandbox.restate(1)
+        before = files(root)
+        with files_limited_to(6_144):  # enough for some partitions, but not for all
+            result = ingest_all(root, PUBLISHED, base_url=sandbox.base_url)
+        assert result.failed
+        for failed in result.failed:
+            with pytest.raises(LakeUnavailable, match=TOO_LARGE):
+                raise failed.error
+        after = files(root)
+        assert after.keys() == before.keys()
+        assert sum(after[path] != before[path] for path in before) == len(result.changed)
+        assert len(result.succeeded) + len(result.failed) == len(INGESTED_PARTITIONS)
+        assert ingest_all(root, PUBLISHED, base_url=sandbox.base_url).failed == []
+        for each in INGESTED_PARTITIONS:
+            rows = stored_rows(root, PUBLISHED.name, each.day, each.instance_id or "")
+            assert rows == sandbox.rows_by_version[1][PUBLISHED.name, each]
 
 
 def without_root_rights() -> AbstractContextManager[None]:

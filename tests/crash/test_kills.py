@@ -1,30 +1,123 @@
-"""Processes killed at any moment of a write damage nothing, and the next run repairs the lake."""
+"""Writers killed with SIGKILL at random moments damage nothing, and the next run repairs the lake.
+
+The writers are the ingest library and `later-reporting backfill`. The posts are restated before each start, so that
+every partition has an old and a new version. After a kill, each partition exists if it existed before, has exactly the
+rows of one version, matches its content hash, and is not older than before. An undisturbed run then writes the newest
+version of all partitions, and the run after it removes all staged files of the killed writers.
+"""
 
 import os
+import random
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from tests.crash.kill_writers import IngestWriter, kill_repeatedly, kills_by_writer, writers_by_name
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, content_hash_of
+from tests.conftest import stored_rows
+from tests.crash import backfill_command, lake_writers
+from tests.crash.fork_server import ChildProcess, fork_server
+from tests.crash.restated_sandbox import (
+    DAYS,
+    INGESTED_PARTITIONS,
+    PUBLISHED,
+    RAW_TABLES,
+    VERSIONS,
+    RestatedSandbox,
+    restated_sandbox,
+)
 
 pytestmark = pytest.mark.faults
 
 KILLS = int(os.environ.get("KILLS", "20"))
 
+TablePartition = tuple[str, Partition]
+
+
+class Writer:
+    """Starts processes that write a lake: by the ingest library, or by the command, which writes one table only."""
+
+    def __init__(self, directory: Path, sandbox: RestatedSandbox, *, by_command: bool) -> None:
+        self.root = directory / "lake"
+        self.tables = [PUBLISHED.name] if by_command else [table.name for table in RAW_TABLES]
+        self.partitions = [(name, each) for name in self.tables for each in INGESTED_PARTITIONS]
+        self._sandbox, self._by_command = sandbox, by_command
+        self.environment = backfill_command.user_environment(
+            directory, base_url=sandbox.base_url, lake_root=str(self.root)
+        )
+        self._log = directory / "log"
+
+    @contextmanager
+    def running(self) -> Iterator["Writer"]:
+        """Run the server of the processes while the block runs."""
+        name = "backfill_command" if self._by_command else "restated_sandbox"
+        environment = self.environment if self._by_command else None
+        with fork_server(f"tests.crash.{name}", log=self._log, environment=environment) as self._processes:
+            yield self
+
+    def start(self, version: int) -> ChildProcess:
+        """Restate the posts and start a process."""
+        self._sandbox.restate(version)
+        if self._by_command:
+            return self._processes.start("backfill", asset=PUBLISHED.name)
+        return self._processes.start("ingest_without_failures", root=str(self.root), base_url=self._sandbox.base_url)
+
+    def check_lake(self, seen: dict[TablePartition, int], *, newest: int) -> None:
+        """Read all partitions by the lake's readers; update the version seen of each partition."""
+        lake = Lake(str(self.root))
+        existing = {(name, each) for name in self.tables for each in lake.partitions(name)}
+        assert seen.keys() <= existing <= {*self.partitions}
+        for name, each in existing:
+            metadata, table = lake.read_metadata(name, each), lake.read(name, [each], schema=POSTS_SCHEMA)
+            assert metadata is not None
+            assert metadata.content_hash == content_hash_of(table)
+            rows = stored_rows(self.root, name, each.day, each.instance_id or "")
+            recent = range(newest, max(-1, newest - VERSIONS), -1)
+            rows_by_version = self._sandbox.rows_by_version
+            matching = [version for version in recent if rows_by_version[version % VERSIONS][name, each] == rows]
+            assert matching, f"{each} has the rows of no version"
+            assert matching[0] >= seen.get((name, each), 0), f"{each} has the rows of an older version"
+            seen[name, each] = matching[0]
+
 
 @pytest.fixture(scope="module")
-def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, IngestWriter]]:
-    """Writers to be killed, by name."""
-    with writers_by_name(tmp_path_factory.mktemp("victims")) as writers:
-        yield writers
+def sandbox() -> Iterator[RestatedSandbox]:
+    """A sandbox with restated posts."""
+    with restated_sandbox() as sandbox:
+        yield sandbox
 
 
-@pytest.mark.parametrize(("name", "kills"), kills_by_writer(KILLS).items())
+# The command takes long to start.
+@pytest.mark.parametrize(("by_command", "kills"), [(False, KILLS - KILLS // 10), (True, KILLS // 10)])
 def test_writers_killed_at_random_moments_damage_nothing(
-    name: str, kills: int, victims: dict[str, IngestWriter]
+    by_command: bool, kills: int, sandbox: RestatedSandbox, tmp_path: Path
 ) -> None:
-    report = kill_repeatedly(victims[name], kills=kills, seed=0)
-
-    assert report.problems == []
-    assert report.kills == kills
-    assert report.partitions_read > kills * len(victims[name].partitions)
+    draws, seen, version, killed = random.Random(0), dict[TablePartition, int](), 0, 0
+    with Writer(tmp_path, sandbox, by_command=by_command).running() as writer:
+        started = time.monotonic()
+        writer.start(version).wait_for_success()
+        duration = time.monotonic() - started
+        writer.check_lake(seen, newest=version)
+        while killed < kills:
+            version += 1
+            process, delay = writer.start(version), draws.uniform(0, duration)
+            time.sleep(delay)
+            if process.kill():
+                killed += 1
+            else:
+                duration = (duration + delay) / 2  # it ended before: the first one had more to write
+            writer.check_lake(seen, newest=version)
+        version += 1
+        writer.start(version).wait_for_success()
+        writer.check_lake(seen, newest=version)
+        assert seen == dict.fromkeys(writer.partitions, version)
+        lake_writers.age_staged_files(writer.root)
+        writer.start(version + 1).wait_for_success()
+        assert lake_writers.staged_files(writer.root) == []
+    if by_command:
+        with dg.DagsterInstance.from_config(writer.environment["DAGSTER_HOME"]) as instance:
+            materialized = instance.get_materialized_partitions(dg.AssetKey(["later", PUBLISHED.name]))
+        assert len(materialized) == len(DAYS)

@@ -118,11 +118,6 @@ def test_invalid_attribute_is_named_in_one_line(attributes: dict[str, Any], line
     assert str(load_error(attributes)) == line
 
 
-def test_unknown_attribute_and_wrong_type_are_named() -> None:
-    for attributes, name in (({"start_day": "2024-01-01"}, "start_day"), ({"restate_days": [28]}, "restate_days")):
-        assert name in str(load_error(attributes))
-
-
 def test_storage_options_refer_to_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"endpoint_url": "http://127.0.0.1:1", "client_kwargs": {"secret": "{{ env.SOME_SECRET }}"}}
     with loaded({"lake_root": "s3://lake", "storage_options": options}) as (_, defs):
@@ -156,13 +151,6 @@ def test_translation_can_use_the_default_spec() -> None:
     with loaded({"translation": translation}) as (_, defs):
         assert spec_of(defs).group_name == "raw"
         assert spec_of(defs, dg.AssetKey(["later", "organic_paid_weekly"])).group_name == "rollup"
-
-
-def test_post_processing_changes_selected_assets() -> None:
-    sections = {"post_processing": {"assets": [{"target": "group:posts", "attributes": {"tags": {"team": "data"}}}]}}
-    with loaded({}, **sections) as (_, defs):
-        assert spec_of(defs).tags["team"] == "data"
-        assert "team" not in spec_of(defs, dg.AssetKey(["later", "organic_paid_daily"])).tags
 
 
 class CustomComponent(LaterReportingComponent):

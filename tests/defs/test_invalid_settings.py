@@ -130,30 +130,6 @@ def test_run_with_a_number_out_of_bounds_fails_with_its_message(
     assert description == f"LATER_{field.upper()} ({field}): must be a whole number from {bounds}, not {value}"
 
 
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        ({"requests_per_minute": "many"}, 'requests_per_minute. Value "many"'),
-        ({"requests_per_minutes": 60}, 'unexpected config entry "requests_per_minutes"'),
-        ({"instance_ids": ["a"]}, "root:resources:later_reporting:config:instance_ids"),
-        ({"client_secret": {"env": "NO_SUCH_VARIABLE"}}, 'environment variable "NO_SUCH_VARIABLE" which is not set'),
-        ({"requests_per_minute": {"env": "LATER_CLIENT_SECRET"}}, '"LATER_CLIENT_SECRET" cannot be coerced'),
-    ],
-)
-def test_config_rejected_by_dagster_names_the_field_before_the_run(
-    config: dict[str, Any], named: str, project: Project, service: Service
-) -> None:
-    with pytest.raises(dg.DagsterInvalidConfigError) as rejected:
-        launch(
-            project,
-            config={**QUIET_LOGGING, "resources": {"later_reporting": {"config": config}}},
-            tags={PARTITION_TAG: DAY},
-        )
-    assert named in str(rejected.value)
-    assert "sandbox-secret" not in str(rejected.value)
-    assert service.requests == []
-
-
 @pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)
 def test_invalid_load_setting_fails_loading(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
     set_invalid(invalid, monkeypatch)
@@ -225,29 +201,6 @@ def test_range_from_before_the_start_date_fails(asset: str, project: Project, se
     assert re.match(line, description)
     assert service.requests == []
     assert not project.root.exists()
-
-
-@pytest.mark.parametrize(
-    ("tags", "named"), [(range_of("x", "y"), "'x' does not match"), ({RANGE_START_TAG: DAY}, RANGE_START_TAG)]
-)
-def test_range_rejected_by_dagster_fails_before_the_run(
-    tags: dict[str, str], named: str, project: Project, service: Service
-) -> None:
-    with pytest.raises(Exception, match=re.escape(named)):  # the exception type differs
-        launch(project, config=QUIET_LOGGING, tags=tags)
-    assert service.requests == []
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [({"instance": ["a"]}, 'unexpected config entry "instance"'), ({"only_missing": "yes"}, "only_missing")],
-)
-def test_invalid_run_config_fails_before_the_run(
-    config: dict[str, Any], named: str, project: Project, service: Service
-) -> None:
-    with pytest.raises(dg.DagsterInvalidConfigError, match=named):
-        project.fetch("posts_published", **config)
-    assert service.requests == []
 
 
 def test_invalid_setting_is_a_value_error_and_is_not_retried() -> None:

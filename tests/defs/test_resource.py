@@ -9,13 +9,10 @@ import pytest
 from later_reporting_dagster.client import AccessToken, ClientCredentials
 from later_reporting_dagster.client.rate_ledger import Ledger
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
-from later_reporting_dagster.defs.io_manager import LaterLake
-from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import resolve_storage_options
 from later_reporting_dagster.ingest.write_guard import WriteGuard
-from tests.conftest import FIRST_DAY, INSTANCE_IDS, Service
-from tests.defs.conftest import Project
+from tests.conftest import INSTANCE_IDS, Service
 
 
 def initialized(resource: LaterReportingResource) -> LaterReportingResource:
@@ -128,16 +125,6 @@ def test_memory_limit_out_of_bounds_fails(memory_gb: float) -> None:
         LaterReportingResource(memory_gb=memory_gb).memory_limit_gb()
 
 
-def test_launchpad_overrides_the_environment(
-    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATER_BASE_URL", "https://nowhere.invalid")
-    tags = range_tags(FIRST_DAY, FIRST_DAY)
-    result = project.run("posts_published", tags=tags, resource={"base_url": service.base_url})
-    assert result.success
-    assert service.data_requests == 1
-
-
 def test_access_token_overrides_client_credentials() -> None:
     credentials = {"client_id": "some-client", "client_secret": "some-secret"}
     assert initialized(LaterReportingResource(**credentials)).credentials() == ClientCredentials(**credentials)
@@ -221,9 +208,3 @@ def test_storage_options_name_a_missing_variable() -> None:
     later = LaterReportingResource(lake_root="memory://lake", storage_options={"key": dg.EnvVar("NO_SUCH_KEY")})
     with pytest.raises(InvalidSetting, match="the environment variable NO_SUCH_KEY is not set"):
         initialized(later).lake()
-
-
-def test_storage_options_are_a_secret_in_the_ui() -> None:
-    for resource in (LaterReportingResource, LaterLake):
-        field = resource.to_config_schema().as_field().config_type.fields["storage_options"]  # type: ignore[attr-defined]
-        assert field.is_secret

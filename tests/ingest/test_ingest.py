@@ -24,7 +24,7 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, DateBasis, PostPerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PostPerformanceQuery
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, TARGET_POSTS_PER_QUERY, _DateSlice
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
@@ -389,20 +389,6 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
     assert files(tmp_path) == {}
 
 
-@paged_only
-@each_raw_table
-def test_a_partition_that_exceeds_the_byte_limit_is_split_by_content_until_it_does_not(
-    table: RawTable, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.versioned_transport"], "MAX_BYTES", 3 * 2**16)
-    service.app, world = crowded_app(PAGED)
-    partition = Partition(FIRST_DAY, "instance_000")
-    result = run_ingest([partition], table=table, service=service, root=tmp_path)
-    assert result.errors() == {}
-    assert result.written[partition].file.rows == len(world.posts) > 400
-    assert any("contentType=" in request.url.query for request in service.requests)
-
-
 # Inconsistent pages
 
 
@@ -461,12 +447,6 @@ def test_an_invalid_instance_id_fails_alone_and_is_not_requested(
     assert_lake_matches(tmp_path, table, PARTITIONS, truth)
     requested = {name for request in service.requests for name in parameters(request).get("instanceIds", [])}
     assert requested == set(INSTANCE_IDS)
-
-
-def test_only_invalid_instance_ids_cost_no_request(service: Service, tmp_path: Path) -> None:
-    partitions = [Partition(day, "x" * 300) for day in DAYS]
-    assert run_ingest(partitions, table=PUBLISHED, service=service, root=tmp_path).failed.keys() == set(partitions)
-    assert service.requests == []
 
 
 def test_results_are_reported_as_soon_as_they_are_known(service: Service, tmp_path: Path) -> None:
@@ -529,26 +509,3 @@ def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passe
     assert [each for part in (date_slice.query, *others) for each in partitions_of(part)] == partitions_of(query)
     if rows >= TARGET_POSTS_PER_QUERY:
         assert date_slice.query.end_date == latest.date()
-
-
-@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
-def test_many_posts_of_a_performance_date_are_fetched_in_one_query(
-    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", 100)
-    assert len(truth.day("performance_date", FIRST_DAY)) > 200
-    partitions = [Partition(FIRST_DAY, instance_id) for instance_id in INSTANCE_IDS]
-    result = run_ingest(partitions, table=DAILY, service=service, root=tmp_path)
-    assert result.written.keys() == set(partitions)
-    assert_lake_matches(tmp_path, DAILY, partitions, truth)
-
-
-def test_a_date_slice_by_performance_date_is_not_shortened() -> None:
-    query = PostPerformanceQuery(
-        start_date=FIRST_DAY, end_date=FIRST_DAY, instance_ids=("a",), date_basis=DateBasis.PERFORMANCE_DATE
-    )
-    others: list[PostPerformanceQuery] = []
-    date_slice = _DateSlice(query, queue_queries=others.extend, idle_workers=lambda: 3)
-    published = datetime(2023, 1, 1, 13, tzinfo=UTC)  # a post may be older than the day of its metrics
-    assert date_slice(TARGET_POSTS_PER_QUERY, published) == FIRST_DAY
-    assert (date_slice.query, others) == (query, [])

@@ -1,13 +1,11 @@
 """The partition writer: quarantine of bad rows, the write guard, diffs, and a lake that fails. Tests use real HTTP."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from math import ceil
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 from starlette.requests import Request
@@ -27,7 +25,6 @@ from tests.conftest import (
     Truth,
     files,
     metrics_of,
-    paged_only,
     parameters,
     partition_file,
     stored_rows,
@@ -189,30 +186,6 @@ def test_unassigned_rows_stay_if_only_some_instances_are_fetched(
     assert lake.quarantine.rows(table.name) == before
 
 
-@paged_only
-@pytest.mark.parametrize("still_bad", [True, False])
-def test_unassigned_rows_of_a_range_that_is_split_later_are_not_kept_twice(
-    still_bad: bool, service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def insert_in_last_range(request: Request, document: Any) -> Any:
-        return (
-            insert_unassigned_row(request, document) if parameters(request)["endDate"] == [str(DAYS[-1])] else document
-        )
-
-    lake = Lake(str(tmp_path))
-    service.transform = insert_in_last_range
-    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    assert quarantined_days(lake, PUBLISHED) == [(DAYS[0], DAYS[-1])]
-    if not still_bad:
-        service.transform = None
-    total = sum(len(truth.day("post_date", day)) for day in DAYS)
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.ingest"], "TARGET_POSTS_PER_QUERY", ceil(total / 2))
-    run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path)
-    remaining = quarantined_days(lake, PUBLISHED)
-    assert len(remaining) == still_bad
-    assert (DAYS[0], DAYS[-1]) not in remaining
-
-
 def test_unassigned_rows_stay_if_a_partition_of_their_query_fails(service: Service, tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     service.transform = insert_unassigned_row
@@ -267,32 +240,6 @@ def test_a_quarantine_file_stays_only_if_its_run_wrote_the_partition_last(
     monkeypatch.undo()
     quarantined = {row.partition for row in lake.quarantine.rows(PUBLISHED.name)}
     assert quarantined == ({kept} if other_run_replaces_the_rows else set())
-
-
-def test_a_quarantine_file_of_a_partition_outside_the_run_stays(service: Service, tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path))
-    for partition in PARTITIONS[:2]:
-        lake.quarantine.write(PUBLISHED.name, partition, [BadRow(reason="r", raw="{}")], query="q")
-    run_ingest(PARTITIONS[:1], table=PUBLISHED, service=service, root=tmp_path)
-    assert [row.partition for row in lake.quarantine.rows(PUBLISHED.name)] == [PARTITIONS[1]]
-
-
-@pytest.mark.parametrize("method", ["files", "remove"])
-def test_a_quarantine_that_cannot_be_listed_or_changed_leaves_outdated_files_to_the_next_run(
-    method: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake = Lake(str(tmp_path))
-    lake.quarantine.write(PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
-
-    def fail(self: Quarantine, argument: object) -> NoReturn:
-        raise LakeUnavailable("busy")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Quarantine, method, fail)
-        assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
-    assert [row.partition for row in lake.quarantine.rows(PUBLISHED.name)] == [PARTITIONS[0]]
-    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
-    assert lake.quarantine.rows(PUBLISHED.name) == []
 
 
 def test_a_partition_with_too_many_bad_rows_is_quarantined_and_not_replaced(

@@ -235,13 +235,6 @@ def test_query_is_one_request_for_each_file_of_an_object_store() -> None:
             )
 
 
-def test_relations_of_several_lakes_read_their_own_current_files() -> None:
-    lakes = [filled(Lake(f"memory://{secrets.token_hex(8)}/lake")) for _ in range(2)]
-    relations = [duckdb_relation(lake, POSTS, PARTITIONS[:1]) for lake in lakes]
-    lakes[0].write("posts", PARTITIONS[0], rows(7, instance_id=IDS[0]))
-    assert [relation.count("*").fetchall() for relation in relations] == [[(7,)], [(3,)]]
-
-
 @pytest.mark.parametrize("data", [b"", b"no Parquet", b"PAR1" + bytes(100) + b"PAR1"])
 def test_unreadable_names_the_damaged_file(data: bytes, lake: Lake) -> None:
     filled(lake)
@@ -392,18 +385,6 @@ def test_query_beyond_the_memory_limit_fails_without_a_spill_directory(local: La
     ):
         fetch(database, LARGE)
     assert files(home.parent) == {}
-
-
-def test_spill_directory_can_be_given_and_dagster_home_may_be_missing(
-    local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for given, parent in (("", tmp_path), (str(tmp_path / "given"), tmp_path / "given")):
-        parent.mkdir(exist_ok=True)
-        with open_database(local, spill_directory=given) as database:
-            ((folder,),) = fetch(database, "SELECT current_setting('temp_directory')")
-            assert Path(folder).parent == parent
 
 
 KILLED = """

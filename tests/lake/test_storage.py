@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from later_reporting_dagster.contract import BadRow
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, QuarantineFile, partition_path
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, LakeUnavailable, Partition, partition_path
 from later_reporting_dagster.lake.storage import STALE_AFTER_SECONDS, Storage, open_storage, without_credentials
 from tests.lake.conftest import DAY, BucketFileSystem, MovingFileSystem, UnversionedFileSystem, files_of, rows
 
@@ -178,16 +177,6 @@ def test_failed_action_on_a_remote_file_names_it_without_credentials(
     assert str(caught.value) == f"cannot {reported} {scheme}://host/lake/t/file: RuntimeError. {NEXT_STEP}"
 
 
-def test_open_storage_that_fails_names_the_root_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec
-
-    monkeypatch.setattr(fsspec.core, "url_to_fs", failing(errno.EIO))
-    with pytest.raises(LakeUnavailable) as caught:
-        open_storage("sftp://user:hunter2@host/lake", {})
-    reason = f"[Errno {errno.EIO}] {os.strerror(errno.EIO)}"
-    assert str(caught.value) == f"cannot open sftp://host/lake: {reason}. {NEXT_STEP}"
-
-
 @pytest.mark.parametrize("kind", ["file", "memory", "moving"])
 def test_files_omits_hidden_files(kind: str, tmp_path: Path) -> None:
     storage = open_storage(f"{kind}://{tmp_path}", {})
@@ -224,7 +213,7 @@ def test_missing_root_is_not_created_again(tmp_path: Path) -> None:
     assert not root.exists()
 
 
-@pytest.mark.parametrize("attempt", range(20))
+@pytest.mark.parametrize("attempt", range(3))
 def test_concurrent_writers_can_create_the_root(tmp_path: Path, attempt: int) -> None:
     lake = Lake(str(tmp_path / "new" / str(attempt)))
     days = [Partition(date(2024, 1, 1) + timedelta(days=number)) for number in range(8)]
@@ -236,23 +225,6 @@ def test_concurrent_writers_can_create_the_root(tmp_path: Path, attempt: int) ->
 
     with ThreadPoolExecutor(len(days)) as writers:
         assert all(writers.map(write, days))
-
-
-def test_root_that_is_a_file_fails_every_action(tmp_path: Path) -> None:
-    root = tmp_path / "file"
-    root.write_text("", encoding="utf-8")
-    lake = Lake(str(root))
-    for act in (
-        lake.check_writable,
-        lambda: lake.write("posts", DAY, rows()),
-        lambda: lake.read("posts", [DAY], schema=POSTS_SCHEMA),
-        lambda: lake.partitions("posts"),
-        lambda: lake.quarantine.rows("posts"),
-        lambda: lake.quarantine.write("posts", DAY, [BadRow(reason="r", raw="{}")], query="q"),
-        lambda: lake.quarantine.remove(QuarantineFile("_quarantine/part-0.jsonl")),
-    ):
-        with pytest.raises(LakeUnavailable, match="Not a directory|File exists"):
-            act()
 
 
 def test_check_writable_fails_when_the_store_loses_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,18 +286,6 @@ def test_root_behind_a_cache_is_rejected(kind: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="goes through a cache") as caught:
             write_three_times(root, options)
         assert str(caught.value).endswith(f"give it without the cache{instead}")
-
-
-def test_missing_package_of_a_scheme_is_named_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    import fsspec
-
-    def needs_package(*_args: Any, **_kwargs: Any) -> None:
-        raise ImportError("install paramiko to open sftp://user:hunter2@host/lake")
-
-    monkeypatch.setattr(fsspec.core, "url_to_fs", needs_package)
-    with pytest.raises(ValueError, match=r"sftp://host/lake cannot be opened: install paramiko") as caught:
-        Lake("sftp://user:hunter2@host/lake")
-    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -407,12 +367,6 @@ def test_credentials_in_urls_of_options_are_redacted(
     with pytest.raises(LakeUnavailable, match=f": {re.escape(redacted)}\\. Next step") as caught:
         storage.read("t/file")
     assert caught.value.__cause__ is None
-
-
-def test_url_on_a_local_disk_is_a_path(tmp_path: Path) -> None:
-    lake = Lake(f"file://{tmp_path}/lake")
-    lake.write("posts", DAY, rows())
-    assert Path(lake.url("posts", DAY)).is_file()
 
 
 PATHS = ["posts/date=2024-01-01/a", "posts/date=2024-01-02/a", "posts/date=2024-01-02/b"]

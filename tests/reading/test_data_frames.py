@@ -1,6 +1,6 @@
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from later_reporting_dagster.lake import POST_COLUMNS, Lake, Partition, Table, partition_path, schema_of
 from later_reporting_dagster.reading import LibraryNotInstalled, read_frame
-from tests.reading.conftest import COLUMNS, DAYS, INSTANCES, PARTITIONS, POSTS, Row, rows_of
+from tests.reading.conftest import COLUMNS, DAYS, PARTITIONS, POSTS, Row, rows_of
 
 
 def pandas_rows(frame: pd.DataFrame, names: list[str]) -> list[Row]:
@@ -64,12 +64,6 @@ def test_frame_has_exactly_the_rows_of_the_partitions(kind: type, partitions: li
     assert sorted(map(repr, rows)) == sorted(map(repr, expected))
     if kind not in LAZY:
         assert rows == expected
-
-
-@every_kind
-def test_frame_of_no_partitions_has_the_columns_and_no_rows(kind: type, lake: Lake) -> None:
-    assert rows_in(read_frame(kind, lake, POSTS, [])) == []
-    assert rows_in(read_frame(kind, lake, POSTS, [Partition(date(2020, 1, 1), "007")])) == []
 
 
 @every_kind
@@ -152,9 +146,3 @@ def test_missing_library_is_reported_with_its_installation(lake: Lake, monkeypat
     with pytest.raises(LibraryNotInstalled) as missing:
         read_frame(pl.DataFrame, lake, POSTS, PARTITIONS)
     assert str(missing.value) == "polars is not installed: pip install polars"
-
-
-@pytest.mark.parametrize("instance_id", INSTANCES)
-def test_instance_ids_stay_strings(instance_id: str, lake: Lake) -> None:
-    found = read_frame(pd.DataFrame, lake, POSTS, [Partition(DAYS[0], instance_id)])
-    assert found["instance_id"].tolist() == [instance_id] * 3

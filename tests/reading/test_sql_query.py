@@ -1,4 +1,3 @@
-import secrets
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,8 +6,8 @@ import pytest
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table, partition_path, posts_table
 from later_reporting_dagster.reading import QueryError, run_query
 from tests.conftest import files
-from tests.lake.conftest import BucketFileSystem, post
-from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, PARTITIONS, POSTS, lake_at, rows_of
+from tests.lake.conftest import post
+from tests.reading.conftest import BEYOND_FLOATS, COLUMNS, DAYS, PARTITIONS, POSTS, rows_of
 
 EMPTY = Table("without_files", POSTS.columns)
 
@@ -87,21 +86,6 @@ def test_tables_can_be_listed_described_and_explained(lake: Lake) -> None:
     assert len(fetch("SUMMARIZE posts", lake)) == 1 + len(POSTS.columns)
     for explained in ("SELECT * FROM posts;", "ANALYZE SELECT 1", "PIVOT posts ON instance_id USING count(*)"):
         assert fetch(f"EXPLAIN {explained}", lake)
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "EXPLAIN (FORMAT JSON) FROM posts",
-        "EXPLAIN ANALYZE (FORMAT JSON) SELECT ';' AS é",
-        "EXPLAIN (ANALYZE, FORMAT JSON) (FROM posts)",
-        "EXPLAIN (FROM posts)",
-        "-- why is it slow?\nEXPLAIN /* é */ ANALYZE FROM posts; -- end;",
-        "/* /* */ ; */ PIVOT posts ON instance_id USING count(*) -- é\n ; -- end",
-    ],
-)
-def test_explain_and_pivot_may_have_options_and_comments(sql: str, lake: Lake) -> None:
-    assert fetch(sql, lake)
 
 
 @pytest.mark.parametrize(
@@ -238,20 +222,6 @@ def test_table_whose_name_is_computed_is_listed_on_use(lake: Lake) -> None:
     sql = "SELECT count(*) AS n FROM query_table('without' || '_files') JOIN query_table('po' || 'sts') USING (post_id)"
     assert run_query(sql, lake, [POSTS, EMPTY], on_note=notes.append).to_pylist() == [{"n": 0}]
     assert notes == [f"without_files has no files in {lake.root}"]
-
-
-def test_query_cannot_read_python_variables(lake: Lake) -> None:
-    local_table = pa.table({"secret": ["of the program"]})
-    with pytest.raises(QueryError, match="local_table"):
-        fetch("SELECT * FROM local_table", lake)
-    assert local_table.num_rows == 1
-
-
-def test_query_of_an_object_store_lists_only_the_tables_that_it_names() -> None:
-    lake = lake_at(f"bucket://{secrets.token_hex(8)}/lake")
-    BucketFileSystem.requests.clear()
-    assert fetch("SELECT count(*) AS n FROM posts WHERE extra = ''", lake) == [{"n": len(PARTITIONS)}]
-    assert not any("without_files" in request for request in BucketFileSystem.requests)
 
 
 def test_missing_column_of_an_older_file_is_null(lake: Lake) -> None:

@@ -10,15 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from later_reporting_dagster import contract
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
-from later_reporting_dagster.server import running_server
-from later_reporting_dagster.server.lake_app import lake_app
 from tests.server.clients import (
     EVERYTHING,
-    OPTIONS,
     Row,
     assert_problem,
     authenticated,
@@ -183,19 +179,6 @@ def test_numbered_pages_of_each_token_belong_to_its_own_first_page(tmp_path: Pat
             assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
 
 
-def test_first_page_again_restarts_a_numbered_pagination(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api:
-        for version in (1, 2, 3):
-            write_versions(tmp_path, version)
-            page_of(get(api, query_of(PAGED)))
-            for number in (3, 2, 2):
-                later = page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
-                assert {str(row["engagements"]).rstrip("0") for row in later} == {str(version)}
-            rows = fetch_rows(api, query_of(PAGED))
-            assert versions_of(rows, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
-
-
 def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path: Path) -> None:
     write_versions(tmp_path, 1)
     path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
@@ -215,36 +198,6 @@ def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path
         assert response.headers["X-Later-Missing-Days"] == str(DAYS[1])
         (tmp_path / "elsewhere").rename(path)
         assert page_of(get(api, query_of(PAGED)))["pagination"]["totalItems"] == len(rows)
-
-
-def test_lake_on_another_filesystem_is_served(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    memory = MemoryFileSystem()
-    root = f"/{tmp_path.name}"
-    for path in tmp_path.rglob("*.parquet"):
-        memory.pipe(f"{root}/{path.relative_to(tmp_path)}", path.read_bytes())
-    app = lake_app(Lake(f"memory:/{root}"), OPTIONS)
-    with (
-        running_server(app) as base_url,
-        authenticated(base_url) as api,
-        serving(tmp_path) as local_url,
-        authenticated(local_url) as local,
-    ):
-        for page in (PAGED, CURSOR):
-            for date_basis in ("post_date", "performance_date"):
-                pairs = query_of(page, date_basis=date_basis)
-                assert fetch_rows(api, pairs) == fetch_rows(local, pairs)
-        write_version(Lake(f"memory:/{root}"), PARTITIONS[0], 2, date_basis="post_date")
-        rows = fetch_rows(api, query_of(PAGED))
-        assert versions_of(rows, date_basis="post_date") == {**dict.fromkeys(PARTITIONS, 1), PARTITIONS[0]: 2}
-
-
-def test_page_without_its_first_page_has_current_rows(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    with serving(tmp_path) as base_url, authenticated(base_url) as api, authenticated(base_url) as other:
-        second = page_of(get(other, [*query_of(PAGED), ("pageNumber", 2)]))
-        page_of(get(api, query_of(PAGED)))
-        assert second == page_of(get(api, [*query_of(PAGED), ("pageNumber", 2)]))
 
 
 # Restarts, eviction
@@ -320,21 +273,6 @@ def test_cursor_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path:
         write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
         response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
         assert "expired" in assert_problem(response, 400, "ANL_00400")
-
-
-def test_numbered_page_of_an_evicted_snapshot_is_refused_if_the_lake_has_changed(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    with evicting(tmp_path) as api:
-        second = [*query_of(PAGED), ("pageNumber", 2)]
-        page_of(get(api, query_of(PAGED)))
-        expected = page_of(get(api, second))
-        evict(api)
-        assert page_of(get(api, second)) == expected
-        evict(api)
-        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
-        assert "page 1" in assert_problem(get(api, second), 409, "ANL_00409")
-        page_of(get(api, query_of(PAGED)))
-        page_of(get(api, second))
 
 
 @pytest.mark.parametrize(
@@ -420,13 +358,3 @@ def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
             page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
             wait_until(lambda: size_of_snapshots(directory) <= limit)
         assert size_of_snapshots(directory) > 2 * size > 0
-
-
-def test_missing_snapshot_directory_is_a_problem(tmp_path: Path) -> None:
-    write_versions(tmp_path, 1)
-    directory = tmp_path / "temporary"
-    with serving(tmp_path, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
-        for page in (PAGED, CURSOR):
-            assert "snapshot" in assert_problem(get(api, query_of(page)), 500, "ANL_00500")
-        directory.mkdir()
-        assert fetch_rows(api, query_of(PAGED))
