@@ -296,39 +296,6 @@ def test_fallback_takes_over_reservations_and_pauses_and_the_store_is_tried_agai
     ]
 
 
-def test_one_update_reserves_slots_for_all_requests_that_wait(time: FakeTime) -> None:
-    class SlowStore(MemoryRateLimitStore):
-        def __init__(self) -> None:
-            super().__init__(clock=time)
-            self.updates, self.may_end = 0, asyncio.Event()
-
-        async def update(self, change: LedgerChange) -> None:
-            self.updates += 1
-            await self.may_end.wait()
-            await super().update(change)
-
-    async def scenario() -> tuple[int, list[int]]:
-        store, order = SlowStore(), []
-        limiter = RateLimiter(requests=50, store=store, clock=time, sleep=time.sleep)
-
-        async def acquire(number: int) -> None:
-            await limiter.acquire()
-            order.append(number)
-
-        tasks = [asyncio.create_task(acquire(number)) for number in range(20)]
-        await asyncio.sleep(0)
-        tasks[0].cancel()  # the first update is lost with its request, and the next request starts another one
-        tasks[7].cancel()
-        await asyncio.sleep(0)
-        store.may_end.set()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return store.updates, order
-
-    updates, order = asyncio.run(scenario())
-    assert updates == 2
-    assert order == [number for number in range(20) if number not in (0, 7)]
-
-
 @pytest.mark.parametrize(
     "url",
     [

@@ -9,12 +9,11 @@ import pytest
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
 from tests.conftest import stored_rows
 from tests.crash import backfill_command, lake_writers
-from tests.crash.fork_server import ForkServer, fork_server
+from tests.crash.fork_server import ForkServer
 from tests.crash.restated_sandbox import (
     DAYS,
     INGESTED_PARTITIONS,
     PUBLISHED,
-    RAW_TABLES,
     RestatedSandbox,
     RowsByPartition,
     restated_sandbox,
@@ -69,21 +68,6 @@ def test_reader_sees_complete_partitions_during_writes(tmp_path: Path, writers: 
         for child in pair:
             child.wait_for_success()
     reader.wait_for_success()
-
-
-def test_two_concurrent_ingests_write_correct_partitions(tmp_path: Path, sandbox: RestatedSandbox) -> None:
-    root = tmp_path / "lake"
-    with fork_server("tests.crash.restated_sandbox", log=tmp_path / "log") as ingests:
-        for version in (0, 1):
-            sandbox.restate(version)
-            pair = [
-                ingests.start("ingest_without_failures", root=str(root), base_url=sandbox.base_url) for _ in range(2)
-            ]
-            for child in pair:
-                child.wait_for_success()
-            assert_lake_equals(
-                sandbox.rows_by_version[version], root, table_names=tuple(each.name for each in RAW_TABLES)
-            )
 
 
 def test_two_concurrent_backfills_write_correct_partitions(tmp_path: Path, sandbox: RestatedSandbox) -> None:

@@ -143,17 +143,3 @@ def test_second_account_and_own_definitions_are_side_by_side(acme: Acme) -> None
     error = acme.run("later-reporting instances", exit_code=1)
     assert error == "Error: acme.definitions has several components: choose one with --name, of later, later_eu\n"
     assert "instance_000" in acme.run("later-reporting -m acme.definitions --name later_eu instances")
-
-
-def test_wrong_attributes_are_named(acme: Acme) -> None:
-    defs_yaml = acme.defs_yaml("later")
-    correct = defs_yaml.read_text()
-    try:
-        defs_yaml.write_text(f"{correct}  restate_day: 3\n")
-        printed = acme.run(f"dg check yaml {defs_yaml.parent}", exit_code=1)
-        assert "'restate_day' was unexpected" in printed
-        defs_yaml.write_text(f"{correct}  restate_days: 0\n")
-        printed = acme.run("dg check defs", exit_code=1)
-        assert "LATER_RESTATE_DAYS (restate_days): must be a whole number from 1 to 730, not '0'" in printed
-    finally:
-        defs_yaml.write_text(correct)

@@ -58,21 +58,6 @@ def test_ui_materializes_one_day_of_all_instances(ui: Ui, dagster: DagsterDev) -
     ]
 
 
-def test_ui_describes_the_run_config_of_a_fetch(ui: Ui) -> None:
-    ui.open_asset("posts_published")
-    ui.page.get_by_role("button", name=re.compile("Materialize")).first.click()
-    dialog = ui.page.get_by_role("dialog").filter(has_text="materialize later / posts_published")
-    dialog.get_by_text("Config", exact=True).click()
-    dialog.get_by_role("button", name="Add config").click()
-    ui.type_config(CONFIG.replace("post_metrics_daily", "posts_published"))
-    for description in (
-        "Fetch only these instances.",
-        "Fetch only the (day, instance) pairs that have no file in the lake.",
-        "Replace files that lose more posts than LATER_SHRINK_LIMIT_PERCENT allows",
-    ):
-        ui.expect_text(description)
-
-
 def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: Ui, dagster: DagsterDev) -> None:
     # At any hour, the newest due day is among the last three.
     days = dagster.days[-3:]
@@ -125,17 +110,6 @@ def test_ui_shows_the_metadata_of_a_partition(ui: Ui, dagster: DagsterDev, fetch
     preview = ui.page.get_by_role("row", name=re.compile("^preview ")).get_by_role("table")
     expect(preview.get_by_role("columnheader", name="creator_handle_name")).to_be_visible()
     expect(preview.get_by_role("row")).to_have_count(1 + min(rows, 5))
-
-
-def test_ui_shows_the_instances_as_a_table(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:
-    _wait_for_rollup(dagster, fetched)
-    wait_until("the dimension is written", lambda: dagster.files("instances"))
-
-    ui.open_asset("instances", tab="Events")
-
-    for instance in INSTANCES:
-        row = ui.page.get_by_role("row", name=re.compile(f"^{instance} "))
-        expect(row.first).to_contain_text(re.compile(r"\d{4}-\d\d-\d\d"))
 
 
 def test_ui_runs_a_single_check_over_the_whole_lake(ui: Ui, dagster: DagsterDev, fetched: Sequence[date]) -> None:

@@ -131,27 +131,6 @@ def test_compact_reads_no_daily_file_of_a_current_copy(tmp_path: Path) -> None:
     assert not [request for request in BucketFileSystem.requests if request.startswith("get") and "date=" in request]
 
 
-def test_copy_has_the_rows_of_all_days_after_a_date_column(local: Lake, tmp_path: Path) -> None:
-    filled(local, ONE_MONTH)
-    (month,) = compact(local)
-    path = tmp_path / "_compacted/posts/month=2024-01/instance_id=a%2Fb/part-0.parquet"
-    assert Path(month.url) == path
-    assert path.stat().st_size == month.bytes
-    table = pq.ParquetFile(path).read()
-    assert table.schema.equals(pa.schema([pa.field("date", pa.date32(), nullable=False), *POSTS_SCHEMA]))
-    assert table["date"].to_pylist() == [partition.day for partition in ONE_MONTH for _ in range(3)]
-    assert table.drop_columns(["date"]).equals(read_daily_files(local, ONE_MONTH))
-
-
-def test_empty_partitions_are_copied(local: Lake) -> None:
-    for partition in ONE_MONTH:
-        local.write("posts", partition, rows(0))
-    (month,) = compact(local)
-    assert (month.days, month.rows) == (len(ONE_MONTH), 0)
-    assert local.read("posts", ONE_MONTH, schema=POSTS_SCHEMA).equals(POSTS_SCHEMA.empty_table())
-    assert held(local, ONE_MONTH) == set(ONE_MONTH)
-
-
 def test_table_without_instances_in_its_paths_is_compacted(lake: Lake) -> None:
     days = [Partition(partition.day) for partition in ONE_MONTH]
     filled(lake, days)
@@ -185,13 +164,6 @@ def test_dataset_reads_daily_files_when_a_day_changed_or_is_not_requested(lake: 
     assert files_read(ONE_MONTH[1:]) == len(ONE_MONTH) - 1
     lake.write("posts", ONE_MONTH[0], rows(7, instance_id="a/b"))
     assert files_read(ONE_MONTH) == len(ONE_MONTH)
-
-
-def test_dataset_ignores_a_damaged_copy(local: Lake, tmp_path: Path) -> None:
-    filled(local, ONE_MONTH)
-    (month,) = compact(local)
-    Path(month.url).write_bytes(b"no Parquet")
-    assert local.dataset("posts", POSTS_SCHEMA).count_rows() == 3 * len(ONE_MONTH)
 
 
 # Which days are copied, and when

@@ -283,14 +283,6 @@ def test_write_table_and_read_table_round_trip(lake: Lake) -> None:
     assert found.equals(rows())
 
 
-def test_table_dataset_has_the_selected_columns(lake: Lake) -> None:
-    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(POSTS_SCHEMA.empty_table())
-    lake.write_table("posts", rows())
-    assert lake.table_dataset("posts", POSTS_SCHEMA).to_table().equals(rows())
-    few = POSTS_SCHEMA.empty_table().select(["post_id", "impressions"]).schema
-    assert lake.table_dataset("posts", few).to_table().equals(rows().select(few.names))
-
-
 def test_write_table_replaces_all_rows_and_writes_only_changes(lake: Lake) -> None:
     lake.write_table("posts", rows(20))
     assert lake.write_table("posts", rows(3)).changed

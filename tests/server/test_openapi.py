@@ -21,7 +21,7 @@ from tests.openapi_documents import (
     schemathesis_config,
     validate,
 )
-from tests.server.clients import ALL_METRICS, POSTS, authenticated, days_query, fetch_pages, get, page_of, serving
+from tests.server.clients import ALL_METRICS, POSTS, authenticated, days_query, get, serving
 from tests.server.conftest import FIRST_DAY, LAST_DAY, PLAIN_INSTANCE_IDS
 
 
@@ -66,21 +66,6 @@ def test_server_conforms_to_the_paged_document(case: Case, paged_api: httpx.Clie
 @fewer_examples
 def test_server_conforms_to_the_cursor_document(case: Case, cursor_api: httpx.Client) -> None:
     validate(case, str(cursor_api.base_url), cursor_api)
-
-
-@pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
-@pytest.mark.parametrize("by_cursor", [False, True], ids=["paged", "cursor"])
-def test_all_pages_conform_to_the_document(date_basis: str, by_cursor: bool, plain_api: httpx.Client) -> None:
-    operation = (cursor_schema if by_cursor else paged_schema)[POSTS]["GET"]
-    page = [("limit", 20), ("metrics", ALL_METRICS)] if by_cursor else [("pageSize", 20)]
-    pairs: list[tuple[str, object]] = [*days_query(FIRST_DAY, LAST_DAY, ("dateBasis", date_basis)), *page]
-    assert len(fetch_pages(plain_api, pairs)) > 5
-    cursor: str | None = ""
-    for number in range(1, 6):
-        position = [("nextCursor", cursor)] if cursor else [] if by_cursor else [("pageNumber", number)]
-        response = get(plain_api, [*pairs, *position])
-        operation.validate_response(response)
-        cursor = page_of(response).get("nextCursor")
 
 
 @pytest.mark.parametrize("route", [contract.INSTANCES_PATH, contract.CAMPAIGNS_PATH])
