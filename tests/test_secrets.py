@@ -91,9 +91,9 @@ class Failures:
             4: lambda: Response(f'{{"data": [{{"token": "{authorization}"', media_type="application/json"),
             5: lambda: Response(f"<html>{authorization}</html>", media_type="text/html"),
             6: lambda: self._echo(request, 429, "too many", headers={"Retry-After": "0"}),
-            7: lambda: self._echo(request, 418, "no such status"),
+            12: lambda: self._echo(request, 418, "no such status"),
         }
-        failure = scripted.get(self._requests % 11)
+        failure = scripted.get(self._requests % 16)
         return failure() if failure else None
 
     def _echo(self, request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:

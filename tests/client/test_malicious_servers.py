@@ -123,8 +123,8 @@ def cursor_pages(count: int, *, size: int = 0, **changes: object) -> Respond:
 PAGES: dict[str, tuple[str, Respond]] = {
     "401 of gzip of gzip": ("renewing", bomb(twice=True, status=UNAUTHORIZED)),
     "401 without end": ("renewing", endless(UNAUTHORIZED + CHUNKED, b"10000\r\n%b\r\n" % bytes(2**16))),
-    "a million rows": ("cursor", always_ok(b'{"data":[%b{}],"nextCursor":null}' % (b"{}," * (LARGE // 3)))),
-    "rows of arrays": ("cursor", always_ok(b'{"data":[%b1],"nextCursor":null}' % (b"[[[]]]," * (LARGE // 7)))),
+    "a hundred thousand rows": ("cursor", always_ok(b'{"data":[%b{}],"nextCursor":null}' % (b"{}," * 100_000))),
+    "rows of arrays": ("cursor", always_ok(b'{"data":[%b1],"nextCursor":null}' % (b"[[[]]]," * 100_000))),
     "cursors to large rows": ("cursor", cursor_pages(100, size=LARGE // 110)),
     "a total beyond any number": (
         "paged",
