@@ -143,26 +143,6 @@ def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
 
 
 @pytest.mark.e2e
-def test_sandbox_refuses_a_campaign_metric() -> None:
-    with running_command("--refuse-campaign-metric", "paidAdSpend", "--api-version", "cursor") as (process, output, _):
-        settings = dict(
-            output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(HEADER_LINES)
-        )
-        with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
-            credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
-            token = client.post("/oauth/token", json=credentials).json()["jwt"]
-            client.headers["Authorization"] = f"Bearer {token}"
-            days = "startDate=2024-06-01&endDate=2024-06-01"
-            statuses = [
-                client.get(f"/v2/campaigns/performance?{days}&metrics={name}").status_code
-                for name in ("paidClicks", "paidAdSpend")
-            ]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=WAIT_SECONDS) == 0
-    assert statuses == [200, 400]
-
-
-@pytest.mark.e2e
 def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
     options = [
         "--fault",

@@ -89,11 +89,20 @@ def test_forged_or_foreign_token_is_rejected(app_api: httpx.Client) -> None:
     extended = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"exp": 2**40}
     forged = base64.urlsafe_b64encode(json.dumps(extended).encode()).rstrip(b"=").decode()
     unsigned = f"{header}.{forged}."
-    for wrong in (f"{header}.{forged}.{signature}", unsigned, token[:-2], f"ü.{token}".encode("latin-1")):
+    no_claims = f"{header}.W10.{signature}"
+    for wrong in (
+        f"{header}.{forged}.{signature}",
+        unsigned,
+        token[:-2],
+        f"ü.{token}".encode("latin-1"),
+        no_claims,
+        "..",
+    ):
         authorization = b"Bearer " + (wrong if isinstance(wrong, bytes) else wrong.encode())
         assert_problem(app_api.get(DAY, headers={"Authorization": authorization}), 401, "ANL_00401")  # type: ignore[dict-item]
-    with served(client_secret="another") as other_sandbox:
-        assert_problem(other_sandbox.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
+    for other in ({"client_secret": "another"}, {"client_id": "another"}):
+        with served(**other) as other_server:
+            assert_problem(other_server.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
 
 
 def test_endless_token_request_is_rejected_before_its_end(app_api: httpx.Client) -> None:
