@@ -91,9 +91,9 @@ class Failures:
             4: lambda: Response(f'{{"data": [{{"token": "{authorization}"', media_type="application/json"),
             5: lambda: Response(f"<html>{authorization}</html>", media_type="text/html"),
             6: lambda: self._echo(request, 429, "too many", headers={"Retry-After": "0"}),
-            12: lambda: self._echo(request, 418, "no such status"),
+            8: lambda: self._echo(request, 418, "no such status"),
         }
-        failure = scripted.get(self._requests % 16)
+        failure = scripted.get(self._requests % 11)
         return failure() if failure else None
 
     def _echo(self, request: Request, status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
@@ -354,7 +354,7 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
     ], leftovers.below("stderr").decode()[-3000:]
     assert {401, 403, 400, 500, 429, 418} <= {*leftovers.statuses}
     assert min(leftovers.echo_counts.values()) >= len(ECHOES)
-    assert leftovers.below("lake/posts_published").count(b"instance_000") >= 2
+    assert leftovers.below("lake/posts_published").count(b"instance_00") >= 2
     assert len([name for name in leftovers.secrets if name.startswith("token")]) >= 2
 
 
