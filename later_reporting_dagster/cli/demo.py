@@ -17,7 +17,6 @@ from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server, two_years_before
@@ -121,9 +120,8 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.progress_bar import progress_bar
     from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
+    from later_reporting_dagster.cli.refresh import refresh_all
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.rollups.periods import Period
-    from later_reporting_dagster.rollups.rollup_tables import TABLES
 
     project = load_project(ENVIRONMENT_MODULE, name=None)
     outcomes: list[RunOutcome] = []
@@ -138,12 +136,8 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
             fetched = project.settings.fetched_tables
             tags = range_tags(start, end)
             add(in_process_runs.materialize(project, fetched, instance=instance, tags=tags, on_progress=show))
-        add(in_process_runs.materialize(project, [INSTANCES_TABLE], instance=instance))
-        for period in Period:
-            rollups = [table.name for table in TABLES if table.period is period]
-            range_ = None if period is Period.WINDOWS else range_tags(start, end, period=period)
-            add(in_process_runs.materialize(project, rollups, instance=instance, tags=range_))
-        add(in_process_runs.materialize(project, [REPORT], instance=instance))
+        for outcome in refresh_all(project, instance=instance):
+            add(outcome)
         add(in_process_runs.evaluate_checks(project, instance=instance))
     for evaluation in outcomes[-1].checks:
         mark = click.style("ok  ", fg="green") if evaluation.passed else click.style("FAIL", fg="red")
