@@ -351,6 +351,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
         if not settings.fetched_tables:
             return {"jobs": [checks_job], "schedules": [], "sensors": sensor}
         posts_job, compaction_job = build_posts_job(settings), build_compaction_job(settings)
+        listed = {INSTANCES_TABLE, *(raw_table.name for raw_table in RAW_TABLES)}
         return {
             "jobs": [posts_job, checks_job, compaction_job],
             "schedules": [
@@ -358,7 +359,8 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
                 build_compaction_schedule(settings, compaction_job),
             ],
             "sensors": [
-                *([build_instances_sensor(settings, posts_job)] if INSTANCES_TABLE in settings.tables else []),
+                # It fetches missing files, also without the asset `instances`.
+                *([build_instances_sensor(settings, posts_job)] if listed & {*settings.tables} else []),
                 *sensor,
             ],
         }

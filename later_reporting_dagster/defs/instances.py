@@ -141,10 +141,14 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
                 else []
             ),
             cursor=msgspec.json.encode(after).decode(),
-            asset_events=[
-                dg.AssetMaterialization(key, metadata=instances_metadata(rows, written), tags=tags),
-                to_evaluation(evaluate_listing(rows, configured=configured), key),
-            ],
+            asset_events=(
+                [
+                    dg.AssetMaterialization(key, metadata=instances_metadata(rows, written), tags=tags),
+                    to_evaluation(evaluate_listing(rows, configured=configured), key),
+                ]
+                if INSTANCES_TABLE in settings.tables
+                else []
+            ),
         )
 
     return instances_sensor

@@ -249,6 +249,20 @@ def test_sensor_requests_the_history_of_new_instances_once_a_day(project: Projec
     assert requested_days(tick(project, cursor=fewer.cursor)) == {"new/one": ALL_DAYS}
 
 
+def test_sensor_fetches_missing_files_without_the_asset_instances(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_TABLES", PUBLISHED)
+    selected = project.reloaded()
+    data = tick(selected)
+    (request,) = data.run_requests or []
+    assert request.run_config["ops"].keys() == {f"later__{PUBLISHED}"}
+    assert not data.asset_events
+    assert_success(execute(selected, data))
+    assert len(project.lake.partitions(PUBLISHED)) == len(DAYS) * len(INSTANCE_IDS)
+    assert not tick(selected, cursor=data.cursor).run_requests
+
+
 def test_sensor_run_fetches_only_the_new_instance(project: Project, service: Service, small_world: World) -> None:
     write_empty(project)
     service.app = create_app(
