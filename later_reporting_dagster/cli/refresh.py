@@ -15,6 +15,7 @@ from later_reporting_dagster.client import LaterError, RetryPolicy
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import ASSET_NAMES
+from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
@@ -108,14 +109,16 @@ class _Outdated:
     def unpartitioned(self, names: Sequence[str]) -> list[str]:
         """Return those of the assets, upstream first, that have no partitions, and are missing or outdated.
 
-        What follows an outdated one is outdated, too.
+        What follows an outdated one is outdated, too; so is the coverage, because more days are expected each day.
         """
         outdated: list[str] = []
         for name in names:
             key = self._settings.asset_key(name)
             if self._is_partitioned(key):
                 continue
-            follows = any(self._settings.asset_key(each) in self._graph.get(key).parent_keys for each in outdated)
+            follows = name == COVERAGE_TABLE or any(
+                self._settings.asset_key(each) in self._graph.get(key).parent_keys for each in outdated
+            )
             if follows or not self._lake.storage.files(name) or self._is_outdated(key, self._tags(key).get(None)):
                 outdated.append(name)
         return outdated
