@@ -1,7 +1,7 @@
 """`later-reporting refresh`: materialize what is made from the lake, and is missing or outdated."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import date, timedelta
 from functools import cache
 
@@ -39,7 +39,11 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
         LakeUnavailable: the lake cannot be listed.
     """
     tables, lake = project.settings.tables, project.later.lake()
-    if not any(lake.storage.files(name) for name in RAW_TABLE_NAMES.values()):
+    raw_days = {
+        date_basis: {partition.day for partition in lake.partitions(name)}
+        for date_basis, name in RAW_TABLE_NAMES.items()
+    }
+    if not any(raw_days.values()):
         raise click.ClickException(f"{lake.root} has no posts: fetch some with `later-reporting backfill`")
     listed = [name for name in LISTED_TABLES if name in tables]
     if listed and (problem := _api_problem(project.later)):
@@ -48,7 +52,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
         yield materialize(project, listed, instance=instance)
     for table in _PERIOD_TABLES:
         if table.name in tables:
-            first_days = _Outdated(project, instance).partitions(table)
+            first_days = _Outdated(project, instance).partitions(table, raw_days[table.date_bases[0]])
             for block in _adjacent(first_days, table.period):
                 tags = range_tags(block[0], block[-1], period=table.period)
                 yield materialize(project, [table.name], instance=instance, tags=tags)
@@ -90,11 +94,15 @@ class _Outdated:
         self._newest_ids = cache(self._read_newest_ids)
         self._data_version = cache(self._read_data_version)
 
-    def partitions(self, table: RollupTable) -> list[date]:
-        """Return the first day of each partition that has raw files, and is missing or outdated."""
+    def partitions(self, table: RollupTable, raw_days: Set[date]) -> list[date]:
+        """Return the first day of each partition that has raw files, and is missing or outdated.
+
+        Args:
+            table: a rollup by day, week or month.
+            raw_days: the days that have raw files.
+        """
         key = self._settings.asset_key(table.name)
-        raw = self._lake.partitions(RAW_TABLE_NAMES[table.date_bases[0]])
-        days = {partition.day for partition in raw if partition.day >= self._settings.start_date}
+        days = {day for day in raw_days if day >= self._settings.start_date}
         stored = {partition.day for partition in self._lake.partitions(table.name)}
         tags = self._tags(key)
         return [
