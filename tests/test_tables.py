@@ -14,7 +14,15 @@ from later_reporting_dagster.lake import (
     campaign_performance_columns,
     post_columns,
 )
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM, DAY_TABLES, WEEKLY
+from later_reporting_dagster.rollups.rollup_tables import (
+    BY_AGE,
+    BY_CAMPAIGN,
+    BY_CREATOR,
+    BY_PLATFORM,
+    DAY_TABLES,
+    POST_BENCHMARKS,
+    WEEKLY,
+)
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "tables.md"
@@ -43,6 +51,8 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of organic_paid_by_campaign": BY_CAMPAIGN.columns,
     "columns of organic_paid_by_creator": without(BY_CREATOR.columns, BY_CAMPAIGN.columns),
     "columns of organic_paid_by_platform": without(BY_PLATFORM.columns, BY_CAMPAIGN.columns),
+    "columns of post_benchmarks": POST_BENCHMARKS.columns,
+    "columns of organic_paid_by_age": BY_AGE.columns,
 }
 
 

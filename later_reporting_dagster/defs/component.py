@@ -63,7 +63,13 @@ from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
-from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import (
+    DAY_TABLES,
+    POST_TABLES,
+    WEEK_AND_MONTH_TABLES,
+    WINDOW_TABLES,
+    RollupTable,
+)
 
 # The fields that the demo mode does not use.
 _OF_THE_API = {"base_url", "client_id", "client_secret", "access_token"}
@@ -280,7 +286,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     def _steps(self) -> list[AssetStep]:
         """Return the steps that materialize the selected tables, upstream first."""
         settings = self._settings
-        windows = self._selected(WINDOW_TABLES)
+        windows = self._selected((*WINDOW_TABLES, *POST_TABLES))
         return [
             *(posts_step(raw_table, settings) for raw_table in RAW_TABLES if raw_table.name in settings.tables),
             *([instances_step(settings)] if INSTANCES_TABLE in settings.tables else []),
@@ -336,7 +342,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             *([build_campaign_totals_check(settings)] if {*CAMPAIGN_TOTALS_TABLES} <= {*settings.tables} else []),
             *([build_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
             *(build_rollup_checks(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
-            *(build_windows_checks(table, settings) for table in self._selected(WINDOW_TABLES)),
+            *(build_windows_checks(table, settings) for table in self._selected((*WINDOW_TABLES, *POST_TABLES))),
         ]
 
     def _build_automation(self, keys: Sequence[dg.AssetKey]) -> dict[str, Any]:

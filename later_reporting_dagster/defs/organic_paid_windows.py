@@ -49,6 +49,7 @@ from later_reporting_dagster.rollups.lake_rollups import (
     roll_up_lake_windows,
     stored_days,
 )
+from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFORM, RollupTable
 from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed, rollup_sql
@@ -159,7 +160,10 @@ def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg
 
 def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
     """Return the descriptions of a table's checks, by check name."""
-    return {**WINDOWS_CHECKS, **_table_specific_checks(table)}
+    checks = {**WINDOWS_CHECKS, **_table_specific_checks(table)}
+    if table.period is Period.POSTS:
+        del checks[RECONCILES]  # they are not sums over all raw rows of some days
+    return checks
 
 
 def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
@@ -248,9 +252,14 @@ def _compute_windows(
 
 def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
-    newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
-    behind = [basis for basis in DateBasis if newest.get(basis, date.min) < due]
+    bases: Sequence[DateBasis] = [*DateBasis]
+    if "date_basis" in rows.column_names:
+        by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
+        newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
+    else:
+        bases = [DateBasis.PERFORMANCE_DATE]
+        newest = {DateBasis.PERFORMANCE_DATE: pc.max(rows["last_day"]).as_py() or date.min}
+    behind = [basis for basis in bases if newest.get(basis, date.min) < due]
     return check_result(
         NEWEST_DUE_DAY,
         f"The windows of {' and '.join(behind)} end before {due}: fetch that day, then materialize this table"
@@ -406,7 +415,9 @@ def _unreadable_metadata(windows: WindowRollups, name: str) -> dict[str, Any]:
 
 
 def _preview(table: RollupTable, rows: pa.Table) -> dg.MarkdownMetadataValue:
-    """Return the groups with the most organic impressions in the preview's window."""
+    """Return the groups with the most organic impressions in the preview's window, or the first rows of posts."""
+    if table.period is Period.POSTS:
+        return preview(rows)
     most_seen = rows.filter(
         (pc.field("window") == _PREVIEW_WINDOW) & (pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
     ).sort_by([("organic_impressions", "descending")])

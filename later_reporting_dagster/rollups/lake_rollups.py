@@ -27,7 +27,7 @@ from later_reporting_dagster.rollups.campaign_inputs import (
     read_campaigns,
     register_campaigns,
 )
-from later_reporting_dagster.rollups.periods import days_of, first_day_of
+from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION, PeriodCheck
 from later_reporting_dagster.rollups.rollup_tables import RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW_TABLE_NAMES, StoredDays, WindowTables
@@ -97,7 +97,7 @@ class PeriodRollup:
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up all windows. Files that cannot be read are left out.
+    """Roll up window tables and tables about posts. Files that cannot be read are left out.
 
     The windows of each date basis end with the newest day of its raw table.
 
@@ -106,6 +106,8 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
         RollupFailed: the query does not fit in memory.
     """
     # Read once, and not in batches of instances: see campaign_results.sql.
+    of_posts = [table for table in tables if table.period is Period.POSTS]
+    windows = [table for table in tables if table not in of_posts]
     campaigns = read_campaigns(lake) if any(table.columns_from_campaigns for table in tables) else None
     sources = [*_RAW_TABLES.values(), *([CAMPAIGN_PERFORMANCE] if campaigns else [])]
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -115,12 +117,15 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
             if campaigns:
                 days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
                 register_campaigns(database.connection, campaigns.rows, days)
+            post_rows = sql_engine.roll_up_posts(database.connection, of_posts, stored)
             batches = _instance_batches(database, contents, memory_gb=memory_gb)
-            rolled_up = sql_engine.roll_up_windows(database.connection, tables, stored, instance_batches=batches)
+            rolled_up = sql_engine.WindowTables({}, sql_engine.MultiCampaignPosts())
+            if windows:
+                rolled_up = sql_engine.roll_up_windows(database.connection, windows, stored, instance_batches=batches)
             with sql_engine.translated_errors():
                 checks = reconciliation.check_windows(database.connection, rolled_up, tables=tables, stored=stored)
             return WindowRollups(
-                tables=rolled_up.tables,
+                tables={**rolled_up.tables, **post_rows},
                 differences=checks.differences,
                 campaign_conflicts=rolled_up.multi_campaign.conflicts,
                 raw_rows=checks.raw_rows,

@@ -40,6 +40,13 @@
 {%- endfor %}
 {%- endmacro -%}
 
+{#- The engagement rates, from sums: a comma precedes each. -#}
+{%- macro engagement_rates() -%}
+{%- for channel, _ in channels %}{% for unit in rate_units[channel] %},
+    rate({{ channel }}_{{ unit }}_rate_engagements, {{ channel }}_{{ unit }}_rate_units) AS {{ channel }}_engagement_rate{{ "_by_views" if unit == "views" }}
+{%- endfor %}{% endfor %}
+{%- endmacro -%}
+
 {#- Rates, shares and the paid lift, from sums. -#}
 {%- macro rates() -%}
 {%- for channel, prefix in channels %}

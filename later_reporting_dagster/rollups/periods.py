@@ -7,12 +7,16 @@ from enum import StrEnum
 
 
 class Period(StrEnum):
-    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday."""
+    """The time that one file of a rollup table covers. A week is an ISO week: Monday to Sunday.
+
+    `WINDOWS` and `POSTS` have one file: of rolling windows, and of the posts of the last year.
+    """
 
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
     WINDOWS = "windows"
+    POSTS = "posts"
 
 
 # Window name -> its length in days; None: all days that have a file.

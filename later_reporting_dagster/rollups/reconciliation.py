@@ -80,8 +80,8 @@ def check_windows(
 
     Args:
         connection: prepared by `sql_engine.prepare_windows`.
-        rolled_up: the rows of the tables.
-        tables: the tables to check.
+        rolled_up: the rows of window tables.
+        tables: the tables to check; those without rows in `rolled_up` have no differences.
         stored: days that have files.
     """
     ranges = sql_engine.window_ranges_table(stored).to_pylist()
@@ -91,7 +91,7 @@ def check_windows(
         by_day = _raw_totals(connection, tables[0], raw_table, day="date")
         duplicates = [row for row in rolled_up.multi_campaign.duplicate_sums if row["date_basis"] == date_basis]
         raw_rows[date_basis] = sum(totals["raw_rows"] for totals in by_day.values())
-        for table in tables:
+        for table in (each for each in tables if each.name in rolled_up.tables):
             connection.register(ROLLUP_RELATION, rolled_up.tables[table.name])
             for each in ranges:
                 # By post date, a previous period has the results of its posts up to a past day, but the raw rows have

@@ -7,7 +7,7 @@ from functools import lru_cache
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.columns import Column
-from later_reporting_dagster.rollups import campaign_columns, rollup_columns
+from later_reporting_dagster.rollups import benchmark_columns, campaign_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
 
@@ -47,6 +47,11 @@ class RollupTable:
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in stored order."""
+        if self.period is Period.POSTS:
+            is_by_post = "post_id" in self.grain
+            return tuple(
+                (benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns)(self.metrics)
+            )
         if self.period is Period.WINDOWS:
             return tuple(
                 rollup_columns.window_columns(
@@ -169,8 +174,25 @@ BY_CREATOR = _window_table(
 BY_PLATFORM = _window_table(
     "organic_paid_by_platform", "instance_id", "platform", "content_type", entities="Platforms and content types"
 )
+POST_BENCHMARKS = RollupTable(
+    name="post_benchmarks",
+    grain=("instance_id", "post_id"),
+    date_bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
+    period=Period.POSTS,
+    description="Each post of the last 90 days, once: its results to date, and where its organic results stand among"
+    " posts of the same platform, content type and age. Shows what to boost and what to stop.",
+)
+BY_AGE = RollupTable(
+    name="organic_paid_by_age",
+    grain=("platform", "content_type", "age"),
+    date_bases=POST_BENCHMARKS.date_bases,
+    period=Period.POSTS,
+    description="What posts of the last year had earned at each age, by platform and content type: quartiles of organic"
+    " and paid results. Shows how fast a post earns, and which rate is good.",
+)
 
 DAY_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY)
 WEEK_AND_MONTH_TABLES: tuple[RollupTable, ...] = (WEEKLY, MONTHLY)
 WINDOW_TABLES: tuple[RollupTable, ...] = (BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM)
-TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES, *WINDOW_TABLES)
+POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
+TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES, *WINDOW_TABLES, *POST_TABLES)

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Column, schema_of
+from later_reporting_dagster.rollups import benchmark_columns
 from later_reporting_dagster.rollups.campaign_columns import CAMPAIGN_TOTALS
 from later_reporting_dagster.rollups.periods import previous_range, window_ranges
 from later_reporting_dagster.rollups.rollup_columns import (
@@ -45,7 +46,10 @@ StoredDays = Mapping[DateBasis, Mapping[str, Set[date]]]
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 # Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
 _DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
-_SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE"}
+_SQL_TYPES = {
+    "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}  # fmt: skip
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
@@ -167,6 +171,27 @@ def roll_up_windows(
     return WindowTables(combined, multi_campaign)
 
 
+def roll_up_posts(
+    connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable], stored: StoredDays
+) -> dict[str, pa.Table]:
+    """Roll up the tables about single posts, of all instances at once.
+
+    Args:
+        connection: has views of both raw tables.
+        tables: tables about posts.
+        stored: days that have files.
+
+    Raises:
+        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        duckdb.Error: a file cannot be read.
+    """
+    with translated_errors():
+        for table in tables[:1]:
+            create_macros_and_row_views(connection, table, stored)
+            connection.execute(render("post_curves.sql", table)).fetchall()
+        return {table.name: _query(connection, table, table.columns, order=table.grain) for table in tables}
+
+
 def _columns_of_posts(table: RollupTable) -> list[Column]:
     """Return the columns of a table that are made from posts, in stored order."""
     others = {column.name for columns in table.columns_from_campaigns.values() for column in columns}
@@ -283,11 +308,11 @@ def _context(table: RollupTable) -> dict[str, Any]:
         }
         for column in table.measures
     ]
-    return _summed_columns(table.metrics) | {
-        "grain": tuple(table.grain),
-        "labels": table.labels,
-        "measure_columns": measure_columns,
-    }
+    return (
+        _summed_columns(table.metrics)
+        | benchmark_columns.template_variables(table.metrics)
+        | {"grain": tuple(table.grain), "labels": table.labels, "measure_columns": measure_columns}
+    )
 
 
 def _summed(metric: Metric) -> dict[str, Any]:

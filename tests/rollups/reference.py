@@ -44,6 +44,7 @@ class World:
         metrics: the requested metrics of posts.
         campaigns: the rows of campaigns.
         performance: the files of campaign_performance_daily, by day.
+        maximum_peers: the size of a group from which only a sample of the posts are peers.
     """
 
     recorded: Files
@@ -51,6 +52,7 @@ class World:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     campaigns: Sequence[Row] = ()
     performance: Mapping[date, Sequence[Row]] = field(default_factory=dict)
+    maximum_peers: int = 1000
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,119 @@ def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
             newest = max(rows, key=lambda row: (row["post_date"], row["date"], row["campaign_id"], row["post_id"]))
             return {name: newest[name] for name in LABELS}
     return dict.fromkeys(LABELS)
+
+
+# Tables about single posts.
+
+
+@dataclass
+class Published:
+    """A post of the last year: its row, its days, and the number of ages at which it was seen."""
+
+    row: Row
+    is_peer: bool
+    age: int
+    seen: int
+    days: list[Row]
+    measures: dict[int, Row] = field(default_factory=dict)
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        return key_of(self.row, ("platform", "content_type"))
+
+    def by(self, age: int, metrics: Sequence[Metric]) -> Row:
+        """Return the sums and rates from the publication to an age."""
+        days = [row for row in self.days if (row["date"] - self.row["date"]).days <= age]
+        if len(days) not in self.measures:
+            group = totals_and_rates([Post(self.row, days)], metrics)
+            self.measures[len(days)] = {
+                name: value
+                for name, value in group.items()
+                if name != "posts"
+                and not name.endswith("_posts")
+                and not name.startswith(("paid_share_of", "paid_lift"))
+            }
+        return self.measures[len(days)]
+
+
+def last_recorded(world: World) -> date:
+    return max(day for day, _ in world.recorded)
+
+
+def posts_of_year(world: World) -> list[Published]:
+    if not world.recorded:
+        return []
+    last, key = last_recorded(world), ("instance_id", "post_id")
+    rows = _within(dated(world.published), (last - timedelta(days=364), last))
+    sizes = {group: len(of) for group, of in grouped(rows, lambda row: key_of(row, ("platform", "content_type")))}
+    days = dict(grouped(_without_duplicates(dated(world.recorded), key), lambda row: key_of(row, key)))
+
+    def is_peer(row: Row) -> bool:
+        place = Fraction(row["post_id"] * 2_654_435_761 % 2**32, 2**32)
+        return place * sizes[key_of(row, ("platform", "content_type"))] < world.maximum_peers
+
+    found = []
+    for post, of_post in grouped(rows, lambda row: key_of(row, key)):
+        chosen = [row for row in of_post if is_peer(row) or (last - row["date"]).days < 90]
+        if chosen:
+            newest = min(chosen, key=lambda row: (-row["date"].toordinal(), row["campaign_id"]))
+            seen = 0
+            while (newest["date"] + seen * ONE_DAY, newest["instance_id"]) in world.recorded:
+                seen += 1
+            age = (last - newest["date"]).days
+            found.append(Published(newest, is_peer(newest), age, seen, days.get(post, [])))
+    return found
+
+
+def by_age(world: World) -> list[Row]:
+    peers = [post for post in posts_of_year(world) if post.is_peer]
+    found = []
+    for _, of_group in grouped(peers, lambda post: post.group):
+        for age in range(90):
+            seen = [post for post in of_group if age < post.seen]
+            row = {name: of_group[0].row[name] for name in ("platform", "content_type")}
+            row |= {"last_day": last_recorded(world), "age": age, "posts": len(seen)}
+            earned = [post.by(age, world.metrics) for post in seen]
+            for name in earned[0] if earned else ():
+                if (
+                    name.endswith(("_impressions", "_engagements", "_views", "_rate", "_by_views"))
+                    and "cross" not in name
+                ):
+                    values = sorted(each[name] for each in earned if each[name] is not None)
+                    row[f"{name}_posts"] = len(values)
+                    for percent in (25, 50, 75):
+                        place = -(-percent * len(values) // 100) - 1
+                        row[f"{name}_p{percent}"] = values[place] if values else None
+            found += [row] if seen else []
+    return found
+
+
+def post_benchmarks(world: World) -> list[Row]:
+    posts, found = posts_of_year(world), []
+    for post in posts:
+        if post.age >= 90:
+            continue
+        last, copied = last_recorded(world), ("instance_id", "post_id", "platform", "content_type", "creator_id",
+            "creator_handle_name", "creator_full_name", "content_url", "post_date")  # fmt: skip
+        row = {"last_day": last, **{name: post.row[name] for name in copied}}
+        row["age"], row["days_expected"] = post.age, post.age + 1
+        row["days"] = days_of(world.recorded, post.row["instance_id"], (post.row["date"], last))
+        mine = post.by(post.age, world.metrics)
+        week = Post(post.row, [each for each in post.days if each["date"] > last - timedelta(days=7)])
+        row |= mine | {f"{name}_engagements_last_7_days": week.sum(raw(name, "engagements")) for name in CHANNELS}
+        peers = [
+            each for each in posts
+            if each.is_peer and each is not post and each.group == post.group and each.seen > post.age
+        ]  # fmt: skip
+        row["peers"] = len(peers)
+        for name in ("organic_impressions", "organic_engagement_rate"):
+            theirs = [value for each in peers if (value := each.by(post.age, world.metrics)[name]) is not None]
+            less = sum(value < mine[name] for value in theirs) if mine[name] is not None else 0
+            equal = sum(value == mine[name] for value in theirs)
+            is_known = post.seen > post.age and len(theirs) >= 20 and mine[name] is not None
+            row[f"{name}_percentile"] = Fraction(100 * less + 50 * equal, len(theirs)) if is_known else None
+        found.append(row)
+    return found
 
 
 # Measures of a group of posts.

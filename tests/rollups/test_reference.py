@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.lake import schema_of
-from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.rollups import benchmark_columns
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
+from later_reporting_dagster.rollups.sql_engine import roll_up_posts
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import Files, World, dated, t_quantile
-from tests.rollups.worlds import NEWEST, Shape, differences, performance, rolled_up, world_of
+from tests.rollups.worlds import NEWEST, Shape, differences, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
 SELECTIONS = [
@@ -64,7 +66,7 @@ def checked(world: World) -> dict[str, pa.Table]:
     for table in TABLES:
         dictionary = schema_of(table.with_metrics(world.metrics).columns)
         rolled = found[table.name]
-        of_partition = ["first_day"] if table.period != "windows" else []
+        of_partition = ["first_day"] if table.period not in ("windows", "posts") else []
         assert rolled.drop_columns(of_partition).schema.equals(dictionary)
         assert not [field.name for field in dictionary if not field.nullable and rolled[field.name].null_count]
     return found
@@ -215,6 +217,44 @@ def test_paid_lift_mix_adjusted_removes_the_effect_of_platforms() -> None:
     (group,) = all_time(checked(published_of(*mixed)))
     assert group["paid_lift"] < 0.2
     assert (group["paid_lift_mix_adjusted"], group["same_post_lift"]) == (1, 1)
+
+
+def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> World:
+    """Return a world of 90 posts of two instances, most in one content type, over 20 days."""
+    rng = random.Random(4)
+    days = [NEWEST - timedelta(days=number) for number in range(20)]
+    files: list[dict[tuple[date, str], list[Row]]]
+    files = [{(day, name): [] for day in days for name in ("a", "b") if (day, name) != (missing, "b")} for _ in (0, 1)]
+    for number in range(90):
+        published = days[rng.choice([2, 6, rng.randint(0, 19)])]
+        named = {
+            "instance_id": rng.choice("ab"),
+            "post_id": rng.choice([number, 10**12 + number]),
+            "creator_id": number,
+        }
+        post = named | {"post_date": at(published), "content_type": rng.choice(["reel", "reel", "reel", None])}
+        for day in [published, *(each for each in days if each > published and rng.random() < 0.3)]:
+            for campaign in rng.choice([[1], [1], [2], [2, 1]]):
+                results = [rng.choice([(2, 90), (1, 90), (rng.randint(0, 50), 400), (None, 9)]) for _ in (0, 1)]
+                for of_table in files if day == published else files[:1]:
+                    if (day, post["instance_id"]) in of_table:
+                        of_table[day, post["instance_id"]].append(row(**post, campaign_id=campaign, **both(*results)))
+    return World(files[0], files[1], maximum_peers=maximum_peers)
+
+
+@pytest.mark.parametrize("maximum_peers", [1000, 40])
+def test_post_benchmarks_rank_posts_among_those_of_the_same_age(
+    maximum_peers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_columns, "MAXIMUM_PEERS", maximum_peers)
+    world = posts_by_age(missing=NEWEST - timedelta(days=4), maximum_peers=maximum_peers)
+    with open_world(world) as (database, stored):
+        found = roll_up_posts(database.connection, POST_TABLES, stored)
+    assert differences(found, world) == []
+    ranked = [row for row in found["post_benchmarks"].to_pylist() if row["organic_impressions_percentile"] is not None]
+    assert len(ranked) >= 20
+    assert {row["instance_id"] for row in ranked if row["age"] < 4} == {"a", "b"}
+    assert not [row for row in ranked if row["age"] >= 4 and row["instance_id"] == "b"]
 
 
 def test_spend_bounds_use_both_unit_costs_and_leave_contradictions_out() -> None:

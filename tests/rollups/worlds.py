@@ -3,11 +3,12 @@
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -28,10 +29,33 @@ from later_reporting_dagster.lake import (
 )
 from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
-from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, StoredDays, roll_up_periods, roll_up_windows
+from later_reporting_dagster.rollups.rollup_tables import (
+    DAY_TABLES,
+    POST_TABLES,
+    TABLES,
+    WEEK_AND_MONTH_TABLES,
+    WINDOW_TABLES,
+)
+from later_reporting_dagster.rollups.sql_engine import (
+    RAW_TABLE_NAMES,
+    StoredDays,
+    roll_up_periods,
+    roll_up_posts,
+    roll_up_windows,
+)
 from tests.rollups.conftest import Row, row
-from tests.rollups.reference import UNIT_COSTS, End, World, by_publish_day, by_window, daily, monthly, weekly
+from tests.rollups.reference import (
+    UNIT_COSTS,
+    End,
+    World,
+    by_age,
+    by_publish_day,
+    by_window,
+    daily,
+    monthly,
+    post_benchmarks,
+    weekly,
+)
 
 NEWEST = date(2024, 3, 6)
 
@@ -113,7 +137,8 @@ def roll_up(
     batches = _one_instance_at_a_time(database, stored) if one_by_one else (None,)
     windows = roll_up_windows(connection, tables, stored, instance_batches=batches)
     assert not any(check_windows(connection, windows, tables=tables, stored=stored).differences.values())
-    return found | dict(windows.tables)
+    of_posts = roll_up_posts(connection, [table.with_metrics(metrics) for table in POST_TABLES], stored)
+    return found | dict(windows.tables) | of_posts
 
 
 def _one_instance_at_a_time(database: LakeDatabase, stored: StoredDays) -> Iterator[None]:
@@ -131,12 +156,12 @@ def rolled_up(world: World, *, one_by_one: bool = False, **options: Any) -> dict
         return roll_up(database, stored, world.metrics, one_by_one=one_by_one)
 
 
-def expected(world: World) -> dict[str, list[Row]]:
-    """Return the rows of all tables, by name, from the reference."""
-    days = {"daily": daily, "by_publish_day": by_publish_day, "weekly": weekly, "monthly": monthly}
-    found = {f"organic_paid_{name}": table(world) for name, table in days.items()}
-    windows = ("by_campaign", "by_creator", "by_platform")
-    return found | {f"organic_paid_{name}": by_window(world, name) for name in windows}
+# By the name of a table, the function that returns its rows, from the reference.
+REFERENCES: Mapping[str, Callable[[World], list[Row]]] = {
+    **{f"organic_paid_{function.__name__}": function for function in (daily, by_publish_day, weekly, monthly, by_age)},
+    **{f"organic_paid_{name}": partial(by_window, table=name) for name in ("by_campaign", "by_creator", "by_platform")},
+    "post_benchmarks": post_benchmarks,
+}
 
 
 def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
@@ -147,10 +172,13 @@ def differences(found: Mapping[str, pa.Table], world: World) -> list[str]:
         world: the world that they are of.
     """
     lines = []
-    for name, rows in expected(world).items():
-        if (table := found.get(name)) is None:
+    for name, table in found.items():
+        if (reference := REFERENCES.get(name)) is None:
             continue
-        wanted = {column.name for column in _columns(name, world)} | ({"first_day"} if "by_" not in name else set())
+        rows = reference(world)
+        wanted = {column.name for column in _columns(name, world)} | (
+            {"first_day"} if name in ("organic_paid_daily", "organic_paid_weekly", "organic_paid_monthly") else set()
+        )
         lines += [f"{name}: {len(rows)} rows expected, {table.num_rows} found"] if len(rows) != table.num_rows else []
         for place, (mine, theirs) in enumerate(zip(rows, table.to_pylist(), strict=False)):
             if mine.keys() != theirs.keys():
