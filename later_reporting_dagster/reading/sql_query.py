@@ -186,8 +186,8 @@ def _out_of_memory(memory_gb: float) -> QueryError:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error)
-    if text.startswith("Traceback"):  # raised by the lake's filesystem: the last line is the error
-        return text.rstrip().rpartition("\n")[2]
+    _, traceback, raised = str(error).rpartition("Traceback (most recent call last):\n")
+    if traceback:  # raised by the lake's filesystem: the error is the first line that is not indented
+        return next(line for line in raised.splitlines() if line.strip() and not line.startswith(" "))
     # After an empty line DuckDB quotes the SQL and points at the place of the error.
-    return " ".join(line.strip() for line in text.partition("\n\n")[0].splitlines())
+    return " ".join(line.strip() for line in raised.partition("\n\n")[0].splitlines())

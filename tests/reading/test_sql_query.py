@@ -205,6 +205,14 @@ def test_damaged_file_is_named_unless_the_sql_is_at_fault(lake: Lake, tmp_path: 
             "PermissionError: access to _quarantine/posts.json is dis",
         ),
         ("FROM read_parquet('{root}/{file}')", "Permission Error: .* disabled"),
+        (
+            "FROM json_execute_serialized_sql(json_serialize_sql('FROM read_text(''later://x'')'))",
+            "PermissionError: access to x is disabled: only files of the tables can be read$",
+        ),
+        (
+            "FROM (FROM json_execute_serialized_sql(json_serialize_sql('FROM read_json(''later://x'')')))",
+            "PermissionError: access to x is disabled: only files of the tables can be read$",
+        ),
     ],
 )
 def test_files_of_the_lake_are_read_by_views_only_and_never_written(
