@@ -506,6 +506,7 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
+    from later_reporting_dagster.cli.memory_limit import limited_memory
     from later_reporting_dagster.cli.query_output import FORMATS, table_lines
     from later_reporting_dagster.defs.lake_tables import all_tables
     from later_reporting_dagster.reading import run_query
@@ -514,18 +515,19 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
     if format_ == "parquet" and on_terminal:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
     project = current_project()
-    result = run_query(
-        sys.stdin.read() if sql == "-" else sql,
-        project.later.lake(),
-        all_tables(project.definitions, project.settings),
-        memory_gb=memory_gb,
-        on_note=lambda text: click.echo(one_line(text), err=True),
-    )
-    if format_ == "table":
-        width = shutil.get_terminal_size().columns if on_terminal else None
-        data = "".join(f"{line}\n" for line in table_lines(result.slice(0, rows), width=width)).encode()
-    else:
-        data = FORMATS[format_](result)
+    with limited_memory(memory_gb):
+        result = run_query(
+            sys.stdin.read() if sql == "-" else sql,
+            project.later.lake(),
+            all_tables(project.definitions, project.settings),
+            memory_gb=memory_gb,
+            on_note=lambda text: click.echo(one_line(text), err=True),
+        )
+        if format_ == "table":
+            width = shutil.get_terminal_size().columns if on_terminal else None
+            data = "".join(f"{line}\n" for line in table_lines(result.slice(0, rows), width=width)).encode()
+        else:
+            data = FORMATS[format_](result)
     if output is None:
         click.echo(data, nl=False)
     else:

@@ -80,7 +80,7 @@ def run_query(
                     name = _one_line(error).partition(_PLACEHOLDER)[2].split()[0]
                     _add_view(database, by_name[name], on_note)
         # Errors while rows are fetched are raised by Arrow.
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
+        except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
             if isinstance(error, LakeUnavailable):
                 raise
             raise _translated(error, database, by_name, memory_gb) from error
@@ -142,7 +142,7 @@ def _read(batches: pa.RecordBatchReader, memory_gb: float) -> pa.Table:
     for batch in batches:
         size += batch.nbytes
         if size > memory_gb * 1e9:
-            raise _out_of_memory(memory_gb)
+            raise out_of_memory(memory_gb)
         read.append(batch)
     return pa.Table.from_batches(read, batches.schema)
 
@@ -164,8 +164,8 @@ def _translated(
 ) -> QueryError | LakeUnavailable:
     """Translate a DuckDB or Arrow error. The result names the file at fault, if there is one."""
     message = _one_line(error)
-    if message.startswith("Out of Memory Error"):
-        return _out_of_memory(memory_gb)
+    if message.startswith("Out of Memory Error") or isinstance(error, MemoryError):
+        return out_of_memory(memory_gb)
     if message.startswith("Catalog Error"):
         return QueryError(f"{message} The tables are {', '.join(table_names)}")
     if isinstance(error, OSError) or "reading file" in message or not message.startswith(_SQL_ERRORS):
@@ -179,7 +179,8 @@ def _translated(
     return QueryError(message)
 
 
-def _out_of_memory(memory_gb: float) -> QueryError:
+def out_of_memory(memory_gb: float) -> QueryError:
+    """Return the error for a query that exceeds a memory limit."""
     return QueryError(
         f"the query needs more than {memory_gb:g} GB of memory: select fewer days or columns, or raise the limit"
     )
