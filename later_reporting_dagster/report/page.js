@@ -232,7 +232,7 @@
   /** Returns a value for a CSV file. A leading apostrophe keeps spreadsheets from running text as a formula. */
   function csvValue(value) {
     if (value == null || typeof value === "number") return String(value ?? "");
-    return `"${value.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+    return `"${value.replace(/^[=+\-@＝＋－＠\t\r]/, "'$&").replaceAll('"', '""')}"`;
   }
 
   function download(id) {

@@ -244,8 +244,9 @@ def test_download_equals_the_table(table: str, browser: Browser, incomplete: Rep
             assert all({cell, cell.partition(" (")[0]} & texts for cell in of if isinstance(cell, str))
 
 
-def test_download_contains_no_formula(browser: Browser, tmp_path: Path) -> None:
-    malicious = '=HYPERLINK("https://a.example";"x")'
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠")  # Excel reads full-width signs as formulas, too
+def test_download_contains_no_formula(sign: str, browser: Browser, tmp_path: Path) -> None:
+    malicious = f'{sign}HYPERLINK("https://a.example";"x")'
     data = report_data(one_post(impressions=5, engagements=1, creator_full_name=malicious, content_type='a",\r\n=b'))
     with open_report(browser, data, tmp_path) as report:
         assert report.download("creators")[1][1] == "'" + malicious
