@@ -3,11 +3,13 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.lost_interrupts import lost_interrupts_repeated
 from later_reporting_dagster.cli.project import Project
@@ -131,7 +133,7 @@ def materialize(
     listener_token = PROGRESS_LISTENER.set(listen)
     try:
         job = definitions.resolve_implicit_global_asset_job_def()
-        with lost_interrupts_repeated():
+        with lost_interrupts_repeated(), _storage_errors():
             result = job.execute_in_process(
                 instance=instance,
                 asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
@@ -147,11 +149,24 @@ def materialize(
 def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
     """Evaluate all asset checks as one run."""
     job = project.definitions.resolve_job_def(checks_job_name(project.settings))
-    with lost_interrupts_repeated():
+    with lost_interrupts_repeated(), _storage_errors():
         result = job.execute_in_process(
             instance=instance, run_config=_logger_config(verbose=False), raise_on_error=False
         )
     return _outcome(result, instance, project.settings)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Raise an error of Dagster's storage, such as a full disk, as one line."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        reason = getattr(error, "orig", None) or error
+        raise click.ClickException(
+            f"Dagster cannot store the run: {one_line(str(reason))}. What has been written to the lake stays. See that"
+            f" DAGSTER_HOME={os.environ.get('DAGSTER_HOME')} has free space and can be written, and run again."
+        ) from error
 
 
 def _logger_config(*, verbose: bool) -> dict[str, Any]:

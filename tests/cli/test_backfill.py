@@ -1,11 +1,14 @@
 """`later-reporting backfill`: one run over a range of days, and the failures that it lists."""
 
+import resource
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from later_reporting_dagster.contract import CURSOR
 from later_reporting_dagster.lake import Lake
@@ -245,6 +248,24 @@ def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[st
     printed = capfd.readouterr().err
     assert "posts_published" in printed
     assert "8/8" in printed
+
+
+def test_backfill_whose_dagster_home_is_full_prints_one_line(user: User, service: Service) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(request: Request) -> Response | None:
+        if request.url.path == "/v2/posts/performance":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # the files of the lake are smaller
+        return None
+
+    service.override = fill
+    try:
+        result = user.run(*PUBLISHED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    assert error_line(result).startswith("Dagster cannot store the run: ")
+    assert f"DAGSTER_HOME={user.home} has free space" in result.stderr
 
 
 def test_backfill_that_cannot_start_prints_the_reason(
