@@ -35,7 +35,10 @@ COVERAGE_COLUMNS = (
         "When a fetch last changed the content of the file; null if none has",
     ),
     Column(
-        "file_version", "string", True, "Size and modification time of the file, or its ETag; null if it is missing"
+        "file_version",
+        "string",
+        True,
+        "Size of the file, and its modification time or ETag; null if it is missing or damaged",
     ),
 )
 COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
@@ -95,14 +98,16 @@ def refreshed_coverage(lake: Lake, files: Files, expected: Mapping[str, Iterable
         for table_name, versions in files.items()
     }
     footers = {name: lake.read_all_metadata(name, partitions) for name, partitions in changed.items()}
-    return coverage_table(files, expected, previous=previous, footers=footers), sum(map(len, changed.values()))
+    table = _coverage_table(files, expected, previous=previous, known=known, footers=footers)
+    return table, sum(map(len, changed.values()))
 
 
-def coverage_table(
+def _coverage_table(
     files: Files,
     expected: Mapping[str, Iterable[Partition]],
     *,
     previous: pa.Table,
+    known: Mapping[tuple[str, Partition, str | None], int],
     footers: Mapping[str, Mapping[Partition, FileMetadata]],
 ) -> pa.Table:
     """Return the table, sorted by table, day and instance.
@@ -111,10 +116,16 @@ def coverage_table(
         files: the version of each file, by table.
         expected: the partitions that should have a file, by table.
         previous: the table as last written.
-        footers: the metadata of the files that it lacks, or has in another version.
+        known: its row number of each file, by table, partition and version.
+        footers: the metadata of the files that it lacks, or has in another version. Those that cannot be read have no
+            content hash; they are stored without a version, so that the next update reads them again.
     """
-    known = _rows_by_file(previous)
-    read = [(name, partition, footer) for name, of_table in footers.items() for partition, footer in of_table.items()]
+    read = [
+        (name, partition, footer)
+        for name, of_table in footers.items()
+        for partition, footer in of_table.items()
+        if footer.content_hash
+    ]
     read_rows = {(name, partition): previous.num_rows + row for row, (name, partition, _) in enumerate(read)}
     pairs: list[tuple[str, Partition]] = []
     identities: list[str | None] = []
@@ -123,9 +134,10 @@ def coverage_table(
         versions = files.get(name, {})
         for partition in sorted({*versions, *expected.get(name, ())}, key=_sort_key):
             identity = versions[partition].identity if partition in versions else None
+            row = read_rows.get((name, partition), known.get((name, partition, identity)))
             pairs.append((name, partition))
-            identities.append(identity)
-            rows.append(read_rows.get((name, partition), known.get((name, partition, identity))))
+            identities.append(None if row is None else identity)
+            rows.append(row)
     columns = {
         "table_name": [name for name, _ in pairs],
         "date": [partition.day for _, partition in pairs],
@@ -155,9 +167,6 @@ def _rows_by_file(stored: pa.Table) -> dict[tuple[str, Partition, str | None], i
 
 
 def _footer_values(footer: FileMetadata) -> dict[str, Any]:
-    """Return what the footer of a file says; nothing if it cannot be read."""
-    if not footer.content_hash:
-        return dict.fromkeys(_FROM_FOOTER)
     fetched_at, first = (footer.key_values.get(name) for name in (FETCHED_AT, FIRST_FETCHED_AT))
     return {
         "rows": footer.rows,

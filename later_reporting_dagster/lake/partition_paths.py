@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from later_reporting_dagster.lake.storage import LEAF
@@ -58,6 +59,7 @@ def encode_instance_id(instance_id: str) -> str:
     return encoded if encoded != _HIVE_NULL else encoded.replace("_", "%5F", 1)
 
 
+@lru_cache(maxsize=16_384)  # A listing has the same few instances on every day.
 def decode_instance_id(key: str) -> str:
     """Return the instance id that `encode_instance_id` encoded as `key`.
 
