@@ -21,11 +21,14 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.client.store_url import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
-from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.days import expected_days, newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
 from later_reporting_dagster.ingest.campaign_performance import refusal
+from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
+from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
 
 # The full retry policy would keep a user waiting for minutes.
@@ -70,11 +73,11 @@ async def check_setup(
         now: the clock of this machine.
 
     Returns:
-        Results for settings, variables, token, API version, scope, campaigns, rate limit, clock, machines and lake, in
-        this order. Checks that depend on a failed one are left out, and so are variables if all are known, campaigns if
-        their table is left out, the clock if the API sends no `Date` header, and machines if all runs start on this
-        machine and share no rate limit with others. If the client cannot be created, the results between variables and
-        lake are replaced by one failed result, for the setting at fault.
+        Results for settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
+        files, in this order. Checks that depend on a failed one are left out, and so are variables if all are known,
+        campaigns if their table is left out, the clock if the API sends no `Date` header, machines if all runs start on
+        this machine and share no rate limit with others, and files if there are none yet. If the client cannot be
+        created, the results between variables and lake are replaced by one failed result, for the setting at fault.
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
@@ -88,7 +91,7 @@ async def check_setup(
             results += await _check_api(client, project=project, now=now)
         results += await _check_machines(project)
     results.append(_evaluate("lake", lambda: _check_lake(later)))
-    return results
+    return results + (_check_files(project, now()) if results[-1].passed else [])
 
 
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
@@ -253,3 +256,26 @@ def _check_lake(later: LaterReportingResource) -> str:
     except LakeUnavailable as error:
         raise ValueError(f"LATER_LAKE_ROOT: {error}") from error
     return f"{lake.root} is writable"
+
+
+def _check_files(project: Project, now: datetime) -> list[CheckResult]:
+    """Check that the raw tables have every expected file. Return nothing if they have none at all."""
+    later, settings = project.later, project.settings
+    days = expected_days(now, start_date=settings.start_date, due_hour_utc=settings.due_hour_utc)
+    try:
+        lake = later.lake()
+        files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}
+        instances = known_instances(lake, configured=later.configured_instances())
+    except LakeUnavailable as error:
+        return [CheckResult("files", passed=False, message=str(error))]
+    if not any(files.values()):
+        return []
+    described = {
+        name: describe_missing(missing_days(days, instances, present), instances=len(instances))
+        for name, present in files.items()
+    }
+    missing = "; ".join(f"{name}: {text}" for name, text in described.items() if text)
+    if not missing:
+        return [CheckResult("files", passed=True, message=f"all {len(instances)} instances on {len(days)} days")]
+    fix = f"turn on the sensor {settings.name}_instances, which fetches them, or materialize these days"
+    return [CheckResult("files", passed=True, message=f"{missing}: {fix}", warning=True)]

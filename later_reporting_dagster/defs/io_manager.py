@@ -10,12 +10,11 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
-from later_reporting_dagster.defs.checks import join_first
 from later_reporting_dagster.defs.lake_tables import table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, default_lake_root, environment_values, value_now
 from later_reporting_dagster.ingest.instance_dimension import known_instances
-from later_reporting_dagster.ingest.missing_files import describe_gaps, missing_days
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.reading import open_dataset, read_frame
@@ -210,10 +209,7 @@ def _describe_missing(
     instances: Collection[str | None] = (None,)
     if table.name in {raw_table.name for raw_table in RAW_TABLES}:
         instances = instance_ids or known_instances(lake) or instances
-    missing = missing_days(days, instances, stored)
-    count = sum(map(len, missing.values()))
-    files = "1 file is missing" if count == 1 else f"{count} files are missing"
-    return f"{files}: {join_first(describe_gaps(missing, instances=len(instances)))}" if missing else ""
+    return describe_missing(missing_days(days, instances, stored), instances=len(instances))
 
 
 def _is_partitioned(context: dg.InputContext) -> bool:

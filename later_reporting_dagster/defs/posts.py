@@ -87,7 +87,7 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = PostsConfig(**context.op_execution_context.op_config)
         try:
-            _PostsFetch(context, config, later, raw_table=raw_table).run(due_hour_utc=settings.due_hour_utc)
+            _PostsFetch(context, config, later, raw_table=raw_table).run(settings)
         except (NoInstances, LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
@@ -139,7 +139,7 @@ class _PostsFetch:
         self._failed: dict[str, str] = {}
         self._days_materialized = self._files_changed = 0
 
-    def run(self, *, due_hour_utc: int) -> None:
+    def run(self, settings: DefinitionSettings) -> None:
         """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files.
 
         Raises:
@@ -167,7 +167,7 @@ class _PostsFetch:
         self._log_summary()
         if self._failed:
             missing_files = evaluate_files(
-                self._lake, self._raw_table.name, instances=self._expected, due_hour_utc=due_hour_utc
+                self._lake, self._raw_table.name, instances=self._expected, settings=settings
             )
             log_check_results(self._context, missing_files)
             raise combined_failure(self._failed, what="file", written=self._progress.written)

@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from later_reporting_dagster.contract.days import day_ranges, due_day
+from later_reporting_dagster.contract.days import day_ranges, expected_days
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, CheckScope, build_asset_checks, check_result, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
@@ -20,6 +20,7 @@ from later_reporting_dagster.ingest.data_quality import (
     count_unknown_fields,
 )
 from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.ingest.settled_posts import (
     TOLERANCE_PERCENT,
@@ -43,7 +44,7 @@ POSTS_CHECKS: Mapping[str, str] = {
     RATES_AGREE: "Engagement rate, CPE and CPM agree with the counts in the same row, within rounding.",
     NO_UNKNOWN_FIELDS: "The API returned no unknown fields and no unknown content types.",
     QUARANTINE_EMPTY: "The API returned no invalid rows.",
-    EVERY_INSTANCE: "Every day in the lake has a file of every instance.",
+    EVERY_INSTANCE: "Every day from the start date to the newest day that is due has a file of every instance.",
     NEWEST_DUE_DAY: "The newest day that is due has a file of every instance.",
 }
 SETTLED_POSTS_CHECKS: Mapping[str, str] = {
@@ -61,9 +62,6 @@ _CHECKS_OF_FILES: Mapping[str, tuple[dg.AssetCheckSeverity, Sequence[str]]] = {
 # Most files have about twenty rows, and inspecting one takes as long as inspecting many together.
 _FILES_TOGETHER = 64
 
-# The instances that have a file, by day.
-InstancesByDay = Mapping[date, Collection[str]]
-
 
 def build_posts_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a raw asset. The two for missing files look at all days in any run, and also run daily."""
@@ -76,7 +74,7 @@ def build_posts_checks(raw_table: RawTable, settings: DefinitionSettings) -> dg.
         if QUARANTINE_EMPTY in scope.selected:
             yield evaluate_quarantine(raw_table.name, lake=lake)
         instances = known_instances(lake, configured=later.configured_instances())
-        yield from evaluate_files(lake, raw_table.name, instances=instances, due_hour_utc=settings.due_hour_utc)
+        yield from evaluate_files(lake, raw_table.name, instances=instances, settings=settings)
 
     return build_asset_checks(
         raw_table.name, POSTS_CHECKS, evaluate=evaluate, settings=settings, daily=[EVERY_INSTANCE, NEWEST_DUE_DAY]
@@ -191,7 +189,7 @@ def evaluate_quarantine(table_name: str, *, lake: Lake) -> dg.AssetCheckResult:
 
 
 def evaluate_files(
-    lake: Lake, table_name: str, *, instances: Sequence[str], due_hour_utc: int
+    lake: Lake, table_name: str, *, instances: Sequence[str], settings: DefinitionSettings
 ) -> Iterator[dg.AssetCheckResult]:
     """Yield the results of the checks for missing files, from a listing of all files.
 
@@ -199,49 +197,61 @@ def evaluate_files(
         lake: the lake.
         table_name: the raw table.
         instances: the instances that should have files.
-        due_hour_utc: the hour at which the previous day is due.
+        settings: the settings of the component.
     """
-    instances_by_day: dict[date, set[str]] = {}
-    for partition in lake.partitions(table_name):
-        instances_by_day.setdefault(partition.day, set()).add(str(partition.instance_id))
-    yield evaluate_missing_files(instances_by_day, instances=instances)
-    due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    yield evaluate_newest_due_day(due, instances=instances, instances_by_day=instances_by_day)
+    present = lake.partitions(table_name)
+    days = expected_days(datetime.now(UTC), start_date=settings.start_date, due_hour_utc=settings.due_hour_utc)
+    missing = missing_days(days, instances, present)
+    yield evaluate_missing_files(missing, days=days, instances=instances)
+    of_due_day = [name for name, lacking in missing.items() if lacking[-1] == days[-1]]
+    yield evaluate_newest_due_day(days, instances=instances, missing=of_due_day)
 
 
-def evaluate_missing_files(instances_by_day: InstancesByDay, *, instances: Sequence[str]) -> dg.AssetCheckResult:
-    """Evaluate whether every day that has files has a file of each instance. The metadata has the missing days."""
-    missing = {
-        name: days
-        for name in instances
-        if (days := [day for day, present in sorted(instances_by_day.items()) if name not in present])
-    }
-    count = sum(map(len, missing.values()))
-    ranges = {name: day_ranges(days) for name, days in missing.items()}
+def evaluate_missing_files(
+    missing: Mapping[str, Sequence[date]], *, days: Sequence[date], instances: Sequence[str]
+) -> dg.AssetCheckResult:
+    """Evaluate whether every instance has a file of every day. The metadata has the missing days by instance.
+
+    Args:
+        missing: the missing days by instance.
+        days: the days that every instance should have a file for.
+        instances: the instances that should have files.
+    """
+    ranges = {name: day_ranges(lacking) for name, lacking in missing.items()}
     return check_result(
         EVERY_INSTANCE,
-        f"{count} files are missing: {join_first([f'{name}: {join_first(days)}' for name, days in ranges.items()])}"
-        ". Materialize these days; set `only_missing` in the run config to fetch nothing else"
+        f"{describe_missing(missing, instances=len(instances))}. Materialize these days; set `only_missing` in the run"
+        " config to fetch nothing else"
         if missing
         else "",
-        otherwise=f"All {len(instances)} instances on {len(instances_by_day)} days",
-        looked_at={"instances": len(instances), "days": len(instances_by_day)},
-        metadata={"missing_files": count, **({"missing": dg.MetadataValue.json(ranges)} if missing else {})},
+        otherwise=f"All {len(instances)} instances on {len(days)} days",
+        looked_at={"instances": len(instances), "days": len(days) if instances else 0},
+        nothing="No instance is known yet",
+        metadata={
+            "missing_files": sum(map(len, missing.values())),
+            **({"missing": dg.MetadataValue.json(ranges)} if missing else {}),
+        },
     )
 
 
 def evaluate_newest_due_day(
-    due: date, *, instances: Sequence[str], instances_by_day: InstancesByDay
+    days: Sequence[date], *, instances: Sequence[str], missing: Sequence[str]
 ) -> dg.AssetCheckResult:
-    """Evaluate whether the day `due` has a file of each instance."""
-    present = instances_by_day.get(due, ())
-    missing = [name for name in instances if name not in present]
-    is_complete = bool(present) and not missing
+    """Evaluate whether the newest of the expected days has a file of each instance.
+
+    Args:
+        days: the days that every instance should have a file for.
+        instances: the instances that should have files; if none is known, no day has any.
+        missing: the instances that lack a file of the newest day.
+    """
+    due = days[-1] if days else None
+    is_complete = not due or (bool(instances) and not missing)
     return check_result(
         NEWEST_DUE_DAY,
         "" if is_complete else f"{due} is missing{f' for {join_first(missing)}' if missing else ''}: materialize it",
         otherwise=f"{due} has files of all {len(instances)} instances",
-        looked_at={"instances": len(instances)},
+        looked_at={"instances": len(instances) if due else 0},
+        nothing="No day is due yet",
         metadata={"due_day": str(due), "missing_instances": len(missing)},
     )
 

@@ -10,7 +10,7 @@ from later_reporting_dagster.lake import Partition
 # None in tables whose files have the rows of all instances.
 InstanceId = TypeVar("InstanceId", bound="str | None")
 
-_MAX_NAMES = 5
+_MAX_NAMES, _MAX_GAPS = 5, 20
 
 
 def missing_days(
@@ -31,20 +31,23 @@ def missing_days(
     return {name: sorted(lacks) for name, lacks in lacking.items() if lacks}
 
 
-def describe_gaps(missing: Mapping[InstanceId, Sequence[date]], *, instances: int) -> list[str]:
-    """Return a text for each gap, oldest first, such as `2024-01-05 to 2024-01-09 (5 days): instance_000`.
+def describe_missing(missing: Mapping[InstanceId, Sequence[date]], *, instances: int) -> str:
+    """Return how many files are missing, and each gap; an empty text if none is.
+
+    Such as `5 files are missing: 2024-01-05 to 2024-01-09 (5 days): instance_000`.
 
     Args:
         missing: the missing days by instance.
         instances: the number of instances that should have files.
     """
-    by_gap: dict[tuple[date, date], list[InstanceId]] = {}
+    by_gap: dict[tuple[date, date], list[str]] = {}
     for name, days in missing.items():
         for gap in contiguous_ranges(days):
-            by_gap.setdefault(gap, []).append(name)
-    return [
-        _describe_gap(*gap, [name for name in by_gap[gap] if name is not None], instances) for gap in sorted(by_gap)
-    ]
+            by_gap.setdefault(gap, []).extend([] if name is None else [name])
+    count = sum(map(len, missing.values()))
+    gaps = [_describe_gap(*gap, by_gap[gap], instances) for gap in sorted(by_gap)[:_MAX_GAPS]]
+    more = f"; {len(by_gap) - _MAX_GAPS} more gaps" if len(by_gap) > _MAX_GAPS else ""
+    return f"{count} file{'s are' if count > 1 else ' is'} missing: {'; '.join(gaps)}{more}" if count else ""
 
 
 def _describe_gap(first: date, last: date, names: Sequence[str], instances: int) -> str:

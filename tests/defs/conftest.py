@@ -245,8 +245,14 @@ def _project(instance: dg.DagsterInstance, root: Path) -> Project:
 
 
 @pytest.fixture
-def project(settings: None, tmp_path: Path) -> Iterator[Project]:
-    """The project with a Dagster instance in memory, which is faster than one on disk."""
+def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freeze the clock that decides which days are expected at the day after `DAYS`."""
+    freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC), "defs.instances", "defs.posts_checks")
+
+
+@pytest.fixture
+def project(settings: None, next_day: None, tmp_path: Path) -> Iterator[Project]:
+    """The project with a Dagster instance in memory, which is faster than one on disk. Expected are `DAYS`."""
     with dg.DagsterInstance.ephemeral() as instance:
         yield _project(instance, tmp_path / "lake")
 
@@ -268,18 +274,12 @@ def fill_once(project: Project, module_lake: Path, fill: Callable[[Project], boo
 
 
 @pytest.fixture
-def project_on_disk(settings: None, tmp_path: Path) -> Iterator[Project]:
+def project_on_disk(settings: None, next_day: None, tmp_path: Path) -> Iterator[Project]:
     """The project with a Dagster instance on disk."""
     home = tmp_path / "dagster-home"
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
         yield _project(instance, tmp_path / "lake")
-
-
-@pytest.fixture
-def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Freeze the clock of `defs.instances` at the day after `DAYS`, so that no other day is missing."""
-    freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC), "defs.instances")
 
 
 @pytest.fixture

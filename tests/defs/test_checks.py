@@ -55,6 +55,7 @@ ALL_CHECKS = {
     ("organic_paid_by_platform", "campaigns_agree_on_their_posts"),
     ("organic_paid_by_platform", "platforms_still_report_impressions"),
 }
+NOT_FETCHED = ("posts_published", "every_instance_is_present")
 # All others run daily: their result changes with time, or no run of their asset evaluates them.
 CHECKED_BY_RUNS = {
     *("rows_unique_by_key", "rows_belong_to_partition", "rates_agree_with_counts", "no_unknown_fields"),
@@ -142,9 +143,12 @@ def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
     results = filled.check()
     assert results.keys() == ALL_CHECKS
     assert {key for key, evaluation in results.items() if not evaluation.passed} == {
-        key
-        for key in ALL_CHECKS
-        if key[1] == "newest_due_day_is_present" and key[0] != "campaign_performance_daily"  # not fetched
+        NOT_FETCHED,
+        *(
+            key
+            for key in ALL_CHECKS
+            if key[1] == "newest_due_day_is_present" and key[0] not in (RAW, "campaign_performance_daily")
+        ),
     }
     rows = sum(
         filled.lake.read(RAW, [partition], schema=POSTS_SCHEMA).num_rows for partition in filled.lake.partitions(RAW)
@@ -165,7 +169,7 @@ def test_check_fails_on_a_tampered_lake(tamper: Callable[[Lake], None], filled: 
     assert (after.passed, after.severity) == (False, severity)
     expected = {
         "quarantine_is_empty": "1 rows in quarantine: see `later-reporting quarantine`",
-        "every_instance_is_present": "1 files are missing: instance_000: 2024-03-02.",
+        "every_instance_is_present": "1 file is missing: 2024-03-02 (1 day): instance_000.",
         "reconciles_with_raw_rows": "materialize 2024-03-02",
     }.get(check, "in 2024-03-02 instance_000")
     assert expected in (after.description or "")
@@ -185,6 +189,7 @@ def test_checks_of_other_assets_pass_on_a_tampered_lake(filled: Project) -> None
     results = filled.check()
     failed = {key for key, evaluation in results.items() if not evaluation.passed}
     assert {key for key in failed if key[1] != "newest_due_day_is_present"} == {
+        NOT_FETCHED,
         (RAW, "rows_unique_by_key"),
         (ROLLUP, "reconciles_with_raw_rows"),
     }
@@ -209,21 +214,20 @@ def test_reconciliation_fails_when_raw_files_are_gone(filled: Project) -> None:
 
 
 def test_freshness_passes_once_all_files_of_the_due_day_exist(project: Project) -> None:
-    # Two days, in case the due hour passes during the test.
+    # Of rollups two days, in case the due hour passes during the test.
     days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2)]
-    for day in days:
-        for instance_id in INSTANCE_IDS[1:]:
-            project.lake.write(RAW, Partition(day, instance_id), posts_table([]))
+    for instance_id in INSTANCE_IDS[1:]:
+        project.lake.write(RAW, Partition(DAYS[-1], instance_id), posts_table([]))
     project.lake.write(RAW, Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))  # makes the instance known
     key, rollup_key = (RAW, "newest_due_day_is_present"), (ROLLUP, "newest_due_day_is_present")
     results = project.check(key, rollup_key)
     assert not results[key].passed
     assert results[key].metadata["missing_instances"].value == 1
-    assert (results[key].description or "").endswith(f" is missing for {INSTANCE_IDS[0]}: materialize it")
+    assert results[key].description == f"{DAYS[-1]} is missing for {INSTANCE_IDS[0]}: materialize it"
     assert not results[rollup_key].passed
 
+    project.lake.write(RAW, Partition(DAYS[-1], INSTANCE_IDS[0]), posts_table([]))
     for day in days:
-        project.lake.write(RAW, Partition(day, INSTANCE_IDS[0]), posts_table([]))
         project.lake.write(ROLLUP, Partition(day), schema_of(DAILY.columns).empty_table())
     results = project.check(key, rollup_key)
     assert results.keys() == {key, rollup_key}
@@ -252,17 +256,17 @@ def test_due_day_is_due_from_the_due_hour_of_the_next_day(now: datetime, hour: i
 
 
 def test_newest_due_day_needs_a_file_of_each_instance() -> None:
-    some = evaluate_newest_due_day(FIRST_DAY, instances=["a", "b"], instances_by_day={FIRST_DAY: {"b", "other"}})
+    days = DAYS[:1]
+    some = evaluate_newest_due_day(days, instances=["a", "b"], missing=["a"])
     assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
-    assert evaluate_newest_due_day(FIRST_DAY, instances=["a"], instances_by_day={FIRST_DAY: {"a"}}).passed
+    assert evaluate_newest_due_day(days, instances=["a"], missing=[]).passed
     # Without files no instance is known.
-    assert (
-        evaluate_newest_due_day(FIRST_DAY, instances=[], instances_by_day={}).description
-        == "2024-03-01 is missing: materialize it"
-    )
-    many = evaluate_newest_due_day(
-        FIRST_DAY, instances=[f"i{number}" for number in range(50)], instances_by_day={FIRST_DAY: {"i0"}}
-    )
+    unknown = evaluate_newest_due_day(days, instances=[], missing=[])
+    assert (unknown.passed, unknown.description) == (False, "2024-03-01 is missing: materialize it")
+    nothing = evaluate_newest_due_day([], instances=["a"], missing=[])
+    assert (nothing.passed, nothing.description) == (True, "No day is due yet")
+    names = [f"i{number}" for number in range(50)]
+    many = evaluate_newest_due_day(days, instances=names, missing=names[1:])
     assert (many.description or "").endswith("i20 and 29 more: materialize it")
     assert {name: each.value for name, each in many.metadata.items()} == {
         "due_day": "2024-03-01",
@@ -271,18 +275,17 @@ def test_newest_due_day_needs_a_file_of_each_instance() -> None:
     }
 
 
-def test_missing_files_are_listed_by_instance_and_day_range() -> None:
-    days = [FIRST_DAY + timedelta(days=offset) for offset in range(5)]
-    files = {day: {"a"} for day in days} | {days[2]: {"a", "b"}, days[4]: set()}
-    result = evaluate_missing_files(files, instances=["a", "b"])
+def test_missing_files_are_named_by_their_gaps() -> None:
+    missing = {"a": DAYS[2:], "b": [DAYS[0], DAYS[2]]}
+    result = evaluate_missing_files(missing, days=DAYS, instances=["a", "b"])
     assert not result.passed
-    assert result.metadata["missing_files"].value == 5
-    assert result.metadata["missing"].value == {
-        "a": ["2024-03-05"],
-        "b": ["2024-03-01 to 2024-03-02", "2024-03-04 to 2024-03-05"],
-    }
-    assert evaluate_missing_files({}, instances=["a"]).passed
-    assert evaluate_missing_files(files, instances=[]).passed
+    assert (result.description or "").startswith(
+        "3 files are missing: 2024-03-01 (1 day): b; 2024-03-03 (1 day): a, b. Materialize these days"
+    )
+    assert result.metadata["missing_files"].value == 3
+    assert result.metadata["missing"].value == {"a": ["2024-03-03"], "b": ["2024-03-01", "2024-03-03"]}
+    nothing = evaluate_missing_files({}, days=DAYS, instances=[])
+    assert (nothing.passed, nothing.description) == (True, "No instance is known yet")
 
 
 @given(st.sets(st.integers(0, 40).map(lambda number: FIRST_DAY + timedelta(days=number))))

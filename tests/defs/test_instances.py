@@ -35,7 +35,6 @@ from tests.defs.conftest import (
 
 DAILY, PUBLISHED = RAW_ASSETS
 STILL_LISTED = ("instances", "every_instance_is_still_listed")
-pytestmark = pytest.mark.usefixtures("next_day")
 TODAY = DAYS[-1] + timedelta(days=1)
 
 

@@ -81,7 +81,8 @@ def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: 
     expect(missing).to_contain_text(REJECTED_INSTANCE)
 
     ui.open_check("post_metrics_daily", "every_instance_is_present", result="Failed")
-    ui.expect_text(re.compile(f"^3 files are missing: {REJECTED_INSTANCE}: {days[0]} to {days[-1]}\\."))
+    # Other days may be missing, too.
+    ui.expect_text(re.compile(rf"^\d+ files are missing: .*\d days\): {REJECTED_INSTANCE}\."))
     ui.open_check("post_metrics_daily", "newest_due_day_is_present", result="Failed")
     ui.expect_text(re.compile(rf"^\d{{4}}-\d\d-\d\d is missing for {REJECTED_INSTANCE}: materialize it$"))
 
@@ -90,8 +91,7 @@ def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: 
     _expect_one_run(ui, status="Success")
 
     assert dagster.service.data_requests - requests == len(days)
-    for check in ("every_instance_is_present", "newest_due_day_is_present"):
-        ui.open_check("post_metrics_daily", check, result="Succeeded")
+    ui.open_check("post_metrics_daily", "newest_due_day_is_present", result="Succeeded")
     ui.open_partition("post_metrics_daily", days[0])
     expect(ui.page.get_by_role("row", name="instances 4", exact=True)).to_be_visible()
     expect(missing).to_have_count(0)

@@ -26,7 +26,7 @@ def test_ui_materializes_a_partition_and_shows_its_checks(ui: Ui) -> None:
     ui.expect_text(re.compile("^Success$"))
     ui.open_partition("posts_published", day)
     ui.expect_colour(str(day), GREEN)
-    for check in ("rows_unique_by_key", "every_instance_is_present"):
+    for check in ("rows_unique_by_key", "rows_belong_to_partition"):
         ui.open_check("posts_published", check, result="Succeeded")
     assert [path.parts[-3:-1] for path in ui.dagster.files("posts_published")] == [
         (f"date={day}", f"instance_id={instance}") for instance in INSTANCES

@@ -5,7 +5,7 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.ingest.missing_files import describe_gaps, missing_days
+from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Partition
 
 FIRST = date(2024, 3, 1)
@@ -31,8 +31,12 @@ def test_missing_days_of_a_table_with_one_file_a_day() -> None:
 
 def test_gaps_are_named_by_their_first_and_last_day_and_length() -> None:
     missing = {"a": [DAYS[0], DAYS[2], DAYS[3]], "b": [DAYS[2], DAYS[3]]}
-    assert describe_gaps(missing, instances=3) == ["2024-03-01 (1 day): a", "2024-03-03 to 2024-03-04 (2 days): a, b"]
-    assert describe_gaps({None: DAYS[:1]}, instances=1) == ["2024-03-01 (1 day)"]
+    gaps = "2024-03-01 (1 day): a; 2024-03-03 to 2024-03-04 (2 days): a, b"
+    assert describe_missing(missing, instances=3) == f"5 files are missing: {gaps}"
+    assert describe_missing({None: DAYS[:1]}, instances=1) == "1 file is missing: 2024-03-01 (1 day)"
+    assert describe_missing({}, instances=3) == ""
     many = dict.fromkeys(map(str, range(6)), DAYS[:2])
-    assert describe_gaps(many, instances=6) == ["2024-03-01 to 2024-03-02 (2 days): all 6 instances"]
-    assert describe_gaps(many, instances=200) == ["2024-03-01 to 2024-03-02 (2 days): 6 of 200 instances"]
+    assert describe_missing(many, instances=6).endswith("2024-03-01 to 2024-03-02 (2 days): all 6 instances")
+    assert describe_missing(many, instances=200).endswith("(2 days): 6 of 200 instances")
+    every_other = [FIRST + timedelta(days=2 * number) for number in range(50)]
+    assert describe_missing({"a": every_other}, instances=1).endswith("2024-04-08 (1 day): a; 30 more gaps")
