@@ -20,8 +20,8 @@ from starlette.requests import Request
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
+from later_reporting_dagster.contract import posts_page_from_body
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
-from later_reporting_dagster.contract.page import page_from_body
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
 from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
 from later_reporting_dagster.rollups.periods import Period
@@ -125,7 +125,7 @@ def test_post_belongs_to_its_utc_day_to_the_microsecond(day: date, edge: str, of
     text = instant.astimezone(timezone(timedelta(minutes=offset))).isoformat()
     for zone in ZONES:
         with time_zone(zone):
-            (post,) = page_from_body(response_body(text)).posts
+            (post,) = posts_page_from_body(response_body(text)).items
         assert (post.post_date, post.post_date.date()) == (instant, day)
 
 

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import Self
@@ -13,40 +13,46 @@ from typing import Self
 import httpx
 
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.client_events import ApiVersionChanged, ClientEvent
-from later_reporting_dagster.client.cursor_paginator import CursorPaginator, QueryInProgress
-from later_reporting_dagster.client.cursor_state import EndDateCallback
-from later_reporting_dagster.client.list_route import (
+from later_reporting_dagster.client.client_events import ClientEvent, PagesRefetched
+from later_reporting_dagster.client.cursor_paginator import fetch_cursor_pages
+from later_reporting_dagster.client.errors import (
+    ApiVersionChanged,
+    InconsistentPages,
+    LaterError,
+    MetricsRejected,
+    QueryRejected,
+)
+from later_reporting_dagster.client.numbered_paginator import fetch_numbered_pages
+from later_reporting_dagster.client.pagination import Inconsistency, PageReader
+from later_reporting_dagster.client.rate_limiter import RateLimiter
+from later_reporting_dagster.client.responses import RequestContext, Response, server_time, stated_rate_limit
+from later_reporting_dagster.client.retry_policy import RetryPolicy
+from later_reporting_dagster.client.route import (
     INSTANCES,
     ListResult,
-    ListRoute,
+    Route,
     campaign_performance_route,
     campaigns_route,
+    posts_route,
 )
-from later_reporting_dagster.client.page_number_paginator import PageNumberPaginator
-from later_reporting_dagster.client.pagination import QueryResult
-from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.responses import (
-    RequestContext,
-    Response,
-    describe_query,
-    server_time,
-    stated_rate_limit,
-)
-from later_reporting_dagster.client.retry_policy import RetryPolicy
 from later_reporting_dagster.client.transport import Transport
-from later_reporting_dagster.client.version_cache import VersionCache
-from later_reporting_dagster.client.versioned_transport import VersionedTransport, version_of_response
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,
+    METRICS_MEMBER,
     PAGED,
     ApiVersion,
+    BadRow,
     CampaignPerformanceQuery,
+    OtherApiVersion,
+    Post,
     PostPerformanceQuery,
+    instances_page_from_body,
 )
 
 logger = logging.getLogger(__name__)
+
+MAX_FETCHES = 2  # of a list whose pages are inconsistent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,28 @@ class Probe:
     limit: int | None
     window_seconds: float | None
     server_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult:
+    """The complete and verified posts of a query.
+
+    Attributes:
+        query: the query.
+        posts: the valid rows.
+        bad_rows: the malformed rows.
+        pages: number of pages that were fetched, without refetches.
+    """
+
+    query: PostPerformanceQuery
+    posts: list[Post] = field(repr=False)
+    bad_rows: list[BadRow] = field(repr=False)
+    pages: int
+
+    @property
+    def total_items(self) -> int:
+        """Number of rows, good and bad."""
+        return len(self.posts) + len(self.bad_rows)
 
 
 class LaterClient:
@@ -99,10 +127,9 @@ class LaterClient:
         base_url: scheme and host of the API; https, except for loopback.
         credentials: client credentials, or an access token, which cannot be renewed.
         limiter: the rate limit for all requests, including retries and token requests.
-        api_version: the API version of the service; None to detect it and its changes.
-        version_cache: stores the detected version, which saves the detection request of later clients.
-        verification_rates: for each API version, the share (0 to 1) of queries to verify by fetching all pages a second
-            time and comparing the row keys. In the paged version, queries with one page are never verified. Without
+        api_version: the API version of the service; None to detect it by the first request.
+        verification_rates: for each API version, the share (0 to 1) of lists to verify by fetching all pages a second
+            time and comparing the row keys. In the paged version, lists of one page are never verified. Without
             verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
             move between pages while the total stays the same. Even with verification, a metric value that differs
             between the two fetches goes unnoticed, because only row keys are compared. Default: no query is verified.
@@ -127,7 +154,6 @@ class LaterClient:
         credentials: ClientCredentials | AccessToken,
         limiter: RateLimiter,
         api_version: ApiVersion | None = PAGED,
-        version_cache: VersionCache | None = None,
         verification_rates: Mapping[ApiVersion, float] = MappingProxyType({}),
         concurrency: int = 8,
         timeout_seconds: float = 30.0,
@@ -141,7 +167,7 @@ class LaterClient:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self.concurrency = concurrency
-        on_event = on_event or _log_version_change
+        on_event = on_event or (lambda _: None)
         self._transport = Transport(
             base_url=base_url,
             credentials=credentials,
@@ -155,19 +181,11 @@ class LaterClient:
             sleep=sleep,
             random=random,
         )
-        self._versioned_transport = VersionedTransport(
-            self._transport, api_version=api_version, cache=version_cache or VersionCache(), on_event=on_event
-        )
-        self._page_numbers = PageNumberPaginator(
-            self._versioned_transport,
-            on_event=on_event,
-            should_verify=lambda: random() < verification_rates.get(PAGED, 0.0),
-        )
-        self._cursors = CursorPaginator(
-            self._versioned_transport,
-            on_event=on_event,
-            should_verify=lambda: random() < verification_rates.get(CURSOR, 0.0),
-        )
+        self._on_event = on_event
+        self._random = random
+        self._verification_rates = verification_rates
+        self._version = api_version
+        self._is_version_set = api_version is not None
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,12 +194,13 @@ class LaterClient:
         await self._transport.close()
 
     async def api_version(self) -> ApiVersion:
-        """Return the API version of the service; detect it with one request if it is unknown.
+        """Return the API version of the service; the first call detects it with one request, unless it is set.
 
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._versioned_transport.api_version()
+        self._version = self._version or (await self.probe()).api_version
+        return self._version
 
     async def fetch_instances(self) -> tuple[str, ...]:
         """Fetch the ids of all instances that the credentials can read (docs/api.md, "Instances").
@@ -192,7 +211,7 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return tuple((await self._fetch_list(INSTANCES)).items)
+        return tuple((await self._fetch(INSTANCES)).items)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
         """Fetch the campaigns of some instances, without metrics (docs/api.md, "Campaigns").
@@ -207,7 +226,7 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        return await self._fetch_list(campaigns_route(instance_ids))
+        return await self._fetch(campaigns_route(instance_ids, await self.api_version()))
 
     async def fetch_campaign_performance(self, query: CampaignPerformanceQuery) -> ListResult:
         """Fetch the performance of all campaigns of a query (docs/api.md, "Campaigns").
@@ -219,24 +238,15 @@ class LaterClient:
             MetricsRejected: the API does not offer all of the metrics.
             LaterError: as `fetch_posts`.
         """
-        return await self._fetch_list(campaign_performance_route(query))
+        return await self._fetch(campaign_performance_route(query))
 
-    async def fetch_posts(
-        self,
-        query: PostPerformanceQuery,
-        *,
-        max_posts: int | None = None,
-        end_date_callback: EndDateCallback | None = None,
-    ) -> QueryResult:
+    async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None = None) -> QueryResult:
         """Fetch all posts of a query, and verify that they are complete before returning any.
 
         Args:
-            query: its page, page size, cursor and sorting are ignored.
-            max_posts: paged version only. The maximum number of posts that the caller accepts; None for as many as the
-                API can return.
-            end_date_callback: cursor version only. Called after each page except the last, starting with the first page
-                that has a post; returns the last day still to fetch. The day from its last call becomes
-                `QueryResult.query.end_date`.
+            query: the query.
+            max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
+                paged version shows on the first page that there are more, the cursor version only after so many posts.
 
         Raises:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
@@ -245,23 +255,57 @@ class LaterClient:
             MetricsRejected: the API does not offer all of the metrics for the query's platforms and content types.
             QueryRejected: the API rejects the query.
             CredentialsRejected: the API rejects the credentials.
+            ApiVersionChanged: the service responds in another API version than before, or than is set.
             UnexpectedResponse: the response is not one that the API reference lists.
             RetriesExhausted: the request failed temporarily in every attempt.
         """
-        progress = QueryInProgress(query)
-        return await self._versioned_transport.call_for_version(
-            describe_query(query),
-            paged=lambda: self._page_numbers.fetch_posts(progress.query, max_posts=max_posts),
-            cursor=lambda: self._cursors.fetch_posts(progress, end_date_callback=end_date_callback),
+        result = await self._fetch(posts_route(query), max_rows=max_posts)
+        return QueryResult(query=query, posts=result.items, bad_rows=result.bad_rows, pages=result.pages)
+
+    async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
+        """Fetch a list; if its pages are inconsistent, fetch all of them again."""
+        version = await self.api_version()
+        fetch_pages = fetch_cursor_pages if version.uses_cursors else fetch_numbered_pages
+        problem: str | None = None
+        for _ in range(MAX_FETCHES):
+            if problem is not None:
+                logger.info("%s: %s; fetching all pages again", route.description, problem)
+                self._on_event(PagesRefetched(problem))
+            try:
+                result = await fetch_pages(self._reader(route, version), max_rows=max_rows)
+                # One numbered page is a snapshot: no row can move to another page.
+                can_differ = version.uses_cursors or result.pages > 1
+                if not can_differ or self._random() >= self._verification_rates.get(version, 0.0):
+                    return result
+                again = await fetch_pages(self._reader(route, version), max_rows=max_rows)
+                differences = {*route.row_keys(result)} ^ {*route.row_keys(again)}
+                if not differences:
+                    return result
+                problem = f"{len(differences)} rows differ in a verification fetch"
+            except Inconsistency as error:
+                problem = str(error)
+            except QueryRejected as error:
+                raise await self._explained(error, route, version) from None
+        raise InconsistentPages(
+            f"{route.description}: inconsistent pages in {MAX_FETCHES} fetches: {problem}. None of them was used."
+            f" {route.too_volatile_advice}"
         )
 
-    async def _fetch_list(self, route: ListRoute) -> ListResult:
-        return await self._versioned_transport.call_for_version(
-            route.description,
-            paged=lambda: self._page_numbers.fetch_list(route),
-            cursor=lambda: self._cursors.fetch_list(route),
-            guess=PAGED,
-        )
+    def _reader(self, route: Route, version: ApiVersion) -> PageReader:
+        return PageReader(self._transport, route, version, on_event=self._on_event)
+
+    async def _explained(self, error: QueryRejected, route: Route, version: ApiVersion) -> LaterError:
+        """Return what a rejection means: another API version, rejected metrics, or a wrong parameter."""
+        if error.status != 400:
+            return error
+        # The parameters of one version are invalid in the other.
+        if not self._is_version_set and (now := (await self.probe()).api_version) is not version:
+            return ApiVersionChanged(version.name, now.name)
+        # Only the text shows whether the metrics are the reason. A wrong guess costs requests, and the caller may count
+        # metrics as rejected that the API accepts; they are then null.
+        if version.nests_metrics and any(name in error.detail for name in (METRICS_MEMBER, *route.metrics)):
+            return MetricsRejected(str(error), detail=error.detail)
+        return error
 
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service.
@@ -269,22 +313,31 @@ class LaterClient:
         Raises:
             LaterError: as `fetch_posts`.
         """
-        probe = await self._transport.get(INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe)
-        self._versioned_transport.observe(probe.api_version)
-        return probe
+        # Without parameters: both versions accept that (docs/api.md, "Instances").
+        return await self._transport.request(
+            "GET", INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe
+        )
 
 
 def _parse_probe(response: Response) -> Probe:
     limit, window_seconds = stated_rate_limit(response.headers) or (None, None)
     return Probe(
-        api_version=version_of_response(response),
+        api_version=_version_of(response.body),
         limit=limit,
         window_seconds=window_seconds,
         server_time=server_time(response.headers),
     )
 
 
-def _log_version_change(event: ClientEvent) -> None:
-    """Log a change of the API version if the client has no `on_event`. Other events are logged where they happen."""
-    if isinstance(event, ApiVersionChanged):
-        logger.warning("%s", event)
+def _version_of(body: bytes) -> ApiVersion:
+    """Return the API version of a page of instances.
+
+    Raises:
+        UnreadableBody: the body is a page of neither version.
+    """
+    try:
+        instances_page_from_body(body, PAGED)
+    except OtherApiVersion:
+        instances_page_from_body(body, CURSOR)
+        return CURSOR
+    return PAGED

@@ -36,21 +36,4 @@ class PagesRefetched:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ApiVersionChanged:
-    """The service responded in another API version than before; emitted once for each change.
-
-    The queries in progress are fetched again.
-    """
-
-    before: str
-    now: str
-
-    def __str__(self) -> str:
-        return (
-            f"the service now responds in API version {self.now}, no longer in {self.before}:"
-            " queries in progress are fetched again"
-        )
-
-
-ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched | ApiVersionChanged
+ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched

@@ -1,105 +1,102 @@
-"""Page references of a query, and the checks that its pages form one complete and consistent list."""
+"""The pages of one pagination, and the checks that they form one complete and consistent list."""
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, datetime, time
+from urllib.parse import urlencode
 
+from later_reporting_dagster.client.client_events import ClientEvent, PageFetched
+from later_reporting_dagster.client.errors import ApiVersionChanged, TooManyPosts
+from later_reporting_dagster.client.responses import RequestContext, Response
+from later_reporting_dagster.client.route import PageRequest, Route
+from later_reporting_dagster.client.transport import Transport
 from later_reporting_dagster.contract import (
     MAX_PAGE_NUMBER,
-    MAX_PAGE_SIZE,
-    BadRow,
-    CursorPage,
+    ApiVersion,
     DateBasis,
+    OtherApiVersion,
     Page,
     Pagination,
-    Post,
     PostPerformanceQuery,
-    SortDirection,
-    SortProperty,
     platform_of,
     redact,
 )
 
+MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages, from the start and from the end
+# Limit on the bodies of one pagination, to bound memory: about 70,000 posts of 700 bytes. In memory they may take four
+# times as much, because a string that contains an emoji takes four bytes per character.
+MAX_BYTES = 48 * 2**20
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryResult:
-    """The complete and verified rows of a query.
+
+class Inconsistency(Exception):  # noqa: N818 - named for what happened
+    """The pages are inconsistent, for the reason in the message."""
+
+
+class PageReader:
+    """Fetches pages of one pagination, each at most once.
+
+    The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
+    pages are kept in memory.
 
     Attributes:
-        query: the query; its `end_date` is earlier than requested if an `EndDateCallback` ended the pagination.
-        posts: the valid rows.
-        bad_rows: the malformed rows.
-        total_items: number of rows; in the paged version, the total that the API states.
-        pages: number of pages that were fetched, without refetches.
-    """
-
-    query: PostPerformanceQuery
-    posts: list[Post] = field(repr=False)
-    bad_rows: list[BadRow] = field(repr=False)
-    total_items: int
-    pages: int
-
-
-@dataclass(frozen=True, slots=True)
-class PageRef:
-    """A page by its number, counted from 1 from the start of a list or, in reverse order, from its end."""
-
-    number: int
-    from_end: bool = False
-
-    def __str__(self) -> str:
-        return f"page {self.number}{' from the end' * self.from_end}"
-
-
-FIRST_PAGE = PageRef(1)
-
-
-def page_query(
-    query: PostPerformanceQuery, page: PageRef = FIRST_PAGE, *, cursor: str | None = None
-) -> PostPerformanceQuery:
-    """Return the query for one page, with the largest page size, sorted by `postDate`.
-
-    The order is ascending, so that new posts are appended at the end; it is descending for a page from the end.
-    """
-    return replace(
-        query,
-        page_size=MAX_PAGE_SIZE,
-        page_number=page.number,
-        cursor=cursor,
-        sort_property=SortProperty.POST_DATE,
-        sort_direction=SortDirection.DESC if page.from_end else SortDirection.ASC,
-    )
-
-
-def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRef] | None:
-    """Return the pages to fetch after page 1, or None if the list has more pages than can be fetched.
-
-    The API serves page numbers up to 500. Later pages are fetched from the other end, with one page of overlap, because
-    posts with the same time may be in a different order there. If the last page is full, the first page from the other
-    end is fetched too, because only that page shows whether more rows follow.
+        route: the list.
 
     Args:
-        first: pagination of page 1.
-        both_ends: whether the list can be fetched in reverse order.
+        transport: sends the requests.
+        route: the list.
+        api_version: the API version of the service.
+        on_event: called after each page of a list that has progress.
     """
-    from_start = min(count_pages(first), MAX_PAGE_NUMBER)
-    beyond = count_pages(first) - from_start
-    if beyond > (MAX_PAGE_NUMBER if both_ends else 0):
-        return None
-    last_is_full = both_ends and first.total_items == count_pages(first) * first.page_size
-    from_end = min(beyond + 1, MAX_PAGE_NUMBER) if beyond or last_is_full else 0
-    return [PageRef(number) for number in range(2, from_start + 1)] + [
-        PageRef(number, from_end=True) for number in range(1, from_end + 1)
-    ]
+
+    def __init__(
+        self, transport: Transport, route: Route, api_version: ApiVersion, *, on_event: Callable[[ClientEvent], None]
+    ) -> None:
+        self.route = route
+        self._transport = transport
+        self._version = api_version
+        self._on_event = on_event
+        self._first: Pagination | None = None
+        self._pages = self._bytes = 0
+
+    async def fetch(self, page: PageRequest) -> Page:
+        """Fetch a page.
+
+        Raises:
+            TooManyPosts: the pagination is longer or larger than allowed.
+            Inconsistency: the page has a number and totals, and does not belong to the list that started with page 1.
+            ApiVersionChanged: the service responded in the other version.
+            LaterError: the request failed permanently, or temporarily in every attempt.
+        """
+        route = self.route
+        try:
+            response = await self._transport.request(
+                "GET",
+                f"{route.path}?{urlencode(route.parameters(self._version, page))}",
+                context=RequestContext(f"{route.description}, {page}", route.instance_ids),
+                parse=self._parse,
+            )
+        except OtherApiVersion as other:
+            raise ApiVersionChanged(self._version.name, other.api_version.name) from None
+        if route.has_progress:
+            self._on_event(PageFetched(page.number, response.rows))
+        if (pagination := response.pagination) is not None:
+            self._first = self._first or pagination
+            if problem := find_page_inconsistency(page, pagination, rows=response.rows, first=self._first):
+                raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
+        return response
+
+    def _parse(self, response: Response) -> Page:
+        page = self.route.parse_page(response.body, self._version)
+        self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
+        if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
+            raise TooManyPosts(
+                f"{self.route.description}: the list has more than {MAX_PAGES} pages or {MAX_BYTES} bytes."
+                f" {self.route.too_long_advice}"
+            )
+        return page
 
 
-def count_pages(pagination: Pagination) -> int:
-    """Return the number of pages that the stated totals imply, at least 1."""
-    return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
-
-
-def find_page_inconsistency(page: PageRef, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
-    """Return why a page does not belong to the list that started with page 1; None if it does.
+def find_page_inconsistency(page: PageRequest, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
+    """Return why a numbered page does not belong to the list that started with page 1; None if it does.
 
     Args:
         page: the requested page.
@@ -126,51 +123,9 @@ def find_page_inconsistency(page: PageRef, pagination: Pagination, *, rows: int,
     return None
 
 
-def find_inconsistency(query: PostPerformanceQuery, pages: Sequence[Page], from_end: Sequence[Page] = ()) -> str | None:
-    """Return why these pages are not the complete list of the query; None if they are.
-
-    Args:
-        query: the query.
-        pages: pages 1, 2, … from the start.
-        from_end: pages 1, 2, … from the end.
-    """
-    first = pages[0].pagination
-    for ordered, is_end in ((pages, False), (from_end, True)):
-        for number, page in enumerate(ordered, start=1):
-            ref = PageRef(number, is_end)
-            if problem := find_page_inconsistency(ref, page.pagination, rows=page.rows, first=first):
-                return problem
-    ends = [row_keys(pages), row_keys(from_end)]
-    distinct = {key for keys in ends for key in keys}
-    for keys in ends:
-        if problem := find_duplicates(keys):
-            return problem
-    if len(distinct) != first.total_items:
-        return f"received {len(distinct)} rows of {first.total_items}"
-    both = [*pages, *from_end]
-    return find_unrequested_rows(
-        query,
-        posts=[post for page in both for post in page.posts],
-        bad_rows=[row for page in both for row in page.bad_rows],
-    )
-
-
-def merge_ends(pages: Sequence[Page], from_end: Sequence[Page]) -> tuple[list[Post], list[BadRow]]:
-    """Return the rows of a list that was fetched from both ends, without the duplicates of the overlap."""
-    posts = [post for page in pages for post in page.posts]
-    bad_rows = [row for page in pages for row in page.bad_rows]
-    if from_end:
-        seen = set(row_keys(pages))
-        posts += [post for page in from_end for post in page.posts if post.key not in seen]
-        bad_rows += [row for page in from_end for row in page.bad_rows if row.raw not in seen]
-    return posts, bad_rows
-
-
-def row_keys(pages: Sequence[Page | CursorPage]) -> list[Hashable]:
-    """Return the identity of each row: the key of a post, the raw JSON of a bad row."""
-    keys: list[Hashable] = [(post.instance_id, post.campaign_id, post.post_id) for page in pages for post in page.posts]
-    keys += [row.raw for page in pages for row in page.bad_rows]
-    return keys
+def count_pages(pagination: Pagination) -> int:
+    """Return the number of pages that the stated totals imply, at least 1."""
+    return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
 
 
 def find_duplicates(keys: Sequence[Hashable]) -> str | None:
@@ -179,11 +134,11 @@ def find_duplicates(keys: Sequence[Hashable]) -> str | None:
     return f"{duplicates} of {len(keys)} rows are duplicates" if duplicates else None
 
 
-def find_unrequested_rows(
-    query: PostPerformanceQuery, *, posts: Sequence[Post], bad_rows: Sequence[BadRow]
-) -> str | None:
-    """Describe rows that the query's filters exclude; return None if there are none."""
-    rows: list[Post | BadRow] = [*posts, *bad_rows]
+def find_unrequested_rows(query: PostPerformanceQuery, pages: Iterable[Page]) -> str | None:
+    """Describe posts and bad rows that the query's filters exclude; return None if there are none."""
+    pages = [*pages]
+    posts = [post for page in pages for post in page.items]
+    rows = [*posts, *(row for page in pages for row in page.bad_rows)]
     instances = {row.instance_id for row in rows}
     campaigns = {post.campaign_id for post in posts}
     content_types = {post.content_type for post in posts}

@@ -1,4 +1,4 @@
-"""Pure functions: descriptions of queries, the meaning of failed responses, and the values of headers."""
+"""Pure functions: the meaning of failed responses, and the values of headers."""
 
 import math
 import ssl
@@ -14,10 +14,7 @@ from later_reporting_dagster.client.errors import (
     QueryRejected,
     UnexpectedResponse,
 )
-from later_reporting_dagster.client.pagination import PageRef
-from later_reporting_dagster.contract import PostPerformanceQuery, ProblemDetails, redact
-
-SHOWN_INSTANCES = 5
+from later_reporting_dagster.contract import ProblemDetails, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +53,6 @@ class TemporaryFailure:
 
     message: str
     wait_seconds: float | None = None
-
-
-def describe_query(query: PostPerformanceQuery) -> str:
-    """Describe a query for messages: its days, date basis and first instances."""
-    instances = describe_instances(query.instance_ids)
-    return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
-
-
-def describe_instances(instance_ids: tuple[str, ...]) -> str:
-    """Describe the instances of a query for messages, by the first of them."""
-    shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
-    more = len(instance_ids) - SHOWN_INSTANCES
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def page_context(query: PostPerformanceQuery, page: PageRef) -> RequestContext:
-    """Return the context of a request for one page of a query."""
-    return RequestContext(f"{describe_query(query)}, {page}", query.instance_ids)
 
 
 def classify_failure(

@@ -1,23 +1,28 @@
 """Requests with authentication, rate limit and retries, and limits on how much of a response is read and quoted."""
 
 import asyncio
-import itertools
 import json
 import logging
+import math
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import nullcontext
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
 import httpx
 import msgspec
 
-from later_reporting_dagster.client.auth import AccessToken, BearerAuth, ClientCredentials, is_header_safe
+from later_reporting_dagster.client.auth import AccessToken, ClientCredentials, Token, is_header_safe
 from later_reporting_dagster.client.base_url import is_loopback, validate_base_url
 from later_reporting_dagster.client.client_events import ClientEvent, RateLimitWait, RequestRetried
-from later_reporting_dagster.client.errors import QueryRejected, RetriesExhausted, UnexpectedResponse
+from later_reporting_dagster.client.errors import (
+    CredentialsRejected,
+    QueryRejected,
+    RetriesExhausted,
+    UnexpectedResponse,
+)
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.responses import (
     RequestContext,
@@ -58,12 +63,20 @@ MIN_ECHO_LENGTH = 16  # a shorter secret may be in a page by chance
 # Common servers close idle connections after 5 seconds. We close them earlier, so that the server cannot close one just
 # as a request is sent.
 KEEPALIVE_SECONDS = 4.0
+MAX_RENEWALS = 3  # maximum number of renewals in a row before one request is sent
+# A shared token may be revoked after it was fetched and before it is used, so one 401 does not show that the client is
+# disabled. A disabled client gets 401 for every token.
+MAX_TOKENS = 3
 
 _Result = TypeVar("_Result")
 
 
 class _TokenBody(msgspec.Struct):
     jwt: str
+
+
+class _TokenRejected:
+    """The token of a request was rejected; the next attempt needs another one."""
 
 
 class Transport:
@@ -101,10 +114,9 @@ class Transport:
         self._sleep = sleep
         self._random = random
         self._in_flight = asyncio.Semaphore(concurrency)
-        if isinstance(credentials, AccessToken):
-            self._auth = BearerAuth(acquire_slot=self._acquire_slot, token=credentials, clock=clock)
-        else:
-            self._auth = BearerAuth(acquire_slot=self._acquire_slot, fetch_token=self._fetch_token, clock=clock)
+        # None before the first token is fetched, and after it was rejected.
+        self._token = Token(credentials.token, math.inf) if isinstance(credentials, AccessToken) else None
+        self._renewal = asyncio.Lock()
         self._http = httpx.AsyncClient(
             transport=http_transport,
             timeout=None,  # noqa: S113 - `_exchange` has one deadline for the whole response, which is stricter
@@ -123,50 +135,47 @@ class Transport:
         await self._http.aclose()
         self._limiter.close()
 
-    async def get(self, path: str, *, context: RequestContext, parse: Callable[[Response], _Result]) -> _Result:
-        """Send a data request, with retries, and parse its response.
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        context: RequestContext,
+        parse: Callable[[Response], _Result],
+        content: bytes | None = None,
+    ) -> _Result:
+        """Send a request, with a token and retries, and parse its response.
 
         Args:
+            method: GET or POST.
             path: the route with its query string.
             context: what the request is for.
             parse: parses a response with status 200; the request is retried if this raises `UnreadableBody`.
+            content: JSON to send.
 
         Raises:
             LaterError: the request failed permanently, or temporarily in every attempt.
             OtherApiVersion: raised by `parse`.
         """
         try:
-            request = self._http.build_request("GET", f"{self._base_url}{path}")
+            headers = {"Content-Type": "application/json"} if content else None
+            request = self._http.build_request(method, f"{self._base_url}{path}", content=content, headers=headers)
         except httpx.InvalidURL as error:
             raise QueryRejected(f"{context.description}: {error}. Query fewer instances at once.") from None
-        return await self._send_with_retries(request, context=context, parse=parse, auth=self._auth)
-
-    async def _fetch_token(self) -> str:
-        credentials = self._credentials
-        assert isinstance(credentials, ClientCredentials)
-        body = {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
-        request = self._http.build_request(
-            "POST",
-            f"{self._base_url}{TOKEN_PATH}",
-            content=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        context = RequestContext("token", is_token_request=True)
-        return await self._send_with_retries(request, context=context, parse=_parse_token, auth=None)
-
-    async def _send_with_retries(
-        self,
-        request: httpx.Request,
-        *,
-        context: RequestContext,
-        parse: Callable[[Response], _Result],
-        auth: BearerAuth | None,
-    ) -> _Result:
-        for attempt in itertools.count(1):
+        attempt, rejected_tokens = 1, 0
+        while True:
             # A token request takes no place in `_in_flight`. It could wait for one forever, because data requests keep
             # their places while they wait for the token.
-            async with self._in_flight if auth else nullcontext():
-                result = await self._attempt(request, attempt=attempt, context=context, parse=parse, auth=auth)
+            async with nullcontext() if context.is_token_request else self._in_flight:
+                result = await self._attempt(request, attempt=attempt, context=context, parse=parse)
+            if isinstance(result, _TokenRejected):
+                rejected_tokens += 1
+                if rejected_tokens == MAX_TOKENS:
+                    raise CredentialsRejected(
+                        f"{context.description}: {MAX_TOKENS} tokens were rejected, the last one just after it was"
+                        " fetched. Ask your account manager whether the client is enabled and has an instance."
+                    )
+                continue
             if not isinstance(result, TemporaryFailure):
                 return result
             wait = self._retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self._random())
@@ -178,23 +187,20 @@ class Transport:
             logger.info("%s; retrying in %.1f s", result.message, wait)
             self._on_event(RequestRetried(result.message, wait))
             await self._sleep(wait)
-            if auth is None:  # with `auth`, each request acquires its own slot
+            if context.is_token_request:  # its first attempt uses the slot of the data request that waits for it
                 await self._acquire_slot()
-        raise AssertionError("unreachable")
+            attempt += 1
 
     async def _attempt(
-        self,
-        request: httpx.Request,
-        *,
-        attempt: int,
-        context: RequestContext,
-        parse: Callable[[Response], _Result],
-        auth: BearerAuth | None,
-    ) -> _Result | TemporaryFailure:
+        self, request: httpx.Request, *, attempt: int, context: RequestContext, parse: Callable[[Response], _Result]
+    ) -> "_Result | TemporaryFailure | _TokenRejected":
         """Send a request once; return its parsed response or a temporary failure; raise a permanent failure."""
+        token = None if context.is_token_request else await self._acquire_slot_and_token()
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token.value}"
         response, error_text = None, ""
         try:
-            response = await self._send(request, auth=auth)
+            response = await self._exchange(request)
         except (httpx.RequestError, TimeoutError) as error:
             reason = certificate_error(error)
             error_text = redact(reason or str(error), self._secrets(request))
@@ -209,10 +215,12 @@ class Transport:
             )
         if response.status == 200:
             # The response to a token request has to contain a token.
-            must_not_contain = self._tokens_and_client_secret(request) if auth else []
+            must_not_contain = self._tokens_and_client_secret(request) if token else []
             return _parse_success(
                 response, context, parse=parse, must_not_contain=must_not_contain, secrets=self._secrets(request)
             )
+        if response.status == 401 and token is not None:
+            return self._reject(token, context)
         failure = classify_failure(
             response,
             context,
@@ -226,21 +234,6 @@ class Transport:
         if response.status == 429 and failure.wait_seconds is not None:
             await self._limiter.pause(min(failure.wait_seconds, self._retry.max_wait_seconds))
         return failure
-
-    async def _send(self, request: httpx.Request, *, auth: BearerAuth | None) -> Response:
-        """Send a request; send it again each time `auth` sets another token on it."""
-        if auth is None:
-            return await self._exchange(request)
-        # httpx does not run the flow, because it would read the body of a 401 without a size limit, and would count the
-        # wait for the rate limit towards the timeout.
-        async with aclosing(auth.async_auth_flow(request)) as flow:
-            await anext(flow)
-            while True:
-                response = await self._exchange(request)
-                try:
-                    await flow.asend(httpx.Response(response.status))
-                except StopAsyncIteration:
-                    return response
 
     async def _exchange(self, request: httpx.Request) -> Response:
         """Connect, send a request, and read its whole response within one deadline."""
@@ -262,6 +255,54 @@ class Transport:
     async def _acquire_slot(self) -> None:
         await self._limiter.acquire(on_wait=self._report_wait)
 
+    async def _acquire_slot_and_token(self) -> Token:
+        """Wait for a rate limit slot, then return a token that is valid after the wait.
+
+        After `MAX_RENEWALS` renewals in a row, the last token is returned even if it is no longer valid.
+        """
+        await self._acquire_slot()
+        token = self._token or await self._renew_token(None)
+        for _ in range(MAX_RENEWALS):
+            if self._clock() < token.valid_until:
+                break
+            token = await self._renew_token(token)
+        return token
+
+    async def _renew_token(self, stale: Token | None) -> Token:
+        """Return a token other than `stale`: one that another request has just fetched, or a new one."""
+        async with self._renewal:
+            if self._token is not None and self._token is not stale:
+                return self._token
+            credentials = self._credentials
+            assert isinstance(credentials, ClientCredentials), "an access token is valid until it is rejected"
+            value = await self.request(
+                "POST",
+                TOKEN_PATH,
+                content=json.dumps(
+                    {"clientId": credentials.client_id, "clientSecret": credentials.client_secret}
+                ).encode(),
+                context=RequestContext("token", is_token_request=True),
+                parse=_parse_token,
+            )
+            token = self._token = Token.received(value, now=self._clock())
+        await self._acquire_slot()  # the token request used the slot of this request
+        return token
+
+    def _reject(self, token: Token, context: RequestContext) -> "_TokenRejected":
+        """Forget a token that was rejected.
+
+        Raises:
+            CredentialsRejected: the token cannot be renewed.
+        """
+        if isinstance(self._credentials, AccessToken):
+            raise CredentialsRejected(
+                f"{context.description}: the access token was rejected or has expired. Set a new one"
+                " (LATER_ACCESS_TOKEN), or use a client id and secret to have tokens renewed."
+            )
+        if self._token is token:  # else another request has renewed it
+            self._token = None
+        return _TokenRejected()
+
     def _report_wait(self, seconds: float) -> None:
         if seconds >= LOGGED_WAIT_SECONDS:
             logger.info("waiting %.1f s for the rate limit", seconds)
@@ -273,7 +314,10 @@ class Transport:
 
     def _tokens_and_client_secret(self, sent: httpx.Request) -> list[str]:
         # The request may have been sent with an older token than the current one.
-        secrets = [self._auth.secret or "", sent.headers.get("Authorization", "").removeprefix("Bearer ")]
+        secrets = [
+            self._token.value if self._token else "",
+            sent.headers.get("Authorization", "").removeprefix("Bearer "),
+        ]
         if isinstance(self._credentials, ClientCredentials):
             secrets.append(self._credentials.client_secret)
         return secrets

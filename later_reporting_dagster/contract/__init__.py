@@ -33,16 +33,13 @@ from later_reporting_dagster.contract.metrics import Metric as Metric
 from later_reporting_dagster.contract.metrics import metrics_from_query_field as metrics_from_query_field
 from later_reporting_dagster.contract.metrics import metrics_to_query_field as metrics_to_query_field
 from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
-from later_reporting_dagster.contract.page import CursorPage as CursorPage
-from later_reporting_dagster.contract.page import ListPage as ListPage
 from later_reporting_dagster.contract.page import OtherApiVersion as OtherApiVersion
 from later_reporting_dagster.contract.page import Page as Page
 from later_reporting_dagster.contract.page import Pagination as Pagination
 from later_reporting_dagster.contract.page import UnreadableBody as UnreadableBody
-from later_reporting_dagster.contract.page import cursor_page_from_body as cursor_page_from_body
 from later_reporting_dagster.contract.page import instances_page_from_body as instances_page_from_body
 from later_reporting_dagster.contract.page import list_page_from_body as list_page_from_body
-from later_reporting_dagster.contract.page import page_from_body as page_from_body
+from later_reporting_dagster.contract.page import posts_page_from_body as posts_page_from_body
 from later_reporting_dagster.contract.post import CreatorProfile as CreatorProfile
 from later_reporting_dagster.contract.post import Post as Post
 from later_reporting_dagster.contract.post import post_type as post_type

@@ -6,7 +6,6 @@ from datetime import date, datetime
 
 import msgspec
 
-from later_reporting_dagster.contract.api_version import METRICS_MEMBER, ApiVersion
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
 from later_reporting_dagster.contract.enums import DateBasis
 from later_reporting_dagster.contract.metrics import Metric
@@ -81,24 +80,13 @@ class CampaignPerformanceQuery:
     date_basis: DateBasis = DateBasis.PERFORMANCE_DATE
 
     def filter_parameters(self) -> list[tuple[str, str]]:
-        """Return the pairs of the query string that select campaigns: all except paging and metrics."""
+        """Return the pairs of the query string that select campaigns."""
         return PostPerformanceQuery(
             start_date=self.start_date,
             end_date=self.end_date,
             instance_ids=self.instance_ids,
             date_basis=self.date_basis,
         ).filter_parameters()
-
-    def parameters(self, api_version: ApiVersion) -> list[tuple[str, str]]:
-        """Return all pairs of the query string for an API version, except those of the page.
-
-        The rows are not sorted: the API reference does not name the sort properties of both versions, and a list of
-        campaigns is rarely longer than a page.
-        """
-        pairs = self.filter_parameters()
-        if api_version.nests_metrics:
-            pairs.append((METRICS_MEMBER, ",".join(metric.api_name for metric in self.metrics)))
-        return pairs
 
 
 def campaign_from_json(row: object) -> Campaign | BadRow:

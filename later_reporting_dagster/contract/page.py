@@ -7,16 +7,14 @@ version").
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
-from functools import lru_cache, partial
 from typing import Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion, version_of_envelope
+from later_reporting_dagster.contract.api_version import PAGED, ApiVersion, version_of_envelope
 from later_reporting_dagster.contract.limits import MAX_PAGE_SIZE
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.post import Post, flattener, nested_post_type, post_from_json, post_type
+from later_reporting_dagster.contract.post import PostParser
 from later_reporting_dagster.contract.row_fields import BadRow, parse_text
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
@@ -36,33 +34,7 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of posts in the paged version."""
-
-    posts: list[Post]
-    pagination: Pagination
-    bad_rows: list[BadRow] = []
-
-    @property
-    def rows(self) -> int:
-        """Number of rows in the response, good and bad."""
-        return len(self.posts) + len(self.bad_rows)
-
-
-class CursorPage(msgspec.Struct, frozen=True):
-    """A page of posts in the cursor version; `next_cursor` is None on the last page."""
-
-    posts: list[Post]
-    next_cursor: str | None
-    bad_rows: list[BadRow] = []
-
-    @property
-    def rows(self) -> int:
-        """Number of rows in the response, good and bad."""
-        return len(self.posts) + len(self.bad_rows)
-
-
-class ListPage(msgspec.Struct, frozen=True):
-    """A page of any other list, in either API version.
+    """A page of a list, in either API version.
 
     Attributes:
         items: the valid rows.
@@ -97,70 +69,25 @@ class OtherApiVersion(UnreadableBody):
         self.api_version = api_version
 
 
-Metrics = tuple[Metric, ...]
-
-
-@lru_cache
-def _strict_page_decoder(metrics: Metrics, /) -> "msgspec.json.Decoder[Any]":
-    fields = [("data", list[post_type(metrics)]), ("pagination", Pagination)]  # type: ignore[misc]
-    return msgspec.json.Decoder(msgspec.defstruct("StrictPage", fields))
-
-
-@lru_cache
-def _strict_cursor_page_decoder(metrics: Metrics, /) -> "tuple[msgspec.json.Decoder[Any], Callable[[Any], Post]]":
-    fields = [("data", list[nested_post_type(metrics)]), ("next_cursor", Cursor | None)]  # type: ignore[misc]
-    return msgspec.json.Decoder(msgspec.defstruct("StrictCursorPage", fields, rename="camel")), flattener(metrics)
-
-
-_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-def page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> Page:
-    """Parse a page of posts in the paged version. A malformed row becomes a `BadRow`; the other rows are unaffected.
+def posts_page_from_body(
+    body: bytes, api_version: ApiVersion = PAGED, *, metrics: tuple[Metric, ...] = DEFAULT_METRICS
+) -> Page:
+    """Parse a page of posts. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
         body: the response body.
+        api_version: its API version.
         metrics: the requested metrics; any other metric of a post is kept as an unknown field.
 
     Raises:
-        OtherApiVersion: the body is a page of the cursor version.
+        OtherApiVersion: the body is a page of the other version.
         UnreadableBody: the body is not a page.
     """
-    try:
-        strict = _strict_page_decoder(metrics).decode(body)
-    except _DECODE_ERRORS:
-        strict = None
-    if strict is not None and _need_no_conversion(strict.data):
-        return Page(posts=strict.data, pagination=strict.pagination)
-    posts, bad_rows, envelope = _parse_row_by_row(body, PAGED, metrics=metrics)
-    return Page(
-        posts=posts, pagination=_pagination_member(envelope, PAGED, kind=Pagination, rows="posts"), bad_rows=bad_rows
-    )
+    parse_row = PostParser(metrics, nested=api_version.nests_metrics)
+    return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts")
 
 
-def cursor_page_from_body(body: bytes, *, metrics: Metrics = DEFAULT_METRICS) -> CursorPage:
-    """Parse a page of posts in the cursor version, as `page_from_body` does. A metric that is absent becomes null.
-
-    Raises:
-        OtherApiVersion: the body is a page of the paged version.
-        UnreadableBody: the body is not a page, or lacks `nextCursor`.
-    """
-    decoder, flatten = _strict_cursor_page_decoder(metrics)
-    try:
-        strict = decoder.decode(body)
-    except _DECODE_ERRORS:
-        strict = None
-    if strict is not None and _need_no_conversion(strict.data):
-        return CursorPage(posts=[flatten(post) for post in strict.data], next_cursor=strict.next_cursor)
-    posts, bad_rows, envelope = _parse_row_by_row(body, CURSOR, metrics=metrics)
-    return CursorPage(
-        posts=posts,
-        next_cursor=_pagination_member(envelope, CURSOR, kind=Cursor | None, rows="posts"),
-        bad_rows=bad_rows,
-    )
-
-
-def instances_page_from_body(body: bytes, api_version: ApiVersion) -> ListPage:
+def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
     """Parse a page of instance ids.
 
     Raises:
@@ -173,12 +100,10 @@ def instances_page_from_body(body: bytes, api_version: ApiVersion) -> ListPage:
         ids = [parse_text(name) for name in names]
     except (ValueError, TypeError, KeyError) as error:
         raise UnreadableBody(f"not a page of instances: {error}") from None
-    return _list_page(envelope, api_version, items=ids, rows="instances")
+    return _page(envelope, api_version, items=ids, rows="instances")
 
 
-def list_page_from_body(
-    body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str
-) -> ListPage:
+def list_page_from_body(body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str) -> Page:
     """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
@@ -192,41 +117,31 @@ def list_page_from_body(
         UnreadableBody: the body is not a page.
     """
     envelope = _envelope(body, api_version, rows=rows)
-    items, bad_rows = _parse_rows(envelope, parse_row, rows=rows)
-    return _list_page(envelope, api_version, items=items, bad_rows=bad_rows, rows=rows)
+    try:
+        parsed = [parse_row(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UnreadableBody(f"not a page of {rows}: {error}") from None
+    bad_rows = [row for row in parsed if isinstance(row, BadRow)]
+    items = [row for row in parsed if not isinstance(row, BadRow)]
+    return _page(envelope, api_version, items=items, bad_rows=bad_rows, rows=rows)
 
 
-def _list_page(
+def _page(
     envelope: Mapping[str, Any],
     api_version: ApiVersion,
     *,
     items: list[Any],
     rows: str,
     bad_rows: Sequence[BadRow] = (),
-) -> ListPage:
+) -> Page:
     kind: Any = Cursor | None if api_version.uses_cursors else Pagination
-    position = _pagination_member(envelope, api_version, kind=kind, rows=rows)
+    try:
+        position = msgspec.convert(envelope[api_version.pagination_member], kind)
+    except (ValueError, KeyError) as error:
+        raise UnreadableBody(f"not a page of {rows}: {error}") from None
     if api_version.uses_cursors:
-        return ListPage(items, [*bad_rows], next_cursor=position)
-    return ListPage(items, [*bad_rows], pagination=position)
-
-
-def _need_no_conversion(posts: Sequence[Post]) -> bool:
-    """Return whether strictly decoded posts can be used as they are.
-
-    They can if there are at most `MAX_ROWS`, all times are in UTC, and no row has a member with the private name of
-    `extra`: only this package may set it.
-    """
-    return len(posts) <= MAX_ROWS and all(post.post_date.tzinfo is UTC and post.extra is None for post in posts)
-
-
-def _parse_row_by_row(
-    body: bytes, api_version: ApiVersion, *, metrics: Metrics
-) -> tuple[list[Post], list[BadRow], dict[str, Any]]:
-    """Return the posts, the bad rows and the envelope of a page that the strict decoder does not accept."""
-    envelope = _envelope(body, api_version, rows="posts")
-    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.nests_metrics)
-    return *_parse_rows(envelope, parse_row, rows="posts"), envelope
+        return Page(items, [*bad_rows], next_cursor=position)
+    return Page(items, [*bad_rows], pagination=position)
 
 
 def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
@@ -237,34 +152,15 @@ def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, A
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
 
 
-def _parse_rows(
-    envelope: Mapping[str, Any], parse_row: Callable[[Any], Any], *, rows: str
-) -> tuple[list[Any], list[BadRow]]:
-    try:
-        data = msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])
-        parsed = [parse_row(row) for row in data]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UnreadableBody(f"not a page of {rows}: {error}") from None
-    bad_rows = [row for row in parsed if isinstance(row, BadRow)]
-    return [row for row in parsed if not isinstance(row, BadRow)], bad_rows
-
-
 def _parse_integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)
-
-
-def _pagination_member(envelope: Mapping[str, Any], api_version: ApiVersion, *, kind: Any, rows: str) -> Any:
-    try:
-        return msgspec.convert(envelope[api_version.pagination_member], kind)
-    except (ValueError, KeyError) as error:
-        raise UnreadableBody(f"not a page of {rows}: {error}") from None
 
 
 def _raise_if_other_version(body: bytes, api_version: ApiVersion, *, rows: str) -> None:
     """Raise `OtherApiVersion` if the body is a page of the other API version."""
     try:
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _DECODE_ERRORS:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     found = version_of_envelope(members)
     if "data" in members and found is not None and found is not api_version:

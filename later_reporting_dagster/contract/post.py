@@ -1,23 +1,20 @@
 """Post types, and a lossless parser of posts.
 
-A strict msgspec decoder parses posts that match the API reference. Any other row is parsed field by field: unknown
-fields are kept, floats without a fraction become integers, and a row with an invalid value becomes a `BadRow`.
+Unknown fields are kept, floats without a fraction become integers, and a row with an invalid value becomes a `BadRow`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Kind, Metric
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.row_fields import (
-    INT64_MAX,
-    INT64_MIN,
     BadRow,
     FieldError,
     Fields,
-    Instant,
     ParsedRow,
     json_type,
     metric_fields,
@@ -27,10 +24,8 @@ from later_reporting_dagster.contract.row_fields import (
     to_json,
 )
 
-Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 
-
-class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class CreatorProfile(msgspec.Struct, frozen=True, rename="camel"):
     """Profile of a post's creator, as shown on the social network (docs/api.md, "Posts performance")."""
 
     content_type: str | None = None
@@ -40,21 +35,20 @@ class CreatorProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     profile_link: str | None = None
 
 
-class PostWithoutMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
     """The fields of a post apart from its metrics (docs/api.md, "Posts performance")."""
 
     instance_id: str
-    campaign_id: Int64
-    post_id: Int64
-    post_date: Instant
-    creator_id: Int64 | None = None
+    campaign_id: int
+    post_id: int
+    post_date: datetime
+    creator_id: int | None = None
     content_type: str | None = None
     content_url: str | None = None
     content_image_url: str | None = None
     creator_profile: CreatorProfile | None = None
-    # Set by this package: JSON of the unknown fields. The API has no field with this private-use name; a row that has
-    # one anyway is parsed field by field, which keeps it as an unknown field.
-    extra: str | None = msgspec.field(default=None, name="\ue000extra")
+    # JSON of the unknown fields; set by this package.
+    extra: str | None = None
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -63,35 +57,13 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
 
 Metrics = tuple[Metric, ...]
-_CACHED_SELECTIONS = 64
 
 
-def _metric_type(kind: Kind) -> Any:
-    if kind.is_integer:
-        return Annotated[int, msgspec.Meta(ge=0, le=kind.maximum)]
-    return Annotated[float, msgspec.Meta(ge=-kind.maximum, le=kind.maximum)]
-
-
-def _metric_struct_fields(metrics: Metrics) -> list[tuple[str, Any, Any]]:
-    return [
-        (metric.column, _metric_type(metric.kind) | None, msgspec.field(default=None, name=metric.api_name))
-        for metric in metrics
-    ]
-
-
-def _post_struct(name: str, fields: Sequence[Any]) -> Any:
-    return msgspec.defstruct(
-        name, fields, bases=(PostWithoutMetrics,), module=__name__, kw_only=True, forbid_unknown_fields=True
-    )
-
-
-@lru_cache(_CACHED_SELECTIONS)
+@lru_cache(64)
 def post_type(metrics: Metrics, /) -> Any:
-    """Return the post type for some metrics: a `PostWithoutMetrics` with an attribute per metric, named as its column.
-
-    Its decoder rejects any other field, so that an unknown field cannot be dropped unnoticed.
-    """
-    return _post_struct("Post", _metric_struct_fields(metrics))
+    """Return a `PostWithoutMetrics` with an attribute for each metric, named as its column."""
+    fields = [(metric.column, (int if metric.kind.is_integer else float) | None, None) for metric in metrics]
+    return msgspec.defstruct("Post", fields, bases=(PostWithoutMetrics,), module=__name__, kw_only=True)
 
 
 # As an annotation, `Post` is the `post_type` of any metrics; the type checker sees only the fields without metrics. At
@@ -103,65 +75,48 @@ else:
     Post.__doc__ = "The `post_type` for the default metrics; as an annotation, for any metrics."
 
 
-@lru_cache(_CACHED_SELECTIONS)
-def nested_post_type(metrics: Metrics, /) -> Any:
-    """Return the post type of the cursor version, which nests metrics (docs/api.md, "Cursor version")."""
-    nested_metrics = msgspec.defstruct(
-        "MetricsOfPost", _metric_struct_fields(metrics), module=__name__, frozen=True, forbid_unknown_fields=True
-    )
-    return _post_struct("NestedPost", [("metrics", nested_metrics)])
-
-
-def flattener(metrics: Metrics, /) -> "Callable[[Any], Post]":
-    """Return a function that converts a `nested_post_type` to the `post_type` of the same metrics."""
-    flat_type = post_type(metrics)
-    names = [*PostWithoutMetrics.__struct_fields__, *(metric.column for metric in metrics)]
-    astuple = msgspec.structs.astuple
-    index = nested_post_type(metrics).__struct_fields__.index("metrics")
-
-    def flatten(post: Any) -> Post:
-        values = astuple(post)
-        flat_values = (*values[:index], *values[index + 1 :], *astuple(values[index]))
-        flat: Post = flat_type(**dict(zip(names, flat_values, strict=True)))
-        return flat
-
-    return flatten
-
-
-def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False) -> Post | BadRow:
-    """Parse one element of `data`, as decoded by the standard library's JSON, field by field.
+class PostParser:
+    """Parses elements of `data`, as decoded by the standard library's JSON, field by field.
 
     Args:
-        row: the element.
         metrics: the requested metrics; any other metric is kept as an unknown field.
-        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are kept
-            as if they were not nested, so that both API versions yield the same post.
-
-    Returns:
-        The post, or a bad row if any field is invalid.
+        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are kept as if
+            they were not nested, so that both API versions yield the same post.
     """
-    if not isinstance(row, Mapping):
-        return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
-    parsed = ParsedRow(
-        row, fields=_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
-    )
-    values = parsed.values
-    try:
-        values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
-        if unknown_in_profile:
-            parsed.unknown["creatorProfile"] = unknown_in_profile
-    except FieldError as error:
-        parsed.problems.append(f"creatorProfile {error}")
-    extra = parsed.extra()
-    if parsed.problems:
-        return BadRow(
-            reason="; ".join(parsed.problems),
-            raw=to_json(row),
-            instance_id=values.get("instance_id"),
-            post_date=values.get("post_date"),
+
+    def __init__(self, metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False) -> None:
+        self._metric_fields = metric_fields(metrics)
+        self._post_type = post_type(metrics)
+        self._nested = nested
+
+    def __call__(self, row: object) -> Post | BadRow:
+        """Return the post, or a bad row if any field is invalid."""
+        if not isinstance(row, Mapping):
+            return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
+        parsed = ParsedRow(
+            row,
+            fields=_FIELDS,
+            metric_fields=self._metric_fields,
+            nested=self._nested,
+            parsed_elsewhere="creatorProfile",
         )
-    post: Post = post_type(metrics)(**values, extra=extra)
-    return post
+        values = parsed.values
+        try:
+            values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
+            if unknown_in_profile:
+                parsed.unknown["creatorProfile"] = unknown_in_profile
+        except FieldError as error:
+            parsed.problems.append(f"creatorProfile {error}")
+        extra = parsed.extra()
+        if parsed.problems:
+            return BadRow(
+                reason="; ".join(parsed.problems),
+                raw=to_json(row),
+                instance_id=values.get("instance_id"),
+                post_date=values.get("post_date"),
+            )
+        post: Post = self._post_type(**values, extra=extra)
+        return post
 
 
 def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:

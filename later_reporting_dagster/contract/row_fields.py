@@ -81,27 +81,31 @@ class ParsedRow:
             if metrics_holder is not member and member is not None:
                 self.problems.append(f"metrics must be an object, not {json_type(member)}")
         self.values = self._parse(row, fields) | self._parse(metrics_holder, metric_fields)
-        known = {*fields, parsed_elsewhere}
+        names = row.keys() - fields.keys() - {parsed_elsewhere}
         if metrics_holder is row:
-            known |= metric_fields.keys()
-            self.unknown = {name: value for name, value in row.items() if name not in known}
+            self.unknown = {name: row[name] for name in names - metric_fields.keys()}
             return
-        self.unknown = {name: value for name, value in row.items() if name not in known and name != "metrics"}
-        nested_unknown = {name: value for name, value in metrics_holder.items() if name not in metric_fields}
+        self.unknown = {name: row[name] for name in names - {"metrics"}}
+        nested_unknown = {name: metrics_holder[name] for name in metrics_holder.keys() - metric_fields.keys()}
         # An unknown metric with the same name as a field of the row stays nested, to avoid a collision.
-        ambiguous = {name: value for name, value in nested_unknown.items() if name in row or name in known}
+        ambiguous = {
+            name: value
+            for name, value in nested_unknown.items()
+            if name in row or name in fields or name == parsed_elsewhere
+        }
         self.unknown |= {name: value for name, value in nested_unknown.items() if name not in ambiguous}
         if ambiguous:
             self.unknown["metrics"] = ambiguous
 
     def extra(self) -> str | None:
         """Return the unknown fields as JSON; None if there are none, or if they cannot be JSON, which is a problem."""
+        if not self.unknown:
+            return None
         try:
-            text = json.dumps(self.unknown, sort_keys=True, allow_nan=False, separators=(",", ":"))
+            return json.dumps(self.unknown, sort_keys=True, allow_nan=False, separators=(",", ":"))
         except ValueError:
             self.problems.append("an unknown field holds a number that is not finite")
             return None
-        return text if self.unknown else None
 
     def _parse(self, holder: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
         values: dict[str, Any] = {}

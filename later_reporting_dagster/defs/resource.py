@@ -18,9 +18,7 @@ from later_reporting_dagster.client import (
     ListResult,
     RateLimiter,
     RetryPolicy,
-    VersionCache,
     rate_limit_store,
-    version_cache_path,
 )
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.contract.days import newest_day
@@ -226,17 +224,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         with _invalid_setting("base_url"):
             base_url = self.api_url()
-            # The sandbox of the demo mode has another port in every process, and no limit to share.
-            version_cache = VersionCache(None if self.demo_mode else version_cache_path(base_url))
         requests = MAX_REQUESTS_PER_MINUTE if self.demo_mode else self._within_bounds("requests_per_minute")
         with _invalid_setting("rate_limit_store"):
+            # The sandbox of the demo mode has another port in every process, and no limit to share.
             store = None if self.demo_mode else rate_limit_store(self.rate_limit_store, base_url=base_url)
         return LaterClient(
             base_url=base_url,
             credentials=self.credentials(),
             limiter=RateLimiter(requests=requests, store=store),
             api_version=self.selected_api_version(),
-            version_cache=version_cache,
             verification_rates=self._verification_rates(),
             on_event=on_event,
             retry=retry or RetryPolicy(),

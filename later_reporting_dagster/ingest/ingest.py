@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
+from statistics import mean
 
 from later_reporting_dagster.client import (
+    ApiVersionChanged,
     CredentialsRejected,
-    EndDateCallback,
     InconsistentPages,
     InstanceForbidden,
     LaterClient,
@@ -43,28 +43,27 @@ from later_reporting_dagster.ingest.partition_writer import (
 )
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_QUERY,
+    days_per_cursor_query,
     find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
+    split_after,
     split_by_content,
     split_by_days,
     split_by_instances,
     split_query,
-    split_remaining_days,
 )
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
-# busy while a third is written.
+# busy while a third is written. The pages of a cursor query are fetched one after the other, so there is a worker for
+# each concurrent request.
 PAGED_WORKERS = 3
 # Queries whose results are written at the same time; the other workers wait before they write.
 CONCURRENT_WRITES = 3
-# Workers in the cursor version in addition to one for each concurrent request. Cursor pages have to be fetched one
-# after the other, so each worker has one request in flight, or none while it writes.
-EXTRA_CURSOR_WORKERS = 2
 # A range with more posts is fetched in parts: the first days are written while the next are fetched, and memory does
 # not grow with the range. The cost in the paged version: page 1, which returned the total, is fetched in vain, and the
 # last page of each part is only partly filled.
@@ -73,6 +72,8 @@ TARGET_POSTS_PER_QUERY = 12_000
 # spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
 # 50 MB that it accepts.
 MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
+# Stored files that are read to estimate how many posts a day has.
+SAMPLED_FILES = 32
 DEFAULT_GUARD = WriteGuard()
 
 
@@ -108,6 +109,12 @@ async def ingest(
     partitions = await _fail_invalid_instances(partitions, on_result)
     if not partitions:
         return
+    try:
+        version = await client.api_version()
+    except LaterError as error:
+        for partition in partitions:
+            await asyncio.to_thread(on_result, FailedPartition(partition=partition, error=error))
+        return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
     queries = plan_queries(
         partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics_to_query_field(metrics)
@@ -122,7 +129,15 @@ async def ingest(
         metrics=metrics,
         now=now,
     )
-    await _IngestRun(client, writer, metrics=metrics).run(queries)
+    mean_stored_rows = (
+        await asyncio.to_thread(_mean_stored_rows, partitions, table=table, lake=lake)
+        if version.uses_cursors and table.date_basis is DateBasis.POST_DATE
+        else None
+    )
+    run = _IngestRun(
+        client, writer, metrics=metrics, uses_cursors=version.uses_cursors, mean_stored_rows=mean_stored_rows
+    )
+    await run.run(queries)
     await asyncio.to_thread(writer.remove_outdated_quarantine_files)
 
 
@@ -159,6 +174,16 @@ def _stored_row_counts(partitions: Collection[Partition], *, table: RawTable, la
     return {}
 
 
+def _mean_stored_rows(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> float | None:
+    """Return the mean number of rows of the stored partitions, from a sample; None if there are none."""
+    with suppress(LakeUnavailable):
+        stored = lake.existing_partitions(table.name, partitions)
+        sample = stored[:: max(1, len(stored) // SAMPLED_FILES)]
+        if rows := [metadata.rows for metadata in lake.read_all_metadata(table.name, sample).values()]:
+            return mean(rows)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _QueuedQuery:
     """A query that waits to be fetched.
@@ -167,42 +192,12 @@ class _QueuedQuery:
         query: the query.
         planned: the query of the plan that it is a part of, or the query itself.
         is_part: whether it was split from another query. In the paged version a part is not limited to
-            `TARGET_POSTS_PER_QUERY`, and is split again only after a failure. In the cursor version `_DateSlice` limits
-            parts too.
+            `TARGET_POSTS_PER_QUERY`, and is split again only after a failure.
     """
 
     query: PostPerformanceQuery
     planned: PostPerformanceQuery
     is_part: bool = False
-
-
-@dataclass(slots=True)
-class _DateSlice:
-    """End-date callback of one query; tracks which days its worker still fetches.
-
-    After a page it may shorten `query` and queue the later days as new queries for other workers.
-    """
-
-    query: PostPerformanceQuery
-    queue_queries: Callable[[Sequence[PostPerformanceQuery]], None]
-    idle_workers: Callable[[], int]
-
-    def __call__(self, rows: int, latest: datetime) -> date:
-        """Return the last day still to fetch, given the rows fetched so far and the newest `postDate` among them.
-
-        A `performance_date` query is never shortened: it is for a single day, although its posts may have been
-        published on any earlier day.
-        """
-        if latest.date() >= self.query.end_date:
-            return self.query.end_date
-        kept, others = split_remaining_days(self.query, rows=rows, latest=latest, idle_workers=self.idle_workers())
-        if rows >= TARGET_POSTS_PER_QUERY and kept.date_basis is DateBasis.POST_DATE:
-            # Finish the current day only, so that the posts in memory can be written.
-            others.insert(0, replace(kept, start_date=latest.date() + timedelta(days=1)))
-            kept = replace(kept, end_date=latest.date())
-        self.query = kept
-        self.queue_queries(others)
-        return kept.end_date
 
 
 class _InstanceScope:
@@ -227,7 +222,15 @@ class _InstanceScope:
 class _IngestRun:
     """Fetches queries with concurrent workers and passes their results to a `PartitionWriter`."""
 
-    def __init__(self, client: LaterClient, writer: PartitionWriter, *, metrics: tuple[Metric, ...]) -> None:
+    def __init__(
+        self,
+        client: LaterClient,
+        writer: PartitionWriter,
+        *,
+        metrics: tuple[Metric, ...],
+        uses_cursors: bool,
+        mean_stored_rows: float | None,
+    ) -> None:
         self._client = client
         self._writer = writer
         self._metrics = metrics
@@ -240,39 +243,27 @@ class _IngestRun:
         # Last in, first out: the parts of a query are fetched before the next query, which can then leave out
         # abandoned instances and rejected metrics.
         self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
-        self._workers: list[asyncio.Task[None]] = []
-        self._busy_workers = 0
+        self._uses_cursors = uses_cursors
+        # Rows of a (day, instance) pair in the queries that have succeeded; before the first one, in stored files.
+        self._rows_of_pairs = mean_stored_rows
+        self._fetched_rows = self._fetched_pairs = 0
         self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
     async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
         """Fetch and write all queries: several at a time, started in the given order."""
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
-        async with asyncio.TaskGroup() as self._tasks:
-            self._start_workers(PAGED_WORKERS)
+        async with asyncio.TaskGroup() as tasks:
+            count = self._client.concurrency if self._uses_cursors else PAGED_WORKERS
+            workers = [tasks.create_task(self._work()) for _ in range(count)]
             await self._queue.join()
-            for worker in self._workers:
+            for worker in workers:
                 worker.cancel()
-
-    def _start_workers(self, total: int) -> None:
-        """Start workers until there are at least `total`."""
-        self._workers += [self._tasks.create_task(self._work()) for _ in range(total - len(self._workers))]
 
     async def _work(self) -> None:
         while True:
-            queued = await self._queue.get()
-            self._busy_workers += 1
-            await self._process(queued)
-            self._busy_workers -= 1
+            await self._process(await self._queue.get())
             self._queue.task_done()
-
-    def _start_workers_and_count_idle(self) -> int:
-        """Start the workers that cursor queries need, unless they are running; return how many more queries can start.
-
-        That is `concurrency` minus the queries that are being processed and those in the queue, but at least 0.
-        """
-        self._start_workers(self._client.concurrency + EXTRA_CURSOR_WORKERS)
-        return max(0, self._client.concurrency - self._busy_workers - self._queue.qsize())
 
     def _queue_parts(self, parts: Sequence[PostPerformanceQuery], *, planned: PostPerformanceQuery) -> None:
         for part in reversed(parts):
@@ -283,26 +274,34 @@ class _IngestRun:
         query = await self._without_abandoned_instances(queued.query)
         if query is None:
             return
-        date_slice = _DateSlice(
-            self._accepted.base_query(query),
-            queue_queries=partial(self._queue_parts, planned=queued.planned),
-            idle_workers=self._start_workers_and_count_idle,
-        )
-        is_limited = not queued.is_part and bool(split_by_days(query))
+        if self._uses_cursors and not queued.is_part:
+            query = self._first_days(query, planned=queued.planned)
+        is_limited = not self._uses_cursors and not queued.is_part and bool(split_by_days(query))
+        base_query = self._accepted.base_query(query)
         try:
-            results = await self._fetch(
-                date_slice.query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None, end_date_callback=date_slice
-            )
-            results = await self._add_missing_metrics(date_slice.query, results)
+            results = await self._fetch(base_query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
+            results = await self._add_missing_metrics(base_query, results)
         except LaterError as error:
-            failed = replace(queued, query=date_slice.query)
             await self._recover(
-                failed, error, posts_per_part=TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+                replace(queued, query=base_query),
+                error,
+                posts_per_part=TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART,
             )
         else:
             self._failures.record_success(query)
+            self._fetched_rows += sum(result.total_items for result in results)
+            self._fetched_pairs += len(partitions_of(query))
+            self._rows_of_pairs = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
-                await asyncio.to_thread(self._writer.write, date_slice.query, results, planned=queued.planned)
+                await asyncio.to_thread(self._writer.write, base_query, results, planned=queued.planned)
+
+    def _first_days(self, query: PostPerformanceQuery, *, planned: PostPerformanceQuery) -> PostPerformanceQuery:
+        """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
+        days = days_per_cursor_query(rows_per_day=self._rows_of_pairs and self._rows_of_pairs * len(query.instance_ids))
+        first, rest = split_after(query, days=days)
+        if rest is not None:
+            self._queue.put_nowait(_QueuedQuery(rest, planned))
+        return first
 
     async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_per_part: int) -> None:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
@@ -317,7 +316,7 @@ class _IngestRun:
                 if self._accepted.has_candidates(query):
                     self._queue.put_nowait(queued)
                     return
-            case CredentialsRejected():
+            case CredentialsRejected() | ApiVersionChanged():
                 self._failures.stopped_by = error
             case InstanceForbidden():
                 parts = await self._split_forbidden_query(query, error)
@@ -337,20 +336,14 @@ class _IngestRun:
         else:
             await self._fail(query, error)
 
-    async def _fetch(
-        self,
-        query: PostPerformanceQuery,
-        *,
-        max_posts: int | None = None,
-        end_date_callback: EndDateCallback | None = None,
-    ) -> list[QueryResult]:
+    async def _fetch(self, query: PostPerformanceQuery, *, max_posts: int | None = None) -> list[QueryResult]:
         """Fetch a query; return several results, by platform or content type, if one partition has too many posts.
 
         Raises:
             LaterError: as `LaterClient.fetch_posts`.
         """
         try:
-            return [await self._client.fetch_posts(query, max_posts=max_posts, end_date_callback=end_date_callback)]
+            return [await self._client.fetch_posts(query, max_posts=max_posts)]
         except TooManyPosts as error:
             too_many = error
         parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))

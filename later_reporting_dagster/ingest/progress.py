@@ -5,14 +5,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from later_reporting_dagster.client import (
-    ApiVersionChanged,
-    ClientEvent,
-    PageFetched,
-    PagesRefetched,
-    RateLimitWait,
-    RequestRetried,
-)
+from later_reporting_dagster.client import ClientEvent, PageFetched, PagesRefetched, RateLimitWait, RequestRetried
 
 # Shorter waits are normal under the rate limit and are not logged.
 MIN_LOGGED_WAIT_SECONDS = 5.0
@@ -98,8 +91,6 @@ class ProgressReporter:
                 self._log(f"Retrying in {event.wait_seconds:.1f} s: {event.reason}")
             case PagesRefetched():
                 self._log(f"Fetching again from the first page: {event.reason}")
-            case ApiVersionChanged():
-                self._warn(f"The API has changed: {event}")
         self._notify()
 
     def partition_written(self, *, rows: int) -> None:

@@ -9,7 +9,7 @@ requests. A `performance_date` response cannot be split, so each day is a separa
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import TypeVar
@@ -34,11 +34,11 @@ MAX_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
 MAX_INSTANCE_CHARACTERS = 6_000
-# Pages per date slice of a cursor query. The last page of a slice is seldom full, so each slice costs up to one extra
-# page: with at least 10 pages, that is at most a tenth. At most 50 pages, because a worker holds its whole slice in
-# memory; while no worker is idle, the days are not split, and `TARGET_POSTS_PER_QUERY` limits a slice instead.
-MIN_PAGES_PER_SLICE = 10
-MAX_PAGES_PER_SLICE = 50
+# The pages of a cursor query are fetched one after the other, and its last page is half empty on average. So a range of
+# days is fetched as queries of some 25 pages: several at a time, for 2 % more pages.
+PAGES_PER_CURSOR_QUERY = 25
+# While the number of posts is not known.
+FIRST_DAYS_PER_CURSOR_QUERY = 7
 
 _DAY = timedelta(days=1)
 _Item = TypeVar("_Item")
@@ -85,12 +85,7 @@ def plan_queries(
         ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
         PostPerformanceQuery(
-            start_date=each.start,
-            end_date=each.end,
-            instance_ids=instance_ids,
-            date_basis=date_basis,
-            page_size=MAX_PAGE_SIZE,
-            metrics=metrics,
+            start_date=each.start, end_date=each.end, instance_ids=instance_ids, date_basis=date_basis, metrics=metrics
         )
         for each in ranges
         for instance_ids in _group_by_url_length(sorted(each.instances))
@@ -174,35 +169,19 @@ def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
     return 2 if total_items is None else max(2, ceil(total_items / posts_each))
 
 
-def split_remaining_days(
-    query: PostPerformanceQuery, *, rows: int, latest: datetime, idle_workers: int
-) -> tuple[PostPerformanceQuery, list[PostPerformanceQuery]]:
-    """Split a cursor query that is being fetched, so that idle workers can fetch its later days.
+def days_per_cursor_query(*, rows_per_day: float | None) -> int:
+    """Return how many days one cursor query covers, given the posts of a day as far as they are known."""
+    if rows_per_day is None:
+        return FIRST_DAYS_PER_CURSOR_QUERY
+    return max(1, int(PAGES_PER_CURSOR_QUERY * MAX_PAGE_SIZE / max(rows_per_day, 1)))
 
-    The number of posts still to fetch is estimated from the posts fetched so far. The days are split only if each slice
-    has enough pages to be worth a query.
 
-    Args:
-        query: the query being fetched, in ascending order of `postDate`.
-        rows: rows fetched so far.
-        latest: the newest `postDate` so far, in UTC.
-        idle_workers: how many other workers could fetch a slice.
-
-    Returns:
-        The query with the days that its worker still fetches, and the queries for the days after that.
-    """
-    days = days_between(latest.date() + _DAY, query.end_date)
-    if query.date_basis is not DateBasis.POST_DATE or not days:
-        return query, []
-    fetched_span = latest - datetime.combine(query.start_date, time.min, UTC)
-    pages = rows / MAX_PAGE_SIZE * (len(days) * _DAY / max(fetched_span, timedelta(seconds=1)))
-    max_slices = int(pages // MIN_PAGES_PER_SLICE)
-    slices = min(max_slices, max(idle_workers + 1, ceil(pages / MAX_PAGES_PER_SLICE))) if idle_workers else 1
-    first, *others = _even_parts(days, max(slices, 1))
-    return (
-        replace(query, end_date=first[-1]),
-        [replace(query, start_date=part[0], end_date=part[-1]) for part in others],
-    )
+def split_after(query: PostPerformanceQuery, *, days: int) -> tuple[PostPerformanceQuery, PostPerformanceQuery | None]:
+    """Split a query after its first days; the second part is None if there are no more days, or by performance date."""
+    last = query.start_date + timedelta(days=days - 1)
+    if query.date_basis is not DateBasis.POST_DATE or last >= query.end_date:
+        return query, None
+    return replace(query, end_date=last), replace(query, start_date=last + _DAY)
 
 
 def _contiguous_ranges(instances_of_day: Mapping[date, Collection[str]], *, max_days: int) -> list[_PartitionRange]:

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
-from later_reporting_dagster.client.auth import _Token, is_header_safe, token_expiry
+from later_reporting_dagster.client.auth import Token, is_header_safe, token_expiry
 from tests.client.scripted_api import jwt
 
 
@@ -77,10 +77,10 @@ def test_token_expiry_is_the_exp_of_the_jwt(token, expiry):
     ("lifetime", "valid_for"), [(12 * 3600, 12 * 3600 - 60), (600, 540), (300, 270), (3, 2.7), (0.5, 0.45)]
 )
 def test_token_is_renewed_a_minute_or_a_tenth_of_its_lifetime_before_expiry(lifetime, valid_for):
-    token = _Token.received(jwt(exp=1000 + lifetime), now=1000)
+    token = Token.received(jwt(exp=1000 + lifetime), now=1000)
     assert token.valid_until == pytest.approx(1000 + valid_for)
 
 
 @pytest.mark.parametrize("token", ["opaque", jwt(exp=999), jwt(exp=1000), jwt(exp=-1e308), jwt(exp=math.nan)])
 def test_token_of_unknown_or_past_expiry_is_valid_until_rejected(token):
-    assert _Token.received(token, now=1000).valid_until == float("inf")
+    assert Token.received(token, now=1000).valid_until == float("inf")

@@ -1,8 +1,9 @@
 """Tests of pagination by cursors with a real server."""
 
+import contextlib
 import itertools
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,10 +21,6 @@ from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, post, problem
 
 JULY = datetime(2024, 7, 1, tzinfo=UTC)
-
-
-# A post every 90 minutes: a page of 100 has six days and a quarter.
-POSTS = [post(number, post_date=JULY + timedelta(minutes=90 * number)) for number in range(450)]
 
 
 @pytest.fixture
@@ -70,9 +67,9 @@ def test_cursors_have_no_limit_of_500_pages(service, new_cursor_client, july):
 
 
 def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_PAGES", 2)
+    monkeypatch.setattr("later_reporting_dagster.client.pagination.MAX_PAGES", 2)
     service.posts = [post(0, contentType="unlisted"), *THREE_PAGES[1:]]
-    with pytest.raises(TooManyPosts, match="page 3: the list has more than 2 pages or .* Query fewer days") as raised:
+    with pytest.raises(TooManyPosts, match="the list has more than 2 pages or .* Query fewer days") as raised:
         fetch_posts(new_cursor_client(), july)
     assert raised.value.total_items is None
     assert raised.value.content_types == {"unlisted", "instagram_reel"}
@@ -83,6 +80,20 @@ def test_full_last_page_is_checked_from_the_other_end(service, new_cursor_client
     result = fetch_posts(new_cursor_client(), july)
     assert (len(result.posts), len(service.requests_to())) == (200, 3)
     assert dict(service.requests_to()[-1].parameters)["sortDirection"] == "DESC"
+
+
+@pytest.mark.parametrize(("max_posts", "requests"), [(250, 3), (199, 2), (99, 1)])
+def test_more_posts_than_max_posts_raise_after_so_many(service, new_cursor_client, july, max_posts, requests):
+    service.posts = THREE_PAGES
+    with contextlib.nullcontext() if max_posts == 250 else pytest.raises(TooManyPosts, match=f"more than {max_posts} "):
+        fetch_posts(new_cursor_client(), july, max_posts=max_posts)
+    assert len(service.requests_to()) == requests
+
+
+def test_bad_rows_count_towards_a_full_page(service, new_cursor_client, july):
+    service.posts = [post(0, impressions=0.5), *map(post, range(1, 100))]
+    result = fetch_posts(new_cursor_client(), july)
+    assert (len(result.posts), len(result.bad_rows), len(service.requests_to())) == (99, 1, 2)
 
 
 def test_empty_last_page_ends_the_pagination(service, new_cursor_client, july):
@@ -154,76 +165,6 @@ def test_rejected_metrics_are_distinguished_from_other_rejections(service, new_c
     assert not isinstance(raised.value, MetricsRejected)
 
 
-def end_on(day):
-    return lambda rows, latest: day
-
-
-def test_end_date_callback_ends_the_result_on_its_day(service, new_cursor_client, july):
-    service.posts = POSTS
-    result = fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 10)))
-    assert result.query == replace(july, end_date=date(2024, 7, 10))
-    assert [each.post_id for each in result.posts] == list(range(160))
-    assert (result.total_items, result.pages) == (160, 2)
-
-
-def test_end_date_callback_completes_the_last_day(service, new_cursor_client, july):
-    service.posts = POSTS
-    result = fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 7)))  # partly on page 1
-    assert [each.post_id for each in result.posts] == list(range(112))
-
-
-def test_failure_after_end_date_callback_names_the_shorter_query(service, new_cursor_client, july):
-    service.posts = POSTS
-    service.faults.extend([None, EXPIRED_CURSOR] * 2)
-    with pytest.raises(
-        InconsistentPages, match="^posts of 2024-07-01 to 2024-07-10 .*the cursor of page 2 was rejected"
-    ):
-        fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 10)))
-
-
-def test_end_date_callback_applies_to_a_refetch(service, new_cursor_client, july):
-    service.posts = POSTS
-    service.faults.extend([None, EXPIRED_CURSOR])
-    days = iter([july.end_date, *[date(2024, 7, 10)] * 9])
-    result = fetch_posts(new_cursor_client(), july, end_date_callback=lambda rows, latest: next(days))
-    assert [each.post_id for each in result.posts] == list(range(160))
-    assert len(service.requests_to()) == 4
-
-
-def test_end_date_callback_is_called_after_each_page(service, new_cursor_client, july):
-    service.posts = POSTS
-    calls = []
-
-    def callback(rows, latest):
-        calls.append((rows, latest))
-        return july.end_date
-
-    assert fetch_posts(new_cursor_client(), july, end_date_callback=callback).query == july
-    assert calls == [(rows, JULY + timedelta(minutes=90 * (rows - 1))) for rows in (100, 200, 300, 400)]
-
-
-def test_unordered_posts_are_fetched_to_the_end(service, new_cursor_client, july, events):
-    service.posts = [POSTS[number * 7 % 450] for number in range(450)]
-
-    async def require_the_shorter_range(request):
-        assert request.query_params["endDate"] == "2024-07-10"
-        service.posts = [POSTS[number * 7 % 160] for number in range(160)]
-
-    service.faults.extend([None, require_the_shorter_range])
-    result = fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 10)))
-    assert result.query == replace(july, end_date=date(2024, 7, 10))
-    assert sorted(each.post_id for each in result.posts) == list(range(160))
-    assert [event.reason for event in of_type(events, PagesRefetched)] == [
-        "the posts are not in the order of their days"
-    ]
-
-
-def test_bad_row_without_date_is_kept_by_end_date_callback(service, new_cursor_client, july):
-    service.posts = [*POSTS[:150], post(9000) | {"postDate": "not a date"}, *POSTS[150:]]
-    result = fetch_posts(new_cursor_client(), july, end_date_callback=end_on(date(2024, 7, 10)))
-    assert [row.reason.split(" must be ")[0] for row in result.bad_rows] == ["postDate"]
-
-
 def test_verification_finds_an_omitted_row(service, new_cursor_client, july, events):
     service.posts = THREE_PAGES
     service.change_body = lambda number, body: (
@@ -255,7 +196,7 @@ def test_expired_cursor_of_instances_restarts_the_pagination(service, new_cursor
     service.faults.extend([None, EXPIRED_CURSOR])
     assert fetch_instances(new_cursor_client()) == tuple(service.instance_ids)
     (refetched,) = of_type(events, PagesRefetched)
-    assert refetched.reason.startswith("the cursor was rejected: instances: HTTP 400 ")
+    assert refetched.reason.startswith("the cursor of page 2 was rejected: instances, page 2: HTTP 400 ")
     service.faults.append(problem(400, "ANL_00400"))
-    with pytest.raises(QueryRejected, match="^instances: HTTP 400 "):
+    with pytest.raises(QueryRejected, match="^instances, page 1: HTTP 400 "):
         fetch_instances(new_cursor_client())

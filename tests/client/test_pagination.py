@@ -2,23 +2,16 @@
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client.pagination import (
-    FIRST_PAGE,
-    PageRef,
-    count_pages,
-    find_inconsistency,
-    find_page_inconsistency,
-    merge_ends,
-    page_query,
-    remaining_pages,
-)
+from later_reporting_dagster.client.numbered_paginator import merge_ends, remaining_pages
+from later_reporting_dagster.client.pagination import Inconsistency, count_pages, find_page_inconsistency
+from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, posts_route
 from later_reporting_dagster.contract import (
     ContentType,
     DateBasis,
@@ -26,9 +19,7 @@ from later_reporting_dagster.contract import (
     Pagination,
     Platform,
     PostPerformanceQuery,
-    SortDirection,
-    SortProperty,
-    page_from_body,
+    posts_page_from_body,
 )
 from tests.client.scripted_api import page_body, post
 
@@ -43,8 +34,23 @@ def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
     ]
 
 
+def find_inconsistency(query: PostPerformanceQuery, pages: Sequence[Page], from_end: Sequence[Page] = ()) -> str | None:
+    """Return why the pages are inconsistent, by the checks of each page and those of the list."""
+    first = pages[0].pagination
+    for ordered, is_end in ((pages, False), (from_end, True)):
+        for number, page in enumerate(ordered, start=1):
+            request = PageRequest(number, from_end=is_end)
+            if problem := find_page_inconsistency(request, page.pagination, rows=page.rows, first=first):
+                return problem
+    try:
+        merge_ends(posts_route(query), pages, from_end, total_items=first.total_items)
+    except Inconsistency as error:
+        return str(error)
+    return None
+
+
 def inconsistency_in(bodies: list[dict], query: PostPerformanceQuery = QUERY) -> str | None:
-    return find_inconsistency(query, [page_from_body(json.dumps(body).encode()) for body in bodies])
+    return find_inconsistency(query, [posts_page_from_body(json.dumps(body).encode()) for body in bodies])
 
 
 SEVEN = [post(number, instance_id="ab"[number % 2]) for number in range(7)]
@@ -213,20 +219,6 @@ def test_any_lost_repeated_or_swapped_page_is_found(bodies, data):
     assert inconsistency_in(bodies) is not None
 
 
-def test_page_query_requests_the_largest_page_with_the_oldest_posts_first():
-    query = PostPerformanceQuery(
-        **DAYS, instance_ids=("a",), page_number=4, sort_property=SortProperty.CPM, sort_direction=SortDirection.DESC
-    )
-    assert page_query(query) == PostPerformanceQuery(
-        **DAYS,
-        instance_ids=("a",),
-        page_size=100,
-        page_number=1,
-        sort_property=SortProperty.POST_DATE,
-        sort_direction=SortDirection.ASC,
-    )
-
-
 @pytest.mark.parametrize(
     ("total_items", "from_start", "from_end"),
     [
@@ -246,7 +238,7 @@ def test_page_query_requests_the_largest_page_with_the_oldest_posts_first():
 def test_remaining_pages_beyond_500_are_fetched_from_the_end(total_items, from_start, from_end):
     first = Pagination(page=1, page_size=100, total_items=total_items, total_pages=math.ceil(total_items / 100))
     pages = [FIRST_PAGE, *remaining_pages(first, both_ends=True)]
-    assert [page for page in pages if not page.from_end] == [PageRef(number) for number in range(1, from_start + 1)]
+    assert [page for page in pages if not page.from_end] == [PageRequest(number) for number in range(1, from_start + 1)]
     assert [page.number for page in pages if page.from_end] == list(range(1, from_end + 1))
 
 
@@ -255,7 +247,7 @@ def test_first_page_from_the_end_shows_rows_after_a_full_last_page():
     rows = [post(number, instance_id="a") for number in range(9)]
     from_start = [page_body(rows[n : n + 3], page=n // 3 + 1, page_size=3, total_items=6) for n in (0, 3)]
     from_end = page_body(rows[:5:-1], page=1, page_size=3, total_items=6)
-    pages = [page_from_body(json.dumps(body).encode()) for body in (*from_start, from_end)]
+    pages = [posts_page_from_body(json.dumps(body).encode()) for body in (*from_start, from_end)]
     assert find_inconsistency(QUERY, pages[:2], pages[2:]) == "received 9 rows of 6"
 
 
@@ -273,7 +265,7 @@ def pages_of_both_ends(
     ends = (rows[:head], rows[count - tail :][::-1])
     return tuple(
         [
-            page_from_body(
+            posts_page_from_body(
                 json.dumps(
                     page_body(end[start : start + size], page=start // size + 1, page_size=size, total_items=count)
                 ).encode()
@@ -291,6 +283,6 @@ def test_pages_from_both_ends_are_consistent_with_and_without_overlap(july):
 
 def test_merge_ends_returns_each_row_of_the_overlap_once():
     pages, from_end = pages_of_both_ends(10, head=6, tail=6, bad={5, 9})
-    posts, bad_rows = merge_ends(pages, from_end)
-    assert sorted(each.post_id for each in posts) == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert sorted(json.loads(row.raw)["postId"] for row in bad_rows) == [5, 9]
+    result = merge_ends(posts_route(QUERY), pages, from_end, total_items=10)
+    assert sorted(each.post_id for each in result.items) == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert sorted(json.loads(row.raw)["postId"] for row in result.bad_rows) == [5, 9]

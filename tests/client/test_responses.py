@@ -8,18 +8,17 @@ from datetime import UTC, date, datetime
 import pytest
 
 from later_reporting_dagster.client import CredentialsRejected, InstanceForbidden, QueryRejected, UnexpectedResponse
-from later_reporting_dagster.client.pagination import PageRef
 from later_reporting_dagster.client.responses import (
     RequestContext,
     Response,
     TemporaryFailure,
     certificate_error,
     classify_failure,
-    page_context,
     retry_after_seconds,
     server_time,
     stated_rate_limit,
 )
+from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import DateBasis, PostPerformanceQuery
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
@@ -158,23 +157,21 @@ def test_certificate_error_is_found_among_the_causes_of_an_error():
     assert certificate_error(OSError("no connection")) is None
 
 
-def test_page_context_describes_the_query_briefly():
+def test_route_of_posts_describes_the_query_briefly():
     query = PostPerformanceQuery(
         start_date=date(2024, 7, 1),
         end_date=date(2024, 7, 2),
         instance_ids=tuple(f"i{number}" for number in range(40)),
         date_basis=DateBasis.PERFORMANCE_DATE,
     )
-    context = page_context(query, PageRef(3))
-    assert context.description == (
-        "posts of 2024-07-01 to 2024-07-02 by performance_date, "
-        "instances 'i0', 'i1', 'i2', 'i3', 'i4' and 35 more, page 3"
+    route = posts_route(query)
+    assert route.description == (
+        "posts of 2024-07-01 to 2024-07-02 by performance_date, instances 'i0', 'i1', 'i2', 'i3', 'i4' and 35 more"
     )
-    assert context.instance_ids == query.instance_ids
-    for count, ending in ((5, "'i3', 'i4', page 3"), (6, "'i3', 'i4' and 1 more, page 3")):
+    assert route.instance_ids == query.instance_ids
+    for count, ending in ((5, "'i3', 'i4'"), (6, "'i3', 'i4' and 1 more")):
         fewer = replace(query, instance_ids=query.instance_ids[:count])
-        assert page_context(fewer, PageRef(3)).description.endswith(ending)
+        assert posts_route(fewer).description.endswith(ending)
     everything = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
-    assert page_context(everything, PageRef(1, from_end=True)).description == (
-        "posts of 2024-07-01 to 2024-07-01 by post_date, instances all, page 1 from the end"
-    )
+    assert posts_route(everything).description == ("posts of 2024-07-01 to 2024-07-01 by post_date, instances all")
+    assert str(PageRequest(1, from_end=True)) == "page 1 from the end"

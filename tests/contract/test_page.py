@@ -16,9 +16,8 @@ from later_reporting_dagster.contract import (
     Pagination,
     Post,
     UnreadableBody,
-    cursor_page_from_body,
     instances_page_from_body,
-    page_from_body,
+    posts_page_from_body,
 )
 
 PAGINATION = {"page": 1, "pageSize": 100, "totalItems": 1, "totalPages": 1}
@@ -51,11 +50,14 @@ def nest_metrics(row: dict) -> dict:
     return {name: value for name, value in row.items() if name not in METRIC_NAMES} | {"metrics": metrics}
 
 
+cursor_page_from_body = partial(posts_page_from_body, api_version=CURSOR)
+
+
 def comparable_rows(page) -> tuple[list[Post], list[tuple]]:
     """Return the posts, and the bad rows with their metrics flattened."""
     raw = [json.loads(row.raw) for row in page.bad_rows]
     flat = [row | row.pop("metrics", {}) for row in raw]
-    return page.posts, [
+    return page.items, [
         (row.reason, fields, row.instance_id, row.post_date) for row, fields in zip(page.bad_rows, flat, strict=True)
     ]
 
@@ -70,13 +72,13 @@ def test_pages_of_both_api_versions_yield_the_same_rows(changes, missing):
     row = ROW | changes
     del row[missing]
     assert comparable_rows(cursor_page_from_body(cursor_body([nest_metrics(ROW), nest_metrics(row)]))) == (
-        comparable_rows(page_from_body(paged_body([ROW, row])))
+        comparable_rows(posts_page_from_body(paged_body([ROW, row])))
     )
 
 
 def test_cursor_page_parses_a_known_row_strictly_and_a_row_with_unknown_fields_leniently():
-    (strict,) = cursor_page_from_body(cursor_body([nest_metrics(ROW)], "on")).posts
-    (lenient,) = cursor_page_from_body(cursor_body([nest_metrics(ROW | {"unknown": 1})], "on")).posts
+    (strict,) = cursor_page_from_body(cursor_body([nest_metrics(ROW)], "on")).items
+    (lenient,) = cursor_page_from_body(cursor_body([nest_metrics(ROW | {"unknown": 1})], "on")).items
     assert strict.extra is None
     assert lenient.extra == '{"unknown":1}'
     assert (strict.key, strict.impressions, strict.engagements, strict.cpm) == (("a", 1, 2), 8500, 0, None)  # type: ignore[attr-defined]
@@ -130,7 +132,7 @@ def test_cursor_page_of_another_body_is_unreadable(body):
 )
 def test_paged_page_of_another_body_is_unreadable(body):
     with pytest.raises(UnreadableBody, match="not a page of posts"):
-        page_from_body(body)
+        posts_page_from_body(body)
     with pytest.raises(UnreadableBody, match="not a page of instances"):
         instances_page_from_body(body, PAGED)
 
@@ -138,7 +140,7 @@ def test_paged_page_of_another_body_is_unreadable(body):
 def test_page_of_the_other_api_version_is_recognized():
     ids = {"data": {"instanceIds": []}}
     for parse, body, api_version in (
-        (page_from_body, cursor_body([]), CURSOR),
+        (posts_page_from_body, cursor_body([]), CURSOR),
         (cursor_page_from_body, paged_body([]), PAGED),
         (partial(instances_page_from_body, api_version=PAGED), json.dumps(ids | {"nextCursor": None}).encode(), CURSOR),
         (
@@ -152,13 +154,13 @@ def test_page_of_the_other_api_version_is_recognized():
         assert raised.value.api_version is api_version
     both = json.dumps({"data": {}, "nextCursor": None, "pagination": PAGINATION}).encode()
     with pytest.raises(UnreadableBody) as raised:
-        page_from_body(both)
+        posts_page_from_body(both)
     assert not isinstance(raised.value, OtherApiVersion)
 
 
 def test_page_with_bad_rows_keeps_its_good_rows():
-    page = page_from_body(paged_body([ROW, ROW | {"postId": 2.5}, ROW | {"postId": 3}]))
-    assert [post.post_id for post in page.posts] == [2, 3]
+    page = posts_page_from_body(paged_body([ROW, ROW | {"postId": 2.5}, ROW | {"postId": 3}]))
+    assert [post.post_id for post in page.items] == [2, 3]
     assert [row.reason for row in page.bad_rows] == ["postId must be a whole number, not 2.5"]
     assert page.pagination.total_items == 1
 
@@ -168,7 +170,7 @@ def test_deeply_nested_row_raises_at_most_unreadable_page(depth):
     row = f'{{"deep": {"[" * depth}{"]" * depth}}}'
     body = f'{{"data": [{row}], "pagination": {json.dumps(PAGINATION)}}}'.encode()
     with suppress(UnreadableBody):
-        assert len(page_from_body(body).bad_rows) == 1
+        assert len(posts_page_from_body(body).bad_rows) == 1
 
 
 def test_instances_page_has_ids_and_pagination():

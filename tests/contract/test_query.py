@@ -1,6 +1,5 @@
 """Tests of queries: bounds are checked before a request, and the server parses the parameters as intended."""
 
-from dataclasses import replace
 from datetime import date, timedelta
 from urllib.parse import urlencode
 
@@ -8,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from later_reporting_dagster.client.route import PageRequest, posts_route
 from later_reporting_dagster.contract import (
-    CURSOR,
-    DEFAULT_METRICS,
     PAGED,
     ContentType,
     DateBasis,
@@ -27,21 +25,15 @@ JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
 def test_query_defaults_are_those_of_the_api_reference():
     query = PostPerformanceQuery(**JULY)
-    assert (query.date_basis, query.page_size, query.page_number) == (DateBasis.POST_DATE, 50, 1)
+    assert query.date_basis is DateBasis.POST_DATE
     assert (query.instance_ids, query.campaign_ids, query.platforms, query.content_types) == ((), (), (), ())
-    assert (query.sort_property, query.sort_direction) == (None, None)
 
 
 def test_query_sends_arrays_as_repeated_keys():
     query = PostPerformanceQuery(
-        **JULY,
-        instance_ids=("a,b", "c d"),
-        campaign_ids=(49761, 49802),
-        platforms=(Platform.INSTAGRAM,),
-        sort_property=SortProperty.IMPRESSIONS,
-        sort_direction=SortDirection.ASC,
+        **JULY, instance_ids=("a,b", "c d"), campaign_ids=(49761, 49802), platforms=(Platform.INSTAGRAM,)
     )
-    assert query.parameters() == [
+    assert query.filter_parameters() == [
         ("startDate", "2024-07-01"),
         ("endDate", "2024-07-31"),
         ("instanceIds", "a,b"),
@@ -50,26 +42,12 @@ def test_query_sends_arrays_as_repeated_keys():
         ("campaignIds", "49802"),
         ("platform", "instagram"),
         ("dateBasis", "post_date"),
-        ("pageSize", "50"),
-        ("pageNumber", "1"),
-        ("sortProperty", "impressions"),
-        ("sortDirection", "ASC"),
     ]
 
 
 def test_query_sends_a_single_id_with_a_comma_twice():
-    parameters = PostPerformanceQuery(**JULY, instance_ids=("a,b",)).parameters()
+    parameters = PostPerformanceQuery(**JULY, instance_ids=("a,b",)).filter_parameters()
     assert [value for name, value in parameters if name == "instanceIds"] == ["a,b", "a,b"]
-
-
-def test_query_sends_only_the_parameters_of_the_api_version():
-    query = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), page_number=3, cursor="on")
-    filters = [("startDate", "2024-07-01"), ("endDate", "2024-07-02"), ("dateBasis", "post_date")]
-    names = ",".join(metric.api_name for metric in DEFAULT_METRICS)
-    assert query.filter_parameters() == filters
-    assert query.parameters(PAGED) == [*filters, ("pageSize", "50"), ("pageNumber", "3")]
-    assert query.parameters(CURSOR) == [*filters, ("metrics", names), ("limit", "50"), ("nextCursor", "on")]
-    assert replace(query, page_number=4, metrics=("likes",)).filter_parameters() == filters
 
 
 @pytest.mark.parametrize(
@@ -79,10 +57,6 @@ def test_query_sends_only_the_parameters_of_the_api_version():
         ({"start_date": date(2022, 7, 30)}, "more than 2 years"),
         ({"campaign_ids": tuple(range(51))}, "campaignIds takes at most 50, not 51"),
         ({"platforms": (Platform.TIKTOK,), "content_types": (ContentType.TIKTOK,)}, "cannot be combined"),
-        ({"page_size": 0}, "pageSize must be 1 to 100, not 0"),
-        ({"page_size": 101}, "pageSize must be 1 to 100, not 101"),
-        ({"page_number": 0}, "pageNumber must be 1 to 500, not 0"),
-        ({"page_number": 501}, "pageNumber must be 1 to 500, not 501"),
     ],
 )
 def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):
@@ -92,13 +66,7 @@ def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"start_date": date(2024, 7, 31)},
-        {"start_date": date(2022, 7, 31)},
-        {"campaign_ids": tuple(range(50))},
-        {"page_size": 1, "page_number": 1},
-        {"page_size": 100, "page_number": 500},
-    ],
+    [{"start_date": date(2024, 7, 31)}, {"start_date": date(2022, 7, 31)}, {"campaign_ids": tuple(range(50))}],
 )
 def test_query_on_a_bound_is_accepted(changes):
     assert PostPerformanceQuery(**JULY | changes)
@@ -128,21 +96,18 @@ def queries(draw):
         instance_ids=draw(st.lists(text, unique=True, max_size=4).map(tuple)),
         campaign_ids=draw(st.lists(st.integers(), unique=True, max_size=50).map(tuple)),
         date_basis=draw(st.sampled_from(DateBasis)),
-        page_size=draw(st.integers(1, 100)),
-        page_number=draw(st.integers(1, 500)),
-        sort_property=draw(st.none() | st.sampled_from(SortProperty)),
-        sort_direction=draw(st.none() | st.sampled_from(SortDirection)),
         **draw(FILTERS),
     )
 
 
-@given(queries())
-def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query):
-    question, page = parse_posts_query(urlencode(query.parameters()))
+@given(queries(), st.integers(1, 500), st.booleans())
+def test_query_parameters_are_parsed_by_the_sandbox_as_intended(query, number, from_end):
+    pairs = posts_route(query).parameters(PAGED, PageRequest(number, from_end=from_end))
+    question, page = parse_posts_query(urlencode(pairs))
     assert (question.start, question.end, question.basis) == (query.start_date, query.end_date, query.date_basis)
     assert set(question.instance_ids or ()) == set(query.instance_ids)
     assert (question.campaign_ids or (), question.platforms or ()) == (query.campaign_ids, query.platforms)
     assert (question.content_types or ()) == query.content_types
-    assert (page.number, page.size) == (query.page_number, query.page_size)
-    assert question.sort_property == (query.sort_property or SortProperty.POST_DATE)
-    assert question.sort_direction == (query.sort_direction or SortDirection.DESC)
+    assert (page.number, page.size) == (number, 100)
+    assert question.sort_property == SortProperty.POST_DATE
+    assert question.sort_direction == (SortDirection.DESC if from_end else SortDirection.ASC)

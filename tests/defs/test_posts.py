@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,7 +14,6 @@ from dagster import AssetPartitionStatus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.client import ApiVersionChanged
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
 from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
@@ -25,7 +23,6 @@ from tests.conftest import (
     NO_RATE_LIMIT,
     Service,
     Truth,
-    both_api_versions,
     files,
     is_first_page,
     parameters,
@@ -390,27 +387,6 @@ def test_unknown_fields_and_bad_rows_are_reported(project: Project, service: Ser
     quarantine = project.evaluations(result)["posts_published", "quarantine_is_empty"]
     assert (quarantine.passed, quarantine.metadata["rows"].value) == (False, 1)
     assert [found["bad_rows"] for found in project.metadata(result).values() if "bad_rows" in found] == [1]
-
-
-@both_api_versions
-def test_api_version_change_is_logged_once(
-    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
-    other = {"paged": "cursor", "cursor": "paged"}[str(service.api_version)]
-    messages = []
-    for _ in range(2):
-        result = project.fetch("posts_published")
-        assert result.success
-        warnings = [entry for entry in project.instance.all_logs(result.run_id) if entry.level == 30]
-        messages.append([entry.user_message for entry in warnings])
-        # The cache then has the other API version for the next run.
-        (cache_file,) = (tmp_path / "cache" / "later-reporting").glob("version-*")
-        assert cache_file.read_text() == str(service.api_version)
-        cache_file.write_text(other)
-    assert messages == [[], [f"The API has changed: {ApiVersionChanged(other, str(service.api_version))}"]]
-    assert_stored(project, "posts_published", truth)
 
 
 def test_progress_listener_sees_the_whole_run(project: Project, truth: Truth) -> None:

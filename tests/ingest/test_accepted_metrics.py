@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from later_reporting_dagster.client import InconsistentPages, LaterClient, MetricsRejected, QueryResult
 from later_reporting_dagster.contract import (
+    CURSOR,
     DEFAULT_METRICS,
     METRICS,
+    ApiVersion,
     BadRow,
     ContentType,
     DateBasis,
@@ -71,6 +73,7 @@ class FakeClient:
     posts: list[tuple[int, str]] = field(default_factory=lambda: list(enumerate(CONTENT_TYPES)))
     queries: list[PostPerformanceQuery] = field(default_factory=list)
     rejections: int = 0
+    concurrency = 8
 
     def matches(self, content_type: str, query: PostPerformanceQuery) -> bool:
         if query.content_types:
@@ -97,7 +100,11 @@ class FakeClient:
             for number, content_type in self.posts
             if content_type in matching
         ]
-        return QueryResult(query=query, posts=posts, bad_rows=[], total_items=len(posts), pages=1)
+        return QueryResult(query=query, posts=posts, bad_rows=[], pages=1)
+
+    async def api_version(self) -> ApiVersion:
+        """Stand in for the method of `LaterClient`."""
+        return CURSOR
 
     async def fetch_posts(self, query: PostPerformanceQuery, **_options: Any) -> QueryResult:
         """Stand in for the method of `LaterClient`."""
@@ -244,9 +251,7 @@ def test_metrics_that_are_rejected_together_stay_separate() -> None:
 
 def result_of(*posts: Post, metrics: str, bad_rows: Sequence[BadRow] = (), **filters: Any) -> QueryResult:
     query = replace(query_for(parse_metrics(metrics)), **filters)
-    return QueryResult(
-        query=query, posts=list(posts), bad_rows=list(bad_rows), total_items=len(posts) + len(bad_rows), pages=1
-    )
+    return QueryResult(query=query, posts=list(posts), bad_rows=list(bad_rows), pages=1)
 
 
 def post_of(post_id: int, metrics: str, *, extra: str | None = None, **values: int) -> Post:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,9 @@ from later_reporting_dagster.client import (
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion, PostPerformanceQuery
-from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, TARGET_POSTS_PER_QUERY, _DateSlice
+from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
-from later_reporting_dagster.ingest.query_plan import MAX_POSTS_PER_QUERY, partitions_of
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.sandbox import World, create_app
@@ -43,7 +43,15 @@ from tests.conftest import (
     parameters,
     problem,
 )
-from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, assert_lake_matches, each_raw_table, run_ingest
+from tests.ingest.conftest import (
+    DAILY,
+    PARTITIONS,
+    PUBLISHED,
+    assert_lake_matches,
+    client_of,
+    each_raw_table,
+    run_ingest,
+)
 
 BROKEN = INSTANCE_IDS[2]
 
@@ -158,6 +166,11 @@ def test_an_instance_abandoned_while_on_result_blocks_fails_each_of_its_partitio
     assert result.failed.keys() == set(partitions)
 
 
+def workers(service: Service) -> int:
+    """Return how many queries are in flight at once: by cursor, as many as requests."""
+    return client_of(service).concurrency if service.api_version is CURSOR else PAGED_WORKERS
+
+
 def test_a_forbidden_instance_costs_two_requests_if_the_listing_shows_it(
     service: Service, truth: Truth, small_world: World, tmp_path: Path
 ) -> None:
@@ -176,7 +189,7 @@ def test_an_instance_that_always_fails_is_abandoned(service: Service, tmp_path: 
     assert result.failed.keys() == {Partition(day, BROKEN) for day in days}
     requests = sum(BROKEN in parameters(request).get("instanceIds", []) for request in service.requests)
     # A few queries are in flight at once; each is sent twice with all instances and twice for this one alone.
-    assert requests <= (PAGED_WORKERS + 2) * 4
+    assert requests <= (workers(service) + 2) * 4
 
 
 def test_an_outage_stops_the_run_after_a_few_requests(service: Service, tmp_path: Path) -> None:
@@ -243,7 +256,7 @@ def test_rejected_credentials_fail_everything_after_a_few_requests(
 ) -> None:
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path, client_secret="wrong")
     assert result.errors() == dict.fromkeys(PARTITIONS, CredentialsRejected)
-    assert len(service.requests) <= PAGED_WORKERS
+    assert len(service.requests) <= workers(service)
     assert files(tmp_path) == {}
 
 
@@ -255,7 +268,7 @@ def test_a_rejected_query_fails_its_partitions_after_a_few_requests(
     result = run_ingest(PARTITIONS, table=table, service=service, root=tmp_path)
     assert result.errors() == dict.fromkeys(PARTITIONS, QueryRejected)
     # Each query in flight is sent whole, then in parts down to single instances.
-    assert service.data_requests <= PAGED_WORKERS * (2 * len(INSTANCE_IDS) - 1)
+    assert service.data_requests <= workers(service) * (2 * len(INSTANCE_IDS) - 1)
 
 
 # Too many posts for one query
@@ -264,7 +277,7 @@ def test_a_rejected_query_fails_its_partitions_after_a_few_requests(
 @pytest.fixture
 def max_two_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limit queries to one page in each sort direction, so that 201 posts are too many for a query."""
-    for module in ("client.pagination", "server.query_parameters"):
+    for module in ("client.numbered_paginator", "client.pagination", "server.query_parameters"):
         monkeypatch.setattr(sys.modules[f"later_reporting_dagster.{module}"], "MAX_PAGE_NUMBER", 1)
     monkeypatch.setattr(sys.modules["later_reporting_dagster.ingest.query_plan"], "MAX_POSTS_PER_QUERY", 200)
 
@@ -359,7 +372,7 @@ def test_a_partition_with_too_many_posts_of_one_content_type_fails_alone(service
 def test_a_partition_that_exceeds_the_size_limit_without_totals_is_split_by_content(
     table: RawTable, limit: str, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transport = sys.modules["later_reporting_dagster.client.versioned_transport"]
+    transport = sys.modules["later_reporting_dagster.client.pagination"]
     monkeypatch.setattr(transport, *(("MAX_PAGES", 4) if limit == "pages" else ("MAX_BYTES", 4 * 2**16)))
     service.app, world = crowded_app(CURSOR)
     partition = Partition(FIRST_DAY, "instance_000")
@@ -379,7 +392,7 @@ def test_a_partition_is_not_split_by_content_if_a_post_without_totals_would_be_m
             document["data"][0]["contentType"] = "unlisted_post"
         return document
 
-    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.versioned_transport"], "MAX_PAGES", 4)
+    monkeypatch.setattr(sys.modules["later_reporting_dagster.client.pagination"], "MAX_PAGES", 4)
     service.app, _ = crowded_app(CURSOR)
     service.transform = add_unlisted_post
     partition = Partition(FIRST_DAY, "instance_000")
@@ -494,18 +507,23 @@ def test_a_long_range_is_fetched_in_parts_for_a_few_more_pages(
     assert service.data_requests <= ceil(total / 100) + 1 + 3
 
 
-@given(
-    st.integers(0, 60),
-    st.integers(0, 60),
-    st.sampled_from([100, TARGET_POSTS_PER_QUERY - 1, TARGET_POSTS_PER_QUERY, MAX_POSTS_PER_QUERY + 1]),
-    st.integers(0, 10),
-)
-def test_a_date_slice_with_many_posts_ends_with_the_current_day(days: int, passed: int, rows: int, idle: int) -> None:
-    query = PostPerformanceQuery(start_date=FIRST_DAY, end_date=FIRST_DAY + timedelta(days=days), instance_ids=("a",))
-    latest = datetime(2024, 3, 1, 13, tzinfo=UTC) + timedelta(days=min(passed, days))
-    others: list[PostPerformanceQuery] = []
-    date_slice = _DateSlice(query, queue_queries=others.extend, idle_workers=lambda: idle)
-    assert date_slice(rows, latest) == date_slice.query.end_date
-    assert [each for part in (date_slice.query, *others) for each in partitions_of(part)] == partitions_of(query)
-    if rows >= TARGET_POSTS_PER_QUERY:
-        assert date_slice.query.end_date == latest.date()
+@pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
+def test_days_are_fetched_by_cursor_in_queries_of_some_pages(
+    service: Service, truth: Truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages_each = sys.modules["later_reporting_dagster.ingest.query_plan"]
+    monkeypatch.setattr(pages_each, "PAGES_PER_CURSOR_QUERY", 4)
+    posts = [len(truth.day("post_date", day)) for day in DAYS]
+
+    def ranges() -> set[tuple[str, ...]]:
+        data = (parameters(each) for each in service.requests if each.url.path == "/v2/posts/performance")
+        return {(*requested["startDate"], *requested["endDate"]) for requested in data}
+
+    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    assert_lake_matches(tmp_path, PUBLISHED, PARTITIONS, truth)
+    # As long as nothing is known, a query covers a week.
+    assert ranges() == {(str(DAYS[0]), str(DAYS[-1]))}
+    service.requests.clear()
+    assert not run_ingest(PARTITIONS, table=PUBLISHED, service=service, root=tmp_path).failed
+    days_each = max(1, int(400 / mean(posts)))
+    assert (str(DAYS[0]), str(DAYS[min(days_each, len(DAYS)) - 1])) in ranges()

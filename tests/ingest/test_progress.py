@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from later_reporting_dagster.client import ApiVersionChanged, PageFetched, PagesRefetched, RateLimitWait, RequestRetried
+from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
 from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
 
 
@@ -62,14 +62,3 @@ def test_reporter_logs_retries_and_refetched_pages() -> None:
     asking.on_event(RequestRetried(reason="HTTP 503", wait_seconds=0.5))
     asking.on_event(PagesRefetched(reason="3 rows are duplicates"))
     assert lines == ["Retrying in 0.5 s: HTTP 503", "Fetching again from the first page: 3 rows are duplicates"]
-
-
-def test_reporter_warns_of_an_api_change_or_logs_it_without_warn() -> None:
-    for warn in (True, False):
-        lines: list[str] = []
-        warnings: list[str] = []
-        progress = Progress("posts_published", partitions=1)
-        changing = ProgressReporter(progress, log=lines.append, warn=warnings.append if warn else None)
-        changing.on_event(ApiVersionChanged("paged", "cursor"))
-        (line,) = warnings if warn else lines
-        assert line.startswith("The API has changed: the service now responds in API version cursor")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from math import ceil
 from random import Random
 
@@ -11,22 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client.versioned_transport import MAX_BYTES
+from later_reporting_dagster.client.pagination import MAX_BYTES
 from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
 from later_reporting_dagster.ingest.ingest import MAX_POSTS_PER_PART
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_INSTANCE_CHARACTERS,
-    MIN_PAGES_PER_SLICE,
+    days_per_cursor_query,
     find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
+    split_after,
     split_by_content,
     split_by_days,
     split_by_instances,
     split_query,
-    split_remaining_days,
 )
 from later_reporting_dagster.lake import Partition
 
@@ -220,37 +220,18 @@ def test_content_types_that_no_part_includes_are_found() -> None:
 JULY = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))
 
 
-@given(
-    st.integers(0, 700),
-    st.integers(0, 400),
-    st.integers(1, 10**5),
-    st.integers(0, 10),
-    st.sampled_from(list(DateBasis)),
-)
-def test_split_remaining_days_covers_the_whole_query(
-    days: int, passed: int, rows: int, idle: int, basis: DateBasis
-) -> None:
-    query = replace(JULY, end_date=JULY.start_date + timedelta(days=days), date_basis=basis)
-    latest = datetime(2024, 7, 1, 13, tzinfo=UTC) + timedelta(days=min(passed, days))
-    kept, others = split_remaining_days(query, rows=rows, latest=latest, idle_workers=idle)
-    assert [each for part in (kept, *others) for each in partitions_of(part)] == partitions_of(query)
-    assert kept.end_date >= min(latest.date(), query.end_date)
-    if not idle or basis is DateBasis.PERFORMANCE_DATE:
-        assert others == []
+@given(st.integers(0, 700), st.integers(1, 800), st.sampled_from(list(DateBasis)))
+def test_split_after_covers_the_whole_query(length: int, days: int, basis: DateBasis) -> None:
+    query = replace(JULY, end_date=JULY.start_date + timedelta(days=length), date_basis=basis)
+    first, rest = split_after(query, days=days)
+    parts = [first] if rest is None else [first, rest]
+    assert [each for part in parts for each in partitions_of(part)] == partitions_of(query)
+    if basis is DateBasis.PERFORMANCE_DATE:
+        assert rest is None
+    elif rest is not None:
+        assert len(partitions_of(first)) == days
 
 
-@given(st.integers(1, 400), st.integers(1, 12))
-def test_split_remaining_days_returns_slices_of_enough_pages(rows_a_day: int, idle: int) -> None:
-    query = replace(JULY, end_date=JULY.start_date + timedelta(days=364))
-    latest = datetime(2024, 7, 1, tzinfo=UTC) + timedelta(days=100 / rows_a_day)
-    _, others = split_remaining_days(query, rows=100, latest=latest, idle_workers=idle)
-    pages = 365 * rows_a_day / 100
-    assert (len(others) + 1) * MIN_PAGES_PER_SLICE <= max(pages, MIN_PAGES_PER_SLICE)
-    if pages > 20 * MIN_PAGES_PER_SLICE:
-        assert len(others) >= idle
-
-
-def test_split_remaining_days_does_not_split_a_few_pages() -> None:
-    latest = datetime(2024, 7, 3, tzinfo=UTC)
-    assert split_remaining_days(JULY, rows=100, latest=latest, idle_workers=8)[1] == []
-    assert len(split_remaining_days(JULY, rows=200, latest=latest, idle_workers=8)[1]) == 1
+@pytest.mark.parametrize(("rows_per_day", "days"), [(None, 7), (0, 2500), (160, 15), (2500, 1), (10**6, 1)])
+def test_cursor_query_covers_days_of_some_25_pages(rows_per_day: float | None, days: int) -> None:
+    assert days_per_cursor_query(rows_per_day=rows_per_day) == days

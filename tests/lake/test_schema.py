@@ -10,8 +10,8 @@ from later_reporting_dagster.contract import (
     CreatorProfile,
     Metric,
     Post,
-    page_from_body,
     post_type,
+    posts_page_from_body,
 )
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import POST_COLUMNS, POST_KEY, POSTS_SCHEMA, posts_schema, posts_table, posts_tables
@@ -102,7 +102,11 @@ def test_posts_table_keeps_null_zero_and_64_bit_integers_apart() -> None:
         {"instanceId": "a", "campaignId": 1, "postId": 3, "postDate": "2024-01-03T00:00:00.000Z",
          "impressions": 9007199254740993}
     ], "pagination": {"page": 1, "pageSize": 50, "totalItems": 3, "totalPages": 1}}"""
-    assert posts_table(page_from_body(body).posts).column("impressions").to_pylist() == [0, None, 9007199254740993]
+    assert posts_table(posts_page_from_body(body).items).column("impressions").to_pylist() == [
+        0,
+        None,
+        9007199254740993,
+    ]
 
 
 def test_posts_table_sorts_ids_by_code_point() -> None:

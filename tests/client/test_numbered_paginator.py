@@ -63,7 +63,7 @@ def test_more_posts_than_max_posts_raise_after_one_request(service, new_client, 
 
 
 def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_BYTES", 30_000)
+    monkeypatch.setattr("later_reporting_dagster.client.pagination.MAX_BYTES", 30_000)
     service.posts = THREE_PAGES
     with pytest.raises(TooManyPosts, match="the list has more than .* or 30000 bytes. Query fewer days") as raised:
         fetch_posts(new_client(), july)
@@ -71,8 +71,8 @@ def test_too_many_bytes_raise_with_the_stated_total(service, new_client, july, m
 
 
 def test_too_many_instances_raise_with_advice_on_instances(service, new_client, monkeypatch):
-    monkeypatch.setattr("later_reporting_dagster.client.versioned_transport.MAX_BYTES", 10)
-    with pytest.raises(TooManyPosts, match="^instances, page 1: the list has more than .*LATER_INSTANCE_IDS"):
+    monkeypatch.setattr("later_reporting_dagster.client.pagination.MAX_BYTES", 10)
+    with pytest.raises(TooManyPosts, match="^instances: the list has more than .*LATER_INSTANCE_IDS"):
         fetch_instances(new_client())
 
 
@@ -157,8 +157,8 @@ def test_verification_rate_selects_the_share_of_queries(service, new_client, jul
     assert run_with(client, results) == [6, 3, 3]
 
 
-# That there are no more than 100 posts is checked by a request from the other end.
-@pytest.mark.parametrize(("count", "requests"), [(0, 1), (99, 1), (100, 2), (101, 4)])
+# That there are no more than 100 posts is checked by a second page, from the other end.
+@pytest.mark.parametrize(("count", "requests"), [(0, 1), (99, 1), (100, 4), (101, 4)])
 def test_single_page_is_not_verified(service, new_client, july, count, requests):
     service.posts = THREE_PAGES[:count]
     fetch_posts(new_client(verification_rates={PAGED: 1.0}), july)

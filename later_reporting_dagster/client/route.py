@@ -1,0 +1,199 @@
+"""The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from later_reporting_dagster.contract import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    DEFAULT_METRICS,
+    INSTANCES_PATH,
+    MAX_PAGE_SIZE,
+    METRICS_MEMBER,
+    POSTS_PERFORMANCE_PATH,
+    ApiVersion,
+    BadRow,
+    CampaignPerformanceQuery,
+    Page,
+    PostPerformanceQuery,
+    campaign_from_json,
+    campaign_performance_from_json,
+    instances_page_from_body,
+    list_page_from_body,
+    metrics_from_query_field,
+    posts_page_from_body,
+)
+
+SHOWN_INSTANCES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A page to request.
+
+    Attributes:
+        number: counted from 1; in the cursor version, only for messages.
+        from_end: whether the rows are requested in reverse order, so that the page is counted from the end.
+        cursor: cursor version only; None for the first page.
+    """
+
+    number: int
+    from_end: bool = False
+    cursor: str | None = None
+
+    def __str__(self) -> str:
+        return f"page {self.number}{' from the end' * self.from_end}"
+
+
+FIRST_PAGE = PageRequest(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ListResult:
+    """The complete rows of a list, in the order of the API.
+
+    Attributes:
+        items: the valid rows.
+        bad_rows: the malformed rows.
+        pages: number of pages.
+    """
+
+    items: list[Any]
+    bad_rows: list[BadRow]
+    pages: int
+
+    @classmethod
+    def of_pages(cls, pages: Sequence[Page]) -> "ListResult":
+        """Return the rows of all pages."""
+        items = [item for page in pages for item in page.items]
+        return cls(items, [row for page in pages for row in page.bad_rows], len(pages))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A list of the API.
+
+    Attributes:
+        path: the route.
+        description: what is fetched, for messages.
+        parse_page: parses the body of a page.
+        key: returns the identity of a valid row.
+        filters: the pairs of the query string that select rows.
+        metrics: the API names of the metrics to request, in the version that nests metrics.
+        instance_ids: the instances that the filters name.
+        posts_query: the query of a list of posts, which all of its rows have to match; None for other lists. Posts are
+            requested in the order of their dates, oldest first, so that new posts are appended at the end.
+        too_long_advice: what to do if the list is too long.
+        too_volatile_advice: what to do if its pages keep changing.
+    """
+
+    path: str
+    description: str
+    parse_page: Callable[[bytes, ApiVersion], Page]
+    key: Callable[[Any], Hashable]
+    filters: tuple[tuple[str, str], ...] = ()
+    metrics: tuple[str, ...] = ()
+    instance_ids: tuple[str, ...] = ()
+    posts_query: PostPerformanceQuery | None = None
+    too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
+    too_volatile_advice: str = "Try later."
+
+    @property
+    def is_sorted(self) -> bool:
+        """Whether the order of the rows is requested, so that the list can be fetched from its end, too."""
+        return self.posts_query is not None
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether a run fetches many of these lists, so that their pages are its progress."""
+        return bool(self.metrics)
+
+    def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
+        """Return all pairs of the query string for a page."""
+        pairs = [*self.filters]
+        if api_version.nests_metrics and self.metrics:
+            # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
+            pairs.append((METRICS_MEMBER, ",".join(self.metrics)))
+        pairs.append((api_version.page_size_parameter, str(MAX_PAGE_SIZE)))
+        position = page.cursor if api_version.uses_cursors else str(page.number)
+        if position is not None:
+            pairs.append((api_version.page_parameter, position))
+        if self.is_sorted:
+            pairs += [("sortProperty", "postDate"), ("sortDirection", "DESC" if page.from_end else "ASC")]
+        return pairs
+
+    def row_keys(self, rows: Page | ListResult) -> list[Hashable]:
+        """Return the identity of each row: the key of a valid row, the raw JSON of a bad row."""
+        return [*map(self.key, rows.items), *(row.raw for row in rows.bad_rows)]
+
+
+INSTANCES = Route(
+    path=INSTANCES_PATH, description="instances", parse_page=instances_page_from_body, key=lambda name: name
+)
+
+
+def posts_route(query: PostPerformanceQuery) -> Route:
+    """Return the list of the posts of a query (docs/api.md, "Posts performance")."""
+    return Route(
+        path=POSTS_PERFORMANCE_PATH,
+        description=describe_query(query),
+        parse_page=partial(posts_page_from_body, metrics=metrics_from_query_field(query.metrics)),
+        key=lambda post: (post.instance_id, post.campaign_id, post.post_id),
+        filters=tuple(query.filter_parameters()),
+        metrics=query.metrics or tuple(metric.api_name for metric in DEFAULT_METRICS),
+        instance_ids=query.instance_ids,
+        posts_query=query,
+        too_long_advice="Query fewer days or instances.",
+        too_volatile_advice="Posts may be changing: try later, or query fewer days or instances at once.",
+    )
+
+
+def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion) -> Route:
+    """Return the list of the campaigns of some instances; of all if there are none.
+
+    The cursor version has no filter: it lists the campaigns of all instances (docs/api.md, "Campaigns").
+    """
+    return Route(
+        path=CAMPAIGNS_PATH,
+        description=f"campaigns of instances {describe_instances(instance_ids)}",
+        parse_page=partial(list_page_from_body, parse_row=campaign_from_json, rows="campaigns"),
+        key=lambda campaign: campaign.key,
+        filters=() if api_version.uses_cursors else tuple(("instanceIds", name) for name in instance_ids),
+        instance_ids=instance_ids,
+    )
+
+
+def campaign_performance_route(query: CampaignPerformanceQuery) -> Route:
+    """Return the list of the campaigns of a query with their performance (docs/api.md, "Campaigns")."""
+
+    def parse_page(body: bytes, api_version: ApiVersion) -> Page:
+        parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.nests_metrics)
+        return list_page_from_body(body, api_version, parse_row=parse_row, rows="campaigns")
+
+    return Route(
+        path=CAMPAIGNS_PERFORMANCE_PATH,
+        description=(
+            f"campaign performance of {query.start_date} to {query.end_date} by {query.date_basis.value},"
+            f" instances {describe_instances(query.instance_ids)}"
+        ),
+        parse_page=parse_page,
+        key=lambda campaign: campaign.key,
+        filters=tuple(query.filter_parameters()),
+        metrics=tuple(metric.api_name for metric in query.metrics),
+        instance_ids=query.instance_ids,
+    )
+
+
+def describe_query(query: PostPerformanceQuery) -> str:
+    """Describe a query for messages: its days, date basis and first instances."""
+    instances = describe_instances(query.instance_ids)
+    return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
+
+
+def describe_instances(instance_ids: tuple[str, ...]) -> str:
+    """Describe the instances of a query for messages, by the first of them."""
+    shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
+    more = len(instance_ids) - SHOWN_INSTANCES
+    return f"{shown} and {more} more" if more > 0 else shown
