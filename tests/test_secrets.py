@@ -82,6 +82,8 @@ class Failures:
             return self._echo(request, 403, "no scope")
         if {FORBIDDEN, GONE} & set(instances):
             return self._echo(request, 400, "one of these does not exist")
+        if "performance_date" in request.url.query:
+            return self._echo(request, 418, "no such status")
         self._requests += 1
         authorization = request.headers["authorization"]
         scripted: dict[int, Callable[[], Response]] = {
@@ -91,7 +93,6 @@ class Failures:
             4: lambda: Response(f'{{"data": [{{"token": "{authorization}"', media_type="application/json"),
             5: lambda: Response(f"<html>{authorization}</html>", media_type="text/html"),
             6: lambda: self._echo(request, 429, "too many", headers={"Retry-After": "0"}),
-            8: lambda: self._echo(request, 418, "no such status"),
         }
         failure = scripted.get(self._requests % 11)
         return failure() if failure else None
@@ -183,6 +184,7 @@ days = ("--start", "2024-03-01", "--end", "2024-03-02")
 run("doctor")
 run("instances")
 run("backfill", "--verbose", "--asset", "later/posts_published", *days)
+run("backfill", "--verbose", "--asset", "later/post_metrics_daily", *days)
 run("backfill", "--asset", "later/posts_published", *days, LATER_ACCESS_TOKEN=os.environ["ACCESS_TOKEN"])
 run("backfill", "--verbose", "--asset", "later/posts_published", *days, LATER_BASE_URL=os.environ["ECHO_SERVER"])
 run("instances", LATER_BASE_URL=os.environ["ECHO_SERVER"])
@@ -347,7 +349,7 @@ def test_commands_exit_as_expected(leftovers: Leftovers) -> None:
     assert [line.replace(" exited with ", " ") for line in exits] == [
         "doctor 0",
         "instances 0",
-        *["backfill 1", "backfill 1"],
+        *["backfill 1", "backfill 1", "backfill 1"],
         *["backfill 1", "instances 1", "doctor 1"],
         *["doctor 1", "doctor 1"],
         "instances 1",

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.client.base_url import validate_base_url
-from later_reporting_dagster.sandbox import FAULTS, FAULTS_HEADER, MALFORMATIONS
+from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
 from tests.cli.conftest import environment, error_line
 from tests.services import WAIT_SECONDS
 
@@ -140,35 +140,3 @@ def test_sandbox_on_all_addresses_prints_a_loopback_url_and_a_hint() -> None:
         assert httpx.get(f"{base_url}/v2/instances").status_code == 401
         process.send_signal(signal.SIGINT)
         assert "https" in errors.read()
-
-
-@pytest.mark.e2e
-def test_sandbox_prints_counts_of_faults_at_the_end() -> None:
-    options = [
-        "--fault",
-        "http-500:1",
-        "--fault-seed",
-        "7",
-        "--malformed-row",
-        "newlines:0.5",
-        "--unusual-instance-ids",
-    ]
-    with running_command(*options) as (process, output, _):
-        settings = dict(
-            output.readline().strip().removeprefix("export ").partition("=")[::2] for _ in range(HEADER_LINES)
-        )
-        with httpx.Client(base_url=settings["LATER_BASE_URL"]) as client:
-            credentials = {"clientId": settings["LATER_CLIENT_ID"], "clientSecret": settings["LATER_CLIENT_SECRET"]}
-            assert [client.post("/oauth/token", json=credentials).status_code for _ in range(3)] == [500, 500, 500]
-            client.headers[FAULTS_HEADER] = "off"
-            token = client.post("/oauth/token", json=credentials).json()["jwt"]
-            client.headers["Authorization"] = f"Bearer {token}"
-            assert ".." in client.get("/v2/instances").json()["data"]["instanceIds"]
-            posts = client.get("/v2/posts/performance?startDate=2024-01-01&endDate=2024-12-31").json()["data"]
-        process.send_signal(signal.SIGINT)
-        counts = dict(line.split() for line in output)
-        assert process.wait(timeout=WAIT_SECONDS) == 0
-    malformed = sum(
-        "\r\n" in post["creatorProfile"]["fullName"] for post in posts if post["creatorProfile"]["fullName"]
-    )
-    assert counts == {"http-500": "3", "newlines": str(malformed)}

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from later_reporting_dagster.client import AccessToken, InconsistentPages, PagesRefetched, RetriesExhausted
+from later_reporting_dagster.client import AccessToken, InconsistentPages, RetriesExhausted
 from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import CURSOR, PAGED
-from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, page_body, post, run_with
+from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, post, run_with
 
 
 def test_fetch_posts_returns_every_post_once_in_the_order_of_the_api(service, new_client_of_each_version, july):
@@ -33,33 +33,6 @@ def test_fetch_posts_separates_bad_rows(service, new_client_of_each_version, jul
     assert (len(result.posts), result.total_items) == (250, 251)
     assert [row.reason for row in result.bad_rows] == ["impressions must be a whole number, not 0.5"]
     assert '"impressions":0.5' in result.bad_rows[0].raw
-
-
-@pytest.mark.parametrize(
-    ("change_body", "problem_text"),
-    [
-        (lambda number, body: body | {"data": [body["data"][0], *body["data"][:-1]]}, "of [0-9]* rows are duplicates"),
-        (
-            lambda number, body: body | {"data": [post(5000 + number, instance_id="c"), *body["data"][1:]]},
-            "rows of instances that were not requested: 'c'",
-        ),
-        (
-            lambda number, body: (
-                body | {"data": [post(5000 + number, post_date=datetime(2024, 8, 1, tzinfo=UTC)), *body["data"][1:]]}
-            ),
-            "a row of 2024-08-01T00:00:00\\+00:00, after 2024-07-31",
-        ),
-    ],
-)
-def test_fetch_posts_raises_if_rows_are_wrong_in_both_fetches(
-    service, new_client_of_each_version, july, events, change_body, problem_text
-):
-    service.posts, service.change_body = THREE_PAGES, change_body
-    with pytest.raises(InconsistentPages, match=problem_text) as raised:
-        fetch_posts(new_client_of_each_version(), july)
-    assert "posts of 2024-07-01 to 2024-07-31 by post_date, instances 'a', 'b'" in str(raised.value)
-    assert str(raised.value).endswith(" try later, or query fewer days or instances at once.")
-    assert len(of_type(events, PagesRefetched)) == 1
 
 
 def test_fetch_instances_returns_ids_of_all_pages(service, new_client_of_each_version):

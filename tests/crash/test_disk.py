@@ -2,7 +2,6 @@
 
 import os
 import resource
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -117,26 +116,6 @@ def test_root_without_write_permission_can_be_read_and_stays_unchanged(public_di
             directory.chmod(0o755)
     assert files(root) == before
     assert lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)).changed
-
-
-def test_root_without_read_permission_raises_instead_of_being_empty(public_directory: Path) -> None:
-    root = public_directory / "lake"
-    lake = Lake(str(root))
-    lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 1))
-    root.chmod(0)
-    try:
-        with without_root_rights():
-            for attempt in (
-                lambda: lake.read(TABLE_NAME, [SMALL], schema=POSTS_SCHEMA),
-                lambda: lake.partitions(TABLE_NAME),
-                lambda: lake.read_metadata(TABLE_NAME, SMALL),
-                lambda: lake.write(TABLE_NAME, SMALL, partition_rows(SMALL, 2)),
-            ):
-                with pytest.raises(LakeUnavailable, match="Permission denied.*may be written by this user"):
-                    attempt()
-    finally:
-        root.chmod(stat.S_IRWXU)
-    assert lake.read(TABLE_NAME, [SMALL], schema=POSTS_SCHEMA).equals(partition_rows(SMALL, 1))
 
 
 def test_root_that_is_unmounted_during_a_run_fails_the_remaining_partitions(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """The files of deploy/ and those for Dagster+ are valid, agree with each other, and contain no secrets."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import yaml
 from dagster._cli.code_server import start_command
@@ -18,7 +16,6 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes import client
 
-from later_reporting_dagster.cli.demo import DAGSTER_YAML as LAPTOP_YAML
 from later_reporting_dagster.lake import Lake, LakeUnavailable
 from tests.deploy.composition import (
     DEPLOY,
@@ -216,17 +213,3 @@ def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -
     location["build"]["directory"] = "."
     assert generated == load(written)
     K8sContainerContext.create_from_config(location["container_context"])
-
-
-@pytest.mark.parametrize("has_file", [False, True])
-def test_dagster_yaml_for_a_laptop_silences_the_warning(
-    has_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    if has_file:
-        shutil.copy(LAPTOP_YAML, tmp_path / "dagster.yaml")
-
-    with dg.DagsterInstance.get() as instance:
-        assert instance.telemetry_enabled is not has_file
-
-    assert ("No dagster instance configuration file" in caplog.text) is not has_file

@@ -1,4 +1,3 @@
-import re
 from datetime import date
 from pathlib import Path
 
@@ -29,36 +28,6 @@ def test_write_replaces_earlier_rows_and_remove_removes_them(lake: Lake) -> None
     for _ in range(2):
         lake.quarantine.remove(file)
         assert lake.quarantine.rows("posts") == []
-
-
-def test_write_query_stores_rows_by_query(lake: Lake) -> None:
-    day_range = (date(2024, 1, 3), date(2024, 1, 9))
-    bad = [BadRow(reason="postDate is missing", raw=raw) for raw in ("{}", "[]")]
-    location = lake.quarantine.write_rows_without_partition("posts", bad, query="one", day_range=day_range)
-    assert re.search(r"/_quarantine/posts/query=2024-01-03_2024-01-09_[0-9a-f]{32}/part-0\.jsonl$", location)
-    assert [(row.raw, row.partition, row.day_range) for row in lake.quarantine.rows("posts")] == [
-        ("{}", None, day_range),
-        ("[]", None, day_range),
-    ]
-    lake.quarantine.write_rows_without_partition("posts", bad[1:], query="one", day_range=day_range)
-    lake.quarantine.write_rows_without_partition("posts", bad[:1], query="two \udcff", day_range=day_range)
-    lake.quarantine.write("posts", DAY, bad[:1], query="three")
-    assert sorted((row.query, row.raw, row.partition) for row in lake.quarantine.rows("posts") if row.day_range) == [
-        ("one", "[]", None),
-        ("two \udcff", "{}", None),
-    ]
-    files = lake.quarantine.files("posts")
-    assert [(file.partition, file.day_range) for file in files] == [(DAY, None), (None, day_range), (None, day_range)]
-    assert sorted(row.query for file in files for row in lake.quarantine.rows_in(file)) == [
-        "one",
-        "three",
-        "two \udcff",
-    ]
-    for file in files[1:]:
-        lake.quarantine.remove(file)
-        lake.quarantine.remove(file)
-        assert lake.quarantine.rows_in(file) == []
-    assert [row.query for row in lake.quarantine.rows("posts")] == ["three"]
 
 
 def test_rows_of_a_file_in_another_format_raises(tmp_path: Path) -> None:

@@ -76,12 +76,6 @@ def test_frame_of_an_unpartitioned_table_has_all_rows_and_no_date(kind: type, la
     assert rows_in(read_frame(kind, lake, window, []), columns) == expected
 
 
-@every_kind
-def test_frame_opens_no_file_of_another_partition(kind: type, lake: Lake, tmp_path: Path) -> None:
-    (tmp_path / "lake" / partition_path(POSTS.name, PARTITIONS[0])).write_bytes(b"no Parquet")
-    assert len(rows_in(read_frame(kind, lake, POSTS, PARTITIONS[1:]))) == 3 * len(PARTITIONS[1:])
-
-
 @pytest.mark.parametrize(
     "rows",
     [

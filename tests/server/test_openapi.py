@@ -1,6 +1,5 @@
 """The served lake conforms to the OpenAPI documents of both API versions."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import schemathesis
 from hypothesis import settings
 from schemathesis import Case
 
-from later_reporting_dagster import contract
 from later_reporting_dagster.contract import CURSOR, METRICS, PAGED
 from tests.openapi_documents import (
     CURSOR_DOCUMENT,
@@ -21,8 +19,8 @@ from tests.openapi_documents import (
     schemathesis_config,
     validate,
 )
-from tests.server.clients import ALL_METRICS, POSTS, authenticated, days_query, get, serving
-from tests.server.conftest import FIRST_DAY, LAST_DAY, PLAIN_INSTANCE_IDS
+from tests.server.clients import authenticated, serving
+from tests.server.conftest import PLAIN_INSTANCE_IDS
 
 
 def load_schema(document: dict[str, Any]) -> Any:
@@ -49,13 +47,6 @@ def cursor_api(plain_lake: Path) -> Iterator[httpx.Client]:
         yield api
 
 
-@pytest.fixture(scope="module")
-def plain_api(plain_lake: Path) -> Iterator[httpx.Client]:
-    """A client of the served lake in both versions."""
-    with serving(plain_lake) as base_url, authenticated(base_url) as api:
-        yield api
-
-
 @paged_schema.parametrize()
 @fewer_examples
 def test_server_conforms_to_the_paged_document(case: Case, paged_api: httpx.Client) -> None:
@@ -66,24 +57,3 @@ def test_server_conforms_to_the_paged_document(case: Case, paged_api: httpx.Clie
 @fewer_examples
 def test_server_conforms_to_the_cursor_document(case: Case, cursor_api: httpx.Client) -> None:
     validate(case, str(cursor_api.base_url), cursor_api)
-
-
-@pytest.mark.parametrize("route", [contract.INSTANCES_PATH, contract.CAMPAIGNS_PATH])
-def test_lists_conform_to_both_documents(route: str, plain_api: httpx.Client) -> None:
-    paged_schema[route]["GET"].validate_response(get(plain_api, [("pageSize", 5)], route))
-    cursor_schema[route]["GET"].validate_response(get(plain_api, [("limit", 5)], route))
-
-
-def test_pages_conform_to_the_served_document(plain_api: httpx.Client) -> None:
-    response = httpx.get(f"{plain_api.base_url}/openapi.json")
-    assert response.status_code == 200
-    assert response.headers["Content-Type"] == "application/json"
-    served: Any = schemathesis.openapi.from_dict(json.loads(response.content), config=schemathesis_config())
-    days = days_query(FIRST_DAY, LAST_DAY)
-    for page in ([("pageSize", 100)], [("limit", 100), ("metrics", ALL_METRICS)]):
-        for date_basis in ("post_date", "performance_date"):
-            served[POSTS]["GET"].validate_response(get(plain_api, [*days, ("dateBasis", date_basis), *page]))
-        for route in (contract.INSTANCES_PATH, contract.CAMPAIGNS_PATH):
-            served[route]["GET"].validate_response(get(plain_api, page[:1], route))
-    for refused in ([], [*days, ("sortProperty", "likes")], [*days, ("instanceIds", "nowhere")]):
-        served[POSTS]["GET"].validate_response(get(plain_api, refused))

@@ -224,28 +224,6 @@ def assert_attributes_equal(row: Row, newest: Row) -> None:
     assert row["postDate"] == newest["post_date"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def test_random_rows_have_every_case(rows: dict[Partition, list[Row]]) -> None:
-    posts = rows_between(rows, DAYS[0], DAYS[-1]).values()
-    costs = [expected_rates(of_post) for of_post in posts]
-    for name in RATES:
-        values = [rates[name] for rates in costs]
-        assert None in values, name
-        assert any(value is not None and value < HALF_A_CENT for value in values), name
-        assert sum(bool(value) for value in values) > 10, name
-    known = [cost_of(row, "") is not None for of_post in posts if len(of_post) > 2 for row in of_post]
-    assert 0.2 < sum(known) / len(known) < 0.9
-
-
-def test_single_day_has_the_stored_values(rows: dict[Partition, list[Row]], range_api: httpx.Client) -> None:
-    pairs = [("dateBasis", "performance_date"), ("metrics", ALL_METRICS)]
-    for day in DAYS:
-        stored = rows_between(rows, day, day)
-        found = {row_key(row): row for row in fetch_rows(range_api, days_query(day, day, *pairs))}
-        assert found.keys() == stored.keys()
-        for key, (row,) in stored.items():
-            assert found[key]["metrics"] == {name: row[column] for column, name in NAMES.items()}
-
-
 @pytest.mark.parametrize("sort_property", SORTED)
 @pytest.mark.parametrize("direction", ["ASC", "DESC"])
 def test_range_is_sorted_by_its_sums_with_nulls_last(

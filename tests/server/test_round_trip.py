@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
-from shutil import copytree
 
 import httpx
 import pytest
 
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server.lake_app import ServeOptions
 from tests.independent_server import IndependentServer
 from tests.server.clients import EVERYTHING, OPTIONS, authenticated, days_query, fetch_rows, land, serving
@@ -74,21 +72,6 @@ def test_lake_with_default_metrics_survives_the_round_trip(
 ) -> None:
     options = replace(OPTIONS, metrics=DEFAULT_METRICS)
     assert_round_trip(default_lake, tmp_path, days=DAYS, options=options, api_version=api_version)
-
-
-def test_compacted_months_do_not_change_what_is_served(default_lake: Path, tmp_path: Path) -> None:
-    root = tmp_path / "compacted"
-    copytree(default_lake, root)
-    for table_name in ("posts_published", "post_metrics_daily"):
-        results = [*Lake(str(root)).compact(table_name, closed_before=date(2024, 4, 1), now=datetime.now(UTC))]
-        assert results
-    for date_basis in ("post_date", "performance_date"):
-        pairs = days_query(*DAYS, ("dateBasis", date_basis), ("pageSize", 100))
-        found = []
-        for each in (default_lake, root):
-            with serving(each) as base_url, authenticated(base_url) as api:
-                found.append(fetch_rows(api, pairs))
-        assert found[0] == found[1] != []
 
 
 @pytest.fixture

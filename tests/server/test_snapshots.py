@@ -11,32 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from later_reporting_dagster import contract
-from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
-from tests.server.clients import (
-    EVERYTHING,
-    Row,
-    assert_problem,
-    authenticated,
-    days_query,
-    fetch_rows,
-    get,
-    land,
-    page_of,
-    serving,
-)
-from tests.server.versioned_lake import (
-    DAYS,
-    DIGITS,
-    INSTANCE_IDS,
-    PARTITIONS,
-    TABLES,
-    Replacer,
-    stored_rows,
-    versions_of,
-    write_version,
-    write_versions,
-)
+from later_reporting_dagster.lake import Lake
+from tests.server.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
+from tests.server.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
 from tests.services import WAIT_SECONDS
 
 Query = list[tuple[str, object]]
@@ -107,39 +84,6 @@ def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: st
     ):
         for result in [threads.submit(read, pager) for pager in PAGERS]:
             result.result()
-
-
-@pytest.mark.parametrize("api_version", [contract.PAGED, contract.CURSOR], ids=str)
-@each_basis
-def test_copy_of_a_lake_is_consistent_while_partitions_are_replaced(
-    date_basis: str, api_version: contract.ApiVersion, tmp_path: Path
-) -> None:
-    # This project's client requests the pages of a query on several connections, and pages that disagree again.
-    served, copy = tmp_path / "served", tmp_path / "copy"
-    write_versions(served, 1, date_basis=date_basis)
-    with serving(served) as base_url, Replacer(served, date_basis=date_basis).running() as replacer:
-        for number in range(2):
-            replacer.wait()
-            land(
-                base_url,
-                copy / str(number),
-                days=(DAYS[0], DAYS[-1]),
-                instance_ids=INSTANCE_IDS,
-                client=EVERYTHING,
-                api_version=api_version,
-                metrics=contract.DEFAULT_METRICS,
-                tables=(TABLES[date_basis],),
-            )
-    for number in range(2):
-        for partition in PARTITIONS:
-            rows = Lake(str(copy / str(number))).read(TABLES[date_basis], [partition], schema=POSTS_SCHEMA).to_pylist()
-            offset = (partition.day - DAYS[0]).days
-            (version,) = {row["engagements"] // DIGITS**offset for row in rows}
-            expected = stored_rows(partition, version, date_basis=date_basis)
-            names = ("post_id", "engagements", "impressions", "post_date")
-            assert [[row[name] for name in names] for row in rows] == [
-                [row[name] for name in names] for row in expected
-            ]
 
 
 @each_basis
