@@ -4,35 +4,64 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+from dagster import AssetExecutionContext
 
 from later_reporting_dagster.defs.settings import DefinitionSettings
 
+_BACKFILL_TAG = "dagster/backfill"
 
-def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
+
+def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
     """Return the condition: materialize a partition when upstream data has changed, or when the partition is missing.
 
-    A missing partition is requested only if its upstream exists.
+    A missing partition is requested only if its upstream exists. A restatement that changes nothing keeps the data
+    version, and therefore triggers nothing.
 
-    A restatement that changes nothing keeps the data version, and therefore triggers nothing. A change during a run of
-    the asset or of its upstream is remembered until that run is over. `any_deps_match(data_version_changed()) &
-    ~in_progress` would lose it, because a change is visible in one tick only.
+    A change is visible in one tick only, so it is remembered: until the asset is requested, when no run of the asset or
+    of its upstream is in progress; or until the asset is updated, if the run or backfill that made the change updates
+    it as well. An update by another run may have read the data before the change.
 
     Args:
+        key: the asset that gets the condition.
         upstream: the dependencies to consider; default: all.
     """
     condition = dg.AutomationCondition
-    changed = condition.any_deps_match(condition.data_version_changed())
-    upstream_exists = condition.any_deps_match(~condition.missing())
-    if upstream:
-        selection = dg.AssetSelection.assets(*upstream)
-        changed, upstream_exists = changed.allow(selection), upstream_exists.allow(selection)
-    never_materialized = condition.missing() & upstream_exists
-    # `newly_requested` becomes true one tick after the request. Without `~changed`, a change in between would be
-    # forgotten.
-    handled = ~changed & condition.newly_requested()
-    due = (changed | never_materialized.newly_true()).since(handled)
+
+    def any_upstream(matches: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
+        any_dep = condition.any_deps_match(matches)
+        return any_dep.allow(dg.AssetSelection.assets(*upstream)) if upstream else any_dep
+
+    changed = condition.data_version_changed()
+    # If the event log was empty at the last tick, Dagster finds no runs. Then each update is expected to be followed.
+    will_follow = (
+        condition.all_new_updates_have_run_tags(tag_keys={_update_tag(key)}) | ~condition.any_new_update_has_run_tags()
+    )
+    followed_change, other_change = any_upstream(changed & will_follow), any_upstream(changed & ~will_follow)
+    never_materialized = (condition.missing() & any_upstream(~condition.missing())).newly_true()
+    # `newly_requested` becomes true one tick after the request. A change in between must not be forgotten.
+    requested = condition.newly_requested()
+    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized).since(
+        condition.newly_updated() | (requested & ~followed_change)
+    )
     in_progress = condition.in_progress() | condition.any_deps_in_progress()
     return (due & ~in_progress).with_label("upstream_changed")
+
+
+def tag_run_with_updates(context: AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:
+    """Tag the run with those of `keys` that it, or its backfill, updates besides the assets of this step.
+
+    `executed_with_root_target` would tell the same without tags, but of the last partition only.
+    """
+    run = context.run
+    updated = set(run.asset_selection or context.job_def.asset_layer.executable_asset_keys)
+    if backfill := context.instance.get_backfill(run.tags.get(_BACKFILL_TAG, "")):
+        updated.update(backfill.asset_selection or ())
+    if tags := {_update_tag(key): "true" for key in updated & {*keys} - context.selected_asset_keys}:
+        context.instance.add_run_tags(run.run_id, tags)
+
+
+def _update_tag(key: dg.AssetKey) -> str:
+    return f"updates/{key.to_user_string()}"
 
 
 def build_automation_sensor(

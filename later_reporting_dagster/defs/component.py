@@ -13,7 +13,7 @@ from pydantic import ModelWrapValidatorHandler, PrivateAttr, SkipValidation, Val
 
 from later_reporting_dagster.contract import Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.defs.asset_steps import AssetStep
-from later_reporting_dagster.defs.automation import build_automation_sensor
+from later_reporting_dagster.defs.automation import build_automation_sensor, tag_run_with_updates
 from later_reporting_dagster.defs.campaign_checks import CAMPAIGN_TOTALS_TABLES, build_campaign_totals_check
 from later_reporting_dagster.defs.campaigns import (
     CAMPAIGN_TABLES,
@@ -303,6 +303,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def _build_asset(self, step: AssetStep) -> dg.AssetsDefinition:
         resource_key = self._settings.resource_key
+        own_keys = [self._settings.asset_key(name) for name in self._settings.tables]
 
         @dg.multi_asset(
             name=step.name,
@@ -314,6 +315,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             required_resource_keys={resource_key},
         )
         def materialize(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+            tag_run_with_updates(context, own_keys)
             yield from self.execute(context, getattr(context.resources, resource_key), step)
 
         return materialize

@@ -66,6 +66,7 @@ def coverage_step(settings: DefinitionSettings) -> AssetStep:
         tags={"later/layer": "dimension"},
         metadata={**table_metadata(key, COVERAGE_COLUMNS), **code_references(coverage_step)},
         code_version=code_version(COVERAGE_COLUMNS),
-        automation_condition=when_upstream_changes(*followed) | dg.AutomationCondition.cron_tick_passed(due),
+        automation_condition=when_upstream_changes(key, upstream=followed)
+        | dg.AutomationCondition.cron_tick_passed(due),
     )
     return AssetStep(name=settings.op_name(COVERAGE_TABLE), specs=[spec], run=run)

@@ -80,7 +80,7 @@ def instances_step(settings: DefinitionSettings) -> AssetStep:
         tags={"later/layer": "dimension"},
         metadata={**table_metadata(key, INSTANCE_COLUMNS), **code_references(instances_step)},
         code_version=code_version(INSTANCE_COLUMNS),
-        automation_condition=when_upstream_changes(),
+        automation_condition=when_upstream_changes(key),
     )
     return AssetStep(name=settings.op_name(INSTANCES_TABLE), specs=[spec], run=run)
 

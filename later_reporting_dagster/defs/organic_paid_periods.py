@@ -87,7 +87,7 @@ def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
         partitions_def=build_partitions_def(table.period, settings.start_date),
         metadata={**table_metadata(key, table.columns), **code_references(rollup_step), **_lineage(table, settings)},
         code_version=code_version(table.columns, rollup_sql()),
-        automation_condition=when_upstream_changes(),
+        automation_condition=when_upstream_changes(key),
         freshness_policy=settings.freshness,
     )
     return AssetStep(

@@ -114,7 +114,7 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
                     **windows_lineage(table, settings),
                 },
                 code_version=code_version(table.columns, rollup_sql()),
-                automation_condition=when_upstream_changes(),
+                automation_condition=when_upstream_changes(settings.asset_key(table.name)),
                 freshness_policy=settings.freshness,
             )
             for table in tables

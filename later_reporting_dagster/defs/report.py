@@ -56,8 +56,9 @@ def report_step(settings: DefinitionSettings) -> AssetStep:
         )
 
     followed = [*(table.name for table in DAY_TABLES), CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE]
+    key = settings.asset_key(REPORT)
     spec = dg.AssetSpec(
-        settings.asset_key(REPORT),
+        key,
         deps=settings.dependencies(*followed, *TABLES),
         description=(
             "Organic against paid on one page: key figures and their change, days, platforms, campaigns with"
@@ -69,7 +70,7 @@ def report_step(settings: DefinitionSettings) -> AssetStep:
         tags={"later/layer": "report"},
         metadata=code_references(report_step),
         code_version=package_version(),
-        automation_condition=when_upstream_changes(*settings.dependencies(*followed)),
+        automation_condition=when_upstream_changes(key, upstream=settings.dependencies(*followed)),
         freshness_policy=settings.freshness,
     )
     return AssetStep(name=settings.op_name(REPORT), specs=[spec], run=run)
