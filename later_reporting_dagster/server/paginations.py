@@ -6,6 +6,7 @@ read a pagination from its first page on, alone and in order, then the next page
 if the session has started another one on another connection.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -39,12 +40,13 @@ class Paginations:
     """The snapshot versions of the latest paginations."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[tuple[Hashable, str], _Session] = OrderedDict()
+        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
 
     def start(self, query: Hashable, caller: Caller, page: PageRequest, *, version: bytes, rows: int) -> None:
         """Remember the version and the number of rows of a pagination, of which a page is read first."""
-        session = self._sessions.setdefault((query, caller.session), _Session(version))
-        self._sessions.move_to_end((query, caller.session))
+        key = _key(query, caller)
+        session = self._sessions.setdefault(key, _Session(version))
+        self._sessions.move_to_end(key)
         session.latest = version
         session.sequences.pop(caller.connection, None)
         if page.offset == 0 and page.size < rows:
@@ -56,10 +58,11 @@ class Paginations:
 
     def version_of(self, query: Hashable, caller: Caller, page: PageRequest) -> bytes | None:
         """Return the version of the pagination that a later page belongs to; None if it is unknown."""
-        session = self._sessions.get((query, caller.session))
+        key = _key(query, caller)
+        session = self._sessions.get(key)
         if session is None:
             return None
-        self._sessions.move_to_end((query, caller.session))
+        self._sessions.move_to_end(key)
         sequence = session.sequences.get(caller.connection)
         if sequence is not None and sequence.next_offset == page.offset:
             sequence.next_offset += page.size
@@ -71,3 +74,8 @@ class Paginations:
             del session.sequences[connection]
         session.sequences.pop(caller.connection, None)
         return session.latest
+
+
+def _key(query: Hashable, caller: Caller) -> bytes:
+    """Return a digest: a query can have thousands of ids."""
+    return hashlib.blake2b(repr((query, caller.session)).encode(), digest_size=16).digest()

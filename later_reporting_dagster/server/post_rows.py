@@ -74,7 +74,7 @@ class PostRows:
     query: PostsQuery
 
     @classmethod
-    @lru_cache(maxsize=1024)
+    @lru_cache(maxsize=64)
     def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
         """Return the rows of a query to some instances; None: to all in the lake."""
         unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)

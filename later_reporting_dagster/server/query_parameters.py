@@ -54,6 +54,8 @@ _PAGE_PARAMETERS = {
     CURSOR: re.compile(r"(?:^|&)nextCursor=([\w=%-]+)(?=&|$)", re.ASCII),
 }
 
+_MAX_CACHED_CHARACTERS = 2_048  # of a query string: what is cached of 1,024 of them is small
+
 # A cursor is the offset of the next page, the snapshot if there is one, and a digest that ties both to the query.
 _OFFSET_BYTES, _DIGEST_BYTES = 6, 12
 
@@ -67,7 +69,7 @@ class PageRequest(msgspec.Struct, frozen=True):
         offset: Number of rows before the page.
         size: Maximum number of rows.
         api_version: API version of the request and its response.
-        cursor_query: Text that identifies the query for which the page's cursors are valid.
+        cursor_query: Digest of the query for which the page's cursors are valid.
         snapshot: Identifies the rows that the page is a part of; empty if the list has no snapshots, or if the request
             has no cursor.
     """
@@ -145,7 +147,8 @@ def parse_posts_query(query_string: str, api_version: ApiVersion = PAGED) -> tup
         ProblemError: 400 `ANL_00400`, or 400 `ANL_00422` for an unsupported `sortProperty`.
     """
     # Most requests differ from an earlier one in their page only.
-    if (found := _PAGE_PARAMETERS[api_version].search(query_string)) is not None:
+    found = _PAGE_PARAMETERS[api_version].search(query_string)
+    if found is not None and len(query_string) <= _MAX_CACHED_CHARACTERS:
         others = query_string[: found.start()] + query_string[found.end() :]
         with suppress(ProblemError):  # the parser of the whole query string raises the right one
             query, first_page = _parse_first_page_query(others, api_version)
@@ -276,7 +279,7 @@ class _QueryParameters:
         return value
 
     def array(self, name: str, parse: Callable[[str], _Value]) -> tuple[_Value, ...] | None:
-        """Return the values of an array in any of its forms, or None if it is omitted.
+        """Return the distinct values of an array in any of its forms, or None if it is omitted.
 
         The forms are `p=a,b`, `p=a&p=b` and `p[]=a&p[]=b` (docs/api.md, "Posts performance"). Commas separate values
         only in the first form.
@@ -287,14 +290,14 @@ class _QueryParameters:
         values = (*plain, *bracketed)
         if "" in values:
             raise bad_request(f"{name} must not hold an empty value")
-        return tuple(_parse_value(name, value, parse=parse) for value in values) or None
+        return tuple(dict.fromkeys(_parse_value(name, value, parse=parse) for value in values)) or None
 
     def metrics(self, known: Iterable[Metric]) -> tuple[str, ...]:
-        """Return the distinct requested metrics, which may be unknown."""
+        """Return the requested metrics, which may be unknown."""
         names = self.array(METRICS_MEMBER, str)
         if names is None:
             raise bad_request(f"{METRICS_MEMBER} is required, of {', '.join(metric.api_name for metric in known)}")
-        return tuple(dict.fromkeys(names))
+        return names
 
     def sort_property(self, supported: Iterable[str]) -> str | None:
         """Return the sort key, or None if it is omitted."""
@@ -366,9 +369,8 @@ def _parse_page(parameters: _QueryParameters, api_version: ApiVersion, *, query:
     return PageRequest((number - 1) * size, size, api_version)
 
 
-@lru_cache(maxsize=1024)
 def _cursor_query(query: Hashable, size: int) -> str:
-    return json.dumps([msgspec.to_builtins(query), size])
+    return hashlib.blake2b(json.dumps([msgspec.to_builtins(query), size]).encode(), digest_size=16).hexdigest()
 
 
 def _decode_cursor(cursor: str, cursor_query: str) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 import gc
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -302,3 +303,32 @@ def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
             page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
             wait_until(lambda: size_of_snapshots(directory) <= limit)
         assert size_of_snapshots(directory) > 2 * size > 0
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "ids", [["repeated"] * 4_000, [f"x{number}" for number in range(4_000)]], ids=["repeated", "distinct"]
+)
+def test_queries_with_many_ids_leave_little_in_memory(ids: list[str], tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+
+        def refuse(number: int) -> None:
+            listed = ",".join([f"y{number}", *ids])
+            query = f"/v2/posts/performance?startDate={DAYS[0]}&endDate={DAYS[-1]}&instanceIds={listed}"
+            for page in ("&limit=10&metrics=cpe", "&pageNumber=2"):
+                assert_problem(api.get(query + page), 403, "ANL_00403")
+
+        refuse(-1)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(100):
+                refuse(number)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < 30e6
