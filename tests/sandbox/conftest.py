@@ -14,6 +14,7 @@ from later_reporting_dagster.sandbox import FaultMiddleware, World, running_serv
 from tests.conftest import NO_RATE_LIMIT
 
 WORLD = World(first_day=date(2024, 5, 1), last_day=date(2024, 7, 31), instances=2, posts_per_day=6)
+WITHOUT_FAULTS = {"X-Sandbox-Faults": "off"}
 
 
 @contextmanager
@@ -28,9 +29,6 @@ def sandbox(
         token = client.post("/oauth/token", json=body, headers=WITHOUT_FAULTS).raise_for_status().json()["jwt"]
         client.headers["Authorization"] = f"Bearer {token}"
         yield client, app
-
-
-WITHOUT_FAULTS = {"X-Sandbox-Faults": "off"}
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,6 @@ NUMBERED: Any = {
     "total_path": "pagination.totalPages",
 }
 CURSORS: Any = {"type": "cursor", "cursor_path": "nextCursor", "cursor_param": "nextCursor"}
-each_version = pytest.mark.parametrize(
-    ("parameters", "paginator"), [(PAGED, NUMBERED), (CURSOR, CURSORS)], ids=["paged", "cursor"]
-)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,7 @@ def expected(reference_server: IndependentServer) -> Counter[tuple[str, int, int
     return Counter((post["instanceId"], post["campaignId"], post["postId"]) for post in posts)
 
 
-@each_version
+@pytest.mark.parametrize(("parameters", "paginator"), [(PAGED, NUMBERED), (CURSOR, CURSORS)], ids=["paged", "cursor"])
 def test_dlt_reads_every_post_once(
     parameters: dict[str, Any],
     paginator: Any,
