@@ -128,21 +128,25 @@ def _coverage_table(
     ]
     read_rows = {(name, partition): previous.num_rows + row for row, (name, partition, _) in enumerate(read)}
     pairs: list[tuple[str, Partition]] = []
+    has_file: list[bool] = []
     identities: list[str | None] = []
     rows: list[int | None] = []
     for name in sorted({*files, *expected}):
         versions = files.get(name, {})
-        for partition in sorted({*versions, *expected.get(name, ())}, key=_sort_key):
-            identity = versions[partition].identity if partition in versions else None
+        missing = [partition for partition in expected.get(name, ()) if partition not in versions]
+        for partition in sorted([*versions, *missing], key=_sort_key):
+            version = versions.get(partition)
+            identity = version.identity if version else None
             row = read_rows.get((name, partition), known.get((name, partition, identity)))
             pairs.append((name, partition))
+            has_file.append(version is not None)
             identities.append(None if row is None else identity)
             rows.append(row)
     columns = {
         "table_name": [name for name, _ in pairs],
         "date": [partition.day for _, partition in pairs],
         "instance_id": [partition.instance_id for _, partition in pairs],
-        "has_file": [partition in files.get(name, {}) for name, partition in pairs],
+        "has_file": has_file,
     }
     from_footers = pa.concat_tables(
         [
