@@ -34,6 +34,7 @@ from tests.defs.conftest import (
     DAYS,
     INSTANCES_PATH,
     Project,
+    assert_success,
     each_raw_asset,
     failure,
     list_instances,
@@ -269,6 +270,20 @@ def test_only_missing_fetches_pairs_without_a_file(
                 assert found[str(day)]["dagster/partition_row_count"] == rows_of(truth, asset, day)
                 assert found[str(day)]["instances"] == 4
             assert found[str(DAYS[0])]["files_changed"] == changed
+
+
+def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Service) -> None:
+    pairs = {"007": [str(DAYS[0])], INSTANCE_IDS[0]: [f"{DAYS[0]} to {DAYS[-1]}", "2020-01-01"]}
+    result = project.fetch("posts_published", days=DAYS[:2], pairs=pairs)
+    assert_success(result)
+    fetched = {(DAYS[0], "007"), (DAYS[0], INSTANCE_IDS[0]), (DAYS[1], INSTANCE_IDS[0])}
+    assert {(each.day, each.instance_id) for each in project.lake.partitions("posts_published")} == fetched
+    service.requests.clear()
+    again = project.fetch("posts_published", pairs=pairs, only_missing=True)
+    assert project.materializations(again).keys() == {str(DAYS[2])}
+    assert service.data_requests == 1
+    for invalid, reason in (("yesterday", "'yesterday' is neither a day"), ("2020-01-01", "no day of them")):
+        assert reason in failure(project.fetch("posts_published", pairs={"007": [invalid]}))[0]
 
 
 def test_configured_instances_are_fetched_without_a_listing(project: Project, service: Service, truth: Truth) -> None:
