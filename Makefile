@@ -9,6 +9,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
+# Otherwise each of the many processes that tests start would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_OPTIONS ?=
 # The newest version that runs on the Node.js of Debian 13.
 AZURITE_VERSION := 3.35.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+import dagster as dg
 import httpx
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +71,27 @@ def sandbox_settings(base_url: str, *, lake_root: str) -> dict[str, str]:
         "LATER_LAKE_ROOT": lake_root,
         "LATER_REQUESTS_PER_MINUTE": "1000000",
     }
+
+
+# One database for the events of all runs, and no processes that copy the output of steps to files.
+DAGSTER_YAML = """\
+telemetry: {enabled: false}
+event_log_storage:
+  module: dagster._core.storage.event_log
+  class: ConsolidatedSqliteEventLogStorage
+  config: {base_dir: {env: DAGSTER_HOME}}
+run_storage:
+  module: dagster._core.storage.runs
+  class: SqliteRunStorage
+  config: {base_dir: {env: DAGSTER_HOME}}
+schedule_storage:
+  module: dagster._core.storage.schedules
+  class: SqliteScheduleStorage
+  config: {base_dir: {env: DAGSTER_HOME}}
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
 
 
 # Run a test with the service in each API version, or only in the paged one.
@@ -305,6 +328,14 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Do not wait for the disk, which takes longer than a write: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_world() -> World:
     """Four instances with twelve posts a day: several pages, and one (day, instance) pair without posts."""
@@ -355,3 +386,24 @@ def service(
     service.override = lambda request: None
     service.transform = None
     return service
+
+
+@pytest.fixture(scope="session")
+def prepared_dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to copy as `DAGSTER_HOME`, because creating the databases of one takes longer than most tests."""
+    home = tmp_path_factory.mktemp("prepared-dagster-home")
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAGSTER_HOME", str(home))
+        with dg.DagsterInstance.get() as instance:
+            instance.get_runs()
+            instance.all_instigator_state()
+    return home
+
+
+@pytest.fixture
+def dagster_home(prepared_dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The `DAGSTER_HOME` of this process, without runs."""
+    home = Path(shutil.copytree(prepared_dagster_home, tmp_path / "dagster-home"))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home

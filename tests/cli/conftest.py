@@ -32,12 +32,9 @@ class User:
 
 
 @pytest.fixture
-def user(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
-    """A user with an empty lake and an empty `DAGSTER_HOME`, whose settings select the sandbox."""
-    user = User(home=tmp_path / "dagster-home", lake=tmp_path / "lake")
-    user.home.mkdir()
-    (user.home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    monkeypatch.setenv("DAGSTER_HOME", str(user.home))
+def user(service: Service, dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> User:
+    """A user with an empty lake and a `DAGSTER_HOME` without runs, whose settings select the sandbox."""
+    user = User(home=dagster_home, lake=tmp_path / "lake")
     for name, value in sandbox_settings(service.base_url, lake_root=str(user.lake)).items():
         monkeypatch.setenv(name, value)
     return user

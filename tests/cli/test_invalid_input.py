@@ -3,12 +3,10 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-import dagster as dg
 import pytest
 
 from later_reporting_dagster.cli import main
@@ -27,21 +25,6 @@ from tests.services import WAIT_SECONDS
 
 RANGE = ("--start", "2024-03-01", "--end", "2024-03-02")
 PUBLISHED = ("backfill", "--asset", "later/posts_published", *RANGE)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One `DAGSTER_HOME` for all tests, because creating one takes longer than the tests themselves."""
-    home = tmp_path_factory.mktemp("dagster-home")
-    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}):
-        return home
-
-
-@pytest.fixture
-def user(user: User, home: Path, monkeypatch: pytest.MonkeyPatch) -> User:
-    """The user of `tests.cli.conftest` with the shared `home`."""
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    return replace(user, home=home)
 
 
 def failed_check_lines(user: User) -> list[str]:

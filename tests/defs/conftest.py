@@ -273,11 +273,9 @@ def fill_once(project: Project, module_lake: Path, fill: Callable[[Project], boo
 
 
 @pytest.fixture
-def project_on_disk(settings: None, next_day: None, tmp_path: Path) -> Iterator[Project]:
+def project_on_disk(settings: None, next_day: None, dagster_home: Path, tmp_path: Path) -> Iterator[Project]:
     """The project with a Dagster instance on disk."""
-    home = tmp_path / "dagster-home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as instance:
+    with dg.DagsterInstance.get() as instance:
         yield _project(instance, tmp_path / "lake")
 
 

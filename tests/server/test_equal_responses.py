@@ -27,7 +27,7 @@ FIELDS = (
     "campaignId", "contentImageUrl", "contentType", "contentUrl", "creatorId", "creatorProfile", "instanceId",
     "postDate", "postId",
 )  # fmt: skip
-QUERIES = 200
+QUERIES = 100
 ONE_DAY = timedelta(days=1)
 
 
