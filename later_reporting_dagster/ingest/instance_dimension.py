@@ -23,7 +23,7 @@ def _columns() -> Iterable[Column]:
     yield Column(
         "expected_now",
         "bool",
-        False,
+        True,
         "Whether it should have a file for every day: it is in LATER_INSTANCE_IDS or, if that is not set, listed",
     )
     for table in RAW_TABLES:
@@ -128,5 +128,9 @@ def stored_instances(lake: Lake) -> pa.Table | None:
     """
     # The next refresh replaces a damaged file; until then the partitions in the lake show which instances exist.
     with suppress(FileDamaged):
-        return lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
+        rows = lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
+        if rows is not None:  # files of before the column `expected_now` lack it
+            expected = pc.coalesce(rows["expected_now"], rows["listed_now"])
+            rows = rows.set_column(INSTANCES_SCHEMA.get_field_index("expected_now"), "expected_now", expected)
+        return rows
     return None

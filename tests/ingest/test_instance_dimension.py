@@ -121,3 +121,10 @@ def test_a_damaged_dimension_counts_as_missing(lake: Lake, tmp_path: Path) -> No
     (tmp_path / "lake" / INSTANCES_TABLE / "part-0.parquet").write_bytes(b"PAR1")
     assert known_instances(lake) == ("x",)
     assert by_id(refreshed(lake, ["a"])).keys() == {"a", "x"}
+
+
+def test_a_dimension_without_expected_now_expects_the_listed_instances(lake: Lake) -> None:
+    rows = refreshed(lake, ["a"], configured=["b"])
+    lake.write_table(INSTANCES_TABLE, rows.drop_columns(["expected_now"]))
+    assert known_instances(lake) == ("a",)
+    assert by_id(refreshed(lake, []))["a"]["first_seen"] == TODAY
