@@ -119,7 +119,9 @@ class LakeStore:
     ) -> PageResponse:
         snapshot = await self._snapshot_of_page(rows, query, page, caller)
         if not snapshot.is_sorted_by(sort_by, descending=descending):
-            await _in_thread(partial(snapshot.sort_by, sort_by, descending=descending))
+            max_bytes = self._snapshots.max_bytes
+            await _in_thread(partial(snapshot.sort_by, sort_by, descending=descending, max_bytes=max_bytes))
+            self._snapshots.make_room()
         data = msgspec.Raw(snapshot.page(sort_by, descending=descending, rows=page.rows))
         body = page_body(data, page=replace(page, snapshot=snapshot.version), total=len(snapshot))
         return PageResponse(body, snapshot.headers)
@@ -206,7 +208,13 @@ class LakeStore:
 
     async def _read(self, rows: RowSource, state: LakeState) -> Snapshot:
         async with self._reading:
-            snapshot = await _in_thread(rows.read, self._lake, state, self._limits)
+            try:
+                snapshot = await _in_thread(rows.read, self._lake, state, self._limits)
+            except ProblemError as problem:
+                if not isinstance(problem.__cause__, SnapshotNotWritten):
+                    raise
+                self._snapshots.clear()  # the disk may be full of older ones
+                snapshot = await _in_thread(rows.read, self._lake, state, self._limits)
         self._snapshots.add(rows, snapshot)
         return snapshot
 

@@ -1,7 +1,9 @@
 """The posts of a query, read from a lake: which files they are in, and the SQL that renders them as JSON."""
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -153,6 +155,8 @@ class PostRows:
             batches = map(_with_members, database.connection.sql(sql).to_arrow_reader(_BATCH_ROWS))
             return write_snapshot(batches, version=state.version, directory=limits.directory or None)
         except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if (full := os.strerror(errno.ENOSPC)) in str(error):  # where DuckDB spills
+                raise snapshot_not_written(OSError(errno.ENOSPC, full)) from error
             raise _explained(error, database, in_one_access=in_one_access) from error
 
     def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:

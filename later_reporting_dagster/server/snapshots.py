@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,14 +97,22 @@ class Snapshot:
         """Return whether the rows have been sorted by a column, in this direction."""
         return (name, descending) in self._leading
 
-    def sort_by(self, name: str, *, descending: bool) -> None:
-        """Sort the rows by a column, unless they are already; two million rows take about half a second."""
+    def sort_by(self, name: str, *, descending: bool, max_bytes: float) -> None:
+        """Sort the rows by a column, unless they are already; two million rows take about half a second.
+
+        Args:
+            name: The column.
+            descending: Whether to reverse the order.
+            max_bytes: Size of the file up to which rows are copied in their order.
+        """
         with self._lock:
             order = self._orders.get(name)
             if order is None:
                 order = self._orders[name] = self._sorted_by(name)
             if (name, descending) not in self._leading:
-                self._leading[name, descending] = self._copy_leading_rows(order, descending=descending)
+                self._leading[name, descending] = self._copy_leading_rows(
+                    order, descending=descending, max_bytes=max_bytes
+                )
 
     def page(self, name: str, *, descending: bool, rows: slice) -> bytes:
         """Return some rows as a JSON array, in the order of a column by which the rows have been sorted.
@@ -133,19 +141,24 @@ class Snapshot:
         order = np.concatenate([order[has_value], order[~has_value]])
         return _Order(self._by_tie[order], int(np.count_nonzero(has_value)))
 
-    def _copy_leading_rows(self, order: _Order, *, descending: bool) -> _Values:
+    def _copy_leading_rows(self, order: _Order, *, descending: bool, max_bytes: float) -> _Values:
         """Copy the rows that numbered pages can reach, in their order: a page of them is then read by one call.
 
         Returns:
             The offset of each copied row, and of the end.
         """
         offsets = [np.array([self._file.size])]
-        # If the disk is full, the other rows are read where they are.
-        with suppress(SnapshotNotWritten):
-            for start in range(0, min(len(self), _LEADING_ROWS), _COPIED_ROWS):
-                places = self._places(order, start, min(start + _COPIED_ROWS, len(self)), descending=descending)
-                self._file.write(_SEPARATOR.join([*self._file.read_parts(places), b""]))
-                offsets.append(offsets[-1][-1] + np.cumsum([length + len(_SEPARATOR) for _, length in places]))
+        # Beyond the limit, or if the disk is full, rows are read where they are.
+        try:
+            with self._file.truncated_on_error():
+                for start in range(0, min(len(self), _LEADING_ROWS), _COPIED_ROWS):
+                    if self._file.size >= max_bytes:
+                        break
+                    places = self._places(order, start, min(start + _COPIED_ROWS, len(self)), descending=descending)
+                    self._file.write(_SEPARATOR.join([*self._file.read_parts(places), b""]))
+                    offsets.append(offsets[-1][-1] + np.cumsum([length + len(_SEPARATOR) for _, length in places]))
+        except SnapshotNotWritten:
+            return offsets[0]
         return np.concatenate(offsets)
 
     def _places(self, order: _Order, start: int, stop: int, *, descending: bool) -> list[tuple[int, int]]:
@@ -176,6 +189,11 @@ def write_snapshot(batches: Iterable[pa.RecordBatch], *, version: bytes, directo
         SnapshotNotWritten: The file cannot be written.
     """
     file = _TemporaryFile(directory)
+    with file.truncated_on_error():
+        return _write_rows(file, batches, version=version)
+
+
+def _write_rows(file: "_TemporaryFile", batches: Iterable[pa.RecordBatch], *, version: bytes) -> Snapshot:
     starts, lengths = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
     parts: dict[str, list[tuple[int, int]]] = {}
     dtypes: dict[str, type[Any]] = {}
@@ -223,6 +241,17 @@ class _TemporaryFile:
                 self.size += written
                 rest = rest[written:]
 
+    @contextmanager
+    def truncated_on_error(self) -> Iterator[None]:
+        """Free the space of what has been written in the block if it fails: the error may keep the file open."""
+        size = self.size
+        try:
+            yield
+        except BaseException:
+            os.ftruncate(self._descriptor, size)
+            self.size = size
+            raise
+
     def read(self, offset: int, size: int) -> bytes:
         """Return a part of the file."""
         return os.pread(self._descriptor, size, offset)
@@ -257,7 +286,7 @@ class SnapshotCache:
     """
 
     def __init__(self, max_bytes: float) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._snapshots: OrderedDict[tuple[Hashable, bytes], Snapshot] = OrderedDict()
 
     def get(self, rows: Hashable, version: bytes) -> Snapshot | None:
@@ -270,7 +299,15 @@ class SnapshotCache:
     def add(self, rows: Hashable, snapshot: Snapshot) -> None:
         """Add a snapshot, and drop others to make room for it."""
         self._snapshots[rows, snapshot.version] = snapshot
+        self.make_room()
+
+    def clear(self) -> None:
+        """Drop all snapshots."""
+        self._snapshots.clear()
+
+    def make_room(self) -> None:
+        """Drop snapshots until the limit is kept: each order of a snapshot needs space, too."""
         total = sum(each.file_size for each in self._snapshots.values())
-        while len(self._snapshots) > 1 and (total > self._max_bytes or len(self._snapshots) > MAX_SNAPSHOTS):
+        while len(self._snapshots) > 1 and (total > self.max_bytes or len(self._snapshots) > MAX_SNAPSHOTS):
             _, dropped = self._snapshots.popitem(last=False)
             total -= dropped.file_size

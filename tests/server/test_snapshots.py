@@ -1,6 +1,7 @@
 """All pages of a pagination show the same rows while partitions are replaced."""
 
 import gc
+import resource
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from later_reporting_dagster.contract import SortProperty
 from later_reporting_dagster.lake import Lake
 from tests.server.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
 from tests.server.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
@@ -303,6 +305,45 @@ def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
             page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
             wait_until(lambda: size_of_snapshots(directory) <= limit)
         assert size_of_snapshots(directory) > 2 * size > 0
+
+
+@needs_proc
+def test_orders_of_a_snapshot_are_kept_within_the_limit(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+    with (
+        serving(root, snapshot_directory=str(directory), snapshot_gb=2.5 * size / 1e9) as base_url,
+        authenticated(base_url) as api,
+    ):
+        for sort_property in SortProperty:
+            for direction in ("ASC", "DESC"):
+                sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
+                page_of(get(api, query_of(PAGED, sorting=sorting)))
+        assert size_of_snapshots(directory) <= 3.5 * size
+
+
+@needs_proc
+def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+        try:
+            refused = get(api, query_of(PAGED, sorting=[("campaignIds", "7")]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert_problem(refused, 500, "ANL_00500")
+        assert "a temporary file cannot be written" in refused.text
+        assert size_of_snapshots(directory) == 0
+        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
 
 
 # Memory
