@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import httpx
 import pyarrow.parquet as pq
 import pytest
@@ -17,13 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.cli.main import _yesterday
 from later_reporting_dagster.contract import posts_page_from_body
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY
-from later_reporting_dagster.defs.partitions import build_partitions_def, range_tags
+from later_reporting_dagster.defs.partitions import build_partitions_def
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT, Row, Service, Truth, files, sandbox_settings, stored_rows
@@ -94,27 +91,6 @@ def test_due_day_changes_at_the_due_hour_utc(due_hour_utc: int, zone: str) -> No
         assert due_day(due.astimezone(), due_hour_utc=due_hour_utc) == day - timedelta(days=1)
         just_before = (due - timedelta(microseconds=1)).astimezone()
         assert due_day(just_before, due_hour_utc=due_hour_utc) == day - timedelta(days=2)
-
-
-def test_schedules_and_conditions_run_in_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_START_DATE", "2026-03-08")
-    component = LaterReportingComponent.from_environment()
-    assert component.settings.start_date == date(2026, 3, 8)
-    defs = component.build_definitions()
-    schedule = defs.resolve_schedule_def("later_posts_daily")
-    assert schedule.execution_timezone == "UTC"
-    # The first tick after daylight saving time began: 06:00 UTC of the next day.
-    tick = datetime(2026, 3, 9, 6, tzinfo=UTC).astimezone()
-    with dg.build_schedule_context(scheduled_execution_time=tick) as context:
-        (request,) = schedule.evaluate_tick(context).run_requests or []
-    assert request.tags.items() >= range_tags(date(2026, 3, 8), date(2026, 3, 8)).items()
-    graph = defs.resolve_asset_graph()
-    zones = {
-        condition.cron_timezone  # type: ignore[attr-defined]
-        for key in graph.asset_check_keys
-        if key.name == NEWEST_DUE_DAY and (condition := graph.get(key).automation_condition)
-    }
-    assert zones == {"UTC"}
 
 
 @given(st.sampled_from(DST_CHANGES), st.sampled_from(["first", "last"]), st.integers(-14 * 60, 14 * 60))

@@ -427,23 +427,6 @@ def test_serve_reads_its_options_from_the_environment(lake: Path, tmp_path: Path
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("kind", ["missing", "file"])
-def test_serve_starts_without_a_readable_lake(kind: str, tmp_path: Path) -> None:
-    root = tmp_path / "not-there"
-    if kind == "file":
-        root.write_text("not a folder", encoding="utf-8")
-    with running(root, **CREDENTIALS) as command, authenticated(command.base_url()) as api:
-        assert api.get("/healthz").json() == {"status": "ok"}
-        for response in (api.get(POSTS), api.get("/v2/instances")):
-            assert response.status_code == 200 or problem_of(response) == (500, "ANL_00500")
-        command.stop()
-        # A client does not see the location; the log has it.
-        assert kind == "missing" or "lake cannot be read" in response.json()["detail"]
-        assert ("not-there" in command.errors) == (kind == "file")
-    assert root.exists() == (kind == "file")
-
-
-@pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path) -> None:
     with running(lake, **CREDENTIALS) as command, authenticated(command.base_url()) as api:

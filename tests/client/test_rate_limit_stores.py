@@ -1,7 +1,6 @@
 """Tests of the store of the rate limit that machines share, on a real PostgreSQL server."""
 
 import asyncio
-import builtins
 import logging
 import os
 import signal
@@ -325,22 +324,6 @@ def test_redis_is_rejected_with_what_to_use_instead(url: str) -> None:
     with pytest.raises(ValueError, match=r"^Redis is not supported: use .* postgresql://user") as raised:
         rate_limit_store(url, base_url=API)
     assert "hidden" not in str(raised.value)
-
-
-def test_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = builtins.__import__
-
-    def import_without_library(name: str, *args: object) -> object:
-        if name.partition(".")[0] == "psycopg2":
-            raise ModuleNotFoundError(f"No module named {name!r}", name="psycopg2")
-        return original(name, *args)  # type: ignore[arg-type]
-
-    monkeypatch.delitem(sys.modules, postgres_store_module.__name__)
-    monkeypatch.setattr(builtins, "__import__", import_without_library)
-    with pytest.raises(
-        ValueError, match=r"^psycopg2 is not installed: pip install 'later-reporting-dagster\[postgres\]'$"
-    ):
-        rate_limit_store("postgres://host/db", base_url=API)
 
 
 def test_errors_of_the_server_contain_no_secrets(postgres_url: str) -> None:

@@ -109,11 +109,3 @@ def test_clients_of_the_file_have_their_instances(server: Server, tmp_path: Path
             jwt = httpx.post(f"{base_url}/oauth/token", json=body).json()["jwt"]
             page = httpx.get(f"{base_url}/v2/instances", headers={"Authorization": f"Bearer {jwt}"}).json()
             assert len(page["data"]["instanceIds"]) == count
-
-
-def test_headers_name_missing_days(server: Server) -> None:
-    query = {"startDate": "2024-01-07", "endDate": "2024-01-09"}
-    headers = {"Authorization": f"Bearer {token(server)}"}
-    response = httpx.get(f"{server.base_url}/v2/posts/performance", params=query, headers=headers)
-    names = re.findall(r"^(X-Later-[\w-]+): ", section(PAGE, "Missing days"), re.MULTILINE)
-    assert [response.headers[name] for name in names] == ["2024-01-08/2024-01-09", "instance_000, instance_001"]

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.ingest import ingest
@@ -171,16 +170,6 @@ def test_a_new_file_takes_two_requests_and_an_unchanged_one_takes_one(
     listings = len(RAW_TABLES) * 2
     assert first.total() <= 2 * files + listings
     assert second.total() <= files + listings
-
-
-def test_a_healed_partition_takes_a_read_and_a_delete_more(store: ObjectStore, lake: Lake, sandbox: str) -> None:
-    fetch(lake, sandbox)
-    lake.quarantine.write(POSTS_PUBLISHED.name, PARTITIONS[0], [BadRow(reason="r", raw="{}")], query="q")
-    store.proxy.take()
-    assert fetch(lake, sandbox) == []
-    requests = store.proxy.take()
-    assert lake.quarantine.rows(POSTS_PUBLISHED.name) == []
-    assert (requests["GET"], requests["DELETE"], requests["PUT"]) == (len(PARTITIONS) * len(RAW_TABLES) + 1, 1, 0)
 
 
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:

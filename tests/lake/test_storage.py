@@ -372,16 +372,6 @@ def test_versions_of_existing_files_change_with_them(kind: str, tmp_path: Path) 
     assert after[PATHS[2]] == before[PATHS[2]]
 
 
-def test_version_has_a_modification_time_only_without_an_etag(tmp_path: Path) -> None:
-    for kind, has_time in (("file", True), ("memory", True), ("bucket", False), ("unversioned", False)):
-        storage = open_storage(f"{kind}://{tmp_path}", {})
-        storage.write(PATHS[0], b"one")
-        (version,) = storage.versions(PATHS).values()
-        assert (version.modified is not None) is has_time
-        assert version.modified is None or abs(version.modified - time.time()) < 60
-        assert (version.identity is None) is (kind == "unversioned")
-
-
 AWARE = datetime(2024, 1, 1, tzinfo=UTC)
 
 
