@@ -12,7 +12,7 @@ _BACKFILL_TAG = "dagster/backfill"
 
 
 def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] = ()) -> dg.AutomationCondition[Any]:
-    """Return the condition: materialize a partition when upstream data has changed, or when the partition is missing.
+    """Return the condition: materialize a partition when upstream data or its code has changed, or when it is missing.
 
     A missing partition is requested only if its upstream exists. A restatement that changes nothing keeps the data
     version, and therefore triggers nothing.
@@ -38,9 +38,10 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
     )
     followed_change, other_change = any_upstream(changed & will_follow), any_upstream(changed & ~will_follow)
     never_materialized = (condition.missing() & any_upstream(~condition.missing())).newly_true()
+    outdated = condition.code_version_changed() & ~condition.missing()
     # `newly_requested` becomes true one tick after the request. A change in between must not be forgotten.
     requested = condition.newly_requested()
-    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized).since(
+    due = other_change.since(requested & ~other_change) | (followed_change | never_materialized | outdated).since(
         condition.newly_updated() | (requested & ~followed_change)
     )
     in_progress = condition.in_progress() | condition.any_deps_in_progress()

@@ -187,6 +187,19 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
     assert tick() == [set(), {WEEK}, {MONTH}]
 
 
+def test_rollup_of_another_code_version_is_requested_where_it_exists(
+    automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.fetch(RAW, days=DAYS[:2])
+    project.roll_up(ROLLUP, days=DAYS[:2])
+    automation.tick()
+    automation.tick()
+    monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
+    automation.project = project.reloaded()
+    assert automation.tick() == set(DAYS[:2])
+    assert automation.tick() == set()
+
+
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.
 
 
