@@ -4,7 +4,7 @@ The exit code of `make coverage` is 1 if a coverage or mean is out of its limits
 
 Each simulation draws the posts of one group: heavy-tailed impressions, engagement rates that differ between posts and
 between the channels of a post, and Poisson-distributed engagements. The simulations of a scenario are the campaigns of
-one month, so that one query of `organic_paid_monthly.sql` evaluates them all.
+one day, so that one query of `channel_comparison.sql` evaluates them all.
 """
 
 import math
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from benchmarks.markdown_table import Table
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.lake import POSTS_SCHEMA
-from later_reporting_dagster.rollups.rollup_tables import MONTHLY
-from later_reporting_dagster.rollups.sql_engine import roll_up_periods
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+from later_reporting_dagster.rollups.sql_engine import create_macros_and_row_views, render_text
 
 SIMULATIONS, POSTS, CREATORS = 6_000, (31, 60, 120, 200), 12
 MIN_COVERAGE, MAX_COVERAGE, MIN_INTERVALS, MAX_BIAS = 0.93, 0.99, 100, 0.03
@@ -35,7 +35,16 @@ LIFTS = ("paid_lift", "same_post_lift")
 CHANNEL_SPREAD = 0.4
 _MEAN_RATE, _POST_SPREAD, _CREATOR_SPREAD, _REACH_SPREAD = 0.03, 0.6, 0.5, 0.5
 _SHARE_OF_ZEROS = 0.8
-_INSTANCE, _MONTH = "instance", date(2025, 1, 1)
+_INSTANCE, _DAY = "instance", date(2025, 1, 1)
+_LIFTS_BY_CAMPAIGN = """
+{%- import "measures.sql" as measures with context %}
+{%- import "channel_comparison.sql" as channels with context %}
+WITH groups AS (
+    SELECT campaign_id, creator_id, {{ measures.group_totals_of_posts() }} FROM post_metrics_daily_rows GROUP BY ALL
+),
+{{ channels.channel_comparison(("campaign_id",), "groups", "post_metrics_daily_rows") }}
+FROM compared
+"""
 
 Values = NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -146,7 +155,7 @@ def draw_posts(scenario: Scenario, random: np.random.Generator) -> pa.Table:
         "paid_impressions": _reported(impressions[1], is_paid),
         "paid_engagements": _reported(paid_engagements, is_paid),
         **{name: pa.repeat(name, rows) for name in ("platform", "content_type")},
-        "date": pa.repeat(_MONTH, rows),
+        "date": pa.repeat(_DAY, rows),
         "instance_id": pa.repeat(_INSTANCE, rows),
     }
     absent = {field.name: pa.nulls(rows, field.type) for field in POSTS_SCHEMA if field.name not in columns}
@@ -196,7 +205,9 @@ def simulate(scenario: Scenario) -> dict[str, LiftResult]:
     random = np.random.default_rng([scenario.posts, *(int.from_bytes(name.encode()) for name in names)])
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("post_metrics_daily", draw_posts(scenario, random))
-        groups = roll_up_periods(connection, MONTHLY, {DateBasis.PERFORMANCE_DATE: {_INSTANCE: {_MONTH}}})
+        stored = {DateBasis.PERFORMANCE_DATE: {_INSTANCE: {_DAY}}}
+        create_macros_and_row_views(connection, BY_CAMPAIGN, stored, stored)
+        groups = connection.sql(render_text(_LIFTS_BY_CAMPAIGN, BY_CAMPAIGN)).to_arrow_table()
     return {lift: _lift_result(groups, lift, scenario) for lift in LIFTS}
 
 

@@ -17,7 +17,7 @@ from benchmarks.markdown_table import Table
 from benchmarks.synthetic_lake import DAYS, INSTANCES, write_lake
 from later_reporting_dagster.lake import POST_COLUMNS, Lake, partition_path
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import DAILY, WINDOW_TABLES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import DAILY, POST_TABLES, WINDOW_TABLES, RollupTable
 
 MEMORY_GB = 2.0
 MAX_RATIOS = {"windows": 5.0, "daily": 2.0}
@@ -67,11 +67,11 @@ def plain_windows(lake: Lake) -> Callable[[], object]:
 
 
 def windows(lake: Lake) -> Callable[[], object]:
-    """Prepare the window rollups and their reconciliation."""
+    """Prepare the window rollups."""
 
     def work() -> None:
-        made = roll_up_lake_windows(lake, WINDOW_TABLES, memory_gb=MEMORY_GB)
-        assert not any(made.differences.values()), made.differences
+        made = roll_up_lake_windows(lake, (*WINDOW_TABLES, *POST_TABLES), memory_gb=MEMORY_GB)
+        assert all(rows.num_rows for name, rows in made.tables.items() if name != "campaign_results")
 
     return work
 
@@ -82,13 +82,12 @@ def plain_daily(lake: Lake) -> Callable[[], object]:
 
 
 def daily(lake: Lake) -> Callable[[], object]:
-    """Prepare the daily rollup of all days and its reconciliation."""
+    """Prepare the daily rollup of all days."""
     days = sorted({partition.day for partition in lake.partitions("post_metrics_daily")})
 
     def work() -> None:
         for made in roll_up_lake_periods(lake, DAILY, days, memory_gb=MEMORY_GB):
             assert made.rows is not None
-            assert not made.differences, made.differences
 
     return work
 

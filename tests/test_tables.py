@@ -17,9 +17,15 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_AGE,
     BY_CAMPAIGN,
+    BY_CONTENT_TYPE,
     BY_CREATOR,
     BY_PLATFORM,
-    DAY_TABLES,
+    BY_PUBLISH_DAY,
+    CAMPAIGN_RESULTS,
+    COSTS_BY_CAMPAIGN,
+    COSTS_OVERALL,
+    DAILY,
+    OVERALL,
     POST_BENCHMARKS,
     WEEKLY,
 )
@@ -34,7 +40,8 @@ def without(columns: Sequence[Column], others: Sequence[Column]) -> list[Column]
     return [column for column in columns if column.name not in names]
 
 
-DAILY, BY_PUBLISH_DAY = DAY_TABLES
+KEYS = [column for column in BY_CAMPAIGN.columns if column.name in BY_CAMPAIGN.grain]
+CHANGED_IN_OVERALL = [column for column in OVERALL.columns if column.name in ("instance_id", "days", "days_expected")]
 COLUMN_TABLES: dict[str, Sequence[Column]] = {
     "columns of posts": POST_COLUMNS,
     "columns of instances": INSTANCE_COLUMNS,
@@ -46,11 +53,17 @@ COLUMN_TABLES: dict[str, Sequence[Column]] = {
     ),
     "columns of further metrics": without(post_columns(METRICS), POST_COLUMNS),
     "columns of organic_paid_daily": DAILY.columns,
-    "columns of spend": without(BY_PUBLISH_DAY.columns, DAILY.columns),
+    "columns of further metrics of comparisons": without(DAILY.with_metrics(METRICS).columns, DAILY.columns),
     "columns of organic_paid_weekly": without(WEEKLY.columns, DAILY.columns),
     "columns of organic_paid_by_campaign": BY_CAMPAIGN.columns,
-    "columns of organic_paid_by_creator": without(BY_CREATOR.columns, BY_CAMPAIGN.columns),
     "columns of organic_paid_by_platform": without(BY_PLATFORM.columns, BY_CAMPAIGN.columns),
+    "columns of organic_paid_by_content_type": without(BY_CONTENT_TYPE.columns, BY_CAMPAIGN.columns),
+    "columns of organic_paid_by_creator": without(BY_CREATOR.columns, BY_CAMPAIGN.columns),
+    "columns of organic_paid_overall": without(OVERALL.columns, without(BY_CAMPAIGN.columns, CHANGED_IN_OVERALL)),
+    "columns of organic_paid_by_publish_day": BY_PUBLISH_DAY.columns,
+    "columns of costs_by_campaign": without(COSTS_BY_CAMPAIGN.columns, without(BY_PUBLISH_DAY.columns, KEYS)),
+    "columns of costs_overall": without(COSTS_OVERALL.columns, without(COSTS_BY_CAMPAIGN.columns, CHANGED_IN_OVERALL)),
+    "columns of campaign_results": CAMPAIGN_RESULTS.columns,
     "columns of post_benchmarks": POST_BENCHMARKS.columns,
     "columns of organic_paid_by_age": BY_AGE.columns,
 }

@@ -18,7 +18,7 @@ from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server, two_years_before
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _run_all(start: date, end: date) -> "list[RunOutcome]":
     return outcomes
 
 
-# A rate divides sums over the rows that report both the engagements and the impressions.
+# A rate divides sums over the rows that report engagements, and impressions above 0.
 _COMPARISON = """
 SELECT *, paid_engagement_rate / organic_engagement_rate AS paid_lift
 FROM (
@@ -154,9 +154,9 @@ FROM (
         sum(impressions) AS organic_impressions,
         sum(paid_impressions) AS paid_impressions,
         100 * sum(paid_impressions) / (sum(impressions) + sum(paid_impressions)) AS paid_share_of_impressions,
-        100 * sum(engagements) FILTER (impressions IS NOT NULL)
+        100 * sum(engagements) FILTER (impressions > 0)
             / sum(impressions) FILTER (engagements IS NOT NULL) AS organic_engagement_rate,
-        100 * sum(paid_engagements) FILTER (paid_impressions IS NOT NULL)
+        100 * sum(paid_engagements) FILTER (paid_impressions > 0)
             / sum(paid_impressions) FILTER (paid_engagements IS NOT NULL) AS paid_engagement_rate
     FROM post_metrics_daily
     WHERE date BETWEEN '{start}' AND '{end}'
@@ -179,9 +179,9 @@ _COMPARISON_COLUMNS = (
 _CAMPAIGNS = """
 SELECT
     coalesce(campaign_name, campaign_id::VARCHAR) AS campaign, paid_ad_spend, estimated_content_cost,
-    paid_return_on_ad_spend, estimated_roi
-FROM organic_paid_by_campaign
-WHERE "window" = 'all' AND date_basis = 'performance_date' AND paid_ad_spend IS NOT NULL
+    paid_return_on_ad_spend, value_per_content_cost
+FROM campaign_results
+WHERE time_window = 'all' AND paid_ad_spend IS NOT NULL
 ORDER BY paid_ad_spend DESC, campaign_id
 LIMIT 5
 """
@@ -189,7 +189,7 @@ _CAMPAIGN_COLUMNS = (
     ("paid_ad_spend", "ad spend\nUSD", "{:,.2f}"),
     ("estimated_content_cost", "content cost\nUSD", "{:,.2f}"),
     ("paid_return_on_ad_spend", "return on\nad spend", "{:.2f} ×"),
-    ("estimated_roi", "value per\ncontent cost", "{:.2f} ×"),
+    ("value_per_content_cost", "value per\ncontent cost", "{:.2f} ×"),
 )
 
 
@@ -203,8 +203,8 @@ def _print_results(start: date, end: date) -> None:
     posts = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
     comparison = run_query(_COMPARISON.format(start=start, end=end), lake, [posts])
     _print_table(f"Organic against paid, {start} to {end}", "platform", comparison, columns=_COMPARISON_COLUMNS)
-    by_campaign = Table(BY_CAMPAIGN.name, BY_CAMPAIGN.columns, is_partitioned=False)
-    campaigns = run_query(_CAMPAIGNS, lake, [by_campaign])
+    results = Table(CAMPAIGN_RESULTS.name, CAMPAIGN_RESULTS.columns, is_partitioned=False)
+    campaigns = run_query(_CAMPAIGNS, lake, [results])
     _print_table("Campaigns with the highest ad spend", "campaign", campaigns, columns=_CAMPAIGN_COLUMNS)
 
 

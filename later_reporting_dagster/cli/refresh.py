@@ -19,8 +19,12 @@ from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES
+from later_reporting_dagster.rollups.rollup_tables import (
+    DAY_TABLES,
+    RAW_TABLE_NAMES,
+    WEEK_AND_MONTH_TABLES,
+    RollupTable,
+)
 
 # They are made from the API's lists, which cost a request per 100 instances or campaigns.
 LISTED_TABLES = (INSTANCES_TABLE, CAMPAIGNS_TABLE)
@@ -52,7 +56,7 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance) -> Iterator[R
         yield materialize(project, listed, instance=instance)
     for table in _PERIOD_TABLES:
         if table.name in tables:
-            first_days = _Outdated(project, instance).partitions(table, raw_days[table.date_bases[0]])
+            first_days = _Outdated(project, instance).partitions(table, raw_days[table.date_basis])
             for block in _adjacent(first_days, table.period):
                 tags = range_tags(block[0], block[-1], period=table.period)
                 yield materialize(project, [table.name], instance=instance, tags=tags)

@@ -9,7 +9,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.defs.checks import MAX_NAMES, CheckScope, build_asset_checks, check_result, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
@@ -19,14 +18,14 @@ from later_reporting_dagster.rollups.campaign_reconciliation import (
     CampaignReconciliation,
     reconcile_campaigns,
 )
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 TOTALS_AGREE = "totals_agree_with_posts"
-CAMPAIGN_TOTALS_TABLES = (CAMPAIGN_PERFORMANCE_TABLE, RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE])
+CAMPAIGN_TOTALS_TABLES = (CAMPAIGN_PERFORMANCE_TABLE, BY_CAMPAIGN.raw_table)
 CAMPAIGN_TOTALS_CHECKS: Mapping[str, str] = {
     TOTALS_AGREE: (
         "Impressions, engagements and number of posts of each campaign and day equal those of its posts in"
-        f" {RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE]}, within {TOLERANCE_PERCENT} %."
+        f" {BY_CAMPAIGN.raw_table}, within {TOLERANCE_PERCENT} %."
     )
 }
 SPEND_WITHIN_BOUNDS = "ad_spend_is_within_bounds"
@@ -53,7 +52,7 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
         settings=settings,
         daily=[TOTALS_AGREE],
         step="totals",
-        deps=[RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE], CAMPAIGNS_TABLE],
+        deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
     )
 
 
@@ -122,15 +121,18 @@ class _Spend:
         return f"{self.name}: {self.spend:.2f}, of posts {bounds}"
 
 
-def evaluate_ad_spend(rows: pa.Table, *, campaigns: pa.Table, days: Collection[date]) -> dg.AssetCheckResult:
+def evaluate_ad_spend(
+    results: pa.Table, *, costs: pa.Table, campaigns: pa.Table, days: Collection[date]
+) -> dg.AssetCheckResult:
     """Evaluate whether the ad spend of campaigns is within the bounds of their posts' paid spend.
 
     Args:
-        rows: the rows of organic_paid_by_campaign.
+        results: the rows of campaign_results.
+        costs: the rows of costs_by_campaign.
         campaigns: the table of campaigns.
         days: the days that campaign_performance_daily has.
     """
-    compared = [*_lifetime_spend(rows, campaigns=campaigns, days=frozenset(days))]
+    compared = [*_lifetime_spend(results, costs=costs, campaigns=campaigns, days=frozenset(days))]
     below = [str(each) for each in compared if each.is_below]
     above = [str(each) for each in compared if each.is_above]
     outside = [*below, *above]
@@ -159,39 +161,34 @@ def evaluate_ad_spend(rows: pa.Table, *, campaigns: pa.Table, days: Collection[d
     )
 
 
-def _lifetime_spend(rows: pa.Table, *, campaigns: pa.Table, days: Set[date]) -> Iterator[_Spend]:
+def _lifetime_spend(results: pa.Table, *, costs: pa.Table, campaigns: pa.Table, days: Set[date]) -> Iterator[_Spend]:
     """Yield the campaigns whose ad spend can be compared: the costs in posts are those of their whole life."""
-    of_basis = {basis: _all_time_rows(rows, basis) for basis in DateBasis}
     first_posts = {
         (row["instance_id"], row["campaign_id"]): row["first_post_date"]
         for row in campaigns.select(["instance_id", "campaign_id", "first_post_date"]).to_pylist()
     }
-    for key, published in of_basis[DateBasis.POST_DATE].items():
-        recorded, first_post = of_basis[DateBasis.PERFORMANCE_DATE].get(key), first_posts.get(key)
-        if recorded is None or first_post is None or recorded["paid_ad_spend"] is None:
+    results_of = _all_time_rows(results)
+    for key, published in _all_time_rows(costs).items():
+        recorded, first_post, spend = results_of.get(key), first_posts.get(key), published["paid_spend"]
+        if recorded is None or first_post is None or recorded["paid_ad_spend"] is None or spend is None:
             continue
         first, last = recorded["first_day"], recorded["last_day"]
         first_day = first_post.date()
         life = {first_day + number * _ONE_DAY for number in range((last - first_day).days + 1)}
         # The table was made from other days if it was computed before they were fetched.
-        is_current = recorded["campaign_days"] == sum(first <= day <= last for day in days)
-        is_whole = first <= first_day <= last and published["last_day"] <= last and life <= days
-        if is_current and is_whole and published["paid_spend_minimum"] is not None:
-            paid_posts = published["paid_only_posts"] + published["both_channels_posts"]
-            is_bounded = published["paid_spend_posts"] == paid_posts
+        is_current = recorded["days"] == sum(first <= day <= last for day in days)
+        if is_current and first <= first_day <= last and published["last_day"] <= last and life <= days:
+            uncertainty = spend * published["paid_spend_uncertainty_percent"] / 100
+            is_bounded = published["paid_spend_posts"] == published["paid_posts"]
             yield _Spend(
                 f"campaign {key[1]} of {key[0]}",
                 recorded["paid_ad_spend"],
-                published["paid_spend_minimum"],
-                published["paid_spend_maximum"] if is_bounded else None,
+                spend - uncertainty,
+                spend + uncertainty if is_bounded else None,
             )
 
 
-def _all_time_rows(rows: pa.Table, basis: DateBasis) -> dict[tuple[str, int], dict[str, Any]]:
-    """Return the rows of the window `all` of a date basis, by instance and campaign."""
-    names = [
-        *("instance_id", "campaign_id", "first_day", "last_day", "campaign_days", "paid_ad_spend"),
-        *("paid_spend_minimum", "paid_spend_maximum", "paid_spend_posts", "paid_only_posts", "both_channels_posts"),
-    ]
-    selected = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(basis))).select(names)
-    return {(row["instance_id"], row["campaign_id"]): row for row in selected.to_pylist()}
+def _all_time_rows(rows: pa.Table) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows of the window `all`, by instance and campaign."""
+    of_all_time = rows.filter(pc.field("time_window") == "all").to_pylist()
+    return {(row["instance_id"], row["campaign_id"]): row for row in of_all_time}

@@ -87,10 +87,9 @@ def written_metadata(written: WriteResult, *, is_partition: bool = True) -> dict
 
 
 def plotted_totals(rows: pa.Table) -> dict[str, Any]:
-    """Return the total of each result in a partition, for plots in the UI; omit results that no post reports."""
-    totals = {
-        name: pc.sum(rows[name]).as_py() for channel in CHANNELS for name in (f"{channel}_{each}" for each in RESULTS)
-    }
+    """Return the total of each result or spend in a partition, for plots in the UI; omit those that are null."""
+    names = [f"{channel}_{each}" for channel in CHANNELS for each in (*RESULTS, "spend")]
+    totals = {name: pc.sum(rows[name]).as_py() for name in names if name in rows.column_names}
     return {f"total/{name}": total for name, total in totals.items() if total is not None}
 
 

@@ -46,8 +46,8 @@ from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import LakeUnavailable, Partition
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
-from later_reporting_dagster.rollups.rollup_tables import DAILY, RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed, rollup_sql
+from later_reporting_dagster.rollups.rollup_tables import DAILY, Measures, RollupTable
+from later_reporting_dagster.rollups.sql_engine import RollupFailed, rollup_sql
 
 ROLLUPS_GROUP = "organic_paid"
 
@@ -56,17 +56,18 @@ ROLLUP_CHECKS: Mapping[str, str] = {
     NEWEST_DUE_DAY: "There is a file for the newest day that is due, or for the week or month that contains it.",
 }
 
-_PREVIEW_COLUMNS = (
-    "instance_id",
-    "campaign_id",
-    "content_type",
-    "posts",
-    "organic_impressions",
-    "paid_impressions",
-    "organic_engagement_rate",
-    "paid_engagement_rate",
-    "paid_lift",
-)
+PREVIEW_COLUMNS: Mapping[Measures, Sequence[str]] = {
+    Measures.COMPARISON: (
+        "posts",
+        "organic_impressions",
+        "paid_impressions",
+        "organic_engagement_rate",
+        "paid_engagement_rate",
+        "paid_lift",
+    ),
+    Measures.COSTS: ("posts", "organic_spend", "paid_spend", "total_cpe", "total_cpm"),
+    Measures.CAMPAIGNS: ("paid_ad_spend", "estimated_content_cost", "value_per_content_cost", "cost_per_click"),
+}
 
 
 def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
@@ -117,13 +118,12 @@ def build_rollup_checks(table: RollupTable, settings: DefinitionSettings) -> dg.
 
 def rollup_tags(table: RollupTable) -> dict[str, str]:
     """Return the tags that the catalog can be searched by."""
-    bases = "both" if len(table.date_bases) > 1 else str(table.date_bases[0])
-    return {"later/layer": "rollup", "later/date_basis": bases, "later/period": str(table.period)}
+    return {"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.period)}
 
 
 def _upstream_key(table: RollupTable, settings: DefinitionSettings) -> dg.AssetKey:
     is_from_days = table.period is not Period.DAY and DAILY.name in settings.tables
-    return settings.asset_key(DAILY.name if is_from_days else _raw(table))
+    return settings.asset_key(DAILY.name if is_from_days else table.raw_table)
 
 
 def _upstream(table: RollupTable, settings: DefinitionSettings) -> dg.AssetDep:
@@ -135,11 +135,7 @@ def _upstream(table: RollupTable, settings: DefinitionSettings) -> dg.AssetDep:
 
 
 def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
-    return column_lineage({settings.asset_key(_raw(table)): table.columns})
-
-
-def _raw(table: RollupTable) -> str:
-    return RAW_TABLE_NAMES[table.date_bases[0]]
+    return column_lineage({settings.asset_key(table.raw_table): table.columns})
 
 
 @dataclass(slots=True)
@@ -182,7 +178,7 @@ class _RollupRun:
         """
         log, table, first_days, totals = self._context.log, self._table, self._first_days, self._totals
         periods = f"{table.period}{'s' * (len(first_days) != 1)}"
-        log.info(f"Rolling up {len(first_days)} {periods} of {_raw(table)}, {first_days[0]} to {first_days[-1]}")
+        log.info(f"Rolling up {len(first_days)} {periods} of {table.raw_table}, {first_days[0]} to {first_days[-1]}")
         try:
             for rollup in roll_up_lake_periods(self._lake, table, first_days, memory_gb=self._memory_gb):
                 self._write(rollup)
@@ -205,7 +201,7 @@ class _RollupRun:
         totals, first = self._totals, rollup.first_day
         if rollup.unreadable or rollup.rows is None:
             reasons = [str(error) for error in rollup.unreadable]
-            no_files = f"{_raw(self._table)} has no files for it: materialize that first"
+            no_files = f"{self._table.raw_table} has no files for it: materialize that first"
             totals.failed[str(first)] = reasons[0] if reasons else no_files
             return
         try:
@@ -222,7 +218,7 @@ class _RollupRun:
             provenance=self._provenance,
             metadata={
                 **written_metadata(written),
-                "preview": preview(rollup.rows.select(_PREVIEW_COLUMNS)),
+                "preview": preview(rollup.rows.select([*self._table.grain, *PREVIEW_COLUMNS[self._table.measures]])),
                 **_partition_metadata(self._table, rollup, missing=missing),
                 **plotted_totals(rollup.rows),
                 # Dagster+ reads column lineage from the newest materialization only.

@@ -1,6 +1,6 @@
-"""The rollups by campaign, creator and platform: tables over rolling windows that end with the newest stored day."""
+"""The rollups over rolling windows that end with the newest stored day: comparison, costs and campaign results."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from dagster import AssetExecutionContext
 
-from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
@@ -31,7 +30,7 @@ from later_reporting_dagster.defs.metadata import (
     table_metadata,
     written_metadata,
 )
-from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP, rollup_tags
+from later_reporting_dagster.defs.organic_paid_periods import PREVIEW_COLUMNS, ROLLUPS_GROUP, rollup_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import (
@@ -43,16 +42,19 @@ from later_reporting_dagster.lake import (
     schema_of,
 )
 from later_reporting_dagster.rollups.campaign_inputs import read_campaigns
-from later_reporting_dagster.rollups.lake_rollups import (
-    WindowRollups,
-    check_lake_windows,
-    roll_up_lake_windows,
-    stored_days,
-)
+from later_reporting_dagster.rollups.lake_rollups import WindowRollups, check_lake_windows, roll_up_lake_windows
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_PLATFORM, RollupTable
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, RollupFailed, rollup_sql
+from later_reporting_dagster.rollups.rollup_tables import (
+    BY_PLATFORM,
+    CAMPAIGN_RESULTS,
+    COSTS_BY_CAMPAIGN,
+    COSTS_OVERALL,
+    RAW_TABLE_NAMES,
+    Measures,
+    RollupTable,
+)
+from later_reporting_dagster.rollups.sql_engine import RollupFailed, rollup_sql
 
 WINDOWS_CHECKS: Mapping[str, str] = {
     RECONCILES: "The totals of each window and of the period before it equal the totals of the raw rows.",
@@ -64,28 +66,17 @@ CAMPAIGNS_AGREE = "campaigns_agree_on_their_posts"
 MAX_CONTRADICTORY_PERCENT = 1.0
 # By check name: the table that it checks, and its description.
 TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
-    COSTS_AGREE: (BY_CAMPAIGN.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
+    COSTS_AGREE: (COSTS_OVERALL.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
     IMPRESSIONS_REPORTED: (
         BY_PLATFORM.name,
         "A platform that reported impressions in the last 28 days also reports some in the last 7, if it has posts in"
         " them.",
     ),
     CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
-    SPEND_WITHIN_BOUNDS: (BY_CAMPAIGN.name, SPEND_CHECK_DESCRIPTION),
+    SPEND_WITHIN_BOUNDS: (CAMPAIGN_RESULTS.name, SPEND_CHECK_DESCRIPTION),
 }
 
 _PREVIEW_WINDOW = "28d"
-_PREVIEW_COLUMNS = (
-    "posts",
-    "organic_impressions",
-    "organic_impressions_change",
-    "paid_impressions",
-    "paid_impressions_change",
-    "paid_lift",
-    "paid_lift_low",
-    "paid_lift_high",
-    "paid_lift_verdict",
-)
 
 
 def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) -> AssetStep:
@@ -125,11 +116,12 @@ def windows_step(tables: Sequence[RollupTable], settings: DefinitionSettings) ->
 
 def upstream_keys(table: RollupTable, settings: DefinitionSettings) -> list[dg.AssetKey]:
     """Return the keys of the tables that a window table is made from."""
-    return settings.dependencies(*RAW_TABLE_NAMES.values(), *table.columns_from_campaigns)
+    return settings.dependencies(*table.sources)
 
 
 def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return the checks of a window table: the stored table is compared with its raw rows."""
+    checks = windows_check_descriptions(table)
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         lake, damage = later.lake(), ""
@@ -139,11 +131,19 @@ def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg
         except FileDamaged as error:
             damage = str(error)
         rows = schema_of(table.columns).empty_table() if stored is None else stored
-        yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
+        if table.measures is not Measures.CAMPAIGNS:
+            yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
         yield from _evaluate_table_specific_checks(table, rows)
         if SPEND_WITHIN_BOUNDS in scope.selected:
             days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
-            yield evaluate_ad_spend(rows, campaigns=read_campaigns(lake).rows, days=days)
+            schema = schema_of(COSTS_BY_CAMPAIGN.columns)
+            try:
+                costs = lake.read_table(COSTS_BY_CAMPAIGN.name, schema=schema)
+            except FileDamaged:
+                costs = None
+            yield evaluate_ad_spend(
+                rows, costs=costs or schema.empty_table(), campaigns=read_campaigns(lake).rows, days=days
+            )
         differences, disagreeing = list[str](), 0
         if CAMPAIGNS_AGREE in scope.selected or (RECONCILES in scope.selected and stored is not None):
             differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
@@ -154,7 +154,11 @@ def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg
         yield _evaluate_campaigns(disagreeing)
 
     return build_asset_checks(
-        table.name, windows_check_descriptions(table), evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY]
+        table.name,
+        checks,
+        evaluate=evaluate,
+        settings=settings,
+        daily=[name for name in checks if name == NEWEST_DUE_DAY],
     )
 
 
@@ -163,6 +167,9 @@ def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
     checks = {**WINDOWS_CHECKS, **_table_specific_checks(table)}
     if table.period is Period.POSTS:
         del checks[RECONCILES]  # they are not sums over all raw rows of some days
+    if table.measures is Measures.CAMPAIGNS:
+        # It has no rows if the API refuses campaigns, and ends with the same day as the other tables.
+        del checks[NEWEST_DUE_DAY]
     return checks
 
 
@@ -177,9 +184,7 @@ def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
 
 def windows_lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
     """Return the column lineage metadata of a window table."""
-    from_posts = {RAW_TABLE_NAMES[basis]: table.columns_from(basis) for basis in table.date_bases}
-    sources = {**from_posts, **table.columns_from_campaigns}
-    return column_lineage({settings.asset_key(name): columns for name, columns in sources.items()})
+    return column_lineage({settings.asset_key(name): columns for name, columns in table.sources.items()})
 
 
 def _materialize(
@@ -212,8 +217,7 @@ def _materialize(
             metadata={
                 **written_metadata(written, is_partition=False),
                 "preview": _preview(table, rows),
-                **_source_metadata(windows),
-                **(_campaigns_metadata(windows) if table.columns_from_campaigns else {}),
+                **_source_metadata(windows, table.sources),
                 **windows_lineage(table, settings),
             },
         )
@@ -233,17 +237,17 @@ def _compute_windows(
         windows = roll_up_lake_windows(lake, tables, memory_gb=memory_gb)
     except RollupFailed as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    for basis, raw_name in RAW_TABLE_NAMES.items():
+    for raw_name in RAW_TABLE_NAMES.values():
         days = [partition.day for partition in windows.contents.partitions[raw_name]]
         context.log.info(
-            f"Read {windows.raw_rows[basis]:,} rows of {len(days):,} files of {raw_name}, {min(days)} to {max(days)}"
+            f"Read {windows.raw_rows[raw_name]:,} rows of {len(days):,} files of {raw_name}, {min(days)} to {max(days)}"
             if days
             else f"There are no files of {raw_name}"
         )
     for name, unreadable in windows.contents.unreadable.items():
         for partition, reason in unreadable.items():
             context.log.warning(f"Skipped {partition} of {name}: {reason}")
-    if windows.campaigns and windows.campaigns.error:
+    if windows.campaigns.error:
         context.log.warning(f"Skipped {CAMPAIGNS_TABLE}: {windows.campaigns.error}")
     if not any(windows.contents.partitions[name] for name in RAW_TABLE_NAMES.values()):
         raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
@@ -252,22 +256,15 @@ def _compute_windows(
 
 def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
-    bases: Sequence[DateBasis] = [*DateBasis]
-    if "date_basis" in rows.column_names:
-        by_basis = rows.group_by("date_basis").aggregate([("last_day", "max")])
-        newest = dict(zip(by_basis["date_basis"].to_pylist(), by_basis["last_day_max"].to_pylist(), strict=True))
-    else:
-        bases = [DateBasis.PERFORMANCE_DATE]
-        newest = {DateBasis.PERFORMANCE_DATE: pc.max(rows["last_day"]).as_py() or date.min}
-    behind = [basis for basis in bases if newest.get(basis, date.min) < due]
+    newest = pc.max(rows["last_day"]).as_py()
     return check_result(
         NEWEST_DUE_DAY,
-        f"The windows of {' and '.join(behind)} end before {due}: fetch that day, then materialize this table"
-        if behind
+        f"The windows end before {due}: fetch that day, then materialize this table"
+        if newest is None or newest < due
         else "",
         otherwise=f"All windows end with {due} or later",
         looked_at={"rows": rows.num_rows},
-        metadata={"due_day": str(due), **{f"newest_day/{basis}": str(day) for basis, day in newest.items()}},
+        metadata={"due_day": str(due), "newest_day": str(newest)},
     )
 
 
@@ -303,10 +300,10 @@ def _evaluate_table_specific_checks(table: RollupTable, rows: pa.Table) -> Itera
 
 def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
     """Evaluate the percentage of posts whose CPE and CPM imply different spend."""
-    to_date = rows.filter((pc.field("window") == "all") & (pc.field("date_basis") == str(DateBasis.POST_DATE)))
+    to_date = rows.filter((pc.field("time_window") == "all") & pc.field("instance_id").is_null())
     consistent, contradictory = (
-        sum(pc.sum(to_date[f"{channel}_spend_{which}posts"]).as_py() or 0 for channel in CHANNELS)
-        for which in ("", "contradictory_")
+        sum(pc.sum(to_date[f"{channel}_{which}_posts"]).as_py() or 0 for channel in CHANNELS)
+        for which in ("spend", "contradictory")
     )
     posts = consistent + contradictory
     percent = 100 * contradictory / max(posts, 1)
@@ -328,14 +325,11 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
 
     A platform without posts in the last 7 days passes. The days end with the newest day in the lake.
     """
-    recorded = rows.filter(pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
     # By window, then by instance and platform: the number of posts, and the number of posts that report impressions.
     counts: dict[str, dict[tuple[str, str], tuple[int, int]]] = {}
-    for row in recorded.select(["window", "instance_id", "platform", "posts", "organic_impressions_posts"]).to_pylist():
-        of_window = counts.setdefault(row["window"], {})
+    for row in rows.to_pylist():
         key = row["instance_id"], row["platform"] or "other"
-        posts, reporting = of_window.get(key, (0, 0))
-        of_window[key] = posts + (row["posts"] or 0), reporting + (row["organic_impressions_posts"] or 0)
+        counts.setdefault(row["time_window"], {})[key] = row["posts"] or 0, row["organic_impressions_posts"] or 0
     before = {key for key, (_, reporting) in counts.get("28d", {}).items() if reporting}
     stopped = [
         f"{platform} of {instance_id}"
@@ -371,37 +365,28 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
     )
 
 
-def _source_metadata(windows: WindowRollups) -> dict[str, Any]:
-    """Return metadata of the raw tables: rows and days read, missing days, and unreadable files.
+def _source_metadata(windows: WindowRollups, sources: Collection[str]) -> dict[str, Any]:
+    """Return metadata of the tables that a table is made from: rows and days read, missing days, unreadable files.
 
     The missing days of an instance are counted from the oldest to the newest day of the table.
     """
-    stored = stored_days(windows.contents)
     metadata: dict[str, Any] = {}
-    for basis, name in RAW_TABLE_NAMES.items():
-        instances = stored.get(basis, {})
+    for name in sorted({*sources} & windows.raw_rows.keys()):
+        instances: dict[str | None, set[date]] = {}
+        for partition in windows.contents.partitions[name]:
+            instances.setdefault(partition.instance_id, set()).add(partition.day)
         days = set[date]().union(*instances.values())
+        length = (max(days) - min(days)).days + 1 if days else 0
+        missing = {str(each): length - len(stored) for each, stored in instances.items() if len(stored) < length}
         metadata |= {
-            f"rows/{name}": windows.raw_rows[basis],
+            f"rows/{name}": windows.raw_rows[name],
             f"days/{name}": len(days),
             f"newest_day/{name}": str(max(days, default="none")),
+            f"missing/{name}": sum(missing.values()),
+            **({f"missing_days/{name}": dg.MetadataValue.json(missing)} if missing else {}),
+            **_unreadable_metadata(windows, name),
         }
-        length = (max(days) - min(days)).days + 1 if days else 0
-        missing = {each: length - len(present) for each, present in instances.items() if len(present) < length}
-        metadata[f"missing/{name}"] = sum(missing.values())
-        if missing:
-            metadata[f"missing_days/{name}"] = dg.MetadataValue.json(missing)
-        metadata |= _unreadable_metadata(windows, name)
-    return metadata
-
-
-def _campaigns_metadata(windows: WindowRollups) -> dict[str, Any]:
-    """Return metadata of the tables of campaigns: campaigns and days read, and unreadable files."""
-    name = CAMPAIGN_PERFORMANCE_TABLE
-    days = [partition.day for partition in windows.contents.partitions[name]]
-    metadata: dict[str, Any] = {f"days/{name}": len(days), f"newest_day/{name}": str(max(days, default="none"))}
-    metadata |= _unreadable_metadata(windows, name)
-    if windows.campaigns:
+    if CAMPAIGNS_TABLE in sources:
         metadata[f"rows/{CAMPAIGNS_TABLE}"] = windows.campaigns.rows.num_rows
         if windows.campaigns.error:
             metadata[f"unreadable/{CAMPAIGNS_TABLE}"] = windows.campaigns.error
@@ -415,10 +400,9 @@ def _unreadable_metadata(windows: WindowRollups, name: str) -> dict[str, Any]:
 
 
 def _preview(table: RollupTable, rows: pa.Table) -> dg.MarkdownMetadataValue:
-    """Return the groups with the most organic impressions in the preview's window, or the first rows of posts."""
+    """Return the groups with the largest results in the preview's window, or the first rows of posts."""
     if table.period is Period.POSTS:
         return preview(rows)
-    most_seen = rows.filter(
-        (pc.field("window") == _PREVIEW_WINDOW) & (pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE))
-    ).sort_by([("organic_impressions", "descending")])
-    return preview(most_seen.select([*table.grain, *table.labels[:1], *_PREVIEW_COLUMNS]))
+    columns = PREVIEW_COLUMNS[table.measures]
+    largest = rows.filter(pc.field("time_window") == _PREVIEW_WINDOW).sort_by([(columns[1], "descending")])
+    return preview(largest.select([*table.grain, *table.labels[:1], *columns]))

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
-from importlib.resources import files as files_of_package
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric, platform_of
+from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, Metric, platform_of
 from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from later_reporting_dagster.lake import (
     Lake,
@@ -24,6 +23,7 @@ from later_reporting_dagster.lake import (
     open_database,
     post_columns,
 )
+from later_reporting_dagster.report.report_sql import prepare_windows, render
 from later_reporting_dagster.rollups.campaign_inputs import (
     CAMPAIGN_PERFORMANCE,
     Campaigns,
@@ -32,15 +32,7 @@ from later_reporting_dagster.rollups.campaign_inputs import (
 )
 from later_reporting_dagster.rollups.lake_rollups import stored_days
 from later_reporting_dagster.rollups.periods import WINDOWS
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
-from later_reporting_dagster.rollups.sql_engine import (
-    StoredDays,
-    prepare_windows,
-    render,
-    render_text,
-    translated_errors,
-    window_ranges_table,
-)
+from later_reporting_dagster.rollups.sql_engine import StoredDays, translated_errors, window_ranges_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -345,19 +337,17 @@ def _rows_in_memory(connection: "duckdb.DuckDBPyConnection", metrics: Sequence[M
 def _run_sql(
     connection: "duckdb.DuckDBPyConnection", stored: StoredDays, metrics: Sequence[Metric]
 ) -> dict[str, pa.Table]:
-    prepare_windows(connection, BY_CAMPAIGN, stored)
-    is_recorded = pc.field("date_basis") == str(DateBasis.PERFORMANCE_DATE)
-    is_shown = pc.field("window").isin([*WINDOW_BY_DAYS.values()]) & (is_recorded | ~pc.field("is_previous"))
-    connection.register("window_ranges", window_ranges_table(stored).filter(is_shown))
-    connection.execute(render("window_inputs.sql", BY_CAMPAIGN))
-    sql = files_of_package(__package__).joinpath("report.sql").read_text("utf-8")
+    prepare_windows(connection, stored)
+    ranges = window_ranges_table(stored).filter(pc.field("time_window").isin([*WINDOW_BY_DAYS.values()]))
+    connection.register("window_ranges", ranges.rename_columns({"time_window": "window"}))
+    connection.execute(render("window_inputs.sql"))
     context = {
         "compared_measures": COMPARED_MEASURES,
         "differences": DIFFERENCES,
         "campaign_measures": CAMPAIGN_MEASURES,
         "metric_columns": tuple(metric.column for metric in metrics),
     }
-    connection.execute(render_text(sql, BY_CAMPAIGN, **context))
+    connection.execute(render("report.sql", **context))
     return {table: connection.sql(f"FROM report_{table} ORDER BY ALL").to_arrow_table() for table in TABLES}
 
 

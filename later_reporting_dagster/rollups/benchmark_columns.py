@@ -6,7 +6,14 @@ from typing import Any
 
 from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.lake.columns import Column
-from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS, post_columns_named, rates, totals
+from later_reporting_dagster.rollups.rollup_columns import (
+    CHANNELS,
+    RESULTS,
+    comparison,
+    is_post_count,
+    post_columns_named,
+    totals,
+)
 
 LABELS = (
     "platform",
@@ -35,12 +42,10 @@ _LAST_DAY = Column("last_day", "date32[day]", False, "The last day whose results
 
 def _measures(metrics: Sequence[Metric]) -> list[Column]:
     """Return the sums and the engagement rates of a post."""
-    sums = [
-        column for column in totals(metrics, metrics) if column.name != "posts" and not column.name.endswith("_posts")
-    ]
+    rates = (column for column in comparison(metrics, intervals=False) if column.unit == "percent")
     return [
-        *sums,
-        *(column for column in rates(metrics) if "_engagement_rate" in column.name and column.unit == "percent"),
+        *(column for column in totals(metrics) if not is_post_count(column.name)),
+        *(column for column in rates if "_engagement_rate" in column.name),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is known about campaigns, for the SQL of the rollups and of the report (campaign_results.sql)."""
+"""What is known about campaigns, for the SQL of the rollups and of the report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # With the columns of all known metrics; a metric that was not requested is null.
 CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
-STORED_CAMPAIGN_DAYS = "stored_campaign_days"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +56,6 @@ def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: pa.Ta
     """
     connection.register(CAMPAIGNS_TABLE, campaigns)
     schema = pa.schema({"date": pa.date32()})
-    connection.register(STORED_CAMPAIGN_DAYS, pa.Table.from_pylist([{"date": day} for day in sorted({*days})], schema))
+    connection.register(
+        "stored_campaign_days", pa.Table.from_pylist([{"date": day} for day in sorted({*days})], schema)
+    )

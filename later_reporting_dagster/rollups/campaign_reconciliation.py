@@ -6,7 +6,7 @@ from datetime import date
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis
+from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, LakeDatabase, Table, ViewContents, open_database, post_columns
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
@@ -20,7 +20,7 @@ _COMPARED = ("impressions", "engagements", "paid_impressions", "paid_engagements
 COMPARED_METRICS = ("posts_count", *_COMPARED)
 """The compared totals. The number of posts is that of the rows of the day."""
 
-_POSTS = Table(sql_engine.RAW_TABLE_NAMES[DateBasis.PERFORMANCE_DATE], post_columns(DEFAULT_METRICS))
+_POSTS = Table(BY_CAMPAIGN.raw_table, post_columns(DEFAULT_METRICS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,13 @@
 {%- import "measures.sql" as measures with context -%}
 {%- set same_post_columns = measures.same_post_columns -%}
 
-{#- by           columns that identify a group
-    sum_columns  columns to sum
-    subgroups    relation of sums of parts of a group, by at least `by`, creator_id and platform
-    posts        relation of the posts, with the columns `by`, creator_id and lift_columns -#}
-{%- macro channel_comparison(by, sum_columns, subgroups, posts) -%}
+{#- by         columns that identify a group
+    subgroups  relation of sums of parts of a group, by at least `by` and creator_id
+    posts      relation of the posts, with the columns `by`, creator_id and lift_columns -#}
+{%- macro channel_comparison(by, subgroups, posts) -%}
 totals AS (
     SELECT
-        {{ by | join(", ") }},
-        {{- measures.group_totals_of_groups(sum_columns) }},
+        {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }},
         count(DISTINCT creator_id) + coalesce(max(CAST(creator_id IS NULL AS INTEGER)), 0) AS creators
     FROM {{ subgroups }}
     GROUP BY {{ by | join(", ") }}
@@ -24,7 +22,7 @@ clusters AS (
         {{ by | join(", ") }}
         {%- for name in lift_columns + same_post_columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
     FROM {{ subgroups }} AS subgroups
-    WHERE {{ "false AND " if "creator_id" in by }}creator_id IS NOT NULL
+    WHERE creator_id IS NOT NULL
         AND EXISTS (FROM totals WHERE {{ measures.same("totals", "subgroups", by) }} AND creators > 1)
     GROUP BY {{ by | join(", ") }}, creator_id
     UNION ALL
@@ -32,10 +30,8 @@ clusters AS (
         {{ by | join(", ") }}, {{ lift_columns | join(", ") }},
         {{ measures.same_post_term("paid") }}, {{ measures.same_post_term("organic") }}
     FROM {{ posts }} AS posts
-    {%- if "creator_id" not in by %}
     WHERE creator_id IS NULL
         OR EXISTS (FROM totals WHERE {{ measures.same("totals", "posts", by) }} AND creators = 1)
-    {%- endif %}
 ),
 -- Each cluster's share of the group's sums, and how the log of each lift changes if the cluster is left out.
 leave_one_out AS (
@@ -80,73 +76,42 @@ half_widths AS (
             THEN round_significant(
                 least(organic_impressions_rate_units_effective, paid_impressions_rate_units_effective)
             )
-        END AS paid_lift_posts_effective,
+        END AS lift_effective,
         half_width(
-            lift_squares, lift_changes, lift_clusters, paid_lift_posts_effective,
+            lift_squares, lift_changes, lift_clusters, lift_effective,
             -- If few clusters have engagements, the engagements limit the degrees of freedom more than the impressions.
             least(
-                paid_lift_posts_effective - 1,
+                lift_effective - 1,
                 greatest(
                     6,
                     least(organic_impressions_rate_engagements_effective, paid_impressions_rate_engagements_effective) - 1
                 )
             )
         ) AS lift_half_width,
-        round_significant(same_post_effective) AS same_post_lift_posts_effective,
         half_width(
             same_post_squares, same_post_changes, same_post_clusters,
-            same_post_lift_posts_effective, same_post_lift_posts_effective - 1
+            round_significant(same_post_effective), round_significant(same_post_effective) - 1
         ) AS same_post_half_width
     FROM jackknife
 ),
-{%- if "platform" not in by %}
-platforms AS (
-    SELECT
-        {{ by | join(", ") }}, platform
-        {%- for name in lift_columns + ("organic_impressions", "paid_impressions") %}, sum({{ name }}) AS {{ name }}{% endfor %}
-    FROM {{ subgroups }}
-    GROUP BY {{ by | join(", ") }}, platform
-),
--- Paid engagements, divided by the engagements that the paid impressions would have at the organic rate of their platform.
-platform_mix AS (
-    SELECT
-        {{ by | join(", ") }},
-        quotient(
-            sum(paid_impressions_rate_engagements) FILTER (paid_impressions_rate_units > 0 AND organic_impressions_rate_units > 0),
-            -- An ordered list, because a sum of floats depends on the order.
-            list_sum(list(
-                CAST(paid_impressions_rate_units AS DOUBLE) * organic_impressions_rate_engagements
-                / organic_impressions_rate_units
-                ORDER BY platform
-            ) FILTER (paid_impressions_rate_units > 0 AND organic_impressions_rate_units > 0))
-        ) AS paid_lift_mix_adjusted,
-        share(
-            sum(paid_impressions) FILTER (organic_impressions IS NOT NULL),
-            sum(organic_impressions) FILTER (paid_impressions IS NOT NULL)
-        ) AS paid_share_of_impressions_on_shared_platforms
-    FROM platforms
-    GROUP BY {{ by | join(", ") }}
-),
-{%- endif %}
 compared AS (
     SELECT
-        {% for name in by %}totals.{{ name }}, {% endfor -%}
-        totals.* EXCLUDE ({{ by | join(", ") }}),
-        {{ measures.rates() | indent(8) }},
-        paid_lift_posts_effective,
+        totals.*, {{ measures.rates() | indent(4) }},
         round_significant(paid_lift * exp(-lift_half_width)) AS paid_lift_low,
         round_significant(paid_lift * exp(lift_half_width)) AS paid_lift_high,
         verdict(paid_lift_low, paid_lift_high) AS paid_lift_verdict,
-        quotient(same_post_paid, same_post_organic) AS same_post_lift,
-        same_post_lift_posts_effective,
         round_significant(same_post_lift * exp(-same_post_half_width)) AS same_post_lift_low,
         round_significant(same_post_lift * exp(same_post_half_width)) AS same_post_lift_high,
         verdict(same_post_lift_low, same_post_lift_high) AS same_post_lift_verdict
-        {%- if "platform" not in by %},
-        paid_lift_mix_adjusted, paid_share_of_impressions_on_shared_platforms
-        {%- endif %}
     FROM totals
     LEFT JOIN half_widths ON {{ measures.same("totals", "half_widths", by) }}
-    {% if "platform" not in by %}LEFT JOIN platform_mix ON {{ measures.same("totals", "platform_mix", by) }}{% endif %}
+)
+{%- endmacro -%}
+
+{#- The same without intervals. -#}
+{%- macro channel_comparison_without_intervals(by, subgroups) -%}
+compared AS (
+    SELECT *, {{ measures.rates() }}
+    FROM (SELECT {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }} FROM {{ subgroups }} GROUP BY ALL)
 )
 {%- endmacro -%}

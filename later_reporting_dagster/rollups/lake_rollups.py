@@ -1,4 +1,4 @@
-"""Roll up the raw tables of a lake, and compare the results with a second, simple query of the raw tables."""
+"""Roll up the raw tables of a lake, and compare stored rollups with them."""
 
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -28,14 +28,17 @@ from later_reporting_dagster.rollups.campaign_inputs import (
     register_campaigns,
 )
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
-from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION, PeriodCheck
-from later_reporting_dagster.rollups.rollup_tables import RollupTable
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, RAW_TABLE_NAMES, StoredDays, WindowTables
+from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, StoredDays
 
 _Item = TypeVar("_Item", bound=Hashable)
 
 # Date basis -> its raw table, with the columns of all known metrics.
 _RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, name in RAW_TABLE_NAMES.items()}
+
+# The tables that windows are made from, beside the one of campaigns.
+_WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)
 
 # Bytes of raw files that one query may read per GB of memory. Windows take more memory than days, weeks and months:
 # their sums by post are kept in tables that all window tables read.
@@ -54,36 +57,29 @@ def stored_days(contents: ViewContents) -> StoredDays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRollups:
-    """The window tables, rolled up and checked.
+    """The window tables, rolled up.
 
     Attributes:
         tables: rows, by table name.
-        differences: by table name, one sentence for each total that differs from the raw rows.
-        campaign_conflicts: number of (post, day) pairs, over both date bases, for which campaigns report different
-            numbers.
-        raw_rows: number of raw rows, by date basis.
-        contents: the partitions of the raw tables, and of `campaign_performance_daily` if a table has columns from it,
-            that were read, and the ones that could not be read.
-        campaigns: the table of campaigns; None if no table has columns from it.
+        raw_rows: number of rows, by table that was read.
+        contents: the partitions of these tables that were read, and the ones that could not be read.
+        campaigns: the table of campaigns.
     """
 
     tables: Mapping[str, pa.Table]
-    differences: Mapping[str, Sequence[str]]
-    campaign_conflicts: int
-    raw_rows: Mapping[DateBasis, int]
+    raw_rows: Mapping[str, int]
     contents: ViewContents
-    campaigns: Campaigns | None = None
+    campaigns: Campaigns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodRollup:
-    """One day, week or month, rolled up and checked.
+    """One day, week or month, rolled up.
 
     Attributes:
         first_day: identifies the partition.
         rows: None if the partition has no raw files, or one of them cannot be read.
         raw_rows: number of raw rows.
-        differences: one sentence for each total that differs from the raw rows.
         partitions: its raw partitions.
         unreadable: errors of the raw files that could not be read.
     """
@@ -91,7 +87,6 @@ class PeriodRollup:
     first_day: date
     rows: pa.Table | None
     raw_rows: int
-    differences: Sequence[str]
     partitions: Collection[Partition]
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
@@ -105,35 +100,26 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: the query does not fit in memory.
     """
-    # Read once, and not in batches of instances: see campaign_results.sql.
-    of_posts = [table for table in tables if table.period is Period.POSTS]
-    windows = [table for table in tables if table not in of_posts]
-    campaigns = read_campaigns(lake) if any(table.columns_from_campaigns for table in tables) else None
-    sources = [*_RAW_TABLES.values(), *([CAMPAIGN_PERFORMANCE] if campaigns else [])]
+    campaigns = read_campaigns(lake)
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def roll_up(contents: ViewContents) -> WindowRollups:
+            campaign_days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
+            register_campaigns(database.connection, campaigns.rows, campaign_days)
+            of_posts = [table for table in tables if table.period is Period.POSTS]
+            windows = [table for table in tables if table.period is Period.WINDOWS]
             stored = stored_days(contents)
-            if campaigns:
-                days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
-                register_campaigns(database.connection, campaigns.rows, days)
-            post_rows = sql_engine.roll_up_posts(database.connection, of_posts, stored)
-            batches = _instance_batches(database, contents, memory_gb=memory_gb)
-            rolled_up = sql_engine.WindowTables({}, sql_engine.MultiCampaignPosts())
+            rows = sql_engine.roll_up_posts(database.connection, of_posts, stored)
             if windows:
-                rolled_up = sql_engine.roll_up_windows(database.connection, windows, stored, instance_batches=batches)
-            with sql_engine.translated_errors():
-                checks = reconciliation.check_windows(database.connection, rolled_up, tables=tables, stored=stored)
-            return WindowRollups(
-                tables={**rolled_up.tables, **post_rows},
-                differences=checks.differences,
-                campaign_conflicts=rolled_up.multi_campaign.conflicts,
-                raw_rows=checks.raw_rows,
-                contents=contents,
-                campaigns=campaigns,
-            )
+                batches = _instance_batches(database, contents, memory_gb=memory_gb)
+                rows |= sql_engine.roll_up_windows(database.connection, windows, stored, instance_batches=batches)
+            counts = {}
+            for table in _WINDOW_SOURCES:
+                (count,) = sql_engine.query_rows(database.connection, f"SELECT count(*) AS rows FROM {table.name}")
+                counts[table.name] = count["rows"]
+            return WindowRollups(tables=rows, raw_rows=counts, contents=contents, campaigns=campaigns)
 
-        return database.read([(table, None) for table in sources], roll_up)
+        return database.read([(table, None) for table in _WINDOW_SOURCES], roll_up)
 
 
 def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory_gb: float) -> tuple[list[str], int]:
@@ -155,13 +141,13 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
             stored = stored_days(contents)
             with sql_engine.translated_errors():
                 sql_engine.prepare_windows(database.connection, table, stored)
-                multi_campaign = sql_engine.multi_campaign_posts(database.connection, table)
-                stored_rows = WindowTables({table.name: rows}, multi_campaign)
-                checks = reconciliation.check_windows(database.connection, stored_rows, tables=[table], stored=stored)
+                sql_engine.find_multi_campaign_posts(database.connection, table)
+                conflicts = sql_engine.count_campaign_conflicts(database.connection)
+                differences = [*reconciliation.check_windows(database.connection, table, rows, stored)]
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
-            return [*unreadable, *checks.differences[table.name]], multi_campaign.conflicts
+            return [*unreadable, *differences], conflicts
 
-        return database.read([(raw_table, None) for raw_table in _RAW_TABLES.values()], check)
+        return database.read([(source, None) for source in _WINDOW_SOURCES], check)
 
 
 def roll_up_lake_periods(
@@ -179,10 +165,9 @@ def roll_up_lake_periods(
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: the query does not fit in memory.
     """
-    (date_basis,) = table.date_bases
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
-    partitions = lake.partitions(RAW_TABLE_NAMES[date_basis], days=days)
-    sizes = lake.sizes(RAW_TABLE_NAMES[date_basis], partitions)
+    partitions = lake.partitions(table.raw_table, days=days)
+    sizes = lake.sizes(table.raw_table, partitions)
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in partitions:
         by_first_day[first_day_of(table.period, partition.day)].append(partition)
@@ -211,7 +196,7 @@ def check_lake_periods(
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: the query does not fit in memory.
     """
-    raw_table = _RAW_TABLES[table.date_bases[0]]
+    raw_table = _RAW_TABLES[table.date_basis]
     rollup_table = Table(table.name, table.columns)
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -219,19 +204,18 @@ def check_lake_periods(
         def check(contents: ViewContents) -> dict[date, list[str]]:
             # All partitions at once, not in batches as for the rollup: the queries keep only one row per partition.
             with sql_engine.translated_errors():
-                sql_engine.create_macros_and_row_views(database.connection, table, stored_days(contents))
+                sql_engine.create_macros_and_row_views(database.connection, table, stored_days(contents), ())
                 database.connection.execute(
                     f"CREATE OR REPLACE VIEW {ROLLUP_RELATION} AS"
                     f" SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
                 )
-                checks = reconciliation.check_periods(database.connection, table)
+                differences = reconciliation.check_periods(database.connection, table)
             sentences: dict[date, list[str]] = {}
             for errors in contents.unreadable.values():
                 for partition, error in errors.items():
                     sentences.setdefault(first_day_of(table.period, partition.day), []).append(str(error))
-            for first_day, each in checks.items():
-                if each.differences:
-                    sentences.setdefault(first_day, []).extend(each.differences)
+            for first_day, of_partition in differences.items():
+                sentences.setdefault(first_day, []).extend(of_partition)
             return sentences
 
         raw_partitions = lake.partitions(raw_table.name, days=days)
@@ -259,7 +243,8 @@ def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_
         for partition, size in database.lake.sizes(raw_table, contents.partitions[raw_table]).items():
             weights[str(partition.instance_id)] += size
     limit = memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS
-    for instances in batched_by_weight(dict(sorted(weights.items())), limit=limit):
+    # Without files, there is one batch without instances.
+    for instances in [*batched_by_weight(dict(sorted(weights.items())), limit=limit)] or [[]]:
         for raw_table in RAW_TABLE_NAMES.values():
             database.set_view_instances(raw_table, instances)
         yield
@@ -270,27 +255,26 @@ def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_
 def _roll_up_batch(
     database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
 ) -> Iterator[PeriodRollup]:
-    raw_table = _RAW_TABLES[table.date_bases[0]]
+    raw_table = _RAW_TABLES[table.date_basis]
     raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
 
-    def roll_up(contents: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, PeriodCheck]]:
+    def roll_up(contents: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, int]]:
         rows = sql_engine.roll_up_periods(database.connection, table, stored_days(contents))
-        database.connection.register(ROLLUP_RELATION, rows)
-        with sql_engine.translated_errors():
-            return contents, rows, reconciliation.check_periods(database.connection, table)
+        counts = sql_engine.query_rows(
+            database.connection, f"SELECT date, count(*) AS raw_rows FROM {raw_table.name} GROUP BY ALL"
+        )
+        return contents, rows, {each["date"]: each["raw_rows"] for each in counts}
 
-    contents, rows, checks = database.read([(raw_table, raw_partitions)], roll_up)
+    contents, rows, raw_rows = database.read([(raw_table, raw_partitions)], roll_up)
     partition_rows = sql_engine.partition_rows_getter(rows, table.columns)
     unreadable = contents.unreadable.get(raw_table.name, {})
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
-        check = checks.get(first_day, PeriodCheck(0, ()))
         yield PeriodRollup(
             first_day=first_day,
             # If a file cannot be read, the rows of the other files would look complete although some are missing.
             rows=None if errors or not partitions else partition_rows(first_day),
-            raw_rows=check.raw_rows,
-            differences=check.differences,
+            raw_rows=sum(raw_rows.get(day, 0) for day in {partition.day for partition in partitions}),
             partitions=partitions,
             unreadable=errors,
         )

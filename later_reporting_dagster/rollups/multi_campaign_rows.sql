@@ -2,26 +2,26 @@
 -- lowest campaign id has rank 1. The other rows should report the same numbers, so tables that count a post once use only
 -- this row.
 {%- set tables = (
-    ("post_metrics_daily_rows", "recorded_multi_campaign", "performance_date"),
-    ("posts_published_rows", "published_multi_campaign", "post_date")
+    ("post_metrics_daily", "recorded_multi_campaign", reconciled_metrics),
+    ("posts_published", "published_multi_campaign", reconciled_costs)
 ) %}
-{%- for rows, table, _ in tables %}
+{%- for raw_table, table, _ in tables %}
 CREATE OR REPLACE TABLE {{ table }} AS
 SELECT *, row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) AS campaign_rank
-FROM {{ rows }} SEMI JOIN multi_campaign_posts USING (instance_id, post_id);
+FROM {{ raw_table }}_rows SEMI JOIN multi_campaign_posts USING (instance_id, post_id);
 {% endfor %}
--- Sums by day of the rows that are not counted in tables whose grain has no campaign.
-CREATE OR REPLACE TABLE duplicate_sums AS
-{%- for _, table, date_basis in tables %}
-SELECT '{{ date_basis }}' AS date_basis, date{% for metric in metrics %}, sum({{ metric.sum }}) AS {{ metric.sum }}{% endfor %}
+{#- Relations that rows of all batches are added to. -#}
+{%- macro add_to(table) %}{{ "CREATE OR REPLACE TABLE %s AS" % table if is_first_batch else "INSERT INTO %s" % table }}{% endmacro %}
+-- Sums by day of the rows that are not counted in tables whose grain has no campaign, for reconciliation.
+{%- for raw_table, table, columns in tables %}
+{{ add_to(raw_table + "_duplicates") }}
+SELECT date AS first_day{% for name in columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
 FROM {{ table }}
 WHERE campaign_rank > 1
-GROUP BY ALL
-{{- " UNION ALL" if not loop.last }}
-{%- endfor %};
-
+GROUP BY ALL;
+{% endfor %}
 -- (Post, day) pairs, over both date bases, for which campaigns report different numbers.
-CREATE OR REPLACE TABLE campaign_conflicts AS
+{{ add_to("campaign_conflicts") }}
 {%- for _, table, _ in tables %}
 SELECT date, instance_id, post_id
 FROM {{ table }}

@@ -2,14 +2,30 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from enum import StrEnum
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, DateBasis, Metric
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.columns import Column
-from later_reporting_dagster.rollups import benchmark_columns, campaign_columns, rollup_columns
+from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import GRAIN
+
+# Date basis -> its raw table.
+RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.POST_DATE: "posts_published"}
+
+
+class Measures(StrEnum):
+    """What a table measures.
+
+    `COMPARISON`: organic beside paid results, by performance date.
+    `COSTS`: spend and unit costs, by post date.
+    `CAMPAIGNS`: what the API totals for campaigns, by performance date.
+    """
+
+    COMPARISON = "comparison"
+    COSTS = "costs"
+    CAMPAIGNS = "campaigns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,18 +35,22 @@ class RollupTable:
     Attributes:
         name: name of the table, of its asset and of its SQL file.
         grain: columns that identify a row within its period or window.
-        date_bases: date bases that it has rows for.
+        measures: what it measures.
         period: the time that one of its files covers.
-        labels: post columns that name the group, such as a creator's handle.
+        labels: columns that name the group, such as a creator's handle.
+        has_intervals: whether its lifts have intervals and verdicts.
+        is_overall: whether each window also has a row of all instances, whose `instance_id` is null.
         description: one sentence for the Dagster UI.
         metrics: metrics of the table. Each additive metric has a column with its sum.
     """
 
     name: str
     grain: Sequence[str]
-    date_bases: Sequence[DateBasis]
-    period: Period
+    measures: Measures = Measures.COMPARISON
+    period: Period = Period.WINDOWS
     labels: Sequence[str] = ()
+    has_intervals: bool = False
+    is_overall: bool = False
     description: str
     metrics: Sequence[Metric] = DEFAULT_METRICS
 
@@ -40,144 +60,174 @@ class RollupTable:
         return replace(self, metrics=tuple(metric for metric in METRICS if metric in wanted))
 
     @property
-    def has_costs(self) -> bool:
-        """Whether it has spend columns. Costs are lifetime values of a post, so only rows by post date have them."""
-        return DateBasis.POST_DATE in self.date_bases
+    def date_basis(self) -> DateBasis:
+        """The date that its days are of."""
+        return DateBasis.POST_DATE if self.measures is Measures.COSTS else DateBasis.PERFORMANCE_DATE
+
+    @property
+    def raw_table(self) -> str:
+        """The table of posts that it is made from, and whose days its windows consist of."""
+        return RAW_TABLE_NAMES[self.date_basis]
+
+    @property
+    def is_made_by_instance(self) -> bool:
+        """Whether its rows can be computed for some instances at a time, from the posts of these."""
+        return self.measures is Measures.COMPARISON and not self.is_overall
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in stored order."""
         if self.period is Period.POSTS:
             is_by_post = "post_id" in self.grain
-            return tuple(
-                (benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns)(self.metrics)
+            columns = benchmark_columns.benchmark_columns if is_by_post else benchmark_columns.age_columns
+            return tuple(columns(self.metrics))
+        return (*self._keys(), *self._measured())
+
+    @property
+    def sources(self) -> Mapping[str, Sequence[Column]]:
+        """By table that it is made from, the columns that are."""
+        if self.period is Period.POSTS:
+            return dict.fromkeys(RAW_TABLE_NAMES.values(), self.columns)
+        labels = [column for column in self._keys() if column.name in self.labels]
+        others = [column for column in self.columns if column.name not in self.labels]
+        if self.measures is Measures.CAMPAIGNS:
+            keys = [column for column in others if column.name in self.grain]
+            others = [column for column in others if column.name not in self.grain]
+            return {CAMPAIGN_PERFORMANCE_TABLE: others, CAMPAIGNS_TABLE: labels, self.raw_table: keys}
+        if "creator_id" in self.grain:
+            return {name: [*others, *labels] if name == self.raw_table else labels for name in RAW_TABLE_NAMES.values()}
+        return {self.raw_table: others} | ({CAMPAIGNS_TABLE: labels} if labels else {})
+
+    def _keys(self) -> Iterable[Column]:
+        """Return the columns that identify a row, and the days that it is computed from."""
+        is_window = self.period is Period.WINDOWS
+        grain = rollup_columns.post_columns_named(
+            self.grain, "The value in the post's row of the latest day" if is_window else "The value in the raw rows"
+        )
+        if not is_window:
+            days = () if self.period is Period.DAY else rollup_columns.day_counts()
+            return (*grain, *days)
+        if self.is_overall:
+            grain = (replace(column, nullable=True, computation="Null for all instances together") for column in grain)
+        if self.measures is Measures.CAMPAIGNS:
+            unknown = "The instance whose posts, or whose rows of campaigns, have the id; null if these are of several"
+            grain = (
+                replace(column, nullable=True, computation=f"{unknown}, or if there are none")
+                if column.name == "instance_id"
+                else column
+                for column in grain
             )
-        if self.period is Period.WINDOWS:
-            return tuple(
-                rollup_columns.window_columns(
-                    grain=self.grain,
-                    labels=self.labels,
-                    measures=self.measures,
-                    compared_with_previous=self.compared_with_previous,
-                    campaign_labels=self.columns_from_campaigns.get(CAMPAIGNS_TABLE, ()),
-                    campaign_results=self.columns_from_campaigns.get(CAMPAIGN_PERFORMANCE_TABLE, ()),
-                )
-            )
-        days = rollup_columns.day_count_columns() if self.period is not Period.DAY else ()
-        return (*rollup_columns.post_columns_named(self.grain, "The value in the raw rows"), *days, *self.measures)
+        is_creator = "creator_id" in self.grain
+        labels = rollup_columns.creator_labels() if is_creator else rollup_columns.campaign_labels(*self.labels)
+        days = rollup_columns.day_counts(of_all_instances=self.is_overall)
+        return (*rollup_columns.window(), *grain, *labels, *days)
 
-    @property
-    def measures(self) -> tuple[Column, ...]:
-        """Columns that are computed for each group."""
-        return _measures(self)
-
-    @property
-    def compared_with_previous(self) -> list[Column]:
-        """The totals and rates, which all tables have. A window table also has their previous values and changes."""
-        return [*rollup_columns.totals(self.metrics, DEFAULT_METRICS), *rollup_columns.rates(self.metrics)]
-
-    @property
-    def columns_from_campaigns(self) -> Mapping[str, Sequence[Column]]:
-        """By table of campaigns, the columns that are made from it; empty if the rows are not campaigns."""
-        if self.period is not Period.WINDOWS or "campaign_id" not in self.grain:
-            return {}
-        return {
-            CAMPAIGNS_TABLE: [*campaign_columns.campaign_labels()],
-            CAMPAIGN_PERFORMANCE_TABLE: [*campaign_columns.campaign_results()],
-        }
-
-    def columns_from(self, date_basis: DateBasis) -> list[Column]:
-        """Return the columns made from posts that can have values in rows of a date basis.
-
-        Costs are null by performance date.
-        """
-        others = {column.name for columns in self.columns_from_campaigns.values() for column in columns}
-        if date_basis is DateBasis.PERFORMANCE_DATE:
-            others |= {column.name for column in rollup_columns.costs()}
-        return [column for column in self.columns if column.name not in others]
-
-
-@lru_cache
-def _measures(table: RollupTable) -> tuple[Column, ...]:
-    measures = table.compared_with_previous
-    if table.period is not Period.DAY:
-        measures += rollup_columns.comparison()
-    if table.period is Period.WINDOWS and "campaign_id" not in table.grain:
-        measures.append(rollup_columns.post_campaigns())
-    if table.period is Period.WINDOWS and "platform" not in table.grain:
-        measures += rollup_columns.platform_mix()
-    if table.has_costs:
-        measures += rollup_columns.costs()
-    return tuple(measures)
+    def _measured(self) -> Iterable[Column]:
+        """Return the columns that are computed for each group."""
+        if self.measures is Measures.CAMPAIGNS:
+            return rollup_columns.campaign_results()
+        if self.measures is Measures.COSTS:
+            return rollup_columns.costs()
+        columns = rollup_columns.comparison(self.metrics, intervals=self.has_intervals)
+        if self.period is not Period.WINDOWS:
+            return columns
+        no_file = "null if no day of the window has a file"
+        current = (
+            replace(column, nullable=True, computation=f"{column.computation}; {no_file}")
+            if rollup_columns.is_post_count(column.name)
+            else column
+            for column in columns
+        )
+        return (*current, *rollup_columns.previous())
 
 
 _BY = "instance, campaign, platform and content type"
-_WINDOWS = (
-    "over the last 7, 28, 90 and 365 days and all time, with the previous period and the change. Organic and paid"
-    " results side by side, once by performance date and once by post date. Rows by post date also have lower and upper"
-    " bounds of the spend"
+_WINDOWS = "over the last 7, 28, 90 and 365 days and all time"
+_COMPARED = f"organic beside paid results recorded {_WINDOWS}, with the previous period"
+_COSTS = f"spend, cost per engagement and per 1,000 impressions of the posts published {_WINDOWS}"
+
+DAILY = RollupTable(
+    name="organic_paid_daily",
+    grain=GRAIN,
+    period=Period.DAY,
+    description=f"Organic and paid results recorded on the day, by {_BY}.",
 )
-
-
-def _calendar_table(
-    period: Period, name: str, *, description: str, date_basis: DateBasis = DateBasis.PERFORMANCE_DATE
-) -> RollupTable:
-    return RollupTable(name=name, grain=GRAIN, date_bases=(date_basis,), period=period, description=description)
-
-
-def _window_table(name: str, *grain: str, labels: Sequence[str] = (), entities: str, further: str = "") -> RollupTable:
-    return RollupTable(
-        name=name,
-        grain=grain,
-        date_bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
-        period=Period.WINDOWS,
-        labels=labels,
-        description=f"{entities} {_WINDOWS}.{further}",
-    )
-
-
-DAILY = _calendar_table(
-    Period.DAY, "organic_paid_daily", description=f"Organic and paid results recorded on the day, by {_BY}."
+BY_PUBLISH_DAY = RollupTable(
+    name="organic_paid_by_publish_day",
+    grain=GRAIN,
+    measures=Measures.COSTS,
+    period=Period.DAY,
+    description=f"Spend and unit costs of the posts published on the day, to date, by {_BY}.",
 )
-BY_PUBLISH_DAY = _calendar_table(
-    Period.DAY,
-    "organic_paid_by_publish_day",
-    date_basis=DateBasis.POST_DATE,
-    description="Organic and paid results to date of the posts published on the day, with lower and upper bounds of the"
-    f" spend, by {_BY}.",
-)
-WEEKLY = _calendar_table(
-    Period.WEEK,
-    "organic_paid_weekly",
+WEEKLY = RollupTable(
+    name="organic_paid_weekly",
+    grain=GRAIN,
+    period=Period.WEEK,
     description=f"Organic and paid results recorded in the ISO week (Monday to Sunday), by {_BY}. Each post counts"
     " once.",
 )
-MONTHLY = _calendar_table(
-    Period.MONTH,
-    "organic_paid_monthly",
+MONTHLY = RollupTable(
+    name="organic_paid_monthly",
+    grain=GRAIN,
+    period=Period.MONTH,
     description=f"Organic and paid results recorded in the month, by {_BY}. Each post counts once.",
 )
-BY_CAMPAIGN = _window_table(
-    "organic_paid_by_campaign",
-    "instance_id",
-    "campaign_id",
-    entities="Campaigns",
-    further=" Rows by performance date also have the spend and return that the API reports for the whole campaign.",
+BY_CAMPAIGN = RollupTable(
+    name="organic_paid_by_campaign",
+    grain=("instance_id", "campaign_id"),
+    labels=("campaign_name",),
+    has_intervals=True,
+    description=f"Campaigns: {_COMPARED}.",
 )
-BY_CREATOR = _window_table(
-    "organic_paid_by_creator",
-    "instance_id",
-    "creator_id",
+BY_PLATFORM = RollupTable(
+    name="organic_paid_by_platform",
+    grain=("instance_id", "platform"),
+    has_intervals=True,
+    description=f"Platforms: {_COMPARED}.",
+)
+BY_CONTENT_TYPE = RollupTable(
+    name="organic_paid_by_content_type",
+    grain=("instance_id", "platform", "content_type"),
+    has_intervals=True,
+    description=f"Content types: {_COMPARED}.",
+)
+BY_CREATOR = RollupTable(
+    name="organic_paid_by_creator",
+    grain=("instance_id", "creator_id"),
     labels=("creator_handle_name", "creator_full_name", "creator_profile_link"),
-    entities="Creators",
+    description=f"Creators: {_COMPARED}.",
 )
-BY_PLATFORM = _window_table(
-    "organic_paid_by_platform", "instance_id", "platform", "content_type", entities="Platforms and content types"
+OVERALL = RollupTable(
+    name="organic_paid_overall",
+    grain=("instance_id",),
+    has_intervals=True,
+    is_overall=True,
+    description=f"Each instance, and all together: {_COMPARED}.",
+)
+COSTS_BY_CAMPAIGN = RollupTable(
+    name="costs_by_campaign",
+    grain=("instance_id", "campaign_id"),
+    labels=("campaign_name",),
+    measures=Measures.COSTS,
+    description=f"Campaigns: {_COSTS}.",
+)
+COSTS_OVERALL = RollupTable(
+    name="costs_overall",
+    grain=("instance_id",),
+    measures=Measures.COSTS,
+    is_overall=True,
+    description=f"Each instance, and all together: {_COSTS}.",
+)
+CAMPAIGN_RESULTS = RollupTable(
+    name="campaign_results",
+    grain=("instance_id", "campaign_id"),
+    labels=("campaign_name", "campaign_status"),
+    measures=Measures.CAMPAIGNS,
+    description=f"Campaigns: spend, return, clicks and links as the API totals them {_WINDOWS}.",
 )
 POST_BENCHMARKS = RollupTable(
     name="post_benchmarks",
     grain=("instance_id", "post_id"),
-    date_bases=(DateBasis.PERFORMANCE_DATE, DateBasis.POST_DATE),
     period=Period.POSTS,
     description="Each post of the last 90 days, once: its results to date, and where its organic results stand among"
     " posts of the same platform, content type and age. Shows what to boost and what to stop.",
@@ -185,7 +235,6 @@ POST_BENCHMARKS = RollupTable(
 BY_AGE = RollupTable(
     name="organic_paid_by_age",
     grain=("platform", "content_type", "age"),
-    date_bases=POST_BENCHMARKS.date_bases,
     period=Period.POSTS,
     description="What posts of the last year had earned at each age, by platform and content type: quartiles of organic"
     " and paid results. Shows how fast a post earns, and which rate is good.",
@@ -193,6 +242,15 @@ BY_AGE = RollupTable(
 
 DAY_TABLES: tuple[RollupTable, ...] = (DAILY, BY_PUBLISH_DAY)
 WEEK_AND_MONTH_TABLES: tuple[RollupTable, ...] = (WEEKLY, MONTHLY)
-WINDOW_TABLES: tuple[RollupTable, ...] = (BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM)
+WINDOW_TABLES: tuple[RollupTable, ...] = (
+    BY_CAMPAIGN,
+    BY_PLATFORM,
+    BY_CONTENT_TYPE,
+    BY_CREATOR,
+    OVERALL,
+    COSTS_BY_CAMPAIGN,
+    COSTS_OVERALL,
+    CAMPAIGN_RESULTS,
+)
 POST_TABLES: tuple[RollupTable, ...] = (POST_BENCHMARKS, BY_AGE)
 TABLES: tuple[RollupTable, ...] = (*DAY_TABLES, *WEEK_AND_MONTH_TABLES, *WINDOW_TABLES, *POST_TABLES)

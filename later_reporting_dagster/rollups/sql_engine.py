@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -15,26 +14,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from later_reporting_dagster.contract import DateBasis, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import Column, schema_of
-from later_reporting_dagster.rollups import benchmark_columns
-from later_reporting_dagster.rollups.campaign_columns import CAMPAIGN_TOTALS
+from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import previous_range, window_ranges
 from later_reporting_dagster.rollups.rollup_columns import (
+    CAMPAIGN_TOTALS,
     CHANNELS,
+    RESULTS,
     UNIT_COSTS,
     additive_metrics,
-    costs,
-    is_difference,
-    is_post_count,
     raw_column,
     sum_name,
 )
-from later_reporting_dagster.rollups.rollup_tables import RollupTable
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
 
 if TYPE_CHECKING:
     import duckdb
 
-# Date basis -> its raw table.
-RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.POST_DATE: "posts_published"}
 # In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
 _RANGE_ID = "range_id"
@@ -68,31 +63,6 @@ def duckdb_macros() -> str:
     return _TEMPLATES.get_template("duckdb_macros.sql").render()
 
 
-@dataclass(frozen=True, slots=True)
-class MultiCampaignPosts:
-    """What reconciliation needs to know about posts that are in several campaigns.
-
-    Attributes:
-        duplicate_sums: by date basis and day, the sums of rows that are not counted if the grain has no campaign.
-        conflicts: number of (post, day) pairs, over both date bases, for which campaigns report different numbers.
-    """
-
-    duplicate_sums: Sequence[Mapping[str, Any]] = ()
-    conflicts: int = 0
-
-    def __add__(self, other: "MultiCampaignPosts") -> "MultiCampaignPosts":
-        """Combine with the posts of other instances."""
-        return MultiCampaignPosts((*self.duplicate_sums, *other.duplicate_sums), self.conflicts + other.conflicts)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowTables:
-    """Rows of the window tables, by table name, and the posts in several campaigns."""
-
-    tables: Mapping[str, pa.Table]
-    multi_campaign: MultiCampaignPosts
-
-
 def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> pa.Table:
     """Roll up all days, weeks or months that the connection's view of the raw table contains.
 
@@ -111,7 +81,7 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable,
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
     with translated_errors():
-        create_macros_and_row_views(connection, table, stored)
+        create_macros_and_row_views(connection, table, stored, [table.date_basis])
         return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
 
 
@@ -140,35 +110,36 @@ def roll_up_windows(
     stored: StoredDays,
     *,
     instance_batches: Iterable[object] = (None,),
-) -> WindowTables:
-    """Roll up all windows of both date bases.
+) -> dict[str, pa.Table]:
+    """Roll up all windows. Return the rows by table name.
 
     Args:
-        connection: has views of both raw tables. If a table has columns from the tables of campaigns, it also has the
-            relations that `register_campaigns` creates and the view `campaign_performance_daily`.
+        connection: has views of both raw tables and of `campaign_performance_daily`, and the relations that
+            `register_campaigns` creates.
         tables: window tables.
         stored: days that have files.
         instance_batches: only iterated for its side effect: before each item it restricts the views to the next batch
-            of instances; at the end it removes the restriction. No group has posts of two instances, so only the
-            instances of one batch have to fit in memory.
+            of instances; at the end it removes the restriction. Few groups have posts of two instances, so only the
+            posts of one batch have to fit in memory.
 
     Raises:
         RollupFailed: the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
-    columns = {table.name: [_RANGE_COLUMN, *_columns_of_posts(table)] for table in tables}
-    parts = {name: [schema_of(table_columns).empty_table()] for name, table_columns in columns.items()}
-    multi_campaign = MultiCampaignPosts()
+    by_batch = {table.name: list[pa.Table]() for table in tables if table.is_made_by_instance}
     with translated_errors():
         prepare_windows(connection, tables[0], stored)
-        for _ in instance_batches:
-            connection.execute(render("window_inputs.sql", tables[0])).fetchall()
-            multi_campaign += _read_multi_campaign_posts(connection)
+        for number, _ in enumerate(instance_batches):
+            connection.execute(render("window_inputs.sql", tables[0], is_first_batch=number == 0)).fetchall()
             for table in tables:
-                part = _query(connection, table, columns[table.name], order=[_RANGE_ID, *table.grain])
-                parts[table.name].append(part)
-        combined = {table.name: _combined(connection, table, parts[table.name]) for table in tables}
-    return WindowTables(combined, multi_campaign)
+                if table.name in by_batch:
+                    by_batch[table.name].append(_query_windows(connection, table))
+        rows = {}
+        for table in tables:
+            parts = by_batch.get(table.name) or [_query_windows(connection, table)]
+            in_order = [(name, "ascending") for name in (_RANGE_ID, *table.grain)]
+            rows[table.name] = pa.concat_tables(parts).sort_by(in_order).drop_columns(_RANGE_ID)
+    return rows
 
 
 def roll_up_posts(
@@ -182,47 +153,22 @@ def roll_up_posts(
         stored: days that have files.
 
     Raises:
-        RollupFailed: a sum does not fit its column, or the query does not fit in memory.
+        RollupFailed: the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
     with translated_errors():
         for table in tables[:1]:
-            create_macros_and_row_views(connection, table, stored)
+            create_macros_and_row_views(connection, table, stored, RAW_TABLE_NAMES)
             connection.execute(render("post_curves.sql", table)).fetchall()
         return {table.name: _query(connection, table, table.columns, order=table.grain) for table in tables}
 
 
-def _columns_of_posts(table: RollupTable) -> list[Column]:
-    """Return the columns of a table that are made from posts, in stored order."""
-    others = {column.name for columns in table.columns_from_campaigns.values() for column in columns}
-    return [column for column in table.columns if column.name not in others]
+def _query_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
+    return _query(connection, table, [_RANGE_COLUMN, *table.columns], order=[_RANGE_ID, *table.grain])
 
 
-def _combined(connection: "duckdb.DuckDBPyConnection", table: RollupTable, parts: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of all batches in stored order, with all columns of the table."""
-    rows = pa.concat_tables(parts).sort_by([(name, "ascending") for name in (_RANGE_ID, *table.grain)])
-    if table.columns_from_campaigns:
-        # After all batches, because a campaign id may be in the instances of several.
-        rows = _with_campaign_columns(connection, table, rows)
-    return rows.drop_columns(_RANGE_ID)
-
-
-def _with_campaign_columns(connection: "duckdb.DuckDBPyConnection", table: RollupTable, rows: pa.Table) -> pa.Table:
-    """Return the rows of a table of campaigns with the columns that are made from the tables of campaigns."""
-    columns = [column for made in table.columns_from_campaigns.values() for column in made]
-    # Only the keys go through DuckDB: the rows have more than a hundred columns.
-    keys = rows.select([_RANGE_ID, "instance_id", "campaign_id"])
-    numbered = keys.append_column("row_number", pa.array(range(rows.num_rows), pa.int64()))
-    connection.register("campaign_rows_by_window", numbered)
-    sql = f"SELECT {_selected(columns)} FROM ({render('campaign_columns.sql', table)}) ORDER BY row_number"
-    found = connection.sql(sql).to_arrow_table().cast(schema_of(columns))
-    for field, values in zip(found.schema, found.itercolumns(), strict=True):
-        rows = rows.append_column(field, values)
-    return rows.select([_RANGE_ID, *(column.name for column in table.columns)])
-
-
-def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> MultiCampaignPosts:
-    """Query both raw tables for the posts in several campaigns, without running `window_inputs.sql`.
+def find_multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> None:
+    """Create the relations of multi_campaign_rows.sql without running window_inputs.sql.
 
     Args:
         connection: prepared by `prepare_windows`.
@@ -235,14 +181,13 @@ def multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupT
         f"CREATE OR REPLACE TABLE multi_campaign_posts AS SELECT instance_id, post_id FROM ({rows})"
         " GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id)"
     )
-    connection.execute(render("multi_campaign_rows.sql", table)).fetchall()
-    return _read_multi_campaign_posts(connection)
+    connection.execute(render("multi_campaign_rows.sql", table, is_first_batch=True)).fetchall()
 
 
-def _read_multi_campaign_posts(connection: "duckdb.DuckDBPyConnection") -> MultiCampaignPosts:
-    duplicate_sums = query_rows(connection, "FROM duplicate_sums")
+def count_campaign_conflicts(connection: "duckdb.DuckDBPyConnection") -> int:
+    """Return the number of (post, day) pairs, over both date bases, for which campaigns report different numbers."""
     ((conflicts,),) = connection.execute("SELECT count(*) FROM campaign_conflicts").fetchall()
-    return MultiCampaignPosts(duplicate_sums, conflicts)
+    return int(conflicts)
 
 
 def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
@@ -252,18 +197,19 @@ def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[s
 
 
 def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
-    """Create what `window_inputs.sql` needs: macros, views of rows, and relations of stored days and window ranges."""
-    create_macros_and_row_views(connection, table, stored)
+    """Create what `window_inputs.sql` needs: macros, views of rows, and relations of stored days and windows."""
+    create_macros_and_row_views(connection, table, stored, RAW_TABLE_NAMES)
     connection.register("window_ranges", window_ranges_table(stored))
+    connection.execute(render("window_ranges.sql", table)).fetchall()
 
 
 def create_macros_and_row_views(
-    connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays, date_bases: Iterable[DateBasis]
 ) -> None:
-    """Create the macros, the relation `stored_days`, and for each raw table that `table` needs, a view `…_rows`."""
+    """Create the macros, the relation `stored_days`, and for the raw table of each date basis a view `…_rows`."""
     connection.register("stored_days", _stored_days_table(stored))
     connection.execute(duckdb_macros())
-    for date_basis in table.date_bases:
+    for date_basis in date_bases:
         raw_table, with_spend = RAW_TABLE_NAMES[date_basis], date_basis is DateBasis.POST_DATE
         connection.execute(render("summable_rows.sql", table, raw_table=raw_table, with_spend=with_spend))
 
@@ -294,24 +240,17 @@ def render_text(sql: str, table: RollupTable, **context: Any) -> str:
 
 def _context(table: RollupTable) -> dict[str, Any]:
     """Return the variables of the templates. They are described in measures.sql."""
-    names = {column.name for column in table.columns}
-    compared = {column.name for column in table.compared_with_previous}
-    cost_names = {column.name for column in costs()}
-    measure_columns = [
-        {
-            "name": column.name,
-            "is_post_count": is_post_count(column.name),
-            "is_cost": column.name in cost_names,
-            "has_previous": column.name in compared,
-            "has_change": f"{column.name}_change" in names,
-            "is_difference": is_difference(column),
-        }
-        for column in table.measures
-    ]
+    measured = [column.name for column in rollup_columns.comparison(table.metrics, intervals=table.has_intervals)]
     return (
         _summed_columns(table.metrics)
         | benchmark_columns.template_variables(table.metrics)
-        | {"grain": tuple(table.grain), "labels": table.labels, "measure_columns": measure_columns}
+        | {
+            "grain": tuple(table.grain),
+            "labels": table.labels,
+            "measured": measured,
+            "previous": rollup_columns.PREVIOUS,
+            "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
+        }
     )
 
 
@@ -338,27 +277,31 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
         for unit in units
         for part in ("engagements", "units")
     ]
-    cost_parts = ("spend_minimum", "spend_maximum", "units")
-    per_channel = [
-        *(f"spend_{part}" for part in ("minimum", "maximum", "contradictory_posts")),
-        *(f"{cost}_{part}" for cost, *_ in UNIT_COSTS for part in cost_parts),
+    channel_costs = [
+        *("posts", "spend", "spread", "spend_posts", "contradictory_posts"),
+        *(f"{cost}_{part}" for cost, measure, _ in UNIT_COSTS for part in ("spend", measure)),
     ]
-    spend = [f"{channel}_{part}" for channel in CHANNELS for part in per_channel]
+    costs = ["posts", *(f"{channel}_{part}" for channel in CHANNELS for part in channel_costs)]
+    costs += ["organic_value", "organic_value_spend"]
     additive = additive_metrics(metrics)
     counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
     return {
         "metrics": [_summed(metric) for metric in additive],
-        "campaign_totals": [_summed(metric) for metric in CAMPAIGN_TOTALS],
+        "campaign_totals": [_summed(metric) | {"sum": metric.column} for metric in CAMPAIGN_TOTALS],
         "maximum_spend": Kind.MONEY.maximum,
         "channels": [(str(channel), raw_column(channel, "")) for channel in CHANNELS],
         "rate_units": rate_units,
-        "unit_costs": [(cost, measure) for cost, measure, _ in UNIT_COSTS],
-        "cost_per": {"cpe": 1, "cpm": 1000},
+        "unit_costs": UNIT_COSTS,
         "sum_columns": [*map(sum_name, additive), *rates],
+        "counts": [
+            *((sum_name(metric), f"{sum_name(metric)}_posts") for metric in additive),
+            *((f"{channel}_impressions_rate_units", f"{channel}_engagement_rate_posts") for channel in CHANNELS),
+        ],
         "lift_columns": tuple(name for name in rates if "_impressions_" in name),
-        "spend_columns": [*spend, "value_of_spend", "valued_spend_minimum", "valued_spend_maximum"],
-        "integer_columns": {*counts, *rates, *(name for name in spend if name.endswith(("_units", "_posts")))},
-        "counted_columns": {*map(sum_name, additive), *(f"{channel}_spend_minimum" for channel in CHANNELS)},
+        "cost_columns": costs,
+        "integer_columns": {*counts, *rates, *(name for name in costs if name.endswith(("posts", *RESULTS)))},
+        "reconciled_metrics": [sum_name(metric) for metric in additive],
+        "reconciled_costs": ["posts", *(f"{channel}_posts" for channel in CHANNELS)],
     }
 
 
@@ -387,38 +330,31 @@ def _stored_days_table(stored: StoredDays) -> pa.Table:
 
 
 def window_ranges_table(stored: StoredDays) -> pa.Table:
-    """Return a row for each window of each date basis, and for each previous period.
+    """Return a row for each window of each date basis and, by performance date, for each previous period.
 
     `range_id` numbers the rows; the rows of window tables are ordered by it. `window_range_id` is the `range_id` of the
     window, also in the row of its previous period.
     """
     rows: list[dict[str, Any]] = []
     for date_basis in RAW_TABLE_NAMES:
-        days = {day for instance_days in stored.get(date_basis, {}).values() for day in instance_days}
-        for window, current in window_ranges(days).items():
+        of_instances = stored.get(date_basis, {}).values()
+        for window, current in window_ranges({day for days in of_instances for day in days}).items():
             window_range_id = len(rows)
-            for is_previous, days_of_range in ((False, current), (True, previous_range(window, current))):
+            before = previous_range(window, current) if date_basis is DateBasis.PERFORMANCE_DATE else None
+            for is_previous, days_of_range in ((False, current), (True, before)):
                 if days_of_range is not None:
                     rows.append(
                         {
                             _RANGE_ID: len(rows),
                             "window_range_id": window_range_id,
                             "date_basis": str(date_basis),
-                            "window": window,
+                            "time_window": window,
                             "is_previous": is_previous,
                             "first_day": days_of_range.first,
                             "last_day": days_of_range.last,
                         }
                     )
-    schema = pa.schema(
-        {
-            _RANGE_ID: pa.uint8(),
-            "window_range_id": pa.uint8(),
-            "date_basis": pa.string(),
-            "window": pa.string(),
-            "is_previous": pa.bool_(),
-            "first_day": pa.date32(),
-            "last_day": pa.date32(),
-        }
-    )
-    return pa.Table.from_pylist(rows, schema)
+    numbers = [(name, pa.uint8()) for name in (_RANGE_ID, "window_range_id")]
+    texts = [(name, pa.string()) for name in ("date_basis", "time_window")]
+    dates = [(name, pa.date32()) for name in ("first_day", "last_day")]
+    return pa.Table.from_pylist(rows, pa.schema([*numbers, *texts, ("is_previous", pa.bool_()), *dates]))

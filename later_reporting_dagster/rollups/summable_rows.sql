@@ -7,13 +7,14 @@ WITH bounded AS (
         *
         {%- if with_spend %}
         {%- for channel, prefix in channels %},
-        spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower_bound,
-        spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper_bound,
+        spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
+        spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
         -- The tolerance is for rounding errors of floats.
-        coalesce({{ channel }}_lower_bound > {{ channel }}_upper_bound * (1 + 1e-12), false) AS {{ channel }}_is_contradictory,
-        NOT {{ channel }}_is_contradictory AND {{ channel }}_upper_bound <= {{ maximum_spend }} AS {{ channel }}_has_spend,
-        CASE WHEN {{ channel }}_has_spend THEN money(least({{ channel }}_lower_bound, {{ channel }}_upper_bound)) END AS {{ channel }}_minimum,
-        CASE WHEN {{ channel }}_has_spend THEN money({{ channel }}_upper_bound) END AS {{ channel }}_maximum
+        coalesce({{ channel }}_lower > {{ channel }}_upper * (1 + 1e-12), false) AS {{ channel }}_is_contradictory,
+        NOT {{ channel }}_is_contradictory AND {{ channel }}_upper <= {{ maximum_spend }} AS {{ channel }}_has_spend,
+        -- The middle of the bounds, and half of their distance. The seventh digit holds half of a millionth.
+        CASE WHEN {{ channel }}_has_spend THEN CAST(({{ channel }}_upper + {{ channel }}_lower) / 2 AS DECIMAL(18, 7)) END AS {{ channel }}_spend,
+        CASE WHEN {{ channel }}_has_spend THEN CAST(abs({{ channel }}_upper - {{ channel }}_lower) / 2 AS DECIMAL(18, 7)) END AS {{ channel }}_spread
         {%- endfor %}
         {%- endif %}
     FROM {{ raw_table }}
@@ -28,19 +29,20 @@ SELECT
     CASE WHEN {{ prefix }}{{ measure }} > 0 THEN {{ prefix }}engagements END AS {{ channel }}_{{ measure }}_rate_engagements,
     CASE WHEN {{ prefix }}{{ measure }} > 0 AND {{ prefix }}engagements IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ measure }}_rate_units
     {%- endfor %}{% endfor %}
-    {%- if with_spend %}
+    {%- if with_spend %},
+    -- For costs. Counts of posts are sums of 0 and 1.
+    1 AS posts
     {%- for channel, prefix in channels %},
-    {{ channel }}_minimum AS {{ channel }}_spend_minimum,
-    {{ channel }}_maximum AS {{ channel }}_spend_maximum,
-    CAST({{ channel }}_is_contradictory AS BIGINT) AS {{ channel }}_spend_contradictory_posts
-    {%- for cost, measure in unit_costs %},
-    CASE WHEN {{ prefix }}{{ measure }} IS NOT NULL THEN {{ channel }}_minimum END AS {{ channel }}_{{ cost }}_spend_minimum,
-    CASE WHEN {{ prefix }}{{ measure }} IS NOT NULL THEN {{ channel }}_maximum END AS {{ channel }}_{{ cost }}_spend_maximum,
-    CASE WHEN {{ channel }}_minimum IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ cost }}_units
+    CAST({{ prefix }}impressions IS NOT NULL OR {{ prefix }}engagements IS NOT NULL AS BIGINT) AS {{ channel }}_posts,
+    {{ channel }}_spend, {{ channel }}_spread,
+    CAST({{ channel }}_spend IS NOT NULL AS BIGINT) AS {{ channel }}_spend_posts,
+    CAST({{ channel }}_is_contradictory AS BIGINT) AS {{ channel }}_contradictory_posts
+    {%- for cost, measure, _ in unit_costs %},
+    CASE WHEN {{ prefix }}{{ measure }} IS NOT NULL THEN {{ channel }}_spend END AS {{ channel }}_{{ cost }}_spend,
+    CASE WHEN {{ channel }}_spend IS NOT NULL THEN {{ prefix }}{{ measure }} END AS {{ channel }}_{{ cost }}_{{ measure }}
     {%- endfor %}
     {%- endfor %},
-    CASE WHEN organic_minimum IS NOT NULL THEN money(estimated_value_generated) END AS value_of_spend,
-    CASE WHEN estimated_value_generated IS NOT NULL THEN organic_minimum END AS valued_spend_minimum,
-    CASE WHEN estimated_value_generated IS NOT NULL THEN organic_maximum END AS valued_spend_maximum
+    CASE WHEN organic_spend IS NOT NULL THEN money(estimated_value_generated) END AS organic_value,
+    CASE WHEN estimated_value_generated IS NOT NULL THEN organic_spend END AS organic_value_spend
     {%- endif %}
 FROM bounded;

@@ -22,7 +22,8 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, C
 from later_reporting_dagster.ingest.instance_dimension import stored_instances
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
-from later_reporting_dagster.rollups.sql_engine import RAW_TABLE_NAMES, duckdb_macros
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
+from later_reporting_dagster.rollups.sql_engine import duckdb_macros
 from later_reporting_dagster.server.lake_instances import expected_instances, unknown_instances
 from later_reporting_dagster.server.missing_files import find_missing
 from later_reporting_dagster.server.query_parameters import PostsQuery

@@ -145,10 +145,8 @@ def test_demo_compares_organic_with_paid_by_platform(two_runs: TwoRuns) -> None:
 
 
 def test_demo_prints_campaigns_by_name_with_spend_and_return(two_runs: TwoRuns) -> None:
-    rows = (
-        pq.ParquetFile(two_runs.directory / "lake" / "organic_paid_by_campaign" / "part-0.parquet").read().to_pylist()
-    )
-    recorded = [row for row in rows if row["window"] == "all" and row["paid_ad_spend"] is not None]
+    rows = pq.ParquetFile(two_runs.directory / "lake" / "campaign_results" / "part-0.parquet").read().to_pylist()
+    recorded = [row for row in rows if row["time_window"] == "all" and row["paid_ad_spend"] is not None]
     highest = max(recorded, key=lambda row: row["paid_ad_spend"])
     _, _, printed = two_runs.output.partition("Campaigns with the highest ad spend")
     assert highest["campaign_name"].split()[0] in printed

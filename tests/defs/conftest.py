@@ -21,7 +21,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.rollups.periods import Period
-from later_reporting_dagster.rollups.rollup_tables import TABLES
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
 from tests.conftest import FIRST_DAY, Service, parameters, problem, sandbox_settings
 
 # Fewer days than the sandbox has, because Dagster's events are slow.
@@ -29,7 +29,7 @@ DAYS = [FIRST_DAY + timedelta(days=offset) for offset in range(3)]
 RAW_ASSETS = ("post_metrics_daily", "posts_published")
 ROLLUPS = ("organic_paid_daily", "organic_paid_by_publish_day")
 PERIOD_ROLLUPS = ("organic_paid_weekly", "organic_paid_monthly")
-WINDOWS = ("organic_paid_by_campaign", "organic_paid_by_creator", "organic_paid_by_platform")
+WINDOWS = tuple(table.name for table in (*WINDOW_TABLES, *POST_TABLES))
 INSTANCES_PATH = "/v2/instances"
 QUIET_LOGGING = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

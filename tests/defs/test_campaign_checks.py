@@ -1,7 +1,8 @@
 """The checks that hold what the API reports for campaigns against their posts."""
 
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +20,7 @@ from later_reporting_dagster.lake import Lake, Partition, schema_of
 from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.campaign_reconciliation import reconcile_campaigns
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS, COSTS_BY_CAMPAIGN
 from tests.conftest import Row, Truth
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, assert_success, asset_key
 from tests.defs.test_organic_paid_periods import reference_world
@@ -28,7 +29,7 @@ from tests.rollups.reference import World
 from tests.rollups.test_campaign_reconciliation import with_true_totals
 from tests.rollups.worlds import NEWEST, campaign, differences, performance, write, write_campaigns
 
-SPEND = (BY_CAMPAIGN.name, "ad_spend_is_within_bounds")
+SPEND = (CAMPAIGN_RESULTS.name, "ad_spend_is_within_bounds")
 PERFORMANCE = schema_of(CAMPAIGN_PERFORMANCE.columns)
 BEFORE = NEWEST - timedelta(days=3)
 # The unit costs of a post that cost about 300: its paid spend is 299.92 to 300.01.
@@ -100,8 +101,14 @@ def evaluated(world: World, folder: Path) -> dg.AssetCheckResult:
     for table, files in (("post_metrics_daily", world.recorded), ("posts_published", world.published)):
         write(lake, table, files, DEFAULT_METRICS, rng=None)
     write_campaigns(lake, world, rng=None)
-    rows = roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables[BY_CAMPAIGN.name]
-    return evaluate_ad_spend(rows, campaigns=read_campaigns(lake).rows, days=world.performance.keys())
+    return evaluated_lake(lake, days=world.performance.keys())
+
+
+def evaluated_lake(lake: Lake, *, days: Collection[date]) -> dg.AssetCheckResult:
+    """Roll up a lake and evaluate the check of the ad spend."""
+    tables = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS, COSTS_BY_CAMPAIGN], memory_gb=1).tables
+    results, costs = tables[CAMPAIGN_RESULTS.name], tables[COSTS_BY_CAMPAIGN.name]
+    return evaluate_ad_spend(results, costs=costs, campaigns=read_campaigns(lake).rows, days=days)
 
 
 def counts(result: dg.AssetCheckResult) -> tuple[object, ...]:
@@ -157,9 +164,7 @@ def test_ad_spend_of_a_table_made_from_other_days_is_not_compared(tmp_path: Path
     for table, files in (("post_metrics_daily", world.recorded), ("posts_published", world.published)):
         write(lake, table, files, DEFAULT_METRICS, rng=None)
     write_campaigns(lake, world, rng=None)
-    rows = roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables[BY_CAMPAIGN.name]
-    days = {*world.performance, NEWEST}
-    assert counts(evaluate_ad_spend(rows, campaigns=read_campaigns(lake).rows, days=days)) == (0, 0, 0)
+    assert counts(evaluated_lake(lake, days={*world.performance, NEWEST})) == (0, 0, 0)
 
 
 def test_ad_spend_is_checked_by_the_run_and_alone(project: Project) -> None:
@@ -185,7 +190,7 @@ def test_fetched_campaigns_agree_with_their_posts(project: Project, truth: Truth
     assert evaluate_campaign_totals(found).passed
     result = project.roll_up_windows()
     assert_success(result)
-    table = project.lake.read_table(BY_CAMPAIGN.name, schema=schema_of(BY_CAMPAIGN.columns))
+    table = project.lake.read_table(CAMPAIGN_RESULTS.name, schema=schema_of(CAMPAIGN_RESULTS.columns))
     assert table is not None
     days = [project.lake.read("campaign_performance_daily", [Partition(day)], schema=PERFORMANCE) for day in DAYS]
     world = replace(
@@ -193,5 +198,5 @@ def test_fetched_campaigns_agree_with_their_posts(project: Project, truth: Truth
         campaigns=read_campaigns(project.lake).rows.to_pylist(),
         performance={day: rows.to_pylist() for day, rows in zip(DAYS, days, strict=True)},
     )
-    assert differences({BY_CAMPAIGN.name: table}, world) == []
+    assert differences({CAMPAIGN_RESULTS.name: table}, world) == []
     assert table["paid_ad_spend"].null_count < table.num_rows

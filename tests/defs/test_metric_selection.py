@@ -13,11 +13,11 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_metrics
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, post_columns, posts_schema
-from later_reporting_dagster.rollups.rollup_tables import BY_PUBLISH_DAY, TABLES
+from later_reporting_dagster.rollups.rollup_tables import DAILY, TABLES
 from tests.conftest import FIRST_DAY, Service, Truth, files
 from tests.defs.conftest import Project, asset_key, failure
 
-ASSET = "posts_published"
+ASSET = "post_metrics_daily"
 PARTITION = Partition(FIRST_DAY, "instance_000")
 PATH = f"{ASSET}/date={FIRST_DAY}/instance_id=instance_000/part-0.parquet"
 
@@ -48,7 +48,7 @@ def test_selected_metrics_are_columns(
     monkeypatch.setenv("LATER_METRICS", "likes, reach, impressions")
     chosen = parse_metrics("impressions, likes, reach")
     found = metadata_of(project, project.reloaded().fetch(ASSET, days=[FIRST_DAY], instances=["instance_000"]))
-    rows = truth.partition("post_date", FIRST_DAY, "instance_000")
+    rows = truth.partition("performance_date", FIRST_DAY, "instance_000")
     table = pq.ParquetFile(project.root / PATH).read()
     assert table.column_names == posts_schema(chosen).names
     for row, expected in zip(table.to_pylist(), rows, strict=True):
@@ -91,7 +91,7 @@ def test_checks_pass_with_any_metric_selection(project: Project, service: Servic
 
 def test_rollup_has_nulls_for_metrics_that_were_not_requested(project: Project) -> None:
     assert fetch(project, "likes, paid_impressions").success
-    assert project.roll_up("organic_paid_by_publish_day", days=[FIRST_DAY]).success
+    assert project.roll_up("organic_paid_daily", days=[FIRST_DAY]).success
     table = pq.ParquetFile(project.root / f"organic_paid_by_publish_day/date={FIRST_DAY}/part-0.parquet").read()
     assert table["organic_impressions"].null_count == table.num_rows > 0
     assert table["paid_impressions"].null_count < table.num_rows
@@ -114,7 +114,7 @@ def test_raw_assets_show_the_selected_metrics(metrics: Any, tmp_path: Path) -> N
     assert [column.name for column in POST_COLUMNS] == [column.name for column in post_columns(DEFAULT_METRICS)]
 
 
-ROLLUP = "organic_paid_by_publish_day"
+ROLLUP = "organic_paid_daily"
 ROLLED_UP = f"{ROLLUP}/date={FIRST_DAY}/part-0.parquet"
 
 
@@ -123,7 +123,7 @@ def test_rollups_sum_the_selected_metrics(project: Project, service: Service) ->
     assert fetch(project, "all").success
     assert project.roll_up(ROLLUP, days=[FIRST_DAY]).success
     before = pq.ParquetFile(project.root / ROLLED_UP).read()
-    assert before.column_names == [column.name for column in BY_PUBLISH_DAY.columns]
+    assert before.column_names == [column.name for column in DAILY.columns]
     all_metrics = LaterReportingComponent.from_environment(start_date=FIRST_DAY, metrics="all").build_definitions()
     wide = Project(all_metrics, project.instance, project.root)
     # A rollup of fewer metrics differs from the raw rows.
@@ -131,7 +131,7 @@ def test_rollups_sum_the_selected_metrics(project: Project, service: Service) ->
     result = wide.roll_up(ROLLUP, days=[FIRST_DAY])
     assert wide.passed(result)["reconciles_with_raw_rows"]
     table = pq.ParquetFile(project.root / ROLLED_UP).read()
-    assert table.column_names == [column.name for column in BY_PUBLISH_DAY.with_metrics(METRICS).columns]
+    assert table.column_names == [column.name for column in DAILY.with_metrics(METRICS).columns]
     assert table.select(before.column_names).equals(before)
     posts = pq.ParquetFile(project.root / PATH).read()
     assert sum(table["organic_likes"].to_pylist()) == sum(posts["likes"].to_pylist()) > 0

@@ -11,7 +11,16 @@ import pytest
 from later_reporting_dagster.defs.organic_paid_windows import upstream_keys, windows_check_descriptions, windows_lineage
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Partition, posts_table, schema_of
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, BY_CREATOR, WINDOW_TABLES, RollupTable
+from later_reporting_dagster.rollups.rollup_tables import (
+    BY_CAMPAIGN,
+    BY_CREATOR,
+    CAMPAIGN_RESULTS,
+    COSTS_BY_CAMPAIGN,
+    COSTS_OVERALL,
+    POST_TABLES,
+    WINDOW_TABLES,
+    RollupTable,
+)
 from tests.conftest import INSTANCE_IDS, Row, Truth, files
 from tests.defs.conftest import DAYS, WINDOWS, Project, asset_key, failure, plain_metadata
 from tests.defs.test_organic_paid_periods import reference_world
@@ -49,22 +58,23 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
     assert materializations.keys() == set(WINDOWS)
     world = reference_world(truth)
     raw = {"post_metrics_daily": world.recorded, "posts_published": world.published}
-    for table in WINDOW_TABLES:
+    for table in (*WINDOW_TABLES, *POST_TABLES):
         found = filled.lake.read_table(table.name, schema=schema_of(table.columns))
         assert found is not None
         assert differences({table.name: found}, world) == []
         metadata = plain_metadata(materializations[table.name])
         assert metadata["dagster/row_count"] == found.num_rows
         assert metadata["dagster/uri"] == str(filled.root / table.name / "part-0.parquet")
-        for asset, partitions in raw.items():
+        for asset in raw.keys() & table.sources.keys():
+            partitions = raw[asset]
             assert metadata[f"rows/{asset}"] == sum(map(len, partitions.values()))
             assert (metadata[f"days/{asset}"], metadata[f"newest_day/{asset}"]) == (3, str(DAYS[-1]))
             assert metadata[f"missing/{asset}"] == 0
-        assert metadata["preview"].startswith("| instance_id | ")
+        assert metadata["preview"].startswith("| instance_id | " if found.num_rows else "*no rows*")
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
     assert passed == {
         (table.name, check): check != "newest_due_day_is_present"
-        for table in WINDOW_TABLES
+        for table in (*WINDOW_TABLES, *POST_TABLES)
         for check in windows_check_descriptions(table)
     }
 
@@ -96,28 +106,29 @@ def test_windows_are_in_sync_after_an_unchanged_fetch(filled: Project) -> None:
 def test_windows_of_one_raw_table_report_missing_days(project: Project) -> None:
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:3]))
     project.fetch("posts_published", instances=list(INSTANCE_IDS[3:]), days=DAYS[1:2])
-    result = project.roll_up_windows(BY_CAMPAIGN.name)
+    result = project.roll_up_windows()
     assert result.success
-    assert {row["date_basis"] for row in stored(project, BY_CAMPAIGN)} == {"post_date"}
+    assert stored(project, BY_CAMPAIGN) == []
     metadata = plain_metadata(materialized(project, result)[BY_CAMPAIGN.name])
     assert (metadata["days/post_metrics_daily"], metadata["newest_day/post_metrics_daily"]) == (0, "none")
+    metadata = plain_metadata(materialized(project, result)[COSTS_BY_CAMPAIGN.name])
     assert metadata["missing/posts_published"] == 2
     assert metadata["missing_days/posts_published"] == {INSTANCE_IDS[3]: 2}
-    lagging = [each for each in stored(project, BY_CAMPAIGN) if each["instance_id"] == INSTANCE_IDS[3]]
+    lagging = [each for each in stored(project, COSTS_BY_CAMPAIGN) if each["instance_id"] == INSTANCE_IDS[3]]
     assert {each["days"] for each in lagging} == {1}
 
 
 def test_damaged_file_is_skipped_and_reported(filled: Project) -> None:
     damaged = next((filled.root / "posts_published" / f"date={DAYS[1]}").rglob("*.parquet"))
     damaged.write_bytes(b"no Parquet")
-    result = filled.roll_up_windows(BY_CAMPAIGN.name)
+    result = filled.roll_up_windows(COSTS_BY_CAMPAIGN.name)
     assert result.success
-    metadata = plain_metadata(materialized(filled, result)[BY_CAMPAIGN.name])
+    metadata = plain_metadata(materialized(filled, result)[COSTS_BY_CAMPAIGN.name])
     ((key, reason),) = metadata["unreadable/posts_published"].items()
     assert key.startswith(f"{DAYS[1]} ")
     assert "materialize this partition again" in reason
     assert metadata["missing/posts_published"] == 1
-    (check,) = filled.check((BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
+    (check,) = filled.check((COSTS_BY_CAMPAIGN.name, "reconciles_with_raw_rows")).values()
     assert not check.passed
     assert "is damaged" in check.metadata["differences"].value[0]
 
@@ -133,12 +144,14 @@ def test_table_that_cannot_be_written_fails_alone(filled: Project) -> None:
     (filled.root / BY_CREATOR.name).write_bytes(b"not a directory")
     result = filled.roll_up_windows()
     description, _ = failure(result)
-    assert description.startswith("1 table failed and was not changed; 2 written.\norganic_paid_by_creator: cannot ")
+    assert description.startswith(
+        f"1 table failed and was not changed; {len(WINDOWS) - 1} written.\norganic_paid_by_creator: cannot "
+    )
     assert materialized(filled, result).keys() == set(WINDOWS) - {BY_CREATOR.name}
 
 
 def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Project) -> None:
-    filled.roll_up_windows(BY_CAMPAIGN.name)
+    filled.roll_up_windows(BY_CAMPAIGN.name, COSTS_OVERALL.name)
     key = (BY_CAMPAIGN.name, "reconciles_with_raw_rows")
     (result,) = filled.check(key).values()
     assert (result.passed, result.description) == (True, "All windows equal their raw rows")
@@ -147,28 +160,28 @@ def test_reconciliation_fails_for_restated_posts_and_a_tampered_table(filled: Pr
     filled.lake.write_table(BY_CAMPAIGN.name, table.slice(1))
     (result,) = filled.check(key).values()
     assert not result.passed
-    assert "7d by performance_date: organic_" in (result.description or "")
+    assert "7d: organic_" in (result.description or "")
     filled.lake.write_table(BY_CAMPAIGN.name, table)
     filled.lake.write("posts_published", Partition(DAYS[0], INSTANCE_IDS[0]), posts_table([]))
-    (result,) = filled.check(key).values()
+    (result,) = filled.check((COSTS_OVERALL.name, "reconciles_with_raw_rows")).values()
     assert not result.passed
+    assert "7d of all instances: posts is" in (result.description or "")
     (filled.root / BY_CAMPAIGN.name / "part-0.parquet").write_bytes(b"no Parquet")
     (result,) = filled.check(key).values()
     assert re.fullmatch(r"\S+ is damaged: .*Next step: materialize this table again", result.description or "")
     assert "differing_totals" not in result.metadata
 
 
-def test_freshness_needs_both_date_bases(project: Project) -> None:
+def test_freshness_is_that_of_the_raw_table(project: Project) -> None:
     days = [datetime.now(UTC).date() - timedelta(days=age) for age in (1, 2, 3)]
-    key = (BY_CAMPAIGN.name, "newest_due_day_is_present")
-    for asset, passes in (("post_metrics_daily", False), ("posts_published", True)):
-        for day in days:
-            project.lake.write(asset, Partition(day, INSTANCE_IDS[0]), posts_of(row(instance_id=INSTANCE_IDS[0])))
-        project.roll_up_windows(BY_CAMPAIGN.name)
-        (result,) = project.check(key).values()
-        assert result.passed is passes
-    assert f"newest_day/{[*BASES][1]}" in result.metadata
-    assert asset_key(BY_CAMPAIGN.name) == result.asset_key
+    for day in days:
+        posts = posts_of(row(instance_id=INSTANCE_IDS[0]))
+        project.lake.write("posts_published", Partition(day, INSTANCE_IDS[0]), posts)
+    project.roll_up_windows()
+    for table in (BY_CAMPAIGN, COSTS_BY_CAMPAIGN):
+        (result,) = project.check((table.name, "newest_due_day_is_present")).values()
+        assert result.passed is (table is COSTS_BY_CAMPAIGN)
+        assert result.metadata["newest_day"].value == (str(days[0]) if result.passed else "None")
 
 
 def with_campaigns(world: World) -> World:
@@ -185,12 +198,12 @@ def test_campaigns_match_the_reference(filled: Project, truth: Truth) -> None:
     write_campaigns(filled.lake, world, rng=None)
     result = filled.roll_up_windows()
     assert result.success
-    for table in WINDOW_TABLES:
+    for table in (*WINDOW_TABLES, *POST_TABLES):
         found = filled.lake.read_table(table.name, schema=schema_of(table.columns))
         assert found is not None
         assert differences({table.name: found}, world) == []
     metadata = {name: plain_metadata(event) for name, event in materialized(filled, result).items()}
-    of_campaigns = metadata[BY_CAMPAIGN.name]
+    of_campaigns = metadata[CAMPAIGN_RESULTS.name]
     assert (of_campaigns["rows/campaigns"], of_campaigns["days/campaign_performance_daily"]) == (
         len(world.campaigns),
         2,
@@ -203,13 +216,13 @@ def test_damaged_tables_of_campaigns_are_skipped_and_reported(filled: Project, t
     write_campaigns(filled.lake, with_campaigns(reference_world(truth)), rng=None)
     for path in ("campaigns", f"campaign_performance_daily/date={DAYS[1]}"):
         (filled.root / path / "part-0.parquet").write_bytes(b"no Parquet")
-    result = filled.roll_up_windows(BY_CAMPAIGN.name)
+    result = filled.roll_up_windows(CAMPAIGN_RESULTS.name)
     assert result.success
-    metadata = plain_metadata(materialized(filled, result)[BY_CAMPAIGN.name])
+    metadata = plain_metadata(materialized(filled, result)[CAMPAIGN_RESULTS.name])
     assert metadata["unreadable/campaign_performance_daily"].keys() == {str(DAYS[1])}
     assert "is damaged" in metadata["unreadable/campaigns"]
     assert (metadata["days/campaign_performance_daily"], metadata["rows/campaigns"]) == (1, 0)
-    assert {row["campaign_days"] for row in stored(filled, BY_CAMPAIGN)} <= {1, None}
+    assert {row["days"] for row in stored(filled, CAMPAIGN_RESULTS)} == {1}
 
 
 def test_campaigns_alone_are_not_enough(project: Project) -> None:
@@ -218,21 +231,27 @@ def test_campaigns_alone_are_not_enough(project: Project) -> None:
     assert description == "There are no posts: materialize a raw table first."
 
 
-def test_only_the_table_by_campaign_depends_on_the_tables_of_campaigns() -> None:
+def test_tables_depend_on_what_they_are_made_from() -> None:
     settings = DefinitionSettings()
-    posts = {asset_key(name) for name in BASES.values()}
-    campaigns = {asset_key(name) for name in ("campaigns", "campaign_performance_daily")}
-    for table in WINDOW_TABLES:
-        assert {*upstream_keys(table, settings)} == (posts | campaigns if table is BY_CAMPAIGN else posts)
+    assert {table.name: {key.path[-1] for key in upstream_keys(table, settings)} for table in WINDOW_TABLES} == {
+        "organic_paid_by_campaign": {"post_metrics_daily", "campaigns"},
+        "organic_paid_by_platform": {"post_metrics_daily"},
+        "organic_paid_by_content_type": {"post_metrics_daily"},
+        "organic_paid_by_creator": {"post_metrics_daily", "posts_published"},
+        "organic_paid_overall": {"post_metrics_daily"},
+        "costs_by_campaign": {"posts_published", "campaigns"},
+        "costs_overall": {"posts_published"},
+        "campaign_results": {"campaign_performance_daily", "campaigns", "post_metrics_daily"},
+    }
     without = replace(settings, tables=(*BASES.values(), BY_CAMPAIGN.name))
-    assert {*upstream_keys(BY_CAMPAIGN, without)} == posts
-    lineage = windows_lineage(BY_CAMPAIGN, settings)["dagster/column_lineage"].deps_by_column
+    assert {*upstream_keys(BY_CAMPAIGN, without)} == {asset_key("post_metrics_daily")}
+    lineage = windows_lineage(CAMPAIGN_RESULTS, settings)["dagster/column_lineage"].deps_by_column
     for column, source in (("campaign_status", ("campaigns", "status")), ("paid_clicks", (None, "paid_clicks"))):
         (dep,) = lineage[column]
         assert (dep.asset_key, dep.column_name) == (asset_key(source[0] or "campaign_performance_daily"), source[1])
 
 
-def test_table_by_campaign_is_in_sync_until_campaigns_change(filled: Project) -> None:
+def test_tables_of_campaigns_are_in_sync_until_campaigns_change(filled: Project) -> None:
     def report_campaigns(version: str) -> None:
         tags = {"dagster/data_version": version}
         filled.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("campaigns"), tags=tags))
@@ -240,7 +259,9 @@ def test_table_by_campaign_is_in_sync_until_campaigns_change(filled: Project) ->
     filled.roll_up_windows()
     assert all(filled.is_in_sync(asset) for asset in WINDOWS)
     report_campaigns("1")
-    assert [asset for asset in WINDOWS if not filled.is_in_sync(asset)] == [BY_CAMPAIGN.name]
+    assert {asset for asset in WINDOWS if not filled.is_in_sync(asset)} == {
+        table.name for table in (BY_CAMPAIGN, COSTS_BY_CAMPAIGN, CAMPAIGN_RESULTS)
+    }
     filled.roll_up_windows()
     report_campaigns("1")
     assert all(filled.is_in_sync(asset) for asset in WINDOWS)

@@ -17,10 +17,18 @@ Files = Mapping[tuple[date, str], Sequence[Row]]  # (day, instance) -> its rows
 CHANNELS = ("organic", "paid")
 GRAIN = ("instance_id", "campaign_id", "platform", "content_type")
 GRAINS = {
-    "by_campaign": ("instance_id", "campaign_id"),
-    "by_creator": ("instance_id", "creator_id"),
-    "by_platform": ("instance_id", "platform", "content_type"),
+    "organic_paid_by_campaign": ("instance_id", "campaign_id"),
+    "organic_paid_by_platform": ("instance_id", "platform"),
+    "organic_paid_by_content_type": ("instance_id", "platform", "content_type"),
+    "organic_paid_by_creator": ("instance_id", "creator_id"),
+    "organic_paid_overall": ("instance_id",),
+    "costs_by_campaign": ("instance_id", "campaign_id"),
+    "costs_overall": ("instance_id",),
 }
+PREVIOUS = (
+    "posts", "organic_impressions", "paid_impressions", "organic_engagements", "paid_engagements",
+    "organic_estimated_value", "organic_engagement_rate", "paid_engagement_rate",
+)  # fmt: skip
 WINDOWS = {"7d": 7, "28d": 28, "90d": 90, "365d": 365, "all": None}
 LABELS = ("creator_handle_name", "creator_full_name", "creator_profile_link")
 LIMITS = {
@@ -82,6 +90,12 @@ class Post:
     def reports(self, channel: str) -> bool:
         return any(self.sum(raw(channel, measure)) is not None for measure in ("impressions", "engagements"))
 
+    @property
+    def creator(self) -> Any:
+        """The creator; an id is unique only within an instance."""
+        creator_id = self.attributes["creator_id"]
+        return None if creator_id is None else (self.attributes["instance_id"], creator_id)
+
 
 def raw(channel: str, measure: str) -> str:
     return measure if channel == "organic" else f"paid_{measure}"
@@ -135,11 +149,11 @@ def within_limits(row: Row) -> bool:
 
 
 def daily(world: World) -> list[Row]:
-    return _of_days(world, world.recorded, lambda day: (day, day), costs=False, intervals=False)
+    return _of_days(world, world.recorded, lambda day: (day, day))
 
 
 def by_publish_day(world: World) -> list[Row]:
-    return _of_days(world, world.published, lambda day: (day, day), costs=True, intervals=False)
+    return _of_days(world, world.published, lambda day: (day, day), costs=True)
 
 
 def weekly(world: World) -> list[Row]:
@@ -147,7 +161,7 @@ def weekly(world: World) -> list[Row]:
         first = day - timedelta(days=day.weekday())
         return first, first + timedelta(days=6)
 
-    return _of_days(world, world.recorded, week, costs=False, intervals=True)
+    return _of_days(world, world.recorded, week)
 
 
 def monthly(world: World) -> list[Row]:
@@ -155,24 +169,22 @@ def monthly(world: World) -> list[Row]:
         first = day.replace(day=1)
         return first, (first + timedelta(days=31)).replace(day=1) - ONE_DAY
 
-    return _of_days(world, world.recorded, month, costs=False, intervals=True)
+    return _of_days(world, world.recorded, month)
 
 
 def _of_days(
-    world: World, files: Files, period_of: Callable[[date], tuple[date, date]], *, costs: bool, intervals: bool
+    world: World, files: Files, period_of: Callable[[date], tuple[date, date]], *, costs: bool = False
 ) -> list[Row]:
     rows = [{**row, "first_day": period_of(row["date"])[0]} for row in dated(files)]
     found = []
     for _, group in grouped(rows, lambda row: key_of(row, ("first_day", *GRAIN))):
         first, last = period_of(group[0]["date"])
         row = {"first_day": first, **{name: group[0][name] for name in GRAIN}}
-        if intervals:
+        if first != last:
             row["days"] = days_of(files, row["instance_id"], (first, last))
             row["days_expected"] = (last - first).days + 1
         posts = posts_of(group, ("post_id",))
-        row |= totals_and_rates(posts, world.metrics)
-        row |= intervals_of(posts, GRAIN) if intervals else {}
-        found.append(row | (costs_of(posts) if costs else {}))
+        found.append(row | (costs_of(posts) if costs else comparison_of(posts, world.metrics)))
     return found
 
 
@@ -191,49 +203,70 @@ def days_of(files: Files, instance_id: str, period: tuple[date, date]) -> int:
 # Tables of windows.
 
 
+def windows_of(files: Files) -> Iterator[Row]:
+    if files:
+        newest, oldest = max(day for day, _ in files), min(day for day, _ in files)
+        for window, length in WINDOWS.items():
+            first = oldest if length is None else newest - timedelta(days=length - 1)
+            yield {"time_window": window, "first_day": first, "last_day": newest}
+
+
 def by_window(world: World, table: str) -> list[Row]:
     found: list[Row] = []
-    for basis, files in (("performance_date", world.recorded), ("post_date", world.published)):
-        if files:
-            newest, oldest = max(day for day, _ in files), min(day for day, _ in files)
-            for window, length in WINDOWS.items():
-                first = oldest if length is None else newest - timedelta(days=length - 1)
-                of_window = {"window": window, "date_basis": basis, "first_day": first, "last_day": newest}
-                found += _of_window(world, GRAINS[table], of_window)
-    if table == "by_campaign":
-        for row in found:
-            row |= campaign_columns(world, row)
-    if table == "by_creator":
-        for row in found:
-            row |= labels_of(world, row["instance_id"], row["creator_id"])
+    compute = _costs if table.startswith("costs") else _comparison
+    for of_window in windows_of(world.published if table.startswith("costs") else world.recorded):
+        for row in compute(world, table, of_window):
+            if table.endswith("by_campaign"):
+                row |= {"campaign_name": campaign_named(world, row["instance_id"], row["campaign_id"])["campaign_name"]}
+            if table.endswith("by_creator"):
+                row |= labels_of(world, row["instance_id"], row["creator_id"])
+            found.append(of_window | row)
     return found
 
 
-def _of_window(world: World, grain: Sequence[str], of_window: Row) -> Iterator[Row]:
-    files = world.published if of_window["date_basis"] == "post_date" else world.recorded
+def _costs(world: World, table: str, of_window: Row) -> Iterator[Row]:
     period = (of_window["first_day"], of_window["last_day"])
+    for identity, posts in _groups(world.published, table, period).values():
+        yield identity | day_counts(world.published, identity["instance_id"], period) | costs_of(posts)
+
+
+def _comparison(world: World, table: str, of_window: Row) -> Iterator[Row]:
+    files, period = world.recorded, (of_window["first_day"], of_window["last_day"])
     length = (period[1] - period[0]).days + 1
-    before = None if of_window["window"] == "all" else (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
-    key = ("instance_id", "campaign_id", "post_id") if "campaign_id" in grain else ("instance_id", "post_id")
-    now = _groups(posts_of(_without_duplicates(_within(dated(files), period), key), key), grain)
-    then = _groups(_previous_posts(world, of_window["date_basis"], before, key) if before else [], grain)
+    before = None if of_window["time_window"] == "all" else (period[0] - length * ONE_DAY, period[0] - ONE_DAY)
+    now = _groups(files, table, period)
+    then = _groups(files, table, before) if before else {}
     for group in sorted(now.keys() | then.keys()):
-        identity = {name: (now.get(group) or then[group])[0].attributes[name] for name in grain}
-        days = days_of(files, identity["instance_id"], period)
-        days_before = before and days_of(files, identity["instance_id"], before)
-        row = {**of_window, **identity, "days": days, "days_expected": length, "previous_days": days_before}
-        measures = _measures(world, now.get(group, []), grain, of_window)
-        row |= measures if days else dict.fromkeys(measures)
-        if "campaign_id" not in grain:
-            row["post_campaigns"] = _campaigns(files, period, now.get(group, [])) if days else None
-        compared = totals_and_rates(then.get(group, []), world.metrics)
-        if not before or not _is_available(world, of_window["date_basis"], identity["instance_id"], before):
-            compared = dict.fromkeys(compared)
-        row |= {f"previous_{name}": value for name, value in compared.items()}
-        for name, value in compared.items():
-            if name == "posts" or not name.endswith("_posts"):
-                row[f"{name}_change"] = change(name, row[name], value) if days == days_before else None
-        yield row
+        identity, _ = now.get(group) or then[group]
+        days = day_counts(files, identity["instance_id"], period)
+        days_before = before and day_counts(files, identity["instance_id"], before)["days"]
+        row = {**identity, **days, "previous_days": days_before}
+        posts = now[group][1] if group in now else []
+        measures = comparison_of(posts, world.metrics)
+        if table not in ("organic_paid_by_creator",):
+            measures |= intervals_of(posts)
+        row |= measures if days["days"] else dict.fromkeys(measures)
+        compared = comparison_of(then[group][1] if group in then else [], world.metrics)
+        yield row | {f"previous_{name}": compared[name] if days_before else None for name in PREVIOUS}
+
+
+def _groups(files: Files, table: str, period: tuple[date, date]) -> dict[tuple[Any, ...], tuple[Row, list[Post]]]:
+    """Return the posts of each group in a period, with the values of its grain. `…_overall` has a group of all."""
+    grain = GRAINS[table]
+    key = ("instance_id", "campaign_id", "post_id") if "campaign_id" in grain else ("instance_id", "post_id")
+    posts = posts_of(_without_duplicates(_within(dated(files), period), key), key)
+    found = dict(grouped(posts, lambda post: key_of(post.attributes, grain)))
+    groups = {key: ({name: each[0].attributes[name] for name in grain}, each) for key, each in found.items()}
+    if table.endswith("overall") and posts:
+        groups[key_of({"instance_id": None}, grain)] = ({"instance_id": None}, posts)
+    return dict(sorted(groups.items()))
+
+
+def day_counts(files: Files, instance_id: str | None, period: tuple[date, date]) -> Row:
+    """Return the days of a period and how many have a file; of all instances together, the sums."""
+    instances = {name for _, name in files} if instance_id is None else {instance_id}
+    days = sum(days_of(files, each, period) for each in instances)
+    return {"days": days, "days_expected": ((period[1] - period[0]).days + 1) * len(instances)}
 
 
 def _within(rows: Iterable[Row], period: tuple[date, date]) -> list[Row]:
@@ -246,58 +279,6 @@ def _without_duplicates(rows: Iterable[Row], key: Sequence[str]) -> list[Row]:
         min(of_day, key=lambda row: row["campaign_id"])
         for _, of_day in grouped(rows, lambda row: key_of(row, ("date", *key)))
     ]
-
-
-def _groups(posts: Iterable[Post], grain: Sequence[str]) -> dict[tuple[Any, ...], list[Post]]:
-    return dict(grouped(posts, lambda post: key_of(post.attributes, grain)))
-
-
-def _last_compared(world: World, before: tuple[date, date]) -> date | None:
-    """Return the last day whose results count for a previous period: one window length before the newest day."""
-    if not world.recorded:
-        return None
-    return max(day for day, _ in world.recorded) - (before[1] - before[0]) - ONE_DAY
-
-
-def _previous_posts(world: World, basis: str, before: tuple[date, date], key: Sequence[str]) -> list[Post]:
-    if basis == "performance_date":
-        return posts_of(_without_duplicates(_within(dated(world.recorded), before), key), key)
-    posts = posts_of(_without_duplicates(_within(dated(world.published), before), key), key)
-    until = _last_compared(world, before)
-    recorded = [row for row in dated(world.recorded) if until and row["date"] <= until]
-    rows = dict(grouped(_without_duplicates(recorded, key), lambda row: key_of(row, key)))
-    return [Post(post.attributes, rows.get(key_of(post.attributes, key), [])) for post in posts]
-
-
-def _is_available(world: World, basis: str, instance_id: str, before: tuple[date, date]) -> bool:
-    if basis == "performance_date":
-        return days_of(world.recorded, instance_id, before) > 0
-    until = _last_compared(world, before)
-    if until is None or until < before[1] or not days_of(world.published, instance_id, before):
-        return False
-    return days_of(world.recorded, instance_id, (before[0], until)) == (until - before[0]).days + 1
-
-
-def _measures(world: World, posts: list[Post], grain: Sequence[str], of_window: Row) -> Row:
-    measures = totals_and_rates(posts, world.metrics) | intervals_of(posts, grain)
-    if "platform" not in grain:
-        measures |= mix_of(posts)
-    costs = costs_of(posts)
-    return measures | (costs if of_window["date_basis"] == "post_date" else dict.fromkeys(costs))
-
-
-def _campaigns(files: Files, period: tuple[date, date], posts: list[Post]) -> int:
-    campaigns = {(row["instance_id"], row["post_id"], row["campaign_id"]) for row in _within(dated(files), period)}
-    there = {(post.attributes["instance_id"], post.attributes["post_id"]) for post in posts}
-    return sum((instance_id, post_id) in there for instance_id, post_id, _ in campaigns)
-
-
-def change(name: str, now: Any, then: Any) -> Any:
-    if now is None or then is None:
-        return None
-    if "rate" in name or "share_of" in name or "paid_lift" in name:
-        return Fraction(now) - Fraction(then)
-    return times(quotient(Fraction(now) - Fraction(then), then), 100)
 
 
 def labels_of(world: World, instance_id: str, creator_id: int | None) -> Row:
@@ -332,13 +313,13 @@ class Published:
         """Return the sums and rates from the publication to an age."""
         days = [row for row in self.days if (row["date"] - self.row["date"]).days <= age]
         if len(days) not in self.measures:
-            group = totals_and_rates([Post(self.row, days)], metrics)
+            group = comparison_of([Post(self.row, days)], metrics)
             self.measures[len(days)] = {
                 name: value
                 for name, value in group.items()
                 if name != "posts"
                 and not name.endswith("_posts")
-                and not name.startswith(("paid_share_of", "paid_lift"))
+                and not name.startswith(("paid_share_of", "paid_lift", "same_post"))
             }
         return self.measures[len(days)]
 
@@ -426,7 +407,7 @@ def post_benchmarks(world: World) -> list[Row]:
 # Measures of a group of posts.
 
 
-def totals_and_rates(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
+def comparison_of(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
     group: Row = {"posts": len(posts)}
     for metric in metrics:
         if metric.kind.is_additive:
@@ -440,10 +421,14 @@ def totals_and_rates(posts: Sequence[Post], metrics: Sequence[Metric]) -> Row:
                 pairs = [pair for post in posts if (pair := post.pair(channel, measure))]
                 rates[channel, measure] = quotient(sum(e for e, _ in pairs), sum(units for _, units in pairs))
                 group[f"{channel}_engagement_rate{suffix}"] = times(rates[channel, measure], 100)
+                if not suffix:
+                    group[f"{channel}_engagement_rate_posts"] = len(pairs)
         if {("organic", measure), ("paid", measure)} <= rates.keys():
             group[f"paid_lift{suffix}"] = quotient(rates["paid", measure], rates["organic", measure])
-    for measure in ("impressions", "engagements"):
-        group[f"paid_share_of_{measure}"] = share(group[f"paid_{measure}"], group[f"organic_{measure}"])
+    group["paid_share_of_impressions"] = share(group["paid_impressions"], group["organic_impressions"])
+    terms = [found for post in posts if (found := same_post_terms(post))]
+    group["same_post_lift_posts"] = len(terms)
+    group["same_post_lift"] = quotient(sum(paid for paid, _ in terms), sum(organic for _, organic in terms))
     return group
 
 
@@ -451,39 +436,30 @@ def share(paid: Any, organic: Any) -> Any:
     return times(quotient(paid, plus(paid, organic)), 100)
 
 
-def intervals_of(posts: Sequence[Post], grain: Sequence[str]) -> Row:
-    both = [[post.pair(channel, "impressions") for channel in CHANNELS] for post in posts]
-    on_both = [bool(organic and paid and organic[1] > 0 and paid[1] > 0) for organic, paid in both]
-    reports = [tuple(post.reports(channel) for channel in CHANNELS) for post in posts]
-    group: Row = {
-        "organic_only_posts": reports.count((True, False)),
-        "paid_only_posts": reports.count((False, True)),
-        "both_channels_posts": reports.count((True, True)),
-        "same_post_lift_posts": sum(on_both),
-    }
-    clusters: dict[Any, list[int]] = {}
-    creators = {post.attributes["creator_id"] for post in posts}
+def intervals_of(posts: Sequence[Post]) -> Row:
+    clusters: dict[Any, list[Post]] = {}
+    creators = {post.creator for post in posts}
     for number, post in enumerate(posts):
-        creator = post.attributes["creator_id"]
-        by_creator = "creator_id" not in grain and len(creators) > 1 and creator is not None
-        clusters.setdefault(("creator", creator) if by_creator else ("post", number), []).append(number)
-    of_clusters = [
-        [sum((pair[part] if pair else 0) for n in numbers for pair in [both[n][channel]]) for channel in (0, 1)
-         for part in (0, 1)]
-        for numbers in clusters.values()
-    ]  # fmt: skip
-    group |= paid_lift_interval(of_clusters)
-    parts = [_same_post(*pairs) if counts else None for pairs, counts in zip(both, on_both, strict=True)]
-    of_both = [
-        tuple(sum(part[side] for part in found) for side in (0, 1))
-        for numbers in clusters.values()
-        if (found := [part for n in numbers if (part := parts[n])])
+        by_creator = len(creators) > 1 and post.creator is not None
+        clusters.setdefault(("creator", post.creator) if by_creator else ("post", number), []).append(post)
+    sums = [
+        [
+            sum(pair[part] for post in cluster if (pair := post.pair(channel, "impressions")))
+            for channel in CHANNELS
+            for part in (0, 1)
+        ]
+        for cluster in clusters.values()
     ]
-    return group | same_post_lift(of_both)
+    terms = [[found for post in cluster if (found := same_post_terms(post))] for cluster in clusters.values()]
+    added = [(sum(paid for paid, _ in each), sum(organic for _, organic in each)) for each in terms if each]
+    return paid_lift_interval(sums) | same_post_interval(added)
 
 
-def _same_post(organic: Any, paid: Any) -> tuple[Fraction, Fraction]:
-    """Return the terms of a post in the Mantel-Haenszel rate ratio: paid, organic."""
+def same_post_terms(post: Post) -> tuple[Fraction, Fraction] | None:
+    """Return the terms of a post in the Mantel-Haenszel rate ratio: paid, organic; None if a channel is missing."""
+    organic, paid = (post.pair(channel, "impressions") for channel in CHANNELS)
+    if organic is None or paid is None:
+        return None
     impressions = organic[1] + paid[1]
     return Fraction(paid[0] * organic[1], impressions), Fraction(organic[0] * paid[1], impressions)
 
@@ -499,13 +475,10 @@ def paid_lift_interval(clusters: Sequence[Sequence[int]]) -> Row:
     Args:
         clusters: organic engagements and impressions, paid engagements and impressions of each cluster.
     """
-    names = [f"paid_lift_{name}" for name in ("posts_effective", "low", "high", "verdict")]
+    nothing: Row = {f"paid_lift_{name}": None for name in ("low", "high", "verdict")}
     sums = [sum(cluster[part] for cluster in clusters) for part in range(4)]
     impressions = [effective(cluster[part] for cluster in clusters) for part in (1, 3)]
-    if None in impressions:
-        return dict.fromkeys(names)
-    n = min(each for each in impressions if each is not None)
-    nothing = dict.fromkeys(names) | {names[0]: n}
+    n = min((each or Fraction(0)) for each in impressions)
     if n < 5 or not all(sums):
         return nothing
     engagements = min(each for part in (0, 2) if (each := effective(cluster[part] for cluster in clusters)))
@@ -524,23 +497,21 @@ def _lift(sums: Sequence[int]) -> Fraction:
     return Fraction(sums[2], sums[3]) / Fraction(sums[0], sums[1])
 
 
-def same_post_lift(clusters: Sequence[tuple[Any, ...]]) -> Row:
-    """Return the same-post lift and its interval.
+def same_post_interval(clusters: Sequence[tuple[Any, Any]]) -> Row:
+    """Return the interval of the same-post lift.
 
     Args:
         clusters: the paid and the organic term of each cluster.
     """
     paid, organic = (sum(cluster[side] for cluster in clusters) for side in (0, 1))
-    names = ("low", "high", "verdict")
     n = effective(paid_part + organic_part for paid_part, organic_part in clusters)
-    found: Row = {"same_post_lift": quotient(paid, organic) if clusters else None, "same_post_lift_posts_effective": n}
-    found |= {f"same_post_lift_{name}": None for name in names}
+    nothing: Row = {f"same_post_lift_{name}": None for name in ("low", "high", "verdict")}
     if n is None or n < 5 or not paid or not organic:
-        return found
+        return nothing
     if any(not paid - paid_part or not organic - organic_part for paid_part, organic_part in clusters):
-        return found
+        return nothing
     left_out = [(paid - of_paid) / (organic - of_organic) * organic / paid for of_paid, of_organic in clusters]
-    return found | interval("same_post_lift", paid / organic, left_out, n - 1)
+    return nothing | interval("same_post_lift", paid / organic, left_out, n - 1)
 
 
 def interval(name: str, lift: Fraction, left_out: Sequence[Fraction], degrees: Fraction) -> Row:
@@ -570,28 +541,6 @@ def t_quantile(degrees: float) -> float:
     return x
 
 
-def mix_of(posts: Sequence[Post]) -> Row:
-    paid, expected = 0, Fraction(0)
-    shared: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
-    for _, of_platform in grouped(posts, lambda post: key_of(post.attributes, ("platform",))):
-        sums = {
-            channel: [sum(pair[part] for post in of_platform if (pair := post.pair(channel, "impressions")))
-                      for part in (0, 1)]
-            for channel in CHANNELS
-        }  # fmt: skip
-        if sums["organic"][1] and sums["paid"][1]:
-            paid += sums["paid"][0]
-            expected += Fraction(sums["organic"][0], sums["organic"][1]) * sums["paid"][1]
-        impressions = {name: total(post.sum(raw(name, "impressions")) for post in of_platform) for name in CHANNELS}
-        if None not in impressions.values():
-            for channel in CHANNELS:
-                shared[channel].append(impressions[channel])
-    return {
-        "paid_lift_mix_adjusted": quotient(paid, expected),
-        "paid_share_of_impressions_on_shared_platforms": share(total(shared["paid"]), total(shared["organic"])),
-    }
-
-
 # Costs.
 
 
@@ -616,36 +565,34 @@ def bounds_of(post: Post, channel: str) -> tuple[Fraction, Fraction] | str | Non
 
 
 def costs_of(posts: Sequence[Post]) -> Row:
-    group: Row = {}
-    spent: dict[str, list[tuple[Post, tuple[Fraction, Fraction]]]] = {}
-    parts: dict[tuple[str, str], tuple[Any, Any, Any]] = {}
+    group: Row = {"posts": len(posts)}
+    spread: dict[str, Any] = {}
     for channel in CHANNELS:
         bounds = [(post, bounds_of(post, channel)) for post in posts]
-        spent[channel] = [(post, each) for post, each in bounds if isinstance(each, tuple)]
-        for number, side in enumerate(("minimum", "maximum")):
-            group[f"{channel}_spend_{side}"] = total(each[number] for _, each in spent[channel])
-        group[f"{channel}_spend_posts"] = len(spent[channel])
-        group[f"{channel}_spend_contradictory_posts"] = sum(each == "contradictory" for _, each in bounds)
-        for cost, measure, per in UNIT_COSTS:
-            those = [(post, each) for post, each in spent[channel] if post.sum(raw(channel, measure)) is not None]
-            sums = (
-                *(times(total(each[number] for _, each in those), per) for number in (0, 1)),
-                total(post.sum(raw(channel, measure)) for post, _ in those),
-            )
-            parts[channel, cost] = sums
-            group[f"{channel}_{cost}_minimum"] = quotient(sums[0], sums[2])
-            group[f"{channel}_{cost}_maximum"] = quotient(sums[1], sums[2])
-    for cost, _, _ in UNIT_COSTS:
-        least, most, units = (plus(*pair) for pair in zip(parts["organic", cost], parts["paid", cost], strict=True))
-        group[f"blended_{cost}_minimum"], group[f"blended_{cost}_maximum"] = (
-            quotient(least, units),
-            quotient(most, units),
-        )
-    valued = [(post.sum("estimated_value_generated"), each) for post, each in spent["organic"]]
-    valued = [(value, each) for value, each in valued if value is not None]
-    value = total(each for each, _ in valued)
-    group["organic_value_per_spend_minimum"] = quotient(value, total(most for _, (_, most) in valued))
-    group["organic_value_per_spend_maximum"] = quotient(value, total(least for _, (least, _) in valued))
+        spent = [(post, (each[0] + each[1]) / 2) for post, each in bounds if isinstance(each, tuple)]
+        spread[channel] = total((each[1] - each[0]) / 2 for _, each in bounds if isinstance(each, tuple))
+        group[f"{channel}_posts"] = sum(post.reports(channel) for post in posts)
+        group[f"{channel}_spend"] = total(spend for _, spend in spent)
+        group[f"{channel}_spend_posts"] = len(spent)
+        group[f"{channel}_contradictory_posts"] = sum(each == "contradictory" for _, each in bounds)
+        for cost, measure, _ in UNIT_COSTS:
+            those = [(spend, units) for post, spend in spent if (units := post.sum(raw(channel, measure))) is not None]
+            group[f"{channel}_{cost}_spend"] = total(spend for spend, _ in those)
+            group[f"{channel}_{cost}_{measure}"] = total(units for _, units in those)
+        if channel == "organic":
+            valued = [(post.sum("estimated_value_generated"), spend) for post, spend in spent]
+            valued = [(value, spend) for value, spend in valued if value is not None]
+            group["organic_value"] = total(value for value, _ in valued)
+            group["organic_value_spend"] = total(spend for _, spend in valued)
+    group["organic_value_per_spend"] = quotient(group["organic_value"], group["organic_value_spend"])
+    spread["total"] = plus(spread["organic"], spread["paid"])
+    for name in ("spend", *(f"{cost}_{part}" for cost, measure, _ in UNIT_COSTS for part in ("spend", measure))):
+        group[f"total_{name}"] = plus(group[f"organic_{name}"], group[f"paid_{name}"])
+    for prefix in (*CHANNELS, "total"):
+        group[f"{prefix}_spend_uncertainty_percent"] = times(quotient(spread[prefix], group[f"{prefix}_spend"]), 100)
+        for cost, measure, number in UNIT_COSTS:
+            spend, units = (group[f"{prefix}_{cost}_{part}"] for part in ("spend", measure))
+            group[f"{prefix}_{cost}"] = quotient(times(spend, number), units)
     return group
 
 
@@ -656,7 +603,7 @@ CAMPAIGN_SUMS = (
     "tracking_links_clicks", "tracking_links_conversions", "tracking_links_conversion_value", "affiliate_links_clicks",
     "affiliate_links_conversions", "affiliate_links_sales", "affiliate_links_commission_earned",
 )  # fmt: skip
-CAMPAIGN_RATES = ("estimated_roi", "cost_per_click", "paid_return_on_ad_spend")
+CAMPAIGN_RATES = ("value_per_content_cost", "cost_per_click", "paid_return_on_ad_spend")
 
 
 def campaign_results_of(rows: Sequence[Row]) -> Row:
@@ -668,7 +615,7 @@ def campaign_results_of(rows: Sequence[Row]) -> Row:
     results: Row = {name: total(row[name] for row in rows) for name in CAMPAIGN_SUMS}
     valued, clicked = both("estimated_value_generated", "estimated_content_cost"), both("paid_ad_spend", "paid_clicks")
     returned = both("paid_return_on_ad_spend", "paid_ad_spend")
-    results["estimated_roi"] = quotient(sum(value for value, _ in valued), sum(cost for _, cost in valued))
+    results["value_per_content_cost"] = quotient(sum(value for value, _ in valued), sum(cost for _, cost in valued))
     results["cost_per_click"] = quotient(sum(spend for spend, _ in clicked), sum(clicks for _, clicks in clicked))
     results["paid_return_on_ad_spend"] = quotient(
         sum(each * spend for each, spend in returned), sum(spend for _, spend in returned)
@@ -687,22 +634,30 @@ def campaign_results(world: World, first: date, last: date) -> dict[int, Row]:
 
 
 def only_instance(world: World, campaign_id: int) -> str | None:
-    """Return the instance of a campaign id; None if it belongs to several."""
-    rows = [*world.campaigns, *dated(world.recorded), *dated(world.published)]
+    """Return the instance of a campaign id; None if it belongs to several, or to none that is known."""
+    rows = [*world.campaigns, *(row for rows in world.recorded.values() for row in rows)]
     instances = {row["instance_id"] for row in rows if row["campaign_id"] == campaign_id}
     return instances.pop() if len(instances) == 1 else None
 
 
-def campaign_columns(world: World, of_window: Row) -> Row:
-    """Return what is known about the campaign of a row by window."""
-    instance_id, campaign_id = of_window["instance_id"], of_window["campaign_id"]
-    (known,) = [each for each in world.campaigns if (each["instance_id"], each["campaign_id"]) == (
-        instance_id, campaign_id)] or [{"campaign_name": None, "status": None}]  # fmt: skip
-    labels = {"campaign_name": known["campaign_name"], "campaign_status": known["status"]}
-    unknown = dict.fromkeys(("campaign_days", *CAMPAIGN_SUMS, *CAMPAIGN_RATES))
-    if of_window["date_basis"] == "post_date" or only_instance(world, campaign_id) is None:
-        return labels | unknown
-    first, last = of_window["first_day"], of_window["last_day"]
-    results = campaign_results(world, first, last).get(campaign_id, {})
-    days = sum(first <= day <= last for day in world.performance)
-    return labels | unknown | {"campaign_days": days} | {n: v for n, v in results.items() if n != "days"}
+def campaign_named(world: World, instance_id: str | None, campaign_id: int) -> Row:
+    """Return the row of a campaign in `campaigns`, if it is known."""
+    for each in world.campaigns:
+        if (each["instance_id"], each["campaign_id"]) == (instance_id, campaign_id):
+            return each
+    return {"campaign_name": None, "status": None}
+
+
+def campaigns_by_window(world: World) -> list[Row]:
+    found: list[Row] = []
+    for of_window in windows_of(world.recorded):
+        period = (of_window["first_day"], of_window["last_day"])
+        of_campaigns = []
+        for campaign_id, results in campaign_results(world, *period).items():
+            instance_id = only_instance(world, campaign_id)
+            known = campaign_named(world, instance_id, campaign_id)
+            row = {"instance_id": instance_id, "campaign_id": campaign_id, "campaign_name": known["campaign_name"]}
+            row |= {"campaign_status": known["status"], "days_expected": (period[1] - period[0]).days + 1}
+            of_campaigns.append(of_window | row | results)
+        found += sorted(of_campaigns, key=lambda row: key_of(row, ("instance_id", "campaign_id")))
+    return found

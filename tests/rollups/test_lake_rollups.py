@@ -8,11 +8,18 @@ import duckdb
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.rollups import reconciliation
-from later_reporting_dagster.rollups.lake_rollups import check_lake_periods, roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, WEEKLY
+from later_reporting_dagster.rollups import lake_rollups, reconciliation, sql_engine
+from later_reporting_dagster.rollups.lake_rollups import (
+    WindowRollups,
+    check_lake_periods,
+    roll_up_lake_periods,
+    roll_up_lake_windows,
+)
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY, WINDOW_TABLES
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 from tests.rollups.conftest import posts_of, row
+from tests.rollups.reference import World
+from tests.rollups.worlds import campaign, performance, write_campaigns
 
 WEEK = date(2024, 1, 1)
 DAYS = [date(2024, 1, number) for number in (1, 2, 3)]
@@ -42,12 +49,13 @@ def test_check_names_all_unreadable_files_and_differences_of_a_partition(lake: L
     assert sentences[2:] == ["organic_impressions is 1 in the raw rows and 3 in the rollup"]
 
 
-def test_memory_limit_during_the_checks_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any, **__: Any) -> Any:
         raise duckdb.OutOfMemoryException("no memory left")
 
-    for name in ("check_periods", "check_windows"):
-        monkeypatch.setattr(reconciliation, name, out_of_memory)
+    monkeypatch.setattr(sql_engine, "query_rows", out_of_memory)
+    monkeypatch.setattr(sql_engine, "_query", out_of_memory)
+    monkeypatch.setattr(reconciliation, "check_periods", out_of_memory)
     for run in (
         lambda: list(roll_up_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1)),
         lambda: check_lake_periods(lake, WEEKLY, [WEEK], memory_gb=1),
@@ -55,3 +63,37 @@ def test_memory_limit_during_the_checks_is_named(lake: Lake, monkeypatch: pytest
     ):
         with pytest.raises(RollupFailed, match="LATER_MEMORY_GB.*Next step"):
             run()
+
+
+def damage(lake: Lake, url: str) -> WindowRollups:
+    """Damage a file, and roll up the windows that campaigns are read for."""
+    Path(url).write_bytes(b"no Parquet")
+    return roll_up_lake_windows(lake, [BY_CAMPAIGN, CAMPAIGN_RESULTS], memory_gb=1)
+
+
+def results_of_week(windows: WindowRollups) -> list[tuple[object, ...]]:
+    rows = [each for each in windows.tables[CAMPAIGN_RESULTS.name].to_pylist() if each["time_window"] == "7d"]
+    return [(each["days"], each["paid_ad_spend"], each["campaign_name"]) for each in rows]
+
+
+def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
+    days = {day: [performance(paid_ad_spend=10.0)] for day in DAYS}
+    write_campaigns(lake, World({}, {}, campaigns=[campaign()], performance=days), rng=None)
+    windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
+    assert results_of_week(windows) == [(3, 30.0, "Spring")]
+    windows = damage(lake, lake.url("campaign_performance_daily", Partition(DAYS[0])))
+    assert results_of_week(windows) == [(2, 20.0, "Spring")]
+    assert [*windows.contents.unreadable["campaign_performance_daily"]] == [Partition(DAYS[0])]
+    windows = damage(lake, f"{lake.root}/campaigns/part-0.parquet")
+    assert "is damaged" in windows.campaigns.error
+    assert results_of_week(windows) == [(2, 20.0, None)]
+    assert {row["campaign_name"] for row in windows.tables[BY_CAMPAIGN.name].to_pylist()} == {None}
+
+
+def test_windows_are_the_same_if_instances_are_read_in_batches(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    for instance_id in ("b", "c"):
+        for table in ("post_metrics_daily", "posts_published"):
+            lake.write(table, Partition(DAYS[0], instance_id), posts_of(row(instance_id=instance_id, impressions=2)))
+    together = roll_up_lake_windows(lake, WINDOW_TABLES, memory_gb=1).tables
+    monkeypatch.setattr(lake_rollups, "_FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS", 1)
+    assert roll_up_lake_windows(lake, WINDOW_TABLES, memory_gb=1).tables == together

@@ -19,9 +19,10 @@ from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import roll_up_posts
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import Files, World, dated, t_quantile
-from tests.rollups.worlds import NEWEST, Shape, differences, open_world, performance, rolled_up, world_of
+from tests.rollups.worlds import NEWEST, Shape, campaign, differences, open_world, performance, rolled_up, world_of
 
 BY_CAMPAIGN, BY_CREATOR, BY_PLATFORM = (f"organic_paid_by_{name}" for name in ("campaign", "creator", "platform"))
+OVERALL, COSTS, RESULTS = "organic_paid_overall", "costs_by_campaign", "campaign_results"
 SELECTIONS = [
     DEFAULT_METRICS,
     METRICS,
@@ -72,9 +73,8 @@ def checked(world: World) -> dict[str, pa.Table]:
     return found
 
 
-def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN, basis: str = "post_date") -> list[Row]:
-    rows = found[table].to_pylist()
-    return [each for each in rows if (each["window"], each["date_basis"]) == ("all", basis)]
+def all_time(found: dict[str, pa.Table], table: str = BY_CAMPAIGN) -> list[Row]:
+    return [each for each in found[table].to_pylist() if each["time_window"] == "all"]
 
 
 @settings(max_examples=8)
@@ -103,13 +103,15 @@ def test_rollups_of_an_empty_lake_have_no_rows() -> None:
 
 
 def test_multi_campaign_posts_count_once_if_the_grain_has_no_campaign() -> None:
-    same = {"post_id": 1, "creator_id": 7, "impressions": 100, "engagements": 5}
+    same = {"post_id": 1, "creator_id": 7, "impressions": 100, "engagements": 5, "cpe": 2.0}
     found = checked(published_of({**same, "campaign_id": 1}, {**same, "campaign_id": 2}))
     assert [each["organic_impressions"] for each in all_time(found)] == [100, 100]
+    assert [each["organic_spend"] for each in all_time(found, COSTS)] == [10, 10]
     for table in (BY_CREATOR, BY_PLATFORM):
-        for basis in ("post_date", "performance_date"):
-            (group,) = all_time(found, table, basis)
-            assert (group["posts"], group["post_campaigns"], group["organic_impressions"]) == (1, 2, 100)
+        (group,) = all_time(found, table)
+        assert (group["posts"], group["organic_impressions"]) == (1, 100)
+    for group in all_time(found, "costs_overall"):
+        assert (group["posts"], group["organic_spend"]) == (1, 10)
 
 
 def test_multi_campaign_posts_use_the_row_of_the_lowest_campaign_each_day() -> None:
@@ -119,17 +121,34 @@ def test_multi_campaign_posts_use_the_row_of_the_lowest_campaign_each_day() -> N
         [row(campaign_id=3, impressions=7)],
     ]
     found = checked(World({(day, "a"): rows for day, rows in zip(days, of_days, strict=True)}, {}))
-    (group,) = all_time(found, BY_PLATFORM, "performance_date")
-    assert (group["posts"], group["post_campaigns"], group["organic_impressions"]) == (1, 2, 17)
-    assert [each["organic_impressions"] for each in all_time(found, basis="performance_date")] == [10, 106]
+    (group,) = all_time(found, BY_PLATFORM)
+    assert (group["posts"], group["organic_impressions"]) == (1, 17)
+    assert [each["organic_impressions"] for each in all_time(found)] == [10, 106]
 
 
 def test_moved_posts_are_in_the_group_of_their_newest_row() -> None:
     days = [NEWEST - timedelta(days=1), NEWEST]
     moved = [row(campaign_id=1, platform="x", impressions=10), row(campaign_id=2, platform="y", impressions=5)]
     found = checked(World({(day, "a"): [each] for day, each in zip(days, moved, strict=True)}, {}))
-    (group,) = all_time(found, BY_PLATFORM, "performance_date")
-    assert (group["platform"], group["post_campaigns"], group["organic_impressions"]) == ("y", 2, 15)
+    (group,) = all_time(found, BY_PLATFORM)
+    assert (group["platform"], group["organic_impressions"]) == ("y", 15)
+
+
+def test_overall_has_a_row_of_each_instance_and_one_of_all() -> None:
+    days = [NEWEST - timedelta(days=1), NEWEST]
+    posts = [both((10 + n % 3, 1000), (20 - n, 1000), creator_id=n, post_id=n) for n in range(8)]
+    files = {(days[n % 2], name): [row(**post, instance_id=name) for post in posts] for n, name in enumerate("abc")}
+    found = checked(World(files, files))
+    rows = {each["instance_id"]: each for each in all_time(found, OVERALL)}
+    assert [(name, each["posts"], each["days"], each["days_expected"]) for name, each in rows.items()] == [
+        ("a", 8, 1, 2),
+        ("b", 8, 1, 2),
+        ("c", 8, 1, 2),
+        (None, 24, 3, 6),
+    ]
+    # The same creator id in three instances is three creators, so the interval is narrower.
+    assert rows["a"]["paid_lift"] == rows[None]["paid_lift"]
+    assert rows["a"]["paid_lift_low"] < rows[None]["paid_lift_low"]
 
 
 def test_labels_are_those_of_the_newest_post() -> None:
@@ -143,9 +162,7 @@ def test_labels_are_those_of_the_newest_post() -> None:
             {(each["post_date"].date(), "a"): [each] for each in published},
         )
     )
-    shown = [
-        (each["creator_id"], each["creator_handle_name"]) for each in all_time(found, BY_CREATOR, "performance_date")
-    ]
+    shown = [(each["creator_id"], each["creator_handle_name"]) for each in all_time(found, BY_CREATOR)]
     assert shown == [(1, "new"), (2, "only recorded"), (None, None)]
 
 
@@ -169,17 +186,14 @@ def both(organic: tuple[Any, Any], paid: tuple[Any, Any], **fields: Any) -> Row:
 def test_paid_lift_interval_needs_five_equal_clusters() -> None:
     posts = [both((10 + n % 2, 1000), (30 - n, 1000)) for n in range(5)]
     (group,) = all_time(checked(published_of(*posts)))
-    assert group["paid_lift_posts_effective"] == 5
     assert (group["paid_lift_verdict"], group["paid_lift_low"] is None) == ("paid_higher", False)
     (group,) = all_time(checked(published_of(*posts[:4])))
-    assert group["paid_lift_posts_effective"] == 4
     assert (group["paid_lift_verdict"], group["paid_lift_low"], group["paid_lift"] > 2) == (None, None, True)
 
 
 def test_same_post_lift_has_an_interval_with_five_equal_clusters() -> None:
     posts = [both((n, 500), (6 - n, 500)) for n in range(1, 6)]
     (group,) = all_time(checked(published_of(*posts)))
-    assert group["same_post_lift_posts_effective"] == 5
     assert (group["same_post_lift"], group["same_post_lift_verdict"]) == (1, "undecided")
 
 
@@ -203,20 +217,14 @@ def test_intervals_are_null_without_variance_or_results(posts: list[Row]) -> Non
 
 def test_clusters_are_creators_if_there_are_several() -> None:
     posts = [both((n % 5 + 1, 100), (n % 7 + 1, 100)) for n in range(24)]
-    (group,) = all_time(checked(published_of(*(post | {"creator_id": 1} for post in posts))))
-    assert group["paid_lift_posts_effective"] == 24
-    (group,) = all_time(checked(published_of(*(post | {"creator_id": n % 6} for n, post in enumerate(posts)))))
-    assert group["paid_lift_posts_effective"] == 6
-    unknown = (post | {"creator_id": 1 if n < 12 else None} for n, post in enumerate(posts))
-    (group,) = all_time(checked(published_of(*unknown)))
-    assert group["paid_lift_posts_effective"] == pytest.approx(24**2 / (12**2 + 12))
-
-
-def test_paid_lift_mix_adjusted_removes_the_effect_of_platforms() -> None:
-    mixed = [both((100, 1000), (10, 100), platform="tiktok"), both((1, 100), (10, 1000), platform="youtube")]
-    (group,) = all_time(checked(published_of(*mixed)))
-    assert group["paid_lift"] < 0.2
-    assert (group["paid_lift_mix_adjusted"], group["same_post_lift"]) == (1, 1)
+    few = [n % 4 for n in range(24)]
+    has_interval = []
+    for creators in ([1] * 24, few, few[:12] + [None] * 12):
+        numbered = (post | {"creator_id": creator} for post, creator in zip(posts, creators, strict=True))
+        (group,) = all_time(checked(published_of(*numbered)))
+        has_interval.append(group["paid_lift_low"] is not None)
+    # If all posts are of one creator, each is a cluster. Four creators are fewer than five clusters.
+    assert has_interval == [True, False, True]
 
 
 def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> World:
@@ -234,11 +242,13 @@ def posts_by_age(*, missing: date | None = None, maximum_peers: int = 1000) -> W
         }
         post = named | {"post_date": at(published), "content_type": rng.choice(["reel", "reel", "reel", None])}
         for day in [published, *(each for each in days if each > published and rng.random() < 0.3)]:
-            for campaign in rng.choice([[1], [1], [2], [2, 1]]):
+            for campaign_id in rng.choice([[1], [1], [2], [2, 1]]):
                 results = [rng.choice([(2, 90), (1, 90), (rng.randint(0, 50), 400), (None, 9)]) for _ in (0, 1)]
                 for of_table in files if day == published else files[:1]:
                     if (day, post["instance_id"]) in of_table:
-                        of_table[day, post["instance_id"]].append(row(**post, campaign_id=campaign, **both(*results)))
+                        of_table[day, post["instance_id"]].append(
+                            row(**post, campaign_id=campaign_id, **both(*results))
+                        )
     return World(files[0], files[1], maximum_peers=maximum_peers)
 
 
@@ -257,32 +267,57 @@ def test_post_benchmarks_rank_posts_among_those_of_the_same_age(
     assert not [row for row in ranked if row["age"] >= 4 and row["instance_id"] == "b"]
 
 
-def test_spend_bounds_use_both_unit_costs_and_leave_contradictions_out() -> None:
+def test_spend_is_the_middle_of_both_unit_costs_and_contradictions_are_left_out() -> None:
     bounded = {"impressions": 8500, "engagements": 1240, "cpm": 35.29, "cpe": 0.24, "estimated_value_generated": 600.0}
     contradictory = {"impressions": 1000, "engagements": 10, "cpm": 5.0, "cpe": 9.0}
-    (group,) = all_time(checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0})))
-    assert (group["organic_spend_minimum"], group["organic_spend_maximum"]) == (299.9225, 300.0075)
-    assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 1)
-    assert group["organic_value_per_spend_minimum"] == pytest.approx(600 / 300.0075)
-    assert (group["paid_spend_minimum"], group["paid_spend_posts"], group["blended_cpm_minimum"]) == (None, 0, None)
+    found = checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0}))
+    (group,) = all_time(found, COSTS)
+    assert group["organic_spend"] == (299.9225 + 300.0075) / 2
+    assert group["organic_spend_uncertainty_percent"] == pytest.approx(100 * 0.0425 / 299.965)
+    assert (group["organic_spend_posts"], group["organic_contradictory_posts"]) == (1, 1)
+    assert group["organic_value_per_spend"] == pytest.approx(600 / 299.965)
+    assert (group["paid_spend"], group["paid_spend_posts"], group["total_cpm"]) == (None, 0, None)
 
 
-def test_costs_are_null_by_performance_date() -> None:
-    world = published_of({"impressions": 8500, "cpm": 35.29})
-    (group,) = all_time(checked(world), basis="performance_date")
-    assert not [name for name, value in group.items() if "spend" in name and value is not None]
+def test_unit_costs_of_groups_can_be_computed_from_sums_of_rows() -> None:
+    posts = [
+        {"campaign_id": n % 2, "engagements": 10 + n, "cpe": 2.0, "impressions": None if n % 3 else 1000, "cpm": None}
+        for n in range(6)
+    ]
+    found = checked(published_of(*posts))
+    rows, whole = all_time(found, COSTS), all_time(found, "costs_overall")[0]
+    spend, engagements = (sum(each[f"organic_cpe_{part}"] for each in rows) for part in ("spend", "engagements"))
+    assert whole["organic_cpe"] == pytest.approx(spend / engagements)
+    assert (whole["organic_cpm_impressions"], whole["organic_cpe_engagements"]) == (2000, 75)
 
 
-def test_previous_period_by_post_date_needs_all_its_recorded_days() -> None:
-    days = [NEWEST - timedelta(days=number) for number in range(14)]
-    published = {(day, "a"): [row(post_id=number, impressions=100)] for number, day in enumerate(days)}
-    recorded = {(day, "a"): [row(post_id=number, impressions=10)] for number, day in enumerate(days)}
-    for missing, previous in ((None, 70), (days[9], None), (days[3], 70)):
-        there = {key: rows for key, rows in recorded.items() if key[0] != missing}
-        found = checked(World(there, published))[BY_CAMPAIGN].to_pylist()
-        (week,) = [each for each in found if (each["window"], each["date_basis"]) == ("7d", "post_date")]
-        assert (week["organic_impressions"], week["previous_organic_impressions"]) == (700, previous)
-        assert week["organic_impressions_change"] == (900 if previous else None)
+def test_campaign_results_of_ids_of_several_or_no_instances_have_no_instance() -> None:
+    world = published_of({"campaign_id": 1, "impressions": 1}, {"campaign_id": 2, "impressions": 1})
+    known = [campaign(campaign_name="Spring & <b>", status="draft"), campaign(instance_id="b", campaign_id=2)]
+    spent = [performance(campaign_id=number, paid_ad_spend=10.0 * number) for number in (1, 2, 3)]
+    days = {NEWEST: spent, NEWEST - timedelta(days=2): []}
+    found = all_time(checked(replace(world, campaigns=known, performance=days)), RESULTS)
+    names = ("instance_id", "campaign_id", "campaign_name", "paid_ad_spend", "days", "days_expected")
+    assert [tuple(each[name] for name in names) for each in found] == [
+        ("a", 1, "Spring & <b>", 10.0, 1, 1),
+        (None, 2, None, 20.0, 1, 1),
+        (None, 3, None, 30.0, 1, 1),
+    ]
+
+
+def test_campaign_rates_are_weighted_and_null_where_no_day_reports_both_parts() -> None:
+    reported = [
+        {"paid_return_on_ad_spend": 1.0, "paid_ad_spend": 90.0, "estimated_content_cost": 0.0},
+        {"paid_return_on_ad_spend": 4.0, "paid_ad_spend": 10.0, "estimated_value_generated": 3.0},
+        {"paid_return_on_ad_spend": 9.0, "paid_clicks": 3},
+        {"paid_ad_spend": 50.0},
+    ]
+    days = {NEWEST - timedelta(days=age): [performance(**each)] for age, each in enumerate(reported)}
+    world = published_of({"campaign_id": 1, "impressions": 1})
+    found = checked(replace(world, performance=days))[RESULTS].to_pylist()
+    week = next(each for each in found if each["time_window"] == "7d")
+    assert (week["paid_return_on_ad_spend"], week["paid_ad_spend"], week["days"]) == (1.3, 150, 4)
+    assert (week["cost_per_click"], week["value_per_content_cost"], week["paid_clicks"]) == (None, None, 3)
 
 
 def test_weeks_and_months_count_their_stored_days() -> None:
@@ -323,8 +358,8 @@ def test_absurd_rows_are_left_out() -> None:
 
 def test_absurd_spend_is_no_spend() -> None:
     absurd = {"engagements": 10**11, "cpe": 1e9, "estimated_value_generated": 1.0}
-    (group,) = all_time(checked(published_of(absurd, {"engagements": 10, "cpe": 2.0})))
-    assert (group["organic_spend_posts"], group["organic_spend_contradictory_posts"]) == (1, 0)
+    (group,) = all_time(checked(published_of(absurd, {"engagements": 10, "cpe": 2.0})), COSTS)
+    assert (group["organic_spend_posts"], group["organic_contradictory_posts"]) == (1, 0)
 
 
 @pytest.mark.parametrize(
