@@ -20,7 +20,7 @@ _INK, _MUTED, _RULE = "var(--ink)", "var(--muted)", "var(--rule)"
 # A placeholder: the page sets the actual width.
 _WIDTH = 640
 # Pixels for the label at a bar's end.
-_LABEL_WIDTH = 130
+_LABEL_WIDTH = 150
 
 # vl-convert bundles these modules under these addresses; nothing is downloaded.
 _VEGA = f"https://cdn.jsdelivr.net/npm/vega@{vl_convert.get_vega_version()}/+esm.js"
@@ -47,32 +47,18 @@ class Chart:
         name: its key in the page's data, and part of the id of its element.
         title: what it shows; not in the specification, because the page has its own headings.
         is_bars: whether it has bars; otherwise it has lines over time.
-        maximum: end of the scale of bars, if known in advance.
     """
 
     name: str
     title: str
     is_bars: bool = True
-    maximum: float | None = None
 
 
-IMPRESSIONS = Chart("impressions", "Impressions by day", is_bars=False)
-ENGAGEMENTS = Chart("engagements", "Engagements by day", is_bars=False)
-ENGAGEMENT_RATE = Chart("engagement_rate", "Engagement rate by day, percent", is_bars=False)
-PLATFORM_RATES = Chart("platform_rates", "Engagement rate by platform, percent")
-CONTENT_RATES = Chart("content_rates", "Engagement rate by content type, percent")
-SPEND = Chart("spend", "Spend by campaign, between its bounds")
-COST = Chart("cost", "Cost of an engagement by campaign, between its bounds")
-COVERAGE = Chart("coverage", "Posts that report each metric, percent of those published", maximum=100)
 CHARTS: Sequence[Chart] = (
-    IMPRESSIONS,
-    ENGAGEMENTS,
-    ENGAGEMENT_RATE,
-    PLATFORM_RATES,
-    CONTENT_RATES,
-    SPEND,
-    COST,
-    COVERAGE,
+    Chart("impressions", "Impressions by day", is_bars=False),
+    Chart("engagements", "Engagements by day", is_bars=False),
+    Chart("platform_rates", "Engagement rate by platform, percent"),
+    Chart("content_rates", "Engagement rate by content type, percent"),
 )
 
 
@@ -100,7 +86,7 @@ def vega_script() -> str:
 
 
 def _specification(chart: Chart) -> Spec:
-    spec = _bars(maximum=chart.maximum) if chart.is_bars else _over_time()
+    spec = _bars() if chart.is_bars else _over_time()
     # No legend: the page has its own, which can wrap.
     channels = {"field": "channel", "scale": {"domain": _CHANNELS, "range": _COLOURS}, "legend": None}
     # `"channel": True` is our placeholder for the colour encoding that all layers share.
@@ -118,17 +104,19 @@ def _specification(chart: Chart) -> Spec:
     }
 
 
-def _bars(*, maximum: float | None) -> Spec:
-    """Return horizontal bars from 0: solid up to the field `low`, faint from `low` to `high`, then the label."""
-
-    def x(name: str) -> Spec:
+def _bars() -> Spec:
+    """Return horizontal bars from 0, each with a label at its end."""
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "stack": None,
+        "title": None,
         # No axis: each bar has a label with its value.
-        ends = {"domainMin": 0} if maximum is None else {"domain": [0, maximum]}
-        scale = ends | {"range": [0, {"expr": f"max(width - {_LABEL_WIDTH}, 40)"}]}
-        return {"field": name, "type": "quantitative", "stack": None, "title": None, "axis": None, "scale": scale}
-
+        "axis": None,
+        "scale": {"domainMin": 0, "range": [0, {"expr": f"max(width - {_LABEL_WIDTH}, 40)"}]},
+    }
     return {
-        "height": {"step": 15},
+        "height": {"step": 17},
         "encoding": {
             "y": {
                 "field": "group",
@@ -141,14 +129,10 @@ def _bars(*, maximum: float | None) -> Spec:
             "tooltip": {"field": "tooltip"},
         },
         "layer": [
-            {"mark": "bar", "encoding": {"x": x("low"), "channel": True}},
-            {
-                "mark": {"type": "bar", "opacity": 0.4},
-                "encoding": {"x": x("low"), "x2": {"field": "high"}, "channel": True},
-            },
+            {"mark": "bar", "encoding": {"x": x, "channel": True}},
             {
                 "mark": {"type": "text", "align": "left", "baseline": "middle", "dx": 5, "color": _INK},
-                "encoding": {"x": x("end"), "text": {"field": "label"}},
+                "encoding": {"x": x | {"field": "end"}, "text": {"field": "label"}},
             },
         ],
     }

@@ -1,70 +1,45 @@
 """The key figures that a report first shows (all instances and campaigns), for the asset's metadata."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from later_reporting_dagster.report.report_data import WINDOW_BY_DAYS, ReportData
+from later_reporting_dagster.report.report_data import ReportData
 
 NOT_AVAILABLE = "not available"
 
-# Name, label, and the unit after the number; counts have none.
+# Column, label, and the unit after the number; counts have none.
 KPIS = (
     ("organic_impressions", "Organic impressions", ""),
     ("paid_impressions", "Paid impressions", ""),
     ("paid_share_of_impressions", "Paid share of impressions", "%"),
     ("organic_engagements", "Organic engagements", ""),
     ("paid_engagements", "Paid engagements", ""),
-    ("paid_share_of_engagements", "Paid share of engagements", "%"),
     ("organic_engagement_rate", "Organic engagement rate", "%"),
     ("paid_engagement_rate", "Paid engagement rate", "%"),
     ("paid_lift", "Paid lift", "×"),
+    ("same_post_lift", "Same-post lift", "×"),
+    ("paid_ad_spend", "Ad spend", "USD"),
+    ("total_cpe", "Cost per engagement", "USD"),
+    ("paid_return_on_ad_spend", "Return on ad spend", "×"),
 )
-INTERVAL = ("paid_lift_low", "paid_lift_high", "paid_lift_verdict")
+# Further columns for the metadata.
+VERDICTS = tuple(f"{lift}_{part}" for lift in ("paid_lift", "same_post_lift") for part in ("low", "high", "verdict"))
 
 
-@dataclass(frozen=True, slots=True)
-class Kpi:
-    """A key figure of a period and of the previous one. None means not available."""
-
-    name: str
-    label: str
-    unit: str
-    value: float | None
-    previous: float | None
+def key_figures(data: ReportData) -> dict[str, Any]:
+    """Return the figures that the report opens with, by column of `report_figures`; None if not available."""
+    rows = data.tables["figures"].to_pylist()
+    found = (row for row in rows if row["instance_id"] is None and row["time_window"] == data.initial_window)
+    return next(found, dict.fromkeys(data.tables["figures"].column_names))
 
 
-def report_kpis(data: ReportData) -> list[Kpi]:
-    """Return the key figures of the period that the report opens with, and of the previous period.
-
-    A previous period that begins before the first day of post_metrics_daily is not available: it would be incomplete.
-    """
-    row = _kpi_row(data)
-    return [Kpi(name, label, unit, row.get(name), row.get(f"previous_{name}")) for name, label, unit in KPIS]
-
-
-def lift_interval(data: ReportData) -> dict[str, float | str | None]:
-    """Return the ends of the paid lift's interval and its verdict, by column name.
-
-    If there is no interval, all values are None.
-    """
-    row = _kpi_row(data)
-    return {name: row.get(name) for name in INTERVAL}
-
-
-def kpis_markdown(kpis: Sequence[Kpi]) -> str:
-    """Return the key figures as a Markdown table, with their previous values."""
+def kpis_markdown(figures: dict[str, Any]) -> str:
+    """Return key figures as a Markdown table, with their previous values if these are known."""
     lines = ["| | now | before |", "| --- | ---: | ---: |"]
-    lines += [
-        f"| {kpi.label} | {_formatted(kpi.value, kpi.unit)} | {_formatted(kpi.previous, kpi.unit)} |" for kpi in kpis
-    ]
+    for name, label, unit in KPIS:
+        before = f"previous_{name}"
+        previous = _formatted(figures[before], unit) if before in figures else ""
+        lines.append(f"| {label} | {_formatted(figures[name], unit)} | {previous} |")
     return "\n".join(lines)
-
-
-def _kpi_row(data: ReportData) -> dict[str, Any]:
-    rows = data.tables["kpis"].to_pylist()
-    found = (row for row in rows if row["instance_id"] is None and row["window"] == WINDOW_BY_DAYS[data.initial_period])
-    return next(found, {})
 
 
 def _formatted(value: float | None, unit: str) -> str:

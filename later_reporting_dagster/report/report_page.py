@@ -1,14 +1,14 @@
 """Render the report as one HTML file that makes no network requests and treats data as text, never as markup.
 
-The page has the report's results as JSON. Its script looks up the results for the chosen filters; it computes none of
-them. Its content security policy allows only its two scripts and its style sheet, by their hashes.
+The page has the report's results as JSON. Its script looks up the results for the chosen filters. Its content security
+policy allows only its two scripts and its style sheet, by their hashes.
 """
 
 import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 from importlib.resources import files
@@ -17,63 +17,12 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
-from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.report.charts import CHARTS, compiled_chart, vega_script
-from later_reporting_dagster.report.report_data import (
-    CAMPAIGN_MEASURES,
-    COMPARED_MEASURES,
-    METRICS_TABLE,
-    PUBLISHED_TABLE,
-    WINDOW_BY_DAYS,
-    CampaignDetails,
-    ReportData,
-)
-from later_reporting_dagster.rollups.rollup_columns import CHANNELS, RESULTS, UNIT_COSTS, measure_of
+from later_reporting_dagster.report.report_data import FETCHED_TABLES, ReportData
+from later_reporting_dagster.rollups.periods import WINDOWS
 
-_TABLES = {METRICS_TABLE: "daily metrics", PUBLISHED_TABLE: "published posts"}
-_KEYS = ("instance_id", "campaign_id", "window", "kind", "platform", "content_type", "creator")
-_DAYS_BY_WINDOW = {window: days for days, window in WINDOW_BY_DAYS.items()}
-_CONTENT = ["kind", "platform", "content_type"]
-
-_SUMS = tuple(f"{channel}_{result}" for result in RESULTS for channel in CHANNELS)
-_RATES = tuple(f"{channel}_engagement_rate" for channel in CHANNELS)
-
-
-def _interval(lift: str) -> tuple[str, ...]:
-    return lift, f"{lift}_low", f"{lift}_high", f"{lift}_verdict"
-
-
-_DAILY_MEASURES = (*_SUMS, *_RATES)
-# The measures of platforms, content types and creators.
-_PART_MEASURES = ("impressions", *_SUMS, *_RATES, *_interval("paid_lift"))
-KPI_MEASURES = (
-    *COMPARED_MEASURES,
-    *(f"previous_{name}" for name in COMPARED_MEASURES),
-    *(f"{name}_change" for name in COMPARED_MEASURES),
-    *_interval("paid_lift")[1:],
-    *_interval("same_post_lift"),
-    "posts",
-    "impressions",
-    "paid_lift_mix_adjusted",
-)
-_BOUNDS = ("minimum", "maximum")
-SPEND_MEASURES = (
-    "posts",
-    *_SUMS,
-    "known_spend_maximum",
-    *(f"{channel}_spend_{of}" for channel in CHANNELS for of in ("posts", "contradictory_posts")),
-    *(f"{channel}_spend_{side}" for channel in (*CHANNELS, "both") for side in _BOUNDS),
-    *(
-        f"{channel}_{cost}_{of}"
-        for channel in (*CHANNELS, "both")
-        for cost, *_ in UNIT_COSTS
-        for of in ("units", *_BOUNDS)
-    ),
-    "organic_estimated_value",
-    "value_of_spend",
-    *(f"valued_spend_{side}" for side in _BOUNDS),
-    *(f"organic_value_per_spend_{side}" for side in _BOUNDS),
-)
+# Columns of report_figures that the page does not show.
+_NOT_SHOWN = ("first_day", "last_day", "campaign_name", "campaign_status")
 _POLICY = (
     "default-src 'none'; script-src {scripts}; style-src {styles}; img-src data:; base-uri 'none'; form-action 'none'"
 )
@@ -101,103 +50,41 @@ def report_page(data: ReportData) -> bytes:
 def page_data(data: ReportData) -> dict[str, Any]:
     """Return the data of the page's script, as JSON values.
 
-    A table is a dict of columns of equal length. A day is given as its age: the number of days before `as_of`.
+    A table is a dict of columns of equal length. Instances and campaigns are given by their place in the lists of the
+    page, a day by its age: the number of days before `as_of`.
     """
-    index = _Index(data)
+    figures = data.tables["figures"]
+    named = figures.select(["instance_id", "campaign_id", "campaign_name", "campaign_status"]).to_pylist()
+    campaigns: dict[tuple[str, int], dict[str, str]] = {}
+    for row in named:
+        if row["campaign_id"] is not None:
+            known = campaigns.setdefault((row["instance_id"], row["campaign_id"]), {})
+            known |= {name: text for name in ("campaign_name", "campaign_status") if (text := _one_line(row[name]))}
+    places: dict[str, dict[Any, int]] = {
+        "instance_id": {instance_id: place for place, instance_id in enumerate(data.instances)},
+        "campaign_id": {campaign: place for place, campaign in enumerate(sorted(campaigns))},
+    }
+    shown = dict(data.tables)
+    shown["figures"] = figures.drop_columns([name for name in _NOT_SHOWN if name in figures.column_names])
     return {
         "as_of": data.as_of.isoformat(),
-        "first_day": data.first_day.isoformat(),
-        "days": data.days,
-        "period": data.initial_period,
-        "metrics_days": data.metrics_days,
-        # A period is offered if there are more days than the next shorter period has.
-        "periods": [
-            days for days, shorter in zip(WINDOW_BY_DAYS, (0, *WINDOW_BY_DAYS), strict=False) if shorter < data.days
-        ],
-        "tables": _TABLES,
-        "newest": {table: (data.as_of - data.newest_day(table)).days for table in _TABLES},
-        "instances": list(data.instances),
-        "campaigns": _campaigns(data),
-        "are_campaigns_unreadable": data.are_campaigns_unreadable,
-        "contents": [list(content) for content in index.contents],
-        "creators": _creators(data),
-        "metrics": [_metric(metric) for metric in data.metrics],
-        "kpis": _columns_for_scopes(index, "kpis", [*KPI_MEASURES, "has_equal_days"]),
-        "content_results": _columns_for_scopes(index, "content", _PART_MEASURES, content=index.content),
-        "creator_results": _columns_for_scopes(index, "creators", _PART_MEASURES, creator=index.creator),
-        "spend": _columns_for_scopes(index, "spend", SPEND_MEASURES),
-        **_campaign_totals(index),
-        "coverage": _columns_for_scopes(index, "coverage", ["published", *(metric.column for metric in data.metrics)]),
-        "daily": _daily(index),
-        **_completeness(data),
-        "charts": {chart.name: compiled_chart(chart) for chart in CHARTS},
-    }
-
-
-class _Index:
-    """The numbers by which the page's tables refer to scopes, contents and creators.
-
-    Scopes are numbered in this order: all instances, each instance, each campaign. report.sql numbers them differently.
-    """
-
-    def __init__(self, data: ReportData) -> None:
-        self.data = data
-        self.contents = sorted({_content(row) for row in data.tables["content"].select(_CONTENT).to_pylist()}, key=repr)
-        self._instances: dict[str | None, int] = {name: number for number, name in enumerate([None, *data.instances])}
-        self._campaigns = {each: len(self._instances) + number for number, each in enumerate(data.campaigns)}
-        self._contents = {content: number for number, content in enumerate(self.contents)}
-        self._creators = {creator.number: number for number, creator in enumerate(data.creators)}
-
-    def scope(self, row: Mapping[str, Any]) -> int:
-        campaign_id = row["campaign_id"]
-        if campaign_id is None:
-            return self._instances[row["instance_id"]]
-        return self._campaigns[row["instance_id"], campaign_id]
-
-    def content(self, row: Mapping[str, Any]) -> int:
-        return self._contents[_content(row)]
-
-    def creator(self, row: Mapping[str, Any]) -> int:
-        return self._creators[row["creator"]]
-
-
-def _columns_for_scopes(
-    index: _Index, name: str, measures: Sequence[str], **keys: Callable[[Mapping[str, Any]], int]
-) -> dict[str, list[Any]]:
-    """Return a table as columns: the scope, the length of the period in days, further keys, and measures."""
-    table = index.data.tables[name]
-    rows = table.select([key for key in _KEYS if key in table.column_names]).to_pylist()
-    columns: dict[str, list[Any]] = {
-        "scope": [index.scope(row) for row in rows],
-        "period": [_DAYS_BY_WINDOW[row["window"]] for row in rows],
-    }
-    columns |= {key: [number(row) for row in rows] for key, number in keys.items()}
-    return columns | {measure: [_number(value) for value in table[measure].to_pylist()] for measure in measures}
-
-
-def _daily(index: _Index) -> dict[int, dict[str, Any]]:
-    """Return for each scope the age of its newest day, and for each measure the values from that day to the oldest."""
-    as_of = index.data.as_of
-    by_scope: dict[int, dict[int, Mapping[str, Any]]] = {}
-    for row in index.data.tables["days"].to_pylist():
-        by_scope.setdefault(index.scope(row), {})[(as_of - row["date"]).days] = row
-    return {
-        scope: {"newest": min(days)}
-        | {
-            name: [_number(days[age][name]) if age in days else None for age in range(min(days), max(days) + 1)]
-            for name in _DAILY_MEASURES
-        }
-        for scope, days in sorted(by_scope.items())
-    }
-
-
-def _completeness(data: ReportData) -> dict[str, Any]:
-    """Return which days are stored, and which rows and files are not in the report."""
-    return {
-        "stored_days": {
-            table: [_ranges(data, data.days_by_table.get(table, {}).get(name, frozenset())) for name in data.instances]
-            for table in _TABLES
+        "windows": {
+            name: {"days": WINDOWS[name], "label": f"Last {WINDOWS[name]} days" if WINDOWS[name] else "All time"}
+            for name in data.windows
         },
+        "window": data.initial_window,
+        "tables": FETCHED_TABLES,
+        "instances": list(data.instances),
+        "campaigns": [
+            [places["instance_id"][instance_id], campaign_id, known.get("campaign_name"), known.get("campaign_status")]
+            for (instance_id, campaign_id), known in sorted(campaigns.items())
+        ],
+        **{name: _columns(rows, places, data.as_of) for name, rows in shown.items()},
+        "missing": [
+            {"table": table, "instance": places["instance_id"].get(instance_id), "ages": _ranges(days, data.as_of)}
+            for table, by_instance in data.missing.items()
+            for instance_id, days in sorted(by_instance.items(), key=repr)
+        ],
         "quarantined": [
             {
                 "table": each.table,
@@ -208,74 +95,28 @@ def _completeness(data: ReportData) -> dict[str, Any]:
             }
             for each in data.quarantined
         ],
-        "unreadable": [
-            {"table": each.table, "age": (data.as_of - each.day).days, "instance": each.instance_id}
-            for each in data.unreadable
-        ],
+        "charts": {chart.name: compiled_chart(chart) for chart in CHARTS},
     }
 
 
-def _campaigns(data: ReportData) -> list[list[Any]]:
-    """Return for each campaign its instance, id, name and status; the last two are null if they are not known."""
-    numbers = {instance_id: number for number, instance_id in enumerate(data.instances)}
-    unknown = CampaignDetails(None, None)
-    return [
-        [numbers[instance_id], campaign_id, _one_line(details.name), _one_line(details.status)]
-        for instance_id, campaign_id in data.campaigns
-        for details in [data.campaign_details.get((instance_id, campaign_id), unknown)]
-    ]
-
-
-def _campaign_totals(index: _Index) -> dict[str, Any]:
-    """Return the totals of campaigns, and by period the number of days that have totals.
-
-    If no day has totals, `campaign_totals` is None. `unassigned_campaigns` has, by period, the ids of campaigns with
-    totals but with several instances, or none that is known.
-    """
-    tables = index.data.tables
-    unassigned: dict[int, list[int]] = {}
-    for row in tables["unassigned_campaigns"].to_pylist():
-        unassigned.setdefault(_DAYS_BY_WINDOW[row["window"]], []).append(row["campaign_id"])
-    totals = _columns_for_scopes(index, "campaigns", CAMPAIGN_MEASURES)
-    return {
-        "campaign_totals": totals if index.data.has_campaign_totals else None,
-        "campaign_days": {_DAYS_BY_WINDOW[row["window"]]: row["days"] for row in tables["campaign_days"].to_pylist()},
-        "unassigned_campaigns": unassigned,
-    }
+def _columns(rows: Any, places: Mapping[str, Mapping[Any, int]], as_of: date) -> dict[str, list[Any]]:
+    """Return a table as columns, with places instead of ids, ages instead of days, and only web links."""
+    columns = rows.to_pydict()
+    instances = columns["instance_id"]
+    if "campaign_id" in columns:
+        pairs = zip(instances, columns.pop("campaign_id"), strict=True)
+        columns["campaign"] = [places["campaign_id"].get(pair) for pair in pairs]
+    columns["instance"] = [places["instance_id"].get(instance_id) for instance_id in columns.pop("instance_id")]
+    if "date" in columns:
+        columns["age"] = [(as_of - day).days for day in columns.pop("date")]
+    if "link" in columns:
+        columns["link"] = [web_link(link) for link in columns["link"]]
+    return {name: [_number(value) for value in values] for name, values in columns.items()}
 
 
 def _one_line(text: str | None) -> str | None:
     """Return text with its line breaks and runs of spaces as single spaces; None if nothing else remains."""
     return " ".join((text or "").split()) or None
-
-
-def _creators(data: ReportData) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": creator.creator_id,
-            "instance": data.instances.index(creator.instance_id),
-            "name": creator.name,
-            "profiles": [
-                {"network": profile.network, "handle": profile.handle, "link": web_link(profile.link)}
-                for profile in creator.profiles
-            ],
-        }
-        for creator in data.creators
-    ]
-
-
-def _metric(metric: Metric) -> dict[str, Any]:
-    return {
-        "column": metric.column,
-        "label": _label(metric),
-        "channel": metric.channel if metric.channel in CHANNELS else "other",
-        "is_in_api_reference": metric in DEFAULT_METRICS,
-    }
-
-
-def _content(row: Mapping[str, Any]) -> tuple[str | None, ...]:
-    """Return the platform of a row, or its platform and content type."""
-    return (row["platform"],) if row["kind"] == "platform" else (row["platform"], row["content_type"])
 
 
 def _number(value: Any) -> Any:
@@ -310,21 +151,9 @@ def json_for_html(value: Any) -> str:
     return re.sub("[<>&\u2028\u2029]", lambda found: _ESCAPED[found[0]], text)
 
 
-def _label(metric: Metric) -> str:
-    """Return a metric's label.
-
-    The label has the channel only if the metric is in the API reference: `Paid CPM`, but `Likes`.
-    """
-    if metric not in DEFAULT_METRICS:
-        return metric.column.replace("_", " ").capitalize()
-    measure = measure_of(metric)
-    name = measure.upper() if measure in {"cpe", "cpm"} else measure.replace("_", " ")
-    return f"{metric.channel.capitalize()} {name}"
-
-
-def _ranges(data: ReportData, days: frozenset[date]) -> list[tuple[int, int]]:
+def _ranges(days: Iterable[date], as_of: date) -> list[tuple[int, int]]:
     """Return days as ranges of ages, newest first: (age of the newest day, age of the oldest day)."""
-    ages = sorted((data.as_of - day).days for day in days)
+    ages = sorted((as_of - day).days for day in days)
     # Within a run of consecutive ages, age minus position is constant.
     runs = [[age for _, age in run] for _, run in groupby(enumerate(ages), key=lambda each: each[1] - each[0])]
     return [(run[0], run[-1]) for run in runs]

@@ -160,7 +160,7 @@ def test_asset_dependencies() -> None:
         **{table.name: {*table.sources} for table in (*WINDOW_TABLES, *POST_TABLES)},
         "instances": set(RAW_ASSETS),
         "coverage": {*RAW_ASSETS, "campaign_performance_daily", "instances"},
-        REPORT: {*FETCHED, *ROLLUPS},
+        REPORT: {"organic_paid_daily", *(table.name for table in (*WINDOW_TABLES, *POST_TABLES))},
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth, files
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, failure
 
@@ -13,7 +14,8 @@ REPORT = "organic_paid_report"
 
 
 def write_report(project: Project) -> dict[str, Any]:
-    """Materialize the report and return its metadata."""
+    """Materialize the rollups by window and the report, and return the report's metadata."""
+    assert project.run(OVERALL.name).success
     result = project.run(REPORT)
     assert result.success
     return project.metadata(result)["None"]
@@ -46,11 +48,12 @@ def test_report_matches_the_fetched_posts(project: Project, truth: Truth) -> Non
     assert f"| Organic impressions | {sum(impressions):,} | not available |" in metadata["preview"]
     data = page_data(project)
     assert data["instances"] == sorted(INSTANCE_IDS)
-    assert sum(value or 0 for value in data["daily"]["0"]["organic_impressions"]) == sum(impressions)
+    assert sum(impressions) in data["figures"]["organic_impressions"]
 
 
 def test_unchanged_report_is_not_rewritten(project: Project) -> None:
     project.fetch(RAW_ASSETS[0], days=DAYS[:1])
+    project.run(OVERALL.name)
     first = project.run(REPORT)
     before = files(project.root)
     again = project.run(REPORT)
@@ -59,18 +62,16 @@ def test_unchanged_report_is_not_rewritten(project: Project) -> None:
     assert project.data_versions(first) == project.data_versions(again)
 
 
-def test_report_without_posts_fails_with_advice(project: Project) -> None:
+def test_report_without_results_fails_with_advice(project: Project) -> None:
     description, _ = failure(project.run(REPORT))
-    assert "materialize post_metrics_daily and posts_published first" in description
+    assert "materialize organic_paid_overall first" in description
     assert not project.root.exists()
 
 
-def test_report_lists_missing_damaged_and_quarantined_data(project: Project) -> None:
+def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     project.run("instances")
     project.fetch("posts_published", instances=list(INSTANCE_IDS[:2]))
-    project.fetch("post_metrics_daily", days=DAYS[:2], instances=[INSTANCE_IDS[0]])
-    damaged = project.root / "posts_published" / f"date={DAYS[1]}" / f"instance_id={INSTANCE_IDS[0]}" / "part-0.parquet"
-    damaged.write_bytes(b"no Parquet")
+    project.fetch("post_metrics_daily", instances=[INSTANCE_IDS[0]])
     bad = [BadRow(reason="impressions: -1 is below 0", raw="{}")] * 2
     project.lake.quarantine.write("post_metrics_daily", Partition(DAYS[0], INSTANCE_IDS[0]), bad, query="?")
     project.lake.quarantine.write_rows_without_partition(
@@ -78,18 +79,20 @@ def test_report_lists_missing_damaged_and_quarantined_data(project: Project) -> 
     )
     assert write_report(project)["as_of"] == str(DAYS[2])
     data = page_data(project)
-    assert data["unreadable"] == [{"table": "posts_published", "age": 1, "instance": INSTANCE_IDS[0]}]
     reason = "impressions: -1 is below 0"
     assert data["quarantined"] == [
         {"table": "post_metrics_daily", "age": 2, "instance": INSTANCE_IDS[0], "reason": reason, "rows": 2},
         {"table": "posts_published", "age": None, "instance": None, "reason": reason, "rows": 1},
     ]
-    stored_days = dict(zip(data["instances"], data["stored_days"]["post_metrics_daily"], strict=True))
-    assert stored_days == {INSTANCE_IDS[0]: [[1, 2]], **dict.fromkeys(INSTANCE_IDS[1:], [])}
+    missing = {(each["table"], data["instances"][each["instance"]]): each["ages"] for each in data["missing"]}
+    assert missing.keys() >= {("post_metrics_daily", name) for name in INSTANCE_IDS[1:]}
+    fetched = missing.get(("post_metrics_daily", INSTANCE_IDS[0]), [])
+    assert not [age for age in range(len(DAYS)) for first, last in fetched if first <= age <= last]
 
 
 def test_report_that_cannot_be_written_fails(project: Project) -> None:
-    project.fetch("posts_published", days=DAYS[:1])
+    project.fetch("post_metrics_daily", days=DAYS[:1])
+    project.run(OVERALL.name)
     (project.root / REPORT).write_bytes(b"not a directory")
     description, _ = failure(project.run(REPORT))
     assert "report.html" in description

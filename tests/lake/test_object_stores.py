@@ -31,8 +31,6 @@ from later_reporting_dagster.lake import (
     partition_path,
 )
 from later_reporting_dagster.reading.sql_query import run_query
-from later_reporting_dagster.report.report_data import read_report
-from later_reporting_dagster.report.report_page import report_page
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY
 from later_reporting_dagster.sandbox import World, create_app, running_server
@@ -132,14 +130,12 @@ def queried(lake: Lake) -> pa.Table:
 
 
 def all_results(lake: Lake) -> list[Any]:
-    """Return rollups, the rows of a query and of datasets, and the report."""
-    partitions = {table.name: lake.partitions(table.name) for table in RAW_TABLES}
+    """Return rollups, and the rows of a query and of datasets."""
     return [
         [(rollup.first_day, rollup.rows) for rollup in roll_up_lake_periods(lake, DAILY, DAYS, memory_gb=1)],
         roll_up_lake_windows(lake, [BY_CAMPAIGN], memory_gb=1).tables,
         queried(lake),
         *(lake.dataset(table.name, POSTS_SCHEMA).to_table() for table in RAW_TABLES),
-        report_page(read_report(lake, partitions, memory_gb=1)),
     ]
 
 

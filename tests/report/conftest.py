@@ -1,26 +1,20 @@
-"""Fixtures: a browser, and the data of a report with missing days and quarantined rows."""
+"""Fixtures: a browser, and reports of worlds of posts."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 
+import pyarrow.compute as pc
 import pytest
 from playwright.sync_api import Browser
 
-from later_reporting_dagster.report.report_data import METRICS_TABLE, QuarantinedRows, ReportData
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.report.report_data import QuarantinedRows, ReportData, read_report
+from later_reporting_dagster.rollups.rollup_tables import DAILY, POST_TABLES, WINDOW_TABLES
 from tests.e2e.browser import chromium
-from tests.report.posts import (
-    AS_OF,
-    CAMPAIGNS,
-    INSTANCES,
-    campaign_row,
-    day_before,
-    own_campaign,
-    random_files,
-    random_performance,
-    remove_day,
-    report_data,
-    with_own_campaigns,
-)
+from tests.rollups.reference import World
+from tests.rollups.worlds import NEWEST, Shape, open_world, roll_up, world_of
+
+INSTANCES = ("007", "acme & <sons>")
 
 
 # Not session-scoped: while Playwright's event loop runs in this thread, other tests cannot start one.
@@ -32,27 +26,47 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def incomplete() -> ReportData:
-    """A report with missing days, an outdated instance, quarantined rows, and the names and totals of most campaigns.
-
-    One day is missing for one instance, and one for all.
-    """
-    files = with_own_campaigns(random_files(5, days=56, most_posts=1))
-    remove_day(files, day=day_before(9), instance_id=INSTANCES[0])
-    for instance_id in INSTANCES:
-        remove_day(files, day=day_before(14), instance_id=instance_id)
-    for age in range(3):
-        remove_day(files, day=AS_OF - timedelta(days=age), instance_id=INSTANCES[2])
-    reason = "impressions: 8500.5 is not a whole number"
-    names = ("Summer launch", "Back to school: creators and boosts, all markets", None)
-    campaigns = [
-        campaign_row(instance_id, own_campaign(instance_id, campaign_id), name, status=name and "live")
-        for instance_id in INSTANCES
-        for campaign_id, name in zip(CAMPAIGNS, names, strict=True)
-    ]
-    return report_data(
-        files,
-        quarantined=[QuarantinedRows(METRICS_TABLE, day_before(2), INSTANCES[1], reason, 3)],
-        campaigns=campaigns,
-        performance=random_performance(5, sorted({each["campaign_id"] for each in campaigns}), days=56),
+def world() -> World:
+    """Random posts and campaigns of two instances over two months."""
+    shape = Shape(
+        days=60, posts=150, instances=INSTANCES, missing=0, moved=0.02, creators=20, nulls=0.1, contradictory=0
     )
+    return world_of(shape, seed=4)
+
+
+@pytest.fixture(scope="session")
+def report_of_world(world: World) -> ReportData:
+    """The report of the world, with missing files, and rows in quarantine."""
+    missing = {
+        "post_metrics_daily": [Partition(NEWEST - timedelta(days=n), INSTANCES[0]) for n in (-2, -1)],
+        "posts_published": [Partition(NEWEST + timedelta(days=1), INSTANCES[1])],
+        "campaign_performance_daily": [Partition(NEWEST + timedelta(days=1))],
+    }
+    bad = QuarantinedRows("post_metrics_daily", NEWEST, INSTANCES[1], "impressions: 8500.5 is not a whole number", 3)
+    return report_of(world, expected=missing, quarantined=[bad])
+
+
+def report_of(
+    world: World,
+    *,
+    expected: Mapping[str, Collection[Partition]] | None = None,
+    quarantined: Sequence[QuarantinedRows] = (),
+) -> ReportData:
+    """Roll up a world in a lake, and read the report.
+
+    Args:
+        world: the posts and campaigns.
+        expected: the partitions that should have a file, by fetched table.
+        quarantined: rows in quarantine.
+    """
+    with open_world(world) as (database, stored):
+        lake, found = database.lake, roll_up(database, stored, world.metrics)
+        for table in (*WINDOW_TABLES, *POST_TABLES):
+            lake.write_table(table.name, found[table.name])
+        daily = found[DAILY.name]
+        for day in {*daily["first_day"].to_pylist()}:
+            rows = daily.filter(pc.equal(daily["first_day"], day)).drop_columns("first_day")
+            lake.write(DAILY.name, Partition(day), rows)
+        data = read_report(lake, memory_gb=1, expected=expected or {}, quarantined=quarantined)
+    assert data is not None
+    return data

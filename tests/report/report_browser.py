@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 from later_reporting_dagster.report.report_data import ReportData
 from later_reporting_dagster.report.report_page import report_page
 
-WIDTHS = {360: 740, 768: 1024, 1280: 800}
+WIDTHS = {375: 740, 1280: 800}
 
 # Cells with numbers are lists of exact numbers, null for texts such as "not available"; other cells are text.
 _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
@@ -24,7 +24,7 @@ _READ = """body => [...body.rows].map(row => [...row.cells].map(cell => {
 # Numbers whose text does not match their exact value.
 _MISFORMATTED = """() => [...document.querySelectorAll('data, .null')].filter(each => {
   const text = each.textContent;
-  if (each.className === 'null') return !/^(not available|no paid activity|no interval|no posts)$/.test(text);
+  if (each.className === 'null') return !/^(not available|no paid activity|no interval)$/.test(text);
   const words = each.textContent.replace(/[^0-9.<-]/g, ''), value = Number(each.value);
   if (each.textContent.endsWith('bn')) return Math.abs(Number(words) * 1e9 - value) > 0.5000001e7;
   if (value === 0) return words !== '0';
@@ -101,14 +101,21 @@ class Report:
         text = event.value.path().read_bytes().decode("utf-8-sig")
         return list(csv.reader(io.StringIO(text, newline="")))
 
+    def open_all(self) -> None:
+        """Unfold all sections, and show all rows of all tables."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+        for button in self.page.locator("[data-all]:visible").all():
+            button.click()
+
     def labels_in(self, chart: str) -> list[str]:
         """Return the texts of a chart, in document order."""
         self.wait_for_charts()
         return self.page.locator(f"#chart-{chart} svg text").all_text_contents()
 
     def wait_for_charts(self) -> None:
-        """Wait until all charts are drawn, and two frames more, because Vega draws asynchronously."""
-        self.page.wait_for_function("document.querySelectorAll('.chart svg').length === 8")
+        """Wait until all visible charts are drawn, and two frames more, because Vega draws asynchronously."""
+        visible = "[...document.querySelectorAll('.chart')].filter(each => each.offsetWidth)"
+        self.page.wait_for_function(f"{visible}.every(each => each.querySelector('svg'))")
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 60)))")
 
 
