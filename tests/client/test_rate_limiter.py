@@ -297,9 +297,15 @@ def test_limit_is_kept_without_sharing_if_the_file_cannot_be_written(time, tmp_p
     )
 
 
-def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tmp_path):
+def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tmp_path, monkeypatch):
     path = tmp_path / "rate"
-    locked, release = threading.Event(), threading.Event()
+    locked, polled, release = threading.Event(), threading.Event(), threading.Event()
+
+    def poll(seconds: float) -> None:
+        polled.set()
+        release.wait(seconds)
+
+    monkeypatch.setattr("later_reporting_dagster.client.file_rate_limit_store.time.sleep", poll)
 
     def hold_lock() -> None:
         with path.open("wb") as file:
@@ -309,8 +315,7 @@ def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tm
 
     async def scenario() -> None:
         acquired = asyncio.create_task(new_limiter(time, requests=5, state_path=path).acquire())
-        for _ in range(5):
-            await asyncio.sleep(0.005)
+        assert await asyncio.to_thread(polled.wait, 60)
         assert not acquired.done()
         release.set()
         assert await acquired == 0
