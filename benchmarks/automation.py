@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.in_dagster import prepare, running_daemon
@@ -16,28 +16,19 @@ IDLE_TICKS = 5
 
 def make_home(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
     """Materialize every asset for the days of some partitions, to create a Dagster home and a lake in `root`."""
-    prepare(base_url=base_url, root=root, start=partitions.start)
+    # Earlier, so that there are whole weeks and months.
+    prepare(base_url=base_url, root=root, start=partitions.start - timedelta(days=62))
     from later_reporting_dagster.cli import in_process_runs
     from later_reporting_dagster.cli.project import ENVIRONMENT_MODULE, load_project
+    from later_reporting_dagster.cli.refresh import refresh_all
     from later_reporting_dagster.defs.partitions import range_tags
-    from later_reporting_dagster.defs.settings import REPORT
-    from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
-    from later_reporting_dagster.rollups.periods import Period
-    from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES, WINDOW_TABLES
 
     project = load_project(ENVIRONMENT_MODULE, name=None)
+    tags = range_tags(partitions.start, partitions.end)
     with in_process_runs.dagster_instance() as instance:
-
-        def materialize(assets: Sequence[str], span: Period | None = None) -> None:
-            tags = range_tags(partitions.start, partitions.end, period=span) if span else None
-            outcome = in_process_runs.materialize(project, assets, instance=instance, tags=tags)
-            assert outcome.succeeded, outcome
-
-        materialize([*TABLE_NAMES.values()], Period.DAY)
-        for span in Period:
-            materialize([table.name for table in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES) if table.period is span], span)
-        for unpartitioned in ([INSTANCES_TABLE], [table.name for table in WINDOW_TABLES], [REPORT]):
-            materialize(unpartitioned)
+        fetched = in_process_runs.materialize(project, [*TABLE_NAMES.values()], instance=instance, tags=tags)
+        for outcome in (fetched, *refresh_all(project, instance=instance)):
+            assert outcome.succeeded, outcome.error
     return Measurement()
 
 
