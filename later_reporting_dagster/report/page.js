@@ -352,7 +352,8 @@
     if (row.paid_ad_spend == null) shown.push(item(["Ad spend and return are not available: Later's totals of campaigns are not in the lake, or report none."], "aside"));
     const asides = [`Data as of ${report.as_of}.`];
     if (row.posts) asides.push(`Of ${withUnit(row.posts, "post")} with results, ${whole.format(row.organic_impressions_posts ?? 0)} report organic impressions and ${whole.format(row.paid_impressions_posts ?? 0)} paid ones.`);
-    if (row.previous_days != null && row.days !== row.previous_days) asides.push(`No change is shown, because the period before has ${withUnit(row.previous_days, "day")} of data, not ${row.days}.`);
+    if (row.days < row.days_expected) asides.push(`The period has data of ${row.days} of ${row.days_expected} days${chosenInstance() === null ? ", counted by instance" : ""}.`);
+    if (row.previous_days != null && row.days !== row.previous_days) asides.push("No change is shown, because the period before has data of another number of days.");
     byId("missing").replaceChildren(...shown, item([asides.join(" ")], "aside"));
     byId("all-missing").replaceChildren(...(hidden.length ? [make("h3", {}, "More that is missing"), make("ul", {}, ...hidden.map((line) => item(line)))] : []));
     return lines.length;
