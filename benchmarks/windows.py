@@ -124,10 +124,9 @@ def windows_workload(
         ),
         rows=rows,
         note=f"Medians of {rounds} rounds in which the two take turns, each in a fresh process: {days} days ×"
-        f" {INSTANCES} instances. Windows are all window tables, by campaign, creator and platform, with the preceding"
-        " periods;"
-        " daily is `organic_paid_daily` for all days, which reads only `post_metrics_daily`. Both include their"
-        f" reconciliation, a second query. The memory limit of DuckDB is {MEMORY_GB:g} GB.",
+        f" {INSTANCES} instances. Windows are all tables over windows and about posts: comparison, costs, results of"
+        " campaigns and benchmarks; daily is `organic_paid_daily` for all days, which reads only `post_metrics_daily`."
+        f" The memory limit of DuckDB is {MEMORY_GB:g} GB.",
     )
 
 

@@ -70,7 +70,7 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
             assert metadata[f"rows/{asset}"] == sum(map(len, partitions.values()))
             assert (metadata[f"days/{asset}"], metadata[f"newest_day/{asset}"]) == (3, str(DAYS[-1]))
             assert metadata[f"missing/{asset}"] == 0
-        assert metadata["preview"].startswith("| instance_id | " if found.num_rows else "*no rows*")
+        assert metadata["preview"].startswith("| " if found.num_rows else "*no rows*")
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
     assert passed == {
         (table.name, check): check != "newest_due_day_is_present"
