@@ -14,6 +14,7 @@ from later_reporting_dagster.defs import organic_paid_periods
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, WINDOW_TABLES
 from tests.conftest import INSTANCE_IDS, Service
 from tests.defs.conftest import (
     DAYS,
@@ -34,7 +35,7 @@ METRICS, DAILY, WEEKLY, MONTHLY = (
     "organic_paid_monthly",
 )
 REPORT, INSTANCES, COVERAGE = "organic_paid_report", "instances", "coverage"
-WITHOUT_PARTITIONS = {*WINDOWS, "organic_paid_by_age", "post_benchmarks", REPORT, INSTANCES, COVERAGE}
+WITHOUT_PARTITIONS = {*WINDOWS, REPORT, INSTANCES, COVERAGE}
 # The first week and month; they begin before the first daily partition.
 WEEK, MONTH = date(2024, 2, 26), date(2024, 3, 1)
 EVERY_DAY = set(DAYS)
@@ -190,14 +191,14 @@ def test_weekly_and_monthly_rollups_follow_the_daily_rollup(
 def test_rollup_of_another_code_version_is_requested_where_it_exists(
     automation: Automation, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project.fetch(RAW, days=DAYS[:2])
-    project.roll_up(ROLLUP, days=DAYS[:2])
-    automation.tick()
-    automation.tick()
+    project.fetch(METRICS, days=DAYS[:2])
+    project.roll_up(DAILY, days=DAYS[:2])
+    for _ in range(2):
+        automation.tick(DAILY, WEEKLY, MONTHLY)
     monkeypatch.setenv("LATER_METRICS", "impressions,engagements,likes")
     automation.project = project.reloaded()
-    assert automation.tick() == set(DAYS[:2])
-    assert automation.tick() == set()
+    assert automation.tick(DAILY, WEEKLY, MONTHLY)[0] == set(DAYS[:2])
+    assert automation.tick(DAILY, WEEKLY, MONTHLY)[0] == set()
 
 
 # Unpartitioned assets: windows and the dimension depend on posts, the report on rollups.
@@ -206,17 +207,21 @@ def test_rollup_of_another_code_version_is_requested_where_it_exists(
 def test_windows_instances_and_coverage_are_requested_once_for_any_number_of_days(
     automation: Automation, project: Project, service: Service
 ) -> None:
+    def fetch_posts() -> None:
+        for raw in (METRICS, RAW):
+            project.fetch(raw)
+
     downstream = (*WINDOWS, INSTANCES, COVERAGE)
     assert automation.tick_unpartitioned(*downstream) == set()
-    project.fetch(RAW)
+    fetch_posts()
     assert automation.tick_unpartitioned(*downstream) == set(downstream)
     project.roll_up_windows()
     project.run(INSTANCES, COVERAGE)
     assert automation.tick_unpartitioned(*downstream) == set()
-    project.fetch(RAW)  # unchanged
+    fetch_posts()  # unchanged
     assert automation.tick_unpartitioned(*downstream) == set()
     service.transform = restate_one_post(DAYS[0], INSTANCE_IDS[0])
-    project.fetch(RAW)
+    fetch_posts()
     assert automation.tick_unpartitioned(*downstream) == set(downstream)
 
 
@@ -231,17 +236,20 @@ def test_windows_wait_until_no_fetch_is_in_progress(automation: Automation, proj
     """A backfill can be several runs: the tables are requested after the last one."""
     automation.tick_unpartitioned(*WINDOWS)
     runs = [project.start(asset) for asset in (METRICS, RAW)]
-    project.fetch(RAW, days=DAYS[:1])
-    assert automation.tick_unpartitioned(*WINDOWS) == set()
-    project.instance.report_run_canceled(runs[0])
+    for raw in (METRICS, RAW):
+        project.fetch(raw, days=DAYS[:1])
     assert automation.tick_unpartitioned(*WINDOWS) == set()
     project.instance.report_run_canceled(runs[1])
-    assert automation.tick_unpartitioned(*WINDOWS) == set(WINDOWS)
+    of_published = {table.name for table in (*WINDOW_TABLES, *POST_TABLES) if METRICS not in table.sources}
+    assert automation.tick_unpartitioned(*WINDOWS) == of_published
+    project.instance.report_run_canceled(runs[0])
+    assert automation.tick_unpartitioned(*WINDOWS) == {*WINDOWS} - of_published
     assert automation.tick_unpartitioned(*WINDOWS) == set()
 
 
 def test_failed_windows_are_not_requested_repeatedly(automation: Automation, project: Project) -> None:
-    project.fetch(RAW)
+    for raw in (METRICS, RAW):
+        project.fetch(raw)
     assert automation.tick_unpartitioned(*WINDOWS) == set(WINDOWS)
     (project.root / "organic_paid_by_creator").write_bytes(b"not a directory")
     assert not project.roll_up_windows().success
@@ -253,18 +261,18 @@ def test_report_is_requested_once_after_its_rollups(automation: Automation, proj
         return [bool(automation.tick_unpartitioned(REPORT)) for _ in range(count)]
 
     assert ticks(1) == [False]
-    project.fetch(RAW)
+    project.fetch(METRICS)
     assert ticks(1) == [False]  # the rollups come first
-    project.roll_up(ROLLUP)
+    project.roll_up_windows()
     assert ticks(3) == [True, False, False]
     assert project.run(REPORT).success
-    project.roll_up(ROLLUP)  # unchanged
+    project.roll_up_windows()  # unchanged
     assert ticks(1) == [False]
     service.transform = restate_one_post(DAYS[1], INSTANCE_IDS[0])
-    project.fetch(RAW)
+    project.fetch(METRICS)
     # It waits while a rollup is in progress.
-    run = project.start(ROLLUP, days=DAYS[2:])
-    project.roll_up(ROLLUP, days=DAYS[:2])
+    run = project.start(DAILY, days=DAYS[2:])
+    project.roll_up_windows()
     assert ticks(2) == [False, False]
     project.instance.report_run_canceled(run)
     assert ticks(2) == [True, False]
