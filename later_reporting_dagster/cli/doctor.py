@@ -268,6 +268,8 @@ def _check_files(project: Project, now: datetime) -> list[CheckResult]:
         instances = known_instances(lake, configured=later.configured_instances())
     except LakeUnavailable as error:
         return [CheckResult("files", passed=False, message=str(error))]
+    except InvalidSetting:
+        return []  # the check of the scope reports it
     if not any(files.values()):
         return []
     described = {

@@ -20,6 +20,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
     rate_limit_store,
 )
+from later_reporting_dagster.client.base_url import validate_base_url
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.settings import (
@@ -223,7 +224,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             InvalidSetting: a setting is missing or invalid.
         """
         with _invalid_setting("base_url"):
-            base_url = self.api_url()
+            base_url = validate_base_url(self.api_url())
         requests = MAX_REQUESTS_PER_MINUTE if self.demo_mode else self._within_bounds("requests_per_minute")
         with _invalid_setting("rate_limit_store"):
             # The sandbox of the demo mode has another port in every process, and no limit to share.
