@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from later_reporting_dagster.definitions import defs
+from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, WINDOW_TABLES
 from tests.cli.conftest import environment
 from tests.conftest import files
 from tests.services import WAIT_SECONDS
@@ -91,7 +92,7 @@ def test_demo_writes_all_assets_for_all_days_and_instances(two_runs: TwoRuns) ->
         ),
         *(f"organic_paid_weekly/date={monday_of(day)}/part-0.parquet" for day in days),
         *(f"organic_paid_monthly/date={day[:8]}01/part-0.parquet" for day in days),
-        *(f"organic_paid_by_{grain}/part-0.parquet" for grain in ("campaign", "creator", "platform")),
+        *(f"{table.name}/part-0.parquet" for table in (*WINDOW_TABLES, *POST_TABLES)),
         "organic_paid_report/report.html",
         "instances/part-0.parquet",
         "campaigns/part-0.parquet",
