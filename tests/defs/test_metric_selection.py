@@ -92,7 +92,7 @@ def test_checks_pass_with_any_metric_selection(project: Project, service: Servic
 def test_rollup_has_nulls_for_metrics_that_were_not_requested(project: Project) -> None:
     assert fetch(project, "likes, paid_impressions").success
     assert project.roll_up("organic_paid_daily", days=[FIRST_DAY]).success
-    table = pq.ParquetFile(project.root / f"organic_paid_by_publish_day/date={FIRST_DAY}/part-0.parquet").read()
+    table = pq.ParquetFile(project.root / f"organic_paid_daily/date={FIRST_DAY}/part-0.parquet").read()
     assert table["organic_impressions"].null_count == table.num_rows > 0
     assert table["paid_impressions"].null_count < table.num_rows
 
