@@ -43,7 +43,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.missing_files import missing_days
-from later_reporting_dagster.lake import LakeUnavailable, Partition
+from later_reporting_dagster.lake import LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_tables import DAILY, Measures, RollupTable
@@ -71,7 +71,11 @@ PREVIEW_COLUMNS: Mapping[Measures, Sequence[str]] = {
 
 
 def rollup_step(table: RollupTable, settings: DefinitionSettings) -> AssetStep:
-    """Return the step of a rollup. A partition without raw files fails, and the run goes on with the others."""
+    """Return the step of a rollup.
+
+    A partition without raw files fails, and the run goes on with the others. A week or month that begins today has none
+    yet, and becomes a file without rows.
+    """
 
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         _RollupRun(context, later, table=table, settings=settings).run()
@@ -198,14 +202,17 @@ class _RollupRun:
 
     def _write(self, rollup: PeriodRollup) -> None:
         """Write a partition and log its materialization, or record why it failed."""
-        totals, first = self._totals, rollup.first_day
-        if rollup.unreadable or rollup.rows is None:
+        totals, first, rows = self._totals, rollup.first_day, rollup.rows
+        if first > newest_day(datetime.now(UTC)):
+            # A backfill of all partitions fails if one of them is not materialized.
+            rows = schema_of(self._table.columns).empty_table()
+        if rollup.unreadable or rows is None:
             reasons = [str(error) for error in rollup.unreadable]
             no_files = f"{self._table.raw_table} has no files for it: materialize that first"
             totals.failed[str(first)] = reasons[0] if reasons else no_files
             return
         try:
-            written = self._lake.write(self._table.name, Partition(first), rollup.rows)
+            written = self._lake.write(self._table.name, Partition(first), rows)
         except LakeUnavailable as error:
             totals.failed[str(first)] = str(error)
             return
@@ -218,9 +225,9 @@ class _RollupRun:
             provenance=self._provenance,
             metadata={
                 **written_metadata(written),
-                "preview": preview(rollup.rows.select([*self._table.grain, *PREVIEW_COLUMNS[self._table.measures]])),
+                "preview": preview(rows.select([*self._table.grain, *PREVIEW_COLUMNS[self._table.measures]])),
                 **_partition_metadata(self._table, rollup, missing=missing),
-                **plotted_totals(rollup.rows),
+                **plotted_totals(rows),
                 # Dagster+ reads column lineage from the newest materialization only.
                 **(_lineage(self._table, self._settings) if first == self._first_days[-1] else {}),
             },

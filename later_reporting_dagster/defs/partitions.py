@@ -1,7 +1,7 @@
 """Partitions: UTC days, and the ISO weeks and calendar months of the rollups."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 from dagster import AssetExecutionContext
@@ -54,8 +54,7 @@ def partition_first_days(context: AssetExecutionContext, *, period: Period = Per
         period: what a partition is.
 
     Raises:
-        Failure: the run selects no partition, or one that does not exist; or a day that is not over yet, because its
-            data would soon be outdated; or a week or month without a day that is over.
+        Failure: the run selects no partition, or one that does not exist.
     """
     tags = context.run.tags
     selected = (
@@ -75,15 +74,12 @@ def partition_first_days(context: AssetExecutionContext, *, period: Period = Per
         raise dg.Failure(
             f"The range {selected} contains no partition: its end is before its start.", allow_retries=False
         )
-    newest = newest_day(datetime.now(UTC))
+    # Dagster accepts ranges that end in the future.
+    yesterday = newest_day(datetime.now(UTC))
+    newest = yesterday if period is Period.DAY else first_day_of(period, yesterday + timedelta(days=1))
     if max(first_days) > newest:
-        too_new, newest_partition = (
-            (f"The day {max(first_days)} is not over yet", f"the newest day that is over is {newest}")
-            if period is Period.DAY
-            else (
-                f"No day of the {period} of {max(first_days)} is over yet",
-                f"the newest {period} with a day that is over is the one of {first_day_of(period, newest)}",
-            )
+        raise dg.Failure(
+            f"There is no partition {max(first_days)} yet: the newest is {newest} (UTC). Select nothing later.",
+            allow_retries=False,
         )
-        raise dg.Failure(f"{too_new}: {newest_partition} (UTC). Select nothing later.", allow_retries=False)
     return first_days

@@ -1,7 +1,7 @@
 """The rollups by day, week and month, materialized from fetched posts."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -176,31 +176,26 @@ def test_partition_without_raw_files_fails_alone(
     assert project.materializations(result).keys() == written
 
 
-@pytest.mark.parametrize(
-    ("asset", "today", "message"),
-    [
-        (
-            WEEKLY,
-            NEXT_WEEK,
-            "No day of the week of 2024-03-04 is over yet: the newest week with a day that is over is the one of"
-            " 2024-02-26 (UTC).",
-        ),
-        (
-            MONTHLY,
-            date(2024, 4, 1),
-            "No day of the month of 2024-04-01 is over yet: the newest month with a day that is over is the one of"
-            " 2024-03-01 (UTC).",
-        ),
-    ],
-)
-def test_current_period_on_its_first_day_fails_with_the_newest_partition(
-    asset: str, today: date, message: str, project: Project, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("asset", "today"), [(WEEKLY, NEXT_WEEK), (MONTHLY, date(2024, 4, 1))])
+def test_current_period_is_empty_on_its_first_day(
+    asset: str, today: date, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    freeze_clock(monkeypatch, datetime(today.year, today.month, today.day, 10, tzinfo=UTC), "defs.partitions")
+    freeze_clock(
+        monkeypatch,
+        datetime(today.year, today.month, today.day, 10, tzinfo=UTC),
+        "defs.partitions",
+        "defs.organic_paid_periods",
+    )
+    project.fetch(RAW[asset])
     result = project.roll_up(asset, days=[DAYS[0], today])
-    description, _ = failure(result)
-    assert description.startswith(message)
-    assert project.materializations(result) == {}
+    assert_success(result)
+    rows = {first: each["dagster/partition_row_count"] for first, each in project.metadata(result).items()}
+    assert rows.pop(str(today)) == 0
+    assert rows[str(FIRST_OF_PERIOD[asset])] > 0
+    assert project.passed(result) == {"reconciles_with_raw_rows": True, "newest_due_day_is_present": True}
+
+    too_new, _ = failure(project.roll_up(asset, days=[today, today + timedelta(days=31)]))
+    assert too_new.startswith("There is no partition")
 
 
 @each_rollup
