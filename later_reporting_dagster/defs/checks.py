@@ -61,21 +61,10 @@ def build_asset_checks(
         step: the last part of the step's name, after that of the table.
         deps: other tables that the checks read.
     """
-    asset_key = settings.asset_key(table_name)
-    when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {settings.due_hour_utc} * * *")
 
     @dg.multi_asset_check(
         name=f"{settings.op_name(table_name)}_{step}",
-        specs=[
-            dg.AssetCheckSpec(
-                check_name,
-                asset=asset_key,
-                description=description,
-                additional_deps=[settings.asset_key(name) for name in deps],
-                automation_condition=when_due if check_name in daily else None,
-            )
-            for check_name, description in checks.items()
-        ],
+        specs=build_check_specs(table_name, checks, settings=settings, daily=daily, deps=deps),
         can_subset=True,
         required_resource_keys={settings.resource_key},
     )
@@ -86,6 +75,28 @@ def build_asset_checks(
                 yield result
 
     return check
+
+
+def build_check_specs(
+    table_name: str,
+    checks: Mapping[str, str],
+    *,
+    settings: DefinitionSettings,
+    daily: Sequence[str],
+    deps: Sequence[str] = (),
+) -> list[dg.AssetCheckSpec]:
+    """Return the specs of an asset's checks; for the arguments, see `build_asset_checks`."""
+    when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {settings.due_hour_utc} * * *")
+    return [
+        dg.AssetCheckSpec(
+            check_name,
+            asset=settings.asset_key(table_name),
+            description=description,
+            additional_deps=[settings.asset_key(name) for name in deps],
+            automation_condition=when_due if check_name in daily else None,
+        )
+        for check_name, description in checks.items()
+    ]
 
 
 def _partitions_of_run(context: AssetCheckExecutionContext) -> tuple[date, date] | None:

@@ -337,6 +337,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     def _build_checks(self) -> list[dg.AssetChecksDefinition]:
         settings = self._settings
         raw_tables = [raw_table for raw_table in RAW_TABLES if raw_table.name in settings.tables]
+        windows = self._selected((*WINDOW_TABLES, *POST_TABLES))
         return [
             *([build_instances_checks(settings)] if INSTANCES_TABLE in settings.tables else []),
             *(build_posts_checks(raw_table, settings) for raw_table in raw_tables),
@@ -344,7 +345,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             *([build_campaign_totals_check(settings)] if {*CAMPAIGN_TOTALS_TABLES} <= {*settings.tables} else []),
             *([build_settled_posts_check(settings)] if len(raw_tables) == len(RAW_TABLES) else []),
             *(build_rollup_checks(table, settings) for table in self._selected((*DAY_TABLES, *WEEK_AND_MONTH_TABLES))),
-            *(build_windows_checks(table, settings) for table in self._selected((*WINDOW_TABLES, *POST_TABLES))),
+            *([build_windows_checks(windows, settings)] if windows else []),
         ]
 
     def _build_automation(self, keys: Sequence[dg.AssetKey]) -> dict[str, Any]:

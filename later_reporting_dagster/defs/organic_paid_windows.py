@@ -1,26 +1,20 @@
 """The rollups over rolling windows that end with the newest stored day: comparison, costs and campaign results."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
-from dagster import AssetExecutionContext
+from dagster import AssetCheckExecutionContext, AssetExecutionContext
 
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.campaign_checks import SPEND_CHECK_DESCRIPTION, SPEND_WITHIN_BOUNDS, evaluate_ad_spend
-from later_reporting_dagster.defs.checks import (
-    NEWEST_DUE_DAY,
-    RECONCILES,
-    CheckScope,
-    build_asset_checks,
-    check_result,
-    join_first,
-)
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, build_check_specs, check_result, join_first
 from later_reporting_dagster.defs.materializations import combined_failure
 from later_reporting_dagster.defs.metadata import (
     code_references,
@@ -119,47 +113,107 @@ def upstream_keys(table: RollupTable, settings: DefinitionSettings) -> list[dg.A
     return settings.dependencies(*table.sources)
 
 
-def build_windows_checks(table: RollupTable, settings: DefinitionSettings) -> dg.AssetChecksDefinition:
-    """Return the checks of a window table: the stored table is compared with its raw rows."""
-    checks = windows_check_descriptions(table)
+def build_windows_checks(tables: Sequence[RollupTable], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
+    """Return one step for the checks of all window tables, because they read the same posts. Any subset can be run.
 
-    def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        lake, damage = later.lake(), ""
-        stored: pa.Table | None = None
+    The stored tables are compared with their raw rows.
+    """
+
+    @dg.multi_asset_check(
+        name=f"{settings.op_name('organic_paid_by_window')}_checks",
+        specs=[
+            spec
+            for table in tables
+            for spec in build_check_specs(
+                table.name, windows_check_descriptions(table), settings=settings, daily=[NEWEST_DUE_DAY]
+            )
+        ],
+        can_subset=True,
+        required_resource_keys={settings.resource_key},
+    )
+    def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        later, keys = getattr(context.resources, settings.resource_key), context.selected_asset_check_keys
+        lake, memory_gb = later.lake(), later.memory_limit_gb()
+        of_tables = [
+            _StoredTable.read(lake, table, selected=selected)
+            for table in tables
+            if (selected := {key.name for key in keys if key.asset_key == settings.asset_key(table.name)})
+        ]
+        compared = [each for each in of_tables if each.is_compared]
+        differences, conflicts = dict[str, list[str]](), 0
+        if compared:
+            rows = {each.table.name: each.rows for each in compared}
+            differences, conflicts = check_lake_windows(
+                lake, [each.table for each in compared], rows, memory_gb=memory_gb
+            )
+        for each in of_tables:
+            name = each.table.name
+            for result in _evaluate(lake, each, differences.get(name, ()), conflicts, settings=settings):
+                if result.check_name in each.selected:
+                    yield result._replace(asset_key=settings.asset_key(name))
+
+    return check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StoredTable:
+    """A stored window table, and the names of the checks to evaluate.
+
+    Attributes:
+        rows: none if the table is not stored, or is damaged.
+        is_stored: whether the table is stored and not damaged.
+        damage: why the table cannot be read; otherwise empty.
+    """
+
+    table: RollupTable
+    selected: Set[str]
+    rows: pa.Table
+    is_stored: bool
+    damage: str
+
+    @classmethod
+    def read(cls, lake: Lake, table: RollupTable, *, selected: Set[str]) -> "_StoredTable":
+        schema, stored, damage = schema_of(table.columns), None, ""
         try:
-            stored = lake.read_table(table.name, schema=schema_of(table.columns))
+            stored = lake.read_table(table.name, schema=schema)
         except FileDamaged as error:
             damage = str(error)
-        rows = schema_of(table.columns).empty_table() if stored is None else stored
-        if table.measures is not Measures.CAMPAIGNS:
-            yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
-        yield from _evaluate_table_specific_checks(table, rows)
-        if SPEND_WITHIN_BOUNDS in scope.selected:
-            days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
-            schema = schema_of(COSTS_BY_CAMPAIGN.columns)
-            try:
-                costs = lake.read_table(COSTS_BY_CAMPAIGN.name, schema=schema)
-            except FileDamaged:
-                costs = None
-            yield evaluate_ad_spend(
-                rows, costs=costs or schema.empty_table(), campaigns=read_campaigns(lake).rows, days=days
-            )
-        differences, disagreeing = list[str](), 0
-        if CAMPAIGNS_AGREE in scope.selected or (RECONCILES in scope.selected and stored is not None):
-            differences, disagreeing = check_lake_windows(lake, table, rows, memory_gb=later.memory_limit_gb())
-        if damage:
-            yield dg.AssetCheckResult(check_name=RECONCILES, passed=False, description=damage)
-        else:
-            yield _evaluate_reconciliation([] if stored is None else differences, rows=rows.num_rows)
-        yield _evaluate_campaigns(disagreeing)
+        return cls(
+            table=table,
+            selected=selected,
+            rows=schema.empty_table() if stored is None else stored,
+            is_stored=stored is not None,
+            damage=damage,
+        )
 
-    return build_asset_checks(
-        table.name,
-        checks,
-        evaluate=evaluate,
-        settings=settings,
-        daily=[name for name in checks if name == NEWEST_DUE_DAY],
-    )
+    @property
+    def is_compared(self) -> bool:
+        """Whether the raw rows have to be read."""
+        return CAMPAIGNS_AGREE in self.selected or (RECONCILES in self.selected and self.is_stored)
+
+
+def _evaluate(
+    lake: Lake, stored: _StoredTable, differences: Sequence[str], conflicts: int, *, settings: DefinitionSettings
+) -> Iterator[dg.AssetCheckResult]:
+    """Yield the results of the selected checks of a table, and perhaps others."""
+    rows = stored.rows
+    yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
+    yield from _evaluate_table_specific_checks(stored.table, rows)
+    if SPEND_WITHIN_BOUNDS in stored.selected:
+        days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
+        schema = schema_of(COSTS_BY_CAMPAIGN.columns)
+        try:
+            costs = lake.read_table(COSTS_BY_CAMPAIGN.name, schema=schema)
+        except FileDamaged:
+            costs = None
+        yield evaluate_ad_spend(
+            rows, costs=costs or schema.empty_table(), campaigns=read_campaigns(lake).rows, days=days
+        )
+    if stored.damage:
+        yield dg.AssetCheckResult(check_name=RECONCILES, passed=False, description=stored.damage)
+    else:
+        yield _evaluate_reconciliation(differences if stored.is_stored else [], rows=rows.num_rows)
+    yield _evaluate_campaigns(conflicts)
 
 
 def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:

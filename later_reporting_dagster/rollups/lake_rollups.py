@@ -122,12 +122,14 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
         return database.read([(table, None) for table in _WINDOW_SOURCES], roll_up)
 
 
-def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory_gb: float) -> tuple[list[str], int]:
-    """Compare the rows of a window table with the raw tables of the lake.
+def check_lake_windows(
+    lake: Lake, tables: Sequence[RollupTable], rows: Mapping[str, pa.Table], *, memory_gb: float
+) -> tuple[dict[str, list[str]], int]:
+    """Compare the rows of window tables, given by table name, with the raw tables of the lake.
 
     Returns:
-        One sentence for each raw file that cannot be read and each total that differs; and the number of (post, day)
-        pairs, over both date bases, for which campaigns report different numbers.
+        By table name, one sentence for each raw file that cannot be read and each total that differs; and the number of
+        (post, day) pairs, over both date bases, for which campaigns report different numbers.
 
     Raises:
         LakeUnavailable: the lake cannot be listed or read.
@@ -135,17 +137,17 @@ def check_lake_windows(lake: Lake, table: RollupTable, rows: pa.Table, *, memory
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
-        def check(contents: ViewContents) -> tuple[list[str], int]:
+        def check(contents: ViewContents) -> tuple[dict[str, list[str]], int]:
             # All instances at once, not in batches as for the rollup: the queries keep only the ids of all posts and
             # the rows of posts in several campaigns, and DuckDB can spill.
             stored = stored_days(contents)
             with sql_engine.translated_errors():
-                sql_engine.prepare_windows(database.connection, table, stored)
-                sql_engine.find_multi_campaign_posts(database.connection, table)
+                sql_engine.prepare_windows(database.connection, tables[0], stored)
+                sql_engine.find_multi_campaign_posts(database.connection, tables[0])
                 conflicts = sql_engine.count_campaign_conflicts(database.connection)
-                differences = [*reconciliation.check_windows(database.connection, table, rows, stored)]
+                differences = reconciliation.check_windows(database.connection, tables, rows, stored)
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
-            return [*unreadable, *differences], conflicts
+            return {name: [*unreadable, *sentences] for name, sentences in differences.items()}, conflicts
 
         return database.read([(source, None) for source in _WINDOW_SOURCES], check)
 

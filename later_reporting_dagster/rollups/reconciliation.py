@@ -57,17 +57,36 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
 
 
 def check_windows(
-    connection: "duckdb.DuckDBPyConnection", table: RollupTable, rows: pa.Table, stored: StoredDays
-) -> Iterator[str]:
-    """Yield one sentence for each total of a window table that differs from the raw rows.
+    connection: "duckdb.DuckDBPyConnection",
+    tables: Sequence[RollupTable],
+    rows: Mapping[str, pa.Table],
+    stored: StoredDays,
+) -> dict[str, list[str]]:
+    """Return, by name of a window table, one sentence for each of its totals that differs from the raw rows.
 
     Args:
         connection: prepared by `sql_engine.prepare_windows`, with the relations of multi_campaign_rows.sql.
-        table: the table.
-        rows: its rows.
+        tables: the tables.
+        rows: their rows, by table name.
         stored: days that have files.
     """
-    by_day = _raw_totals(connection, table, "date")
+    totals = {
+        measures: _raw_totals(connection, table, "date")
+        for measures, table in {table.measures: table for table in tables}.items()
+    }
+    return {
+        table.name: [*_check_window_table(connection, table, rows[table.name], stored, totals[table.measures])]
+        for table in tables
+    }
+
+
+def _check_window_table(
+    connection: "duckdb.DuckDBPyConnection",
+    table: RollupTable,
+    rows: pa.Table,
+    stored: StoredDays,
+    by_day: Mapping[date, _Totals],
+) -> Iterator[str]:
     is_deduplicated = table.measures is not Measures.CAMPAIGNS and "campaign_id" not in table.grain
     duplicates = query_rows(connection, f"FROM {table.raw_table}_duplicates") if is_deduplicated else []
     connection.register(ROLLUP_RELATION, rows)

@@ -71,6 +71,8 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
             assert (metadata[f"days/{asset}"], metadata[f"newest_day/{asset}"]) == (3, str(DAYS[-1]))
             assert metadata[f"missing/{asset}"] == 0
         assert metadata["preview"].startswith("| " if found.num_rows else "*no rows*")
+    steps = {event.step_key for event in filled.events(result, dg.DagsterEventType.STEP_START)}
+    assert steps == {"later__organic_paid_by_window", "later__organic_paid_by_window_checks"}
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
     assert passed == {
         (table.name, check): check != "newest_due_day_is_present"

@@ -133,8 +133,7 @@ def roll_up(
     tables = [table.with_metrics(metrics) for table in WINDOW_TABLES]
     batches = _one_instance_at_a_time(database, stored) if one_by_one else (None,)
     windows = roll_up_windows(connection, tables, stored, instance_batches=batches)
-    for table in tables:
-        assert not [*check_windows(connection, table, windows[table.name], stored)]
+    assert not any(check_windows(connection, tables, windows, stored).values())
     of_posts = roll_up_posts(connection, [table.with_metrics(metrics) for table in POST_TABLES], stored)
     return found | windows | of_posts
 
