@@ -51,6 +51,8 @@ def when_upstream_changes(key: dg.AssetKey, *, upstream: Sequence[dg.AssetKey] =
 def tag_run_with_updates(context: AssetExecutionContext, keys: Sequence[dg.AssetKey]) -> None:
     """Tag the run with those of `keys` that it, or its backfill, updates besides the assets of this step.
 
+    `keys` are the assets with a condition, which looks at these tags.
+
     `executed_with_root_target` would tell the same without tags, but of the last partition only.
     """
     run = context.run

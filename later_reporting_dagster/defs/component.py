@@ -270,7 +270,8 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def _build_definitions(self) -> dg.Definitions:
         settings, steps = self._settings, self._steps()
-        assets = [self._build_asset(step) for step in steps]
+        automated = [spec.key for step in steps for spec in step.specs if spec.automation_condition]
+        assets = [self._build_asset(step, automated) for step in steps]
         keys = [key for asset in assets for key in asset.keys]
         return dg.Definitions(
             assets=assets,
@@ -301,9 +302,8 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
     def _selected(self, tables: Iterable[RollupTable]) -> list[RollupTable]:
         return [table.with_metrics(self._settings.metrics) for table in tables if table.name in self._settings.tables]
 
-    def _build_asset(self, step: AssetStep) -> dg.AssetsDefinition:
+    def _build_asset(self, step: AssetStep, automated: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         resource_key = self._settings.resource_key
-        own_keys = [self._settings.asset_key(name) for name in self._settings.tables]
 
         @dg.multi_asset(
             name=step.name,
@@ -315,7 +315,7 @@ class LaterReportingComponent(dg.Component, dg.Model, dg.Resolvable):
             required_resource_keys={resource_key},
         )
         def materialize(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
-            tag_run_with_updates(context, own_keys)
+            tag_run_with_updates(context, automated)
             yield from self.execute(context, getattr(context.resources, resource_key), step)
 
         return materialize
