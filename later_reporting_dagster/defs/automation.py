@@ -64,7 +64,8 @@ def tag_run_with_updates(context: AssetExecutionContext, keys: Sequence[dg.Asset
 
 
 def _update_tag(key: dg.AssetKey) -> str:
-    return f"updates/{key.to_user_string()}"
+    # The UI hides tags with this prefix. A run may have a dozen of these.
+    return f".dagster/updates/{key.to_user_string()}"
 
 
 def build_automation_sensor(
