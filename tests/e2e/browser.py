@@ -25,6 +25,8 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 
+_RUN_ID = re.compile("^[0-9a-f]{8}$")
+
 # Colours by which the UI shows the status of a partition.
 GREEN, GRAY = "green", "gray"
 
@@ -77,9 +79,7 @@ class Ui:
         self.open_asset(asset)
         self.page.get_by_role("button", name=re.compile("Materialize")).first.click()
         dialog = self.page.get_by_role("dialog").filter(has_text=f"materialize later / {asset}")
-        partitions = dialog.get_by_role("textbox").first
-        partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
-        partitions.press("Enter")
+        self.select_partitions(dialog, days)
         if config:
             dialog.get_by_text("Config", exact=True).click()
             dialog.get_by_role("button", name="Add config").click()
@@ -87,6 +87,12 @@ class Ui:
             self.page.get_by_role("button", name="Save config").click()
         dialog.get_by_role("button", name=re.compile("^Launch")).click()
         self.open_launched_run()
+
+    def select_partitions(self, dialog: Locator, days: Sequence[date]) -> None:
+        """Select a range of days in the dialog that materializes assets."""
+        partitions = dialog.get_by_role("textbox").first
+        partitions.fill(f"[{days[0]}...{days[-1]}]" if len(days) > 1 else str(days[0]))
+        partitions.press("Enter")
 
     def type_config(self, config: str) -> None:
         """Type YAML into the config editor. The cursor ends up at its end, where the editor shows the schema."""
@@ -100,6 +106,12 @@ class Ui:
         announcement = self.page.get_by_role("listitem").filter(has_text=re.compile("Launched run|Created backfill"))
         announcement.get_by_text("View", exact=True).click()
         expect(self.page).to_have_url(re.compile("/runs/"))
+
+    def open_only_run(self, *, status: str) -> None:
+        """Wait until the backfill that the UI shows has exactly one run, which has ended with this status; open it."""
+        self.page.get_by_role("tab", name="Runs", exact=True).click()
+        expect(self.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
+        self.page.get_by_text(_RUN_ID).click()
 
     def open_partition(self, asset: str, day: date) -> None:
         """Open one partition of an asset."""

@@ -24,7 +24,7 @@ from tests.defs.conftest import reject_instance
 from tests.services import WAIT_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
-DAYS = 10
+DAYS = 12
 INSTANCES = ("instance_000", "instance_001", "instance_002", "instance_003")
 # The API lists it. After `DagsterDev.reject`, it responds with 403 to every query that names it.
 REJECTED_INSTANCE = INSTANCES[-1]

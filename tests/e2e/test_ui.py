@@ -28,7 +28,6 @@ ASSETS = (
     "organic_paid_by_platform",
     "organic_paid_report",
 )
-RUN_ID = re.compile("^[0-9a-f]{8}$")
 CONFIG = "ops:\n  later__post_metrics_daily:\n    config:\n      "
 
 
@@ -64,11 +63,10 @@ def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: 
     dagster.reject(rejected=True)
     try:
         ui.launch("post_metrics_daily", days=days)
-        _expect_one_run(ui, status="Failure")
+        ui.open_only_run(status="Failure")
     finally:
         dagster.reject(rejected=False)
 
-    ui.page.get_by_text(RUN_ID).click()
     ui.expect_text(re.compile(r"3 files failed and were not changed; 9 written\."))
     for day in days:
         ui.expect_text(re.compile(f"{day} {REJECTED_INSTANCE}: .*HTTP 403"))
@@ -88,7 +86,7 @@ def test_ui_shows_a_rejected_instance_until_its_days_are_materialized_again(ui: 
 
     requests = dagster.service.data_requests
     ui.launch("post_metrics_daily", days=days, config=f"{CONFIG}only_missing: true")
-    _expect_one_run(ui, status="Success")
+    ui.open_only_run(status="Success")
 
     assert dagster.service.data_requests - requests == len(days)
     ui.open_check("post_metrics_daily", "newest_due_day_is_present", result="Succeeded")
@@ -156,13 +154,6 @@ def _fetch(dagster: DagsterDev, days: Sequence[date]) -> None:
     range_ = ("--start", str(days[0]), "--end", str(days[-1]))
     fetched = dagster.run("later-reporting", "backfill", "--asset", "later/post_metrics_daily", *range_)
     assert fetched.returncode == 0, fetched.stderr
-
-
-def _expect_one_run(ui: Ui, *, status: str) -> None:
-    """Wait until the backfill that the UI shows has exactly one run, which has ended with this status."""
-    ui.page.get_by_role("tab", name="Runs", exact=True).click()
-    expect(ui.page.get_by_text(re.compile(f"^{status}$"))).to_have_count(1)
-    expect(ui.page.get_by_text(RUN_ID)).to_have_count(1)
 
 
 def _wait_for_rollup(dagster: DagsterDev, days: Sequence[date]) -> Counter[date]:

@@ -1,0 +1,138 @@
+"""Raw tables launched together with their rollups: all are complete, and automation adds what a failed run left out.
+
+The tests share one lake, which is empty before the first.
+"""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.e2e.browser import Ui
+from tests.e2e.dagster_dev import INSTANCES, REJECTED_INSTANCE, DagsterDev, wait_until
+
+pytestmark = pytest.mark.e2e
+
+RAW, ROLLUPS = ("post_metrics_daily", "posts_published"), ("organic_paid_daily", "organic_paid_by_publish_day")
+STATE = """{
+  runsOrError { ... on Runs { results { runId status endTime tags { key } assetSelection { path } } } }
+  partitionBackfillsOrError { ... on PartitionBackfills { results { status endTimestamp } } }
+  sensorOrError(sensorSelector: {
+    sensorName: "later_automation"
+    repositoryName: "__repository__"
+    repositoryLocationName: "later_reporting_dagster.definitions"
+  }) { ... on Sensor { sensorState { ticks(limit: 20) { status timestamp } } } }
+  assetNodes {
+    assetKey { path }
+    assetMaterializations { runId partition }
+    assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization { status } } } }
+  }
+}"""
+EVENTS = """query($run: ID!) {
+  logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events { __typename } } }
+}"""
+
+
+def test_materialize_all_is_complete_and_nothing_follows(ui: Ui, dagster: DagsterDev) -> None:
+    _launch(ui)
+
+    state = _wait_until_idle(dagster)
+    assert [backfill["status"] for backfill in state["partitionBackfillsOrError"]["results"]] == ["COMPLETED_SUCCESS"]
+    assert {run["status"] for run in state["runsOrError"]["results"]} == {"SUCCESS"}
+    assert not any(map(_is_of_automation, state["runsOrError"]["results"]))
+    for node in state["assetNodes"]:
+        assert node["assetMaterializations"], node
+        for check in node["assetChecksOrError"]["checks"]:
+            assert check["executionForLatestMaterialization"], (node, check)
+
+
+def test_rollups_follow_a_range_with_a_rejected_instance(ui: Ui, dagster: DagsterDev) -> None:
+    days = dagster.days[2:5]
+    for asset in RAW:
+        for day in days:
+            shutil.rmtree(Path(dagster.environment["LATER_LAKE_ROOT"], asset, f"date={day}"), ignore_errors=True)
+    dagster.reject(rejected=True)
+    try:
+        _launch(ui, *RAW, *ROLLUPS, days=days)
+        ui.open_only_run(status="Failure")
+    finally:
+        dagster.reject(rejected=False)
+
+    for asset in RAW:
+        found = Counter(file.parts[-2] for file in dagster.files(asset) if file.parts[-3][5:] in {*map(str, days)})
+        assert found == Counter({f"instance_id={each}": len(days) for each in INSTANCES if each != REJECTED_INSTANCE})
+    for day in days:
+        ui.expect_text(re.compile(f"{day} {REJECTED_INSTANCE}: .*HTTP 403"))
+    state = _wait_until_idle(dagster)
+    for asset in ROLLUPS:
+        assert _is_of_automation(_last_run(state, asset, days))
+
+
+def test_range_is_complete_in_one_run(ui: Ui, dagster: DagsterDev) -> None:
+    days = dagster.days[2:5]
+
+    _launch(ui, *RAW, *ROLLUPS, days=days)
+    ui.open_only_run(status="Success")
+
+    # Automation updates other tables, but not these rollups again.
+    state = _wait_until_idle(dagster)
+    (run_id,) = {_last_run(state, asset, days)["runId"] for asset in (*RAW, *ROLLUPS)}
+    assert run_id == ui.page.url.rpartition("/")[-1]
+    events = Counter(event["__typename"] for event in dagster.graphql(EVENTS, run=run_id)["logsForRun"]["events"])
+    assert events["MaterializationEvent"] == 4 * len(days)
+    # One check compares both raw tables.
+    assert events["AssetCheckEvaluationEvent"] == 2 * (7 + 2) + 1
+    assert not events["ExecutionStepSkippedEvent"]
+
+
+def _launch(ui: Ui, *assets: str, days: Sequence[date] = ()) -> None:
+    """Materialize these days of these assets through the lineage graph; default: all partitions of all assets."""
+    query = " or ".join(f'key:"later/{asset}"' for asset in assets)
+    ui.open(f"/asset-groups~{quote(query, safe='')}/" if assets else "/asset-groups")
+    ui.page.get_by_role("button", name=re.compile("Materialize all")).first.click()
+    dialog = ui.page.get_by_role("dialog").last
+    if days:
+        ui.select_partitions(dialog, days)
+    else:
+        dialog.get_by_text("All", exact=True).click()
+    dialog.get_by_role("button", name=re.compile("^Launch")).click()
+    ui.open_launched_run()
+
+
+def _wait_until_idle(dagster: DagsterDev) -> Any:
+    """Wait until automation has requested nothing in two ticks after all backfills and runs; return the state."""
+
+    def backfills_have_ended() -> bool:
+        backfills = dagster.graphql(STATE)["partitionBackfillsOrError"]["results"]
+        return all(backfill["endTimestamp"] for backfill in backfills)
+
+    def idle_state() -> Any:
+        state = dagster.graphql(STATE)
+        ended = max(run["endTime"] or float("inf") for run in state["runsOrError"]["results"])
+        ticks = state["sensorOrError"]["sensorState"]["ticks"]
+        return sum(tick["timestamp"] > ended and tick["status"] == "SKIPPED" for tick in ticks) >= 2 and state
+
+    wait_until("all backfills have ended", backfills_have_ended)
+    return wait_until("two ticks of automation requested nothing", idle_state)
+
+
+def _is_of_automation(run: Any) -> bool:
+    """Return whether automation requested a run of assets. At the due hour, it requests runs of checks only."""
+    return bool(run["assetSelection"]) and "dagster/from_automation_condition" in {tag["key"] for tag in run["tags"]}
+
+
+def _last_run(state: Any, asset: str, days: Sequence[date]) -> Any:
+    """Return the run that was the last to materialize these days."""
+    (node,) = (node for node in state["assetNodes"] if node["assetKey"]["path"] == ["later", asset])
+    newest: dict[str, str] = {}
+    for each in node["assetMaterializations"]:  # the newest comes first
+        newest.setdefault(each["partition"], each["runId"])
+    (run_id,) = {newest[str(day)] for day in days}
+    (run,) = (run for run in state["runsOrError"]["results"] if run["runId"] == run_id)
+    return run
