@@ -99,7 +99,8 @@ def read_report_data(lake: Lake, later: LaterReportingResource, settings: Defini
     )
     if data is None:
         raise dg.Failure(
-            f"There are no results to report on yet: materialize {OVERALL.name} first.", allow_retries=False
+            f"There are no results to report on yet: fetch post_metrics_daily, then materialize {OVERALL.name}.",
+            allow_retries=False,
         )
     return data
 

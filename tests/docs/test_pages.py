@@ -55,9 +55,10 @@ def test_page_names_settings_of_the_readme_only(page: Path) -> None:
 
 
 @every_page
-def test_page_names_existing_schedules_and_sensors(page: Path) -> None:
+def test_page_names_existing_jobs_schedules_and_sensors(page: Path) -> None:
     repository = defs.get_repository_def()
     known = {each.name for each in repository.schedule_defs} | {each.name for each in repository.sensor_defs}
+    known |= {each.name for each in repository.get_all_jobs()}
     known |= {
         "later_lake",
         "later_api",
