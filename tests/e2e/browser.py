@@ -142,7 +142,8 @@ class Ui:
 @contextmanager
 def open_ui(browser: Browser, dagster: DagsterDev, screenshot: Path) -> Iterator[Ui]:
     """Open the UI in a new page. Save a screenshot at the end, also after a failure."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    # The catalog renders only the assets that fit into the window.
+    page = browser.new_page(viewport={"width": 1400, "height": 2000})
     page.set_default_timeout(TIMEOUT)
     try:
         yield Ui(page, dagster)
