@@ -458,7 +458,7 @@ def test_reprs_of_resources_and_clients_contain_no_secret() -> None:
     token_resource = LaterReportingResource(access_token=ACCESS_TOKEN)
     objects += [token_resource, token_resource.credentials(), token_resource.client()]
     for exchange in (vars(each.client())["_transport"] for each in (resource, token_resource)):
-        objects += [exchange, vars(exchange)["_auth"]]
+        objects += [exchange, vars(exchange)["_token"]]
     assert_contains_no(
         "\n".join(f"{each!r} {each}" for each in objects).encode(), CLIENT_SECRET, ACCESS_TOKEN, LAKE_PASSWORD
     )

@@ -70,4 +70,4 @@ def test_compact_prints_one_line_if_the_lake_cannot_be_opened(
     monkeypatch.setenv("LATER_LAKE_ROOT", str(tmp_path / "file"))
     result = user.run("compact")
     assert result.exit_code == 1
-    assert "a file is where a directory should be" in error_line(result)
+    assert "Not a directory" in error_line(result)

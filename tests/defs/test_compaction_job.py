@@ -112,7 +112,7 @@ def test_job_fails_with_advice_when_the_lake_is_no_directory(project: Project) -
     result = run_job(project)
     failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
     assert len(failures) == 2
-    assert all(each and "a file is where a directory should be" in (each.description or "") for each in failures)
+    assert all(each and "Not a directory" in (each.description or "") for each in failures)
 
 
 def test_schedule_is_weekly_and_stopped_by_default(project: Project) -> None:

@@ -149,15 +149,6 @@ def test_clients_share_the_rate_limit(
     assert len(Ledger.from_bytes(state.read_bytes()).reserved) == len(service.requests) > 2
 
 
-def test_clients_cache_the_api_version(
-    later: LaterReportingResource, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    asyncio.run(later.listed_instances())
-    (cache_file,) = (tmp_path / "later-reporting").glob("version-*")
-    assert cache_file.read_text() == "paged"
-
-
 def test_unknown_api_version_fails(settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_API_VERSION", "v3")
     message = r"^LATER_API_VERSION \(api_version\): must be auto, paged or cursor, not 'v3'$"

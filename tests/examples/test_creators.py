@@ -13,7 +13,7 @@ import pytest
 
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG
 from tests.conftest import DAYS, INSTANCE_IDS, Truth
-from tests.defs.conftest import QUIET_LOGGING, Project, fill_once, module_lake, project, settings  # noqa: F401 - some are fixtures
+from tests.defs.conftest import QUIET_LOGGING, Project, fill_once, module_lake, next_day, project, settings  # noqa: F401 - some are fixtures
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "creators.py"
 FIRST, LAST = DAYS[0], DAYS[-1]  # a Friday, and the Tuesday after it

@@ -272,7 +272,7 @@ def test_spend_is_the_middle_of_both_unit_costs_and_contradictions_are_left_out(
     contradictory = {"impressions": 1000, "engagements": 10, "cpm": 5.0, "cpe": 9.0}
     found = checked(published_of(bounded, contradictory, {"impressions": 0, "cpm": 1.0}))
     (group,) = all_time(found, COSTS)
-    assert group["organic_spend"] == (299.9225 + 300.0075) / 2
+    assert group["organic_spend"] == pytest.approx((299.9225 + 300.0075) / 2)
     assert group["organic_spend_uncertainty_percent"] == pytest.approx(100 * 0.0425 / 299.965)
     assert (group["organic_spend_posts"], group["organic_contradictory_posts"]) == (1, 1)
     assert group["organic_value_per_spend"] == pytest.approx(600 / 299.965)
