@@ -99,7 +99,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     (directory / "examples").symlink_to(ROOT / "examples")
-    world = World(first_day=FIRST_DAY, last_day=date(2024, 2, 1), instances=2, posts_per_day=3)
+    world = World(first_day=FIRST_DAY, last_day=date(2024, 2, 1), instances=2, posts_per_day=40)
     with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url, pytest.MonkeyPatch.context() as patched:
         environment = {
             "DAGSTER_HOME": str(home),
@@ -118,8 +118,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 def _fill_lake(shell: Shell) -> None:
     """Fetch and roll up a week; then remove a post from one file, remove another file, and quarantine a row."""
-    for asset in ("posts_published", "post_metrics_daily", "organic_paid_by_publish_day", "organic_paid_daily"):
+    for asset in ("posts_published", "post_metrics_daily", "campaign_performance_daily"):
         shell.run(f"later-reporting backfill --asset {asset} --start {FIRST_DAY} --end {LAST_DAY}")
+    shell.run("later-reporting refresh")
     lake = shell.lake
     rows = lake.read("posts_published", [SHRUNK_PARTITION], schema=POSTS_SCHEMA)
     lake.write("posts_published", SHRUNK_PARTITION, rows.slice(1))
