@@ -48,7 +48,7 @@ POSTS = Posts(
     days=25,
     instance_ids=INSTANCE_IDS,
     seed=5,
-    most=20,
+    most=60,
     campaign_ids=range(1, 251),
 )
 # Raised if a cursor expires in both fetches of a list, or if several tokens in a row are revoked.
@@ -136,5 +136,5 @@ def test_lake_equals_a_failing_independent_server(
     assert {*server.injected} == {*fault_rates}, server.injected
     assert server.issued > 1
     assert campaigns.num_rows > 600
-    assert all(rows.num_rows > 0 for rows in performance.values())
+    assert all(rows.num_rows > 100 for rows in performance.values())
     assert_campaign_tables_equal(campaigns, performance, posts=POSTS, metrics=api_names(metrics))
