@@ -57,6 +57,9 @@ CONTENT_TYPES = (
 OTHER_CONTENT_TYPES = ("twitter", "instagram_carousel", "threads_post", "Instagram Post", "")
 CAMPAIGN_IDS = (7, 8, 49761, 2**53 + 1, 2**62)
 
+LARGEST_COUNT, LARGEST_VALUE = 10**11, 10**9
+"""A client may regard larger numbers, and larger amounts of money, as errors."""
+
 REPORTED_DAYS = 4
 """Number of days with metrics of a post, by performance date."""
 
@@ -137,7 +140,7 @@ class Posts:
     def campaigns_reported(self, day: date) -> list[Row]:
         """Return the campaigns with posts that have metrics on a day, with all metrics of that day.
 
-        The metrics are added up over all instances. Those that posts do not have are random.
+        The metrics are added up over all instances, up to the largest values. Those that posts do not have are random.
         """
         posts: dict[int, list[Row]] = {}
         for post in self.reported(day):
@@ -154,8 +157,10 @@ def _campaign_performance(seed: int, number: int, day: date, posts: list[Row]) -
         metrics[name] = random.choice((None, 0, 0.01, round(10**5 * random.random(), 2)))
     for name in ("engagements", "estimatedValueGenerated", "impressions", "paidEngagements", "paidImpressions"):
         known = [post[name] for post in posts if post[name] is not None]
-        add = sum if name != "estimatedValueGenerated" else fsum
-        metrics[name] = add(known) if known else None
+        if name == "estimatedValueGenerated":
+            metrics[name] = min(fsum(known), LARGEST_VALUE) if known else None
+        else:
+            metrics[name] = min(sum(known), LARGEST_COUNT) if known else None
     metrics["postsCount"] = len(posts)
     types = {post["contentType"] for post in posts} - {None}
     return {"campaignId": number, "name": f"№ {number}", "networks": sorted(types)} | metrics
@@ -203,12 +208,12 @@ def _metrics(random: Random) -> Row:
     """Return all metrics of a post: unknown, zero, all zero, frequent and large values."""
     if random.randrange(12) == 0:
         return dict.fromkeys(METRICS, random.choice((None, 0)))
-    large = (2**31 + random.randrange(99), 10**11 - random.randrange(9))
+    large = (2**31 + random.randrange(99), LARGEST_COUNT - random.randrange(9))
     whole = (None, 0, 1, 2, random.randrange(10**6), *large)
     found: Row = {name: random.choice(whole) for name in WHOLE_METRICS}
     for name in DECIMAL_METRICS:
         cents = random.randrange(10**4) / 100
-        found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, 10**9, -1.5))
+        found[name] = random.choice((None, 0, 0.01, 1, cents, cents, 0.1 + 0.2, 1e-7, LARGEST_VALUE, -1.5))
     return found
 
 

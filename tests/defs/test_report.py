@@ -64,7 +64,7 @@ def test_unchanged_report_is_not_rewritten(project: Project) -> None:
 
 def test_report_without_results_fails_with_advice(project: Project) -> None:
     description, _ = failure(project.run(REPORT))
-    assert "materialize organic_paid_overall first" in description
+    assert "fetch post_metrics_daily, then materialize organic_paid_overall" in description
     assert not project.root.exists()
 
 

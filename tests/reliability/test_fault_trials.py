@@ -34,7 +34,8 @@ def paged_trials() -> Trials:
 @pytest.fixture(scope="module")
 def cursor_trials() -> Trials:
     """Trials in the cursor API version."""
-    return Trials(posts_per_day=12, api_version=CURSOR)
+    # One query covers several days and instances: this many posts make it some ten pages.
+    return Trials(posts_per_day=60, api_version=CURSOR)
 
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if PAGED in fault.api_versions])
