@@ -84,8 +84,13 @@ def test_backfill_automation_and_checks(dagster: DagsterDev) -> None:
 
 def assert_shows(dagster: DagsterDev, asset: str) -> None:
     """Assert that an asset's page shows all days, each once, and the results of all checks of its last run."""
-    wait_until("the checks are evaluated", lambda: all(map(execution_of, checks_of(asset_node(dagster, asset)))))
-    page = asset_node(dagster, asset)
+
+    def page_with_results() -> Any:
+        page = asset_node(dagster, asset)
+        executions = [execution_of(check) for check in checks_of(page)]
+        return all(each and each["status"] != "IN_PROGRESS" for each in executions) and page
+
+    page = wait_until("the checks are evaluated", page_with_results)
     assert page["partitionStats"] == {"numMaterialized": DAYS, "numFailed": 0}
     assert sorted(each["partition"] for each in page["assetMaterializations"]) == [*map(str, dagster.days)]
     assert {execution_of(check)["status"] for check in checks_of(page)} == {"SUCCEEDED"}
