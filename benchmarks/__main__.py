@@ -1,7 +1,7 @@
 """Run benchmark workloads and print a Markdown table of each.
 
 The fetch workloads compare requests with the smallest possible number and the wall time with a plain script, against a
-sandbox in its own process. Every measurement runs in a fresh process. All workloads take about 50 minutes.
+sandbox in its own process. Every measurement runs in a fresh process. All workloads take about 30 minutes.
 
 Examples:
   python -m benchmarks rate loading                     two workloads
@@ -25,12 +25,11 @@ from benchmarks.markdown_table import Table, replace_section
 from benchmarks.object_stores import objects
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
-from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
+from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
 
 WORKLOADS: Mapping[str, Callable[[], Table]] = {
     "year": year,
     "backfill": backfill,
-    "postgres": postgres,
     "automation": automation,
     "large": large,
     "cursor": cursor,

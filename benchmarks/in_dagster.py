@@ -108,20 +108,8 @@ def _run_backfill(partitions: PartitionRange, *, date_basis: str, root: Path) ->
         assert records, (root / "daemon.log").read_text()
         assert not failed, (failed, (root / "daemon.log").read_text())
         ended = max(record.end_time or 0.0 for record in records)
-        planned = [
-            event.timestamp
-            for record in records
-            for event in instance.all_logs(
-                record.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
-            )
-        ]
-    return Measurement(
-        rows=_count_rows(root, date_basis),
-        seconds=ended - started,
-        runs=len(records),
-        planning_seconds=max(planned) - min(planned),
-        run_seconds=sum((record.end_time or 0.0) - (record.start_time or 0.0) for record in records),
-    )
+        events = sum(len(instance.all_logs(record.dagster_run.run_id)) for record in records)
+    return Measurement(rows=_count_rows(root, date_basis), seconds=ended - started, runs=len(records), events=events)
 
 
 def _count_rows(root: Path, date_basis: str) -> int:

@@ -62,8 +62,7 @@ class Measurement:
         peak_megabytes: Peak memory of the process.
         creating_seconds: Part of `seconds` before the Dagster run started.
         runs: Dagster runs of a backfill.
-        planning_seconds: Time of a backfill from the first to the last planned event of its runs.
-        run_seconds: Time of a backfill from the start to the end of its runs.
+        events: Events in the log of a backfill's runs.
         ticks: Seconds of automation ticks, by kind of tick.
     """
 
@@ -75,8 +74,7 @@ class Measurement:
     peak_megabytes: float = 0.0
     creating_seconds: float = 0.0
     runs: int = 0
-    planning_seconds: float = 0.0
-    run_seconds: float = 0.0
+    events: int = 0
     ticks: Mapping[str, float] = field(default_factory=dict)
 
 

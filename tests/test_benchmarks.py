@@ -13,11 +13,10 @@ from benchmarks.markdown_table import Table
 from benchmarks.object_stores import objects
 from benchmarks.serving import serving
 from benchmarks.windows import windows_workload
-from benchmarks.workloads import automation, backfill, cursor, large, loading, postgres, rate, year
+from benchmarks.workloads import automation, backfill, cursor, large, loading, rate, year
 
 PROCESSES: dict[str, Callable[[], Table]] = {
     "year": partial(year, days=2, latencies=(0.0,), rounds=1),
-    "backfill": partial(backfill, days=2),
     "automation": partial(automation, instances=2, days=20, written_days=3),
     "large": partial(large, sizes=((2, 1, 120),)),
     "cursor": partial(cursor, sizes=((0.0, 2),)),
@@ -29,7 +28,7 @@ PROCESSES: dict[str, Callable[[], Table]] = {
     "compaction": partial(compaction, days=31, rounds=1),
 }
 SERVICES: dict[str, Callable[[], Table]] = {
-    "postgres": partial(postgres, days=2, rounds=1),
+    "backfill": partial(backfill, days=2),
     "machines": partial(machines, cases=((2, True, False),), days=4, limit=(4, 1.0)),
     "objects": partial(objects, days=2),
 }
