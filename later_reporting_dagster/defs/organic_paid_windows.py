@@ -294,7 +294,7 @@ def _compute_windows(
     for raw_name in RAW_TABLE_NAMES.values():
         days = [partition.day for partition in windows.contents.partitions[raw_name]]
         context.log.info(
-            f"Read {windows.raw_rows[raw_name]:,} rows of {len(days):,} files of {raw_name}, {min(days)} to {max(days)}"
+            f"Read {len(days):,} files of {raw_name}, {min(days)} to {max(days)}"
             if days
             else f"There are no files of {raw_name}"
         )
@@ -420,12 +420,12 @@ def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
 
 
 def _source_metadata(windows: WindowRollups, sources: Collection[str]) -> dict[str, Any]:
-    """Return metadata of the tables that a table is made from: rows and days read, missing days, unreadable files.
+    """Return metadata of the tables that a table is made from: days read, missing days, unreadable files.
 
     The missing days of an instance are counted from the oldest to the newest day of the table.
     """
     metadata: dict[str, Any] = {}
-    for name in sorted({*sources} & windows.raw_rows.keys()):
+    for name in sorted({*sources} & windows.contents.partitions.keys()):
         instances: dict[str | None, set[date]] = {}
         for partition in windows.contents.partitions[name]:
             instances.setdefault(partition.instance_id, set()).add(partition.day)
@@ -433,7 +433,6 @@ def _source_metadata(windows: WindowRollups, sources: Collection[str]) -> dict[s
         length = (max(days) - min(days)).days + 1 if days else 0
         missing = {str(each): length - len(stored) for each, stored in instances.items() if len(stored) < length}
         metadata |= {
-            f"rows/{name}": windows.raw_rows[name],
             f"days/{name}": len(days),
             f"newest_day/{name}": str(max(days, default="none")),
             f"missing/{name}": sum(missing.values()),

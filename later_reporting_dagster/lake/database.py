@@ -148,14 +148,6 @@ class LakeDatabase:
         if self._filesystem is not None:
             self._filesystem.allow(file.path for file in files)
         self._views[name] = table, files
-        self.set_view_instances(name, None)
-        return sorted((each for file in files for each in file.partitions), key=partition_sort_key)
-
-    def set_view_instances(self, name: str, instance_ids: Collection[str] | None) -> None:
-        """Create a view again with only some of its instances, or with all if None, without listing its files again."""
-        table, files = self._views[name]
-        if instance_ids is not None:
-            files = [file for file in files if file.partitions and file.partitions[0].instance_id in instance_ids]
         scans: list[str] = []
         for group in _group_by_layout(files):
             # Paths are passed in a variable: parsing thousands of them in SQL takes DuckDB longer than the query
@@ -166,6 +158,7 @@ class LakeDatabase:
             scans.append(_scan_sql(table, f"getvariable({_literal(variable)})", group[0]))
         select = " UNION ALL ".join(scans) or empty_select(table)
         self.connection.execute(f"CREATE OR REPLACE VIEW {_identifier(name)} AS {select}")
+        return sorted((each for file in files for each in file.partitions), key=partition_sort_key)
 
     def is_empty(self, name: str) -> bool:
         """Return whether a view has no files."""

@@ -373,12 +373,6 @@ class Lake:
         compacted = set(chain.from_iterable(files.values()))
         return files | {partition_path(table_name, each): [each] for each in found if each not in compacted}
 
-    def sizes(self, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """Return the size in bytes of the file of each partition that exists."""
-        paths = {partition_path(table_name, partition): partition for partition in partitions}
-        versions = self._storage.versions([*paths]) if paths else {}
-        return {paths[path]: version.bytes for path, version in versions.items()}
-
     def table_dataset(self, table_name: str, schema: pa.Schema) -> "pyarrow.dataset.Dataset":
         """Return an unpartitioned table as a lazy dataset of `schema`; empty if its file does not exist."""
         # Deferred for the same reason as in `dataset`.

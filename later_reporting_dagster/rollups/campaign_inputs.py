@@ -1,9 +1,6 @@
 """What is known about campaigns, for the SQL of the rollups and of the report."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,9 +12,6 @@ from later_reporting_dagster.lake.campaign_tables import (
     CAMPAIGNS_TABLE,
     campaign_performance_columns,
 )
-
-if TYPE_CHECKING:
-    import duckdb
 
 # With the columns of all known metrics; a metric that was not requested is null.
 CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
@@ -44,18 +38,3 @@ def read_campaigns(lake: Lake) -> Campaigns:
     except (FileDamaged, LakeUnavailable) as reason:
         error = str(reason)
     return Campaigns(schema.empty_table() if rows is None else rows, error)
-
-
-def register_campaigns(connection: "duckdb.DuckDBPyConnection", campaigns: pa.Table, days: Iterable[date]) -> None:
-    """Create the relations `campaigns` and `stored_campaign_days`, which campaign_results.sql reads.
-
-    Args:
-        connection: a connection; its view `campaign_performance_daily` is not read here.
-        campaigns: the table of campaigns.
-        days: the days on which `campaign_performance_daily` has a file that can be read.
-    """
-    connection.register(CAMPAIGNS_TABLE, campaigns)
-    schema = pa.schema({"date": pa.date32()})
-    connection.register(
-        "stored_campaign_days", pa.Table.from_pylist([{"date": day} for day in sorted({*days})], schema)
-    )

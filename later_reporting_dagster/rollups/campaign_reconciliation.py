@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
-from later_reporting_dagster.lake import Lake, LakeDatabase, Table, ViewContents, open_database, post_columns
+from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, Table, ViewContents, open_database, post_columns
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
+
+if TYPE_CHECKING:
+    import duckdb
 
 # Allowed difference in percent of the posts' total: both tables are fetched at different times.
 TOLERANCE_PERCENT = 1
@@ -99,19 +101,16 @@ def reconcile_campaigns(
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def reconcile(contents: ViewContents) -> CampaignReconciliation:
-            register_campaigns(database.connection, campaigns.rows, compared)
+            database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+            sql_engine.register_stored_files(database.connection, contents.partitions)
             skipped = sum(map(len, contents.unreadable.values())) + bool(campaigns.error)
             with sql_engine.translated_errors():
-                return _reconcile(database, contents, unreadable_files=skipped)
+                return _reconcile(database.connection, unreadable_files=skipped)
 
         return database.read([(CAMPAIGN_PERFORMANCE, campaign_days), (_POSTS, posts)], reconcile)
 
 
-def _reconcile(database: LakeDatabase, contents: ViewContents, *, unreadable_files: int) -> CampaignReconciliation:
-    connection = database.connection
-    stored = [{"date": each.day, "instance_id": each.instance_id} for each in contents.partitions[_POSTS.name]]
-    schema = pa.schema({"date": pa.date32(), "instance_id": pa.string()})
-    connection.register("stored_post_days", pa.Table.from_pylist(stored, schema))
+def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
     connection.execute(
         sql_engine.render(
             "campaign_reconciliation.sql", BY_CAMPAIGN, compared_columns=_COMPARED, tolerance_percent=TOLERANCE_PERCENT

@@ -1,7 +1,7 @@
 -- The totals of each campaign and day, as the API reports them (`…_of_campaign`) and as its posts add up (`…_of_posts`).
 --
 --   compared_columns    variable: columns of both tables that are compared
---   stored_post_days    relation of the files of post_metrics_daily: date, instance_id
+--   stored_files        relation of the files of post_metrics_daily
 --
 -- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day. No
 -- posts of the campaign in these files are 0 posts, but an unknown number of impressions.
@@ -27,10 +27,10 @@ of_posts AS (
 ),
 files AS (
     SELECT
-        date, campaign_id, count(instances.instance_id) AS instances, count(stored_post_days.instance_id) AS stored_instances
+        date, campaign_id, count(instances.instance_id) AS instances, count(stored_files.instance_id) AS stored_instances
     FROM of_campaign
     LEFT JOIN instances USING (campaign_id)
-    LEFT JOIN stored_post_days USING (date, instance_id)
+    LEFT JOIN (FROM stored_files WHERE table_name = 'post_metrics_daily') AS stored_files USING (date, instance_id)
     GROUP BY ALL
 )
 SELECT

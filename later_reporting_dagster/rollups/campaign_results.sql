@@ -2,13 +2,15 @@
 -- performance on a day of it. Money is decimal. A rate is a sum divided by a sum, over the days that report both parts.
 --
 --   campaign_performance_daily  view of the table, with all known metrics: one row per campaign and day
---   stored_campaign_days        the days (`date`) on which that table has a file, with or without rows
+--   stored_files                the files of that table, with or without rows
 --   campaigns                   the table of campaigns
 {%- import "measures.sql" as measures with context %}
 WITH windows AS (
-    SELECT ranges.*, count(stored_campaign_days.date) AS days
-    FROM ranges LEFT JOIN stored_campaign_days ON date BETWEEN first_day AND last_day
-    WHERE date_basis = 'performance_date' AND NOT is_previous
+    SELECT time_window, first_day, last_day, length AS days_expected, count(date) AS days
+    FROM ranges
+    LEFT JOIN stored_files
+        ON stored_files.table_name = 'campaign_performance_daily' AND date BETWEEN first_day AND last_day
+    WHERE ranges.table_name = 'post_metrics_daily' AND NOT is_previous
     GROUP BY ALL
 ),
 daily AS (
@@ -23,7 +25,7 @@ daily AS (
 ),
 sums AS (
     SELECT
-        range_id, campaign_id,
+        time_window, campaign_id,
         {%- for total in campaign_totals %}
         {% if total.decimal %}sum({{ total.column }}){% else %}CAST(sum({{ total.column }}) AS BIGINT){% endif %} AS {{ total.column }},
         {%- endfor %}
@@ -35,22 +37,21 @@ sums AS (
         sum(CAST(return_per_spend AS DECIMAL(38, 6)) * paid_ad_spend) AS return_of_spend,
         sum(paid_ad_spend) FILTER (return_per_spend IS NOT NULL) AS spend_of_return
     FROM daily JOIN windows ON date BETWEEN first_day AND last_day
-    GROUP BY range_id, campaign_id
+    GROUP BY time_window, campaign_id
 ),
 -- The instance of each campaign id that belongs to only one: the API does not state it.
 instances AS (
     SELECT campaign_id, min(instance_id) AS instance_id
-    FROM (SELECT instance_id, campaign_id FROM post_metrics_daily UNION SELECT instance_id, campaign_id FROM campaigns)
+    FROM (SELECT instance_id, campaign_id FROM post_groups WHERE counted_per <> 'post' UNION SELECT instance_id, campaign_id FROM campaigns)
     GROUP BY campaign_id
     HAVING min(instance_id) = max(instance_id)
 )
 SELECT
-    sums.*, time_window, first_day, last_day, instances.instance_id, campaign_name, status AS campaign_status, days,
-    date_diff('day', first_day, last_day) + 1 AS days_expected,
+    sums.*, first_day, last_day, days, days_expected, instances.instance_id, campaign_name, status AS campaign_status,
     quotient(value_of_cost, cost_of_value) AS value_per_content_cost,
     quotient(spend_of_clicks, clicks_of_spend) AS cost_per_click,
     quotient(return_of_spend, spend_of_return) AS paid_return_on_ad_spend
 FROM sums
-JOIN windows USING (range_id)
+JOIN windows USING (time_window)
 LEFT JOIN instances USING (campaign_id)
 LEFT JOIN campaigns ON campaigns.instance_id = instances.instance_id AND campaigns.campaign_id = sums.campaign_id

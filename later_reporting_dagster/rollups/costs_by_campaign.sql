@@ -2,7 +2,7 @@
 {%- import "measures.sql" as measures with context %}
 {%- import "windows.sql" as windows with context %}
 WITH campaign_costs AS (
-    SELECT range_id, instance_id, campaign_id, {{- measures.sums(cost_columns) }}
+    SELECT time_window, instance_id, campaign_id, {{- measures.sums(cost_columns) }}
     FROM cost_groups
     WHERE counted_per IN ('either', 'campaign')
     GROUP BY ALL

@@ -2,10 +2,10 @@
 {%- import "measures.sql" as measures with context %}
 {%- import "windows.sql" as windows with context %}
 WITH overall_costs AS (
-    SELECT range_id, instance_id, {{- measures.sums(cost_columns) }}
+    SELECT time_window, instance_id, {{- measures.sums(cost_columns) }}
     FROM cost_groups
     WHERE counted_per IN ('either', 'post')
-    GROUP BY GROUPING SETS ((range_id, instance_id), (range_id))
+    GROUP BY GROUPING SETS ((time_window, instance_id), (time_window))
 ),
 {{ windows.costs("overall_costs") }}
 FROM windows

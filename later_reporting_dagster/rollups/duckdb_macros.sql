@@ -7,9 +7,6 @@ CREATE OR REPLACE MACRO round_significant(x) AS
 -- An amount as a decimal with 6 digits, so that its sums do not depend on the order of rows.
 CREATE OR REPLACE MACRO money(x) AS CAST(x AS DECIMAL(18, 6));
 
--- How rows of posts in several campaigns are counted: see multi_campaign_posts in window_inputs.sql.
-CREATE TYPE IF NOT EXISTS counting AS ENUM ('either', 'campaign', 'post');
-
 -- Null unless the divisor is above 0.
 CREATE OR REPLACE MACRO quotient(dividend, divisor) AS
     CASE WHEN divisor > 0 THEN round_significant(CAST(dividend AS DOUBLE) / CAST(divisor AS DOUBLE)) END;

@@ -1,15 +1,14 @@
 """Roll up the raw tables of a lake, and compare stored rollups with them."""
 
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TypeVar
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import METRICS, DateBasis
+from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import (
+    CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
     LakeDatabase,
@@ -21,18 +20,11 @@ from later_reporting_dagster.lake import (
     post_columns,
 )
 from later_reporting_dagster.rollups import reconciliation, sql_engine
-from later_reporting_dagster.rollups.campaign_inputs import (
-    CAMPAIGN_PERFORMANCE,
-    Campaigns,
-    read_campaigns,
-    register_campaigns,
-)
-from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, Campaigns, read_campaigns
+from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
-from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, StoredDays
-
-_Item = TypeVar("_Item", bound=Hashable)
+from later_reporting_dagster.rollups.sql_engine import FIRST_DAY
 
 # Date basis -> its raw table, with the columns of all known metrics.
 _RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, name in RAW_TABLE_NAMES.items()}
@@ -40,19 +32,8 @@ _RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, na
 # The tables that windows are made from, beside the one of campaigns.
 _WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)
 
-# Bytes of raw files that one query may read per GB of memory. Windows take more memory than days, weeks and months:
-# their sums by post are kept in tables that all window tables read.
-_FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS = 65_000_000
-_FILE_BYTES_PER_MEMORY_GB_FOR_PERIODS = 250_000_000
-
-
-def stored_days(contents: ViewContents) -> StoredDays:
-    """Return the days of the raw tables that have a file, by date basis and instance."""
-    days: dict[DateBasis, dict[str, set[date]]] = {}
-    for date_basis, raw_table in RAW_TABLE_NAMES.items():
-        for partition in contents.partitions.get(raw_table, ()):
-            days.setdefault(date_basis, {}).setdefault(str(partition.instance_id), set()).add(partition.day)
-    return days
+# How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
+_PERIODS_PER_QUERY = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +42,11 @@ class WindowRollups:
 
     Attributes:
         tables: rows, by table name.
-        raw_rows: number of rows, by table that was read.
-        contents: the partitions of these tables that were read, and the ones that could not be read.
+        contents: the partitions that were read, and the ones that could not be read, by table name.
         campaigns: the table of campaigns.
     """
 
     tables: Mapping[str, pa.Table]
-    raw_rows: Mapping[str, int]
     contents: ViewContents
     campaigns: Campaigns
 
@@ -104,20 +83,10 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def roll_up(contents: ViewContents) -> WindowRollups:
-            campaign_days = [partition.day for partition in contents.partitions[CAMPAIGN_PERFORMANCE.name]]
-            register_campaigns(database.connection, campaigns.rows, campaign_days)
-            of_posts = [table for table in tables if table.period is Period.POSTS]
-            windows = [table for table in tables if table.period is Period.WINDOWS]
-            stored = stored_days(contents)
-            rows = sql_engine.roll_up_posts(database.connection, of_posts, stored)
-            if windows:
-                batches = _instance_batches(database, contents, memory_gb=memory_gb)
-                rows |= sql_engine.roll_up_windows(database.connection, windows, stored, instance_batches=batches)
-            counts = {}
-            for table in _WINDOW_SOURCES:
-                (count,) = sql_engine.query_rows(database.connection, f"SELECT count(*) AS rows FROM {table.name}")
-                counts[table.name] = count["rows"]
-            return WindowRollups(tables=rows, raw_rows=counts, contents=contents, campaigns=campaigns)
+            database.connection.register(CAMPAIGNS_TABLE, campaigns.rows)
+            sql_engine.register_stored_files(database.connection, contents.partitions)
+            rows = sql_engine.roll_up_tables(database.connection, tables)
+            return WindowRollups(tables=rows, contents=contents, campaigns=campaigns)
 
         return database.read([(table, None) for table in _WINDOW_SOURCES], roll_up)
 
@@ -138,14 +107,12 @@ def check_lake_windows(
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> tuple[dict[str, list[str]], int]:
-            # All instances at once, not in batches as for the rollup: the queries keep only the ids of all posts and
-            # the rows of posts in several campaigns, and DuckDB can spill.
-            stored = stored_days(contents)
+            sql_engine.register_stored_files(database.connection, contents.partitions)
             with sql_engine.translated_errors():
-                sql_engine.prepare_windows(database.connection, tables[0], stored)
-                sql_engine.find_multi_campaign_posts(database.connection, tables[0])
-                conflicts = sql_engine.count_campaign_conflicts(database.connection)
-                differences = reconciliation.check_windows(database.connection, tables, rows, stored)
+                sql_engine.prepare_posts(database.connection, tables[0])
+                database.connection.execute(sql_engine.render("window_ranges.sql", tables[0])).fetchall()
+                conflicts = reconciliation.count_campaign_conflicts(database.connection, tables[0])
+                differences = reconciliation.check_windows(database.connection, tables, rows)
             unreadable = [str(error) for errors in contents.unreadable.values() for error in errors.values()]
             return {name: [*unreadable, *sentences] for name, sentences in differences.items()}, conflicts
 
@@ -155,7 +122,7 @@ def check_lake_windows(
 def roll_up_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> Iterator[PeriodRollup]:
-    """Roll up days, weeks or months. One query rolls up as many of them as fit in memory.
+    """Roll up days, weeks or months, several with one query.
 
     Args:
         lake: has the raw table.
@@ -168,15 +135,13 @@ def roll_up_lake_periods(
         RollupFailed: the query does not fit in memory.
     """
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
-    partitions = lake.partitions(table.raw_table, days=days)
-    sizes = lake.sizes(table.raw_table, partitions)
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
-    for partition in partitions:
+    for partition in lake.partitions(table.raw_table, days=days):
         by_first_day[first_day_of(table.period, partition.day)].append(partition)
-    weights = {first_day: sum(sizes.get(each, 0) for each in files) for first_day, files in by_first_day.items()}
-    for batch in batched_by_weight(weights, limit=memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_PERIODS):
+    for start in range(0, len(first_days), _PERIODS_PER_QUERY):
+        batch = {first_day: by_first_day[first_day] for first_day in first_days[start : start + _PERIODS_PER_QUERY]}
         with open_database(lake, memory_gb=memory_gb) as database:
-            yield from _roll_up_batch(database, table, {first_day: by_first_day[first_day] for first_day in batch})
+            yield from _roll_up_batch(database, table, batch)
 
 
 def check_lake_periods(
@@ -204,9 +169,8 @@ def check_lake_periods(
     with open_database(lake, memory_gb=memory_gb) as database:
 
         def check(contents: ViewContents) -> dict[date, list[str]]:
-            # All partitions at once, not in batches as for the rollup: the queries keep only one row per partition.
             with sql_engine.translated_errors():
-                sql_engine.create_macros_and_row_views(database.connection, table, stored_days(contents), ())
+                database.connection.execute(sql_engine.duckdb_macros())
                 database.connection.execute(
                     f"CREATE OR REPLACE VIEW {ROLLUP_RELATION} AS"
                     f" SELECT date AS {FIRST_DAY}, * EXCLUDE (date) FROM {table.name}"
@@ -224,36 +188,6 @@ def check_lake_periods(
         return database.read([(raw_table, raw_partitions), (rollup_table, [*map(Partition, first_days)])], check)
 
 
-def batched_by_weight(weights: Mapping[_Item, float], *, limit: float) -> Iterator[list[_Item]]:
-    """Yield the items in order, in batches of at most `limit` weight. A heavier item is a batch of its own."""
-    batch: list[_Item] = []
-    total = 0.0
-    for item, weight in weights.items():
-        if batch and total + weight > limit:
-            yield batch
-            batch, total = [], 0.0
-        batch.append(item)
-        total += weight
-    if batch:
-        yield batch
-
-
-def _instance_batches(database: LakeDatabase, contents: ViewContents, *, memory_gb: float) -> Iterator[None]:
-    """Restrict the raw tables to one batch of instances after another; at the end, remove the restriction."""
-    weights: Counter[str] = Counter()
-    for raw_table in RAW_TABLE_NAMES.values():
-        for partition, size in database.lake.sizes(raw_table, contents.partitions[raw_table]).items():
-            weights[str(partition.instance_id)] += size
-    limit = memory_gb * _FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS
-    # Without files, there is one batch without instances.
-    for instances in [*batched_by_weight(dict(sorted(weights.items())), limit=limit)] or [[]]:
-        for raw_table in RAW_TABLE_NAMES.values():
-            database.set_view_instances(raw_table, instances)
-        yield
-    for raw_table in RAW_TABLE_NAMES.values():
-        database.set_view_instances(raw_table, None)
-
-
 def _roll_up_batch(
     database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
 ) -> Iterator[PeriodRollup]:
@@ -261,7 +195,8 @@ def _roll_up_batch(
     raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
 
     def roll_up(contents: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, int]]:
-        rows = sql_engine.roll_up_periods(database.connection, table, stored_days(contents))
+        sql_engine.register_stored_files(database.connection, contents.partitions)
+        rows = sql_engine.roll_up_periods(database.connection, table)
         counts = sql_engine.query_rows(
             database.connection, f"SELECT date, count(*) AS raw_rows FROM {raw_table.name} GROUP BY ALL"
         )

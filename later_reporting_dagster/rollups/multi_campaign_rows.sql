@@ -1,35 +1,26 @@
--- Rows of posts in several campaigns (see the relation `multi_campaign_posts`). For each post and day, the row with the
--- lowest campaign id has rank 1. The other rows should report the same numbers, so tables that count a post once use only
--- this row.
-{%- set tables = (
-    ("post_metrics_daily", "recorded_multi_campaign", reconciled_metrics),
-    ("posts_published", "published_multi_campaign", reconciled_costs)
-) %}
-{%- for raw_table, table, _ in tables %}
-CREATE OR REPLACE TABLE {{ table }} AS
-SELECT *, row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) AS campaign_rank
-FROM {{ raw_table }}_rows SEMI JOIN multi_campaign_posts USING (instance_id, post_id);
+-- A post in several campaigns, at the same time or one after the other, is counted in two ways: in each campaign by tables
+-- whose grain has a campaign (counted_per = 'campaign'), and once by the other tables ('post'). These use the row with the
+-- lowest campaign id of each day; the other rows should report the same numbers. A post in one campaign is counted in the
+-- same way by all tables ('either').
+CREATE TYPE IF NOT EXISTS counting AS ENUM ('either', 'campaign', 'post');
+-- Posts of several instances with the same id are among them, too, because grouping by an integer is fast; it changes nothing.
+CREATE OR REPLACE TABLE multi_campaign_posts AS
+SELECT post_id
+FROM (SELECT campaign_id, post_id FROM post_metrics_daily UNION ALL SELECT campaign_id, post_id FROM posts_published)
+GROUP BY post_id HAVING min(campaign_id) <> max(campaign_id);
+{% for raw_table in raw_tables %}
+CREATE OR REPLACE TABLE {{ raw_table }}_of_several_campaigns AS
+SELECT *, row_number() OVER (PARTITION BY date, instance_id, post_id ORDER BY campaign_id) > 1 AS is_duplicate
+FROM {{ raw_table }}_rows SEMI JOIN multi_campaign_posts USING (post_id);
+
+-- The rows of the raw table, and those of posts in several campaigns once more without a campaign.
+CREATE OR REPLACE VIEW {{ raw_table }}_counted AS
+SELECT
+    CAST(CASE WHEN multi_campaign_posts.post_id IS NULL THEN 'either' ELSE 'campaign' END AS counting) AS counted_per,
+    {{ raw_table }}_rows.*
+FROM {{ raw_table }}_rows LEFT JOIN multi_campaign_posts USING (post_id)
+UNION ALL
+SELECT 'post', * EXCLUDE (is_duplicate) REPLACE (NULL AS campaign_id)
+FROM {{ raw_table }}_of_several_campaigns
+WHERE NOT is_duplicate;
 {% endfor %}
-{#- Relations that rows of all batches are added to. -#}
-{%- macro add_to(table) %}{{ "CREATE OR REPLACE TABLE %s AS" % table if is_first_batch else "INSERT INTO %s" % table }}{% endmacro %}
--- Sums by day of the rows that are not counted in tables whose grain has no campaign, for reconciliation.
-{%- for raw_table, table, columns in tables %}
-{{ add_to(raw_table + "_duplicates") }}
-SELECT date AS first_day{% for name in columns %}, sum({{ name }}) AS {{ name }}{% endfor %}
-FROM {{ table }}
-WHERE campaign_rank > 1
-GROUP BY ALL;
-{% endfor %}
--- (Post, day) pairs, over both date bases, for which campaigns report different numbers.
-{{ add_to("campaign_conflicts") }}
-{%- for _, table, _ in tables %}
-SELECT date, instance_id, post_id
-FROM {{ table }}
-GROUP BY ALL
-HAVING count(*) > 1 AND (
-    {%- for metric in metrics %}
-    min({{ metric.sum }}) <> max({{ metric.sum }}) OR count({{ metric.sum }}) NOT IN (0, count(*)){{ " OR" if not loop.last }}
-    {%- endfor %}
-)
-{{- " UNION ALL" if not loop.last }}
-{%- endfor %};

@@ -1,6 +1,6 @@
 """Dates of the rollups: calendar periods (day, week, month) and rolling windows."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -61,24 +61,3 @@ def first_day_of(period: Period, day: date) -> date:
     if period is Period.WEEK:
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if period is Period.MONTH else day
-
-
-def window_ranges(days: Collection[date]) -> dict[str, DateRange]:
-    """Return the date range of each window, by window name. Every window ends with the newest of `days`.
-
-    Days of a window may be missing from `days`. Without days, there are no windows.
-    """
-    if not days:
-        return {}
-    oldest, newest = min(days), max(days)
-    return {
-        name: DateRange(oldest if length is None else newest - timedelta(days=length - 1), newest)
-        for name, length in WINDOWS.items()
-    }
-
-
-def previous_range(window: str, days: DateRange) -> DateRange | None:
-    """Return the range of equal length that ends on the day before a window; None for the window `all`."""
-    if WINDOWS[window] is None:
-        return None
-    return DateRange(days.first - timedelta(days=len(days)), days.first - timedelta(days=1))

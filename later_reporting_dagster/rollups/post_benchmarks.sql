@@ -11,10 +11,10 @@ WITH to_date AS (
     GROUP BY ALL
 ),
 days AS (
-    SELECT instance_id, published_on, count(stored_days.date) AS days
+    SELECT instance_id, published_on, count(date) AS days
     FROM (SELECT DISTINCT instance_id, published_on FROM recent_posts) AS published
-    LEFT JOIN stored_days USING (instance_id)
-    WHERE date_basis = 'performance_date' AND stored_days.date >= published_on
+    JOIN stored_files USING (instance_id)
+    WHERE table_name = 'post_metrics_daily' AND date >= published_on
     GROUP BY ALL
 ),
 posts AS (

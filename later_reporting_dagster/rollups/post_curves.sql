@@ -12,7 +12,7 @@ CREATE OR REPLACE TABLE days_in_a_row AS
 SELECT instance_id, date AS published_on, max(date) OVER (PARTITION BY instance_id, run) AS last_in_a_row
 FROM (
     SELECT instance_id, date, date - CAST(row_number() OVER (PARTITION BY instance_id ORDER BY date) AS INTEGER) AS run
-    FROM stored_days WHERE date_basis = 'performance_date'
+    FROM stored_files WHERE table_name = 'post_metrics_daily'
 );
 
 CREATE OR REPLACE TABLE recent_posts AS
@@ -41,8 +41,8 @@ FROM chosen LEFT JOIN days_in_a_row USING (instance_id, published_on);
 
 CREATE OR REPLACE TABLE post_days AS
 SELECT instance_id, post_id, group_number, is_peer, ages_seen, published_on, last_day, date, {{ sum_columns | join(", ") }}
-FROM post_metrics_daily_rows JOIN recent_posts USING (instance_id, post_id)
-QUALIFY row_number() OVER (PARTITION BY instance_id, post_id, date ORDER BY campaign_id) = 1;
+FROM post_metrics_daily_counted JOIN recent_posts USING (instance_id, post_id)
+WHERE counted_per IN ('either', 'post');
 
 CREATE OR REPLACE TABLE curves AS
 WITH days AS (

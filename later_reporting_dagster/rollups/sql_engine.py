@@ -1,6 +1,6 @@
 """Render the rollups' SQL files, which are Jinja templates, and run them in DuckDB over views of the raw tables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import cache
@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from later_reporting_dagster.contract import DateBasis, Metric
+from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.lake import Column, schema_of
+from later_reporting_dagster.lake import Column, Partition, schema_of
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
-from later_reporting_dagster.rollups.periods import previous_range, window_ranges
+from later_reporting_dagster.rollups.periods import WINDOWS, Period
 from later_reporting_dagster.rollups.rollup_columns import (
     CAMPAIGN_TOTALS,
     CHANNELS,
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 
 # In results of `roll_up_periods`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
-_RANGE_ID = "range_id"
-_RANGE_COLUMN = Column(_RANGE_ID, "int64", False, "")
-
-# Date basis -> instance -> days that have a file, with or without rows.
-StoredDays = Mapping[DateBasis, Mapping[str, Set[date]]]
 
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 # Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
@@ -63,13 +58,13 @@ def duckdb_macros() -> str:
     return _TEMPLATES.get_template("duckdb_macros.sql").render()
 
 
-def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> pa.Table:
+def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
     """Roll up all days, weeks or months that the connection's view of the raw table contains.
 
     Args:
-        connection: has the view `post_metrics_daily` or `posts_published`, of whole days, weeks or months.
+        connection: has the view `post_metrics_daily` or `posts_published`, of whole days, weeks or months, and the
+            relation of `register_stored_files`.
         table: a table of days, weeks or months.
-        stored: days that have files.
 
     Returns:
         The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
@@ -81,7 +76,7 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable,
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
     with translated_errors():
-        create_macros_and_row_views(connection, table, stored, [table.date_basis])
+        create_macros_and_row_views(connection, table, [table.raw_table])
         return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
 
 
@@ -104,90 +99,36 @@ def partition_rows_getter(rows: pa.Table, columns: Sequence[Column]) -> Callable
     return partition_rows
 
 
-def roll_up_windows(
-    connection: "duckdb.DuckDBPyConnection",
-    tables: Sequence[RollupTable],
-    stored: StoredDays,
-    *,
-    instance_batches: Iterable[object] = (None,),
-) -> dict[str, pa.Table]:
-    """Roll up all windows. Return the rows by table name.
+def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
+    """Roll up window tables and tables about posts. Return the rows by table name, ordered by window and grain.
 
     Args:
-        connection: has views of both raw tables and of `campaign_performance_daily`, and the relations that
-            `register_campaigns` creates.
-        tables: window tables.
-        stored: days that have files.
-        instance_batches: only iterated for its side effect: before each item it restricts the views to the next batch
-            of instances; at the end it removes the restriction. Few groups have posts of two instances, so only the
-            posts of one batch have to fit in memory.
+        connection: has views of both raw tables and of `campaign_performance_daily`, the table `campaigns`, and the
+            relation of `register_stored_files`.
+        tables: the tables.
 
     Raises:
         RollupFailed: the query does not fit in memory.
         duckdb.Error: a file cannot be read.
     """
-    by_batch = {table.name: list[pa.Table]() for table in tables if table.is_made_by_instance}
+    found: dict[str, pa.Table] = {}
     with translated_errors():
-        prepare_windows(connection, tables[0], stored)
-        for number, _ in enumerate(instance_batches):
-            connection.execute(render("window_inputs.sql", tables[0], is_first_batch=number == 0)).fetchall()
-            for table in tables:
-                if table.name in by_batch:
-                    by_batch[table.name].append(_query_windows(connection, table))
-        rows = {}
-        for table in tables:
-            parts = by_batch.get(table.name) or [_query_windows(connection, table)]
-            in_order = [(name, "ascending") for name in (_RANGE_ID, *table.grain)]
-            rows[table.name] = pa.concat_tables(parts).sort_by(in_order).drop_columns(_RANGE_ID)
-    return rows
+        prepare_posts(connection, tables[0])
+        for period, inputs in ((Period.POSTS, "post_curves.sql"), (Period.WINDOWS, "window_inputs.sql")):
+            of_period = [table for table in tables if table.period is period]
+            for table in of_period[:1]:
+                connection.execute(render(inputs, table)).fetchall()
+            window = ["time_window"] if period is Period.WINDOWS else []
+            found |= {
+                each.name: _query(connection, each, each.columns, order=[*window, *each.grain]) for each in of_period
+            }
+    return found
 
 
-def roll_up_posts(
-    connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable], stored: StoredDays
-) -> dict[str, pa.Table]:
-    """Roll up the tables about single posts, of all instances at once.
-
-    Args:
-        connection: has views of both raw tables.
-        tables: tables about posts.
-        stored: days that have files.
-
-    Raises:
-        RollupFailed: the query does not fit in memory.
-        duckdb.Error: a file cannot be read.
-    """
-    with translated_errors():
-        for table in tables[:1]:
-            create_macros_and_row_views(connection, table, stored, RAW_TABLE_NAMES)
-            connection.execute(render("post_curves.sql", table)).fetchall()
-        return {table.name: _query(connection, table, table.columns, order=table.grain) for table in tables}
-
-
-def _query_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
-    return _query(connection, table, [_RANGE_COLUMN, *table.columns], order=[_RANGE_ID, *table.grain])
-
-
-def find_multi_campaign_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> None:
-    """Create the relations of multi_campaign_rows.sql without running window_inputs.sql.
-
-    Args:
-        connection: prepared by `prepare_windows`.
-        table: a window table; its metrics are compared and summed.
-    """
-    rows = " UNION ALL ".join(
-        f"SELECT instance_id, campaign_id, post_id FROM {name}" for name in RAW_TABLE_NAMES.values()
-    )
-    connection.execute(
-        f"CREATE OR REPLACE TABLE multi_campaign_posts AS SELECT instance_id, post_id FROM ({rows})"
-        " GROUP BY ALL HAVING min(campaign_id) <> max(campaign_id)"
-    )
-    connection.execute(render("multi_campaign_rows.sql", table, is_first_batch=True)).fetchall()
-
-
-def count_campaign_conflicts(connection: "duckdb.DuckDBPyConnection") -> int:
-    """Return the number of (post, day) pairs, over both date bases, for which campaigns report different numbers."""
-    ((conflicts,),) = connection.execute("SELECT count(*) FROM campaign_conflicts").fetchall()
-    return int(conflicts)
+def prepare_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> None:
+    """Create the macros, and the relations of the rows of both raw tables. `table` has the metrics."""
+    create_macros_and_row_views(connection, table, RAW_TABLE_NAMES.values())
+    connection.execute(render("multi_campaign_rows.sql", table)).fetchall()
 
 
 def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
@@ -196,22 +137,23 @@ def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[s
     return [dict(zip(result.columns, row, strict=True)) for row in result.fetchall()]
 
 
-def prepare_windows(connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays) -> None:
-    """Create what `window_inputs.sql` needs: macros, views of rows, and relations of stored days and windows."""
-    create_macros_and_row_views(connection, table, stored, RAW_TABLE_NAMES)
-    connection.register("window_ranges", window_ranges_table(stored))
-    connection.execute(render("window_ranges.sql", table)).fetchall()
+def register_stored_files(
+    connection: "duckdb.DuckDBPyConnection", partitions: Mapping[str, Sequence[Partition]]
+) -> None:
+    """Create the relation `stored_files`: table_name, date and instance_id of each partition, given by table name."""
+    found = [(name, each.day, each.instance_id) for name, of_table in partitions.items() for each in of_table]
+    schema = pa.schema({"table_name": pa.string(), "date": pa.date32(), "instance_id": pa.string()})
+    columns = zip(*found, strict=True) if found else ((), (), ())
+    connection.register("stored_files", pa.table([pa.array(each) for each in columns], schema))
 
 
 def create_macros_and_row_views(
-    connection: "duckdb.DuckDBPyConnection", table: RollupTable, stored: StoredDays, date_bases: Iterable[DateBasis]
+    connection: "duckdb.DuckDBPyConnection", table: RollupTable, raw_tables: Iterable[str]
 ) -> None:
-    """Create the macros, the relation `stored_days`, and for the raw table of each date basis a view `…_rows`."""
-    connection.register("stored_days", _stored_days_table(stored))
+    """Create the macros, and for each raw table a view `…_rows`. `table` has the metrics."""
     connection.execute(duckdb_macros())
-    for date_basis in date_bases:
-        raw_table, with_spend = RAW_TABLE_NAMES[date_basis], date_basis is DateBasis.POST_DATE
-        connection.execute(render("summable_rows.sql", table, raw_table=raw_table, with_spend=with_spend))
+    for raw_table in raw_tables:
+        connection.execute(render("summable_rows.sql", table, raw_table=raw_table))
 
 
 @contextmanager
@@ -250,6 +192,9 @@ def _context(table: RollupTable) -> dict[str, Any]:
             "measured": measured,
             "previous": rollup_columns.PREVIOUS,
             "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
+            "raw_table": table.raw_table,
+            "raw_tables": (*RAW_TABLE_NAMES.values(),),
+            "windows": WINDOWS,
         }
     )
 
@@ -309,52 +254,7 @@ def _query(
     connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column], *, order: Sequence[str]
 ) -> pa.Table:
     """Return the rows of a table's SQL file, with the types of `columns`."""
-    sql = f"SELECT {_selected(columns)} FROM ({render(f'{table.name}.sql', table)}) ORDER BY {', '.join(order)}"
+    selected = ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
+    ordered = ", ".join(f"rolled_up.{name}" for name in order)
+    sql = f"SELECT {selected} FROM ({render(f'{table.name}.sql', table)}) AS rolled_up ORDER BY {ordered}"
     return connection.sql(sql).to_arrow_table().cast(schema_of(columns))
-
-
-def _selected(columns: Iterable[Column]) -> str:
-    """Return the SQL that selects columns with their types."""
-    return ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
-
-
-def _stored_days_table(stored: StoredDays) -> pa.Table:
-    rows = [
-        {"date_basis": str(date_basis), "instance_id": instance_id, "date": day}
-        for date_basis, instances in stored.items()
-        for instance_id, days in instances.items()
-        for day in days
-    ]
-    schema = pa.schema({"date_basis": pa.string(), "instance_id": pa.string(), "date": pa.date32()})
-    return pa.Table.from_pylist(rows, schema)
-
-
-def window_ranges_table(stored: StoredDays) -> pa.Table:
-    """Return a row for each window of each date basis and, by performance date, for each previous period.
-
-    `range_id` numbers the rows; the rows of window tables are ordered by it. `window_range_id` is the `range_id` of the
-    window, also in the row of its previous period.
-    """
-    rows: list[dict[str, Any]] = []
-    for date_basis in RAW_TABLE_NAMES:
-        of_instances = stored.get(date_basis, {}).values()
-        for window, current in window_ranges({day for days in of_instances for day in days}).items():
-            window_range_id = len(rows)
-            before = previous_range(window, current) if date_basis is DateBasis.PERFORMANCE_DATE else None
-            for is_previous, days_of_range in ((False, current), (True, before)):
-                if days_of_range is not None:
-                    rows.append(
-                        {
-                            _RANGE_ID: len(rows),
-                            "window_range_id": window_range_id,
-                            "date_basis": str(date_basis),
-                            "time_window": window,
-                            "is_previous": is_previous,
-                            "first_day": days_of_range.first,
-                            "last_day": days_of_range.last,
-                        }
-                    )
-    numbers = [(name, pa.uint8()) for name in (_RANGE_ID, "window_range_id")]
-    texts = [(name, pa.string()) for name in ("date_basis", "time_window")]
-    dates = [(name, pa.date32()) for name in ("first_day", "last_day")]
-    return pa.Table.from_pylist(rows, pa.schema([*numbers, *texts, ("is_previous", pa.bool_()), *dates]))

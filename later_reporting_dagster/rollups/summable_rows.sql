@@ -1,6 +1,7 @@
 -- A view of a raw table with the columns that rollups sum. A rate is a quotient of two sums: a row adds to these sums only
 -- if it reports engagements, and impressions (or views) above 0.
 {%- import "measures.sql" as measures with context %}
+{%- set with_spend = raw_table == "posts_published" %}
 CREATE OR REPLACE VIEW {{ raw_table }}_rows AS
 WITH bounded AS (
     SELECT

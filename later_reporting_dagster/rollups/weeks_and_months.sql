@@ -17,8 +17,8 @@ totals AS (
 ),
 days AS (
     SELECT CAST(date_trunc('{{ period }}', date) AS DATE) AS first_day, instance_id, count(*) AS days
-    FROM stored_days
-    WHERE date_basis = 'performance_date'
+    FROM stored_files
+    WHERE table_name = 'post_metrics_daily'
     GROUP BY ALL
 )
 SELECT

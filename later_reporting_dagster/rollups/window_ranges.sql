@@ -1,42 +1,46 @@
--- Relations of the days of each window, and of its previous period, which is compared by performance date only.
---
--- The windows and previous periods of a date basis overlap. So the days are divided into slices: each window and each
--- previous period consists of whole slices. Slice 0 has the newest days.
---
--- `window_ranges`, a relation from sql_engine.py, has a row (`range_id`) for each window and each previous period.
-CREATE OR REPLACE TABLE slice_starts AS
-SELECT DISTINCT date_basis, first_day FROM window_ranges WHERE time_window <> 'all';
+-- In the order of the rows of window tables.
+CREATE TYPE IF NOT EXISTS window_name AS ENUM ({% for name in windows %}'{{ name }}'{{ ", " if not loop.last }}{% endfor %});
 
-CREATE OR REPLACE TABLE calendar AS
-SELECT
-    stored_days.date_basis, stored_days.date, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS slice
-FROM stored_days
-LEFT JOIN slice_starts
-    ON slice_starts.date_basis = stored_days.date_basis AND slice_starts.first_day > stored_days.date
-GROUP BY ALL;
-
--- A window covers the slices 0 to `oldest_slice`. With the lengths in WINDOWS, no other window or previous period begins
--- inside a previous period, so each previous period is exactly one slice; window_inputs.sql relies on that.
+-- The days of each window, and of its previous period, which is compared by performance date only.
 CREATE OR REPLACE TABLE ranges AS
-SELECT window_ranges.*, CAST(count(DISTINCT slice_starts.first_day) AS UTINYINT) AS oldest_slice
-FROM window_ranges
-LEFT JOIN slice_starts
-    ON slice_starts.date_basis = window_ranges.date_basis AND slice_starts.first_day > window_ranges.first_day
-GROUP BY ALL;
-
--- How many days of a range have a file of an instance. For all instances together (`instance_id` is null), the sums.
-CREATE OR REPLACE TABLE day_counts AS
-WITH counted AS (
+WITH stored AS (SELECT table_name, min(date) AS oldest, max(date) AS newest FROM stored_files GROUP BY ALL),
+windows (time_window, length) AS (
+    VALUES {% for name, length in windows.items() %}('{{ name }}', {{ length or "NULL" }}){{ ", " if not loop.last }}{% endfor %}
+),
+current AS (
     SELECT
-        range_id, instances.instance_id, count(stored_days.date) AS days,
-        date_diff('day', first_day, last_day) + 1 AS days_expected
+        table_name, CAST(time_window AS window_name) AS time_window, false AS is_previous,
+        coalesce(newest - length + 1, oldest) AS first_day, newest AS last_day, CAST(newest - first_day + 1 AS INTEGER) AS length
+    FROM stored, windows
+),
+previous AS (
+    SELECT * REPLACE (true AS is_previous, first_day - length AS first_day, first_day - 1 AS last_day)
+    FROM current WHERE table_name = 'post_metrics_daily' AND time_window <> 'all'
+)
+-- In the order of their first days, the newest first; `all` is the last one, whatever its first day.
+SELECT *, CAST(dense_rank() OVER newest_first - 1 AS UTINYINT) AS last_slice
+FROM (FROM current UNION ALL FROM previous)
+WINDOW newest_first AS (PARTITION BY table_name ORDER BY time_window = 'all', first_day DESC);
+
+-- How many days of a window have a file of an instance. For all instances together (`instance_id` is null), the sums.
+CREATE OR REPLACE TABLE window_days AS
+WITH instances AS (SELECT DISTINCT table_name, instance_id FROM stored_files),
+counted AS (
+    SELECT ranges.*, instances.instance_id, count(stored_files.date) AS days
     FROM ranges
-    JOIN (SELECT DISTINCT date_basis, instance_id FROM stored_days) AS instances USING (date_basis)
-    LEFT JOIN stored_days
-        ON stored_days.date_basis = ranges.date_basis AND stored_days.instance_id = instances.instance_id
-        AND stored_days.date BETWEEN first_day AND last_day
+    JOIN instances USING (table_name)
+    LEFT JOIN stored_files
+        ON stored_files.table_name = ranges.table_name AND stored_files.instance_id = instances.instance_id
+        AND stored_files.date BETWEEN first_day AND last_day
     GROUP BY ALL
 )
-SELECT range_id, instance_id, CAST(sum(days) AS BIGINT) AS days, CAST(sum(days_expected) AS BIGINT) AS days_expected
+SELECT
+    table_name, time_window, instance_id,
+    {%- for name in ("first_day", "last_day") %}
+    max({{ name }}) FILTER (NOT is_previous) AS {{ name }},
+    {%- endfor %}
+    CAST(sum(days) FILTER (NOT is_previous) AS BIGINT) AS days,
+    CAST(sum(length) FILTER (NOT is_previous) AS BIGINT) AS days_expected,
+    sum(days) FILTER (is_previous) AS previous_days
 FROM counted
-GROUP BY GROUPING SETS ((range_id, instance_id), (range_id));
+GROUP BY GROUPING SETS ((table_name, time_window, instance_id), (table_name, time_window));

@@ -59,8 +59,8 @@ def report_of(
         expected: the partitions that should have a file, by fetched table.
         quarantined: rows in quarantine.
     """
-    with open_world(world) as (database, stored):
-        lake, found = database.lake, roll_up(database, stored, world.metrics)
+    with open_world(world) as database:
+        lake, found = database.lake, roll_up(database, world.metrics)
         for table in (*WINDOW_TABLES, *POST_TABLES):
             lake.write_table(table.name, found[table.name])
         daily = found[DAILY.name]

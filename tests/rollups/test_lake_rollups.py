@@ -8,14 +8,14 @@ import duckdb
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.rollups import lake_rollups, reconciliation, sql_engine
+from later_reporting_dagster.rollups import reconciliation, sql_engine
 from later_reporting_dagster.rollups.lake_rollups import (
     WindowRollups,
     check_lake_periods,
     roll_up_lake_periods,
     roll_up_lake_windows,
 )
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY, WINDOW_TABLES
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
@@ -88,12 +88,3 @@ def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:
     assert "is damaged" in windows.campaigns.error
     assert results_of_week(windows) == [(2, 20.0, None)]
     assert {row["campaign_name"] for row in windows.tables[BY_CAMPAIGN.name].to_pylist()} == {None}
-
-
-def test_windows_are_the_same_if_instances_are_read_in_batches(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    for instance_id in ("b", "c"):
-        for table in ("post_metrics_daily", "posts_published"):
-            lake.write(table, Partition(DAYS[0], instance_id), posts_of(row(instance_id=instance_id, impressions=2)))
-    together = roll_up_lake_windows(lake, WINDOW_TABLES, memory_gb=1).tables
-    monkeypatch.setattr(lake_rollups, "_FILE_BYTES_PER_MEMORY_GB_FOR_WINDOWS", 1)
-    assert roll_up_lake_windows(lake, WINDOW_TABLES, memory_gb=1).tables == together

@@ -1,4 +1,4 @@
-"""Calendar periods, windows and previous periods."""
+"""Calendar periods."""
 
 from datetime import date, timedelta
 
@@ -6,15 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.rollups.periods import (
-    WINDOWS,
-    DateRange,
-    Period,
-    days_of,
-    first_day_of,
-    previous_range,
-    window_ranges,
-)
+from later_reporting_dagster.rollups.periods import DateRange, Period, days_of, first_day_of
 
 DATES = st.dates(date(2000, 1, 1), date(2100, 12, 31))
 
@@ -39,33 +31,6 @@ def test_first_day_of_finds_the_iso_week_and_the_month_of_a_day(day: date) -> No
 def test_days_of_rejects_a_day_on_which_no_period_begins(period: Period, first_day: date) -> None:
     with pytest.raises(ValueError, match=f"no {period} begins on {first_day}"):
         days_of(period, first_day)
-
-
-@given(st.sets(DATES, min_size=1, max_size=5))
-def test_window_ranges_end_with_the_newest_day_and_have_their_length(stored: set[date]) -> None:
-    windows = window_ranges(stored)
-    assert windows.keys() == WINDOWS.keys()
-    assert {days.last for days in windows.values()} == {max(stored)}
-    assert {name: len(days) for name, days in windows.items() if name != "all"} == {
-        f"{length}d": length for length in (7, 28, 90, 365)
-    }
-    assert windows["all"] == DateRange(min(stored), max(stored))
-
-
-def test_window_ranges_are_empty_without_days() -> None:
-    assert window_ranges([]) == {}
-
-
-@given(DATES)
-def test_previous_range_has_equal_length_and_ends_the_day_before(day: date) -> None:
-    for name, days in window_ranges([day]).items():
-        before = previous_range(name, days)
-        if name == "all":
-            assert before is None
-        else:
-            assert before is not None
-            assert len(before) == len(days)
-            assert before.last + timedelta(days=1) == days.first
 
 
 def test_date_range_is_inclusive_and_contains_only_dates() -> None:

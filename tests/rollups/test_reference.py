@@ -16,7 +16,7 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, METRICS, parse_met
 from later_reporting_dagster.lake import schema_of
 from later_reporting_dagster.rollups import benchmark_columns
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES
-from later_reporting_dagster.rollups.sql_engine import roll_up_posts
+from later_reporting_dagster.rollups.sql_engine import roll_up_tables
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import Files, World, dated, t_quantile
 from tests.rollups.worlds import NEWEST, Shape, campaign, differences, open_world, performance, rolled_up, world_of
@@ -258,8 +258,8 @@ def test_post_benchmarks_rank_posts_among_those_of_the_same_age(
 ) -> None:
     monkeypatch.setattr(benchmark_columns, "MAXIMUM_PEERS", maximum_peers)
     world = posts_by_age(missing=NEWEST - timedelta(days=4), maximum_peers=maximum_peers)
-    with open_world(world) as (database, stored):
-        found = roll_up_posts(database.connection, POST_TABLES, stored)
+    with open_world(world) as database:
+        found = roll_up_tables(database.connection, POST_TABLES)
     assert differences(found, world) == []
     ranked = [row for row in found["post_benchmarks"].to_pylist() if row["organic_impressions_percentile"] is not None]
     assert len(ranked) >= 20

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, DateBasis, Metric
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
     posts_schema,
     schema_of,
 )
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns, register_campaigns
+from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     DAY_TABLES,
@@ -37,7 +37,7 @@ from later_reporting_dagster.rollups.rollup_tables import (
     WEEK_AND_MONTH_TABLES,
     WINDOW_TABLES,
 )
-from later_reporting_dagster.rollups.sql_engine import StoredDays, roll_up_periods, roll_up_posts, roll_up_windows
+from later_reporting_dagster.rollups.sql_engine import register_stored_files, roll_up_periods, roll_up_tables
 from tests.rollups.conftest import Row, row
 from tests.rollups.reference import (
     GRAINS,
@@ -58,10 +58,8 @@ NEWEST = date(2024, 3, 6)
 
 
 @contextmanager
-def open_world(
-    world: World, *, files: random.Random | None = None, **options: Any
-) -> Iterator[tuple[LakeDatabase, Any]]:
-    """Write a world to a lake. Yield a database with views of both raw tables, and the stored days.
+def open_world(world: World, *, files: random.Random | None = None, **options: Any) -> Iterator[LakeDatabase]:
+    """Write a world to a lake. Yield a database with what the rollups are made from.
 
     Args:
         world: what to write.
@@ -70,19 +68,17 @@ def open_world(
     """
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(folder)
-        stored: dict[DateBasis, dict[str, set[date]]] = {}
-        for basis, table_files in (("performance_date", world.recorded), ("post_date", world.published)):
-            write(lake, RAW_TABLE_NAMES[DateBasis(basis)], table_files, world.metrics, rng=files)
-            days = stored.setdefault(DateBasis(basis), {})
-            for day, instance_id in table_files:
-                days.setdefault(instance_id, set()).add(day)
+        for name, table_files in (("post_metrics_daily", world.recorded), ("posts_published", world.published)):
+            write(lake, name, table_files, world.metrics, rng=files)
         write_campaigns(lake, world, rng=files)
         with open_database(lake, spill_directory=folder, **options) as database:
-            for name in RAW_TABLE_NAMES.values():
-                database.add_view(Table(name, post_columns(world.metrics)))
-            campaign_days = [partition.day for partition in database.add_view(CAMPAIGN_PERFORMANCE)]
-            register_campaigns(database.connection, read_campaigns(lake).rows, campaign_days)
-            yield database, stored
+            tables = [
+                *(Table(name, post_columns(world.metrics)) for name in RAW_TABLE_NAMES.values()),
+                CAMPAIGN_PERFORMANCE,
+            ]
+            register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
+            database.connection.register(CAMPAIGNS_TABLE, read_campaigns(lake).rows)
+            yield database
 
 
 def write_campaigns(lake: Lake, world: World, *, rng: random.Random | None) -> None:
@@ -114,43 +110,28 @@ def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng:
     lake.write_all(table, {partition: written[partition] for partition in order})
 
 
-def roll_up(
-    database: LakeDatabase, stored: StoredDays, metrics: Sequence[Metric], *, one_by_one: bool = False
-) -> dict[str, pa.Table]:
+def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.Table]:
     """Return the rows of every rollup table, by name, after reconciling them with the raw rows.
 
     Args:
-        database: has views of both raw tables.
-        stored: days that have files.
+        database: has what the rollups are made from.
         metrics: of the raw tables.
-        one_by_one: whether windows are rolled up in batches of one instance.
     """
     connection, found = database.connection, {}
     for table in (each.with_metrics(metrics) for each in (*DAY_TABLES, *WEEK_AND_MONTH_TABLES)):
-        found[table.name] = roll_up_periods(connection, table, stored)
+        found[table.name] = roll_up_periods(connection, table)
         connection.register("rolled_up", found[table.name])
         assert check_periods(connection, table) == {}
-    tables = [table.with_metrics(metrics) for table in WINDOW_TABLES]
-    batches = _one_instance_at_a_time(database, stored) if one_by_one else (None,)
-    windows = roll_up_windows(connection, tables, stored, instance_batches=batches)
-    assert not any(check_windows(connection, tables, windows, stored).values())
-    of_posts = roll_up_posts(connection, [table.with_metrics(metrics) for table in POST_TABLES], stored)
-    return found | windows | of_posts
+    tables = [table.with_metrics(metrics) for table in (*POST_TABLES, *WINDOW_TABLES)]
+    found |= roll_up_tables(connection, tables)
+    assert not any(check_windows(connection, tables[len(POST_TABLES) :], found).values())
+    return found
 
 
-def _one_instance_at_a_time(database: LakeDatabase, stored: StoredDays) -> Iterator[None]:
-    for instance_id in sorted({name for of_basis in stored.values() for name in of_basis}):
-        for name in RAW_TABLE_NAMES.values():
-            database.set_view_instances(name, [instance_id])
-        yield
-    for name in RAW_TABLE_NAMES.values():
-        database.set_view_instances(name, None)
-
-
-def rolled_up(world: World, *, one_by_one: bool = False, **options: Any) -> dict[str, pa.Table]:
+def rolled_up(world: World, **options: Any) -> dict[str, pa.Table]:
     """Return the rows of every rollup table, by name. `options` are passed to `open_world`."""
-    with open_world(world, **options) as (database, stored):
-        return roll_up(database, stored, world.metrics, one_by_one=one_by_one)
+    with open_world(world, **options) as database:
+        return roll_up(database, world.metrics)
 
 
 # By the name of a table, the function that returns its rows, from the reference.
