@@ -38,7 +38,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
 )
 from later_reporting_dagster.client.transport import HTTP_LOGGERS, _remove_server_text
-from later_reporting_dagster.contract import PostPerformanceQuery
+from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app
@@ -375,7 +375,7 @@ def test_no_output_or_file_contains_a_secret(leftovers: Leftovers) -> None:
 
 # Errors and reprs.
 
-QUERY = PostPerformanceQuery(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2), instance_ids=("a",))
+QUERY = PerformanceQuery(start_date=date(2024, 3, 1), end_date=date(2024, 3, 2), instance_ids=("a",))
 
 
 def error_contents(error: BaseException) -> bytes:

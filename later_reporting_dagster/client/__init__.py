@@ -3,7 +3,6 @@
 from later_reporting_dagster.client.auth import AccessToken as AccessToken
 from later_reporting_dagster.client.auth import ClientCredentials as ClientCredentials
 from later_reporting_dagster.client.client import LaterClient as LaterClient
-from later_reporting_dagster.client.client import QueryResult as QueryResult
 from later_reporting_dagster.client.client_events import ClientEvent as ClientEvent
 from later_reporting_dagster.client.client_events import PageFetched as PageFetched
 from later_reporting_dagster.client.client_events import PagesRefetched as PagesRefetched

@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Self
@@ -42,11 +42,8 @@ from later_reporting_dagster.contract import (
     METRICS_MEMBER,
     PAGED,
     ApiVersion,
-    BadRow,
-    CampaignPerformanceQuery,
     OtherApiVersion,
-    Post,
-    PostPerformanceQuery,
+    PerformanceQuery,
     instances_page_from_body,
 )
 
@@ -72,28 +69,6 @@ class Probe:
     server_time: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueryResult:
-    """The complete and verified posts of a query.
-
-    Attributes:
-        query: the query.
-        posts: the valid rows.
-        bad_rows: the malformed rows.
-        pages: number of pages that were fetched, without refetches.
-    """
-
-    query: PostPerformanceQuery
-    posts: list[Post] = field(repr=False)
-    bad_rows: list[BadRow] = field(repr=False)
-    pages: int
-
-    @property
-    def total_items(self) -> int:
-        """Number of rows, good and bad."""
-        return len(self.posts) + len(self.bad_rows)
-
-
 class LaterClient:
     """Asynchronous client of the Reporting API, and a context manager, for one event loop.
 
@@ -112,15 +87,13 @@ class LaterClient:
         ...     limiter = RateLimiter(requests=100)
         ...     async with LaterClient(base_url=base_url, credentials=credentials, limiter=limiter) as client:
         ...         instance_ids = await client.fetch_instances()
-        ...         query = PostPerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
+        ...         query = PerformanceQuery(start_date=day, end_date=day, instance_ids=instance_ids)
         ...         return await client.fetch_posts(query)
         >>> with running_server(create_app(World(first_day=day, last_day=day, instances=2))) as base_url:
         ...     result = asyncio.run(fetch_day(base_url))
-        >>> result.query.instance_ids
-        ('instance_000', 'instance_001')
-        >>> len(result.posts) == result.total_items
+        >>> {post.instance_id for post in result.items} == {'instance_000', 'instance_001'}
         True
-        >>> {post.post_date.date() for post in result.posts} == {day}
+        >>> {post.post_date.date() for post in result.items} == {day}
         True
 
     Args:
@@ -228,7 +201,7 @@ class LaterClient:
         """
         return await self._fetch(campaigns_route(instance_ids, await self.api_version()))
 
-    async def fetch_campaign_performance(self, query: CampaignPerformanceQuery) -> ListResult:
+    async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
         """Fetch the performance of all campaigns of a query (docs/api.md, "Campaigns").
 
         Returns:
@@ -240,13 +213,16 @@ class LaterClient:
         """
         return await self._fetch(campaign_performance_route(query))
 
-    async def fetch_posts(self, query: PostPerformanceQuery, *, max_posts: int | None = None) -> QueryResult:
+    async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
         """Fetch all posts of a query, and verify that they are complete before returning any.
 
         Args:
             query: the query.
             max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
                 paged version shows on the first page that there are more, the cursor version only after so many posts.
+
+        Returns:
+            `Post` items.
 
         Raises:
             TooManyPosts: there are more posts than `max_posts` or than the API can return.
@@ -259,8 +235,7 @@ class LaterClient:
             UnexpectedResponse: the response is not one that the API reference lists.
             RetriesExhausted: the request failed temporarily in every attempt.
         """
-        result = await self._fetch(posts_route(query), max_rows=max_posts)
-        return QueryResult(query=query, posts=result.items, bad_rows=result.bad_rows, pages=result.pages)
+        return await self._fetch(posts_route(query), max_rows=max_posts)
 
     async def _fetch(self, route: Route, *, max_rows: int | None = None) -> ListResult:
         """Fetch a list; if its pages are inconsistent, fetch all of them again."""

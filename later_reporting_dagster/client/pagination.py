@@ -16,7 +16,7 @@ from later_reporting_dagster.contract import (
     OtherApiVersion,
     Page,
     Pagination,
-    PostPerformanceQuery,
+    PerformanceQuery,
     platform_of,
     redact,
 )
@@ -134,7 +134,7 @@ def find_duplicates(keys: Sequence[Hashable]) -> str | None:
     return f"{duplicates} of {len(keys)} rows are duplicates" if duplicates else None
 
 
-def find_unrequested_rows(query: PostPerformanceQuery, pages: Iterable[Page]) -> str | None:
+def find_unrequested_rows(query: PerformanceQuery, pages: Iterable[Page]) -> str | None:
     """Describe posts and bad rows that the query's filters exclude; return None if there are none."""
     pages = [*pages]
     posts = [post for page in pages for post in page.items]

@@ -1,28 +1,25 @@
 """The list routes of the API: how their pages are requested and parsed, and what identifies a row."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from later_reporting_dagster.contract import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
-    DEFAULT_METRICS,
     INSTANCES_PATH,
     MAX_PAGE_SIZE,
     METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
     ApiVersion,
     BadRow,
-    CampaignPerformanceQuery,
     Page,
-    PostPerformanceQuery,
+    PerformanceQuery,
     campaign_from_json,
     campaign_performance_from_json,
     instances_page_from_body,
     list_page_from_body,
-    metrics_from_query_field,
     posts_page_from_body,
 )
 
@@ -57,11 +54,11 @@ class ListResult:
     Attributes:
         items: the valid rows.
         bad_rows: the malformed rows.
-        pages: number of pages.
+        pages: number of pages that were fetched, without refetches.
     """
 
-    items: list[Any]
-    bad_rows: list[BadRow]
+    items: list[Any] = field(repr=False)
+    bad_rows: list[BadRow] = field(repr=False)
     pages: int
 
     @classmethod
@@ -69,6 +66,11 @@ class ListResult:
         """Return the rows of all pages."""
         items = [item for page in pages for item in page.items]
         return cls(items, [row for page in pages for row in page.bad_rows], len(pages))
+
+    @property
+    def total_items(self) -> int:
+        """Number of rows, good and bad."""
+        return len(self.items) + len(self.bad_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +98,7 @@ class Route:
     filters: tuple[tuple[str, str], ...] = ()
     metrics: tuple[str, ...] = ()
     instance_ids: tuple[str, ...] = ()
-    posts_query: PostPerformanceQuery | None = None
+    posts_query: PerformanceQuery | None = None
     too_long_advice: str = "List the instances to fetch (LATER_INSTANCE_IDS)."
     too_volatile_advice: str = "Try later."
 
@@ -134,15 +136,15 @@ INSTANCES = Route(
 )
 
 
-def posts_route(query: PostPerformanceQuery) -> Route:
+def posts_route(query: PerformanceQuery) -> Route:
     """Return the list of the posts of a query (docs/api.md, "Posts performance")."""
     return Route(
         path=POSTS_PERFORMANCE_PATH,
         description=describe_query(query),
-        parse_page=partial(posts_page_from_body, metrics=metrics_from_query_field(query.metrics)),
+        parse_page=partial(posts_page_from_body, metrics=query.metrics),
         key=lambda post: (post.instance_id, post.campaign_id, post.post_id),
         filters=tuple(query.filter_parameters()),
-        metrics=query.metrics or tuple(metric.api_name for metric in DEFAULT_METRICS),
+        metrics=tuple(metric.api_name for metric in query.metrics),
         instance_ids=query.instance_ids,
         posts_query=query,
         too_long_advice="Query fewer days or instances.",
@@ -165,7 +167,7 @@ def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion) -> R
     )
 
 
-def campaign_performance_route(query: CampaignPerformanceQuery) -> Route:
+def campaign_performance_route(query: PerformanceQuery) -> Route:
     """Return the list of the campaigns of a query with their performance (docs/api.md, "Campaigns")."""
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
@@ -186,7 +188,7 @@ def campaign_performance_route(query: CampaignPerformanceQuery) -> Route:
     )
 
 
-def describe_query(query: PostPerformanceQuery) -> str:
+def describe_query(query: PerformanceQuery) -> str:
     """Describe a query for messages: its days, date basis and first instances."""
     instances = describe_instances(query.instance_ids)
     return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"

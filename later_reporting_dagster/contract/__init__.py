@@ -7,7 +7,6 @@ from later_reporting_dagster.contract.api_version import PAGED as PAGED
 from later_reporting_dagster.contract.api_version import ApiVersion as ApiVersion
 from later_reporting_dagster.contract.campaign import Campaign as Campaign
 from later_reporting_dagster.contract.campaign import CampaignPerformance as CampaignPerformance
-from later_reporting_dagster.contract.campaign import CampaignPerformanceQuery as CampaignPerformanceQuery
 from later_reporting_dagster.contract.campaign import campaign_from_json as campaign_from_json
 from later_reporting_dagster.contract.campaign import campaign_performance_from_json as campaign_performance_from_json
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS as CAMPAIGN_METRICS
@@ -30,8 +29,6 @@ from later_reporting_dagster.contract.metrics import DEFAULT_METRICS as DEFAULT_
 from later_reporting_dagster.contract.metrics import METRICS as METRICS
 from later_reporting_dagster.contract.metrics import Channel as Channel
 from later_reporting_dagster.contract.metrics import Metric as Metric
-from later_reporting_dagster.contract.metrics import metrics_from_query_field as metrics_from_query_field
-from later_reporting_dagster.contract.metrics import metrics_to_query_field as metrics_to_query_field
 from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
 from later_reporting_dagster.contract.page import OtherApiVersion as OtherApiVersion
 from later_reporting_dagster.contract.page import Page as Page
@@ -44,6 +41,6 @@ from later_reporting_dagster.contract.post import CreatorProfile as CreatorProfi
 from later_reporting_dagster.contract.post import Post as Post
 from later_reporting_dagster.contract.post import post_type as post_type
 from later_reporting_dagster.contract.problem_details import ProblemDetails as ProblemDetails
-from later_reporting_dagster.contract.query import PostPerformanceQuery as PostPerformanceQuery
+from later_reporting_dagster.contract.query import PerformanceQuery as PerformanceQuery
 from later_reporting_dagster.contract.redaction import redact as redact
 from later_reporting_dagster.contract.row_fields import BadRow as BadRow

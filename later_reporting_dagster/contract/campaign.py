@@ -1,15 +1,12 @@
 """Campaigns, their performance, and lossless parsers of both (docs/api.md, "Campaigns")."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 
 import msgspec
 
 from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.enums import DateBasis
 from later_reporting_dagster.contract.metrics import Metric
-from later_reporting_dagster.contract.query import PostPerformanceQuery
 from later_reporting_dagster.contract.row_fields import (
     BadRow,
     Fields,
@@ -59,34 +56,6 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
     def key(self) -> int:
         """The row key."""
         return self.campaign_id
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CampaignPerformanceQuery:
-    """A query to `GET /v2/campaigns/performance`. A campaign is in the response once, with its metrics of all days.
-
-    Attributes:
-        start_date: first UTC day, inclusive.
-        end_date: last UTC day, inclusive.
-        metrics: the metrics to request; in the paged version, the response may have others.
-        instance_ids: empty for all instances that the credentials can read.
-        date_basis: which date the range filters by.
-    """
-
-    start_date: date
-    end_date: date
-    metrics: tuple[Metric, ...]
-    instance_ids: tuple[str, ...] = ()
-    date_basis: DateBasis = DateBasis.PERFORMANCE_DATE
-
-    def filter_parameters(self) -> list[tuple[str, str]]:
-        """Return the pairs of the query string that select campaigns."""
-        return PostPerformanceQuery(
-            start_date=self.start_date,
-            end_date=self.end_date,
-            instance_ids=self.instance_ids,
-            date_basis=self.date_basis,
-        ).filter_parameters()
 
 
 def campaign_from_json(row: object) -> Campaign | BadRow:

@@ -4,7 +4,6 @@
 which both API versions return; the cursor version returns the others if a query requests them.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -134,7 +133,6 @@ METRICS: tuple[Metric, ...] = (
 """All known metrics; the default metrics come first."""
 
 ALL = "all"
-_BY_NAME = {name: metric for metric in METRICS for name in (metric.column, metric.api_name)}
 _SHOWN_CHARACTERS = 40
 
 
@@ -165,28 +163,6 @@ def parse_metrics(
             near = get_close_matches(name, all_names, n=1, cutoff=0)
             raise ValueError(f"unknown metric {_shorten(name)}; the nearest is {near[0]}")
     return tuple(metric for metric in known if not {ALL, metric.column, metric.api_name}.isdisjoint(names))
-
-
-def metrics_from_query_field(api_names: Iterable[str]) -> tuple[Metric, ...]:
-    """Return the metrics that a query requests, given its `metrics` field; an empty field requests the default metrics.
-
-    Raises:
-        KeyError: a name is unknown.
-    """
-    return _in_table_order(_BY_NAME[name] for name in api_names) or DEFAULT_METRICS
-
-
-def metrics_to_query_field(metrics: tuple[Metric, ...]) -> tuple[str, ...]:
-    """Return the value of `PostPerformanceQuery.metrics` that requests these metrics; empty for the default metrics.
-
-    Inverse of `metrics_from_query_field`.
-    """
-    return () if metrics == DEFAULT_METRICS else tuple(metric.api_name for metric in metrics)
-
-
-def _in_table_order(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
-    selected = set(metrics)
-    return tuple(metric for metric in METRICS if metric in selected)
 
 
 def _shorten(text: str) -> str:

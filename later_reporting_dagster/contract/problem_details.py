@@ -6,7 +6,7 @@ import msgspec
 
 from later_reporting_dagster.contract.redaction import redact
 
-MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.accepted_metrics` looks for these names in it
+MAX_TEXT_LENGTH = 1000  # `detail` may name every metric, and `ingest.metric_search` looks for these names in it
 
 
 class ProblemDetails(msgspec.Struct, frozen=True):

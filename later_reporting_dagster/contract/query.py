@@ -1,15 +1,16 @@
-"""A query to `GET /v2/posts/performance`, validated before a request is made."""
+"""A query to one of the two performance routes, validated before a request is made."""
 
 from dataclasses import dataclass
 from datetime import date
 
 from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform
 from later_reporting_dagster.contract.limits import MAX_CAMPAIGN_IDS, MAX_RANGE_YEARS, years_later
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostPerformanceQuery:
-    """Which posts and metrics to return (docs/api.md, "Posts performance" and "Cursor version").
+class PerformanceQuery:
+    """Which posts or campaigns, and which of their metrics, to return (docs/api.md, "Posts performance", "Campaigns").
 
     Attributes:
         start_date: first UTC day, inclusive.
@@ -19,8 +20,8 @@ class PostPerformanceQuery:
         platforms: empty for all; not together with `content_types`.
         content_types: empty for all; not together with `platforms`.
         date_basis: which date the range filters by.
-        metrics: API names in the order of `METRICS`, empty for the default metrics; cursor version only, as the paged
-            version returns all metrics that it has.
+        metrics: the metrics to request, in the order of `METRICS`; cursor version only, as the paged version returns
+            all metrics that it has.
 
     Raises:
         ValueError: a parameter is out of bounds; the message names the parameter and the bound.
@@ -33,7 +34,7 @@ class PostPerformanceQuery:
     platforms: tuple[Platform, ...] = ()
     content_types: tuple[ContentType, ...] = ()
     date_basis: DateBasis = DateBasis.POST_DATE
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
 
     def __post_init__(self) -> None:
         if self.end_date < self.start_date:
@@ -48,7 +49,7 @@ class PostPerformanceQuery:
             raise ValueError("platform and contentType cannot be combined: use one of them")
 
     def filter_parameters(self) -> list[tuple[str, str]]:
-        """Return the pairs of the query string that select posts.
+        """Return the pairs of the query string that select rows.
 
         Arrays are sent as repeated keys, the only form in which a value may contain a comma. A single id with a comma
         is sent twice, because the API reads a single `p=a,b` as two values.

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
-from urllib.parse import urlencode
 
 import msgspec
 import pyarrow as pa
@@ -18,10 +17,11 @@ from later_reporting_dagster.client import (
     MetricsRejected,
     QueryRejected,
 )
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, CampaignPerformance, CampaignPerformanceQuery, Metric
-from later_reporting_dagster.ingest.accepted_names import find_accepted_names
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, CampaignPerformance, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.query_plan import query_text
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -117,7 +117,7 @@ class _CampaignFetch:
         self._warn = warn
         self._stopped_by: LaterError | None = None
 
-    async def day(self, day: date) -> tuple[CampaignPerformanceQuery, ListResult]:
+    async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
         """Return the query of a day and its rows.
 
         Raises:
@@ -141,11 +141,13 @@ class _CampaignFetch:
                 raise refused from None
             raise
 
-    async def _fetch(
-        self, day: date, metrics: tuple[Metric, ...] | None = None
-    ) -> tuple[CampaignPerformanceQuery, ListResult]:
-        query = CampaignPerformanceQuery(
-            start_date=day, end_date=day, metrics=metrics or self._metrics, instance_ids=self._instance_ids
+    async def _fetch(self, day: date, metrics: tuple[Metric, ...] | None = None) -> tuple[PerformanceQuery, ListResult]:
+        query = PerformanceQuery(
+            start_date=day,
+            end_date=day,
+            date_basis=DateBasis.PERFORMANCE_DATE,
+            metrics=metrics or self._metrics,
+            instance_ids=self._instance_ids,
         )
         return query, await self._client.fetch_campaign_performance(query)
 
@@ -155,16 +157,15 @@ class _CampaignFetch:
         Raises:
             MetricsRejected: it refuses all of them.
         """
-        by_name = {metric.api_name: metric for metric in self._metrics}
 
-        async def request(names: Sequence[str]) -> object:
-            return await self._fetch(day, tuple(by_name[name] for name in names))
+        async def request(metrics: tuple[Metric, ...]) -> object:
+            return await self._fetch(day, metrics)
 
-        accepted = await find_accepted_names([*by_name], detail=error.detail, request=request)
+        accepted = await find_accepted_metrics(self._metrics, request)
         if not accepted:
             raise error
-        refused = [name for name in by_name if name not in accepted]
-        self._metrics = tuple(by_name[name] for name in accepted)
+        refused = [metric.api_name for metric in self._metrics if metric not in accepted]
+        self._metrics = accepted
         self._warn(f"The API refuses these metrics of campaigns, which are therefore null: {', '.join(refused)}")
 
     async def _has_dropped_instances(self) -> bool:
@@ -192,7 +193,7 @@ class _DayWriter:
         # The content hash of each day that was written without bad rows.
         self._clean: dict[Partition, str] = {}
 
-    def write(self, query: CampaignPerformanceQuery, result: ListResult) -> PartitionResult:
+    def write(self, query: PerformanceQuery, result: ListResult) -> PartitionResult:
         """Write the campaigns of a day, and its bad rows to quarantine."""
         partition, bad_rows = Partition(query.start_date), result.bad_rows
         rows = performance_table(result.items, schema=self._schema)
@@ -203,7 +204,7 @@ class _DayWriter:
             self._guard.check_diff(diffs[0], bad_rows=len(bad_rows), rows="campaigns")
 
         try:
-            text = urlencode(query.filter_parameters())
+            text = query_text(query)
             if bad_rows:
                 self._lake.quarantine.write(CAMPAIGN_PERFORMANCE_TABLE, partition, bad_rows, query=text)
             total = rows.num_rows + len(bad_rows)
@@ -235,7 +236,7 @@ class _DayWriter:
                         if stored is not None and stored.content_hash == self._clean[file.partition]:
                             self._lake.quarantine.remove(file)
 
-    def _file_metadata(self, query: CampaignPerformanceQuery, text: str) -> dict[str, str]:
+    def _file_metadata(self, query: PerformanceQuery, text: str) -> dict[str, str]:
         return {
             FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([text]).decode(),

@@ -5,6 +5,7 @@ forbidden or keeps failing affects only its own partitions, and nothing is writt
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,38 +19,26 @@ from later_reporting_dagster.client import (
     InstanceForbidden,
     LaterClient,
     LaterError,
-    MetricsRejected,
     QueryRejected,
-    QueryResult,
     RetriesExhausted,
     TooManyPosts,
 )
-from later_reporting_dagster.contract import (
-    DEFAULT_METRICS,
-    DateBasis,
-    Metric,
-    PostPerformanceQuery,
-    metrics_to_query_field,
-)
+from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.accepted_metrics import AcceptedMetrics, merge_supplements
-from later_reporting_dagster.ingest.failure_tracker import FailureTracker
 from later_reporting_dagster.ingest.partition_writer import (
     FailedPartition,
     PartitionError,
     PartitionResult,
     PartitionWriter,
-    query_text,
 )
+from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
-    MAX_POSTS_PER_QUERY,
+    MAX_POSTS_PER_PART,
     days_per_cursor_query,
-    find_unmatched_content_types,
     number_of_parts,
     partitions_of,
     plan_queries,
     split_after,
-    split_by_content,
     split_by_days,
     split_by_instances,
     split_query,
@@ -68,12 +57,14 @@ CONCURRENT_WRITES = 3
 # not grow with the range. The cost in the paged version: page 1, which returned the total, is fetched in vain, and the
 # last page of each part is only partly filled.
 TARGET_POSTS_PER_QUERY = 12_000
-# Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
-# spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
-# 50 MB that it accepts.
-MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
 # Stored files that are read to estimate how many posts a day has.
 SAMPLED_FILES = 32
+# An instance is not requested again after this many consecutive failures of queries for it alone, each after all
+# retries.
+MAX_INSTANCE_FAILURES = 2
+# The run stops once queries for this many different instances have failed without a success in between.
+OUTAGE_INSTANCES = 5
+
 DEFAULT_GUARD = WriteGuard()
 
 
@@ -116,9 +107,7 @@ async def ingest(
             await asyncio.to_thread(on_result, FailedPartition(partition=partition, error=error))
         return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
-    queries = plan_queries(
-        partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics_to_query_field(metrics)
-    )
+    queries = plan_queries(partitions, date_basis=table.date_basis, known_rows=known_rows)
     writer = await asyncio.to_thread(
         PartitionWriter,
         table=table,
@@ -195,8 +184,8 @@ class _QueuedQuery:
             `TARGET_POSTS_PER_QUERY`, and is split again only after a failure.
     """
 
-    query: PostPerformanceQuery
-    planned: PostPerformanceQuery
+    query: PerformanceQuery
+    planned: PerformanceQuery
     is_part: bool = False
 
 
@@ -219,6 +208,44 @@ class _InstanceScope:
         return frozenset(instance_ids) if self._listed is None else self._listed
 
 
+class FailureTracker:
+    """Counts consecutive failures per instance.
+
+    Attributes:
+        stopped_by: the error that stopped the run, such as rejected credentials or an outage; None while it goes on.
+        abandoned: instances that are not requested any more, each with the error.
+    """
+
+    def __init__(self) -> None:
+        self.stopped_by: LaterError | None = None
+        self.abandoned: dict[str, LaterError] = {}
+        self._consecutive: Counter[str] = Counter()
+        self._failed_since_success: set[str] = set()
+
+    def record_success(self, query: PerformanceQuery) -> None:
+        """Reset the counts of the query's instances."""
+        self._failed_since_success.clear()
+        for instance_id in query.instance_ids:
+            self._consecutive.pop(instance_id, None)
+
+    def record_failure(self, query: PerformanceQuery, error: LaterError) -> None:
+        """Count a failure if the query is for a single instance; otherwise any of its instances may be the cause."""
+        if len(query.instance_ids) != 1:
+            return
+        (instance_id,) = query.instance_ids
+        self._consecutive[instance_id] += 1
+        if self._consecutive[instance_id] >= MAX_INSTANCE_FAILURES:
+            self.abandoned[instance_id] = error
+        self._failed_since_success.add(instance_id)
+        if len(self._failed_since_success) >= OUTAGE_INSTANCES:
+            self.stopped_by = error
+
+    def record_rejection(self, query: PerformanceQuery, error: LaterError) -> None:
+        """Abandon the instance of a query that the API rejects, if it is the only one."""
+        if len(query.instance_ids) == 1:
+            self.abandoned[query.instance_ids[0]] = error
+
+
 class _IngestRun:
     """Fetches queries with concurrent workers and passes their results to a `PartitionWriter`."""
 
@@ -233,15 +260,11 @@ class _IngestRun:
     ) -> None:
         self._client = client
         self._writer = writer
-        self._metrics = metrics
+        self._posts = PostFetch(client, metrics=metrics, by_cursor=uses_cursors)
         self._failures = FailureTracker()
         self._scope = _InstanceScope(client)
-        self._accepted = AcceptedMetrics(metrics)
-        # Supplementary queries for metrics of unknown validity are tried one at a time, so that the others learn from a
-        # rejection.
-        self._metrics_lock = asyncio.Lock()
         # Last in, first out: the parts of a query are fetched before the next query, which can then leave out
-        # abandoned instances and rejected metrics.
+        # abandoned instances.
         self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
         self._uses_cursors = uses_cursors
         # Rows of a (day, instance) pair in the queries that have succeeded; before the first one, in stored files.
@@ -249,7 +272,7 @@ class _IngestRun:
         self._fetched_rows = self._fetched_pairs = 0
         self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
-    async def run(self, queries: Sequence[PostPerformanceQuery]) -> None:
+    async def run(self, queries: Sequence[PerformanceQuery]) -> None:
         """Fetch and write all queries: several at a time, started in the given order."""
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
@@ -265,7 +288,7 @@ class _IngestRun:
             await self._process(await self._queue.get())
             self._queue.task_done()
 
-    def _queue_parts(self, parts: Sequence[PostPerformanceQuery], *, planned: PostPerformanceQuery) -> None:
+    def _queue_parts(self, parts: Sequence[PerformanceQuery], *, planned: PerformanceQuery) -> None:
         for part in reversed(parts):
             self._queue.put_nowait(_QueuedQuery(part, planned, is_part=True))
 
@@ -277,25 +300,20 @@ class _IngestRun:
         if self._uses_cursors and not queued.is_part:
             query = self._first_days(query, planned=queued.planned)
         is_limited = not self._uses_cursors and not queued.is_part and bool(split_by_days(query))
-        base_query = self._accepted.base_query(query)
         try:
-            results = await self._fetch(base_query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
-            results = await self._add_missing_metrics(base_query, results)
+            result = await self._posts.fetch(query, max_posts=TARGET_POSTS_PER_QUERY if is_limited else None)
         except LaterError as error:
-            await self._recover(
-                replace(queued, query=base_query),
-                error,
-                posts_per_part=TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART,
-            )
+            posts_per_part = TARGET_POSTS_PER_QUERY if is_limited else MAX_POSTS_PER_PART
+            await self._recover(replace(queued, query=query), error, posts_per_part=posts_per_part)
         else:
             self._failures.record_success(query)
-            self._fetched_rows += sum(result.total_items for result in results)
+            self._fetched_rows += result.total_items
             self._fetched_pairs += len(partitions_of(query))
             self._rows_of_pairs = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
-                await asyncio.to_thread(self._writer.write, base_query, results, planned=queued.planned)
+                await asyncio.to_thread(self._writer.write, query, result, planned=queued.planned)
 
-    def _first_days(self, query: PostPerformanceQuery, *, planned: PostPerformanceQuery) -> PostPerformanceQuery:
+    def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
         days = days_per_cursor_query(rows_per_day=self._rows_of_pairs and self._rows_of_pairs * len(query.instance_ids))
         first, rest = split_after(query, days=days)
@@ -306,16 +324,8 @@ class _IngestRun:
     async def _recover(self, queued: _QueuedQuery, error: LaterError, *, posts_per_part: int) -> None:
         """Queue queries that may still succeed in place of a failed one; if there are none, fail its partitions."""
         query = queued.query
-        parts: Sequence[PostPerformanceQuery] = []
+        parts: Sequence[PerformanceQuery] = []
         match error:
-            case MetricsRejected():
-                # `_fetch` may have split `query` by platform or content type, and the API may have rejected only one of
-                # these parts. The metrics are nevertheless recorded as rejected for all of `query`, which is fetched
-                # again with fewer metrics.
-                self._accepted.record_rejected(query, error.detail)
-                if self._accepted.has_candidates(query):
-                    self._queue.put_nowait(queued)
-                    return
             case CredentialsRejected() | ApiVersionChanged():
                 self._failures.stopped_by = error
             case InstanceForbidden():
@@ -336,73 +346,7 @@ class _IngestRun:
         else:
             await self._fail(query, error)
 
-    async def _fetch(self, query: PostPerformanceQuery, *, max_posts: int | None = None) -> list[QueryResult]:
-        """Fetch a query; return several results, by platform or content type, if one partition has too many posts.
-
-        Raises:
-            LaterError: as `LaterClient.fetch_posts`.
-        """
-        try:
-            return [await self._client.fetch_posts(query, max_posts=max_posts)]
-        except TooManyPosts as error:
-            too_many = error
-        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))
-        if not parts or len(partitions_of(query)) > 1:
-            raise too_many
-        too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
-        if missed := find_unmatched_content_types(too_many.content_types, parts):
-            raise InconsistentPages(
-                f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and"
-                f" content type would miss some, whose content type cannot be requested: {missed}"
-            )
-        results = [result for part in parts for result in await self._fetch(part)]
-        total = sum(result.total_items for result in results)
-        # Without a total, posts may be missing unnoticed if no fetched post had their content type.
-        if too_many.total_items not in (None, total):
-            raise InconsistentPages(
-                f"{query_text(query)} has {too_many.total_items} posts, too many for one query, but {total} when"
-                " fetched by platform and content type: the others have a content type that cannot be requested,"
-                " or posts were added in between. Try again."
-            ) from too_many
-        return results
-
-    async def _add_missing_metrics(
-        self, query: PostPerformanceQuery, results: Sequence[QueryResult]
-    ) -> list[QueryResult]:
-        """Fetch the metrics that the base query did not return.
-
-        These are further groups with the same filters, and rejected metrics with narrower filters.
-
-        Returns:
-            `results` with the values of these metrics.
-        """
-        self._accepted.record_accepted(query)
-        fetched, supplements = [query], list[QueryResult]()
-        while (part := self._accepted.supplementary_query(query, fetched)) is not None:
-            if self._accepted.is_accepted(part):
-                supplements += await self._fetch_supplement(part, fetched)
-                continue
-            async with self._metrics_lock:
-                # Another query may have learned about these metrics while this one waited for the lock.
-                is_unknown = not self._accepted.is_accepted(part)
-                if is_unknown and part == self._accepted.supplementary_query(query, fetched):
-                    supplements += await self._fetch_supplement(part, fetched)
-        return await asyncio.to_thread(merge_supplements, results, supplements, metrics=self._metrics)
-
-    async def _fetch_supplement(
-        self, query: PostPerformanceQuery, fetched: list[PostPerformanceQuery]
-    ) -> list[QueryResult]:
-        """Fetch a supplementary query and append it to `fetched`; return nothing if its metrics are rejected."""
-        try:
-            results = await self._fetch(query)
-        except MetricsRejected as error:
-            self._accepted.record_rejected(query, error.detail)
-            return []
-        self._accepted.record_accepted(query)
-        fetched.append(query)
-        return results
-
-    async def _without_abandoned_instances(self, query: PostPerformanceQuery) -> PostPerformanceQuery | None:
+    async def _without_abandoned_instances(self, query: PerformanceQuery) -> PerformanceQuery | None:
         """Fail the partitions of abandoned instances, or all partitions of the query if the run was stopped.
 
         Returns:
@@ -423,8 +367,8 @@ class _IngestRun:
         return remaining if self._writer.partitions_to_write(remaining) else None
 
     async def _split_forbidden_query(
-        self, query: PostPerformanceQuery, error: InstanceForbidden
-    ) -> Sequence[PostPerformanceQuery]:
+        self, query: PerformanceQuery, error: InstanceForbidden
+    ) -> Sequence[PerformanceQuery]:
         """Abandon the forbidden instances of a query; return the queries to fetch next, empty for a single instance.
 
         A returned query may still contain abandoned instances: `_without_abandoned_instances` removes them.
@@ -444,6 +388,6 @@ class _IngestRun:
         # The listing does not show which instance is forbidden, so each is fetched alone.
         return [replace(query, instance_ids=(instance_id,)) for instance_id in query.instance_ids]
 
-    async def _fail(self, query: PostPerformanceQuery, error: PartitionError) -> None:
+    async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
         # In a thread, because `on_result` may block.
         await asyncio.to_thread(self._writer.fail, query, error)

@@ -5,15 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.client import LaterError, QueryResult
-from later_reporting_dagster.contract import BadRow, DateBasis, Metric, Post, PostPerformanceQuery
+from later_reporting_dagster.client import LaterError, ListResult
+from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
-from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of
+from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of, query_text
 from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
 from later_reporting_dagster.lake import (
@@ -106,22 +106,20 @@ class PartitionWriter:
         self._written: dict[Partition, str | None] = {}
         self._queries_with_unassigned_rows: set[str] = set()
 
-    def partitions_to_write(self, query: PostPerformanceQuery) -> list[Partition]:
+    def partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers."""
         return [partition for partition in partitions_of(query) if partition in self._partitions]
 
-    def fail(self, query: PostPerformanceQuery, error: PartitionError) -> None:
+    def fail(self, query: PerformanceQuery, error: PartitionError) -> None:
         """Report that the partitions of a query were not replaced."""
         self._fail(self.partitions_to_write(query), error)
 
-    def write(
-        self, query: PostPerformanceQuery, results: Sequence[QueryResult], *, planned: PostPerformanceQuery
-    ) -> None:
+    def write(self, query: PerformanceQuery, result: ListResult, *, planned: PerformanceQuery) -> None:
         """Write the partitions of a query and its bad rows; a day without posts becomes a file without rows.
 
         Args:
             query: the query that was fetched.
-            results: its results: one, or several with different metrics or content types.
+            result: its rows.
             planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
                 therefore does not depend on how the query was split.
         """
@@ -130,7 +128,7 @@ class PartitionWriter:
             self._lake,
             self._table_name,
             query=query,
-            rows=_group_by_partition(query, results, partitions=partitions),
+            rows=_group_by_partition(query, result, partitions=partitions),
             guard=self._guard,
             metrics=self._metrics,
             file_metadata=self._file_metadata(planned),
@@ -145,10 +143,10 @@ class PartitionWriter:
         batches = [partitions[start : start + BATCH_SIZE] for start in range(0, len(partitions), BATCH_SIZE)]
         with ThreadPoolExecutor(WRITER_THREADS) as threads:
             for batch in threads.map(writer.write_partitions, batches):
-                for result in batch:
-                    if isinstance(result, WrittenPartition):
-                        self._written[result.partition] = None if result.bad_rows else result.file.content_hash
-                    self._on_result(result)
+                for outcome in batch:
+                    if isinstance(outcome, WrittenPartition):
+                        self._written[outcome.partition] = None if outcome.bad_rows else outcome.file.content_hash
+                    self._on_result(outcome)
 
     def remove_outdated_quarantine_files(self) -> None:
         """Remove the quarantine files that are outdated, now that all queries of the run have been written.
@@ -196,7 +194,7 @@ class PartitionWriter:
             and self._written.keys() >= set(partitions)
         )
 
-    def _file_metadata(self, planned: PostPerformanceQuery) -> dict[str, str]:
+    def _file_metadata(self, planned: PerformanceQuery) -> dict[str, str]:
         return {
             FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
             "queries": msgspec.json.encode([query_text(planned)]).decode(),
@@ -206,11 +204,6 @@ class PartitionWriter:
     def _fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
         for partition in partitions:
             self._on_result(FailedPartition(partition=partition, error=error))
-
-
-def query_text(query: PostPerformanceQuery) -> str:
-    """Return a query as a URL query string, as it is recorded in file metadata and in quarantine."""
-    return urlencode(query.filter_parameters())
 
 
 def _instance_ids_in(text: str) -> list[str]:
@@ -235,38 +228,33 @@ class _QueryRows:
     total: int
 
 
-def _group_by_partition(
-    query: PostPerformanceQuery, results: Sequence[QueryResult], *, partitions: Sequence[Partition]
-) -> _QueryRows:
+def _group_by_partition(query: PerformanceQuery, result: ListResult, *, partitions: Sequence[Partition]) -> _QueryRows:
     posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
     # Looked up by a plain tuple, because creating a Partition for each post is slow.
     posts_of = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
-    for result in results:
-        for post in result.posts:
-            if (members := posts_of.get((_day_of(post, query), post.instance_id))) is not None:
-                members.append(post)
-    all_bad_rows = [row for result in results for row in result.bad_rows]
+    for post in result.items:
+        if (members := posts_of.get((_day_of(post, query), post.instance_id))) is not None:
+            members.append(post)
     covered = set(partitions_of(query))
     bad_rows: dict[Partition, list[BadRow]] = {}
     unassigned: list[BadRow] = []
-    for row in all_bad_rows:
+    for row in result.bad_rows:
         partition = _partition_of_bad_row(row, query)
         if partition in covered:
             bad_rows.setdefault(partition, []).append(row)
         else:
             unassigned.append(row)
-    total = sum(len(result.posts) for result in results) + len(all_bad_rows)
-    return _QueryRows(posts, bad_rows, unassigned, total)
+    return _QueryRows(posts, bad_rows, unassigned, result.total_items)
 
 
-def _day_of(post: Post, query: PostPerformanceQuery) -> date:
+def _day_of(post: Post, query: PerformanceQuery) -> date:
     """Return the day of a post's partition: for `performance_date` the query's only day, else its UTC publish day."""
     if query.date_basis is DateBasis.PERFORMANCE_DATE:
         return query.start_date
     return post.post_date.astimezone(UTC).date()
 
 
-def _partition_of_bad_row(row: BadRow, query: PostPerformanceQuery) -> Partition | None:
+def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | None:
     """Return the partition of a bad row; None if its instance or day cannot be read or inferred from the query."""
     instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
     if instance_id is None:
@@ -284,7 +272,7 @@ class _QueryWriter:
         lake: Lake,
         table_name: str,
         *,
-        query: PostPerformanceQuery,
+        query: PerformanceQuery,
         rows: _QueryRows,
         guard: WriteGuard,
         metrics: tuple[Metric, ...],

@@ -13,15 +13,17 @@ from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from later_reporting_dagster.contract import (
+    DEFAULT_METRICS,
     MAX_PAGE_NUMBER,
     MAX_PAGE_SIZE,
     ContentType,
     DateBasis,
+    Metric,
+    PerformanceQuery,
     Platform,
-    PostPerformanceQuery,
     platform_of,
     redact,
 )
@@ -30,6 +32,10 @@ from later_reporting_dagster.lake import Partition
 
 # The client fetches as many pages in descending order as in ascending order.
 MAX_POSTS_PER_QUERY = 2 * MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+# Posts in each part when a query with too many posts is split. Well below `MAX_POSTS_PER_QUERY`, because posts are not
+# spread evenly, and because the client also limits the bytes of a query: 60,000 posts of 700 bytes are 42 MB of the
+# 50 MB that it accepts.
+MAX_POSTS_PER_PART = MAX_POSTS_PER_QUERY * 3 // 5
 # The API allows two years. 730 days are within two years whether or not there is a leap year.
 MAX_DAYS = 730
 # Servers and proxies commonly limit the request line to 8 KiB; the other parameters need room too.
@@ -58,8 +64,8 @@ def plan_queries(
     *,
     date_basis: DateBasis,
     known_rows: Mapping[Partition, int] | None = None,
-    metrics: tuple[str, ...] = (),
-) -> list[PostPerformanceQuery]:
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS,
+) -> list[PerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
     A query covers other partitions as well only if `known_rows` shows that this costs fewer requests.
@@ -69,7 +75,7 @@ def plan_queries(
         date_basis: the date basis of the queries.
         known_rows: number of rows of each stored partition, including partitions that are not to be fetched now. A
             query is widened only over partitions in this mapping.
-        metrics: API names of the metrics to request; empty for the default metrics.
+        metrics: the metrics to request.
 
     Raises:
         ValueError: a partition has no instance.
@@ -84,7 +90,7 @@ def plan_queries(
     else:
         ranges = _contiguous_ranges(instances_of_day, max_days=1)
     return [
-        PostPerformanceQuery(
+        PerformanceQuery(
             start_date=each.start, end_date=each.end, instance_ids=instance_ids, date_basis=date_basis, metrics=metrics
         )
         for each in ranges
@@ -92,7 +98,7 @@ def plan_queries(
     ]
 
 
-def partitions_of(query: PostPerformanceQuery) -> list[Partition]:
+def partitions_of(query: PerformanceQuery) -> list[Partition]:
     """Return the partitions that a query covers: each of its days × each of its instances, in order of day."""
     return partitions_between(query.start_date, query.end_date, query.instance_ids)
 
@@ -103,7 +109,12 @@ def partitions_between(start: date, end: date, instance_ids: Iterable[str]) -> l
     return [Partition(day, instance_id) for day in days_between(start, end) for instance_id in instance_ids]
 
 
-def split_query(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+def query_text(query: PerformanceQuery) -> str:
+    """Return a query as a URL query string, as it is recorded in file metadata and in quarantine."""
+    return urlencode(query.filter_parameters())
+
+
+def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a query by days, or a single day by instances, into queries that together cover the same partitions.
 
     Returns:
@@ -112,7 +123,7 @@ def split_query(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerf
     return split_by_days(query, parts=parts) or split_by_instances(query, parts=parts)
 
 
-def split_by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+def split_by_days(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a `post_date` query into at most `parts` ranges of days; empty for a single day."""
     days = days_between(query.start_date, query.end_date)
     if query.date_basis is not DateBasis.POST_DATE or len(days) == 1:
@@ -120,14 +131,14 @@ def split_by_days(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPe
     return [replace(query, start_date=part[0], end_date=part[-1]) for part in _even_parts(days, parts)]
 
 
-def split_by_instances(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+def split_by_instances(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a query into at most `parts` groups of instances; empty for a single instance."""
     if len(query.instance_ids) == 1:
         return []
     return [replace(query, instance_ids=tuple(part)) for part in _even_parts(query.instance_ids, parts)]
 
 
-def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[PostPerformanceQuery]:
+def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
     """Split a query by platforms, or a query of a single platform by its content types.
 
     The parts miss posts if the API reference does not list their content type and no filter matches it. Compare the sum
@@ -146,7 +157,7 @@ def split_by_content(query: PostPerformanceQuery, *, parts: int = 2) -> list[Pos
 
 
 def find_unmatched_content_types(
-    content_types: Iterable[str | None], queries: Sequence[PostPerformanceQuery]
+    content_types: Iterable[str | None], queries: Sequence[PerformanceQuery]
 ) -> str | None:
     """List the content types that no filter of `queries` matches; return None if there are none.
 
@@ -176,7 +187,7 @@ def days_per_cursor_query(*, rows_per_day: float | None) -> int:
     return max(1, int(PAGES_PER_CURSOR_QUERY * MAX_PAGE_SIZE / max(rows_per_day, 1)))
 
 
-def split_after(query: PostPerformanceQuery, *, days: int) -> tuple[PostPerformanceQuery, PostPerformanceQuery | None]:
+def split_after(query: PerformanceQuery, *, days: int) -> tuple[PerformanceQuery, PerformanceQuery | None]:
     """Split a query after its first days; the second part is None if there are no more days, or by performance date."""
     last = query.start_date + timedelta(days=days - 1)
     if query.date_basis is not DateBasis.POST_DATE or last >= query.end_date:

@@ -4,7 +4,7 @@ from datetime import date
 import pytest
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
-from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
 from tests.client.scripted_api import CLIENT_ID, CLIENT_SECRET, FakeTime, ScriptedApi
 from tests.servers import ReplaceableApp, running
 
@@ -72,6 +72,6 @@ def new_client_of_each_version(
 
 
 @pytest.fixture
-def july() -> PostPerformanceQuery:
+def july() -> PerformanceQuery:
     """A query of two instances."""
-    return PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a", "b"))
+    return PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a", "b"))

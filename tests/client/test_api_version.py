@@ -25,7 +25,7 @@ def test_version_is_detected_by_one_request_of_a_client(service, new_detecting_c
         return results, await client.api_version()
 
     results, version = run_with(new_detecting_client(), fetch)
-    assert [len(result.posts) for result in results] == [250, 250]
+    assert [len(result.items) for result in results] == [250, 250]
     assert version is (CURSOR if by_cursor else PAGED)
     assert [request.parameters for request in service.requests_to(INSTANCES)] == [[]]
 
@@ -54,7 +54,7 @@ def test_version_that_changes_raises_and_the_next_client_detects_it(
         f"the service responds in API version {now}, not in {before}. Run again: the next run detects the version."
         f" If LATER_API_VERSION is set, set it to {now} or auto."
     )
-    assert len(fetch_posts(new_detecting_client(), july).posts) == 250
+    assert len(fetch_posts(new_detecting_client(), july).items) == 250
 
 
 @pytest.mark.parametrize("version", [PAGED, CURSOR], ids=str)

@@ -8,29 +8,29 @@ import pytest
 
 from later_reporting_dagster.client import AccessToken, InconsistentPages, RetriesExhausted
 from later_reporting_dagster.client.client import Probe
-from later_reporting_dagster.contract import CURSOR, PAGED
+from later_reporting_dagster.contract import CURSOR, PAGED, parse_metrics
 from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, post, run_with
 
 
 def test_fetch_posts_returns_every_post_once_in_the_order_of_the_api(service, new_client_of_each_version, july):
     service.posts = THREE_PAGES
     result = fetch_posts(new_client_of_each_version(), july)
-    assert [(each.post_id, each.impressions, each.engagements, each.cpm) for each in result.posts] == [
+    assert [(each.post_id, each.impressions, each.engagements, each.cpm) for each in result.items] == [
         (number, number * 10, 0, None) for number in range(250)
     ]
-    assert (result.query, result.total_items, result.pages) == (july, 250, 3)
+    assert (result.total_items, result.pages) == (250, 3)
     assert (len(service.requests_to()), result.bad_rows) == (3, [])
 
 
 def test_fetch_posts_without_posts_fetches_one_page(service, new_client_of_each_version, july):
     result = fetch_posts(new_client_of_each_version(), july)
-    assert (result.posts, result.total_items, result.pages, len(service.requests_to())) == ([], 0, 1, 1)
+    assert (result.items, result.total_items, result.pages, len(service.requests_to())) == ([], 0, 1, 1)
 
 
 def test_fetch_posts_separates_bad_rows(service, new_client_of_each_version, july):
     service.posts = [*THREE_PAGES, post(999) | {"impressions": 0.5}]
     result = fetch_posts(new_client_of_each_version(), july)
-    assert (len(result.posts), result.total_items) == (250, 251)
+    assert (len(result.items), result.total_items) == (250, 251)
     assert [row.reason for row in result.bad_rows] == ["impressions must be a whole number, not 0.5"]
     assert '"impressions":0.5' in result.bad_rows[0].raw
 
@@ -78,9 +78,11 @@ def test_probe_of_another_body_raises(new_client):
 @pytest.mark.parametrize("api_version", [PAGED, CURSOR], ids=str)
 def test_fetch_posts_returns_the_metrics_of_the_query(service, new_client, july, api_version):
     service.posts, service.by_cursor = [post(1) | {"likes": 5}], api_version is CURSOR
-    (only,) = fetch_posts(new_client(api_version=api_version), replace(july, metrics=("impressions", "likes"))).posts
+    (only,) = fetch_posts(
+        new_client(api_version=api_version), replace(july, metrics=parse_metrics("impressions, likes"))
+    ).items
     assert (only.impressions, only.likes) == (10, 5)
     if api_version is CURSOR:
         assert dict(service.requests_to()[0].parameters)["metrics"] == "impressions,likes"
-    (default,) = fetch_posts(new_client(api_version=api_version), july).posts
+    (default,) = fetch_posts(new_client(api_version=api_version), july).items
     assert not hasattr(default, "likes")

@@ -63,7 +63,7 @@ def test_failure_names_the_page(service, new_cursor_client, july):
 def test_cursors_have_no_limit_of_500_pages(service, new_cursor_client, july):
     service.posts = [post(number, post_date=JULY + timedelta(seconds=number)) for number in range(50_050)]
     result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.posts), result.pages) == (50_050, 501)
+    assert (len(result.items), result.pages) == (50_050, 501)
 
 
 def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, monkeypatch):
@@ -78,7 +78,7 @@ def test_too_many_pages_raise_without_a_total(service, new_cursor_client, july, 
 def test_full_last_page_is_checked_from_the_other_end(service, new_cursor_client, july):
     service.posts = THREE_PAGES[:200]
     result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.posts), len(service.requests_to())) == (200, 3)
+    assert (len(result.items), len(service.requests_to())) == (200, 3)
     assert dict(service.requests_to()[-1].parameters)["sortDirection"] == "DESC"
 
 
@@ -93,14 +93,14 @@ def test_more_posts_than_max_posts_raise_after_so_many(service, new_cursor_clien
 def test_bad_rows_count_towards_a_full_page(service, new_cursor_client, july):
     service.posts = [post(0, impressions=0.5), *map(post, range(1, 100))]
     result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.posts), len(result.bad_rows), len(service.requests_to())) == (99, 1, 2)
+    assert (len(result.items), len(result.bad_rows), len(service.requests_to())) == (99, 1, 2)
 
 
 def test_empty_last_page_ends_the_pagination(service, new_cursor_client, july):
     service.posts = THREE_PAGES[:200]
     service.change_body = lambda number, body: body | {"nextCursor": f"c{number * 100}" if number < 3 else None}
     result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.posts), len(service.requests_to())) == (200, 3)
+    assert (len(result.items), len(service.requests_to())) == (200, 3)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_short_page_that_differs_when_fetched_again_restarts_the_pagination(serv
         body | {"data": body["data"][:40]} if len(service.requests_to()) == 2 else body
     )
     result = fetch_posts(new_cursor_client(), july)
-    assert [each.post_id for each in result.posts] == list(range(250))
+    assert [each.post_id for each in result.items] == list(range(250))
     assert [event.reason for event in of_type(events, PagesRefetched)] == ["page 2 has other rows when fetched again"]
 
 
@@ -137,7 +137,7 @@ def test_short_page_that_stays_the_same_is_accepted(service, new_cursor_client, 
     service.posts = THREE_PAGES
     service.change_body = lambda number, body: body | {"data": body["data"][:40]} if number == 2 else body
     result = fetch_posts(new_cursor_client(), july)
-    assert (len(result.posts), len(service.requests_to())) == (190, 4)
+    assert (len(result.items), len(service.requests_to())) == (190, 4)
 
 
 EXPIRED_CURSOR = problem(400, "ANL_00400", detail="the cursor has expired")
@@ -147,7 +147,7 @@ def test_expired_cursor_restarts_the_pagination(service, new_cursor_client, july
     service.posts = THREE_PAGES
     service.faults.extend([None, None, EXPIRED_CURSOR])
     result = fetch_posts(new_cursor_client(), july)
-    assert [each.post_id for each in result.posts] == list(range(250))
+    assert [each.post_id for each in result.items] == list(range(250))
     assert [request.cursor for request in service.requests_to()] == [None, "c100", "c200", None, "c100", "c200"]
     (refetched,) = of_type(events, PagesRefetched)
     assert refetched.reason.startswith("the cursor of page 3 was rejected: posts of 2024-07-01")
@@ -171,7 +171,7 @@ def test_verification_finds_an_omitted_row(service, new_cursor_client, july, eve
         body | {"data": body["data"][:-1]} if len(service.requests_to()) == 3 else body
     )
     result = fetch_posts(new_cursor_client(verification_rates={CURSOR: 1.0}), july)
-    assert len(result.posts) == 250
+    assert len(result.items) == 250
     assert [event.reason for event in of_type(events, PagesRefetched)] == ["1 rows differ in a verification fetch"]
 
 

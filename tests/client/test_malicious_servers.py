@@ -20,7 +20,7 @@ from later_reporting_dagster.client import (
     RateLimiter,
     RetryPolicy,
 )
-from later_reporting_dagster.contract import CURSOR, PAGED, PostPerformanceQuery
+from later_reporting_dagster.contract import CURSOR, PAGED, PerformanceQuery
 from tests.client.raw_server import Respond, raw_server
 from tests.client.scripted_api import nest_metrics, post
 
@@ -169,5 +169,5 @@ async def error_of(base_url: str, kind: str, deadline: float) -> str:
     day = date(2024, 7, 1)
     async with client:
         with pytest.raises(LaterError) as raised:
-            await client.fetch_posts(PostPerformanceQuery(start_date=day, end_date=day, instance_ids=("a",)))
+            await client.fetch_posts(PerformanceQuery(start_date=day, end_date=day, instance_ids=("a",)))
     return f"{type(raised.value).__name__}: {raised.value}"

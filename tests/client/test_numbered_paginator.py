@@ -36,7 +36,7 @@ def test_instance_ids_with_special_characters_are_unchanged(service, new_client,
     ids = ("a|b", "../x", "a,b", "a b+c", "é日", "", "%2F", "&x=1#")
     service.posts = [post(number, instance_id=name) for number, name in enumerate(ids)]
     result = fetch_posts(new_client(), replace(july, instance_ids=ids))
-    assert tuple(post.instance_id for post in result.posts) == ids
+    assert tuple(post.instance_id for post in result.items) == ids
     assert tuple(value for name, value in service.requests_to()[0].parameters if name == "instanceIds") == ids
 
 
@@ -51,7 +51,7 @@ def test_more_posts_than_pages_can_return_raise_after_one_request(service, new_c
 
 def test_more_posts_than_max_posts_raise_after_one_request(service, new_client, july):
     service.posts = THREE_PAGES
-    assert len(fetch_posts(new_client(), july, max_posts=250).posts) == 250
+    assert len(fetch_posts(new_client(), july, max_posts=250).items) == 250
     del service.requests[:]
     with pytest.raises(TooManyPosts) as raised:
         fetch_posts(new_client(), july, max_posts=249)
@@ -79,7 +79,7 @@ def test_too_many_instances_raise_with_advice_on_instances(service, new_client, 
 def test_posts_beyond_page_500_are_fetched_from_the_other_end(service, new_client, july):
     service.posts = [post(number, post_date=datetime(2024, 7, 1, tzinfo=UTC)) for number in range(50_450)]
     result = fetch_posts(new_client(), july)
-    assert sorted(each.post_id for each in result.posts) == list(range(50_450))
+    assert sorted(each.post_id for each in result.items) == list(range(50_450))
     assert len(service.requests_to()) == 500 + 6
     directions = [dict(request.parameters)["sortDirection"] for request in service.requests_to()]
     assert (directions.count("ASC"), directions.count("DESC")) == (500, 6)
@@ -100,7 +100,7 @@ def test_pages_are_fetched_again_if_the_total_changes(service, new_client, july,
     service.posts = THREE_PAGES
     service.change_body = moving_total(service)
     result = fetch_posts(new_client(), july)
-    assert [post.post_id for post in result.posts] == list(range(250))
+    assert [post.post_id for post in result.items] == list(range(250))
     assert len(service.requests_to()) == 6
     changed = "page 1 states 250 items in pages of 100, page 3 states 251 in pages of 100"
     assert of_type(events, PagesRefetched) == [PagesRefetched(changed)]
@@ -114,7 +114,7 @@ def test_posts_that_arrive_between_pages_are_neither_lost_nor_duplicated(service
 
     service.faults.extend([None, arrive])
     result = fetch_posts(new_client(concurrency=1), july)
-    assert [post.post_id for post in result.posts] == list(range(250))
+    assert [post.post_id for post in result.items] == list(range(250))
 
 
 def exchange_a_post_after_page_1(service):
@@ -131,13 +131,13 @@ def exchange_a_post_after_page_1(service):
 def test_exchanged_post_is_undetected_without_verification(service, new_client, july):
     ids = exchange_a_post_after_page_1(service)
     result = fetch_posts(new_client(concurrency=1, verification_rates={CURSOR: 1.0}), july)
-    assert ([post.post_id for post in result.posts], len(service.requests_to())) == (ids, 3)
+    assert ([post.post_id for post in result.items], len(service.requests_to())) == (ids, 3)
 
 
 def test_exchanged_post_is_detected_by_verification(service, new_client, july, events):
     exchange_a_post_after_page_1(service)
     result = fetch_posts(new_client(concurrency=1, verification_rates={PAGED: 1.0}), july)
-    assert [post.post_id for post in result.posts] == [*range(1, 251)]
+    assert [post.post_id for post in result.items] == [*range(1, 251)]
     assert len(service.requests_to()) == 4 * 3
     assert of_type(events, PagesRefetched) == [PagesRefetched("2 rows differ in a verification fetch")]
 

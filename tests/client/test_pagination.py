@@ -17,13 +17,13 @@ from later_reporting_dagster.contract import (
     DateBasis,
     Page,
     Pagination,
+    PerformanceQuery,
     Platform,
-    PostPerformanceQuery,
     posts_page_from_body,
 )
 from tests.client.scripted_api import page_body, post
 
-QUERY = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))
+QUERY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 2), instance_ids=("a", "b"))
 
 
 def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
@@ -34,7 +34,7 @@ def page_bodies(rows: list[dict], *, size: int = 3) -> list[dict]:
     ]
 
 
-def find_inconsistency(query: PostPerformanceQuery, pages: Sequence[Page], from_end: Sequence[Page] = ()) -> str | None:
+def find_inconsistency(query: PerformanceQuery, pages: Sequence[Page], from_end: Sequence[Page] = ()) -> str | None:
     """Return why the pages are inconsistent, by the checks of each page and those of the list."""
     first = pages[0].pagination
     for ordered, is_end in ((pages, False), (from_end, True)):
@@ -49,7 +49,7 @@ def find_inconsistency(query: PostPerformanceQuery, pages: Sequence[Page], from_
     return None
 
 
-def inconsistency_in(bodies: list[dict], query: PostPerformanceQuery = QUERY) -> str | None:
+def inconsistency_in(bodies: list[dict], query: PerformanceQuery = QUERY) -> str | None:
     return find_inconsistency(query, [posts_page_from_body(json.dumps(body).encode()) for body in bodies])
 
 
@@ -107,7 +107,7 @@ def test_days_of_a_query_are_in_utc_and_inclusive(post_date):
 
 
 def test_query_by_performance_date_accepts_older_posts_but_no_newer_ones():
-    query = PostPerformanceQuery(
+    query = PerformanceQuery(
         start_date=date(2024, 7, 1), end_date=date(2024, 7, 1), date_basis=DateBasis.PERFORMANCE_DATE
     )
     older = post(1, post_date=datetime(2021, 1, 1, tzinfo=UTC), instance_id="c")
@@ -139,7 +139,7 @@ DAYS = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 2)}
     ],
 )
 def test_rows_have_to_match_the_filters_of_the_query(filters, row, problem):
-    assert inconsistency_in(page_bodies([row]), PostPerformanceQuery(**DAYS, **filters)) == problem
+    assert inconsistency_in(page_bodies([row]), PerformanceQuery(**DAYS, **filters)) == problem
 
 
 @pytest.mark.parametrize(

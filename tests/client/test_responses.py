@@ -19,7 +19,7 @@ from later_reporting_dagster.client.responses import (
     stated_rate_limit,
 )
 from later_reporting_dagster.client.route import PageRequest, posts_route
-from later_reporting_dagster.contract import DateBasis, PostPerformanceQuery
+from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 
 NOW = datetime(2025, 6, 15, 12, tzinfo=UTC).timestamp()
 POSTS = RequestContext("posts", instance_ids=("a", "b"))
@@ -158,7 +158,7 @@ def test_certificate_error_is_found_among_the_causes_of_an_error():
 
 
 def test_route_of_posts_describes_the_query_briefly():
-    query = PostPerformanceQuery(
+    query = PerformanceQuery(
         start_date=date(2024, 7, 1),
         end_date=date(2024, 7, 2),
         instance_ids=tuple(f"i{number}" for number in range(40)),
@@ -172,6 +172,6 @@ def test_route_of_posts_describes_the_query_briefly():
     for count, ending in ((5, "'i3', 'i4'"), (6, "'i3', 'i4' and 1 more")):
         fewer = replace(query, instance_ids=query.instance_ids[:count])
         assert posts_route(fewer).description.endswith(ending)
-    everything = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
+    everything = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
     assert posts_route(everything).description == ("posts of 2024-07-01 to 2024-07-01 by post_date, instances all")
     assert str(PageRequest(1, from_end=True)) == "page 1 from the end"

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from later_reporting_dagster.client import (
     AccessToken,
     LaterError,
-    QueryResult,
+    ListResult,
     RetriesExhausted,
     RetryPolicy,
     UnexpectedResponse,
@@ -103,10 +103,10 @@ class ProxiedServer:
 
 
 @pytest.fixture
-def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[QueryResult | LaterError, list[str]]]:
+def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[ListResult | LaterError, list[str]]]:
     """A function that fetches through a proxy, and returns the result and the request heads of proxy and server."""
 
-    async def fetch_from(server: ProxiedServer) -> QueryResult | LaterError:
+    async def fetch_from(server: ProxiedServer) -> ListResult | LaterError:
         async with server.running() as proxy_port:
             for name in ("HTTPS_PROXY", "https_proxy"):
                 monkeypatch.setenv(name, f"http://user:{PASSWORD}@127.0.0.1:{proxy_port}")
@@ -117,7 +117,7 @@ def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[QueryResult | La
                 except LaterError as error:
                     return error
 
-    def fetch(served: Path, *, trusted: Path, rejection: bytes = b"") -> tuple[QueryResult | LaterError, list[str]]:
+    def fetch(served: Path, *, trusted: Path, rejection: bytes = b"") -> tuple[ListResult | LaterError, list[str]]:
         server = ProxiedServer(served, rejection)
         for name in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(name, raising=False)
@@ -130,7 +130,7 @@ def fetch(new_client, july, monkeypatch) -> Callable[..., tuple[QueryResult | La
 def test_client_uses_the_proxy_of_the_environment(fetch, tmp_path):
     served = certificate(tmp_path / "served.pem")
     result, heads = fetch(served, trusted=served)
-    assert [each.post_id for each in result.posts] == [1]
+    assert [each.post_id for each in result.items] == [1]
     to_proxy, _ = heads
     assert to_proxy.startswith(f"CONNECT {HOST}:443 HTTP/1.1\r\n")
     assert [TOKEN in head for head in heads] == [False, True]

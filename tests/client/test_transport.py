@@ -60,7 +60,7 @@ def test_temporary_fault_takes_one_more_request(service, new_client_of_each_vers
     service.posts = THREE_PAGES
     service.faults.extend([None] * good_pages + [fault])
     result = fetch_posts(new_client_of_each_version(), july)
-    assert [post.post_id for post in result.posts] == list(range(250))
+    assert [post.post_id for post in result.items] == list(range(250))
     assert len(service.requests_to()) == 4
 
 
@@ -87,7 +87,7 @@ def test_concurrent_queries_share_the_token_and_the_concurrency(service, new_cli
             return await asyncio.gather(*(client.fetch_posts(july) for _ in range(4)))
 
     results = asyncio.run(scenario())
-    assert [len(result.posts) for result in results] == [250] * 4
+    assert [len(result.items) for result in results] == [250] * 4
     assert len(service.requests_to()) == 12
     assert len(service.requests_to("/oauth/token")) == 1
     assert max_in_flight == 3
@@ -151,7 +151,7 @@ def test_retry_after_of_an_hour_ends_the_retries(service, new_client, july, time
 
 def test_timeout_excludes_the_wait_for_the_rate_limit(service, new_client, july):
     limiter = RateLimiter(requests=1, window_seconds=0.6)  # between the requests for the token and for the page
-    assert fetch_posts(new_client(limiter=limiter, timeout_seconds=0.5), july).posts == []
+    assert fetch_posts(new_client(limiter=limiter, timeout_seconds=0.5), july).items == []
 
 
 def raw_response(body: bytes, *, content_length: int | None = None) -> bytes:
@@ -164,7 +164,7 @@ def test_connection_closed_during_a_response_is_retried(new_client, july, events
     responses = iter([*bad, good])
     with raw_server(lambda request: [next(responses)], keep_alive=False) as base_url:
         result = fetch_posts(new_client(base_url=base_url, credentials=AccessToken("ready")), july)
-    assert [post.post_id for post in result.posts] == [1]
+    assert [post.post_id for post in result.items] == [1]
     assert len(of_type(events, RequestRetried)) == 5
 
 
@@ -297,7 +297,7 @@ def test_rejected_token_is_renewed_once_for_concurrent_requests(service, new_cli
     waiting, all_waiting = [], asyncio.Event()
     service.faults.extend([first_page] + [wait_for_eight] * 8)
     result = fetch_posts(new_client(concurrency=8), july)
-    assert len(result.posts) == 1000
+    assert len(result.items) == 1000
     assert len(service.requests_to()) == 11 + 8
     assert len(service.requests_to("/oauth/token")) == 2
 
@@ -318,7 +318,7 @@ def test_short_lived_tokens_are_renewed_before_they_expire(service, new_client, 
 
     service.faults.extend([take_a_while] * 30)
     result = fetch_posts(new_client(concurrency=1), july)
-    assert len(result.posts) == 3000
+    assert len(result.items) == 3000
     assert len(service.requests_to()) == 31
     # Each is used for 2.7 seconds, which is enough for ten of the 31 pages.
     assert len(service.requests_to("/oauth/token")) == 4
@@ -330,13 +330,13 @@ def test_token_is_set_after_the_wait_for_the_rate_limit(service, new_client, jul
     service.token_lifetime = 3.0
     limiter = RateLimiter(requests=3, window_seconds=10.0, clock=time, sleep=time.sleep)
     result = fetch_posts(new_client(limiter=limiter, concurrency=1), july)
-    assert (len(result.posts), len(service.requests_to())) == (250, 3)
+    assert (len(result.items), len(service.requests_to())) == (250, 3)
 
 
 def test_wrong_clock_does_not_cause_renewals(service, new_client, july, time):
     service.posts = THREE_PAGES
     result = fetch_posts(new_client(clock=lambda: time.now + 10_000), july)
-    assert len(result.posts) == 250
+    assert len(result.items) == 250
     assert len(service.requests_to("/oauth/token")) == 1
 
 
@@ -354,7 +354,7 @@ def test_stated_rate_limit_is_applied_and_waits_are_reported(service, new_client
     service.headers = {"X-Ratelimit-Limit": "4", "X-Ratelimit-Window": "10"}
     started = time.now
     result = fetch_posts(new_client(concurrency=1), july)
-    assert len(result.posts) == 1000
+    assert len(result.items) == 1000
     # A token and ten pages are 11 requests, at 4 per 10 seconds: the last one starts in the third window.
     assert 20 < time.now - started < 22
     waits = of_type(events, RateLimitWait)
@@ -369,7 +369,7 @@ def test_page_that_contains_the_token_is_retried(service, new_client, july, even
 
     service.posts = [post(1)]
     service.faults.append(echo)
-    assert [row.content_url for row in fetch_posts(new_client(), july).posts] == [None]
+    assert [row.content_url for row in fetch_posts(new_client(), july).items] == [None]
     assert "HTTP 200, but the response contains the credentials" in of_type(events, RequestRetried)[0].reason
 
 

@@ -55,7 +55,7 @@ def test_bounds_equal_those_of_the_contract() -> None:
 
 
 def test_parameters_equal_those_that_are_sent() -> None:
-    query = contract.PostPerformanceQuery(
+    query = contract.PerformanceQuery(
         start_date=date(2024, 1, 1),
         end_date=date(2024, 1, 2),
         instance_ids=("a",),

@@ -12,8 +12,8 @@ from later_reporting_dagster.contract import (
     PAGED,
     ContentType,
     DateBasis,
+    PerformanceQuery,
     Platform,
-    PostPerformanceQuery,
     SortDirection,
     SortProperty,
 )
@@ -24,13 +24,13 @@ JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 
 
 def test_query_defaults_are_those_of_the_api_reference():
-    query = PostPerformanceQuery(**JULY)
+    query = PerformanceQuery(**JULY)
     assert query.date_basis is DateBasis.POST_DATE
     assert (query.instance_ids, query.campaign_ids, query.platforms, query.content_types) == ((), (), (), ())
 
 
 def test_query_sends_arrays_as_repeated_keys():
-    query = PostPerformanceQuery(
+    query = PerformanceQuery(
         **JULY, instance_ids=("a,b", "c d"), campaign_ids=(49761, 49802), platforms=(Platform.INSTAGRAM,)
     )
     assert query.filter_parameters() == [
@@ -46,7 +46,7 @@ def test_query_sends_arrays_as_repeated_keys():
 
 
 def test_query_sends_a_single_id_with_a_comma_twice():
-    parameters = PostPerformanceQuery(**JULY, instance_ids=("a,b",)).filter_parameters()
+    parameters = PerformanceQuery(**JULY, instance_ids=("a,b",)).filter_parameters()
     assert [value for name, value in parameters if name == "instanceIds"] == ["a,b", "a,b"]
 
 
@@ -61,7 +61,7 @@ def test_query_sends_a_single_id_with_a_comma_twice():
 )
 def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):
     with pytest.raises(ValueError, match=message):
-        PostPerformanceQuery(**JULY | changes)
+        PerformanceQuery(**JULY | changes)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,14 @@ def test_query_beyond_a_bound_raises_an_error_that_names_it(changes, message):
     [{"start_date": date(2024, 7, 31)}, {"start_date": date(2022, 7, 31)}, {"campaign_ids": tuple(range(50))}],
 )
 def test_query_on_a_bound_is_accepted(changes):
-    assert PostPerformanceQuery(**JULY | changes)
+    assert PerformanceQuery(**JULY | changes)
 
 
 def test_query_of_two_years_from_a_leap_day_ends_on_february_28():
     assert years_later(date(2024, 2, 29), 2) == date(2026, 2, 28)
-    assert PostPerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 2, 28))
+    assert PerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 2, 28))
     with pytest.raises(ValueError, match="more than 2 years"):
-        PostPerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 3, 1))
+        PerformanceQuery(start_date=date(2024, 2, 29), end_date=date(2026, 3, 1))
 
 
 FILTERS = st.one_of(
@@ -90,7 +90,7 @@ FILTERS = st.one_of(
 def queries(draw):
     start_date = draw(st.dates(max_value=date(9990, 1, 1)))
     text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-    return PostPerformanceQuery(
+    return PerformanceQuery(
         start_date=start_date,
         end_date=start_date + timedelta(days=draw(st.integers(0, 730))),
         instance_ids=draw(st.lists(text, unique=True, max_size=4).map(tuple)),

@@ -1,20 +1,24 @@
 """Metrics of a sandbox that accepts each metric only for some content types: the lake has all available values."""
 
 import asyncio
+import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
-from later_reporting_dagster.ingest.ingest import PAGED_WORKERS, ingest
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.ingest import ingest
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, posts_schema
 from later_reporting_dagster.sandbox import World
-from tests.conftest import DAYS, NO_RATE_LIMIT, Service
+from tests.conftest import DAYS, NO_RATE_LIMIT, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table
 
 cursor_only = pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
@@ -45,10 +49,9 @@ def expected_rows(world: World, table: RawTable, metrics: tuple[Metric, ...]) ->
     return expected
 
 
-def ingested_rows(service: Service, root: Path, table: RawTable, metrics: tuple[Metric, ...]) -> Rows:
-    """Ingest all partitions, each of which must be written; return their rows as `expected_rows` does."""
+def ingest_results(service: Service, lake: Lake, table: RawTable, metrics: tuple[Metric, ...]) -> list[PartitionResult]:
+    """Ingest all partitions, and return their results."""
     results: list[PartitionResult] = []
-    lake = Lake(str(root))
 
     async def run() -> None:
         credentials = ClientCredentials(client_id=NO_RATE_LIMIT.client_id, client_secret=NO_RATE_LIMIT.client_secret)
@@ -59,7 +62,15 @@ def ingested_rows(service: Service, root: Path, table: RawTable, metrics: tuple[
             await ingest(PARTITIONS, table=table, client=client, lake=lake, on_result=results.append, metrics=metrics)
 
     asyncio.run(run())
-    assert {result.partition for result in results if isinstance(result, WrittenPartition)} == {*PARTITIONS}
+    return results
+
+
+def ingested_rows(service: Service, root: Path, table: RawTable, metrics: tuple[Metric, ...]) -> Rows:
+    """Ingest all partitions, each of which must be written; return their rows as `expected_rows` does."""
+    lake = Lake(str(root))
+    results = ingest_results(service, lake, table, metrics)
+    assert [result for result in results if isinstance(result, FailedPartition)] == []
+    assert {result.partition for result in results} == {*PARTITIONS}
     rows = Rows()
     for partition in PARTITIONS:
         for row in lake.read(table.name, [partition], schema=posts_schema(METRICS)).to_pylist():
@@ -94,11 +105,62 @@ def test_metrics_that_the_paged_version_lacks_are_null_and_cost_no_request(
 
 
 @cursor_only
-def test_a_rejection_is_learned_once_for_all_queries(service: Service, tmp_path: Path) -> None:
+def test_rejected_metrics_are_searched_once_for_all_queries(service: Service, tmp_path: Path) -> None:
     listings = []
     for table in (PUBLISHED, DAILY):  # one query for all days, and one query per day
         ingested_rows(service, tmp_path, table, METRICS)
         # After each rejection the client lists instances, to detect a change of the API version.
         listings.append(service.request_count("/v2/instances"))
         service.requests.clear()
-    assert listings[1] <= listings[0] + 2 * (PAGED_WORKERS - 1)
+    assert listings[0] == listings[1]
+
+
+@cursor_only
+def test_default_metrics_that_are_rejected_are_null(service: Service, small_world: World, tmp_path: Path) -> None:
+    """The API reference does not say that the default metrics are valid without a filter."""
+
+    def reject(request: Request) -> Response | None:
+        names = ",".join(parameters(request).get("metrics", ())).split(",")
+        return problem(400, "metrics: cpe is not supported") if "cpe" in names else None
+
+    service.override = reject
+    rows = ingested_rows(service, tmp_path, DAILY, DEFAULT_METRICS)
+    assert rows == expected_rows(small_world, DAILY, tuple(each for each in DEFAULT_METRICS if each.column != "cpe"))
+
+
+def platforms_of(request: Request) -> list[str]:
+    return parameters(request).get("platform", [])
+
+
+@cursor_only
+def test_posts_removed_between_the_queries_of_a_day_fail_it(service: Service, tmp_path: Path) -> None:
+    def remove_post(request: Request, document: Any) -> Any:
+        if platforms_of(request) == ["instagram"] and document["data"]:
+            document["data"].pop()
+        return document
+
+    service.transform = remove_post
+    results = ingest_results(service, Lake(str(tmp_path)), DAILY, parse_metrics("reach"))
+    errors = {str(result.error) for result in results if isinstance(result, FailedPartition)}
+    assert errors
+    assert all("posts were added or removed in between" in error for error in errors)
+
+
+@cursor_only
+def test_bad_row_in_a_query_for_some_metrics_leaves_them_null(service: Service, tmp_path: Path) -> None:
+    def corrupt(request: Request, document: Any) -> Any:
+        if platforms_of(request) == ["instagram"] and document["data"]:
+            document["data"][0]["metrics"]["reach"] = "many"
+        return document
+
+    lake = Lake(str(tmp_path))
+    service.transform = corrupt
+    for result in ingest_results(service, lake, DAILY, parse_metrics("reach,impressions")):
+        assert isinstance(result, WrittenPartition)
+    quarantined = lake.quarantine.rows(DAILY.name)
+    assert quarantined
+    for row in quarantined:
+        assert row.partition is not None
+        posts = lake.read(DAILY.name, [row.partition], schema=posts_schema(METRICS)).to_pylist()
+        (post,) = [post for post in posts if post["post_id"] == json.loads(row.raw)["postId"]]
+        assert post["reach"] is None

@@ -3,15 +3,15 @@
 from datetime import date
 
 from later_reporting_dagster.client import RetriesExhausted
-from later_reporting_dagster.contract import PostPerformanceQuery
-from later_reporting_dagster.ingest.failure_tracker import MAX_INSTANCE_FAILURES, OUTAGE_INSTANCES, FailureTracker
+from later_reporting_dagster.contract import PerformanceQuery
+from later_reporting_dagster.ingest.ingest import MAX_INSTANCE_FAILURES, OUTAGE_INSTANCES, FailureTracker
 
 DAY = date(2024, 3, 1)
 ERROR = RetriesExhausted("HTTP 503")
 
 
-def query(*instance_ids: str) -> PostPerformanceQuery:
-    return PostPerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=instance_ids)
+def query(*instance_ids: str) -> PerformanceQuery:
+    return PerformanceQuery(start_date=DAY, end_date=DAY, instance_ids=instance_ids)
 
 
 def test_tracker_abandons_an_instance_after_consecutive_failures() -> None:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client.pagination import MAX_BYTES
-from later_reporting_dagster.contract import ContentType, DateBasis, Platform, PostPerformanceQuery, platform_of
-from later_reporting_dagster.ingest.ingest import MAX_POSTS_PER_PART
+from later_reporting_dagster.contract import ContentType, DateBasis, PerformanceQuery, Platform, platform_of
 from later_reporting_dagster.ingest.query_plan import (
     MAX_DAYS,
     MAX_INSTANCE_CHARACTERS,
+    MAX_POSTS_PER_PART,
     days_per_cursor_query,
     find_unmatched_content_types,
     number_of_parts,
@@ -45,7 +45,7 @@ def partition_range(days: int, instances: int) -> list[Partition]:
     return [Partition(FIRST + timedelta(days=day), f"i{index}") for day in range(days) for index in range(instances)]
 
 
-def covered(queries: list[PostPerformanceQuery]) -> Counter[Partition]:
+def covered(queries: list[PerformanceQuery]) -> Counter[Partition]:
     """Count how many of the queries cover each partition."""
     return Counter(partition for query in queries for partition in partitions_of(query))
 
@@ -73,7 +73,7 @@ def test_plan_queries_by_post_date_is_one_query_for_contiguous_days() -> None:
     assert query.instance_ids == tuple(f"i{index}" for index in range(8))
 
 
-def page_count(queries: list[PostPerformanceQuery], rows: Mapping[Partition, int]) -> int:
+def page_count(queries: list[PerformanceQuery], rows: Mapping[Partition, int]) -> int:
     """Return the number of pages that the queries cost."""
     return sum(max(1, ceil(sum(rows[partition] for partition in partitions_of(query)) / 100)) for query in queries)
 
@@ -217,7 +217,7 @@ def test_content_types_that_no_part_includes_are_found() -> None:
     assert find_unmatched_content_types(["tiktok", "tiktok_new"], [tiktok]) == "'tiktok_new'"
 
 
-JULY = PostPerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))
+JULY = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 31), instance_ids=("a",))
 
 
 @given(st.integers(0, 700), st.integers(1, 800), st.sampled_from(list(DateBasis)))

@@ -1,0 +1,208 @@
+"""Fetch the posts of a query with all metrics that the API has for them, in as many parts as that takes.
+
+Which metrics are valid depends on the platform and content-type filters of a query (docs/api.md, "Cursor version"), and
+only a rejected query shows that a metric is not. A query has no filter at first, so that it returns posts of all
+content types. The metrics that the API rejects without a filter are requested by platform and, where a platform rejects
+them too, by content type, and their values are added to the posts. A metric that is rejected everywhere is null.
+"""
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from later_reporting_dagster.client import InconsistentPages, LaterClient, ListResult, MetricsRejected, TooManyPosts
+from later_reporting_dagster.contract import (
+    DEFAULT_METRICS,
+    BadRow,
+    ContentType,
+    Metric,
+    PerformanceQuery,
+    Platform,
+    Post,
+    platform_of,
+    post_type,
+)
+from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
+from later_reporting_dagster.ingest.query_plan import (
+    MAX_POSTS_PER_PART,
+    find_unmatched_content_types,
+    number_of_parts,
+    partitions_of,
+    query_text,
+    split_by_content,
+)
+
+# The platform and the content-type filter of a query.
+Filters = tuple[tuple[Platform, ...], tuple[ContentType, ...]]
+
+_CONTENT_TYPES = frozenset(ContentType)
+# Enough parts for a separate query for each platform or content type.
+_ONE_EACH = len(Platform) + len(ContentType)
+
+
+class PostFetch:
+    """Fetches the queries of one run.
+
+    Args:
+        client: an open client.
+        metrics: the metrics to fetch.
+        by_cursor: whether the API has the cursor version, in which it may reject metrics.
+    """
+
+    def __init__(self, client: LaterClient, *, metrics: tuple[Metric, ...], by_cursor: bool) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._by_cursor = by_cursor
+        # Whether the API accepts a metric with some filters: searched for once per run.
+        self._accepts: dict[Filters, dict[Metric, bool]] = {}
+        self._search = asyncio.Lock()
+
+    async def fetch(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
+        """Fetch a query.
+
+        Raises:
+            LaterError: as `LaterClient.fetch_posts`. `TooManyPosts` only if the query has several partitions or a
+                single content type.
+        """
+        # The default metrics are requested without a search, until the API rejects them.
+        is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
+        requested = self._metrics
+        try:
+            if self._by_cursor and not is_assumed:
+                requested = await self._accepted(query, self._metrics) or await self._substitute(query)
+            result = await self._client.fetch_posts(replace(query, metrics=requested), max_posts=max_posts)
+        except TooManyPosts as error:
+            if len(partitions_of(query)) > 1:
+                raise
+            too_many = error
+        except MetricsRejected:
+            if not is_assumed:
+                raise
+            self._accepts.setdefault(_filters(query), {})
+            return await self.fetch(query, max_posts=max_posts)
+        else:
+            if missing := _without(self._metrics, requested):
+                posts = {post.key: self._with_all_metrics(post) for post in result.items}
+                bad_rows = [*result.bad_rows]
+                await self._add_metrics(query, missing, posts, bad_rows, unreadable=len(bad_rows))
+                result = ListResult([*posts.values()], bad_rows, result.pages)
+            return result
+        return await self._fetch_by_content(query, too_many)
+
+    async def _fetch_by_content(self, query: PerformanceQuery, too_many: TooManyPosts) -> ListResult:
+        """Fetch a single partition with too many posts by platform or content type."""
+        parts = split_by_content(query, parts=number_of_parts(too_many.total_items, posts_each=MAX_POSTS_PER_PART))
+        if not parts:
+            raise too_many
+        too_many.__traceback__ = None  # its frames would keep the fetched posts in memory
+        if missed := find_unmatched_content_types(too_many.content_types, parts):
+            raise InconsistentPages(
+                f"the posts of {query_text(query)} are too many for one query, and fetching them by platform and"
+                f" content type would miss some, whose content type cannot be requested: {missed}"
+            )
+        results = [await self.fetch(part) for part in parts]
+        result = ListResult(
+            [post for each in results for post in each.items],
+            [row for each in results for row in each.bad_rows],
+            sum(each.pages for each in results),
+        )
+        # Without a total, posts may be missing unnoticed if no fetched post had their content type.
+        if too_many.total_items not in (None, result.total_items):
+            raise InconsistentPages(
+                f"{query_text(query)} has {too_many.total_items} posts, too many for one query, but"
+                f" {result.total_items} when fetched by platform and content type: the others have a content type that"
+                " cannot be requested, or posts were added in between. Try again."
+            ) from too_many
+        return result
+
+    async def _add_metrics(
+        self,
+        query: PerformanceQuery,
+        missing: tuple[Metric, ...],
+        posts: dict[Any, Any],
+        bad_rows: list[BadRow],
+        *,
+        unreadable: int,
+    ) -> None:
+        """Fetch metrics with narrower filters than the query's, and add their values to its posts.
+
+        Args:
+            query: the query of the posts.
+            missing: the metrics that the API rejects with its filters.
+            posts: the posts by key.
+            bad_rows: extended by those of the queries. The values of such a row stay null.
+            unreadable: the number of bad rows of the query: each may be any post of the narrower queries.
+        """
+        for part in split_by_content(query, parts=_ONE_EACH):
+            if metrics := await self._accepted(part, missing):
+                result = await self._client.fetch_posts(replace(part, metrics=metrics))
+                found = {post.key: post for post in result.items}
+                unexpected = len(found.keys() - posts.keys())
+                lost = sum(key not in found and _must_match(post, part) for key, post in posts.items())
+                if unexpected > unreadable or lost > len(result.bad_rows):
+                    raise InconsistentPages(
+                        f"{query_text(part)}: {unexpected} posts are in the response for some metrics only, and {lost}"
+                        " are missing from it; posts were added or removed in between. Try again."
+                    )
+                for key in found.keys() & posts.keys():
+                    for metric in metrics:
+                        setattr(posts[key], metric.column, getattr(found[key], metric.column))
+                bad_rows += result.bad_rows
+            if rest := _without(missing, metrics):
+                await self._add_metrics(part, rest, posts, bad_rows, unreadable=unreadable)
+
+    async def _accepted(self, query: PerformanceQuery, wanted: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        """Return those of the wanted metrics that the API accepts with the query's filters."""
+
+        async def request(metrics: tuple[Metric, ...]) -> None:
+            # Neither an instance nor a day decides it, so no forbidden instance can interfere, and one page suffices.
+            probe = replace(query, start_date=query.end_date, instance_ids=(), metrics=metrics)
+            with suppress(TooManyPosts):
+                await self._client.fetch_posts(probe, max_posts=1)
+
+        async with self._search:
+            known = self._accepts.setdefault(_filters(query), {})
+            if unknown := tuple(metric for metric in wanted if metric not in known):
+                accepted = await find_accepted_metrics(unknown, request)
+                known |= {metric: metric in accepted for metric in unknown}
+        return tuple(metric for metric in wanted if known[metric])
+
+    async def _substitute(self, query: PerformanceQuery) -> tuple[Metric, ...]:
+        """Return a metric to request in place of the rejected ones, because the API requires at least one.
+
+        Raises:
+            MetricsRejected: the API accepts none.
+        """
+        for metric in DEFAULT_METRICS:
+            if accepted := await self._accepted(query, (metric,)):
+                return accepted
+        raise MetricsRejected(f"{query_text(query)}: the API accepts none of the metrics. Select others.")
+
+    def _with_all_metrics(self, post: Post) -> Any:
+        """Return the post with an attribute for each metric of the run, and for no other."""
+        type_ = post_type(self._metrics)
+        fields = msgspec.structs.asdict(post)
+        return type_(**{name: fields[name] for name in type_.__struct_fields__ if name in fields})
+
+
+def _filters(query: PerformanceQuery) -> Filters:
+    return query.platforms, query.content_types
+
+
+def _without(metrics: tuple[Metric, ...], excluded: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in metrics if metric not in excluded)
+
+
+def _must_match(post: Post, query: PerformanceQuery) -> bool:
+    """Return whether a post certainly passes the query's filters.
+
+    A content type that the API reference does not list may belong to any platform, so such a post is never certain.
+    """
+    if post.content_type not in _CONTENT_TYPES:
+        return False
+    if query.content_types:
+        return post.content_type in query.content_types
+    return platform_of(post.content_type) in query.platforms
