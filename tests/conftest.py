@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import API_VERSIONS, CURSOR, PAGED, ApiVersion
+from later_reporting_dagster.contract.parameters import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
 
 # The same examples in every run and on any machine. These are all the settings in which Hypothesis's profile for CI

@@ -19,7 +19,7 @@ from later_reporting_dagster.client import (
     StoreUnavailable,
     shared_rate_limit_store,
 )
-from later_reporting_dagster.client.store_url import StoreUrl
+from later_reporting_dagster.client.shared_rate_limit import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import expected_days, newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent

@@ -219,7 +219,7 @@ def _serve(
     port: int,
 ) -> None:
     """Serve the sandbox until interrupted; print its settings at the start and counts of injected faults at the end."""
-    from later_reporting_dagster.client.base_url import is_loopback
+    from later_reporting_dagster.client.auth import is_loopback
 
     check_host(host)
 

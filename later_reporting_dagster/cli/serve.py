@@ -101,7 +101,7 @@ def serve_command(
       later-reporting serve
     """  # noqa: D301 - click reads the character
     # They import HTTPX and DuckDB, which other commands and `--help` do not need.
-    from later_reporting_dagster.client.base_url import is_loopback
+    from later_reporting_dagster.client.auth import is_loopback
     from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 
     check_host(host)
@@ -132,7 +132,7 @@ def serve_command(
 
 def _serve(app: ASGIApp, *, lake_root: str, host: str, port: int) -> None:
     """Serve the application until interrupted; print its URL, so that a shell can evaluate it, and log its requests."""
-    from later_reporting_dagster.client.base_url import is_loopback
+    from later_reporting_dagster.client.auth import is_loopback
 
     _log_to_standard_error()
 

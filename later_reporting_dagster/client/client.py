@@ -13,8 +13,6 @@ from typing import Self
 import httpx
 
 from later_reporting_dagster.client.auth import AccessToken, ClientCredentials
-from later_reporting_dagster.client.client_events import ClientEvent, PagesRefetched
-from later_reporting_dagster.client.cursor_paginator import fetch_cursor_pages
 from later_reporting_dagster.client.errors import (
     ApiVersionChanged,
     InconsistentPages,
@@ -22,11 +20,20 @@ from later_reporting_dagster.client.errors import (
     MetricsRejected,
     QueryRejected,
 )
-from later_reporting_dagster.client.numbered_paginator import fetch_numbered_pages
-from later_reporting_dagster.client.pagination import Inconsistency, PageReader
+from later_reporting_dagster.client.pagination import (
+    Inconsistency,
+    PageReader,
+    fetch_cursor_pages,
+    fetch_numbered_pages,
+)
 from later_reporting_dagster.client.rate_limiter import RateLimiter
-from later_reporting_dagster.client.responses import RequestContext, Response, server_time, stated_rate_limit
-from later_reporting_dagster.client.retry_policy import RetryPolicy
+from later_reporting_dagster.client.responses import (
+    RequestContext,
+    Response,
+    RetryPolicy,
+    server_time,
+    stated_rate_limit,
+)
 from later_reporting_dagster.client.route import (
     INSTANCES,
     ListResult,
@@ -35,7 +42,7 @@ from later_reporting_dagster.client.route import (
     campaigns_route,
     posts_route,
 )
-from later_reporting_dagster.client.transport import Transport
+from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract import (
     CURSOR,
     INSTANCES_PATH,

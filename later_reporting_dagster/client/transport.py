@@ -8,15 +8,21 @@ import re
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
 
 import httpx
 import msgspec
 
-from later_reporting_dagster.client.auth import AccessToken, ClientCredentials, Token, is_header_safe
-from later_reporting_dagster.client.base_url import is_loopback, validate_base_url
-from later_reporting_dagster.client.client_events import ClientEvent, RateLimitWait, RequestRetried
+from later_reporting_dagster.client.auth import (
+    AccessToken,
+    ClientCredentials,
+    Token,
+    is_header_safe,
+    is_loopback,
+    validate_base_url,
+)
 from later_reporting_dagster.client.errors import (
     CredentialsRejected,
     QueryRejected,
@@ -25,15 +31,53 @@ from later_reporting_dagster.client.errors import (
 )
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.responses import (
+    ProblemDetails,
     RequestContext,
     Response,
+    RetryPolicy,
     TemporaryFailure,
     certificate_error,
     classify_failure,
     stated_rate_limit,
 )
-from later_reporting_dagster.client.retry_policy import RetryPolicy
-from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, ProblemDetails, UnreadableBody, redact
+from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, UnreadableBody, redact
+
+
+@dataclass(frozen=True, slots=True)
+class PageFetched:
+    """A page of posts or of campaign performance has been fetched.
+
+    It is not verified yet: all pages may still be fetched again.
+    """
+
+    page: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitWait:
+    """A request starts to wait for the rate limit."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRetried:
+    """A request failed temporarily and starts to wait for its retry."""
+
+    reason: str
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PagesRefetched:
+    """The pages of a query were inconsistent, so all of them are fetched again."""
+
+    reason: str
+
+
+ClientEvent = PageFetched | RateLimitWait | RequestRetried | PagesRefetched
+
 
 logger = logging.getLogger(__name__)
 

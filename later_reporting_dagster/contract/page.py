@@ -11,11 +11,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from later_reporting_dagster.contract.api_version import PAGED, ApiVersion, version_of_envelope
-from later_reporting_dagster.contract.limits import MAX_PAGE_SIZE
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
-from later_reporting_dagster.contract.post import PostParser
-from later_reporting_dagster.contract.row_fields import BadRow, parse_text
+from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
+from later_reporting_dagster.contract.rows import BadRow, PostParser, parse_text
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float

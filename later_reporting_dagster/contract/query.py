@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from datetime import date
 
-from later_reporting_dagster.contract.enums import ContentType, DateBasis, Platform
-from later_reporting_dagster.contract.limits import MAX_CAMPAIGN_IDS, MAX_RANGE_YEARS, years_later
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.parameters import (
+    MAX_CAMPAIGN_IDS,
+    MAX_RANGE_YEARS,
+    ContentType,
+    DateBasis,
+    Platform,
+    years_later,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

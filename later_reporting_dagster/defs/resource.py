@@ -20,7 +20,7 @@ from later_reporting_dagster.client import (
     RetryPolicy,
     rate_limit_store,
 )
-from later_reporting_dagster.client.base_url import validate_base_url
+from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_campaign_metrics, parse_metrics
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.settings import (

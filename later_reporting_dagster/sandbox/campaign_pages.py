@@ -6,8 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.api_version import METRICS_MEMBER
-from later_reporting_dagster.contract.enums import Platform, SortDirection
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection
 from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.served_posts import ServedPosts

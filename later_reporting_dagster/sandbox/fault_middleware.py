@@ -12,8 +12,7 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import API_VERSIONS
-from later_reporting_dagster.contract.limits import TOKEN_PATH
+from later_reporting_dagster.contract.parameters import API_VERSIONS, TOKEN_PATH
 from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,

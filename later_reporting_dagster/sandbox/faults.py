@@ -13,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 from msgspec import structs
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED, ApiVersion
-from later_reporting_dagster.contract.enums import ProblemType, SortProperty
-from later_reporting_dagster.contract.limits import (
+from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
+    CURSOR,
     INSTANCES_PATH,
+    PAGED,
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
+    ApiVersion,
+    ProblemType,
+    SortProperty,
 )
 from later_reporting_dagster.sandbox.requested_page import RequestedPage
 from later_reporting_dagster.sandbox.served_posts import ServedPosts

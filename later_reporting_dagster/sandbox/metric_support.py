@@ -7,8 +7,8 @@ metrics of the paged version are valid in every query, the navigation metrics on
 
 from collections.abc import Collection, Iterable, Mapping
 
-from later_reporting_dagster.contract.enums import ContentType
 from later_reporting_dagster.contract.metrics import METRICS
+from later_reporting_dagster.contract.parameters import ContentType
 
 _REELS = {ContentType.INSTAGRAM_REEL, ContentType.FACEBOOK_REEL}
 _YOUTUBE = {ContentType.YOUTUBE_VIDEO, ContentType.YOUTUBE_SHORTS}

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.api_version import METRICS_MEMBER
-from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.enums import DateBasis, Platform, SortDirection, SortProperty
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World
 from later_reporting_dagster.server.query_parameters import PostsQuery

@@ -10,10 +10,14 @@ from http import HTTPStatus
 from msgspec.structs import replace
 from starlette.applications import Starlette
 
-from later_reporting_dagster.contract.api_version import PAGED, ApiVersion
-from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS
-from later_reporting_dagster.contract.enums import ProblemType
-from later_reporting_dagster.contract.limits import CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH
+from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS
+from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    PAGED,
+    ApiVersion,
+    ProblemType,
+)
 from later_reporting_dagster.sandbox import metric_support
 from later_reporting_dagster.sandbox.campaign_pages import CampaignStore
 from later_reporting_dagster.sandbox.post_pages import included_content_types

@@ -6,7 +6,7 @@ from datetime import date
 
 import numpy as np
 
-from later_reporting_dagster.contract.limits import years_later
+from later_reporting_dagster.contract.parameters import years_later
 from later_reporting_dagster.sandbox.random_draws import IntArray, Keys, child, floor, uniform
 from later_reporting_dagster.sandbox.synthetic_world import (
     CAMPAIGNS,

@@ -14,8 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.enums import ContentType, Platform
-from later_reporting_dagster.contract.limits import MAX_RANGE_YEARS, years_later
+from later_reporting_dagster.contract.parameters import MAX_RANGE_YEARS, ContentType, Platform, years_later
 from later_reporting_dagster.sandbox import metric_support
 from later_reporting_dagster.sandbox.random_draws import (
     IntArray,

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from later_reporting_dagster.contract.api_version import API_VERSIONS, METRICS_MEMBER
+from later_reporting_dagster.contract.parameters import API_VERSIONS, METRICS_MEMBER
 
 _logger = logging.getLogger(__name__)
 

@@ -14,14 +14,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from later_reporting_dagster.contract.api_version import METRICS_MEMBER, ApiVersion
-from later_reporting_dagster.contract.enums import ProblemType
-from later_reporting_dagster.contract.limits import (
+from later_reporting_dagster.contract.parameters import (
     CAMPAIGNS_PATH,
     CAMPAIGNS_PERFORMANCE_PATH,
     INSTANCES_PATH,
+    METRICS_MEMBER,
     POSTS_PERFORMANCE_PATH,
     TOKEN_PATH,
+    ApiVersion,
+    ProblemType,
 )
 from later_reporting_dagster.server.list_pages import page_body
 from later_reporting_dagster.server.post_store import Caller, PageResponse, PostStore

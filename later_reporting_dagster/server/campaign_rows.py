@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, FileDamaged, Lake, schema_of
 from later_reporting_dagster.lake.partition_paths import table_path
 from later_reporting_dagster.server.lake_instances import unknown_instances

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.parameters import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.server.access_log import AccessLogMiddleware
 from later_reporting_dagster.server.app import create_app

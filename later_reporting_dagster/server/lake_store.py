@@ -13,9 +13,8 @@ import msgspec
 from msgspec.structs import replace
 from starlette.concurrency import run_in_threadpool
 
-from later_reporting_dagster.contract.enums import ProblemType, SortDirection
-from later_reporting_dagster.contract.limits import CAMPAIGNS_PERFORMANCE_PATH
 from later_reporting_dagster.contract.metrics import Metric
+from later_reporting_dagster.contract.parameters import CAMPAIGNS_PERFORMANCE_PATH, ProblemType, SortDirection
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable
 from later_reporting_dagster.server.campaign_rows import CampaignRows
 from later_reporting_dagster.server.lake_instances import all_instances

@@ -9,8 +9,8 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from later_reporting_dagster.client.base_url import is_loopback
-from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.client.auth import is_loopback
+from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.server.problem_responses import problem_response
 
 

@@ -18,8 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from later_reporting_dagster.contract.api_version import CURSOR, PAGED
-from later_reporting_dagster.contract.limits import CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH, POSTS_PERFORMANCE_PATH
+from later_reporting_dagster.contract.parameters import (
+    CAMPAIGNS_PATH,
+    CAMPAIGNS_PERFORMANCE_PATH,
+    CURSOR,
+    PAGED,
+    POSTS_PERFORMANCE_PATH,
+)
 from later_reporting_dagster.server.missing_files import DAYS_HEADER, INSTANCES_HEADER
 
 OPENAPI_PATH = "/openapi.json"

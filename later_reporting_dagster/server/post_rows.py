@@ -15,10 +15,9 @@ import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from msgspec.structs import replace
 
-from later_reporting_dagster.contract.api_version import METRICS_MEMBER
 from later_reporting_dagster.contract.days import days_between, newest_day
-from later_reporting_dagster.contract.enums import DateBasis, SortDirection, SortProperty
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortDirection, SortProperty
 from later_reporting_dagster.ingest.instance_dimension import stored_instances
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
 
-from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.parameters import ProblemType
 from later_reporting_dagster.server.list_pages import JsonObject
 from later_reporting_dagster.server.problem_responses import ProblemError
 from later_reporting_dagster.server.query_parameters import CampaignsQuery, PageRequest, PostsQuery

@@ -9,7 +9,7 @@ from http import HTTPStatus
 import msgspec
 from starlette.responses import Response
 
-from later_reporting_dagster.contract.enums import ProblemType
+from later_reporting_dagster.contract.parameters import ProblemType
 
 
 class ProblemError(Exception):

@@ -20,9 +20,23 @@ from urllib.parse import parse_qsl, unquote_plus
 import msgspec
 from msgspec.structs import replace
 
-from later_reporting_dagster.contract.api_version import CURSOR, METRICS_MEMBER, PAGED, ApiVersion
-from later_reporting_dagster.contract.campaign_metrics import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS
-from later_reporting_dagster.contract.enums import (
+from later_reporting_dagster.contract.metrics import (
+    CAMPAIGN_METRICS,
+    DEFAULT_CAMPAIGN_METRICS,
+    DEFAULT_METRICS,
+    METRICS,
+    Metric,
+)
+from later_reporting_dagster.contract.parameters import (
+    CURSOR,
+    DEFAULT_PAGE_SIZE,
+    MAX_CAMPAIGN_IDS,
+    MAX_PAGE_NUMBER,
+    MAX_PAGE_SIZE,
+    MAX_RANGE_YEARS,
+    METRICS_MEMBER,
+    PAGED,
+    ApiVersion,
     ContentType,
     DateBasis,
     Platform,
@@ -30,14 +44,6 @@ from later_reporting_dagster.contract.enums import (
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.contract.limits import (
-    DEFAULT_PAGE_SIZE,
-    MAX_CAMPAIGN_IDS,
-    MAX_PAGE_NUMBER,
-    MAX_PAGE_SIZE,
-    MAX_RANGE_YEARS,
-)
-from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Metric
 from later_reporting_dagster.server.problem_responses import ProblemError, bad_request
 
 CAMPAIGN_SORT_PROPERTIES = tuple(

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from later_reporting_dagster.contract.limits import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
+from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
 
 ROW, TIE = "row", "tie"
 """Columns of the batches of a snapshot: a row as JSON, and a number that orders rows of equal sort values."""

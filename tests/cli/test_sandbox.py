@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.client.base_url import validate_base_url
+from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.sandbox import FAULTS, MALFORMATIONS
 from tests.cli.conftest import environment, error_line
 from tests.services import WAIT_SECONDS

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from later_reporting_dagster.client import AccessToken, LaterClient, RateLimiter, rate_limit_state_path
-from later_reporting_dagster.client.base_url import validate_base_url
+from later_reporting_dagster.client.auth import validate_base_url
 
 
 @pytest.mark.parametrize(

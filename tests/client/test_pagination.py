@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from later_reporting_dagster.client.numbered_paginator import merge_ends, remaining_pages
-from later_reporting_dagster.client.pagination import Inconsistency, count_pages, find_page_inconsistency
+from later_reporting_dagster.client.pagination import (
+    Inconsistency,
+    count_pages,
+    find_page_inconsistency,
+    merge_ends,
+    remaining_pages,
+)
 from later_reporting_dagster.client.route import FIRST_PAGE, PageRequest, posts_route
 from later_reporting_dagster.contract import (
     ContentType,

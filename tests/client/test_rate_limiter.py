@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.client import RateLimiter, rate_limit_state_path
-from later_reporting_dagster.client.rate_ledger import Ledger, Rate, next_slot
+from later_reporting_dagster.client.rate_limiter import Ledger, Rate, next_slot
 from later_reporting_dagster.client.shared_rate_limit import local_rate_limit_store
 from tests.client.scripted_api import FakeTime
 
@@ -305,7 +305,7 @@ def test_acquire_does_not_block_the_event_loop_while_the_file_is_locked(time, tm
         polled.set()
         release.wait(seconds)
 
-    monkeypatch.setattr("later_reporting_dagster.client.file_rate_limit_store.time.sleep", poll)
+    monkeypatch.setattr("later_reporting_dagster.client.rate_limit_stores.time.sleep", poll)
 
     def hold_lock() -> None:
         with path.open("wb") as file:

@@ -9,6 +9,7 @@ import pytest
 
 from later_reporting_dagster.client import CredentialsRejected, InstanceForbidden, QueryRejected, UnexpectedResponse
 from later_reporting_dagster.client.responses import (
+    ProblemDetails,
     RequestContext,
     Response,
     TemporaryFailure,
@@ -175,3 +176,15 @@ def test_route_of_posts_describes_the_query_briefly():
     everything = PerformanceQuery(start_date=date(2024, 7, 1), end_date=date(2024, 7, 1))
     assert posts_route(everything).description == ("posts of 2024-07-01 to 2024-07-01 by post_date, instances all")
     assert str(PageRequest(1, from_end=True)) == "page 1 from the end"
+
+
+def test_problem_details_are_parsed():
+    problem = ProblemDetails.from_body(b'{"type": "ANL_00422", "title": "Bad sort", "detail": "likes", "more": 1}')
+    assert problem == ProblemDetails(type="ANL_00422", title="Bad sort", detail="likes")
+    assert str(problem) == "ANL_00422 Bad sort likes"
+
+
+@pytest.mark.parametrize("body", [b"", b"Service Unavailable", b"[]", b"\xff", b'{"type": 5}', b'{"x":' + b"[" * 10**5])
+def test_problem_details_of_another_body_are_empty(body):
+    assert ProblemDetails.from_body(body) == ProblemDetails()
+    assert str(ProblemDetails.from_body(body)) == "without problem details"

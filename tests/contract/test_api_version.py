@@ -1,7 +1,7 @@
 """Tests of the detection of the API version by the members of an envelope."""
 
 from later_reporting_dagster.contract import CURSOR, PAGED
-from later_reporting_dagster.contract.api_version import version_of_envelope
+from later_reporting_dagster.contract.parameters import version_of_envelope
 
 
 def test_version_of_envelope_is_unknown_with_both_or_neither_pagination_member():

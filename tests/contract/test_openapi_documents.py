@@ -18,8 +18,7 @@ from later_reporting_dagster.contract import (
     SortDirection,
     SortProperty,
 )
-from later_reporting_dagster.contract.enums import ProblemType
-from later_reporting_dagster.contract.limits import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS
+from later_reporting_dagster.contract.parameters import DEFAULT_PAGE_SIZE, MAX_CAMPAIGN_IDS, ProblemType
 from tests.openapi_documents import CURSOR_DOCUMENT, PAGED_DOCUMENT, SAMPLE
 
 SCHEMAS = PAGED_DOCUMENT["components"]["schemas"]

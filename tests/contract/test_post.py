@@ -21,7 +21,7 @@ from later_reporting_dagster.contract import (
     posts_page_from_body,
 )
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.contract.post import PostParser
+from later_reporting_dagster.contract.rows import PostParser
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "post_performance" / "200.json"
 ROW = {"instanceId": "instance_abc", "campaignId": 1, "postId": 2, "postDate": "2024-07-15T14:30:00.000Z"}

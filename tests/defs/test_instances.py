@@ -13,7 +13,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract.days import parse_day_ranges
-from later_reporting_dagster.contract.limits import POSTS_PERFORMANCE_PATH
+from later_reporting_dagster.contract.parameters import POSTS_PERFORMANCE_PATH
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from later_reporting_dagster.client import AccessToken, ClientCredentials
-from later_reporting_dagster.client.rate_ledger import Ledger
+from later_reporting_dagster.client.rate_limiter import Ledger
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import resolve_storage_options

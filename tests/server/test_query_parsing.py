@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED
-from later_reporting_dagster.contract.api_version import ApiVersion
+from later_reporting_dagster.contract.parameters import ApiVersion
 from later_reporting_dagster.server import query_parameters
 from later_reporting_dagster.server.problem_responses import ProblemError
 from later_reporting_dagster.server.query_parameters import parse_posts_query

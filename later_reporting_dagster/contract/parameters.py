@@ -1,0 +1,174 @@
+"""Routes and versions of the API, and the values and bounds of its query parameters."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+POSTS_PERFORMANCE_PATH = "/v2/posts/performance"
+INSTANCES_PATH = "/v2/instances"
+CAMPAIGNS_PATH = "/v2/campaigns"
+CAMPAIGNS_PERFORMANCE_PATH = "/v2/campaigns/performance"
+TOKEN_PATH = "/oauth/token"  # noqa: S105 - a route, not a secret
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 100
+MAX_PAGE_NUMBER = 500
+MAX_CAMPAIGN_IDS = 50
+MAX_RANGE_YEARS = 2
+
+
+def years_later(day: date, years: int) -> date:
+    """Return the same calendar day `years` later; February 29 becomes February 28 in a year without a leap day."""
+    try:
+        return day.replace(year=day.year + years)
+    except ValueError:
+        return day.replace(year=day.year + years, day=28)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiVersion:
+    """How a version of the API paginates lists and returns metrics.
+
+    Attributes:
+        name: its name in settings and logs.
+        page_size_parameter: query parameter for the maximum number of rows in a page.
+        page_parameter: query parameter for the page; with cursors, the first request omits it.
+        pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
+        uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number.
+        has_totals: whether a page states how many rows the whole list has.
+        nests_metrics: whether a query lists its metrics, and each post returns them nested under `metrics`.
+    """
+
+    name: str
+    page_size_parameter: str
+    page_parameter: str
+    pagination_member: str
+    uses_cursors: bool
+    has_totals: bool
+    nests_metrics: bool
+
+    def __str__(self) -> str:
+        return self.name
+
+
+METRICS_MEMBER = "metrics"
+"""In a version that nests metrics: the query parameter that lists them, and the member of a post that holds them."""
+
+PAGED = ApiVersion(
+    name="paged",
+    page_size_parameter="pageSize",
+    page_parameter="pageNumber",
+    pagination_member="pagination",
+    uses_cursors=False,
+    has_totals=True,
+    nests_metrics=False,
+)
+"""Numbered pages with totals (docs/api.md, "Posts performance")."""
+
+CURSOR = ApiVersion(
+    name="cursor",
+    page_size_parameter="limit",
+    page_parameter="nextCursor",
+    pagination_member="nextCursor",
+    uses_cursors=True,
+    has_totals=False,
+    nests_metrics=True,
+)
+"""Cursors without totals, and metrics requested by name (docs/api.md, "Cursor version")."""
+
+API_VERSIONS: Mapping[str, ApiVersion] = {version.name: version for version in (PAGED, CURSOR)}
+
+
+def version_of_envelope(members: Collection[str]) -> ApiVersion | None:
+    """Return the API version whose pagination member is among `members`; None if neither or both are."""
+    found = [version for version in API_VERSIONS.values() if version.pagination_member in members]
+    return found[0] if len(found) == 1 else None
+
+
+class Platform(StrEnum):
+    """Values of `platform`; each includes all content types of the platform (docs/api.md, "Posts performance")."""
+
+    INSTAGRAM = "instagram"
+    TIKTOK = "tiktok"
+    FACEBOOK = "facebook"
+    YOUTUBE = "youtube"
+    TWITTER = "twitter"
+
+
+class ContentType(StrEnum):
+    """Values of `contentType` in a query (docs/api.md, "Posts performance").
+
+    The list in the API reference is truncated, so a response may contain other content types. In a post, a content type
+    is a plain string.
+    """
+
+    INSTAGRAM_POST = "instagram_post"
+    INSTAGRAM_REEL = "instagram_reel"
+    INSTAGRAM_STORY = "instagram_story"
+    FACEBOOK_POST = "facebook_post"
+    FACEBOOK_LIVE = "facebook_live"
+    FACEBOOK_GROUP = "facebook_group"
+    FACEBOOK_REEL = "facebook_reel"
+    TIKTOK = "tiktok"
+    YOUTUBE_VIDEO = "youtube_video"
+    YOUTUBE_SHORTS = "youtube_shorts"
+
+
+class DateBasis(StrEnum):
+    """Which date a query filters by (docs/api.md, "Date basis").
+
+    `POST_DATE`: posts published in the range, with their metrics to date.
+    `PERFORMANCE_DATE`: posts of any age, with only the metrics recorded in the range.
+    """
+
+    POST_DATE = "post_date"
+    PERFORMANCE_DATE = "performance_date"
+
+
+class SortProperty(StrEnum):
+    """Values of `sortProperty`; any other is rejected with HTTP 400 `ANL_00422` (docs/api.md, "Errors")."""
+
+    ENGAGEMENTS = "engagements"
+    IMPRESSIONS = "impressions"
+    ENGAGEMENT_RATE = "engagementRate"
+    ESTIMATED_VALUE_GENERATED = "estimatedValueGenerated"
+    CPE = "cpe"
+    CPM = "cpm"
+    POST_DATE = "postDate"
+    PAID_ENGAGEMENTS = "paidEngagements"
+    PAID_IMPRESSIONS = "paidImpressions"
+    PAID_ENGAGEMENT_RATE = "paidEngagementRate"
+    PAID_CPE = "paidCpe"
+    PAID_CPM = "paidCpm"
+
+
+class SortDirection(StrEnum):
+    """Values of `sortDirection`; the API's default is `DESC`."""
+
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+class ProblemType(StrEnum):
+    """Known problem types (docs/api.md, "Errors"). `INVALID_SORT` is returned with HTTP 400, not 422."""
+
+    VALIDATION = "ANL_00400"
+    INVALID_SORT = "ANL_00422"
+    UNAUTHORIZED = "ANL_00401"
+    FORBIDDEN = "ANL_00403"
+    NOT_FOUND = "ANL_00404"
+    INTERNAL = "ANL_00500"
+    INVALID_CLIENT_CREDENTIALS = "INVALID_CLIENT_CREDENTIALS"
+
+
+def platform_of(content_type: str | None) -> Platform | None:
+    """Return the platform named by the first word of a content type: `instagram_reel` belongs to instagram.
+
+    Returns:
+        None if the content type is None or its first word is not a known platform.
+    """
+    if content_type is None:
+        return None
+    name = content_type.partition("_")[0]
+    return Platform(name) if name in set(Platform) else None
