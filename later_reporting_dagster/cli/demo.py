@@ -17,7 +17,7 @@ from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.defs.report import REPORT_FILE
 from later_reporting_dagster.defs.settings import REPORT
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY
+from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS
 from later_reporting_dagster.sandbox import BANNER, SandboxOptions, World, create_app, running_server, two_years_before
 

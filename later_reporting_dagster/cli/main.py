@@ -28,8 +28,8 @@ from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
 from later_reporting_dagster.server.http_server import DEFAULT_PORT

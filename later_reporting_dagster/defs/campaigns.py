@@ -217,7 +217,7 @@ class _CampaignPerformanceFetch:
                 **written_metadata(result.file),
                 **({"bad_rows": result.bad_rows} if result.bad_rows else {}),
                 **({} if result.diff is None else diff_metadata(result.diff)),
-                "preview": preview(result.posts.drop_columns(["extra"])),
+                "preview": preview(result.rows.drop_columns(["extra"])),
             },
         )
 

@@ -6,8 +6,8 @@ import dagster as dg
 
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import LakeUnavailable
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake.table_compaction import compact_table
 
 

@@ -22,8 +22,8 @@ from later_reporting_dagster.ingest.coverage import (
     refreshed_coverage,
 )
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE, known_instances
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 _TABLES = (*(raw_table.name for raw_table in RAW_TABLES), CAMPAIGN_PERFORMANCE_TABLE)
 

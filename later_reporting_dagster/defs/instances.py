@@ -30,8 +30,8 @@ from later_reporting_dagster.ingest.instance_dimension import (
     unlisted_instances,
 )
 from later_reporting_dagster.ingest.missing_files import missing_days
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, WriteResult
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 STILL_LISTED = "every_instance_is_still_listed"
 INSTANCES_CHECKS = {

@@ -15,8 +15,8 @@ from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, default_lake_root, environment_values, value_now
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.reading import open_dataset, read_frame
 
 _Frame = TypeVar("_Frame")

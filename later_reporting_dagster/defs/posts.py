@@ -37,8 +37,8 @@ from later_reporting_dagster.ingest.daily_fetch import (
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
 from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
-from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
+from later_reporting_dagster.lake.raw_tables import RawTable
 from later_reporting_dagster.rollups.periods import Period
 
 # docs/api.md, "Date basis"

@@ -21,7 +21,6 @@ from later_reporting_dagster.ingest.data_quality import (
 )
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.ingest.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.ingest.settled_posts import (
     TOLERANCE_PERCENT,
     SettledPostsComparison,
@@ -29,6 +28,7 @@ from later_reporting_dagster.ingest.settled_posts import (
 )
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
 from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 
 ROWS_UNIQUE = "rows_unique_by_key"
 ROWS_BELONG = "rows_belong_to_partition"

@@ -1,12 +1,8 @@
 """Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
-
-import msgspec
-import pyarrow as pa
 
 from later_reporting_dagster.client import (
     CredentialsRejected,
@@ -17,25 +13,11 @@ from later_reporting_dagster.client import (
     MetricsRejected,
     QueryRejected,
 )
-from later_reporting_dagster.contract import CAMPAIGN_METRICS, CampaignPerformance, DateBasis, Metric, PerformanceQuery
+from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
-from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
-from later_reporting_dagster.ingest.query_plan import query_text
-from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
-from later_reporting_dagster.lake import (
-    CAMPAIGN_PERFORMANCE_TABLE,
-    FETCHED_AT,
-    FileDamaged,
-    Lake,
-    LakeUnavailable,
-    Partition,
-    ReplacementRejected,
-    campaign_performance_columns,
-    schema_of,
-)
-
-CAMPAIGN_KEY = ("campaign_id",)
+from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, PartitionWriter
+from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE, Lake, Partition
 
 
 class RouteRefused(Exception):  # noqa: N818 - named for what happened
@@ -78,7 +60,7 @@ async def ingest_campaign_performance(
         RouteRefused: the API refuses the route; no further day is requested.
     """
     fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warn=warn)
-    writer = _DayWriter(lake, metrics=metrics, guard=guard, now=now)
+    writer = PartitionWriter(table=CAMPAIGN_PERFORMANCE, lake=lake, guard=guard, metrics=metrics, now=now)
 
     async def process(day: date) -> None:
         try:
@@ -86,7 +68,11 @@ async def ingest_campaign_performance(
         except LaterError as error:
             await asyncio.to_thread(on_result, FailedPartition(partition=Partition(day), error=error))
             return
-        await asyncio.to_thread(lambda: on_result(writer.write(query, result)))
+        await asyncio.to_thread(report, writer.write(query, result, [Partition(day)]))
+
+    def report(results: Iterable[PartitionResult]) -> None:
+        for result in results:
+            on_result(result)
 
     # The first day shows whether the API refuses the route or some metrics.
     first, *others = sorted(days)
@@ -178,76 +164,3 @@ class _CampaignFetch:
         self._instance_ids = accessible
         self._warn(f"Not accessible with these credentials, so without their campaigns: {', '.join(inaccessible)}")
         return True
-
-
-class _DayWriter:
-    """Writes days, each as one file. `write` may run in several threads, for different days."""
-
-    def __init__(
-        self, lake: Lake, *, metrics: tuple[Metric, ...], guard: WriteGuard, now: Callable[[], datetime]
-    ) -> None:
-        self._lake = lake
-        self._schema = schema_of(campaign_performance_columns(metrics))
-        self._guard = guard
-        self._now = now
-        # The content hash of each day that was written without bad rows.
-        self._clean: dict[Partition, str] = {}
-
-    def write(self, query: PerformanceQuery, result: ListResult) -> PartitionResult:
-        """Write the campaigns of a day, and its bad rows to quarantine."""
-        partition, bad_rows = Partition(query.start_date), result.bad_rows
-        rows = performance_table(result.items, schema=self._schema)
-        diffs: list[PartitionDiff] = []
-
-        def check_replacement(_: Partition, old: pa.Table, new: pa.Table) -> None:
-            diffs.append(diff_partitions(old, new, key=CAMPAIGN_KEY, known_metrics=CAMPAIGN_METRICS))
-            self._guard.check_diff(diffs[0], bad_rows=len(bad_rows), rows="campaigns")
-
-        try:
-            text = query_text(query)
-            if bad_rows:
-                self._lake.quarantine.write(CAMPAIGN_PERFORMANCE_TABLE, partition, bad_rows, query=text)
-            total = rows.num_rows + len(bad_rows)
-            self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this day are bad")
-            metadata = self._file_metadata(query, text)
-            written = self._lake.write_all(
-                CAMPAIGN_PERFORMANCE_TABLE, {partition: rows}, metadata=metadata, check_replacement=check_replacement
-            )[partition]
-        except (LakeUnavailable, TooManyBadRows) as error:
-            written = error
-        if isinstance(written, LakeUnavailable | ReplacementRejected):
-            return FailedPartition(partition=partition, error=written)
-        if not bad_rows:
-            self._clean[partition] = written.content_hash
-        return WrittenPartition(
-            partition=partition, file=written, posts=rows, bad_rows=len(bad_rows), diff=diffs[0] if diffs else None
-        )
-
-    def remove_outdated_quarantine_files(self) -> None:
-        """Remove the quarantine files of the days that were written without bad rows.
-
-        A file stays if another run has replaced the day since, or if the lake cannot be read.
-        """
-        with suppress(LakeUnavailable):
-            for file in self._lake.quarantine.files(CAMPAIGN_PERFORMANCE_TABLE):
-                if file.partition is not None and file.partition in self._clean:
-                    with suppress(LakeUnavailable, FileDamaged):
-                        stored = self._lake.read_metadata(CAMPAIGN_PERFORMANCE_TABLE, file.partition)
-                        if stored is not None and stored.content_hash == self._clean[file.partition]:
-                            self._lake.quarantine.remove(file)
-
-    def _file_metadata(self, query: PerformanceQuery, text: str) -> dict[str, str]:
-        return {
-            FETCHED_AT: self._now().astimezone(UTC).isoformat(timespec="milliseconds"),
-            "queries": msgspec.json.encode([text]).decode(),
-            "metrics": msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
-        }
-
-
-def performance_table(campaigns: Sequence[CampaignPerformance], *, schema: pa.Schema) -> pa.Table:
-    """Return the performance of campaigns as rows, sorted by campaign; what is not available is null."""
-    rows = [
-        {**campaign.metrics, "campaign_id": campaign.campaign_id, "extra": campaign.extra}
-        for campaign in sorted(campaigns, key=lambda campaign: campaign.campaign_id)
-    ]
-    return pa.Table.from_pylist(rows, schema=schema)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import (
     CAMPAIGN_PERFORMANCE_TABLE,
     FETCHED_AT,
@@ -19,6 +18,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 COVERAGE_TABLE = "coverage"
 COVERAGE_COLUMNS = (

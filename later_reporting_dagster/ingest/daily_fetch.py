@@ -13,9 +13,9 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.ingest.ingest import DEFAULT_GUARD, ingest
 from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, WrittenPartition
-from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RawTable
 
 PREVIEW_ROWS = 5
 # Tables are merged in batches, because each sort has a fixed cost that is higher than the cost of its rows.
@@ -156,7 +156,7 @@ class DayResult:
         self.rows += result.file.rows
         self.files_changed += result.file.changed
         self.bad_rows += result.bad_rows
-        self._add_to_preview(result.posts)
+        self._add_to_preview(result.rows)
         if result.diff is not None:
             self._add_diff(result.diff)
 

@@ -6,7 +6,7 @@ forbidden or keeps failing affects only its own partitions, and nothing is writt
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -43,9 +43,9 @@ from later_reporting_dagster.ingest.query_plan import (
     split_by_instances,
     split_query,
 )
-from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
+from later_reporting_dagster.lake.raw_tables import RawTable
 
 # Workers in the paged version, where the pages of a query are fetched concurrently: two queries keep the connections
 # busy while a third is written. The pages of a cursor query are fetched one after the other, so there is a worker for
@@ -107,24 +107,21 @@ async def ingest(
             await asyncio.to_thread(on_result, FailedPartition(partition=partition, error=error))
         return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
-    queries = plan_queries(partitions, date_basis=table.date_basis, known_rows=known_rows)
-    writer = await asyncio.to_thread(
-        PartitionWriter,
-        table=table,
-        lake=lake,
-        partitions=frozenset(partitions),
-        on_result=on_result,
-        guard=guard,
-        metrics=metrics,
-        now=now,
-    )
+    queries = plan_queries(partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics)
+    writer = PartitionWriter(table=table, lake=lake, guard=guard, metrics=metrics, now=now)
     mean_stored_rows = (
         await asyncio.to_thread(_mean_stored_rows, partitions, table=table, lake=lake)
         if version.uses_cursors and table.date_basis is DateBasis.POST_DATE
         else None
     )
     run = _IngestRun(
-        client, writer, metrics=metrics, uses_cursors=version.uses_cursors, mean_stored_rows=mean_stored_rows
+        client,
+        writer,
+        partitions=frozenset(partitions),
+        on_result=on_result,
+        metrics=metrics,
+        uses_cursors=version.uses_cursors,
+        mean_stored_rows=mean_stored_rows,
     )
     await run.run(queries)
     await asyncio.to_thread(writer.remove_outdated_quarantine_files)
@@ -247,19 +244,23 @@ class FailureTracker:
 
 
 class _IngestRun:
-    """Fetches queries with concurrent workers and passes their results to a `PartitionWriter`."""
+    """Fetches queries with concurrent workers and writes their results."""
 
     def __init__(
         self,
         client: LaterClient,
         writer: PartitionWriter,
         *,
+        partitions: frozenset[Partition],
+        on_result: Callable[[PartitionResult], None],
         metrics: tuple[Metric, ...],
         uses_cursors: bool,
         mean_stored_rows: float | None,
     ) -> None:
         self._client = client
         self._writer = writer
+        self._partitions = partitions
+        self._on_result = on_result
         self._posts = PostFetch(client, metrics=metrics, by_cursor=uses_cursors)
         self._failures = FailureTracker()
         self._scope = _InstanceScope(client)
@@ -311,7 +312,18 @@ class _IngestRun:
             self._fetched_pairs += len(partitions_of(query))
             self._rows_of_pairs = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
-                await asyncio.to_thread(self._writer.write, query, result, planned=queued.planned)
+                partitions = self._partitions_to_write(query)
+                await asyncio.to_thread(
+                    self._report, self._writer.write(query, result, partitions, planned=queued.planned)
+                )
+
+    def _partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
+        """Return the partitions of the run that a query covers. It may cover others, which are not written."""
+        return [partition for partition in partitions_of(query) if partition in self._partitions]
+
+    def _report(self, results: Iterable[PartitionResult]) -> None:
+        for result in results:
+            self._on_result(result)
 
     def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
@@ -364,7 +376,7 @@ class _IngestRun:
         if not instance_ids:
             return None
         remaining = replace(query, instance_ids=instance_ids)
-        return remaining if self._writer.partitions_to_write(remaining) else None
+        return remaining if self._partitions_to_write(remaining) else None
 
     async def _split_forbidden_query(
         self, query: PerformanceQuery, error: InstanceForbidden
@@ -389,5 +401,6 @@ class _IngestRun:
         return [replace(query, instance_ids=(instance_id,)) for instance_id in query.instance_ids]
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
+        failed = [FailedPartition(partition=partition, error=error) for partition in self._partitions_to_write(query)]
         # In a thread, because `on_result` may block.
-        await asyncio.to_thread(self._writer.fail, query, error)
+        await asyncio.to_thread(self._report, failed)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.ingest.missing_files import missing_days
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Column, FileDamaged, Lake, Partition, schema_of
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 INSTANCES_TABLE = "instances"
 

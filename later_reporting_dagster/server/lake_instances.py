@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.ingest.instance_dimension import instances_with_files, stored_instances
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 
 def all_instances(lake: Lake) -> list[str]:

@@ -8,8 +8,8 @@ from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract.days import expected_days
 from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, DEFAULT_START_DATE
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE, instances_table
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from tests.cli.conftest import User, error_line
 from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.conftest import list_instances

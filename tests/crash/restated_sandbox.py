@@ -17,8 +17,8 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import DateBasis
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
-from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RawTable
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, Truth
 

@@ -14,8 +14,8 @@ from later_reporting_dagster.client import ApiVersionChanged, ClientCredentials,
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, PAGED, Metric
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World, create_app, running_server
 from tests.conftest import NO_RATE_LIMIT
 from tests.ingest.conftest import PUBLISHED, each_raw_table

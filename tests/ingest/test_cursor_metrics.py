@@ -15,8 +15,8 @@ from later_reporting_dagster.client import ClientCredentials, LaterClient, RateL
 from later_reporting_dagster.contract import CURSOR, DEFAULT_METRICS, METRICS, DateBasis, Metric, parse_metrics
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, WrittenPartition
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.lake import Lake, posts_schema
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES, RawTable
 from later_reporting_dagster.sandbox import World
 from tests.conftest import DAYS, NO_RATE_LIMIT, Service, parameters, problem
 from tests.ingest.conftest import DAILY, PARTITIONS, PUBLISHED, each_raw_table

@@ -24,7 +24,7 @@ def written(partition: Partition, *, impressions: list[int] | None = None) -> Wr
         columns["impressions"] = pa.array(impressions, pa.int64())
         posts = pa.table(columns, schema=POSTS_SCHEMA)
     file = WriteResult("url", posts.num_rows, 1, "hash", changed=True)
-    return WrittenPartition(partition=partition, file=file, posts=posts, bad_rows=0)
+    return WrittenPartition(partition=partition, file=file, rows=posts, bad_rows=0)
 
 
 def failed(partition: Partition) -> FailedPartition:

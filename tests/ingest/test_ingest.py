@@ -28,8 +28,8 @@ from later_reporting_dagster.client import (
 from later_reporting_dagster.contract import CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.ingest.ingest import PAGED_WORKERS
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
-from later_reporting_dagster.ingest.raw_tables import RawTable
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RawTable
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     DAYS,
@@ -70,7 +70,7 @@ def test_ingest_writes_what_the_api_returns(table: RawTable, service: Service, t
     assert_lake_matches(tmp_path, table, PARTITIONS, truth)
     for partition, written in result.written.items():
         rows = truth.partition(table.date_basis.value, partition.day, partition.instance_id or "")
-        assert written.posts.to_pylist() == rows
+        assert written.rows.to_pylist() == rows
         assert (written.file.rows, written.file.changed, written.bad_rows) == (len(rows), True, 0)
 
 
@@ -325,7 +325,7 @@ def test_too_many_posts_of_a_partition_are_split_by_platform_and_content_type(
     result = run_ingest([partition], table=table, service=service, root=tmp_path)
     written = result.written[partition]
     assert written.file.rows == len(world.posts) > 400
-    found = {(row["campaign_id"], row["post_id"]) for row in written.posts.to_pylist()}
+    found = {(row["campaign_id"], row["post_id"]) for row in written.rows.to_pylist()}
     assert found == set(zip(world.posts.campaign_id.tolist(), world.posts.post_id.tolist(), strict=True))
     assert any("platform=" in request.url.query for request in service.requests)
     assert any("contentType=" in request.url.query for request in service.requests)

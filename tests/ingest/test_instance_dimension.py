@@ -14,8 +14,8 @@ from later_reporting_dagster.ingest.instance_dimension import (
     stored_instances,
     unlisted_instances,
 )
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 TODAY = date(2024, 3, 10)
 WINDOW = [TODAY - timedelta(days=age) for age in (3, 2, 1)]

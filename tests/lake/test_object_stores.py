@@ -20,7 +20,6 @@ from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import WrittenPartition
-from later_reporting_dagster.ingest.raw_tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.lake import (
     POST_COLUMNS,
     POSTS_SCHEMA,
@@ -30,6 +29,7 @@ from later_reporting_dagster.lake import (
     Table,
     partition_path,
 )
+from later_reporting_dagster.lake.raw_tables import POSTS_PUBLISHED, RAW_TABLES
 from later_reporting_dagster.reading.sql_query import run_query
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, DAILY

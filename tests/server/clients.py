@@ -18,8 +18,8 @@ from later_reporting_dagster.contract.days import days_between
 from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
-from later_reporting_dagster.ingest.raw_tables import RAW_TABLES
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.server import Client, running_server
 from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
 from tests.independent_server import IndependentServer
