@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ ASSET_NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DefinitionSettings:
     """The settings that the definitions of one component depend on, and the names derived from them.
 
@@ -139,7 +140,8 @@ class DefinitionSettings:
         """The pool of the steps that send requests to the API."""
         return f"{self.name}_api"
 
-    @property
+    # Cached, because Dagster computes a thousand ticks of the schedule to check a policy.
+    @cached_property
     def freshness(self) -> dg.FreshnessPolicy:
         """For the UI's health badge, which knows only when an asset was last materialized.
 
