@@ -26,6 +26,8 @@ CONSTRAINT_oldest := --constraint constraints-oldest.txt
 SLOW_TESTS := services or e2e or faults or docs
 # Three processes on the two cores of CI, because many tests wait: for a server, a browser or a retry.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# With COVERAGE=1, `make test` also measures branch coverage, which takes half as long again.
+COVERAGE ?=
 
 .PHONY: help demo ui test test-rest lint bench coverage compatibility $(COMPATIBILITY) browser services helm clean
 
@@ -39,7 +41,7 @@ ui: .venv/installed ## Run the demo, then serve the Dagster UI on its data at ht
 	$(BIN)/later-reporting demo --ui
 
 test: lint browser ## Run lint and the tests that need only Python and Chromium, in about 8 minutes on two cores
-	$(PYTEST) -m "not ($(SLOW_TESTS))" --cov --cov-report=term $(PYTEST_OPTIONS)
+	$(PYTEST) -m "not ($(SLOW_TESTS))" $(if $(COVERAGE),--cov --cov-report=term) $(PYTEST_OPTIONS)
 
 test-rest: .venv/installed-test browser services ## Run the other tests in about 20 minutes: services, daemons, commands, faults, pages
 	$(PYTEST) -m "$(SLOW_TESTS)" $(PYTEST_OPTIONS)
