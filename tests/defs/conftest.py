@@ -13,6 +13,7 @@ import pytest
 from dagster import AssetPartitionStatus, ExecuteInProcessResult
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage import event_log, runs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -247,6 +248,15 @@ def _project(instance: dg.DagsterInstance, root: Path) -> Project:
 def next_day(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freeze the clock that decides which days are expected at the day after `DAYS`."""
     freeze_clock(monkeypatch, datetime(2024, 3, 4, 13, tzinfo=UTC), "defs.instances", "defs.posts_checks")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_schema_versions() -> Iterator[None]:
+    """Do not mark databases in memory with the version of their schema, which takes longer than creating them."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (runs.in_memory, event_log.in_memory):
+            patched.setattr(module, "stamp_alembic_rev", lambda config, connection: None)
+        yield
 
 
 @pytest.fixture

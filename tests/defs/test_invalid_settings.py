@@ -164,7 +164,8 @@ def range_of(start: str, end: str) -> dict[str, str]:
     return {RANGE_START_TAG: start, RANGE_END_TAG: end}
 
 
-TODAY = datetime.now(UTC).date()
+# Also after midnight.
+TOO_NEW_DAY = datetime.now(UTC).date() + timedelta(days=1)
 TOO_NEW = r"There is no partition \S+ yet: the newest is \S+ \(UTC\)\. Select nothing later\."
 
 
@@ -175,8 +176,8 @@ TOO_NEW = r"There is no partition \S+ yet: the newest is \S+ \(UTC\)\. Select no
         ({}, "The run selects no partition: select one or a range"),
         (range_of("2024-03-02", "2024-03-01"), "The range 2024-03-02 to 2024-03-01 contains no .* before its start"),
         ({PARTITION_TAG: "2024-02-01"}, "There is no partition 2024-02-01: .*YYYY-MM-DD"),
-        ({PARTITION_TAG: str(TODAY)}, TOO_NEW),
-        (range_of("2024-03-01", str(TODAY + timedelta(days=400))), TOO_NEW),
+        ({PARTITION_TAG: str(TOO_NEW_DAY)}, TOO_NEW),
+        (range_of(str(TOO_NEW_DAY - timedelta(days=3)), str(TOO_NEW_DAY)), TOO_NEW),
     ],
 )
 def test_run_of_an_invalid_partition_fails_with_advice(
