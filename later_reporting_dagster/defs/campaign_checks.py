@@ -68,11 +68,11 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
         "days_without_posts": found.without_posts,
         "unreadable_files": found.unreadable_files,
     }
-    for name, totals in found.totals.items():
-        if totals.difference_percent is not None:
-            metadata[f"difference_percent/{name}"] = round(totals.difference_percent, 6)
+    for name, (of_campaigns, of_posts) in found.totals.items():
+        if of_posts or not of_campaigns:
+            metadata[f"difference_percent/{name}"] = round(100 * (of_campaigns - of_posts) / (of_posts or 1), 6)
     examples = [
-        f"{each.metric} of campaign {each.campaign_id} on {each.day} ({each.of_campaign} and {each.of_posts} in posts)"
+        "{metric} of campaign {campaign_id} on {date} ({of_campaign} and {of_posts} in posts)".format(**each)
         for each in found.examples
     ]
     if examples:

@@ -148,7 +148,6 @@ class _Totals:
 
     written: int = 0
     changed: int = 0
-    raw_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     incomplete: list[date] = field(default_factory=list)
 
@@ -188,10 +187,7 @@ class _RollupRun:
                 self._write(rollup)
         except RollupFailed as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        log.info(
-            f"Rolled up {totals.written} of {len(first_days)} {periods}, {totals.changed} of them changed, from"
-            f" {totals.raw_rows:,} rows"
-        )
+        log.info(f"Rolled up {totals.written} of {len(first_days)} {periods}, {totals.changed} of them changed")
         if totals.incomplete:
             log.info(
                 f"{len(totals.incomplete)} of the {totals.written} {periods} written lack instances:"
@@ -234,7 +230,6 @@ class _RollupRun:
         )
         totals.written += 1
         totals.changed += written.changed
-        totals.raw_rows += rollup.raw_rows
 
     def _missing_instances(self, rollup: PeriodRollup) -> dict[str, list[str]]:
         """Return the missing instances by day, for the days of a partition that are over; not for complete days."""
@@ -303,13 +298,8 @@ def _partition_metadata(
     instances = len({raw_partition.instance_id for raw_partition in rollup.partitions})
     if table.period is Period.DAY:
         names = [*missing.get(str(rollup.first_day), [])]
-        return {
-            "raw_rows": rollup.raw_rows,
-            "instances": instances,
-            **({"missing_instances": dg.MetadataValue.json(names)} if names else {}),
-        }
+        return {"instances": instances, **({"missing_instances": dg.MetadataValue.json(names)} if names else {})}
     return {
-        "raw_rows": rollup.raw_rows,
         "instances": instances,
         "days": len({raw_partition.day for raw_partition in rollup.partitions}),
         **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),

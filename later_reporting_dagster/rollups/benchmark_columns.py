@@ -10,8 +10,10 @@ from later_reporting_dagster.rollups.rollup_columns import (
     CHANNELS,
     RESULTS,
     comparison,
+    computed_column,
     is_post_count,
     post_columns_named,
+    raw_column,
     totals,
 )
 
@@ -36,8 +38,10 @@ _SAMPLE = (
     f"If posts_published has more than {MAXIMUM_PEERS:,} rows of the platform and content type in these days, a sample"
     f" of about {MAXIMUM_PEERS:,} posts, which depends on their ids only"
 )
-_LAST_DAY = Column("last_day", "date32[day]", False, "The last day whose results count", "", "The newest day of"
-                   " post_metrics_daily that has a file of any instance")  # fmt: skip
+_LAST_DAY = Column(
+    *("last_day", "date32[day]", False, "The last day whose results count", ""),
+    "The newest day of post_metrics_daily that has a file of any instance",
+)
 
 
 def _measures(metrics: Sequence[Metric]) -> list[Column]:
@@ -54,59 +58,57 @@ def _curve_measures(metrics: Sequence[Metric]) -> list[Column]:
     return [column for column in _measures(metrics) if column.name in counts or "_engagement_rate" in column.name]
 
 
+# A column is a few lines of text.
+# fmt: off
+
+
 def benchmark_columns(metrics: Sequence[Metric]) -> Iterator[Column]:
     """Yield the columns of `post_benchmarks`."""
+    measures = {column.name: column for column in _measures(metrics)}
     yield _LAST_DAY
-    yield from post_columns_named(
-        ("instance_id", "post_id", *LABELS), "The value in the post's newest row of posts_published; if the post is in"
-        " several campaigns, in the row with the lowest campaign id",
-    )  # fmt: skip
-    yield Column("age", "int64", False, "Days since publication, 0 on the day", "days", "last_day minus the day of"
-                 " publication")  # fmt: skip
-    yield Column("days", "int64", False, "Days from publication to last_day that have a file of the instance", "days",
-                 "Number of days with a file of post_metrics_daily")  # fmt: skip
-    yield Column("days_expected", "int64", False, "Days from publication to last_day", "days", "age + 1")
-    for column in _measures(metrics):
-        yield replace(
-            column, description=f"{column.description}, to last_day", computation="Sum of the post's days in"
-            " post_metrics_daily; of each day, the row with the lowest campaign id. Null if no day reports it"
-            if column.unit != "percent" else column.computation,
-        )  # fmt: skip
+    yield from post_columns_named(("instance_id", "post_id", *LABELS), "The value in the post's newest row of"
+        " posts_published; if the post is in several campaigns, in the row with the lowest campaign id")
+    yield computed_column("age", "days", "Days since publication, 0 on the day",
+        "last_day minus the day of publication")
+    yield computed_column("days", "days", "Days from publication to last_day that have a file of the instance",
+        "Number of days with a file of post_metrics_daily")
+    yield computed_column("days_expected", "days", "Days from publication to last_day", "age + 1")
+    summed = ("Sum of the post's days in post_metrics_daily; of each day, the row with the lowest campaign id. Null if"
+        " no day reports it")
+    for column in measures.values():
+        computed = column.computation if column.unit == "percent" else summed
+        yield replace(column, description=f"{column.description}, to last_day", computation=computed)
     for channel in CHANNELS:
-        raw = "engagements" if channel is CHANNELS[0] else "paid_engagements"
-        yield Column(f"{channel}_engagements_last_7_days", "int64", True, f"{channel.capitalize()} engagements of the"
-                     " 7 days up to last_day", "engagements", "Like the engagements", (raw,))  # fmt: skip
-    yield Column("peers", "int64", False, "Other posts that the post is compared with", "posts", "Number of other posts"
-                 " of the same platform and content type, published in the 365 days up to last_day, that were seen at"
-                 f" the same age: {_SEEN}. {_SAMPLE}")  # fmt: skip
+        yield computed_column(f"{channel}_engagements_last_7_days", "engagements", f"{channel.capitalize()}"
+            " engagements of the 7 days up to last_day", "Like the engagements", [raw_column(channel, "engagements")])
+    yield computed_column("peers", "posts", "Other posts that the post is compared with", "Number of other posts of"
+        " the same platform and content type, published in the 365 days up to last_day, that were seen at the same age:"
+        f" {_SEEN}. {_SAMPLE}")
     for name in RANKED:
-        (measure,) = (column for column in _measures(metrics) if column.name == name)
-        yield Column(
-            f"{name}_percentile", "float64", True, f"Where {name} stands among the peers at the same age: 0 is the"
-            " lowest, 100 the highest", "percent", "Percentage of the peers reporting it that had less by that age;"
-            f" peers with equally much count half. Null if fewer than {MINIMUM_PEERS} peers report it, if the post does"
-            " not, or if days differs from days_expected", measure.source_columns,
-        )  # fmt: skip
+        yield computed_column(f"{name}_percentile", "percent", f"Where {name} stands among the peers at the same age:"
+            " 0 is the lowest, 100 the highest", "Percentage of the peers reporting it that had less by that age;"
+            f" peers with equally much count half. Null if fewer than {MINIMUM_PEERS} peers report it, if the post"
+            " does not, or if days differs from days_expected", measures[name].source_columns)
 
 
 def age_columns(metrics: Sequence[Metric]) -> Iterator[Column]:
     """Yield the columns of `organic_paid_by_age`."""
     yield _LAST_DAY
     yield from post_columns_named(LABELS[:2], "The value in the post's newest row of posts_published")
-    yield Column("age", "int64", False, "Days since publication, 0 on the day", "days", f"0 to {MAXIMUM_AGE - 1}")
-    yield Column("posts", "int64", False, "Posts seen at the age, with or without metrics", "posts", "Number of posts"
-                 f" published in the 365 days up to last_day of which {_SEEN}. {_SAMPLE}")  # fmt: skip
+    yield computed_column("age", "days", "Days since publication, 0 on the day", f"0 to {MAXIMUM_AGE - 1}")
+    yield computed_column("posts", "posts", "Posts seen at the age, with or without metrics", "Number of posts"
+        f" published in the 365 days up to last_day of which {_SEEN}. {_SAMPLE}")
     for column in _curve_measures(metrics):
-        yield Column(f"{column.name}_posts", "int64", False, f"Posts that had reported {column.name} by the age",
-                     "posts", "Number of posts", column.source_columns)  # fmt: skip
+        yield computed_column(f"{column.name}_posts", "posts", f"Posts that had reported {column.name} by the age",
+            "Number of posts", column.source_columns)
         for percent in QUARTILES:
-            yield replace(
-                column, name=f"{column.name}_p{percent}", description=f"{percent} % of the posts had at most this"
-                f" {column.name} by the age", computation=f"The smallest {column.name} that at least {percent} % of"
-                f" {column.name}_posts do not exceed, each summed from the publication to the age",
-            )  # fmt: skip
+            yield replace(column, name=f"{column.name}_p{percent}",
+                description=f"{percent} % of the posts had at most this {column.name} by the age",
+                computation=f"The smallest {column.name} that at least {percent} % of {column.name}_posts do not"
+                " exceed, each summed from the publication to the age")
 
 
+# fmt: on
 def template_variables(metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return the variables of post_curves.sql and of the SQL files of both tables."""
     return {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, Table, ViewContents, open_database, post_columns
@@ -17,43 +17,9 @@ if TYPE_CHECKING:
 # Allowed difference in percent of the posts' total: both tables are fetched at different times.
 TOLERANCE_PERCENT = 1
 MAX_EXAMPLES = 20
-
-_COMPARED = ("impressions", "engagements", "paid_impressions", "paid_engagements")
-COMPARED_METRICS = ("posts_count", *_COMPARED)
-"""The compared totals. The number of posts is that of the rows of the day."""
-
+# The number of posts is that of the rows of the day.
+COMPARED_METRICS = ("posts_count", "impressions", "engagements", "paid_impressions", "paid_engagements")
 _POSTS = Table(BY_CAMPAIGN.raw_table, post_columns(DEFAULT_METRICS))
-
-
-@dataclass(frozen=True, slots=True)
-class MetricTotals:
-    """The totals of a metric over all days of campaigns of which both tables report it.
-
-    Attributes:
-        of_campaigns: as the API reports them for campaigns.
-        of_posts: the sum over their posts.
-    """
-
-    of_campaigns: int
-    of_posts: int
-
-    @property
-    def difference_percent(self) -> float | None:
-        """By how many percent the totals of campaigns differ from those of posts; None if undefined."""
-        if self.of_campaigns == self.of_posts:
-            return 0.0
-        return 100 * (self.of_campaigns - self.of_posts) / self.of_posts if self.of_posts else None
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignDifference:
-    """A total of a campaign and day that differs by more than the tolerance."""
-
-    day: date
-    campaign_id: int
-    metric: str
-    of_campaign: int
-    of_posts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +31,9 @@ class CampaignReconciliation:
         differing: pairs with a total that differs by more than the tolerance.
         unknown: pairs whose campaign is neither in `campaigns` nor in the posts.
         without_posts: pairs that cannot be compared, because an instance of the campaign has no posts file of the day.
-        totals: by metric; metrics that are never compared are left out.
-        examples: the first differences.
+        totals: by metric, the sum that the API reports for campaigns, and the sum over their posts, where both tables
+            report the metric; metrics that are never compared are left out.
+        examples: the first differences: date, campaign_id, metric, of_campaign and of_posts.
         unreadable_files: number of files that were skipped.
     """
 
@@ -74,8 +41,8 @@ class CampaignReconciliation:
     differing: int
     unknown: int
     without_posts: int
-    totals: Mapping[str, MetricTotals]
-    examples: Sequence[CampaignDifference]
+    totals: Mapping[str, tuple[int, int]]
+    examples: Sequence[Mapping[str, Any]]
     unreadable_files: int = 0
 
 
@@ -111,35 +78,20 @@ def reconcile_campaigns(
 
 
 def _reconcile(connection: "duckdb.DuckDBPyConnection", *, unreadable_files: int) -> CampaignReconciliation:
-    connection.execute(
-        sql_engine.render(
-            "campaign_reconciliation.sql", BY_CAMPAIGN, compared_columns=_COMPARED, tolerance_percent=TOLERANCE_PERCENT
-        )
-    ).fetchall()
-    (pairs,) = sql_engine.query_rows(
-        connection,
-        "SELECT count(*) FILTER (NOT is_known) AS unknown,"
-        " count(*) FILTER (is_known AND NOT is_comparable) AS without_posts FROM campaign_totals",
-    )
-    (counts,) = sql_engine.query_rows(
-        connection,
-        "SELECT count(DISTINCT (date, campaign_id)) AS compared,"
-        " count(DISTINCT (date, campaign_id)) FILTER (differs) AS differing FROM compared_totals",
-    )
+    variables = {"compared_columns": COMPARED_METRICS[1:], "tolerance_percent": TOLERANCE_PERCENT}
+    connection.execute(sql_engine.render("campaign_reconciliation.sql", BY_CAMPAIGN, **variables)).fetchall()
+    (counts,) = sql_engine.query_rows(connection, "FROM campaign_counts")
     totals = sql_engine.query_rows(
         connection,
-        "SELECT metric, sum(of_campaign) AS of_campaigns, sum(of_posts) AS of_posts FROM compared_totals GROUP BY ALL",
+        "SELECT metric, sum(of_campaign) AS of_campaign, sum(of_posts) AS of_posts FROM compared_totals GROUP BY ALL",
     )
-    examples = sql_engine.query_rows(
-        connection,
-        "SELECT date AS day, campaign_id, metric, of_campaign, of_posts FROM compared_totals WHERE differs"
-        f" ORDER BY ALL LIMIT {MAX_EXAMPLES}",
-    )
-    by_metric = {each.pop("metric"): MetricTotals(**each) for each in totals}
+    by_metric = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in totals}
     return CampaignReconciliation(
-        **pairs,
         **counts,
         totals={name: by_metric[name] for name in COMPARED_METRICS if name in by_metric},
-        examples=[CampaignDifference(**each) for each in examples],
+        examples=sql_engine.query_rows(
+            connection,
+            f"SELECT * EXCLUDE (differs) FROM compared_totals WHERE differs ORDER BY ALL LIMIT {MAX_EXAMPLES}",
+        ),
         unreadable_files=unreadable_files,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from later_reporting_dagster.contract import METRICS
 from later_reporting_dagster.lake import (
@@ -26,9 +27,8 @@ from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY
 
-# Date basis -> its raw table, with the columns of all known metrics.
-_RAW_TABLES = {date_basis: Table(name, post_columns(METRICS)) for date_basis, name in RAW_TABLE_NAMES.items()}
-
+# The raw tables by name, with the columns of all known metrics.
+_RAW_TABLES = {name: Table(name, post_columns(METRICS)) for name in RAW_TABLE_NAMES.values()}
 # The tables that windows are made from, beside the one of campaigns.
 _WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)
 
@@ -58,14 +58,12 @@ class PeriodRollup:
     Attributes:
         first_day: identifies the partition.
         rows: None if the partition has no raw files, or one of them cannot be read.
-        raw_rows: number of raw rows.
         partitions: its raw partitions.
         unreadable: errors of the raw files that could not be read.
     """
 
     first_day: date
     rows: pa.Table | None
-    raw_rows: int
     partitions: Collection[Partition]
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
@@ -163,7 +161,7 @@ def check_lake_periods(
         LakeUnavailable: the lake cannot be listed or read.
         RollupFailed: the query does not fit in memory.
     """
-    raw_table = _RAW_TABLES[table.date_basis]
+    raw_table = _RAW_TABLES[table.raw_table]
     rollup_table = Table(table.name, table.columns)
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -191,27 +189,19 @@ def check_lake_periods(
 def _roll_up_batch(
     database: LakeDatabase, table: RollupTable, by_first_day: Mapping[date, Sequence[Partition]]
 ) -> Iterator[PeriodRollup]:
-    raw_table = _RAW_TABLES[table.date_basis]
-    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
+    raw_table = _RAW_TABLES[table.raw_table]
 
-    def roll_up(contents: ViewContents) -> tuple[ViewContents, pa.Table, Mapping[date, int]]:
+    def roll_up(contents: ViewContents) -> tuple[pa.Table, Mapping[Partition, LakeUnavailable | FileDamaged]]:
         sql_engine.register_stored_files(database.connection, contents.partitions)
-        rows = sql_engine.roll_up_periods(database.connection, table)
-        counts = sql_engine.query_rows(
-            database.connection, f"SELECT date, count(*) AS raw_rows FROM {raw_table.name} GROUP BY ALL"
-        )
-        return contents, rows, {each["date"]: each["raw_rows"] for each in counts}
+        return sql_engine.roll_up_periods(database.connection, table), contents.unreadable[raw_table.name]
 
-    contents, rows, raw_rows = database.read([(raw_table, raw_partitions)], roll_up)
-    partition_rows = sql_engine.partition_rows_getter(rows, table.columns)
-    unreadable = contents.unreadable.get(raw_table.name, {})
+    raw_partitions = [partition for partitions in by_first_day.values() for partition in partitions]
+    rows, unreadable = database.read([(raw_table, raw_partitions)], roll_up)
     for first_day, partitions in by_first_day.items():
         errors = [unreadable[partition] for partition in partitions if partition in unreadable]
+        of_partition = rows.filter(pc.field(FIRST_DAY) == first_day).drop_columns([FIRST_DAY])
+        # If a file cannot be read, the rows of the other files would look complete although some are missing.
+        is_complete = partitions and not errors
         yield PeriodRollup(
-            first_day=first_day,
-            # If a file cannot be read, the rows of the other files would look complete although some are missing.
-            rows=None if errors or not partitions else partition_rows(first_day),
-            raw_rows=sum(raw_rows.get(day, 0) for day in {partition.day for partition in partitions}),
-            partitions=partitions,
-            unreadable=errors,
+            first_day=first_day, rows=of_partition if is_complete else None, partitions=partitions, unreadable=errors
         )

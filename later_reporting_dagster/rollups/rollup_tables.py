@@ -118,7 +118,9 @@ class RollupTable:
                 for column in grain
             )
         is_creator = "creator_id" in self.grain
-        labels = rollup_columns.creator_labels() if is_creator else rollup_columns.campaign_labels(*self.labels)
+        labels = (
+            rollup_columns.creator_labels(self.labels) if is_creator else rollup_columns.campaign_labels(self.labels)
+        )
         days = rollup_columns.day_counts(of_all_instances=self.is_overall)
         return (*rollup_columns.window(), *grain, *labels, *days)
 

@@ -1,14 +1,12 @@
 """Render the rollups' SQL files, which are Jinja templates, and run them in DuckDB over views of the raw tables."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import Metric
@@ -78,25 +76,6 @@ def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable)
     with translated_errors():
         create_macros_and_row_views(connection, table, [table.raw_table])
         return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
-
-
-def partition_rows_getter(rows: pa.Table, columns: Sequence[Column]) -> Callable[[date], pa.Table]:
-    """Return a function that takes the first day of a partition and returns its rows, with only `columns`.
-
-    Args:
-        rows: a result of `roll_up_periods`, which is ordered by first day.
-        columns: columns to keep.
-    """
-    runs = pc.run_end_encode(rows[FIRST_DAY].combine_chunks())
-    ends = [0, *runs.run_ends.to_pylist()]
-    offsets = {day: (ends[n], ends[n + 1]) for n, day in enumerate(runs.values.to_pylist())}
-    selected = rows.select([column.name for column in columns])
-
-    def partition_rows(first_day: date) -> pa.Table:
-        start, end = offsets.get(first_day, (0, 0))
-        return selected.slice(start, end - start)
-
-    return partition_rows
 
 
 def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
@@ -183,56 +162,44 @@ def render_text(sql: str, table: RollupTable, **context: Any) -> str:
 def _context(table: RollupTable) -> dict[str, Any]:
     """Return the variables of the templates. They are described in measures.sql."""
     measured = [column.name for column in rollup_columns.comparison(table.metrics, intervals=table.has_intervals)]
-    return (
-        _summed_columns(table.metrics)
-        | benchmark_columns.template_variables(table.metrics)
-        | {
-            "grain": tuple(table.grain),
-            "labels": table.labels,
-            "measured": measured,
-            "previous": rollup_columns.PREVIOUS,
-            "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
-            "raw_table": table.raw_table,
-            "raw_tables": (*RAW_TABLE_NAMES.values(),),
-            "windows": WINDOWS,
-        }
-    )
-
-
-def _summed(metric: Metric) -> dict[str, Any]:
-    """Return the template variables of a metric that adds up."""
-    return {
-        "column": metric.column,
-        "sum": sum_name(metric),
-        "decimal": _DECIMALS.get(metric.kind, ""),
-        "maximum": metric.kind.maximum,
+    variables = {
+        "grain": tuple(table.grain),
+        "labels": table.labels,
+        "measured": measured,
+        "previous": rollup_columns.PREVIOUS,
+        "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
+        "raw_table": table.raw_table,
+        "raw_tables": tuple(RAW_TABLE_NAMES.values()),
+        "windows": WINDOWS,
     }
+    return variables | _summed_columns(table.metrics) | benchmark_columns.template_variables(table.metrics)
+
+
+def _summed(metric: Metric, name: str) -> dict[str, Any]:
+    """Return the template variables of a metric that adds up; `name` is that of the sum."""
+    decimal = _DECIMALS.get(metric.kind, "")
+    return {"column": metric.column, "sum": name, "decimal": decimal, "maximum": metric.kind.maximum}
 
 
 def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
     """Return the template variables about metrics, channels and summed columns."""
-    requested = {metric.column for metric in metrics}
+    requested, additive = {metric.column for metric in metrics}, additive_metrics(metrics)
     rate_units = {
-        str(channel): ["impressions", *(["views"] if raw_column(channel, "views") in requested else [])]
+        str(channel): [unit for unit in ("impressions", "views") if raw_column(channel, unit) in requested]
         for channel in CHANNELS
     }
-    rates = [
-        f"{channel}_{unit}_rate_{part}"
-        for channel, units in rate_units.items()
-        for unit in units
-        for part in ("engagements", "units")
-    ]
+    parts = [f"{channel}_{unit}_rate" for channel, units in rate_units.items() for unit in units]
+    rates = [f"{rate}_{part}" for rate in parts for part in ("engagements", "units")]
     channel_costs = [
         *("posts", "spend", "spread", "spend_posts", "contradictory_posts"),
         *(f"{cost}_{part}" for cost, measure, _ in UNIT_COSTS for part in ("spend", measure)),
     ]
     costs = ["posts", *(f"{channel}_{part}" for channel in CHANNELS for part in channel_costs)]
     costs += ["organic_value", "organic_value_spend"]
-    additive = additive_metrics(metrics)
     counts = [sum_name(metric) for metric in additive if metric.kind.is_integer]
     return {
-        "metrics": [_summed(metric) for metric in additive],
-        "campaign_totals": [_summed(metric) | {"sum": metric.column} for metric in CAMPAIGN_TOTALS],
+        "metrics": [_summed(metric, sum_name(metric)) for metric in additive],
+        "campaign_totals": [_summed(metric, metric.column) for metric in CAMPAIGN_TOTALS],
         "maximum_spend": Kind.MONEY.maximum,
         "channels": [(str(channel), raw_column(channel, "")) for channel in CHANNELS],
         "rate_units": rate_units,
@@ -245,8 +212,6 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
         "lift_columns": tuple(name for name in rates if "_impressions_" in name),
         "cost_columns": costs,
         "integer_columns": {*counts, *rates, *(name for name in costs if name.endswith(("posts", *RESULTS)))},
-        "reconciled_metrics": [sum_name(metric) for metric in additive],
-        "reconciled_costs": ["posts", *(f"{channel}_posts" for channel in CHANNELS)],
     }
 
 
