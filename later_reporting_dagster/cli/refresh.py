@@ -197,7 +197,7 @@ def _adjacent(first_days: Sequence[date], period: Period) -> Iterator[list[date]
     """Yield partitions in blocks without gaps: a run materializes a range."""
     block: list[date] = []
     for first in first_days:
-        if block and first != days_of(period, block[-1]).last + timedelta(days=1):
+        if block and first != days_of(period, block[-1])[-1] + timedelta(days=1):
             yield block
             block = []
         block.append(first)

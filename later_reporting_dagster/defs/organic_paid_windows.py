@@ -35,8 +35,12 @@ from later_reporting_dagster.lake import (
     LakeUnavailable,
     schema_of,
 )
-from later_reporting_dagster.rollups.campaign_inputs import read_campaigns
-from later_reporting_dagster.rollups.lake_rollups import WindowRollups, check_lake_windows, roll_up_lake_windows
+from later_reporting_dagster.rollups.lake_rollups import (
+    WindowRollups,
+    check_lake_windows,
+    read_campaigns,
+    roll_up_lake_windows,
+)
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import (

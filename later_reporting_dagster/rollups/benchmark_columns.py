@@ -18,13 +18,8 @@ from later_reporting_dagster.rollups.rollup_columns import (
 )
 
 LABELS = (
-    "platform",
-    "content_type",
-    "creator_id",
-    "creator_handle_name",
-    "creator_full_name",
-    "content_url",
-    "post_date",
+    *("platform", "content_type", "creator_id", "creator_handle_name", "creator_full_name"),
+    *("content_url", "post_date"),
 )
 # Curves end, and posts are no longer benchmarked, at this age in days.
 MAXIMUM_AGE = 90
@@ -56,6 +51,20 @@ def _measures(metrics: Sequence[Metric]) -> list[Column]:
 def _curve_measures(metrics: Sequence[Metric]) -> list[Column]:
     counts = {f"{channel}_{unit}" for channel in CHANNELS for unit in (*RESULTS, "views")}
     return [column for column in _measures(metrics) if column.name in counts or "_engagement_rate" in column.name]
+
+
+def template_variables(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return the variables of post_curves.sql and of the SQL files of both tables."""
+    return {
+        "post_labels": LABELS,
+        "maximum_age": MAXIMUM_AGE,
+        "maximum_peers": MAXIMUM_PEERS,
+        "minimum_peers": MINIMUM_PEERS,
+        "quartiles": QUARTILES,
+        "ranked": RANKED,
+        "post_rates": [column.name for column in _measures(metrics) if column.unit == "percent"],
+        "curve_measures": [column.name for column in _curve_measures(metrics)],
+    }
 
 
 # A column is a few lines of text.
@@ -106,18 +115,3 @@ def age_columns(metrics: Sequence[Metric]) -> Iterator[Column]:
                 description=f"{percent} % of the posts had at most this {column.name} by the age",
                 computation=f"The smallest {column.name} that at least {percent} % of {column.name}_posts do not"
                 " exceed, each summed from the publication to the age")
-
-
-# fmt: on
-def template_variables(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Return the variables of post_curves.sql and of the SQL files of both tables."""
-    return {
-        "post_labels": LABELS,
-        "maximum_age": MAXIMUM_AGE,
-        "maximum_peers": MAXIMUM_PEERS,
-        "minimum_peers": MINIMUM_PEERS,
-        "quartiles": QUARTILES,
-        "ranked": RANKED,
-        "post_rates": [column.name for column in _measures(metrics) if column.unit == "percent"],
-        "curve_measures": [column.name for column in _curve_measures(metrics)],
-    }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake, Table, ViewContents, open_database, post_columns
 from later_reporting_dagster.rollups import sql_engine
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
 if TYPE_CHECKING:
@@ -49,17 +49,7 @@ class CampaignReconciliation:
 def reconcile_campaigns(
     lake: Lake, *, memory_gb: float, days: tuple[date, date] | None = None
 ) -> CampaignReconciliation:
-    """Compare the days that both tables have. Files that cannot be read are skipped.
-
-    Args:
-        lake: has both tables.
-        memory_gb: memory limit of the query.
-        days: the first and the last day to compare; default: all.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the query does not fit in memory.
-    """
+    """Compare the days that both tables have, from the first to the last of `days`. Skip files that cannot be read."""
     campaigns = read_campaigns(lake)
     first, last = days or (date.min, date.max)
     campaign_days = [each for each in lake.partitions(CAMPAIGN_PERFORMANCE.name) if first <= each.day <= last]

@@ -54,7 +54,11 @@ WHERE is_comparable AND of_campaign IS NOT NULL AND of_posts IS NOT NULL
 {{- " UNION ALL" if not loop.last }}
 {%- endfor %};
 
+-- Numbers of (day, campaign) pairs.
 CREATE OR REPLACE VIEW campaign_counts AS
-SELECT *
-FROM (SELECT count(*) FILTER (NOT is_known) AS unknown, count(*) FILTER (is_known AND NOT is_comparable) AS without_posts FROM campaign_totals),
-    (SELECT count(DISTINCT (date, campaign_id)) AS compared, count(DISTINCT (date, campaign_id)) FILTER (differs) AS differing FROM compared_totals);
+SELECT
+    count(*) FILTER (NOT is_known) AS unknown,
+    count(*) FILTER (is_known AND NOT is_comparable) AS without_posts,
+    (SELECT count(DISTINCT (date, campaign_id)) FROM compared_totals) AS compared,
+    (SELECT count(DISTINCT (date, campaign_id)) FROM compared_totals WHERE differs) AS differing
+FROM campaign_totals;

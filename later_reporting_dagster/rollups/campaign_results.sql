@@ -1,9 +1,5 @@
 -- What the API totals for each campaign over the windows of organic_paid_by_campaign: one row per window and campaign with
 -- performance on a day of it. Money is decimal. A rate is a sum divided by a sum, over the days that report both parts.
---
---   campaign_performance_daily  view of the table, with all known metrics: one row per campaign and day
---   stored_files                the files of that table, with or without rows
---   campaigns                   the table of campaigns
 {%- import "measures.sql" as measures with context %}
 WITH windows AS (
     SELECT time_window, first_day, last_day, length AS days_expected, count(date) AS days

@@ -107,11 +107,3 @@ compared AS (
     LEFT JOIN half_widths ON {{ measures.same("totals", "half_widths", by) }}
 )
 {%- endmacro -%}
-
-{#- The same without intervals. -#}
-{%- macro channel_comparison_without_intervals(by, subgroups) -%}
-compared AS (
-    SELECT *, {{ measures.rates() }}
-    FROM (SELECT {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }} FROM {{ subgroups }} GROUP BY ALL)
-)
-{%- endmacro -%}

@@ -7,8 +7,10 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract import METRICS
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS
 from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     FileDamaged,
     Lake,
@@ -17,23 +19,33 @@ from later_reporting_dagster.lake import (
     Partition,
     Table,
     ViewContents,
+    campaign_performance_columns,
     open_database,
     post_columns,
+    schema_of,
 )
 from later_reporting_dagster.rollups import reconciliation, sql_engine
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, Campaigns, read_campaigns
 from later_reporting_dagster.rollups.periods import days_of, first_day_of
 from later_reporting_dagster.rollups.reconciliation import ROLLUP_RELATION
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES, RollupTable
 from later_reporting_dagster.rollups.sql_engine import FIRST_DAY
 
-# The raw tables by name, with the columns of all known metrics.
+# The fetched tables, with the columns of all known metrics; a metric that was not requested is null.
 _RAW_TABLES = {name: Table(name, post_columns(METRICS)) for name in RAW_TABLE_NAMES.values()}
+CAMPAIGN_PERFORMANCE = Table(CAMPAIGN_PERFORMANCE_TABLE, campaign_performance_columns(CAMPAIGN_METRICS))
 # The tables that windows are made from, beside the one of campaigns.
 _WINDOW_SOURCES = (*_RAW_TABLES.values(), CAMPAIGN_PERFORMANCE)
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Campaigns:
+    """The rows of the table of campaigns, and why it cannot be read, if so. Without the table, both are empty."""
+
+    rows: pa.Table
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +80,20 @@ class PeriodRollup:
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
 
+def read_campaigns(lake: Lake) -> Campaigns:
+    """Read the table of campaigns. It is small: one row per campaign."""
+    schema = schema_of(CAMPAIGN_COLUMNS)
+    try:
+        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema)
+    except (FileDamaged, LakeUnavailable) as error:
+        return Campaigns(schema.empty_table(), str(error))
+    return Campaigns(schema.empty_table() if rows is None else rows)
+
+
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
     """Roll up window tables and tables about posts. Files that cannot be read are left out.
 
     The windows of each date basis end with the newest day of its raw table.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the query does not fit in memory.
     """
     campaigns = read_campaigns(lake)
     with open_database(lake, memory_gb=memory_gb) as database:
@@ -97,10 +115,6 @@ def check_lake_windows(
     Returns:
         By table name, one sentence for each raw file that cannot be read and each total that differs; and the number of
         (post, day) pairs, over both date bases, for which campaigns report different numbers.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the query does not fit in memory.
     """
     with open_database(lake, memory_gb=memory_gb) as database:
 
@@ -120,18 +134,7 @@ def check_lake_windows(
 def roll_up_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> Iterator[PeriodRollup]:
-    """Roll up days, weeks or months, several with one query.
-
-    Args:
-        lake: has the raw table.
-        table: a table of days, weeks or months.
-        first_days: the first day of each partition, ascending.
-        memory_gb: memory limit of the query.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the query does not fit in memory.
-    """
+    """Roll up the days, weeks or months that begin on `first_days`, several with one query."""
     days = [day for first_day in first_days for day in days_of(table.period, first_day)]
     by_first_day: dict[date, list[Partition]] = {first_day: [] for first_day in first_days}
     for partition in lake.partitions(table.raw_table, days=days):
@@ -145,21 +148,10 @@ def roll_up_lake_periods(
 def check_lake_periods(
     lake: Lake, table: RollupTable, first_days: Sequence[date], *, memory_gb: float
 ) -> dict[date, list[str]]:
-    """Compare stored partitions of days, weeks or months with the raw rows.
-
-    Args:
-        lake: has the raw table and the partitions.
-        table: a table of days, weeks or months.
-        first_days: the first day of each partition; all have to be stored.
-        memory_gb: memory limit of the query.
+    """Compare stored days, weeks or months, which begin on `first_days`, with the raw rows.
 
     Returns:
-        By the first day of a partition, one sentence for each file that cannot be read and each total that differs.
-        Partitions without any are left out.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
-        RollupFailed: the query does not fit in memory.
+        By first day, one sentence for each file that cannot be read and each total that differs, if there are any.
     """
     raw_table = _RAW_TABLES[table.raw_table]
     rollup_table = Table(table.name, table.columns)

@@ -8,6 +8,11 @@
 --                 day from its publication to that age has a file of its instance in post_metrics_daily
 {%- import "measures.sql" as measures with context %}
 
+-- What only the windows need takes too much memory to be kept.
+DROP VIEW IF EXISTS posts_in_windows;
+DROP TABLE IF EXISTS running_sums;
+DROP TABLE IF EXISTS posts_in_slices;
+
 CREATE OR REPLACE TABLE days_in_a_row AS
 SELECT instance_id, date AS published_on, max(date) OVER (PARTITION BY instance_id, run) AS last_in_a_row
 FROM (

@@ -38,10 +38,10 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
 
     Args:
         connection: has the relation `rolled_up`: rows of the table, with the column `first_day`.
-        table: the table.
+        table: a table of days, weeks or months.
 
     Returns:
-        By the first day of a partition, one sentence for each total that differs. Others are left out.
+        By first day, one sentence for each total that differs, if there are any.
     """
     raw: dict[date, list[_Row]] = {}
     for row in _raw_totals(connection, table):
@@ -64,7 +64,7 @@ def check_windows(
 
     Args:
         connection: prepared by `sql_engine.prepare_posts`, with the relation `ranges`.
-        tables: the tables.
+        tables: the window tables.
         rows: their rows, by table name.
     """
     raw = {
@@ -96,12 +96,7 @@ def _check_window_table(
 
 
 def count_campaign_conflicts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> int:
-    """Return the number of (post, day) pairs, over both date bases, for which campaigns report different numbers.
-
-    Args:
-        connection: prepared by `sql_engine.prepare_posts`.
-        table: a table; its metrics are compared.
-    """
+    """Return the number of (post, day) pairs, over both date bases, for which campaigns report different numbers."""
     conflicts = sql_engine.render("campaign_conflicts.sql", table)
     (counted,) = query_rows(connection, f"SELECT count(*) AS conflicts FROM ({conflicts})")
     return int(counted["conflicts"])

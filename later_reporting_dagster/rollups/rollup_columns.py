@@ -125,12 +125,7 @@ def day_counts(*, of_all_instances: bool = False) -> Iterator[Column]:
 
 
 def comparison(metrics: Sequence[Metric], *, intervals: bool) -> Iterator[Column]:
-    """Yield totals, rates and lifts of both channels.
-
-    Args:
-        metrics: the metrics of the table. Each that adds up has a sum, and a column with the number of its posts.
-        intervals: whether the lifts have intervals and verdicts.
-    """
+    """Yield totals, rates and lifts of both channels, the lifts with or without intervals and verdicts."""
     yield from totals(metrics)
     for channel in CHANNELS:
         yield _rate(channel, "impressions")
@@ -199,13 +194,7 @@ def _lift(measure: str) -> Column:
 
 
 def _interval(lift: str, effective: str, degrees: str) -> Iterator[Column]:
-    """Yield the ends of a lift's 95 % interval and the verdict.
-
-    Args:
-        lift: column of the lift.
-        effective: the quantity of a cluster from which the effective number of clusters is computed.
-        degrees: how the degrees of freedom are computed.
-    """
+    """Yield the ends of a lift's 95 % interval and the verdict; `effective` is x in (Σ x)² / Σ x² of the clusters."""
     for side, sign in (("low", "−"), ("high", "+")):
         yield computed_column(f"{lift}_{side}", "ratio", f"The {side} end of the 95 % interval of {lift}",
             f"exp(log {lift} {sign} t × √v). v: delete-one jackknife variance of the log over clusters. Clusters: each"

@@ -1,6 +1,6 @@
 """The rollup tables. Each has a SQL file of the same name, and columns derived from its metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -16,16 +16,11 @@ RAW_TABLE_NAMES = {DateBasis.PERFORMANCE_DATE: "post_metrics_daily", DateBasis.P
 
 
 class Measures(StrEnum):
-    """What a table measures.
+    """What a table measures."""
 
-    `COMPARISON`: organic beside paid results, by performance date.
-    `COSTS`: spend and unit costs, by post date.
-    `CAMPAIGNS`: what the API totals for campaigns, by performance date.
-    """
-
-    COMPARISON = "comparison"
-    COSTS = "costs"
-    CAMPAIGNS = "campaigns"
+    COMPARISON = "comparison"  # organic beside paid results, by performance date
+    COSTS = "costs"  # spend and unit costs, by post date
+    CAMPAIGNS = "campaigns"  # what the API totals for campaigns, by performance date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +65,6 @@ class RollupTable:
         return RAW_TABLE_NAMES[self.date_basis]
 
     @property
-    def is_made_by_instance(self) -> bool:
-        """Whether its rows can be computed for some instances at a time, from the posts of these."""
-        return self.measures is Measures.COMPARISON and not self.is_overall
-
-    @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in stored order."""
         if self.period is Period.POSTS:
@@ -98,31 +88,28 @@ class RollupTable:
             return {name: [*others, *labels] if name == self.raw_table else labels for name in RAW_TABLE_NAMES.values()}
         return {self.raw_table: others} | ({CAMPAIGNS_TABLE: labels} if labels else {})
 
-    def _keys(self) -> Iterable[Column]:
-        """Return the columns that identify a row, and the days that it is computed from."""
+    def _keys(self) -> Iterator[Column]:
+        """Yield the columns that identify a row, and the days that it is computed from."""
         is_window = self.period is Period.WINDOWS
-        grain = rollup_columns.post_columns_named(
+        yield from rollup_columns.window() if is_window else ()
+        for column in rollup_columns.post_columns_named(
             self.grain, "The value in the post's row of the latest day" if is_window else "The value in the raw rows"
-        )
-        if not is_window:
-            days = () if self.period is Period.DAY else rollup_columns.day_counts()
-            return (*grain, *days)
-        if self.is_overall:
-            grain = (replace(column, nullable=True, computation="Null for all instances together") for column in grain)
+        ):
+            computed = self._computation_of_instance if column.name == "instance_id" else ""
+            yield replace(column, nullable=True, computation=computed) if computed else column
+        if self.labels:
+            is_creator = "creator_id" in self.grain
+            yield from (rollup_columns.creator_labels if is_creator else rollup_columns.campaign_labels)(self.labels)
+        if self.period is not Period.DAY:
+            yield from rollup_columns.day_counts(of_all_instances=self.is_overall)
+
+    @property
+    def _computation_of_instance(self) -> str:
+        """How `instance_id` is computed, if it is null in some rows."""
         if self.measures is Measures.CAMPAIGNS:
             unknown = "The instance whose posts, or whose rows of campaigns, have the id; null if these are of several"
-            grain = (
-                replace(column, nullable=True, computation=f"{unknown}, or if there are none")
-                if column.name == "instance_id"
-                else column
-                for column in grain
-            )
-        is_creator = "creator_id" in self.grain
-        labels = (
-            rollup_columns.creator_labels(self.labels) if is_creator else rollup_columns.campaign_labels(self.labels)
-        )
-        days = rollup_columns.day_counts(of_all_instances=self.is_overall)
-        return (*rollup_columns.window(), *grain, *labels, *days)
+            return f"{unknown}, or if there are none"
+        return "Null for all instances together" if self.is_overall else ""
 
     def _measured(self) -> Iterable[Column]:
         """Return the columns that are computed for each group."""

@@ -59,23 +59,14 @@ def duckdb_macros() -> str:
 def roll_up_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> pa.Table:
     """Roll up all days, weeks or months that the connection's view of the raw table contains.
 
-    Args:
-        connection: has the view `post_metrics_daily` or `posts_published`, of whole days, weeks or months, and the
-            relation of `register_stored_files`.
-        table: a table of days, weeks or months.
-
     Returns:
         The column `first_day`, which identifies the partition, and the columns of the table. One row per group,
         ordered by partition and grain, nulls last. The bytes do not depend on the order of the raw rows.
-
-    Raises:
-        RollupFailed: the query does not fit in memory.
-        duckdb.Error: a file cannot be read.
     """
     first_day = Column(FIRST_DAY, "date32[day]", False, "First day of the partition")
     with translated_errors():
         create_macros_and_row_views(connection, table, [table.raw_table])
-        return _query(connection, table, [first_day, *table.columns], order=[FIRST_DAY, *table.grain])
+        return _query(connection, table, [first_day, *table.columns])
 
 
 def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable]) -> dict[str, pa.Table]:
@@ -84,23 +75,17 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     Args:
         connection: has views of both raw tables and of `campaign_performance_daily`, the table `campaigns`, and the
             relation of `register_stored_files`.
-        tables: the tables.
-
-    Raises:
-        RollupFailed: the query does not fit in memory.
-        duckdb.Error: a file cannot be read.
+        tables: tables of windows and about posts.
     """
     found: dict[str, pa.Table] = {}
     with translated_errors():
         prepare_posts(connection, tables[0])
-        for period, inputs in ((Period.POSTS, "post_curves.sql"), (Period.WINDOWS, "window_inputs.sql")):
+        # The windows first: post_curves.sql drops their largest tables.
+        for period, inputs in ((Period.WINDOWS, "window_inputs.sql"), (Period.POSTS, "post_curves.sql")):
             of_period = [table for table in tables if table.period is period]
             for table in of_period[:1]:
                 connection.execute(render(inputs, table)).fetchall()
-            window = ["time_window"] if period is Period.WINDOWS else []
-            found |= {
-                each.name: _query(connection, each, each.columns, order=[*window, *each.grain]) for each in of_period
-            }
+            found |= {table.name: _query(connection, table, table.columns) for table in of_period}
     return found
 
 
@@ -215,11 +200,10 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
     }
 
 
-def _query(
-    connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column], *, order: Sequence[str]
-) -> pa.Table:
-    """Return the rows of a table's SQL file, with the types of `columns`."""
+def _query(connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column]) -> pa.Table:
+    """Return the rows of a table's SQL file, with the types of `columns`, ordered by the first one and the grain."""
     selected = ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
-    ordered = ", ".join(f"rolled_up.{name}" for name in order)
+    # In the subquery, `time_window` is an enum, which is in the order of the windows.
+    ordered = ", ".join(f"rolled_up.{name}" for name in (columns[0].name, *table.grain))
     sql = f"SELECT {selected} FROM ({render(f'{table.name}.sql', table)}) AS rolled_up ORDER BY {ordered}"
     return connection.sql(sql).to_arrow_table().cast(schema_of(columns))

@@ -19,7 +19,10 @@ counted_groups AS (FROM {{ groups }} WHERE counted_per IN ('either', '{{ counted
 counted_posts AS (FROM {{ posts }} WHERE counted_per IN ('either', '{{ counted_per }}')),
 {{ channels.channel_comparison(by, "counted_groups", "counted_posts") }},
 {%- else %}
-{{ channels.channel_comparison_without_intervals(by, "counted_groups") }},
+compared AS (
+    SELECT *, {{ measures.rates() }}
+    FROM (SELECT {{ by | join(", ") }}, {{ measures.group_totals_of_groups() }} FROM counted_groups GROUP BY ALL)
+),
 {%- endif %}
 {%- set keys %}first_day, last_day, days, days_expected, previous_days, compared.time_window
     {%- for name in grain %}, compared.{{ name }}{% endfor %}{% endset %}

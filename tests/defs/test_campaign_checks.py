@@ -17,9 +17,8 @@ from later_reporting_dagster.defs.campaign_checks import (
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import Lake, Partition, schema_of
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.campaign_reconciliation import reconcile_campaigns
-from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_windows
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns, roll_up_lake_windows
 from later_reporting_dagster.rollups.rollup_tables import CAMPAIGN_RESULTS, COSTS_BY_CAMPAIGN
 from tests.conftest import Row, Truth
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, assert_success, asset_key

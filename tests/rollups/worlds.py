@@ -27,7 +27,7 @@ from later_reporting_dagster.lake import (
     posts_schema,
     schema_of,
 )
-from later_reporting_dagster.rollups.campaign_inputs import CAMPAIGN_PERFORMANCE, read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import CAMPAIGN_PERFORMANCE, read_campaigns
 from later_reporting_dagster.rollups.reconciliation import check_periods, check_windows
 from later_reporting_dagster.rollups.rollup_tables import (
     DAY_TABLES,
