@@ -36,4 +36,4 @@ def later_tables(component: LaterReportingComponent | None = None) -> Mapping[st
         component: the component that materializes the tables; default: the one that the environment sets.
     """
     component = component or LaterReportingComponent.from_environment()
-    return table_specs(component.build_definitions(), component.settings)
+    return table_specs(component.build_definitions(), component)

@@ -173,7 +173,7 @@ def run(*arguments, **settings):
 def crash(**settings):
     os.environ.update(settings)
     try:
-        later = LaterReportingResource.from_environment().process_config_and_initialize()
+        later = LaterReportingResource.from_environment().resolved()
         asyncio.run(later.listed_instances())
     except Exception:
         traceback.print_exc()
@@ -446,15 +446,7 @@ def test_reprs_of_resources_and_clients_contain_no_secret() -> None:
     lake = resource.lake()
     client = resource.client()
     written = lake.url("posts", Partition(date(2024, 3, 1), "a"))
-    objects = [
-        resource,
-        resource.process_config_and_initialize(),
-        resource.credentials(),
-        lake,
-        lake.root,
-        written,
-        client,
-    ]
+    objects = [resource, resource.resolved(), resource.credentials(), lake, lake.root, written, client]
     token_resource = LaterReportingResource(access_token=ACCESS_TOKEN)
     objects += [token_resource, token_resource.credentials(), token_resource.client()]
     for exchange in (vars(each.client())["_transport"] for each in (resource, token_resource)):
@@ -462,13 +454,3 @@ def test_reprs_of_resources_and_clients_contain_no_secret() -> None:
     assert_contains_no(
         "\n".join(f"{each!r} {each}" for each in objects).encode(), CLIENT_SECRET, ACCESS_TOKEN, LAKE_PASSWORD
     )
-
-
-def test_resource_marks_secret_fields_for_the_ui(monkeypatch: pytest.MonkeyPatch) -> None:
-    for set_in_the_environment in (False, True):
-        for name in ("LATER_CLIENT_SECRET", "LATER_ACCESS_TOKEN") * set_in_the_environment:
-            monkeypatch.setenv(name, CLIENT_SECRET)
-        fields = LaterReportingResource.from_environment().to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
-        assert {name for name, each in fields.items() if each.is_secret} == {
-            *("client_secret", "access_token", "rate_limit_store", "storage_options")
-        }

@@ -199,7 +199,7 @@ def _print_results(start: date, end: date) -> None:
     from later_reporting_dagster.lake import POST_COLUMNS, Table
     from later_reporting_dagster.reading import run_query
 
-    lake = LaterReportingResource.from_environment().process_config_and_initialize().lake()
+    lake = LaterReportingResource.from_environment().resolved().lake()
     posts = Table(POST_METRICS_DAILY.name, POST_COLUMNS)
     comparison = run_query(_COMPARISON.format(start=start, end=end), lake, [posts])
     _print_table(f"Organic against paid, {start} to {end}", "platform", comparison, columns=_COMPARISON_COLUMNS)

@@ -23,8 +23,9 @@ from later_reporting_dagster.client.shared_rate_limit import StoreUrl
 from later_reporting_dagster.contract import ApiVersion
 from later_reporting_dagster.contract.days import expected_days, newest_day
 from later_reporting_dagster.defs.component import LaterReportingComponent
+from later_reporting_dagster.defs.environment import variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.settings import DefinitionSettings, variable_name
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.campaign_performance import refusal
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
@@ -119,7 +120,8 @@ def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
 
 def _check_variables(project: Project) -> list[CheckResult]:
     """Warn about each variable `LATER_…` that nothing reads, because its name may be misspelt."""
-    read = {f"LATER_{field.upper()}" for field in LaterReportingComponent.model_fields.keys() - {"translation"}}
+    fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - {"translation", "resource"}
+    read = {f"LATER_{field.upper()}" for field in fields}
     read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve_command.params)}
     for resource in (project.definitions.resources or {}).values():
         if isinstance(resource, LaterReportingResource):

@@ -647,8 +647,7 @@ def _name_default_host(later: "LaterReportingResource", action: str) -> None:
 
     Prints nothing if there are no credentials, because without them no request is sent.
     """
-    from later_reporting_dagster.defs.resource import InvalidSetting
-    from later_reporting_dagster.defs.settings import DEFAULT_BASE_URL
+    from later_reporting_dagster.defs.resource import DEFAULT_BASE_URL, InvalidSetting
 
     try:
         later.credentials()

@@ -4,17 +4,16 @@ import importlib
 import sys
 import tomllib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import click
 import dagster as dg
 
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
@@ -52,7 +51,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     # The module of the environment may have been imported with other variables.
     definitions = _environment_definitions() if module == ENVIRONMENT_MODULE else _load_definitions(module)
     found = {
-        key.removeprefix(METADATA_PREFIX): DefinitionSettings.from_json(cast("Mapping[str, Any]", value.data))
+        key.removeprefix(METADATA_PREFIX): DefinitionSettings.model_validate(value.data)
         for key, value in (definitions.metadata or {}).items()
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }
@@ -62,8 +61,8 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         raise click.ClickException(_no_component_message(module, found=[*found], name=name))
     settings = found[name]
     try:
-        later = (definitions.resources or {})[settings.resource_key].process_config_and_initialize()
-    except dg.DagsterInvalidConfigError as error:
+        later = (definitions.resources or {})[settings.resource_key].resolved()
+    except InvalidSetting as error:
         raise click.ClickException(one_line(str(error))) from error
     return Project(definitions, settings, later)
 

@@ -42,7 +42,7 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
     """Return the check that compares campaigns with their posts, run daily at the due hour."""
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_limit_gb(), days=scope.partitions)
+        found = reconcile_campaigns(later.lake(), memory_gb=later.memory_gb, days=scope.partitions)
         yield evaluate_campaign_totals(found)
 
     return build_asset_checks(

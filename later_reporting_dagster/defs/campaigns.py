@@ -112,7 +112,7 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = CampaignPerformanceConfig(**context.op_execution_context.op_config)
         try:
-            _CampaignPerformanceFetch(context, config, later).run(due_hour_utc=settings.due_hour_utc)
+            _CampaignPerformanceFetch(context, config, later, settings).run()
         except (LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
@@ -148,17 +148,22 @@ class _CampaignPerformanceFetch:
     """One run of the daily performance: fetches its days, and logs each as soon as it is written."""
 
     def __init__(
-        self, context: AssetExecutionContext, config: CampaignPerformanceConfig, later: LaterReportingResource
+        self,
+        context: AssetExecutionContext,
+        config: CampaignPerformanceConfig,
+        later: LaterReportingResource,
+        settings: DefinitionSettings,
     ) -> None:
         self._context = context
         self._config = config
         self._later = later
+        self._settings = settings
         self._lake = later.lake()
         self._progress = Progress(CAMPAIGN_PERFORMANCE_TABLE)
         self._reporter = ProgressReporter(self._progress, log=context.log.info, warn=context.log.warning)
         self._failed: dict[str, str] = {}
 
-    def run(self, *, due_hour_utc: int) -> None:
+    def run(self) -> None:
         """Fetch the run's days and log their materializations; only warn if the API refuses the route.
 
         Raises:
@@ -178,14 +183,16 @@ class _CampaignPerformanceFetch:
             except RouteRefused as refused:
                 self._reporter.warn(_refusal_warning(self._context, CAMPAIGN_PERFORMANCE_TABLE, refused))
         if self._failed:
-            log_check_results(self._context, _evaluate_newest_due_day(self._lake, due_hour_utc=due_hour_utc))
+            log_check_results(
+                self._context, _evaluate_newest_due_day(self._lake, due_hour_utc=self._settings.due_hour_utc)
+            )
             raise combined_failure(self._failed, what="day", written=self._progress.written)
 
     def _results(self, days: Sequence[date]) -> Iterator[PartitionResult]:
         """Fetch in a background thread; yield the result of each day."""
         client = self._later.client(on_event=self._reporter.on_event)
         guard = self._later.write_guard(accept_shrinking=self._config.accept_shrinking)
-        metrics, configured = self._later.selected_campaign_metrics(), self._later.configured_instances()
+        configured = self._later.configured_instances()
 
         async def fetch(emit: Callable[[PartitionResult], None]) -> None:
             async with client:
@@ -194,7 +201,7 @@ class _CampaignPerformanceFetch:
                     instance_ids=configured,
                     client=client,
                     lake=self._lake,
-                    metrics=metrics,
+                    metrics=self._settings.campaign_metrics,
                     on_result=emit,
                     warn=self._reporter.warn,
                     guard=guard,

@@ -5,13 +5,13 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from later_reporting_dagster.defs.settings import DEFAULT_START_DATE
+from later_reporting_dagster.defs.settings import DefinitionSettings
 
 
 class ScaffoldParameters(BaseModel):
     """Options of the command."""
 
-    start_date: str = Field(default=DEFAULT_START_DATE.isoformat(), description="First partition, YYYY-MM-DD.")
+    start_date: str = Field(default=str(DefinitionSettings().start_date), description="First partition, YYYY-MM-DD.")
     demo_mode: bool = Field(default=False, description="Use the sandbox in place of the API, without credentials.")
 
 
@@ -26,12 +26,13 @@ class LaterReportingScaffolder(dg.Scaffolder[ScaffoldParameters]):
     def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParameters]) -> None:
         """Write the file."""
         attributes: dict[str, Any] = {"name": request.target_path.name, "start_date": request.params.start_date}
-        if request.params.demo_mode:
-            attributes |= {"demo_mode": True}
-        else:
-            attributes |= {
+        attributes["resource"] = (
+            {"demo_mode": True}
+            if request.params.demo_mode
+            else {
                 "client_id": "{{ env.LATER_CLIENT_ID }}",
                 "client_secret": "{{ env.LATER_CLIENT_SECRET }}",
                 "lake_root": "{{ env.LATER_LAKE_ROOT }}",
             }
+        )
         dg.scaffold_component(request, attributes)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -12,7 +13,7 @@ from pydantic import Field
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.lake_tables import table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, default_lake_root, environment_values, value_now
+from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
 from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
@@ -36,6 +37,7 @@ class LaterLake(dg.ConfigurableIOManager):
 
     Example:
         >>> from datetime import UTC, date, datetime
+    from functools import cached_property
         >>> from tempfile import mkdtemp
         >>> import pyarrow as pa
         >>> from later_reporting_dagster.downstream import LaterLake, later_tables
@@ -53,16 +55,24 @@ class LaterLake(dg.ConfigurableIOManager):
     """
 
     lake_root: str = Field(
-        default_factory=lambda: environment_values(["lake_root"]).get("lake_root", default_lake_root()),
+        default_factory=lambda: LaterReportingResource.from_environment().lake_root,
         description="Directory or fsspec URL of the lake. Default: LATER_LAKE_ROOT.",
         repr=False,
     )
     storage_options: dict[str, Any] = Field(
-        default_factory=lambda: environment_values(["storage_options"]).get("storage_options", {}),
+        default_factory=lambda: LaterReportingResource.from_environment().storage_options,
         description="Options of the fsspec filesystem of the lake. Default: LATER_STORAGE_OPTIONS.",
         repr=False,
         json_schema_extra={"dagster__is_secret": True},
     )
+
+    @cached_property
+    def _definition(self) -> dg.IOManagerDefinition:
+        return dg.IOManagerDefinition(self.create_io_manager, config_schema={}, description=self.__doc__)
+
+    def get_resource_definition(self) -> dg.IOManagerDefinition:  # type: ignore[override]
+        """Return the definition that Dagster uses: without config, so that no run can read another lake."""
+        return self._definition
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
         """Fail, because only the assets of this project write to the lake.
@@ -155,9 +165,8 @@ class LaterLake(dg.ConfigurableIOManager):
         return loaded
 
     def _lake(self) -> Lake:
-        # Outside of a run Dagster does not resolve environment variables.
-        root = self.lake_root.get_value() if isinstance(self.lake_root, dg.EnvVar) else self.lake_root
-        return LaterReportingResource(lake_root=root or "", storage_options=self.storage_options).lake()
+        later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
+        return later.resolved().lake()
 
 
 def _selected_partitions(context: dg.InputContext, lake: Lake, *, table: Table) -> list[Partition]:
@@ -183,8 +192,8 @@ def _days(
     partitions_def: dg.PartitionsDefinition[Any], *, start: date | None = None, end: date | None = None
 ) -> list[date]:
     """Return the first days of the partitions from `start` to `end`; by default up to the newest due day."""
-    due_hour_utc = value_now(environment_values(["due_hour_utc"]).get("due_hour_utc", DEFAULT_DUE_HOUR_UTC))
-    last = end or due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
+    settings = DefinitionSettings.model_validate(environment_texts(["due_hour_utc"]))
+    last = end or due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
     days = map(date.fromisoformat, partitions_def.get_partition_keys())
     return [day for day in days if (start or day) <= day <= last]
 

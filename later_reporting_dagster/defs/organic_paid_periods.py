@@ -110,7 +110,7 @@ def build_rollup_checks(table: RollupTable, settings: DefinitionSettings) -> dg.
         lake = later.lake()
         if RECONCILES in scope.selected:
             days = [partition.day for partition in lake.partitions(table.name) if scope.includes(partition.day)]
-            differences = check_lake_periods(lake, table, days, memory_gb=later.memory_limit_gb())
+            differences = check_lake_periods(lake, table, days, memory_gb=later.memory_gb)
             yield _evaluate_reconciliation(differences, partitions=len(days), period=str(table.period))
         if NEWEST_DUE_DAY in scope.selected:
             due = due_day(datetime.now(UTC), due_hour_utc=settings.due_hour_utc)
@@ -168,7 +168,7 @@ class _RollupRun:
         self._settings = settings
         self._first_days = partition_first_days(context, period=table.period)
         self._lake = later.lake()
-        self._memory_gb = later.memory_limit_gb()
+        self._memory_gb = later.memory_gb
         self._instances = known_instances(self._lake, configured=later.configured_instances())
         self._provenance = provenance_tags(context, _upstream_key(table, settings))
         self._totals = _Totals()

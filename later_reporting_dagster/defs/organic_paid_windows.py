@@ -137,7 +137,7 @@ def build_windows_checks(tables: Sequence[RollupTable], settings: DefinitionSett
     )
     def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         later, keys = getattr(context.resources, settings.resource_key), context.selected_asset_check_keys
-        lake, memory_gb = later.lake(), later.memory_limit_gb()
+        lake, memory_gb = later.lake(), later.memory_gb
         of_tables = [
             _StoredTable.read(lake, table, selected=selected)
             for table in tables
@@ -258,7 +258,7 @@ def _materialize(
         Failure: there are no posts, or a table could not be written.
     """
     lake = later.lake()
-    windows = _compute_windows(context, lake, tables=tables, memory_gb=later.memory_limit_gb())
+    windows = _compute_windows(context, lake, tables=tables, memory_gb=later.memory_gb)
     failed: dict[str, str] = {}
     for table in tables:
         key, rows = settings.asset_key(table.name), windows.tables[table.name]

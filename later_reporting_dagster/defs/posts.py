@@ -87,7 +87,7 @@ def posts_step(raw_table: RawTable, settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = PostsConfig(**context.op_execution_context.op_config)
         try:
-            _PostsFetch(context, config, later, raw_table=raw_table).run(settings)
+            _PostsFetch(context, config, later, raw_table=raw_table, settings=settings).run()
         except (NoInstances, LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
@@ -123,12 +123,19 @@ class _PostsFetch:
     """One run of a raw asset: fetches its days, and logs each day once all of its instances are done."""
 
     def __init__(
-        self, context: AssetExecutionContext, config: PostsConfig, later: LaterReportingResource, *, raw_table: RawTable
+        self,
+        context: AssetExecutionContext,
+        config: PostsConfig,
+        later: LaterReportingResource,
+        *,
+        raw_table: RawTable,
+        settings: DefinitionSettings,
     ) -> None:
         self._context = context
         self._config = config
         self._later = later
         self._raw_table = raw_table
+        self._settings = settings
         self._lake = later.lake()
         self._progress = Progress(raw_table.name)
         self._reporter = ProgressReporter(self._progress, log=context.log.info, warn=context.log.warning)
@@ -139,7 +146,7 @@ class _PostsFetch:
         self._failed: dict[str, str] = {}
         self._days_materialized = self._files_changed = 0
 
-    def run(self, settings: DefinitionSettings) -> None:
+    def run(self) -> None:
         """Fetch the run's days and log their materializations; if a pair failed, also the checks about missing files.
 
         Raises:
@@ -167,7 +174,7 @@ class _PostsFetch:
         self._log_summary()
         if self._failed:
             missing_files = evaluate_files(
-                self._lake, self._raw_table.name, instances=self._expected, settings=settings
+                self._lake, self._raw_table.name, instances=self._expected, settings=self._settings
             )
             log_check_results(self._context, missing_files)
             raise combined_failure(self._failed, what="file", written=self._progress.written)
@@ -194,7 +201,7 @@ class _PostsFetch:
         """Fetch in a background thread; yield the plan, then the result of each of its (day, instance) pairs."""
         client = self._later.client(on_event=self._reporter.on_event)
         guard = self._later.write_guard(accept_shrinking=self._config.accept_shrinking)
-        metrics, configured = self._later.selected_metrics(), self._later.configured_instances()
+        configured = self._later.configured_instances()
 
         async def fetch(emit: Callable[[FetchPlan | PartitionResult], None]) -> None:
             async with client:
@@ -208,7 +215,7 @@ class _PostsFetch:
                     lake=self._lake,
                     emit=emit,
                     guard=guard,
-                    metrics=metrics,
+                    metrics=self._settings.metrics,
                 )
 
         yield from stream(fetch)

@@ -87,10 +87,7 @@ def build_settled_posts_check(settings: DefinitionSettings) -> dg.AssetChecksDef
 
     def evaluate(later: LaterReportingResource, scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
         settled = compare_settled_posts(
-            later.lake(),
-            settled_after_days=settled_after_days,
-            memory_gb=later.memory_limit_gb(),
-            published=scope.partitions,
+            later.lake(), settled_after_days=settled_after_days, memory_gb=later.memory_gb, published=scope.partitions
         )
         yield evaluate_settled_posts(settled, settled_after_days=settled_after_days)
 

@@ -93,7 +93,7 @@ def read_report_data(lake: Lake, later: LaterReportingResource, settings: Defini
     instances = known_instances(lake, configured=later.configured_instances())
     data = read_report(
         lake,
-        memory_gb=later.memory_limit_gb(),
+        memory_gb=later.memory_gb,
         expected=expected_files(files, days, instances, tables=settings.tables),
         quarantined=_quarantined(lake),
     )

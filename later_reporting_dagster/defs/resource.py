@@ -1,13 +1,16 @@
 """The resource: settings for the API client and the lake."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any, Self
 
 import dagster as dg
-from pydantic import Field, create_model
+from dagster.components.resolved.errors import ResolutionException
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from later_reporting_dagster.client import (
     AccessToken,
@@ -21,29 +24,42 @@ from later_reporting_dagster.client import (
     rate_limit_store,
 )
 from later_reporting_dagster.client.auth import validate_base_url
-from later_reporting_dagster.contract import API_VERSIONS, ApiVersion, Metric, parse_campaign_metrics, parse_metrics
+from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.settings import (
-    AUTO,
-    BOUNDS,
-    DEFAULT_BASE_URL,
-    DEFAULT_MEMORY_GB,
-    DEFAULT_REQUESTS_PER_MINUTE,
-    DEFAULT_VERIFY_PERCENT,
-    MAX_REQUESTS_PER_MINUTE,
-    check_memory_gb,
-    default_lake_root,
-    environment_values,
-    resolve_storage_options,
+from later_reporting_dagster.defs.environment import (
+    ENVIRONMENT_VARIABLES,
+    from_yaml,
+    is_reference,
+    resolved,
+    resolved_options,
     variable_name,
+)
+from later_reporting_dagster.defs.settings import (
+    NAMES_IN_YAML,
+    default_lake_root,
+    describe_invalid,
+    environment_texts,
+    setting_name,
+    without_bounds,
 )
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.sandbox import DemoSandbox, demo_sandbox
 
-# The UI masks secrets, but Dagster stores a run's config as it was typed.
+# Dagster's mark of a secret. In YAML, it has to be a reference to an environment variable.
 _SECRET: dict[str, Any] = {"dagster__is_secret": True}
-_USE_ENV = "In the Launchpad, use an environment variable: Dagster stores what is typed there."
+_SECRET_OPTION = re.compile(
+    r"secret|token|password|passphrase|account_key|private_key|sas|connection_string|credential"
+)
+# What gcsfs accepts as `token` besides a key.
+_TOKEN_WORDS = ("anon", "browser", "cache", "cloud", "google_default")
+# The fields that the demo mode does not use.
+_OF_THE_API = {"base_url", "client_id", "client_secret", "access_token"}
+_DEMO_REQUESTS_PER_MINUTE = 1_000_000
+DEFAULT_BASE_URL = "https://reporting.api.later.com"
+# A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
+# a post that replaces another between two pages (docs/reliability.md).
+DEFAULT_VERIFY_PERCENT: Mapping[ApiVersion, int] = {PAGED: 0, CURSOR: 1}
 
 
 class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
@@ -60,10 +76,11 @@ class InvalidSetting(dg.Failure, ValueError):  # noqa: N818 - a Dagster failure
         self.fields = tuple(fields)
 
 
-class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: ignore[type-arg]
     """Later's Reporting API, and the lake that its posts are written to.
 
-    Set each field in code, in the Launchpad, or by its environment variable: `LATER_CLIENT_ID` for `client_id`.
+    Each field can be an `EnvVar`, or a text with `{{ env.NAME }}`, which is replaced when a run starts. No field can be
+    set in run config: who may start runs could have the credentials sent to another host.
 
     Example:
         >>> later = LaterReportingResource(instance_ids="acme, globex", lake_root="/data/later")
@@ -76,18 +93,15 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     client_id: str = Field(default="", description="Client id of the API credentials.", repr=False)
     client_secret: str = Field(
-        default="",
-        description=f"Client secret of the API credentials. {_USE_ENV}",
-        repr=False,
-        json_schema_extra=_SECRET,
+        default="", description="Client secret of the API credentials.", repr=False, json_schema_extra=_SECRET
     )
     access_token: str = Field(
         default="",
-        description=f"A bearer token to use instead of client id and secret. {_USE_ENV}",
+        description="A bearer token to use instead of client id and secret.",
         repr=False,
         json_schema_extra=_SECRET,
     )
-    instance_ids: str = Field(
+    instance_ids: Annotated[str, NAMES_IN_YAML] = Field(
         default="", description="Instances to fetch, comma-separated. Empty: all that the API lists."
     )
     lake_root: str = Field(
@@ -96,98 +110,154 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     storage_options: dict[str, Any] = Field(
         default={},
         description="Options of the fsspec filesystem of the lake, such as endpoint and credentials; not used for a"
-        f' local directory. {{"env": "NAME"}} in place of a value is read from that variable. {_USE_ENV}',
+        " local directory.",
         repr=False,
         json_schema_extra=_SECRET,
     )
-    metrics: str = Field(
-        default="",
-        description="Metrics to request, comma-separated, by API or column name; `all` for every known metric."
-        " Empty: the eleven that the paged API version returns.",
-    )
-    campaign_metrics: str = Field(
-        default="",
-        description="Metrics of campaigns to request, comma-separated, by API or column name; `all` for every known"
-        " metric. Empty: spend, return and links.",
-    )
     requests_per_minute: int = Field(
-        default=DEFAULT_REQUESTS_PER_MINUTE,
+        default=120,  # docs/api.md, "Rate limit"
+        ge=1,
+        le=1_000_000,
         description="Maximum requests per minute, shared by all processes that use the same rate_limit_store.",
     )
     rate_limit_store: str = Field(
         default="",
         description="Where machines behind one IP address share the rate limit: postgresql://…. Empty:"
-        f" only the processes of a user on this machine share it. {_USE_ENV}",
+        " only the processes of a user on this machine share it.",
         repr=False,
         json_schema_extra=_SECRET,
     )
-    api_version: str = Field(default=AUTO, description="API version: paged, cursor, or auto to detect it.")
+    api_version: str = Field(
+        default="auto",
+        pattern=rf"^(auto|{'|'.join(API_VERSIONS)})$",
+        description="API version: paged, cursor, or auto to detect it.",
+    )
     verify_percent: int | None = Field(
         default=None,
+        ge=0,
+        le=100,
         description="Percentage of queries to fetch twice, to verify that both fetches return the same rows; in the"
         " paged API version only queries of several pages. Default: 1 in the cursor API version, 0 in the paged one.",
     )
     shrink_limit_percent: int = Field(
         default=50,
+        ge=0,
+        le=100,
         description="Percentage of a file's posts that a new fetch may remove before it fails. 100: no limit, and a"
         " fetch may also remove all values of a file's metrics.",
     )
     bad_rows_limit_percent: int = Field(
         default=100,
+        ge=0,
+        le=100,
         description="Percentage of a file's rows that may be bad before it fails. 100: only quarantine them.",
     )
     memory_gb: float = Field(
-        default=DEFAULT_MEMORY_GB,
+        default=2.0,
+        gt=0.25,  # the interpreter and its libraries alone use this much
+        allow_inf_nan=False,
         description="Memory limit in GB for a rollup or the report. What exceeds it is spilled to disk.",
     )
-
     demo_mode: bool = Field(
         default=False, description="Use the sandbox with synthetic data in place of the API, without credentials."
     )
 
+    @field_validator("*", mode="wrap")
     @classmethod
-    def from_environment(cls) -> "LaterReportingResource":
-        """Return the resource with every set environment variable as an `EnvVar`.
+    def _check_value(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Check the value of an environment variable when a run starts, and now if it is set.
 
-        No variable is required, and no secret is read yet.
-
-        Raises:
-            ValueError: a number is invalid.
+        `EnvVar` itself is the name of the variable, and `EnvVar.int` is 0.
         """
-        return cls.with_defaults(environment_values(cls.model_fields))
+        if not (isinstance(value, ENVIRONMENT_VARIABLES) or is_reference(value)):
+            return check(value)
+        if text := os.environ.get(variable_name(value) or ""):
+            check(text)
+        return value
 
     @classmethod
-    def with_defaults(cls, values: Mapping[str, Any]) -> "LaterReportingResource":
+    def create(cls, values: Mapping[str, Any]) -> Self:
         """Return the resource with these values of its fields.
 
-        If the Launchpad sets one field, Dagster fills the others with the defaults of the class. So `values` become the
-        defaults of a subclass, except for secrets that are not an `EnvVar`, because the UI shows defaults.
+        Raises:
+            InvalidSetting: a value is out of bounds, or of the wrong type.
+        """
+        options = values.get("storage_options")
+        if (variable := variable_name(options)) is not None:
+            values = {**values, "storage_options": {"env": variable}}  # a mapping, as Dagster expects
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            fields = [str(each["loc"][0]) for each in error.errors()]
+            raise InvalidSetting(describe_invalid(error), fields=fields) from None
 
-        Args:
-            values: values, or environment variables, by field.
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return the resource with every set environment variable: `LATER_CLIENT_ID` for `client_id`.
+
+        No variable is required. They are read when a run starts, except those of fractions and booleans, which Dagster
+        does not have.
 
         Raises:
-            pydantic.ValidationError: a value has the wrong type.
+            InvalidSetting: a number or boolean is invalid.
         """
-        fields: dict[str, Any] = {}
-        for name, value in values.items():
-            field = cls.model_fields[name]
-            variable = variable_name(value)
-            if variable is None and field.json_schema_extra == _SECRET:
-                continue
-            fields[name] = (
-                field.annotation,
-                Field(
-                    default=value if variable is None else {"env": variable},
-                    description=field.description,
-                    repr=field.repr,
-                    json_schema_extra=field.json_schema_extra,
-                ),
-            )
-        model = create_model(cls.__name__, __base__=cls, **fields)
-        # The Launchpad shows the docstring, which a created model does not inherit.
-        model.__doc__ = cls.__doc__
-        return model(**values)
+        values: dict[str, Any] = {}
+        for name, text in environment_texts(cls.model_fields).items():
+            variable = f"LATER_{name.upper()}"
+            type_ = cls.model_fields[name].annotation
+            values[name] = text if type_ in (float, bool) else dg.EnvVar(variable)
+        return cls.create(values)
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """Return the model of the attributes in YAML."""
+        return without_bounds(super().model(), cls)
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
+        """Return the resource with the attributes in YAML. Environment variables are read when a run starts.
+
+        Raises:
+            ResolutionException: an attribute is invalid, or a credential is written out.
+        """
+        values: dict[str, Any] = {}
+        try:
+            for name, value in model.model_dump(exclude_unset=True).items():
+                field = cls.model_fields[name]
+                if field.json_schema_extra == _SECRET:
+                    _check_secret(name, value)
+                value = ",".join(map(str, value)) if isinstance(value, list) else value
+                inner = context.at_path(name)
+                early = field.annotation in (float, bool)
+                values[name] = inner.resolve_value(value) if early else from_yaml(value, inner)
+            return cls.create(values)
+        except InvalidSetting as error:
+            raise ResolutionException(str(error)) from None
+
+    @cached_property
+    def _definition(self) -> dg.ResourceDefinition:
+        return dg.ResourceDefinition(self.create_resource, config_schema={}, description=self.__doc__)
+
+    def get_resource_definition(self) -> dg.ResourceDefinition:  # type: ignore[override]
+        """Return the definition that Dagster uses: without config, so the values are in no snapshot of a job."""
+        return self._definition
+
+    def create_resource(self, context: dg.InitResourceContext) -> Self:  # noqa: ARG002
+        """Return the resource as a step receives it."""
+        return self.resolved()
+
+    def resolved(self) -> Self:
+        """Return the resource with the values of environment variables in place of references to them.
+
+        Raises:
+            InvalidSetting: a variable is not set, or its value is invalid.
+        """
+        values: dict[str, Any] = {}
+        for name in self.model_fields_set - (_OF_THE_API if self.demo_mode else set()):
+            with _invalid_setting(name):
+                value = getattr(self, name)
+                values[name] = resolved_options(value) if name == "storage_options" else resolved(value)
+        return self.create(values)
 
     def credentials(self) -> ClientCredentials | AccessToken:
         """Return the access token if one is set, else client id and secret.
@@ -225,7 +295,7 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         with _invalid_setting("base_url"):
             base_url = validate_base_url(self.api_url())
-        requests = MAX_REQUESTS_PER_MINUTE if self.demo_mode else self._within_bounds("requests_per_minute")
+        requests = _DEMO_REQUESTS_PER_MINUTE if self.demo_mode else self.requests_per_minute
         with _invalid_setting("rate_limit_store"):
             # The sandbox of the demo mode has another port in every process, and no limit to share.
             store = None if self.demo_mode else rate_limit_store(self.rate_limit_store, base_url=base_url)
@@ -244,71 +314,30 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._demo_sandbox().base_url if self.demo_mode else self.base_url
 
     def selected_api_version(self) -> ApiVersion | None:
-        """Return the configured API version; None to detect it.
-
-        Raises:
-            InvalidSetting: there is no such API version.
-        """
-        with _invalid_setting("api_version"):
-            if self.api_version not in (AUTO, *API_VERSIONS):
-                raise ValueError(f"must be {AUTO}, {' or '.join(API_VERSIONS)}, not {self.api_version!r}")
+        """Return the configured API version; None to detect it."""
         return API_VERSIONS.get(self.api_version)
 
     def lake(self) -> Lake:
         """Return the lake under `lake_root`.
 
         Raises:
-            InvalidSetting: `lake_root` is not a directory or URL, or `storage_options` are invalid.
+            InvalidSetting: `lake_root` is not a directory or URL.
             LakeUnavailable: its filesystem cannot be reached.
         """
-        with _invalid_setting("storage_options"):
-            options = resolve_storage_options(self.storage_options)
         with _invalid_setting("lake_root"):
             _check_lake_root(self.lake_root)
-            return Lake(self.lake_root, storage_options=options)
-
-    def memory_limit_gb(self) -> float:
-        """Return the memory limit of a rollup or the report, in GB.
-
-        Raises:
-            InvalidSetting: it is too small.
-        """
-        with _invalid_setting("memory_gb"):
-            check_memory_gb(self.memory_gb)
-        return self.memory_gb
+            return Lake(self.lake_root, storage_options=self.storage_options)
 
     def write_guard(self, *, accept_shrinking: bool = False) -> WriteGuard:
         """Return the guard that rejects suspicious responses before they replace files.
 
         Args:
             accept_shrinking: allow any number of posts, and all values of the metrics, to be removed.
-
-        Raises:
-            InvalidSetting: a limit is not between 0 and 100.
         """
-        shrink_limit_percent = self._within_bounds("shrink_limit_percent")
         return WriteGuard(
-            shrink_limit_percent=100 if accept_shrinking else shrink_limit_percent,
-            bad_rows_limit_percent=self._within_bounds("bad_rows_limit_percent"),
+            shrink_limit_percent=100 if accept_shrinking else self.shrink_limit_percent,
+            bad_rows_limit_percent=self.bad_rows_limit_percent,
         )
-
-    def selected_metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics to request, in the order of their columns.
-
-        Raises:
-            InvalidSetting: a metric is unknown.
-        """
-        with _invalid_setting("metrics"):
-            return parse_metrics(self.metrics)
-
-    def selected_campaign_metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics of campaigns to request, in the order of their columns.
-
-        Raises:
-            InvalidSetting: a metric is unknown.
-        """
-        with _invalid_setting("campaign_metrics"):
-            return parse_campaign_metrics(self.campaign_metrics)
 
     def configured_instances(self) -> tuple[str, ...]:
         """Return the instances named in `instance_ids`, without duplicates; empty if all instances are to be fetched.
@@ -358,16 +387,8 @@ class LaterReportingResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the rate of queries to verify, from 0 to 1, by API version."""
         percents = dict(DEFAULT_VERIFY_PERCENT)
         if self.verify_percent is not None:
-            percents = dict.fromkeys(percents, self._within_bounds("verify_percent"))
+            percents = dict.fromkeys(percents, self.verify_percent)
         return {version: percent / 100 for version, percent in percents.items()}
-
-    def _within_bounds(self, field: str) -> int:
-        value: int = getattr(self, field)
-        minimum, maximum = BOUNDS[field]
-        with _invalid_setting(field):
-            if not minimum <= value <= maximum:
-                raise ValueError(f"must be a whole number from {minimum} to {maximum}, not {value}")
-        return value
 
 
 @contextmanager
@@ -376,8 +397,25 @@ def _invalid_setting(*fields: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        names = ", ".join(f"LATER_{field.upper()} ({field})" for field in fields)
-        raise InvalidSetting(f"{names}: {error}", fields=fields) from None
+        raise InvalidSetting(f"{', '.join(map(setting_name, fields))}: {error}", fields=fields) from None
+
+
+def _check_secret(name: str, value: Any) -> None:
+    """Check that a credential in YAML is a reference to an environment variable, or a text with one in it.
+
+    Raises:
+        InvalidSetting: it is written out, or computed by another template.
+    """
+    if isinstance(value, dict):
+        for option, each in value.items():
+            if isinstance(each, dict) or (_SECRET_OPTION.search(option.lower()) and each not in _TOKEN_WORDS):
+                _check_secret(f"{name}.{option}", each)
+    elif not is_reference(value):
+        raise InvalidSetting(
+            f'{setting_name(name)}: write it as "{{{{ env.NAME }}}}", or as a text with that in it, so that it is read'
+            " from the environment when a run starts, and stored nowhere",
+            fields=[name],
+        )
 
 
 def _check_lake_root(root: str) -> None:

@@ -76,7 +76,8 @@ def test_doctor_fails_without_dagster_home(user: User, monkeypatch: pytest.Monke
 def test_doctor_names_an_invalid_setting(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_RESTATE_DAYS", "a month")
     assert failed_checks(user) == {
-        "settings": "LATER_RESTATE_DAYS (restate_days): must be a whole number from 1 to 730, not 'a month'"
+        "settings": "LATER_RESTATE_DAYS (restate_days): Input should be a valid integer, unable to parse string as an"
+        " integer"
     }
 
 
@@ -281,7 +282,7 @@ def test_doctor_prints_no_password_of_the_lake_url(user: User, monkeypatch: pyte
     mark, message = check_results(user, exit_code=0)["lake"]
     assert mark == "ok"
     assert "t0psecret" not in message
-    assert "t0psecret" not in repr(LaterReportingResource.from_environment().process_config_and_initialize())
+    assert "t0psecret" not in repr(LaterReportingResource.from_environment().resolved())
 
 
 def test_doctor_warns_of_missing_files(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

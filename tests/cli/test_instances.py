@@ -6,7 +6,7 @@ import pytest
 
 from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract.days import expected_days
-from later_reporting_dagster.defs.settings import DEFAULT_DUE_HOUR_UTC, DEFAULT_START_DATE
+from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE, instances_table
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
@@ -15,7 +15,8 @@ from tests.conftest import INSTANCE_IDS, Service, problem
 from tests.defs.conftest import list_instances
 
 TODAY = str(datetime.now(UTC).date())
-DAYS = len(expected_days(datetime.now(UTC), start_date=DEFAULT_START_DATE, due_hour_utc=DEFAULT_DUE_HOUR_UTC))
+SETTINGS = DefinitionSettings()
+DAYS = len(expected_days(datetime.now(UTC), start_date=SETTINGS.start_date, due_hour_utc=SETTINGS.due_hour_utc))
 
 
 def columns(line: str) -> list[str]:

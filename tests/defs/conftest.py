@@ -128,18 +128,12 @@ class Project:
         return self.run(*(assets or WINDOWS))
 
     def run(
-        self,
-        *assets: str,
-        tags: Mapping[str, str] | None = None,
-        config: Mapping[str, Any] | None = None,
-        resource: Mapping[str, Any] | None = None,
+        self, *assets: str, tags: Mapping[str, str] | None = None, config: Mapping[str, Any] | None = None
     ) -> ExecuteInProcessResult:
-        """Materialize assets as the UI does; `resource` is the Launchpad's config of the resource."""
+        """Materialize assets as the UI does."""
         run_config: dict[str, Any] = dict(QUIET_LOGGING)
         if config:
             run_config["ops"] = {f"later__{asset}": {"config": dict(config)} for asset in assets}
-        if resource:
-            run_config["resources"] = {"later_reporting": {"config": dict(resource)}}
         return self.defs.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[asset_key(asset) for asset in assets],
@@ -292,5 +286,5 @@ def project_on_disk(settings: None, next_day: None, dagster_home: Path, tmp_path
 @pytest.fixture
 def later(settings: None) -> LaterReportingResource:
     """The resource as an asset receives it."""
-    resource: LaterReportingResource = LaterReportingResource.from_environment().process_config_and_initialize()
+    resource: LaterReportingResource = LaterReportingResource.from_environment().resolved()
     return resource

@@ -1,6 +1,7 @@
 """The component: YAML and Python attributes, translation, post-processing, hooks, and several in one project."""
 
 import json
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -28,8 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 TYPE = "later_reporting_dagster.LaterReportingComponent"
 YAML = {
     "name": "later",
-    "client_id": "{{ env.LATER_CLIENT_ID }}",
-    "client_secret": "{{ env.LATER_CLIENT_SECRET }}",
+    "resource": {"client_id": "{{ env.LATER_CLIENT_ID }}", "client_secret": "{{ env('LATER_CLIENT_SECRET') }}"},
     "start_date": "2024-03-01",
     "key_prefix": ["marketing", "later"],
     "tables": ["posts_published", "post_metrics_daily", "organic_paid_daily"],
@@ -72,7 +72,7 @@ def test_component_is_built_from_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {key.to_user_string() for key in keys} == {f"marketing/later/{name}" for name in YAML["tables"]}
         spec = spec_of(defs, dg.AssetKey(["marketing", "later", "posts_published"]))
         assert (spec.group_name, spec.owners) == ("influencers", ["team:data"])
-        assert component.settings.start_date == date(2024, 3, 1)
+        assert component.start_date == date(2024, 3, 1)
         resource = (defs.resources or {})["later_reporting"]
         assert (resource.client_id, resource.client_secret) == (
             dg.EnvVar("LATER_CLIENT_ID"),
@@ -88,51 +88,132 @@ def test_package_registers_its_component_only() -> None:
 
 
 def test_every_setting_is_a_described_attribute() -> None:
-    attributes = LaterReportingComponent.model().model_json_schema()["properties"]
-    assert attributes.keys() >= LaterReportingResource.model_fields.keys()
-    assert [name for name, schema in attributes.items() if not schema.get("description")] == ["translation"]
+    for model in (LaterReportingComponent.model(), LaterReportingResource.model()):
+        attributes = model.model_json_schema()["properties"]
+        assert [name for name, schema in attributes.items() if not schema.get("description")] == []
+
+
+SECRET = "s3cr3t-Zq7"
+HOW_TO_WRITE_IT = (
+    'write it as "{{ env.NAME }}", or as a text with that in it, so that it is read from the environment when a run'
+    " starts, and stored nowhere"
+)
 
 
 @pytest.mark.parametrize(
     ("attributes", "line"),
     [
-        ({"name": "two words"}, "LATER_NAME (name): must be letters, digits and underscores, not 'two words'"),
-        ({"start_date": "spring"}, "LATER_START_DATE (start_date): must be a date as YYYY-MM-DD, not 'spring'"),
-        ({"restate_days": 0}, "LATER_RESTATE_DAYS (restate_days): must be a whole number from 1 to 730, not '0'"),
-        ({"metrics": ["like"]}, "LATER_METRICS (metrics): unknown metric 'like'; the nearest is likes"),
+        ({"name": "two words"}, "LATER_NAME (name): String should match pattern '^[A-Za-z][A-Za-z0-9_]*$'"),
         (
-            {"memory_gb": 0.1},
-            "LATER_MEMORY_GB (memory_gb): must be a number of GB above 0.25, such as 2 or 1.5, not '0.1'",
+            {"start_date": "spring"},
+            "LATER_START_DATE (start_date): Input should be a valid date or datetime, input is too short",
         ),
-        ({"demo_mode": "{{ 'maybe' }}"}, "LATER_DEMO_MODE (demo_mode): must be true or false, not 'maybe'"),
+        ({"restate_days": 0}, "LATER_RESTATE_DAYS (restate_days): Input should be greater than or equal to 1"),
+        (
+            {"restate_days": "{{ env.NOT_A_NUMBER }}"},
+            "LATER_RESTATE_DAYS (restate_days): Input should be a valid integer, unable to parse string as an integer",
+        ),
+        ({"metrics": ["like"]}, "LATER_METRICS (metrics): unknown metric 'like'; the nearest is likes"),
         ({"tables": "post"}, f"LATER_TABLES (tables): there is no asset post; there are {', '.join(ASSET_NAMES)}"),
         (
             {"translation": {"key": "mine"}},
             "get_asset_spec or translation changed the key later/post_metrics_daily to mine: set key_prefix, which also"
             " changes it where other assets depend on it",
         ),
+        (
+            {"client_id": "id", "client_secret": SECRET},
+            "client_id, client_secret: write it below the attribute `resource`",
+        ),
+        ({"resource": {"memory_gb": 0.1}}, "LATER_MEMORY_GB (memory_gb): Input should be greater than 0.25"),
+        (
+            {"resource": {"requests_per_minute": "{{ env.NOT_A_NUMBER }}"}},
+            "LATER_REQUESTS_PER_MINUTE (requests_per_minute): Input should be a valid integer, unable to parse string"
+            " as an integer",
+        ),
+        (
+            {"resource": {"demo_mode": "{{ 'maybe' }}"}},
+            "LATER_DEMO_MODE (demo_mode): Input should be a valid boolean, unable to interpret input",
+        ),
+        *(
+            ({"resource": {"client_secret": written}}, f"LATER_CLIENT_SECRET (client_secret): {HOW_TO_WRITE_IT}")
+            for written in (SECRET, "{{ env.A_SECRET | trim }}", "{{ env('A_SECRET', 'x') }}", "{{ 'x' }}")
+        ),
+        (
+            {"resource": {"rate_limit_store": f"postgresql://later:{SECRET}@db/later"}},
+            f"LATER_RATE_LIMIT_STORE (rate_limit_store): {HOW_TO_WRITE_IT}",
+        ),
+        (
+            {"resource": {"storage_options": {"client_kwargs": {"aws_secret_access_key": SECRET}}}},
+            "LATER_STORAGE_OPTIONS.CLIENT_KWARGS.AWS_SECRET_ACCESS_KEY"
+            f" (storage_options.client_kwargs.aws_secret_access_key): {HOW_TO_WRITE_IT}",
+        ),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=str,
 )
-def test_invalid_attribute_is_named_in_one_line(attributes: dict[str, Any], line: str) -> None:
-    assert str(load_error(attributes)) == line
+def test_invalid_attribute_is_named_in_one_line(
+    attributes: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOT_A_NUMBER", "many")
+    monkeypatch.setenv("A_SECRET", SECRET)
+    error = load_error(attributes)
+    assert str(error) == line
+    assert SECRET not in "".join(traceback.format_exception(error))
 
 
-def test_storage_options_refer_to_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"endpoint_url": "http://127.0.0.1:1", "client_kwargs": {"secret": "{{ env.SOME_SECRET }}"}}
-    with loaded({"lake_root": "s3://lake", "storage_options": options}) as (_, defs):
-        for key in ("later_reporting", "later_lake"):
-            assert (defs.resources or {})[key].storage_options == {
-                "endpoint_url": "http://127.0.0.1:1",
-                "client_kwargs": {"secret": {"env": "SOME_SECRET"}},
-            }
+def test_secrets_reach_no_job_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Dagster stores a snapshot of each job that it runs, and the Launchpad shows the defaults in it."""
+    monkeypatch.setenv("A_SECRET", SECRET)
+    monkeypatch.setenv("OPTIONS", json.dumps({"key": SECRET}))
+    resources = [
+        {"client_id": "{{ env.A_SECRET }}", "client_secret": "{{ env('A_SECRET') }}"},
+        {"access_token": "{{env.A_SECRET}}", "rate_limit_store": "postgresql://later:{{ env.A_SECRET }}@db/later"},
+        {"lake_root": "s3://{{ env.A_SECRET }}/lake", "storage_options": {"secret": "a{{ env.A_SECRET }}"}},
+        {"storage_options": "{{ env.OPTIONS }}"},
+    ]
+    for attributes in resources:
+        with loaded({"resource": attributes}) as (component, defs):
+            assert SECRET not in repr(component)
+            for job in defs.resolve_all_job_defs():
+                snapshot = dg.serialize_value(job.get_job_snapshot())
+                assert "later_reporting" in snapshot
+                assert SECRET not in snapshot
+                assert "A_SECRET" not in snapshot
+            # A run has the values.
+            resolved = dg.serialize_value(str(dict(component.resource.resolved())))
+            assert SECRET in resolved
+            assert "A_SECRET" not in resolved
+    # A literal in Python is in no snapshot, either.
+    resource = LaterReportingResource(client_secret=SECRET, lake_root=f"memory://u:{SECRET}@h")
+    defs = LaterReportingComponent(resource=resource).build_definitions()
+    assert SECRET not in "".join(dg.serialize_value(job.get_job_snapshot()) for job in defs.resolve_all_job_defs())
 
 
-def test_numbers_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_config_sets_no_field_of_the_resources() -> None:
+    defs = LaterReportingComponent().build_definitions()
+    job = defs.resolve_job_def("later_posts")
+    for key, config in (("later_reporting", {"base_url": "https://example.com"}), ("later_lake", {"lake_root": "x"})):
+        with pytest.raises(dg.DagsterInvalidConfigError, match=next(iter(config))):
+            dg.validate_run_config(job, {"resources": {key: {"config": config}}})
+
+
+def test_numbers_and_texts_can_be_templates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_DAYS", "7")
-    with loaded({"restate_days": "{{ env.SOME_DAYS }}", "memory_gb": "1.5"}) as (component, defs):
-        assert component.settings.restate_days == 7
-        assert (defs.resources or {})["later_reporting"].memory_gb == 1.5
+    monkeypatch.setenv("SOME_TABLES", "instances,coverage")
+    resource = {
+        "memory_gb": "1.5",
+        "requests_per_minute": "{{ env.SOME_DAYS }}",
+        "instance_ids": ["a", "{{ env.SOME_DAYS }}"],
+        "base_url": "https://{{ env.SOME_TABLES | upper }}",
+        "client_id": "0123",
+    }
+    attributes = {"restate_days": "{{ env.SOME_DAYS }}", "tables": "{{ env.SOME_TABLES }}", "resource": resource}
+    with loaded(attributes) as (component, _):
+        assert (component.restate_days, component.tables) == (7, ("instances", "coverage"))
+        assert dict(component.resource)["requests_per_minute"] == dg.EnvVar("SOME_DAYS")
+        later = component.resource.resolved()
+        assert (later.memory_gb, later.requests_per_minute, later.client_id) == (1.5, 7, "0123")
+        assert later.base_url == "https://INSTANCES,COVERAGE"
+        assert later.configured_instances() == ("a", "7")
 
 
 class TestComponentTranslation(TestTranslation):
@@ -169,9 +250,10 @@ class CustomComponent(LaterReportingComponent):
 def test_demo_mode_and_hooks_materialize_without_credentials(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     secret = dg.EnvVar("NO_SUCH_VARIABLE")
-    component = CustomComponent(lake_root=lake.root, demo_mode=True, client_secret=secret, name="demo")
+    resource = LaterReportingResource(lake_root=lake.root, demo_mode=True, client_secret=secret)
+    component = CustomComponent(resource=resource, name="demo")
     defs = component.build_definitions()
-    key = component.settings.asset_key("posts_published")
+    key = component.asset_key("posts_published")
     assert spec_of(defs, key).owners == ["team:custom"]
     with dg.DagsterInstance.ephemeral() as instance:
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
@@ -213,16 +295,6 @@ def test_rollup_backfills_can_be_divided_into_runs() -> None:
     policy = defs.resolve_assets_def(dg.AssetKey(["later", "organic_paid_daily"])).backfill_policy
     assert policy == dg.BackfillPolicy.multi_run(31)
     assert defs.resolve_assets_def(PUBLISHED).backfill_policy == dg.BackfillPolicy.single_run()
-
-
-def test_secret_in_yaml_is_not_a_default_of_the_resource() -> None:
-    """Dagster shows defaults in the Launchpad."""
-    component = LaterReportingComponent(client_id="id", client_secret="pa55word", access_token=dg.EnvVar("TOKEN"))
-    resource = (component.build_definitions().resources or {})["later_reporting"]
-    assert resource.client_secret == "pa55word"
-    shown = json.dumps({name: str(field.default) for name, field in type(resource).model_fields.items()})
-    assert "pa55word" not in shown + repr(resource)
-    assert "TOKEN" in shown
 
 
 def test_groups_carry_the_name_unless_it_is_the_default() -> None:

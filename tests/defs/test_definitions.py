@@ -110,8 +110,8 @@ def test_definitions_name_an_invalid_setting_in_the_last_line(tmp_path: Path) ->
     result = load({"LATER_START_DATE": "last spring"}, tmp_path)
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
-        "dagster._core.errors.DagsterInvalidDefinitionError: LATER_START_DATE (start_date): must be a date as"
-        " YYYY-MM-DD, not 'last spring'"
+        "dagster._core.errors.DagsterInvalidDefinitionError: LATER_START_DATE (start_date): Input should be a"
+        " valid date or datetime, invalid character in year"
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from dagster_shared.check import CheckError
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from tests.conftest import Service
+from tests.conftest import FIRST_DAY, Service
 from tests.defs.conftest import QUIET_LOGGING, Project, asset_key, failure
 
 DAY = "2024-03-01"
@@ -77,22 +77,22 @@ INSTANCE_SETTINGS = [
     InvalidValue("instance_ids", "a," + "x" * 300, rf"{INSTANCES}instance id 'xxx.*may have at most"),
     InvalidValue("instance_ids", "a,\udcff", rf"{INSTANCES}instance id '\\udcff' is not valid Unicode"),
 ]
+NOT_AN_INTEGER = "Input should be a valid integer, .*"
 LOAD_SETTINGS = [
-    InvalidValue("start_date", "spring", r"must be a date as YYYY-MM-DD, not 'spring'"),
-    InvalidValue("start_date", "2024-02-30", r"must be a date as YYYY-MM-DD, not '2024-02-30'"),
-    InvalidValue("start_date", "0024-01-01", r"must be 2000-01-01 or later, not '0024-01-01'"),
-    InvalidValue("restate_days", "0", r"must be a whole number from 1 to 730, not '0'"),
-    InvalidValue("restate_days", "731", r"must be a whole number from 1 to 730, not '731'"),
-    InvalidValue("restate_days", "\u00b2", r"must be a whole number from 1 to 730, not '²'"),
-    InvalidValue("restate_days", "9" * 5000, r"must be a whole number from 1 to 730, not '9{40}'…"),
-    InvalidValue("restate_days", "28\n", r"must be a whole number from 1 to 730, not '28\\n'"),
-    InvalidValue("due_hour_utc", "24", r"must be a whole number from 0 to 23, not '24'"),
-    InvalidValue("requests_per_minute", "many", r"must be a whole number from 1 to 1000000, not 'many'"),
-    InvalidValue("requests_per_minute", "0", r"must be a whole number from 1 to 1000000, not '0'"),
-    InvalidValue("shrink_limit_percent", "101", r"must be a whole number from 0 to 100, not '101'"),
-    InvalidValue("bad_rows_limit_percent", "5%", r"must be a whole number from 0 to 100, not '5%'"),
-    InvalidValue("memory_gb", "0.25", r"must be a number of GB above 0.25, such as 2 or 1.5, not '0.25'"),
-    InvalidValue("memory_gb", "2 GB", r"must be a number of GB above 0.25, such as 2 or 1.5, not '2 GB'"),
+    InvalidValue("start_date", "spring", r"Input should be a valid date or datetime, input is too short"),
+    InvalidValue("start_date", "2024-02-30", r"Input should be a valid date .*"),
+    InvalidValue("start_date", "0024-01-01", r"Input should be greater than or equal to 2000-01-01"),
+    InvalidValue("restate_days", "0", r"Input should be greater than or equal to 1"),
+    InvalidValue("restate_days", "731", r"Input should be less than or equal to 730"),
+    InvalidValue("restate_days", "\u00b2", NOT_AN_INTEGER),
+    InvalidValue("restate_days", "9" * 5000, r"Unable to parse input string as an integer, exceeded maximum size"),
+    InvalidValue("due_hour_utc", "24", r"Input should be less than or equal to 23"),
+    InvalidValue("requests_per_minute", "many", NOT_AN_INTEGER),
+    InvalidValue("requests_per_minute", "0", r"Input should be greater than or equal to 1"),
+    InvalidValue("shrink_limit_percent", "101", r"Input should be less than or equal to 100"),
+    InvalidValue("bad_rows_limit_percent", "5%", NOT_AN_INTEGER),
+    InvalidValue("memory_gb", "0.25", r"Input should be greater than 0.25"),
+    InvalidValue("memory_gb", "2 GB", r"Input should be a valid number, .*"),
 ]
 
 
@@ -102,32 +102,36 @@ def set_invalid(invalid: InvalidValue, monkeypatch: pytest.MonkeyPatch) -> None:
     )  # an environment variable cannot contain NUL
 
 
+def with_resource(project: Project, **values: Any) -> Project:
+    """Return the project with values of fields of the resource in place of those of the environment."""
+    environment = LaterReportingResource.from_environment()
+    fields = {name: getattr(environment, name) for name in environment.model_fields_set}
+    resource = LaterReportingResource(**{**fields, **values})
+    component = LaterReportingComponent.from_environment(start_date=FIRST_DAY, resource=resource)
+    return replace(project, defs=component.build_definitions())
+
+
 @pytest.mark.parametrize("invalid", [*CLIENT_SETTINGS, *LAKE_SETTINGS], ids=str)
 def test_run_with_an_invalid_setting_fails_with_its_message(
     invalid: InvalidValue, project: Project, service: Service
 ) -> None:
-    config = {**QUIET_LOGGING, "resources": {"later_reporting": {"config": {invalid.field: invalid.value}}}}
-    result = launch(project, config=config, tags={PARTITION_TAG: DAY})
+    project = with_resource(project, **{invalid.field: invalid.value})
+    result = launch(project, config=QUIET_LOGGING, tags={PARTITION_TAG: DAY})
     description, _ = failure(result)
     assert re.fullmatch(f"{invalid.line}.*", description)
     assert "pa55w" not in description
     assert service.requests == []
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "bounds"),
-    [
-        ("requests_per_minute", 0, "1 to 1000000"),
-        ("shrink_limit_percent", 101, "0 to 100"),
-        ("bad_rows_limit_percent", -1, "0 to 100"),
-    ],
-)
-def test_run_with_a_number_out_of_bounds_fails_with_its_message(
-    field: str, value: int, bounds: str, project: Project
-) -> None:
-    config = {**QUIET_LOGGING, "resources": {"later_reporting": {"config": {field: value}}}}
-    description, _ = failure(launch(project, config=config, tags={PARTITION_TAG: DAY}))
-    assert description == f"LATER_{field.upper()} ({field}): must be a whole number from {bounds}, not {value}"
+def test_run_without_the_variable_of_a_setting_fails_with_its_name(project: Project) -> None:
+    project = with_resource(project, requests_per_minute=dg.EnvVar.int("NOT_SET_WHEN_LOADED"))
+    result = launch(project, config=QUIET_LOGGING, tags={PARTITION_TAG: DAY})
+    (event,) = project.events(result, dg.DagsterEventType.RESOURCE_INIT_FAILURE)
+    error = event.engine_event_data.error
+    assert error is not None
+    assert error.message.strip().endswith(
+        "LATER_REQUESTS_PER_MINUTE (requests_per_minute): the environment variable NOT_SET_WHEN_LOADED is not set"
+    )
 
 
 @pytest.mark.parametrize("invalid", LOAD_SETTINGS, ids=str)

@@ -14,7 +14,7 @@ from dagster import AssetPartitionStatus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from later_reporting_dagster.defs.partitions import PARTITION_TAG, range_tags
+from later_reporting_dagster.defs.partitions import PARTITION_TAG
 from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
@@ -286,9 +286,11 @@ def test_pairs_are_fetched_and_materialized_alone(project: Project, service: Ser
         assert reason in failure(project.fetch("posts_published", pairs={"007": [invalid]}))[0]
 
 
-def test_configured_instances_are_fetched_without_a_listing(project: Project, service: Service, truth: Truth) -> None:
-    resource = {"instance_ids": f"{INSTANCE_IDS[1]}, {INSTANCE_IDS[0]},{INSTANCE_IDS[1]}"}
-    result = project.run("posts_published", tags=range_tags(DAYS[0], DAYS[-1]), resource=resource)
+def test_configured_instances_are_fetched_without_a_listing(
+    project: Project, service: Service, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_INSTANCE_IDS", f"{INSTANCE_IDS[1]}, {INSTANCE_IDS[0]},{INSTANCE_IDS[1]}")
+    result = project.reloaded().fetch("posts_published")
     assert result.success
     assert service.request_count(INSTANCES_PATH) == 0
     assert_stored(project, "posts_published", truth, {pair for pair in PAIRS if pair[1] in INSTANCE_IDS[:2]})

@@ -1,35 +1,34 @@
 """Settings that are read at load: defaults, values from the environment, and errors."""
 
+import json
 from datetime import date
 
 import dagster as dg
 import pytest
 
-from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.contract import METRICS
-from later_reporting_dagster.defs.settings import DefinitionSettings, environment_values
+from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
+from later_reporting_dagster.defs.settings import DefinitionSettings
 
 VARIABLES = ("LATER_START_DATE", "LATER_RESTATE_DAYS", "LATER_DUE_HOUR_UTC", "LATER_METRICS")
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    settings = LaterReportingComponent().settings
-    assert settings == DefinitionSettings()
-    assert (settings.name, settings.key_prefix) == ("later", ("later",))
+    settings = LaterReportingComponent()
+    assert (settings.name, settings.asset_key("x").path) == ("later", ["later", "x"])
     assert (settings.start_date, settings.restate_days, settings.due_hour_utc) == (date(2024, 1, 1), 28, 12)
 
 
 def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in VARIABLES:
         monkeypatch.setenv(variable, "")
-    assert LaterReportingComponent.from_environment().settings == DefinitionSettings()
+    assert LaterReportingComponent.from_environment() == LaterReportingComponent()
 
 
 def test_load_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in zip(VARIABLES, ("2023-02-28", "1", "0", "all"), strict=True):
         monkeypatch.setenv(variable, value)
-    assert LaterReportingComponent.from_environment().settings == DefinitionSettings(
-        start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics=METRICS
+    assert LaterReportingComponent.from_environment() == LaterReportingComponent(
+        start_date=date(2023, 2, 28), restate_days=1, due_hour_utc=0, metrics="all"
     )
 
 
@@ -40,8 +39,9 @@ def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LATER_AUTOMATION_SENSOR", "false")
     monkeypatch.setenv("LATER_ROLLUP_PARTITIONS_PER_RUN", "31")
     component = LaterReportingComponent.from_environment()
-    assert component.settings == DefinitionSettings(
+    assert component == LaterReportingComponent(
         name="later_eu",
+        automation_sensor=False,
         key_prefix=("marketing", "later"),
         tables=("posts_published", "instances"),
         rollup_partitions_per_run=31,
@@ -49,16 +49,12 @@ def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
     assert [sensor.name for sensor in component.build_definitions().sensors or []] == ["later_eu_instances"]
 
 
-def test_lists_can_be_given_in_python() -> None:
+def test_names_are_a_list_or_a_text() -> None:
     as_lists = LaterReportingComponent(
-        key_prefix=["marketing", "later"], tables=["instances"], metrics=["likes", "reach"], instance_ids=["a", "b"]
+        key_prefix=["marketing", "later"], tables=["instances"], metrics=["likes", "reach"]
     )
-    as_texts = LaterReportingComponent(
-        key_prefix="marketing,later", tables="instances", metrics="likes,reach", instance_ids="a,b"
-    )
-    assert as_lists.settings == as_texts.settings
-    resources = [component.build_definitions().resources or {} for component in (as_lists, as_texts)]
-    assert [each["later_reporting"].instance_ids for each in resources] == ["a,b", "a,b"]
+    as_texts = LaterReportingComponent(key_prefix="marketing,later", tables="instances", metrics="likes,reach")
+    assert as_lists == as_texts
 
 
 def test_unknown_metric_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,14 +68,14 @@ def test_settings_survive_as_json() -> None:
     component = LaterReportingComponent(
         name="later_eu", key_prefix="marketing,later", tables="posts_published", metrics="likes,paid_reach"
     )
-    settings = component.settings
-    assert DefinitionSettings.from_json(settings.to_json()) == settings
-    assert (settings.key_prefix, settings.tables) == (("marketing", "later"), ("posts_published",))
+    (value,) = (component.build_definitions().metadata or {}).values()
+    restored = DefinitionSettings.model_validate(json.loads(json.dumps(value.value)))
+    assert restored.model_dump() == component.model_dump(include={*DefinitionSettings.model_fields})
+    assert (restored.key_prefix, restored.tables) == (("marketing", "later"), ("posts_published",))
 
 
 def test_set_variable_becomes_an_env_var(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment_values(["lake_root"]) == {}
     monkeypatch.setenv("LATER_LAKE_ROOT", "s3://lake")
-    assert environment_values(["lake_root"]) == {"lake_root": dg.EnvVar("LATER_LAKE_ROOT")}
+    assert LaterReportingResource.from_environment().lake_root == dg.EnvVar("LATER_LAKE_ROOT")
     monkeypatch.setenv("LATER_LAKE_ROOT", "")
-    assert environment_values(["lake_root"]) == {}
+    assert "lake_root" not in LaterReportingResource.from_environment().model_fields_set

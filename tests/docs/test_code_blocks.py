@@ -67,9 +67,9 @@ def open_lake(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     key_file = {"type": "service_account", "client_email": "a@b.c", "token_uri": "https://b.c", "private_key": text}
     (tmp_path / "key.json").write_text(json.dumps(key_file))
-    for name in re.findall(r"\{env: (\w+)\}", block):
+    for name in re.findall(r"\{\{ env\.(\w+) \}\}", block):
         monkeypatch.setenv(name, str(tmp_path / "key.json") if name == "GCS_KEY_FILE" else "00000000")
-    later = LaterReportingResource(**yaml.safe_load(block))
+    later = LaterReportingResource.resolve_from_dict(yaml.safe_load(block)).resolved()
     assert later.lake().root == later.lake_root
 
 

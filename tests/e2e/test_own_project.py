@@ -44,7 +44,7 @@ def defs() -> dg.Definitions:
         sensors=[dg.AutomationConditionSensorDefinition("crm_automation", target=target)],
     )
 """
-DEMO_ATTRIBUTES = "  demo_mode: true\n"
+DEMO_ATTRIBUTE = "    demo_mode: true\n"
 INSPECT = """
 from acme.definitions import defs
 
@@ -114,7 +114,7 @@ def test_documented_commands_add_the_component(acme: Acme) -> None:
     # Without credentials, and into a lake of this test.
     lake = Lake(str(acme.root / "lake"))
     text = re.sub(r"lake_root: .*", f"lake_root: {lake.root}", defs_yaml.read_text())
-    defs_yaml.write_text(text.rstrip() + "\n" + DEMO_ATTRIBUTES)
+    defs_yaml.write_text(text.rstrip() + "\n" + DEMO_ATTRIBUTE)
     acme.run("dg check yaml")
     printed = "".join(map(acme.run, others))
     assert "All definitions loaded successfully" in printed

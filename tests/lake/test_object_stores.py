@@ -211,7 +211,7 @@ def test_two_lakes_with_different_options_are_not_mixed_up(store: ObjectStore) -
 def test_the_settings_reach_the_lake(store: ObjectStore, filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATER_LAKE_ROOT", filled.root)
     monkeypatch.setenv("LATER_STORAGE_OPTIONS", json.dumps(dict(store.storage_options)))
-    later = LaterReportingResource.from_environment().process_config_and_initialize()
+    later = LaterReportingResource.from_environment().resolved()
     assert later.lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
     assert LaterLake()._lake().partitions(POSTS_PUBLISHED.name) == sorted(PARTITIONS)
     assert SECRET not in f"{later!r} {LaterLake()!r}"
