@@ -38,13 +38,7 @@ RETRY_ONCE = RetryPolicy(max_attempts=2)
 MAX_CLOCK_SKEW_SECONDS = 30
 # If the client cannot be created: the subject of the failed result, by the invalid field. For other fields, it is
 # "credentials".
-_SUBJECTS = {
-    "base_url": "base URL",
-    "requests_per_minute": "rate limit",
-    "rate_limit_store": "machines",
-    "api_version": "API version",
-    "verify_percent": "verification",
-}
+_SUBJECTS = {"base_url": "base URL", "rate_limit_store": "machines"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The checks that hold what the API reports for campaigns against their posts."""
 
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.defs.checks import MAX_NAMES, CheckScope, build_asset_checks, check_result, join_first
+from later_reporting_dagster.defs.checks import MAX_NAMES, WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
@@ -20,21 +20,24 @@ from later_reporting_dagster.rollups.campaign_reconciliation import (
 )
 from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN
 
-TOTALS_AGREE = "totals_agree_with_posts"
 CAMPAIGN_TOTALS_TABLES = (CAMPAIGN_PERFORMANCE_TABLE, BY_CAMPAIGN.raw_table)
-CAMPAIGN_TOTALS_CHECKS: Mapping[str, str] = {
-    TOTALS_AGREE: (
-        "Impressions, engagements and number of posts of each campaign and day equal those of its posts in"
-        f" {BY_CAMPAIGN.raw_table}, within {TOLERANCE_PERCENT} %."
-    )
-}
-SPEND_WITHIN_BOUNDS = "ad_spend_is_within_bounds"
-SPEND_CHECK_DESCRIPTION = (
-    "The ad spend of a campaign is at least the minimum of its posts' paid spend; and at most the maximum, if all of"
-    f" its paid posts have bounds. Within {TOLERANCE_PERCENT} %, for campaigns whose whole life is in"
-    f" {CAMPAIGN_PERFORMANCE_TABLE}."
+TOTALS_AGREE = Check(
+    name="totals_agree_with_posts",
+    description="Impressions, engagements and number of posts of each campaign and day equal those of its posts in"
+    f" {BY_CAMPAIGN.raw_table}, within {TOLERANCE_PERCENT} %.",
+    severity=WARN,
+    nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
+    is_daily=True,
 )
-_WARN = dg.AssetCheckSeverity.WARN
+SPEND_WITHIN_BOUNDS = Check(
+    name="ad_spend_is_within_bounds",
+    description="The ad spend of a campaign is at least the minimum of its posts' paid spend; and at most the maximum,"
+    f" if all of its paid posts have bounds. Within {TOLERANCE_PERCENT} %, for campaigns whose whole life is in"
+    f" {CAMPAIGN_PERFORMANCE_TABLE}.",
+    severity=WARN,
+    nothing="No campaign can be compared yet: its ad spend, its first post and bounds of its paid posts must be known,"
+    f" and {CAMPAIGN_PERFORMANCE_TABLE} must have all days since the first post",
+)
 _ONE_DAY = timedelta(days=1)
 
 
@@ -47,38 +50,26 @@ def build_campaign_totals_check(settings: DefinitionSettings) -> dg.AssetChecksD
 
     return build_asset_checks(
         CAMPAIGN_PERFORMANCE_TABLE,
-        CAMPAIGN_TOTALS_CHECKS,
+        [TOTALS_AGREE],
         evaluate=evaluate,
         settings=settings,
-        daily=[TOTALS_AGREE],
         step="totals",
         deps=[BY_CAMPAIGN.raw_table, CAMPAIGNS_TABLE],
     )
 
 
 def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResult:
-    """Evaluate whether the totals of campaigns equal those of their posts. The metadata has each metric's difference.
-
-    Args:
-        found: the comparison.
-    """
-    metadata: dict[str, Any] = {
-        "differing": found.differing,
-        "unknown_campaigns": found.unknown,
-        "days_without_posts": found.without_posts,
-        "unreadable_files": found.unreadable_files,
+    """Evaluate whether the totals of campaigns equal those of their posts. The metadata has the differences."""
+    percents = {
+        f"difference_percent/{name}": round(100 * (of_campaigns - of_posts) / (of_posts or 1), 6)
+        for name, (of_campaigns, of_posts) in found.totals.items()
+        if of_posts or not of_campaigns
     }
-    for name, (of_campaigns, of_posts) in found.totals.items():
-        if of_posts or not of_campaigns:
-            metadata[f"difference_percent/{name}"] = round(100 * (of_campaigns - of_posts) / (of_posts or 1), 6)
     examples = [
         "{metric} of campaign {campaign_id} on {date} ({of_campaign} and {of_posts} in posts)".format(**each)
         for each in found.examples
     ]
-    if examples:
-        metadata["examples"] = dg.MetadataValue.json(examples)
-    return check_result(
-        TOTALS_AGREE,
+    return TOTALS_AGREE.result(
         f"{found.differing} of {found.compared} days of campaigns differ from their posts by over"
         f" {TOLERANCE_PERCENT} %, such as {examples[0]}. Materialize these days of both tables; if they differ"
         " again, the API's totals count other posts"
@@ -86,9 +77,14 @@ def evaluate_campaign_totals(found: CampaignReconciliation) -> dg.AssetCheckResu
         else "",
         otherwise=f"{found.compared} days of campaigns agree with their posts",
         looked_at={"compared": found.compared},
-        nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
-        metadata=metadata,
-        severity=_WARN,
+        metadata={
+            "differing": found.differing,
+            "unknown_campaigns": found.unknown,
+            "days_without_posts": found.without_posts,
+            "unreadable_files": found.unreadable_files,
+            **percents,
+            **({"examples": dg.MetadataValue.json(examples)} if examples else {}),
+        },
     )
 
 
@@ -136,28 +132,19 @@ def evaluate_ad_spend(
     below = [str(each) for each in compared if each.is_below]
     above = [str(each) for each in compared if each.is_above]
     outside = [*below, *above]
-    metadata: dict[str, Any] = {
-        "compared_with_maximum": sum(each.maximum is not None for each in compared),
-        "below_minimum": len(below),
-        "above_maximum": len(above),
-    }
-    if compared:
-        metadata["percent_outside"] = 100 * len(outside) / len(compared)
-    if outside:
-        metadata["examples"] = dg.MetadataValue.json(outside[:MAX_NAMES])
-    return check_result(
-        SPEND_WITHIN_BOUNDS,
+    return SPEND_WITHIN_BOUNDS.result(
         f"The ad spend of {len(outside)} of {len(compared)} campaigns is outside: {join_first(outside)}"
         if outside
         else "",
         otherwise=f"The ad spend of {len(compared)} campaigns is within the bounds of their posts' paid spend",
         looked_at={"compared": len(compared)},
-        nothing=(
-            "No campaign can be compared yet: its ad spend, its first post and bounds of its paid posts must be known,"
-            f" and {CAMPAIGN_PERFORMANCE_TABLE} must have all days since the first post"
-        ),
-        metadata=metadata,
-        severity=_WARN,
+        metadata={
+            "compared_with_maximum": sum(each.maximum is not None for each in compared),
+            "below_minimum": len(below),
+            "above_maximum": len(above),
+            **({"percent_outside": 100 * len(outside) / len(compared)} if compared else {}),
+            **({"examples": dg.MetadataValue.json(outside[:MAX_NAMES])} if outside else {}),
+        },
     )
 
 

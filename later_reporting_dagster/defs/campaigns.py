@@ -14,9 +14,10 @@ from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
+    WARN,
+    Check,
     CheckScope,
     build_asset_checks,
-    check_result,
     log_check_results,
 )
 from later_reporting_dagster.defs.materializations import already_logged, combined_failure, log_materialization
@@ -50,6 +51,13 @@ from later_reporting_dagster.rollups.periods import Period
 
 CAMPAIGN_TABLES = (CAMPAIGNS_TABLE, CAMPAIGN_PERFORMANCE_TABLE)
 CAMPAIGNS_GROUP = "campaigns"
+DUE_DAY = Check(
+    name=NEWEST_DUE_DAY,
+    description="The newest day that is due has a file, unless the API refuses the route.",
+    severity=WARN,
+    nothing="Not fetched yet",
+    is_daily=True,
+)
 
 
 class CampaignPerformanceConfig(dg.Config):
@@ -238,24 +246,19 @@ def build_campaign_checks(table_name: str, settings: DefinitionSettings) -> dg.A
         if table_name == CAMPAIGN_PERFORMANCE_TABLE:
             yield from _evaluate_newest_due_day(lake, due_hour_utc=settings.due_hour_utc)
 
-    checks = {QUARANTINE_EMPTY: "The API returned no invalid rows."}
-    if table_name == CAMPAIGN_PERFORMANCE_TABLE:
-        checks[NEWEST_DUE_DAY] = "The newest day that is due has a file, unless the API refuses the route."
-    return build_asset_checks(table_name, checks, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
+    checks = [QUARANTINE_EMPTY, *([DUE_DAY] if table_name == CAMPAIGN_PERFORMANCE_TABLE else [])]
+    return build_asset_checks(table_name, checks, evaluate=evaluate, settings=settings)
 
 
 def _evaluate_newest_due_day(lake: Lake, *, due_hour_utc: int) -> Iterator[dg.AssetCheckResult]:
     """Evaluate whether the newest due day has a file. An account whose API refuses the route has no file of any day."""
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
     days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
-    yield check_result(
-        NEWEST_DUE_DAY,
+    yield DUE_DAY.result(
         f"{due} is missing: materialize it" if days and due not in days else "",
         otherwise=f"{due} has a file",
         looked_at={"days": len(days)},
-        nothing="Not fetched yet",
         metadata={"due_day": str(due)},
-        severity=dg.AssetCheckSeverity.WARN,
     )
 
 

@@ -15,8 +15,61 @@ from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 NEWEST_DUE_DAY = "newest_due_day_is_present"
 RECONCILES = "reconciles_with_raw_rows"
 
+WARN = dg.AssetCheckSeverity.WARN
 # A description names this many partitions or instances; the metadata has the rest.
 MAX_NAMES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A check of an asset.
+
+    Attributes:
+        name: the name.
+        description: what holds if it passes.
+        severity: severity of a failure.
+        nothing: the description of a result if nothing was looked at.
+        is_daily: whether it runs every day at the due hour, because its result changes with time, or with other tables.
+    """
+
+    name: str
+    description: str
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    nothing: str = "Nothing to check"
+    is_daily: bool = False
+
+    def spec(self, table_name: str, settings: DefinitionSettings, deps: Sequence[str] = ()) -> dg.AssetCheckSpec:
+        """Return the spec of the check of a table; `deps` are other tables that it reads."""
+        when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(
+            f"0 {settings.due_hour_utc} * * *"
+        )
+        return dg.AssetCheckSpec(
+            self.name,
+            asset=settings.asset_key(table_name),
+            description=self.description,
+            additional_deps=[settings.asset_key(name) for name in deps],
+            automation_condition=when_due if self.is_daily else None,
+        )
+
+    def result(
+        self, problem: str, *, otherwise: str, looked_at: Mapping[str, int], metadata: Mapping[str, Any] | None = None
+    ) -> dg.AssetCheckResult:
+        """Return the result.
+
+        Args:
+            problem: what is wrong, and what to do about it; empty if the check passes.
+            otherwise: the description if nothing is wrong.
+            looked_at: how much was looked at, by noun.
+            metadata: more metadata than `looked_at`.
+        """
+        has_nothing = not problem and not any(looked_at.values())
+        return dg.AssetCheckResult(
+            check_name=self.name,
+            passed=not problem,
+            description=problem or (self.nothing if has_nothing else otherwise),
+            metadata={**looked_at, **(metadata or {}), **({"nothing_to_check": True} if has_nothing else {})},
+            severity=self.severity,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +95,10 @@ CheckEvaluator = Callable[[LaterReportingResource, CheckScope], Iterable[dg.Asse
 
 def build_asset_checks(
     table_name: str,
-    checks: Mapping[str, str],
+    checks: Sequence[Check],
     *,
     evaluate: CheckEvaluator,
     settings: DefinitionSettings,
-    daily: Sequence[str],
     step: str = "checks",
     deps: Sequence[str] = (),
 ) -> dg.AssetChecksDefinition:
@@ -54,17 +106,16 @@ def build_asset_checks(
 
     Args:
         table_name: the table of the asset.
-        checks: check descriptions by check name.
+        checks: the checks.
         evaluate: evaluates the selected checks.
         settings: the settings of the component.
-        daily: checks to run every day at the due hour, because their result changes with time, or with other tables.
         step: the last part of the step's name, after that of the table.
         deps: other tables that the checks read.
     """
 
     @dg.multi_asset_check(
         name=f"{settings.op_name(table_name)}_{step}",
-        specs=build_check_specs(table_name, checks, settings=settings, daily=daily, deps=deps),
+        specs=[check.spec(table_name, settings, deps) for check in checks],
         can_subset=True,
         required_resource_keys={settings.resource_key},
     )
@@ -77,64 +128,11 @@ def build_asset_checks(
     return check
 
 
-def build_check_specs(
-    table_name: str,
-    checks: Mapping[str, str],
-    *,
-    settings: DefinitionSettings,
-    daily: Sequence[str],
-    deps: Sequence[str] = (),
-) -> list[dg.AssetCheckSpec]:
-    """Return the specs of an asset's checks; for the arguments, see `build_asset_checks`."""
-    when_due: dg.AutomationCondition[Any] = dg.AutomationCondition.cron_tick_passed(f"0 {settings.due_hour_utc} * * *")
-    return [
-        dg.AssetCheckSpec(
-            check_name,
-            asset=settings.asset_key(table_name),
-            description=description,
-            additional_deps=[settings.asset_key(name) for name in deps],
-            automation_condition=when_due if check_name in daily else None,
-        )
-        for check_name, description in checks.items()
-    ]
-
-
 def _partitions_of_run(context: AssetCheckExecutionContext) -> tuple[date, date] | None:
     if not (context.has_partition_key or context.has_partition_key_range):
         return None
     keys = context.partition_key_range
     return date.fromisoformat(keys.start), date.fromisoformat(keys.end)
-
-
-def check_result(
-    name: str,
-    problem: str,
-    *,
-    otherwise: str,
-    looked_at: Mapping[str, int],
-    nothing: str = "Nothing to check",
-    metadata: Mapping[str, Any] | None = None,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-) -> dg.AssetCheckResult:
-    """Return the result of a check.
-
-    Args:
-        name: the check.
-        problem: what is wrong, and what to do about it; empty if the check passes.
-        otherwise: the description if nothing is wrong.
-        looked_at: how much was looked at, by noun.
-        nothing: the description if nothing was looked at.
-        metadata: more metadata than `looked_at`.
-        severity: severity of a failure.
-    """
-    has_nothing = not problem and not any(looked_at.values())
-    return dg.AssetCheckResult(
-        check_name=name,
-        passed=not problem,
-        description=problem or (nothing if has_nothing else otherwise),
-        metadata={**looked_at, **(metadata or {}), **({"nothing_to_check": True} if has_nothing else {})},
-        severity=severity,
-    )
 
 
 def to_evaluation(result: dg.AssetCheckResult, asset_key: dg.AssetKey) -> dg.AssetCheckEvaluation:

@@ -14,7 +14,7 @@ from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import days_between, expected_days
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.checks import CheckScope, build_asset_checks, join_first, to_evaluation
+from later_reporting_dagster.defs.checks import WARN, Check, CheckScope, build_asset_checks, join_first, to_evaluation
 from later_reporting_dagster.defs.fetch_attempts import Cursor, next_cursor, pairs_to_request, parse_cursor
 from later_reporting_dagster.defs.jobs import missing_files_request, posts_job_name
 from later_reporting_dagster.defs.materializations import version_tags
@@ -33,13 +33,14 @@ from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, WriteResult
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
-STILL_LISTED = "every_instance_is_still_listed"
-INSTANCES_CHECKS = {
-    STILL_LISTED: (
-        "The API still lists every instance that it has listed before or that has files. If LATER_INSTANCE_IDS is set,"
-        " only the instances in it are checked."
-    )
-}
+STILL_LISTED = Check(
+    name="every_instance_is_still_listed",
+    description="The API still lists every instance that it has listed before or that has files. If LATER_INSTANCE_IDS"
+    " is set, only the instances in it are checked.",
+    severity=WARN,
+    nothing="Not materialized yet",
+    is_daily=True,
+)
 # Dagster ends a sensor's evaluation after 60 seconds without naming the cause. This leaves 30 for the lake.
 API_TIMEOUT_SECONDS = 30.0
 _NOT_FINISHED = [
@@ -89,14 +90,9 @@ def build_instances_checks(settings: DefinitionSettings) -> dg.AssetChecksDefini
     """Return the check of the stored dimension table."""
 
     def evaluate(later: LaterReportingResource, _scope: CheckScope) -> Iterator[dg.AssetCheckResult]:
-        if (rows := stored_instances(later.lake())) is not None:
-            yield evaluate_listing(rows, configured=later.configured_instances())
-        else:
-            yield dg.AssetCheckResult(check_name=STILL_LISTED, passed=True, description="Not materialized yet")
+        yield evaluate_listing(stored_instances(later.lake()), configured=later.configured_instances())
 
-    return build_asset_checks(
-        INSTANCES_TABLE, INSTANCES_CHECKS, evaluate=evaluate, settings=settings, daily=[STILL_LISTED]
-    )
+    return build_asset_checks(INSTANCES_TABLE, [STILL_LISTED], evaluate=evaluate, settings=settings)
 
 
 def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.SensorDefinition:
@@ -233,20 +229,17 @@ def instances_metadata(rows: pa.Table, written: WriteResult) -> dict[str, Any]:
     }
 
 
-def evaluate_listing(rows: pa.Table, *, configured: Sequence[str]) -> dg.AssetCheckResult:
+def evaluate_listing(rows: pa.Table | None, *, configured: Sequence[str]) -> dg.AssetCheckResult:
     """Evaluate whether the API still lists every known instance; if some are configured, only those are checked."""
-    checked = [name for name in rows["instance_id"].to_pylist() if not configured or name in configured]
-    of_setting = " of LATER_INSTANCE_IDS" if configured else ""
-    unlisted = unlisted_instances(rows, configured=configured)
-    return dg.AssetCheckResult(
-        check_name=STILL_LISTED,
-        passed=not unlisted,
-        description=(
-            f"No longer listed: {join_first(unlisted)}. Their files are kept. If this is expected, set"
-            " LATER_INSTANCE_IDS to the instances that you want"
-            if unlisted
-            else f"All known instances{of_setting} are listed: {len(checked)}"
-        ),
-        metadata={"instances": rows.num_rows, "no_longer_listed": len(unlisted)},
-        severity=dg.AssetCheckSeverity.WARN,
+    names = [] if rows is None else rows["instance_id"].to_pylist()
+    checked = [name for name in names if not configured or name in configured]
+    unlisted = [] if rows is None else unlisted_instances(rows, configured=configured)
+    return STILL_LISTED.result(
+        f"No longer listed: {join_first(unlisted)}. Their files are kept. If this is expected, set"
+        " LATER_INSTANCE_IDS to the instances that you want"
+        if unlisted
+        else "",
+        otherwise=f"All known instances{' of LATER_INSTANCE_IDS' if configured else ''} are listed: {len(checked)}",
+        looked_at={"instances": len(names)},
+        metadata={"no_longer_listed": len(unlisted)},
     )

@@ -37,7 +37,6 @@ class LaterLake(dg.ConfigurableIOManager):
 
     Example:
         >>> from datetime import UTC, date, datetime
-    from functools import cached_property
         >>> from tempfile import mkdtemp
         >>> import pyarrow as pa
         >>> from later_reporting_dagster.downstream import LaterLake, later_tables

@@ -18,9 +18,9 @@ from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import (
     NEWEST_DUE_DAY,
     RECONCILES,
+    Check,
     CheckScope,
     build_asset_checks,
-    check_result,
     join_first,
 )
 from later_reporting_dagster.defs.materializations import (
@@ -51,10 +51,12 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed, rollup_sql
 
 ROLLUPS_GROUP = "organic_paid"
 
-ROLLUP_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals equal the totals of the raw rows.",
-    NEWEST_DUE_DAY: "There is a file for the newest day that is due, or for the week or month that contains it.",
-}
+TOTALS_RECONCILE = Check(name=RECONCILES, description="The totals equal the totals of the raw rows.")
+DUE_PERIOD = Check(
+    name=NEWEST_DUE_DAY,
+    description="There is a file for the newest day that is due, or for the week or month that contains it.",
+    is_daily=True,
+)
 
 PREVIEW_COLUMNS: Mapping[Measures, Sequence[str]] = {
     Measures.COMPARISON: (
@@ -117,7 +119,7 @@ def build_rollup_checks(table: RollupTable, settings: DefinitionSettings) -> dg.
             present = bool(lake.partitions(table.name, days=[first_day_of(table.period, due)]))
             yield evaluate_newest_due_period(table.period, due, present=present)
 
-    return build_asset_checks(table.name, ROLLUP_CHECKS, evaluate=evaluate, settings=settings, daily=[NEWEST_DUE_DAY])
+    return build_asset_checks(table.name, [TOTALS_RECONCILE, DUE_PERIOD], evaluate=evaluate, settings=settings)
 
 
 def rollup_tags(table: RollupTable) -> dict[str, str]:
@@ -245,17 +247,10 @@ class _RollupRun:
 def _evaluate_reconciliation(
     differences: Mapping[date, Sequence[str]], *, partitions: int, period: str
 ) -> dg.AssetCheckResult:
-    """Evaluate whether partitions have the totals of their raw rows; the metadata has the differences.
-
-    Args:
-        differences: the differences of each partition that has any, by its first day.
-        partitions: the number of partitions compared.
-        period: day, week or month.
-    """
+    """Evaluate whether partitions have the totals of their raw rows; those with differences are given by first day."""
     counted = f"{partitions} {period}{'s' * (partitions != 1)}"
     by_day = {str(day): [*differences[day]] for day in sorted(differences)}
-    return check_result(
-        RECONCILES,
+    return TOTALS_RECONCILE.result(
         f"{len(differences)} of {counted} differ from their raw rows: materialize {join_first([*by_day])}"
         if differences
         else "",
@@ -272,22 +267,15 @@ def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> d
     """Evaluate whether the day `due`, or the week or month that contains it, has a file.
 
     A week or month has a file from its first rollup, so the check does not notice if later days of it are missing.
-
-    Args:
-        period: day, week or month.
-        due: the newest day that is due.
-        present: whether the file exists.
     """
     is_day = period is Period.DAY
     name = str(due) if is_day else f"The {period} of {first_day_of(period, due)}, which contains the due day {due},"
-    return dg.AssetCheckResult(
-        check_name=NEWEST_DUE_DAY,
-        passed=present,
-        description=(
-            f"{name} has a file"
-            if present
-            else f"{name} has no file: make sure that the raw table has {due}, then materialize this {period}"
-        ),
+    return DUE_PERIOD.result(
+        ""
+        if present
+        else f"{name} has no file: make sure that the raw table has {due}, then materialize this {period}",
+        otherwise=f"{name} has a file",
+        looked_at={f"{period}s": 1},
         metadata={"due_day": str(due)},
     )
 

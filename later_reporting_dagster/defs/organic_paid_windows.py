@@ -1,8 +1,7 @@
 """The rollups over rolling windows that end with the newest stored day: comparison, costs and campaign results."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -13,8 +12,8 @@ from dagster import AssetCheckExecutionContext, AssetExecutionContext
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
-from later_reporting_dagster.defs.campaign_checks import SPEND_CHECK_DESCRIPTION, SPEND_WITHIN_BOUNDS, evaluate_ad_spend
-from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, build_check_specs, check_result, join_first
+from later_reporting_dagster.defs.campaign_checks import SPEND_WITHIN_BOUNDS, evaluate_ad_spend
+from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, RECONCILES, WARN, Check, join_first
 from later_reporting_dagster.defs.materializations import combined_failure
 from later_reporting_dagster.defs.metadata import (
     code_references,
@@ -54,24 +53,35 @@ from later_reporting_dagster.rollups.rollup_tables import (
 )
 from later_reporting_dagster.rollups.sql_engine import RollupFailed, rollup_sql
 
-WINDOWS_CHECKS: Mapping[str, str] = {
-    RECONCILES: "The totals of each window and of the period before it equal the totals of the raw rows.",
-    NEWEST_DUE_DAY: "The windows end with the newest day that is due, or later.",
-}
-COSTS_AGREE = "unit_costs_agree"
-IMPRESSIONS_REPORTED = "platforms_still_report_impressions"
-CAMPAIGNS_AGREE = "campaigns_agree_on_their_posts"
+TOTALS_RECONCILE = Check(
+    name=RECONCILES,
+    description="The totals of each window and of the period before it equal the totals of the raw rows.",
+)
+DUE_DAY = Check(
+    name=NEWEST_DUE_DAY, description="The windows end with the newest day that is due, or later.", is_daily=True
+)
+COSTS_AGREE = Check(
+    name="unit_costs_agree",
+    description="CPE and CPM of a post imply the same spend, in at least 99 % of posts.",
+    severity=WARN,
+)
+IMPRESSIONS_REPORTED = Check(
+    name="platforms_still_report_impressions",
+    description="A platform that reported impressions in the last 28 days also reports some in the last 7, if it has"
+    " posts in them.",
+    severity=WARN,
+)
+CAMPAIGNS_AGREE = Check(
+    name="campaigns_agree_on_their_posts",
+    description="A post of several campaigns has the same metrics in each.",
+    severity=WARN,
+    nothing="Posts of several campaigns have the same metrics in each",
+)
 MAX_CONTRADICTORY_PERCENT = 1.0
-# By check name: the table that it checks, and its description.
-TABLE_SPECIFIC_CHECKS: Mapping[str, tuple[str, str]] = {
-    COSTS_AGREE: (COSTS_OVERALL.name, "CPE and CPM of a post imply the same spend, in at least 99 % of posts."),
-    IMPRESSIONS_REPORTED: (
-        BY_PLATFORM.name,
-        "A platform that reported impressions in the last 28 days also reports some in the last 7, if it has posts in"
-        " them.",
-    ),
-    CAMPAIGNS_AGREE: (BY_PLATFORM.name, "A post of several campaigns has the same metrics in each."),
-    SPEND_WITHIN_BOUNDS: (CAMPAIGN_RESULTS.name, SPEND_CHECK_DESCRIPTION),
+_CHECKS_OF_TABLE: Mapping[str, Sequence[Check]] = {
+    COSTS_OVERALL.name: [COSTS_AGREE],
+    BY_PLATFORM.name: [IMPRESSIONS_REPORTED, CAMPAIGNS_AGREE],
+    CAMPAIGN_RESULTS.name: [SPEND_WITHIN_BOUNDS],
 }
 
 _PREVIEW_WINDOW = "28d"
@@ -117,6 +127,17 @@ def upstream_keys(table: RollupTable, settings: DefinitionSettings) -> list[dg.A
     return settings.dependencies(*table.sources)
 
 
+def windows_checks(table: RollupTable) -> list[Check]:
+    """Return the checks of a window table."""
+    return [
+        # Posts are not sums over all raw rows of some days.
+        *([TOTALS_RECONCILE] if table.period is not Period.POSTS else []),
+        # Results have no rows if the API refuses campaigns, and end with the same day as the other tables.
+        *([DUE_DAY] if table.measures is not Measures.CAMPAIGNS else []),
+        *_CHECKS_OF_TABLE.get(table.name, []),
+    ]
+
+
 def build_windows_checks(tables: Sequence[RollupTable], settings: DefinitionSettings) -> dg.AssetChecksDefinition:
     """Return one step for the checks of all window tables, because they read the same posts. Any subset can be run.
 
@@ -125,119 +146,73 @@ def build_windows_checks(tables: Sequence[RollupTable], settings: DefinitionSett
 
     @dg.multi_asset_check(
         name=f"{settings.op_name('organic_paid_by_window')}_checks",
-        specs=[
-            spec
-            for table in tables
-            for spec in build_check_specs(
-                table.name, windows_check_descriptions(table), settings=settings, daily=[NEWEST_DUE_DAY]
-            )
-        ],
+        specs=[check.spec(table.name, settings) for table in tables for check in windows_checks(table)],
         can_subset=True,
         required_resource_keys={settings.resource_key},
     )
     def check(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        later, keys = getattr(context.resources, settings.resource_key), context.selected_asset_check_keys
-        lake, memory_gb = later.lake(), later.memory_gb
-        of_tables = [
-            _StoredTable.read(lake, table, selected=selected)
-            for table in tables
-            if (selected := {key.name for key in keys if key.asset_key == settings.asset_key(table.name)})
+        later, selected = getattr(context.resources, settings.resource_key), context.selected_asset_check_keys
+        lake = later.lake()
+
+        def is_selected(table: RollupTable, check: Check) -> bool:
+            return dg.AssetCheckKey(settings.asset_key(table.name), check.name) in selected
+
+        checked = [table for table in tables if any(is_selected(table, each) for each in windows_checks(table))]
+        stored, damaged = _read_stored(lake, checked)
+        rows = {table.name: stored.get(table.name, schema_of(table.columns).empty_table()) for table in checked}
+        compared = [
+            table
+            for table in checked
+            if is_selected(table, CAMPAIGNS_AGREE) or (is_selected(table, TOTALS_RECONCILE) and table.name in stored)
         ]
-        compared = [each for each in of_tables if each.is_compared]
         differences, conflicts = dict[str, list[str]](), 0
         if compared:
-            rows = {each.table.name: each.rows for each in compared}
-            differences, conflicts = check_lake_windows(
-                lake, [each.table for each in compared], rows, memory_gb=memory_gb
-            )
-        for each in of_tables:
-            name = each.table.name
-            for result in _evaluate(lake, each, differences.get(name, ()), conflicts, settings=settings):
-                if result.check_name in each.selected:
+            differences, conflicts = check_lake_windows(lake, compared, rows, memory_gb=later.memory_gb)
+        for table in checked:
+            name = table.name
+            results = [
+                _evaluate_reconciliation(
+                    differences.get(name, ()) if name in stored else (),
+                    rows=rows[name].num_rows,
+                    damage=damaged.get(name, ""),
+                ),
+                _evaluate_newest_due_day(rows[name], due_hour_utc=settings.due_hour_utc),
+                *_evaluate_checks_of_table(lake, table, rows[name], conflicts=conflicts),
+            ]
+            selected_names = {each.name for each in windows_checks(table) if is_selected(table, each)}
+            for result in results:
+                if result.check_name in selected_names:
                     yield result._replace(asset_key=settings.asset_key(name))
 
     return check
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _StoredTable:
-    """A stored window table, and the names of the checks to evaluate.
-
-    Attributes:
-        rows: none if the table is not stored, or is damaged.
-        is_stored: whether the table is stored and not damaged.
-        damage: why the table cannot be read; otherwise empty.
-    """
-
-    table: RollupTable
-    selected: Set[str]
-    rows: pa.Table
-    is_stored: bool
-    damage: str
-
-    @classmethod
-    def read(cls, lake: Lake, table: RollupTable, *, selected: Set[str]) -> "_StoredTable":
-        schema, stored, damage = schema_of(table.columns), None, ""
+def _read_stored(lake: Lake, tables: Sequence[RollupTable]) -> tuple[dict[str, pa.Table], dict[str, str]]:
+    """Return the rows of the tables that are stored, and why others cannot be read, by name."""
+    stored, damaged = dict[str, pa.Table](), dict[str, str]()
+    for table in tables:
         try:
-            stored = lake.read_table(table.name, schema=schema)
+            if (rows := lake.read_table(table.name, schema=schema_of(table.columns))) is not None:
+                stored[table.name] = rows
         except FileDamaged as error:
-            damage = str(error)
-        return cls(
-            table=table,
-            selected=selected,
-            rows=schema.empty_table() if stored is None else stored,
-            is_stored=stored is not None,
-            damage=damage,
-        )
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether the raw rows have to be read."""
-        return CAMPAIGNS_AGREE in self.selected or (RECONCILES in self.selected and self.is_stored)
+            damaged[table.name] = str(error)
+    return stored, damaged
 
 
-def _evaluate(
-    lake: Lake, stored: _StoredTable, differences: Sequence[str], conflicts: int, *, settings: DefinitionSettings
+def _evaluate_checks_of_table(
+    lake: Lake, table: RollupTable, rows: pa.Table, *, conflicts: int
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the selected checks of a table, and perhaps others."""
-    rows = stored.rows
-    yield _evaluate_newest_due_day(rows, due_hour_utc=settings.due_hour_utc)
-    yield from _evaluate_table_specific_checks(stored.table, rows)
-    if SPEND_WITHIN_BOUNDS in stored.selected:
+    """Yield the results of the checks that only this table has."""
+    if table.name == COSTS_OVERALL.name:
+        yield _evaluate_unit_costs(rows)
+    elif table.name == BY_PLATFORM.name:
+        yield _evaluate_impressions(rows)
+        yield _evaluate_campaigns(conflicts)
+    elif table.name == CAMPAIGN_RESULTS.name:
         days = {partition.day for partition in lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)}
-        schema = schema_of(COSTS_BY_CAMPAIGN.columns)
-        try:
-            costs = lake.read_table(COSTS_BY_CAMPAIGN.name, schema=schema)
-        except FileDamaged:
-            costs = None
-        yield evaluate_ad_spend(
-            rows, costs=costs or schema.empty_table(), campaigns=read_campaigns(lake).rows, days=days
-        )
-    if stored.damage:
-        yield dg.AssetCheckResult(check_name=RECONCILES, passed=False, description=stored.damage)
-    else:
-        yield _evaluate_reconciliation(differences if stored.is_stored else [], rows=rows.num_rows)
-    yield _evaluate_campaigns(conflicts)
-
-
-def windows_check_descriptions(table: RollupTable) -> Mapping[str, str]:
-    """Return the descriptions of a table's checks, by check name."""
-    checks = {**WINDOWS_CHECKS, **_table_specific_checks(table)}
-    if table.period is Period.POSTS:
-        del checks[RECONCILES]  # they are not sums over all raw rows of some days
-    if table.measures is Measures.CAMPAIGNS:
-        # It has no rows if the API refuses campaigns, and ends with the same day as the other tables.
-        del checks[NEWEST_DUE_DAY]
-    return checks
-
-
-def _table_specific_checks(table: RollupTable) -> Mapping[str, str]:
-    """Return the descriptions of the checks that are specific to a table."""
-    return {
-        name: description
-        for name, (table_name, description) in TABLE_SPECIFIC_CHECKS.items()
-        if table_name == table.name
-    }
+        stored, _ = _read_stored(lake, [COSTS_BY_CAMPAIGN])
+        costs = stored.get(COSTS_BY_CAMPAIGN.name, schema_of(COSTS_BY_CAMPAIGN.columns).empty_table())
+        yield evaluate_ad_spend(rows, costs=costs, campaigns=read_campaigns(lake).rows, days=days)
 
 
 def windows_lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, dg.TableColumnLineage]:
@@ -315,8 +290,7 @@ def _compute_windows(
 def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCheckResult:
     due = due_day(datetime.now(UTC), due_hour_utc=due_hour_utc)
     newest = pc.max(rows["last_day"]).as_py()
-    return check_result(
-        NEWEST_DUE_DAY,
+    return DUE_DAY.result(
         f"The windows end before {due}: fetch that day, then materialize this table"
         if newest is None or newest < due
         else "",
@@ -326,19 +300,13 @@ def _evaluate_newest_due_day(rows: pa.Table, *, due_hour_utc: int) -> dg.AssetCh
     )
 
 
-def _evaluate_reconciliation(differences: Sequence[str], *, rows: int) -> dg.AssetCheckResult:
-    """Evaluate whether all windows have the totals of their raw rows.
-
-    Args:
-        differences: one sentence for each total that differs, and for each raw file that cannot be read.
-        rows: number of rows of the table.
-    """
+def _evaluate_reconciliation(differences: Sequence[str], *, rows: int, damage: str) -> dg.AssetCheckResult:
+    """Evaluate whether all windows have the totals of their raw rows; a table that is damaged has not."""
     count = len(differences)
-    return check_result(
-        RECONCILES,
+    return TOTALS_RECONCILE.result(
         f"{count} difference{'s' * (count != 1)} from the raw rows, such as {differences[0]}: materialize this table"
         if differences
-        else "",
+        else damage,
         otherwise="All windows equal their raw rows",
         looked_at={"rows": rows},
         metadata={
@@ -346,14 +314,6 @@ def _evaluate_reconciliation(differences: Sequence[str], *, rows: int) -> dg.Ass
             **({"differences": dg.MetadataValue.json([*differences])} if differences else {}),
         },
     )
-
-
-def _evaluate_table_specific_checks(table: RollupTable, rows: pa.Table) -> Iterator[dg.AssetCheckResult]:
-    """Yield the results of the checks that need only the rows of the table."""
-    if COSTS_AGREE in _table_specific_checks(table):
-        yield _evaluate_unit_costs(rows)
-    if IMPRESSIONS_REPORTED in _table_specific_checks(table):
-        yield _evaluate_impressions(rows)
 
 
 def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
@@ -366,15 +326,13 @@ def _evaluate_unit_costs(rows: pa.Table) -> dg.AssetCheckResult:
     posts = consistent + contradictory
     percent = 100 * contradictory / max(posts, 1)
     counted = f"CPE and CPM contradict each other in {contradictory} of {posts} posts"
-    return check_result(
-        COSTS_AGREE,
+    return COSTS_AGREE.result(
         f"{counted}. The bounds of spend assume that both are rounded to two decimals"
         if percent > MAX_CONTRADICTORY_PERCENT
         else "",
         otherwise=counted,
         looked_at={"posts": posts},
         metadata={"contradictory_posts": contradictory, "percent": percent},
-        severity=dg.AssetCheckSeverity.WARN,
     )
 
 
@@ -394,8 +352,7 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         for (instance_id, platform), (posts, reporting) in counts.get("7d", {}).items()
         if posts and not reporting and (instance_id, platform) in before
     ]
-    return check_result(
-        IMPRESSIONS_REPORTED,
+    return IMPRESSIONS_REPORTED.result(
         f"No post of the last 7 days reports impressions on {join_first(stopped)}: request views (LATER_METRICS)"
         if stopped
         else "",
@@ -403,57 +360,37 @@ def _evaluate_impressions(rows: pa.Table) -> dg.AssetCheckResult:
         " in the last 7 days",
         looked_at={"platforms": len(before)},
         metadata={"platforms_that_stopped": len(stopped)},
-        severity=dg.AssetCheckSeverity.WARN,
     )
 
 
 def _evaluate_campaigns(disagreements: int) -> dg.AssetCheckResult:
     """Evaluate how often a post has different metrics in two of its campaigns, counted once per post and day."""
-    return dg.AssetCheckResult(
-        check_name=CAMPAIGNS_AGREE,
-        passed=not disagreements,
-        description=(
-            f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
-            " are not by campaign use the metrics of the lowest campaign id"
-            if disagreements
-            else "Posts of several campaigns have the same metrics in each"
-        ),
-        metadata={"posts_and_days": disagreements},
-        severity=dg.AssetCheckSeverity.WARN,
+    return CAMPAIGNS_AGREE.result(
+        f"Posts have different metrics in different campaigns on the same day, {disagreements} times. Tables that"
+        " are not by campaign use the metrics of the lowest campaign id"
+        if disagreements
+        else "",
+        otherwise="",
+        looked_at={"posts_and_days": disagreements},
     )
 
 
 def _source_metadata(windows: WindowRollups, sources: Collection[str]) -> dict[str, Any]:
-    """Return metadata of the tables that a table is made from: days read, missing days, unreadable files.
-
-    The missing days of an instance are counted from the oldest to the newest day of the table.
-    """
+    """Return metadata of the tables that a table is made from: days read, and unreadable files."""
     metadata: dict[str, Any] = {}
     for name in sorted({*sources} & windows.contents.partitions.keys()):
-        instances: dict[str | None, set[date]] = {}
-        for partition in windows.contents.partitions[name]:
-            instances.setdefault(partition.instance_id, set()).add(partition.day)
-        days = set[date]().union(*instances.values())
-        length = (max(days) - min(days)).days + 1 if days else 0
-        missing = {str(each): length - len(stored) for each, stored in instances.items() if len(stored) < length}
+        days = {partition.day for partition in windows.contents.partitions[name]}
+        unreadable = {str(partition): str(error) for partition, error in windows.contents.unreadable[name].items()}
         metadata |= {
             f"days/{name}": len(days),
             f"newest_day/{name}": str(max(days, default="none")),
-            f"missing/{name}": sum(missing.values()),
-            **({f"missing_days/{name}": dg.MetadataValue.json(missing)} if missing else {}),
-            **_unreadable_metadata(windows, name),
+            **({f"unreadable/{name}": dg.MetadataValue.json(unreadable)} if unreadable else {}),
         }
     if CAMPAIGNS_TABLE in sources:
         metadata[f"rows/{CAMPAIGNS_TABLE}"] = windows.campaigns.rows.num_rows
         if windows.campaigns.error:
             metadata[f"unreadable/{CAMPAIGNS_TABLE}"] = windows.campaigns.error
     return metadata
-
-
-def _unreadable_metadata(windows: WindowRollups, name: str) -> dict[str, Any]:
-    """Return metadata of the files of a table that could not be read, with the reasons; empty if there are none."""
-    reasons = {str(partition): str(reason) for partition, reason in windows.contents.unreadable[name].items()}
-    return {f"unreadable/{name}": dg.MetadataValue.json(reasons)} if reasons else {}
 
 
 def _preview(table: RollupTable, rows: pa.Table) -> dg.MarkdownMetadataValue:

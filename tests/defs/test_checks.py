@@ -259,16 +259,16 @@ def test_due_day_is_due_from_the_due_hour_of_the_next_day(now: datetime, hour: i
 
 def test_newest_due_day_needs_a_file_of_each_instance() -> None:
     days = DAYS[:1]
-    some = evaluate_newest_due_day(days, instances=["a", "b"], missing=["a"])
+    some = evaluate_newest_due_day({"a": days}, days=days, instances=["a", "b"])
     assert (some.passed, some.description) == (False, "2024-03-01 is missing for a: materialize it")
-    assert evaluate_newest_due_day(days, instances=["a"], missing=[]).passed
+    assert evaluate_newest_due_day({}, days=days, instances=["a"]).passed
     # Without files no instance is known.
-    unknown = evaluate_newest_due_day(days, instances=[], missing=[])
+    unknown = evaluate_newest_due_day({}, days=days, instances=[])
     assert (unknown.passed, unknown.description) == (False, "2024-03-01 is missing: materialize it")
-    nothing = evaluate_newest_due_day([], instances=["a"], missing=[])
+    nothing = evaluate_newest_due_day({}, days=[], instances=["a"])
     assert (nothing.passed, nothing.description) == (True, "No day is due yet")
     names = [f"i{number}" for number in range(50)]
-    many = evaluate_newest_due_day(days, instances=names, missing=names[1:])
+    many = evaluate_newest_due_day(dict.fromkeys(names[1:], days), days=days, instances=names)
     assert (many.description or "").endswith("i20 and 29 more: materialize it")
     assert {name: each.value for name, each in many.metadata.items()} == {
         "due_day": "2024-03-01",
