@@ -31,10 +31,6 @@ class Attempt(msgspec.Struct, frozen=True):
     requests: int
     requested_on: date
 
-    def is_due(self, today: date) -> bool:
-        """Return whether to request the days again: after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`."""
-        return today >= self.requested_on + timedelta(days=min(2 ** (self.requests - 1), MAX_WAIT_DAYS))
-
 
 class Cursor(msgspec.Struct, frozen=True):
     """The state of the sensor.
@@ -56,88 +52,64 @@ def parse_cursor(text: str | None) -> Cursor:
         return Cursor()
 
 
-def pairs_to_request(
-    missing: Mapping[str, Collection[date]], cursor: Cursor, *, days_in_progress: Collection[date], today: date
-) -> dict[str, list[date]]:
-    """Return the days to request of each instance, at most `MAX_RANGES` ranges.
+def plan_requests(
+    missing: Mapping[str, Collection[date]],
+    cursor: Cursor,
+    *,
+    instances: Iterable[str],
+    days_in_progress: Collection[date],
+    today: date,
+) -> tuple[dict[str, list[date]], Cursor]:
+    """Return the days to request of each instance, in at most `MAX_RANGES` ranges, and the next cursor.
+
+    The cursor forgets what is no longer missing.
 
     Args:
         missing: the missing days by instance.
         cursor: what was requested before.
+        instances: the known instances.
         days_in_progress: the days that a run is fetching now.
         today: the UTC day of this tick.
     """
-    waiting: dict[str, list[Attempt]] = {}
-    for attempt in cursor.attempts:
-        if not attempt.is_due(today):
-            waiting.setdefault(attempt.instance_id, []).append(attempt)
+    before = {
+        (attempt.instance_id, day): (attempt.requests, attempt.requested_on)
+        for attempt in cursor.attempts
+        for day in days_between(attempt.first, attempt.last)
+    }
     requested: dict[str, list[date]] = {}
+    attempts: list[Attempt] = []
     remaining = MAX_RANGES
     for name, days in missing.items():
-        waits = waiting.get(name, ())
-        due = [
-            day
-            for day in days
-            if day not in days_in_progress and not any(each.first <= day <= each.last for each in waits)
-        ]
+        due = [day for day in days if day not in days_in_progress and _is_due(before.get((name, day)), today)]
         ranges = contiguous_ranges(due)[:remaining]
         remaining -= len(ranges)
-        if ranges:
-            requested[name] = [day for first, last in ranges for day in days_between(first, last)]
-    return requested
-
-
-def next_cursor(
-    cursor: Cursor,
-    instances: Iterable[str],
-    missing: Mapping[str, Collection[date]],
-    requested: Mapping[str, Collection[date]],
-    *,
-    today: date,
-) -> Cursor:
-    """Return the cursor after a tick. It forgets what is no longer missing.
-
-    Args:
-        cursor: the cursor before the tick.
-        instances: the known instances.
-        missing: the missing days by instance.
-        requested: the days that this tick requests.
-        today: the UTC day of this tick.
-    """
-    attempts = [
-        attempt
-        for name, days in missing.items()
-        for attempt in _attempts(
-            name,
-            days,
-            set(requested.get(name, ())),
-            [attempt for attempt in cursor.attempts if attempt.instance_id == name],
-            today,
-        )
-    ]
+        now = {day for first, last in ranges for day in days_between(first, last)}
+        if now:
+            requested[name] = sorted(now)
+        by_request: dict[tuple[int, date], list[date]] = {}
+        for day in days:
+            requests, requested_on = before.get((name, day), (0, today))
+            if day in now:
+                by_request.setdefault((requests + 1, today), []).append(day)
+            elif requests:
+                by_request.setdefault((requests, requested_on), []).append(day)
+        attempts += [
+            Attempt(name, first, last, *request)
+            for request, of_request in by_request.items()
+            for first, last in contiguous_ranges(of_request)
+        ]
     if len(attempts) > MAX_RANGES:
         attempts = [_combined([*of_instance]) for _, of_instance in groupby(attempts, lambda each: each.instance_id)]
     handled = [name for name in instances if name in cursor.instances or name in requested or not missing.get(name)]
-    return Cursor(handled, attempts)
+    return requested, Cursor(handled, attempts)
 
 
-def _attempts(
-    name: str, days: Collection[date], requested: Collection[date], before: Sequence[Attempt], today: date
-) -> list[Attempt]:
-    """Return the attempts of one instance, in ranges of contiguous days that were requested equally often."""
-    by_request: dict[tuple[int, date], list[date]] = {}
-    for day in days:
-        attempt = next((each for each in before if each.first <= day <= each.last), None)
-        requests = attempt.requests if attempt else 0
-        if day in requested:
-            by_request.setdefault((requests + 1, today), []).append(day)
-        elif attempt:
-            by_request.setdefault((requests, attempt.requested_on), []).append(day)
-    return [
-        Attempt(name, first, last, *request)
-        for request, of_request in by_request.items()
-        for first, last in contiguous_ranges(of_request)
-    ]
+def _is_due(request: tuple[int, date] | None, today: date) -> bool:
+    """Return whether to request a day again: after 1 day, then after 2, 4, 8, up to `MAX_WAIT_DAYS`."""
+    if request is None:
+        return True
+    requests, requested_on = request
+    return today >= requested_on + timedelta(days=min(2 ** (requests - 1), MAX_WAIT_DAYS))
 
 
 def _combined(attempts: Sequence[Attempt]) -> Attempt:

@@ -15,7 +15,7 @@ from later_reporting_dagster.contract.days import days_between, expected_days
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks import WARN, Check, CheckScope, build_asset_checks, join_first, to_evaluation
-from later_reporting_dagster.defs.fetch_attempts import Cursor, next_cursor, pairs_to_request, parse_cursor
+from later_reporting_dagster.defs.fetch_attempts import Cursor, parse_cursor, plan_requests
 from later_reporting_dagster.defs.jobs import missing_files_request, posts_job_name
 from later_reporting_dagster.defs.materializations import version_tags
 from later_reporting_dagster.defs.metadata import code_references, code_version, table_metadata, written_metadata
@@ -125,10 +125,13 @@ def build_instances_sensor(settings: DefinitionSettings, posts_job: Any) -> dg.S
             raise dg.DagsterError(f"Updating the instances failed: {error}") from None
         cursor, instances = parse_cursor(context.cursor), configured or listed
         missing = missing_in_any(files, instances, settings=settings, now=now)
-        requested = pairs_to_request(
-            missing, cursor, days_in_progress=days_in_progress(context.instance, settings), today=now.date()
+        requested, after = plan_requests(
+            missing,
+            cursor,
+            instances=instances,
+            days_in_progress=days_in_progress(context.instance, settings),
+            today=now.date(),
         )
-        after = next_cursor(cursor, instances, missing, requested, today=now.date())
         tags = version_tags(written.content_hash, code_version=code_version(INSTANCE_COLUMNS))
         return dg.SensorResult(
             run_requests=(
@@ -164,16 +167,7 @@ def current_instances(
     settings: DefinitionSettings,
     now: datetime,
 ) -> pa.Table:
-    """Return the dimension as of now. Does not write it.
-
-    Args:
-        lake: has the dimension as last written.
-        listed: ids that the API lists now.
-        files: the partitions that have a file, by raw table.
-        configured: ids in LATER_INSTANCE_IDS.
-        settings: the settings of the component.
-        now: the current time.
-    """
+    """Return the dimension as of now, given the ids that the API lists and the partitions that have a file."""
     return instances_table(
         listed,
         configured=configured,

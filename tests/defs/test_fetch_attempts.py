@@ -8,14 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.defs.fetch_attempts import (
-    MAX_RANGES,
-    MAX_WAIT_DAYS,
-    Cursor,
-    next_cursor,
-    pairs_to_request,
-    parse_cursor,
-)
+from later_reporting_dagster.defs.fetch_attempts import MAX_RANGES, MAX_WAIT_DAYS, Cursor, parse_cursor, plan_requests
 
 FIRST, TODAY = date(2024, 1, 1), date(2024, 6, 1)
 DAYS = days_between(FIRST, FIRST + timedelta(days=8))
@@ -23,8 +16,7 @@ DAYS = days_between(FIRST, FIRST + timedelta(days=8))
 
 def tick(missing: Mapping[str, Collection[date]], cursor: Cursor, today: date) -> tuple[dict[str, list[date]], Cursor]:
     """Return what a tick requests, and the cursor for the next one, as it is stored."""
-    requested = pairs_to_request(missing, cursor, days_in_progress=(), today=today)
-    after = next_cursor(cursor, missing, missing, requested, today=today)
+    requested, after = plan_requests(missing, cursor, instances=missing, days_in_progress=(), today=today)
     return requested, parse_cursor(msgspec.json.encode(after).decode())
 
 
@@ -70,10 +62,7 @@ def test_cursor_and_request_stay_small_if_every_other_day_is_missing() -> None:
 
 
 def test_new_instances_are_known_once_their_days_are_requested() -> None:
-    missing = {"a": [FIRST], "b": [FIRST]}
-    requested = pairs_to_request(missing, Cursor(), days_in_progress={FIRST}, today=TODAY)
-    assert requested == {}
-    assert next_cursor(Cursor(), ["a", "b", "complete"], missing, {"b": [FIRST]}, today=TODAY).instances == [
-        "b",
-        "complete",
-    ]
+    missing, instances = {"a": [FIRST], "b": [DAYS[1]]}, ["a", "b", "complete"]
+    requested, cursor = plan_requests(missing, Cursor(), instances=instances, days_in_progress={FIRST}, today=TODAY)
+    assert requested == {"b": [DAYS[1]]}
+    assert cursor.instances == ["b", "complete"]
