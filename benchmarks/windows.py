@@ -21,7 +21,7 @@ from later_reporting_dagster.rollups.rollup_tables import DAILY, POST_TABLES, WI
 
 MEMORY_GB = 2.0
 MAX_RATIOS = {"windows": 5.0, "daily": 2.0}
-MAX_GB = 2.2
+MAX_GB = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
-# DuckDB uses somewhat more than its limit, and the interpreter with its libraries takes about 150 MB.
-_DUCKDB_MEMORY_SHARE = 0.85
+# DuckDB uses up to 250 MB more than its limit, and the interpreter with its libraries takes about 150 MB.
+_DUCKDB_MEMORY_SHARE = 0.75
 _SPILL_PREFIX = "later-reporting-spill-"
 _SPILL_EXPIRY_SECONDS = 24 * 3600
 
@@ -250,7 +250,7 @@ def open_database(
 
     Args:
         lake: the lake.
-        memory_gb: the memory limit in GB, of which DuckDB may use 85 %.
+        memory_gb: the memory limit in GB, of which DuckDB may use 75 %.
         spill_directory: the directory in which DuckDB may create a private subdirectory for data that exceed the
             memory; the subdirectory is removed at the end. By default `$DAGSTER_HOME`, or else the system's directory
             of temporary files. None: nothing is spilled, and a query that needs more memory raises
