@@ -16,8 +16,8 @@ from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.defs.jobs import checks_job_name
 from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
+from later_reporting_dagster.defs.progress import PROGRESS_LISTENER, Progress
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich import progress as rich_progress
 from rich.console import Console
 
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.defs.progress import Progress
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """The assets of campaigns: their dimension table, and their performance by UTC day, with the checks of both."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
 from pydantic import Field
 
-from later_reporting_dagster.client import LaterError
+from later_reporting_dagster.client import LaterClient, LaterError
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.asset_steps import AssetStep
 from later_reporting_dagster.defs.checks import (
@@ -20,7 +20,8 @@ from later_reporting_dagster.defs.checks import (
     build_asset_checks,
     log_check_results,
 )
-from later_reporting_dagster.defs.materializations import already_logged, combined_failure, log_materialization
+from later_reporting_dagster.defs.daily_fetch import DailyFetch
+from later_reporting_dagster.defs.materializations import already_logged
 from later_reporting_dagster.defs.metadata import (
     code_references,
     code_version,
@@ -32,18 +33,17 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.posts_checks import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.background_stream import stream
 from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
-from later_reporting_dagster.ingest.daily_fetch import diff_metadata
-from later_reporting_dagster.ingest.partition_writer import PartitionResult, WrittenPartition
-from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
+from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERFORMANCE_TABLE,
     CAMPAIGNS_TABLE,
     Lake,
     LakeUnavailable,
+    Partition,
     campaign_performance_columns,
     content_hash_of,
 )
@@ -120,7 +120,7 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
     def run(context: AssetExecutionContext, later: LaterReportingResource) -> Iterator[dg.MaterializeResult[Any]]:
         config = CampaignPerformanceConfig(**context.op_execution_context.op_config)
         try:
-            _CampaignPerformanceFetch(context, config, later, settings).run()
+            _fetch_campaign_performance(context, config, later, settings=settings)
         except (LaterError, LakeUnavailable) as error:
             # The message is complete; a stack trace would hide it.
             raise dg.Failure(f"The fetch stopped: {error}", allow_retries=False) from None
@@ -152,89 +152,43 @@ def campaign_performance_step(settings: DefinitionSettings) -> AssetStep:
     )
 
 
-class _CampaignPerformanceFetch:
-    """One run of the daily performance: fetches its days, and logs each as soon as it is written."""
+def _fetch_campaign_performance(
+    context: AssetExecutionContext,
+    config: CampaignPerformanceConfig,
+    later: LaterReportingResource,
+    *,
+    settings: DefinitionSettings,
+) -> None:
+    """Fetch the run's days and log their materializations; only warn if the API refuses the route.
 
-    def __init__(
-        self,
-        context: AssetExecutionContext,
-        config: CampaignPerformanceConfig,
-        later: LaterReportingResource,
-        settings: DefinitionSettings,
-    ) -> None:
-        self._context = context
-        self._config = config
-        self._later = later
-        self._settings = settings
-        self._lake = later.lake()
-        self._progress = Progress(CAMPAIGN_PERFORMANCE_TABLE)
-        self._reporter = ProgressReporter(self._progress, log=context.log.info, warn=context.log.warning)
-        self._failed: dict[str, str] = {}
+    Raises:
+        Failure: a day failed, or the run selects no day that can be fetched.
+        LakeUnavailable: the lake cannot be listed.
+    """
+    daily = DailyFetch(context, later, CAMPAIGN_PERFORMANCE)
+    days = [Partition(day) for day in partition_first_days(context)]
+    guard = later.write_guard(accept_shrinking=config.accept_shrinking)
+    configured = later.configured_instances()
 
-    def run(self) -> None:
-        """Fetch the run's days and log their materializations; only warn if the API refuses the route.
-
-        Raises:
-            Failure: a day failed, or the run selects no day that can be fetched.
-            LakeUnavailable: the lake cannot be listed.
-        """
-        days = partition_first_days(self._context)
-        if self._config.only_missing:
-            present = {partition.day for partition in self._lake.partitions(CAMPAIGN_PERFORMANCE_TABLE, days=days)}
-            days = [day for day in days if day not in present]
-        self._progress.partitions = len(days)
-        if days:
-            self._context.log.info(f"Fetching campaigns of {len(days)} days, {days[0]} to {days[-1]}")
-            try:
-                for result in self._results(days):
-                    self._record(result)
-            except RouteRefused as refused:
-                self._reporter.warn(_refusal_warning(self._context, CAMPAIGN_PERFORMANCE_TABLE, refused))
-        if self._failed:
-            log_check_results(
-                self._context, _evaluate_newest_due_day(self._lake, due_hour_utc=self._settings.due_hour_utc)
-            )
-            raise combined_failure(self._failed, what="day", written=self._progress.written)
-
-    def _results(self, days: Sequence[date]) -> Iterator[PartitionResult]:
-        """Fetch in a background thread; yield the result of each day."""
-        client = self._later.client(on_event=self._reporter.on_event)
-        guard = self._later.write_guard(accept_shrinking=self._config.accept_shrinking)
-        configured = self._later.configured_instances()
-
-        async def fetch(emit: Callable[[PartitionResult], None]) -> None:
-            async with client:
-                await ingest_campaign_performance(
-                    days,
-                    instance_ids=configured,
-                    client=client,
-                    lake=self._lake,
-                    metrics=self._settings.campaign_metrics,
-                    on_result=emit,
-                    warn=self._reporter.warn,
-                    guard=guard,
-                )
-
-        yield from stream(fetch)
-
-    def _record(self, result: PartitionResult) -> None:
-        day = result.partition.day
-        if not isinstance(result, WrittenPartition):
-            self._failed[str(day)] = str(result.error)
-            self._reporter.partition_failed()
-            return
-        self._reporter.partition_written(rows=result.file.rows)
-        log_materialization(
-            self._context,
-            day,
-            data_version=result.file.content_hash,
-            metadata={
-                **written_metadata(result.file),
-                **({"bad_rows": result.bad_rows} if result.bad_rows else {}),
-                **({} if result.diff is None else diff_metadata(result.diff)),
-                "preview": preview(result.rows.drop_columns(["extra"])),
-            },
+    async def fetch(client: LaterClient, emit: Callable[[PartitionResult], None]) -> None:
+        await ingest_campaign_performance(
+            [partition.day for partition in daily.plan(days, only_missing=config.only_missing)],
+            instance_ids=configured,
+            client=client,
+            lake=daily.lake,
+            metrics=settings.campaign_metrics,
+            on_result=emit,
+            warn=daily.reporter.warn,
+            guard=guard,
         )
+
+    try:
+        daily.run(fetch)
+    except RouteRefused as refused:
+        daily.reporter.warn(_refusal_warning(context, CAMPAIGN_PERFORMANCE_TABLE, refused))
+    if daily.failed:
+        log_check_results(context, _evaluate_newest_due_day(daily.lake, due_hour_utc=settings.due_hour_utc))
+        raise daily.failure()
 
 
 def build_campaign_checks(table_name: str, settings: DefinitionSettings) -> dg.AssetChecksDefinition:

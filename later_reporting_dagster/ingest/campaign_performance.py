@@ -75,11 +75,12 @@ async def ingest_campaign_performance(
             on_result(result)
 
     # The first day shows whether the API refuses the route or some metrics.
-    first, *others = sorted(days)
-    await process(first)
+    in_order = sorted(days)
+    for day in in_order[:1]:
+        await process(day)
     try:
         async with asyncio.TaskGroup() as tasks:
-            for day in others:
+            for day in in_order[1:]:
                 tasks.create_task(process(day))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None

@@ -3,7 +3,7 @@
 import pytest
 
 from later_reporting_dagster.cli.progress_bar import progress_bar
-from later_reporting_dagster.ingest.progress import Progress
+from later_reporting_dagster.defs.progress import Progress
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,11 @@ def test_materialization_shows_rows_version_and_restatement(project: Project) ->
     assert sorted(project.metadata(first)) == [str(day) for day in DAYS]
     metadata = project.metadata(first)[str(DAYS[0])]
     assert metadata["dagster/partition_row_count"] > 0
-    assert metadata["changed"] is True
+    assert metadata["files_changed"] == 1
     assert "campaign_id" in metadata["preview"]
     again = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     assert project.data_versions(again) == project.data_versions(first)
-    assert all(each["changed"] is False for each in project.metadata(again).values())
+    assert all(each["files_changed"] == 0 for each in project.metadata(again).values())
 
 
 def test_dimension_materialization_has_a_preview_and_a_version(project: Project) -> None:
@@ -132,7 +132,7 @@ def test_failed_day_fails_the_run_and_affects_no_other(project: Project, service
     service.override = fail_day(DAYS[1])
     result = project.fetch(CAMPAIGN_PERFORMANCE_TABLE)
     description, metadata = failure(result)
-    assert description.startswith("1 day failed and was not changed; 2 written.\n2024-03-02: campaign performance of")
+    assert description.startswith("1 file failed and was not changed; 2 written.\n2024-03-02: campaign performance of")
     assert [*metadata["failed_partitions"]] == [str(DAYS[1])]
     assert sorted(project.materializations(result)) == [str(DAYS[0]), str(DAYS[2])]
     service.override = lambda request: None

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.defs.partitions import PARTITION_TAG
-from later_reporting_dagster.ingest.progress import PROGRESS_LISTENER, Progress
+from later_reporting_dagster.defs.progress import PROGRESS_LISTENER, Progress
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import (
     FIRST_DAY,

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from later_reporting_dagster.ingest import background_stream
-from later_reporting_dagster.ingest.background_stream import QUEUE_SIZE, stream
+from later_reporting_dagster.defs import background_stream
+from later_reporting_dagster.defs.background_stream import QUEUE_SIZE, stream
 from tests.services import WAIT_SECONDS
 
 

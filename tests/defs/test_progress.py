@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from later_reporting_dagster.client import PageFetched, PagesRefetched, RateLimitWait, RequestRetried
-from later_reporting_dagster.ingest.progress import Progress, ProgressReporter
+from later_reporting_dagster.defs.progress import Progress, ProgressReporter
 
 
 def reporter(log: Callable[[str], None] = lambda line: None, *, time: list[float] | None = None) -> ProgressReporter:
