@@ -6,7 +6,7 @@ from pathlib import Path
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, METRICS
 from later_reporting_dagster.ingest.coverage import COVERAGE_COLUMNS
-from later_reporting_dagster.ingest.instance_dimension import INSTANCE_COLUMNS
+from later_reporting_dagster.ingest.dimensions import INSTANCE_COLUMNS
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     POST_COLUMNS,

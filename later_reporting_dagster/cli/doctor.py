@@ -27,7 +27,7 @@ from later_reporting_dagster.defs.environment import variable_name
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
 from later_reporting_dagster.ingest.campaign_performance import refusal
-from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, LakeUnavailable, encode_instance_id
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES

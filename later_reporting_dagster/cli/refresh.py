@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import ASSET_NAMES
 from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
+from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE
 from later_reporting_dagster.rollups.periods import Period, days_of, first_day_of
 from later_reporting_dagster.rollups.rollup_tables import (

@@ -10,11 +10,7 @@ import msgspec
 
 
 def validate_base_url(base_url: str) -> str:
-    """Return scheme, host and port of a base URL.
-
-    Raises:
-        ValueError: it has another part, or would send secrets unencrypted.
-    """
+    """Return scheme, host and port of a base URL."""
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:

@@ -174,11 +174,7 @@ class LaterClient:
         await self._transport.close()
 
     async def api_version(self) -> ApiVersion:
-        """Return the API version of the service; the first call detects it with one request, unless it is set.
-
-        Raises:
-            LaterError: as `fetch_posts`.
-        """
+        """Return the API version of the service; the first call detects it with one request, unless it is set."""
         self._version = self._version or (await self.probe()).api_version
         return self._version
 
@@ -187,9 +183,6 @@ class LaterClient:
 
         Returns:
             The ids, in the order of the API.
-
-        Raises:
-            LaterError: as `fetch_posts`.
         """
         return tuple((await self._fetch(INSTANCES)).items)
 
@@ -202,9 +195,6 @@ class LaterClient:
 
         Returns:
             `Campaign` items.
-
-        Raises:
-            LaterError: as `fetch_posts`.
         """
         return await self._fetch(campaigns_route(instance_ids, await self.api_version()))
 
@@ -213,10 +203,6 @@ class LaterClient:
 
         Returns:
             `CampaignPerformance` items.
-
-        Raises:
-            MetricsRejected: the API does not offer all of the metrics.
-            LaterError: as `fetch_posts`.
         """
         return await self._fetch(campaign_performance_route(query))
 
@@ -224,7 +210,6 @@ class LaterClient:
         """Fetch all posts of a query, and verify that they are complete before returning any.
 
         Args:
-            query: the query.
             max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
                 paged version shows on the first page that there are more, the cursor version only after so many posts.
 
@@ -290,11 +275,7 @@ class LaterClient:
         return error
 
     async def probe(self) -> Probe:
-        """Fetch a page of instances to learn the API version, the rate limit and the clock of the service.
-
-        Raises:
-            LaterError: as `fetch_posts`.
-        """
+        """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
         return await self._transport.request(
             "GET", INSTANCES_PATH, context=RequestContext("instances"), parse=_parse_probe
@@ -312,11 +293,7 @@ def _parse_probe(response: Response) -> Probe:
 
 
 def _version_of(body: bytes) -> ApiVersion:
-    """Return the API version of a page of instances.
-
-    Raises:
-        UnreadableBody: the body is a page of neither version.
-    """
+    """Return the API version of a page of instances."""
     try:
         instances_page_from_body(body, PAGED)
     except OtherApiVersion:

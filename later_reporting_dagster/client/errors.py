@@ -44,7 +44,6 @@ class QueryRejected(LaterError):
     """The API rejects the query: a parameter of the user is wrong, or this client has a bug.
 
     Attributes:
-        status: the HTTP status.
         detail: the problem details of the response, as text.
     """
 

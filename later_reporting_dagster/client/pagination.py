@@ -51,13 +51,7 @@ class PageReader:
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.
 
-    Attributes:
-        route: the list.
-
     Args:
-        transport: sends the requests.
-        route: the list.
-        api_version: the API version of the service.
         on_event: called after each page of a list that has progress.
     """
 
@@ -72,14 +66,7 @@ class PageReader:
         self._pages = self._bytes = 0
 
     async def fetch(self, page: PageRequest) -> Page:
-        """Fetch a page.
-
-        Raises:
-            TooManyPosts: the pagination is longer or larger than allowed.
-            Inconsistency: the page has a number and totals, and does not belong to the list that started with page 1.
-            ApiVersionChanged: the service responded in the other version.
-            LaterError: the request failed permanently, or temporarily in every attempt.
-        """
+        """Fetch a page."""
         route = self.route
         try:
             response = await self._transport.request(
@@ -110,14 +97,7 @@ class PageReader:
 
 
 def find_page_inconsistency(page: PageRequest, pagination: Pagination, *, rows: int, first: Pagination) -> str | None:
-    """Return why a numbered page does not belong to the list that started with page 1; None if it does.
-
-    Args:
-        page: the requested page.
-        pagination: pagination of the response.
-        rows: number of rows in the response.
-        first: pagination of page 1.
-    """
+    """Return why a numbered page does not belong to the list that started with page 1; None if it does."""
     total_items, size = first.total_items, first.page_size
     if pagination.page != page.number:
         return f"{page} was requested, but page {pagination.page} was returned"
@@ -186,14 +166,7 @@ async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = Non
     """Fetch and verify a list of the paged version.
 
     Args:
-        reader: a new reader of the list.
         max_rows: the maximum number of rows that the caller accepts; None for as many as the API can return.
-
-    Raises:
-        TooManyPosts: page 1 states more rows than the pages can return or than `max_rows`, or the pages have too many
-            bytes.
-        Inconsistency: the pages are not a complete list.
-        LaterError: a page cannot be fetched.
     """
     route = reader.route
     first = await reader.fetch(FIRST_PAGE)
@@ -244,17 +217,7 @@ def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRequest] 
 
 
 def merge_ends(route: Route, pages: Sequence[Page], from_end: Sequence[Page], *, total_items: int) -> ListResult:
-    """Return the rows of a list that was fetched from both ends, each row of the overlap once.
-
-    Args:
-        route: the list.
-        pages: the pages from the start, in order.
-        from_end: the pages from the end, in order.
-        total_items: the number of rows that page 1 states.
-
-    Raises:
-        Inconsistency: the pages are not the complete list.
-    """
+    """Return the rows of a list that was fetched from both ends, each row of the overlap once."""
     start, end = ListResult.of_pages(pages), ListResult.of_pages(from_end)
     keys, keys_from_end = route.row_keys(start), route.row_keys(end)
     if problem := find_duplicates(keys) or find_duplicates(keys_from_end):
@@ -275,13 +238,7 @@ async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None)
     """Fetch and verify a list of the cursor version.
 
     Args:
-        reader: a new reader of the list.
         max_rows: the maximum number of rows that the caller accepts; None for any number.
-
-    Raises:
-        TooManyPosts: there are more rows than `max_rows`, or the pages are too many, or have too many bytes.
-        Inconsistency: the pages are not a complete list.
-        LaterError: a page cannot be fetched.
     """
     route = reader.route
     pages: list[Page] = []

@@ -26,11 +26,7 @@ LOCK_POLL_SECONDS = 0.002
 
 @contextmanager
 def private_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading and writing; create it and its folder if absent.
-
-    Raises:
-        OSError: it cannot be opened; or it or its folder is a link, belongs to another user, or is writable by others.
-    """
+    """Open a file for reading and writing; create it and its folder if absent."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -53,14 +49,9 @@ def _check_private(descriptor: int, path: Path) -> None:
 class FallbackRateLimitStore:
     """Uses another store while the first one is unavailable, so that no request fails because of it.
 
-    The other store takes over the reservations that this process has seen in the first one.
-
     Args:
-        first: the store to use.
-        fallback: the store to use while `first` is unavailable.
         shared_with: who shares the first store but not the other one, for the warning.
         retry_seconds: how long after a failure the first store is tried again.
-        clock: returns seconds since any time.
     """
 
     def __init__(
@@ -78,40 +69,22 @@ class FallbackRateLimitStore:
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._retry_at: float | None = None
-        # The last ledger of the first store, as bytes because changes modify it, and how far its clock was ahead.
-        self._last_seen = (Ledger().to_bytes(), 0.0)
 
     async def update(self, change: LedgerChange) -> None:
         """Apply a change to the ledger of the first store, or else of the other one."""
-
-        def change_and_remember(ledger: Ledger, now: float) -> None:
-            change(ledger, now)
-            self._last_seen = (ledger.to_bytes(), now - self._clock())
-
         if self._retry_at is None or self._clock() >= self._retry_at:
             try:
-                await self._first.update(change_and_remember)
+                await self._first.update(change)
             except StoreUnavailable as error:
-                await self._switch_to_fallback(error)
+                if self._retry_at is None:
+                    logger.warning("the rate limit is not shared with other %s: %s", self._shared_with, error)
+                self._retry_at = self._clock() + self._retry_seconds
             else:
                 if self._retry_at is not None:
                     logger.info("the rate limit is shared with other %s again", self._shared_with)
                 self._retry_at = None
                 return
         await self._fallback.update(change)
-
-    async def _switch_to_fallback(self, error: StoreUnavailable) -> None:
-        is_new = self._retry_at is None
-        self._retry_at = self._clock() + self._retry_seconds
-        if not is_new:
-            return
-        logger.warning("the rate limit is not shared with other %s: %s", self._shared_with, error)
-
-        def take_over(ledger: Ledger, now: float) -> None:
-            data, ahead_seconds = self._last_seen
-            ledger.merge(Ledger.from_bytes(data), ahead_seconds=ahead_seconds - (now - self._clock()))
-
-        await self._fallback.update(take_over)
 
     def close(self) -> None:
         """Close the connections of both stores."""
@@ -124,9 +97,6 @@ def rate_limit_state_path(base_url: str) -> Path | None:
 
     Returns:
         None if the user has neither a cache folder nor a home, as in some containers.
-
-    Raises:
-        ValueError: `base_url` is invalid.
     """
     host = hashlib.sha256(validate_base_url(base_url).encode()).hexdigest()[:16]
     directory = _cache_directory()
@@ -148,23 +118,14 @@ _warn_once = cache(logger.warning)
 
 
 class FileRateLimitStore:
-    """Stores the ledger in a file.
-
-    Args:
-        path: the file; created if absent.
-        clock: returns seconds since the epoch; the same for all processes.
-    """
+    """Stores the ledger in a file."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._path = path
         self._clock = clock
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger, without blocking the event loop while another process has locked the file.
-
-        Raises:
-            StoreUnavailable: the file cannot be written, or stays locked.
-        """
+        """Apply a change to the ledger, without blocking the event loop while another process has locked the file."""
         try:
             self._update(change, timeout_seconds=0)
         except BlockingIOError:

@@ -63,9 +63,6 @@ def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_secon
 
     Args:
         reserved: the reserved slots, ascending; slots older than a window may be omitted.
-        now: the current time, on the same clock.
-        limit: maximum number of requests in a window.
-        window_seconds: length of a window.
     """
     slot = max(now, reserved[-1]) if reserved else now
     return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
@@ -152,19 +149,6 @@ class Ledger:
     def postpone(self, until: float) -> None:
         """Let no request start before `until`."""
         self.not_before = max(self.not_before, until)
-
-    def merge(self, other: "Ledger", *, ahead_seconds: float) -> None:
-        """Add the slots, the pause and the stated rate of another ledger.
-
-        Args:
-            other: the other ledger.
-            ahead_seconds: by how much the clock of the other ledger is ahead of the clock of this one.
-        """
-        slots = sorted([*self.reserved, *(slot - ahead_seconds for slot in other.reserved)])
-        self.reserved = array("d", slots)
-        self.postpone(other.not_before - ahead_seconds)
-        if other.stated_rate is not None and other.stated_at - ahead_seconds > self.stated_at:
-            self.stated_rate, self.stated_at = other.stated_rate, other.stated_at - ahead_seconds
 
 
 LedgerChange = Callable[[Ledger, float], None]

@@ -90,10 +90,6 @@ class RetryPolicy:
         The window slides, so a short wait usually suffices. The wait is a fraction of the window and doubles with each
         attempt. Before the last attempt it is the whole window, after which no earlier request counts. It is never
         longer than `max_wait_seconds`.
-
-        Args:
-            attempt: the attempt that was rejected, counted from 1.
-            window_seconds: length of the rate limit window.
         """
         wait = window_seconds / 2.0 ** min(max(self.max_attempts - 1 - attempt, 0), 60)
         return min(wait, self.max_wait_seconds)
@@ -104,7 +100,6 @@ class RequestContext:
     """What a request is for.
 
     Attributes:
-        description: for messages, without secrets.
         instance_ids: the instances that a 403 response concerns.
         is_token_request: whether the request sends the client credentials.
     """
@@ -143,8 +138,6 @@ def classify_failure(
     """Return what a response other than HTTP 200 means (docs/api.md, "Errors" and "Rate limit").
 
     Args:
-        response: the response, without secrets.
-        context: what the request was for.
         now: seconds since the epoch, for a `Retry-After` that is a date.
         default_wait_seconds: how long to wait after a 429 without `Retry-After`.
 

@@ -49,13 +49,7 @@ FIRST_PAGE = PageRequest(1)
 
 @dataclass(frozen=True, slots=True)
 class ListResult:
-    """The complete rows of a list, in the order of the API.
-
-    Attributes:
-        items: the valid rows.
-        bad_rows: the malformed rows.
-        pages: number of pages that were fetched, without refetches.
-    """
+    """The complete rows of a list, in the order of the API."""
 
     items: list[Any] = field(repr=False)
     bad_rows: list[BadRow] = field(repr=False)

@@ -40,9 +40,6 @@ RETRY_SECONDS = 60.0
 class StoreUrl:
     """The URL of a PostgreSQL database.
 
-    Attributes:
-        text: the URL, with its secrets.
-
     Raises:
         ValueError: it is not such a URL. The message does not quote it, because it may contain a password.
     """
@@ -109,10 +106,6 @@ class PostgresRateLimitStore:
     """Stores the ledger in a row of the table `later_reporting_rate_limit`, which is created if absent.
 
     An update locks the row for one round trip of two.
-
-    Args:
-        url: address of the database.
-        host: key of the row.
     """
 
     def __init__(self, url: StoreUrl, *, host: str) -> None:
@@ -123,11 +116,7 @@ class PostgresRateLimitStore:
         self._lock = threading.Lock()
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger, in another thread.
-
-        Raises:
-            StoreUnavailable: the database cannot be reached, or refuses the statements.
-        """
+        """Apply a change to the ledger, in another thread."""
         await asyncio.to_thread(self._update, change)
 
     def close(self) -> None:
@@ -193,8 +182,6 @@ def rate_limit_store(url: str, *, base_url: str, clock: Callable[[], float] = ti
         url: PostgreSQL, shared by machines; empty for a file of this user on this machine. While the server is
             unavailable, a warning is logged and the file is used; if that is unavailable too, this process counts its
             own requests only.
-        base_url: address of the API.
-        clock: returns seconds since the epoch.
 
     Raises:
         ValueError: `url` or `base_url` is invalid, or the library for `url` is not installed.
@@ -221,11 +208,7 @@ def local_rate_limit_store(path: Path | None, *, clock: Callable[[], float] = ti
 
 
 def shared_rate_limit_store(url: str, *, base_url: str) -> RateLimitStore:
-    """Return a store in PostgreSQL, without a fallback. Nothing is connected yet.
-
-    Raises:
-        ValueError: `url` or `base_url` is invalid, or the library for `url` is not installed.
-    """
+    """Return a store in PostgreSQL, without a fallback. Nothing is connected yet."""
     store_url = StoreUrl(url)
     host = httpx.URL(validate_base_url(base_url)).netloc.decode()
     if psycopg2 is None:

@@ -191,15 +191,7 @@ class Transport:
         """Send a request, with a token and retries, and parse its response.
 
         Args:
-            method: GET or POST.
-            path: the route with its query string.
-            context: what the request is for.
             parse: parses a response with status 200; the request is retried if this raises `UnreadableBody`.
-            content: JSON to send.
-
-        Raises:
-            LaterError: the request failed permanently, or temporarily in every attempt.
-            OtherApiVersion: raised by `parse`.
         """
         try:
             headers = {"Content-Type": "application/json"} if content else None
@@ -333,11 +325,7 @@ class Transport:
         return token
 
     def _reject(self, token: Token, context: RequestContext) -> "_TokenRejected":
-        """Forget a token that was rejected.
-
-        Raises:
-            CredentialsRejected: the token cannot be renewed.
-        """
+        """Forget a token that was rejected."""
         if isinstance(self._credentials, AccessToken):
             raise CredentialsRejected(
                 f"{context.description}: the access token was rejected or has expired. Set a new one"

@@ -37,7 +37,6 @@ from later_reporting_dagster.contract.query import PerformanceQuery as Performan
 from later_reporting_dagster.contract.redaction import redact as redact
 from later_reporting_dagster.contract.rows import BadRow as BadRow
 from later_reporting_dagster.contract.rows import Campaign as Campaign
-from later_reporting_dagster.contract.rows import CampaignPerformance as CampaignPerformance
 from later_reporting_dagster.contract.rows import CreatorProfile as CreatorProfile
 from later_reporting_dagster.contract.rows import Post as Post
 from later_reporting_dagster.contract.rows import campaign_from_json as campaign_from_json

@@ -65,9 +65,6 @@ class Metric:
     Attributes:
         api_name: its name in the API.
         column: its name in the lake.
-        channel: its channel.
-        kind: what it measures.
-        unit: the unit of its values.
         description: one sentence for column metadata.
     """
 
@@ -231,9 +228,5 @@ CAMPAIGN_METRICS: tuple[Metric, ...] = (
 
 
 def parse_campaign_metrics(text: str) -> tuple[Metric, ...]:
-    """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts.
-
-    Raises:
-        ValueError: a name is unknown, or there are commas without a name.
-    """
+    """Parse a comma-separated list of names of campaign metrics, as `parse_metrics` does those of posts."""
     return parse_metrics(text, known=CAMPAIGN_METRICS, default=DEFAULT_CAMPAIGN_METRICS)

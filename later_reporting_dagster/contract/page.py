@@ -35,8 +35,6 @@ class Page(msgspec.Struct, frozen=True):
     """A page of a list, in either API version.
 
     Attributes:
-        items: the valid rows.
-        bad_rows: the malformed rows.
         pagination: in the paged version, the position and the totals.
         next_cursor: in the cursor version, the cursor of the next page; None on the last page.
     """
@@ -73,25 +71,14 @@ def posts_page_from_body(
     """Parse a page of posts. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
-        body: the response body.
-        api_version: its API version.
         metrics: the requested metrics; any other metric of a post is kept as an unknown field.
-
-    Raises:
-        OtherApiVersion: the body is a page of the other version.
-        UnreadableBody: the body is not a page.
     """
     parse_row = PostParser(metrics, nested=api_version.nests_metrics)
     return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts")
 
 
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
-    """Parse a page of instance ids.
-
-    Raises:
-        OtherApiVersion: the body is a page of the other version.
-        UnreadableBody: the body is not a page.
-    """
+    """Parse a page of instance ids."""
     envelope = _envelope(body, api_version, rows="instances")
     try:
         names = msgspec.convert(envelope["data"]["instanceIds"], Annotated[list[Any], _LIMITED_LENGTH])
@@ -105,14 +92,7 @@ def list_page_from_body(body: bytes, api_version: ApiVersion, *, parse_row: Call
     """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
 
     Args:
-        body: the response body.
-        api_version: its API version.
-        parse_row: parses an element of `data`.
         rows: what the rows are, in the plural, for messages.
-
-    Raises:
-        OtherApiVersion: the body is a page of the other version.
-        UnreadableBody: the body is not a page.
     """
     envelope = _envelope(body, api_version, rows=rows)
     try:
@@ -143,25 +123,17 @@ def _page(
 
 
 def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, Any]:
-    _raise_if_other_version(body, api_version, rows=rows)
     try:
-        return msgspec.convert(json.loads(body, parse_int=_parse_integer), dict)
+        members = msgspec.convert(json.loads(body, parse_int=_parse_integer), dict)
     except (ValueError, RecursionError) as error:
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
+    found = version_of_envelope(members)
+    if "data" in members and found not in (None, api_version):
+        raise OtherApiVersion(
+            f"not a page of {rows} in API version {api_version}, but in version {found}", api_version=found
+        )
+    return members
 
 
 def _parse_integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= MAX_INTEGER_DIGITS else float(digits)
-
-
-def _raise_if_other_version(body: bytes, api_version: ApiVersion, *, rows: str) -> None:
-    """Raise `OtherApiVersion` if the body is a page of the other API version."""
-    try:
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-    found = version_of_envelope(members)
-    if "data" in members and found is not None and found is not api_version:
-        raise OtherApiVersion(
-            f"not a page of {rows} in API version {api_version}, but in version {found}", api_version=found
-        )

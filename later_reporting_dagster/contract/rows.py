@@ -375,7 +375,6 @@ def campaign_performance_from_json(
     """Parse one item of `GET /v2/campaigns/performance`, as decoded by the standard library's JSON.
 
     Args:
-        row: the item.
         metrics: the requested metrics. Other known metrics, which the paged version returns unasked, are left out, so
             that both versions yield the same row.
         nested: whether metrics are nested under `metrics`, as in the cursor version.

@@ -33,8 +33,8 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.posts_checks import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
 from later_reporting_dagster.ingest.campaign_performance import RouteRefused, ingest_campaign_performance, refusal
+from later_reporting_dagster.ingest.dimensions import write_campaigns
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,

@@ -21,7 +21,7 @@ from later_reporting_dagster.ingest.coverage import (
     expected_files,
     refreshed_coverage,
 )
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE, known_instances
+from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE, known_instances
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 

@@ -16,8 +16,8 @@ from later_reporting_dagster.defs.materializations import combined_failure, log_
 from later_reporting_dagster.defs.metadata import preview
 from later_reporting_dagster.defs.progress import Progress, ProgressReporter
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.partition_diff import PartitionDiff
 from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, WrittenPartition
+from later_reporting_dagster.ingest.write_guard import PartitionDiff
 from later_reporting_dagster.lake import Partition, RawTable
 
 PREVIEW_ROWS = 5

@@ -22,7 +22,7 @@ from later_reporting_dagster.defs.metadata import code_references, code_version,
 from later_reporting_dagster.defs.partitions import selected_range
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.instance_dimension import (
+from later_reporting_dagster.ingest.dimensions import (
     INSTANCE_COLUMNS,
     INSTANCES_TABLE,
     instances_table,

@@ -14,7 +14,7 @@ from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.lake_tables import table_from_metadata
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings, environment_texts
-from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, Table
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES

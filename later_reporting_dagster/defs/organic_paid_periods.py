@@ -41,7 +41,7 @@ from later_reporting_dagster.defs.metadata import (
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
-from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import missing_days
 from later_reporting_dagster.lake import LakeUnavailable, Partition, schema_of
 from later_reporting_dagster.rollups.lake_rollups import PeriodRollup, check_lake_periods, roll_up_lake_periods

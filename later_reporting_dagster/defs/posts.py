@@ -19,8 +19,8 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.defs.posts_checks import evaluate_files
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.ingest import ingest
-from later_reporting_dagster.ingest.instance_dimension import known_instances
 from later_reporting_dagster.ingest.partition_writer import PartitionResult
 from later_reporting_dagster.lake import LakeUnavailable, Partition, post_columns
 from later_reporting_dagster.lake.raw_tables import RawTable

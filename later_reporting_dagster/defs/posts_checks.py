@@ -18,16 +18,16 @@ from later_reporting_dagster.ingest.data_quality import (
     count_rows_outside_partition,
     count_unknown_fields,
 )
-from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.ingest.missing_files import describe_missing, missing_days
-from later_reporting_dagster.ingest.settled_posts import (
+from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
+from later_reporting_dagster.lake.concurrency import map_concurrently
+from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
+from later_reporting_dagster.rollups.settled_posts import (
     TOLERANCE_PERCENT,
     SettledPostsComparison,
     compare_settled_posts,
 )
-from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
-from later_reporting_dagster.lake.concurrency import map_concurrently
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
 
 ROWS_UNIQUE = Check(name="rows_unique_by_key", description="No two rows share instance, campaign and post.")
 ROWS_BELONG = Check(

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.organic_paid_periods import ROLLUPS_GROUP
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import REPORT, DefinitionSettings
 from later_reporting_dagster.ingest.coverage import Files, expected_files
-from later_reporting_dagster.ingest.instance_dimension import known_instances
+from later_reporting_dagster.ingest.dimensions import known_instances
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.report.kpis import KPIS, NOT_AVAILABLE, VERDICTS, key_figures, kpis_markdown
 from later_reporting_dagster.report.report_data import FETCHED_TABLES, QuarantinedRows, ReportData, read_report

@@ -20,7 +20,7 @@ from later_reporting_dagster.contract import (
 )
 from later_reporting_dagster.defs.environment import ENVIRONMENT_VARIABLES
 from later_reporting_dagster.ingest.coverage import COVERAGE_TABLE
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_TABLE
+from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import TABLES

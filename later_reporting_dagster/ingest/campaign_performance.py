@@ -46,15 +46,10 @@ async def ingest_campaign_performance(
     """Fetch and write days of `campaign_performance_daily`, and report each exactly once, with one query per day.
 
     Args:
-        days: UTC days.
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
-        client: an open client.
-        lake: where the days are written.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
         on_result: called from worker threads.
         warn: called for each set of metrics that the API refuses; they are null in the files.
-        guard: limits on what may be replaced.
-        now: the current time, in any time zone.
 
     Raises:
         RouteRefused: the API refuses the route; no further day is requested.
@@ -105,12 +100,7 @@ class _CampaignFetch:
         self._stopped_by: LaterError | None = None
 
     async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
-        """Return the query of a day and its rows.
-
-        Raises:
-            RouteRefused: the API refuses the route.
-            LaterError: the query failed.
-        """
+        """Return the query of a day and its rows."""
         if self._stopped_by is not None:
             raise self._stopped_by
         try:
@@ -139,11 +129,7 @@ class _CampaignFetch:
         return query, await self._client.fetch_campaign_performance(query)
 
     async def _drop_refused_metrics(self, day: date, error: MetricsRejected) -> None:
-        """Leave out the metrics that the API refuses, for all days.
-
-        Raises:
-            MetricsRejected: it refuses all of them.
-        """
+        """Leave out the metrics that the API refuses, for all days."""
 
         async def request(metrics: tuple[Metric, ...]) -> object:
             return await self._fetch(day, metrics)

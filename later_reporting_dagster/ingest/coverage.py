@@ -49,11 +49,7 @@ Files = Mapping[str, Mapping[Partition, FileVersion]]
 
 
 def stored_coverage(lake: Lake) -> pa.Table:
-    """Return the table as last written; without rows if it does not exist or is damaged.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
-    """
+    """Return the table as last written; without rows if it does not exist or is damaged."""
     try:
         stored = lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
     except FileDamaged:
@@ -67,8 +63,6 @@ def expected_files(
     """Return the partitions that should have a file, by table.
 
     Args:
-        files: the version of each file, by table.
-        days: the days that should be in the lake.
         instances: the instances that should have a file of each day in the raw tables.
         tables: the tables that are fetched. Days of campaign performance are expected if any exists, because the API
             may refuse its route.
@@ -81,16 +75,7 @@ def expected_files(
 
 
 def refreshed_coverage(lake: Lake, files: Files, expected: Mapping[str, Iterable[Partition]]) -> tuple[pa.Table, int]:
-    """Return the table as of now, and how many footers were read: those of new and changed files. Does not write it.
-
-    Args:
-        lake: has the files and the table as last written.
-        files: the version of each file, by table.
-        expected: the partitions that should have a file, by table.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
-    """
+    """Return the table as of now, and how many footers were read: those of new and changed files. Does not write it."""
     previous = stored_coverage(lake)
     known = _rows_by_file(previous)
     changed = {
@@ -113,9 +98,6 @@ def _coverage_table(
     """Return the table, sorted by table, day and instance.
 
     Args:
-        files: the version of each file, by table.
-        expected: the partitions that should have a file, by table.
-        previous: the table as last written.
         known: its row number of each file, by table, partition and version.
         footers: the metadata of the files that it lacks, or has in another version. Those that cannot be read have no
             content hash; they are stored without a version, so that the next update reads them again.

@@ -27,10 +27,6 @@ def count_rows_outside_partition(files: Sequence[tuple[Partition, pa.Table]], *,
     """Return the number of rows whose instance or `post_date` does not match the partition of their file.
 
     By `performance_date` a post of any age may be in a partition, but not a post that was published after its day.
-
-    Args:
-        files: partitions and their rows; at least one.
-        date_basis: the date basis of the raw table.
     """
     rows = [posts.num_rows for _, posts in files]
     columns = pa.concat_tables([posts.select(["instance_id", "post_date"]) for _, posts in files])

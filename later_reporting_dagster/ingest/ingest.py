@@ -85,17 +85,8 @@ async def ingest(
     not raised.
 
     Args:
-        partitions: the (day, instance) pairs to fetch.
-        table: the raw table.
-        client: an open client.
-        lake: where the partitions are written.
         on_result: called from worker threads; while it blocks, fewer queries are fetched.
-        guard: limits on what may be replaced.
         metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
-        now: the current time, in any time zone.
-
-    Raises:
-        ValueError: a partition has no instance.
     """
     partitions = await _fail_invalid_instances(partitions, on_result)
     if not partitions:
@@ -175,7 +166,6 @@ class _QueuedQuery:
     """A query that waits to be fetched.
 
     Attributes:
-        query: the query.
         planned: the query of the plan that it is a part of, or the query itself.
         is_part: whether it was split from another query. In the paged version a part is not limited to
             `TARGET_POSTS_PER_QUERY`, and is split again only after a failure.
@@ -184,25 +174,6 @@ class _QueuedQuery:
     query: PerformanceQuery
     planned: PerformanceQuery
     is_part: bool = False
-
-
-class _InstanceScope:
-    """The instances that the credentials have access to, listed at most once per run."""
-
-    def __init__(self, client: LaterClient) -> None:
-        self._client = client
-        self._lock = asyncio.Lock()
-        self._is_listed = False
-        self._listed: frozenset[str] | None = None
-
-    async def accessible(self, instance_ids: Sequence[str]) -> frozenset[str]:
-        """Return the instances that the API lists; `instance_ids` if it fails to list them."""
-        async with self._lock:
-            if not self._is_listed:
-                self._is_listed = True
-                with suppress(LaterError):
-                    self._listed = frozenset(await self._client.fetch_instances())
-        return frozenset(instance_ids) if self._listed is None else self._listed
 
 
 class FailureTracker:
@@ -263,7 +234,8 @@ class _IngestRun:
         self._on_result = on_result
         self._posts = PostFetch(client, metrics=metrics, by_cursor=uses_cursors)
         self._failures = FailureTracker()
-        self._scope = _InstanceScope(client)
+        # Lists the instances that the credentials have access to, at most once per run.
+        self._listing: asyncio.Task[tuple[str, ...]] | None = None
         # Last in, first out: the parts of a query are fetched before the next query, which can then leave out
         # abandoned instances.
         self._queue: asyncio.LifoQueue[_QueuedQuery] = asyncio.LifoQueue()
@@ -388,7 +360,11 @@ class _IngestRun:
         if len(query.instance_ids) == 1:
             self._failures.record_rejection(query, error)
             return []
-        forbidden = set(query.instance_ids) - await self._scope.accessible(query.instance_ids)
+        self._listing = self._listing or asyncio.create_task(self._client.fetch_instances())
+        accessible = query.instance_ids
+        with suppress(LaterError):
+            accessible = await self._listing
+        forbidden = set(query.instance_ids).difference(accessible)
         for instance_id in forbidden:
             self._failures.abandoned[instance_id] = InstanceForbidden(
                 f"instance {instance_id!r} is not accessible with these credentials: "

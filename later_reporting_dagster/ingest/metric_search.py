@@ -18,7 +18,6 @@ async def find_accepted_metrics(
     others and the next one does not separate it further.
 
     Args:
-        metrics: the metrics to request.
         request: sends the query with some metrics.
         separated: whether the text of a rejection has separated these metrics from others.
 

@@ -16,13 +16,7 @@ _MAX_NAMES, _MAX_GAPS = 5, 20
 def missing_days(
     days: Iterable[date], instances: Iterable[InstanceId], present: Iterable[Partition]
 ) -> dict[InstanceId, list[date]]:
-    """Return the days without a file of each instance that lacks any.
-
-    Args:
-        days: the days that each instance should have a file for.
-        instances: the instances that should have files.
-        present: the partitions that have a file.
-    """
+    """Return the days without a file of each instance that lacks any."""
     found: dict[str | None, set[date]] = {}
     for partition in present:
         found.setdefault(partition.instance_id, set()).add(partition.day)
@@ -35,10 +29,6 @@ def describe_missing(missing: Mapping[InstanceId, Sequence[date]], *, instances:
     """Return how many files are missing, and each gap; an empty text if none is.
 
     Such as `5 files are missing: 2024-01-05 to 2024-01-09 (5 days): instance_000`.
-
-    Args:
-        missing: the missing days by instance.
-        instances: the number of instances that should have files.
     """
     by_gap: dict[tuple[date, date], list[str]] = {}
     for name, days in missing.items():

@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import LaterError, ListResult
 from later_reporting_dagster.contract import BadRow, DateBasis, Metric, PerformanceQuery, Post
-from later_reporting_dagster.ingest.partition_diff import PartitionDiff, diff_partitions
 from later_reporting_dagster.ingest.query_plan import partitions_between, partitions_of, query_text
-from later_reporting_dagster.ingest.write_guard import TooManyBadRows, WriteGuard
+from later_reporting_dagster.ingest.write_guard import PartitionDiff, TooManyBadRows, WriteGuard, diff_partitions
 from later_reporting_dagster.lake import (
     FETCHED_AT,
     FileDamaged,
@@ -39,8 +38,6 @@ class WrittenPartition:
     """A partition that is stored in the lake, complete and verified.
 
     Attributes:
-        partition: the day and the instance.
-        file: the file in the lake, and whether it changed.
         rows: the rows of the file.
         bad_rows: number of its rows in quarantine.
         diff: what changed; None if nothing changed, or if there was no readable file before.
@@ -129,15 +126,7 @@ def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | N
 
 
 class PartitionWriter:
-    """Writes the results of one run to a raw table.
-
-    Args:
-        table: the raw table.
-        lake: where it is stored.
-        guard: limits on what may be replaced.
-        metrics: the metric columns of every partition.
-        now: the current time, in any time zone.
-    """
+    """Writes the results of one run to a raw table."""
 
     def __init__(
         self,
@@ -170,8 +159,6 @@ class PartitionWriter:
         A partition without rows becomes a file without rows.
 
         Args:
-            query: the query that was fetched.
-            result: its rows.
             partitions: those of its partitions to write; of campaigns, its only day.
             planned: the query of the plan that `query` is a part of. It is recorded in file metadata, which
                 therefore does not depend on how the query was split.
@@ -211,12 +198,7 @@ class PartitionWriter:
                         self._lake.quarantine.remove(file)
 
     def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
-        """Return whether a quarantine file is outdated; see `remove_outdated_quarantine_files`.
-
-        Raises:
-            LakeUnavailable: a file cannot be read.
-            FileDamaged: a file is damaged.
-        """
+        """Return whether a quarantine file is outdated; see `remove_outdated_quarantine_files`."""
         if file.partition is not None:
             written = self._written.get(file.partition)
             if written is None:
@@ -246,12 +228,7 @@ class PartitionWriter:
         }
 
     def _quarantine_unassigned_rows(self, query: PerformanceQuery, rows: _QueryRows) -> None:
-        """Write the bad rows without a partition to quarantine, if there are any.
-
-        Raises:
-            LakeUnavailable: they cannot be written.
-            TooManyBadRows: the guard rejects the whole query.
-        """
+        """Write the bad rows without a partition to quarantine, if there are any."""
         if not rows.unassigned:
             return
         text, count = query_text(query), len(rows.unassigned)

@@ -47,7 +47,6 @@ class PostFetch:
     """Fetches the queries of one run.
 
     Args:
-        client: an open client.
         metrics: the metrics to fetch.
         by_cursor: whether the API has the cursor version, in which it may reject metrics.
     """
@@ -61,18 +60,14 @@ class PostFetch:
         self._search = asyncio.Lock()
 
     async def fetch(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
-        """Fetch a query.
-
-        Raises:
-            LaterError: as `LaterClient.fetch_posts`. `TooManyPosts` only if the query has several partitions or a
-                single content type.
-        """
+        """Fetch a query."""
         # The default metrics are requested without a search, until the API rejects them.
         is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
         requested = self._metrics
         try:
             if self._by_cursor and not is_assumed:
-                requested = await self._accepted(query, self._metrics) or await self._substitute(query)
+                # The API requires at least one metric.
+                requested = await self._accepted(query, self._metrics) or await self._accepted(query, DEFAULT_METRICS)
             result = await self._client.fetch_posts(replace(query, metrics=requested), max_posts=max_posts)
         except TooManyPosts as error:
             if len(partitions_of(query)) > 1:
@@ -130,9 +125,7 @@ class PostFetch:
         """Fetch metrics with narrower filters than the query's, and add their values to its posts.
 
         Args:
-            query: the query of the posts.
             missing: the metrics that the API rejects with its filters.
-            posts: the posts by key.
             bad_rows: extended by those of the queries. The values of such a row stay null.
             unreadable: the number of bad rows of the query: each may be any post of the narrower queries.
         """
@@ -169,17 +162,6 @@ class PostFetch:
                 accepted = await find_accepted_metrics(unknown, request)
                 known |= {metric: metric in accepted for metric in unknown}
         return tuple(metric for metric in wanted if known[metric])
-
-    async def _substitute(self, query: PerformanceQuery) -> tuple[Metric, ...]:
-        """Return a metric to request in place of the rejected ones, because the API requires at least one.
-
-        Raises:
-            MetricsRejected: the API accepts none.
-        """
-        for metric in DEFAULT_METRICS:
-            if accepted := await self._accepted(query, (metric,)):
-                return accepted
-        raise MetricsRejected(f"{query_text(query)}: the API accepts none of the metrics. Select others.")
 
     def _with_all_metrics(self, post: Post) -> Any:
         """Return the post with an attribute for each metric of the run, and for no other."""

@@ -71,14 +71,8 @@ def plan_queries(
     A query covers other partitions as well only if `known_rows` shows that this costs fewer requests.
 
     Args:
-        partitions: the partitions to fetch.
-        date_basis: the date basis of the queries.
         known_rows: number of rows of each stored partition, including partitions that are not to be fetched now. A
             query is widened only over partitions in this mapping.
-        metrics: the metrics to request.
-
-    Raises:
-        ValueError: a partition has no instance.
     """
     instances_of_day: dict[date, set[str]] = defaultdict(set)
     for partition in partitions:
@@ -159,12 +153,7 @@ def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[Perform
 def find_unmatched_content_types(
     content_types: Iterable[str | None], queries: Sequence[PerformanceQuery]
 ) -> str | None:
-    """List the content types that no filter of `queries` matches; return None if there are none.
-
-    Args:
-        content_types: content types of posts, which may be unknown or null.
-        queries: queries for platforms or for content types.
-    """
+    """List the content types that no filter of `queries` matches; return None if there are none."""
     platforms = {platform for query in queries for platform in query.platforms}
     listed = {name for query in queries for name in query.content_types}
     unmatched = [name for name in content_types if name not in listed and platform_of(name) not in platforms]

@@ -1,9 +1,137 @@
-"""Reject a complete response that would remove too much from a partition, or that has too many bad rows."""
+"""Compare the rows of a partition with those that would replace them, and reject a loss of too much, or bad rows.
 
+Only columns that both tables have are compared: a metric that is newly requested, or no longer requested, is not a
+change.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from later_reporting_dagster.ingest.partition_diff import PartitionDiff
-from later_reporting_dagster.lake import ReplacementRejected
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.contract import CAMPAIGN_METRICS, METRICS, Metric
+from later_reporting_dagster.lake import POST_KEY, ReplacementRejected
+
+# A sum of 64-bit counts may need more than 64 bits.
+_EXACT = pa.decimal128(19, 0)
+# The last binary digits of a sum of floats depend on the order of the rows.
+_MONEY_DIGITS = 6
+_METRIC_NAMES = frozenset(metric.api_name for metric in (*METRICS, *CAMPAIGN_METRICS))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTotal:
+    """The total of a metric before and after; None if no row has a value, which is not a total of 0."""
+
+    before: int | float | None
+    after: int | float | None
+
+    @property
+    def change(self) -> int | float | None:
+        """`after` minus `before`; None if either is None."""
+        if self.before is None or self.after is None:
+            return None
+        return (
+            self.after - self.before if isinstance(self.after, int) else round(self.after - self.before, _MONEY_DIGITS)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionDiff:
+    """The difference between the old and the new rows of a partition.
+
+    Attributes:
+        added: rows whose key is only in the new table.
+        removed: rows whose key is only in the old table.
+        restated: rows whose key is in both tables, with a different value in any column.
+        totals: the total of each additive metric, by column.
+        values_before: non-null metric values in the old table, of the metrics whose column both tables have.
+        values_after: non-null values in the new table, of those metrics that have a value in the old table.
+    """
+
+    rows_before: int
+    rows_after: int
+    added: int
+    removed: int
+    restated: int
+    totals: Mapping[str, MetricTotal]
+    values_before: int
+    values_after: int
+
+
+def diff_partitions(
+    old: pa.Table, new: pa.Table, *, key: Sequence[str] = POST_KEY, known_metrics: tuple[Metric, ...] = METRICS
+) -> PartitionDiff:
+    """Return what changes when the rows `old` of a partition are replaced by `new`."""
+    common_columns = [name for name in new.column_names if name in old.column_names]
+    metrics = [metric for metric in known_metrics if metric.column in common_columns]
+    old, new = old.select(common_columns), new.select(common_columns)
+    old_rows = {row_key: row for row, row_key in enumerate(_keys(old, key))}
+    matches = [(old_rows[row_key], row) for row, row_key in enumerate(_keys(new, key)) if row_key in old_rows]
+    in_old, in_new = (pa.array(rows, pa.int64()) for rows in (zip(*matches, strict=True) if matches else ([], [])))
+    # Usually both have the same posts in the same order, and `take` can be skipped.
+    is_same_order = len(matches) == old.num_rows == new.num_rows and in_old.equals(in_new)
+    had_values = [metric.column for metric in metrics if old[metric.column].null_count < old.num_rows]
+    return PartitionDiff(
+        rows_before=old.num_rows,
+        rows_after=new.num_rows,
+        added=new.num_rows - len(matches),
+        removed=old.num_rows - len(matches),
+        restated=_count_differing_rows(old, new)
+        if is_same_order
+        else _count_differing_rows(old.take(in_old), new.take(in_new)),
+        totals={
+            metric.column: MetricTotal(_total(old[metric.column]), _total(new[metric.column]))
+            for metric in metrics
+            if metric.kind.is_additive
+        },
+        values_before=sum(old.num_rows - old[name].null_count for name in had_values),
+        values_after=sum(new.num_rows - new[name].null_count for name in had_values),
+    )
+
+
+def _keys(rows: pa.Table, key: Sequence[str]) -> "zip[tuple[str | int, ...]]":
+    return zip(*(rows[name].to_pylist() for name in key), strict=True)
+
+
+def _count_differing_rows(old: pa.Table, new: pa.Table) -> int:
+    """Count the rows that differ in any column; row n of `old` is compared with row n of `new`."""
+    differs: pa.ChunkedArray | None = None
+    for name, before, after in zip(new.column_names, old.columns, new.columns, strict=True):
+        if before.equals(after):
+            continue
+        if name == "extra":
+            before, after = _without_metrics(before), _without_metrics(after)
+        column = pc.or_(pc.xor(before.is_null(), after.is_null()), pc.fill_null(pc.not_equal(before, after), False))
+        differs = column if differs is None else pc.or_(differs, column)
+    return 0 if differs is None else int(pc.sum(differs).as_py())
+
+
+def _without_metrics(extras: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Remove metrics from the unknown fields of each row.
+
+    The API may return metrics that were not requested. They are unknown fields only until they are requested, so their
+    appearance or disappearance is not a change of the post.
+    """
+
+    def remove_metrics(extra: str | None) -> str | None:
+        if extra is None or _METRIC_NAMES.isdisjoint(fields := json.loads(extra)):
+            return extra
+        others = {name: value for name, value in fields.items() if name not in _METRIC_NAMES}
+        return json.dumps(others, sort_keys=True, separators=(",", ":")) if others else None
+
+    return pa.chunked_array([pa.array([remove_metrics(extra) for extra in extras.to_pylist()], pa.string())])
+
+
+def _total(values: pa.ChunkedArray) -> int | float | None:
+    if pa.types.is_int64(values.type):
+        total = pc.sum(values.cast(_EXACT)).as_py()
+        return None if total is None else int(total)
+    total_float: float | None = pc.sum(values).as_py()
+    return total_float
+
 
 # Small partitions easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
 # values separately.
@@ -68,8 +196,6 @@ class WriteGuard:
         """Check how many rows are bad.
 
         Args:
-            bad_rows: number of bad rows.
-            total: number of all rows, good and bad.
             subject: what the counts mean, for the message, such as "rows of this partition are bad".
 
         Raises:

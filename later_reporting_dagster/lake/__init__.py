@@ -25,9 +25,6 @@ from later_reporting_dagster.lake.partition_paths import partition_path as parti
 from later_reporting_dagster.lake.quarantine import QuarantinedRow as QuarantinedRow
 from later_reporting_dagster.lake.quarantine import QuarantineFile as QuarantineFile
 from later_reporting_dagster.lake.raw_tables import CAMPAIGN_PERFORMANCE as CAMPAIGN_PERFORMANCE
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY as POST_METRICS_DAILY
-from later_reporting_dagster.lake.raw_tables import POSTS_PUBLISHED as POSTS_PUBLISHED
-from later_reporting_dagster.lake.raw_tables import RAW_TABLES as RAW_TABLES
 from later_reporting_dagster.lake.raw_tables import RawTable as RawTable
 from later_reporting_dagster.lake.schema import POSTS_SCHEMA as POSTS_SCHEMA
 from later_reporting_dagster.lake.schema import posts_schema as posts_schema

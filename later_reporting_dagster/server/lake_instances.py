@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from later_reporting_dagster.ingest.instance_dimension import instances_with_files, stored_instances
+from later_reporting_dagster.ingest.dimensions import instances_with_files, stored_instances
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 

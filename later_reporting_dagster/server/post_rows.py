@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortDirection, SortProperty
-from later_reporting_dagster.ingest.instance_dimension import stored_instances
+from later_reporting_dagster.ingest.dimensions import stored_instances
 from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
 from later_reporting_dagster.rollups.rollup_columns import CHANNELS
 from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES

@@ -13,7 +13,7 @@ import pytest
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.ingest.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA
+from later_reporting_dagster.ingest.dimensions import INSTANCES_SCHEMA
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POSTS_SCHEMA, campaign_performance_columns, schema_of
 from later_reporting_dagster.rollups.rollup_tables import POST_TABLES, TABLES, WINDOW_TABLES
 from tests.defs.conftest import PERIOD_ROLLUPS, RAW_ASSETS, ROLLUPS, WINDOWS, asset_key

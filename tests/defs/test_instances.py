@@ -16,7 +16,7 @@ from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.contract.parameters import POSTS_PERFORMANCE_PATH
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import LaterReportingResource
-from later_reporting_dagster.ingest.instance_dimension import INSTANCES_SCHEMA, known_instances
+from later_reporting_dagster.ingest.dimensions import INSTANCES_SCHEMA, known_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Partition, partition_path, posts_table
 from later_reporting_dagster.sandbox import World, create_app
 from tests.conftest import INSTANCE_IDS, NO_RATE_LIMIT, Service, parameters, problem

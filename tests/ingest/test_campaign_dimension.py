@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import BadRow, Campaign
-from later_reporting_dagster.ingest.campaign_dimension import campaigns_table, stored_campaigns, write_campaigns
+from later_reporting_dagster.ingest.dimensions import campaigns_table, stored_campaigns, write_campaigns
 from later_reporting_dagster.lake import CAMPAIGNS_TABLE, Lake
 
 TODAY = date(2024, 3, 10)

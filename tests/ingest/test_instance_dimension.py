@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.ingest.instance_dimension import (
+from later_reporting_dagster.ingest.dimensions import (
     INSTANCES_SCHEMA,
     INSTANCES_TABLE,
     instances_table,

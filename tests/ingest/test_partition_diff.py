@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract import METRICS, parse_metrics, post_type
-from later_reporting_dagster.ingest.partition_diff import MetricTotal, diff_partitions
-from later_reporting_dagster.ingest.write_guard import WriteGuard
+from later_reporting_dagster.ingest.write_guard import MetricTotal, WriteGuard, diff_partitions
 from later_reporting_dagster.lake import POSTS_SCHEMA, posts_table
 from tests.lake.conftest import post
 

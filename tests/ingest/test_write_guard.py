@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from later_reporting_dagster.ingest.partition_diff import PartitionDiff
-from later_reporting_dagster.ingest.write_guard import ShrankTooMuch, TooManyBadRows, WriteGuard
+from later_reporting_dagster.ingest.write_guard import PartitionDiff, ShrankTooMuch, TooManyBadRows, WriteGuard
 
 
 def diff(before: int, after: int, *, values_before: int = 0, values_after: int = 0) -> PartitionDiff:

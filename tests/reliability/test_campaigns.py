@@ -19,8 +19,8 @@ from later_reporting_dagster.client import (
     RetryPolicy,
 )
 from later_reporting_dagster.contract import CURSOR, DEFAULT_CAMPAIGN_METRICS, PAGED, ApiVersion, Metric
-from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
 from later_reporting_dagster.ingest.campaign_performance import ingest_campaign_performance
+from later_reporting_dagster.ingest.dimensions import write_campaigns
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import (

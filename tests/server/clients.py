@@ -15,7 +15,7 @@ import httpx
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter
 from later_reporting_dagster.contract import CURSOR, METRICS, ApiVersion, Metric
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.campaign_dimension import write_campaigns
+from later_reporting_dagster.ingest.dimensions import write_campaigns
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult
 from later_reporting_dagster.lake import Lake, Partition

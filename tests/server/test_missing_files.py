@@ -10,7 +10,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.ingest.instance_dimension import instances_table, stored_instances
+from later_reporting_dagster.ingest.dimensions import instances_table, stored_instances
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from tests.server.clients import assert_problem, authenticated, days_query, get, page_of, serving
 

@@ -107,8 +107,6 @@ def settled_day_ranges(
     result leaves out instances without a publish day in that range.
 
     Args:
-        recorded: partitions of `post_metrics_daily`.
-        published: partitions of `posts_published`.
         settled_after_days: days to be recorded after the publish day.
     """
     ranges, publish_days = {}, _days_by_instance(published)
@@ -136,12 +134,8 @@ def compare_settled_posts(
 
     Args:
         lake: where both raw tables are stored. Files that cannot be read are skipped.
-        settled_after_days: as for `settled_day_ranges`.
         memory_gb: memory limit of DuckDB, in GB.
         published: the first and the last publish day of the posts to compare; default: all.
-
-    Raises:
-        LakeUnavailable: the lake cannot be listed or read.
     """
     first, last = published or (date.min, date.max)
     files_to_read = {

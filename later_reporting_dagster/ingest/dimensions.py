@@ -1,15 +1,26 @@
-"""The dimension table `instances`: the known instances, and the newest and missing days of each in the raw tables."""
+"""The dimension tables: instances, with their newest and missing days, and campaigns, with names, status and dates."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.contract import BadRow, Campaign
 from later_reporting_dagster.ingest.missing_files import missing_days
-from later_reporting_dagster.lake import Column, FileDamaged, Lake, Partition, schema_of
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGNS_TABLE,
+    Column,
+    FileDamaged,
+    Lake,
+    Partition,
+    WriteResult,
+    schema_of,
+)
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 
 INSTANCES_TABLE = "instances"
@@ -55,12 +66,9 @@ def instances_table(
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
     Args:
-        listed: ids that the API lists now.
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
         previous: the dimension as last written, if it exists. Instances that are no longer listed are kept.
-        present: by raw table, the partitions that have a file.
         days: the days that every expected instance should have a file for.
-        today: the UTC day of the listing.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
     expected = configured or listed
@@ -91,9 +99,6 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
 
     These are the configured instances. If none are given, they are the instances that the stored dimension marks as
     expected; if the dimension does not exist yet, the instances with a file in a raw table.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
     """
     if configured:
         return tuple(configured)
@@ -103,11 +108,7 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
 
 
 def instances_with_files(lake: Lake) -> set[str]:
-    """Return the instances that have a file in a raw table.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
-    """
+    """Return the instances that have a file in a raw table."""
     return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
 
 
@@ -121,11 +122,7 @@ def unlisted_instances(instances: pa.Table, *, configured: Sequence[str]) -> lis
 
 
 def stored_instances(lake: Lake) -> pa.Table | None:
-    """Return the dimension as last written; None if it does not exist or its file is damaged.
-
-    Raises:
-        LakeUnavailable: the lake cannot be read.
-    """
+    """Return the dimension as last written; None if it does not exist or its file is damaged."""
     # The next refresh replaces a damaged file; until then the partitions in the lake show which instances exist.
     with suppress(FileDamaged):
         rows = lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
@@ -133,4 +130,57 @@ def stored_instances(lake: Lake) -> pa.Table | None:
             expected = pc.coalesce(rows["expected_now"], rows["listed_now"])
             rows = rows.set_column(INSTANCES_SCHEMA.get_field_index("expected_now"), "expected_now", expected)
         return rows
+    return None
+
+
+CAMPAIGNS_SCHEMA: pa.Schema = schema_of(CAMPAIGN_COLUMNS)
+
+
+def campaigns_table(
+    listed: Sequence[Campaign], *, previous: pa.Table | None, instance_ids: Collection[str], today: date
+) -> pa.Table:
+    """Return the dimension, sorted by instance and campaign: one row per campaign that is listed or was listed before.
+
+    Args:
+        previous: the dimension as last written, if it exists. Campaigns that are no longer listed are kept.
+        instance_ids: the instances whose listed campaigns are wanted; empty for all.
+    """
+    rows: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for row in previous.to_pylist() if previous is not None else []:
+        rows[row["instance_id"], row["campaign_id"]] = row | {"listed_now": False}
+    for campaign in listed:
+        if instance_ids and campaign.instance_id not in instance_ids:
+            continue
+        first_seen = rows[campaign.key]["first_seen"] if campaign.key in rows else today
+        fields = {name: getattr(campaign, name) for name in campaign.__struct_fields__}
+        rows[campaign.key] = {**fields, "first_seen": first_seen, "last_seen": today, "listed_now": True}
+    return pa.Table.from_pylist([rows[key] for key in sorted(rows)], schema=CAMPAIGNS_SCHEMA)
+
+
+def write_campaigns(
+    lake: Lake, listed: Sequence[Campaign], bad_rows: Sequence[BadRow], *, instance_ids: Collection[str], today: date
+) -> tuple[pa.Table, WriteResult]:
+    """Update the dimension, and replace its quarantined rows by the bad rows of this listing.
+
+    Returns:
+        The rows of the dimension, and the result of the write.
+    """
+    outdated = lake.quarantine.files(CAMPAIGNS_TABLE)
+    if bad_rows:
+        written = lake.quarantine.write_rows_without_partition(
+            CAMPAIGNS_TABLE, bad_rows, query="campaigns", day_range=(today, today)
+        )
+        outdated = [file for file in outdated if lake.storage.location(file.path) != written]
+    rows = campaigns_table(listed, previous=stored_campaigns(lake), instance_ids=instance_ids, today=today)
+    result = lake.write_table(CAMPAIGNS_TABLE, rows)
+    for file in outdated:
+        lake.quarantine.remove(file)
+    return rows, result
+
+
+def stored_campaigns(lake: Lake) -> pa.Table | None:
+    """Return the dimension as last written; None if it does not exist or its file is damaged."""
+    # The next refresh replaces a damaged file. Campaigns that are no longer listed are then lost.
+    with suppress(FileDamaged):
+        return lake.read_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
     return None
