@@ -5,7 +5,6 @@ upstream is `organic_paid_daily`, so they are updated after it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -144,16 +143,6 @@ def _lineage(table: RollupTable, settings: DefinitionSettings) -> Mapping[str, d
     return column_lineage({settings.asset_key(table.raw_table): table.columns})
 
 
-@dataclass(slots=True)
-class _Totals:
-    """What a run has done so far."""
-
-    written: int = 0
-    changed: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    incomplete: list[date] = field(default_factory=list)
-
-
 class _RollupRun:
     """One run of a rollup: computes, writes and logs its partitions."""
 
@@ -173,7 +162,9 @@ class _RollupRun:
         self._memory_gb = later.memory_gb
         self._instances = known_instances(self._lake, configured=later.configured_instances())
         self._provenance = provenance_tags(context, _upstream_key(table, settings))
-        self._totals = _Totals()
+        self._written = self._changed = 0
+        self._failed: dict[str, str] = {}
+        self._incomplete: list[date] = []
 
     def run(self) -> None:
         """Roll up all partitions.
@@ -181,7 +172,7 @@ class _RollupRun:
         Raises:
             Failure: a partition failed; raised at the end, with the reason of each.
         """
-        log, table, first_days, totals = self._context.log, self._table, self._first_days, self._totals
+        log, table, first_days = self._context.log, self._table, self._first_days
         periods = f"{table.period}{'s' * (len(first_days) != 1)}"
         log.info(f"Rolling up {len(first_days)} {periods} of {table.raw_table}, {first_days[0]} to {first_days[-1]}")
         try:
@@ -189,33 +180,33 @@ class _RollupRun:
                 self._write(rollup)
         except RollupFailed as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        log.info(f"Rolled up {totals.written} of {len(first_days)} {periods}, {totals.changed} of them changed")
-        if totals.incomplete:
+        log.info(f"Rolled up {self._written} of {len(first_days)} {periods}, {self._changed} of them changed")
+        if self._incomplete:
             log.info(
-                f"{len(totals.incomplete)} of the {totals.written} {periods} written lack instances:"
-                f" {join_first(totals.incomplete)}"
+                f"{len(self._incomplete)} of the {self._written} {periods} written lack instances:"
+                f" {join_first(self._incomplete)}"
             )
-        if totals.failed:
-            raise combined_failure(totals.failed, what="partition", written=totals.written)
+        if self._failed:
+            raise combined_failure(self._failed, what="partition", written=self._written)
 
     def _write(self, rollup: PeriodRollup) -> None:
         """Write a partition and log its materialization, or record why it failed."""
-        totals, first, rows = self._totals, rollup.first_day, rollup.rows
+        first, rows = rollup.first_day, rollup.rows
         if first > newest_day(datetime.now(UTC)):
             # A backfill of all partitions fails if one of them is not materialized.
             rows = schema_of(self._table.columns).empty_table()
         if rollup.unreadable or rows is None:
             reasons = [str(error) for error in rollup.unreadable]
             no_files = f"{self._table.raw_table} has no files for it: materialize that first"
-            totals.failed[str(first)] = reasons[0] if reasons else no_files
+            self._failed[str(first)] = reasons[0] if reasons else no_files
             return
         try:
             written = self._lake.write(self._table.name, Partition(first), rows)
         except LakeUnavailable as error:
-            totals.failed[str(first)] = str(error)
+            self._failed[str(first)] = str(error)
             return
         if missing := self._missing_instances(rollup):
-            totals.incomplete.append(first)
+            self._incomplete.append(first)
         log_materialization(
             self._context,
             first,
@@ -230,8 +221,8 @@ class _RollupRun:
                 **(_lineage(self._table, self._settings) if first == self._first_days[-1] else {}),
             },
         )
-        totals.written += 1
-        totals.changed += written.changed
+        self._written += 1
+        self._changed += written.changed
 
     def _missing_instances(self, rollup: PeriodRollup) -> dict[str, list[str]]:
         """Return the missing instances by day, for the days of a partition that are over; not for complete days."""
@@ -283,12 +274,9 @@ def evaluate_newest_due_period(period: Period, due: date, *, present: bool) -> d
 def _partition_metadata(
     table: RollupTable, rollup: PeriodRollup, *, missing: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    instances = len({raw_partition.instance_id for raw_partition in rollup.partitions})
+    metadata: dict[str, Any] = {"instances": len({raw_partition.instance_id for raw_partition in rollup.partitions})}
     if table.period is Period.DAY:
         names = [*missing.get(str(rollup.first_day), [])]
-        return {"instances": instances, **({"missing_instances": dg.MetadataValue.json(names)} if names else {})}
-    return {
-        "instances": instances,
-        "days": len({raw_partition.day for raw_partition in rollup.partitions}),
-        **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {}),
-    }
+        return {**metadata, **({"missing_instances": dg.MetadataValue.json(names)} if names else {})}
+    metadata["days"] = len({raw_partition.day for raw_partition in rollup.partitions})
+    return {**metadata, **({"missing_days": dg.MetadataValue.json(dict(missing))} if missing else {})}
