@@ -45,7 +45,7 @@ _DUCKDB_MEMORY_SHARE = 0.75
 _SPILL_PREFIX = "later-reporting-spill-"
 _SPILL_EXPIRY_SECONDS = 24 * 3600
 
-_SQL_TYPES: Mapping[ColumnType, str] = {
+SQL_TYPES: Mapping[ColumnType, str] = {
     "string": "VARCHAR",
     "int64": "BIGINT",
     "float64": "DOUBLE",
@@ -361,7 +361,7 @@ def _scan_paths(storage: Storage, filesystem: LakeFileSystem | None, files: Sequ
 def _view_columns(table: Table) -> list[tuple[str, str]]:
     """Return the name and the SQL type of each column of a table's view."""
     day = [(DATE.name, "DATE")] if table.is_partitioned else []
-    return [*day, *((column.name, _SQL_TYPES[column.type]) for column in table.columns)]
+    return [*day, *((column.name, SQL_TYPES[column.type]) for column in table.columns)]
 
 
 def _scan_sql(table: Table, paths: str, example: _ViewFile) -> str:

@@ -1,7 +1,7 @@
 """Reconcile rollup tables with the raw rows: compare their totals with a second, simple query of the raw tables.
 
 Window tables without a campaign do not count the duplicate rows of posts in several campaigns. Which rows these are is
-found by multi_campaign_rows.sql, which the rollups use, too: an error in that file is not detected.
+found by post_rows.sql, which the rollups use, too: an error in that file is not detected.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,12 +60,9 @@ def check_periods(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -
 def check_windows(
     connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTable], rows: Mapping[str, pa.Table]
 ) -> dict[str, list[str]]:
-    """Return, by name of a window table, one sentence for each of its totals that differs from the raw rows.
+    """Return, by name of a window table, one sentence for each total of its `rows` that differs from the raw rows.
 
-    Args:
-        connection: prepared by `sql_engine.prepare_posts`, with the relation `ranges`.
-        tables: the window tables.
-        rows: their rows, by table name.
+    The connection has the relations of `sql_engine.prepare_posts` and of window_ranges.sql.
     """
     raw = {
         measures: _raw_totals(connection, table) for measures, table in {each.measures: each for each in tables}.items()

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.metrics import Kind
-from later_reporting_dagster.lake import Column, Partition, schema_of
+from later_reporting_dagster.lake import Column, Partition, post_columns, schema_of
+from later_reporting_dagster.lake.database import SQL_TYPES
 from later_reporting_dagster.rollups import benchmark_columns, rollup_columns
 from later_reporting_dagster.rollups.periods import WINDOWS, Period
 from later_reporting_dagster.rollups.rollup_columns import (
@@ -34,10 +35,8 @@ FIRST_DAY = "first_day"
 _TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
 # Types of summed decimals. Sums of the first are faster; its limit is below the one of times.
 _DECIMALS = {Kind.MONEY: "DECIMAL(18, 6)", Kind.TIME: "DECIMAL(24, 6)"}
-_SQL_TYPES = {
-    "string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "date32[day]": "DATE",
-    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
-}  # fmt: skip
+# Columns of posts that no rollup reads.
+_UNREAD = ("content_image_url", "creator_content_type", "creator_profile_image", "extra")
 
 
 class RollupFailed(ValueError):  # noqa: N818 - named for what happened
@@ -80,7 +79,7 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
     found: dict[str, pa.Table] = {}
     with translated_errors():
         prepare_posts(connection, tables[0])
-        # The windows first: post_curves.sql drops their largest tables.
+        # Windows first: post_curves.sql drops their largest tables.
         for period, inputs in ((Period.WINDOWS, "window_inputs.sql"), (Period.POSTS, "post_curves.sql")):
             of_period = [table for table in tables if table.period is period]
             for table in of_period[:1]:
@@ -92,7 +91,7 @@ def roll_up_tables(connection: "duckdb.DuckDBPyConnection", tables: Sequence[Rol
 def prepare_posts(connection: "duckdb.DuckDBPyConnection", table: RollupTable) -> None:
     """Create the macros, and the relations of the rows of both raw tables. `table` has the metrics."""
     create_macros_and_row_views(connection, table, RAW_TABLE_NAMES.values())
-    connection.execute(render("multi_campaign_rows.sql", table)).fetchall()
+    connection.execute(render("post_rows.sql", table)).fetchall()
 
 
 def query_rows(connection: "duckdb.DuckDBPyConnection", sql: str) -> list[dict[str, Any]]:
@@ -154,6 +153,7 @@ def _context(table: RollupTable) -> dict[str, Any]:
         "previous": rollup_columns.PREVIOUS,
         "post_counts": {name for name in measured if rollup_columns.is_post_count(name)},
         "raw_table": table.raw_table,
+        "published_columns": [each.name for each in post_columns(table.metrics) if each.name not in _UNREAD],
         "raw_tables": tuple(RAW_TABLE_NAMES.values()),
         "windows": WINDOWS,
     }
@@ -202,7 +202,7 @@ def _summed_columns(metrics: Sequence[Metric]) -> dict[str, Any]:
 
 def _query(connection: "duckdb.DuckDBPyConnection", table: RollupTable, columns: Sequence[Column]) -> pa.Table:
     """Return the rows of a table's SQL file, with the types of `columns`, ordered by the first one and the grain."""
-    selected = ", ".join(f'CAST("{column.name}" AS {_SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
+    selected = ", ".join(f'CAST("{column.name}" AS {SQL_TYPES[column.type]}) AS "{column.name}"' for column in columns)
     # In the subquery, `time_window` is an enum, which is in the order of the windows.
     ordered = ", ".join(f"rolled_up.{name}" for name in (columns[0].name, *table.grain))
     sql = f"SELECT {selected} FROM ({render(f'{table.name}.sql', table)}) AS rolled_up ORDER BY {ordered}"

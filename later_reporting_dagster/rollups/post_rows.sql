@@ -1,3 +1,8 @@
+-- Several queries read posts_published, so it is copied: opening its files once more would take longer than the query. In SQL,
+-- a temporary table comes before a view of the same name.
+CREATE OR REPLACE TEMPORARY TABLE posts_published AS
+SELECT date, {{ published_columns | join(", ") }} FROM memory.main.posts_published;
+
 -- A post in several campaigns, at the same time or one after the other, is counted in two ways: in each campaign by tables
 -- whose grain has a campaign (counted_per = 'campaign'), and once by the other tables ('post'). These use the row with the
 -- lowest campaign id of each day; the other rows should report the same numbers. A post in one campaign is counted in the
