@@ -27,12 +27,12 @@ from later_reporting_dagster.cli.serve import serve_command
 from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.contract import API_VERSIONS
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.endpoint.http_server import DEFAULT_PORT
 from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
-from later_reporting_dagster.server.http_server import DEFAULT_PORT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -16,9 +16,9 @@ from later_reporting_dagster.cli.options import (
     prefix_errors_with,
 )
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.server import Client, serve
-from later_reporting_dagster.server.client_file import check_clients, parse_clients
-from later_reporting_dagster.server.http_server import DEFAULT_PORT
+from later_reporting_dagster.endpoint import Client, serve
+from later_reporting_dagster.endpoint.http_server import DEFAULT_PORT
+from later_reporting_dagster.serve.client_file import check_clients, parse_clients
 
 ID_VARIABLE, SECRET_VARIABLE = "LATER_SERVE_CLIENT_ID", "LATER_SERVE_CLIENT_SECRET"  # noqa: S105 - names
 _AUTO = "auto"
@@ -102,7 +102,7 @@ def serve_command(
     """  # noqa: D301 - click reads the character
     # They import HTTPX and DuckDB, which other commands and `--help` do not need.
     from later_reporting_dagster.client.auth import is_loopback
-    from later_reporting_dagster.server.lake_app import ServeOptions, lake_app
+    from later_reporting_dagster.serve.app import ServeOptions, lake_app
 
     check_host(host)
     known_clients = _all_clients(clients, no_auth=no_auth)
@@ -124,7 +124,7 @@ def serve_command(
         metrics=project.settings.metrics,
         memory_gb=memory_gb,
         snapshot_gb=snapshot_gb,
-        snapshot_directory=snapshot_directory or "",
+        snapshot_directory=snapshot_directory,
     )
     lake = project.later.lake()
     _serve(lake_app(lake, options), lake_root=lake.root, host=host, port=port)
@@ -173,7 +173,7 @@ def _log_to_standard_error() -> None:
     """Print the log of the server, and nothing of other loggers."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger = logging.getLogger("later_reporting_dagster.server")
+    logger = logging.getLogger("later_reporting_dagster.serve")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,5 +1,7 @@
 """Local server of the API with synthetic data, for the demo and for tests over HTTP."""
 
+from later_reporting_dagster.endpoint.http_server import running_server as running_server
+from later_reporting_dagster.endpoint.http_server import serve as serve
 from later_reporting_dagster.sandbox.demo_sandbox import DemoSandbox as DemoSandbox
 from later_reporting_dagster.sandbox.demo_sandbox import demo_sandbox as demo_sandbox
 from later_reporting_dagster.sandbox.fault_middleware import FAULTS_HEADER as FAULTS_HEADER
@@ -15,5 +17,3 @@ from later_reporting_dagster.sandbox.synthetic_world import BANNER as BANNER
 from later_reporting_dagster.sandbox.synthetic_world import EXAMPLE_INSTANCE_IDS as EXAMPLE_INSTANCE_IDS
 from later_reporting_dagster.sandbox.synthetic_world import World as World
 from later_reporting_dagster.sandbox.synthetic_world import two_years_before as two_years_before
-from later_reporting_dagster.server.http_server import running_server as running_server
-from later_reporting_dagster.server.http_server import serve as serve

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, Platform, SortDirection
+from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
+from later_reporting_dagster.endpoint.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery
 from later_reporting_dagster.sandbox.post_pages import json_values, metric_days, nulls_last
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.served_posts import ServedPosts
@@ -20,8 +22,6 @@ from later_reporting_dagster.sandbox.synthetic_world import (
     campaign_positions,
     quotient,
 )
-from later_reporting_dagster.server.list_pages import JsonObject, page_body
-from later_reporting_dagster.server.query_parameters import CAMPAIGN_SORT_PROPERTIES, CampaignsQuery, PageRequest
 
 _COUNTED_POSTS = "counted posts"
 # Rates in hundredths: the sums that each is a quotient of, and its scale. The units are those of the rates of posts;

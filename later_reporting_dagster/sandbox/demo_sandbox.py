@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 
+from later_reporting_dagster.endpoint.http_server import running_server
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.synthetic_world import World, two_years_before
-from later_reporting_dagster.server.http_server import running_server
 
 INSTANCES = 4
 POSTS_PER_DAY = 8

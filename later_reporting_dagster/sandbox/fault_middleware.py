@@ -13,6 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from later_reporting_dagster.contract.parameters import API_VERSIONS, TOKEN_PATH
+from later_reporting_dagster.endpoint.pages import JsonObject
+from later_reporting_dagster.endpoint.problem_responses import ProblemError
 from later_reporting_dagster.sandbox.fault_rates import draw, validate_rates
 from later_reporting_dagster.sandbox.faults import (
     CLOSE_BEFORE_STATUS_LINE,
@@ -31,8 +33,6 @@ from later_reporting_dagster.sandbox.requested_page import RequestedPage
 from later_reporting_dagster.sandbox.sandbox_app import SandboxOptions, create_app
 from later_reporting_dagster.sandbox.served_posts import ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World
-from later_reporting_dagster.server.list_pages import JsonObject
-from later_reporting_dagster.server.problem_responses import ProblemError
 
 FAULTS_HEADER = "X-Sandbox-Faults"
 """With the value `off`, a request gets the current data without a fault. Malformed rows stay malformed."""

@@ -25,11 +25,11 @@ from later_reporting_dagster.contract.parameters import (
     ProblemType,
     SortProperty,
 )
+from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
+from later_reporting_dagster.endpoint.problem_responses import bad_request, problem_response
+from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 from later_reporting_dagster.sandbox.requested_page import RequestedPage
 from later_reporting_dagster.sandbox.served_posts import ServedPosts
-from later_reporting_dagster.server.list_pages import JsonObject, page_body
-from later_reporting_dagster.server.problem_responses import bad_request, problem_response
-from later_reporting_dagster.server.query_parameters import PageRequest, PostsQuery
 
 CLOSE_BEFORE_STATUS_LINE = -1
 _DATA_PATHS = (INSTANCES_PATH, POSTS_PERFORMANCE_PATH, CAMPAIGNS_PATH, CAMPAIGNS_PERFORMANCE_PATH)

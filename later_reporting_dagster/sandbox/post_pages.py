@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.metrics import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, Platform, SortDirection, SortProperty
+from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import CONTENT_TYPES, World
-from later_reporting_dagster.server.query_parameters import PostsQuery
 
 _FIRST_NAMES = ("Ada", "Bea", "Cleo", "Dario", "Edda", "Femi", "Gus", "Hana", "Inés", "Jun", "Kofi", "Zoë")
 _LAST_NAMES = ("Abel", "Brook", "Castro", "Dahl", "Eze", "Fabre", "Haddad", "Ito", "Lund", "Nagy", "Okoye", "Łoś")

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from later_reporting_dagster.server.list_pages import JsonObject
-from later_reporting_dagster.server.query_parameters import PageRequest, PostsQuery
+from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest
+from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,19 +18,19 @@ from later_reporting_dagster.contract.parameters import (
     ApiVersion,
     ProblemType,
 )
+from later_reporting_dagster.endpoint.app import create_app as create_server_app
+from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest
+from later_reporting_dagster.endpoint.problem_responses import ProblemError
+from later_reporting_dagster.endpoint.query_parameters import CampaignsQuery, PostsQuery
+from later_reporting_dagster.endpoint.rate_limit import RateLimit
+from later_reporting_dagster.endpoint.store import Caller, PageResponse, instances_in_scope
+from later_reporting_dagster.endpoint.tokens import Client, Tokens
 from later_reporting_dagster.sandbox import metric_support
 from later_reporting_dagster.sandbox.campaign_pages import CampaignStore
 from later_reporting_dagster.sandbox.post_pages import included_content_types
 from later_reporting_dagster.sandbox.requested_page import RequestedPage
 from later_reporting_dagster.sandbox.served_posts import ServedPosts
 from later_reporting_dagster.sandbox.synthetic_world import World
-from later_reporting_dagster.server.app import create_app as create_server_app
-from later_reporting_dagster.server.list_pages import JsonObject
-from later_reporting_dagster.server.post_store import Caller, PageResponse, instances_in_scope
-from later_reporting_dagster.server.problem_responses import ProblemError
-from later_reporting_dagster.server.query_parameters import CampaignsQuery, PageRequest, PostsQuery
-from later_reporting_dagster.server.rate_limit import RateLimit
-from later_reporting_dagster.server.tokens import Client, Tokens
 
 _REFUSALS: Mapping[int, tuple[ProblemType, str]] = {
     403: (ProblemType.FORBIDDEN, "these credentials cannot access campaigns"),

@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from later_reporting_dagster.endpoint.pages import JsonObject, PageRequest, page_body
+from later_reporting_dagster.endpoint.query_parameters import PostsQuery
 from later_reporting_dagster.sandbox.post_pages import matching_rows, nest_metrics, render_posts
 from later_reporting_dagster.sandbox.random_draws import IntArray
 from later_reporting_dagster.sandbox.synthetic_world import World
-from later_reporting_dagster.server.list_pages import JsonObject, page_body
-from later_reporting_dagster.server.query_parameters import PageRequest, PostsQuery
 
 _PENDING_SHARE = 0.02  # of all posts, if faults add posts between two requests
 

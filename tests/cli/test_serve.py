@@ -22,6 +22,7 @@ from click.testing import CliRunner
 
 from later_reporting_dagster.cli import main
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.serve.snapshots import private_folder
 from tests.cli.conftest import environment, error_line
 from tests.services import WAIT_SECONDS
 
@@ -455,6 +456,20 @@ def test_serve_stops_promptly_during_requests(number: signal.Signals, lake: Path
         assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM) if number == signal.SIGTERM else code == 0
         assert [*command.snapshots.rglob("*")] == []
         assert "Traceback" not in command.errors
+
+
+@pytest.mark.e2e
+def test_folder_of_a_killed_server_is_removed_by_the_next_start(lake: Path) -> None:
+    with running(lake, **CREDENTIALS) as command:
+        with authenticated(command.base_url()) as api:
+            assert api.get(POSTS).status_code == 200
+        (folder,) = command.snapshots.iterdir()
+        with private_folder(str(command.snapshots)):
+            assert len([*folder.iterdir()]) > 1  # its process runs
+        command.stop(signal.SIGKILL)
+        assert [*command.snapshots.iterdir()] == [folder]
+        with private_folder(str(command.snapshots)) as new:
+            assert [*command.snapshots.iterdir()] == [new]
 
 
 @pytest.mark.e2e

@@ -18,7 +18,7 @@ from later_reporting_dagster.contract import (
     SortProperty,
 )
 from later_reporting_dagster.contract.parameters import years_later
-from later_reporting_dagster.server.query_parameters import parse_posts_query
+from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 
 JULY = {"start_date": date(2024, 7, 1), "end_date": date(2024, 7, 31)}
 

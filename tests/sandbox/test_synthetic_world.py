@@ -8,10 +8,10 @@ import httpx
 import numpy as np
 import pytest
 
+from later_reporting_dagster.endpoint.query_parameters import parse_posts_query
 from later_reporting_dagster.sandbox import World
 from later_reporting_dagster.sandbox.post_pages import matching_rows
 from later_reporting_dagster.sandbox.synthetic_world import NOT_AVAILABLE
-from later_reporting_dagster.server.query_parameters import parse_posts_query
 
 WORLD = World(first_day=date(2024, 1, 1), last_day=date(2024, 6, 30))
 SUMMED = ("impressions", "engagements", "estimatedValueGenerated", "paidImpressions", "paidEngagements")

@@ -1,0 +1,230 @@
+"""The posts of a query, read from a lake: which files they are in, and the SQL that renders them as JSON."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import duckdb
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec.structs import replace
+
+from later_reporting_dagster.contract.days import days_between, newest_day
+from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Channel, Kind, Metric
+from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis, SortDirection, SortProperty
+from later_reporting_dagster.endpoint.query_parameters import PostsQuery
+from later_reporting_dagster.ingest.dimensions import stored_instances
+from later_reporting_dagster.lake import Lake, LakeDatabase, Partition, Table, open_database, post_columns
+from later_reporting_dagster.rollups.rollup_columns import CHANNELS
+from later_reporting_dagster.rollups.rollup_tables import RAW_TABLE_NAMES
+from later_reporting_dagster.rollups.sql_engine import duckdb_macros
+from later_reporting_dagster.serve.lake_state import (
+    LakeChanged,
+    LakeState,
+    RowsNotRead,
+    expected_instances,
+    missing_headers,
+    random_version,
+    unknown_instances,
+    version_of_files,
+)
+from later_reporting_dagster.serve.snapshots import Tables, failure
+
+_logger = logging.getLogger(__name__)
+
+_METRICS_BY_NAME = {metric.api_name: metric for metric in METRICS}
+_TEMPLATES = Environment(loader=PackageLoader(__package__, "."), undefined=StrictUndefined, autoescape=False)
+
+_FIELDS: Mapping[str, str] = {
+    "campaignId": "campaign_id",
+    "contentImageUrl": "content_image_url",
+    "contentType": "content_type",
+    "contentUrl": "content_url",
+    "creatorId": "creator_id",
+    "instanceId": "instance_id",
+    "postId": "post_id",
+    # Milliseconds, as in the sample of docs/api.md; microseconds if a time has them.
+    "postDate": "strftime(post_date, CASE WHEN microsecond(post_date) % 1000 = 0 THEN '%Y-%m-%dT%H:%M:%S.%gZ'"
+    " ELSE '%Y-%m-%dT%H:%M:%S.%fZ' END)",
+}
+_PROFILE = "creatorProfile"
+_PROFILE_FIELDS: Mapping[str, str] = {
+    "contentType": "creator_content_type",
+    "fullName": "creator_full_name",
+    "handleName": "creator_handle_name",
+    "profileImage": "creator_profile_image",
+    "profileLink": "creator_profile_link",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PostRows:
+    """The posts that a query selects, and how they are rendered.
+
+    Attributes:
+        query: The query, without its sorting: queries that differ only in this have the same rows.
+    """
+
+    query: PostsQuery
+
+    @classmethod
+    def of(cls, query: PostsQuery, instance_ids: tuple[str, ...] | None) -> "PostRows":
+        """Return the rows of a query to some instances; None: to all in the lake."""
+        unsorted = replace(query, sort_property=SortProperty.POST_DATE, sort_direction=SortDirection.DESC)
+        return cls(replace(unsorted, instance_ids=instance_ids))
+
+    @property
+    def table_name(self) -> str:
+        """The raw table that has the rows."""
+        return RAW_TABLE_NAMES[self.query.basis]
+
+    @property
+    def sums_days(self) -> bool:
+        """Whether the metrics of a post are the sums of several days."""
+        return self.query.basis is DateBasis.PERFORMANCE_DATE and self.query.end > self.query.start
+
+    def inspect(self, lake: Lake, now: datetime) -> LakeState:
+        """Return the state of the files. Days that are not over are not expected to have files."""
+        days = days_between(self.query.start, self.query.end)
+        wanted = None if self.query.instance_ids is None else set(self.query.instance_ids)
+        known = stored_instances(lake)
+        # Without the table `instances`, only the files show which instances there are.
+        found = lake.partitions(self.table_name, days=None if known is None else days)
+        partitions = [
+            each
+            for each in found
+            if self.query.start <= each.day <= self.query.end and (wanted is None or each.instance_id in wanted)
+        ]
+        with_files = {str(each.instance_id) for each in found}
+        expected = expected_instances(known, with_files) if wanted is None else wanted
+        over = days_between(self.query.start, min(self.query.end, newest_day(now)))
+        return LakeState(
+            version=self._version(lake, partitions),
+            partitions=partitions,
+            missing=missing_headers(over, expected, partitions),
+            unknown_instances=unknown_instances(lake, wanted or (), with_files),
+        )
+
+    def write(self, lake: Lake, state: LakeState, tables: Tables, name: str) -> bytes:
+        """Write the rows to a table; see `RowSource`.
+
+        DuckDB opens a local file twice, so a file that is replaced in between could be read as a mixture of two. If any
+        file has changed at the end, all are read again, each by one access, which is slower.
+        """
+        with suppress(RowsNotRead):
+            self._write(lake, state, tables, name, in_one_access=False)
+            if self._version(lake, state.partitions) == state.version:
+                return state.version
+            tables.remove_file(name)
+        try:
+            self._write(lake, state, tables, name, in_one_access=True)
+        except RowsNotRead:
+            if self._version(lake, state.partitions) == state.version:
+                raise
+            raise LakeChanged from None
+        return state.version if self._version(lake, state.partitions) == state.version else random_version()
+
+    def _write(self, lake: Lake, state: LakeState, tables: Tables, name: str, *, in_one_access: bool) -> None:
+        table = Table(self.table_name, post_columns(_metrics_to_read(self.query)))
+        spill = str(tables.folder)
+        with open_database(lake, memory_gb=tables.memory_gb, spill_directory=spill) as database:
+            if in_one_access and lake.storage.native_path("") is not None:
+                database = LakeDatabase(lake, database.connection, is_confined=True)
+            try:
+                database.add_view(table, state.partitions, known_to_exist=True)
+                database.connection.execute(duckdb_macros())
+                database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
+                tables.write_rows(name, rows_sql(self, in_one_scan=in_one_access), database.connection)
+            except (duckdb.Error, OSError) as error:
+                raise failure(error) or _unreadable(error, database, verify=in_one_access) from error
+
+    def _version(self, lake: Lake, partitions: Sequence[Partition]) -> bytes:
+        return version_of_files(lake, lake.files(self.table_name, partitions, known_to_exist=True))
+
+
+def _unreadable(error: Exception, database: LakeDatabase, *, verify: bool) -> RowsNotRead:
+    """Return why rows cannot be read; `verify` reads all files to find out."""
+    if verify:
+        for table_name, failures in database.find_unreadable_files().items():
+            partition, cause = next(iter(failures.items()))
+            _logger.error("%s", cause)
+            return RowsNotRead(f"the file of {partition} in {table_name} cannot be read: materialize that day again")
+        _logger.error("The lake cannot be read: %s", str(error).strip().partition("\n")[0])
+    return RowsNotRead("the lake cannot be read: see the log of the server")
+
+
+def rows_sql(rows: PostRows, *, in_one_scan: bool) -> str:
+    """Return the SQL that selects and renders the rows."""
+    query = rows.query
+    metrics = _metrics_to_read(query)
+    return _TEMPLATES.get_template("posts.sql").render(
+        table=rows.table_name,
+        sums_days=rows.sums_days,
+        in_one_scan=in_one_scan,
+        row_conditions=_conditions("campaign_id", query.campaign_ids),
+        post_conditions=[*_conditions("platform", query.platforms), *_conditions("content_type", query.content_types)],
+        fields=_fields(query),
+        objects=[_PROFILE] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
+        sort_values=[(each.value, _sort_value(each)) for each in SortProperty],
+        channels=[(channel.value, "" if channel is Channel.ORGANIC else f"{channel}_") for channel in CHANNELS],
+        counts=[metric.column for metric in metrics if metric.kind is Kind.COUNT],
+        amounts=[metric.column for metric in metrics if metric.kind in (Kind.MONEY, Kind.TIME)],
+        rates=[metric.column for metric in metrics if metric.kind is Kind.RATE and metric in DEFAULT_METRICS],
+        unknown=[
+            (metric.column, "BIGINT" if metric.kind.is_integer else "DOUBLE")
+            for metric in metrics
+            if not metric.kind.is_additive and metric not in DEFAULT_METRICS
+        ],
+    )
+
+
+def _metrics_to_read(query: PostsQuery) -> tuple[Metric, ...]:
+    """Return the metrics to read: those that are served, those that rows can be sorted by, and parts of rates."""
+    return tuple(metric for metric in METRICS if metric in DEFAULT_METRICS or metric.api_name in (query.metrics or ()))
+
+
+def _fields(query: PostsQuery) -> list[tuple[str, str]]:
+    """Return the fields of a post, each with the SQL of its value."""
+    has_profile = f"coalesce({', '.join(_PROFILE_FIELDS.values())}) IS NOT NULL"
+    fields = {**_FIELDS, _PROFILE: f"CASE WHEN {has_profile} THEN {_object(_PROFILE_FIELDS)} END"}
+    if query.metrics is None:
+        return sorted((fields | {metric.api_name: metric.column for metric in DEFAULT_METRICS}).items())
+    requested = {name: _METRICS_BY_NAME[name].column for name in query.metrics}
+    return [*sorted(fields.items()), (METRICS_MEMBER, _object(requested))]
+
+
+def _extended(row: str, unknown: str) -> str:
+    """Return a post as JSON with more fields. A field that is an object in both gets the members of both."""
+    post: dict[str, Any] = json.loads(row)
+    for name, value in json.loads(unknown).items():
+        known = post.get(name)
+        if name == _PROFILE and known is None:
+            known = dict.fromkeys(_PROFILE_FIELDS)
+        if name not in post:
+            post[name] = value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            post[name] = known | value
+    return json.dumps(post, separators=(",", ":"))
+
+
+def _object(members: Mapping[str, str]) -> str:
+    """Return SQL for a struct, given the SQL of its members."""
+    return "{" + ", ".join(f"'{name}': {expression}" for name, expression in members.items()) + "}"
+
+
+def _conditions(column: str, values: Sequence[int | str] | None) -> list[str]:
+    """Return the condition that a column has one of some values; none if all are wanted."""
+    if values is None:
+        return []
+    # A query may have numbers beyond int64, which match nothing.
+    values = [value for value in values if isinstance(value, str) or value.bit_length() < 64]
+    literals = ", ".join(f"'{value}'" if isinstance(value, str) else str(value) for value in values)
+    return [f"{column} IN ({literals})" if literals else "false"]
+
+
+def _sort_value(sort_property: SortProperty) -> str:
+    """Return SQL for the value by which posts are sorted."""
+    return "post_date" if sort_property is SortProperty.POST_DATE else _METRICS_BY_NAME[sort_property.value].column

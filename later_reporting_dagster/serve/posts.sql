@@ -1,0 +1,98 @@
+{#- The posts of a query: each as JSON, with a number that orders equal posts and the values that posts can be sorted by.
+
+      table             posts_published or post_metrics_daily, a view of the files of the query's days and instances
+      sums_days         whether a post may have several rows, of which the sums are served
+      in_one_scan       whether the table may be scanned only once
+      row_conditions    conditions on a row, all of which have to be true
+      post_conditions   conditions on a post, such as its platform
+      fields            (name in the response, SQL expression), in the order of the response
+      objects           fields to whose value `extra` may add members
+      sort_values       (name, SQL expression)
+      channels          (channel, prefix of its columns)
+      counts, amounts   metrics that add up: integers, decimals
+      rates             metrics that are quotients of sums
+      unknown           (name, SQL type) of the metrics that are not known for several days
+-#}
+
+{%- macro all_of(conditions) -%}
+{%- if conditions %} WHERE {{ conditions | join(" AND ") }}{% endif -%}
+{%- endmacro -%}
+
+WITH
+-- A range of days is scanned twice. If a file may change in between, its rows have to be kept.
+source AS {{ "MATERIALIZED" if in_one_scan else "NOT MATERIALIZED" }} (FROM {{ table }}{{ all_of(row_conditions) }}),
+{%- if sums_days %}
+daily AS (
+    SELECT
+        *
+        {%- for channel, prefix in channels %},
+        spend_minimum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_lower,
+        spend_maximum({{ prefix }}cpe, {{ prefix }}engagements, {{ prefix }}cpm, {{ prefix }}impressions) AS {{ channel }}_upper,
+        -- Twice the middle of the bounds; null if they contradict each other, or are beyond any real cost. The tolerance
+        -- is for rounding errors of floats. A decimal, so that its sum does not depend on the order of rows.
+        CASE
+            WHEN {{ channel }}_lower <= {{ channel }}_upper * (1 + 1e-12) AND {{ channel }}_upper < 1e28
+                THEN CAST({{ channel }}_lower AS DECIMAL(38, 6)) + CAST({{ channel }}_upper AS DECIMAL(38, 6))
+        END AS {{ channel }}_twice_cost
+        {%- endfor %}
+    FROM source
+),
+sums AS (
+    SELECT
+        instance_id, campaign_id, post_id, max(date) AS date
+        {%- for name in counts %},
+        TRY_CAST(sum({{ name }}) AS BIGINT) AS {{ name }}
+        {%- endfor %}
+        {%- for name in amounts %},
+        CASE
+            WHEN max(abs({{ name }})) < 1e28 THEN CAST(sum(TRY_CAST({{ name }} AS DECIMAL(38, 6))) AS DOUBLE)
+            ELSE round_significant(fsum({{ name }}))
+        END AS {{ name }}
+        {%- endfor %}
+        {%- for channel, prefix in channels %},
+        round(rate(
+            sum({{ prefix }}engagements) FILTER ({{ prefix }}impressions IS NOT NULL),
+            sum({{ prefix }}impressions) FILTER ({{ prefix }}engagements IS NOT NULL)
+        ), 2) AS {{ prefix }}engagement_rate
+        {%- for cost, measure, factor in (("cpe", "engagements", 0.5), ("cpm", "impressions", 500.0)) %},
+        round(quotient(
+            {{ factor }} * CAST(sum({{ channel }}_twice_cost) FILTER ({{ prefix }}{{ measure }} IS NOT NULL) AS DOUBLE),
+            sum({{ prefix }}{{ measure }}) FILTER ({{ channel }}_twice_cost IS NOT NULL)
+        ), 2) AS {{ prefix }}{{ cost }}
+        {%- endfor %}
+        {%- endfor %}
+    FROM daily
+    GROUP BY instance_id, campaign_id, post_id
+),
+posts AS (
+    -- All but metrics is that of the newest day.
+    SELECT newest.* REPLACE (
+        {%- for name in counts + amounts + rates %}sums.{{ name }} AS {{ name }}{{ ", " if not loop.last }}{% endfor -%}
+        {%- for name, type in unknown %}, CAST(NULL AS {{ type }}) AS {{ name }}{% endfor -%}
+    )
+    FROM source AS newest
+    JOIN sums USING (instance_id, campaign_id, post_id, date)
+),
+{%- else %}
+posts AS (FROM source),
+{%- endif %}
+rendered AS (
+    SELECT
+        *,
+        CAST(to_json({ {%- for name, expression in fields %}'{{ name }}': {{ expression }}{{ ", " if not loop.last }}{% endfor -%} }) AS VARCHAR) AS json,
+        {% for name in objects %}contains(extra, '"{{ name }}"'){{ " OR " if not loop.last }}{% endfor %} AS may_extend_objects
+    FROM posts{{ all_of(post_conditions) }}
+)
+-- Fields that the contract does not define come back as they came: `extra` is a JSON object of them. It is appended as
+-- text, because DuckDB does not read all JSON that may be in it. Members of nested objects are added by `extend`.
+SELECT
+    CASE
+        WHEN extra IS NULL THEN json
+        WHEN may_extend_objects THEN extend(json, extra)
+        ELSE json[:-2] || ',' || extra[2:]
+    END AS "row",
+    hash(instance_id, campaign_id, post_id) AS tie
+    {%- for name, expression in sort_values %},
+    {{ expression }} AS "{{ name }}"
+    {%- endfor %}
+FROM rendered

@@ -1,0 +1,219 @@
+"""Snapshots: the rows of a query, written once by DuckDB, from which all pages of a pagination are read.
+
+A snapshot is a table of rows in no order. An order that is asked for is a table of their row numbers, and a block is a
+copy of 50,000 rows in this order, so that a page is a range of it. Each table has a database file of its own, because
+DuckDB does not shrink a file from which a table is dropped. The least recently used files are removed.
+
+Names of tables: `{key}_{version}` for the rows of a query, with `_{order}` for an order, `_{order}_{n}` for a block.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from later_reporting_dagster.contract.parameters import MAX_PAGE_NUMBER, MAX_PAGE_SIZE
+
+ROW, TIE = "row", "tie"
+"""Columns of the rows of a snapshot: a row as JSON, and a number that orders rows of equal sort values."""
+
+BLOCK_ROWS = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
+"""Numbered pages are all in the first block."""
+
+MAX_FILES = 256  # each is kept open
+
+_FOLDER_PREFIX, _LOCK = "later-reporting-serve-", "lock"
+_NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
+
+
+class NotWritten(Exception):  # noqa: N818 - named for what happened
+    """A temporary file cannot be written. The message has the reason and the next step."""
+
+    def __init__(self, reason: object) -> None:
+        text = str(reason).partition("\n")[0]
+        super().__init__(f"a temporary file cannot be written ({text}): free disk space, or set --snapshot-directory")
+
+
+class OutOfMemory(Exception):  # noqa: N818 - named for what happened
+    """DuckDB needs more memory than it may use."""
+
+    def __init__(self) -> None:
+        super().__init__("the query needs more memory than --memory-gb allows: query fewer days, or raise it")
+
+
+@contextmanager
+def private_folder(directory: str | None) -> Iterator[Path]:
+    """Create a folder for the block, and remove it at the end, with those that killed processes left behind.
+
+    Args:
+        directory: Where; None: in the system's directory of temporary files.
+    """
+    directory = directory or tempfile.gettempdir()
+    for folder in Path(directory).glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError), (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process runs
+            shutil.rmtree(folder, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=directory, ignore_cleanup_errors=True) as name,
+        (Path(name) / "new").open("w") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (Path(name) / "new").rename(Path(name) / _LOCK)  # nobody finds it unlocked
+        yield Path(name)
+
+
+class Tables:
+    """The tables of all snapshots, each in a database file. Only `write_rows` and `write` may run in other threads.
+
+    Args:
+        folder: An empty folder.
+        max_bytes: Size of all files in it, including those that are being written and what DuckDB spills.
+        memory_gb: Memory limit of each write.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes: float, memory_gb: float) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self.memory_gb = memory_gb
+        # One thread, in which rows of a range come in their order. Pages need little memory.
+        self._connection = duckdb.connect(config={"memory_limit": f"{500 * memory_gb:.0f}MB", "threads": 1})
+        self._rows: OrderedDict[str, int] = OrderedDict()  # number of rows of each table, the last one used last
+        self._pinned: Counter[tuple[str, str]] = Counter()
+
+    def close(self) -> None:
+        """Close all files."""
+        self._connection.close()
+
+    def number_of_rows(self, name: str) -> int | None:
+        """Return the number of rows of a table, which then was used last; None if it is not there."""
+        if name in self._rows:
+            self._rows.move_to_end(name)
+        return self._rows.get(name)
+
+    def read(self, name: str, rows: slice) -> bytes:
+        """Return some rows of a block as a JSON array."""
+        sql = f'SELECT "{ROW}" FROM "{name}".t WHERE rowid BETWEEN ? AND ?'
+        found = self._connection.execute(sql, [rows.start, rows.stop - 1]).fetchall()
+        return f"[{','.join([row for (row,) in found])}]".encode()
+
+    def write_rows(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+        """Write the rows of a snapshot: `ROW`, `TIE` and the columns that they can be sorted by."""
+        path = self.folder / name
+        try:
+            # Small groups: each thread keeps the rows of one in memory before they are written.
+            connection.execute(f"ATTACH {_literal(path)} AS new (ROW_GROUP_SIZE 20480)")
+            connection.execute(f"CREATE TABLE new.t AS {sql}")
+            connection.execute("CHECKPOINT new")
+            connection.execute("DETACH new")
+        except Exception as error:
+            self.remove_file(name)
+            if found := failure(error):
+                raise found from error
+            raise
+
+    def write_order(self, name: str, *, of: str, column: str, descending: bool) -> str:
+        """Write the row numbers of a snapshot in the order of a column. Rows without a value come last."""
+        order = f'"{column}" {"DESC" if descending else "ASC"} NULLS LAST, {TIE}'
+        with self.connection(name, reads=[of]) as connection:
+            self.write_rows(name, f'SELECT rowid AS number FROM "{of}".t ORDER BY {order}', connection)
+        return name
+
+    def write_block(self, name: str, *, of: str, order: str, number: int) -> str:
+        """Write the rows of a block, with those of a page that begins at its end."""
+        first = number * BLOCK_ROWS
+        last = first + BLOCK_ROWS + MAX_PAGE_SIZE - 1
+        sql = (
+            f'SELECT "{ROW}" FROM "{of}".t AS rows JOIN "{order}".t AS ordered ON ordered.number = rows.rowid'
+            f" WHERE ordered.rowid BETWEEN {first} AND {last} ORDER BY ordered.rowid"
+        )
+        with self.connection(name, reads=[of, order]) as connection:
+            self.write_rows(name, sql, connection)
+        return name
+
+    @contextmanager
+    def connection(self, name: str, *, reads: Collection[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a database in which a table can be written from others."""
+        spill = self.folder / f"{name}.spill"
+        config: dict[str, Any] = {"memory_limit": f"{1000 * self.memory_gb:.0f}MB", "temp_directory": str(spill)}
+        try:
+            with duckdb.connect(config=config) as connection:
+                for each in reads:
+                    connection.execute(f'ATTACH {_literal(self.folder / each)} AS "{each}" (READ_ONLY)')
+                yield connection
+        finally:
+            shutil.rmtree(spill, ignore_errors=True)
+
+    def rename(self, name: str, new_name: str) -> str:
+        """Rename a table that has not been added; return its new name."""
+        (self.folder / name).rename(self.folder / new_name)
+        return new_name
+
+    def add(self, name: str) -> None:
+        """Add a table that has been written, and remove others to make room for it."""
+        self._connection.execute(f'ATTACH {_literal(self.folder / name)} AS "{name}" (READ_ONLY)')
+        ((self._rows[name],),) = self._connection.execute(f'SELECT count(*) FROM "{name}".t').fetchall()
+        self.make_room()
+
+    @contextmanager
+    def pinned(self, key: str, block: str) -> Iterator[None]:
+        """Keep a block with all that it is made of during the `with` block, in each version of its rows."""
+        self._pinned[key, block] += 1
+        try:
+            yield
+        finally:
+            self._pinned[key, block] -= 1
+            self._pinned += Counter()  # drops zeros
+
+    def _is_pinned(self, name: str) -> bool:
+        key, _, rest = name.partition("_")
+        part = rest.partition("_")[2]  # nothing for rows; of a block, its order is the beginning
+        return any(key == pinned and block.startswith(part) for pinned, block in self._pinned)
+
+    def make_room(self, max_bytes: float | None = None) -> None:
+        """Remove the least recently used tables until the limit is kept, but none that is pinned."""
+        max_bytes = self._max_bytes if max_bytes is None else max_bytes
+        for name in [each for each in self._rows if not self._is_pinned(each)]:
+            if _size(self.folder) <= max_bytes and len(self._rows) <= MAX_FILES:
+                return
+            del self._rows[name]
+            self._connection.execute(f'DETACH "{name}"')
+            self.remove_file(name)
+
+    def remove_file(self, name: str) -> None:
+        """Remove the file of a table that has not been added."""
+        for suffix in ("", ".wal"):
+            (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+def digest(*values: object) -> str:
+    """Return a short text that stands for some values: a query can have thousands of ids."""
+    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def failure(error: Exception) -> NotWritten | OutOfMemory | None:
+    """Return what to raise for an error of DuckDB whose cause is memory or disk space."""
+    if any(reason in str(error) for reason in _NO_SPACE):
+        return NotWritten(error)
+    return OutOfMemory() if "Out of Memory" in str(error) else None
+
+
+def _size(folder: Path) -> int:
+    """Return the number of bytes that the files below a folder take."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            total += 512 * path.lstat().st_blocks
+    return total
+
+
+def _literal(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

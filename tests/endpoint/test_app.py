@@ -1,0 +1,225 @@
+"""Tokens, instance scope, rate limit and error responses of the application, over synthetic posts."""
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from later_reporting_dagster.endpoint import Client
+from later_reporting_dagster.sandbox import SandboxOptions, World, create_app, running_server
+from tests.serve.clients import assert_problem, authenticate
+
+WORLD = World(first_day=date(2024, 6, 1), last_day=date(2024, 6, 30), instances=2, posts_per_day=6)
+CLIENT = Client(SandboxOptions().client_id, SandboxOptions().client_secret)
+CREDENTIALS = {"clientId": CLIENT.client_id, "clientSecret": CLIENT.client_secret}
+DAY = "/v2/posts/performance?startDate=2024-06-03&endDate=2024-06-03"
+
+
+@dataclass
+class Clock:
+    now: float = 1_700_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@contextmanager
+def served(*, clock: Clock | None = None, **options: Any) -> Iterator[httpx.Client]:
+    """Serve the application while the block runs; yield a client of it."""
+    app = create_app(WORLD, options=SandboxOptions(**options), clock=clock or Clock())
+    with running_server(app) as base_url, httpx.Client(base_url=base_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def app_api() -> Iterator[httpx.Client]:
+    """An authenticated client of an application without a rate limit."""
+    with served(requests_per_window=1_000_000) as client:
+        authenticate(client, CLIENT)
+        yield client
+
+
+# Tokens
+
+
+def test_token_is_a_jwt_with_its_lifetime() -> None:
+    with served() as client:
+        response = client.post("/oauth/token", json=CREDENTIALS)
+    assert list(response.json()) == ["jwt"]
+    header, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in response.json()["jwt"].split("."))
+    assert json.loads(header) == {"alg": "HS256", "typ": "JWT"}
+    assert json.loads(claims) == {"sub": "sandbox-client", "iat": 1_700_000_000, "exp": 1_700_000_000 + 43_200}
+    assert len(signature) == 32
+
+
+def test_token_is_rejected_from_its_exp_on() -> None:
+    clock = Clock(now=1_000_000.0)
+    with served(clock=clock, token_lifetime_seconds=3) as client:
+        authenticate(client, CLIENT)
+        clock.now += 2.99
+        assert client.get(DAY).status_code == 200
+        clock.now += 0.01
+        assert_problem(client.get(DAY), 401, "ANL_00401")
+        authenticate(client, CLIENT)
+        assert client.get(DAY).status_code == 200
+
+
+@pytest.mark.parametrize("path", [DAY, "/v2/instances"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer nonsense", "Bearer a.b.c", "Basic {token}", "{token}"]
+)
+def test_data_routes_require_a_bearer_token(app_api: httpx.Client, path: str, authorization: str | None) -> None:
+    token = app_api.headers["Authorization"].removeprefix("Bearer ")
+    headers = {} if authorization is None else {"Authorization": authorization.format(token=token)}
+    assert_problem(httpx.get(f"{app_api.base_url}{path}", headers=headers), 401, "ANL_00401")
+
+
+def test_forged_or_foreign_token_is_rejected(app_api: httpx.Client) -> None:
+    token = app_api.headers["Authorization"].removeprefix("Bearer ")
+    header, claims, signature = token.split(".")
+    extended = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"exp": 2**40}
+    forged = base64.urlsafe_b64encode(json.dumps(extended).encode()).rstrip(b"=").decode()
+    unsigned = f"{header}.{forged}."
+    no_claims = f"{header}.W10.{signature}"
+    for wrong in (
+        f"{header}.{forged}.{signature}",
+        unsigned,
+        token[:-2],
+        f"ü.{token}".encode("latin-1"),
+        no_claims,
+        "..",
+    ):
+        authorization = b"Bearer " + (wrong if isinstance(wrong, bytes) else wrong.encode())
+        assert_problem(app_api.get(DAY, headers={"Authorization": authorization}), 401, "ANL_00401")  # type: ignore[dict-item]
+    for other in ({"client_secret": "another"}, {"client_id": "another"}):
+        with served(**other) as other_server:
+            assert_problem(other_server.get(DAY, headers={"Authorization": f"Bearer {token}"}), 401, "ANL_00401")
+
+
+def test_endless_token_request_is_rejected_before_its_end(app_api: httpx.Client) -> None:
+    url = app_api.base_url
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n")
+        connection.sendall(b" " * 20_000)  # more than the limit, but not more than the server reads before it responds
+        response = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b'"ANL_00413"' in response
+
+
+def test_token_request_that_is_aborted_is_no_error_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+    app = create_app(WORLD, options=SandboxOptions())
+
+    async def observed(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            ended.set()
+
+    with running_server(observed) as base_url:
+        url = httpx.URL(base_url)
+        with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+            connection.sendall(b"POST /oauth/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert ended.wait(60)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("wrong", [{"clientId": "other"}, {"clientSecret": "other"}, {"clientSecret": ""}])
+def test_wrong_credentials_have_their_own_problem_type(app_api: httpx.Client, wrong: dict[str, str]) -> None:
+    response = httpx.post(f"{app_api.base_url}/oauth/token", json=CREDENTIALS | wrong)
+    assert_problem(response, 401, "INVALID_CLIENT_CREDENTIALS")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"clientId": "sandbox-client"}',
+        b'{"clientId": 1, "clientSecret": "x"}',
+        b'{"clientId": null, "clientSecret": null}',
+        b"clientId=sandbox-client&clientSecret=sandbox-secret",
+        b'{"clientId": "\xff", "clientSecret": "x"}',
+        b'{"clientId": "a", "clientSecret": "b", "other": ' + 8_000 * b"[",
+    ],
+)
+def test_malformed_token_request_is_rejected(app_api: httpx.Client, body: bytes) -> None:
+    assert_problem(httpx.post(f"{app_api.base_url}/oauth/token", content=body), 400, "ANL_00400")
+
+
+# Instance scope
+
+
+def test_credentials_access_only_their_instance_scope() -> None:
+    with served(instance_scope=("instance_001",)) as client:
+        authenticate(client, CLIENT)
+        assert client.get("/v2/instances").json()["data"] == {"instanceIds": ["instance_001"]}
+        assert {row["instanceId"] for row in client.get(DAY).json()["data"]} == {"instance_001"}
+        assert client.get(f"{DAY}&instanceIds=instance_001").status_code == 200
+        rejected = client.get(f"{DAY}&instanceIds=instance_001&instanceIds=instance_000")
+        assert_problem(rejected, 403, "ANL_00403")
+        assert "instance_000" in rejected.json()["detail"]
+
+
+# The rate limit
+
+
+def test_every_response_has_rate_limit_headers_also_a_429() -> None:
+    clock = Clock()
+    with served(clock=clock, requests_per_window=4, window_seconds=2.5) as client:
+        authenticate(client, CLIENT)
+        responses = [client.get(path) for path in (DAY, f"{DAY}&nonsense=1", "/nowhere", DAY, DAY)]
+    assert [response.status_code for response in responses] == [200, 400, 404, 429, 429]
+    for response in responses:
+        assert response.headers["X-Ratelimit-Limit"] == "4"
+        assert response.headers["X-Ratelimit-Window"] == "2.5"
+        assert "Retry-After" not in response.headers
+    assert responses[-1].text == "Too Many Requests"
+
+
+def test_rate_limit_window_slides() -> None:
+    clock = Clock(now=1000.0)
+    with served(clock=clock, requests_per_window=2, window_seconds=10) as client:
+
+        def status_at(now: float) -> int:
+            clock.now = now
+            return client.post("/oauth/token", json=CREDENTIALS).status_code
+
+        assert [status_at(1000), status_at(1009), status_at(1009.9)] == [200, 200, 429]
+        # A fixed window would admit two; if rejected requests counted, none would be admitted.
+        assert [status_at(1010), status_at(1010.1), status_at(1018.9), status_at(1019)] == [200, 429, 429, 200]
+
+
+# Error responses
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v2/posts/performance/", 404),
+        ("GET", "/v1/posts/performance", 404),
+        ("POST", DAY, 405),
+        ("DELETE", DAY, 405),
+        ("GET", "/oauth/token", 405),
+        ("GET", "/v2/instances?pageSize=0", 400),
+        ("GET", "/v2/instances?startDate=2024-01-01", 400),
+        ("GET", f"{DAY}&instanceIds=nobody", 403),
+    ],
+)
+def test_undocumented_request_gets_a_problem_response(
+    app_api: httpx.Client, method: str, path: str, status: int
+) -> None:
+    assert_problem(app_api.request(method, path), status, f"ANL_00{status}")

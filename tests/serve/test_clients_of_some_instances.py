@@ -1,0 +1,200 @@
+"""A client never gets posts, campaigns or names of instances that are not its own; and tokens of a client end."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from later_reporting_dagster.endpoint import Client
+from tests.serve.clients import (
+    EVERYTHING,
+    OPTIONS,
+    POSTS,
+    assert_problem,
+    authenticated,
+    days_query,
+    fetch_pages,
+    fetch_rows,
+    get,
+    page_of,
+    post_credentials,
+    rows_of,
+    serving,
+)
+from tests.serve.conftest import FIRST_DAY, INSTANCE_IDS, LAST_DAY
+
+OWN = ("north", "a,b")
+SOME = Client("some", "s3cret of some", OWN)
+OTHER = Client("other", "s3cret of other", ("Zoë 😀", "x%2Fy"))
+NOBODY = Client("nobody", "s3cret of nobody", ())
+UNKNOWN = Client("unknown", "s3cret of unknown", ("nowhere",))
+CLIENTS = (SOME, OTHER, NOBODY, UNKNOWN, EVERYTHING)
+RANGE = days_query(FIRST_DAY, LAST_DAY)
+CURSOR_PAGE = [("limit", 10), ("metrics", "engagements")]
+
+
+@pytest.fixture(scope="module")
+def shared_url(landed: Path) -> Iterator[str]:
+    """Base URL of a server with several clients."""
+    with serving(landed, clients=CLIENTS) as base_url:
+        yield base_url
+
+
+@pytest.fixture
+def some(shared_url: str) -> Iterator[httpx.Client]:
+    """A client of two of the seven instances."""
+    with authenticated(shared_url, SOME) as api:
+        yield api
+
+
+@pytest.fixture
+def everything(shared_url: str) -> Iterator[httpx.Client]:
+    """A client of all instances."""
+    with authenticated(shared_url) as api:
+        yield api
+
+
+@pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
+@pytest.mark.parametrize("page", [[("pageSize", 20)], CURSOR_PAGE], ids=["paged", "cursor"])
+@pytest.mark.parametrize("last_day", [FIRST_DAY, LAST_DAY], ids=["day", "range"])
+def test_query_without_instances_has_those_of_the_client(
+    date_basis: str, page: Any, last_day: Any, some: httpx.Client, everything: httpx.Client
+) -> None:
+    pairs = days_query(FIRST_DAY, last_day, ("dateBasis", date_basis))
+    expected = [row for row in fetch_rows(everything, [*pairs, *page]) if row["instanceId"] in OWN]
+    found = fetch_rows(some, [*pairs, *page])
+    assert {row["instanceId"] for row in found} == {*OWN}
+    assert sorted(map(json.dumps, found)) == sorted(map(json.dumps, expected))
+
+
+@pytest.mark.parametrize("instance_id", sorted({*INSTANCE_IDS, "nowhere", "", "*", "%"} - {*OWN, ""}))
+@pytest.mark.parametrize("name", ["instanceIds", "instanceIds[]"])
+def test_query_with_instances_of_others_is_refused(instance_id: str, name: str, some: httpx.Client) -> None:
+    for route, pairs in ((POSTS, RANGE), ("/v2/campaigns", [])):
+        for also in ([], [(name, "north")]):
+            assert_problem(get(some, [*pairs, *also, (name, instance_id)], route), 403, "ANL_00403")
+
+
+def test_instances_are_those_of_the_client(some: httpx.Client, everything: httpx.Client) -> None:
+    for page in ([], [("limit", 1)], [("pageSize", 1)]):
+        pages = fetch_pages(some, page, "/v2/instances")
+        assert sorted(name for each in pages for name in each["data"]["instanceIds"]) == sorted(OWN)
+        if "pagination" in pages[0]:
+            assert pages[0]["pagination"]["totalItems"] == 2
+    assert sorted(page_of(get(everything, [], "/v2/instances"))["data"]["instanceIds"]) == sorted(INSTANCE_IDS)
+
+
+@pytest.mark.parametrize("page", [[("pageSize", 3)], [("limit", 3)]], ids=["paged", "cursor"])
+def test_campaigns_are_those_of_the_client(page: Any, some: httpx.Client) -> None:
+    campaigns = rows_of(fetch_pages(some, page, "/v2/campaigns"))
+    assert {row["instanceId"] for row in campaigns} == {*OWN}
+
+
+@pytest.mark.parametrize("client", [NOBODY, UNKNOWN], ids=["nobody", "unknown"])
+def test_client_without_existing_instances_gets_nothing(client: Client, shared_url: str) -> None:
+    with authenticated(shared_url, client) as api:
+        for response in (get(api, RANGE), get(api, [], "/v2/campaigns")):
+            assert response.status_code == 403 or page_of(response)["data"] == []
+        response = get(api, [], "/v2/instances")
+        assert response.status_code == 403 or {*response.json()["data"]["instanceIds"]} <= {"nowhere"}
+        assert_problem(get(api, [*RANGE, ("instanceIds", "north")]), 403, "ANL_00403")
+
+
+@pytest.mark.parametrize("instance_ids", [None, "north"])
+def test_cursor_of_another_client_has_no_rows_of_its_instances(
+    instance_ids: str | None, shared_url: str, everything: httpx.Client, some: httpx.Client
+) -> None:
+    also = [("instanceIds", instance_ids)] if instance_ids else []
+    cursor = page_of(get(everything, [*RANGE, *CURSOR_PAGE, *also]))["nextCursor"]
+    with authenticated(shared_url, OTHER) as other:
+        response = get(other, [*RANGE, *CURSOR_PAGE, *also, ("nextCursor", cursor)])
+        assert response.status_code in (400, 403)
+        assert "data" not in response.json()
+    response = get(some, [*RANGE, *CURSOR_PAGE, *also, ("nextCursor", cursor)])
+    if response.status_code == 200:
+        assert {row["instanceId"] for row in response.json()["data"]} <= {*OWN}
+        assert instance_ids == "north"
+    else:
+        assert_problem(response, 400, "ANL_00400")
+
+
+def test_list_cursor_of_another_client_has_none_of_its_instances(everything: httpx.Client, some: httpx.Client) -> None:
+    for route in ("/v2/instances", "/v2/campaigns"):
+        cursor = page_of(get(everything, [("limit", 1)], route))["nextCursor"]
+        response = get(some, [("limit", 1), ("nextCursor", cursor)], route)
+        if response.status_code == 200:
+            data = response.json()["data"]
+            found = data["instanceIds"] if "instanceIds" in data else [row["instanceId"] for row in data]
+            assert {*found} <= {*OWN}
+        else:
+            assert_problem(response, 400, "ANL_00400")
+
+
+def test_page_number_after_the_first_page_of_another_client_has_own_rows(
+    everything: httpx.Client, some: httpx.Client
+) -> None:
+    page = [*RANGE, ("pageSize", 5)]
+    for _ in range(2):
+        page_of(get(everything, page))
+        found = page_of(get(some, [*page, ("pageNumber", 2)]))
+        assert {row["instanceId"] for row in found["data"]} <= {*OWN}
+        assert found["data"]
+        assert {row["instanceId"] for row in page_of(get(everything, [*page, ("pageNumber", 2)]))["data"]} - {*OWN}
+
+
+def test_header_of_missing_instances_names_own_instances_only(shared_url: str, some: httpx.Client) -> None:
+    pairs = days_query(FIRST_DAY.replace(day=1), LAST_DAY)
+    assert get(some, pairs).headers["X-Later-Missing-Instances"] == "a%2Cb, north"
+    with authenticated(shared_url, OTHER) as other:
+        found = get(other, pairs).headers["X-Later-Missing-Instances"].split(", ")
+        assert sorted(found) == ["Zo%C3%AB%20%F0%9F%98%80", "x%252Fy"]
+
+
+# Tokens
+
+
+def token_of(api: httpx.Client) -> str:
+    return str(api.headers["Authorization"].removeprefix("Bearer "))
+
+
+def assert_refused(base_url: str, token: str) -> None:
+    for route in (f"{POSTS}?startDate={FIRST_DAY}&endDate={FIRST_DAY}", "/v2/instances", "/v2/campaigns"):
+        response = httpx.get(f"{base_url}{route}", headers={"Authorization": f"Bearer {token}"})
+        assert_problem(response, 401, "ANL_00401")
+
+
+@pytest.mark.parametrize(
+    "clients",
+    [
+        (EVERYTHING,),
+        (EVERYTHING, Client("some", "another secret", OWN)),
+        (EVERYTHING, Client("Some", "s3cret of some", OWN)),
+    ],
+    ids=["removed", "changed secret", "renamed"],
+)
+def test_token_is_refused_after_its_client_has_changed(
+    clients: tuple[Client, ...], some: httpx.Client, landed: Path
+) -> None:
+    with serving(landed, clients=clients) as base_url:
+        assert_refused(base_url, token_of(some))
+        with authenticated(base_url):
+            pass
+
+
+def test_token_has_the_instances_that_its_client_has_now(some: httpx.Client, landed: Path) -> None:
+    fewer = Client("some", "s3cret of some", ("north",))
+    with serving(landed, clients=(fewer,)) as base_url:
+        response = httpx.get(f"{base_url}/v2/instances", headers={"Authorization": some.headers["Authorization"]})
+        assert response.status_code == 401 or response.json()["data"]["instanceIds"] == ["north"]
+
+
+def test_server_without_clients_needs_no_token(landed: Path) -> None:
+    with serving(landed, clients=()) as base_url:
+        assert httpx.get(f"{base_url}/v2/instances").json()["data"]["instanceIds"]
+        with httpx.Client(base_url=base_url) as api:
+            assert post_credentials(api, "any", "thing").json()["jwt"]
+            assert get(api, RANGE).json()["data"]
+    assert OPTIONS.clients

@@ -1,0 +1,417 @@
+"""All pages of a pagination show the same rows while partitions are replaced."""
+
+import gc
+import resource
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+
+from later_reporting_dagster.contract import SortProperty
+from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.serve.snapshots import BLOCK_ROWS
+from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
+from tests.serve.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
+from tests.services import WAIT_SECONDS
+
+Query = list[tuple[str, object]]
+
+PAGED: Query = [("pageSize", 10)]
+CURSOR: Query = [("limit", 10), ("metrics", "engagements")]
+each_version = pytest.mark.parametrize("page", [PAGED, CURSOR], ids=["paged", "cursor"])
+each_basis = pytest.mark.parametrize("date_basis", ["post_date", "performance_date"])
+PAGERS: list[tuple[Query, str, str]] = [
+    (PAGED, "postDate", "ASC"),
+    (PAGED, "postDate", "DESC"),
+    (PAGED, "engagements", "DESC"),
+    (CURSOR, "postDate", "DESC"),
+    (CURSOR, "engagements", "ASC"),
+    (CURSOR, "impressions", "ASC"),
+]
+
+
+def query_of(page: Query, *, date_basis: str = "post_date", sorting: Query | None = None) -> Query:
+    return [*days_query(DAYS[0], DAYS[-1], ("dateBasis", date_basis)), *page, *(sorting or [])]
+
+
+def page_rows(page: Any) -> list[Row]:
+    return [row | row.get("metrics", {}) for row in page["data"]]
+
+
+def fetch_slowly(api: httpx.Client, pairs: Query, *, between_pages: Callable[[], object]) -> list[Row]:
+    """Fetch all pages, and do something before each page but the first; check the totals, if there are any."""
+    page = page_of(get(api, pairs))
+    rows, number, first = page_rows(page), 1, page
+    while page["nextCursor"] is not None if "nextCursor" in page else number < first["pagination"]["totalPages"]:
+        between_pages()
+        number += 1
+        position = ("nextCursor", page["nextCursor"]) if "nextCursor" in page else ("pageNumber", number)
+        page = page_of(get(api, [*pairs, position]))
+        rows += page_rows(page)
+        if "pagination" in page:
+            assert page["pagination"] == {**first["pagination"], "page": number}
+    if "pagination" in first:
+        assert len(rows) == first["pagination"]["totalItems"]
+    assert number > 2
+    return rows
+
+
+# Replacement while clients page
+
+
+@each_basis
+def test_paginations_are_consistent_while_partitions_are_replaced(date_basis: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1, date_basis=date_basis)
+
+    def read(pager: tuple[Query, str, str]) -> None:
+        page, sort_property, direction = pager
+        sorting: Query = [("sortProperty", sort_property), ("sortDirection", direction)]
+        with authenticated(base_url) as api:
+            for _ in range(2):
+                pairs = query_of(page, date_basis=date_basis, sorting=sorting)
+                rows = fetch_slowly(api, pairs, between_pages=replacer.wait)
+                versions_of(rows, date_basis=date_basis)
+                if "metrics" not in dict(page) or sort_property == "engagements":
+                    values = [row[sort_property] for row in rows]
+                    assert values == sorted(values, reverse=direction == "DESC")
+
+    with (
+        serving(tmp_path) as base_url,
+        Replacer(tmp_path, date_basis=date_basis).running() as replacer,
+        ThreadPoolExecutor(len(PAGERS)) as threads,
+    ):
+        for result in [threads.submit(read, pager) for pager in PAGERS]:
+            result.result()
+
+
+@each_basis
+@each_version
+def test_first_page_after_a_replacement_has_the_new_rows(page: Query, date_basis: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1, date_basis=date_basis)
+    pairs = query_of(page, date_basis=date_basis)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        replaced = iter(PARTITIONS)
+
+        def replace_one() -> None:
+            if (partition := next(replaced, None)) is not None:
+                write_version(Lake(str(tmp_path)), partition, 2, date_basis=date_basis)
+
+        rows = fetch_slowly(api, pairs, between_pages=replace_one)
+        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 1)
+        for _ in replaced:
+            pass
+        write_versions(tmp_path, 2, date_basis=date_basis)
+        rows = fetch_slowly(api, pairs, between_pages=lambda: None)
+        assert versions_of(rows, date_basis=date_basis) == dict.fromkeys(PARTITIONS, 2)
+
+
+def test_numbered_pages_of_each_token_belong_to_its_own_first_page(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with ExitStack() as stack:
+        base_url = stack.enter_context(serving(tmp_path))
+        clients = [stack.enter_context(authenticated(base_url)) for _ in range(3)]
+        rows: list[list[Row]] = []
+        for version, api in enumerate(clients, 1):
+            write_versions(tmp_path, version)
+            rows.append(page_rows(page_of(get(api, query_of(PAGED)))))
+        for number in range(2, 20):
+            for place, api in enumerate(clients):
+                rows[place] += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
+        for version, found in enumerate(rows, 1):
+            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, version)
+
+
+def test_new_partition_and_removed_partition_do_not_change_a_pagination(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        first, first_cursor = (page_of(get(api, query_of(page))) for page in (PAGED, CURSOR))
+        path.rename(tmp_path / "elsewhere")
+        rows, cursor_rows, cursor = page_rows(first), page_rows(first_cursor), first_cursor["nextCursor"]
+        for number in range(2, first["pagination"]["totalPages"] + 1):
+            rows += page_rows(page_of(get(api, [*query_of(PAGED), ("pageNumber", number)])))
+        while cursor is not None:
+            page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+            cursor_rows, cursor = cursor_rows + page_rows(page), page["nextCursor"]
+        for found in (rows, cursor_rows):
+            assert versions_of(found, date_basis="post_date") == dict.fromkeys(PARTITIONS, 1)
+        response = get(api, query_of(PAGED))
+        assert len(rows) > page_of(response)["pagination"]["totalItems"] > 0
+        assert response.headers["X-Later-Missing-Days"] == str(DAYS[1])
+        (tmp_path / "elsewhere").rename(path)
+        assert page_of(get(api, query_of(PAGED)))["pagination"]["totalItems"] == len(rows)
+
+
+# Restarts, eviction
+
+
+@contextmanager
+def evicting(root: Path, **changes: Any) -> Iterator[httpx.Client]:
+    """Serve a lake with room for the newest snapshot only; yield a client."""
+    with serving(root, snapshot_gb=1e-9, **changes) as base_url, authenticated(base_url) as api:
+        yield api
+
+
+def evict(api: httpx.Client) -> None:
+    """Query something else, so that earlier snapshots are evicted."""
+    for number in range(3):
+        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+
+
+def test_cursor_survives_a_restart_while_the_lake_is_unchanged(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
+    rows, cursor = first["data"], first["nextCursor"]
+    while cursor is not None:
+        with serving(tmp_path) as base_url, authenticated(base_url) as api:
+            page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+            rows, cursor = rows + page["data"], page["nextCursor"]
+            if len(rows) > 30 and cursor is not None:
+                rows += rows_after(api, cursor)
+                break
+    assert rows == expected
+
+
+def rows_after(api: httpx.Client, cursor: str) -> list[Row]:
+    """Return the rows of all pages from a cursor on."""
+    rows: list[Row] = []
+    following: str | None = cursor
+    while following is not None:
+        page = page_of(get(api, [*query_of(CURSOR), ("nextCursor", following)]))
+        rows, following = rows + page["data"], page["nextCursor"]
+    return rows
+
+
+@pytest.mark.parametrize("changed", ["replaced", "removed", "added"])
+def test_cursor_is_refused_after_a_restart_if_the_lake_has_changed(changed: str, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    path = tmp_path / "posts_published" / f"date={DAYS[1]}" / "instance_id=north"
+    if changed == "added":
+        path.rename(tmp_path / "elsewhere")
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        cursor = page_of(get(api, query_of(CURSOR)))["nextCursor"]
+    if changed == "replaced":
+        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+    elif changed == "removed":
+        path.rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").rename(path)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        detail = assert_problem(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]), 400, "ANL_00400")
+        assert "nextCursor" in detail
+        assert "expired" in detail
+
+
+def test_cursor_of_an_evicted_snapshot_is_valid_until_the_lake_changes(tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with evicting(tmp_path) as api:
+        expected = fetch_rows(api, query_of(CURSOR))
+        first = page_of(get(api, query_of(CURSOR)))
+        evict(api)
+        assert first["data"] + rows_after(api, first["nextCursor"]) == expected
+        evict(api)
+        write_version(Lake(str(tmp_path)), PARTITIONS[0], 2, date_basis="post_date")
+        response = get(api, [*query_of(CURSOR), ("nextCursor", first["nextCursor"])])
+        assert "expired" in assert_problem(response, 400, "ANL_00400")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [("limit", 11), ("metrics", "engagements")],
+        [("limit", 10), ("metrics", "impressions")],
+        [("limit", 10), ("metrics", "engagements"), ("sortDirection", "ASC")],
+        [("limit", 10), ("metrics", "engagements"), ("instanceIds", "north")],
+        [("limit", 10), ("metrics", "engagements"), ("platform", "tiktok")],
+    ],
+    ids=str,
+)
+def test_cursor_belongs_to_its_query(other: Query, tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        cursor = page_of(get(api, query_of(CURSOR)))["nextCursor"]
+        assert_problem(get(api, [*query_of(other), ("nextCursor", cursor)]), 400, "ANL_00400")
+        altered = cursor[:-4] + ("AAAA" if cursor[-4:] != "AAAA" else "BBBB")
+        assert_problem(get(api, [*query_of(CURSOR), ("nextCursor", altered)]), 400, "ANL_00400")
+        page_of(get(api, [*query_of(CURSOR), ("nextCursor", cursor)]))
+
+
+def open_files(directory: Path) -> list[Path]:
+    """Return the open files below a directory, also those without a name, as paths of this process."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # of the listing itself
+            if str(path.readlink()).startswith(f"{directory}/"):
+                found.append(path)
+    return found
+
+
+def size_of_snapshots(directory: Path) -> int:
+    return sum(path.stat().st_size for path in open_files(directory))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds: a response is complete before the server drops what it was made from."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        gc.collect()
+        time.sleep(0.01)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+
+
+@needs_proc
+def test_snapshots_are_private_bounded_and_removed_at_the_end(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    before = sorted(root.rglob("*"))
+    sizes = []
+    with evicting(root, snapshot_directory=str(directory)) as api:
+        for number in range(10):
+            page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+            sizes.append(size_of_snapshots(directory))
+        for path in directory.rglob("*"):  # if they have names
+            assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0, path
+        assert sorted(root.rglob("*")) == before
+    assert 0 < max(sizes) < 4 * sizes[0]
+    assert [*directory.rglob("*")] == []
+    wait_until(lambda: open_files(directory) == [])
+
+
+@needs_proc
+def test_snapshots_are_kept_within_their_limit(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+    limit = 4.5 * size
+    with (
+        serving(root, snapshot_directory=str(directory), snapshot_gb=limit / 1e9) as base_url,
+        authenticated(base_url) as api,
+    ):
+        for number in range(10):
+            page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+            wait_until(lambda: size_of_snapshots(directory) <= limit)
+        assert size_of_snapshots(directory) > 2 * size > 0
+
+
+@needs_proc
+def test_orders_of_a_snapshot_are_kept_within_the_limit(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+    with (
+        serving(root, snapshot_directory=str(directory), snapshot_gb=2.5 * size / 1e9) as base_url,
+        authenticated(base_url) as api,
+    ):
+        for sort_property in SortProperty:
+            for direction in ("ASC", "DESC"):
+                sorting: Query = [("sortProperty", sort_property.value), ("sortDirection", direction)]
+                page_of(get(api, query_of(PAGED, sorting=sorting)))
+        wait_until(lambda: size_of_snapshots(directory) <= 3.5 * size)  # that of the first server is dropped, too
+
+
+@needs_proc
+def test_all_files_in_the_folder_count_for_the_limit(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    with serving(root, snapshot_directory=str(directory), snapshot_gb=0.01) as base_url, authenticated(base_url) as api:
+        for number in range(5):
+            page_of(get(api, query_of(PAGED, sorting=[("campaignIds", f"7,{number}")])))
+        size = size_of_snapshots(directory)
+        (folder,) = directory.iterdir()
+        (folder / "spilled").write_bytes(b"x" * 10_000_000)
+        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
+        wait_until(lambda: size_of_snapshots(directory) < size / 2)
+
+
+@needs_proc
+def test_full_disk_is_freed_of_the_failed_and_of_older_snapshots(tmp_path: Path) -> None:
+    root, directory = tmp_path / "lake", tmp_path / "snapshots"
+    directory.mkdir()
+    write_versions(root, 1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(root, snapshot_directory=str(directory)) as base_url, authenticated(base_url) as api:
+        page_of(get(api, query_of(PAGED)))
+        size = size_of_snapshots(directory)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, limits[1]))
+        try:
+            refused = get(api, query_of(PAGED, sorting=[("campaignIds", "7")]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert_problem(refused, 500, "ANL_00500")
+        assert "a temporary file cannot be written" in refused.text
+        assert size_of_snapshots(directory) == 0
+        page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "ids", [["repeated"] * 4_000, [f"x{number}" for number in range(4_000)]], ids=["repeated", "distinct"]
+)
+def test_queries_with_many_ids_leave_little_in_memory(ids: list[str], tmp_path: Path) -> None:
+    write_versions(tmp_path, 1)
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+
+        def refuse(number: int) -> None:
+            listed = ",".join([f"y{number}", *ids])
+            query = f"/v2/posts/performance?startDate={DAYS[0]}&endDate={DAYS[-1]}&instanceIds={listed}"
+            for page in ("&limit=10&metrics=cpe", "&pageNumber=2"):
+                assert_problem(api.get(query + page), 403, "ANL_00403")
+
+        refuse(-1)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for number in range(100):
+                refuse(number)
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after - before < 30e6
+
+
+# Blocks
+
+
+def test_pages_across_blocks_have_each_row_once_and_in_order(tmp_path: Path) -> None:
+    count = BLOCK_ROWS + 250
+    columns = {
+        "instance_id": pa.repeat("north", count),
+        "campaign_id": pa.repeat(7, count),
+        "post_id": pa.array(range(count)),
+        "post_date": pa.repeat(datetime(2024, 3, 1, tzinfo=UTC), count),
+        "impressions": pa.array([number * 7919 % count // 2 for number in range(count)]),
+    }
+    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in POSTS_SCHEMA]
+    table = pa.table([array.cast(field.type) for array, field in zip(arrays, POSTS_SCHEMA, strict=True)], POSTS_SCHEMA)
+    Lake(str(tmp_path)).write("posts_published", Partition(DAYS[0], "north"), table)
+    page = [("limit", 99), ("metrics", "impressions"), ("sortProperty", "impressions"), ("sortDirection", "ASC")]
+    with serving(tmp_path) as base_url, authenticated(base_url) as api:
+        rows = fetch_rows(api, query_of(page))
+    assert {row["postId"] for row in rows} == {*range(count)}
+    assert len(rows) == count
+    values = [row["metrics"]["impressions"] for row in rows]
+    assert values == sorted(values)
