@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import dagster as dg
 import httpx
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy
 from hypothesis import HealthCheck, settings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -331,6 +333,12 @@ def _isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session", autouse=True)
 def _no_fsync() -> Iterator[None]:
     """Do not wait for the disk, which takes longer than a write: no test cuts the power."""
+
+    def without_waiting(connection: Any, _record: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "connect", without_waiting)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda descriptor: None)
         yield
