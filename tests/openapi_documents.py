@@ -58,7 +58,7 @@ def schemathesis_config() -> schemathesis.Config:
     return config
 
 
-few_examples = settings(max_examples=50, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+few_examples = settings(max_examples=12, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
 def validate(case: Case, base_url: str, api: httpx.Client) -> None:

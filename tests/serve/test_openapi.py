@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import settings
 from schemathesis import Case
 
 from later_reporting_dagster.contract import CURSOR, METRICS, PAGED
@@ -28,7 +27,6 @@ def load_schema(document: dict[str, Any]) -> Any:
     return schemathesis.openapi.from_dict(document, config=schemathesis_config())
 
 
-fewer_examples = settings(few_examples, max_examples=12)
 paged_schema = load_schema(PAGED_DOCUMENT)
 cursor_schema = load_schema(CURSOR_DOCUMENT)
 
@@ -48,12 +46,12 @@ def cursor_api(plain_lake: Path) -> Iterator[httpx.Client]:
 
 
 @paged_schema.parametrize()
-@fewer_examples
+@few_examples
 def test_server_conforms_to_the_paged_document(case: Case, paged_api: httpx.Client) -> None:
     validate(case, str(paged_api.base_url), paged_api)
 
 
 @cursor_schema.include(path_regex="^/v2/").parametrize()
-@fewer_examples
+@few_examples
 def test_server_conforms_to_the_cursor_document(case: Case, cursor_api: httpx.Client) -> None:
     validate(case, str(cursor_api.base_url), cursor_api)
