@@ -112,7 +112,7 @@ class Project:
 
     def reloaded(self) -> "Project":
         """Return the project with definitions loaded from the current environment."""
-        return replace(self, defs=LaterReportingComponent.from_environment(start_date=FIRST_DAY).build_definitions())
+        return replace(self, defs=current_definitions())
 
     def fetch(self, asset: str, *, days: Sequence[date] = DAYS, **config: Any) -> ExecuteInProcessResult:
         """Materialize days of a raw asset in one run; `config` is its run config."""
@@ -205,6 +205,19 @@ class Project:
         return {day: status for day in DAYS if (status := statuses[str(day)]) is not None}
 
 
+_BUILT: dict[str, dg.Definitions] = {}
+
+
+def current_definitions() -> dg.Definitions:
+    """Return the definitions for the current environment. Tests with the same settings share what Dagster caches."""
+    component = LaterReportingComponent.from_environment(start_date=FIRST_DAY)
+    # Of other variables, such as the lake's root, a component has only the name.
+    key = f"{component!r} {sorted(component.resource.model_fields_set)}"
+    if key not in _BUILT:
+        _BUILT[key] = component.build_definitions()
+    return _BUILT[key]
+
+
 def plain_metadata(event: dg.AssetMaterialization) -> dict[str, Any]:
     """Return the metadata of a materialization, as plain values."""
     return {name: value.value for name, value in event.metadata.items()}
@@ -235,7 +248,7 @@ def settings(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def _project(instance: dg.DagsterInstance, root: Path) -> Project:
-    return Project(LaterReportingComponent.from_environment(start_date=FIRST_DAY).build_definitions(), instance, root)
+    return Project(current_definitions(), instance, root)
 
 
 @pytest.fixture
