@@ -19,7 +19,7 @@ from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition, posts_ta
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAILY
 from tests.conftest import FIRST_DAY, INSTANCE_IDS
-from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project
+from tests.defs.conftest import DAYS, PERIOD_ROLLUPS, ROLLUPS, WINDOWS, Project, fill_once
 
 RAW = "post_metrics_daily"
 ROLLUP = "organic_paid_daily"
@@ -134,11 +134,9 @@ TAMPERINGS: dict[Callable[[Lake], None], tuple[str, str, dg.AssetCheckSeverity]]
 
 
 @pytest.fixture
-def filled(project: Project) -> Project:
+def filled(project: Project, module_lake: Path) -> Project:
     """The project with one raw table and its rollup in the lake."""
-    project.fetch(RAW)
-    project.roll_up(ROLLUP)
-    return project
+    return fill_once(project, module_lake, lambda new: new.fetch(RAW).success and new.roll_up(ROLLUP).success)
 
 
 def test_checks_pass_after_a_fetch_except_freshness(filled: Project) -> None:
