@@ -72,7 +72,7 @@ def private_folder(directory: str | None) -> Iterator[Path]:
 
 
 class Tables:
-    """The tables of all snapshots, each in a database file. Only `write_rows` and `write` may run in other threads.
+    """The tables of all snapshots, each in a database file. Other threads may only call the methods that write.
 
     Args:
         folder: An empty folder.
@@ -106,7 +106,7 @@ class Tables:
         return f"[{','.join([row for (row,) in found])}]".encode()
 
     def write_rows(self, name: str, sql: str, connection: duckdb.DuckDBPyConnection) -> None:
-        """Write the rows of a snapshot: `ROW`, `TIE` and the columns that they can be sorted by."""
+        """Write the rows of a query. A snapshot has `ROW`, `TIE` and the columns that they can be sorted by."""
         path = self.folder / name
         try:
             # Small groups: each thread keeps the rows of one in memory before they are written.
@@ -189,7 +189,7 @@ class Tables:
             self.remove_file(name)
 
     def remove_file(self, name: str) -> None:
-        """Remove the file of a table that has not been added."""
+        """Remove the file of a table, which is not one of those that were added."""
         for suffix in ("", ".wal"):
             (self.folder / f"{name}{suffix}").unlink(missing_ok=True)
 
