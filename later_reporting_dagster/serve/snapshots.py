@@ -31,7 +31,7 @@ BLOCK_ROWS = MAX_PAGE_NUMBER * MAX_PAGE_SIZE
 
 MAX_FILES = 256  # each is kept open
 
-_FOLDER_PREFIX, _LOCK = "later-reporting-serve-", "lock"
+_FOLDER_PREFIX = "later-reporting-serve-"
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
 
 
@@ -59,16 +59,26 @@ def private_folder(directory: str | None) -> Iterator[Path]:
     """
     directory = directory or tempfile.gettempdir()
     for folder in Path(directory).glob(f"{_FOLDER_PREFIX}*"):
-        with suppress(OSError), (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process runs
-            shutil.rmtree(folder, ignore_errors=True)
+        # The lock fails while the process of the folder runs. An empty folder may be about to be locked.
+        with suppress(OSError), _locked(folder):
+            if any(folder.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=directory, ignore_cleanup_errors=True) as name,
-        (Path(name) / "new").open("w") as lock,
+        _locked(Path(name)),
     ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (Path(name) / "new").rename(Path(name) / _LOCK)  # nobody finds it unlocked
+        (Path(name) / "in-use").touch()
         yield Path(name)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Tables:

@@ -17,7 +17,7 @@ import pytest
 
 from later_reporting_dagster.contract import SortProperty
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
-from later_reporting_dagster.serve.snapshots import BLOCK_ROWS
+from later_reporting_dagster.serve.snapshots import BLOCK_ROWS, private_folder
 from tests.serve.clients import Row, assert_problem, authenticated, days_query, fetch_rows, get, page_of, serving
 from tests.serve.versioned_lake import DAYS, PARTITIONS, Replacer, versions_of, write_version, write_versions
 from tests.services import WAIT_SECONDS
@@ -257,7 +257,7 @@ def open_files(directory: Path) -> list[Path]:
 
 
 def size_of_snapshots(directory: Path) -> int:
-    return sum(path.stat().st_size for path in open_files(directory))
+    return sum(path.stat().st_size for path in open_files(directory) if path.is_file())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -342,6 +342,16 @@ def test_all_files_in_the_folder_count_for_the_limit(tmp_path: Path) -> None:
         (folder / "spilled").write_bytes(b"x" * 10_000_000)
         page_of(get(api, query_of(PAGED, sorting=[("campaignIds", "7")])))
         wait_until(lambda: size_of_snapshots(directory) < size / 2)
+
+
+def test_files_that_a_server_wrote_while_it_ended_are_removed_by_the_next_start(tmp_path: Path) -> None:
+    with private_folder(str(tmp_path)) as folder:
+        pass
+    folder.mkdir()
+    (folder / "late").touch()
+    with private_folder(str(tmp_path)) as new, private_folder(str(tmp_path)) as other:
+        assert {*tmp_path.iterdir()} == {new, other}
+    assert [*tmp_path.iterdir()] == []
 
 
 @needs_proc
