@@ -4,7 +4,8 @@ Dagster would give all partitions of a run one data version, and mark failed one
 an `AssetMaterialization` per written partition, and at their end raise a `Failure` or yield `already_logged`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -13,6 +14,7 @@ from dagster import AssetExecutionContext
 
 # Not public in Dagster. tests/defs/test_same_run.py fails if it loses its effect.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 # Maximum number of failures in the description (kept readable) and in the metadata (the event log limits its size).
 DESCRIBED_FAILURES = 20
@@ -40,17 +42,30 @@ def log_materialization(
         provenance: the tags from `provenance_tags`, for a rollup.
     """
     key = context.asset_key
-    context.log_event(
-        dg.AssetMaterialization(
-            asset_key=key,
-            partition=day.isoformat(),
-            metadata=dict(metadata),
-            tags={
-                **version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version),
-                **(provenance or {}),
-            },
-        )
+    materialization = dg.AssetMaterialization(
+        asset_key=key,
+        partition=day.isoformat(),
+        metadata=dict(metadata),
+        tags={
+            **version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version),
+            **(provenance or {}),
+        },
     )
+    with interrupts_delayed():
+        context.log_event(materialization)
+
+
+@contextmanager
+def interrupts_delayed() -> Iterator[None]:
+    """Raise an interrupt that arrives while the block runs at its end.
+
+    Within a write to Dagster's storage, it would leave the transaction open, and a SQLite database locked.
+    """
+    with capture_interrupts():
+        yield
+        is_interrupted = pop_captured_interrupt()
+    if is_interrupted:
+        raise dg.DagsterExecutionInterruptedError
 
 
 def already_logged(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:

@@ -1,6 +1,11 @@
-"""The failure of a run: it lists the failed partitions, up to a limit."""
+"""Interrupts while a materialization is logged, and the failure of a run, which lists the failed partitions."""
 
-from later_reporting_dagster.defs.materializations import combined_failure
+import signal
+
+import dagster as dg
+import pytest
+
+from later_reporting_dagster.defs.materializations import combined_failure, interrupts_delayed
 
 
 def test_failure_lists_reasons_in_order() -> None:
@@ -20,3 +25,20 @@ def test_failure_limits_the_partitions_it_lists() -> None:
     assert len(lines) == 1 + 20 + 1
     assert lines[-1] == "… and 5980 more, in the metadata"
     assert len(failure.metadata["failed_partitions"].value) == 5000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_is_raised_after_a_write(number: signal.Signals) -> None:
+    steps = []
+
+    def write() -> None:
+        with interrupts_delayed():
+            signal.raise_signal(number)
+            steps.append("written")
+        steps.append("not interrupted")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        write()
+    signal.signal(signal.SIGTERM, before)  # Dagster gives it the handler of SIGINT
+    assert steps == ["written"]

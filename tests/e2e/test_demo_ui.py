@@ -17,7 +17,6 @@ from tests.services import WAIT_SECONDS
 
 pytestmark = pytest.mark.e2e
 
-# Two on an idle machine.
 # The signals that a command ignores if a shell without job control starts it in the background.
 BACKGROUND = (signal.SIGINT,)
 
