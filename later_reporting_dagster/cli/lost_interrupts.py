@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from dagster import DagsterExecutionInterruptedError
 
-_DELAY_SECONDS = 0.5  # after the callback, which would lose the second one too; on a busy machine it lasts a while
+_DELAY_SECONDS = 0.1  # after the callback, which would lose the second one too
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster._utils.interrupts import raise_interrupts_as
 
+from later_reporting_dagster.cli.child_processes import interruptible
 from later_reporting_dagster.cli.lost_interrupts import lost_interrupts_repeated
 
 
@@ -20,7 +21,7 @@ class Connection:
 def call_in_a_weak_references_callback(function: Callable[[], Any]) -> None:
     connection = Connection()
     reference = weakref.ref(connection, lambda _: function())
-    del connection  # without a collection of all garbage, whose finalizers could lose the repeated interrupt
+    del connection
     assert reference() is None
 
 
@@ -31,7 +32,8 @@ def lose_an_interrupt() -> None:
 
 
 def test_lost_keyboard_interrupt_is_raised_again() -> None:
-    with pytest.raises(KeyboardInterrupt), lost_interrupts_repeated():
+    # Tests that a shell has started in the background ignore SIGINT.
+    with pytest.raises(KeyboardInterrupt), interruptible(), lost_interrupts_repeated():
         lose_an_interrupt()
 
 
