@@ -1,7 +1,7 @@
 """Run benchmark workloads and print a Markdown table of each.
 
 The fetch workloads compare requests with the smallest possible number and the wall time with a plain script, against a
-sandbox in its own process. Every measurement runs in a fresh process. All workloads take about 30 minutes.
+sandbox in its own process. Every measurement runs in a fresh process.
 
 Examples:
   python -m benchmarks rate loading                     two workloads

@@ -443,7 +443,7 @@ def measure_clients(server: ServerProcess) -> list[Result]:
         Result(what=f"{CLIENTS} clients at once, later pages a second", value=pages_per_second, digits=0),
         Result(
             what=f"{CLIENTS} clients at once, ms for each later page", value=1000 / pages_per_second,
-            limit=1000 / MIN_PAGES_PER_SECOND,
+            limit=round(1000 / MIN_PAGES_PER_SECOND, 2),
         ),
     ]  # fmt: skip
 
