@@ -12,6 +12,7 @@ from later_reporting_dagster.contract.days import day_ranges, expected_days
 from later_reporting_dagster.defs.checks import NEWEST_DUE_DAY, WARN, Check, CheckScope, build_asset_checks, join_first
 from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import DefinitionSettings
+from later_reporting_dagster.defs.settled_posts import TOLERANCE_PERCENT, SettledPostsComparison, compare_settled_posts
 from later_reporting_dagster.ingest.data_quality import (
     count_duplicate_keys,
     count_inconsistent_rates,
@@ -23,11 +24,6 @@ from later_reporting_dagster.ingest.missing_files import describe_missing, missi
 from later_reporting_dagster.lake import POST_KEY, POSTS_SCHEMA, FileDamaged, Lake, Partition
 from later_reporting_dagster.lake.concurrency import map_concurrently
 from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED, RawTable
-from later_reporting_dagster.rollups.settled_posts import (
-    TOLERANCE_PERCENT,
-    SettledPostsComparison,
-    compare_settled_posts,
-)
 
 ROWS_UNIQUE = Check(name="rows_unique_by_key", description="No two rows share instance, campaign and post.")
 ROWS_BELONG = Check(

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.settled_posts import (
+from later_reporting_dagster.defs.settled_posts import (
     MetricSums,
     SettledPostsComparison,
     compare_settled_posts,
     settled_day_ranges,
 )
+from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.raw_tables import POST_METRICS_DAILY, POSTS_PUBLISHED
 from tests.rollups.conftest import Row, posts_of, row
 
 FIRST, SETTLED_AFTER = date(2024, 1, 1), 10
