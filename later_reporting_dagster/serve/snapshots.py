@@ -103,6 +103,10 @@ class Tables:
         """Close all files."""
         self._connection.close()
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether a table is there, which does not count as a use."""
+        return name in self._rows
+
     def number_of_rows(self, name: str) -> int | None:
         """Return the number of rows of a table, which then was used last; None if it is not there."""
         if name in self._rows:

@@ -219,9 +219,9 @@ class LakeStore:
                     name = await self._write_once(name, partial(self._write_rows, rows, state, name, key))
                 except LakeChanged:
                     continue
-            if len(self._missing) > MAX_FILES:
-                self._missing.clear()
             self._missing[name] = state.missing
+            if len(self._missing) > MAX_FILES:
+                self._missing = {each: headers for each, headers in self._missing.items() if each in self._tables}
             return bytes.fromhex(name.rpartition("_")[2])
         raise _unreadable("files of the lake are replaced faster than they can be read: try again later")
 

@@ -126,6 +126,17 @@ def test_every_page_has_the_headers(gaps: httpx.Client) -> None:
         assert missing(get(gaps, [*pairs, ("pageNumber", number)]))[0] == "2024-03-03/2024-03-04, 2024-03-08"
 
 
+def test_later_page_has_the_headers_after_many_other_queries(
+    gaps: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("later_reporting_dagster.serve.store.MAX_FILES", 1)
+    pairs = days_query(DAYS[0], DAYS[-1], ("pageSize", 5))
+    first = missing(get(gaps, [*pairs, ("pageNumber", 1)]))
+    for day in DAYS[:3]:
+        get(gaps, days_query(day, day))
+    assert missing(get(gaps, [*pairs, ("pageNumber", 2)])) == first != (None, None)
+
+
 @each_basis
 def test_strict_server_refuses_a_range_with_missing_files(date_basis: str, root: Path) -> None:
     with serving(root, strict=True) as base_url, authenticated(base_url) as api:
