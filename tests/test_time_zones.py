@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from later_reporting_dagster.cli import main
-from later_reporting_dagster.cli.main import _yesterday
+from later_reporting_dagster.cli.options import yesterday as cli_yesterday
 from later_reporting_dagster.contract import posts_page_from_body
 from later_reporting_dagster.contract.days import days_between, due_day, newest_day, restated_days
 from later_reporting_dagster.defs.partitions import build_partitions_def
@@ -62,7 +62,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def stop_clocks(monkeypatch: pytest.MonkeyPatch, instant: datetime = NOW) -> None:
     """Stop the clock of all modules that read it in a backfill."""
-    freeze_clock(monkeypatch, instant, "cli.main", "ingest.ingest", "defs.partitions")
+    freeze_clock(monkeypatch, instant, "cli.options", "ingest.ingest", "defs.partitions")
 
 
 @pytest.mark.parametrize("day", [*DST_CHANGES, *(day + timedelta(days=1) for day in DST_CHANGES)])
@@ -76,7 +76,7 @@ def test_newest_day_changes_at_midnight_utc(day: date, zone: str, monkeypatch: p
     ]:
         stop_clocks(monkeypatch, instant)
         local = instant.astimezone()
-        assert _yesterday() == newest_day(local) == yesterday
+        assert cli_yesterday() == newest_day(local) == yesterday
         restated = restated_days(newest_day(local), start_date=date(2024, 1, 1), restate_days=28)
         assert restated == days_between(yesterday - timedelta(days=27), yesterday)
         assert build_partitions_def(Period.DAY, date(2026, 1, 1)).get_partition_keys(current_time=local)[-1] == str(

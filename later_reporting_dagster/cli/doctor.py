@@ -1,4 +1,4 @@
-"""Checks of `later-reporting doctor`: settings and variables, the API, machines, clock and lake."""
+"""The checks of `later-reporting doctor`."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 
 import click
+import dagster as dg
 
+from later_reporting_dagster.cli.in_process_runs import dagster_instance
 from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.cli.serve import ID_VARIABLE, SECRET_VARIABLE, serve_command
-from later_reporting_dagster.cli.terminal_text import printable_id
+from later_reporting_dagster.cli.servers import ID_VARIABLE, SECRET_VARIABLE, serve
 from later_reporting_dagster.client import (
     CredentialsRejected,
     LaterClient,
@@ -36,43 +37,32 @@ from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 RETRY_ONCE = RetryPolicy(max_attempts=2)
 # The client renews a token up to a minute before it expires, by this machine's clock.
 MAX_CLOCK_SKEW_SECONDS = 30
-# If the client cannot be created: the subject of the failed result, by the invalid field. For other fields, it is
-# "credentials".
+LAUNCHER_ON_ONE_MACHINE = "DefaultRunLauncher"
+EXECUTORS_ON_ONE_MACHINE = {"in_process", "multiprocess", "multi_or_in_process_executor"}
+# The subject of the check that fails because of an invalid field; for other fields, it is "credentials".
 _SUBJECTS = {"base_url": "base URL", "rate_limit_store": "machines"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one check.
+    """The result of one check, whose subject has at most 12 characters.
 
-    Attributes:
-        subject: what was checked, in at most 12 characters.
-        passed: whether a run would work with what was found.
-        message: what was found; the fix if the check failed or is a warning.
-        warning: whether a run would work, but worse than it could.
+    If it failed, no run works. With a warning, runs work, but worse than they could. In both cases, the message ends
+    with the fix.
     """
 
     subject: str
-    passed: bool
     message: str
+    passed: bool = True
     warning: bool = False
 
 
 async def check_setup(
     project: Project, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> list[CheckResult]:
-    """Check everything that a run needs, with four requests, and one more for each further 100 instances or campaigns.
+    """Check all that a run needs, with four requests, and one more for each further 100 instances or campaigns.
 
-    Args:
-        project: the definitions, their settings and the resource.
-        now: the clock of this machine.
-
-    Returns:
-        Results for settings, variables, token, API version, scope, campaigns, rate limit, clock, machines, lake and
-        files, in this order. Checks that depend on a failed one are left out, and so are variables if all are known,
-        campaigns if their table is left out, the clock if the API sends no `Date` header, machines if all runs start on
-        this machine and share no rate limit with others, and files if there are none yet. If the client cannot be
-        created, the results between variables and lake are replaced by one failed result, for the setting at fault.
+    Checks that depend on a failed one are left out, and so are those that have nothing to look at.
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
@@ -80,7 +70,7 @@ async def check_setup(
         client = later.client(retry=RETRY_ONCE)
     except InvalidSetting as error:
         subject = next((_SUBJECTS[field] for field in error.fields if field in _SUBJECTS), "credentials")
-        results.append(CheckResult(subject, passed=False, message=str(error)))
+        results.append(CheckResult(subject, str(error), passed=False))
     else:
         async with client:
             results += await _check_api(client, project=project, now=now)
@@ -92,9 +82,9 @@ async def check_setup(
 def _evaluate(subject: str, check: Callable[[], str]) -> CheckResult:
     """Run a check. If it returns, it passed, and the value is the message; if it raises, the error is the message."""
     try:
-        return CheckResult(subject, passed=True, message=check())
+        return CheckResult(subject, check())
     except (ValueError, LakeUnavailable, click.ClickException) as error:
-        return CheckResult(subject, passed=False, message=str(error))
+        return CheckResult(subject, str(error), passed=False)
 
 
 def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
@@ -103,8 +93,6 @@ def _check_settings(settings: DefinitionSettings, now: datetime) -> str:
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
             " set it earlier"
         )
-    from later_reporting_dagster.cli.in_process_runs import dagster_instance
-
     dagster_instance().dispose()
     return (
         f"partitions from {settings.start_date}, {settings.restate_days} days restated,"
@@ -116,7 +104,7 @@ def _check_variables(project: Project) -> list[CheckResult]:
     """Warn about each variable `LATER_…` that nothing reads, because its name may be misspelt."""
     fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - {"translation", "resource"}
     read = {f"LATER_{field.upper()}" for field in fields}
-    read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve_command.params)}
+    read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve.params)}
     for resource in (project.definitions.resources or {}).values():
         if isinstance(resource, LaterReportingResource):
             read |= {str(variable_name(getattr(resource, field))) for field in type(resource).model_fields}
@@ -125,46 +113,42 @@ def _check_variables(project: Project) -> list[CheckResult]:
         # Without the prefix, which would make all names similar.
         nearest = get_close_matches(name[6:], [each[6:] for each in read], n=1)
         unknown.append(f"{name} (the nearest name is LATER_{nearest[0]})" if nearest else name)
-    if not unknown:
-        return []
-    return [CheckResult("variables", passed=True, message=f"nothing reads {', '.join(unknown)}", warning=True)]
+    return [CheckResult("variables", f"nothing reads {', '.join(unknown)}", warning=True)] if unknown else []
 
 
 async def _check_machines(project: Project) -> list[CheckResult]:
     """Check that machines share the rate limit if there can be several: the API counts requests per IP address."""
     subject, later = "machines", project.later
     if not later.rate_limit_store:
-        execution = _multi_machine_execution(project)
-        if execution is None:
-            return []
+        try:
+            with dagster_instance() as instance:
+                execution = multi_machine_execution(instance, project.definitions)
+        except (ValueError, click.ClickException):
+            return []  # the check of the settings reports it
         message = (
             f"{execution} can run on several machines, which do not share the rate limit: if they share an IP address,"
             " the API refuses many requests; set LATER_RATE_LIMIT_STORE to postgresql://…"
         )
-        return [CheckResult(subject, passed=True, message=message, warning=True)]
+        return [CheckResult(subject, message, warning=True)] if execution else []
     store = shared_rate_limit_store(later.rate_limit_store, base_url=later.base_url)
     try:
         await store.update(lambda ledger, now: None)
     except StoreUnavailable as error:
-        return [CheckResult(subject, passed=False, message=f"LATER_RATE_LIMIT_STORE cannot be used: {error}")]
+        return [CheckResult(subject, f"LATER_RATE_LIMIT_STORE cannot be used: {error}", passed=False)]
     finally:
         store.close()
-    return [
-        CheckResult(
-            subject, passed=True, message=f"the rate limit is shared through {StoreUrl(later.rate_limit_store)}"
-        )
-    ]
+    return [CheckResult(subject, f"the rate limit is shared through {StoreUrl(later.rate_limit_store)}")]
 
 
-def _multi_machine_execution(project: Project) -> str | None:
-    try:
-        from later_reporting_dagster.cli.in_process_runs import dagster_instance
-        from later_reporting_dagster.cli.several_machines import multi_machine_execution
-
-        with dagster_instance() as instance:
-            return multi_machine_execution(instance, project.definitions)
-    except (ValueError, click.ClickException):
-        return None  # the check of the settings reports it
+def multi_machine_execution(instance: dg.DagsterInstance, definitions: dg.Definitions) -> str | None:
+    """Return the run launcher, or else an executor, that can run steps on several machines; None if there is none."""
+    # Not `instance.run_launcher`, which would connect to Kubernetes or Docker.
+    launcher = instance.get_ref().run_launcher_data
+    if launcher and launcher.class_name != LAUNCHER_ON_ONE_MACHINE:
+        return f"the run launcher {launcher.class_name}"
+    jobs = definitions.get_repository_def().get_all_jobs()
+    executors = {job.executor_def.name for job in jobs} - EXECUTORS_ON_ONE_MACHINE
+    return f"the executor {min(executors)}" if executors else None
 
 
 async def _check_api(client: LaterClient, *, project: Project, now: Callable[[], datetime]) -> list[CheckResult]:
@@ -172,20 +156,19 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
     try:
         observed = await client.probe()
     except CredentialsRejected as error:
-        return [CheckResult("token", passed=False, message=str(error))]
+        return [CheckResult("token", str(error), passed=False)]
     except LaterError as error:
         message = f"{error} Check LATER_BASE_URL, which is {later.api_url()}."
-        return [CheckResult("token", passed=False, message=message)]
+        return [CheckResult("token", message, passed=False)]
+    expected = later.selected_api_version()
     results = [
-        CheckResult("token", passed=True, message=f"accepted by {later.api_url()}"),
-        _evaluate(
-            "API version", lambda: _check_api_version(observed.api_version, expected=later.selected_api_version())
-        ),
+        CheckResult("token", f"accepted by {later.api_url()}"),
+        _evaluate("API version", lambda: _check_api_version(observed.api_version, expected=expected)),
     ]
     try:
         accessible = await client.fetch_instances()
     except LaterError as error:
-        return [*results, CheckResult("scope", passed=False, message=str(error))]
+        return [*results, CheckResult("scope", str(error), passed=False)]
     results.append(_evaluate("scope", lambda: _check_scope(accessible, later.configured_instances() or accessible)))
     if results[-1].passed and CAMPAIGNS_TABLE in project.settings.tables:
         results.append(await _check_campaigns(client, later.configured_instances()))
@@ -194,15 +177,13 @@ async def _check_api(client: LaterClient, *, project: Project, now: Callable[[],
         if observed.limit is None
         else f"{observed.limit} requests in {observed.window_seconds:g} s"
     )
-    results.append(
-        CheckResult(
-            "rate limit",
-            passed=True,
-            message=f"{api_limit}; the client sends at most {later.requests_per_minute} a minute",
-        )
-    )
+    own_limit = f"the client sends at most {later.requests_per_minute} a minute"
+    results.append(CheckResult("rate limit", f"{api_limit}; {own_limit}"))
     if observed.server_time is not None:
-        results.append(_check_clock(skew_seconds=(now() - observed.server_time).total_seconds()))
+        skew_seconds = (now() - observed.server_time).total_seconds()
+        passed = abs(skew_seconds) <= MAX_CLOCK_SKEW_SECONDS
+        fix = "" if passed else ": set this machine's clock, which decides when tokens expire and days are due"
+        results.append(CheckResult("clock", f"{skew_seconds:+.0f} s from the server's clock{fix}", passed=passed))
     return results
 
 
@@ -216,7 +197,8 @@ def _check_scope(accessible: tuple[str, ...], required: tuple[str, ...]) -> str:
     if not accessible:
         raise ValueError("the credentials have access to no instance: ask Later to add instances to their scope")
     if inaccessible := [instance_id for instance_id in required if instance_id not in accessible]:
-        ids = ", ".join(map(printable_id, inaccessible))
+        # With escapes, so that the message shows which characters an id really has.
+        ids = ", ".join(each if each.isprintable() else ascii(each) for each in inaccessible)
         raise ValueError(
             f"LATER_INSTANCE_IDS names {ids}, which the credentials cannot access: remove it, or request access"
         )
@@ -235,14 +217,8 @@ async def _check_campaigns(client: LaterClient, instance_ids: tuple[str, ...]) -
         message = str(error)
         if refusal(error):
             message += " Runs work without campaigns; to request them no more, set LATER_TABLES (docs/operations.md)"
-        return CheckResult("campaigns", passed=True, message=message, warning=True)
-    return CheckResult("campaigns", passed=True, message=f"{len(campaigns.items)} campaigns listed")
-
-
-def _check_clock(*, skew_seconds: float) -> CheckResult:
-    passed = abs(skew_seconds) <= MAX_CLOCK_SKEW_SECONDS
-    fix = "" if passed else ": set this machine's clock, which decides when tokens expire and days are due"
-    return CheckResult("clock", passed=passed, message=f"{skew_seconds:+.0f} s from the server's clock{fix}")
+        return CheckResult("campaigns", message, warning=True)
+    return CheckResult("campaigns", f"{len(campaigns.items)} campaigns listed")
 
 
 def _check_lake(later: LaterReportingResource) -> str:
@@ -263,7 +239,7 @@ def _check_files(project: Project, now: datetime) -> list[CheckResult]:
         files = {each.name: lake.partitions(each.name) for each in RAW_TABLES if each.name in settings.tables}
         instances = known_instances(lake, configured=later.configured_instances())
     except LakeUnavailable as error:
-        return [CheckResult("files", passed=False, message=str(error))]
+        return [CheckResult("files", str(error), passed=False)]
     except InvalidSetting:
         return []  # the check of the scope reports it
     if not any(files.values()):
@@ -274,6 +250,6 @@ def _check_files(project: Project, now: datetime) -> list[CheckResult]:
     }
     missing = "; ".join(f"{name}: {text}" for name, text in described.items() if text)
     if not missing:
-        return [CheckResult("files", passed=True, message=f"all {len(instances)} instances on {len(days)} days")]
+        return [CheckResult("files", f"all {len(instances)} instances on {len(days)} days")]
     fix = f"turn on the sensor {settings.name}_instances, which fetches them, or materialize these days"
-    return [CheckResult("files", passed=True, message=f"{missing}: {fix}", warning=True)]
+    return [CheckResult("files", f"{missing}: {fix}", warning=True)]

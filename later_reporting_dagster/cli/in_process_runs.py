@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 import dagster as dg
+from rich import progress as rich_progress
+from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from later_reporting_dagster.cli.lost_interrupts import lost_interrupts_repeated
+from later_reporting_dagster.cli.interrupts import lost_interrupts_repeated
+from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.cli.project import Project
-from later_reporting_dagster.cli.terminal_text import one_line
 from later_reporting_dagster.defs.jobs import checks_job_name
 from later_reporting_dagster.defs.materializations import FAILED_PARTITIONS
 from later_reporting_dagster.defs.progress import PROGRESS_LISTENER, Progress
@@ -25,64 +27,21 @@ _PERIODS = {table.name: table.period for table in TABLES}
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenAsset:
-    """What a run wrote of an asset.
-
-    Attributes:
-        key: the key of the asset.
-        period: what a partition is; None without partitions.
-        partitions: number of partitions.
-        changed: how many of them changed; 0 or 1 without partitions.
-        rows: rows in them; None if it is not a table.
-        url: where its last file is.
-    """
-
-    key: str
-    period: Period | None
-    partitions: int
-    changed: int
-    rows: int | None
-    url: str
-
-    def __str__(self) -> str:
-        rows = "" if self.rows is None else f"; {self.rows:,} rows"
-        if self.period is None:
-            return f"{self.key}: {'changed' if self.changed else 'unchanged'}{rows}"
-        plural = "s" * (self.partitions != 1)
-        return f"{self.key}: {self.partitions:,} {self.period}{plural}, {self.changed:,} of them changed{rows}"
-
-
-@dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """The result of a run.
-
-    Attributes:
-        run_id: id of the run in the Dagster instance.
-        succeeded: whether everything succeeded.
-        failed: the reason of each failure, by asset and partition; for raw assets, by asset and "day instance".
-        error: the reason, if a whole step failed; else None.
-        written: what was written of each asset, also if the run failed.
-        is_interrupted: whether a signal stopped it.
-        checks: results of asset checks.
-        fetches: the final progress of each raw table that was fetched.
-    """
+    """The result of a run."""
 
     run_id: str
     succeeded: bool
-    failed: Mapping[tuple[str, str], str]
-    error: str | None
-    written: Sequence[WrittenAsset]
-    is_interrupted: bool
+    failed: Mapping[tuple[str, str], str]  # reasons by asset and partition; for raw assets, by asset and "day instance"
+    error: str | None  # the reason, if a whole step failed
+    written: Sequence[str]  # a line for each asset of which something was written, also if the run failed
+    is_interrupted: bool  # by a signal
     checks: Sequence[dg.AssetCheckEvaluation]
-    fetches: Sequence[Progress] = ()
+    fetches: Sequence[Progress] = ()  # the final progress of each table that was fetched
 
 
 def dagster_instance() -> dg.DagsterInstance:
-    """Return the Dagster instance of `DAGSTER_HOME`.
-
-    Raises:
-        click.ClickException: `DAGSTER_HOME` is not set, or its instance cannot be opened.
-    """
+    """Return the Dagster instance of `DAGSTER_HOME`."""
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         raise click.ClickException(
@@ -104,46 +63,72 @@ def materialize(
     instance: dg.DagsterInstance,
     tags: Mapping[str, str] | None = None,
     config: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
     verbose: bool = False,
 ) -> RunOutcome:
-    """Materialize assets in one run. All of them must have the same kind of partitions.
+    """Materialize assets in one run, with progress bars. Failures are part of the returned outcome.
 
-    Failures are part of the returned outcome and are not raised.
-
-    Args:
-        project: the project that defines the assets.
-        assets: names of tables or of the report.
-        instance: the Dagster instance that records the run.
-        tags: tags that select a range of partitions, from `range_tags`.
-        config: run config of each of the assets.
-        on_progress: called as a fetch proceeds.
-        verbose: print the run's log.
+    All assets must have the same kind of partitions; `range_tags` selects some. Each asset gets the config.
     """
     definitions, settings = project.definitions, project.settings
     op_config = {settings.op_name(asset): {"config": dict(config)} for asset in assets} if config else {}
     fetches: dict[str, Progress] = {}
-
-    def listen(progress: Progress) -> None:
-        fetches[progress.table_name] = progress
-        if on_progress is not None:
-            on_progress(progress)
-
     keys = [settings.asset_key(asset) for asset in assets]
-    listener_token = PROGRESS_LISTENER.set(listen)
-    try:
-        job = definitions.resolve_implicit_global_asset_job_def()
-        with lost_interrupts_repeated(), _storage_errors():
-            result = job.execute_in_process(
-                instance=instance,
-                asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
-                tags=dict(tags or {}),
-                run_config={**_logger_config(verbose=verbose), "ops": op_config},
-                raise_on_error=False,
-            )
-    finally:
-        PROGRESS_LISTENER.reset(listener_token)
+    with progress_bars() as show:
+
+        def listen(progress: Progress) -> None:
+            fetches[progress.table_name] = progress
+            show(progress)
+
+        listener_token = PROGRESS_LISTENER.set(listen)
+        try:
+            job = definitions.resolve_implicit_global_asset_job_def()
+            with lost_interrupts_repeated(), _storage_errors():
+                result = job.execute_in_process(
+                    instance=instance,
+                    asset_selection=keys,  # recorded in the run: the UI shows it as the run's target
+                    tags=dict(tags or {}),
+                    run_config={**_logger_config(verbose=verbose), "ops": op_config},
+                    raise_on_error=False,
+                )
+        finally:
+            PROGRESS_LISTENER.reset(listener_token)
     return replace(_outcome(result, instance, settings), fetches=tuple(fetches.values()))
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[Progress], None]]:
+    """Yield a callback that shows a bar per fetched table on standard error.
+
+    A bar shows files done, requests and rows or the reason of a wait, and the time left.
+    """
+    # Dagster redirects file descriptor 2 while a step runs. The duplicate still points to the terminal.
+    with os.fdopen(os.dup(2), "w") as stream:
+        bars = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=12),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[status]}"),
+            rich_progress.TimeRemainingColumn(),
+            console=Console(file=stream),
+        )
+        task_ids: dict[str, rich_progress.TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            bars.start()  # now, because without a bar it would print an empty line
+            if progress.table_name not in task_ids:
+                task_ids[progress.table_name] = bars.add_task(progress.table_name, total=None, status="")
+            bars.update(
+                task_ids[progress.table_name],
+                total=progress.partitions or None,
+                completed=progress.written + progress.failed,
+                status=progress.status or f"{progress.requests:,} requests, {progress.rows:,} rows",
+            )
+
+        try:
+            yield show
+        finally:
+            if task_ids:
+                bars.stop()
 
 
 def evaluate_checks(project: Project, *, instance: dg.DagsterInstance) -> RunOutcome:
@@ -181,12 +166,17 @@ def _outcome(
     is_interrupted = False
     for event in result.all_events:
         if event.is_step_failure:
-            is_interrupted |= _is_interrupted(event)
-            partition_failures = dict(_partition_failures(event, settings))
+            data = event.step_failure_data
+            cause = (data.error.cause or data.error) if data.error else None
+            is_interrupted |= cause is not None and cause.cls_name == dg.DagsterExecutionInterruptedError.__name__
+            partition_failures = _partition_failures(event, settings)
             failed |= partition_failures
             if not partition_failures:
-                error = _step_error(event) or error
+                described = data.user_failure_data and data.user_failure_data.description
+                raised = cause and cause.message.strip().removeprefix(f"{cause.cls_name}: ")
+                error = described or raised or error
     if is_interrupted:
+        error = "Interrupted. Files written so far are kept; run the command again for the rest."
         # An interrupt leaves connections of Dagster open. On Python 3.13, SQLAlchemy logs an error for each at exit.
         logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     if not result.success and not failed and error is None:
@@ -196,7 +186,7 @@ def _outcome(
         succeeded=result.success,
         failed=failed,
         error=error,
-        written=_written_assets(result.run_id, instance),
+        written=_written_lines(result.run_id, instance),
         is_interrupted=is_interrupted,
         # `result` lacks the check evaluations of a failed run. The event log has them.
         checks=[
@@ -207,49 +197,33 @@ def _outcome(
     )
 
 
-def _written_assets(run_id: str, instance: dg.DagsterInstance) -> list[WrittenAsset]:
-    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    events: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
-    for event in (entry.asset_materialization for entry in entries):
-        if event is not None:
-            events.setdefault(event.asset_key, []).append(event)
-    return [_written_asset(key, of_asset) for key, of_asset in events.items()]
-
-
-def _written_asset(key: dg.AssetKey, events: Sequence[dg.AssetMaterialization]) -> WrittenAsset:
-    metadata: list[dict[str, Any]] = [{name: value.value for name, value in event.metadata.items()} for event in events]
-    row_counts = [each.get("dagster/partition_row_count", each.get("dagster/row_count")) for each in metadata]
-    return WrittenAsset(
-        key=key.to_user_string(),
-        period=None if events[0].partition is None else _PERIODS.get(key.path[-1], Period.DAY),
-        partitions=len(events),
-        changed=sum(bool(each.get("files_changed") or each.get("changed")) for each in metadata),
-        rows=sum(count or 0 for count in row_counts) if row_counts[0] is not None else None,
-        url=str(metadata[-1].get("dagster/uri", "")),
-    )
-
-
-def _partition_failures(event: dg.DagsterEvent, settings: DefinitionSettings) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield (asset, partition) and reason for each failed partition in the metadata of a step failure."""
+def _partition_failures(event: dg.DagsterEvent, settings: DefinitionSettings) -> dict[tuple[str, str], str]:
+    """Return the reason of each failed partition in the metadata of a step failure, by asset and partition."""
     user_data = event.step_failure_data.user_failure_data
     entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None
-    if isinstance(entry, dg.JsonMetadataValue) and isinstance(entry.data, dict):
-        asset = str(event.step_key).removeprefix(settings.op_name(""))
-        yield from (((asset, str(key)), str(reason)) for key, reason in entry.data.items())
+    if not isinstance(entry, dg.JsonMetadataValue) or not isinstance(entry.data, dict):
+        return {}
+    asset = str(event.step_key).removeprefix(settings.op_name(""))
+    return {(asset, str(key)): str(reason) for key, reason in entry.data.items()}
 
 
-def _step_error(event: dg.DagsterEvent) -> str | None:
-    data = event.step_failure_data
-    if data.user_failure_data and data.user_failure_data.description:
-        return data.user_failure_data.description
-    if data.error is None:
-        return None
-    cause = data.error.cause or data.error
-    if _is_interrupted(event):
-        return "Interrupted. Files written so far are kept; run the command again for the rest."
-    return cause.message.strip().removeprefix(f"{cause.cls_name}: ")
-
-
-def _is_interrupted(event: dg.DagsterEvent) -> bool:
-    error = event.step_failure_data.error
-    return error is not None and (error.cause or error).cls_name == dg.DagsterExecutionInterruptedError.__name__
+def _written_lines(run_id: str, instance: dg.DagsterInstance) -> list[str]:
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    by_key: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
+    for event in (entry.asset_materialization for entry in entries):
+        if event is not None:
+            by_key.setdefault(event.asset_key, []).append(event)
+    lines: list[str] = []
+    for key, events in by_key.items():
+        metadata: list[dict[str, Any]] = [
+            {name: each.value for name, each in event.metadata.items()} for event in events
+        ]
+        changed = sum(bool(each.get("files_changed") or each.get("changed")) for each in metadata)
+        row_counts = [each.get("dagster/partition_row_count", each.get("dagster/row_count")) for each in metadata]
+        rows = "" if row_counts[0] is None else f"; {sum(count or 0 for count in row_counts):,} rows"
+        if events[0].partition is None:
+            lines.append(f"{key.to_user_string()}: {'changed' if changed else 'unchanged'}{rows}")
+        else:
+            periods = f"{_PERIODS.get(key.path[-1], Period.DAY)}{'s' * (len(events) != 1)}"
+            lines.append(f"{key.to_user_string()}: {len(events):,} {periods}, {changed:,} of them changed{rows}")
+    return lines

@@ -12,34 +12,30 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from later_reporting_dagster import sandbox as sandbox_package
 from later_reporting_dagster.cli.options import (
     AssetName,
     Day,
-    FiniteNumber,
-    check_host,
     current_project,
-    list_and_exit,
+    one_line,
     one_line_errors,
     prefix_errors_with,
+    yesterday,
 )
-from later_reporting_dagster.cli.serve import serve_command
-from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.cli.servers import api_version_option, sandbox, serve
 from later_reporting_dagster.contract import API_VERSIONS
-from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.endpoint.http_server import DEFAULT_PORT
 from later_reporting_dagster.ingest.dimensions import INSTANCES_TABLE
 from later_reporting_dagster.lake.campaign_tables import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGNS_TABLE
 from later_reporting_dagster.lake.raw_tables import RAW_TABLES
 from later_reporting_dagster.rollups.periods import Period
 from later_reporting_dagster.rollups.rollup_tables import DAY_TABLES, WEEK_AND_MONTH_TABLES
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.in_process_runs import RunOutcome
     from later_reporting_dagster.cli.project import Project
     from later_reporting_dagster.defs.resource import LaterReportingResource
+    from later_reporting_dagster.lake import QuarantinedRow
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 # Commands import Dagster and DuckDB themselves: these take seconds, and `--help` and `sandbox` need neither.
 
@@ -52,12 +48,6 @@ MAX_LISTED_FAILURES = 50
 _OK, _FAIL = click.style("ok  ", fg="green"), click.style("FAIL", fg="red")
 _WARN = click.style("WARN", fg="yellow")
 
-_api_version = click.option(
-    "--api-version", default="paged", show_default=True, type=click.Choice(list(API_VERSIONS)),
-    help="API version that the sandbox serves: paged (numbered pages with totals) or cursor (cursors without"
-    " totals; a query names its metrics).",
-)  # fmt: skip
-
 
 def _asset_option(names: Sequence[str]) -> Callable[[_Command], _Command]:
     """Return the option that selects some of the tables that a command works on."""
@@ -66,7 +56,7 @@ def _asset_option(names: Sequence[str]) -> Callable[[_Command], _Command]:
     )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="later-reporting-dagster")
 @click.option(
     "-m", "--module", metavar="MODULE",
@@ -90,157 +80,8 @@ def main(context: click.Context, module: str | None, name: str | None) -> None:
     context.obj = module, name
 
 
-@main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65_535),
-    help="Port to listen on; 0 picks a free one.",
-)  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the synthetic data.")
-@click.option(
-    "--instances",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Number of instances, besides two from the API reference.",
-)
-@click.option(
-    "--posts-per-day", default=20, show_default=True, type=click.IntRange(0),
-    help="Average number of posts per day and instance.",
-)  # fmt: skip
-@click.option("--latency", default=0.0, show_default=True, type=FiniteNumber(0), help="Seconds before each response.")
-@click.option(
-    "--requests-per-window", default=120, show_default=True, type=click.IntRange(1),
-    help="Rate limit: requests per window.",
-)  # fmt: skip
-@click.option(
-    "--window",
-    default=60.0,
-    show_default=True,
-    type=FiniteNumber(0, min_open=True),
-    help="Rate limit: seconds per window.",
-)
-@click.option(
-    "--token-lifetime", default=43_200, show_default=True, type=click.IntRange(1),
-    help="Seconds until a token expires.",
-)  # fmt: skip
-@_api_version
-@click.option(
-    "--fault", "faults", multiple=True, metavar="NAME:PROBABILITY",
-    callback=list_and_exit({name: fault.description for name, fault in sandbox_package.FAULTS.items()}),
-    help="Inject a fault into a share of the requests, such as http-500:0.03; repeatable. `--fault list` lists all.",
-)  # fmt: skip
-@click.option(
-    "--malformed-row", "malformed_rows", multiple=True, metavar="NAME:SHARE",
-    callback=list_and_exit({name: row.description for name, row in sandbox_package.MALFORMATIONS.items()}),
-    help="Alter a share of the rows, such as nan:0.01; repeatable. `--malformed-row list` lists all.",
-)  # fmt: skip
-@click.option(
-    "--refuse-campaign-metric", "refused_campaign_metrics", multiple=True, metavar="NAME",
-    help="Offer no such metric of campaigns, such as paidAdSpend; repeatable.",
-)  # fmt: skip
-@click.option(
-    "--unusual-instance-ids", is_flag=True, help="Add instances whose ids need escaping in paths and query strings."
-)
-@click.option("--fault-seed", default=0, show_default=True, help="Seed that picks the affected requests and rows.")
-@one_line_errors
-def sandbox(
-    *,
-    host: str,
-    port: int,
-    seed: int,
-    instances: int,
-    posts_per_day: int,
-    latency: float,
-    requests_per_window: int,
-    window: float,
-    token_lifetime: int,
-    api_version: str,
-    faults: tuple[str, ...],
-    malformed_rows: tuple[str, ...],
-    refused_campaign_metrics: tuple[str, ...],
-    unusual_instance_ids: bool,
-    fault_seed: int,
-) -> None:
-    """Serve the API locally over synthetic data, until Ctrl-C.
-
-    Prints the days that have posts, and the environment variables that point the
-    client at it. To try how a fetch
-    copes with a bad server, inject faults; their counts are printed at the end:
-
-    \b
-      later-reporting sandbox --fault http-500:0.03 --malformed-row nan:0.01
-
-    A request with the header `X-Sandbox-Faults: off` gets no fault.
-    """  # noqa: D301 - click reads the character
-    with prefix_errors_with("--fault"):
-        fault_rates = sandbox_package.parse_rates(faults, known=sandbox_package.FAULTS, kind="fault")
-    with prefix_errors_with("--malformed-row"):
-        row_rates = sandbox_package.parse_rates(
-            malformed_rows, known=sandbox_package.MALFORMATIONS, kind="malformed row"
-        )
-    with prefix_errors_with("--refuse-campaign-metric"):
-        options = sandbox_package.SandboxOptions(
-            latency_seconds=latency,
-            requests_per_window=requests_per_window,
-            window_seconds=window,
-            token_lifetime_seconds=token_lifetime,
-            api_version=API_VERSIONS[api_version],
-            refused_campaign_metrics=refused_campaign_metrics,
-        )
-    world = _world(seed=seed, instances=instances, posts_per_day=posts_per_day, unusual_ids=unusual_instance_ids)
-    app = sandbox_package.FaultMiddleware(
-        world, faults=fault_rates, malformed_rows=row_rates, seed=fault_seed, options=options
-    )
-    _serve(app, options, world=world, host=host, port=port)
-
-
-def _world(*, seed: int, instances: int, posts_per_day: int, unusual_ids: bool) -> sandbox_package.World:
-    """Return the synthetic data of the last two years."""
-    return sandbox_package.World(
-        first_day=sandbox_package.two_years_before(_yesterday()),
-        last_day=_yesterday(),
-        seed=seed,
-        instances=instances,
-        posts_per_day=posts_per_day,
-        extra_instance_ids=(
-            *sandbox_package.EXAMPLE_INSTANCE_IDS,
-            *(sandbox_package.UNUSUAL_INSTANCE_IDS if unusual_ids else ()),
-        ),
-    )
-
-
-def _serve(
-    app: sandbox_package.FaultMiddleware,
-    options: sandbox_package.SandboxOptions,
-    *,
-    world: sandbox_package.World,
-    host: str,
-    port: int,
-) -> None:
-    """Serve the sandbox until interrupted; print its settings at the start and counts of injected faults at the end."""
-    from later_reporting_dagster.client.auth import is_loopback
-
-    check_host(host)
-
-    def print_settings(base_url: str) -> None:
-        click.echo(f"export LATER_BASE_URL={base_url}")
-        click.echo(f"export LATER_CLIENT_ID={options.client_id}")
-        click.echo(f"export LATER_CLIENT_SECRET={options.client_secret}")
-        if not is_loopback(host):
-            click.echo("Clients on other machines need https: put a proxy with TLS before this server.", err=True)
-
-    # Comments, so that a shell can evaluate the output.
-    click.echo(f"# {sandbox_package.BANNER}")
-    click.echo(f"# Posts from {world.first_day} to {world.last_day} (UTC); other days are empty.")
-    with prefix_errors_with("--host, --port"):
-        sandbox_package.serve(app, host=host, port=port, on_ready=print_settings)
-    malformed_counts = {name: len(keys) for name, keys in app.altered.items()}
-    for name, count in [*app.injected.items(), *malformed_counts.items()]:
-        click.echo(f"{name:<25} {count}")
-
-
-main.add_command(serve_command)
+main.add_command(sandbox)
+main.add_command(serve)
 
 
 @main.command()
@@ -251,7 +92,7 @@ def instances() -> None:
     Also shows when the API first and last listed each instance. Fetches the list of
     instances from the API, and writes nothing.
     """
-    from later_reporting_dagster.cli.query_output import table_lines
+    from later_reporting_dagster.cli.query_output import to_table
     from later_reporting_dagster.defs.instances import current_instances, raw_files
 
     project = current_project()
@@ -260,9 +101,7 @@ def instances() -> None:
     listed = asyncio.run(later.listed_instances())
     lake, configured, now = later.lake(), later.configured_instances(), datetime.now(UTC)
     rows = current_instances(lake, listed, raw_files(lake), configured=configured, settings=settings, now=now)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in table_lines(rows, width=width):
-        click.echo(line)
+    click.echo(to_table(rows, width=_terminal_width()), nl=False)
 
 
 @main.command()
@@ -303,109 +142,22 @@ def backfill(
     Exits with 1 if anything failed, and lists the failures by day and instance;
     everything else is written.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli import in_process_runs
-    from later_reporting_dagster.cli.progress_bar import progress_bar
+    from later_reporting_dagster.cli.in_process_runs import dagster_instance, materialize
     from later_reporting_dagster.defs.partitions import range_tags
-
-    project = current_project()
-    days = _days(asset, start, end, project=project)
-    instance_ids = _instance_ids(instance_lists)
-    config = _run_config(
-        asset, {"only_missing": only_missing, "accept_shrinking": accept_shrinking}, instances=instance_ids
-    )
-    if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
-        _name_default_host(project.later, "Fetching from")
-    with in_process_runs.dagster_instance() as instance, progress_bar() as show:
-        outcome = in_process_runs.materialize(
-            project,
-            [asset],
-            instance=instance,
-            tags=range_tags(*days, period=PERIODS_BY_ROLLUP.get(asset, Period.DAY)) if days else None,
-            config=config,
-            on_progress=show,
-            verbose=verbose,
-        )
-    _print_written(outcome)
-    _report_failures([outcome])
-    if days:
-        _print_warnings(outcome, *days)
-    if asset in FETCHED_ASSETS:
-        click.echo(f"Next: {_command_line('refresh')}")
-    elif outcome.written:
-        (written,) = outcome.written
-        query = _command_line(f'query "SELECT * FROM {asset}"')
-        click.echo(f"Next: {f'open {written.url}' if written.rows is None else query}")
-
-
-@main.command()
-@one_line_errors
-def refresh() -> None:
-    """Bring rollups, report and lists up to date with the posts in the lake.
-
-    Materializes what is missing, what other posts or code have made outdated, and the
-    tables of instances and campaigns, which need the API. Fetches no posts. The daemon
-    does the same by itself, unless automation is off.
-    """
-    from later_reporting_dagster.cli import in_process_runs
-    from later_reporting_dagster.cli.refresh import refresh_all, unknown_tables
-    from later_reporting_dagster.defs.report import REPORT_FILE
     from later_reporting_dagster.defs.settings import REPORT
 
     project = current_project()
-    outcomes: list[RunOutcome] = []
-    _name_default_host(project.later, "Listing instances and campaigns at")
-    with in_process_runs.dagster_instance() as instance:
-        for outcome in refresh_all(project, instance=instance):
-            outcomes.append(outcome)
-            _print_written(outcome)
-            if outcome.is_interrupted:
-                break
-    if unknown := unknown_tables(project):
-        click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
-    _report_failures(outcomes)
-    click.echo("Everything is up to date.")
-    if REPORT in project.settings.tables:
-        click.echo(f"Next: open {project.later.lake().storage.location(f'{REPORT}/{REPORT_FILE}')}")
-
-
-def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
-    """Return the days to materialize; None if the asset has no partitions.
-
-    Raises:
-        click.UsageError: the asset is not defined, or the days do not fit it.
-    """
-    if asset not in project.settings.tables:
-        raise click.UsageError(f"there is no {asset}: LATER_TABLES (tables) leaves it out")
-    if asset not in (*FETCHED_ASSETS, *PERIODS_BY_ROLLUP):
-        if start or end:
-            raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
-        return None
-    if start is None or end is None:
-        raise click.UsageError(f"{asset} has partitions: set --start and --end")
-    _check_range(start, end, first=project.settings.start_date)
-    return start, end
-
-
-def _run_config(asset: str, flags: dict[str, bool], *, instances: list[str]) -> dict[str, Any]:
-    """Return the run config of an asset.
-
-    Raises:
-        click.UsageError: an option does not apply to the asset.
-    """
-    if instances and asset not in POSTS_ASSETS:
-        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
-    if asset in POSTS_ASSETS:
-        return {**flags, "instances": instances}
-    if asset in FETCHED_ASSETS:
-        return dict(flags)
-    if any(flags.values()):
-        raise click.UsageError(
-            f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
-        )
-    return {}
-
-
-def _print_warnings(outcome: "RunOutcome", start: date, end: date) -> None:
+    days = _days(asset, start, end, project=project)
+    flags = {"only_missing": only_missing, "accept_shrinking": accept_shrinking}
+    config = _run_config(asset, flags, instances=_instance_ids(instance_lists))
+    if asset in (*FETCHED_ASSETS, CAMPAIGNS_TABLE, INSTANCES_TABLE):
+        _name_default_host(project.later, "Fetching from")
+    tags = range_tags(*days, period=PERIODS_BY_ROLLUP.get(asset, Period.DAY)) if days else None
+    with dagster_instance() as instance:
+        outcome = materialize(project, [asset], instance=instance, tags=tags, config=config, verbose=verbose)
+    for line in outcome.written:
+        click.echo(line)
+    _report_failures([outcome])
     for fetch in outcome.fetches:
         for warning in fetch.warnings:
             click.echo(f"Warning: {one_line(warning)}", err=True)
@@ -417,17 +169,46 @@ def _print_warnings(outcome: "RunOutcome", start: date, end: date) -> None:
                 " credentials.",
                 err=True,
             )
+    if asset in FETCHED_ASSETS:
+        click.echo(f"Next: {_command_line('refresh')}")
+    elif asset == REPORT:
+        click.echo(f"Next: open {_report_location(project)}")
+    elif outcome.written:
+        query = _command_line(f'query "SELECT * FROM {asset}"')
+        click.echo(f"Next: {query}")
 
 
-def _check_range(start: date, end: date, *, first: date) -> None:
+def _days(asset: str, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
+    """Return the days to materialize, checked to fit the asset; None if it has no partitions."""
+    if asset not in project.settings.tables:
+        raise click.UsageError(f"there is no {asset}: LATER_TABLES (tables) leaves it out")
+    if asset not in (*FETCHED_ASSETS, *PERIODS_BY_ROLLUP):
+        if start or end:
+            raise click.UsageError(f"{asset} has no partitions: omit --start and --end")
+        return None
+    if start is None or end is None:
+        raise click.UsageError(f"{asset} has partitions: set --start and --end")
     if end < start:
         raise click.UsageError(f"--end {end} is before --start {start}")
-    if start < first:
+    if start < (first := project.settings.start_date):
         raise click.UsageError(
             f"--start {start} is before the first partition: set LATER_START_DATE to an earlier day (it is {first})"
         )
-    if end > _yesterday():
-        raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {_yesterday()} (UTC)")
+    if end > (newest := yesterday()):
+        raise click.UsageError(f"--end {end} is not over yet: the newest day that is over is {newest} (UTC)")
+    return start, end
+
+
+def _run_config(asset: str, flags: dict[str, bool], *, instances: list[str]) -> dict[str, Any]:
+    if instances and asset not in POSTS_ASSETS:
+        raise click.UsageError(f"--instances applies to {' and '.join(POSTS_ASSETS)}: omit it for {asset}")
+    if asset in FETCHED_ASSETS:
+        return {**flags, "instances": instances} if asset in POSTS_ASSETS else flags
+    if any(flags.values()):
+        raise click.UsageError(
+            f"--only-missing and --accept-shrinking apply to {', '.join(FETCHED_ASSETS)}: omit them for {asset}"
+        )
+    return {}
 
 
 def _instance_ids(lists: tuple[str, ...]) -> list[str]:
@@ -441,6 +222,37 @@ def _instance_ids(lists: tuple[str, ...]) -> list[str]:
         for instance_id in instance_ids:
             encode_instance_id(instance_id)
     return instance_ids
+
+
+@main.command()
+@one_line_errors
+def refresh() -> None:
+    """Bring rollups, report and lists up to date with the posts in the lake.
+
+    Materializes what is missing, what other posts or code have made outdated, and the
+    tables of instances and campaigns, which need the API. Fetches no posts. The daemon
+    does the same by itself, unless automation is off.
+    """
+    from later_reporting_dagster.cli.in_process_runs import dagster_instance
+    from later_reporting_dagster.cli.refresh import refresh_all
+    from later_reporting_dagster.defs.settings import ASSET_NAMES, REPORT
+
+    project = current_project()
+    outcomes: list[RunOutcome] = []
+    _name_default_host(project.later, "Listing instances and campaigns at")
+    with dagster_instance() as instance:
+        for outcome in refresh_all(project, instance=instance):
+            outcomes.append(outcome)
+            for line in outcome.written:
+                click.echo(line)
+            if outcome.is_interrupted:
+                break
+    if unknown := [name for name in project.later.lake().table_names() if name not in ASSET_NAMES]:
+        click.echo(f"No table of this version: {', '.join(unknown)}. Nothing updates them; nothing was deleted.")
+    _report_failures(outcomes)
+    click.echo("Everything is up to date.")
+    if REPORT in project.settings.tables:
+        click.echo(f"Next: open {_report_location(project)}")
 
 
 @main.command()
@@ -471,25 +283,38 @@ def quarantine(assets: tuple[str, ...], raw: bool) -> None:
 
     Reads only the lake. Once the API has corrected the rows, fetch their days again.
     """
-    from later_reporting_dagster.cli.quarantine_listing import quarantine_lines
-
     lake = current_project().later.lake()
-    lines = [line for asset in assets or QUARANTINED_ASSETS for line in quarantine_lines(lake, asset, raw=raw)]
+    lines: list[str] = []
+    for asset in assets or QUARANTINED_ASSETS:
+        groups: dict[tuple[str, str], list[QuarantinedRow]] = {}
+        for row in lake.quarantine.rows(asset):
+            groups.setdefault((_origin(row), row.reason), []).append(row)
+        for (origin, reason), rows in groups.items():
+            lines.append(f"{asset}  {origin}  {len(rows)}  {one_line(reason)}")
+            lines += [f"    {one_line(row.raw)}" for row in rows if raw]
     click.echo("\n".join(lines) or "No rows in quarantine.")
+
+
+def _origin(row: "QuarantinedRow") -> str:
+    """Return the (day, instance) pair of a row, else the days of its query."""
+    if row.partition is not None:
+        return one_line(str(row.partition))
+    if row.day_range is None:
+        return "day or instance unknown"
+    first, last = row.day_range
+    days = str(first) if first == last else f"{first} to {last}"
+    return f"day or instance unknown, from the query of {days}"
 
 
 @main.command()
 @click.argument("sql")
 @click.option(
-    "--format", "format_", default="table", show_default=True,
-    type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
+    "--format", "format_", default="table", type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
     help="Output format. A table truncates long texts and many rows; all others are complete.",
 )  # fmt: skip
 @click.option("--output", metavar="FILE", help="Write to this file instead of standard output.")
-@click.option(
-    "--rows", default=100, show_default=True, type=click.IntRange(1), help="Maximum number of rows in a table."
-)
-@click.option("--memory-gb", default=2, show_default=True, type=click.IntRange(1), help="Memory limit, in GB.")
+@click.option("--rows", default=100, type=click.IntRange(1), help="Maximum number of rows in a table.")
+@click.option("--memory-gb", default=2, type=click.IntRange(1), help="Memory limit, in GB.")
 @one_line_errors
 def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: int) -> None:
     """Query the lake in SQL, with DuckDB.
@@ -506,13 +331,12 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
 
     Queries only read. A table shows null as `null` and an empty text as `""`.
     """  # noqa: D301 - click reads the character
-    from later_reporting_dagster.cli.memory_limit import limited_memory
-    from later_reporting_dagster.cli.query_output import FORMATS, table_lines
+    from later_reporting_dagster.cli.query_output import FORMATS, limited_memory, to_table
     from later_reporting_dagster.defs.lake_tables import all_tables
     from later_reporting_dagster.reading import run_query
 
-    on_terminal = output is None and sys.stdout.isatty()
-    if format_ == "parquet" and on_terminal:
+    width = _terminal_width() if output is None else None
+    if format_ == "parquet" and width is not None:
         raise click.UsageError("--format parquet is binary: write it to a file with --output, or pipe it")
     project = current_project()
     with limited_memory(memory_gb):
@@ -523,11 +347,8 @@ def query(*, sql: str, format_: str, output: str | None, rows: int, memory_gb: i
             memory_gb=memory_gb,
             on_note=lambda text: click.echo(one_line(text), err=True),
         )
-        if format_ == "table":
-            width = shutil.get_terminal_size().columns if on_terminal else None
-            data = "".join(f"{line}\n" for line in table_lines(result.slice(0, rows), width=width)).encode()
-        else:
-            data = FORMATS[format_](result)
+        shown = result.slice(0, rows)
+        data = to_table(shown, width=width).encode() if format_ == "table" else FORMATS[format_](result)
     if output is None:
         click.echo(data, nl=False)
     else:
@@ -550,7 +371,7 @@ def doctor() -> None:
     try:
         project = current_project()
     except click.ClickException as error:
-        results = [CheckResult("settings", passed=False, message=error.message)]
+        results = [CheckResult("settings", error.message, passed=False)]
     else:
         _name_default_host(project.later, "Checking")
         results = asyncio.run(check_setup(project))
@@ -563,62 +384,51 @@ def doctor() -> None:
 
 @main.command()
 @click.option(
-    "--directory", default=".later-demo", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+    "--directory", default=".later-demo", type=click.Path(file_okay=False, path_type=Path),
     help="Folder for all files of the demo; delete it at any time.",
 )  # fmt: skip
-@click.option("--days", default=14, show_default=True, type=click.IntRange(1, 365), help="Days up to yesterday.")
-@click.option(
-    "--instances", "instance_count", default=4, show_default=True, type=click.IntRange(1), help="Number of instances."
-)
-@click.option(
-    "--posts-per-day", default=8, show_default=True, type=click.IntRange(1), help="Posts per day and instance."
-)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the synthetic data.")
-@_api_version
+@click.option("--days", default=14, type=click.IntRange(1, 365), help="Days up to yesterday.")
+@click.option("--instances", default=4, type=click.IntRange(1), help="Number of instances.")
+@click.option("--posts-per-day", default=8, type=click.IntRange(1), help="Posts per day and instance.")
+@click.option("--seed", default=0, type=click.IntRange(0), help="Seed of the synthetic data.")
+@api_version_option
 @click.option("--ui", is_flag=True, help="Then serve the Dagster UI, until Ctrl-C.")
-@click.option(
-    "--ui-port", default=3000, show_default=True, type=click.IntRange(1, 65_535), help="Port of the Dagster UI."
-)
+@click.option("--ui-port", default=3000, type=click.IntRange(1, 65_535), help="Port of the Dagster UI.")
 @one_line_errors
-def demo(
-    *,
-    directory: Path,
-    days: int,
-    instance_count: int,
-    posts_per_day: int,
-    seed: int,
-    api_version: str,
-    ui: bool,
-    ui_port: int,
-) -> None:
+def demo(*, directory: Path, days: int, api_version: str, ui: bool, ui_port: int, **world: Any) -> None:
     """Fetch synthetic data, roll it up, check it, and print organic against paid.
 
     Needs no credentials. Starts the sandbox, runs all assets and checks against it, and
     prints the comparison by platform and the paths of the lake and of the report.
     """
     from later_reporting_dagster.cli.demo import run_demo
+    from later_reporting_dagster.sandbox import SandboxOptions, World, two_years_before
 
     if ui:
         # Fail on a port in use before the fetch, not after it.
         with prefix_errors_with(f"--ui-port {ui_port}"), socket.create_server(("127.0.0.1", ui_port)):
             pass
-    yesterday = _yesterday()
+    last_day = yesterday()
     outcomes = run_demo(
+        World(first_day=two_years_before(last_day), last_day=last_day, **world),
         directory=directory.resolve(),
-        start=yesterday - timedelta(days=days - 1),
-        end=yesterday,
-        instances=instance_count,
-        posts_per_day=posts_per_day,
-        seed=seed,
-        api_version=API_VERSIONS[api_version],
+        start=last_day - timedelta(days=days - 1),
+        options=SandboxOptions(api_version=API_VERSIONS[api_version]),
         ui_port=ui_port if ui else None,
     )
     _report_failures(outcomes)
 
 
-def _print_written(outcome: "RunOutcome") -> None:
-    for written in outcome.written:
-        click.echo(str(written))
+def _terminal_width() -> int | None:
+    """Return the number of columns of the terminal that standard output is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _report_location(project: "Project") -> str:
+    from later_reporting_dagster.defs.report import REPORT_FILE
+    from later_reporting_dagster.defs.settings import REPORT
+
+    return project.later.lake().storage.location(f"{REPORT}/{REPORT_FILE}")
 
 
 def _command_line(arguments: str) -> str:
@@ -655,8 +465,3 @@ def _name_default_host(later: "LaterReportingResource", action: str) -> None:
         return
     if later.base_url == DEFAULT_BASE_URL and not later.demo_mode and not os.environ.get("LATER_BASE_URL"):
         click.echo(f"{action} {DEFAULT_BASE_URL} (LATER_BASE_URL is not set)", err=True)
-
-
-def _yesterday() -> date:
-    """Return the newest day that is over in UTC."""
-    return newest_day(datetime.now(UTC))

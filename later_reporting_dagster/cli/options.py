@@ -1,16 +1,16 @@
-"""Option types and decorators that the commands share."""
+"""What the commands share: option types, errors of one line, and text that is safe to print."""
 
 import errno
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.contract.days import newest_day
 
 if TYPE_CHECKING:
     from later_reporting_dagster.cli.project import Project
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 _ListCallback = Callable[[click.Context, click.Parameter, tuple[str, ...]], tuple[str, ...]]
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, and with control characters replaced, so that it cannot move the cursor."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _REPLACEMENT for char in " ".join(text.split()))
+
+
+def yesterday() -> date:
+    """Return the newest day that is over in UTC."""
+    return newest_day(datetime.now(UTC))
 
 
 # The two base classes without a type argument are generic in newer versions of click only.
@@ -48,11 +62,7 @@ class FiniteNumber(click.FloatRange):
 
 
 class AssetName(click.ParamType):  # type: ignore[type-arg]
-    """An asset by its key, such as `later/posts_published`, or by the name of its table alone.
-
-    Args:
-        names: the assets to choose from; default: all.
-    """
+    """An asset of `names`, or any: by its key, such as `later/posts_published`, or by the name of its table alone."""
 
     name = "ASSET"
 
@@ -69,22 +79,6 @@ class AssetName(click.ParamType):  # type: ignore[type-arg]
         return name
 
 
-def current_project() -> "Project":
-    """Return the project that the options of the command line choose."""
-    from later_reporting_dagster.cli.project import load_project
-
-    module, name = click.get_current_context().find_root().obj
-    return load_project(module, name=name)
-
-
-def check_host(host: str) -> None:
-    """Fail with a usage error for an empty address, which would stand for all addresses."""
-    if not host:
-        raise click.UsageError(
-            "an empty --host would listen on all addresses: omit --host to listen on this machine only"
-        )
-
-
 def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:
     """Return an option callback that prints names with their descriptions and exits when the value is `list`."""
 
@@ -96,6 +90,14 @@ def list_and_exit(descriptions: Mapping[str, str]) -> _ListCallback:
         return values
 
     return callback
+
+
+def current_project() -> "Project":
+    """Return the project that the options of the command line choose."""
+    from later_reporting_dagster.cli.project import load_project
+
+    module, name = click.get_current_context().find_root().obj
+    return load_project(module, name=name)
 
 
 def one_line_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

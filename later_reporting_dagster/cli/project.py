@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import dagster as dg
 
-from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
@@ -21,13 +21,7 @@ ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
 
 @dataclass(frozen=True)
 class Project:
-    """A component, as part of the definitions that it was loaded with.
-
-    Attributes:
-        definitions: all definitions of the module.
-        settings: the settings of the component.
-        later: the resource of the component, with the values of environment variables.
-    """
+    """A component, as part of the definitions that it was loaded with; `later` has the values of variables."""
 
     definitions: dg.Definitions
     settings: DefinitionSettings
@@ -35,30 +29,30 @@ class Project:
 
 
 def load_project(module: str | None, *, name: str | None) -> Project:
-    """Load the definitions of a module, and return one of its components.
+    """Load the definitions of a module, and return one of its components, or the only one.
 
-    Args:
-        module: the module; None for the one that `[tool.dg]` names in the pyproject.toml or dg.toml of the current
-            folder, or if there is none, the component that the environment sets.
-        name: the name of the component; None if the definitions have only one.
-
-    Raises:
-        click.ClickException: the module cannot be loaded, or has no such component.
+    Without a module, it is the one that `[tool.dg]` names in the pyproject.toml or dg.toml of the current folder, or if
+    there is none, the component that the environment sets.
     """
     # Beta features are used on purpose, by this project and by Dagster itself.
     warnings.simplefilter("ignore", dg.BetaWarning)
     module = module or _module_of_current_folder() or ENVIRONMENT_MODULE
-    # The module of the environment may have been imported with other variables.
-    definitions = _environment_definitions() if module == ENVIRONMENT_MODULE else _load_definitions(module)
+    definitions = _load_definitions(module)
     found = {
         key.removeprefix(METADATA_PREFIX): DefinitionSettings.model_validate(value.data)
         for key, value in (definitions.metadata or {}).items()
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }
+    if not found:
+        raise click.ClickException(
+            f"{module} has no LaterReportingComponent: name another module with -m, or use -m {ENVIRONMENT_MODULE} for"
+            " the settings of the environment"
+        )
     if name is None and len(found) == 1:
         (name,) = found
     if name not in found:
-        raise click.ClickException(_no_component_message(module, found=[*found], name=name))
+        problem = f"no component {name!r}" if name else "several components"
+        raise click.ClickException(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
     settings = found[name]
     try:
         later = (definitions.resources or {})[settings.resource_key].resolved()
@@ -67,25 +61,13 @@ def load_project(module: str | None, *, name: str | None) -> Project:
     return Project(definitions, settings, later)
 
 
-def _no_component_message(module: str, *, found: list[str], name: str | None) -> str:
-    if not found:
-        return (
-            f"{module} has no LaterReportingComponent: name another module with -m, or use -m {ENVIRONMENT_MODULE} for"
-            " the settings of the environment"
-        )
-    if name is None:
-        return f"{module} has several components: choose one with --name, of {', '.join(found)}"
-    return f"{module} has no component {name!r}: choose one with --name, of {', '.join(found)}"
-
-
-def _environment_definitions() -> dg.Definitions:
-    try:
-        return LaterReportingComponent.from_environment().build_definitions()
-    except dg.DagsterInvalidDefinitionError as error:
-        raise click.ClickException(one_line(str(error))) from error
-
-
 def _load_definitions(module: str) -> dg.Definitions:
+    if module == ENVIRONMENT_MODULE:
+        # Not imported: that may have happened with other variables.
+        try:
+            return LaterReportingComponent.from_environment().build_definitions()
+        except dg.DagsterInvalidDefinitionError as error:
+            raise click.ClickException(one_line(str(error))) from error
     # As `dagster dev` and `dg dev` do.
     sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
     try:

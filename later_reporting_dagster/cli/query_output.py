@@ -1,103 +1,89 @@
-"""Format the result of `later-reporting query`: a table for a terminal, or CSV, JSON and Parquet for programs."""
+"""What `later-reporting query` prints: a table for a terminal, or CSV, JSON and Parquet for programs."""
 
+import io
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from later_reporting_dagster.cli.terminal_text import one_line
+from later_reporting_dagster.cli.options import one_line
+from later_reporting_dagster.reading.sql_query import out_of_memory
 
 NULL = "null"
 # The table truncates longer texts. Records and all other formats do not.
-MAX_CELL_CHARACTERS = 60
-_GAP = "  "
+MAX_CELL_WIDTH = 60
+_UNLIMITED = 1_000_000
 
 _to_json = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def table_lines(rows: pa.Table, *, width: int | None) -> Iterator[str]:
-    """Format rows as a table, or as records with one column per line where the table would be too wide.
+@contextmanager
+def limited_memory(memory_gb: float) -> Iterator[None]:
+    """Run a query and format its result within the memory of DuckDB, as much again for the rows, and 1 GB.
+
+    DuckDB's own limit does not count single large values. Only on Linux: elsewhere, the block runs without this limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if (statm := Path("/proc/self/statm")).exists():
+        used = int(statm.read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+        limit = used + int((2 * memory_gb + 1) * 1e9)
+        # A lower limit of the caller stays.
+        resource.setrlimit(resource.RLIMIT_DATA, (min(each for each in (limit, soft, hard) if each >= 0), hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise out_of_memory(memory_gb) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def to_table(rows: pa.Table, *, width: int | None) -> str:
+    """Return rows as a table, or as records with one column per line where the table would be wider than `width`.
 
     Null is shown as `null`. Empty texts, the text `null` and texts with outer spaces are quoted.
-
-    Args:
-        rows: the rows to format.
-        width: columns of the terminal; None for no limit.
-
-    Yields:
-        Lines without a line break.
     """
     names = [one_line(name) for name in rows.column_names]
-    texts = list(zip(*(map(_cell_text, column.to_pylist()) for column in rows.columns), strict=True))
-    cells = [[_truncated(text) for text in row] for row in texts]
-    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
-    if width is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > width:
-        yield from _records(names, texts)
-        return
-    right_aligned = [_is_number(type_) for type_ in rows.schema.types]
-    yield _table_line(names, widths, right_aligned)
-    yield _GAP.join("─" * column_width for column_width in widths)
-    for row in cells:
-        yield _table_line(row, widths, right_aligned)
+    texts = [[_cell_text(value) for value in column.to_pylist()] for column in rows.columns]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, type_ in zip(names, rows.schema.types, strict=True):
+        is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+        justify: Literal["right", "left"] = "right" if is_number else "left"
+        table.add_column(
+            Text(name),
+            justify=justify,
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=max(MAX_CELL_WIDTH, cell_len(name)),
+        )
+    for row in zip(*texts, strict=True):
+        table.add_row(*map(Text, row))
+    console = Console(file=io.StringIO(), width=_UNLIMITED)
+    if width is not None and console.measure(table).maximum > width:
+        return _records(names, texts)
+    with console.capture() as printed:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in printed.get().splitlines())
 
 
-def to_csv(rows: pa.Table) -> bytes:
-    """Return CSV with a header. All texts are quoted: an empty text is `""` and null is an empty field.
-
-    Raises:
-        ValueError: a column is nested, for example a list.
-    """
-    for field in rows.schema:
-        if pa.types.is_nested(field.type):
-            raise ValueError(f"CSV cannot hold column {field.name} of type {field.type}: use --format json or parquet")
-    sink = pa.BufferOutputStream()
-    pa.csv.write_csv(rows, sink)
-    return bytes(sink.getvalue())
-
-
-def to_json(rows: pa.Table) -> bytes:
-    """Return one JSON array of objects, one per row."""
-    return b"[" + b",\n ".join(map(_to_json, rows.to_pylist())) + b"]\n"
-
-
-def to_json_lines(rows: pa.Table) -> bytes:
-    """Return one JSON object per line and row."""
-    return b"".join(_to_json(row) + b"\n" for row in rows.to_pylist())
-
-
-def to_parquet(rows: pa.Table) -> bytes:
-    """Return one Parquet file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
-    return bytes(sink.getvalue())
-
-
-FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
-    "csv": to_csv,
-    "json": to_json,
-    "jsonl": to_json_lines,
-    "parquet": to_parquet,
-}
-
-
-def _records(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _records(names: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
     name_width = max(map(cell_len, names))
-    for number, row in enumerate(rows, start=1):
-        yield f"── {number} ──"
-        yield from (f"{set_cell_size(name, name_width)}{_GAP}{text}" for name, text in zip(names, row, strict=True))
-
-
-def _table_line(cells: Sequence[str], widths: Sequence[int], right_aligned: Sequence[bool]) -> str:
-    padded = [
-        " " * (width - cell_len(cell)) + cell if right else set_cell_size(cell, width)
-        for cell, width, right in zip(cells, widths, right_aligned, strict=True)
-    ]
-    return _GAP.join(padded).rstrip()
+    lines: list[str] = []
+    for number, row in enumerate(zip(*columns, strict=True), start=1):
+        lines.append(f"── {number} ──")
+        lines += [f"{set_cell_size(name, name_width)}  {text}" for name, text in zip(names, row, strict=True)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _cell_text(value: Any) -> str:
@@ -116,9 +102,25 @@ def _cell_text(value: Any) -> str:
     return str(value)
 
 
-def _truncated(text: str) -> str:
-    return text if len(text) <= MAX_CELL_CHARACTERS else f"{text[: MAX_CELL_CHARACTERS - 1]}…"
+def _to_csv(rows: pa.Table) -> bytes:
+    """Return CSV with a header. All texts are quoted: an empty text is `""` and null is an empty field."""
+    for field in rows.schema:
+        if pa.types.is_nested(field.type):
+            raise ValueError(f"CSV cannot hold column {field.name} of type {field.type}: use --format json or parquet")
+    sink = pa.BufferOutputStream()
+    pa.csv.write_csv(rows, sink)
+    return bytes(sink.getvalue())
 
 
-def _is_number(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
+def _to_parquet(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+FORMATS: Mapping[str, Callable[[pa.Table], bytes]] = {
+    "csv": _to_csv,
+    "json": lambda rows: b"[" + b",\n ".join(map(_to_json, rows.to_pylist())) + b"]\n",
+    "jsonl": lambda rows: b"".join(_to_json(row) + b"\n" for row in rows.to_pylist()),
+    "parquet": _to_parquet,
+}

@@ -11,7 +11,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from later_reporting_dagster.cli.in_process_runs import progress_bars
 from later_reporting_dagster.contract import CURSOR
+from later_reporting_dagster.defs.progress import Progress
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.sandbox import World, create_app
 from tests.cli.conftest import User, error_line, failed_lines
@@ -91,12 +93,6 @@ def test_backfill_instances_option_fetches_only_these_in_one_run(
     }
     assert len(runs()) == 1
     assert service.request_count("/v2/instances") == 1  # to detect the API version
-
-
-def test_backfill_fetches_the_configured_instances(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_INSTANCE_IDS", "007")
-    assert user.run(*PUBLISHED).exit_code == 0
-    assert written(user, "posts_published") == {(day, "007") for day in DAYS}
 
 
 def test_backfill_lists_each_pair_that_failed_and_writes_the_others(user: User, service: Service) -> None:
@@ -189,18 +185,15 @@ def test_backfill_of_a_rollup_lists_days_without_raw_files(user: User) -> None:
     assert all("materialize that first" in reason for *_, reason in failed)
 
 
-@each_raw_asset
-def test_backfill_warns_about_a_range_without_posts(
-    asset: str, user: User, service: Service, small_world: World
-) -> None:
+def test_backfill_warns_about_a_range_without_posts(user: User, service: Service, small_world: World) -> None:
     service.app = create_app(replace(small_world, posts_per_day=0), options=NO_RATE_LIMIT)
-    result = user.run("backfill", "--asset", asset, *RANGE)
+    result = user.run(*PUBLISHED)
     assert result.exit_code == 0
     (warning,) = result.stderr.splitlines()
     assert warning.startswith("Warning: no posts from 2024-03-01 to 2024-03-02: all 8 files are empty.")
     assert all(word in warning for word in ("--instances", "LATER_INSTANCE_IDS", "later-reporting doctor"))
     service.requests.clear()
-    assert user.run("backfill", "--asset", asset, *RANGE, "--only-missing").stderr == ""
+    assert user.run(*PUBLISHED, "--only-missing").stderr == ""
     assert service.data_requests == 0
 
 
@@ -225,18 +218,6 @@ def test_backfill_warns_if_the_api_refuses_campaigns(user: User, service: Servic
     assert "HTTP 403" in warning
 
 
-def test_backfill_does_not_warn_if_one_file_has_posts(user: User, truth: Truth) -> None:
-    empty = next(
-        (day, instance_id)
-        for day in DAYS
-        for instance_id in INSTANCE_IDS
-        if not truth.partition("post_date", day, instance_id)
-    )
-    result = user.run(*PUBLISHED)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert empty in written(user, "posts_published")
-
-
 @pytest.mark.parametrize("service", [CURSOR], indirect=True, ids=str)
 def test_backfill_counts_the_rows_that_it_keeps(
     user: User, truth: Truth, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -252,6 +233,13 @@ def test_backfill_shows_its_progress(user: User, capfd: pytest.CaptureFixture[st
     printed = capfd.readouterr().err
     assert "posts_published" in printed
     assert "8/8" in printed
+
+
+def test_progress_bar_shows_the_reason_of_a_wait(capfd: pytest.CaptureFixture[str]) -> None:
+    waiting = "waiting 40 s for the rate limit"
+    with progress_bars() as show:
+        show(Progress("posts_published", partitions=10, written=4, requests=120, rows=11_900, status=waiting))
+    assert f" 4/10 {waiting} " in " ".join(capfd.readouterr().err.split())
 
 
 def test_backfill_whose_dagster_home_is_full_prints_one_line(user: User, service: Service) -> None:
@@ -325,10 +313,3 @@ def test_backfill_rejects_options_that_do_not_fit(arguments: tuple[str, ...], li
     result = user.run("backfill", *arguments)
     assert result.exit_code == 2
     assert line in error_line(result)
-
-
-def test_backfill_names_an_invalid_start_date(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LATER_START_DATE", "spring")
-    assert error_line(user.run(*PUBLISHED)) == (
-        "LATER_START_DATE (start_date): Input should be a valid date or datetime, input is too short"
-    )

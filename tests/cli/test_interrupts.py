@@ -10,8 +10,7 @@ import dagster as dg
 import pytest
 from dagster._utils.interrupts import raise_interrupts_as
 
-from later_reporting_dagster.cli.child_processes import interruptible
-from later_reporting_dagster.cli.lost_interrupts import lost_interrupts_repeated
+from later_reporting_dagster.cli.interrupts import interruptible, lost_interrupts_repeated
 
 
 class Connection:
