@@ -15,7 +15,7 @@ import yaml
 from dagster._cli.dev import dev_command
 from dagster_dg_cli.cli.plus import plus_group
 
-from tests.deploy.composition import DEPLOY, copy_with_env_file, resolved_compose_file
+from tests.deploy.composition import DEPLOY
 from tests.e2e.dagster_dev import REPOSITORY
 
 pytestmark = pytest.mark.docs
@@ -35,17 +35,6 @@ def commands(*beginning: str) -> list[list[str]]:
 def option(command: list[str], name: str) -> str:
     """Return the value of an option of a command."""
     return command[command.index(name) + 1]
-
-
-def test_docker_compose_commands_name_the_file_and_existing_services(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = copy_with_env_file(tmp_path_factory.mktemp("compose"), {"DAGSTER_PG_PASSWORD": "x"})
-    services = resolved_compose_file(folder)["services"]
-    for command in commands("docker", "compose"):
-        assert option(command, "--file") == "deploy/docker-compose.yaml"
-        if "exec" in command:
-            assert option(command, "exec") in services
-        else:
-            assert command[4:] == ["up", "--detach", "--build"]
 
 
 def test_docker_builds_use_the_dockerfile_and_existing_extras() -> None:

@@ -17,11 +17,7 @@ EDITS = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 # Each section, its number of edits, and what its last command prints.
-SECTIONS = [
-    ("Add a metric", 4, "organic_profile_visits_posts"),
-    ("Add a rollup", 4, "paid_lift"),
-    ("Add an asset", 3, "creator_id"),
-]
+SECTIONS = [("Add a metric", 4, "organic_profile_visits_posts"), ("Add a rollup", 3, "paid_lift")]
 
 
 def copy_of_the_repository(folder: Path) -> Path:

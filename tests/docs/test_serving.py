@@ -7,21 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import httpx
 import pytest
 
-from later_reporting_dagster.lake import Lake, Partition
 from tests.docs.conftest import ROOT, Shell, code_blocks, section
 
 pytestmark = pytest.mark.docs
 
 PAGE = ROOT / "docs" / "serving.md"
-START, READ_A_PAGE, READ_ALL_PAGES, COPY = code_blocks(PAGE.read_text(), "sh")
+START, READ_A_PAGE, READ_ALL_PAGES = code_blocks(PAGE.read_text(), "sh")
 (PANDAS,) = code_blocks(PAGE.read_text(), "python")
-COPIED_DAYS = [date(2024, 1, number) for number in range(1, 5)]
 
 
 @dataclass(frozen=True)
@@ -82,21 +79,6 @@ def test_program_keeps_null_and_integers(server: Server) -> None:
     printed = server.shell.run_process(sys.executable, "-W", "error", "-c", code)
     assert "instagram_reel" in printed
     assert "missing: 2024-01-08/2024-12-31" in printed or "missing: 2024-01-05, 2024-01-08/2024-12-31" in printed
-
-
-def test_copy_of_the_lake_is_identical(server: Server) -> None:
-    home = server.shell.directory / "copy" / "dagster"
-    home.mkdir(parents=True)
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    server.shell.run_process("bash", "-ec", COPY)
-    copy = Lake(str(server.shell.directory / "copy" / "lake"))
-    for instance_id in ("instance_000", "instance_001"):
-        for day in COPIED_DAYS:
-            partition = Partition(day, instance_id)
-            copied, served = (lake.read_metadata("posts_published", partition) for lake in (copy, server.shell.lake))
-            assert copied is not None
-            assert served is not None
-            assert copied.content_hash == served.content_hash, partition
 
 
 def test_clients_of_the_file_have_their_instances(server: Server, tmp_path: Path) -> None:
