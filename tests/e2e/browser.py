@@ -27,8 +27,8 @@ _ARGUMENTS = (
 
 _RUN_ID = re.compile("^[0-9a-f]{8}$")
 
-# Colours by which the UI shows the status of a partition.
-GREEN, GRAY = "green", "gray"
+# The colour by which the UI shows that a partition is materialized.
+GREEN = "green"
 
 
 @contextmanager
@@ -66,13 +66,6 @@ class Ui:
         self.open("/assets")
         self.page.get_by_role("link", name=f"later / {asset}").first.click()
         self.page.get_by_role("tab", name=tab, exact=True).click()
-
-    def arrange_lineage(self, *settings: str) -> None:
-        """Choose these items from the settings menu of the lineage graph."""
-        for setting in settings:
-            self.page.get_by_role("button", name="settings", exact=True).last.click()
-            self.page.get_by_role("menuitem", name=re.compile(setting)).click()
-        self.page.keyboard.press("Escape")
 
     def launch(self, asset: str, *, days: Sequence[date], config: str = "") -> None:
         """Materialize a range of days through the dialog, with a run config in YAML, and open the run or backfill."""

@@ -62,10 +62,6 @@ class DagsterDev:
         """Return the files of an asset in the lake, in the order of their partitions."""
         return sorted((Path(self.environment["LATER_LAKE_ROOT"]) / asset).rglob("*.parquet"))
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end in the environment of this Dagster's user."""
-        return run(*command, environment=self.environment)
-
     def graphql(self, query: str, **variables: Any) -> Any:
         """Run a GraphQL query, and return the `data` of its response.
 
@@ -148,17 +144,14 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(directory: Path, *, configuration: str = "") -> Iterator[DagsterDev]:
-    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake.
-
-    `configuration` is appended to its `dagster.yaml`.
-    """
-    with sandbox_environment(directory) as (service, environment):
-        with Path(environment["DAGSTER_HOME"], "dagster.yaml").open("a") as dagster_yaml:
-            dagster_yaml.write(configuration)
-        with _running_dagster(["dagster", "dev"], directory, service, environment) as dagster:
-            wait_until("the daemon is healthy", lambda: _daemon_is_healthy(dagster))
-            yield dagster
+def dagster_dev(directory: Path) -> Iterator[DagsterDev]:
+    """Run `dagster dev` while the block runs, with an empty `DAGSTER_HOME` and lake."""
+    with (
+        sandbox_environment(directory) as (service, environment),
+        _running_dagster(["dagster", "dev"], directory, service, environment) as dagster,
+    ):
+        wait_until("the daemon is healthy", lambda: _daemon_is_healthy(dagster))
+        yield dagster
 
 
 @contextmanager
