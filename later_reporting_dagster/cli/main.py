@@ -370,8 +370,8 @@ def doctor() -> None:
 
     try:
         project = current_project()
-    except click.ClickException as error:
-        results = [CheckResult("settings", error.message, passed=False)]
+    except ValueError as error:
+        results = [CheckResult("settings", str(error), passed=False)]
     else:
         _name_default_host(project.later, "Checking")
         results = asyncio.run(check_setup(project))

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import dagster as dg
 
-from later_reporting_dagster.cli.options import one_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.resource import LaterReportingResource
 from later_reporting_dagster.defs.settings import METADATA_PREFIX, DefinitionSettings
 
 ENVIRONMENT_MODULE = "later_reporting_dagster.definitions"
@@ -33,6 +31,9 @@ def load_project(module: str | None, *, name: str | None) -> Project:
 
     Without a module, it is the one that `[tool.dg]` names in the pyproject.toml or dg.toml of the current folder, or if
     there is none, the component that the environment sets.
+
+    Raises:
+        ValueError: the module cannot be loaded, or has no such component, or a setting is invalid.
     """
     # Beta features are used on purpose, by this project and by Dagster itself.
     warnings.simplefilter("ignore", dg.BetaWarning)
@@ -44,7 +45,7 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         if key.startswith(METADATA_PREFIX) and isinstance(value, dg.JsonMetadataValue)
     }
     if not found:
-        raise click.ClickException(
+        raise ValueError(
             f"{module} has no LaterReportingComponent: name another module with -m, or use -m {ENVIRONMENT_MODULE} for"
             " the settings of the environment"
         )
@@ -52,13 +53,9 @@ def load_project(module: str | None, *, name: str | None) -> Project:
         (name,) = found
     if name not in found:
         problem = f"no component {name!r}" if name else "several components"
-        raise click.ClickException(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
+        raise ValueError(f"{module} has {problem}: choose one with --name, of {', '.join(found)}")
     settings = found[name]
-    try:
-        later = (definitions.resources or {})[settings.resource_key].resolved()
-    except InvalidSetting as error:
-        raise click.ClickException(one_line(str(error))) from error
-    return Project(definitions, settings, later)
+    return Project(definitions, settings, later=(definitions.resources or {})[settings.resource_key].resolved())
 
 
 def _load_definitions(module: str) -> dg.Definitions:
@@ -67,15 +64,15 @@ def _load_definitions(module: str) -> dg.Definitions:
         try:
             return LaterReportingComponent.from_environment().build_definitions()
         except dg.DagsterInvalidDefinitionError as error:
-            raise click.ClickException(one_line(str(error))) from error
+            raise ValueError(str(error)) from error
     # As `dagster dev` and `dg dev` do.
     sys.path[:0] = [folder for folder in (str(Path.cwd()), str(Path.cwd() / "src")) if folder not in sys.path]
     try:
         loaded = [*_definitions_of(vars(importlib.import_module(module)).values())]
     except Exception as error:
-        raise click.ClickException(f"cannot load {module}: {one_line(str(error)) or type(error).__name__}") from error
+        raise ValueError(f"cannot load {module}: {str(error) or type(error).__name__}") from error
     if len(loaded) != 1:
-        raise click.ClickException(f"{module} must have one Definitions object, but has {len(loaded)}")
+        raise ValueError(f"{module} must have one Definitions object, but has {len(loaded)}")
     return loaded[0]
 
 
