@@ -10,7 +10,6 @@ import msgspec
 
 
 def validate_base_url(base_url: str) -> str:
-    """Return scheme, host and port of a base URL."""
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL:
@@ -55,9 +54,7 @@ MAX_SECRET_LENGTH = 8192  # more than common servers accept in a header
 class ClientCredentials:
     """Client id and secret from the account manager, used to fetch tokens (docs/api.md, "Authentication").
 
-    Raises:
-        ValueError: one of the two is empty, longer than 8,192 characters, surrounded by spaces, or has characters that
-            OAuth does not allow (RFC 6749, A.1 and A.2), such as a line break that was copied with it.
+    They have no characters that OAuth does not allow (RFC 6749, A.1 and A.2), such as a line break that was copied.
     """
 
     client_id: str
@@ -77,11 +74,7 @@ class ClientCredentials:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A bearer token from the user. It cannot be renewed: after it is rejected, every request fails.
-
-    Raises:
-        ValueError: it is empty, longer than 8,192 characters, or has characters that an HTTP header cannot hold.
-    """
+    """A bearer token from the user. It cannot be renewed: after it is rejected, every request fails."""
 
     token: str = field(repr=False)
 
@@ -117,12 +110,7 @@ def token_expiry(token: str) -> float | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
-    """A bearer token from the API.
-
-    Attributes:
-        value: the token.
-        valid_until: when to renew it, in seconds since the epoch; infinite if it is used until it is rejected.
-    """
+    """A bearer token from the API, and when to renew it; infinite if it is used until it is rejected."""
 
     value: str = field(repr=False)
     valid_until: float

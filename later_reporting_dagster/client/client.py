@@ -44,13 +44,12 @@ from later_reporting_dagster.client.route import (
 )
 from later_reporting_dagster.client.transport import ClientEvent, PagesRefetched, Transport
 from later_reporting_dagster.contract import (
-    CURSOR,
     INSTANCES_PATH,
     METRICS_MEMBER,
     PAGED,
     ApiVersion,
-    OtherApiVersion,
     PerformanceQuery,
+    UnreadableBody,
     instances_page_from_body,
 )
 
@@ -61,14 +60,7 @@ MAX_FETCHES = 2  # of a list whose pages are inconsistent
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a small response shows about the service.
-
-    Attributes:
-        api_version: the API version of the response.
-        limit: requests per window of the stated rate limit; None if none is stated.
-        window_seconds: window of the stated rate limit; None if none is stated.
-        server_time: the server's clock in UTC; None if the response has no `Date`.
-    """
+    """What a small response shows about the service: its version, the rate limit that it states, and its clock."""
 
     api_version: ApiVersion
     limit: int | None
@@ -105,9 +97,7 @@ class LaterClient:
 
     Args:
         base_url: scheme and host of the API; https, except for loopback.
-        credentials: client credentials, or an access token, which cannot be renewed.
-        limiter: the rate limit for all requests, including retries and token requests.
-        api_version: the API version of the service; None to detect it by the first request.
+        api_version: None to detect it by the first request.
         verification_rates: for each API version, the share (0 to 1) of lists to verify by fetching all pages a second
             time and comparing the row keys. In the paged version, lists of one page are never verified. Without
             verification, two faults go unnoticed: rows that a service without totals sometimes omits, and rows that
@@ -116,11 +106,7 @@ class LaterClient:
         concurrency: maximum number of requests in flight.
         timeout_seconds: maximum time from connecting to the end of a response, not counting waits for the rate limit
             or a token.
-        retry: when failed requests are retried.
-        on_event: called for each `ClientEvent` when it happens.
         transport: replaces the network, for tests.
-        clock: returns seconds since the epoch, for tokens and `Retry-After`.
-        sleep: waits for a number of seconds between retries.
         random: returns a number from 0 to 1, for the jitter of retries and the choice of queries to verify.
 
     Raises:
@@ -179,53 +165,30 @@ class LaterClient:
         return self._version
 
     async def fetch_instances(self) -> tuple[str, ...]:
-        """Fetch the ids of all instances that the credentials can read (docs/api.md, "Instances").
-
-        Returns:
-            The ids, in the order of the API.
-        """
+        """Fetch the ids of all instances that the credentials can read, in the order of the API."""
         return tuple((await self._fetch(INSTANCES)).items)
 
     async def fetch_campaigns(self, instance_ids: tuple[str, ...] = ()) -> ListResult:
-        """Fetch the campaigns of some instances, without metrics (docs/api.md, "Campaigns").
+        """Fetch the `Campaign` items of some instances, or of all, without metrics (docs/api.md, "Campaigns").
 
-        Args:
-            instance_ids: the instances; empty for all that the credentials can read. The cursor version has no filter:
-                it returns the campaigns of all instances.
-
-        Returns:
-            `Campaign` items.
+        The cursor version has no filter: it returns the campaigns of all instances.
         """
         return await self._fetch(campaigns_route(instance_ids, await self.api_version()))
 
     async def fetch_campaign_performance(self, query: PerformanceQuery) -> ListResult:
-        """Fetch the performance of all campaigns of a query (docs/api.md, "Campaigns").
-
-        Returns:
-            `CampaignPerformance` items.
-        """
+        """Fetch the `CampaignPerformance` items of a query (docs/api.md, "Campaigns")."""
         return await self._fetch(campaign_performance_route(query))
 
     async def fetch_posts(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
-        """Fetch all posts of a query, and verify that they are complete before returning any.
+        """Fetch all `Post` items of a query, and verify that they are complete before returning any.
 
         Args:
             max_posts: the maximum number of posts that the caller accepts; None for as many as the API can return. The
                 paged version shows on the first page that there are more, the cursor version only after so many posts.
 
-        Returns:
-            `Post` items.
-
         Raises:
-            TooManyPosts: there are more posts than `max_posts` or than the API can return.
-            InconsistentPages: the pages were inconsistent, and again after a refetch.
-            InstanceForbidden: the credentials cannot read at least one of the instances.
-            MetricsRejected: the API does not offer all of the metrics for the query's platforms and content types.
-            QueryRejected: the API rejects the query.
-            CredentialsRejected: the API rejects the credentials.
-            ApiVersionChanged: the service responds in another API version than before, or than is set.
-            UnexpectedResponse: the response is not one that the API reference lists.
-            RetriesExhausted: the request failed temporarily in every attempt.
+            LaterError: as its subclasses in `errors.py` describe; `TooManyPosts` and `MetricsRejected` ask for other
+                queries.
         """
         return await self._fetch(posts_route(query), max_rows=max_posts)
 
@@ -284,19 +247,15 @@ class LaterClient:
 
 def _parse_probe(response: Response) -> Probe:
     limit, window_seconds = stated_rate_limit(response.headers) or (None, None)
-    return Probe(
-        api_version=_version_of(response.body),
-        limit=limit,
-        window_seconds=window_seconds,
-        server_time=server_time(response.headers),
-    )
+    return Probe(_version_of(response.body), limit, window_seconds, server_time(response.headers))
 
 
 def _version_of(body: bytes) -> ApiVersion:
-    """Return the API version of a page of instances."""
     try:
         instances_page_from_body(body, PAGED)
-    except OtherApiVersion:
-        instances_page_from_body(body, CURSOR)
-        return CURSOR
+    except UnreadableBody as error:
+        if error.api_version is None:
+            raise
+        instances_page_from_body(body, error.api_version)
+        return error.api_version
     return PAGED

@@ -13,9 +13,7 @@ class LaterError(Exception):
 class RetriesExhausted(LaterError):
     """The request failed temporarily in every attempt: 429, 5xx, a connection error, or an unreadable body.
 
-    Attributes:
-        wait_seconds: the wait that the last response asked for, or the default wait after a 429 without `Retry-After`;
-            None after any other failure.
+    `wait_seconds`: the wait that the last response asked for, or the default one after a 429; None otherwise.
     """
 
     def __init__(self, message: str, *, wait_seconds: float | None = None) -> None:
@@ -41,11 +39,7 @@ class InstanceForbidden(LaterError):
 
 
 class QueryRejected(LaterError):
-    """The API rejects the query: a parameter of the user is wrong, or this client has a bug.
-
-    Attributes:
-        detail: the problem details of the response, as text.
-    """
+    """The API rejects the query: a parameter of the user is wrong, or this client has a bug."""
 
     def __init__(self, message: str, *, status: int = 400, detail: str = "") -> None:
         super().__init__(message)

@@ -23,10 +23,10 @@ from later_reporting_dagster.contract import (
     MAX_PAGE_SIZE,
     ApiVersion,
     DateBasis,
-    OtherApiVersion,
     Page,
     Pagination,
     PerformanceQuery,
+    UnreadableBody,
     platform_of,
     redact,
 )
@@ -35,8 +35,6 @@ MAX_PAGES = 2 * MAX_PAGE_NUMBER  # all numbered pages, from the start and from t
 # Limit on the bodies of one pagination, to bound memory: about 70,000 posts of 700 bytes. In memory they may take four
 # times as much, because a string that contains an emoji takes four bytes per character.
 MAX_BYTES = 48 * 2**20
-
-
 # A page may be empty because all of its rows were filtered out. This many empty pages in a row are a server fault.
 MAX_EMPTY_PAGES_IN_A_ROW = 10
 
@@ -50,9 +48,6 @@ class PageReader:
 
     The number and the size of the pages are limited: a faulty service could state a next cursor on every page, and
     pages are kept in memory.
-
-    Args:
-        on_event: called after each page of a list that has progress.
     """
 
     def __init__(
@@ -66,27 +61,28 @@ class PageReader:
         self._pages = self._bytes = 0
 
     async def fetch(self, page: PageRequest) -> Page:
-        """Fetch a page."""
         route = self.route
-        try:
-            response = await self._transport.request(
-                "GET",
-                f"{route.path}?{urlencode(route.parameters(self._version, page))}",
-                context=RequestContext(f"{route.description}, {page}", route.instance_ids),
-                parse=self._parse,
-            )
-        except OtherApiVersion as other:
-            raise ApiVersionChanged(self._version.name, other.api_version.name) from None
+        found = await self._transport.request(
+            "GET",
+            f"{route.path}?{urlencode(route.parameters(self._version, page))}",
+            context=RequestContext(f"{route.description}, {page}", route.instance_ids),
+            parse=self._parse,
+        )
         if route.has_progress:
-            self._on_event(PageFetched(page.number, response.rows))
-        if (pagination := response.pagination) is not None:
+            self._on_event(PageFetched(page.number, found.rows))
+        if (pagination := found.pagination) is not None:
             self._first = self._first or pagination
-            if problem := find_page_inconsistency(page, pagination, rows=response.rows, first=self._first):
+            if problem := find_page_inconsistency(page, pagination, rows=found.rows, first=self._first):
                 raise Inconsistency(problem)  # at once, because the pages that follow would be discarded
-        return response
+        return found
 
     def _parse(self, response: Response) -> Page:
-        page = self.route.parse_page(response.body, self._version)
+        try:
+            page = self.route.parse_page(response.body, self._version)
+        except UnreadableBody as error:
+            if error.api_version is None:
+                raise
+            raise ApiVersionChanged(self._version.name, error.api_version.name) from None
         self._pages, self._bytes = self._pages + 1, self._bytes + len(response.body)
         if self._pages > MAX_PAGES or self._bytes > MAX_BYTES:
             raise TooManyPosts(
@@ -120,12 +116,6 @@ def find_page_inconsistency(page: PageRequest, pagination: Pagination, *, rows: 
 def count_pages(pagination: Pagination) -> int:
     """Return the number of pages that the stated totals imply, at least 1."""
     return max(1, -(-pagination.total_items // pagination.page_size)) if pagination.page_size > 0 else 1
-
-
-def find_duplicates(keys: Sequence[Hashable]) -> str | None:
-    """Describe how many keys are duplicates; return None if none are."""
-    duplicates = len(keys) - len(set(keys))
-    return f"{duplicates} of {len(keys)} rows are duplicates" if duplicates else None
 
 
 def find_unrequested_rows(query: PerformanceQuery, pages: Iterable[Page]) -> str | None:
@@ -163,11 +153,7 @@ def _examples(values: Iterable[object]) -> str:
 
 
 async def fetch_numbered_pages(reader: PageReader, *, max_rows: int | None = None) -> ListResult:
-    """Fetch and verify a list of the paged version.
-
-    Args:
-        max_rows: the maximum number of rows that the caller accepts; None for as many as the API can return.
-    """
+    """Fetch and verify a list of the paged version; raise if it has more than `max_rows`."""
     route = reader.route
     first = await reader.fetch(FIRST_PAGE)
     assert first.pagination is not None  # the parsers of the paged version require it
@@ -199,11 +185,8 @@ def remaining_pages(first: Pagination, *, both_ends: bool) -> list[PageRequest] 
 
     The API serves page numbers up to 500. Later pages are fetched from the other end, with one page of overlap, because
     posts with the same time may be in a different order there. If the last page is full, the first page from the other
-    end is fetched too, because only that page shows whether more rows follow.
-
-    Args:
-        first: pagination of page 1.
-        both_ends: whether the list can be fetched in reverse order.
+    end is fetched too, because only that page shows whether more rows follow. `both_ends`: whether the list can be
+    fetched in reverse order.
     """
     from_start = min(count_pages(first), MAX_PAGE_NUMBER)
     beyond = count_pages(first) - from_start
@@ -220,8 +203,9 @@ def merge_ends(route: Route, pages: Sequence[Page], from_end: Sequence[Page], *,
     """Return the rows of a list that was fetched from both ends, each row of the overlap once."""
     start, end = ListResult.of_pages(pages), ListResult.of_pages(from_end)
     keys, keys_from_end = route.row_keys(start), route.row_keys(end)
-    if problem := find_duplicates(keys) or find_duplicates(keys_from_end):
-        raise Inconsistency(problem)
+    for each in (keys, keys_from_end):
+        if duplicates := len(each) - len(set(each)):
+            raise Inconsistency(f"{duplicates} of {len(each)} rows are duplicates")
     seen = set(keys)
     if (received := len(seen.union(keys_from_end))) != total_items:
         raise Inconsistency(f"received {received} rows of {total_items}")
@@ -235,11 +219,7 @@ def merge_ends(route: Route, pages: Sequence[Page], from_end: Sequence[Page], *,
 
 
 async def fetch_cursor_pages(reader: PageReader, *, max_rows: int | None = None) -> ListResult:
-    """Fetch and verify a list of the cursor version.
-
-    Args:
-        max_rows: the maximum number of rows that the caller accepts; None for any number.
-    """
+    """Fetch and verify a list of the cursor version; raise if it has more than `max_rows`."""
     route = reader.route
     pages: list[Page] = []
     keys: set[Hashable] = set()

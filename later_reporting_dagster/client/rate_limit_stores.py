@@ -47,12 +47,7 @@ def _check_private(descriptor: int, path: Path) -> None:
 
 
 class FallbackRateLimitStore:
-    """Uses another store while the first one is unavailable, so that no request fails because of it.
-
-    Args:
-        shared_with: who shares the first store but not the other one, for the warning.
-        retry_seconds: how long after a failure the first store is tried again.
-    """
+    """Uses another store while the first one is unavailable, so that no request fails because of it."""
 
     def __init__(
         self,
@@ -71,7 +66,6 @@ class FallbackRateLimitStore:
         self._retry_at: float | None = None
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger of the first store, or else of the other one."""
         if self._retry_at is None or self._clock() >= self._retry_at:
             try:
                 await self._first.update(change)
@@ -87,7 +81,6 @@ class FallbackRateLimitStore:
         await self._fallback.update(change)
 
     def close(self) -> None:
-        """Close the connections of both stores."""
         self._first.close()
         self._fallback.close()
 
@@ -95,23 +88,18 @@ class FallbackRateLimitStore:
 def rate_limit_state_path(base_url: str) -> Path | None:
     """Return the file in which the processes of this user share reservations for the host of `base_url`.
 
-    Returns:
-        None if the user has neither a cache folder nor a home, as in some containers.
+    None if the user has neither a cache folder nor a home, as in some containers.
     """
     host = hashlib.sha256(validate_base_url(base_url).encode()).hexdigest()[:16]
-    directory = _cache_directory()
-    return directory and directory / "later-reporting" / f"rate-{host}"
-
-
-def _cache_directory() -> Path | None:
-    if sys.platform != "darwin" and (directory := os.environ.get("XDG_CACHE_HOME")):
-        return Path(directory)
+    is_mac = sys.platform == "darwin"
     try:
-        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        cache_of_user = "" if is_mac else os.environ.get("XDG_CACHE_HOME")
+        folder = Path(cache_of_user) if cache_of_user else Path.home() / ("Library/Caches" if is_mac else ".cache")
     except RuntimeError:
         # The folder for temporary files is not a substitute: another user could have created the file there.
         _warn_once("the rate limit is not shared with other processes: no cache folder; set HOME or XDG_CACHE_HOME")
         return None
+    return folder / "later-reporting" / f"rate-{host}"
 
 
 _warn_once = cache(logger.warning)
@@ -135,7 +123,7 @@ class FileRateLimitStore:
                 raise StoreUnavailable(f"{self._path} stays locked") from None
 
     def close(self) -> None:
-        """Do nothing: the file is open during an update only."""
+        pass  # the file is open during an update only
 
     def _update(self, change: LedgerChange, *, timeout_seconds: float) -> None:
         try:

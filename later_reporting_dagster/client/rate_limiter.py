@@ -45,7 +45,6 @@ class Rate:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the limit is at least 1, and the window between 0 and an hour."""
         return self.limit >= 1 and math.isfinite(self.window_seconds) and 0 < self.window_seconds <= MAX_WINDOW_SECONDS
 
     @property
@@ -61,8 +60,7 @@ class Rate:
 def next_slot(reserved: Sequence[float], now: float, *, limit: int, window_seconds: float) -> float:
     """Return the earliest time, not before `now` or the last reserved slot, at which one more request is allowed.
 
-    Args:
-        reserved: the reserved slots, ascending; slots older than a window may be omitted.
+    `reserved`: the reserved slots, ascending; slots older than a window may be omitted.
     """
     slot = max(now, reserved[-1]) if reserved else now
     return max(slot, reserved[-limit] + window_seconds) if len(reserved) >= limit else slot
@@ -147,7 +145,6 @@ class Ledger:
         return slot
 
     def postpone(self, until: float) -> None:
-        """Let no request start before `until`."""
         self.not_before = max(self.not_before, until)
 
 
@@ -174,11 +171,9 @@ class RateLimitStore(Protocol):
         Raises:
             StoreUnavailable: the store cannot be used.
         """
-        ...
 
     def close(self) -> None:
         """Close connections, if any. The next update opens them again."""
-        ...
 
 
 class MemoryRateLimitStore:
@@ -189,11 +184,10 @@ class MemoryRateLimitStore:
         self._clock = clock
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger."""
         change(self._ledger, self._clock())
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +203,7 @@ class RateLimiter:
 
     Args:
         requests: the user's limit. The limit that the API states in a response to any of the processes applies too.
-        window_seconds: the window of `requests`.
         store: where reservations are stored; None to count the requests of this limiter only.
-        clock: returns seconds since the epoch.
-        sleep: waits for a number of seconds.
 
     Raises:
         ValueError: the limit is below 1, or the window is not between 0 and an hour.
@@ -251,14 +242,12 @@ class RateLimiter:
         return rate.window_seconds
 
     def close(self) -> None:
-        """Close the connections of the store. The next update opens them again."""
         self._store.close()
 
     async def acquire(self, *, on_wait: Callable[[float], object] | None = None) -> float:
         """Wait until a request may start, in the order of the calls; return the seconds waited.
 
-        Args:
-            on_wait: called before each wait, with its length in seconds.
+        `on_wait` is called before each wait, with its length in seconds.
         """
         called_at = self._clock()
         while True:

@@ -35,7 +35,6 @@ class ProblemDetails(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_body(cls, body: bytes) -> "ProblemDetails":
-        """Parse an error body; return empty problem details if the body has none."""
         try:
             return msgspec.json.decode(body, type=cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -58,8 +57,7 @@ class RetryPolicy:
     (docs/api.md, "Rate limit").
 
     Attributes:
-        max_attempts: maximum number of attempts, including the first one.
-        initial_backoff_seconds: backoff after the first attempt; it doubles after each further attempt.
+        max_attempts: including the first one.
         max_backoff_seconds: upper limit of the backoff, before jitter.
         max_wait_seconds: the longest wait that a response may ask for; if it asks for a longer one, retries end at
             once. Also the upper limit of `default_rate_limit_wait`.
@@ -71,12 +69,9 @@ class RetryPolicy:
     max_wait_seconds: float = 300.0
 
     def wait_after(self, attempt: int, *, requested_wait: float | None, jitter: float) -> float | None:
-        """Return the seconds to wait after a failed attempt, or None to give up.
+        """Return the seconds to wait after an attempt (counted from 1) that failed, or None to give up.
 
-        Args:
-            attempt: the attempt that failed, counted from 1.
-            requested_wait: seconds that the response asked to wait, or `default_rate_limit_wait`; None without either.
-            jitter: 0 to 1; lengthens the wait by up to half, never shortens it.
+        `jitter`, 0 to 1, lengthens the wait by up to half, and never shortens it.
         """
         if attempt >= self.max_attempts or (requested_wait or 0.0) > self.max_wait_seconds:
             return None
@@ -97,12 +92,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """What a request is for.
-
-    Attributes:
-        instance_ids: the instances that a 403 response concerns.
-        is_token_request: whether the request sends the client credentials.
-    """
+    """What a request is for. A 403 response concerns the `instance_ids`."""
 
     description: str
     instance_ids: tuple[str, ...] = ()
@@ -120,13 +110,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class TemporaryFailure:
-    """A failed attempt that is worth a retry.
-
-    Attributes:
-        message: what failed, without secrets.
-        wait_seconds: the wait that the response asks for, or the default wait after a 429 without `Retry-After`; None
-            after any other failure.
-    """
+    """A failed attempt that is worth a retry, with the wait that the response asks for, if any."""
 
     message: str
     wait_seconds: float | None = None
@@ -135,14 +119,9 @@ class TemporaryFailure:
 def classify_failure(
     response: Response, context: RequestContext, *, now: float, default_wait_seconds: float
 ) -> TemporaryFailure | LaterError:
-    """Return what a response other than HTTP 200 means (docs/api.md, "Errors" and "Rate limit").
+    """Return what a response other than HTTP 200 means: a failure to retry, or an error to raise.
 
-    Args:
-        now: seconds since the epoch, for a `Retry-After` that is a date.
-        default_wait_seconds: how long to wait after a 429 without `Retry-After`.
-
-    Returns:
-        A failure to retry, or an error to raise.
+    See docs/api.md, "Errors" and "Rate limit". `default_wait_seconds` applies to a 429 without `Retry-After`.
     """
     status, problem = response.status, ProblemDetails.from_body(response.body)
     summary = f"{context.description}: HTTP {status} {redact(str(problem))}"

@@ -28,12 +28,9 @@ SHOWN_INSTANCES = 5
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A page to request.
+    """A page to request: by number from 1, or by cursor, with the number for messages only.
 
-    Attributes:
-        number: counted from 1; in the cursor version, only for messages.
-        from_end: whether the rows are requested in reverse order, so that the page is counted from the end.
-        cursor: cursor version only; None for the first page.
+    `from_end`: the rows are requested in reverse order, so that the page is counted from the end.
     """
 
     number: int
@@ -57,7 +54,6 @@ class ListResult:
 
     @classmethod
     def of_pages(cls, pages: Sequence[Page]) -> "ListResult":
-        """Return the rows of all pages."""
         items = [item for page in pages for item in page.items]
         return cls(items, [row for page in pages for row in page.bad_rows], len(pages))
 
@@ -72,17 +68,11 @@ class Route:
     """A list of the API.
 
     Attributes:
-        path: the route.
-        description: what is fetched, for messages.
-        parse_page: parses the body of a page.
         key: returns the identity of a valid row.
         filters: the pairs of the query string that select rows.
         metrics: the API names of the metrics to request, in the version that nests metrics.
-        instance_ids: the instances that the filters name.
         posts_query: the query of a list of posts, which all of its rows have to match; None for other lists. Posts are
             requested in the order of their dates, oldest first, so that new posts are appended at the end.
-        too_long_advice: what to do if the list is too long.
-        too_volatile_advice: what to do if its pages keep changing.
     """
 
     path: str
@@ -107,7 +97,6 @@ class Route:
         return bool(self.metrics)
 
     def parameters(self, api_version: ApiVersion, page: PageRequest) -> list[tuple[str, str]]:
-        """Return all pairs of the query string for a page."""
         pairs = [*self.filters]
         if api_version.nests_metrics and self.metrics:
             # One key with commas, to keep the URL short: there may be dozens of names, and none has a comma.
@@ -121,7 +110,7 @@ class Route:
         return pairs
 
     def row_keys(self, rows: Page | ListResult) -> list[Hashable]:
-        """Return the identity of each row: the key of a valid row, the raw JSON of a bad row."""
+        """Return the key of each valid row, and the raw JSON of each bad row."""
         return [*map(self.key, rows.items), *(row.raw for row in rows.bad_rows)]
 
 
@@ -131,10 +120,12 @@ INSTANCES = Route(
 
 
 def posts_route(query: PerformanceQuery) -> Route:
-    """Return the list of the posts of a query (docs/api.md, "Posts performance")."""
     return Route(
         path=POSTS_PERFORMANCE_PATH,
-        description=describe_query(query),
+        description=(
+            f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value},"
+            f" instances {describe_instances(query.instance_ids)}"
+        ),
         parse_page=partial(posts_page_from_body, metrics=query.metrics),
         key=lambda post: (post.instance_id, post.campaign_id, post.post_id),
         filters=tuple(query.filter_parameters()),
@@ -162,7 +153,6 @@ def campaigns_route(instance_ids: tuple[str, ...], api_version: ApiVersion) -> R
 
 
 def campaign_performance_route(query: PerformanceQuery) -> Route:
-    """Return the list of the campaigns of a query with their performance (docs/api.md, "Campaigns")."""
 
     def parse_page(body: bytes, api_version: ApiVersion) -> Page:
         parse_row = partial(campaign_performance_from_json, metrics=query.metrics, nested=api_version.nests_metrics)
@@ -182,14 +172,7 @@ def campaign_performance_route(query: PerformanceQuery) -> Route:
     )
 
 
-def describe_query(query: PerformanceQuery) -> str:
-    """Describe a query for messages: its days, date basis and first instances."""
-    instances = describe_instances(query.instance_ids)
-    return f"posts of {query.start_date} to {query.end_date} by {query.date_basis.value}, instances {instances}"
-
-
 def describe_instances(instance_ids: tuple[str, ...]) -> str:
-    """Describe the instances of a query for messages, by the first of them."""
     shown = ", ".join(map(repr, instance_ids[:SHOWN_INSTANCES])) or "all"
     more = len(instance_ids) - SHOWN_INSTANCES
     return f"{shown} and {more} more" if more > 0 else shown

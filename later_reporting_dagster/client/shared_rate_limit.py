@@ -47,10 +47,6 @@ class StoreUrl:
     text: str
 
     def __post_init__(self) -> None:
-        if self.text.startswith(("redis:", "rediss:")):
-            raise ValueError(
-                f"Redis is not supported: use a PostgreSQL database, such as that of Dagster's storage: {EXAMPLE}"
-            )
         try:
             parts = urlsplit(self.text)
             # An @ after the host: the password has an unescaped / ? or #, and what is before it looks like a port.
@@ -116,11 +112,9 @@ class PostgresRateLimitStore:
         self._lock = threading.Lock()
 
     async def update(self, change: LedgerChange) -> None:
-        """Apply a change to the ledger, in another thread."""
         await asyncio.to_thread(self._update, change)
 
     def close(self) -> None:
-        """Close the connection."""
         with self._lock:
             self._disconnect()
 
@@ -149,8 +143,6 @@ class PostgresRateLimitStore:
             if row is None:
                 raise psycopg2.OperationalError("the row has been deleted")  # the next connection creates it
             data, now = row
-            if not isinstance(data, memoryview):
-                raise psycopg2.DataError("the column ledger of later_reporting_rate_limit is not of type bytea")
             ledger = Ledger.from_bytes(bytes(data))
             change(ledger, now)
             cursor.execute(COMMIT, (ledger.to_bytes(), self._host))
@@ -161,13 +153,10 @@ class PostgresRateLimitStore:
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT to_regclass('later_reporting_rate_limit')")
             if cursor.fetchone() == (None,):
-                self._create_table(cursor)
+                # Another machine may create it at the same moment, which IF NOT EXISTS does not cover.
+                with suppress(psycopg2.IntegrityError):
+                    cursor.execute(CREATE_TABLE)
             cursor.execute(CREATE_ROW, (self._host,))
-
-    def _create_table(self, cursor: Any) -> None:
-        # Another machine may create it at the same moment, which IF NOT EXISTS does not cover.
-        with suppress(psycopg2.IntegrityError):
-            cursor.execute(CREATE_TABLE)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -182,9 +171,6 @@ def rate_limit_store(url: str, *, base_url: str, clock: Callable[[], float] = ti
         url: PostgreSQL, shared by machines; empty for a file of this user on this machine. While the server is
             unavailable, a warning is logged and the file is used; if that is unavailable too, this process counts its
             own requests only.
-
-    Raises:
-        ValueError: `url` or `base_url` is invalid, or the library for `url` is not installed.
     """
     store = local_rate_limit_store(rate_limit_state_path(base_url), clock=clock)
     if not url:

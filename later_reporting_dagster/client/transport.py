@@ -40,7 +40,7 @@ from later_reporting_dagster.client.responses import (
     classify_failure,
     stated_rate_limit,
 )
-from later_reporting_dagster.contract import TOKEN_PATH, OtherApiVersion, UnreadableBody, redact
+from later_reporting_dagster.contract import TOKEN_PATH, UnreadableBody, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +126,7 @@ class _TokenRejected:
 class Transport:
     """The connections to the API, with the token and the rate limit that all requests share.
 
-    Args:
-        on_event: called when a wait or a retry starts.
-        http_transport: replaces the network; None for the network.
-
-    For the other arguments, see `LaterClient`.
+    For the arguments, see `LaterClient`.
     """
 
     def __init__(
@@ -175,7 +171,6 @@ class Transport:
         )
 
     async def close(self) -> None:
-        """Close the connections, and those of the rate limiter."""
         await self._http.aclose()
         self._limiter.close()
 
@@ -188,10 +183,9 @@ class Transport:
         parse: Callable[[Response], _Result],
         content: bytes | None = None,
     ) -> _Result:
-        """Send a request, with a token and retries, and parse its response.
+        """Send a request, with a token and retries, and parse its response with status 200.
 
-        Args:
-            parse: parses a response with status 200; the request is retried if this raises `UnreadableBody`.
+        The request is retried if `parse` raises `UnreadableBody`.
         """
         try:
             headers = {"Content-Type": "application/json"} if content else None
@@ -224,7 +218,7 @@ class Transport:
             self._on_event(RequestRetried(result.message, wait))
             await self._sleep(wait)
             if context.is_token_request:  # its first attempt uses the slot of the data request that waits for it
-                await self._acquire_slot()
+                await self._limiter.acquire(on_wait=self._report_wait)
             attempt += 1
 
     async def _attempt(
@@ -284,19 +278,16 @@ class Transport:
             raise TimeoutError(f"no complete response within {self._timeout_seconds:g} s") from None
         if limit := stated_rate_limit(response.headers):
             self._limiter.set_stated_limit(limit=limit[0], window_seconds=limit[1])
-        if response.status_code != 200:  # messages quote the body
-            body = self._redact_problem(body, sent=response.request)
+        if response.status_code != 200:  # messages quote the body, and the server may echo the request in it
+            body = msgspec.json.encode(ProblemDetails.from_body(body).redact(self._secrets(response.request)))
         return Response(response.status_code, response.headers, body)
-
-    async def _acquire_slot(self) -> None:
-        await self._limiter.acquire(on_wait=self._report_wait)
 
     async def _acquire_slot_and_token(self) -> Token:
         """Wait for a rate limit slot, then return a token that is valid after the wait.
 
         After `MAX_RENEWALS` renewals in a row, the last token is returned even if it is no longer valid.
         """
-        await self._acquire_slot()
+        await self._limiter.acquire(on_wait=self._report_wait)
         token = self._token or await self._renew_token(None)
         for _ in range(MAX_RENEWALS):
             if self._clock() < token.valid_until:
@@ -321,11 +312,11 @@ class Transport:
                 parse=_parse_token,
             )
             token = self._token = Token.received(value, now=self._clock())
-        await self._acquire_slot()  # the token request used the slot of this request
+        # The token request used the slot of this request.
+        await self._limiter.acquire(on_wait=self._report_wait)
         return token
 
     def _reject(self, token: Token, context: RequestContext) -> "_TokenRejected":
-        """Forget a token that was rejected."""
         if isinstance(self._credentials, AccessToken):
             raise CredentialsRejected(
                 f"{context.description}: the access token was rejected or has expired. Set a new one"
@@ -339,10 +330,6 @@ class Transport:
         if seconds >= LOGGED_WAIT_SECONDS:
             logger.info("waiting %.1f s for the rate limit", seconds)
         self._on_event(RateLimitWait(seconds))
-
-    def _redact_problem(self, body: bytes, *, sent: httpx.Request) -> bytes:
-        """Return the problem details of a body without secrets, in case the server echoes the request."""
-        return msgspec.json.encode(ProblemDetails.from_body(body).redact(self._secrets(sent)))
 
     def _tokens_and_client_secret(self, sent: httpx.Request) -> list[str]:
         # The request may have been sent with an older token than the current one.
@@ -376,8 +363,6 @@ def _parse_success(
         )
     try:
         return parse(response)
-    except OtherApiVersion:
-        raise
     except UnreadableBody as error:
         return TemporaryFailure(f"{context.description}: HTTP 200, but {redact(str(error), secrets)}")
 

@@ -8,7 +8,6 @@ from later_reporting_dagster.contract.metrics import Channel as Channel
 from later_reporting_dagster.contract.metrics import Metric as Metric
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics as parse_campaign_metrics
 from later_reporting_dagster.contract.metrics import parse_metrics as parse_metrics
-from later_reporting_dagster.contract.page import OtherApiVersion as OtherApiVersion
 from later_reporting_dagster.contract.page import Page as Page
 from later_reporting_dagster.contract.page import Pagination as Pagination
 from later_reporting_dagster.contract.page import UnreadableBody as UnreadableBody

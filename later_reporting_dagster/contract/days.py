@@ -32,7 +32,6 @@ def expected_days(now: datetime, *, start_date: date, due_hour_utc: int) -> list
 
 
 def contiguous_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
-    """Return the first and the last day of each run of contiguous days."""
     ranges: list[tuple[date, date]] = []
     for day in sorted(days):
         if ranges and day == ranges[-1][1] + timedelta(days=1):
@@ -48,11 +47,7 @@ def day_ranges(days: Iterable[date]) -> list[str]:
 
 
 def parse_day_ranges(ranges: Iterable[str]) -> list[date]:
-    """Return the days of ranges in the format of `day_ranges`.
-
-    Raises:
-        ValueError: a range has another format.
-    """
+    """Return the days of ranges in the format of `day_ranges`."""
     days: list[date] = []
     for text in ranges:
         first, separator, last = text.partition(" to ")

@@ -42,12 +42,10 @@ class Kind(StrEnum):
 
     @property
     def is_integer(self) -> bool:
-        """Whether values are integers."""
         return self in (Kind.COUNT, Kind.GAUGE)
 
     @property
     def is_additive(self) -> bool:
-        """Whether a rollup sums the values."""
         return self in (Kind.COUNT, Kind.MONEY, Kind.TIME)
 
     @property
@@ -60,13 +58,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of a post or a campaign; null means *not available* (docs/api.md, "Metrics, null and units").
-
-    Attributes:
-        api_name: its name in the API.
-        column: its name in the lake.
-        description: one sentence for column metadata.
-    """
+    """A metric of a post or a campaign; null means *not available* (docs/api.md, "Metrics, null and units")."""
 
     api_name: str
     column: str
@@ -141,16 +133,7 @@ def parse_metrics(
 ) -> tuple[Metric, ...]:
     """Parse a comma-separated list of metric names, in the spelling of the API or of the lake's columns.
 
-    Args:
-        text: names; blank for the default metrics, `all` for all known metrics.
-        known: all known metrics.
-        default: the default metrics.
-
-    Returns:
-        The metrics without duplicates, in the order of `known`.
-
-    Raises:
-        ValueError: a name is unknown, or there are commas without a name.
+    Blank text means the default metrics, `all` all known metrics. The result is in the order of `known`.
     """
     if not text.strip():
         return default

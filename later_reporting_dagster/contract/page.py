@@ -7,13 +7,14 @@ version").
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
 
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE, PAGED, ApiVersion, version_of_envelope
-from later_reporting_dagster.contract.rows import BadRow, PostParser, parse_text
+from later_reporting_dagster.contract.rows import BadRow, parse_text, post_from_json
 
 MAX_ROWS = 10 * MAX_PAGE_SIZE  # a longer list is not a page, and parsing it row by row would take minutes
 MAX_INTEGER_DIGITS = 4000  # Python cannot parse 4,301 digits, so a longer number is parsed as an infinite float
@@ -32,12 +33,7 @@ class Pagination(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A page of a list, in either API version.
-
-    Attributes:
-        pagination: in the paged version, the position and the totals.
-        next_cursor: in the cursor version, the cursor of the next page; None on the last page.
-    """
+    """A page of a list, with its `pagination` in the paged version, or the `next_cursor`, if any, in the other one."""
 
     items: list[Any]
     bad_rows: list[BadRow] = []
@@ -54,13 +50,13 @@ Cursor = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class UnreadableBody(ValueError):  # noqa: N818 - named for the response, not for the error
-    """The body is not the expected page or token: truncated, HTML, or another envelope."""
+    """The body is not the expected page or token: truncated, HTML, or another envelope.
 
+    Attributes:
+        api_version: the version of the body, if it is a page of the other API version.
+    """
 
-class OtherApiVersion(UnreadableBody):
-    """The body is a page of the other API version, `api_version`."""
-
-    def __init__(self, message: str, *, api_version: ApiVersion) -> None:
+    def __init__(self, message: str, *, api_version: ApiVersion | None = None) -> None:
         super().__init__(message)
         self.api_version = api_version
 
@@ -68,17 +64,11 @@ class OtherApiVersion(UnreadableBody):
 def posts_page_from_body(
     body: bytes, api_version: ApiVersion = PAGED, *, metrics: tuple[Metric, ...] = DEFAULT_METRICS
 ) -> Page:
-    """Parse a page of posts. A malformed row becomes a `BadRow`; the other rows are unaffected.
-
-    Args:
-        metrics: the requested metrics; any other metric of a post is kept as an unknown field.
-    """
-    parse_row = PostParser(metrics, nested=api_version.nests_metrics)
+    parse_row = partial(post_from_json, metrics=metrics, nested=api_version.nests_metrics)
     return list_page_from_body(body, api_version, parse_row=parse_row, rows="posts")
 
 
 def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
-    """Parse a page of instance ids."""
     envelope = _envelope(body, api_version, rows="instances")
     try:
         names = msgspec.convert(envelope["data"]["instanceIds"], Annotated[list[Any], _LIMITED_LENGTH])
@@ -89,11 +79,7 @@ def instances_page_from_body(body: bytes, api_version: ApiVersion) -> Page:
 
 
 def list_page_from_body(body: bytes, api_version: ApiVersion, *, parse_row: Callable[[Any], Any], rows: str) -> Page:
-    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected.
-
-    Args:
-        rows: what the rows are, in the plural, for messages.
-    """
+    """Parse a page of a list. A malformed row becomes a `BadRow`; the other rows are unaffected."""
     envelope = _envelope(body, api_version, rows=rows)
     try:
         parsed = [parse_row(row) for row in msgspec.convert(envelope["data"], Annotated[list[Any], _LIMITED_LENGTH])]
@@ -129,9 +115,7 @@ def _envelope(body: bytes, api_version: ApiVersion, *, rows: str) -> dict[str, A
         raise UnreadableBody(f"not a page of {rows}: {error}") from None
     found = version_of_envelope(members)
     if "data" in members and found not in (None, api_version):
-        raise OtherApiVersion(
-            f"not a page of {rows} in API version {api_version}, but in version {found}", api_version=found
-        )
+        raise UnreadableBody(f"not a page of {rows} in API version {api_version}, but in {found}", api_version=found)
     return members
 
 

@@ -31,9 +31,6 @@ class ApiVersion:
     """How a version of the API paginates lists and returns metrics.
 
     Attributes:
-        name: its name in settings and logs.
-        page_size_parameter: query parameter for the maximum number of rows in a page.
-        page_parameter: query parameter for the page; with cursors, the first request omits it.
         pagination_member: envelope member beside `data` that holds the page's position or the next cursor.
         uses_cursors: whether a page is requested by a cursor, which the previous page returns, and not by a number.
         has_totals: whether a page states how many rows the whole list has.
@@ -163,11 +160,7 @@ class ProblemType(StrEnum):
 
 
 def platform_of(content_type: str | None) -> Platform | None:
-    """Return the platform named by the first word of a content type: `instagram_reel` belongs to instagram.
-
-    Returns:
-        None if the content type is None or its first word is not a known platform.
-    """
+    """Return the platform named by the first word of a content type, if any: `instagram_reel` belongs to instagram."""
     if content_type is None:
         return None
     name = content_type.partition("_")[0]

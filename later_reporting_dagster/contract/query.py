@@ -18,19 +18,8 @@ from later_reporting_dagster.contract.parameters import (
 class PerformanceQuery:
     """Which posts or campaigns, and which of their metrics, to return (docs/api.md, "Posts performance", "Campaigns").
 
-    Attributes:
-        start_date: first UTC day, inclusive.
-        end_date: last UTC day, inclusive.
-        instance_ids: empty for all instances that the credentials can read.
-        campaign_ids: empty for all campaigns.
-        platforms: empty for all; not together with `content_types`.
-        content_types: empty for all; not together with `platforms`.
-        date_basis: which date the range filters by.
-        metrics: the metrics to request, in the order of `METRICS`; cursor version only, as the paged version returns
-            all metrics that it has.
-
-    Raises:
-        ValueError: a parameter is out of bounds; the message names the parameter and the bound.
+    Days are UTC days, both inclusive. An empty filter selects all; `platforms` and `content_types` exclude each other.
+    `metrics` are requested in the cursor version only: the paged version returns all metrics that it has.
     """
 
     start_date: date

@@ -27,14 +27,7 @@ Fields = Mapping[str, tuple[str, Callable[[object], Any], bool]]
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row with invalid values, for the quarantine.
-
-    Attributes:
-        reason: the invalid fields and what is wrong with them.
-        raw: the row's JSON.
-        instance_id: the row's instance, if it could be parsed; with `post_date` it determines the partition.
-        post_date: the row's time of publication, if it could be parsed.
-    """
+    """A row with invalid values, for the quarantine, with what could be parsed of its partition."""
 
     reason: str
     raw: str
@@ -51,7 +44,8 @@ class ParsedRow:
 
     Attributes:
         values: the valid values by attribute; null and absent fields are left out.
-        unknown: the fields that the API reference does not name, by API name.
+        unknown: the fields that the API reference does not name, by API name. Unknown metrics are kept as if they were
+            not nested, so that both API versions yield the same row.
         problems: a description of each invalid field.
     """
 
@@ -64,16 +58,6 @@ class ParsedRow:
         nested: bool = False,
         parsed_elsewhere: str = "",
     ) -> None:
-        """Parse a row.
-
-        Args:
-            row: the row.
-            fields: its fields.
-            metric_fields: its metrics.
-            nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are kept as if
-                they were not nested, so that both API versions yield the same row.
-            parsed_elsewhere: a known field that the caller parses itself.
-        """
         self.problems: list[str] = []
         metrics_holder = row
         if nested:
@@ -125,7 +109,6 @@ class ParsedRow:
 
 @lru_cache(64)
 def metric_fields(metrics: tuple[Metric, ...], /) -> Fields:
-    """Return the fields of some metrics."""
     return {metric.api_name: (metric.column, partial(parse_metric, kind=metric.kind), False) for metric in metrics}
 
 
@@ -151,7 +134,6 @@ def parse_integer(value: object) -> int:
 
 
 def parse_decimal(value: object) -> float:
-    """Return a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise FieldError(f"must be a number, not {_excerpt(value)}")
     try:
@@ -183,7 +165,6 @@ def parse_instant(value: object) -> datetime:
 
 
 def json_type(value: object) -> str:
-    """Return what a value is in JSON, for messages."""
     return {dict: "an object", list: "an array", type(None): "null"}.get(type(value), type(value).__name__)
 
 
@@ -192,7 +173,6 @@ def _excerpt(value: object) -> str:
 
 
 def to_json(value: object) -> str:
-    """Return a value as compact JSON."""
     return json.dumps(value, separators=(",", ":"))
 
 
@@ -223,7 +203,6 @@ class PostWithoutMetrics(msgspec.Struct, kw_only=True, rename="camel"):
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """The row key: (`instance_id`, `campaign_id`, `post_id`)."""
         return (self.instance_id, self.campaign_id, self.post_id)
 
 
@@ -246,48 +225,33 @@ else:
     Post.__doc__ = "The `post_type` for the default metrics; as an annotation, for any metrics."
 
 
-class PostParser:
-    """Parses elements of `data`, as decoded by the standard library's JSON, field by field.
+# The parsers take rows as decoded by the standard library's JSON. In the cursor version, metrics are nested.
 
-    Args:
-        metrics: the requested metrics; any other metric is kept as an unknown field.
-        nested: whether metrics are nested under `metrics`, as in the cursor version. Unknown metrics are kept as if
-            they were not nested, so that both API versions yield the same post.
-    """
 
-    def __init__(self, metrics: Metrics = DEFAULT_METRICS, *, nested: bool = False) -> None:
-        self._metric_fields = metric_fields(metrics)
-        self._post_type = post_type(metrics)
-        self._nested = nested
-
-    def __call__(self, row: object) -> Post | BadRow:
-        """Return the post, or a bad row if any field is invalid."""
-        if not isinstance(row, Mapping):
-            return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
-        parsed = ParsedRow(
-            row,
-            fields=_FIELDS,
-            metric_fields=self._metric_fields,
-            nested=self._nested,
-            parsed_elsewhere="creatorProfile",
+def post_from_json(row: object, *, metrics: Metrics = DEFAULT_METRICS, nested: bool = False) -> Post | BadRow:
+    """Parse a post. Metrics other than these are kept as unknown fields."""
+    if not isinstance(row, Mapping):
+        return BadRow(reason=f"a post must be an object, not {json_type(row)}", raw=to_json(row))
+    parsed = ParsedRow(
+        row, fields=_FIELDS, metric_fields=metric_fields(metrics), nested=nested, parsed_elsewhere="creatorProfile"
+    )
+    values = parsed.values
+    try:
+        values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
+        if unknown_in_profile:
+            parsed.unknown["creatorProfile"] = unknown_in_profile
+    except FieldError as error:
+        parsed.problems.append(f"creatorProfile {error}")
+    extra = parsed.extra()
+    if parsed.problems:
+        return BadRow(
+            reason="; ".join(parsed.problems),
+            raw=to_json(row),
+            instance_id=values.get("instance_id"),
+            post_date=values.get("post_date"),
         )
-        values = parsed.values
-        try:
-            values["creator_profile"], unknown_in_profile = _creator_profile(row.get("creatorProfile"))
-            if unknown_in_profile:
-                parsed.unknown["creatorProfile"] = unknown_in_profile
-        except FieldError as error:
-            parsed.problems.append(f"creatorProfile {error}")
-        extra = parsed.extra()
-        if parsed.problems:
-            return BadRow(
-                reason="; ".join(parsed.problems),
-                raw=to_json(row),
-                instance_id=values.get("instance_id"),
-                post_date=values.get("post_date"),
-            )
-        post: Post = self._post_type(**values, extra=extra)
-        return post
+    post: Post = post_type(metrics)(**values, extra=extra)
+    return post
 
 
 def _creator_profile(value: object) -> tuple[CreatorProfile | None, dict[str, Any]]:
@@ -335,17 +299,14 @@ class Campaign(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def key(self) -> tuple[str, int]:
-        """The row key: (`instance_id`, `campaign_id`)."""
         return (self.instance_id, self.campaign_id)
 
 
 class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
     """An item of `GET /v2/campaigns/performance`.
 
-    Attributes:
-        campaign_id: the campaign; the row key.
-        metrics: the values of the requested metrics by column; those that are not available are left out.
-        extra: JSON of all other fields. The API reference does not name the fields that describe the campaign.
+    `metrics` has the available values by column. The API reference does not name the fields that describe the campaign;
+    they are in `extra`, as JSON.
     """
 
     campaign_id: int
@@ -354,12 +315,10 @@ class CampaignPerformance(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def key(self) -> int:
-        """The row key."""
         return self.campaign_id
 
 
 def campaign_from_json(row: object) -> Campaign | BadRow:
-    """Parse one item of `GET /v2/campaigns`, as decoded by the standard library's JSON."""
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))
     parsed = ParsedRow(row, fields=_CAMPAIGN_FIELDS)
@@ -372,12 +331,10 @@ def campaign_from_json(row: object) -> Campaign | BadRow:
 def campaign_performance_from_json(
     row: object, *, metrics: tuple[Metric, ...], nested: bool = False
 ) -> CampaignPerformance | BadRow:
-    """Parse one item of `GET /v2/campaigns/performance`, as decoded by the standard library's JSON.
+    """Parse the performance of a campaign.
 
-    Args:
-        metrics: the requested metrics. Other known metrics, which the paged version returns unasked, are left out, so
-            that both versions yield the same row.
-        nested: whether metrics are nested under `metrics`, as in the cursor version.
+    Other known metrics than these, which the paged version returns unasked, are left out, so that both versions yield
+    the same row.
     """
     if not isinstance(row, Mapping):
         return BadRow(reason=f"a campaign must be an object, not {json_type(row)}", raw=to_json(row))

@@ -1,7 +1,7 @@
 """Fetch the performance of all campaigns day by day, and write each day as soon as its response is verified."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from datetime import UTC, date, datetime
 
 from later_reporting_dagster.client import (
@@ -15,7 +15,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.ingest.metric_search import find_accepted_metrics
-from later_reporting_dagster.ingest.partition_writer import FailedPartition, PartitionResult, PartitionWriter
+from later_reporting_dagster.ingest.partition_writer import PartitionResult, PartitionWriter
 from later_reporting_dagster.ingest.write_guard import WriteGuard
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE, Lake, Partition
 
@@ -25,7 +25,7 @@ class RouteRefused(Exception):  # noqa: N818 - named for what happened
 
 
 def refusal(error: LaterError) -> RouteRefused | None:
-    """Return why an error means that the route itself is refused; None if it means something else."""
+    """Return the error to raise if the route itself is refused."""
     if isinstance(error, InstanceForbidden) or (isinstance(error, QueryRejected) and error.status == 404):
         return RouteRefused(str(error))
     return None
@@ -49,25 +49,23 @@ async def ingest_campaign_performance(
         instance_ids: the instances whose campaigns are wanted; empty for all that the credentials can read.
         metrics: the metrics to request. Each file has a column for each, even if the API has no values.
         on_result: called from worker threads.
-        warn: called for each set of metrics that the API refuses; they are null in the files.
+        warn: called with what is left out: metrics that the API refuses, or instances that it does not list.
 
     Raises:
-        RouteRefused: the API refuses the route; no further day is requested.
+        RouteRefused: no further day is requested.
     """
     fetch = _CampaignFetch(client, metrics=metrics, instance_ids=instance_ids, warn=warn)
-    writer = PartitionWriter(table=CAMPAIGN_PERFORMANCE, lake=lake, guard=guard, metrics=metrics, now=now)
+    writer = PartitionWriter(
+        table=CAMPAIGN_PERFORMANCE, lake=lake, guard=guard, metrics=metrics, on_result=on_result, now=now
+    )
 
     async def process(day: date) -> None:
         try:
             query, result = await fetch.day(day)
         except LaterError as error:
-            await asyncio.to_thread(on_result, FailedPartition(partition=Partition(day), error=error))
+            await asyncio.to_thread(writer.fail, [Partition(day)], error)
             return
-        await asyncio.to_thread(report, writer.write(query, result, [Partition(day)]))
-
-    def report(results: Iterable[PartitionResult]) -> None:
-        for result in results:
-            on_result(result)
+        await asyncio.to_thread(writer.write, query, result, [Partition(day)])
 
     # The first day shows whether the API refuses the route or some metrics.
     in_order = sorted(days)
@@ -100,7 +98,6 @@ class _CampaignFetch:
         self._stopped_by: LaterError | None = None
 
     async def day(self, day: date) -> tuple[PerformanceQuery, ListResult]:
-        """Return the query of a day and its rows."""
         if self._stopped_by is not None:
             raise self._stopped_by
         try:

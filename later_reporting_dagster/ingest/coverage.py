@@ -60,12 +60,9 @@ def stored_coverage(lake: Lake) -> pa.Table:
 def expected_files(
     files: Files, days: Sequence[date], instances: Sequence[str], *, tables: Collection[str]
 ) -> dict[str, list[Partition]]:
-    """Return the partitions that should have a file, by table.
+    """Return the partitions that should have a file, by table that is fetched.
 
-    Args:
-        instances: the instances that should have a file of each day in the raw tables.
-        tables: the tables that are fetched. Days of campaign performance are expected if any exists, because the API
-            may refuse its route.
+    Days of campaign performance are expected if any exists, because the API may refuse its route.
     """
     pairs = [Partition(day, name) for day in days for name in instances]
     expected = {raw_table.name: pairs for raw_table in RAW_TABLES if raw_table.name in tables}

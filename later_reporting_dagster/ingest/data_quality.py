@@ -18,7 +18,6 @@ ROUNDING = 0.005 + 1e-6
 
 
 def count_duplicate_keys(posts: pa.Table) -> int:
-    """Return the number of rows that have the same key as an earlier row."""
     distinct: int = posts.select(list(POST_KEY)).group_by(list(POST_KEY)).aggregate([]).num_rows
     return int(posts.num_rows) - distinct
 
@@ -80,8 +79,7 @@ def count_inconsistent_rates(posts: pa.Table) -> dict[str, int]:
 def count_unknown_fields(posts: pa.Table) -> dict[str, int]:
     """Return the number of rows with each unknown field, and with each content type of an unknown platform.
 
-    Returns:
-        Counts by name: `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`.
+    Names are `field` of a post, `creatorProfile.field` of its creator, or `contentType=name`.
     """
     counts: Counter[str] = Counter()
     for extra in posts["extra"].drop_null().to_pylist():

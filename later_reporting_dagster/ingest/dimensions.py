@@ -67,7 +67,6 @@ def instances_table(
 
     Args:
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
-        previous: the dimension as last written, if it exists. Instances that are no longer listed are kept.
         days: the days that every expected instance should have a file for.
     """
     previous_rows = {row["instance_id"]: row for row in previous.to_pylist()} if previous is not None else {}
@@ -108,7 +107,6 @@ def known_instances(lake: Lake, *, configured: Sequence[str] = ()) -> tuple[str,
 
 
 def instances_with_files(lake: Lake) -> set[str]:
-    """Return the instances that have a file in a raw table."""
     return {str(partition.instance_id) for table in RAW_TABLES for partition in lake.partitions(table.name)}
 
 
@@ -141,9 +139,7 @@ def campaigns_table(
 ) -> pa.Table:
     """Return the dimension, sorted by instance and campaign: one row per campaign that is listed or was listed before.
 
-    Args:
-        previous: the dimension as last written, if it exists. Campaigns that are no longer listed are kept.
-        instance_ids: the instances whose listed campaigns are wanted; empty for all.
+    `instance_ids`: the instances whose listed campaigns are wanted; empty for all.
     """
     rows: dict[tuple[str, int], Mapping[str, Any]] = {}
     for row in previous.to_pylist() if previous is not None else []:
@@ -160,11 +156,7 @@ def campaigns_table(
 def write_campaigns(
     lake: Lake, listed: Sequence[Campaign], bad_rows: Sequence[BadRow], *, instance_ids: Collection[str], today: date
 ) -> tuple[pa.Table, WriteResult]:
-    """Update the dimension, and replace its quarantined rows by the bad rows of this listing.
-
-    Returns:
-        The rows of the dimension, and the result of the write.
-    """
+    """Update the dimension, and replace its quarantined rows by the bad rows of this listing."""
     outdated = lake.quarantine.files(CAMPAIGNS_TABLE)
     if bad_rows:
         written = lake.quarantine.write_rows_without_partition(

@@ -6,7 +6,7 @@ forbidden or keeps failing affects only its own partitions, and nothing is writt
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,12 +25,7 @@ from later_reporting_dagster.client import (
 )
 from later_reporting_dagster.contract import DEFAULT_METRICS, DateBasis, Metric, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
-from later_reporting_dagster.ingest.partition_writer import (
-    FailedPartition,
-    PartitionError,
-    PartitionResult,
-    PartitionWriter,
-)
+from later_reporting_dagster.ingest.partition_writer import PartitionError, PartitionResult, PartitionWriter
 from later_reporting_dagster.ingest.post_fetch import PostFetch
 from later_reporting_dagster.ingest.query_plan import (
     MAX_POSTS_PER_PART,
@@ -88,18 +83,17 @@ async def ingest(
         on_result: called from worker threads; while it blocks, fewer queries are fetched.
         metrics: the metrics to request. Each partition has a column for each, even if the API has no values.
     """
-    partitions = await _fail_invalid_instances(partitions, on_result)
+    writer = PartitionWriter(table=table, lake=lake, guard=guard, metrics=metrics, on_result=on_result, now=now)
+    partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
         return
     try:
         version = await client.api_version()
     except LaterError as error:
-        for partition in partitions:
-            await asyncio.to_thread(on_result, FailedPartition(partition=partition, error=error))
+        await asyncio.to_thread(writer.fail, partitions, error)
         return
     known_rows = await asyncio.to_thread(_stored_row_counts, partitions, table=table, lake=lake)
     queries = plan_queries(partitions, date_basis=table.date_basis, known_rows=known_rows, metrics=metrics)
-    writer = PartitionWriter(table=table, lake=lake, guard=guard, metrics=metrics, now=now)
     mean_stored_rows = (
         await asyncio.to_thread(_mean_stored_rows, partitions, table=table, lake=lake)
         if version.uses_cursors and table.date_basis is DateBasis.POST_DATE
@@ -109,7 +103,6 @@ async def ingest(
         client,
         writer,
         partitions=frozenset(partitions),
-        on_result=on_result,
         metrics=metrics,
         uses_cursors=version.uses_cursors,
         mean_stored_rows=mean_stored_rows,
@@ -118,21 +111,17 @@ async def ingest(
     await asyncio.to_thread(writer.remove_outdated_quarantine_files)
 
 
-async def _fail_invalid_instances(
-    partitions: Collection[Partition], on_result: Callable[[PartitionResult], None]
-) -> list[Partition]:
+async def _fail_invalid_instances(partitions: Collection[Partition], writer: PartitionWriter) -> list[Partition]:
     """Report partitions as failed if their instance id cannot be part of a path; return the others."""
-    invalid: dict[str | None, ValueError] = {}
+    valid = [*partitions]
     for instance_id in {partition.instance_id for partition in partitions}:
         try:
-            if instance_id is not None:
-                encode_instance_id(instance_id)
+            encode_instance_id(instance_id or "")
         except ValueError as error:
-            invalid[instance_id] = error
-    for partition in partitions:
-        if (reason := invalid.get(partition.instance_id)) is not None:
-            await asyncio.to_thread(on_result, FailedPartition(partition=partition, error=reason))
-    return [partition for partition in partitions if partition.instance_id not in invalid]
+            invalid = [partition for partition in valid if partition.instance_id == instance_id]
+            await asyncio.to_thread(writer.fail, invalid, error)
+            valid = [partition for partition in valid if partition.instance_id != instance_id]
+    return valid
 
 
 def _stored_row_counts(partitions: Collection[Partition], *, table: RawTable, lake: Lake) -> dict[Partition, int]:
@@ -191,7 +180,6 @@ class FailureTracker:
         self._failed_since_success: set[str] = set()
 
     def record_success(self, query: PerformanceQuery) -> None:
-        """Reset the counts of the query's instances."""
         self._failed_since_success.clear()
         for instance_id in query.instance_ids:
             self._consecutive.pop(instance_id, None)
@@ -223,7 +211,6 @@ class _IngestRun:
         writer: PartitionWriter,
         *,
         partitions: frozenset[Partition],
-        on_result: Callable[[PartitionResult], None],
         metrics: tuple[Metric, ...],
         uses_cursors: bool,
         mean_stored_rows: float | None,
@@ -231,7 +218,6 @@ class _IngestRun:
         self._client = client
         self._writer = writer
         self._partitions = partitions
-        self._on_result = on_result
         self._posts = PostFetch(client, metrics=metrics, by_cursor=uses_cursors)
         self._failures = FailureTracker()
         # Lists the instances that the credentials have access to, at most once per run.
@@ -246,7 +232,6 @@ class _IngestRun:
         self._write_slots = asyncio.Semaphore(CONCURRENT_WRITES)
 
     async def run(self, queries: Sequence[PerformanceQuery]) -> None:
-        """Fetch and write all queries: several at a time, started in the given order."""
         for query in reversed(queries):
             self._queue.put_nowait(_QueuedQuery(query, planned=query))
         async with asyncio.TaskGroup() as tasks:
@@ -260,10 +245,6 @@ class _IngestRun:
         while True:
             await self._process(await self._queue.get())
             self._queue.task_done()
-
-    def _queue_parts(self, parts: Sequence[PerformanceQuery], *, planned: PerformanceQuery) -> None:
-        for part in reversed(parts):
-            self._queue.put_nowait(_QueuedQuery(part, planned, is_part=True))
 
     async def _process(self, queued: _QueuedQuery) -> None:
         """Fetch a query and write its partitions; if that fails, queue smaller queries or fail the partitions."""
@@ -285,17 +266,11 @@ class _IngestRun:
             self._rows_of_pairs = self._fetched_rows / self._fetched_pairs
             async with self._write_slots:
                 partitions = self._partitions_to_write(query)
-                await asyncio.to_thread(
-                    self._report, self._writer.write(query, result, partitions, planned=queued.planned)
-                )
+                await asyncio.to_thread(self._writer.write, query, result, partitions, planned=queued.planned)
 
     def _partitions_to_write(self, query: PerformanceQuery) -> list[Partition]:
         """Return the partitions of the run that a query covers. It may cover others, which are not written."""
         return [partition for partition in partitions_of(query) if partition in self._partitions]
-
-    def _report(self, results: Iterable[PartitionResult]) -> None:
-        for result in results:
-            self._on_result(result)
 
     def _first_days(self, query: PerformanceQuery, *, planned: PerformanceQuery) -> PerformanceQuery:
         """Return the query for as many days as one worker fetches by cursor; queue the days after them."""
@@ -325,16 +300,15 @@ class _IngestRun:
                 parts = split_by_instances(query)
             case InconsistentPages():
                 parts = split_query(query)
-        if parts:
-            self._queue_parts(parts, planned=queued.planned)
-        else:
+        for part in reversed(parts):
+            self._queue.put_nowait(_QueuedQuery(part, queued.planned, is_part=True))
+        if not parts:
             await self._fail(query, error)
 
     async def _without_abandoned_instances(self, query: PerformanceQuery) -> PerformanceQuery | None:
-        """Fail the partitions of abandoned instances, or all partitions of the query if the run was stopped.
+        """Fail the partitions of abandoned instances, or all if the run was stopped; return the query for the others.
 
-        Returns:
-            The query for the other instances; None if it would have no partition to write.
+        None if it would have no partition to write.
         """
         if self._failures.stopped_by is not None:
             await self._fail(query, self._failures.stopped_by)
@@ -377,6 +351,5 @@ class _IngestRun:
         return [replace(query, instance_ids=(instance_id,)) for instance_id in query.instance_ids]
 
     async def _fail(self, query: PerformanceQuery, error: PartitionError) -> None:
-        failed = [FailedPartition(partition=partition, error=error) for partition in self._partitions_to_write(query)]
         # In a thread, because `on_result` may block.
-        await asyncio.to_thread(self._report, failed)
+        await asyncio.to_thread(self._writer.fail, self._partitions_to_write(query), error)

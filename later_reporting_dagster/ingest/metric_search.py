@@ -17,12 +17,7 @@ async def find_accepted_metrics(
     they are halved. A rejected part is invalid if it is a single metric, or if one text has separated it from the
     others and the next one does not separate it further.
 
-    Args:
-        request: sends the query with some metrics.
-        separated: whether the text of a rejection has separated these metrics from others.
-
-    Raises:
-        LaterError: a request failed for another reason than its metrics.
+    `separated`: whether a text has done so with these metrics.
     """
     try:
         await request(metrics)

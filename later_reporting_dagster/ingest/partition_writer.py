@@ -1,6 +1,6 @@
 """Split verified results of queries into partitions, and write them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,10 +37,7 @@ WRITER_THREADS = 2
 class WrittenPartition:
     """A partition that is stored in the lake, complete and verified.
 
-    Attributes:
-        rows: the rows of the file.
-        bad_rows: number of its rows in quarantine.
-        diff: what changed; None if nothing changed, or if there was no readable file before.
+    `bad_rows`: number of its rows in quarantine. `diff`: None if nothing changed, or if there was no readable file.
     """
 
     partition: Partition
@@ -93,8 +90,10 @@ def _group_by_partition(query: PerformanceQuery, result: ListResult, *, partitio
     posts: dict[Partition, list[Post]] = {partition: [] for partition in partitions}
     # Looked up by a plain tuple, because creating a Partition for each post is slow.
     posts_of = {(partition.day, partition.instance_id): members for partition, members in posts.items()}
+    only_day = query.start_date if query.date_basis is DateBasis.PERFORMANCE_DATE else None
     for post in result.items:
-        if (members := posts_of.get((_day_of(post, query), post.instance_id))) is not None:
+        post_day = only_day or post.post_date.astimezone(UTC).date()
+        if (members := posts_of.get((post_day, post.instance_id))) is not None:
             members.append(post)
     covered = set(partitions_of(query))
     bad_rows: dict[Partition, list[BadRow]] = {}
@@ -108,13 +107,6 @@ def _group_by_partition(query: PerformanceQuery, result: ListResult, *, partitio
     return _QueryRows(posts, bad_rows, unassigned, result.total_items)
 
 
-def _day_of(post: Post, query: PerformanceQuery) -> date:
-    """Return the day of a post's partition: for `performance_date` the query's only day, else its UTC publish day."""
-    if query.date_basis is DateBasis.PERFORMANCE_DATE:
-        return query.start_date
-    return post.post_date.astimezone(UTC).date()
-
-
 def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | None:
     """Return the partition of a bad row; None if its instance or day cannot be read or inferred from the query."""
     instance_id = row.instance_id or (query.instance_ids[0] if len(query.instance_ids) == 1 else None)
@@ -126,7 +118,7 @@ def _partition_of_bad_row(row: BadRow, query: PerformanceQuery) -> Partition | N
 
 
 class PartitionWriter:
-    """Writes the results of one run to a raw table."""
+    """Writes the results of one run to a raw table, and reports the result of each partition to `on_result`."""
 
     def __init__(
         self,
@@ -135,12 +127,14 @@ class PartitionWriter:
         lake: Lake,
         guard: WriteGuard,
         metrics: tuple[Metric, ...],
+        on_result: Callable[[PartitionResult], None],
         now: Callable[[], datetime],
     ) -> None:
         self._table = table
         self._lake = lake
         self._guard = guard
         self._metrics = metrics
+        self._on_result = on_result
         self._now = now
         # The content hash of each written file; None if the partition has bad rows.
         self._written: dict[Partition, str | None] = {}
@@ -153,10 +147,8 @@ class PartitionWriter:
         partitions: Sequence[Partition],
         *,
         planned: PerformanceQuery | None = None,
-    ) -> Iterator[PartitionResult]:
-        """Write partitions of a query and its bad rows; yield the result of each partition, and nothing for others.
-
-        A partition without rows becomes a file without rows.
+    ) -> None:
+        """Write partitions of a query and its bad rows. A partition without rows becomes a file without rows.
 
         Args:
             partitions: those of its partitions to write; of campaigns, its only day.
@@ -168,7 +160,7 @@ class PartitionWriter:
         try:
             self._quarantine_unassigned_rows(query, rows)
         except (LakeUnavailable, TooManyBadRows) as error:
-            yield from (FailedPartition(partition=partition, error=error) for partition in partitions)
+            self.fail(partitions, error)
             return
         write_batch = partial(self._write_batch, rows=rows, query=text, metadata=self._file_metadata(planned or query))
         batches = [partitions[start : start + BATCH_SIZE] for start in range(0, len(partitions), BATCH_SIZE)]
@@ -177,7 +169,12 @@ class PartitionWriter:
                 for outcome in batch:
                     if isinstance(outcome, WrittenPartition):
                         self._written[outcome.partition] = None if outcome.bad_rows else outcome.file.content_hash
-                    yield outcome
+                    self._on_result(outcome)
+
+    def fail(self, partitions: Iterable[Partition], error: PartitionError) -> None:
+        """Report partitions as failed."""
+        for partition in partitions:
+            self._on_result(FailedPartition(partition=partition, error=error))
 
     def remove_outdated_quarantine_files(self) -> None:
         """Remove the quarantine files that are outdated, now that all queries of the run have been written.
@@ -198,7 +195,6 @@ class PartitionWriter:
                         self._lake.quarantine.remove(file)
 
     def _is_outdated(self, file: QuarantineFile, written_days: Set[date]) -> bool:
-        """Return whether a quarantine file is outdated; see `remove_outdated_quarantine_files`."""
         if file.partition is not None:
             written = self._written.get(file.partition)
             if written is None:
@@ -213,7 +209,8 @@ class PartitionWriter:
 
     def _is_superseded(self, query: str, day_range: tuple[date, date]) -> bool:
         """Return whether this run has written all partitions of an earlier query, with no unassigned rows."""
-        partitions = partitions_between(*day_range, _instance_ids_in(query))
+        instance_ids = [value for name, value in parse_qsl(query) if name == "instanceIds"]
+        partitions = partitions_between(*day_range, instance_ids)
         return (
             query not in self._queries_with_unassigned_rows
             and bool(partitions)
@@ -228,7 +225,6 @@ class PartitionWriter:
         }
 
     def _quarantine_unassigned_rows(self, query: PerformanceQuery, rows: _QueryRows) -> None:
-        """Write the bad rows without a partition to quarantine, if there are any."""
         if not rows.unassigned:
             return
         text, count = query_text(query), len(rows.unassigned)
@@ -278,8 +274,3 @@ class PartitionWriter:
             self._lake.quarantine.write(self._table.name, partition, bad_rows, query=query)
         total = good_rows + len(bad_rows)
         self._guard.check_bad_rows(len(bad_rows), total=total, subject="rows of this partition are bad")
-
-
-def _instance_ids_in(text: str) -> list[str]:
-    """Return the instance ids of a query that an earlier run recorded with `query_text`."""
-    return [value for name, value in parse_qsl(text) if name == "instanceIds"]

@@ -44,12 +44,7 @@ _ONE_EACH = len(Platform) + len(ContentType)
 
 
 class PostFetch:
-    """Fetches the queries of one run.
-
-    Args:
-        metrics: the metrics to fetch.
-        by_cursor: whether the API has the cursor version, in which it may reject metrics.
-    """
+    """Fetches the queries of one run. The API may reject metrics in the cursor version only."""
 
     def __init__(self, client: LaterClient, *, metrics: tuple[Metric, ...], by_cursor: bool) -> None:
         self._client = client
@@ -60,7 +55,6 @@ class PostFetch:
         self._search = asyncio.Lock()
 
     async def fetch(self, query: PerformanceQuery, *, max_posts: int | None = None) -> ListResult:
-        """Fetch a query."""
         # The default metrics are requested without a search, until the API rejects them.
         is_assumed = _filters(query) not in self._accepts and set(self._metrics).issubset(DEFAULT_METRICS)
         requested = self._metrics
@@ -122,12 +116,10 @@ class PostFetch:
         *,
         unreadable: int,
     ) -> None:
-        """Fetch metrics with narrower filters than the query's, and add their values to its posts.
+        """Fetch metrics that the API rejects with the query's filters with narrower ones; add the values to its posts.
 
-        Args:
-            missing: the metrics that the API rejects with its filters.
-            bad_rows: extended by those of the queries. The values of such a row stay null.
-            unreadable: the number of bad rows of the query: each may be any post of the narrower queries.
+        The bad rows of these queries are added to `bad_rows`; their values stay null. Each of the `unreadable` bad rows
+        of the query itself may be any post of the narrower queries.
         """
         for part in split_by_content(query, parts=_ONE_EACH):
             if metrics := await self._accepted(part, missing):

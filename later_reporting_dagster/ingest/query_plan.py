@@ -68,17 +68,12 @@ def plan_queries(
 ) -> list[PerformanceQuery]:
     """Return the queries whose responses contain each of `partitions` exactly once, in order of date.
 
-    A query covers other partitions as well only if `known_rows` shows that this costs fewer requests.
-
-    Args:
-        known_rows: number of rows of each stored partition, including partitions that are not to be fetched now. A
-            query is widened only over partitions in this mapping.
+    A query covers other partitions as well only if that costs fewer requests by `known_rows`: the number of rows of
+    each stored partition, including partitions that are not to be fetched now.
     """
     instances_of_day: dict[date, set[str]] = defaultdict(set)
     for partition in partitions:
-        if partition.instance_id is None:
-            raise ValueError(f"{partition} names no instance: posts are fetched per instance")
-        instances_of_day[partition.day].add(partition.instance_id)
+        instances_of_day[partition.day].add(str(partition.instance_id))
     if date_basis is DateBasis.POST_DATE:
         ranges = _merge_ranges(_contiguous_ranges(instances_of_day, max_days=MAX_DAYS), known_rows or {})
     else:
@@ -109,11 +104,7 @@ def query_text(query: PerformanceQuery) -> str:
 
 
 def split_query(query: PerformanceQuery, *, parts: int = 2) -> list[PerformanceQuery]:
-    """Split a query by days, or a single day by instances, into queries that together cover the same partitions.
-
-    Returns:
-        At most `parts` queries; empty for a query of a single partition.
-    """
+    """Split a query by days, or a single day by instances, into at most `parts` queries; empty for one partition."""
     return split_by_days(query, parts=parts) or split_by_instances(query, parts=parts)
 
 
@@ -137,9 +128,7 @@ def split_by_content(query: PerformanceQuery, *, parts: int = 2) -> list[Perform
 
     The parts miss posts if the API reference does not list their content type and no filter matches it. Compare the sum
     of the parts' totals with the total of the query; if that is unknown, use `find_unmatched_content_types`.
-
-    Returns:
-        At most `parts` queries; empty for a query of a single content type.
+    A query of a single content type has no parts.
     """
     if not query.content_types and len(query.platforms) != 1:
         platforms = query.platforms or tuple(Platform)
@@ -161,11 +150,7 @@ def find_unmatched_content_types(
 
 
 def number_of_parts(total_items: int | None, *, posts_each: int) -> int:
-    """Return the number of parts that have at most `posts_each` posts each if posts are spread evenly.
-
-    Returns:
-        At least 2, and 2 if the total is unknown.
-    """
+    """Return the number of parts, at least 2, that have `posts_each` posts each if posts are spread evenly."""
     return 2 if total_items is None else max(2, ceil(total_items / posts_each))
 
 

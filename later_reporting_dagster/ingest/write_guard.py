@@ -43,8 +43,6 @@ class PartitionDiff:
     """The difference between the old and the new rows of a partition.
 
     Attributes:
-        added: rows whose key is only in the new table.
-        removed: rows whose key is only in the old table.
         restated: rows whose key is in both tables, with a different value in any column.
         totals: the total of each additive metric, by column.
         values_before: non-null metric values in the old table, of the metrics whose column both tables have.
@@ -159,19 +157,9 @@ class WriteGuard:
     bad_rows_limit_percent: int = 100
 
     def check_diff(self, diff: PartitionDiff, *, bad_rows: int = 0, rows: str = "posts") -> None:
-        """Check that a partition would not shrink too much, and that it would keep some metric values.
+        """Raise `ShrankTooMuch` if a partition would lose too many rows, or all of its metric values but not its rows.
 
-        The number of rows is checked if at least `MIN_ROWS_TO_JUDGE` rows are stored. The metric values are checked if
-        at least `MIN_ROWS_TO_JUDGE` of them are stored.
-
-        Args:
-            diff: the difference between the stored and the new rows.
-            bad_rows: number of bad rows in the response, for the message.
-            rows: what the rows are, in the plural, for the message.
-
-        Raises:
-            ShrankTooMuch: the partition would have fewer rows than the limit allows, or it would have rows, but lose
-                all values of the metrics that have values in the stored rows.
+        Rows and metric values are checked if at least `MIN_ROWS_TO_JUDGE` of them are stored.
         """
         before, after = diff.rows_before, diff.rows_after
         if self.shrink_limit_percent == 100:
@@ -193,14 +181,7 @@ class WriteGuard:
         )
 
     def check_bad_rows(self, bad_rows: int, *, total: int, subject: str) -> None:
-        """Check how many rows are bad.
-
-        Args:
-            subject: what the counts mean, for the message, such as "rows of this partition are bad".
-
-        Raises:
-            TooManyBadRows: the limit is exceeded.
-        """
+        """Raise `TooManyBadRows` if more rows are bad than the limit allows."""
         if bad_rows * 100 > total * self.bad_rows_limit_percent:
             raise TooManyBadRows(
                 f"{bad_rows} of {total} {subject}: nothing was replaced, and the bad rows are in quarantine. List them"
